@@ -249,7 +249,7 @@ class HiddenOptions(Options):
         noise is like its own; None measures that on the images.
     """
 
-    every_px: int = Field(default=6, ge=2, le=64)
+    every_px: int = Field(default=3, ge=2, le=64)
     reach: tuple[HiddenReach, HiddenReach] | None = None
 
 

@@ -1,0 +1,233 @@
+"""Hold denoising by the image itself against peers, on the same images.
+
+Run: ``python benchmarks/own_image.py --data FOLDER --rows ROWS.jsonl [--peers PYTHON]
+[--steps N] [--only WORD ...] [--pictures FOLDER]``.
+
+FOLDER holds the real images. Fields are the middle 256 px of held-out SEM images with
+noise added, white or such as a slow detector smears along the lines, in 8 bits; and
+real pairs of one scan and of 50 averaged, as in `restorer.py`, of which the one scan is
+denoised. Gains are in dB of PSNR after an affine match of grey levels, 16 px of border
+left out. ``own`` is `semsr train own-image` and `semsr enhance`, with `--steps`; its
+processor time, from the reading of the image to the model, is what each training of
+the peers gets, their imports not counted. ``two scans`` is the same with a second draw
+of the noise. ``linear`` is the best linear filter of 21 x 21 taps, fitted to the truth,
+which nobody has.
+
+PYTHON is the interpreter of an environment with the peers (see `own_image_peers.py`);
+without it they are left out. Rows that the file holds are not computed again.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from restorer import clear_images, common, real_pairs
+from scipy import signal
+from skimage.restoration import denoise_nl_means, estimate_sigma
+
+import napari_semsr as semsr
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
+from restoration import Image, oracle, psnr_db
+
+SIDE = 256
+WHICH = (1, 4, 3)  # of the held-out images: an alloy, tissue, powder
+CASES = {"along lines 25": (25, True), "white 40": (40, False), "white 15": (15, False)}
+KEPT = math.exp(-1)  # of the last pixel's noise, by a slow detector
+REAL = 3
+PEERS = ("n2v", "bm3d")
+PEER = Path(__file__).with_name("own_image_peers.py")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A noisy image and its truth, and perhaps a second scan."""
+
+    case: str
+    name: str
+    low: Image
+    truth: Image
+    second: Image | None = None
+
+    def gain(self, made: Image) -> float:
+        """PSNR of what was made of it over its own."""
+        return psnr_db(made, self.truth) - psnr_db(self.low, self.truth)
+
+
+def noisy(truth: Image, sigma: float, *, slow: bool, seed: int) -> Image:
+    """Add noise and record in 8 bits."""
+    noise = np.random.default_rng(seed).standard_normal(truth.shape)
+    if slow:
+        noise = signal.lfilter([1 - KEPT], [1, -KEPT], noise, axis=1)
+        noise = noise / noise.std()
+    return np.clip(np.rint(truth + sigma * noise), 0, 255)
+
+
+def fields(data: Path) -> Iterator[Field]:
+    """Give all fields, the real ones first."""
+    for number, (name, low, high) in enumerate(real_pairs(data)):
+        if number == REAL:
+            break
+        place = common(low, high)
+        yield Field("real", name, low[place], high[place])
+    images = clear_images(data, "develop", SIDE)
+    for case, (sigma, slow) in CASES.items():
+        for number in WHICH:
+            name, truth = images[number]
+            low, second = (
+                noisy(truth, sigma, slow=slow, seed=seed) for seed in (number, 100)
+            )
+            yield Field(case, name, low, truth, second)
+
+
+def by_itself(field: Field, steps: int, *, second: bool) -> tuple[Image, float, int]:
+    """Train on a field and enhance it; the processor time, and pixels hidden."""
+    image, other = (
+        None if one is None else Micrograph(one.astype(np.uint8), name=name)
+        for one, name in ((field.low, "image"), (field.second, "second"))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        trained = semsr.train(
+            "own-image",
+            Path(folder) / "run",
+            image=image,
+            second=other if second else None,
+            steps=steps,
+        )
+        spent = time.process_time() - begun
+        made = semsr.enhance(image, model=trained.model)
+    reach = int((trained.validation or {}).get("alike_columns_px", 0))
+    return np.asarray(made.array(), dtype=float), spent, reach
+
+
+def by_means(low: Image) -> Image:
+    """Denoise by scikit-image's non-local means, with its own estimate of noise."""
+    sigma = float(estimate_sigma(low))
+    return denoise_nl_means(
+        low, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True
+    )
+
+
+def by_peer(
+    python: Path, method: str, low: Image, seconds: float, reach: int
+) -> tuple[Image | None, str]:
+    """Denoise in the peers' environment; what it said where it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = (Path(folder) / name for name in ("in.npy", "out.npy"))
+        np.save(source, low)
+        words = [python, PEER, method, source, target, seconds, reach]
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, text=True, check=False
+        )
+        said = (done.stderr.strip().splitlines() or [""])[-1]
+        return (np.load(target) if target.exists() else None), said
+
+
+class Rows:
+    """Rows of a file, and those that are added to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = {
+            (r["case"], r["name"], r["method"]): r for r in map(json.loads, lines)
+        }
+
+    def add(self, field: Field, method: str, gain: float, **more: object) -> None:
+        """Keep a row."""
+        row = {"case": field.case, "name": field.name, "method": method}
+        row |= {"gain_db": round(gain, 3), **more}
+        self.known[field.case, field.name, method] = row
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+    def lacks(self, field: Field, method: str) -> bool:
+        """Whether there is no such row yet."""
+        return (field.case, field.name, method) not in self.known
+
+
+def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
+    """Compute what is not known of a field."""
+
+    def keep(method: str, made: Image, **more: object) -> None:
+        rows.add(field, method, field.gain(made), **more)
+        if args.pictures is not None:
+            name = f"{field.case}-{Path(field.name).stem}-{method}.png".replace(
+                " ", "_"
+            )
+            shown = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+            write(Micrograph(shown), args.pictures / name, overwrite=True)
+
+    if rows.lacks(field, "own"):
+        made, seconds, reach = by_itself(field, args.steps, second=False)
+        keep("own", made, seconds=round(seconds, 1), reach=reach)
+    own = rows.known[field.case, field.name, "own"]
+    if rows.lacks(field, "linear"):
+        keep("linear", oracle(field.low, field.truth))
+    if rows.lacks(field, "non-local means"):
+        keep("non-local means", by_means(field.low))
+    for method in PEERS if args.peers is not None else ():
+        if rows.lacks(field, method):
+            made, said = by_peer(
+                args.peers, method, field.low, own["seconds"], own["reach"]
+            )
+            if made is None:
+                print(f"{method} failed on {field.name}: {said}", flush=True)
+            else:
+                keep(method, made, said=said)
+    if field.second is not None and rows.lacks(field, "two scans"):
+        made, seconds, _ = by_itself(field, args.steps, second=True)
+        keep("two scans", made, seconds=round(seconds, 1))
+
+
+def table(rows: Rows) -> str:
+    """Write means with their standard errors, and the worst, as Markdown."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows.known.values():
+        found[row["case"], row["method"]].append(row["gain_db"])
+    lines = [
+        "| case | method | fields | gain, dB | worst |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for (case, method), gains in sorted(found.items()):
+        error = (
+            np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else math.nan
+        )
+        lines.append(
+            f"| {case} | {method} | {len(gains)} | {np.mean(gains):+.2f} ± {error:.2f} "
+            f"| {min(gains):+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="words of a case or name"
+    )
+    parser.add_argument("--pictures", type=Path)
+    args = parser.parse_args()
+    rows = Rows(args.rows)
+    for field in fields(args.data):
+        if any(word in f"{field.case} {field.name}" for word in args.only):
+            measure(field, rows, args)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
