@@ -1,7 +1,7 @@
 """Hold denoising by the image itself against peers, on the same images.
 
 Run: ``python benchmarks/own_image.py --data FOLDER --rows ROWS.jsonl [--peers PYTHON]
-[--steps N] [--only WORD ...] [--pictures FOLDER]``.
+[--steps N] [--only WORD ...] [--pictures FOLDER [--sheet FILE.png]]``.
 
 FOLDER holds the real images. Fields are the middle 256 px of held-out SEM images with
 noise added, white or such as a slow detector smears along the lines, in 8 bits; and
@@ -18,6 +18,7 @@ without it they are left out. Rows that the file holds are not computed again.
 """
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
@@ -35,7 +36,7 @@ from skimage.restoration import denoise_nl_means, estimate_sigma
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph
-from napari_semsr.io import write
+from napari_semsr.io import read, write
 from restoration import Image, oracle, psnr_db
 
 SIDE = 256
@@ -44,6 +45,8 @@ CASES = {"along lines 25": (25, True), "white 40": (40, False), "white 15": (15,
 KEPT = math.exp(-1)  # of the last pixel's noise, by a slow detector
 REAL = 3
 PEERS = ("n2v", "bm3d")
+SHOWN = ("noisy", "n2v", "own", "truth")
+DETAIL = 96  # px
 PEER = Path(__file__).with_name("own_image_peers.py")
 
 
@@ -71,21 +74,24 @@ def noisy(truth: Image, sigma: float, *, slow: bool, seed: int) -> Image:
     return np.clip(np.rint(truth + sigma * noise), 0, 255)
 
 
-def fields(data: Path) -> Iterator[Field]:
-    """Give all fields, the real ones first."""
-    for number, (name, low, high) in enumerate(real_pairs(data)):
-        if number == REAL:
-            break
-        place = common(low, high)
-        yield Field("real", name, low[place], high[place])
+def fields(data: Path, only: list[str]) -> Iterator[Field]:
+    """Give the fields of the cases that are asked for, the real ones last."""
+
+    def wanted(case: str) -> bool:
+        return any(word in case for word in only)
+
     images = clear_images(data, "develop", SIDE)
-    for case, (sigma, slow) in CASES.items():
-        for number in WHICH:
+    for number, (case, (sigma, slow)) in itertools.product(WHICH, CASES.items()):
+        if wanted(case):
             name, truth = images[number]
             low, second = (
                 noisy(truth, sigma, slow=slow, seed=seed) for seed in (number, 100)
             )
             yield Field(case, name, low, truth, second)
+    if wanted("real"):
+        for name, low, high in itertools.islice(real_pairs(data), REAL):
+            place = common(low, high)
+            yield Field("real", name, low[place], high[place])
 
 
 def by_itself(field: Field, steps: int, *, second: bool) -> tuple[Image, float, int]:
@@ -156,6 +162,29 @@ class Rows:
         return (field.case, field.name, method) not in self.known
 
 
+def draw(folder: Path, field: Field, method: str, image: Image) -> None:
+    """Keep a picture of a field, as noisy or as a method gives it."""
+    name = f"{field.case}-{Path(field.name).stem}-{method}.png".replace(" ", "_")
+    shown = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    write(Micrograph(shown), folder / name, overwrite=True)
+
+
+def sheet(folder: Path, target: Path) -> None:
+    """Put details of the first field of each case beside each other, by method."""
+    rows = []
+    for case in ("real", *CASES):
+        stem = case.replace(" ", "_")
+        noisy_ones = sorted(folder.glob(f"{stem}-*-noisy.png"))
+        if not noisy_ones:
+            continue
+        first = noisy_ones[0].name.removesuffix("noisy.png")
+        parts = [np.asarray(read(folder / f"{first}{m}.png").array()) for m in SHOWN]
+        place = np.s_[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
+        row = [part[place].repeat(2, 0).repeat(2, 1) for part in parts]
+        rows.append(np.hstack([np.pad(part, 2, constant_values=255) for part in row]))
+    write(Micrograph(np.vstack(rows)), target, overwrite=True)
+
+
 def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     """Compute what is not known of a field."""
 
@@ -220,13 +249,15 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[""], help="words of a case or name"
     )
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--pictures", type=Path, help="folder for what was made")
+    parser.add_argument("--sheet", type=Path, help="details of these beside each other")
     args = parser.parse_args()
     rows = Rows(args.rows)
-    for field in fields(args.data):
-        if any(word in f"{field.case} {field.name}" for word in args.only):
-            measure(field, rows, args)
+    for field in fields(args.data, args.only):
+        measure(field, rows, args)
     print(table(rows))
+    if args.sheet is not None:
+        sheet(args.pictures, args.sheet)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     ShapeError,
+    field_range,
     in_digits,
     warn,
 )
@@ -471,9 +472,11 @@ def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
 
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
-    if not record["options"].get("second_scan"):
-        return plan.replace(description=f"{plan.description} Learnt from {names[0]}.")
-    said = f"{plan.description} Learnt from {names[0]} and {names[1]}."
+    both = bool(record["options"].get("second_scan"))
+    told = f" Learnt from {' and '.join(names if both else names[:1])}."
+    said = plan.description.removesuffix(told) + told  # of a run that goes on
+    if not both:
+        return plan.replace(description=said)
     # what one scan shows is the best that can be said of the other but for its noise
     return plan.replace(
         kind="supervised", loss="mse", measure="gain_db", description=said
@@ -657,11 +660,12 @@ def _check_own(image: Micrograph) -> None:
             f"pixels, got {rows} x {columns} in {image.name}; take a larger image."
         )
         raise ShapeError(msg)
-    greys = image.array()
-    known = greys[np.isfinite(greys)]
-    if not known.size or known.min() == known.max():
-        what = "no finite pixel" if not known.size else "one grey value alone"
-        msg = f"{image.name} has {what}, so that there is nothing to learn from it."
+    darkest, brightest = field_range(image.data, 0, 100)
+    if darkest == brightest:
+        msg = (
+            f"{image.name} has no two pixels that are finite and differ, so that there "
+            "is nothing to learn from it; take another image."
+        )
         raise OptionError(msg)
 
 
