@@ -43,12 +43,12 @@ def test_what_is_drawn_without_light_shows_on_the_map(sharp, rng):
     true, false = (run(measure_misfit(before, made)) for made in (sharp, invented))
     assert false.share > 1.1 * true.share
     shown = run(map_misfit(before, invented, false))
-    assert shown.shape == (37, 52)
-    assert shown.pixel_size_nm == (160, 160)
-    assert shown.origin == (40 + 70, -80 + 70)
+    assert shown.shape == (75, 105)
+    assert shown.pixel_size_nm == (80, 80)
+    assert shown.origin == (40 + 30, -80 + 30)
     at = np.unravel_index(np.nanargmax(shown.data), shown.shape)
-    assert np.hypot(at[0] - 20, at[1] - 17) < 2
-    assert shown.data[20, 17] > 3 * np.nanmedian(shown.data)
+    assert np.hypot(at[0] - 41, at[1] - 35) < 4
+    assert shown.data[41, 35] > 3 * np.nanmedian(shown.data)
 
 
 def test_an_image_on_finer_pixels_is_compared_on_the_coarse(sharp, rng):
@@ -57,7 +57,7 @@ def test_an_image_on_finer_pixels_is_compared_on_the_coarse(sharp, rng):
     twice = Micrograph(fine, parse_pixel_size(10.0), "fine", origin=(35.0, -85.0))
     same, finer = (run(measure_misfit(before, made)) for made in (sharp, twice))
     assert finer.share == pytest.approx(same.share, rel=1e-3)
-    assert run(map_misfit(before, twice, finer)).shape == (37, 52)
+    assert run(map_misfit(before, twice, finer)).shape == (75, 105)
 
 
 def test_gaps_of_a_mosaic_are_left_out(sharp, rng):
@@ -68,8 +68,8 @@ def test_gaps_of_a_mosaic_are_left_out(sharp, rng):
     found = run(measure_misfit(gap, sharp))
     assert found.share < 0.15
     shown = run(map_misfit(gap, sharp, found)).data
-    assert np.isnan(shown[:, 48:]).all()
-    assert np.isfinite(shown[:, :47]).all()
+    assert np.isnan(shown[:, 95:]).all()
+    assert np.isfinite(shown[:, :94]).all()
 
 
 def test_nothing_is_told_of_noise_or_of_nothing(sharp, rng):

@@ -35,7 +35,7 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     assert 0 < told["misfit_percent"] < 100
     assert told["misfit_map"] == str(target)
     shown = read(target)
-    assert shown.shape == (20, 22)
+    assert shown.shape == (40, 45)
     assert np.nanmedian(shown.array()) == pytest.approx(told["misfit_percent"], rel=0.7)
     assert shown.provenance.job == "enhance"
     line[3] = str(tmp_path / "b.tif")

@@ -39,10 +39,8 @@ _BORDER = 32  # pixels whose blur or mean reaches beyond what was read
 _PERCENTILES = (0.5, 99.5)
 _RIDGE = 1e-5  # of the mean power of a ramp, so that ramps that are alike share
 _LEAST = 2.0  # contrast over noise, in variance, from which there is a misfit to tell
-_BINNED, _AROUND = (
-    8,
-    3,
-)  # pixels of the field for one of the map, and how many smooth it
+_BINNED = 4  # pixels of the field along a side of one of the map; chosen
+_AROUND = 5  # pixels of the map that are averaged along each axis; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ def map_misfit(
     Returns
     -------
     Micrograph
-        In per cent of the contrast, each pixel for 8 x 8 of the coarser image; NaN
+        In per cent of the contrast, each pixel for 4 x 4 of the coarser image; NaN
         where either has no value.
 
     Yields
@@ -206,7 +204,7 @@ def _placed(
 ) -> Micrograph:
     """Give a map its pixels and its place."""
     known = before.pixel_size_nm is not None
-    # the first pixel's centre is that of 8 x 8 of the grid
+    # the first pixel's centre is that of 4 x 4 of the grid
     away = [(_BINNED - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
@@ -214,7 +212,13 @@ def _placed(
         parse_pixel_size([_BINNED * pitch for pitch in grid.pitch]) if known else None,
         f"misfit of {before.name}",
         origin=(y, x) if known else (0.0, 0.0),
-        look=Look(limits=(0.0, 100.0), colormap="magma"),
+        look=Look(
+            limits=(0.0, 100.0),
+            colormap="magma",
+            opacity=0.6,  # what it judges lies under it
+            interpolation="linear",
+            colour_bar=True,
+        ),
     )
 
 

@@ -389,7 +389,8 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     assert len(model.layers) == before + 2
     shown = model.layers[-1]
     assert shown.name.startswith("misfit of")
-    assert shown.data.shape == (12, 12)
+    assert shown.data.shape == (24, 24)
+    assert shown.opacity < 1
     assert shown.colormap.name == "magma"
     assert tuple(shown.contrast_limits) == (0, 100)
-    assert shown.scale == pytest.approx(8 * np.array(field.pixel_size_nm))
+    assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
