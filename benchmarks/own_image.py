@@ -191,12 +191,11 @@ def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     def keep(method: str, made: Image, **more: object) -> None:
         rows.add(field, method, field.gain(made), **more)
         if args.pictures is not None:
-            name = f"{field.case}-{Path(field.name).stem}-{method}.png".replace(
-                " ", "_"
-            )
-            shown = np.clip(np.rint(made), 0, 255).astype(np.uint8)
-            write(Micrograph(shown), args.pictures / name, overwrite=True)
+            draw(args.pictures, field, method, made)
 
+    if args.pictures is not None:
+        draw(args.pictures, field, "noisy", field.low)
+        draw(args.pictures, field, "truth", field.truth)
     if rows.lacks(field, "own"):
         made, seconds, reach = by_itself(field, args.steps, second=False)
         keep("own", made, seconds=round(seconds, 1), reach=reach)
@@ -214,9 +213,13 @@ def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
                 print(f"{method} failed on {field.name}: {said}", flush=True)
             else:
                 keep(method, made, said=said)
+
+
+def measure_scans(field: Field, rows: Rows, args: argparse.Namespace) -> None:
+    """Compute what a second scan gives, if there is one."""
     if field.second is not None and rows.lacks(field, "two scans"):
         made, seconds, _ = by_itself(field, args.steps, second=True)
-        keep("two scans", made, seconds=round(seconds, 1))
+        rows.add(field, "two scans", field.gain(made), seconds=round(seconds, 1))
 
 
 def table(rows: Rows) -> str:
@@ -253,8 +256,9 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="details of these beside each other")
     args = parser.parse_args()
     rows = Rows(args.rows)
-    for field in fields(args.data, args.only):
-        measure(field, rows, args)
+    for step in (measure, measure_scans):
+        for field in fields(args.data, args.only):
+            step(field, rows, args)
     print(table(rows))
     if args.sheet is not None:
         sheet(args.pictures, args.sheet)
