@@ -494,12 +494,10 @@ def train(
     """
     from napari_semsr.jobs import images_to_cut, train_job
 
-    cut = images_to_cut(
-        *(None if one is None else _source(one) for one in (low, high)),
-        transform,
-        image=None if image is None else _source(image),
-        second=None if second is None else _source(second),
-    )
+    given = [
+        None if one is None else _source(one) for one in (low, high, image, second)
+    ]
+    cut = images_to_cut(given[0], given[1], transform, image=given[2], second=given[3])
     job = train_job(
         recipe,
         run_dir,

@@ -149,7 +149,8 @@ class BlindSpot(Learner):
         hidden = hide(images, self.recipe.hidden.every_px, self.reach)
         told = self.run(hidden.seen.contiguous(memory_format=torch.channels_last))
         with self.exact():
-            loss = (told.float() - images)[hidden.where].square().mean()
+            missed: Tensor = (told.float() - images)[hidden.where]
+            loss = missed.square().mean()
         check_finite("loss is", loss, self.global_step)
         return loss
 
