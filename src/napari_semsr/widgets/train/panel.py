@@ -684,9 +684,8 @@ def _told_gain(outcome: Trained) -> str:
     figures = outcome.validation or {}
     gain, hidden = figures.get("gain_db"), figures.get("hidden_db")
     if hidden is not None:
-        return (
-            f" (hidden pixels {hidden:+.2f} dB better than by their neighbours' mean)"
-        )
+        more = "" if hidden > 0 else "; more steps may help"
+        return f" ({hidden:+.2f} dB on hidden pixels over a local mean{more})"
     return "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
 
 
