@@ -1,7 +1,7 @@
 """Denoise one image by a peer, in an environment of the peer's own.
 
-Run: ``PYTHON own_image_peers.py METHOD IN.npy OUT.npy SECONDS REACH``; `own_image.py`
-does so.
+Run: ``PYTHON own_image_peers.py METHOD IN.npy OUT.npy SECONDS REACH
+SIGMA``; `own_image.py` does so.
 
 METHOD is ``n2v``, ``n2v2`` (CAREamics; with REACH above 0 px its structured form) or
 ``bm3d``; SECONDS is the processor time that a training gets, from its first batch on.
@@ -71,20 +71,19 @@ def by_careamics(image, seconds, reach, *, second_version):
     return np.squeeze(np.asarray(made[0]))
 
 
-def by_bm3d(image):
-    """Denoise by BM3D, which is told the noise that scikit-image estimates."""
+def by_bm3d(image, sigma):
+    """Denoise by BM3D, which takes the noise for white."""
     import bm3d
-    from skimage.restoration import estimate_sigma
 
-    return bm3d.bm3d(image, sigma_psd=float(estimate_sigma(image)))
+    return bm3d.bm3d(image, sigma_psd=sigma)
 
 
 def main():
     """Do as the command says."""
-    method, source, target, seconds, reach = sys.argv[1:]
+    method, source, target, seconds, reach, sigma = sys.argv[1:]
     image = np.load(source).astype(np.float32)
     if method == "bm3d":
-        made = by_bm3d(image)
+        made = by_bm3d(image, float(sigma))
     else:
         made = by_careamics(
             image, float(seconds), int(reach), second_version=method == "n2v2"
