@@ -180,11 +180,14 @@ def sheet(folder: Path, target: Path) -> None:
     rows = []
     for case in ("real", *CASES):
         stem = case.replace(" ", "_")
-        noisy_ones = sorted(folder.glob(f"{stem}-*-noisy.png"))
-        if not noisy_ones:
+        for found in sorted(folder.glob(f"{stem}-*-own.png")):
+            first = found.name.removesuffix("own.png")
+            parts = [
+                np.asarray(read(folder / f"{first}{m}.png").array()) for m in SHOWN
+            ]
+            break
+        else:
             continue
-        first = noisy_ones[0].name.removesuffix("noisy.png")
-        parts = [np.asarray(read(folder / f"{first}{m}.png").array()) for m in SHOWN]
         place = np.s_[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
         row = [part[place].repeat(2, 0).repeat(2, 1) for part in parts]
         rows.append(np.hstack([np.pad(part, 2, constant_values=255) for part in row]))
