@@ -39,6 +39,14 @@ def test_turns_are_undone(turn):
     assert torch.equal(turn.undo(there), image)
 
 
+@pytest.mark.parametrize("turn", ALL)
+def test_a_part_is_found_in_a_turned_image(turn):
+    image, part = torch.rand(1, 1, 9, 14), Box(2, 7, 1, 12)
+    there = turn.place(part, (9, 14))
+    cut = turn.apply(image)[..., *there.slices]
+    assert torch.equal(turn.undo(cut), image[..., *part.slices])
+
+
 def test_the_eight_ways_differ():
     corner = torch.arange(6.0).reshape(1, 1, 2, 3)
     ways = {tuple(turn.apply(corner).flatten().tolist()) for turn in ALL}

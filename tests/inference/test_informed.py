@@ -45,6 +45,21 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "keep", [Box(64, 80, 48, 64), Box(0, 33, 90, 128), Box(131, 160, 1, 40)]
+)
+def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
+    """Layers leave out what the part does not need, and nothing else."""
+    made = make_loaded("informed").module.mender(torch.randn(9), torch.rand(12))
+    shown: list[int] = []
+    made.head.register_forward_pre_hook(lambda _, given: shown.append(given[0].numel()))
+    x = torch.rand(1, 1, 160, 128)
+    with torch.no_grad():
+        whole, part = made(x), made(x, keep)
+    torch.testing.assert_close(part, whole[..., *keep.slices], atol=1e-6, rtol=1e-5)
+    assert shown[1] < shown[0] / 4
+
+
 def test_strength_of_zero_leaves_the_field(
     make_loaded: Make, field: np.ndarray
 ) -> None:

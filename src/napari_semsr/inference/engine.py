@@ -38,7 +38,7 @@ from napari_semsr.inference.exact import (
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
-from napari_semsr.inference.plan import frozen_statistics, plan_enhance
+from napari_semsr.inference.plan import choose_block, frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
     ArraySink,
@@ -51,6 +51,7 @@ from napari_semsr.inference.tiles import (
     TiledRun,
     TileResult,
     Work,
+    in_blocks,
     in_order,
     in_thread,
     run_as_one,
@@ -333,7 +334,11 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             budget = max(0, predictor.memory_budget(options.memory_gb) - held)
             work: Work = run_as_one(run, predictor, places, lockstep, target, budget)
         else:
-            take = in_order(places) if target.live is None else target.live.take
+            take = in_order(places)
+            if target.live is not None:
+                take = target.live.take
+            elif scheduler is None and predictor.device.type == "cpu":
+                take = in_blocks(places, choose_block(plan, predictor, held))
             work = _independent(run, predictor, take, scheduler)
         yield from _land(work, target, plan.outputs, tally, len(places))
     return _report(planned, (len(places), tally, frozen), watch.seconds)

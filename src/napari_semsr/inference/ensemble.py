@@ -9,12 +9,14 @@ flipped, but not turned, and told the condition of the flipped field.
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.models import DehazingRestorer
+from napari_semsr.core import Box, IntPair
+from napari_semsr.models import DehazingRestorer, ThreeScale
 
 
 class Pose(NamedTuple):
@@ -34,6 +36,17 @@ class Pose(NamedTuple):
         turned = image.flip(self._axes)
         return turned.transpose(2, 3) if self.swapped else turned
 
+    def place(self, box: Box, shape: IntPair) -> Box:
+        """Find where a part of an image of some shape lies then."""
+        (rows, columns), (y0, y1, x0, x1) = shape, astuple(box)
+        if self.swapped:
+            rows, columns, y0, y1, x0, x1 = columns, rows, x0, x1, y0, y1
+        if self.rows:
+            y0, y1 = rows - y1, rows - y0
+        if self.columns:
+            x0, x1 = columns - x1, columns - x0
+        return Box(y0, y1, x0, x1)
+
     @property
     def _axes(self) -> list[int]:
         return [axis for axis, on in ((2, self.rows), (3, self.columns)) if on]
@@ -41,6 +54,20 @@ class Pose(NamedTuple):
 
 ALL = tuple(Pose(*bits) for bits in itertools.product((False, True), repeat=3))
 FLIPS = tuple(turn for turn in ALL if not turn.swapped)
+
+
+def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
+    """Run a network once; `image` (B, 1, H, W); gives all of it, or what is in `keep`.
+
+    Where the network can, it leaves out what that part does not need.
+    """
+    if isinstance(network, ThreeScale):
+        made: Tensor = network(image, keep)
+        return made
+    made = network(image)
+    if keep is None:
+        return made
+    return made[..., *keep.scaled(made.shape[-1] // image.shape[-1]).slices]
 
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -56,12 +83,21 @@ class SelfEnsemble(nn.Module):
         super().__init__()
         self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
 
-    def forward(self, image: Tensor, around: Around = nullcontext) -> Tensor:
-        """Give the mean; `image` (B, 1, H, W), `around` surrounds each pass."""
+    def forward(
+        self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
+    ) -> Tensor:
+        """Give the mean; `image` (B, 1, H, W); gives all of it, or what is in `keep`.
+
+        `around` surrounds each pass.
+        """
+        shape = image.shape[2], image.shape[3]
         made = []
         for turn, network in zip(self.turns, self.networks, strict=True):
+            there = None if keep is None else turn.place(keep, shape)
             with around():
-                made.append(turn.undo(network(turn.apply(image))).float())
+                made.append(
+                    turn.undo(pass_of(network, turn.apply(image), there)).float()
+                )
         return torch.stack(made).mean(0)
 
 

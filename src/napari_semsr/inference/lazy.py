@@ -78,14 +78,13 @@ def _enhance_part(
     seen = plan.data
     data = replace(seen, source=part) if isinstance(seen, ResampledField) else part
     plan = replace(plan, data=data, loaded=loaded)
-    window, missing = plan.read(tile.window)
     with _one_at_a_time:
         predictor = _predictor(loaded, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
-        result = predictor.predict(window, plan.scaling)
+        computed = plan.compute(predictor, tile)
         predictor.statistics = None
     core = plan.outputs.tile(*tile.index).core
-    made, inner = plan.deliver(core, result, tile.window, missing)
+    made, inner = plan.deliver(core, *computed)
     return to_dtype(made[inner.slices], plan.output.dtype)[0]
 
 
@@ -201,9 +200,8 @@ class BoxPreview:
         """
         place = self._settle(box)
         tile = self.plan.around(place)
-        window, missing = self.plan.read(tile.window)
-        result = self.predictor.predict(window, self.plan.scaling)
-        made, inner = self.plan.deliver(place, result, tile.window, missing)
+        computed = self.plan.compute(self.predictor, tile)
+        made, inner = self.plan.deliver(place, *computed)
         return place, to_dtype(made[inner.slices], self.plan.output.dtype)[0]
 
     def _settle(self, box: Box) -> Box:

@@ -3,6 +3,7 @@
 Above all, how a network gets over a field: in tiles, whole, or in lockstep.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from torch import nn
 
 from napari_semsr.core import (
     DeviceMemoryError,
+    IntPair,
     Job,
     Micrograph,
     OptionError,
@@ -41,7 +43,7 @@ from napari_semsr.inference.network_input import (
     survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.predictor import Predictor, free_memory
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import DehazingRestorer, InformedRestorer, LoadedModel
 
@@ -49,6 +51,8 @@ TOO_DEAR = 3.0
 _DEEP_HALO = 192
 _DISK_WORK = 1.0
 _FROZEN = "frozen"
+_LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
+_SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.5e9  # for a window, where nobody says
 
 
 def plan_enhance(
@@ -216,6 +220,42 @@ def _no_sample(predictor: Predictor) -> OptionError:
         "--norm frozen: use exact, which runs the field whole, or tile."
     )
     return OptionError(msg)
+
+
+def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
+    """Choose how many rows and columns of tiles share a window on a CPU.
+
+    What lies around a window costs work, and a window costs memory: the least work that
+    memory allows, of that which was asked for beyond the bytes that are `held`. A tile
+    whose side the user chose stays alone.
+    """
+    outputs, options = plan.outputs, plan.options
+    if options.tile is not None or len(outputs) == 1:
+        return 1, 1
+    if options.memory_gb is None:
+        free = free_memory(predictor.device)
+        budget = min(_SHARE_OF_FREE * free, _MOST_BYTES)
+    else:
+        budget = options.memory_gb * 1e9 - held
+    density = plan.output.fit.factor
+    margin = plan.tiles.halo / density
+    per_pixel = density**2 * predictor.bytes_per_pixel
+
+    def side(count: int, axis: int) -> float:
+        return min(count * outputs.core + 2 * margin, outputs.shape[axis])
+
+    def work(count: int, axis: int) -> float:
+        inner_borders = -(-outputs.grid[axis] // count) - 1
+        return outputs.shape[axis] + 2 * margin * inner_borders
+
+    most = max(1, _LARGEST_SIDE // outputs.core)
+    blocks = itertools.product(*(range(1, min(most, n) + 1) for n in outputs.grid))
+    fitting = [b for b in blocks if side(b[0], 0) * side(b[1], 1) * per_pixel <= budget]
+    return min(
+        fitting,
+        key=lambda b: (work(b[0], 0) * work(b[1], 1), b[0] * b[1]),
+        default=(1, 1),
+    )
 
 
 def _exact(

@@ -9,7 +9,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +21,18 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr.core import (
+    Box,
     CheckpointError,
     DeviceMemoryError,
     OptionError,
     SemsrError,
+    round_up,
 )
-from napari_semsr.inference.ensemble import SelfEnsemble
+from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
 from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.io import renaming
@@ -92,10 +94,25 @@ def free_memory(device: torch.device) -> int:
     """Measure the memory that a device can still give."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    from distributed.system import MEMORY_LIMIT  # 20 MB, and most runs never ask
-
-    left = int(MEMORY_LIMIT or 0) - int(psutil.Process().memory_info().rss)
+    left = _memory_limit() - int(psutil.Process().memory_info().rss)
     return max(0, min(int(psutil.virtual_memory().available), left))
+
+
+# Where a container is told how much memory it may have
+_CONTAINED = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory.high",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def _memory_limit() -> int:
+    """Give the memory that this machine, or its container, has in all."""
+    limit = int(psutil.virtual_memory().total)
+    for name in _CONTAINED:
+        with suppress(OSError, ValueError):  # absent, or "max"
+            limit = min(limit, int(Path(name).read_text()))
+    return limit
 
 
 @contextmanager
@@ -121,11 +138,14 @@ def _translated(device: torch.device, what: str) -> Iterator[None]:
 # allocated and nothing computed, while every tensor that is alive is counted.
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of all tensors that are alive."""
+class _LiveBytes(TorchFunctionMode):
+    """Count the bytes of all tensors that are alive.
+
+    Calls are watched from Python: to watch them in torch's core loads a compiler first.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.live: int = 0
         self.peak: int = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -133,7 +153,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _release(self, size: int) -> None:
         self.live -= size
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: Any,
@@ -143,21 +163,29 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                if storage not in self._seen:
-                    self._seen.add(storage)
-                    size = storage.nbytes()
-                    self.live += size
-                    weakref.finalize(storage, self._release, size)
-        self.peak = max(self.peak, self.live)
+                self.add(leaf)
         return result
 
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor until it is gone."""
+        storage = tensor.untyped_storage()
+        if storage not in self._seen:
+            self._seen.add(storage)
+            size = storage.nbytes()
+            self.live += size
+            weakref.finalize(storage, self._release, size)
+        self.peak = max(self.peak, self.live)
 
-def estimate_peak(module: nn.Module, shape: tuple[int, int]) -> int:
+
+def estimate_peak(
+    module: nn.Module, shape: tuple[int, int], device: str = "meta"
+) -> int:
     """Estimate the activations that a pass in fp32 holds at its peak."""
-    ghost = copy.deepcopy(module).to("meta").eval()
+    ghost = copy.deepcopy(module).to(device).eval()
+    window = torch.zeros(1, 1, *shape, device=device)
     with torch.no_grad(), _LiveBytes() as mode:
-        ghost(torch.zeros(1, 1, *shape, device="meta"))
+        mode.add(window)
+        ghost(window)
     peak: int = mode.peak
     return peak
 
@@ -348,6 +376,7 @@ def _checked_refreshes(kept: Any, stride: int) -> Refreshes | None:
 _SHARE = 0.9
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
+_SAMPLE = 128  # px
 
 
 class Predictor:
@@ -463,6 +492,17 @@ class Predictor:
         """Estimate the memory that one window takes."""
         return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
 
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        """Memory that a pixel of a large window takes.
+
+        Counted in a small pass: torch loads a compiler, for 1 to 4 s, before it follows
+        shapes without numbers.
+        """
+        side = round_up(max(_SAMPLE, self.probe.smallest), self.card.stride)
+        need = estimate_peak(self._source, (side, side), "cpu")
+        return _KERNEL_SHARE * need / side**2
+
     def memory_budget(self, memory_gb: float | None, *, host: bool = False) -> int:
         """Give the bytes that a run may take: those asked for, or most that are free.
 
@@ -495,12 +535,19 @@ class Predictor:
         """Make what the network is given of a window (Y, X): (1, 1, Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
-    def predict(self, window: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
-        """Enhance one window; `window` (Y, X); gives (Y * scale, X * scale)."""
-        return self._run([window], scaling)[0]
+    def predict(
+        self, window: NDArray[Any], scaling: Scaling, keep: Box | None = None
+    ) -> NDArray[np.float32]:
+        """Enhance one window; `window` (Y, X); gives (Y * scale, X * scale).
+
+        `keep`: what of it is wanted, in pixels of the window; all by default.
+        """
+        return self._run([window], scaling, keep)[0]
 
     def predict_many(
-        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+        self,
+        windows: Sequence[NDArray[Any]],
+        scaling: Scaling,
     ) -> list[NDArray[np.float32]]:
         """Enhance several windows of one shape, in batches that fit.
 
@@ -518,7 +565,10 @@ class Predictor:
         return done
 
     def _run(
-        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+        self,
+        windows: Sequence[NDArray[Any]],
+        scaling: Scaling,
+        keep: Box | None = None,
     ) -> list[NDArray[np.float32]]:
         """One pass."""
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
@@ -527,11 +577,12 @@ class Predictor:
         with self.computing(what):
             batch = torch.from_numpy(stack).to(self.device)
             if isinstance(self._module, SelfEnsemble):
-                made = self._module(batch, self._answering)
+                made = self._module(batch, keep, self._answering)
             else:
                 with self._answering():
-                    made = self._module(batch)
+                    made = pass_of(self._module, batch, keep)
             result = made[:, 0].to("cpu", torch.float32).numpy()
+        rows, columns = (rows, columns) if keep is None else keep.shape
         expected = (rows * self.card.scale, columns * self.card.scale)
         if result.shape[1:] != expected:
             msg = (

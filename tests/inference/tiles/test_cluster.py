@@ -214,10 +214,10 @@ def test_a_network_that_sees_everything_is_run_whole_here(
 
 
 def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monkeypatch):
-    def fail(self, windows, scaling):
+    def fail(self, window, scaling, keep):
         raise RuntimeError("kaputt")
 
-    monkeypatch.setattr(Predictor, "predict_many", fail)
+    monkeypatch.setattr(Predictor, "predict", fail)
     image, loaded = Micrograph(rng.random((60, 50))), make_loaded("plain")
     store = store_for(tmp_path / "h.zarr", image, loaded, OPTIONS)
     with pytest.raises(SemsrError, match="kaputt"):

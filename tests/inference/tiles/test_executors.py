@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from napari_semsr.core.errors import OptionError
+from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.inference.engine import enhance_array
@@ -141,10 +142,10 @@ def test_nothing_runs_while_nobody_wants_a_tile(make_loaded, rng):
 def test_an_error_of_torch_is_told(make_loaded, rng, monkeypatch):
     loaded = make_loaded("plain")
 
-    def fail(self, windows, scaling):
+    def fail(self, window, scaling, keep):
         raise torch.OutOfMemoryError("kaputt")
 
-    monkeypatch.setattr(Predictor, "predict_many", fail)
+    monkeypatch.setattr(Predictor, "predict", fail)
     image = Micrograph(rng.random((40, 40), dtype=np.float32))
     with pytest.raises(Exception, match="kaputt") as caught:
         run(enhance_array(image, loaded, FP32))
@@ -193,3 +194,42 @@ def test_a_job_in_a_thread_returns_and_raises_as_it_does_without():
     assert run(in_thread(job(False), _Looks())) == 7
     with pytest.raises(OptionError, match=r"No\."):
         run(in_thread(job(True), _Looks()))
+
+
+@pytest.mark.parametrize("kind", ["plain", "informed", "double"])
+def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, kind):
+    loaded, shapes = make_loaded(kind), []
+    real = Predictor.predict
+
+    def predict(self, window, scaling, keep=None):
+        shapes.append(window.shape)
+        return real(self, window, scaling, keep)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    data = rng.random((600, 540), dtype=np.float32)
+    data[200:210, 500:530] = np.nan
+    image, options = Micrograph(data), EnhanceOptions(precision="fp32")
+    shared = run(enhance_array(image, loaded, options))
+    assert len(shapes) == 1
+    alone = run(enhance_array(image, loaded, options.replace(memory_gb=1e-3)))
+    assert len(shapes) == 1 + 4
+    np.testing.assert_allclose(shared.data, alone.data, atol=1e-5)
+    assert shared.metadata["enhance"]["tile_mismatch"] < 1e-5
+
+
+def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkeypatch):
+    loaded = make_loaded("plain")
+    image = Micrograph(rng.random((540, 530), dtype=np.float32))
+    options = EnhanceOptions(precision="fp32")
+    expected = run(enhance_array(image, loaded, options)).data
+    real = Predictor.predict
+
+    def predict(self, window, scaling, keep=None):
+        if window.size > 530 * 530:
+            raise DeviceMemoryError("none left")
+        return real(self, window, scaling, keep)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    found = run(enhance_array(image, loaded, options))
+    np.testing.assert_allclose(found.data, expected, atol=1e-5)
+    assert "one by one" in found.metadata["enhance"]["notes"][0]

@@ -3,6 +3,7 @@ from .executors import (
     LocalExecutor as LocalExecutor,
     Take as Take,
     Work as Work,
+    in_blocks as in_blocks,
     in_order as in_order,
     in_thread as in_thread,
     run_tiles as run_tiles,

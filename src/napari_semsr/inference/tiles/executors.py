@@ -6,12 +6,13 @@ it; what computes then looks between the layers of the network whether it should
 """
 
 import itertools
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
@@ -48,6 +49,7 @@ class TileWorker:
     predictor: Predictor  # The network on this worker's device
     # Into how many parts on each axis a tile is cut, to fit into memory
     pieces: int = 1
+    joins: bool = True  # Whether tiles that make a rectangle share a window
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
@@ -98,10 +100,24 @@ class TileWorker:
             try:
                 found = self._whole(tiles)
             except DeviceMemoryError:
-                self._cut_smaller()
+                if not self._joined(tiles):
+                    self._cut_smaller()
+                    return self._together(tiles)
+                self.joins = False
+                note = "Memory was short: tiles are computed one by one."
+                return [piece.with_note(note) for piece in self._together(tiles)]
             else:
                 return self._told(found, before)
         return [self._in_pieces(tile) for tile in tiles]
+
+    def _joined(self, tiles: list[Tile]) -> Box | None:
+        """Give the rectangle that tiles are computed in as one."""
+        if not self.joins or self.predictor.device.type != "cpu":
+            return None
+        cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
+        around = reduce(Box.union, cores)
+        full = sum(math.prod(core.shape) for core in cores) == math.prod(around.shape)
+        return around if full and len(tiles) > 1 else None
 
     def _told(self, found: list[TileResult], before: int | None) -> list[TileResult]:
         """Say so when the batch was halved on the way."""
@@ -112,7 +128,13 @@ class TileWorker:
         return [piece.with_note(note) for piece in found]
 
     def _whole(self, tiles: list[Tile]) -> list[TileResult]:
-        plan = self.run.plan
+        plan, joined = self.run.plan, self._joined(tiles)
+        if joined is not None or len(tiles) == 1:
+            shared = tiles[0] if joined is None else plan.around(joined)
+            values, box, missing = plan.compute(self.predictor, shared)
+            return [self._deliver(tile, values, box, missing) for tile in tiles]
+        if self.predictor.device.type == "cpu":
+            return [piece for tile in tiles for piece in self._whole([tile])]
         read = [plan.read(tile.window) for tile in tiles]
         windows = [window for window, _ in read]
         if len({window.shape for window in windows}) == 1:
@@ -175,10 +197,12 @@ class TileWorker:
         core = np.empty((rows, columns), dtype=np.float32)
         for part in plan.pieces(tile, self._side):
             window, missing = self.run.plan.read(part.window)
-            result = self.predictor.predict(window, self.run.plan.scaling)
+            scaling, inner = self.run.plan.scaling, part.inner
+            result = self.predictor.predict(window, scaling, inner)
+            missing = None if missing is None else missing[inner.slices]
             set_missing(result, missing, scale)
             place = part.core.within(tile.core).scaled(scale)
-            core[place.slices] = result[part.inner.scaled(scale).slices]
+            core[place.slices] = result
         return core
 
 
@@ -315,11 +339,14 @@ class LocalExecutor(Executor):
         return found
 
     def _call(self, function: Callable[..., Any], *given: Any) -> None:
+        self.waiting += 1
+        if len(self._worker.run.plan.outputs) == 1:  # nothing to schedule
+            self._thread.submit(partial(function, *given))
+            return
         from dask.delayed import delayed  # 0.1 s, and plans are made without it
         from dask.local import get_sync  # its name would make dask import distributed
 
         task = delayed(function, pure=False, traverse=False)(*given)
-        self.waiting += 1
         self._thread.submit(partial(task.compute, scheduler=get_sync))
 
     def __exit__(self, *_: object) -> None:
@@ -384,6 +411,17 @@ def run_tiles(
                 yield executor.result()
             elif more:
                 yield []
+
+
+def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
+    """Take tiles in blocks of some rows and columns, which share a window."""
+    blocks: dict[IntPair, list[IntPair]] = {}
+    for row, column in places:
+        blocks.setdefault((row // block[0], column // block[1]), []).append(
+            (row, column)
+        )
+    waiting = iter(blocks.values())
+    return lambda _count: next(waiting, None)
 
 
 def in_order(places: Sequence[IntPair]) -> Take:

@@ -35,6 +35,7 @@ from napari_semsr.models import LoadedModel
 
 if TYPE_CHECKING:
     from napari_semsr.inference.live import LiveField
+    from napari_semsr.inference.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,20 @@ class EnhancePlan:
         """
         window, missing = read_window(self.data, box, self.scaling.mean)
         return (window if self.haze is None else self.haze.lift(window, box)), missing
+
+    def compute(
+        self, predictor: "Predictor", tile: Tile
+    ) -> tuple[NDArray[np.float32], Box, NDArray[np.bool_] | None]:
+        """Bring a tile through the network.
+
+        Gives what `deliver` takes: the core with a pixel around it, by which borders
+        are compared, where that lies, and which of its pixels were missing.
+        """
+        box = tile.core.grow(1).intersection(tile.window)
+        window, missing = self.read(tile.window)
+        inner = box.within(tile.window)
+        values = predictor.predict(window, self.scaling, inner)
+        return values, box, None if missing is None else missing[inner.slices]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,14 @@ returns its input. Every number here is chosen.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE
+from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, Box
 from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.haze import (
     BLOCK,
@@ -252,37 +253,92 @@ class ThreeScale(nn.Module):
         levels = (*self.down, *self.up)
         return [part for level in levels for part in blocks_of(level)]
 
-    def correct(self, planes: Tensor, told: Sequence[Tensor] | None = None) -> Tensor:
+    def correct(
+        self,
+        planes: Tensor,
+        told: Sequence[Tensor] | None = None,
+        keep: Box | None = None,
+    ) -> Tensor:
         """Find the corrections of images.
 
         `planes` (B, 4, H, W), images and what Wiener filters make of them; `told` (B,
         2, C) for each block, by how much its first layer is scaled beyond 1 and
-        shifted; gives (B, corrections, H, W).
+        shifted; gives (B, corrections, H, W), or what of it lies in `keep`.
         """
         turn = None if told is None else iter(told)
+        whole = Box.of((planes.shape[2], planes.shape[3]))
+        keep = keep or whole
+        needs = iter(self._needs(keep))
 
-        def run(level: nn.Module, x: Tensor) -> Tensor:
+        def run(level: nn.Module, x: _Part, grid: int) -> _Part:
             for block in blocks_of(level):
-                x = run_block(block, x, turn)
+                x = x.cut(next(needs), grid)
+                x = x.become(run_block(block, x.map, turn))
             return x
 
-        x = self.stem(functional.pixel_unshuffle(planes, 2))
-        kept: list[Tensor] = []
+        x = _Part(self.stem(functional.pixel_unshuffle(planes, 2)), whole, 2)
+        kept: list[_Part] = []
         for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
-            x = run(level, x)
+            x = run(level, x, self.stride)
             kept.append(x)
-            x = shrink(x)
-        x = run(self.down[-1], x)
+            x = x.become(shrink(x.map), 2 * x.step)
+        x = run(self.down[-1], x, self.stride)
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
-            x = kept.pop() + functional.pixel_shuffle(enlarge(x), 2)
-            x = run(level, x)
-        corrections: Tensor = functional.pixel_shuffle(self.head(x), 2)
-        return corrections
+            x = x.become(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
+            x = x.become(kept.pop().cut(x.box, x.step).map + x.map)
+            x = run(level, x, x.step)
+        x = x.cut(next(needs), x.step)
+        x = x.become(functional.pixel_shuffle(self.head(x.map), 2), 1)
+        return x.cut(keep, 1).map
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the corrections to images; `x` (B, 1, H, W); gives (B, 1, H, W)."""
+    def _needs(self, keep: Box) -> list[Box]:
+        """Find what each block, and the head, must see for a part to come out right."""
+        need = _outwards(keep, 2).grow(2)
+        found = [need]
+        steps = [2 ** (1 + n) for n in range(len(self.down))]
+        levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
+        for level, step in reversed(list(levels)):
+            need = _outwards(need, step)
+            for _ in blocks_of(level):
+                need = need.grow(2 * step)  # two layers of 3 x 3
+                found.append(need)
+        return found[::-1]
+
+    def forward(self, x: Tensor, keep: Box | None = None) -> Tensor:
+        """Add the corrections to images.
+
+        `x` (B, 1, H, W); gives (B, 1, H, W), or what of it lies in `keep`. The margin
+        about that is what a tile's neighbours begin with: each layer leaves out what no
+        later one needs.
+        """
         planes = torch.cat([x, filtered(x, self.filters)], dim=1)
-        return x + self.correct(planes).sum(1, keepdim=True)
+        corrections = self.correct(planes, keep=keep).sum(1, keepdim=True)
+        return (x if keep is None else x[..., *keep.slices]) + corrections
+
+
+class _Part(NamedTuple):
+    """A map of features, and the part of the window that it shows."""
+
+    map: Tensor  # (B, C, h, w)
+    box: Box  # in pixels of the window
+    step: int  # pixels of the window for one of the map
+
+    def cut(self, need: Box, grid: int) -> "_Part":
+        """Leave what is needed, out to the next lines of a grid."""
+        box = _outwards(need, grid).intersection(self.box)
+        y0, y1, x0, x1 = (v // self.step for v in astuple(box.within(self.box)))
+        return _Part(self.map[..., y0:y1, x0:x1], box, self.step)
+
+    def become(self, made: Tensor, step: int | None = None) -> "_Part":
+        """Give another map of the same part."""
+        return _Part(made, self.box, step or self.step)
+
+
+def _outwards(box: Box, grid: int) -> Box:
+    """Widen a box to the lines of a grid."""
+    y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
+    y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
+    return Box(y0, y1, x0, x1)
 
 
 class InformedRestorer(nn.Module):

@@ -138,7 +138,9 @@ def filtered(x: Tensor, weights: Tensor) -> Tensor:
     condition; gives (B, 3, H, W). Beyond the border the image is continued by its last
     pixels.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    # shapes alone, by which memory is estimated, know of no autocast
+    device = "cpu" if x.is_meta else x.device.type
+    with torch.autocast(device, enabled=False):
         many = len(weights) // (FILTERS * STEP**2)
         margin = _REACH * STEP
         around = functional.pad(x.float(), (margin,) * 4, mode="replicate")
