@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.errors import DeviceMemoryError
+from napari_semsr.core.errors import DeviceMemoryError, OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.inference.engine import enhance_array
