@@ -249,7 +249,8 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held: int) -> IntPair:
         return outputs.shape[axis] + 2 * margin * inner_borders
 
     most = max(1, _LARGEST_SIDE // outputs.core)
-    blocks = itertools.product(*(range(1, min(most, n) + 1) for n in outputs.grid))
+    rows, columns = (range(1, min(most, n) + 1) for n in outputs.grid)
+    blocks = itertools.product(rows, columns)
     fitting = [b for b in blocks if side(b[0], 0) * side(b[1], 1) * per_pixel <= budget]
     return min(
         fitting,
