@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_semsr.core import Box, IntPair
-from napari_semsr.models import DehazingRestorer, ThreeScale
+from napari_semsr.models import DehazingRestorer
 
 
 class Pose(NamedTuple):
@@ -61,7 +61,7 @@ def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
 
     Where the network can, it leaves out what that part does not need.
     """
-    if isinstance(network, ThreeScale):
+    if getattr(network, "leaves_out", False):
         made: Tensor = network(image, keep)
         return made
     made = network(image)

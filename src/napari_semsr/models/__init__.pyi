@@ -11,7 +11,6 @@ from .architectures.informed import (
     SPREAD as SPREAD,
     InformedRestorer as InformedRestorer,
     Surveyed as Surveyed,
-    ThreeScale as ThreeScale,
 )
 from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .cards import (

@@ -216,6 +216,7 @@ class ThreeScale(nn.Module):
 
     scale = 1
     stride = 8
+    leaves_out = True  # `forward` takes what is to be kept
 
     def __init__(
         self,
