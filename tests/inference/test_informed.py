@@ -60,6 +60,20 @@ def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
     assert shown[1] < shown[0] / 4
 
 
+def test_a_narrower_halo_keeps_to_its_tolerance(
+    make_loaded: Make, rng: np.random.Generator
+) -> None:
+    """The filters of a field are there, though the network is probed without any."""
+    loaded = make_loaded("informed")
+    field = rng.random((192, 176), dtype=np.float32)
+    exact = enhanced(field, loaded, tile=32)
+    near = enhanced(field, loaded, tile=32, halo_tolerance=0.01)
+    halos = [made.metadata["enhance"]["halo_px"] for made in (near, exact)]
+    assert 16 < halos[0] < halos[1]
+    away = np.abs(near.array() - exact.array()).max()
+    assert away <= 0.01 * np.ptp(exact.array())
+
+
 def test_strength_of_zero_leaves_the_field(
     make_loaded: Make, field: np.ndarray
 ) -> None:

@@ -377,6 +377,7 @@ _SHARE = 0.9
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
 _SAMPLE = 128  # px
+_FILTERED_STEP = 4  # pixels for one of a packed Wiener filter's taps
 
 
 class Predictor:
@@ -436,6 +437,12 @@ class Predictor:
         halo = probed_network(self._source).effective_halo(
             self.card.stride, exact.halo, tolerance
         )
+        filters = getattr(self._source, "filters", None)
+        if (
+            filters is not None
+        ):  # none before a field is known, so not in what is probed
+            reach = filters.shape[-1] // 2 * _FILTERED_STEP
+            halo = min(exact.halo, halo + round_up(reach, self.card.stride))
         return replace(exact, halo=halo)
 
     def refreshes(self) -> Refreshes | None:
