@@ -27,7 +27,7 @@ VERBS = words("""
     frc frc-map spectrum metrics gaps histogram models demo
 """)
 MODELS = words("""
-    sem-restore sem-restore-medium sem-restore-small sem-2x ssum-sem ssum-sem-2x
+    sem-restore sem-2x ssum-sem ssum-sem-2x
 """)
 PHANTOMS = words("grating pits particles lattice circuit fracture")
 METHODS = words("wiener unsupervised-wiener richardson-lucy blind cls")
@@ -508,7 +508,7 @@ def learning() -> dict[str, list[str]]:
         "train in/tiny.yaml -o run --pairs pairs.zarr --patch 32 --json",
         (
             "train fine-tune -o tuned --pairs pairs.zarr --patch 32 --steps 2 "
-            "--start-from sem-restore-small --json"
+            "--start-from sem-restore --json"
         ),
     ]
     found["train, then enhance"] = [
@@ -675,23 +675,23 @@ def modelling() -> dict[str, list[str]]:
         "models architectures",
     ]
     found["models out and in"] = [
-        "models export sem-restore-small -o mine.safetensors --json",
-        "models export sem-restore-small -o mine.safetensors",
+        "models export sem-restore -o mine.safetensors --json",
+        "models export sem-restore -o mine.safetensors",
         "models import mine.safetensors",
         "models import mine.safetensors --overwrite --json",
         "models list",
     ]
     found["models check"] = [
-        "models check sem-restore-small --discs 6 --size-px 128 --json",
+        "models check sem-restore --discs 6 --size-px 128 --json",
         "models check sem-2x --discs 4 --size-px 128 --images in/a.tif --seed 2",
     ]
     found["models check, written"] = [
-        "models export sem-restore-small -o m.safetensors",
+        "models export sem-restore -o m.safetensors",
         "models check m.safetensors --write --discs 4 --size-px 128 --task images",
         "models info m.safetensors --json",
     ]
     found["demo"] = [
-        "demo out --frame-px 144 --size 192 --restorer sem-restore-small --steps 2"
+        "demo out --frame-px 144 --size 192 --restorer sem-restore --steps 2"
     ]
     return found
 
@@ -917,11 +917,11 @@ def python() -> dict[str, list[str]]:
         "convert": "!semsr.convert('in/a.tif', 'out.ome.zarr', dtype='float32')",
         "degrade": "!semsr.degrade('in/a.tif', kind='hybrid', seed=3)",
         "enhance": "!semsr.enhance('in/a.tif', precision='fp32')",
-        "enhance an array": "!semsr.enhance(np.eye(96), model='sem-restore-small')",
+        "enhance an array": "!semsr.enhance(np.eye(96), model='sem-restore')",
         "enhance to a file": "!semsr.enhance('in/a.tif', 'out.ome.zarr', tile=64)",
         "list_models": "!semsr.list_models()",
         "train": "!semsr.train('in/tiny.yaml', 'run', steps=2)",
-        "check_model": "!semsr.check_model('sem-restore-small', discs=4, size_px=128)",
+        "check_model": "!semsr.check_model('sem-restore', discs=4, size_px=128)",
         "crop": "!semsr.crop('in/a.tif', box=(5, 6, 70, 80))",
         "crop like": "!semsr.crop('in/a.tif', 'o.tif', like='in/coarse.tif')",
         "cut_pairs": "!semsr.cut_pairs('in/low', 'in/high', 'o.zarr', patch=32)",
@@ -954,7 +954,7 @@ def real(data: Path) -> dict[str, list[str]]:
         found[f"real {path.name}"] = [
             f"info {path} --json",
             f"crop {path} -o part.ome.zarr --box 0 0 128 128 --json",
-            "enhance part.ome.zarr -o out.ome.zarr --model sem-restore-small --json",
+            "enhance part.ome.zarr -o out.ome.zarr --model sem-restore --json",
         ]
     for path in (data / "stitch").glob("*.czi"):
         found[f"real {path.name}"] = [f"stitch {path} -o out.ome.zarr --json"]

@@ -21,7 +21,7 @@ from paper_tables.runs import Say, finished
 __all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
 
 PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles")
-RESTORERS = ("sem-restore", "sem-restore-medium", "sem-restore-small")
+RESTORERS = ("sem-restore",)
 LENS_RUNS = (
     "sun",
     "pix2pix-ssum",
@@ -69,7 +69,7 @@ def _gao(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models: dict[str, Models] = {}
     for name in SETS:
         letter = name.lower()
-        own = tuple(f"{kind}-{letter}" for kind in ("gao", "kernel", "restore"))
+        own = tuple(f"{kind}-{letter}" for kind in ("gao", "kernel"))
         models[name] = _with_bundled(_trained(runs, own), RESTORERS)
     return measure_sets(gao_sets(_IMAGES, extent.side), models, say)
 

@@ -15,7 +15,6 @@ Gains in matched PSNR. The oracle is the best linear filter of that very image, 
 hindsight.
 """
 _HALF = 0.5
-_OVER_ORACLE = {"A": 0.0, "B": 2.0, "C": 0.7}
 _BLIND_SHARE = 0.8
 _SSUM_GAIN_DB, _SSUM_SSIM, _SSUM_RATIO = 4.0, 0.15, 1.3
 
@@ -44,7 +43,6 @@ def goals(results: dict[str, Any], *, narrow: bool) -> str:
 def _all(results: dict[str, Any], narrow: bool) -> Iterator[Row]:
     sets = results.get("gao", {})
     yield from _unpaired(sets, narrow)
-    yield from _over_oracle(sets, narrow)
     yield from _blind(sets)
     yield from _superlens(results.get("superlens", {}).get("in focus", {}))
     yield from _gold(results.get("gold", {}))
@@ -69,22 +67,6 @@ def _unpaired(sets: Any, narrow: bool) -> Iterator[Row]:
             _decibels(share * gain),
             _decibels(own["gain"]),
             own["gain"] >= share * gain,
-        )
-
-
-def _over_oracle(sets: Any, narrow: bool) -> Iterator[Row]:
-    """Say what a restorer of one set gains over the oracle."""
-    form = " (short form)" if narrow else ""
-    for name, rows in sets.items():
-        own, best = rows.get(f"restore-{name.lower()}"), rows.get(_ORACLE)
-        if own is None or best is None:
-            continue
-        over = own["gain"] - best["gain"]
-        yield (
-            f"a restorer trained for set {name} alone{form}, over the oracle",
-            _decibels(_OVER_ORACLE[name]),
-            _decibels(over),
-            over >= _OVER_ORACLE[name],
         )
 
 

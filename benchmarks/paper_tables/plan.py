@@ -37,9 +37,6 @@ RECIPES = (
     "gao-b",
     "gao-c",
     "kernel-a",
-    "restore-a",
-    "restore-b",
-    "restore-c",
     "sun",
     "pix2pix-ssum",
     "srgan-ssum",
@@ -51,7 +48,6 @@ RECIPES = (
 EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
 WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 2.0}
-WEIGHTS |= {"restore-a": 4.0, "restore-b": 2.0, "restore-c": 2.0}
 ABLATION_WEIGHT = 0.4
 _BASE = "gao-a"
 

@@ -279,7 +279,7 @@ def enhance(
     >>> import numpy as np
     >>> import napari_semsr as semsr
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
-    >>> sharp = semsr.enhance(field, model="sem-restore-small", tile=32)
+    >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)
     >>> sharp.shape, sharp.dtype, sharp.provenance.job
     ((96, 64), dtype('float32'), 'enhance')
     """
@@ -335,7 +335,7 @@ def lazy_enhance(
     >>> import numpy as np
     >>> import napari_semsr as semsr
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
-    >>> array = semsr.lazy_enhance(field, model="sem-restore-small", tile=32)
+    >>> array = semsr.lazy_enhance(field, model="sem-restore", tile=32)
     >>> array.shape, array.numblocks
     ((96, 64), (3, 2))
     """

@@ -84,13 +84,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "global": Global,
     "tiny": Tiny,
     "default": lambda: build("two-scale", {"width": 8}),
-    "hazy": lambda: build("unveiled", {"width": 8, "veil_width": 4}),
     "informed": lambda: build(
         "informed", {"widths": (8, 16, 16), "down": (1, 1, 1), "survey_width": 8}
     ),
 }
-STRIDES = {"strided": 4, "norm": 4, "default": 4, "hazy": 16, "informed": 16}
-SPREADS = {"hazy": 0.06, "informed": 0.06}
+STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16}
+SPREADS = {"informed": 0.06}
 
 
 def _make(kind: str, **card: Any) -> LoadedModel:

@@ -90,7 +90,7 @@ def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded: Make, field
     assert [FAULTS[n] for n in changed] == ["slant"]
 
 
-@pytest.mark.parametrize("kind", ["plain", "informed", "norm", "hazy"])
+@pytest.mark.parametrize("kind", ["plain", "informed", "norm"])
 def test_tiles_are_those_of_the_whole(make_loaded: Make, field, kind):
     loaded = make_loaded(kind)
     whole = enhanced(field[:90, :118], loaded, tile=256, self_ensemble=True)

@@ -58,7 +58,7 @@ def test_names_follow_field_options_and_model(make_loaded, rng):
 
 def test_the_public_form_equals_enhance(rng):
     image = rng.random((70, 45)).astype(np.float32)
-    how = {"model": "sem-restore-small", "tile": 32, "device": "cpu"}
+    how = {"model": "sem-restore", "tile": 32, "device": "cpu"}
     array = napari_semsr.lazy_enhance(image, **how)
     expected = napari_semsr.enhance(image, **how).data
     assert array.chunks == ((32, 32, 6), (32, 13))

@@ -67,7 +67,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("hazy", "twice")])
+@pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("informed", "twice")])
 def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
     pixel, steps = CASES[size]
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
@@ -201,7 +201,7 @@ def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
         ("double", "numpy"),
         ("strided", "dask"),
         ("norm", "numpy"),
-        ("hazy", "dask"),
+        ("informed", "dask"),
     ],
 )
 def test_lazy_equals_the_engine(kind, source, make_loaded, rng):

@@ -14,6 +14,7 @@ from napari_semsr.models.cards import (
     bundled,
     file_digest,
     read_card,
+    resolve,
     write_card,
 )
 from napari_semsr.models.checkpoint import build, load_model, save_model
@@ -51,9 +52,11 @@ def test_card_is_read_without_the_weights(model_file: Path) -> None:
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:
-    assert "sem-restore" in bundled()
-    loaded = load_model("sem-restore")
-    assert sum(p.numel() for p in loaded.module.parameters()) <= 1_500_000
+    names = bundled()
+    assert "sem-restore" in names
+    assert sum(resolve(name).stat().st_size for name in names) <= 40e6
+    for name in names:
+        assert load_model(name).card.name == name
 
 
 def test_missing_model_names_what_there_is() -> None:

@@ -13,11 +13,14 @@ BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
 def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) -> None:
     data = load_recipe(path).data
-    names = [
-        e.file for part in (data.train, data.validation, data.held_out) for e in part
+    parts = [
+        {entry.file for entry in part}
+        for part in (data.train, data.validation, data.held_out)
     ]
     assert Path(data.root).is_absolute()
-    assert len(names) == len(set(names))
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    seen = [(entry.file, entry.shrink) for entry in data.train]
+    assert len(seen) == len(set(seen))
     assert data.held_out or data.pairs or "images" not in data.sources
 
 
@@ -32,10 +35,11 @@ def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
 
 def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("name: a\nstart_from: sem-restore\ndata: {pairs: p.zarr}\n")
+    text = "name: a\nstart_from: sem-restore\ndata: {pairs: p.zarr}\n"
+    path.write_text(text + "kind: restorer\n")
     with pytest.raises(OptionError, match="kind: supervised"):
         load_recipe(path)
-    path.write_text(path.read_text() + "kind: supervised\n")
+    path.write_text(text)
     recipe = load_recipe(path)
     assert recipe.start_from == "sem-restore"
     assert recipe.data.pairs == str(tmp_path / "p.zarr")

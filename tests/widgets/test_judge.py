@@ -88,11 +88,11 @@ def test_figures_are_shown_and_the_report_is_kept(
 
 def test_network_is_named_with_its_figures(panel, opened, stored, run_panel):
     panel.take_registered(*opened.layers, stored)
-    panel.networks.value = ["sem-restore-small"]
+    panel.networks.value = ["sem-restore"]
     run_panel(panel)
     told = panel.figures.text()
-    assert "Made by a network: <b>sem-restore-small</b>" in told
-    assert "Over the input, sem-restore-small" in told
+    assert "Made by a network: <b>sem-restore</b>" in told
+    assert "Over the input, sem-restore" in told
 
 
 def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):

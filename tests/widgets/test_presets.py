@@ -193,9 +193,9 @@ def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
         assert panel.model.value == chosen
     model.layers.selection.active = sharp
     assert panel.model.value == usual
-    panel.model.box.value = "sem-restore-small"
+    panel.model.box.value = "sem-2x"
     model.layers.selection.active = mosaic
-    assert panel.model.value == "sem-restore-small"
+    assert panel.model.value == "sem-2x"
 
 
 def test_frames_that_are_opened_are_what_to_stitch(model, qtbot, finish):

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_semsr.core import Box, IntPair
-from napari_semsr.models import DehazingRestorer
 
 
 class Pose(NamedTuple):
@@ -103,6 +102,4 @@ class SelfEnsemble(nn.Module):
 
 def ensemble_of(module: nn.Module) -> SelfEnsemble:
     """Lay images down in all eight ways for a network that is told of no axis."""
-    if isinstance(module, DehazingRestorer):
-        module = module.local
     return SelfEnsemble([module] * len(ALL), ALL)

@@ -33,13 +33,11 @@ from napari_semsr.core import (
 from napari_semsr.inference.layout import OutputPlan, PixelFit
 from napari_semsr.models import (
     BLOCK,
-    DehazingRestorer,
     Haze,
     InformedRestorer,
     ModelCard,
     Probe,
     Surveyed,
-    block_statistics,
 )
 
 # Grey values: scaled by percentiles of the whole field, and back.
@@ -155,7 +153,7 @@ def set_missing(
 
 # Haze: looked for once over the whole field, lifted off each window.
 #
-# A network that looks for haze (`napari_semsr.models.architectures.haze`) is shown
+# A network that looks for haze (`napari_semsr.models.InformedRestorer`) is shown
 # statistics of blocks of the whole field; what it finds is a small map of gains and one
 # grey level. Each window is then lifted by the part of the map that lies under it, so
 # that tiles agree.
@@ -239,21 +237,15 @@ def survey_field(
     """
     if scaling.high <= scaling.low:
         return FieldSurvey()
-    if isinstance(module, InformedRestorer):
-        count: _Statistics = module.survey.statistics
-    elif isinstance(module, DehazingRestorer) and haze:
-        count = block_statistics
-    else:
+    if not isinstance(module, InformedRestorer):
         return FieldSurvey()
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
     whole = Box.of(tuple(data.shape))
-    statistics = _statistics(data, whole, scaling, shrink, count)
+    statistics = _statistics(data, whole, scaling, shrink, module.survey.statistics)
     with torch.inference_mode():
         found = module.survey(torch.from_numpy(statistics)[None])
-        if not isinstance(module, InformedRestorer):
-            return FieldSurvey(_haze_map(found, shrink, scaling))
         veil = _haze_map(found.haze, shrink, scaling) if haze else None
         if shrink > 1:
             found = _in_windows(data, module, scaling)

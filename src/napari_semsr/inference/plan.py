@@ -45,7 +45,7 @@ from napari_semsr.inference.network_input import (
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor, free_memory
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
-from napari_semsr.models import DehazingRestorer, InformedRestorer, LoadedModel
+from napari_semsr.models import InformedRestorer, LoadedModel
 
 TOO_DEAR = 3.0
 _DEEP_HALO = 192
@@ -98,7 +98,7 @@ def plan_enhance(
         raise ReadError(msg)
     survey = FieldSurvey()
     _check_weights(loaded, options)
-    if isinstance(loaded.module, DehazingRestorer | InformedRestorer):
+    if isinstance(loaded.module, InformedRestorer):
         yield Progress(0, 0, "Looking at the whole field")
         survey = survey_field(seen, loaded.module, scaling, haze=options.haze)
         loaded, survey = _told(loaded, survey, options)
@@ -127,8 +127,6 @@ def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
     """Refuse weights that a model cannot follow."""
     usual = EnhanceOptions()
     asked = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
-    if isinstance(loaded.module, DehazingRestorer) and asked == ["dehaze"]:
-        return
     if asked and not isinstance(loaded.module, InformedRestorer):
         names = ", ".join(name.replace("_", " ") for name in asked)
         msg = (

@@ -37,7 +37,6 @@ from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.io import renaming
 from napari_semsr.models import (
-    DehazingRestorer,
     FixedMoments,
     InformedRestorer,
     LoadedModel,
@@ -396,7 +395,7 @@ class Predictor:
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         module = loaded.module  # what looks at the whole field does so before
-        if isinstance(module, DehazingRestorer | InformedRestorer):
+        if isinstance(module, InformedRestorer):
             module = module.local
         self._source: nn.Module = _plain(module)
         with _translated(self.device, "the weights"):

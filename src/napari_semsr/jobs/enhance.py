@@ -105,7 +105,7 @@ def unfinished(path: Path) -> Unfinished | None:
     made, counts = found.provenance, done_of(path)
     if made is None or made.job != "enhance" or counts is None:
         return None
-    options = {k: v for k, v in made.options.items() if k != "reading"}
+    options = {k: v for k, v in made.options.items() if k not in ("reading", LEARNT)}
     return Unfinished(made.model_name or "", options, *counts)
 
 

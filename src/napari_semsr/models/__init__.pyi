@@ -1,18 +1,13 @@
 from .architectures.blocks import bicubic as bicubic
-from .architectures.filtered import Deblurred as Deblurred
-from .architectures.haze import (
+from .architectures.informed import InformedRestorer as InformedRestorer
+from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
+from .architectures.survey import (
     BLOCK as BLOCK,
-    DehazingRestorer as DehazingRestorer,
+    SPREAD as SPREAD,
     Haze as Haze,
-    block_statistics as block_statistics,
+    Surveyed as Surveyed,
     dehaze as dehaze,
 )
-from .architectures.informed import (
-    SPREAD as SPREAD,
-    InformedRestorer as InformedRestorer,
-    Surveyed as Surveyed,
-)
-from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

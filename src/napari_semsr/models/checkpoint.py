@@ -19,8 +19,6 @@ from napari_semsr.models.architectures import (
     DISCRIMINATORS,
     PUBLISHED,
     Correction,
-    Deblurred,
-    DehazingRestorer,
     InformedRestorer,
     TwoScale,
 )
@@ -33,10 +31,8 @@ _SIZE_LIMIT = 2 * 2**30
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
-    "unveiled": DehazingRestorer,
     "informed": InformedRestorer,
     "correction": Correction,
-    "deblurred": Deblurred,
     **PUBLISHED,
 }
 

@@ -28,13 +28,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
 )
-from napari_semsr.models import (
-    Deblurred,
-    DehazingRestorer,
-    build,
-    build_discriminator,
-    load_model,
-)
+from napari_semsr.models import build, build_discriminator, load_model
 from napari_semsr.training.callbacks import Recorder
 from napari_semsr.training.comparison import Comparison, compare, untouched
 from napari_semsr.training.data import TrainingData, fitting_store
@@ -49,6 +43,7 @@ from napari_semsr.training.learners import (
     CycleGan,
     Learner,
     PairedGan,
+    RestorerLearner,
     Supervised,
 )
 from napari_semsr.training.recipe import Recipe
@@ -56,7 +51,7 @@ from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import held_out_fields
 
 _LEARNERS: dict[str, type[Learner]] = {
-    "supervised-l1": Supervised,
+    "restorer": RestorerLearner,
     "supervised": Supervised,
     "paired-gan": PairedGan,
     "cycle-gan": CycleGan,
@@ -171,14 +166,8 @@ def first_network(recipe: Recipe) -> nn.Module:
 
 
 def _take_over(network: nn.Module, name: str) -> None:
-    """Copy the weights of another model where names and shapes agree.
-
-    Of two of which one alone looks for haze, or filters, the parts that both have are
-    taken.
-    """
+    """Copy the weights of another model where names and shapes agree."""
     module = load_model(name).module
-    if type(network) is not type(module):
-        network, module = _within(network), _within(module)
     given = module.state_dict()
     if hasattr(network, "fitted"):  # of a network that sees and finds less
         given = network.fitted(given)  # type: ignore[operator]
@@ -191,13 +180,6 @@ def _take_over(network: nn.Module, name: str) -> None:
         )
         raise CheckpointError(msg)
     network.load_state_dict({**own, **same})
-
-
-def _within(network: nn.Module) -> nn.Module:
-    """Give the part that works on what a look for haze or a filter has prepared."""
-    if isinstance(network, DehazingRestorer):
-        return network.local
-    return network.corrector if isinstance(network, Deblurred) else network
 
 
 def _scale_of(network: nn.Module) -> int:

@@ -62,7 +62,7 @@ class DataOptions(Options):
     sources : dict
         Relative shares of scenes that are degraded ``images``, or what a simulated
         instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
-        magnifications). Kind `supervised-l1` takes images alone, or superlens alone.
+        magnifications). Kind `restorer` takes images alone, or superlens alone.
     superlens : SsumPairOptions
         Samples, microscope and noise that the source ``superlens`` draws from.
     augment : AugmentOptions
@@ -73,7 +73,7 @@ class DataOptions(Options):
         Clear images; those for validation choose the checkpoint and train nothing.
     scans, scans_root, scanned : tuple of ScanEntry, str, float
         Real pairs of a fast and a slow scan, their folder relative to the recipe, and
-        the share of scenes that are cut from them; with `faults` alone.
+        the share of scenes that are cut from them; for the kind `restorer`.
     phantoms : float
         Share of scenes that are drawn instead of cut from an image.
     soft : float
@@ -81,6 +81,10 @@ class DataOptions(Options):
         an edge may be soft by nature; otherwise it sharpens what was never sharper.
     soft_sigma_px : float
         Largest Gaussian sigma of that softening.
+    grain : float
+        Largest deviation of white noise that clear scenes are given as their own, for
+        the kind `restorer`: what is sharp has such a grain up to the finest detail, and
+        what was blurred has lost it, by which a blur is told.
     patchwork : float
         Share of clear scenes that are put together of two, so that a network learns
         that contrast may differ across a sample by nature.
@@ -112,6 +116,7 @@ class DataOptions(Options):
     scans_root: str = "."
     scanned: float = Field(default=0.0, ge=0, le=1)
     phantoms: float = Field(default=0.25, ge=0, le=1)
+    grain: float = Field(default=0.0, ge=0, le=0.1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
     patchwork: float = Field(default=0.0, ge=0, le=1)
@@ -268,17 +273,19 @@ class Recipe(Options):
 
     Attributes
     ----------
-    kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan", "blind-spot"}
-        Which training it is: a restorer that may look for haze; a plain loss; generator
-        and discriminator on pairs; two generators without pairs; the degraded patches
-        alone, a pixel of which is told by those around it.
-    loss : {"l1", "mse", "rmse", "log-mse", "relative-l1"}
-        Loss of the kind `supervised`; ``rmse`` is the root of each patch's mean square.
-        `supervised-l1` takes ``relative-l1`` whatever stands here, but for ``log-mse``,
-        and for ``rmse`` with an `InformedRestorer`.
-    degradations, faults : DegradationRanges, FaultRanges or None
-        What is done to clear images: Gao's sets drawn wider, or, where given, the
-        faults of a microscope.
+    kind : {"supervised", "restorer", "paired-gan", "cycle-gan", "blind-spot"}
+        Which training it is: a plain loss; an `InformedRestorer`, from whole scenes
+        whose faults are known; generator and discriminator on pairs; two generators
+        without pairs; the degraded patches alone, a pixel of which is told by those
+        around it.
+    loss : {"l1", "mse", "log-mse"}
+        Loss of the kind `supervised`; `restorer` has ``log-mse``.
+    degradations, faults : DegradationRanges, FaultRanges
+        What is done to clear images: Gao's sets drawn wider, and for the kind
+        `restorer` the faults of a microscope.
+    survey_only : bool
+        Of the kind `restorer`: learn to find faults alone, a fifth of the work, and
+        leave the part that mends them as it is.
     gan : GanOptions
         What the kinds with discriminators minimise.
     hidden : HiddenOptions
@@ -327,9 +334,9 @@ class Recipe(Options):
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
-    kind: Literal[
-        "supervised-l1", "supervised", "paired-gan", "cycle-gan", "blind-spot"
-    ] = "supervised-l1"
+    kind: Literal["supervised", "restorer", "paired-gan", "cycle-gan", "blind-spot"] = (
+        "supervised"
+    )
     description: str = ""
     limits: str = ""
     licence: str = "BSD-3-Clause"
@@ -337,7 +344,8 @@ class Recipe(Options):
     architecture_options: dict[str, Any] = Field(default_factory=dict)
     data: DataOptions = DataOptions()
     degradations: DegradationRanges = DegradationRanges()
-    faults: FaultRanges | None = None
+    faults: FaultRanges = FaultRanges()
+    survey_only: bool = False
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
     start_from: str | None = None
@@ -358,7 +366,7 @@ class Recipe(Options):
     validate_every: int = Field(default=500, ge=1)
     measure: Literal["gain_db", "ssim", "frc_per_px", "hidden_db"] = "gain_db"
     cross_frc: bool = False
-    loss: Literal["l1", "mse", "rmse", "log-mse", "relative-l1"] = "l1"
+    loss: Literal["l1", "mse", "log-mse"] = "l1"
     data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()
     hidden: HiddenOptions = HiddenOptions()
@@ -385,8 +393,8 @@ class Recipe(Options):
 
     @property
     def whole_scenes(self) -> bool:
-        """Whether whole scenes are learnt from, with their haze, not only patches."""
-        return self.kind == "supervised-l1"
+        """Whether whole scenes are learnt from, with their faults, not only patches."""
+        return self.kind == "restorer"
 
     def with_steps(self, steps: int) -> Self:
         """Stretch the recipe, all parts of its schedule in proportion.
@@ -462,14 +470,14 @@ class Recipe(Options):
         if self.blind != (self.measure == "hidden_db"):
             msg = "kind blind-spot and the measure hidden_db need each other"
             raise ValueError(msg)
-        if self.kind == "supervised-l1" and self.data.pairs is not None:
+        if self.kind == "restorer" and self.data.pairs is not None:
             msg = (
-                "kind supervised-l1 degrades images itself; for a store of pairs give "
-                "kind: supervised and loss: relative-l1"
+                "kind restorer degrades images itself; for a store of pairs give "
+                "kind: supervised"
             )
             raise ValueError(msg)
         if self.whole_scenes and set(self.data.sources) not in _WHOLE_SOURCES:
-            msg = "kind supervised-l1 learns from images alone, or from superlens alone"
+            msg = "kind restorer learns from images alone, or from superlens alone"
             raise ValueError(msg)
         if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
             msg = (

@@ -89,7 +89,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     if recipe.data.phantoms > 0:
         small = (side // 2, side // 2)
         clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
-    if recipe.faults is not None:
+    if recipe.whole_scenes:
         return _faulty_pairs(clear, recipe.faults)
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]

@@ -119,7 +119,7 @@ def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
 
 
 def test_haze_comes_with_scenes(tmp_path: Path) -> None:
-    asked = recipe(tmp_path, "supervised-l1")
+    asked = recipe(tmp_path, "restorer")
     batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
     assert isinstance(batch, Scenes)
     assert batch.log_gain.shape == (2, 1, 4, 4)

@@ -83,4 +83,4 @@ def test_card_states_the_pixel_of_the_instrument() -> None:
 
 def test_haze_is_learnt_from_images_alone() -> None:
     with pytest.raises(OptionError, match="images alone"):
-        recipe("supervised-l1", gold=1.0)
+        recipe("restorer", gold=1.0)

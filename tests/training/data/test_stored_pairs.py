@@ -73,7 +73,7 @@ def recipe(store: Path, **changes: Any) -> Recipe:
     values = {
         "name": "tiny",
         "kind": "supervised",
-        "loss": "relative-l1",
+        "loss": "log-mse",
         "architecture_options": {"width": 6, "fine_blocks": 1, "dilations": [1]},
         "data": {"pairs": str(store), "patch_px": 32},
         "batch": 2,

@@ -4,9 +4,9 @@ from napari_semsr.widgets.enhance.check import CheckPanel
 def test_check_says_how_many_discs_are_shown(model, qtbot, run_panel):
     panel = CheckPanel(model)
     qtbot.addWidget(panel)
-    panel.model.show_model("sem-restore-small")
+    panel.model.show_model("sem-restore")
     panel.form.set_values(discs=4, size_px=256, task="images")
     said = run_panel(panel)
-    assert said.startswith("Discs that sem-restore-small shows rightly: ")
+    assert said.startswith("Discs that sem-restore shows rightly: ")
     assert "blur, inserted" in panel.figures.text()
     assert {"condition", "radius"} <= set(panel.findings().curves["discs"])

@@ -1,9 +1,6 @@
 from .esrgan import RRDBNet as RRDBNet
-from .filtered import Deblurred as Deblurred
-from .haze import DehazingRestorer as DehazingRestorer
 from .informed import (
     InformedRestorer as InformedRestorer,
-    Surveyed as Surveyed,
     ThreeScale as ThreeScale,
 )
 from .published import (

@@ -1,7 +1,7 @@
 """The default restorer: a survey names what ails a field, a network told so mends it.
 
-`SurveyNet` sees the whole field once, in blocks of 16 px, and finds the veil, and nine
-numbers for noise and blur (`Condition`). `ThreeScale` mends the dehazed field tile by
+`SurveyNet` sees the whole field once, and finds the veil, and nine numbers for noise
+and blur (`core.FAULTS`). `ThreeScale` mends the dehazed field tile by
 tile. It is told the numbers in two ways: it sees the field through Wiener filters that
 are made of them, beside the field itself, and each block's first layer is scaled and
 shifted by them, channel by channel. That leaves a plain network for each field, with
@@ -25,7 +25,6 @@ There is no normalisation layer, and the head starts at zero: an untrained netwo
 returns its input. Every number here is chosen.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import NamedTuple
@@ -36,12 +35,12 @@ from torch.nn import functional
 
 from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, Box
 from napari_semsr.models.architectures.blocks import start_at_zero
-from napari_semsr.models.architectures.haze import (
+from napari_semsr.models.architectures.survey import (
     BLOCK,
-    BlockPyramid,
-    Haze,
+    RINGS,
+    Surveyed,
+    SurveyNet,
     dehaze,
-    log_energies,
 )
 from napari_semsr.models.architectures.two_scale import (
     DilatedBlock,
@@ -57,28 +56,6 @@ from napari_semsr.models.architectures.wiener import (
     wiener_taps,
 )
 
-_EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
-_CLASSES, _NAMING = 4, 192
-_DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
-_HIGH, _LOW = 12, 5  # cosines of a block: from here on fine, and up to here coarse
-
-# What a condition is about, and by how much it varies, so that a network sees unit
-# numbers: from the ranges that training draws from.
-_USUAL = (-3.8, 0.3, 0.1, 0.05, 0.03, -0.5, -0.5, 0.0, 0.1)
-SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
-
-
-class Surveyed(NamedTuple):
-    """What a look at fields found."""
-
-    haze: Haze
-    condition: Tensor  # (B, 9), in the order of `core.FAULTS`
-    rings: Tensor  # (B, 12), mean power at `RINGS`, over the range squared
-
-
-RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGES))
-"""Frequencies of `Surveyed.rings`, in cycles per pixel."""
-
 
 def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
     """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
@@ -90,119 +67,6 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
         frequency = torch.tensor(RINGS, device=condition.device)
         taps = wiener_taps(noise, (rows, columns, slant), (frequency, rings.float()))
     return packed(taps)
-
-
-def _cosines() -> Tensor:
-    """Orthonormal cosine transform of a line of a block, (16, 16)."""
-    n = torch.arange(BLOCK, dtype=torch.float64)
-    rows: Tensor = (
-        torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
-    )
-    rows[0] = BLOCK**-0.5
-    return rows.float()
-
-
-def _bands() -> Tensor:
-    """Weights by which a block's 256 energies are averaged into bands, (16, 256).
-
-    Twelve rings of frequency, the finest along each axis alone, and the finest of one
-    axis with the coarse of the other, where streaks and slow detectors show.
-    """
-    y, x = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
-    radius = torch.hypot(y.double(), x.double())
-    masks = [
-        (radius >= low) & (radius < high) for low, high in itertools.pairwise(_EDGES)
-    ]
-    masks += [(x == 0) & (y >= _LOW), (y == 0) & (x >= _LOW)]
-    masks += [
-        (y >= _HIGH) & (x > 0) & (x <= _LOW),
-        (x >= _HIGH) & (y > 0) & (y <= _LOW),
-    ]
-    return torch.stack([m.flatten() / m.sum() for m in masks]).float()
-
-
-def _summary(means: Tensor, logs: Tensor) -> Tensor:
-    """Sum up the blocks of fields by what tells noise from detail.
-
-    Mean spectra of four classes of blocks, from the flattest, where noise is alone, to
-    those with most detail, where blur shows; and of the darker and the brighter half
-    of the flat ones, which tell shot noise. `means` (B, N), `logs` (B, 16, N), mean
-    grey and log energy of each block; gives (B, 97).
-    """
-    detail = logs[:, _DETAIL].mean(1)
-    order = detail.argsort(1)
-
-    def spectra(places: Tensor) -> Tensor:
-        places = places if places.shape[1] else order  # of a field of very few blocks
-        return logs.gather(2, places[:, None].expand(-1, logs.shape[1], -1)).mean(2)
-
-    classes = [spectra(part) for part in order.tensor_split(_CLASSES, dim=1)]
-    flat = order[:, : max(2, order.shape[1] // 2)]
-    by_grey = means.gather(1, flat).argsort(1)
-    halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
-    halves = [part if part.shape[1] else flat for part in halves]
-    step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
-    return torch.cat([*classes, *map(spectra, halves), step[:, None]], dim=1)
-
-
-class SurveyNet(BlockPyramid):
-    """Find veil, noise and blur from the spectra of a field's blocks.
-
-    The veil as `TransmissionNet` does, with finer spectra; noise and blur from a
-    summary of all blocks, whatever their place.
-    """
-
-    cosines: Tensor
-    bands: Tensor
-
-    def __init__(self, width: int = 48) -> None:
-        bands = _bands()
-        seen = 2 * (1 + len(bands))
-        enter = nn.Sequential(
-            nn.Conv2d(seen, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1)
-        )
-        super().__init__(width, enter, pooled=2)
-        self.register_buffer("cosines", _cosines(), persistent=False)
-        self.register_buffer("bands", bands, persistent=False)
-        summed = (_CLASSES + 2) * len(self.bands) + 1
-        self.name = nn.Sequential(
-            nn.Linear(summed, _NAMING),
-            nn.GELU(),
-            nn.Linear(_NAMING, _NAMING),
-            nn.GELU(),
-            start_at_zero(nn.Linear(_NAMING, len(FAULTS))),
-        )
-        self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
-
-    usual: Tensor
-    spread: Tensor
-
-    def statistics(self, field: Tensor) -> Tensor:
-        """Take mean and energies of every block.
-
-        `field` (B, 1, H, W), sides multiples of 16; gives (B, 17, H / 16, W / 16).
-        """
-        blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
-        energy = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
-        bands = (energy @ self.bands.T).permute(0, 3, 1, 2)
-        return torch.cat([blocks.mean((-1, -2))[:, None], bands], dim=1)
-
-    def summed(self, x: Tensor) -> Tensor:
-        """Sum a field up by means and largest values; `x` (B, C, h, w)."""
-        return torch.cat([x.mean((-1, -2)), x.amax((-1, -2))], dim=1)
-
-    def forward(self, statistics: Tensor) -> Surveyed:
-        """Find what ails fields; `statistics` (B, 17, h, w)."""
-        logs = log_energies(statistics)
-        log_gain, airlight = self.find(torch.cat([statistics[:, :1], logs], dim=1))
-        # what light passes is 1 in the mean, as of a scene that is dimmed evenly
-        passed = (-log_gain).exp().mean((-1, -2), keepdim=True)
-        log_gain = log_gain + passed.log()
-        named = self.name(_summary(statistics[:, 0].flatten(1), logs.flatten(2)))
-        condition = self.usual + self.spread * named
-        rings = statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))
-        return Surveyed(Haze(log_gain, airlight), condition, rings)
 
 
 class ThreeScale(nn.Module):
@@ -372,7 +236,7 @@ class InformedRestorer(nn.Module):
         widths: Sequence[int] = (48, 96, 160),
         down: Sequence[int] = (1, 2, 3),
         up: Sequence[int] = (2, 2),
-        survey_width: int = 48,
+        survey_width: int = 32,
         dilations: Sequence[int] = (),
     ) -> None:
         super().__init__()

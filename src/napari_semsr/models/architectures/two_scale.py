@@ -1,4 +1,4 @@
-"""Two-scale residual network: the default restorer, made for speed on a CPU.
+"""Two-scale residual network, made for speed on a CPU.
 
 =======  =========================================================  ==========
 part     layers                                                     resolution

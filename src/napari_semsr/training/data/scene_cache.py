@@ -77,16 +77,15 @@ class SceneCache(NamedTuple):
 def _name(recipe: Recipe, scale: int) -> str:
     """Name a bank by all that decides its scenes."""
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
-    haze = recipe.whole_scenes
     degradations = recipe.degradations.model_dump(mode="json")
     if not recipe.data.sources.get("images"):  # what happens to images says nothing
         data = {
             name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
         }
         degradations = {}
-    if recipe.faults is not None:
+    if recipe.whole_scenes:
         degradations = recipe.faults.model_dump(mode="json")
-    parts = SceneCache._fields if haze else ()
+    parts = SceneCache._fields if recipe.whole_scenes else ()
     told = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

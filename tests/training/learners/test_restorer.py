@@ -14,10 +14,9 @@ from napari_semsr.simulation import FaultRanges, SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.scenes import SceneDataset, Scenes, load_clear
-from napari_semsr.training.learners.supervised import (
-    Supervised,
+from napari_semsr.training.learners.restorer import (
+    RestorerLearner,
     naming_loss,
-    rmse,
     seen_error,
 )
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
@@ -25,16 +24,17 @@ from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEn
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
 
 
+DATA = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
+
+
 def recipe(**changes: object) -> Recipe:
     """Draw scenes of 128 px with faults."""
-    data = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
     made = Recipe(
         name="told",
-        loss="rmse",
+        kind="restorer",
         architecture="informed",
         architecture_options=SMALL,
-        data=data,
-        faults=FaultRanges(),
+        data=DATA,
         batch=3,
         steps=2,
         validate_every=2,
@@ -75,13 +75,43 @@ def test_every_part_learns_from_a_batch() -> None:
     network = InformedRestorer(**SMALL)
     for weight in network.parameters():  # heads that are zero let nothing pass
         torch.nn.init.normal_(weight, std=0.05)
-    loss = Supervised(network, asked, []).training_step(batch(asked), 0)
+    loss = RestorerLearner(network, asked, []).training_step(batch(asked), 0)
     loss.backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
     reached = [bool(w.grad.any()) for w in network.survey.parameters()]
     assert np.mean(reached) > 0.9
+
+
+def test_the_survey_may_learn_alone() -> None:
+    network = InformedRestorer(**SMALL)
+    learner = RestorerLearner(network, recipe(survey_only=True), [])
+    learner.training_step(batch(recipe()), 0).backward()
+    for name, weight in network.named_parameters():
+        assert (weight.grad is not None) == name.startswith("survey."), name
+
+
+def test_a_grain_belongs_to_the_clear_scene() -> None:
+    still = FaultRanges(blurred=0, veiled=0, noisy=0)
+    plain, grained = (
+        SceneDataset(recipe(faults=still, data=DATA.replace(grain=grain)))
+        for grain in (0.0, 0.1)
+    )
+    fine = [
+        np.mean([float(scenes[n].high.diff(dim=-1).abs().median()) for n in range(6)])
+        for scenes in (plain, grained)
+    ]
+    assert fine[1] > 1.3 * fine[0]
+    scene = grained[0]
+    assert noise_of(scene.faults.tolist()) < 0.002
+    assert (scene.low - scene.high).abs().max() < 0.05
+
+
+def test_another_architecture_is_refused() -> None:
+    network = torch.nn.Conv2d(1, 1, 3)
+    with pytest.raises(OptionError, match="architecture informed"):
+        RestorerLearner(network, recipe(), [])
 
 
 def test_what_is_not_known_costs_nothing() -> None:
@@ -93,16 +123,6 @@ def test_what_is_not_known_costs_nothing() -> None:
     right = found._replace(condition=torch.nan_to_num(scenes.faults))
     assert naming_loss(right, scenes) == 0
     assert naming_loss(found, scenes) > 0
-
-
-def test_patches_weigh_alike_whatever_their_error() -> None:
-    high = torch.zeros(2, 1, 8, 8)
-    made = torch.full_like(high, 0.3)
-    made[1] = 0.03
-    made.requires_grad_()
-    rmse(made, high).backward()
-    first, second = made.grad.flatten(1).norm(dim=1)
-    assert first == pytest.approx(float(second), rel=0.02)
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -145,8 +165,6 @@ def superlens(**changes: object) -> Recipe:
     """Draw scenes of a superlens, with all that its microscope may do to them."""
     made = recipe(
         architecture_options=TWO_SCALE,
-        faults=None,
-        loss="log-mse",
         data_weight=0.5,
         data=DataOptions(
             sources={"superlens": 1.0},
@@ -199,7 +217,7 @@ def test_the_data_term_pulls_towards_what_light_has_told() -> None:
     for weight in (0.0, 0.5):
         torch.manual_seed(0)
         network = InformedRestorer(**TWO_SCALE)
-        learner = Supervised(network, asked.replace(data_weight=weight), [])
+        learner = RestorerLearner(network, asked.replace(data_weight=weight), [])
         torch.manual_seed(1)
         losses.append(learner.training_step(scenes, 0))
     assert losses[0] != losses[1]

@@ -1,0 +1,271 @@
+"""A survey of a whole field: its veil, and what noise and blur ail it.
+
+Haze dims contrast about one grey level, the airlight (Gao et al. 2024): ``I = f t + A
+(1 - t)``, so that ``A + (I - A) g`` with ``g`` in proportion to ``1 / t`` brings the
+clear image back. A tile is too small to tell a veiled region from a flat one, or noise
+from detail: all is read from statistics of blocks of 16 px of the whole field, each by
+itself, so that they do not depend on how a field was cut.
+
+=======  ============================================================  ==========
+part     layers                                                        resolution
+=======  ============================================================  ==========
+input    mean and log energy in four bands of each block, and their    1/16
+         means over the field, 1x1 convolution to `width`
+down     two residual blocks each, then mean over 2x2                  1/16-1/128
+bottom   two residual blocks, plus two dense layers on their mean      1/128
+up       bilinear, added to what went down, one residual block each    1/64-1/16
+output   1x1 convolution to the log of g, and to the airlight, whose   1/16
+         mean is taken and added to the field's mean
+names    three dense layers from a summary of all blocks to the nine   none
+         numbers of `core.FAULTS`
+=======  ============================================================  ==========
+
+Every number here is chosen.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.core import FAULTS
+from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.two_scale import DilatedBlock
+
+BLOCK = 16
+_LEVELS, _COARSE = 4, 4
+_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
+_LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
+_EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
+_CLASSES, _NAMING = 4, 192
+_DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
+_HIGH, _LOW = 12, 5  # cosines of a block: from here on fine, and up to here coarse
+
+# What a condition is about, and by how much it varies, so that a network sees unit
+# numbers: from the ranges that training draws from.
+_USUAL = (-3.8, 0.3, 0.1, 0.05, 0.03, -0.5, -0.5, 0.0, 0.1)
+SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
+
+
+class Haze(NamedTuple):
+    """Haze found in fields.
+
+    Attributes
+    ----------
+    log_gain : (B, 1, h, w) torch.Tensor
+        Log of the gain that lifts it, for each block.
+    airlight : (B, 1, 1, 1) torch.Tensor
+        Grey level that haze draws every pixel to, on the scale of the input.
+    """
+
+    log_gain: Tensor
+    airlight: Tensor
+
+
+class Surveyed(NamedTuple):
+    """What a look at fields found."""
+
+    haze: Haze
+    condition: Tensor  # (B, 9), in the order of `core.FAULTS`
+    rings: Tensor  # (B, 12), mean power at `RINGS`, over the range squared
+
+
+RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGES))
+"""Frequencies of `Surveyed.rings`, in cycles per pixel."""
+
+
+def dehaze(field: Tensor, haze: Haze) -> Tensor:
+    """Take haze off, with a gain that is bilinear between the centres of blocks.
+
+    Parameters
+    ----------
+    field : (B, 1, H, W) torch.Tensor
+        Images that the haze was found in, not larger than its blocks.
+    haze : Haze
+        From `SurveyNet`.
+
+    Returns
+    -------
+    (B, 1, H, W) torch.Tensor
+        Images on the same grey scale.
+    """
+    gain = functional.interpolate(
+        haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear"
+    )[..., : field.shape[-2], : field.shape[-1]]
+    return haze.airlight + (field - haze.airlight) * gain
+
+
+def _cosines() -> Tensor:
+    """Orthonormal cosine transform of a line of a block, (16, 16)."""
+    n = torch.arange(BLOCK, dtype=torch.float64)
+    rows: Tensor = (
+        torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
+    )
+    rows[0] = BLOCK**-0.5
+    return rows.float()
+
+
+def _bands() -> Tensor:
+    """Weights by which a block's 256 energies are averaged into bands, (16, 256).
+
+    Twelve rings of frequency, the finest along each axis alone, and the finest of one
+    axis with the coarse of the other, where streaks and slow detectors show.
+    """
+    y, x = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
+    radius = torch.hypot(y.double(), x.double())
+    masks = [
+        (radius >= low) & (radius < high) for low, high in itertools.pairwise(_EDGES)
+    ]
+    masks += [(x == 0) & (y >= _LOW), (y == 0) & (x >= _LOW)]
+    masks += [
+        (y >= _HIGH) & (x > 0) & (x <= _LOW),
+        (x >= _HIGH) & (y > 0) & (y <= _LOW),
+    ]
+    return torch.stack([m.flatten() / m.sum() for m in masks]).float()
+
+
+def _summary(means: Tensor, logs: Tensor) -> Tensor:
+    """Sum up the blocks of fields by what tells noise from detail.
+
+    Mean spectra of four classes of blocks, from the flattest, where noise is alone, to
+    those with most detail, where blur shows; and of the darker and the brighter half
+    of the flat ones, which tell shot noise. `means` (B, N), `logs` (B, 16, N), mean
+    grey and log energy of each block; gives (B, 97).
+    """
+    detail = logs[:, _DETAIL].mean(1)
+    order = detail.argsort(1)
+
+    def spectra(places: Tensor) -> Tensor:
+        places = places if places.shape[1] else order  # of a field of very few blocks
+        return logs.gather(2, places[:, None].expand(-1, logs.shape[1], -1)).mean(2)
+
+    classes = [spectra(part) for part in order.tensor_split(_CLASSES, dim=1)]
+    flat = order[:, : max(2, order.shape[1] // 2)]
+    by_grey = means.gather(1, flat).argsort(1)
+    halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
+    halves = [part if part.shape[1] else flat for part in halves]
+    step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
+    return torch.cat([*classes, *map(spectra, halves), step[:, None]], dim=1)
+
+
+class _ReplicatedBlock(DilatedBlock):
+    """The block with replicated borders and a smooth rectifier."""
+
+    rectifier = staticmethod(functional.gelu)
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, edges="replicate")
+
+
+def _energies(field: Tensor) -> Tensor:
+    """Take the energy of every block in four bands, differences of means.
+
+    Over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16; gives
+    (B, 4, H / 16, W / 16), from fine to coarse.
+    """
+    energies = []
+    for band in range(_COARSE):
+        coarse = functional.avg_pool2d(field, 2)
+        squares = functional.avg_pool2d(field.square(), 2) - coarse.square()
+        side = BLOCK >> (band + 1)
+        energies.append(functional.avg_pool2d(squares.clamp_min(0), side))
+        field = coarse
+    return torch.cat(energies, dim=1)
+
+
+def _logs(energies: Tensor) -> Tensor:
+    """Put energies on a scale of about 1."""
+    return 0.3 * (energies + _LEAST_ENERGY).log()
+
+
+class TransmissionNet(nn.Module):
+    """Find the veil of a field from means and energies of its blocks."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(2 * (1 + _COARSE), width, 1)
+        self.down = nn.ModuleList(
+            nn.Sequential(_ReplicatedBlock(width), _ReplicatedBlock(width))
+            for _ in range(_LEVELS)
+        )
+        self.all = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
+        self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
+
+    def forward(self, means: Tensor, energies: Tensor) -> Haze:
+        """Find the veil; `means` (B, 1, h, w), `energies` (B, 4, h, w)."""
+        seen = torch.cat([means, _logs(energies)], dim=1)
+        overall = seen.mean((-1, -2), keepdim=True)
+        x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
+        kept: list[Tensor] = []
+        for level in self.down[:-1]:
+            x = level(x)
+            kept.append(x)
+            x = functional.avg_pool2d(x, 2, ceil_mode=True)
+        x = self.down[-1](x)
+        x = x + self.all(x.mean((-1, -2)))[..., None, None]
+        for level, fine in zip(self.up, reversed(kept), strict=True):
+            x = functional.interpolate(x, size=fine.shape[-2:], mode="bilinear")
+            x = level(x + fine)
+        found = self.leave(x)
+        log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
+        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
+        # what light passes is 1 in the mean, as of a scene that is dimmed evenly
+        passed = (-log_gain).exp().mean((-1, -2), keepdim=True)
+        return Haze(log_gain + passed.log(), airlight)
+
+
+class SurveyNet(nn.Module):
+    """Find veil, noise and blur from the blocks of a field.
+
+    The veil at four scales; noise and blur from a summary of the spectra of all blocks,
+    whatever their place. `width`: channels of what finds the veil.
+    """
+
+    cosines: Tensor
+    bands: Tensor
+    usual: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        bands = _bands()
+        self.register_buffer("cosines", _cosines(), persistent=False)
+        self.register_buffer("bands", bands, persistent=False)
+        self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
+        self.veil = TransmissionNet(width)
+        summed = (_CLASSES + 2) * len(bands) + 1
+        self.name = nn.Sequential(
+            nn.Linear(summed, _NAMING),
+            nn.GELU(),
+            nn.Linear(_NAMING, _NAMING),
+            nn.GELU(),
+            start_at_zero(nn.Linear(_NAMING, len(FAULTS))),
+        )
+
+    def statistics(self, field: Tensor) -> Tensor:
+        """Take mean and energies of every block.
+
+        `field` (B, 1, H, W), sides multiples of 16; gives (B, 21, H / 16, W / 16): the
+        mean, the spectrum in 16 bands, and differences of means in four.
+        """
+        blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
+        spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
+        bands = (spectrum @ self.bands.T).permute(0, 3, 1, 2)
+        mean = blocks.mean((-1, -2))[:, None]
+        return torch.cat([mean, bands, _energies(field)], dim=1)
+
+    def forward(self, statistics: Tensor) -> Surveyed:
+        """Find what ails fields; `statistics` (B, 21, h, w)."""
+        mean, spectrum = statistics[:, :1], statistics[:, 1 : 1 + len(self.bands)]
+        coarse = statistics[:, 1 + len(self.bands) :]
+        haze = self.veil(mean, coarse)
+        summary = _summary(mean.flatten(1), _logs(spectrum).flatten(2))
+        condition = self.usual + self.spread * self.name(summary)
+        rings = spectrum[:, : len(RINGS)].mean((-1, -2))
+        return Surveyed(haze, condition, rings)

@@ -1,0 +1,176 @@
+"""Training of a restorer that is told: survey and local part, from whole scenes.
+
+Haze is found from a scene and lifted before patches are cut; patches go in as they are.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.core import OptionError
+from napari_semsr.models import (
+    BLOCK,
+    SPREAD,
+    Haze,
+    InformedRestorer,
+    Surveyed,
+    dehaze,
+)
+from napari_semsr.training.data import Scenes, cut
+from napari_semsr.training.learners.base import Learner, check_finite
+from napari_semsr.training.learners.supervised import log_mse
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import ValidationPair
+
+_NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
+_NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
+_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp already
+_LEAST_WINDOW = 8  # blocks of 16 px
+_HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
+_LEAST_HAZE = 0.05  # haze that varies by less counts little
+_HAZE_FLOOR = 0.02  # weight of a block without contrast
+
+
+def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
+    """Error that a wrongly found haze leaves, over the error that the haze itself is.
+
+    Blocks count by their contrast about the airlight, as they do in a PSNR; a gain
+    common to the whole field is free. 1 for a network that finds nothing, 0 for a
+    perfect one.
+    """
+    level = scenes.airlight[:, :, None, None]
+    weight = functional.avg_pool2d((scenes.high - level).square(), BLOCK)
+    weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
+
+    def varying(log_gain: Tensor) -> Tensor:
+        mean = (weight * log_gain).sum((-1, -2), keepdim=True)
+        return log_gain - mean
+
+    error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
+    before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
+    share: Tensor = error / (before + _LEAST_HAZE**2)
+    # an airlight far beyond the image's own greys need be known less well
+    away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
+    return share.clamp(max=10).mean() + away
+
+
+def naming_loss(found: Surveyed, scenes: Scenes) -> Tensor:
+    """Error of the numbers that were found, in units of their usual spread.
+
+    Where they are known; robust, since those of a faint fault cannot be found.
+    """
+    known = torch.isfinite(scenes.faults)
+    true = torch.where(known, scenes.faults, found.condition.detach())
+    spread = torch.tensor(SPREAD, device=true.device)
+    error = functional.smooth_l1_loss(
+        found.condition / spread, true / spread, reduction="none"
+    )
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
+class RestorerLearner(Learner):
+    """How an `InformedRestorer` learns from scenes.
+
+    The local part is told what was done to a scene, what the survey found, or what it
+    found in a window of the scene, by turns, so that it follows what it is told and
+    forgives what is told wrongly.
+    """
+
+    network: InformedRestorer
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        if not isinstance(network, InformedRestorer):
+            msg = "Kind restorer needs architecture informed."
+            raise OptionError(msg)
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
+        if recipe.survey_only:
+            network.requires_grad_(False)
+            network.survey.requires_grad_(True)
+        # not a module, so that the names of weights stay as they are
+        correct = network.local.correct
+        self.correct = torch.compile(correct) if recipe.compiled else correct
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        """Return the loss of one batch of `Scenes`."""
+        scenes = Scenes(*batch)
+        network = self.network
+        found = network.look(scenes.low)
+        within = network.look(_window(scenes.low))
+        named = naming_loss(found, scenes) + naming_loss(within, scenes)
+        surveyed = _NAMING_WEIGHT * named + _HAZE_WEIGHT * haze_loss(found.haze, scenes)
+        loss = surveyed
+        if not self.recipe.survey_only:
+            loss = surveyed + self._mended(scenes, found, within)
+        check_finite("loss is", loss, self.global_step)
+        return loss
+
+    def _mended(self, scenes: Scenes, found: Surveyed, within: Surveyed) -> Tensor:
+        """Compare what the local part makes of patches with the clear ones."""
+        network = self.network
+        told = _told(found.condition, within.condition, scenes.faults)
+        clear = dehaze(scenes.low, found.haze)
+        planes = network.planes(clear, told, found.rings)
+        side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
+        planes, high, noiseless = (
+            cut(part, scenes.corners, side).flatten(0, 1)
+            for part in (planes, scenes.high, scenes.noiseless)
+        )
+        seen = planes[:, :1]
+        conditions = [t.repeat_interleave(many, 0) for t in network.told(told)]
+        ordered = planes.contiguous(memory_format=torch.channels_last)
+        corrections = self.correct(ordered, conditions)
+        with self.exact():
+            noise, blur = corrections.float().chunk(2, dim=1)
+            quiet = seen + noise
+            loss = log_mse(quiet + blur, high, _FINE_FLOOR)
+            loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
+            if self.recipe.data_weight > 0:
+                error = seen_error(quiet + blur - high, scenes.spread, many)
+                term = log_mse(error, torch.zeros_like(error), _FINE_FLOOR)
+                loss = loss + self.recipe.data_weight * term
+            return loss
+
+
+def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
+    """Give what is left of an error once a microscope has blurred it.
+
+    An output whose blurred image is that of the truth gives back what light has told of
+    the sample, and nothing that light contradicts. Compared with the input itself it
+    would have to explain what no grey-level map of electrons can: interference, the
+    lost light of edges, a blur that changes with height.
+
+    `error` (S many, 1, H, W), `spread` (S, K, K), of `many` patches in turn. Nothing is
+    known beyond the patches.
+    """
+    sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
+    transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
+    seen: Tensor = torch.fft.irfft2(torch.fft.rfft2(error, s=sides) * transfer, s=sides)
+    half = spread.shape[-1] // 2
+    rows, columns = (slice(half, half + n) for n in error.shape[-2:])
+    return seen[..., rows, columns]
+
+
+def _window(low: Tensor) -> Tensor:
+    """Cut a window of blocks at random, the same of all scenes (S, 1, H, W)."""
+    place: list[slice] = []
+    for size in low.shape[-2:]:
+        blocks = size // BLOCK
+        least = min(_LEAST_WINDOW, blocks)
+        length = int(torch.randint(least, blocks + 1, ()))
+        first = int(torch.randint(0, blocks - length + 1, ()))
+        place.append(slice(first * BLOCK, (first + length) * BLOCK))
+    rows, columns = place
+    return low[..., rows, columns]
+
+
+def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:
+    """Draw for each scene which numbers (S, 9) its local part is told."""
+    turn = torch.randint(0, 3, (len(true), 1), device=true.device)
+    known = torch.where(torch.isfinite(true), true, found)
+    return torch.where(turn == 0, known, torch.where(turn == 1, found, within))

@@ -1,0 +1,46 @@
+"""The survey of a whole field."""
+
+import pytest
+import torch
+
+from napari_semsr.models.architectures.survey import BLOCK, Haze, SurveyNet, dehaze
+
+
+def test_statistics_hold_mean_and_spectrum_of_a_block() -> None:
+    survey = SurveyNet(4)
+    rows = torch.arange(32.0)[:, None]
+    # six half waves to a block, along the rows alone
+    field = 0.4 + torch.cos(torch.pi / BLOCK * 6 * (rows + 0.5)).expand(32, 48)
+    found = survey.statistics(field[None, None])[0]
+    assert torch.allclose(found[0], torch.full((2, 3), 0.4), atol=1e-6)
+    rings = found[1:13].mean((1, 2))
+    assert int(rings.argmax()) == 4  # from 5 to 6.5 half waves
+
+
+def test_statistics_of_a_block_are_its_own() -> None:
+    survey = SurveyNet(4)
+    field = torch.rand(1, 1, 48, 48)
+    whole = survey.statistics(field)
+    part = survey.statistics(field[..., 16:32, 32:])
+    assert torch.allclose(part, whole[..., 1:2, 2:])
+
+
+def test_true_haze_is_taken_off() -> None:
+    clear = torch.rand(1, 1, 64, 64)
+    logs = 0.3 * torch.linspace(-1, 1, 4).expand(1, 1, 4, 4)
+    dim = Haze(-logs, torch.full((1, 1, 1, 1), 0.4))
+    again = dehaze(dehaze(clear, dim), Haze(logs, dim.airlight))
+    assert (again - clear).abs().max() < 0.02
+    assert (dehaze(clear, dim) - clear).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 8)])
+def test_any_number_of_blocks(shape: tuple[int, int]) -> None:
+    survey = SurveyNet(4)
+    torch.nn.init.normal_(survey.veil.leave.weight)
+    found = survey(torch.rand(2, 21, *shape))
+    assert found.haze.log_gain.shape == (2, 1, *shape)
+    assert found.haze.airlight.shape == (2, 1, 1, 1)
+    assert found.condition.shape == (2, 9)
+    passed = (-found.haze.log_gain).exp().mean((-1, -2))
+    assert torch.allclose(passed, torch.ones_like(passed), atol=1e-5)
