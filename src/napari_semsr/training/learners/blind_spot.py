@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from napari_semsr.core import IntPair
 from napari_semsr.training.data import Patches, fitting_store, flat
-from napari_semsr.training.learners.base import Learner, check_finite
+from napari_semsr.training.learners.base import check_finite
+from napari_semsr.training.learners.supervised import Supervised
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import WHITE, ValidationPair, stored_pairs
 
@@ -130,18 +131,14 @@ def _first_below(excess: NDArray[np.float64]) -> int:
     return int(np.argmin(np.append(excess >= _ALIKE, False)))
 
 
-class BlindSpot(Learner):
+class BlindSpot(Supervised):
     """Training of a network on what it does not see of noisy patches."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(ordered, recipe, pairs)
+        super().__init__(network, recipe, pairs)
         self.reach = recipe.hidden.reach or noise_reach(_learnt_from(recipe, pairs))
-        forward = network.forward
-        # not a module, so that the names of weights stay as they are
-        self.run = torch.compile(forward) if recipe.compiled else forward
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which low is looked at."""
