@@ -6,6 +6,7 @@ from .architectures.survey import (
     SPREAD as SPREAD,
     Haze as Haze,
     Surveyed as Surveyed,
+    SurveyNet as SurveyNet,
     dehaze as dehaze,
 )
 from .cards import (

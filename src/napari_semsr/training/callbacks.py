@@ -278,15 +278,32 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
     if recipe.data.pairs is not None and not recipe.blind:
         found += open_pairs(Path(recipe.data.pairs)).learnt_from()
     elif recipe.data.pairs is None and recipe.data.sources.get("images"):
-        root = Path(recipe.data.root)
-        files = {entry.file for entry in (*recipe.data.train, *recipe.data.validation)}
+        data = recipe.data
+        files = {Path(data.root) / e.file for e in (*data.train, *data.validation)}
+        if data.scanned > 0:
+            scans = Path(data.scans_root)
+            files |= {scans / name for e in data.scans for name in (e.low, e.high)}
+        said = {(entry["name"], entry["digest"]) for entry in found}
+        new = [
+            (_short(file, recipe), _digest(file))
+            for file in sorted(files)
+            if file.is_file()
+        ]
         found += [
             # no areas: patches are cut anywhere
-            {"name": name, "digest": _digest(root / name), "unit": "px", "areas": None}
-            for name in sorted(files)
-            if (root / name).is_file()
+            {"name": name, "digest": digest, "unit": "px", "areas": None}
+            for name, digest in new
+            if (name, digest) not in said
         ]
     return found
+
+
+def _short(file: Path, recipe: Recipe) -> str:
+    """Name a file as the recipe does."""
+    for root in (recipe.data.root, recipe.data.scans_root):
+        if file.is_relative_to(root):
+            return file.relative_to(root).as_posix()
+    return file.name
 
 
 @functools.lru_cache(maxsize=1024)

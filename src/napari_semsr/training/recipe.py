@@ -98,7 +98,8 @@ class DataOptions(Options):
     bank : int
         Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
         at random; 0 makes a new scene for every step. For a GPU, which learns faster
-        than scenes are made. One of 512 px takes 1 MiB.
+        than scenes are made. One of 512 px takes 1 MiB, and 0.1 where a survey learns
+        alone.
     bank_folder : str
         Where banks are kept, relative to the recipe; runs that want the same scenes
         share them.
@@ -283,9 +284,9 @@ class Recipe(Options):
     degradations, faults : DegradationRanges, FaultRanges
         What is done to clear images: Gao's sets drawn wider, and for the kind
         `restorer` the faults of a microscope.
-    survey_only : bool
-        Of the kind `restorer`: learn to find faults alone, a fifth of the work, and
-        leave the part that mends them as it is.
+    learns : {"all", "survey", "local"}
+        Of the kind `restorer`: all of it, or what finds faults alone, a fifth of the
+        work, or what mends them alone; the other part stays as it is.
     gan : GanOptions
         What the kinds with discriminators minimise.
     hidden : HiddenOptions
@@ -345,7 +346,7 @@ class Recipe(Options):
     data: DataOptions = DataOptions()
     degradations: DegradationRanges = DegradationRanges()
     faults: FaultRanges = FaultRanges()
-    survey_only: bool = False
+    learns: Literal["all", "survey", "local"] = "all"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
     start_from: str | None = None

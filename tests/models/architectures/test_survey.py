@@ -44,3 +44,29 @@ def test_any_number_of_blocks(shape: tuple[int, int]) -> None:
     assert found.condition.shape == (2, 9)
     passed = (-found.haze.log_gain).exp().mean((-1, -2))
     assert torch.allclose(passed, torch.ones_like(passed), atol=1e-5)
+
+
+class _Known(torch.nn.Module):
+    """In place of what finds a gain: the true one, and no correction."""
+
+    def __init__(self, log_gain: torch.Tensor) -> None:
+        super().__init__()
+        self.log_gain = log_gain
+
+    def forward(self, _features: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.log_gain, torch.zeros_like(self.log_gain)], dim=1)
+
+
+@pytest.mark.parametrize("airlight", [-0.1, 0.0, 0.5, 1.0])
+def test_grey_levels_say_the_airlight_where_the_gain_is_known(airlight: float) -> None:
+    torch.manual_seed(0)
+    sides = (20, 24)
+    passed = torch.linspace(0.6, 1.4, sides[1]).expand(1, 1, *sides)
+    clear = 0.3 + 0.4 * torch.rand(1, 1, *(BLOCK * n for n in sides))
+    wide = passed.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+    survey = SurveyNet(4)
+    survey.veil.leave = _Known(-passed.log())
+    seen = survey.statistics(airlight + (clear - airlight) * wide)
+    found = survey.haze(seen).airlight
+    assert float(found) == pytest.approx(airlight, abs=0.12)
+    assert abs(airlight - 0.5) < 0.1 or abs(float(found) - 0.5) > 0.3

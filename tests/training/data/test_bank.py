@@ -10,7 +10,7 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.patches import Patches, ScenePairs
 from napari_semsr.training.data.scene_cache import CachedBatches, SceneCache
-from napari_semsr.training.data.scenes import Scenes
+from napari_semsr.training.data.scenes import BlockScenes, Scenes
 from napari_semsr.training.recipe import Recipe
 
 COUNT = 20
@@ -125,3 +125,15 @@ def test_haze_comes_with_scenes(tmp_path: Path) -> None:
     assert batch.log_gain.shape == (2, 1, 4, 4)
     assert batch.airlight.shape == (2, 1)
     assert batch.corners.shape == (2, 2, 2)
+
+
+def test_a_survey_learns_from_statistics_made_ahead(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "restorer", scene_px=128).replace(learns="survey")
+    ahead = TrainingData(asked, scale=1).train_dataloader()
+    data = asked.data.replace(bank=0)
+    drawn = TrainingData(asked.replace(data=data), scale=1).train_dataloader()
+    batch, first = (BlockScenes(*next(iter(some))) for some in (ahead, drawn))
+    assert batch.statistics.shape == first.statistics.shape == (2, 21, 8, 8)
+    assert batch.contrast.shape == batch.log_gain.shape == (2, 1, 8, 8)
+    own = np.load(next(tmp_path.glob("*/statistics.npy")))
+    np.testing.assert_allclose(own[:2], first.statistics, rtol=1e-5, atol=1e-7)

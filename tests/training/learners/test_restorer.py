@@ -13,7 +13,12 @@ from napari_semsr.models import InformedRestorer, build, load_model, save_model
 from napari_semsr.simulation import FaultRanges, SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
-from napari_semsr.training.data.scenes import SceneDataset, Scenes, load_clear
+from napari_semsr.training.data.scenes import (
+    BlockScenes,
+    SceneDataset,
+    Scenes,
+    load_clear,
+)
 from napari_semsr.training.learners.restorer import (
     RestorerLearner,
     naming_loss,
@@ -84,12 +89,16 @@ def test_every_part_learns_from_a_batch() -> None:
     assert np.mean(reached) > 0.9
 
 
-def test_the_survey_may_learn_alone() -> None:
+@pytest.mark.parametrize("part", ["survey", "local"])
+def test_a_part_may_learn_alone(part: str) -> None:
     network = InformedRestorer(**SMALL)
-    learner = RestorerLearner(network, recipe(survey_only=True), [])
-    learner.training_step(batch(recipe()), 0).backward()
+    learner = RestorerLearner(network, recipe(learns=part), [])
+    scenes = batch(recipe())
+    seen = BlockScenes.of(scenes, network.survey) if part == "survey" else scenes
+    learner.training_step(seen, 0).backward()
     for name, weight in network.named_parameters():
-        assert (weight.grad is not None) == name.startswith("survey."), name
+        of_survey = name.startswith("survey.")
+        assert (weight.grad is not None) == (of_survey == (part == "survey")), name
 
 
 def test_a_grain_belongs_to_the_clear_scene() -> None:
@@ -117,12 +126,11 @@ def test_another_architecture_is_refused() -> None:
 def test_what_is_not_known_costs_nothing() -> None:
     scenes = batch(recipe())
     network = InformedRestorer(**SMALL)
-    found = network.look(scenes.low)
-    unknown = scenes._replace(faults=torch.full_like(scenes.faults, torch.nan))
+    found = network.look(scenes.low).condition
+    unknown = torch.full_like(scenes.faults, torch.nan)
     assert naming_loss(found, unknown) == 0
-    right = found._replace(condition=torch.nan_to_num(scenes.faults))
-    assert naming_loss(right, scenes) == 0
-    assert naming_loss(found, scenes) > 0
+    assert naming_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
+    assert naming_loss(found, scenes.faults) > 0
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -136,6 +144,13 @@ def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
         left = float((scene.low - scene.high).std())
         assert noise_of(told.tolist()) == pytest.approx(left, rel=0.01)
         assert told.isnan().sum() == len(FAULTS) - 1
+
+
+def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
+    for share, names in ((1.0, ["fast.tif", "slow.tif"]), (0.0, [])):
+        asked = recipe(data=scans.replace(scanned=share))
+        card = card_of(asked, InformedRestorer(**SMALL), {})
+        assert [entry["name"] for entry in card.training["learnt_from"]] == names
 
 
 def test_scans_too_small_for_a_scene_are_refused(scans: DataOptions) -> None:

@@ -18,11 +18,13 @@ stem     Wiener filters, pixel-unshuffle 2, 3x3 convolution          1/2
 down     residual blocks, 2x2 stride-2 convolution, twice            1/2, 1/4
 bottom   residual blocks                                             1/8
 up       1x1 convolution, pixel-shuffle 2, sum, residual blocks      1/4, 1/2
-head     3x3 convolution to 4 x `corrections`, pixel-shuffle         1
+head     3x3 convolution to 16 x `corrections`, pixel-shuffle        1
 =======  ==========================================================  ==========
 
-There is no normalisation layer, and the head starts at zero: an untrained network
-returns its input. Every number here is chosen.
+A correction is what the network finds by itself, and at each pixel a share of what each
+filter would change; so it does at once what a linear filter can, and where to. There is
+no normalisation layer, and the head starts at zero: an untrained network returns its
+input. Every number here is chosen.
 """
 
 from collections.abc import Sequence
@@ -111,7 +113,8 @@ class ThreeScale(nn.Module):
         self.enlarge = nn.ModuleList(
             nn.Conv2d(a, 4 * b, 1) for a, b in ((third, second), (second, first))
         )
-        self.head = start_at_zero(nn.Conv2d(first, 4 * corrections, 3, padding=1))
+        found = 4 * corrections * (1 + FILTERS)
+        self.head = start_at_zero(nn.Conv2d(first, found, 3, padding=1))
 
     def blocks(self) -> list[DilatedBlock]:
         """Give all residual blocks, in the order in which they run."""
@@ -154,7 +157,13 @@ class ThreeScale(nn.Module):
             x = run(level, x, x.step)
         x = x.cut(next(needs), x.step)
         x = x.become(functional.pixel_shuffle(self.head(x.map), 2), 1)
-        return x.cut(keep, 1).map
+        maps = x.cut(keep, 1).map
+        size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
+        maps = maps.reshape(size)
+        kept_planes = planes[..., *keep.slices]
+        changes = (kept_planes[:, 1:] - kept_planes[:, :1])[:, None]
+        corrections: Tensor = maps[:, :, 0] + (maps[:, :, 1:] * changes).sum(2)
+        return corrections
 
     def _needs(self, keep: Box) -> list[Box]:
         """Find what each block, and the head, must see for a part to come out right."""
@@ -346,8 +355,8 @@ class InformedRestorer(nn.Module):
         state = {name: value.clone() for name, value in self.local.state_dict().items()}
         weights = torch.tensor([denoise, deblur], device=condition.device)
         for part in ("head.weight", "head.bias"):
-            # pixel-shuffle takes the four pixels of the first correction first
-            both = state[part].unflatten(0, (2, 4))
+            # pixel-shuffle takes all of the first correction first
+            both = state[part].unflatten(0, (2, -1))
             share = weights.reshape(2, *[1] * (both.ndim - 1))
             state[part] = (both * share).sum(0)
         made.load_state_dict(state)

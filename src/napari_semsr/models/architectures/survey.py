@@ -14,8 +14,9 @@ input    mean and log energy in four bands of each block, and their    1/16
 down     two residual blocks each, then mean over 2x2                  1/16-1/128
 bottom   two residual blocks, plus two dense layers on their mean      1/128
 up       bilinear, added to what went down, one residual block each    1/64-1/16
-output   1x1 convolution to the log of g, and to the airlight, whose   1/16
-         mean is taken and added to the field's mean
+output   1x1 convolution to the log of g; and to a correction of the   1/16
+         airlight that grey levels say with g, of which the mean is
+         taken
 names    three dense layers from a summary of all blocks to the nine   none
          numbers of `core.FAULTS`
 =======  ============================================================  ==========
@@ -36,10 +37,12 @@ from napari_semsr.models.architectures.two_scale import DilatedBlock
 
 BLOCK = 16
 _LEVELS, _COARSE = 4, 4
+_LEAST_PASSED = 0.1  # deviation of what passes, below which it tells no airlight
 _LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
 _LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
-_CLASSES, _NAMING = 4, 192
+_SHARES, _NAMING = (0.25, 0.5, 0.75, 0.9, 0.97), 256  # of blocks, by detail
+_MIDDLE, _SPAN = -2.0, 0.8  # of log energies, so that the first layer sees unit numbers
 _DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
 _HIGH, _LOW = 12, 5  # cosines of a block: from here on fine, and up to here coarse
 
@@ -129,25 +132,32 @@ def _bands() -> Tensor:
 def _summary(means: Tensor, logs: Tensor) -> Tensor:
     """Sum up the blocks of fields by what tells noise from detail.
 
-    Mean spectra of four classes of blocks, from the flattest, where noise is alone, to
-    those with most detail, where blur shows; and of the darker and the brighter half
-    of the flat ones, which tell shot noise. `means` (B, N), `logs` (B, 16, N), mean
-    grey and log energy of each block; gives (B, 97).
+    Mean and scatter of the spectra of six classes of blocks, from the flattest, where
+    noise is alone, to those with most detail, where blur shows; and mean spectra of the
+    darker and the brighter half of the flat ones, which tell shot noise. `means` (B,
+    N), `logs` (B, 16, N), mean grey and log energy of each block; gives (B, 225).
     """
     detail = logs[:, _DETAIL].mean(1)
     order = detail.argsort(1)
+    many = order.shape[1]
+    unit = (logs - _MIDDLE) / _SPAN
 
     def spectra(places: Tensor) -> Tensor:
         places = places if places.shape[1] else order  # of a field of very few blocks
-        return logs.gather(2, places[:, None].expand(-1, logs.shape[1], -1)).mean(2)
+        return unit.gather(2, places[:, None].expand(-1, unit.shape[1], -1))
 
-    classes = [spectra(part) for part in order.tensor_split(_CLASSES, dim=1)]
-    flat = order[:, : max(2, order.shape[1] // 2)]
+    cuts = [max(1, round(many * share)) for share in _SHARES]
+    classes = [spectra(part) for part in order.tensor_split(cuts, dim=1)]
+    flat = order[:, : max(2, many // 2)]
     by_grey = means.gather(1, flat).argsort(1)
     halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
     halves = [part if part.shape[1] else flat for part in halves]
     step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
-    return torch.cat([*classes, *map(spectra, halves), step[:, None]], dim=1)
+    found = [part.mean(2) for part in classes]
+    # so that its derivative is finite where all blocks are alike
+    found += [(part.var(2, correction=0) + 1e-4).sqrt() for part in classes]
+    found += [spectra(part).mean(2) for part in halves]
+    return torch.cat([*found, step[:, None]], dim=1)
 
 
 class _ReplicatedBlock(DilatedBlock):
@@ -178,6 +188,19 @@ def _energies(field: Tensor) -> Tensor:
 def _logs(energies: Tensor) -> Tensor:
     """Put energies on a scale of about 1."""
     return 0.3 * (energies + _LEAST_ENERGY).log()
+
+
+def _intercept(means: Tensor, passed: Tensor) -> Tensor:
+    """Find the grey level that blocks would have if nothing passed, (B, 1, 1, 1).
+
+    Where little passes, a block is near the airlight: a line through its mean against
+    what passes says which that is. `means`, `passed` (B, 1, h, w), `passed` of mean 1.
+    """
+    grey = means.mean((-1, -2), keepdim=True)
+    away = passed - 1
+    slope = ((means - grey) * away).mean((-1, -2), keepdim=True)
+    slope = slope / (away.square().mean((-1, -2), keepdim=True) + _LEAST_PASSED**2)
+    return grey - slope
 
 
 class TransmissionNet(nn.Module):
@@ -213,10 +236,12 @@ class TransmissionNet(nn.Module):
             x = level(x + fine)
         found = self.leave(x)
         log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
-        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
         # what light passes is 1 in the mean, as of a scene that is dimmed evenly
-        passed = (-log_gain).exp().mean((-1, -2), keepdim=True)
-        return Haze(log_gain + passed.log(), airlight)
+        passed = (-log_gain).exp()
+        share = passed.mean((-1, -2), keepdim=True)
+        airlight = _intercept(means, passed / share)
+        airlight = airlight + found[:, 1:].mean((-1, -2), keepdim=True)
+        return Haze(log_gain + share.log(), airlight)
 
 
 class SurveyNet(nn.Module):
@@ -239,7 +264,7 @@ class SurveyNet(nn.Module):
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
         self.veil = TransmissionNet(width)
-        summed = (_CLASSES + 2) * len(bands) + 1
+        summed = (2 * (len(_SHARES) + 1) + 2) * len(bands) + 1
         self.name = nn.Sequential(
             nn.Linear(summed, _NAMING),
             nn.GELU(),
@@ -260,12 +285,25 @@ class SurveyNet(nn.Module):
         mean = blocks.mean((-1, -2))[:, None]
         return torch.cat([mean, bands, _energies(field)], dim=1)
 
+    def haze(self, statistics: Tensor) -> Haze:
+        """Find the veil of fields; `statistics` (B, 21, h, w)."""
+        coarse = statistics[:, 1 + len(self.bands) :]
+        found: Haze = self.veil(statistics[:, :1], coarse)
+        return found
+
+    def named(self, statistics: Tensor) -> Tensor:
+        """Name noise and blur, (B, 9); `statistics` (B, 21, h, w)."""
+        mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
+        summary = _summary(mean.flatten(1), _logs(spectrum).flatten(2))
+        names: Tensor = self.name(summary)
+        return self.usual + self.spread * names
+
+    def rings(self, statistics: Tensor) -> Tensor:
+        """Take the mean power at `RINGS`, (B, 12); `statistics` (B, 21, h, w)."""
+        return statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))
+
     def forward(self, statistics: Tensor) -> Surveyed:
         """Find what ails fields; `statistics` (B, 21, h, w)."""
-        mean, spectrum = statistics[:, :1], statistics[:, 1 : 1 + len(self.bands)]
-        coarse = statistics[:, 1 + len(self.bands) :]
-        haze = self.veil(mean, coarse)
-        summary = _summary(mean.flatten(1), _logs(spectrum).flatten(2))
-        condition = self.usual + self.spread * self.name(summary)
-        rings = spectrum[:, : len(RINGS)].mean((-1, -2))
-        return Surveyed(haze, condition, rings)
+        return Surveyed(
+            self.haze(statistics), self.named(statistics), self.rings(statistics)
+        )

@@ -2,9 +2,9 @@
 
 The blur is taken for a Gaussian of the deviations that were found, the noise for
 white, and the clear image's power for ``c f**-p``, which the spectrum of the field's
-blocks tells. Three filters come of it: one that undoes all of
-the blur, one that undoes part of it and trusts the image less, and one against noise
-alone.
+blocks tells. Three filters come of it: one that undoes the
+blur, one that undoes it as far as that is right for a blur of which the width is known
+to a quarter alone, and one against noise alone.
 
 A filter of 21 x 21 taps on single pixels is slow; on 4 x 4 pixels as channels, at a
 quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as fast.
@@ -12,6 +12,7 @@ quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as f
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -27,7 +28,9 @@ _JITTER = 1e-9  # of the variance, far below the rounding
 _SLOPES = (1.0, 4.0)  # p; images of edges have 2 to 3, smooth ones more
 _ROUNDING = 1e-5  # variance of 8 bits of which a third is used, over the range squared
 _USUAL_SLOPE, _DOUBT = 2.5, 0.02
-_DEBLUR, _DISTRUST = (1.0, 0.7, 0.0), (1.0, 4.0, 1.0)  # of the three filters
+_DEBLUR, _DOUBTED = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
+# deviations, and their weights, by which a normal distribution is averaged over
+_NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
 _LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
 
 
@@ -53,12 +56,28 @@ def wiener_taps(
     xy = (slant * rows * columns)[:, None, None] * (x * y)
     exponent = -2 * math.pi**2 * (yy + xx + 2 * xy)
     likeness, wanted = [], []
-    for share, distrust in zip(_DEBLUR, _DISTRUST, strict=True):
-        passed = torch.exp(share**2 * exponent)
-        likeness.append(passed**2 * prior + distrust * power[:, None, None])
+    for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
+        passed, squared = _passed(share**2 * exponent, doubt)
+        likeness.append(squared * prior + power[:, None, None])
         wanted.append(passed * prior)
     taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
+
+
+def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
+    """Average what a Gaussian lets pass, and its square, over widths it may have.
+
+    `exponent`, log of what the likeliest passes; `doubt`, deviation of the log width.
+    """
+    if doubt == 0:
+        passed = exponent.exp()
+        return passed, passed.square()
+    deviations, weights = _NODES
+    parts = [torch.exp(math.exp(2 * doubt * away) * exponent) for away in deviations]
+    shares = [weight / sum(weights) for weight in weights]
+    first = [share * part for share, part in zip(shares, parts, strict=True)]
+    second = [share * part.square() for share, part in zip(shares, parts, strict=True)]
+    return torch.stack(first).sum(0), torch.stack(second).sum(0)
 
 
 def _best_taps(power: Tensor, wanted: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from .patches import (
 )
 from .scenes import (
     PHANTOM_SEED as PHANTOM_SEED,
+    BlockScenes as BlockScenes,
     Scenes as Scenes,
     load_clear as load_clear,
 )

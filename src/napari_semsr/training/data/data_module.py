@@ -10,8 +10,13 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.training.data.patches import ScenePatches
-from napari_semsr.training.data.scene_cache import CachedBatches, Report, SceneCache
-from napari_semsr.training.data.scenes import SceneDataset
+from napari_semsr.training.data.scene_cache import (
+    BlockBatches,
+    CachedBatches,
+    Report,
+    SceneCache,
+)
+from napari_semsr.training.data.scenes import BlockDataset, SceneDataset
 from napari_semsr.training.data.stored_pairs import StoredPatches
 from napari_semsr.training.recipe import Recipe
 
@@ -34,7 +39,7 @@ class TrainingData(lightning.LightningDataModule):
         self.recipe, self.scale, self.done = recipe, scale, done
         self.report = report
 
-    def train_dataloader(self) -> DataLoader[Any] | CachedBatches:
+    def train_dataloader(self) -> DataLoader[Any] | BlockBatches | CachedBatches:
         """Give the batches of this process; those of one are never those of another.
 
         As many as the whole run has steps, since Lightning counts on from `done`.
@@ -45,6 +50,8 @@ class TrainingData(lightning.LightningDataModule):
         )
         stored = data.pairs is not None
         if data.bank and not stored:
+            if recipe.learns == "survey":
+                return BlockBatches(recipe, self.report, self.done, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
             return CachedBatches(cache, recipe, self.done, number)
         per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
@@ -64,5 +71,6 @@ class TrainingData(lightning.LightningDataModule):
         if self.recipe.data.pairs is not None:
             return StoredPatches(self.recipe, self.scale)
         if self.recipe.whole_scenes:
-            return SceneDataset(self.recipe)
+            blocks = self.recipe.learns == "survey"
+            return (BlockDataset if blocks else SceneDataset)(self.recipe)
         return ScenePatches(self.recipe, self.scale)

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +22,18 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from napari_semsr.core import OptionError, WriteError
 from napari_semsr.io import move
 from napari_semsr.training.data.patches import Patches, ScenePairs
-from napari_semsr.training.data.scenes import SceneDataset, Scenes
+from napari_semsr.training.data.scenes import (
+    BlockDataset,
+    BlockScenes,
+    SceneDataset,
+    Scenes,
+)
 from napari_semsr.training.recipe import Recipe
 
 Report = Callable[[int, int], None]
 """Told how many scenes there are, of how many; may raise to stop."""
+
+Batch = TypeVar("Batch")
 
 _MARK = "bank.json"
 _CHUNK = 16  # scenes that a worker hands over at once
@@ -63,18 +70,21 @@ class SceneCache(NamedTuple):
 
         `scale` is clear pixels per degraded pixel along each axis.
         """
-        folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale)
-        if not (folder / _MARK).exists():
-            _make(recipe, scale, folder, report)
-
-        def load(name: str) -> Any:
-            path = folder / f"{name}.npy"
-            return np.load(path, mmap_mode="c") if path.exists() else None
-
-        return cls(*(load(name) for name in cls._fields))
+        return cls(*_opened(cls._fields, recipe, scale, report))
 
 
-def _name(recipe: Recipe, scale: int) -> str:
+def _opened(
+    fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
+) -> list[Any]:
+    """Open the arrays of a recipe's bank, made first if there is none."""
+    folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale, fields)
+    if not (folder / _MARK).exists():
+        _make(recipe, scale, folder, report)
+    paths = [folder / f"{name}.npy" for name in fields]
+    return [np.load(p, mmap_mode="c") if p.exists() else None for p in paths]
+
+
+def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
     """Name a bank by all that decides its scenes."""
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
     degradations = recipe.degradations.model_dump(mode="json")
@@ -85,7 +95,7 @@ def _name(recipe: Recipe, scale: int) -> str:
         degradations = {}
     if recipe.whole_scenes:
         degradations = recipe.faults.model_dump(mode="json")
-    parts = SceneCache._fields if recipe.whole_scenes else ()
+    parts = fields if recipe.whole_scenes else ()
     told = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -115,7 +125,8 @@ def _source(recipe: Recipe, scale: int) -> Dataset[Any]:
         if scale != 1:
             msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
             raise OptionError(msg)
-        return SceneDataset(recipe)
+        blocks = recipe.learns == "survey"
+        return BlockDataset(recipe) if blocks else SceneDataset(recipe)
     return ScenePairs(recipe, scale)
 
 
@@ -123,16 +134,18 @@ def _fill(
     folder: Path, source: Dataset[Any], count: int, workers: int, report: Report
 ) -> None:
     """Write what the worker processes make, in order."""
+    blocks = isinstance(source, BlockDataset)
+    fields = BlockScenes._fields if blocks else SceneCache._fields
     loader: DataLoader[Any] = DataLoader(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
-        collate_fn=_gathered,
+        collate_fn=_stacked if blocks else _gathered,
     )
     arrays: list[np.memmap[Any, Any]] = []
     done = 0
     for batch in loader:
-        parts = [part.numpy() for part in batch[: len(SceneCache._fields)]]
+        parts = [part.numpy() for part in batch[: len(fields)]]
         if not arrays:
             arrays = [
                 np.lib.format.open_memmap(
@@ -141,7 +154,7 @@ def _fill(
                     dtype=part.dtype,
                     shape=(count, *part.shape[1:]),
                 )
-                for name, part in zip(SceneCache._fields, parts, strict=False)
+                for name, part in zip(fields, parts, strict=False)
             ]
         for array, part in zip(arrays, parts, strict=True):
             array[done : done + len(part)] = part
@@ -153,8 +166,12 @@ def _fill(
 
 def _gathered(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Stack scenes within the worker, images in 16 bits: finer than their source."""
-    stacked = [torch.stack(part).squeeze(1) for part in zip(*items, strict=True)]
+    stacked = [part.squeeze(1) for part in _stacked(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(stacked)]
+
+
+def _stacked(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.stack(part) for part in zip(*items, strict=True)]
 
 
 _STREAM = 77  # of chance, beside those of scenes and patches
@@ -162,8 +179,49 @@ _SHARE = 0.25  # of a GPU's free memory that a cache may take
 _PERCENTILES = (0.1, 99.9)
 
 
-class CachedBatches:
-    """Random batches of cached scenes, the same for a seed, a step and a process.
+class _Batches(Generic[Batch]):
+    """Random batches, the same for a seed, a step and a process."""
+
+    def __init__(self, recipe: Recipe, done: int, process: int, count: int) -> None:
+        self.recipe, self.done = recipe, done
+        self.stream = _STREAM + process
+        self.count = count
+        self.per_step = max(1, recipe.batch // recipe.data.patches_per_scene)
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.done, self.recipe.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """Draw the batch of a step, as the recipe's kind learns from it."""
+        raise NotImplementedError
+
+    def drawn(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+        """Draw the scenes of a step, and give what else is drawn by."""
+        rng = np.random.default_rng([self.recipe.seed, step, self.stream])
+        return rng, rng.integers(0, self.count, self.per_step)
+
+
+class BlockBatches(_Batches[BlockScenes]):
+    """Random batches of what a survey sees of scenes, kept as files."""
+
+    def __init__(
+        self, recipe: Recipe, report: Report, done: int, process: int = 0
+    ) -> None:
+        self.arrays = _opened(BlockScenes._fields, recipe, 1, report)
+        super().__init__(recipe, done, process, len(self.arrays[0]))
+
+    def batch(self, step: int) -> BlockScenes:
+        """Draw the batch of a step."""
+        _, numbers = self.drawn(step)
+        return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
+
+
+class CachedBatches(_Batches[Scenes | Patches]):
+    """Random batches of cached scenes.
 
     The cache is held on the GPU where it takes up to a quarter of what is free there.
     Of the kind `cycle-gan` the clear patches are of other scenes than the degraded.
@@ -172,27 +230,15 @@ class CachedBatches:
     def __init__(
         self, cache: SceneCache, recipe: Recipe, done: int, process: int = 0
     ) -> None:
-        self.recipe, self.done = recipe, done
-        self.stream = _STREAM + process
-        data = recipe.data
-        self.per_step = max(1, recipe.batch // data.patches_per_scene)
+        super().__init__(recipe, done, process, len(cache.low))
         self.device = _device_for(cache)
-        self.count = len(cache.low)
         self.low, self.high = (_placed(a, self.device) for a in (cache.low, cache.high))
         self.rest = [_placed(a, self.device) for a in cache[2:] if a is not None]
-
-    def __len__(self) -> int:
-        return self.recipe.steps
-
-    def __iter__(self) -> Iterator[Scenes | Patches]:
-        for step in range(self.done, self.recipe.steps):
-            yield self.batch(step)
 
     def batch(self, step: int) -> Scenes | Patches:
         """Draw the batch of a step, as the recipe's kind learns from it."""
         data = self.recipe.data
-        rng = np.random.default_rng([self.recipe.seed, step, self.stream])
-        numbers = rng.integers(0, self.count, self.per_step)
+        rng, numbers = self.drawn(step)
         last = self.low.shape[-1] - data.patch_px
         many = (self.per_step, data.patches_per_scene, 2)
         corners = rng.integers(0, last + 1, many)

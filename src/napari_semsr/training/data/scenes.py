@@ -6,13 +6,14 @@ uninterrupted one would have seen, whatever the number of workers.
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from napari_semsr.core import (
@@ -24,7 +25,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import read
-from napari_semsr.models import BLOCK
+from napari_semsr.models import BLOCK, SurveyNet
 from napari_semsr.simulation import (
     PHANTOMS,
     SPREAD_PX,
@@ -124,6 +125,31 @@ class Scenes(NamedTuple):
     faults: Tensor  # (9,), what was done, as `FAULTS` names it; NaN: not known
     spread: Tensor  # (49, 49), what the microscope makes of a point; else a point
     corners: Tensor  # (P, 2), rows and columns where patches begin
+
+
+class BlockScenes(NamedTuple):
+    """What a survey sees of a scene, or of a batch of them with S as the first axis.
+
+    All of blocks of 16 px, a sixteenth of the memory that the scene takes.
+    """
+
+    statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
+    contrast: Tensor  # (1, h, w), mean square of the clear image about the airlight
+    log_gain: Tensor  # (1, h, w), as in `Scenes`, with what follows
+    airlight: Tensor  # (1,)
+    faults: Tensor  # (9,)
+
+    @classmethod
+    def of(cls, scenes: Scenes, survey: SurveyNet) -> Self:
+        """Look at a batch of scenes."""
+        level = scenes.airlight[:, :, None, None]
+        return cls(
+            survey.statistics(scenes.low.float()),
+            functional.avg_pool2d((scenes.high - level).square(), BLOCK),
+            scenes.log_gain,
+            scenes.airlight,
+            scenes.faults,
+        )
 
 
 class SceneDataset(Dataset[Scenes]):
@@ -235,6 +261,17 @@ class SceneDataset(Dataset[Scenes]):
             sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
             image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < 0.2 else image
+
+
+class BlockDataset(Dataset[BlockScenes]):
+    """Of the scenes of `SceneDataset` what a survey sees."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
+
+    def __getitem__(self, place: int) -> BlockScenes:
+        one = Scenes(*(part[None] for part in self.scenes[place]))
+        return BlockScenes(*(part[0] for part in BlockScenes.of(one, self.survey)))
 
 
 def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:

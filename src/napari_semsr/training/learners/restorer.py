@@ -11,14 +11,12 @@ from torch.nn import functional
 
 from napari_semsr.core import OptionError
 from napari_semsr.models import (
-    BLOCK,
     SPREAD,
     Haze,
     InformedRestorer,
-    Surveyed,
     dehaze,
 )
-from napari_semsr.training.data import Scenes, cut
+from napari_semsr.training.data import BlockScenes, Scenes, cut
 from napari_semsr.training.learners.base import Learner, check_finite
 from napari_semsr.training.learners.supervised import log_mse
 from napari_semsr.training.recipe import Recipe
@@ -27,13 +25,16 @@ from napari_semsr.training.validation import ValidationPair
 _NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
 _NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
 _FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp already
+_LEVEL_WEIGHT = 0.1  # of the loss on means over squares, grey levels of flat places
+_LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
+_VEILED = 16  # scenes of a batch from which haze is learnt, where a survey is alone
 _LEAST_WINDOW = 8  # blocks of 16 px
 _HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
 _LEAST_HAZE = 0.05  # haze that varies by less counts little
 _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
-def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
+def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
     """Error that a wrongly found haze leaves, over the error that the haze itself is.
 
     Blocks count by their contrast about the airlight, as they do in a PSNR; a gain
@@ -41,7 +42,7 @@ def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
     perfect one.
     """
     level = scenes.airlight[:, :, None, None]
-    weight = functional.avg_pool2d((scenes.high - level).square(), BLOCK)
+    weight = scenes.contrast
     weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
     weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
 
@@ -57,17 +58,15 @@ def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
     return share.clamp(max=10).mean() + away
 
 
-def naming_loss(found: Surveyed, scenes: Scenes) -> Tensor:
-    """Error of the numbers that were found, in units of their usual spread.
+def naming_loss(found: Tensor, faults: Tensor) -> Tensor:
+    """Error of the numbers (S, 9) that were found, in units of their usual spread.
 
     Where they are known; robust, since those of a faint fault cannot be found.
     """
-    known = torch.isfinite(scenes.faults)
-    true = torch.where(known, scenes.faults, found.condition.detach())
+    known = torch.isfinite(faults)
+    true = torch.where(known, faults, found.detach())
     spread = torch.tensor(SPREAD, device=true.device)
-    error = functional.smooth_l1_loss(
-        found.condition / spread, true / spread, reduction="none"
-    )
+    error = functional.smooth_l1_loss(found / spread, true / spread, reduction="none")
     return (error * known).sum() / known.sum().clamp_min(1)
 
 
@@ -89,33 +88,49 @@ class RestorerLearner(Learner):
             raise OptionError(msg)
         ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(ordered, recipe, pairs)
-        if recipe.survey_only:
-            network.requires_grad_(False)
-            network.survey.requires_grad_(True)
+        if recipe.learns != "all":
+            network.survey.requires_grad_(recipe.learns == "survey")
+            for part in (network.local, network.embed, network.tell):
+                part.requires_grad_(recipe.learns == "local")
         # not a module, so that the names of weights stay as they are
         correct = network.local.correct
         self.correct = torch.compile(correct) if recipe.compiled else correct
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
-        """Return the loss of one batch of `Scenes`."""
-        scenes = Scenes(*batch)
-        network = self.network
-        found = network.look(scenes.low)
-        within = network.look(_window(scenes.low))
-        named = naming_loss(found, scenes) + naming_loss(within, scenes)
-        surveyed = _NAMING_WEIGHT * named + _HAZE_WEIGHT * haze_loss(found.haze, scenes)
-        loss = surveyed
-        if not self.recipe.survey_only:
-            loss = surveyed + self._mended(scenes, found, within)
+        """Return the loss of one batch of `Scenes`; of a survey, of `BlockScenes`."""
+        survey, alone = self.network.survey, self.recipe.learns == "survey"
+        with self.exact():
+            seen = (
+                BlockScenes(*batch) if alone else BlockScenes.of(Scenes(*batch), survey)
+            )
+            # names cost next to nothing, and are learnt from many scenes at once
+            veiled = BlockScenes(*(p[:_VEILED] for p in seen)) if alone else seen
+            haze = survey.haze(veiled.statistics)
+            named = survey.named(seen.statistics)
+            within = survey.named(_window(seen.statistics))
+        loss = torch.zeros((), device=named.device)
+        if self.recipe.learns != "local":
+            both = naming_loss(named, seen.faults) + naming_loss(within, seen.faults)
+            loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, veiled)
+        if not alone:
+            scenes = Scenes(*batch)
+            clear = dehaze(scenes.low, haze)
+            told = _told(named, within, scenes.faults)
+            loss = loss + self._mended(
+                scenes, clear, told, survey.rings(seen.statistics)
+            )
         check_finite("loss is", loss, self.global_step)
         return loss
 
-    def _mended(self, scenes: Scenes, found: Surveyed, within: Surveyed) -> Tensor:
-        """Compare what the local part makes of patches with the clear ones."""
+    def _mended(
+        self, scenes: Scenes, clear: Tensor, told: Tensor, rings: Tensor
+    ) -> Tensor:
+        """Compare what the local part makes of patches with the clear ones.
+
+        `clear` (S, 1, H, W), scenes without haze; `told` (S, 9) and `rings` (S, 12).
+        """
         network = self.network
-        told = _told(found.condition, within.condition, scenes.faults)
-        clear = dehaze(scenes.low, found.haze)
-        planes = network.planes(clear, told, found.rings)
+        planes = network.planes(clear, told, rings)
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
             cut(part, scenes.corners, side).flatten(0, 1)
@@ -130,6 +145,10 @@ class RestorerLearner(Learner):
             quiet = seen + noise
             loss = log_mse(quiet + blur, high, _FINE_FLOOR)
             loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
+            level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
+            loss = loss + _LEVEL_WEIGHT * log_mse(
+                level, torch.zeros_like(level), _LEVEL_FLOOR
+            )
             if self.recipe.data_weight > 0:
                 error = seen_error(quiet + blur - high, scenes.spread, many)
                 term = log_mse(error, torch.zeros_like(error), _FINE_FLOOR)
@@ -156,17 +175,16 @@ def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     return seen[..., rows, columns]
 
 
-def _window(low: Tensor) -> Tensor:
-    """Cut a window of blocks at random, the same of all scenes (S, 1, H, W)."""
+def _window(statistics: Tensor) -> Tensor:
+    """Cut a window of blocks at random, the same of all scenes (S, 21, h, w)."""
     place: list[slice] = []
-    for size in low.shape[-2:]:
-        blocks = size // BLOCK
+    for blocks in statistics.shape[-2:]:
         least = min(_LEAST_WINDOW, blocks)
         length = int(torch.randint(least, blocks + 1, ()))
         first = int(torch.randint(0, blocks - length + 1, ()))
-        place.append(slice(first * BLOCK, (first + length) * BLOCK))
+        place.append(slice(first, first + length))
     rows, columns = place
-    return low[..., rows, columns]
+    return statistics[..., rows, columns]
 
 
 def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ NEWS = _ShelfNews()
 _TOLERANCE = 0.001
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _CHECKED = "models.md#does-it-show-what-is-there"
+_CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
 
 
@@ -65,7 +66,7 @@ def card_text(
 def _checked(card: dict[str, Any]) -> str:
     """Say where the model does worst, and how its input does there."""
     records = DiscRecord.of_card(card)
-    link = f'<a href="{_CHECKED}">How this is checked</a>'
+    link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
     if not records:
         return f"Whether it shows what is there was not checked. {link}"
     kind, record = next(iter(records.items()))  # of real images, if there are any
