@@ -74,6 +74,9 @@ class DataOptions(Options):
     scans, scans_root, scanned : tuple of ScanEntry, str, float
         Real pairs of a fast and a slow scan, their folder relative to the recipe, and
         the share of scenes that are cut from them; for the kind `restorer`.
+    slow : float
+        Share of clear scenes that are cut from the slow ones of `scans`: how soft a
+        real image is that nothing ails.
     phantoms : float
         Share of scenes that are drawn instead of cut from an image.
     soft : float
@@ -116,6 +119,7 @@ class DataOptions(Options):
     scans: tuple[ScanEntry, ...] = ()
     scans_root: str = "."
     scanned: float = Field(default=0.0, ge=0, le=1)
+    slow: float = Field(default=0.0, ge=0, le=1)
     phantoms: float = Field(default=0.25, ge=0, le=1)
     grain: float = Field(default=0.0, ge=0, le=0.1)
     soft: float = Field(default=0.3, ge=0, le=1)

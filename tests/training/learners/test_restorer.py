@@ -146,6 +146,23 @@ def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
         assert told.isnan().sum() == len(FAULTS) - 1
 
 
+def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
+    data = scans.replace(scanned=0.0, slow=1.0, soft=0.0, phantoms=0.0)
+    scenes = SceneDataset(recipe(data=data))  # there is no other image to cut from
+    slow = tifffile.imread(Path(scans.scans_root) / "slow.tif")
+    shown = slow[10:-10, 10:-10]  # beyond lies NaN
+    assert np.corrcoef(scenes.slow[0].ravel(), shown.ravel())[0, 1] > 0.99
+    clear = scenes.clear(np.random.default_rng(0))
+    assert np.isfinite(clear).all()
+    assert clear.std() > 0.5 * scenes.slow[0].std()
+
+
+def test_a_blur_named_too_wide_costs_more() -> None:
+    faults = torch.zeros(1, len(FAULTS))
+    wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
+    assert naming_loss(wide, faults) > 2 * naming_loss(narrow, faults)
+
+
 def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
     for share, names in ((1.0, ["fast.tif", "slow.tif"]), (0.0, [])):
         asked = recipe(data=scans.replace(scanned=share))

@@ -78,7 +78,7 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
 
     (Y, X) in [0, 1].
     """
-    image = read(root / entry.file).array().astype(np.float32)
+    image = read(root / entry.file, colour="luminance").array().astype(np.float32)
     if entry.crop_bottom >= image.shape[0]:
         msg = (
             f"crop_bottom must leave some of the {image.shape[0]} rows of "
@@ -177,8 +177,9 @@ class SceneDataset(Dataset[Scenes]):
         self.scans = [
             scan_pair(Path(recipe.data.scans_root), entry)
             for entry in recipe.data.scans
-            if recipe.data.scanned > 0
+            if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
+        self.slow = [_shown(high) for _, high in self.scans if recipe.data.slow > 0]
 
     def __getitem__(self, place: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, place])
@@ -247,7 +248,9 @@ class SceneDataset(Dataset[Scenes]):
     def _varied(self, rng: np.random.Generator) -> Float32Array:
         """Draw or cut one scene, turn it, bend its greys, soften it."""
         side = self.recipe.data.scene_px
-        if not self.images or rng.random() < self.recipe.data.phantoms:
+        if self.slow and rng.random() < self.recipe.data.slow:
+            image = _cut(self.slow[int(rng.integers(len(self.slow)))], side, rng)
+        elif not self.images or rng.random() < self.recipe.data.phantoms:
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
             image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
         else:
@@ -301,6 +304,19 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
     return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
         np.float32
     )
+
+
+def _shown(slow: Float32Array) -> Float32Array:
+    """Leave what a registered scan shows, on the scale 0 to 1; NaN lies at its rims."""
+    left = 0
+    while not np.isfinite(
+        slow[left : slow.shape[0] - left, left : -left or None]
+    ).all():
+        left += 1
+    part = slow[left : slow.shape[0] - left, left : slow.shape[1] - left]
+    low, high = np.percentile(part, (0.05, 99.95))
+    scaled = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
+    return np.asarray(scaled, dtype=np.float32)
 
 
 _TRIES = 50
