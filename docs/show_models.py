@@ -101,7 +101,7 @@ def main() -> None:
     sheet = Image.new("L", (ACROSS * width + 12 * (ACROSS - 1), down * height), 255)
     for n, pair in enumerate(pairs):
         sheet.paste(pair, (n % ACROSS * (width + 12), n // ACROSS * height))
-    sheet.save(PICTURE, quality=85)
+    sheet.save(PICTURE, quality=75)
     text = PAGE.read_text(encoding="utf-8")
     before, _, after = text.partition(START)[0], "", text.partition(END)[2]
     table = "\n".join((START, HEAD, *rows, END))

@@ -63,14 +63,16 @@ def test_card_is_shown(panel):
         assert part in panel.model.details.text()
 
 
-def test_link_of_a_card_opens_the_manual_where_checks_are_told(panel):
+def test_links_of_a_card_open_the_manual_where_it_is_told(panel):
     from qtpy.QtCore import QUrl
     from qtpy.QtWidgets import QDialog
 
-    (link,) = re.findall(r'href="([^"]+)"', panel.model.text.text())
-    panel.model.text.anchorClicked.emit(QUrl(link))
-    (manual,) = panel.window().findChildren(QDialog)
-    assert "Does it show what is there?" in manual.browser.toPlainText()
+    told = ("Does it show what is there?", "Which model for which image")
+    links = re.findall(r'href="([^"]+)"', panel.model.text.text())
+    for link, title in zip(links, told, strict=True):
+        panel.model.text.anchorClicked.emit(QUrl(link))
+        (manual,) = panel.window().findChildren(QDialog)
+        assert title in manual.browser.toPlainText()
 
 
 def test_card_warns_of_an_untrained_pixel_size():
