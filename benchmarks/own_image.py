@@ -11,7 +11,7 @@ left out. ``own`` is `semsr train own-image` and `semsr enhance`, with `--steps`
 processor time, from the reading of the image to the model, is what each training of
 the peers gets, their imports not counted. ``two scans`` is the same with a second draw
 of the noise. ``linear`` is the best linear filter of 21 x 21 taps, fitted to the truth,
-which nobody has.
+which nobody has; ``sem-restore`` is the default model as it is.
 
 PYTHON is the interpreter of an environment with the peers (see `own_image_peers.py`);
 without it they are left out. Rows that the file holds are not computed again.
@@ -209,6 +209,10 @@ def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
         made, seconds, reach = by_itself(field, args.steps, second=False)
         keep("own", made, seconds=round(seconds, 1), reach=reach)
     own = rows.known[field.case, field.name, "own"]
+    if rows.lacks(field, "sem-restore"):
+        image = Micrograph(field.low.astype(np.uint8), name="image")
+        made = np.asarray(semsr.enhance(image).array(), dtype=float)
+        keep("sem-restore", made)
     if rows.lacks(field, "linear"):
         keep("linear", oracle(field.low, field.truth))
     if rows.lacks(field, "non-local means"):
