@@ -121,6 +121,12 @@ def sigma_of(low: Image) -> float:
     return float(np.median(np.abs(noise))) / 0.6745
 
 
+def by_default(low: Image) -> Image:
+    """Enhance by the default model."""
+    image = Micrograph(low.astype(np.uint8), name="image")
+    return np.asarray(semsr.enhance(image).array(), dtype=float)
+
+
 def by_means(low: Image) -> Image:
     """Denoise by scikit-image's non-local means, told the estimated noise."""
     sigma = sigma_of(low)
@@ -209,14 +215,13 @@ def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
         made, seconds, reach = by_itself(field, args.steps, second=False)
         keep("own", made, seconds=round(seconds, 1), reach=reach)
     own = rows.known[field.case, field.name, "own"]
-    if rows.lacks(field, "sem-restore"):
-        image = Micrograph(field.low.astype(np.uint8), name="image")
-        made = np.asarray(semsr.enhance(image).array(), dtype=float)
-        keep("sem-restore", made)
-    if rows.lacks(field, "linear"):
-        keep("linear", oracle(field.low, field.truth))
-    if rows.lacks(field, "non-local means"):
-        keep("non-local means", by_means(field.low))
+    for name, make in (
+        ("sem-restore", by_default),
+        ("linear", lambda low: oracle(low, field.truth)),
+        ("non-local means", by_means),
+    ):
+        if rows.lacks(field, name):
+            keep(name, make(field.low))
     for method in PEERS if args.peers is not None else ():
         if rows.lacks(field, method):
             made, said = by_peer(

@@ -52,7 +52,8 @@ _DEEP_HALO = 192
 _DISK_WORK = 1.0
 _FROZEN = "frozen"
 _LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
-_SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.5e9  # for a window, where nobody says
+# for a window, where nobody says: with what is loaded, a run stays below 1.5 GB
+_SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
 
 
 def plan_enhance(

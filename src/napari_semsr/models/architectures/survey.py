@@ -248,7 +248,12 @@ class SurveyNet(nn.Module):
     """Find veil, noise and blur from the blocks of a field.
 
     The veil at four scales; noise and blur from a summary of the spectra of all blocks,
-    whatever their place. `width`: channels of what finds the veil.
+    whatever their place.
+
+    Parameters
+    ----------
+    width : int
+        Channels of what finds the veil.
     """
 
     cosines: Tensor
@@ -276,8 +281,16 @@ class SurveyNet(nn.Module):
     def statistics(self, field: Tensor) -> Tensor:
         """Take mean and energies of every block.
 
-        `field` (B, 1, H, W), sides multiples of 16; gives (B, 21, H / 16, W / 16): the
-        mean, the spectrum in 16 bands, and differences of means in four.
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            Images on a scale where the percentiles are 0 and 1; sides are multiples of
+            16.
+
+        Returns
+        -------
+        (B, 21, H / 16, W / 16) torch.Tensor
+            The mean, the spectrum in 16 bands, and differences of means in four.
         """
         blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
@@ -286,24 +299,68 @@ class SurveyNet(nn.Module):
         return torch.cat([mean, bands, _energies(field)], dim=1)
 
     def haze(self, statistics: Tensor) -> Haze:
-        """Find the veil of fields; `statistics` (B, 21, h, w)."""
+        """Find the veil of fields.
+
+        Parameters
+        ----------
+        statistics : (B, 21, h, w) torch.Tensor
+            From `statistics`.
+
+        Returns
+        -------
+        Haze
+            Its gain for each block, and its airlight.
+        """
         coarse = statistics[:, 1 + len(self.bands) :]
         found: Haze = self.veil(statistics[:, :1], coarse)
         return found
 
     def named(self, statistics: Tensor) -> Tensor:
-        """Name noise and blur, (B, 9); `statistics` (B, 21, h, w)."""
+        """Name noise and blur.
+
+        Parameters
+        ----------
+        statistics : (B, 21, h, w) torch.Tensor
+            From `statistics`.
+
+        Returns
+        -------
+        (B, 9) torch.Tensor
+            In the order of `core.FAULTS`.
+        """
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
         summary = _summary(mean.flatten(1), _logs(spectrum).flatten(2))
         names: Tensor = self.name(summary)
         return self.usual + self.spread * names
 
     def rings(self, statistics: Tensor) -> Tensor:
-        """Take the mean power at `RINGS`, (B, 12); `statistics` (B, 21, h, w)."""
+        """Average the power at each frequency over all blocks.
+
+        Parameters
+        ----------
+        statistics : (B, 21, h, w) torch.Tensor
+            From `statistics`.
+
+        Returns
+        -------
+        (B, 12) torch.Tensor
+            Mean power at `RINGS`, over the range squared.
+        """
         return statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))
 
     def forward(self, statistics: Tensor) -> Surveyed:
-        """Find what ails fields; `statistics` (B, 21, h, w)."""
+        """Find what ails fields.
+
+        Parameters
+        ----------
+        statistics : (B, 21, h, w) torch.Tensor
+            From `statistics`.
+
+        Returns
+        -------
+        Surveyed
+            Veil, condition, and power by frequency.
+        """
         return Surveyed(
             self.haze(statistics), self.named(statistics), self.rings(statistics)
         )
