@@ -481,6 +481,9 @@ class Recipe(Options):
                 "kind: supervised"
             )
             raise ValueError(msg)
+        if self.learns != "all" and self.kind != "restorer":
+            msg = f"learns: {self.learns} is for kind restorer alone, got {self.kind}"
+            raise ValueError(msg)
         if self.whole_scenes and set(self.data.sources) not in _WHOLE_SOURCES:
             msg = "kind restorer learns from images alone, or from superlens alone"
             raise ValueError(msg)

@@ -157,6 +157,11 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
     assert clear.std() > 0.5 * scenes.slow[0].std()
 
 
+def test_another_kind_has_no_such_parts() -> None:
+    with pytest.raises(OptionError, match="learns: survey is for kind restorer alone"):
+        Recipe.parse({"name": "n", "learns": "survey", "data": {"phantoms": 1.0}})
+
+
 def test_a_blur_named_too_wide_costs_more() -> None:
     faults = torch.zeros(1, len(FAULTS))
     wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
