@@ -70,3 +70,42 @@ def test_grey_levels_say_the_airlight_where_the_gain_is_known(airlight: float) -
     found = survey.haze(seen).airlight
     assert float(found) == pytest.approx(airlight, abs=0.12)
     assert abs(airlight - 0.5) < 0.1 or abs(float(found) - 0.5) > 0.3
+
+
+def _names_and_rings(survey: SurveyNet, field: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found = survey(survey.statistics(field[None, None]))
+    return torch.cat([found.condition[0], 100 * found.rings[0]])
+
+
+def test_data_bar_changes_neither_names_nor_power() -> None:
+    torch.manual_seed(0)
+    survey = SurveyNet(4)
+    torch.nn.init.normal_(survey.name[-1].weight, std=0.2)
+    field = torch.rand(20 * BLOCK, 24 * BLOCK) * torch.linspace(0.2, 1, 24 * BLOCK)
+    bar = torch.zeros(4 * BLOCK + 8, 24 * BLOCK)
+    bar[10:40, 30:200:5] = 1  # text
+    alone = _names_and_rings(survey, field)
+    barred = _names_and_rings(survey, torch.cat([field[: 19 * BLOCK + 8], bar]))
+    assert torch.allclose(barred, alone, rtol=0.02, atol=0.005)
+    text = bar[:40].repeat(8, 1)
+    assert not torch.allclose(_names_and_rings(survey, text), alone, atol=0.3)
+
+
+def test_field_that_is_plain_for_the_most_part_is_no_data_bar() -> None:
+    torch.manual_seed(0)
+    survey = SurveyNet(4)
+    field = torch.zeros(16 * BLOCK, 16 * BLOCK)
+    seen = torch.rand(6 * BLOCK, 6 * BLOCK)
+    field[4 * BLOCK : 10 * BLOCK, 5 * BLOCK : 11 * BLOCK] = seen
+    found = survey(survey.statistics(field[None, None])).rings
+    assert torch.allclose(
+        found, survey(survey.statistics(seen[None, None])).rings, rtol=1e-3
+    )
+
+
+def test_field_of_one_grey_is_surveyed() -> None:
+    survey = SurveyNet(4)
+    found = survey(survey.statistics(torch.full((1, 1, 64, 64), 0.5)))
+    assert torch.isfinite(found.condition).all()
+    assert float(found.rings.abs().max()) < 1e-6

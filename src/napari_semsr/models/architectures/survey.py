@@ -25,6 +25,7 @@ Every number here is chosen.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,9 @@ BLOCK = 16
 _LEVELS, _COARSE = 4, 4
 _LEAST_PASSED = 0.1  # deviation of what passes, below which it tells no airlight
 _LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
+_NOTHING = 0.3 * math.log(1.01 * _LEAST_ENERGY)  # log energy of a block of one grey
+_DRAWN_ROW = 0.2  # of its blocks are of one grey: about text, but not in a micrograph
+_MOST_DRAWN = 0.5  # of a field; where more seems drawn, that is how the field is
 _LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
 _SHARES, _NAMING = (0.25, 0.5, 0.75, 0.9, 0.97), 256  # of blocks, by detail
@@ -129,17 +133,37 @@ def _bands() -> Tensor:
     return torch.stack([m.flatten() / m.sum() for m in masks]).float()
 
 
-def _summary(means: Tensor, logs: Tensor) -> Tensor:
+def _drawn(logs: Tensor) -> Tensor:
+    """Find blocks that no detector has seen: of one grey, and rows of a data bar.
+
+    `logs` (B, 16, h, w), log energy of each block; gives (B, h * w), bool. A data bar
+    goes across the field; its text is about as sharp as nothing else is, and the row
+    where it begins is half of it.
+    """
+    plain = (logs <= _NOTHING).all(1)
+    rows = (plain.float().mean(2, keepdim=True) >= _DRAWN_ROW).float()
+    rows = functional.max_pool1d(rows[..., 0], 3, 1, 1)[..., None] > 0
+    drawn = (plain | rows).flatten(1)
+    few = drawn.float().mean(1, keepdim=True) <= _MOST_DRAWN
+    return torch.where(few, drawn, plain.flatten(1))
+
+
+def _summary(means: Tensor, logs: Tensor, drawn: Tensor) -> Tensor:
     """Sum up the blocks of fields by what tells noise from detail.
 
     Mean and scatter of the spectra of six classes of blocks, from the flattest, where
     noise is alone, to those with most detail, where blur shows; and mean spectra of the
     darker and the brighter half of the flat ones, which tell shot noise. `means` (B,
-    N), `logs` (B, 16, N), mean grey and log energy of each block; gives (B, 225).
+    N), `logs` (B, 16, N), mean grey and log energy of each block; `drawn` (B, N), those
+    to leave out; gives (B, 225).
     """
-    detail = logs[:, _DETAIL].mean(1)
+    detail = logs[:, _DETAIL].mean(1).masked_fill(drawn, -math.inf)
     order = detail.argsort(1)
     many = order.shape[1]
+    # those left out come first; the others are spread over all places
+    skipped = drawn.sum(1, keepdim=True).clamp_max(many - 1)
+    steps = torch.arange(many, device=logs.device) * (many - skipped) // many
+    order = order.gather(1, skipped + steps)
     unit = (logs - _MIDDLE) / _SPAN
 
     def spectra(places: Tensor) -> Tensor:
@@ -329,12 +353,13 @@ class SurveyNet(nn.Module):
             In the order of `core.FAULTS`.
         """
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
-        summary = _summary(mean.flatten(1), _logs(spectrum).flatten(2))
+        logs = _logs(spectrum)
+        summary = _summary(mean.flatten(1), logs.flatten(2), _drawn(logs))
         names: Tensor = self.name(summary)
         return self.usual + self.spread * names
 
     def rings(self, statistics: Tensor) -> Tensor:
-        """Average the power at each frequency over all blocks.
+        """Average the power at each frequency over all blocks but those of a data bar.
 
         Parameters
         ----------
@@ -346,7 +371,10 @@ class SurveyNet(nn.Module):
         (B, 12) torch.Tensor
             Mean power at `RINGS`, over the range squared.
         """
-        return statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))
+        power = statistics[:, 1 : 1 + len(self.bands)]
+        seen = 1 - _drawn(_logs(power)).float()[:, None]
+        rings = (power[:, : len(RINGS)].flatten(2) * seen).sum(2)
+        return rings / seen.sum(2).clamp_min(1)
 
     def forward(self, statistics: Tensor) -> Surveyed:
         """Find what ails fields.
