@@ -273,6 +273,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for what was made")
     parser.add_argument("--sheet", type=Path, help="details of these beside each other")
     args = parser.parse_args()
+    if args.sheet is not None and args.pictures is None:
+        parser.error("--sheet is made of what --pictures keeps.")
+    if args.pictures is not None:
+        args.pictures.mkdir(parents=True, exist_ok=True)
     rows = Rows(args.rows)
     for step in (measure, measure_scans):
         for field in fields(args.data, args.only):
