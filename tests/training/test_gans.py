@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.progress import run
@@ -187,6 +187,41 @@ def test_both_images_at_once_give_the_same_loss() -> None:
     learner.at_once = False
     one_by_one = learner.teach_generators(low, high, 0).detach()
     assert float(one_by_one) == pytest.approx(float(at_once), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cycle", "paired"])
+def test_factor_of_the_generators_scales_their_adversarial_loss_alone(
+    name: str,
+) -> None:
+    gan = {**KINDS[name]["gan"], "shares": None}
+    terms = []
+    for factor in ({}, {"generator_factor": 0.5}):
+        learner = _learner(name, gan=gan | factor)
+        learner.eval()  # no dropout
+        side = 64 if name == "paired" else 32
+        images = torch.linspace(0, 1, side**2).reshape(1, 1, side, side)
+        learner.teach_generators(images[..., :32, :32], images, 0)
+        terms.append(dict(learner.terms))
+    plain, halved = terms
+    assert float(halved.pop("adversarial")) == pytest.approx(
+        0.5 * float(plain.pop("adversarial"))
+    )
+    assert halved == plain
+
+
+def test_batch_norms_remember_the_images_that_the_network_is_for() -> None:
+    learner = _learner("cycle")
+    entry = next(m for m in learner.network.modules() if isinstance(m, nn.BatchNorm2d))
+    seen: list[Tensor] = []
+    hook = entry.register_forward_pre_hook(lambda _, x: seen.append(x[0].detach()))
+    low, high = 0.1 * torch.rand(1, 1, 32, 32), 1 - 0.1 * torch.rand(1, 1, 32, 32)
+    learner.teach_generators(low, high, 0)
+    hook.remove()
+    assert len(seen) == 3  # the degraded, the clear to stay, those made of the clear
+    assert entry.momentum == pytest.approx(0.1)
+    expected = 0.1 * seen[0].mean((0, 2, 3))
+    assert torch.allclose(entry.running_mean, expected, atol=1e-6)
+    assert not torch.allclose(entry.running_mean, 0.1 * seen[1].mean((0, 2, 3)))
 
 
 def test_network_that_enlarges_has_no_cycle(tmp_path: Path) -> None:

@@ -90,3 +90,5 @@ def test_numbers_of_the_papers_are_the_defaults() -> None:
     assert (haan.gan.discriminator_every, haan.steps) == (4, 48000)
     sun = load_recipe(RECIPES / "sun-cyclegan.yaml")
     assert (sun.gan.cycle, sun.gan.history, sun.steps) == ("l1", 50, 500 * 600)
+    factors = [recipe.gan.generator_factor for recipe in (gao, sun, haan)]
+    assert factors == [0.5, 1.0, 1.0]

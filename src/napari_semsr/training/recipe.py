@@ -191,7 +191,7 @@ class GanOptions(Options):
     content : {"l1", "mse"}
         How a prediction is compared with its truth (`paired-gan`).
     adversarial_weight, content_weight : float
-        Weights of the generator's terms (`paired-gan`).
+        Weights of the generator's terms; the latter in `paired-gan` alone.
     shares : tuple of float or None
         Shares of adversarial, content and total-variation term in the loss, from which
         weights are found during the first steps and kept; replaces the weights.
@@ -207,8 +207,9 @@ class GanOptions(Options):
         The discriminator learns at every n-th step.
     discriminator_rate : float
         Its learning rate over the generator's.
-    discriminator_factor : float
-        Factor of its loss.
+    generator_factor, discriminator_factor : float
+        Factors of the generators' adversarial loss, ½ by Gao's equation 9, and of the
+        discriminators'.
     history : int
         Generated images that are remembered for it; 0 for the newest alone.
     kernel : KernelOptions or None
@@ -232,6 +233,7 @@ class GanOptions(Options):
     edge_weight: float = Field(default=0.0, ge=0)
     discriminator_every: int = Field(default=1, ge=1)
     discriminator_rate: float = Field(default=1.0, gt=0)
+    generator_factor: float = Field(default=1.0, gt=0)
     discriminator_factor: float = Field(default=0.5, gt=0)
     history: int = Field(default=50, ge=0, le=1000)
     kernel: KernelOptions | None = None

@@ -6,6 +6,8 @@ learnt, or known; then the discriminator of the degraded images goes, since noth
 would learn from it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -191,7 +193,22 @@ def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
 Way = tuple[Tensor, Tensor, Tensor | None]
 """What came back, what was sent, and what the generator made of what should stay."""
 
-_FACTOR = 0.5  # of the adversarial loss of each generator, by Gao's equation 9
+
+@contextmanager
+def unremembered(network: nn.Module) -> Iterator[None]:
+    """Let batch norms take statistics of what goes through now, and not keep them.
+
+    What they keep is used on images of one domain, so that it must be of that alone.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    rates = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, rate in zip(norms, rates, strict=True):
+            norm.momentum = rate
 
 
 class CycleGan(AdversarialLearner):
@@ -246,7 +263,8 @@ class CycleGan(AdversarialLearner):
         else:
             coarse, kept_low = self.back(high), None
         self._made = {"high": clear.detach(), "low": coarse.detach()}
-        back_low, back_high = self.back(clear), self.network(coarse)
+        with unremembered(self.generators()):
+            back_low, back_high = self.back(clear), self.network(coarse)
         adversarial = self._adversarial(clear, coarse)
         with self.exact():
             terms = self._terms(
@@ -285,7 +303,9 @@ class CycleGan(AdversarialLearner):
                 (len(image), len(other))
             )
             return made, kept
-        return generator(image), generator(other)
+        made = generator(image)
+        with unremembered(generator):
+            return made, generator(other)
 
     def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
         """Ask the discriminators, which do not learn from it."""
@@ -293,10 +313,9 @@ class CycleGan(AdversarialLearner):
         with frozen(self.judges):
             scores = [judge(made[name]).float() for name, judge in self.judges.items()]
         with self.exact():
-            weight = _FACTOR * self.gan.adversarial_weight
-            parts = [
-                generator_loss(self.gan.adversarial, s, factor=weight) for s in scores
-            ]
+            gan = self.gan
+            factor = gan.generator_factor * gan.adversarial_weight
+            parts = [generator_loss(gan.adversarial, s, factor=factor) for s in scores]
         return torch.stack(parts).sum()
 
     def _terms(self, *ways: Way) -> dict[str, Tensor]:

@@ -89,7 +89,8 @@ class PairedGan(AdversarialLearner):
             if kind == "relativistic":
                 real = self.judge_of_high(self._seen(low, high)).float()
         with self.exact():
-            return generator_loss(kind, fake, real)
+            factor = self.gan.generator_factor
+            return generator_loss(kind, fake, real, factor=factor)
 
     def _seen(self, low: Tensor, image: Tensor) -> Tensor:
         """Put what the discriminator sees together."""
