@@ -85,6 +85,8 @@ def test_numbers_of_the_papers_are_the_defaults() -> None:
     assert weights == (10, 5, 10)
     assert (gao.gan.cycle, gao.gan.identity) == ("ssim", "mse")
     assert (gao.learning_rate, gao.batch, gao.data.patch_px) == (1e-4, 1, 256)
+    varied = gao.data.phantoms, gao.data.soft, gao.data.bent, gao.data.inverted
+    assert (*varied, gao.degradations.as_paper) == (0, 0, 0, 0, 1)
     haan = load_recipe(RECIPES / "de-haan.yaml")
     assert haan.gan.shares == (84, 14, 2)
     assert (haan.gan.discriminator_every, haan.steps) == (4, 48000)

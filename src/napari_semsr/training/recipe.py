@@ -84,6 +84,9 @@ class DataOptions(Options):
         an edge may be soft by nature; otherwise it sharpens what was never sharper.
     soft_sigma_px : float
         Largest Gaussian sigma of that softening.
+    bent, inverted : float
+        Shares of clear images whose grey levels follow a power law, and whose contrast
+        is turned over.
     grain : float
         Largest deviation of white noise that clear scenes are given as their own, for
         the kind `restorer`: what is sharp has such a grain up to the finest detail, and
@@ -124,6 +127,8 @@ class DataOptions(Options):
     grain: float = Field(default=0.0, ge=0, le=0.1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
+    bent: float = Field(default=0.3, ge=0, le=1)
+    inverted: float = Field(default=0.2, ge=0, le=1)
     patchwork: float = Field(default=0.0, ge=0, le=1)
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)

@@ -57,6 +57,21 @@ def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
     assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
 
 
+def test_shares_of_bent_and_inverted_greys(tmp_path: Path) -> None:
+    grey = 255 * np.random.default_rng(0).random((96, 96)) ** 4  # mean 0.2
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "a.png")
+    data = {"root": str(tmp_path), "train": (ImageEntry(file="a.png"),), "phantoms": 0}
+    means = {}
+    for bent, inverted in ((0, 0), (0, 1), (1, 0)):
+        shares = {"soft": 0, "bent": bent, "inverted": inverted}
+        scenes = SceneDataset(recipe().replace(data=DATA.replace(**data, **shares)))
+        clear = (scenes.clear(np.random.default_rng(seed)) for seed in range(12))
+        means[bent, inverted] = np.array([image.mean() for image in clear])
+    assert np.abs(means[0, 0] - 0.2).max() < 0.05
+    assert np.allclose(means[0, 1], 1 - means[0, 0], atol=1e-6)
+    assert np.ptp(means[1, 0]) > 0.15
+
+
 def _images(folder: Path, **sides: int) -> dict[str, object]:
     """Options that name images of given sides."""
     rng = np.random.default_rng(0)

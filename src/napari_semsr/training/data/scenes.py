@@ -247,10 +247,11 @@ class SceneDataset(Dataset[Scenes]):
 
     def _varied(self, rng: np.random.Generator) -> Float32Array:
         """Draw or cut one scene, turn it, bend its greys, soften it."""
-        side = self.recipe.data.scene_px
-        if self.slow and rng.random() < self.recipe.data.slow:
+        data = self.recipe.data
+        side = data.scene_px
+        if self.slow and rng.random() < data.slow:
             image = _cut(self.slow[int(rng.integers(len(self.slow)))], side, rng)
-        elif not self.images or rng.random() < self.recipe.data.phantoms:
+        elif not self.images or rng.random() < data.phantoms:
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
             image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
         else:
@@ -258,12 +259,12 @@ class SceneDataset(Dataset[Scenes]):
         image = np.rot90(image, int(rng.integers(4)))
         if rng.random() < 0.5:
             image = image[:, ::-1]
-        if rng.random() < 0.3:
+        if rng.random() < data.bent:
             image = image ** np.exp(rng.normal(0, 0.3))
-        if rng.random() < self.recipe.data.soft:
-            sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
+        if rng.random() < data.soft:
+            sigma = rng.uniform(0.3, data.soft_sigma_px)
             image = ndimage.gaussian_filter(image, sigma)
-        return 1 - image if rng.random() < 0.2 else image
+        return 1 - image if rng.random() < data.inverted else image
 
 
 class BlockDataset(Dataset[BlockScenes]):
