@@ -145,6 +145,7 @@ class DataOptions(Options):
 
 
 Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
+EdgeOperator = Literal["sobel", "prewitt", "kirsch"]
 
 
 class KernelOptions(Options):
@@ -207,7 +208,9 @@ class GanOptions(Options):
     cycle, identity : {"l1", "ssim"}, {"l1", "mse"}
         How what came back, and what was to stay, are compared (`cycle-gan`).
     cycle_weight, identity_weight, edge_weight : float
-        Their weights, and that of the Sobel edges (`cycle-gan`).
+        Their weights, and that of the edges (`cycle-gan`).
+    edge_operator : {"sobel", "prewitt", "kirsch"}
+        How edges are found (`cycle-gan`).
     discriminator_every : int
         The discriminator learns at every n-th step.
     discriminator_rate : float
@@ -236,6 +239,7 @@ class GanOptions(Options):
     identity: Literal["l1", "mse"] = "l1"
     identity_weight: float = Field(default=5.0, ge=0)
     edge_weight: float = Field(default=0.0, ge=0)
+    edge_operator: EdgeOperator = "sobel"
     discriminator_every: int = Field(default=1, ge=1)
     discriminator_rate: float = Field(default=1.0, gt=0)
     generator_factor: float = Field(default=1.0, gt=0)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from skimage import filters
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from napari_semsr.training.learners.adversarial import (
 from napari_semsr.training.learners.cycle_gan import (
     cycle_ssim,
     edge_loss,
-    sobel_magnitude,
+    edge_magnitude,
     ssim,
 )
 from napari_semsr.training.learners.paired_gan import (
@@ -113,12 +115,41 @@ def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
         ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
 
 
-def test_sobel_of_a_slope_is_eight_per_pixel_and_of_nothing_is_nothing() -> None:
+@pytest.mark.parametrize("operator", ["sobel", "prewitt", "kirsch"])
+def test_slope_reads_eight_per_pixel_and_nothing_reads_nothing(operator: Any) -> None:
     slope = 3 * torch.arange(9.0).expand(1, 2, 7, 9)
-    assert torch.allclose(sobel_magnitude(slope)[..., 1:-1], torch.tensor(24.0))
-    assert sobel_magnitude(torch.full((1, 1, 5, 5), 0.4)).max() < 2e-6
-    turned = sobel_magnitude(slope.mT).mT
-    assert torch.allclose(turned, sobel_magnitude(slope))
+    steep = edge_magnitude(slope, operator)
+    assert torch.allclose(steep[..., 1:-1], torch.tensor(24.0))
+    assert edge_magnitude(torch.full((1, 1, 5, 5), 0.4), operator).max() < 2e-6
+    for turned in (slope.mT, -slope, slope.flip(-1)):
+        again = edge_magnitude(turned, operator)
+        again = again.mT if turned.shape[-1] == 7 else again
+        assert torch.allclose(again[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "slopes"),
+    [
+        ("sobel", (filters.sobel_h, filters.sobel_v)),
+        ("prewitt", (filters.prewitt_h, filters.prewitt_v)),
+    ],
+)
+def test_edges_are_those_of_scikit_image(
+    operator: Any, slopes: tuple[Callable[..., Any], ...]
+) -> None:
+    image = np.random.default_rng(0).random((12, 14))
+    expected = 4 * np.hypot(*(find(image) for find in slopes))
+    ours = edge_magnitude(torch.from_numpy(image)[None, None], operator)[0, 0].numpy()
+    np.testing.assert_allclose(ours[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
+
+
+def test_kirsch_by_hand() -> None:
+    """A single bright pixel: of eight masks the one that weighs it most counts."""
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 3
+    expected = torch.full((3, 3), 5.0)
+    expected[1, 1] = 0
+    assert torch.allclose(edge_magnitude(image, "kirsch")[0, 0, 1:4, 1:4], expected)
 
 
 def test_sobel_by_hand() -> None:
@@ -127,7 +158,7 @@ def test_sobel_by_hand() -> None:
     image[0, 0, 2, 2] = 1
     root = 2**0.5
     expected = torch.tensor([[root, 2, root], [2, 0, 2], [root, 2, root]])
-    assert torch.allclose(sobel_magnitude(image)[0, 0, 1:4, 1:4], expected, atol=2e-6)
+    assert torch.allclose(edge_magnitude(image)[0, 0, 1:4, 1:4], expected, atol=2e-6)
 
 
 def test_edge_loss_does_not_see_a_change_of_level() -> None:

@@ -29,7 +29,7 @@ from napari_semsr.training.learners.adversarial import (
     telling_apart,
 )
 from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
-from napari_semsr.training.recipe import KernelOptions, Recipe
+from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
 
 # A blur as a network of one convolution: the physical half of a cycle.
@@ -328,7 +328,10 @@ class CycleGan(AdversarialLearner):
         parts = {
             "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
             "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),
-            "edge": (gan.edge_weight, [edge_loss(b, k.float()) for b, k in edges]),
+            "edge": (
+                gan.edge_weight,
+                [edge_loss(b, k.float(), gan.edge_operator) for b, k in edges],
+            ),
         }
         return {
             name: weight * torch.stack(found).sum()
@@ -347,7 +350,13 @@ _C1 = 1e-4  # K1 = 0.01, Gao's and the usual one
 _C2 = 4e-4  # K2 = 0.02, Gao's; the usual one is 9e-4
 _WINDOW = 11  # px, Wang's and Gao's
 _SIGMA = 1.5  # px, Wang's; Gao et al. give none
-_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+_SLOPES = {  # across; down is its transpose. Both read 8 for a slope of one per pixel
+    "sobel": torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
+    "prewitt": torch.tensor([[-1.0, 0, 1]] * 3) * 4 / 3,
+}
+_KIRSCH = (5.0, 5.0, 5.0, -3.0, -3.0, -3.0, -3.0, -3.0)  # around the pixel
+_AROUND = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+_KIRSCH_SLOPE = 24.0 / 8.0  # what it reads for a slope of one per pixel, over Sobel's
 _LEVEL = 1e-12  # the root has no derivative at nothing; a flat place reads 1e-6
 
 
@@ -359,13 +368,17 @@ def cycle_ssim(returned: Tensor, image: Tensor) -> Tensor:
     return 1 - ssim(returned, image).mean()
 
 
-def edge_loss(returned: Tensor, kept: Tensor) -> Tensor:
-    """Mean squared difference of Sobel magnitudes: one half of Gao's equation 13.
+def edge_loss(
+    returned: Tensor, kept: Tensor, operator: EdgeOperator = "sobel"
+) -> Tensor:
+    """Mean squared difference of edge magnitudes: one half of Gao's equation 13.
 
     The equation compares ``F(G(a))`` with ``F(a)``, and ``G(F(b))`` with ``G(b)``: both
     are outputs, and neither is the input. That is taken as it stands.
     """
-    return functional.mse_loss(sobel_magnitude(returned), sobel_magnitude(kept))
+    return functional.mse_loss(
+        edge_magnitude(returned, operator), edge_magnitude(kept, operator)
+    )
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
@@ -405,17 +418,32 @@ def _gaussian(like: Tensor) -> Tensor:
     return taps / taps.sum()
 
 
-def sobel_magnitude(image: Tensor) -> Tensor:
-    """Find how steep (B, C, H, W) is: the root of two squared Sobel slopes.
+def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
+    """Find how steep (B, C, H, W) is.
 
-    Gao's equations 14 and 15. Edges are repeated, so that they are no slope. A slope of
-    one per pixel reads 8.
+    Sobel, Gao's equations 14 and 15, and Prewitt: the root of two squared slopes.
+    Kirsch: the largest of eight turned masks. Edges are repeated, so that they are no
+    slope. A slope of one per pixel reads 8 by each, so that one weight fits all.
     """
-    across = torch.tensor(_SOBEL, dtype=image.dtype, device=image.device)
-    kernels = torch.stack((across, across.T))[:, None]
+    kernels = _edge_kernels(operator).to(image)[:, None]
     padded = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
     )
     slopes = functional.conv2d(padded, kernels)
-    steep = (slopes.square().sum(1) + _LEVEL).sqrt()
+    if operator == "kirsch":
+        steep = slopes.amax(1)
+    else:
+        steep = (slopes.square().sum(1) + _LEVEL).sqrt()
     return steep.reshape(image.shape)
+
+
+def _edge_kernels(operator: EdgeOperator) -> Tensor:
+    """Give the masks of an operator, (2 or 8, 3, 3)."""
+    if operator != "kirsch":
+        across = _SLOPES[operator]
+        return torch.stack((across, across.T))
+    kernels = torch.zeros(8, 3, 3)
+    for turn, mask in enumerate(kernels):
+        for place, (row, column) in enumerate(_AROUND):
+            mask[row, column] = _KIRSCH[(place - turn) % 8] / _KIRSCH_SLOPE
+    return kernels
