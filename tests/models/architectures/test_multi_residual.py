@@ -1,5 +1,6 @@
 """Sun's generator: what the paper states of it."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -32,6 +33,22 @@ def test_two_learned_sub_pixel_layers_undo_the_down_sampling() -> None:
 
 def test_weights_in_all() -> None:
     assert sum(p.numel() for p in MultiResidual().parameters()) == 1_041_665
+
+
+def test_learnt_slopes_begin_as_the_fixed_ones_and_are_taught() -> None:
+    networks = []
+    for slope in ("fixed", "learnt"):
+        torch.manual_seed(0)
+        networks.append(MultiResidual(width=4, blocks=2, dropout=0.0, slope=slope))
+    fixed, learnt = networks
+    image = torch.rand(1, 1, 16, 16) - 0.5
+    torch.testing.assert_close(learnt(image), fixed(image))
+    slopes = [m.weight for m in learnt.modules() if isinstance(m, nn.PReLU)]
+    assert len(slopes) == 3 + 2 + 2
+    learnt(image).square().mean().backward()
+    assert all(slope.grad is not None and slope.grad.abs() > 0 for slope in slopes)
+    with pytest.raises(ValueError, match="fixed, learnt, got 'own'"):
+        MultiResidual(slope="own")
 
 
 def test_dropout_acts_in_training_only() -> None:

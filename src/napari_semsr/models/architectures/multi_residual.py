@@ -15,10 +15,11 @@ head       7x7 convolution to 1                                        1
 *Stated*: a down-sampling module, nine residual blocks for images of 256 px, two 3x3
 convolutions of 64 maps in each with batch norm and LeakyReLU, two learned sub-pixel
 layers after them; dropout as a guard against overfitting; shallow features taken by a
-convolution. *Chosen*, since the figure with the layers is not in the text: everything
-else, namely the 7x7 kernels, 64 maps throughout, two stride-2 convolutions (as many as
-the sub-pixel layers undo), where the activations stand, the slope 0.2, the rate of
-dropout, reflected edges, a linear output.
+convolution. Of the LeakyReLU they say that its slope is learnt, which is a PReLU:
+``slope="learnt"``, one for each layer, from 0.2 on. *Chosen*, since the figure with the
+layers is not in the text: everything else, namely the 7x7 kernels, 64 maps throughout,
+two stride-2 convolutions (as many as the sub-pixel layers undo), where the activations
+stand, the slope 0.2, the rate of dropout, reflected edges, a linear output.
 
 ``norm="instance"`` is the variant whose statistics come from the image, as in the
 textbook. With batch norm, what is stored in training is used afterwards, and a tile
@@ -38,6 +39,8 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
+_SLOPES = {"fixed": LeakyReLU, "learnt": partial(nn.PReLU, init=0.2)}
+
 
 class MultiResidual(nn.Module):
     """Nine residual blocks of 64 maps at a quarter of the resolution."""
@@ -48,20 +51,25 @@ class MultiResidual(nn.Module):
         blocks: int = 9,
         norm: str = "batch",
         dropout: float = 0.2,
+        slope: str = "fixed",
     ) -> None:
         super().__init__()
         self.scale, self.stride = 1, 4
+        if slope not in _SLOPES:
+            msg = f"slope must be one of {', '.join(_SLOPES)}, got {slope!r}"
+            raise ValueError(msg)
+        rectifier = _SLOPES[slope]
         bias = biased(norm)
         wide = nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias)
-        self.entry = stage(wide, norm, LeakyReLU())
+        self.entry = stage(wide, norm, rectifier())
         halve = partial(nn.Conv2d, width, width, 3, stride=2, padding=1, bias=bias)
         self.down = nn.Sequential(
-            *(stage(halve(), norm, LeakyReLU()) for _ in range(2))
+            *(stage(halve(), norm, rectifier()) for _ in range(2))
         )
         self.residual = nn.Sequential(
-            *(ResidualBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
+            *(ResidualBlock(width, norm, rectifier(), dropout) for _ in range(blocks))
         )
-        self.up = nn.Sequential(*(SubPixelUp(width, LeakyReLU()) for _ in range(2)))
+        self.up = nn.Sequential(*(SubPixelUp(width, rectifier()) for _ in range(2)))
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
         init_normal(self)
 
