@@ -135,6 +135,18 @@ def test_shares_come_out() -> None:
     assert torch.equal(learner.weights, weights)
 
 
+def test_shares_of_the_latest_steps_are_told() -> None:
+    learner = _learner("paired")
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
+    for step in range(60):
+        learner.teach_generators(low, high if step < 20 else 9 * high, step)
+    names = ("adversarial", "content", "tv")
+    shares = [float(learner.terms[f"share_{name}"]) for name in names]
+    parts = [float(learner.terms[name]) for name in names]
+    assert shares == pytest.approx([p / sum(parts) for p in parts], abs=0.01)
+    assert shares[1] > 0.5  # where 0.14 were asked of the first steps
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_generators_do_not_teach_discriminators(name: str) -> None:
     learner = _learner(name)

@@ -28,6 +28,7 @@ class PairedGan(AdversarialLearner):
 
     term_sums: Tensor
     weights: Tensor
+    recent: Tensor
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
@@ -43,6 +44,7 @@ class PairedGan(AdversarialLearner):
         given = [gan.adversarial_weight, gan.content_weight, _TV_WEIGHT]
         self.register_buffer("weights", torch.tensor(given))
         self.register_buffer("term_sums", torch.zeros(3))
+        self.register_buffer("recent", torch.zeros(3))
         self._made: Tensor | None = None
 
     def discriminators(self) -> nn.Module:
@@ -67,8 +69,14 @@ class PairedGan(AdversarialLearner):
         parts = torch.stack((adversarial, content, roughness))
         self._calibrate(parts.detach(), step)
         names = ("adversarial", "content", "tv")
-        self.terms = dict(zip(names, (self.weights * parts).detach(), strict=True))
-        return (self.weights * parts).sum()
+        weighed = self.weights * parts
+        self.terms = dict(zip(names, weighed.detach(), strict=True))
+        if self.gan.shares is not None:
+            self.recent.lerp_(weighed.detach(), 1 / self.gan.calibration_steps)
+            shares = self.recent / self.recent.sum()
+            found = zip(names, shares, strict=True)
+            self.terms |= {f"share_{name}": share for name, share in found}
+        return weighed.sum()
 
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminator.
