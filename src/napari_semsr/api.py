@@ -190,7 +190,8 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     image : Micrograph, (Y, X) numpy.ndarray or path
         A sharp image.
     **options : object
-        ``kind``, ``uniform_fog``, ``seed``, and reading options.
+        ``kind``, ``uniform_fog``, ``airlight``, ``stretch``, ``seed``, and reading
+        options.
 
     Returns
     -------

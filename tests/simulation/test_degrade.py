@@ -97,6 +97,22 @@ def test_fog_keeps_mean_and_deviation_of_the_blurred_image(
     assert fogged.std() == pytest.approx(blurred.std(), rel=1e-4)
 
 
+@pytest.mark.parametrize("airlight", [3.0, 255.0])
+def test_fog_that_is_not_stretched_follows_the_formula(
+    clear: np.ndarray, airlight: float
+) -> None:
+    values = clear.astype(np.float32)
+    low, span = values.min(), np.ptp(values)
+    blurred = (gao.degrade_plane(values, "blur").image - low) * (255 / span)
+    made = gao.degrade_plane(
+        values, "fog", uniform_fog=True, airlight=airlight, stretch=False
+    )
+    expected = gao.fog(blurred.astype(float), 2.0, airlight)
+    assert (made.image - low) * (255 / span) == pytest.approx(expected, abs=1e-3)
+    assert made.parameters["normalisation"] == "none"
+    assert made.parameters["airlight"] == airlight
+
+
 def test_fog_follows_the_formula() -> None:
     image = np.full((2, 2), 100.0)
     assert gao.fog(image, np.log(2), 60.0) == pytest.approx(80.0)

@@ -24,4 +24,22 @@ def test_haze_alone_has_a_strength(model, qtbot):
     panel.show()
     for kind, shown in (("fog", True), ("blur", False)):
         panel.form.set_values(kind=kind)
-        assert panel.form.widget("uniform_fog").native.isVisibleTo(panel) == shown
+        for name in ("uniform_fog", "airlight", "stretch"):
+            assert panel.form.widget(name).native.isVisibleTo(panel) == shown
+
+
+def test_haze_draws_to_the_grey_that_is_asked_for(
+    model, qtbot, add, exposures, run_panel
+):
+    add(model, exposures[0])
+    panel = DegradePanel(model)
+    qtbot.addWidget(panel)
+    panel.form.set_values(kind="fog", airlight=255.0, stretch=False)
+    run_panel(panel)
+    assert panel.findings().numbers["Airlight"].value == 255
+    values = exposures[0].array()
+    hazed = model.layers["first · fog"].data
+    assert np.mean(hazed) > values.min() + 0.8 * np.ptp(values)
+    panel.form.set_values(kind="blur")
+    run_panel(panel)
+    assert "Airlight" not in panel.findings().numbers

@@ -2,11 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, to_dtype
 from napari_semsr.io import ReadOptions
@@ -36,7 +36,27 @@ class DegradeOptions(EffectOptions):
         default=False,
         description="haze of one strength instead of a smooth random field",
     )
+    airlight: float | None = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="grey level that haze draws to, on the 0-255 scale; by default the "
+        "image's mean",
+    )
+    stretch: bool = Field(
+        default=True,
+        description="bring mean and contrast back to what they were before the haze",
+    )
     seed: int = Field(default=0, ge=0, description="makes what is random repeatable")
+
+    @model_validator(mode="after")
+    def _airlight_of_some_haze(self) -> Self:
+        if self.airlight is not None and self.kind not in ("fog", "hybrid"):
+            msg = (
+                f"airlight is that of haze: kind must be fog or hybrid, got {self.kind}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +182,8 @@ def _degraded(
 
     kind = options.kind
     said: dict[str, Any] = {
-        "seed": options.seed,
-        "uniform_fog": options.uniform_fog,
+        name: getattr(options, name)
+        for name in ("seed", "uniform_fog", "airlight", "stretch")
     }
     if not options.any and kind != "none":
         made = degrade_plane(image, kind, **said)

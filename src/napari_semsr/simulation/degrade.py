@@ -7,8 +7,9 @@ degraded there, and returned in its own type. Fog is ``I = f t + A (1 - t)`` wit
 The paper's ``A = 3`` on the 0-1 scale leaves 16 dB where its Table 1 states 26 dB, and
 ``A = 3`` on the 0-255 scale leaves 21 dB; the airlight that comes nearest to the table
 is the image's own mean, followed by a stretch back to the mean and standard deviation
-that the image had before the fog. That reading is the default, and `airlight` takes
-any other level. ``benchmarks/fog_readings.py`` prints the comparison.
+that the image had before the fog. That reading is the default; `airlight` takes any
+other level, and without `stretch` the contrast stays as low as the fog leaves it, as in
+the paper's words. ``benchmarks/fog_readings.py`` prints the comparison.
 """
 
 import functools
@@ -228,6 +229,7 @@ def degrade_plane(
     seed: int = 0,
     uniform_fog: bool = False,
     airlight: float | None = None,
+    stretch: bool = True,
 ) -> Degraded:
     """Degrade an image as Gao et al. made their sets A, B and C.
 
@@ -244,6 +246,8 @@ def degrade_plane(
         change of grey levels, undone by the stretch.
     airlight : float, optional
         Grey level ``A`` on the 0-255 scale; the image's mean when not given.
+    stretch : bool, default=True
+        Bring mean and standard deviation back to what they were before the fog.
 
     Returns
     -------
@@ -273,7 +277,7 @@ def degrade_plane(
     parameters = _blur_parameters(kind)
     if kind != "blur":
         result, found = _fogged(
-            result, seed, uniform_fog=uniform_fog, airlight=airlight
+            result, seed, uniform_fog=uniform_fog, airlight=airlight, stretch=stretch
         )
         parameters |= found
     grey = result * ((high - low) / 255) + low
@@ -300,8 +304,9 @@ def _fogged(
     *,
     uniform_fog: bool,
     airlight: float | None,
+    stretch: bool,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Fog and stretch back to the mean and deviation before."""
+    """Fog, and stretch back to the mean and deviation before."""
     low, high = BETA_RANGE
     level = float(image.mean()) if airlight is None else float(airlight)
     correlation = FOG_SCALE * min(image.shape)
@@ -318,9 +323,13 @@ def _fogged(
         "correlation_px": None if uniform_fog else correlation,
         "airlight": level,
         "depth": 1.0,
-        "normalisation": "mean and standard deviation of the blurred image",
+        "normalisation": "mean and standard deviation of the blurred image"
+        if stretch
+        else "none",
         "seed": seed,
     }
+    if not stretch:
+        return veiled, parameters
     return (veiled - veiled.mean()) * gain + image.mean(), parameters
 
 

@@ -39,6 +39,13 @@ _ROWS = {
     "uniform_fog": Row(
         "Even haze", "Haze of one strength in place of a smooth random field."
     ),
+    "airlight": Row(
+        "Haze draws to",
+        "Grey level from 0, black, to 255, white; automatic is the image's mean.",
+    ),
+    "stretch": Row(
+        "Keep contrast", "Bring mean and contrast back to what they were before haze."
+    ),
     "seed": Row("Seed", "Another number draws another blur, haze and noise."),
 }
 _EFFECTS = {
@@ -59,6 +66,7 @@ _EFFECTS = {
     ),
 }
 _HAZY = ("fog", "hybrid")
+_OF_HAZE = ("uniform_fog", "airlight", "stretch")
 _UNITS = ("px", "nm")  # in which names of parameters end
 
 
@@ -81,12 +89,16 @@ class DegradePanel(Panel):
         self.take_input(self.layer)
 
     def _show_rows(self, kind: Any) -> None:
-        self.form.show_row("uniform_fog", kind in _HAZY)
+        for name in _OF_HAZE:
+            self.form.show_row(name, kind in _HAZY)
 
     def job(self) -> Work:
         """Read the form."""
         micrograph = self.micrograph(self.layer.value)
-        options: DegradeOptions = self.form.options(**self.effects.values())
+        more = self.effects.values()
+        if self.form.values()["kind"] not in _HAZY:
+            more["airlight"] = None  # typed for haze before
+        options: DegradeOptions = self.form.options(**more)
         require_room(micrograph.shape, 1)
         step = "degraded" if options.kind == "none" else options.kind
         name = result_name(self.viewer, micrograph.name, step)
