@@ -15,6 +15,7 @@ from typing import Any
 from napari_semsr.training.recipe import Recipe, load_recipe
 
 __all__ = [
+    "BY_STEPS",
     "EDGE_WEIGHTS",
     "FOLDER",
     "NARROW",
@@ -49,6 +50,8 @@ EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
 WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 2.0}
 ABLATION_WEIGHT = 0.4
+BY_STEPS = ("wang", "wang-attention")
+"""Compared at equal steps: these take the recipe's, and no minutes."""
 _BASE = "gao-a"
 
 
@@ -136,12 +139,16 @@ def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, f
     Returns
     -------
     dict
-        Minutes of each by name. The last to start may have to wait, so that the whole
-        can take as long as the longest more.
+        Minutes of each by name, but of those that go by steps. The last to start may
+        have to wait, so that the whole can take as long as the longest more.
     """
     whole = sum(p.weight for p in planned)
     at_once = min(jobs, len(planned))
-    return {p.name: minutes * at_once * p.weight / whole for p in planned}
+    return {
+        p.name: minutes * at_once * p.weight / whole
+        for p in planned
+        if p.name not in BY_STEPS
+    }
 
 
 def key_of(planned: Planned, minutes: float | None) -> str:
@@ -157,5 +164,7 @@ def key_of(planned: Planned, minutes: float | None) -> str:
     plain: dict[str, Any] = planned.recipe().model_dump(
         mode="json", exclude={"workers": True, "data": {"root", "bank_folder"}}
     )
+    if planned.name in BY_STEPS:
+        minutes = None
     told = json.dumps([plain, planned.weight, minutes], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -14,7 +14,15 @@ from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, number, table
 from paper_tables.page import page
 from paper_tables.page_lens import fewer
-from paper_tables.plan import NARROW, RECIPES, Planned, key_of, plan, shared_out
+from paper_tables.plan import (
+    BY_STEPS,
+    NARROW,
+    RECIPES,
+    Planned,
+    key_of,
+    plan,
+    shared_out,
+)
 from paper_tables.theirs import GAO_TABLE_1
 
 from napari_semsr.simulation.degrade import degrade_plane
@@ -70,15 +78,23 @@ def rows(**gains: float) -> dict[str, dict[str, float]]:
 def test_shares_of_the_minutes_add_up_to_all_of_the_processors() -> None:
     planned = plan(narrow=True)
     shares = shared_out(planned, 20.0, 2)
-    assert sum(shares.values()) == pytest.approx(40.0)
-    by_weight = {shares[p.name] / p.weight for p in planned}
+    assert set(BY_STEPS) == {p.name for p in planned} - set(shares)
+    weights = {p.name: p.weight for p in planned}
+    by_weight = {share / weights[name] for name, share in shares.items()}
     assert max(by_weight) == pytest.approx(min(by_weight))
+    # what goes by steps has its part of the time too
+    assert sum(weights.values()) * min(by_weight) == pytest.approx(40.0)
+
+
+def test_those_that_are_compared_go_by_equal_steps() -> None:
+    for narrow in (True, False):
+        recipes = [p.recipe() for p in plan(narrow=narrow) if p.name in BY_STEPS]
+        assert len({(r.steps, r.minutes, r.batch) for r in recipes}) == 1
+        assert {(r.minutes, r.learning_rate) for r in recipes} == {(None, 1e-4)}
 
 
 def test_one_training_has_all_the_minutes_and_no_more() -> None:
-    assert shared_out(plan(narrow=True, only=("wang-a",)), 6.0, 2) == {
-        "wang-attention": 6.0
-    }
+    assert shared_out(plan(narrow=True, only=("sun",)), 6.0, 2) == {"sun": 6.0}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -227,12 +243,12 @@ def test_finished_runs_are_not_trained_again(
 
     monkeypatch.setattr(running, "in_processes", pretend)
     monkeypatch.setattr(running, "make_scenes", lambda *_: None)
-    planned = plan(narrow=True, only=("wang",))
+    planned = plan(narrow=True, only=("srgan", "esrgan"))
     said: list[str] = []
     for _ in range(3):
         running.train_all(planned, tmp_path, minutes=1.0, jobs=2, say=said.append)
     assert [len(names) for names in asked] == [2, 1, 0]
-    assert "wang is there already" in said
+    assert f"{planned[0].name} is there already" in said
     running.train_all(planned, tmp_path, minutes=2.0, jobs=2, say=said.append)
     assert len(asked[-1]) == 2
 
