@@ -10,6 +10,7 @@ from napari_semsr.models.checkpoint import build
 NETWORKS = [
     ("multi-residual", {"width": 4, "blocks": 1, "norm": "batch"}, 32),
     ("multi-scale-unet", {"width": 8, "norm": "none"}, 128),
+    ("multi-scale-unet", {"width": 8, "norm": "instance"}, 256),
     ("resnet", {"width": 4, "blocks": 1, "norm": "none", "bounded": False}, 32),
     ("pix2pix", {"width": 4, "levels": 3, "bounded": False}, 32),
     ("srgan", {"width": 4, "blocks": 1}, 32),
@@ -19,7 +20,9 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "side"), NETWORKS, ids=[n for n, *_ in NETWORKS]
+    ("name", "options", "side"),
+    NETWORKS,
+    ids=[f"{n}-{side}" for n, _, side in NETWORKS],
 )
 def test_an_untrained_correction_returns_its_input(name, options, side) -> None:
     network = build("correction", {"network": name, "options": options})
@@ -28,7 +31,9 @@ def test_an_untrained_correction_returns_its_input(name, options, side) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "side"), NETWORKS, ids=[n for n, *_ in NETWORKS]
+    ("name", "options", "side"),
+    NETWORKS,
+    ids=[f"{n}-{side}" for n, _, side in NETWORKS],
 )
 def test_a_step_moves_the_result(name, options, side) -> None:
     network = build("correction", {"network": name, "options": options})

@@ -79,7 +79,8 @@ class Correction(nn.Module):
     def _at_rest(self) -> Tensor:
         """Give the level that the network puts out while its last layer is zero."""
         learning = self.inner.training
-        side = max(self.stride, 32 // self.stride * self.stride)
+        # of one place of the coarsest maps no instance norm can be taken
+        side = max(2 * self.stride, 32 // self.stride * self.stride)
         made: Tensor = self.inner.eval()(torch.zeros(1, 1, side, side))
         self.inner.train(learning)
         return made.mean()
