@@ -77,6 +77,14 @@ def main() -> None:
             print(
                 f"| {kind} | {method} | {' | '.join(cells)} | {took:.2f} |", flush=True
             )
+        flat = f"flat{kernel.shape[0] // 2 * 2 + 1}px"
+        options = RestoreOptions(method="blind", psf=flat)
+        gains = [
+            psnr_db(restored(Micrograph(b), options, kernel), a.astype(float)) - p
+            for a, b, p in zip(clear, low, before, strict=True)
+        ]
+        said = f"| {kind} | blind, from {flat} | {np.mean(gains):+.2f} | "
+        print(said + f"{min(gains):+.2f} | - | - | - |", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,28 +60,36 @@ def true_kernel(kind: str) -> Image:
 
 
 def oracle(low: Image, truth: Image) -> Image:
-    """Best 21 x 21 linear filter with an offset, in hindsight."""
+    """Best 21 x 21 linear filter with an offset, in hindsight.
+
+    Of a truth on finer pixels each has its own, of as many pixels of the image as it
+    is, so that all reach as far in nm.
+    """
     half, count = TAPS // 2, TAPS**2 + 1
+    scale = truth.shape[0] // low.shape[0]
     windows = sliding_window_view(low / 255, (TAPS, TAPS))
     skip = BORDER - half
     windows = windows[skip : windows.shape[0] - skip, skip : windows.shape[1] - skip]
-    target = inner(truth)
-    normal, right = np.zeros((count, count)), np.zeros(count)
+    shape = windows.shape[:2]
+    edge = np.s_[BORDER * scale : -BORDER * scale]
+    # each pixel of the image holds scale x scale of the truth
+    wanted = truth[edge, edge].reshape(shape[0], scale, shape[1], scale)
+    wanted = wanted.transpose(0, 2, 1, 3).reshape(*shape, scale**2)
+    normal, right = np.zeros((count, count)), np.zeros((count, scale**2))
 
     def rows(i: int) -> Image:
         part = windows[i : i + 16].reshape(-1, TAPS**2)
         return np.c_[part, np.ones(len(part))]
 
-    for i in range(0, windows.shape[0], 16):
+    for i in range(0, shape[0], 16):
         part = rows(i)
         normal += part.T @ part
-        right += part.T @ target[i : i + 16].ravel()
+        right += part.T @ wanted[i : i + 16].reshape(-1, scale**2)
     weights = np.linalg.solve(normal + 1e-9 * np.eye(count), right)
-    fitted = np.concatenate(
-        [rows(i) @ weights for i in range(0, windows.shape[0], 16)]
-    ).reshape(target.shape)
+    fitted = np.concatenate([rows(i) @ weights for i in range(0, shape[0], 16)])
+    fitted = fitted.reshape(*shape, scale, scale).transpose(0, 2, 1, 3)
     result = truth.copy()
-    result[BORDER:-BORDER, BORDER:-BORDER] = fitted
+    result[edge, edge] = fitted.reshape(shape[0] * scale, shape[1] * scale)
     return result
 
 

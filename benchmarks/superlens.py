@@ -101,7 +101,7 @@ class Judge:
         truth = np.clip(pair.high, 0, 1).astype(float) * 255
         images = {"optical": enlarged(pair.low, self.scale)}
         if self.with_oracle and linear:
-            images["linear"] = oracle(images["optical"] * 255, truth)
+            images["linear"] = oracle(pair.low.astype(float) * 255, truth)
         if stack is not None:
             images["stack"] = enlarged(stack, self.scale)
         images["enhanced"] = made.array().astype(float)

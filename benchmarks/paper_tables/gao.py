@@ -179,6 +179,11 @@ def measure_sets(
         if peers:
             methods |= {
                 "blind deconvolution": _classic("blind", "estimate", SETS[name]),
+                "blind deconvolution, flat kernel": _classic(
+                    "blind",
+                    f"flat{len(true_kernel(SETS[name])) // 2 * 2 + 1}px",
+                    SETS[name],
+                ),
                 "Wiener, true kernel": _classic("wiener", "kernel.tif", SETS[name]),
             }
         methods |= {k: by_model(model) for k, model in models[name].items()}

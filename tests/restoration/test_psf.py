@@ -25,6 +25,15 @@ def test_words_and_files():
     assert parse_psf("kernels/point.tif").path == "kernels/point.tif"
 
 
+def test_flat_kernel_has_a_side():
+    found = parse_psf("flat 7px")
+    assert (found.kind, found.side) == ("flat", 7)
+    for text in ("flat8px", "flat1px", "flat131px"):
+        with pytest.raises(OptionError, match=r"odd side from 3 to 129 px.*got 'flat"):
+            parse_psf(text)
+    assert parse_psf("flat.tif").kind == "file"
+
+
 @pytest.mark.parametrize("text", ["1.5", "-2", "0px", "", "  ", "-1px"])
 def test_width_without_unit_or_sign_is_no_width(text):
     if text == "-1px":

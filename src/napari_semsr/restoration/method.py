@@ -63,7 +63,8 @@ class RestoreOptions(Options):
     psf: str = Field(
         default="estimate",
         description="blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, "
-        "an image file of the kernel, microscope.json of a simulation, or estimate",
+        "an image file of the kernel, microscope.json of a simulation, estimate, or "
+        "for blind a flat kernel to start from, such as flat7px",
     )
     iterations: int = Field(
         default=_ITERATIONS,
@@ -624,6 +625,9 @@ def _known_psf(
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
         return PointSpread.gaussian(choice.sigma_px(micrograph.pixel_size_nm))
+    if choice.kind == "flat":
+        ones = np.ones((choice.side, choice.side))
+        return PointSpread.recorded(ones, "the flat kernel", kind="flat")
     if choice.kind == "file" and kernel is not None:
         return PointSpread.recorded(kernel.array(), kernel.name)
     return None

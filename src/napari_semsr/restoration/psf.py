@@ -13,6 +13,7 @@ from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize
 _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with it
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
+_FLAT = re.compile(r"^\s*flat\s*([0-9]+)\s*px\s*$")
 _NUMBER = re.compile(r"^\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*$")
 _REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
 _SHARPEST = 0.05  # px; chosen: of less, nothing is left beside the middle in doubles
@@ -23,10 +24,11 @@ _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 class PsfChoice:
     """What was asked for."""
 
-    kind: Literal["gaussian", "file", "estimate"]  # Where the kernel comes from
+    kind: Literal["gaussian", "flat", "file", "estimate"]  # Where the kernel comes from
     sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
     unit: str = "px"  # Unit of `sigma`
     path: str = ""  # The file; empty for the others
+    side: int = 0  # Of a flat kernel in pixels; 0 for the others
 
     def sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
         """Convert the width of a Gaussian to pixels.
@@ -49,7 +51,7 @@ class PointSpread:
     """A blur kernel and where it comes from."""
 
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
-    kind: str  # ``gaussian``, ``file``, ``estimated`` or ``blind``
+    kind: str  # ``gaussian``, ``flat``, ``file``, ``estimated`` or ``blind``
     sigma_px: FloatPair  # Root mean square width ``(y, x)``
 
     @classmethod
@@ -110,7 +112,7 @@ def parse_psf(text: str) -> PsfChoice:
     Parameters
     ----------
     text : str
-        ``1.5px``, ``12nm``, ``estimate``, or a file name.
+        ``1.5px``, ``12nm``, ``flat7px``, ``estimate``, or a file name.
 
     Returns
     -------
@@ -131,6 +133,16 @@ def parse_psf(text: str) -> PsfChoice:
             f"or estimate; got {text!r}"
         )
         raise OptionError(msg)
+    flat = _FLAT.match(text)
+    if flat is not None:
+        side = int(flat[1])
+        if not 3 <= side <= _LARGEST or side % 2 == 0:
+            msg = (
+                f"A flat kernel has an odd side from 3 to {_LARGEST} px, such as "
+                f"flat7px; got {text!r}"
+            )
+            raise OptionError(msg)
+        return PsfChoice("flat", side=side)
     if text.strip() == "estimate":
         return PsfChoice("estimate")
     return PsfChoice("file", path=text)

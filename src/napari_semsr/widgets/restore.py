@@ -57,8 +57,8 @@ _ROWS = {
     "psf": Row(
         "Blur",
         "Sigma of a Gaussian with its unit, such as 1.5px or 12nm; the file of a "
-        "kernel; or estimate. Give it when you know it: an estimate cannot tell blur "
-        "from a soft sample.",
+        "kernel; or estimate; for blind also flat7px, a flat kernel to start from. "
+        "Give it when you know it: an estimate cannot tell blur from a soft sample.",
     ),
     "iterations": Row("Iterations", "More are sharper and noisier."),
     "tv": Row(
