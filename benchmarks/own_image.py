@@ -45,7 +45,7 @@ CASES = {"along lines 25": (25, True), "white 40": (40, False), "white 15": (15,
 KEPT = math.exp(-1)  # of the last pixel's noise, by a slow detector
 REAL = 3
 PEERS = ("bm3d", "n2v")
-SHOWN = ("noisy", "non-local_means", "own", "truth")
+SHOWN = ("noisy", "non-local_means", "own", "sem-restore", "truth")
 DETAIL = 96  # px
 PEER = Path(__file__).with_name("own_image_peers.py")
 
