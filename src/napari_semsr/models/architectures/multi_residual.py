@@ -26,6 +26,7 @@ textbook. With batch norm, what is stored in training is used afterwards, and a 
 equals the same pixels of the whole.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
@@ -39,7 +40,10 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
-_SLOPES = {"fixed": LeakyReLU, "learnt": partial(nn.PReLU, init=0.2)}
+_SLOPES: dict[str, Callable[[], nn.Module]] = {
+    "fixed": LeakyReLU,
+    "learnt": partial(nn.PReLU, init=0.2),
+}
 
 
 class MultiResidual(nn.Module):
