@@ -169,7 +169,7 @@ def test_content_alone_counts_at_first() -> None:
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
     assert set(learner.terms) == {"content"}
     learner.teach_generators(low, high, 2)
-    assert set(learner.terms) == {"adversarial", "content", "tv"}
+    assert set(learner.terms) > {"adversarial", "content", "tv"}
 
 
 def test_discriminator_of_degraded_images_goes_with_the_generator_it_teaches() -> None:
