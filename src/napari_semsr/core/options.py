@@ -53,7 +53,7 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     table = isinstance(first["input"], (Mapping, BaseModel))
     if first["type"] == "value_error" and (table or not where):
         return _rule(message, where, model)
-    if first["type"] != "missing" and ", got " not in message:
+    if first["type"] != "missing" and " got " not in message:
         message = f"{message}, got {_shown(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
         return f"A key of option {_spelt(first['loc'][:-2])} {message}."
