@@ -52,6 +52,30 @@ def make(module: str, viewer: object, qtbot) -> object:
     return panel
 
 
+def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
+    panel, known = make("restore", model, qtbot), threading.Event()
+
+    def unknown():
+        while True:
+            time.sleep(0.01)
+            yield (
+                Progress(1, 4, "counting")
+                if known.is_set()
+                else Progress(0, 0, "looking")
+            )
+
+    panel.start(unknown, lambda _: None)
+    bar = panel.progress_bar
+    qtbot.waitUntil(lambda: "looking" in panel.status.text(), timeout=LIMIT_MS)
+    assert bar.maximum() > bar.value() == 0  # Qt moves one without a range
+    assert not bar.isTextVisible()
+    known.set()
+    qtbot.waitUntil(lambda: bar.maximum() == 4, timeout=LIMIT_MS)
+    assert bar.isTextVisible()
+    panel.stop()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+
+
 @pytest.mark.parametrize("module", PANELS)
 def test_every_control_has_a_tooltip(module, model, qtbot):
     panel = make(module, model, qtbot)

@@ -1,8 +1,10 @@
+import itertools
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from qtpy.QtCore import QTimer
@@ -279,6 +281,37 @@ def test_time_left_is_told(qtbot, runner, monkeypatch):
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert str(log.steps[0]) == "tiles"
     assert str(log.steps[-1]).endswith(" s left")
+
+
+@pytest.mark.parametrize(("tick_s", "bars"), [(0.06, []), (1.0, ["count"])])
+def test_napari_shows_a_job_that_takes_a_while(
+    qtbot, runner, monkeypatch, tick_s, bars
+):
+    clock, shown = itertools.count(100.0, tick_s), []
+    counted = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("napari_semsr.widgets.base.runner.time", counted)
+
+    class Bar:
+        n = 0
+
+        def __init__(self, total: int, desc: str) -> None:
+            shown.append(desc)
+
+        def set_description(self, text: str) -> None: ...
+        def update(self, steps: int) -> None: ...
+        def close(self) -> None:
+            shown.append("closed")
+
+    monkeypatch.setattr("napari_semsr.widgets.base.runner.progress", Bar)
+
+    def job() -> Job[None]:
+        for step in range(3):
+            time.sleep(0.06)
+            yield Progress(step, 3, "tiles")
+
+    runner.start("count", job)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    assert shown == bars + ["closed"] * len(bars)
 
 
 ENDING = """

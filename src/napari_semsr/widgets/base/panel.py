@@ -733,8 +733,7 @@ class Panel(QWidget):
 
     def _show_step(self, step: Progress) -> None:
         self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
-        self.progress_bar.setRange(0, step.total)
-        self.progress_bar.setValue(step.done)
+        self._fill_bar(step.done, step.total)
         queued = self.runner.waiting if self.runner.running else 0
         self.show_status(f"{step} · {queued} queued" if queued else str(step))
 
@@ -763,7 +762,16 @@ class Panel(QWidget):
         self._escape.setEnabled(self.cancel_button.isEnabled())
         if self.progress_bar.isHidden() == self.busy:
             self.progress_bar.setVisible(self.busy)
-            self.progress_bar.setRange(0, 0)
+            self._fill_bar(0, 0)
+
+    def _fill_bar(self, done: int, total: int) -> None:
+        """Show how much is done; empty where nobody knows how much there is.
+
+        Qt's bar for that moves all the time, and draws the whole window with it.
+        """
+        self.progress_bar.setTextVisible(total > 0)
+        self.progress_bar.setRange(0, total or 1)
+        self.progress_bar.setValue(done if total else 0)
 
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")

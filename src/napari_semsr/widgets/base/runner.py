@@ -11,6 +11,7 @@ the same cores would both take longer, and need the memory of both.
 
 import atexit
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,9 @@ _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
 _LAST_STEP_MS = 60_000  # chosen: no step between two looks at a cancel takes longer
+# napari's sign of work draws the whole window 27 times a second, which without a graphics
+# card takes both cores of a small machine: not for what is done soon.
+_QUIET_S = 2.0
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
 Parts = Iterator[None] | None
@@ -180,7 +184,7 @@ class _Worker(FunctionWorker[None]):
 
 
 class _Bar:
-    """napari's own bar of a job.
+    """napari's own bar of a job, of one that takes a while.
 
     It handles events while it moves, so that its window may be closed meanwhile, and
     what is left of it raises `RuntimeError`.
@@ -189,15 +193,16 @@ class _Bar:
     def __init__(self, title: str) -> None:
         self._title = title
         self._bar: Any = None
-        with suppress(RuntimeError):
-            self._bar = progress(total=0, desc=title)
+        self._due = time.monotonic() + _QUIET_S
 
     def show(self, step: Progress) -> None:
         """Move it."""
-        bar = self._bar
-        if bar is None:
-            return
         with suppress(RuntimeError):
+            if self._bar is None:
+                if time.monotonic() < self._due:
+                    return
+                self._bar = progress(total=0, desc=self._title)
+            bar = self._bar
             bar.total = step.total
             bar.set_description(f"{self._title}: {step}")
             if self._bar is not None:
@@ -205,7 +210,7 @@ class _Bar:
 
     def close(self) -> None:
         """Take it away."""
-        bar, self._bar = self._bar, None
+        bar, self._bar, self._due = self._bar, None, math.inf
         if bar is not None:
             with suppress(RuntimeError):
                 bar.close()

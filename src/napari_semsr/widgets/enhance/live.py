@@ -1,7 +1,7 @@
 """The layer of a run: there at once, sharper wherever a tile lands.
 
-A timer of ten ticks a second joins viewer and run. It tells the run what is looked at,
-and draws the layer anew where it changed. Nothing here waits.
+A timer of twenty ticks a second joins viewer and run. It tells the run what is looked
+at, and draws the layer anew where it changed. Nothing here waits.
 """
 
 import shutil
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_semsr.inference import LiveField
     from napari_semsr.widgets.base import Target
 
-_TICK_MS = 100
+_TICK_MS = 50
 _SMALL_PX = 1 << 20
 _BEGUN = "semsr_begun"
 _INCOMPLETE = " (incomplete)"

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtGui import QShowEvent
 
 from napari_semsr.analysis import map_misfit
@@ -35,6 +36,7 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     add_stack,
+    is_alive,
     new_store_path,
     open_panel,
     preference,
@@ -402,23 +404,27 @@ class EnhancePanel(Panel):
         }
         mapped = bool(self.misfit.value) and learnt_from_instrument(card)
 
-        def begin() -> Iterator[None]:
+        def begin() -> None:
             self.look.stop_preview()
             live = self.live = self._goes_on(made, path)
             if live is None:
                 self._draw(micrograph, made, card, target)
-                yield
-                show_scale_bar(self.viewer)
-                yield
             else:
                 live.resume(self._removed)
-            self.look.compare(source, self.live.layer if self.live else None)
+            # the job need not wait until the window is drawn
+            QTimer.singleShot(0, partial(self._show_beside, source))
 
         def make() -> Job[Outcome]:
             assert self.live is not None  # noqa: S101 - its turn has come
             return _enhance(micrograph, self.live, mapped=mapped, **asked)
 
         return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
+
+    def _show_beside(self, source: Any) -> None:
+        """Compare a layer that is being enhanced with its source, and show a scale."""
+        if is_alive(self) and self.live is not None and self.live.shown:
+            show_scale_bar(self.viewer)
+            self.look.compare(source, self.live.layer)
 
     def _stack_job(self, layer: "Image", model: str, options: Any) -> Work:
         """Read the rest of the form, for all planes; they are not drawn meanwhile."""
