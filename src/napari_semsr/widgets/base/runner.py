@@ -50,8 +50,8 @@ _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
 _LAST_STEP_MS = 60_000  # chosen: no step between two looks at a cancel takes longer
-# napari's sign of work draws the whole window 27 times a second, which without a graphics
-# card takes both cores of a small machine: not for what is done soon.
+# napari's sign of work draws the whole window 27 times a second, which without a GPU
+# takes both cores of a small machine: not for what is done soon.
 _QUIET_S = 2.0
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
