@@ -39,6 +39,7 @@ from napari_semsr.training.data import INSTRUMENTS
 from napari_semsr.training.learners import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import RunFolder
+from napari_semsr.training.unpaired import EXPECTED
 from napari_semsr.training.validation import PERCENTILES
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class MetricsLogger:
 
 _NAMES = {
     "gain_db": "gain {:+.2f} dB",
+    EXPECTED: "expected gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
     "hidden_db": "{:+.2f} dB on hidden pixels",
@@ -180,12 +182,12 @@ class Recorder(Callback):
         if not self.writes:
             self.folder.save_state(trainer, self.best)
             return
-        step, measured = trainer.global_step, self.recipe.measure
-        found = module.validate_pairs()
+        step, found = trainer.global_step, module.validate_pairs()
+        measured: str = EXPECTED if EXPECTED in found else self.recipe.measure
         terms = {name: float(value) for name, value in module.terms.items()}
         with self.folder.saving():
             self.metrics.log({"step": step, "loss": loss, **found, **terms})
-        value = found.get(measured, math.inf)  # without a truth, the newest is best
+        value = found.get(measured, math.inf)  # the newest, where nothing tells
         if math.isnan(value):
             msg = (
                 f"The held-out {measured} must be a number, got none at step {step}; "
@@ -216,7 +218,7 @@ class Recorder(Callback):
 
     def _praise(self) -> str:
         """Say how good the best model is."""
-        measured = self.recipe.measure
+        measured = EXPECTED if EXPECTED in self.best else self.recipe.measure
         if measured not in self.best:
             return "not yet judged" if not self.best else "no truth to judge by"
         return "best " + _NAMES[measured].format(self.best[measured])

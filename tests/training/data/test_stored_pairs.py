@@ -20,6 +20,7 @@ from napari_semsr.training import fit as loop, validation
 from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.stored_pairs import StoredPatches
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 from napari_semsr.training.validation import ValidationPair
 
 SIDE = 48
@@ -162,23 +163,48 @@ def test_unpaired_store_is_for_cycles_alone(make_store: MakeStore) -> None:
         StoredPatches(asked, 1)
 
 
-def test_without_a_truth_the_newest_model_is_kept(
+@pytest.mark.parametrize("rising", [True, False])
+def test_without_a_truth_the_highest_expected_gain_is_kept(
+    make_store: MakeStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    rising: bool,
+) -> None:
+    told = iter([1.0, 2.0] if rising else [2.0, 1.0])
+
+    def figures(*_: object) -> dict[str, float]:
+        return {EXPECTED: next(told), "patches": 0.5}
+
+    monkeypatch.setattr(UnpairedValidator, "figures", figures)
+    result = run(loop.train(_cycle(make_store), tmp_path / "run"))
+    step = 4 if rising else 2
+    assert result.validation == {EXPECTED: 2.0, "patches": 0.5, "step": step}
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    weights = load_model(result.model).module.state_dict()
+    newest = all(
+        torch.equal(w, state["state_dict"][f"network.{k}"]) for k, w in weights.items()
+    )
+    assert newest == rising
+
+
+def test_a_cycle_without_a_truth_is_judged_by_both_kinds_of_image(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
-    asked = recipe(
+    result = run(loop.train(_cycle(make_store), tmp_path / "run"))
+    assert {EXPECTED, "spectrum_db", "patches", "returned"} <= result.validation.keys()
+    assert np.isfinite(list(result.validation.values())).all()
+
+
+def _cycle(make_store: MakeStore) -> Recipe:
+    return recipe(
         make_store(kind="unpaired"),
         kind="cycle-gan",
         architecture="multi-residual",
         architecture_options={"width": 4, "blocks": 1},
         gan={"discriminator_options": {"width": 4}},
         batch=1,
-    )
-    result = run(loop.train(asked, tmp_path / "run"))
-    assert result.validation == {"step": 4}
-    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    weights = load_model(result.model).module.state_dict()
-    assert all(
-        torch.equal(w, state["state_dict"][f"network.{k}"]) for k, w in weights.items()
+        validate_every=2,
     )
 
 

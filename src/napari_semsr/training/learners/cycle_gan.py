@@ -289,6 +289,15 @@ class CycleGan(AdversarialLearner):
             losses.append(telling_apart(judge, true[name], shown, self.gan))
         return torch.stack(losses).sum()
 
+    def validate_pairs(self) -> dict[str, float]:
+        """Judge the network by a truth, or where none is known by what it may be."""
+        if self.unpaired is None:
+            return super().validate_pairs()
+        learning = self.back.training
+        found = self.unpaired.figures(self.best_network, self.back)
+        self.back.train(learning)
+        return found
+
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor
     ) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,122 @@
+"""How the figure that chooses a checkpoint without a truth ranks beside the true gain.
+
+Run: ``PYTHONPATH=benchmarks python benchmarks/criterion.py`` (an hour of one core for
+its trainings, two minutes for the figures; runs are kept in ``runs/criterion``).
+
+The system that learns a blur without pairs on set A
+(``recipes/tables/narrow/gao-a``) is trained three times, with its discriminators at
+three weights, of which the largest teaches it to draw texture. Every hundredth step is
+judged twice: by the truth of the held-out fields, and by `UnpairedValidator`, which
+sees the degraded images of one half of the fields and the clear ones of the other half,
+and the other way round.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from napari_semsr.core.progress import run
+from napari_semsr.models.checkpoint import build
+from napari_semsr.training.fit import train
+from napari_semsr.training.recipe import Recipe, load_recipe
+from napari_semsr.training.run_folder import STATE
+from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from napari_semsr.training.validation import (
+    ValidationPair,
+    Validator,
+    held_out_fields,
+)
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "tables" / "narrow" / "gao-a.yaml"
+ADVERSARIAL_WEIGHTS = (0.003, 0.1, 1.0)
+STEPS, EVERY = 1000, 100
+GOAL = 0.8
+SIGNS = {EXPECTED: 1, "spectrum_db": -1, "patches": -1}
+
+
+def recipe_of(weight: float) -> Recipe:
+    """Give the recipe at a weight of its discriminators."""
+    recipe = load_recipe(RECIPE)
+    return recipe.replace(
+        name=f"criterion-{weight:g}",
+        gan=recipe.gan.replace(adversarial_weight=weight),
+        steps=STEPS,
+        decay_steps=3 * STEPS // 10,
+        validate_every=EVERY,
+        minutes=None,
+        workers=0,
+    )
+
+
+def checkpoints(recipe: Recipe, folder: Path) -> list[Path]:
+    """Train in slices, and keep the mean weights of each."""
+    made = []
+    for step in range(EVERY, STEPS + 1, EVERY):
+        path = folder / f"{step:05d}.pt"
+        made.append(path)
+        if path.exists():
+            continue
+        place = folder / "run"
+        resume = (place / STATE).exists()
+        run(
+            train(
+                recipe.replace(stop_after=step),
+                place,
+                resume=resume,
+                overwrite=not resume,
+            )
+        )
+        state = torch.load(place / STATE, map_location="cpu", weights_only=True)
+        held = state["state_dict"]
+        mean = {k: v for k, v in held.items() if k.startswith("averaged.")}
+        torch.save({k.split(".", 1)[1]: v for k, v in mean.items()}, path)
+    return made
+
+
+def halves(pairs: list[ValidationPair]) -> list[UnpairedValidator]:
+    """See degraded images of one half, clear ones of the other; and turned round."""
+    low, high = ([np.asarray(i, float) for i in s] for s in _sides(pairs))
+    return [UnpairedValidator(low[n::2], high[1 - n :: 2]) for n in (0, 1)]
+
+
+def _sides(pairs: list[ValidationPair]) -> tuple[list[object], list[object]]:
+    return [p.low for p in pairs], [p.high for p in pairs]
+
+
+def main() -> int:
+    """Print the rows and the rank correlations; 1 if the goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "criterion")
+    asked = parser.parse_args()
+    rows: list[dict[str, float]] = []
+    for weight in ADVERSARIAL_WEIGHTS:
+        recipe = recipe_of(weight)
+        pairs = held_out_fields(recipe, 1)
+        truth, blind = Validator(pairs), halves(pairs)
+        for path in checkpoints(recipe, asked.runs / recipe.name):
+            network = build(recipe.architecture, recipe.architecture_options).eval()
+            network.load_state_dict(torch.load(path, weights_only=True))
+            found = [one.figures(network) for one in blind]
+            row = {name: float(np.mean([f[name] for f in found])) for name in SIGNS}
+            row["gain_db"] = truth.figures(network)["gain_db"]
+            rows.append(row)
+            told = ", ".join(f"{name} {value:.3f}" for name, value in row.items())
+            print(f"{recipe.name}, {path.stem}: {told}", flush=True)
+    gains = [row["gain_db"] for row in rows]
+    ranks = {
+        name: sign * float(spearmanr(gains, [row[name] for row in rows])[0])
+        for name, sign in SIGNS.items()
+    }
+    for name, rank in ranks.items():
+        print(f"{name}: Spearman {rank:+.3f} over {len(rows)} checkpoints")
+    print(f"goal {GOAL}")
+    return int(ranks[EXPECTED] < GOAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

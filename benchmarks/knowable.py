@@ -1,0 +1,231 @@
+"""What no system can know, and what a paired one loses: the experiments of a page.
+
+Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (docs/knowable.md; about
+three minutes of one core, ``--steps 0`` leaves the networks out). No part of it is
+random but for the seeds below.
+
+- *hollow*: a sample whose features stand out, and the same turned inside out. How far
+  apart are the two superlens pictures, and how far the two electron images?
+- *contrast*: an electron image whose contrast is lowered and lifted again by the
+  generators of a cycle. Which term of a CycleGAN's loss tells?
+- *shift*: pairs whose truth lies some pixels away, in a direction that differs from
+  pair to pair. What do the best linear filter of all pairs, and a network, gain on
+  held-out images that are in register?
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from _superlens_fields import SIDE, series
+from classical import clear_images
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import ndimage
+from superlens import look
+from torch.nn import functional
+
+from napari_semsr.analysis.metrics import match_affine
+from napari_semsr.models.checkpoint import build
+from napari_semsr.simulation.degrade import degrade_plane
+from napari_semsr.simulation.superlens.pairs import pair_of_surface
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.learners.cycle_gan import cycle_ssim, edge_loss
+from napari_semsr.training.recipe import load_recipe
+from restoration import BORDER, TAPS
+
+Image = NDArray[np.float64]
+RECIPE = Path(__file__).parents[1] / "recipes" / "tables" / "gao-a.yaml"
+SHIFTS_PX = (0.0, 0.5, 1.0, 2.0)
+RELIEF_NM, SIZES_NM = 60.0, (100, 150, 300)
+CONTRASTS = (1.0, 0.8, 0.5)
+IMAGES, SEED, DRAWS = 24, 4242, 8
+PATCH_PX, BATCH = 64, 8
+WHITE = 255.0
+
+
+def psnr_db(image: Image, truth: Image, white: float) -> float:
+    """Give the PSNR after the best gain and offset."""
+    gain, offset = match_affine(image, truth)
+    error = float(np.mean((gain * image + offset - truth) ** 2))
+    return float(10 * np.log10(white**2 / max(error, 1e-12)))
+
+
+def hollow() -> None:
+    """Compare hills of a height with hollows of that depth, focus on the ground."""
+    print("| discs, nm | superlens pictures apart, of 255 | electron images, dB |")
+    print("|---:|---:|---:|")
+    for size in SIZES_NM:
+        drawn, _ = series(size, "discs", RELIEF_NM, SIDE)
+        hills = replace(drawn, material=np.zeros_like(drawn.material))
+        hollows = replace(hills, height_nm=-hills.height_nm)
+        seen = [
+            pair_of_surface(s, SIDE, look(0.0, photons=0), np.random.default_rng(SEED))
+            for s in (hills, hollows)
+        ]
+        apart = WHITE * float(np.abs(seen[0].low - seen[1].low).max())
+        truths = [pair.high.astype(float) for pair in seen]
+        print(f"| {size} | {apart:.1e} | {psnr_db(*truths, 1.0):.1f} |")
+
+
+def contrast() -> None:
+    """Let both generators of a cycle change the contrast, one undoing the other."""
+    clear = clear_images(RECIPE, 256)[0] / WHITE
+    image = torch.from_numpy(clear.astype(np.float32))[None, None]
+    middle = image.mean()
+    print("| contrast | cycle, 1 - SSIM | edges | identity, MSE |")
+    print("|---:|---:|---:|---:|")
+    for share in CONTRASTS:
+        made = middle + share * (image - middle)
+        back = middle + (made - middle) / share
+        kept = middle + (image - middle) / share  # of F, of a degraded image
+        found = (
+            float(cycle_ssim(back, image)),
+            float(edge_loss(back, kept, "sobel")),
+            float(functional.mse_loss(made, image)),
+        )
+        print(f"| {share:g} | " + " | ".join(f"{v:.1e}" for v in found) + " |")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Images to learn from, and those that judge."""
+
+    learnt: list[tuple[Image, Image]]  # blurred, clear
+    judged: list[tuple[Image, Image]]
+
+
+def pairs() -> Pairs:
+    """Blur images as Gao's set A has it, on the unit scale."""
+    recipe = load_recipe(RECIPE)
+    root, entries = Path(recipe.data.root), recipe.data.train
+    chosen = entries[:: max(1, len(entries) // IMAGES)][:IMAGES]
+    learnt = []
+    for number, entry in enumerate(chosen):
+        clear = np.rint(load_clear(root, entry)[:512, :512] * WHITE).astype(np.uint8)
+        low = degrade_plane(clear, "blur", seed=number).image
+        learnt.append((low / WHITE, clear / WHITE))
+    judged = [
+        (degrade_plane(c, "blur", seed=100 + i).image / WHITE, c / WHITE)
+        for i, c in enumerate(clear_images(RECIPE, 512))
+    ]
+    return Pairs(learnt, judged)
+
+
+def moved(truth: Image, far_px: float, rng: np.random.Generator) -> Image:
+    """Move an image by a distance, in a random direction."""
+    turn = rng.uniform(0, 2 * np.pi)
+    by = far_px * np.sin(turn), far_px * np.cos(turn)
+    return np.asarray(ndimage.shift(truth, by, order=3, mode="reflect"))
+
+
+def linear_gain(given: Pairs, far_px: float) -> tuple[float, float, float]:
+    """Fit one filter to all pairs; give mean, s.e. and least gain where judged."""
+    rng = np.random.default_rng(SEED)
+    count = TAPS**2 + 1
+    normal, right = np.zeros((count, count)), np.zeros(count)
+    for low, clear in given.learnt:
+        windows, edge = _windows(low)
+        for row in range(0, windows.shape[0], 16):
+            part = _rows(windows, row)
+            normal += part.T @ part
+        for _ in range(DRAWS):
+            wanted = moved(clear, far_px, rng)[edge, edge]
+            for row in range(0, windows.shape[0], 16):
+                part = _rows(windows, row)
+                right += part.T @ wanted[row : row + 16].ravel() / DRAWS
+    weights = np.linalg.solve(normal + 1e-6 * np.eye(count), right)
+    gains = []
+    for low, clear in given.judged:
+        windows, edge = _windows(low)
+        rows = range(0, windows.shape[0], 16)
+        made = np.concatenate([_rows(windows, row) @ weights for row in rows])
+        truth = clear[edge, edge]
+        before = psnr_db(low[edge, edge], truth, 1.0)
+        gains.append(psnr_db(made.reshape(truth.shape), truth, 1.0) - before)
+    return _summed(gains)
+
+
+def _windows(low: Image) -> tuple[Image, slice]:
+    """Give what the filter sees of each pixel away from the border."""
+    windows = sliding_window_view(low, (TAPS, TAPS))
+    skip = BORDER - TAPS // 2
+    return windows[skip:-skip, skip:-skip], slice(BORDER, -BORDER)
+
+
+def _rows(windows: Image, row: int) -> Image:
+    part = windows[row : row + 16].reshape(-1, TAPS**2)
+    return np.c_[part, np.ones(len(part))]
+
+
+def _summed(gains: list[float]) -> tuple[float, float, float]:
+    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
+    return float(np.mean(gains)), error, min(gains)
+
+
+def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float, float]:
+    """Teach a small network on moved pairs; give mean, s.e. and least gain."""
+    torch.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    options = {"width": 16, "fine_blocks": 2, "dilations": [1, 1]}
+    network = build("two-scale", options).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        lows, highs = [], []
+        for _ in range(BATCH):
+            low, clear = given.learnt[rng.integers(len(given.learnt))]
+            y, x = (int(rng.integers(8, n - PATCH_PX - 8)) for n in low.shape)
+            far = clear[y - 8 : y + PATCH_PX + 8, x - 8 : x + PATCH_PX + 8]
+            lows.append(low[y : y + PATCH_PX, x : x + PATCH_PX])
+            highs.append(moved(far, far_px, rng)[8:-8, 8:-8])
+        seen, wanted = (
+            torch.from_numpy(np.stack(part)[:, None].astype(np.float32))
+            for part in (lows, highs)
+        )
+        loss = functional.mse_loss(network(seen), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    gains = []
+    edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+    for low, clear in given.judged:
+        rows, columns = (n // 4 * 4 for n in low.shape)
+        seen = torch.from_numpy(low[:rows, :columns].astype(np.float32))[None, None]
+        with torch.inference_mode():
+            made = network.eval()(seen)[0, 0].numpy().astype(float)
+        truth = clear[:rows, :columns][edge]
+        before = psnr_db(low[:rows, :columns][edge], truth, 1.0)
+        gains.append(psnr_db(made[edge], truth, 1.0) - before)
+    return _summed(gains)
+
+
+def shift(steps: int) -> None:
+    """Print what pairs that are out of register cost."""
+    given = pairs()
+    print(
+        "| out by, px | best filter, gain in dB | worst | network, gain in dB | worst |"
+    )
+    print("|---:|---:|---:|---:|---:|")
+    for far in SHIFTS_PX:
+        found = [linear_gain(given, far)]
+        found += [network_gain(given, far, steps)] if steps else []
+        told = " | ".join(f"{m:+.2f} ± {e:.2f} | {w:+.2f}" for m, e, w in found)
+        print(f"| {far:g} | {told} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables of the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1500)
+    asked = parser.parse_args()
+    hollow()
+    contrast()
+    shift(asked.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""How good a translation is where nobody knows the truth.
+
+A run on unpaired images has held-out degraded fields and held-out clear ones of other
+places. Three things can be read from them. By how much the mean power of clear images
+exceeds that of degraded ones, at each spatial frequency, says how strong the truth of a
+field should be there. How strong the output is says how far it is from that. And how
+well the output follows the phases of its input says how much of it was in the light:
+what a generator draws by itself follows nothing. Together they are an expected error:
+
+    E(f) = P_y + P_g - 2 c sqrt(P_y P_g),  with P_y = P_x R,  R = <P_high> / <P_low>
+
+of truth y, output g and input x, ``c`` the correlation of g with x in a ring, and means
+of logarithms in R. It holds where blur, haze and a grey scale lie between both kinds of
+image. Where their contrasts differ in kind, as between light and electrons, the phases
+of the truth are not those of the input, and it ranks only.
+
+Spectra and grey-level patches compared on their own rank checkpoints wrongly: texture
+that is made up brings both nearer to the clear images (``benchmarks/criterion.py``).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from napari_semsr.core import FloatArray
+from napari_semsr.pairing import PairStore
+from napari_semsr.training.data import fitting_store, to_unit
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import PERCENTILES, WHITE, restore_field
+
+EXPECTED = "expected_gain_db"
+"""The figure that chooses a checkpoint where there is no truth."""
+
+_BLOCK_PX = 128
+_RINGS = 24  # over half a cycle per pixel: 2.7 frequencies of a block wide
+_PATCH_PX, _PATCHES, _VIEWS = 7, 400, 64
+_MOST = 64  # fields of each kind
+_TINY = 1e-12  # of the power of a field that is plain
+_SEED = 3
+
+
+def unpaired_fields(recipe: Recipe) -> tuple[list[FloatArray], list[FloatArray]] | None:
+    """Give held-out degraded and clear fields of other places; None if there are none.
+
+    Of a store without held-out patches, those that are learnt from.
+    """
+    if recipe.data.pairs is None or not recipe.unpaired:
+        return None
+    store = fitting_store(recipe, 1)
+    if store.paired:
+        return None
+    name = "validation" if store.counts["validation"] else "train"
+    return _of_store(store, name, 0), _of_store(store, name, 1)
+
+
+def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
+    """Read up to 64 patches of one kind, evenly picked."""
+    array = store.arrays(name)[side]
+    count = int(array.shape[0])
+    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round())
+    return [
+        WHITE * to_unit(np.asarray(array[n]), store.ranges(name, n)[side]).astype(float)
+        for n in numbers.astype(int).tolist()
+    ]
+
+
+class UnpairedValidator:
+    """Judges networks by fields without a truth.
+
+    `low` are (Y, X) degraded fields, `high` clear ones of other places; all hold a
+    square of 32 px.
+    """
+
+    def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
+        self.low = low
+        side = min(_BLOCK_PX, *(n for field in (*low, *high) for n in field.shape))
+        self._rings = _Rings(side)
+        wanted = np.mean([self._log_power(field) for field in high], axis=0)
+        given = np.mean([self._log_power(field) for field in low], axis=0)
+        self._wanted, self._lacking = wanted, np.exp(wanted - given)
+        self._patches = np.concatenate([_patches(_unit(field)) for field in high])
+
+    def figures(
+        self, network: nn.Module, back: nn.Module | None = None
+    ) -> dict[str, float]:
+        """Judge a network.
+
+        ``expected_gain_db`` is the expected error of the input over that of the output;
+        ``spectrum_db`` the mean distance of the output's spectrum from that of clear
+        images, ``patches`` that of its patches (a sliced Wasserstein distance over
+        their spread), ``returned`` the mean error after `back`, of 255, if that is
+        given.
+        """
+        gains, spectra, patches, returned = [], [], [], []
+        for field in self.low:
+            made = restore_field(network, field).astype(float)
+            x, g = _unit(field), _unit(made)
+            power_x, power_g = self._rings.power(x, x), self._rings.power(g, g)
+            expected = power_x * self._lacking
+            follows = self._rings.power(x, g) / np.sqrt(power_x * power_g)
+            before = (np.sqrt(expected) - np.sqrt(power_x)) ** 2
+            cross = follows * np.sqrt(expected * power_g)
+            after = expected + power_g - 2 * cross
+            weight = self._rings.counts
+            errors = [float(np.sum(e * weight)) + _TINY for e in (before, after)]
+            gains.append(10 * np.log10(errors[0] / errors[1]))
+            spectra.append(np.log(power_g))
+            patches.append(_patches(g))
+            if back is not None:
+                again = restore_field(back, made.astype(np.float32))
+                returned.append(float(np.abs(again - field).mean()))
+        apart = np.abs(np.mean(spectra, axis=0) - self._wanted).mean()
+        found = {
+            EXPECTED: float(np.mean(gains)),
+            "spectrum_db": float(10 / np.log(10) * apart),
+            "patches": _distance(np.concatenate(patches), self._patches),
+        }
+        if returned:
+            found["returned"] = float(np.mean(returned))
+        return found
+
+    def _log_power(self, field: FloatArray) -> FloatArray:
+        unit = _unit(field)
+        return np.asarray(np.log(self._rings.power(unit, unit)))
+
+
+class _Rings:
+    """Mean power in rings of spatial frequency, over half-overlapping blocks."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self._window = np.outer(np.hanning(side), np.hanning(side))
+        y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
+        ring = (2 * np.hypot(y, x) * _RINGS).astype(int)
+        self._ring = np.minimum(ring, _RINGS).ravel()  # the last is the corners
+        self.counts = np.bincount(self._ring, minlength=_RINGS + 1)[:_RINGS]
+
+    def power(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """Sum the cross-power of two fields in each ring, (24,), over all blocks."""
+        total = np.zeros(_RINGS + 1)
+        rows, columns = (
+            range(0, n - self.side + 1, max(1, self.side // 2)) for n in first.shape
+        )
+        for y, x in ((y, x) for y in rows for x in columns):
+            box = np.s_[y : y + self.side, x : x + self.side]
+            a, b = (
+                np.fft.rfft2((part[box] - part[box].mean()) * self._window)
+                for part in (first, second)
+            )
+            cross = np.real(a * np.conj(b)).ravel()
+            total += np.bincount(self._ring, cross, _RINGS + 1)
+        mean = total[:_RINGS] / (len(rows) * len(columns))
+        return np.asarray(mean + _TINY if first is second else mean)
+
+
+def _unit(field: FloatArray) -> FloatArray:
+    """Bring the percentiles of a field to 0 and 1."""
+    low, high = np.percentile(field, PERCENTILES)
+    return np.asarray((field - low) / max(float(high - low), 1e-6), dtype=float)
+
+
+def _patches(field: FloatArray) -> FloatArray:
+    """Cut patches at random places, (400, 49)."""
+    rng = np.random.default_rng(_SEED)
+    rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)
+    cut = [
+        field[y : y + _PATCH_PX, x : x + _PATCH_PX].ravel()
+        for y, x in zip(rows, columns, strict=True)
+    ]
+    return np.stack(cut)
+
+
+def _distance(found: FloatArray, wanted: FloatArray) -> float:
+    """Compare patches along random views, over the spread of the wanted ones."""
+    rng = np.random.default_rng(_SEED)
+    views = rng.normal(size=(wanted.shape[1], _VIEWS))
+    views -= views.mean(0)
+    views /= np.linalg.norm(views, axis=0)
+    count = min(len(found), len(wanted))
+    shares = (np.arange(count) + 0.5) / count
+    a, b = (np.quantile(part @ views, shares, axis=0) for part in (found, wanted))
+    return float(np.abs(a - b).mean() / max(np.abs(b - b.mean(0)).mean(), _TINY))

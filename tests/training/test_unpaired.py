@@ -1,0 +1,74 @@
+"""What is said of a network where no truth is known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.simulation import draw
+from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from napari_semsr.training.validation import ValidationPair, Validator
+
+SIGMA_PX = 1.3
+SIDE = 128
+
+
+class Sharpened(nn.Module):
+    """Adds a multiple of what a mean takes away, and texture of its own."""
+
+    def __init__(self, amount: float, texture: float = 0.0) -> None:
+        super().__init__()
+        self.amount = amount
+        drawn = np.random.default_rng(5).normal(size=(1, 1, SIDE, SIDE))
+        self.texture = texture * torch.from_numpy(drawn.astype(np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = functional.pad(x, (2, 2, 2, 2), mode="reflect")
+        mean = functional.avg_pool2d(padded, 5, 1)
+        return x + self.amount * (x - mean) + self.texture
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[ValidationPair]:
+    made = []
+    for seed in range(12):
+        clear = 255 * draw(("particles", "fracture")[seed % 2], (SIDE, SIDE), seed=seed)
+        soft = ndimage.gaussian_filter(clear, SIGMA_PX)
+        made.append(ValidationPair("blur", soft.astype(np.float32), clear))
+    return made
+
+
+@pytest.fixture(scope="module")
+def blind(pairs) -> UnpairedValidator:
+    low = [pair.low.astype(float) for pair in pairs[::2]]
+    return UnpairedValidator(low, [pair.high.astype(float) for pair in pairs[1::2]])
+
+
+def test_it_ranks_as_the_truth_does(pairs, blind):
+    truth = Validator(pairs[::2])
+    networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]
+    networks += [Sharpened(0.3, texture) for texture in (0.02, 0.05, 0.1)]
+    known = [truth.figures(network)["gain_db"] for network in networks]
+    told = [blind.figures(network)[EXPECTED] for network in networks]
+    assert spearmanr(known, told)[0] > 0.8
+
+
+def test_a_copy_gains_nothing(blind):
+    assert blind.figures(Sharpened(0))[EXPECTED] == pytest.approx(0, abs=1e-3)
+
+
+def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blind):
+    plain, drawn = (blind.figures(Sharpened(0, texture)) for texture in (0, 0.02))
+    assert drawn["spectrum_db"] < plain["spectrum_db"]
+    assert drawn[EXPECTED] < plain[EXPECTED]
+
+
+def test_what_comes_back_is_told_where_there_is_a_way_back(blind):
+    assert "returned" not in blind.figures(Sharpened(0))
+    same = blind.figures(Sharpened(0), Sharpened(0))["returned"]
+    other = blind.figures(Sharpened(0), Sharpened(1))["returned"]
+    assert same == pytest.approx(0, abs=1e-3)
+    assert other > 1
