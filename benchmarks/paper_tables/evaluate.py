@@ -24,9 +24,13 @@ PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles"
 RESTORERS = ("sem-restore",)
 LENS_RUNS = (
     "sun",
+    "cycle-gan-ssum",
     "pix2pix-ssum",
     "srgan-ssum",
     "esrgan-ssum",
+    "espcn-ssum",
+    "vdsr-ssum",
+    "edsr-ssum",
     "wang",
     "wang-attention",
 )

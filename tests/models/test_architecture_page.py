@@ -20,6 +20,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "pix2pix": {"width": 2},
     "srcnn": {"widths": (2, 2)},
     "srcnn-attention": {"widths": (2, 2)},
+    "espcn": {"widths": (2, 2)},
     "esrgan": {"width": 2, "growth": 2},
 }
 

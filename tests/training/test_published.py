@@ -22,6 +22,10 @@ NARROW: dict[str, dict[str, Any]] = {
     "de-haan": {"width": 4, "levels": 2},
     "wang-srcnn": {"widths": [4, 4]},
     "wang-srcnn-attention": {"widths": [4, 4], "window": 5},
+    "espcn": {"widths": [4, 4]},
+    "vdsr": {"width": 4, "layers": 4},
+    "edsr": {"width": 4, "blocks": 1},
+    "cycle-gan": {"width": 4, "blocks": 1},
     "pix2pix": {"width": 4, "levels": 4},
     "srgan": {"width": 4, "blocks": 1},
     "esrgan": {"width": 4, "blocks": 1, "growth": 4},
@@ -92,5 +96,15 @@ def test_numbers_of_the_papers_are_the_defaults() -> None:
     assert (haan.gan.discriminator_every, haan.steps) == (4, 48000)
     sun = load_recipe(RECIPES / "sun-cyclegan.yaml")
     assert (sun.gan.cycle, sun.gan.history, sun.steps) == ("l1", 50, 500 * 600)
-    factors = [recipe.gan.generator_factor for recipe in (gao, sun, haan)]
-    assert factors == [0.5, 1.0, 1.0]
+    zhu = load_recipe(RECIPES / "cycle-gan.yaml")
+    assert (zhu.gan.cycle_weight, zhu.gan.identity_weight) == (10, 5)
+    assert (zhu.learning_rate, zhu.betas, zhu.gan.history) == (2e-4, (0.5, 0.999), 50)
+    assert (zhu.gan.adversarial, 2 * zhu.decay_steps) == ("least-squares", zhu.steps)
+    factors = [recipe.gan.generator_factor for recipe in (gao, sun, haan, zhu)]
+    assert factors == [0.5, 1.0, 1.0, 1.0]
+    kim = load_recipe(RECIPES / "vdsr.yaml")
+    assert (kim.batch, kim.data.patch_px, kim.steps) == (64, 41, 9960)
+    assert [4 * n for n in kim.milestones] == [kim.steps, 2 * kim.steps, 3 * kim.steps]
+    lim = load_recipe(RECIPES / "edsr.yaml")
+    assert (lim.batch, lim.data.patch_px, lim.loss) == (16, 48, "l1")
+    assert (lim.milestones, lim.milestone_factor) == ((200_000,), 0.5)

@@ -16,6 +16,8 @@ NETWORKS = [
     ("srgan", {"width": 4, "blocks": 1}, 32),
     ("esrgan", {"width": 4, "blocks": 1, "growth": 4, "scale": 1}, 32),
     ("de-haan-unet", {"width": 4, "levels": 2, "scale": 2}, 32),
+    ("espcn", {"widths": (4, 4), "scale": 2}, 32),
+    ("edsr", {"width": 4, "blocks": 1, "scale": 2}, 32),
 ]
 
 
@@ -52,3 +54,11 @@ def test_an_unknown_network_is_refused_by_name() -> None:
         CheckpointError, match=r"one of .*multi-residual.*got 'nothing'"
     ):
         build("correction", {"network": "nothing"})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("vdsr", {"width": 4}), ("srcnn", {"residual": True})]
+)
+def test_a_network_that_adds_its_input_is_refused(name, options) -> None:
+    with pytest.raises(CheckpointError, match=f"add its input itself, got '{name}'"):
+        build("correction", {"network": name, "options": options})

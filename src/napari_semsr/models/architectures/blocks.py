@@ -1,6 +1,7 @@
 """Parts that several architectures share."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -72,6 +73,11 @@ def draw_normal(
         nn.init.zeros_(layer.bias)
 
 
+def draw_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
+    """Draw first weights as He et al. do for rectifiers, times a factor."""
+    draw_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
+
+
 def init_normal(module: nn.Module) -> None:
     """Draw convolution weights as Pix2Pix and CycleGAN do."""
     for part in module.modules():
@@ -89,7 +95,10 @@ def start_at_zero(layer: nn.Module) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input."""
+    """Two normalised 3x3 convolutions, added to the input.
+
+    `factor`: by which they are multiplied before that.
+    """
 
     def __init__(
         self,
@@ -98,8 +107,10 @@ class ResidualBlock(nn.Module):
         activation: nn.Module,
         dropout: float = 0.0,
         edges: Edges = "reflect",
+        factor: float = 1.0,
     ) -> None:
         super().__init__()
+        self.factor = factor
         convolve = partial(
             nn.Conv2d, width, width, 3, padding=1, padding_mode=edges, bias=biased(norm)
         )
@@ -111,16 +122,51 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
         correction: Tensor = self.body(x)
-        return x + correction
+        # a product by 1 would cost a pass over the maps
+        return x + (correction if self.factor == 1 else self.factor * correction)
 
 
 class SubPixelUp(nn.Sequential):
     """Learned enlargement by 2: a 3x3 convolution to four maps each, then a shuffle."""
 
-    def __init__(self, width: int, activation: nn.Module) -> None:
+    def __init__(self, width: int, *after: nn.Module) -> None:
         super().__init__(
-            nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), activation
+            nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), *after
         )
+
+
+class ResidualTrunk(nn.Module):
+    """Residual blocks between an entry and a head, which may enlarge.
+
+    What the blocks and `trunk` after them give is added to what `entry` gave. Each of
+    `up` doubles the resolution.
+    """
+
+    def __init__(
+        self,
+        entry: nn.Module,
+        blocks: Sequence[nn.Module],
+        trunk: nn.Module,
+        up: Sequence[nn.Module],
+        head: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.entry = entry
+        self.residual = nn.Sequential(*blocks)
+        self.trunk = trunk
+        self.up = nn.Sequential(*up)
+        self.head = head
+        self.scale, self.stride = 2 ** len(self.up), 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resolve a normalised image.
+
+        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
+        """
+        shallow = self.entry(x)
+        features = shallow + self.trunk(self.residual(shallow))
+        y: Tensor = self.head(self.up(features))
+        return y
 
 
 def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

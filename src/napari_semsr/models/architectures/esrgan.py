@@ -23,13 +23,11 @@ arXiv:2107.10833). *Chosen*: one grey channel; ``channels=3`` gives the original
 Public weights are read by `napari_semsr.models.esrgan_import`.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_normal
+from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_he
 
 _RESIDUAL = 0.2
 _FIRST = 0.1
@@ -43,8 +41,7 @@ class _DenseBlock(nn.Module):
         for index in range(5):
             outputs = growth if index < 4 else width
             layer = nn.Conv2d(width + index * growth, outputs, 3, padding=1)
-            usual = math.sqrt(2 / layer.weight[0].numel())
-            draw_normal(layer, _FIRST * usual)
+            draw_he(layer, _FIRST)
             setattr(self, f"conv{index + 1}", layer)
         self.activation = LeakyReLU()
 

@@ -13,6 +13,8 @@ from napari_semsr.models.architectures.discriminators import (
     SRGANDiscriminator,
     VGGDiscriminator,
 )
+from napari_semsr.models.architectures.edsr import EDSR
+from napari_semsr.models.architectures.espcn import ESPCN
 from napari_semsr.models.architectures.esrgan import RRDBNet
 from napari_semsr.models.architectures.multi_residual import MultiResidual
 from napari_semsr.models.architectures.multi_scale_unet import (
@@ -23,6 +25,7 @@ from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
 from napari_semsr.models.architectures.resnet import ResNetGenerator
 from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
 from napari_semsr.models.architectures.srgan import SRResNet
+from napari_semsr.models.architectures.vdsr import VDSR
 
 PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "multi-residual": MultiResidual,
@@ -30,6 +33,9 @@ PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "de-haan-unet": DeHaanUNet,
     "srcnn": SRCNN,
     "srcnn-attention": AttentionSRCNN,
+    "espcn": ESPCN,
+    "vdsr": VDSR,
+    "edsr": EDSR,
     "resnet": ResNetGenerator,
     "pix2pix": Pix2PixUNet,
     "srgan": SRResNet,
@@ -52,7 +58,9 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
 # until they give back what they were given. Here a network's output is added to its
 # input, enlarged where the network enlarges, and its last convolution starts at zero:
 # before training, the result is the input. That is no part of any of the papers; it is
-# what the short forms of the recipes for the tables rest on.
+# what the short forms of the recipes for the tables rest on. A network that adds its
+# input itself says so by `adds_input`, and is refused: the result would be twice the
+# input.
 
 
 class Correction(nn.Module):
@@ -69,6 +77,9 @@ class Correction(nn.Module):
             msg = f"network must be one of {known}, got {network!r}"
             raise ValueError(msg)
         self.inner = PUBLISHED[network](**(options or {}))
+        if getattr(self.inner, "adds_input", False):
+            msg = f"network must not add its input itself, got {network!r} that does"
+            raise ValueError(msg)
         self.scale = int(getattr(self.inner, "scale", 1))
         self.stride = int(getattr(self.inner, "stride", 1))
         kinds = (nn.Conv2d, nn.ConvTranspose2d)

@@ -56,7 +56,7 @@ class SRCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
-        self.residual = residual
+        self.adds_input = residual
         first, second = widths
         self.patches = _convolution(1, first, 9)
         self.mapping = _convolution(first, second, 1)
@@ -73,7 +73,7 @@ class SRCNN(nn.Module):
         features = self.first_attention(torch.relu(self.patches(base)))
         features = self.second_attention(torch.relu(self.mapping(features)))
         y: Tensor = self.head(features)
-        return base + y if self.residual else y
+        return base + y if self.adds_input else y
 
 
 class LocalAttention(nn.Module):

@@ -18,17 +18,18 @@ scales have fewer layers for going up. Sun et al. compare with it at ``scale=1``
 optical and the SEM image being on one grid; so do we.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
+    ResidualTrunk,
     SubPixelUp,
     check_scale,
     stage,
 )
 
 
-class SRResNet(nn.Module):
+class SRResNet(ResidualTrunk):
     """Residual network at the input's resolution, enlarged at its end.
 
     `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
@@ -37,27 +38,14 @@ class SRResNet(nn.Module):
     def __init__(
         self, width: int = 64, blocks: int = 16, scale: int = 1, *, channels: int = 1
     ) -> None:
-        super().__init__()
-        self.scale, self.stride = check_scale(scale, (1, 2, 4)), 1
-        self.entry = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
-        self.residual = nn.Sequential(
-            *(
+        doublings = check_scale(scale, (1, 2, 4)).bit_length() - 1
+        super().__init__(
+            nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU()),
+            [
                 ResidualBlock(width, "batch", nn.PReLU(), edges="zeros")
                 for _ in range(blocks)
-            )
+            ],
+            stage(nn.Conv2d(width, width, 3, padding=1, bias=False), "batch"),
+            [SubPixelUp(width, nn.PReLU()) for _ in range(doublings)],
+            nn.Conv2d(width, channels, 9, padding=4),
         )
-        self.trunk = stage(nn.Conv2d(width, width, 3, padding=1, bias=False), "batch")
-        self.up = nn.Sequential(
-            *(SubPixelUp(width, nn.PReLU()) for _ in range(scale.bit_length() - 1))
-        )
-        self.head = nn.Conv2d(width, channels, 9, padding=4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised image.
-
-        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
-        """
-        shallow = self.entry(x)
-        features = shallow + self.trunk(self.residual(shallow))
-        y: Tensor = self.head(self.up(features))
-        return y

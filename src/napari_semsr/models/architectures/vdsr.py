@@ -1,0 +1,49 @@
+"""VDSR: many small layers that learn a correction (Kim et al. 2016).
+
+=========  ======================================  ==========================
+layer      kernel, channels                        activation
+=========  ======================================  ==========================
+1 to 19    3x3, 64                                 ReLU
+20         3x3, 1                                  none, added to the input
+=========  ======================================  ==========================
+
+All of it is *stated* (arXiv:1511.04587), as are zeros beyond the edges, first weights
+by He's rule, and that the image is enlarged by cubic interpolation first, so that one
+network serves all scales. It sees 41 px, one more on each side by each layer.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_he
+
+
+class VDSR(nn.Module):
+    """Twenty 3x3 convolutions whose result is added to the enlarged image.
+
+    `scale`: output pixels per input pixel along each axis.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 20, scale: int = 1) -> None:
+        super().__init__()
+        if layers < 2:
+            msg = f"layers must be at least 2, got {layers}"
+            raise ValueError(msg)
+        self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
+        self.adds_input = True
+        self.body = nn.Sequential()
+        for inputs, outputs in pairwise([1, *(layers - 1) * [width], 1]):
+            layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+            draw_he(layer)
+            self.body.extend([layer, nn.ReLU(inplace=True)])
+        self.body.pop(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sharpen a normalised image.
+
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
+        """
+        base = bicubic(x, self.scale)
+        corrected: Tensor = base + self.body(base)
+        return corrected
