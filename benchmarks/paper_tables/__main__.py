@@ -67,6 +67,11 @@ def _refused(given: argparse.Namespace) -> str:
             f"A final judgement must be of {', '.join(FINAL_PARTS)}, which have final "
             f"data, got {', '.join(unready)}; leave that out."
         )
+    if not records_of(given.runs):
+        return (
+            f"A final judgement must be of finished runs, got none in {given.runs}; "
+            "train them first."
+        )
     again = [part for part in _parts(given) if part in judged(given.runs)]
     if again and not given.again:
         return (

@@ -71,7 +71,7 @@ def draw_curves(path: Path, records: dict[str, dict[str, Any]]) -> bool:
         # more runs than colours: the second round is dashed
         line = "-" if index < _COLOURS else "--"
         colour = colours(index % _COLOURS)
-        axis.plot(hours, gains, line, lw=1.0, label=name, color=colour)
+        axis.plot(hours, gains, f".{line}", ms=3, lw=1.0, label=name, color=colour)
     axis.axhline(0, color="0.6", lw=0.6)
     axis.set_xlabel("hours")
     axis.set_ylabel("validation gain, dB")

@@ -48,8 +48,7 @@ _FULL = "The recipes of `recipes/tables` were run as they are, on {devices}."
 _NARROW = """
 **Short forms.** The files in `recipes/tables/narrow` stand in for those in
 `recipes/tables`, with narrower networks and fewer scenes; each file says what it leaves
-out. {count} trainings, {jobs} at a time, on {devices}, whose hours are in the table of
-runs. {note}
+out. {count} trainings{jobs}, on {devices}, whose hours are in the table of runs. {note}
 """
 _BLURS = """
 {names}: unpaired, a learnt blur ([](training.md)) in place of the second generator; not
@@ -281,8 +280,12 @@ def _said(runs: dict[str, dict[str, Any]], made: Any) -> str:
     devices = ", ".join(sorted({str(record["device"]) for record in runs.values()}))
     if not any(record["narrow"] for record in runs.values()):
         return _FULL.format(devices=devices)
-    asked = {"jobs": made["jobs"], "note": made.get("note", "")}
-    said = _NARROW.format(count=len(runs), devices=devices, **asked)
+    said = _NARROW.format(
+        count=len(runs),
+        jobs=f", {made['jobs']} at a time" if "jobs" in made else "",
+        devices=devices,
+        note=made.get("note", ""),
+    )
     names = [f"`{name}`" for name in NARROW_ONLY if name in runs]
     return paragraphs(said, _BLURS.format(names=", ".join(names)) if names else "")
 
@@ -291,6 +294,7 @@ def _trained(records: Iterable[dict[str, Any]]) -> str:
     """List the trainings, and show how each went."""
     head = (
         "run",
+        "learnt from",
         "network",
         "weights, millions",
         "batch",
@@ -300,8 +304,11 @@ def _trained(records: Iterable[dict[str, Any]]) -> str:
         "best validation gain at step",
     )
     held = list(records)
-    rows = [[f"`{r['name']}`", *how_trained(r), best_gain(r)] for r in held]
+    rows = [
+        [f"`{r['name']}`", r.get("given", ""), *how_trained(r), best_gain(r)]
+        for r in held
+    ]
     if not rows:
         return ""
     drawn = any(r.get("curve") for r in held)
-    return paragraphs(_TRAINED, table(head, rows), _CURVES if drawn else "")
+    return paragraphs(_TRAINED, table(head, rows, text=3), _CURVES if drawn else "")

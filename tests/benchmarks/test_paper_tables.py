@@ -475,6 +475,7 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     assert running.finished(folder, "k") == record
     assert running.finished(folder, "other") is None
     assert record["steps"] == 3
+    assert record["given"] == "pairs"
     truth = np.rint(draw("circuit", (64, 64), seed=3) * 255)
     low = degrade_plane(truth.astype(np.uint8), "blur").image.astype(float)
     models = {"A": {"gao-a": folder / "gao-a.safetensors"}}
@@ -510,6 +511,10 @@ def test_final_judgement_is_made_once_and_says_so(
 ) -> None:
     runs, written = tmp_path / "runs", tmp_path / "results.md"
     call = ["evaluate", "--runs", str(runs), "--page", str(written), "--final"]
+    assert main([*call, "--parts", "gao"]) == 2
+    assert "must be of finished runs, got none" in capsys.readouterr().err
+    (runs / "gao-a").mkdir()
+    (runs / "gao-a" / "finished.json").write_text(json.dumps(RECORD))
     assert main([*call, "--parts", "gao"]) == 0
     sets, models = finally_seen[0]
     first = Extent.planned(final=True).haze_seed
