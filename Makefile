@@ -61,10 +61,13 @@ bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
 	BIN="$(BIN)" scripts/bench.sh
 
-tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (MINUTES=60)
-	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
-	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS))
-	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate
+# A final judgement trains nothing: another time would be another run.
+tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (HOURS=4, FINAL=1)
+	$(if $(FINAL),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
+	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(JOBS),--jobs $(JOBS)))
+	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate \
+	  $(if $(FINAL),--final) $(if $(AGAIN),--again)
 
 docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -1,16 +1,28 @@
 """Train what the papers' tables need, judge it, and write docs/results.md.
 
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
-``python -m paper_tables train --minutes 60`` and ``python -m paper_tables evaluate``.
+``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
+With ``--final`` the finished runs are judged on the data that is kept for it, once:
+whoever looks twice chooses among results.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from paper_tables.evaluate import PARTS, Extent, evaluate, records_of, results_of
+from paper_tables.curves import draw_curves
+from paper_tables.evaluate import (
+    FINAL_PARTS,
+    PARTS,
+    Extent,
+    evaluate,
+    judged,
+    records_of,
+    results_of,
+)
 from paper_tables.page import page
 from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, key_of, plan
 from paper_tables.profiles import draw_profiles
@@ -18,7 +30,9 @@ from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
 DEFAULT_JOBS = 2
+HOUR = 60.0  # minutes
 MADE = "made.json"
+SIZES = ("side", "fields", "gold_fields", "gold_side")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,8 +45,41 @@ def main(argv: list[str] | None = None) -> int:
         return _train(given)
     if given.step == "one":
         return _one(given)
+    if given.final and (refused := _refused(given)):
+        print(refused, file=sys.stderr)
+        return 2
     _evaluate(given)
     return 0
+
+
+def _parts(given: argparse.Namespace) -> tuple[str, ...]:
+    """Give the parts that are asked for, or all that there are."""
+    return tuple(given.parts or (FINAL_PARTS if given.final else PARTS))
+
+
+def _refused(given: argparse.Namespace) -> str:
+    """Say why a final judgement cannot be; nothing if it can."""
+    if given.none:
+        return ""
+    unready = [part for part in _parts(given) if part not in FINAL_PARTS]
+    if unready:
+        return (
+            f"A final judgement must be of {', '.join(FINAL_PARTS)}, which have final "
+            f"data, got {', '.join(unready)}; leave that out."
+        )
+    if not records_of(given.runs):
+        return (
+            f"A final judgement must be of finished runs, got none in {given.runs}; "
+            "train them first."
+        )
+    again = [part for part in _parts(given) if part in judged(given.runs)]
+    if again and not given.again:
+        return (
+            f"A final judgement of {', '.join(again)} is already kept in {given.runs}, "
+            "and a second look at the same data would choose among results; add "
+            "--again only if the first was in error."
+        )
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,22 +87,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("step", choices=("train", "one", "evaluate"))
     parser.add_argument("names", nargs="*", help="runs, or beginnings of their names")
     parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument(
+    clock = parser.add_mutually_exclusive_group()
+    clock.add_argument(
         "--minutes",
         type=float,
         help="of the clock for all trainings; without a GPU 60, with one as the "
         "recipes say",
     )
+    clock.add_argument("--hours", type=float, help="the same, in hours")
     parser.add_argument("--jobs", type=int, default=DEFAULT_JOBS)
     parser.add_argument("--narrow", action="store_true", default=None)
     parser.add_argument("--full", action="store_false", dest="narrow")
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--none", action="store_true", help="only write the page anew")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
-    extent = Extent()
-    for name in ("side", "fields", "gold_fields", "gold_side"):
+    parser.add_argument(
+        "--final", action="store_true", help="judge on the data kept for it, once"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="judge finally where that was done before"
+    )
+    for name in SIZES:
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=getattr(extent, name))
+        parser.add_argument(option, type=int, help="in place of goals.yaml's")
     return parser
 
 
@@ -66,6 +120,9 @@ def _has_gpu() -> bool:
 
 
 def _minutes(given: argparse.Namespace) -> float | None:
+    """Give the minutes of all trainings; None for those of the recipes."""
+    if given.hours is not None:
+        return float(given.hours * HOUR)
     if given.minutes is None and given.narrow:
         return DEFAULT_MINUTES
     minutes: float | None = given.minutes
@@ -81,8 +138,9 @@ def _train(given: argparse.Namespace) -> int:
     planned = plan(narrow=given.narrow, only=tuple(given.names))
     minutes = _minutes(given)
     command = "make tables"
-    if given.minutes is not None:
-        command += f" MINUTES={given.minutes:g}"
+    for name in ("hours", "minutes"):
+        if (asked := getattr(given, name)) is not None:
+            command += f" {name.upper()}={asked:g}"
     made = {"command": command, "minutes": minutes, "jobs": given.jobs}
     _keep(given.runs, made)
     failed = train_all(planned, given.runs, minutes=minutes, jobs=given.jobs, say=_say)
@@ -100,22 +158,28 @@ def _one(given: argparse.Namespace) -> int:
 
 def _evaluate(given: argparse.Namespace) -> None:
     """Measure, and write the page."""
-    extent = Extent(given.side, given.fields, given.gold_fields, given.gold_side)
+    extent = Extent.planned(final=given.final)
+    asked = {n: getattr(given, n) for n in SIZES if getattr(given, n) is not None}
+    extent = replace(extent, **asked)
+    which = "final" if given.final else "develop"
     if not given.none:
-        evaluate(given.runs, tuple(given.parts), extent, _say)
-        sizes = {name: getattr(extent, name) for name in Extent.__dataclass_fields__}
-        _keep(given.runs, sizes)
+        evaluate(given.runs, _parts(given), extent, _say)
+        _keep(given.runs, {which: asdict(extent)})
+    kept = _kept(given.runs)
     made = {
         "command": "make tables",
         "edge_share": ABLATION_WEIGHT,
-        **_kept(given.runs),
+        **asdict(extent),
+        **kept,
+        **kept.get(which, {}),
     }
-    results = results_of(given.runs)
-    text = page(results, records_of(given.runs), made)
-    given.page.write_text(text, encoding="utf-8")
+    results = results_of(given.runs, final=given.final)
+    records = records_of(given.runs)
+    folder = given.page.parent / "images"
+    folder.mkdir(exist_ok=True)
+    draw_curves(folder / "results-curves.png", records)
+    given.page.write_text(page(results, records, made), encoding="utf-8")
     if "profiles" in results:
-        folder = given.page.parent / "images"
-        folder.mkdir(exist_ok=True)
         draw_profiles(folder / "results-superlens.png", results["profiles"])
     _say(f"wrote {given.page}")
 

@@ -1,27 +1,63 @@
 """Judge every trained and bundled model on the same held-out sets, part by part.
 
 Each part is kept as JSON beside the runs, so that the page can be written again, or one
-part be measured anew, without the others.
+part be measured anew, without the others. A final judgement has a folder of its own;
+``final.json`` says which parts have had theirs, and a part has one.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from napari_semsr.models.cards import bundled
-from paper_tables.gao import SETS, gao_sets, measure_sets
+from paper_tables.curves import read_curve
+from paper_tables.gao import (
+    SETS,
+    Pair,
+    develop_images,
+    final_images,
+    gao_sets,
+    measure_sets,
+)
+from paper_tables.goals import read_goals
 from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
-from paper_tables.plan import EDGE_WEIGHTS, FOLDER, RECIPES, edge_run
+from paper_tables.plan import (
+    EDGE_OPERATORS,
+    EDGE_WEIGHT,
+    EDGE_WEIGHTS,
+    NARROW_ONLY,
+    RECIPES,
+    edge_run,
+)
 from paper_tables.profiles import measure_profiles
 from paper_tables.runs import Say, finished
 
-__all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
+__all__ = [
+    "FINAL_PARTS",
+    "PARTS",
+    "Extent",
+    "evaluate",
+    "judged",
+    "records_of",
+    "results_of",
+]
 
-PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles")
-RESTORERS = ("sem-restore",)
+PARTS = (
+    "gao",
+    "gao_unstretched",
+    "edge",
+    "gold",
+    "superlens",
+    "superlens_2x",
+    "sizes",
+    "profiles",
+)
+FINAL_PARTS = ("gao", "gao_unstretched", "edge")
+"""Parts that know final images or, by `Extent.first_seed`, final samples."""
+RESTORERS = ("sem-restore",)  # judged on the final images once, and not again
 LENS_RUNS = (
     "sun",
     "cycle-gan-ssum",
@@ -34,8 +70,10 @@ LENS_RUNS = (
     "wang",
     "wang-attention",
 )
+GAO_RUNS = ("gao", "blur", "kernel")
 Models = dict[str, Path | str]
-_IMAGES = FOLDER / "gao-a.yaml"
+_EDGES = (*EDGE_WEIGHTS, *EDGE_OPERATORS)
+_JUDGED = "final.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +88,28 @@ class Extent:
         Superlens fields of each kind.
     gold_fields, gold_side : int
         Fields of gold, and their side in coarse pixels.
+    haze_seed : int
+        Of the haze on the first of Gao's images.
+    first_seed : int
+        Of drawn samples.
+    final : bool
+        Whether it is the final judgement, on data that is kept for it.
     """
 
-    side: int = 512
-    fields: int = 1
-    gold_fields: int = 4
-    gold_side: int = 256
+    side: int
+    fields: int
+    gold_fields: int
+    gold_side: int
+    haze_seed: int
+    first_seed: int
+    final: bool
+
+    @classmethod
+    def planned(cls, *, final: bool) -> Self:
+        """Read from the goals on what is judged."""
+        found = dict(read_goals()["final" if final else "develop"])
+        del found["images"]  # in words
+        return cls(**found, final=final)
 
 
 def _trained(runs: Path, names: tuple[str, ...]) -> Models:
@@ -69,25 +123,40 @@ def _with_bundled(models: Models, names: tuple[str, ...]) -> Models:
     return {**models, **{n: n for n in names if n in bundled()}}
 
 
-def _gao(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+def _degraded(extent: Extent, *, stretch: bool = True) -> dict[str, list[Pair]]:
+    """Give Gao's sets, of the images that are judged."""
+    images = final_images if extent.final else develop_images
+    return gao_sets(images(extent.side), extent.haze_seed, stretch=stretch)
+
+
+def _gao(
+    runs: Path, extent: Extent, say: Say, *, stretch: bool = True
+) -> dict[str, Any]:
     models: dict[str, Models] = {}
     for name in SETS:
         letter = name.lower()
-        own = tuple(f"{kind}-{letter}" for kind in ("gao", "kernel"))
-        models[name] = _with_bundled(_trained(runs, own), RESTORERS)
-    return measure_sets(gao_sets(_IMAGES, extent.side), models, say)
+        own = _trained(runs, tuple(f"{kind}-{letter}" for kind in GAO_RUNS))
+        models[name] = own if extent.final else _with_bundled(own, RESTORERS)
+    sets = _degraded(extent, stretch=stretch)
+    return measure_sets(sets, models, say, stretched=stretch)
+
+
+def _gao_unstretched(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    return _gao(runs, extent, say, stretch=False)
 
 
 def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    found = _trained(runs, tuple(edge_run(weight) for weight in EDGE_WEIGHTS))
-    models: Models = {
-        str(w): found[edge_run(w)] for w in EDGE_WEIGHTS if edge_run(w) in found
-    }
+    """Judge weights and operators; Sobel's is that of one of the weights."""
+    runs_of = {str(changed): edge_run(changed) for changed in _EDGES}
+    found = _trained(runs, tuple(runs_of.values()))
+    models: Models = {k: found[name] for k, name in runs_of.items() if name in found}
     if not models:
         return {}
-    sets = {"A": gao_sets(_IMAGES, extent.side)["A"]}
+    sets = {"A": _degraded(extent)["A"]}
     rows = measure_sets(sets, {"A": models}, say, peers=False)["A"]
-    return {name: rows[name] for name in models}
+    judged_rows = {name: rows[name] for name in models}
+    sobel = judged_rows.get(str(EDGE_WEIGHT))
+    return judged_rows if sobel is None else {**judged_rows, "sobel": sobel}
 
 
 def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
@@ -127,6 +196,7 @@ def _profiles(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
 
 _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
+    "gao_unstretched": _gao_unstretched,
     "edge": _edge,
     "gold": _gold,
     "superlens": _superlens,
@@ -150,26 +220,43 @@ def evaluate(runs: Path, parts: tuple[str, ...], extent: Extent, say: Say) -> No
     say : callable
         Told what is done.
     """
-    folder = runs / "measured"
+    folder = _folder(runs, final=extent.final)
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         found = _MEASURES[part](runs, extent, say)
         text = json.dumps(found, indent=1)
         (folder / f"{part}.json").write_text(text, encoding="utf-8")
+        if extent.final and found:
+            seen = [*dict.fromkeys((*judged(runs), part))]
+            (runs / _JUDGED).write_text(json.dumps(seen), encoding="utf-8")
 
 
-def results_of(runs: Path) -> dict[str, Any]:
+def _folder(runs: Path, *, final: bool) -> Path:
+    return runs / ("measured-final" if final else "measured")
+
+
+def judged(runs: Path) -> tuple[str, ...]:
+    """Name the parts that have had their final judgement."""
+    path = runs / _JUDGED
+    return tuple(json.loads(path.read_text("utf-8"))) if path.exists() else ()
+
+
+def results_of(runs: Path, *, final: bool = False) -> dict[str, Any]:
     """Read what was measured; parts without a model are left out."""
     found = {}
     for part in PARTS:
-        path = runs / "measured" / f"{part}.json"
+        path = _folder(runs, final=final) / f"{part}.json"
         if path.exists() and (held := json.loads(path.read_text(encoding="utf-8"))):
             found[part] = held
     return found
 
 
 def records_of(runs: Path) -> dict[str, dict[str, Any]]:
-    """Read how the finished runs went, in the order of the plan."""
-    names = (*RECIPES, *(edge_run(weight) for weight in EDGE_WEIGHTS))
+    """Read how the finished runs went, in the order of the plan, with their curves."""
+    names = (*RECIPES, *NARROW_ONLY, *(edge_run(changed) for changed in _EDGES))
     found = {name: finished(runs / name) for name in names}
-    return {name: record for name, record in found.items() if record is not None}
+    return {
+        name: {**record, "curve": read_curve(runs / name)}
+        for name, record in found.items()
+        if record is not None
+    }

@@ -1,4 +1,4 @@
-"""Gao's tables: sets A, B and C made of held-out images, and the edge loss's weight.
+"""Gao's tables: sets A, B and C made of clear images, and the edge loss's weight.
 
 Images, degradations, peers and the affine match are those of
 ``benchmarks/restoration.py`` and ``benchmarks/classical.py``: 8-bit images, 16 px of
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from classical import clear_images, restored as by_classic
 from numpy.typing import NDArray
+from restorer import clear_images as judged_images
 
 from napari_semsr.analysis.metrics import (
     average_gradient,
@@ -27,44 +28,73 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.restoration.method import RestoreOptions
 from napari_semsr.simulation import degrade as gao
+from paper_tables.given import CLASSICAL, given_to_model
+from paper_tables.plan import FOLDER, ROOT
 from restoration import inner, oracle, true_kernel
 
-__all__ = ["SETS", "by_model", "gao_sets", "measure_sets", "score", "summary"]
+__all__ = [
+    "SETS",
+    "Pair",
+    "by_model",
+    "develop_images",
+    "final_images",
+    "gao_sets",
+    "measure_sets",
+    "score",
+    "summary",
+]
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
 Pair = tuple[Image, Image]
 SETS: dict[str, gao.Kind] = {"A": "blur", "B": "fog", "C": "hybrid"}
 WHITE = 255.0
-FIRST_SEED = 100
 GAO_K2 = 0.02
+_DATA = ROOT.parent / "shared" / "data"
+_ORACLE = "oracle linear filter"
+_RECIPE = FOLDER / "gao-a.yaml"  # names the images that are held out
 
 
-def gao_sets(recipe: Path, side: int) -> dict[str, list[Pair]]:
-    """Degrade the middles of the held-out images.
+def develop_images(side: int) -> list[NDArray[np.uint8]]:
+    """Read the middles of the images that `recipes/data/sem-images.yaml` holds out."""
+    return clear_images(_RECIPE, side)
+
+
+def final_images(side: int) -> list[NDArray[np.uint8]]:
+    """Read the middles of the images that ``restorer.py --set judge`` judges on."""
+    found = judged_images(_DATA, "judge", side)
+    return [image.astype(np.uint8) for _, image in found]
+
+
+def gao_sets(
+    clear: list[NDArray[np.uint8]], seed: int, *, stretch: bool = True
+) -> dict[str, list[Pair]]:
+    """Degrade clear images; without the stretch, as the haze leaves them.
 
     Parameters
     ----------
-    recipe : pathlib.Path
-        Names the images.
-    side : int
-        Largest side.
+    clear : list of (Y, X) numpy.ndarray
+        Clear images, 8-bit.
+    seed : int
+        Of the first one's haze; one more for each.
+    stretch : bool, default=True
+        Bring mean and deviation back after the haze. Without it set A, which has no
+        haze, is left out: it would be the same.
 
     Returns
     -------
     dict
         Degraded and clear images of each set.
     """
-    clear = clear_images(recipe, side)
+
+    def pair(index: int, kind: gao.Kind) -> Pair:
+        made = gao.degrade_plane(clear[index], kind, seed=seed + index, stretch=stretch)
+        return made.image.astype(float), clear[index].astype(float)
+
     return {
-        name: [
-            (
-                gao.degrade_plane(c, kind, seed=FIRST_SEED + i).image.astype(float),
-                c * 1.0,
-            )
-            for i, c in enumerate(clear)
-        ]
+        name: [pair(index, kind) for index in range(len(clear))]
         for name, kind in SETS.items()
+        if stretch or kind != "blur"
     }
 
 
@@ -127,25 +157,42 @@ def score(image: Image, truth: Image) -> dict[str, float | None]:
     }
 
 
-def summary(
-    rows: list[dict[str, Any]], before: list[dict[str, Any]]
-) -> dict[str, float]:
+def summary(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> dict[str, Any]:
     """Give means over images, and gains over the degraded ones.
 
     Parameters
     ----------
     rows, before : list of dict
         Scores of the results and of the degraded images.
+
+    Returns
+    -------
+    dict
+        Means; ``gain`` in matched PSNR and ``gain_as_is``; of each mean the standard
+        error over images (``_se``; None for a single image) and the least image
+        (``_least``); ``worst_gain``; the number of images.
     """
-    found = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
-    gains = [
-        after["psnr_matched"] - b["psnr_matched"]
-        for after, b in zip(rows, before, strict=True)
-    ]
-    found["gain"] = float(np.mean(gains))
-    found["worst_gain"] = float(min(gains))
+    values = {name: [row[name] for row in rows] for name in rows[0]}
+    for called, name in (("gain", "psnr_matched"), ("gain_as_is", "psnr")):
+        if name in values:
+            then = [row[name] for row in before]
+            pairs = zip(values[name], then, strict=True)
+            values[called] = [after - first for after, first in pairs]
+    found: dict[str, Any] = {}
+    for name, each in values.items():
+        found[name] = float(np.mean(each))
+        found[f"{name}_se"] = _standard_error(each)
+        found[f"{name}_least"] = float(min(each))
+    found["worst_gain"] = found["gain_least"]
     found["images"] = len(rows)
     return found
+
+
+def _standard_error(values: list[float]) -> float | None:
+    """Give the standard error of a mean; None for that of one value."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def measure_sets(
@@ -154,7 +201,8 @@ def measure_sets(
     say: Callable[[str], None],
     *,
     peers: bool = True,
-) -> dict[str, dict[str, dict[str, float]]]:
+    stretched: bool = True,
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Judge peers and models on every set.
 
     Parameters
@@ -167,25 +215,20 @@ def measure_sets(
         Told what is done.
     peers : bool, default=True
         Whether the classical methods and the oracle are judged too.
+    stretched : bool, default=True
+        Whether the sets are stretched after the haze, as those of training are.
 
     Returns
     -------
     dict
-        By set and method; `summary` of each.
+        By set and method; `summary` of each, and what it was ``given``.
     """
-    table: dict[str, dict[str, dict[str, float]]] = {}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
     for name, pairs in sets.items():
+        kind = SETS[name]
         methods: dict[str, Method] = {"degraded": lambda low: low}
         if peers:
-            methods |= {
-                "blind deconvolution": _classic("blind", "estimate", SETS[name]),
-                "blind deconvolution, flat kernel": _classic(
-                    "blind",
-                    f"flat{len(true_kernel(SETS[name])) // 2 * 2 + 1}px",
-                    SETS[name],
-                ),
-                "Wiener, true kernel": _classic("wiener", "kernel.tif", SETS[name]),
-            }
+            methods |= _peers(kind)
         methods |= {k: by_model(model) for k, model in models[name].items()}
         before = [score(low, truth) for low, truth in pairs]
         rows = table[name] = {}
@@ -194,8 +237,30 @@ def measure_sets(
             scores = [score(method(low), truth) for low, truth in pairs]
             rows[called] = summary(scores, before)
         if peers:
-            say(f"set {name}: oracle linear filter")
+            say(f"set {name}: {_ORACLE}")
             best = [score(oracle(low, truth), truth) for low, truth in pairs]
-            rows["oracle linear filter"] = summary(best, before)
+            rows[_ORACLE] = summary(best, before)
         rows["truth"] = summary([score(t, t) for _, t in pairs], before)
+        for called, row in rows.items():
+            row["given"] = CLASSICAL.get(called, "")
+            if called in models[name]:
+                model = models[name][called]
+                row["given"] = given_to_model(model, kind, stretched=stretched)
     return table
+
+
+def _peers(kind: gao.Kind) -> dict[str, Method]:
+    """Give the classical methods, each with its defaults, by their names in a table."""
+    flat = f"flat{len(true_kernel(kind)) // 2 * 2 + 1}px"
+    return {
+        "blind deconvolution": _classic("blind", "estimate", kind),
+        "blind deconvolution, flat kernel": _classic("blind", flat, kind),
+        **{
+            f"{called}, true kernel": _classic(method, "kernel.tif", kind)
+            for called, method in (
+                ("Wiener", "wiener"),
+                ("Richardson-Lucy", "richardson-lucy"),
+                ("constrained least squares", "cls"),
+            )
+        },
+    }

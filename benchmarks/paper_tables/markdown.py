@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["how_trained", "number", "pair", "paragraphs", "table"]
+__all__ = ["how_trained", "number", "pair", "paragraphs", "plus_minus", "table"]
 
 DASH = "\N{EN DASH}"
 
@@ -26,13 +26,23 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign else ''}.{digits}f}"
 
 
+def plus_minus(
+    value: float | None, error: float | None, digits: int, *, sign: bool = False
+) -> str:
+    """Write a mean with its standard error, which one value alone does not have."""
+    said = number(value, digits, sign=sign)
+    if said == DASH or error is None:
+        return said
+    return f"{said} ± {number(error, digits)}"
+
+
 def pair(first: float | None, second: float | None, digits: int) -> str:
     """Write two numbers with a slash between them."""
     return f"{number(first, digits)} / {number(second, digits)}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table whose first column is text and the others are numbers.
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> str:
+    """Write a table whose first columns are text and the others numbers.
 
     Parameters
     ----------
@@ -40,13 +50,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         Names of the columns.
     rows : iterable of sequence of str
         Cells; as many in each as there are columns.
+    text : int, default=1
+        How many columns are text.
 
     Raises
     ------
     ValueError
         If a row has another number of cells.
     """
-    lines = [_line(head), "|---|" + "---:|" * (len(head) - 1)]
+    lines = [_line(head), "|" + "---|" * text + "---:|" * (len(head) - text)]
     for row in rows:
         if len(row) != len(head):
             msg = f"A row must have {len(head)} cells, got {len(row)}: {list(row)}"
@@ -65,7 +77,7 @@ def paragraphs(*parts: str) -> str:
 
 
 def how_trained(record: dict[str, Any]) -> list[str]:
-    """Say how a model was trained: network, weights, steps, batch, minutes, device.
+    """Say how a model was trained: network, weights, batch, steps, hours, device.
 
     Parameters
     ----------
@@ -91,7 +103,7 @@ def how_trained(record: dict[str, Any]) -> list[str]:
         f"{record['weights'] / 1e6:.3f}",
         f"{record['batch']} of {record['patch_px']} px",
         str(record["steps"]),
-        number(record["minutes"], 1),
+        number(record["minutes"] / 60, 2),
         device,
     ]
 

@@ -4,9 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from paper_tables import page_gao, page_lens
+from paper_tables.curves import best_gain
+from paper_tables.given import legend
 from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, paragraphs, table
-from paper_tables.plan import edge_run
+from paper_tables.omitted import not_repeated
+from paper_tables.plan import EDGE_OPERATORS, EDGE_WEIGHT, NARROW_ONLY, edge_run
 
 __all__ = ["page"]
 
@@ -16,43 +19,57 @@ _HEAD = """
 *Written by `{command}`. Edit nothing here: run that again.*
 
 None of the papers' data is public. What follows was measured on real SEM images, which
-the simulator degraded, and on simulated instruments; nothing that is judged here was
-trained on, and nothing here chose a model. Rows in italics are the papers' own figures,
-on their own data: they stand beside ours and are not to be compared digit by digit.
+the simulator degraded, and on simulated instruments. No image that is judged here
+trained a model or chose a checkpoint. Rows in italics are the papers' own figures, on
+their own data: they stand beside ours and are not to be compared digit by digit.
+
+{data}
 
 {trained}
 
 Trained models lie in `runs/tables/NAME/NAME.safetensors` and are not bundled; the
-command makes them anew. A row without a run's name is a bundled model
-([models](models.md)).
+command makes them anew. A row without a run's name is a classical method or a bundled
+model ([models](models.md)).
+"""
+
+_DEVELOP = """
+**On development data.** The images are those that `recipes/data/sem-images.yaml` holds
+out, the numbers of drawn samples lie below 10 000. Both may be looked at while a recipe
+is being written; `make tables FINAL=1` judges on others ([training](training.md)).
+"""
+_FINAL = """
+**On final data**, by `make tables FINAL=1`: images that `benchmarks/restorer.py` judges
+on, and drawn samples from number 10 000 on. They are judged on once
+([training](training.md)).
+`sem-restore` has no row on the images: it was judged on them before, and is not again.
 """
 
 _FULL = "The recipes of `recipes/tables` were run as they are, on {devices}."
 _NARROW = """
-**Short forms.** There was no GPU. The files in `recipes/tables/narrow` stand in for
-those in `recipes/tables`: narrower networks, smaller patches, fewer scenes and steps,
-and minutes of the clock in place of hours: {count} trainings, {jobs} at a time, whose
-minutes are in the table of runs. {note}Each file says what it leaves out.
-
-Such figures say that the systems work and what they are worth after a minute or two;
-they say nothing of what they reach when they are run as in the papers.
-
-The short forms of `gao-a`, `gao-b` and `gao-c` are not the paper's system: in place of
-the second generator, which needs longer to learn than there is, they learn **a blur**
-([](training.md)), and have L1 as cycle loss, beside which the others are weighed down.
-They see no pairs, and nothing tells them of blur or haze. `kernel-a` is given the blur,
-and has the losses and the weights of the paper, but for the adversarial one.
+**Short forms.** The files in `recipes/tables/narrow` stand in for those in
+`recipes/tables`, with narrower networks and fewer scenes; each file says what it leaves
+out. {count} trainings{jobs}, on {devices}, whose hours are in the table of runs. {note}
+"""
+_BLURS = """
+{names}: unpaired, a learnt blur ([](training.md)) in place of the second generator; not
+Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
 """
 
 _TRAINED = """
 ## How the models were trained
 
 *As a correction*: the network's output is added to its input, and begins at zero. That
-is in none of the papers; without it, a short training is spent on learning to repeat
-the input. The checkpoint was chosen by the gain in PSNR on validation images, whose
-truth is known; that uses pairs, even where the training did not. A run has minutes,
-not steps: where runs of one network and equal minutes differ in steps, the machine had
-other work.
+is in none of the papers. The checkpoint was chosen by the gain in PSNR on validation
+images, whose truth is known; that uses pairs, even where the training did not. The best
+of these gains stands in the last column.
+"""
+_CURVES = """
+```{image} images/results-curves.png
+:alt: Validation gain of every run against its hours
+:width: 100%
+```
+
+Validation gain of every run against hours, which are shared evenly among its steps.
 """
 
 _NOTHING_DB = 0.05
@@ -61,32 +78,43 @@ _WIENER = "Wiener, true kernel"
 _GAO = """
 ## Gao et al. 2024: degraded SEM images
 
-The middles, up to {side} px, of the eight images that `recipes/data/sem-images.yaml`
-holds out. *Matched* is after an affine fit of grey levels to the truth, which the haze
-makes necessary: how much of an image's contrast is lost to it cannot be known. The
-gain is in matched PSNR over the degraded image; 16 px of border are left out of
-everything. The oracle linear filter (21 x 21 taps and an offset) is fitted to the truth
-of that very image, so no real filter reaches it; the Wiener filter is given the true
-kernel, the blind deconvolution nothing. The paper gives K₂ = 0.02 for SSIM in its loss
-and does not say which constant its tables have.
+The middles, up to {side} px, of {images}.
+Means over images, ± one standard error. *Matched* is after an affine fit of grey levels
+to the truth; how much of an image's contrast is lost to haze cannot be known. A gain is
+over the degraded image, in PSNR as is or matched; 16 px of border are left out of
+everything. The oracle linear filter has 21 x 21 taps and an offset. Classical methods
+are those of `semsr restore` with their defaults. The paper gives K₂ = 0.02 for SSIM in
+its loss and does not say which constant its tables have.
+"""
 
-### Table 1: SSIM and PSNR
+_UNSTRETCHED = """
+### Sets B and C, not stretched
+
+The same, left as the haze leaves it (`semsr degrade --no-stretch`): the paper's words
+can be read so too. Models are those of the sets above.
 """
 
 _SHARP = """
 ### Table 2: sharpness without a reference
 
-Means over the same images, as they are: average gradient, contrast, spatial frequency.
-The paper's are of one image in each set. Noise and invented structure raise all three.
+Means over the same images, as they are, ± one standard error, and the least image in
+brackets: average gradient, contrast, spatial frequency. The paper's are of one image in
+each set.
 """
 
 _EDGE = """
 ### Weight of the edge loss
 
-Set A, the recipe of `gao-a` with other weights (the paper's gamma), each for {share:g}
-of the time that most trainings have. The paper sweeps them from 0 to 20, finds
-both of its figures best at 10, and prints no numbers; it names Kirsch's operator as no
-worse than Sobel's, which is not repeated here.
+Set A ({images} images), the recipe of `gao-a` with other weights (the paper's gamma),
+each for {share:g} of the time that most trainings have. The paper sweeps them from 0
+to 20, finds both of its figures best at 10, and prints no numbers. The least image
+stands in brackets.
+"""
+_OPERATORS = """
+### Operator of the edge loss
+
+The same at a weight of {weight}. The paper names Sobel's and Kirsch's operators as
+effective, and takes Sobel's.
 """
 
 _GOLD = """
@@ -136,9 +164,10 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     results : dict
         What was measured, by part; parts that are missing are left out.
     runs : dict
-        ``finished.json`` of the trained models by name.
+        ``finished.json`` of the trained models by name, each with its ``curve``.
     made : dict
-        The command, and the settings of training and evaluation.
+        The command, and the settings of training and evaluation; ``final`` if the
+        data is that of the final judgement.
 
     Returns
     -------
@@ -147,21 +176,17 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     """
     narrow = any(record["narrow"] for record in runs.values())
     parts = [
-        _HEAD.format(command=made["command"], trained=_said(runs, made)),
+        _HEAD.format(
+            command=made["command"],
+            data=(_FINAL if made.get("final") else _DEVELOP).strip(),
+            trained=_said(runs, made),
+        ),
         goals(results, narrow=narrow),
-        _caution(results) if narrow else "",
+        _caution(results),
         _trained(runs.values()),
+        *_gao(results, made),
+        *_edge(results.get("edge") or {}, runs, made),
     ]
-    if "gao" in results:
-        sets = results["gao"]
-        parts += [_GAO.format(side=made["side"]), page_gao.similarity(sets)]
-        parts += [_SHARP, page_gao.sharpness(sets)]
-    if results.get("edge"):
-        parts += [_EDGE.format(share=made["edge_share"])]
-        steps = {
-            w: runs.get(edge_run(float(w)), {}).get("steps") for w in results["edge"]
-        }
-        parts.append(page_gao.ablation(results["edge"], steps))
     if "gold" in results:
         asked = {"fields": made["gold_fields"], "side": made["gold_side"]}
         parts += [_GOLD.format(**asked), page_lens.gold(results["gold"])]
@@ -176,28 +201,64 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     if "sizes" in results:
         series = results["sizes"]
         parts += [_WANG, page_lens.sizes(series), page_lens.fewer(series)]
-    return paragraphs(*parts) + "\n"
+    return paragraphs(*parts, not_repeated()) + "\n"
+
+
+def _gao(results: dict[str, Any], made: Any) -> Iterable[str]:
+    """Write Gao's tables, of the sets as stretched and as the haze leaves them."""
+    groups = [results.get(part, {}) for part in ("gao", "gao_unstretched")]
+    rows = [row for sets in groups for one in sets.values() for row in one.values()]
+    marks = legend(row.get("given", "") for row in rows)
+    if "gao" in results:
+        sets = results["gao"]
+        images = "the images that `recipes/data/sem-images.yaml` holds out"
+        if made.get("final"):
+            images = "the images that are kept for the final judgement"
+        yield _GAO.format(side=made["side"], images=images)
+        yield marks
+        yield "### Table 1: SSIM and PSNR"
+        yield page_gao.similarity(sets)
+        yield _SHARP
+        yield page_gao.sharpness(sets)
+    if "gao_unstretched" in results:
+        sets = results["gao_unstretched"]
+        yield _UNSTRETCHED
+        yield page_gao.similarity(sets, stretched=False)
+
+
+def _edge(rows: Any, runs: dict[str, dict[str, Any]], made: Any) -> Iterable[str]:
+    """Write what the edge loss is worth, by its weight and by its operator."""
+    steps = {changed: runs.get(edge_run(changed), {}).get("steps") for changed in rows}
+    steps["sobel"] = steps.get(str(EDGE_WEIGHT))
+    weights = {changed: row for changed, row in rows.items() if changed.isdigit()}
+    if weights:
+        images = next(iter(weights.values()))["images"]
+        yield _EDGE.format(share=made["edge_share"], images=images)
+        yield page_gao.ablation(weights, steps, "weight")
+    others = {o: rows[o] for o in ("sobel", *EDGE_OPERATORS) if o in rows}
+    if len(others) > 1:
+        yield _OPERATORS.format(weight=EDGE_WEIGHT)
+        yield page_gao.ablation(others, steps, "operator")
 
 
 def _caution(results: dict[str, Any]) -> str:
     """Say where the classical filter that is given the same blur gains more."""
     better = [
-        f"{name} ({rows[_WIENER]['gain']:+.2f} dB against {rows[own]['gain']:+.2f} dB)"
+        f"`{own}` ({rows[_WIENER]['gain']:+.2f} dB against {rows[own]['gain']:+.2f} dB)"
         for name, rows in results.get("gao", {}).items()
-        if {own := f"gao-{name.lower()}", _WIENER} <= rows.keys()
-        and rows[_WIENER]["gain"] > rows[own]["gain"]
+        for own in (f"gao-{name.lower()}", f"blur-{name.lower()}")
+        if {own, _WIENER} <= rows.keys() and rows[_WIENER]["gain"] > rows[own]["gain"]
     ]
     if not better:
         return ""
-    sets = "set" if len(better) == 1 else "sets"
     return (
-        f"The Wiener filter, which is given the same blur, gains more on {sets} "
+        "The Wiener filter, which is given the true kernel, gains more than "
         f"{', '.join(better)}."
     )
 
 
 def _idle(groups: dict[str, Any]) -> str:
-    """Name the models that change next to nothing in their short forms."""
+    """Name the models that change next to nothing."""
     rows = groups.get("in focus", {})
     names = [
         f"`{name}`"
@@ -207,8 +268,8 @@ def _idle(groups: dict[str, Any]) -> str:
     if not names:
         return ""
     return (
-        f"{' and '.join(names)} changed next to nothing in the time that there was: "
-        "that says how long the training was, not what the system is worth."
+        f"{' and '.join(names)} changed the PSNR by less than {_NOTHING_DB:g} dB in "
+        "focus."
     )
 
 
@@ -216,24 +277,38 @@ def _said(runs: dict[str, dict[str, Any]], made: Any) -> str:
     """Say in which form the recipes were run."""
     if not runs:
         return "No model was trained for this page: only bundled ones are judged."
-    if any(record["narrow"] for record in runs.values()):
-        note = f"{made['note']} " if made.get("note") else ""
-        said = _NARROW.format(count=len(runs), jobs=made["jobs"], note=note)
-        return said.strip()
-    devices = sorted({str(record["device"]) for record in runs.values()})
-    return _FULL.format(devices=", ".join(devices))
+    devices = ", ".join(sorted({str(record["device"]) for record in runs.values()}))
+    if not any(record["narrow"] for record in runs.values()):
+        return _FULL.format(devices=devices)
+    said = _NARROW.format(
+        count=len(runs),
+        jobs=f", {made['jobs']} at a time" if "jobs" in made else "",
+        devices=devices,
+        note=made.get("note", ""),
+    )
+    names = [f"`{name}`" for name in NARROW_ONLY if name in runs]
+    return paragraphs(said, _BLURS.format(names=", ".join(names)) if names else "")
 
 
 def _trained(records: Iterable[dict[str, Any]]) -> str:
-    """List the trainings."""
+    """List the trainings, and show how each went."""
     head = (
         "run",
+        "learnt from",
         "network",
         "weights, millions",
         "batch",
         "steps",
-        "minutes",
+        "hours",
         "device",
+        "best validation gain at step",
     )
-    rows = [[f"`{r['name']}`", *how_trained(r)] for r in records]
-    return paragraphs(_TRAINED, table(head, rows)) if rows else ""
+    held = list(records)
+    rows = [
+        [f"`{r['name']}`", r.get("given", ""), *how_trained(r), best_gain(r)]
+        for r in held
+    ]
+    if not rows:
+        return ""
+    drawn = any(r.get("curve") for r in held)
+    return paragraphs(_TRAINED, table(head, rows, text=3), _CURVES if drawn else "")

@@ -2,8 +2,8 @@
 
 On a GPU the recipes of ``recipes/tables`` are run as they are. Without one, the files
 of the same name in ``recipes/tables/narrow`` stand in their place: each includes the
-full recipe and says which numbers are smaller. The minutes that all of them may take
-are shared out by `WEIGHTS`.
+full recipe and says which numbers are smaller. `NARROW_ONLY` are there in that form
+alone. The minutes that all of them may take are shared out by `WEIGHTS`.
 """
 
 import hashlib
@@ -16,9 +16,12 @@ from napari_semsr.training.recipe import Recipe, load_recipe
 
 __all__ = [
     "BY_STEPS",
+    "EDGE_OPERATORS",
+    "EDGE_WEIGHT",
     "EDGE_WEIGHTS",
     "FOLDER",
     "NARROW",
+    "NARROW_ONLY",
     "RECIPES",
     "RUNS",
     "Planned",
@@ -50,9 +53,21 @@ RECIPES = (
     "wang-attention",
     "de-haan-gold",
 )
+NARROW_ONLY = ("blur-a", "blur-b", "blur-c")
+"""Gao's sets learnt unpaired, a learnt blur in place of the second generator."""
 EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
-WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 2.0}
+EDGE_OPERATORS = ("prewitt", "kirsch")
+"""What finds edges in place of Sobel's operator, at `EDGE_WEIGHT`."""
+EDGE_WEIGHT = 10  # the paper's, and one of the sweep: that run has Sobel's operator
+WEIGHTS = {
+    "gao-a": 2.5,
+    "gao-b": 2.5,
+    "gao-c": 2.0,
+    "blur-a": 2.5,
+    "blur-b": 2.5,
+    "blur-c": 2.0,
+}
 ABLATION_WEIGHT = 0.4
 BY_STEPS = ("wang", "wang-attention")
 """Compared at equal steps: these take the recipe's, and no minutes."""
@@ -75,6 +90,8 @@ class Planned:
         Share of the minutes of all.
     narrow : bool
         Whether it is the short form.
+    edge_operator : str or None
+        What finds the edges in place of the recipe's operator.
     """
 
     name: str
@@ -82,15 +99,19 @@ class Planned:
     edge_weight: float | None
     weight: float
     narrow: bool
+    edge_operator: str | None = None
 
     def recipe(self) -> Recipe:
         """Read the recipe, and change what is to be compared."""
         recipe = load_recipe(self.path).replace(name=self.name)
         if self.edge_weight is None:
             return recipe
-        minutes = recipe.minutes
+        minutes, gan = recipe.minutes, recipe.gan
         return recipe.replace(
-            gan=recipe.gan.replace(edge_weight=self.edge_weight),
+            gan=gan.replace(
+                edge_weight=self.edge_weight,
+                edge_operator=self.edge_operator or gan.edge_operator,
+            ),
             minutes=None if minutes is None else minutes * self.weight,
         )
 
@@ -108,24 +129,21 @@ def plan(*, narrow: bool, only: tuple[str, ...] = ()) -> list[Planned]:
     folder = NARROW if narrow else FOLDER
     found = [
         Planned(name, folder / f"{name}.yaml", None, WEIGHTS.get(name, 1.0), narrow)
-        for name in RECIPES
+        for name in (*RECIPES, *(NARROW_ONLY if narrow else ()))
     ]
+    weights = [(edge_run(w), float(w), None) for w in EDGE_WEIGHTS]
+    operators = [(edge_run(o), float(EDGE_WEIGHT), o) for o in EDGE_OPERATORS]
+    base = folder / f"{_BASE}.yaml"
     found += [
-        Planned(
-            edge_run(weight),
-            folder / f"{_BASE}.yaml",
-            float(weight),
-            ABLATION_WEIGHT,
-            narrow,
-        )
-        for weight in EDGE_WEIGHTS
+        Planned(name, base, weight, ABLATION_WEIGHT, narrow, operator)
+        for name, weight, operator in (*weights, *operators)
     ]
     return [p for p in found if not only or p.name.startswith(only)]
 
 
-def edge_run(weight: float) -> str:
-    """Name the run of a weight of the edge loss."""
-    return f"{_BASE}-edge-{weight:g}"
+def edge_run(changed: float | str) -> str:
+    """Name the run of a weight of the edge loss, or of another operator."""
+    return f"{_BASE}-edge-{changed}"
 
 
 def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, float]:

@@ -20,6 +20,7 @@ from napari_semsr.models.checkpoint import build, load_model
 from napari_semsr.training.data.scene_cache import SceneCache
 from napari_semsr.training.fit import train
 from napari_semsr.training.run_folder import STATE
+from paper_tables.given import given
 from paper_tables.plan import Planned, key_of, shared_out
 
 __all__ = ["Say", "finished", "train_all", "train_one"]
@@ -96,6 +97,7 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
         "batch": recipe.batch,
         "patch_px": recipe.data.patch_px,
         "scenes": recipe.data.bank,
+        "given": given(recipe.without_folders()),
         "validation": {k: round(v, 4) for k, v in result.validation.items()},
     }
     (folder / FINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")

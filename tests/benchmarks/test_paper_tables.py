@@ -1,5 +1,6 @@
 """Tests of what makes docs/results.md: shares, keys, scores, markdown, a short run."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,18 +8,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paper_tables import runs as running
-from paper_tables.evaluate import results_of
-from paper_tables.gao import SETS, measure_sets, score, summary
-from paper_tables.goals import goals
-from paper_tables.markdown import how_trained, number, table
+import yaml
+from paper_tables import evaluate as judging, runs as running
+from paper_tables.__main__ import main
+from paper_tables.curves import best_gain, draw_curves, read_curve
+from paper_tables.evaluate import Extent, evaluate, judged, records_of, results_of
+from paper_tables.gao import SETS, gao_sets, measure_sets, score, summary
+from paper_tables.given import CLASSICAL, LEGEND, given, given_to_model, legend
+from paper_tables.goals import GOALS, goals, read_goals
+from paper_tables.markdown import how_trained, number, plus_minus, table
+from paper_tables.omitted import NOT_REPEATED
 from paper_tables.page import page
+from paper_tables.page_gao import similarity
 from paper_tables.page_lens import fewer
 from paper_tables.plan import (
     BY_STEPS,
+    EDGE_OPERATORS,
+    EDGE_WEIGHT,
+    EDGE_WEIGHTS,
     NARROW,
+    NARROW_ONLY,
     RECIPES,
     Planned,
+    edge_run,
     key_of,
     plan,
     shared_out,
@@ -68,6 +80,8 @@ def rows(**gains: float) -> dict[str, dict[str, float]]:
             "con": 30.0,
             "sf": 5.0,
             "gain": gain,
+            "gain_se": 0.2,
+            "gain_as_is": gain,
             "worst_gain": gain - 0.1,
             "images": 8,
         }
@@ -115,13 +129,36 @@ def test_every_recipe_has_a_short_form_of_the_same_kind_and_data(name: str) -> N
 
 
 def test_runs_that_compare_the_edge_loss_differ_in_nothing_else() -> None:
-    found = [p.recipe() for p in plan(narrow=True, only=("gao-a-edge",))]
-    assert [r.gan.edge_weight for r in found] == [0, 1, 5, 10, 20]
+    found = {p.name: p.recipe() for p in plan(narrow=True, only=("gao-a-edge",))}
+    weights = [found[edge_run(w)].gan for w in EDGE_WEIGHTS]
+    assert [gan.edge_weight for gan in weights] == [0, 1, 5, 10, 20]
+    assert {gan.edge_operator for gan in weights} == {"sobel"}
+    operators = [found[edge_run(o)].gan for o in EDGE_OPERATORS]
+    assert [gan.edge_operator for gan in operators] == ["prewitt", "kirsch"]
+    assert {gan.edge_weight for gan in operators} == {EDGE_WEIGHT}
+    one = {"edge_weight": 1, "edge_operator": "sobel"}
     same = {
-        r.replace(name="n", gan=r.gan.replace(edge_weight=1)).model_dump_json()
-        for r in found
+        r.replace(name="n", gan=r.gan.replace(**one)).model_dump_json()
+        for r in found.values()
     }
     assert len(same) == 1
+    assert EDGE_WEIGHT in EDGE_WEIGHTS
+
+
+def test_only_the_short_forms_have_a_learnt_blur_and_only_under_its_own_name() -> None:
+    names = {p.name for p in plan(narrow=True)} - {p.name for p in plan(narrow=False)}
+    assert names == set(NARROW_ONLY)
+    for letter in "abc":
+        gao, blur = (
+            next(p for p in plan(narrow=True) if p.name == f"{kind}-{letter}").recipe()
+            for kind in ("gao", "blur")
+        )
+        assert gao.gan.kernel is None
+        assert blur.gan.kernel is not None
+        assert blur.gan.kernel.learnt
+        assert gao.degradations == blur.degradations
+        text = (NARROW / f"blur-{letter}.yaml").read_text()
+        assert "not Gao's system" in text
 
 
 def test_key_tells_apart_what_is_trained_differently() -> None:
@@ -159,7 +196,7 @@ def test_training_is_told_with_width_steps_minutes_and_device() -> None:
         "0.012",
         "4 of 64 px",
         "700",
-        "2.5",
+        "0.04",
         "CPU, 1 thread",
     ]
 
@@ -174,26 +211,181 @@ def test_score_does_not_mind_another_scale_of_greys_once_matched() -> None:
     assert same["con"] > found["con"] > 0
 
 
-def test_summary_gives_means_and_the_worst_gain() -> None:
+def test_summary_gives_means_their_errors_and_the_worst_gain() -> None:
     before = [{"psnr_matched": 20.0}, {"psnr_matched": 30.0}]
     after = [{"psnr_matched": 23.0}, {"psnr_matched": 31.0}]
-    assert summary(after, before) == {
-        "psnr_matched": 27.0,
-        "gain": 2.0,
-        "worst_gain": 1.0,
-        "images": 2,
-    }
+    assert summary(after, before) == pytest.approx(
+        {
+            "psnr_matched": 27.0,
+            "psnr_matched_se": 4.0,
+            "psnr_matched_least": 23.0,
+            "gain": 2.0,
+            "gain_se": 1.0,
+            "gain_least": 1.0,
+            "worst_gain": 1.0,
+            "images": 2,
+        }
+    )
+    assert summary(after[:1], before[:1])["gain_se"] is None
+
+
+def test_mean_is_written_with_its_error_if_it_has_one() -> None:
+    assert plus_minus(1.236, 0.5, 2, sign=True) == "+1.24 ± 0.50"
+    assert plus_minus(1.236, None, 2) == "1.24"
+    assert plus_minus(None, 0.5, 2) == number(None, 2)
 
 
 def test_goals_say_what_was_not_reached() -> None:
     own = {"gao-a": 1.39, "oracle linear filter": 5.0, "sem-restore": 4.1}
     sets = {"A": rows(degraded=0.0, **own)}
     text = goals({"gao": sets}, narrow=True)
-    assert "+1.40 dB | +1.39 dB | no |" in text
-    full = goals({"gao": sets}, narrow=False)
-    assert "the paper's system, set A: its gain | +2.80 dB | +1.39 dB | no |" in full
-    assert "+4.00 dB | +4.10 dB | yes |" in text
+    assert "+1.40 dB | +1.39 ± 0.20 dB | no |" in text
+    assert "own system (short form), `gao-a`, set A" in text
+    assert "own system, `gao-a`, set A" in goals({"gao": sets}, narrow=False)
+    assert "+4.00 dB | +4.10 ± 0.20 dB | yes |" in text
+    assert "set B" in text
+    assert "| +0.99 dB | not measured |" in text
     assert goals({}, narrow=True) == ""
+
+
+@pytest.mark.parametrize(("gain", "reached"), [(1.5, "no"), (1.61, "yes")])
+def test_own_system_must_gain_more_than_the_aim_and_its_error(
+    gain: float, reached: str
+) -> None:
+    sets = {"A": rows(**{"gao-a": gain})}
+    text = goals({"gao": sets}, narrow=False)
+    assert f"+1.40 dB | {gain:+.2f} ± 0.20 dB | {reached} |" in text
+
+
+def test_goals_are_read_from_the_file_and_half_of_the_papers_gains() -> None:
+    read = read_goals()
+    assert read == yaml.safe_load(GOALS.read_text())
+    for name, aim in read["gao"].items():
+        theirs = GAO_TABLE_1[name]
+        half = (theirs["their CycleGAN"][1] - theirs["degraded"][1]) / 2
+        assert aim["gain_db"] == pytest.approx(half, abs=0.0051)
+    assert read["develop"]["haze_seed"] < 10_000 <= read["final"]["haze_seed"]
+    assert read["develop"]["first_seed"] < 10_000 <= read["final"]["first_seed"]
+    for final in (True, False):
+        one = read["final" if final else "develop"]
+        assert Extent.planned(final=final).gold_fields == one["gold_fields"]
+
+
+def test_superlens_is_held_against_its_input() -> None:
+    def row(gain: float, resolution: float) -> dict[str, float]:
+        return {"gain_db": gain, "ssim": 0.5, "resolution_nm": resolution}
+
+    group = {
+        "optical": row(0.0, 200.0),
+        "sun": row(0.9, 90.0),
+        "pix2pix-ssum": row(-0.1, 100.0),
+        "srgan-ssum": row(-0.1, 300.0),
+        "ssum-sem": row(5.1, 60.0),
+    }
+    text = goals({"superlens": {"any focus": group}}, narrow=False)
+    said = {
+        line.split("`")[1]: line.split("|")[-2].strip()
+        for line in text.splitlines()
+        if "any focus" in line
+    }
+    assert said == {
+        "sun": "no",
+        "pix2pix-ssum": "yes",
+        "srgan-ssum": "no",
+        "esrgan-ssum": number(None, 0),
+        "ssum-sem": "yes",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "marks"),
+    [
+        ("gao-b", "fog", "unpaired, saw these degradations in training"),
+        ("gao-b", "blur", "unpaired, blind"),
+        (
+            "blur-a",
+            "blur",
+            (
+                "unpaired, a learnt blur in place of the second generator, saw these "
+                "degradations in training"
+            ),
+        ),
+        ("kernel-a", "blur", "true kernel"),
+        ("kernel-a", "hybrid", "a kernel"),
+        ("pix2pix-ssum", None, "pairs"),
+        ("sun", None, "unpaired"),
+    ],
+)
+def test_what_a_row_was_given_follows_from_its_recipe(
+    name: str, kind: Any, marks: str
+) -> None:
+    recipe = next(p for p in plan(narrow=True) if p.name == name).recipe()
+    found = given(recipe.without_folders(), kind)
+    if marks.endswith("kernel"):
+        assert marks in found.split(", ")
+        assert "blind" not in found
+    else:
+        assert found == marks
+
+
+def test_bundled_models_say_what_they_were_given() -> None:
+    assert given_to_model("sem-restore", "blur") == "pairs, blind"
+    assert given_to_model("ssum-sem-2x") == "pairs, started from a bundled model"
+    assert set(CLASSICAL.values()) <= set(LEGEND)
+
+
+def test_models_of_a_set_saw_another_where_it_is_not_stretched() -> None:
+    recipe = plan(narrow=True, only=("gao-b",))[0].recipe().without_folders()
+    found = given(recipe, "fog", stretched=False)
+    assert found == "unpaired, saw these degradations stretched in training"
+    said = legend(["pairs, blind", found])
+    assert said.count("\n- ") == 4
+    assert "- *true kernel*" not in said
+    assert legend([""]) == ""
+
+
+def test_sets_that_are_not_stretched_keep_the_low_contrast_of_haze() -> None:
+    clear = [
+        np.rint(draw("circuit", (64, 64), seed=s) * 255).astype(np.uint8)
+        for s in (1, 2)
+    ]
+    stretched, low = gao_sets(clear, 5), gao_sets(clear, 5, stretch=False)
+    assert list(stretched) == ["A", "B", "C"]
+    assert list(low) == ["B", "C"]
+    for name, pairs in low.items():
+        for (hazy, truth), (again, same) in zip(pairs, stretched[name], strict=True):
+            assert np.array_equal(truth, same)
+            assert hazy.std() < 0.5 * again.std()
+    other = gao_sets(clear, 6)["B"][0][0]
+    assert np.array_equal(other, gao_sets(clear, 6, stretch=True)["B"][0][0])
+    assert not np.array_equal(other, stretched["B"][0][0])
+
+
+def test_tables_of_sets_that_are_not_stretched_have_none_of_the_papers_rows() -> None:
+    text = similarity({"B": rows(degraded=0.0, blind=1.0)}, stretched=False)
+    assert "**Set B, not stretched, blur and haze** (8 images)" in text
+    assert "theirs" not in text
+    assert "| blind |  | 0.800 |" in text
+
+
+def test_best_validation_gain_and_its_step_come_from_the_curve(tmp_path: Path) -> None:
+    assert read_curve(tmp_path) == []
+    assert best_gain({}) == number(None, 0)
+    with (tmp_path / "curve.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["step", "loss", "gain_db"])
+        writer.writerows([[250, 1, 0.5], [500, 1, 1.25], [750, 1, ""], [800, 1, "nan"]])
+    record = {**RECORD, "curve": read_curve(tmp_path)}
+    assert record["curve"] == [(250, 0.5), (500, 1.25)]
+    assert best_gain(record) == "+1.25 dB at 500"
+    drawn = tmp_path / "curves.png"
+    assert not draw_curves(drawn, {"gao-a": RECORD})
+    assert draw_curves(drawn, {"gao-a": record})
+    assert drawn.stat().st_size > 1000
+    text = page({}, {"gao-a": record}, MADE)
+    assert "images/results-curves.png" in text
+    assert "| +1.25 dB at 500 |" in text
+    assert "results-curves" not in page({}, {"gao-a": RECORD}, MADE)
 
 
 def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
@@ -203,7 +395,7 @@ def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
     }
     sets["A"] |= rows(**{"Wiener, true kernel": 2.0, "gao-a": 1.5})
     text = page({"gao": sets}, {"gao-a": RECORD}, MADE)
-    assert "more on set A (+2.00 dB against +1.50 dB)." in text
+    assert "than `gao-a` (+2.00 dB against +1.50 dB)." in text
     assert "*Written by `make tables`." in text
     assert "Short forms" in text
     assert "700" in text
@@ -217,7 +409,11 @@ def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
             ]
             assert marked, method
     assert "de Haan et al., network" not in text
-    assert "de Haan et al. 2019" not in text.split("## ")[-1]
+    assert "## De Haan et al. 2019" not in text
+    last = text.split("\n## ")[-1]
+    assert last.startswith("What is not repeated")
+    for _, what, why in NOT_REPEATED:
+        assert f"{what} | {why} |" in last
 
 
 def test_models_that_show_fewer_gaps_than_they_were_given_are_named() -> None:
@@ -279,14 +475,126 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     assert running.finished(folder, "k") == record
     assert running.finished(folder, "other") is None
     assert record["steps"] == 3
+    assert record["given"] == "pairs"
     truth = np.rint(draw("circuit", (64, 64), seed=3) * 255)
     low = degrade_plane(truth.astype(np.uint8), "blur").image.astype(float)
     models = {"A": {"gao-a": folder / "gao-a.safetensors"}}
     said: list[str] = []
     found = measure_sets({"A": [(low, truth)]}, models, said.append, peers=False)
     assert list(found["A"]) == ["degraded", "gao-a", "truth"]
+    assert found["A"]["gao-a"]["given"] == "pairs, saw these degradations in training"
+    assert records_of(tmp_path / "runs")["gao-a"]["curve"]
     measured = tmp_path / "runs" / "measured"
     measured.mkdir()
     (measured / "gao.json").write_text(json.dumps(found))
     text = page(results_of(tmp_path / "runs"), {"gao-a": record}, MADE)
-    assert "| gao-a | 0." in text
+    assert "| gao-a | pairs, saw these degradations in training | 0." in text
+
+
+@pytest.fixture
+def finally_seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stand in for the final images and the measuring; give what was judged."""
+    seen: list[Any] = []
+
+    def pretend(sets: Any, models: Any, *_: Any, **__: Any) -> Any:
+        seen.append((sets, models))
+        return {name: rows(degraded=0.0, truth=9.0) for name in sets}
+
+    image = np.rint(draw("circuit", (32, 32), seed=1) * 255).astype(np.uint8)
+    monkeypatch.setattr(judging, "final_images", lambda _side: [image])
+    monkeypatch.setattr(judging, "measure_sets", pretend)
+    return seen
+
+
+def test_final_judgement_is_made_once_and_says_so(
+    tmp_path: Path, finally_seen: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, written = tmp_path / "runs", tmp_path / "results.md"
+    call = ["evaluate", "--runs", str(runs), "--page", str(written), "--final"]
+    assert main([*call, "--parts", "gao"]) == 2
+    assert "must be of finished runs, got none" in capsys.readouterr().err
+    (runs / "gao-a").mkdir()
+    (runs / "gao-a" / "finished.json").write_text(json.dumps(RECORD))
+    assert main([*call, "--parts", "gao"]) == 0
+    sets, models = finally_seen[0]
+    first = Extent.planned(final=True).haze_seed
+    assert first >= 10_000
+    same = gao_sets([sets["B"][0][1].astype(np.uint8)], first)["B"][0][0]
+    assert np.array_equal(sets["B"][0][0], same)
+    assert all("sem-restore" not in held for held in models.values())
+    text = written.read_text()
+    assert "**On final data**" in text
+    assert "`sem-restore` has no row" in text
+    assert judged(runs) == ("gao",)
+    assert results_of(runs) == {}  # development has its own folder
+    capsys.readouterr()
+    assert main([*call, "--parts", "gao"]) == 2
+    refusal = capsys.readouterr().err.strip()
+    assert refusal.startswith("A final judgement of gao is already kept in ")
+    assert refusal.count(". ") == 0
+    assert main([*call, "--parts", "gao_unstretched"]) == 0
+    assert judged(runs) == ("gao", "gao_unstretched")
+    assert main(call) == 2
+    assert len(finally_seen) == 2
+    assert main([*call, "--none"]) == 0
+    assert main([*call, "--parts", "gao", "--again"]) == 0
+    assert len(finally_seen) == 3
+
+
+def test_development_judges_the_restorer_and_is_not_counted(
+    tmp_path: Path, finally_seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.zeros((32, 32), np.uint8)
+    monkeypatch.setattr(judging, "develop_images", lambda _side: [image])
+    evaluate(tmp_path, ("gao",), Extent.planned(final=False), lambda _text: None)
+    assert "sem-restore" in finally_seen[0][1]["A"]
+    assert judged(tmp_path) == ()
+    assert "**On development data.**" in page(results_of(tmp_path), {}, MADE)
+
+
+def test_parts_without_final_data_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unready = [part for part in judging.PARTS if part not in judging.FINAL_PARTS]
+    for part in unready:
+        call = ["evaluate", "--final", "--runs", str(tmp_path), "--parts", part]
+        assert main(call) == 2
+        assert f"got {part}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "minutes", "command"),
+    [
+        (["--hours", "2"], 120.0, "make tables HOURS=2"),
+        (["--minutes", "30"], 30.0, "make tables MINUTES=30"),
+        ([], 60.0, "make tables"),
+    ],
+)
+def test_hours_are_shared_out_as_minutes_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    minutes: float,
+    command: str,
+) -> None:
+    given_to: list[Any] = []
+
+    def pretend(planned: Any, runs: Any, **settings: Any) -> list[str]:
+        given_to.append((len(planned), runs, settings["minutes"]))
+        return []
+
+    monkeypatch.setattr("paper_tables.__main__.train_all", pretend)
+    assert main(["train", "--narrow", "--runs", str(tmp_path), *asked]) == 0
+    assert given_to == [(len(plan(narrow=True)), tmp_path, minutes)]
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["command"] == command
+
+
+def test_page_names_the_operators_beside_sobel() -> None:
+    found = {**rows(**{"0": 1.0, "10": 2.0, "prewitt": 2.1, "kirsch": 1.9})}
+    text = page({"edge": {**found, "sobel": found["10"]}}, {}, MADE)
+    weights, operators = text.split("### Operator of the edge loss")
+    assert "| 0 (no edge loss) |" in weights
+    assert "kirsch" not in weights
+    for name in ("sobel", "prewitt", "kirsch"):
+        assert f"| {name} |" in operators
