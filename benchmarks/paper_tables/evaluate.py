@@ -10,17 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from superlens import Judge
+
 from napari_semsr.models.cards import bundled
+from paper_tables.frc_maps import measure_maps
 from paper_tables.gao import SETS, gao_sets, measure_sets
 from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
+from paper_tables.light import measure_light
 from paper_tables.plan import EDGE_WEIGHTS, FOLDER, RECIPES, edge_run
 from paper_tables.profiles import measure_profiles
+from paper_tables.real_gold import measure_real_gold
 from paper_tables.runs import Say, finished
+from paper_tables.whole_field import measure_whole
 
 __all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
 
-PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles")
+PARTS = (
+    "gao",
+    "edge",
+    "gold",
+    "real_gold",
+    "superlens",
+    "superlens_2x",
+    "frc_maps",
+    "whole",
+    "sizes",
+    "light",
+    "profiles",
+)
 RESTORERS = ("sem-restore",)
 LENS_RUNS = (
     "sun",
@@ -46,12 +64,25 @@ class Extent:
         Superlens fields of each kind.
     gold_fields, gold_side : int
         Fields of gold, and their side in coarse pixels.
+    first_seed : int
+        Of superlens fields and gold; 10 000 or more for a final judgement.
+    size_fields, size_side : int
+        Fields of each of Wang's sizes, and their side in pixels.
+    real_pairs : int
+        Pairs of real gold.
+    whole_side : int
+        Side of the whole field in pixels of 20 nm.
     """
 
     side: int = 512
     fields: int = 1
     gold_fields: int = 4
     gold_side: int = 256
+    first_seed: int = 0
+    size_fields: int = 8
+    size_side: int = 256
+    real_pairs: int = 15
+    whole_side: int = 925
 
 
 def _trained(runs: Path, names: tuple[str, ...]) -> Models:
@@ -89,29 +120,63 @@ def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
 def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled(_trained(runs, ("de-haan-gold",)), ("sem-2x",))
     size = {"fields": extent.gold_fields, "side": extent.gold_side}
-    return measure_gold(models, say, **size)
+    return measure_gold(models, say, **size, first_seed=extent.first_seed)
+
+
+def _real_gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, ("gold-real",)), RESTORERS)
+    return measure_real_gold(models, say, pairs=extent.real_pairs)
 
 
 def _superlens(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
     if not models:
         return {}
-    return measure_quality(judges_of(models, extent.fields), say)
+    judges = judges_of(models, extent.fields)
+    return measure_quality(judges, say, first_seed=extent.first_seed)
 
 
 def _superlens_2x(_runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled({}, ("ssum-sem-2x",))
     if not models:
         return {}
-    return measure_quality(judges_of(models, extent.fields), say)
+    judges = judges_of(models, extent.fields)
+    return measure_quality(judges, say, first_seed=extent.first_seed)
+
+
+def _frc_maps(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
+    if not models:
+        return {}
+    judges = judges_of(models, extent.fields)
+    return measure_maps(judges, say, first_seed=extent.first_seed)
+
+
+def _whole(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
+    if not models:
+        return {}
+    size = {"side": extent.whole_side, "first_seed": extent.first_seed}
+    return measure_whole(judges_of(models, extent.fields), say, **size)
+
+
+def _of_wang(runs: Path, extent: Extent) -> tuple[dict[str, Judge], dict[str, int]]:
+    """Give the models of Wang's tables, and how much they are judged on."""
+    own = _trained(runs, ("wang", "wang-attention"))
+    models = _with_bundled(own, ("ssum-sem",))
+    size = {"fields": extent.size_fields, "side": extent.size_side}
+    size["first_seed"] = extent.first_seed
+    return judges_of(models, extent.size_fields), size
 
 
 def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    own = _trained(runs, ("wang", "wang-attention"))
-    models = _with_bundled(own, ("ssum-sem",))
-    if not models:
-        return {}
-    return measure_sizes(judges_of(models, extent.fields), say)
+    judges, size = _of_wang(runs, extent)
+    return measure_sizes(judges, say, **size) if judges else {}
+
+
+def _light(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    judges, size = _of_wang(runs, extent)
+    return measure_light(judges, say, **size) if judges else {}
 
 
 def _profiles(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
@@ -125,9 +190,13 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
     "edge": _edge,
     "gold": _gold,
+    "real_gold": _real_gold,
     "superlens": _superlens,
     "superlens_2x": _superlens_2x,
+    "frc_maps": _frc_maps,
+    "whole": _whole,
     "sizes": _sizes,
+    "light": _light,
     "profiles": _profiles,
 }
 
