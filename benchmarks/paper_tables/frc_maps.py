@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from superlens import Judge, in_focus, inner
 
 from napari_semsr.analysis.frc.map import FrcMap, FrcMapOptions, measure_frc_map
+from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.simulation.superlens.pairs import SsumPair
@@ -110,7 +111,7 @@ def _map(own: tuple[Shown, ...], name: str, way: str, count: int) -> FrcMap | No
     """Lay blocks over an image; None for the truth, as it is held against itself."""
     if name == "truth":
         return None
-    size = (own[0].pixel_nm,) * 2
+    size = parse_pixel_size(own[0].pixel_nm)
     second = own[0].images["truth"] if way == "reference" else own[1].images[name]
     parts = [
         Micrograph(inner(np.asarray(image, float), own[0].scale), size)

@@ -82,7 +82,11 @@ def measure_gold(
         found[name] |= spread_of(by_field(one), _BAD)
         found[name] |= width_row(one.widths_nm)
         found[name]["undetected"] = sum(one.missed)
-    known = [g.width_nm for pair in pairs for g in measure_gaps(fine(pair.high)).found]
+    known = [
+        g.width_nm
+        for pair in pairs
+        for g in measure_gaps(fine(pair.high.astype(float))).found
+    ]
     found["truth"] = width_row([width for width in known if width is not None])
     return found
 

@@ -27,6 +27,7 @@ from superlens import (
 
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.metrics import match_affine, measure_histogram
+from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
@@ -229,7 +230,7 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
     name : str
         Which image of it.
     """
-    size = (shown.pixel_nm,) * 2
+    size = parse_pixel_size(shown.pixel_nm)
     image, truth = (Micrograph(part, size) for part in matched(shown, name))
     scale = shown.scale
     options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)

@@ -13,6 +13,7 @@ import numpy as np
 from _superlens_fields import chip
 from superlens import Judge, enlarged, in_focus, scores
 
+from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
@@ -56,7 +57,7 @@ def measure_whole(
     seed = first_seed + _SEED
     surface = chip(CHIP_PITCH_NM, seed, CHIP_RELIEF_NM, side)
     pair = in_focus(surface, first, seed, side)
-    low = Micrograph(pair.low, (pair.pixel_nm,) * 2)
+    low = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm))
     images = {"optical": enlarged(pair.low, first.scale)}
     took: dict[str, Any] = {}
     for name, judge in judges.items():
