@@ -285,17 +285,27 @@ def _letter(
 
 
 def series(
-    size_nm: float, form: str, relief_nm: float, side: int = SIDE
+    size_nm: float,
+    form: str,
+    relief_nm: float,
+    side: int = SIDE,
+    corner_nm: tuple[float, float] = (300.0, 300.0),
 ) -> tuple[Specimen, Sites]:
-    """Draw groups of lines or discs of one size, as far apart as they are wide."""
+    """Draw groups of lines or discs of one size, as far apart as they are wide.
+
+    The first group begins at `corner_nm`: other corners lay it otherwise on the pixels.
+    """
     canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
     cover = np.zeros(canvas.shape, np.float32)
     number = 5
     block = (2 * number - 1) * size_nm
     step = block + 500
-    starts = np.arange(300, canvas.extent_nm[0] - block, step)
+    tops, lefts = (
+        np.arange(start, extent - block, step)
+        for start, extent in zip(corner_nm, canvas.extent_nm, strict=True)
+    )
     triples: list[Points] = []
-    for k, (top, left) in enumerate((a, b) for a in starts for b in starts):
+    for k, (top, left) in enumerate((a, b) for a in tops for b in lefts):
         centres = (2 * np.arange(number) + 0.5) * size_nm
         if form == "discs":
             places = np.stack(np.meshgrid(top + centres, left + centres), axis=-1)

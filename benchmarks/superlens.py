@@ -130,12 +130,12 @@ def look(focus_nm: float, *, photons: float = PHOTONS) -> RandomLook:
     return RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
 
 
-def in_focus(surface: Specimen, judge: Judge, seed: int) -> SsumPair:
+def in_focus(surface: Specimen, judge: Judge, seed: int, side: int = SIDE) -> SsumPair:
     """Focus in the middle of the relief."""
     low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
     rng = np.random.default_rng([77, seed])
     return pair_of_surface(
-        surface, SIDE, look((low + high) / 2), rng, scale=judge.scale
+        surface, side, look((low + high) / 2), rng, scale=judge.scale
     )
 
 
@@ -167,7 +167,7 @@ def scores(images: dict[str, Image], pixel_nm: float, scale: int) -> dict[str, A
 
 
 def held_out_pairs(
-    kind: str, judge: Judge, options: SsumPairOptions
+    kind: str, judge: Judge, options: SsumPairOptions, first_seed: int = 0
 ) -> Iterable[SsumPair]:
     """Yield fields of one kind that nothing was trained or chosen on."""
     one = options.replace(kinds=(kind,))
@@ -176,7 +176,7 @@ def held_out_pairs(
         SIDE,
         scale=judge.scale,
         options=one,
-        first=1000 + 100 * SAMPLE_KINDS.index(kind),
+        first=first_seed + 1000 + 100 * SAMPLE_KINDS.index(kind),
     )
 
 
@@ -266,10 +266,10 @@ def median(values: list[float | None]) -> float | None:
 
 
 def site_dips(
-    images: dict[str, Image], sites: Sites, pixel_nm: float
+    images: dict[str, Image], sites: Sites, pixel_nm: float, side: int = SIDE
 ) -> dict[str, Image]:
     """Dips of every image at sites of the drawn sample."""
-    inside = moved(sites, margin_nm(), SIDE * 20.0)
+    inside = moved(sites, margin_nm(side), side * 20.0)
     return {name: dips(image, inside, pixel_nm) for name, image in images.items()}
 
 

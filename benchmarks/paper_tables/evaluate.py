@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from superlens import Judge
+
 from napari_semsr.models.cards import bundled
 from paper_tables.curves import read_curve
+from paper_tables.frc_maps import measure_maps
 from paper_tables.gao import (
     SETS,
     Pair,
@@ -24,6 +27,7 @@ from paper_tables.gao import (
 from paper_tables.goals import read_goals
 from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
+from paper_tables.light import measure_light
 from paper_tables.plan import (
     EDGE_OPERATORS,
     EDGE_WEIGHT,
@@ -33,7 +37,9 @@ from paper_tables.plan import (
     edge_run,
 )
 from paper_tables.profiles import measure_profiles
+from paper_tables.real_gold import measure_real_gold
 from paper_tables.runs import Say, finished
+from paper_tables.whole_field import measure_whole
 
 __all__ = [
     "FINAL_PARTS",
@@ -50,12 +56,16 @@ PARTS = (
     "gao_unstretched",
     "edge",
     "gold",
+    "real_gold",
     "superlens",
     "superlens_2x",
+    "frc_maps",
+    "whole",
     "sizes",
+    "light",
     "profiles",
 )
-FINAL_PARTS = ("gao", "gao_unstretched", "edge")
+FINAL_PARTS = tuple(p for p in PARTS if p not in ("real_gold", "profiles"))
 """Parts that know final images or, by `Extent.first_seed`, final samples."""
 RESTORERS = ("sem-restore",)  # judged on the final images once, and not again
 LENS_RUNS = (
@@ -91,9 +101,15 @@ class Extent:
     haze_seed : int
         Of the haze on the first of Gao's images.
     first_seed : int
-        Of drawn samples.
+        Of drawn samples; 10 000 or more for a final judgement.
     final : bool
         Whether it is the final judgement, on data that is kept for it.
+    size_fields, size_side : int
+        Fields of each of Wang's sizes, and their side in pixels.
+    real_pairs : int
+        Pairs of real gold.
+    whole_side : int
+        Side of the whole field in pixels of 20 nm.
     """
 
     side: int
@@ -103,6 +119,10 @@ class Extent:
     haze_seed: int
     first_seed: int
     final: bool
+    size_fields: int = 8
+    size_side: int = 256
+    real_pairs: int = 15
+    whole_side: int = 925
 
     @classmethod
     def planned(cls, *, final: bool) -> Self:
@@ -162,29 +182,63 @@ def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
 def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled(_trained(runs, ("de-haan-gold",)), ("sem-2x",))
     size = {"fields": extent.gold_fields, "side": extent.gold_side}
-    return measure_gold(models, say, **size)
+    return measure_gold(models, say, **size, first_seed=extent.first_seed)
+
+
+def _real_gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, ("gold-real",)), RESTORERS)
+    return measure_real_gold(models, say, pairs=extent.real_pairs)
 
 
 def _superlens(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
     if not models:
         return {}
-    return measure_quality(judges_of(models, extent.fields), say)
+    judges = judges_of(models, extent.fields)
+    return measure_quality(judges, say, first_seed=extent.first_seed)
 
 
 def _superlens_2x(_runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     models = _with_bundled({}, ("ssum-sem-2x",))
     if not models:
         return {}
-    return measure_quality(judges_of(models, extent.fields), say)
+    judges = judges_of(models, extent.fields)
+    return measure_quality(judges, say, first_seed=extent.first_seed)
+
+
+def _frc_maps(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
+    if not models:
+        return {}
+    judges = judges_of(models, extent.fields)
+    return measure_maps(judges, say, first_seed=extent.first_seed)
+
+
+def _whole(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
+    if not models:
+        return {}
+    size = {"side": extent.whole_side, "first_seed": extent.first_seed}
+    return measure_whole(judges_of(models, extent.fields), say, **size)
+
+
+def _of_wang(runs: Path, extent: Extent) -> tuple[dict[str, Judge], dict[str, int]]:
+    """Give the models of Wang's tables, and how much they are judged on."""
+    own = _trained(runs, ("wang", "wang-attention"))
+    models = _with_bundled(own, ("ssum-sem",))
+    size = {"fields": extent.size_fields, "side": extent.size_side}
+    size["first_seed"] = extent.first_seed
+    return judges_of(models, extent.size_fields), size
 
 
 def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    own = _trained(runs, ("wang", "wang-attention"))
-    models = _with_bundled(own, ("ssum-sem",))
-    if not models:
-        return {}
-    return measure_sizes(judges_of(models, extent.fields), say)
+    judges, size = _of_wang(runs, extent)
+    return measure_sizes(judges, say, **size) if judges else {}
+
+
+def _light(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    judges, size = _of_wang(runs, extent)
+    return measure_light(judges, say, **size) if judges else {}
 
 
 def _profiles(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
@@ -199,9 +253,13 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao_unstretched": _gao_unstretched,
     "edge": _edge,
     "gold": _gold,
+    "real_gold": _real_gold,
     "superlens": _superlens,
     "superlens_2x": _superlens_2x,
+    "frc_maps": _frc_maps,
+    "whole": _whole,
     "sizes": _sizes,
+    "light": _light,
     "profiles": _profiles,
 }
 

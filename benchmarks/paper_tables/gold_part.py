@@ -5,20 +5,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gold import judge, methods_of, network
+import numpy as np
+from gold import Score, fine, judge, methods_of, network
 
+from napari_semsr.analysis.gaps import measure_gaps
 from napari_semsr.simulation.phantoms.gold import (
     GoldOptions,
     gold_rng,
     random_gold_pair,
 )
+from paper_tables.gap_widths import width_row
+from paper_tables.spread import Bad, standard_error, worst
 
-__all__ = ["measure_gold"]
+__all__ = ["by_field", "measure_gold", "spread_of"]
 
 _KEPT = (
     "gaps",
     "undetected_percent",
-    "undetected_spread_percent",
     "width_error_nm",
     "signed_width_error_nm",
     "invented_percent",
@@ -27,6 +30,13 @@ _KEPT = (
     "amplitude_in_bands",
     "correlation_in_bands",
 )
+_BAD: dict[str, Bad] = {
+    "undetected_percent": "high",
+    "width_error_nm": "high",
+    "invented_percent": "high",
+    "psnr_db": "low",
+    "ssim": "low",
+}
 
 
 def measure_gold(
@@ -35,6 +45,7 @@ def measure_gold(
     *,
     fields: int,
     side: int,
+    first_seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Judge peers and models on drawn gold.
 
@@ -46,11 +57,13 @@ def measure_gold(
         Told what is done.
     fields, side : int
         How many fields, and their side in coarse pixels.
+    first_seed : int, default=0
+        Number of the first field; a final judgement takes 10 000 or more.
 
     Returns
     -------
     dict
-        Figures by method.
+        Figures by method, with their spread over fields; of the truth its gaps alone.
     """
     options = GoldOptions()
     asked = argparse.Namespace(no_peers=False, side=side, model=[])
@@ -59,11 +72,70 @@ def measure_gold(
     say(f"gold: {fields} fields, {len(methods)} methods")
     pairs = [
         random_gold_pair(side, gold_rng("judging", index), options)
-        for index in range(fields)
+        for index in range(first_seed, first_seed + fields)
     ]
     scores, _ = judge(methods, pairs)
     found = {}
     for name, one in scores.items():
         record = one.record()
         found[name] = {figure: record[figure] for figure in _KEPT}
+        found[name] |= spread_of(by_field(one), _BAD)
+        found[name] |= width_row(one.widths_nm)
+        found[name]["undetected"] = sum(one.missed)
+    known = [
+        g.width_nm
+        for pair in pairs
+        for g in measure_gaps(fine(pair.high.astype(float))).found
+    ]
+    found["truth"] = width_row([width for width in known if width is not None])
     return found
+
+
+def by_field(score: Score) -> list[dict[str, float | None]]:
+    """Give the figures of each field.
+
+    Parameters
+    ----------
+    score : gold.Score
+        What was gathered of one method.
+    """
+    rows = []
+    for index, gaps in enumerate(score.gaps):
+        errors = np.abs(score.errors_nm[index])
+        rows.append(
+            {
+                "undetected_percent": _percent(score.missed[index], gaps),
+                "width_error_nm": float(errors.mean()) if errors.size else None,
+                "invented_percent": _percent(score.invented[index], score.own[index]),
+                "psnr_db": score.psnr_db[index],
+                "ssim": score.ssim[index],
+            }
+        )
+    return rows
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / max(whole, 1)
+
+
+def spread_of(rows: list[dict[str, float | None]], bad: dict[str, Bad]) -> Any:
+    """Give standard errors over fields and the worst field, beside pooled figures.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Figures of each field.
+    bad : dict
+        Which of them, and on which side they are bad.
+    """
+    columns = {name: [row[name] for row in rows] for name in bad}
+    several = len(rows) > 1
+    return {
+        "se": {name: standard_error(values) for name, values in columns.items()},
+        "worst": {
+            name: worst(values, bad[name])
+            for name, values in columns.items()
+            if several
+        },
+        "fields": len(rows),
+    }

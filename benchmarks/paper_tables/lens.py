@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _superlens_fields import chip, series
+from _superlens_fields import DIP, Sites, chip, series
 from numpy.typing import NDArray
 from superlens import (
     PHOTONS,
-    SIDE,
     SIZES,
     Judge,
     held_out_pairs,
@@ -28,24 +27,31 @@ from superlens import (
 
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.metrics import match_affine, measure_histogram
+from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
+from napari_semsr.simulation.phantoms.specimen import Specimen
 from napari_semsr.simulation.superlens.pairs import SsumPair
 from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
 from napari_semsr.training.recipe import load_recipe
 from paper_tables.plan import FOLDER
+from paper_tables.spread import Bad, with_spread, worst
 
 __all__ = [
     "CHIP_PITCH_NM",
     "CHIP_RELIEF_NM",
     "Shown",
+    "chips",
+    "dip_rows",
     "judges_of",
     "matched",
     "measure_quality",
     "measure_sizes",
+    "series_at",
     "sharpness_map",
     "show",
+    "summary",
 ]
 
 Image = NDArray[np.float64]
@@ -56,7 +62,15 @@ BLOCK, STEP = 64, 32  # of a resolution map
 FORMS = ("lines", "discs")
 RELIEF_NM = 60
 SEED = 50
+LEAST_CHIPS = 4  # one field has no standard error
 _LEARNT = FOLDER / "sun.yaml"  # whose microscope all learn from
+_BAD: dict[str, Bad] = {
+    "psnr_db": "low",
+    "gain_db": "low",
+    "ssim": "low",
+    "emd": "high",
+    "map_answered": "low",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +129,8 @@ def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
     return Shown(everything, pair.pixel_nm / scale, scale)
 
 
-def _fields(judge: Judge) -> Iterable[tuple[str, str, SsumPair]]:
-    """Yield held-out fields by group and kind: in focus, in any focus, and a chip."""
+def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]]:
+    """Yield held-out fields by group and kind: in focus, in any focus, and chips."""
     learnt = load_recipe(_LEARNT).data.superlens
     sharp = learnt.replace(
         resolution_nm=(80, 80),
@@ -130,14 +144,21 @@ def _fields(judge: Judge) -> Iterable[tuple[str, str, SsumPair]]:
     )
     for group, options in (("in focus", sharp), ("any focus", learnt)):
         for kind in SAMPLE_KINDS:
-            for pair in held_out_pairs(kind, judge, options):
+            for pair in held_out_pairs(kind, judge, options, first_seed):
                 yield group, kind, pair
-    for index in range(judge.fields):
-        surface = chip(CHIP_PITCH_NM, index, CHIP_RELIEF_NM)
-        yield "chip", "80 nm lines", in_focus(surface, judge, index)
+    for seed in chips(judge, first_seed):
+        surface = chip(CHIP_PITCH_NM, seed, CHIP_RELIEF_NM)
+        yield "chip", "80 nm lines", in_focus(surface, judge, seed)
 
 
-def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
+def chips(judge: Judge, first_seed: int) -> range:
+    """Seeds of the fields that are of one kind only."""
+    return range(first_seed, first_seed + max(judge.fields, LEAST_CHIPS))
+
+
+def measure_quality(
+    judges: dict[str, Judge], say: Say, *, first_seed: int = 0
+) -> dict[str, Any]:
     """Judge models on held-out fields.
 
     Parameters
@@ -146,6 +167,8 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
         As `judges_of` gives them.
     say : callable
         Told what is done.
+    first_seed : int, default=0
+        Of the fields; a final judgement takes 10 000 or more.
 
     Returns
     -------
@@ -155,7 +178,7 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
         resolution, of the whole field and over the blocks of a map.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for group, kind, pair in _fields(next(iter(judges.values()))):
+    for group, kind, pair in _fields(next(iter(judges.values())), first_seed):
         say(f"superlens, {group}: {kind}")
         shown = show(pair, judges)
         found = scores(shown.images, shown.pixel_nm, shown.scale)
@@ -163,7 +186,7 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
             row["emd"] = grey_distance(shown, name)
             row |= sharpness_map(shown, name)
         rows.setdefault(group, []).append(found)
-    return {group: _summary(found) for group, found in rows.items()}
+    return {group: summary(found) for group, found in rows.items()}
 
 
 def matched(shown: Shown, name: str) -> tuple[Image, Image]:
@@ -207,7 +230,7 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
     name : str
         Which image of it.
     """
-    size = (shown.pixel_nm,) * 2
+    size = parse_pixel_size(shown.pixel_nm)
     image, truth = (Micrograph(part, size) for part in matched(shown, name))
     scale = shown.scale
     options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)
@@ -216,27 +239,53 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
     return {"map_median_nm": found.median_nm, "map_answered": answered}
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Put the scores of several fields together."""
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Put the scores of several fields together.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Scores of every image, the optical one among them, of each field.
+
+    Returns
+    -------
+    dict
+        By image: means with standard error and worst field (`with_spread`), medians of
+        the resolutions with the worst field's, and the number of fields.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name in rows[0]:
-        mine = [row[name] for row in rows]
-        gains = [row[name]["psnr_db"] - row["optical"]["psnr_db"] for row in rows]
-        found[name] = {
-            measure: float(np.mean([row[measure] for row in mine]))
-            for measure in ("psnr_db", "ssim", "emd", "map_answered")
-        }
-        found[name] |= {
-            "gain_db": float(np.mean(gains)),
-            "worst_gain_db": float(min(gains)),
-            "resolution_nm": median([row["resolution_nm"] for row in mine]),
-            "map_median_nm": median([row["map_median_nm"] for row in mine]),
-            "fields": len(rows),
-        }
+        mine = [
+            {**row[name], "gain_db": row[name]["psnr_db"] - row["optical"]["psnr_db"]}
+            for row in rows
+        ]
+        found[name] = with_spread(mine, _BAD)
+        found[name]["worst_gain_db"] = min(row["gain_db"] for row in mine)
+        for measure in ("resolution_nm", "map_median_nm"):
+            values = [row[measure] for row in mine]
+            found[name][measure] = median(values)
+            if len(values) > 1:
+                found[name]["worst"][measure] = worst(values, "high")
+        found[name]["fields"] = len(rows)
     return found
 
 
-def measure_sizes(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
+def series_at(
+    size_nm: float, form: str, side: int, seed: int
+) -> tuple[Specimen, Sites]:
+    """Draw lines or discs of one size; the seed lays them otherwise on the pixels."""
+    y, x = np.random.default_rng([SEED, seed]).uniform(300, 800, 2)
+    return series(size_nm, form, RELIEF_NM, side, (float(y), float(x)))
+
+
+def measure_sizes(
+    judges: dict[str, Judge],
+    say: Say,
+    *,
+    fields: int = 8,
+    side: int = 256,
+    first_seed: int = 0,
+) -> dict[str, Any]:
     """Measure the gaps between lines and discs of 50 to 300 nm.
 
     Parameters
@@ -245,11 +294,15 @@ def measure_sizes(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
         As `judges_of` gives them, of scale 1.
     say : callable
         Told what is done.
+    fields, side : int
+        Fields of each size, and their side in pixels.
+    first_seed : int, default=0
+        Of the fields; a final judgement takes 10 000 or more.
 
     Returns
     -------
     dict
-        By form, size and image: mean dip, share of gaps resolved, and their number.
+        By form, size and image: as `dip_rows`.
     """
     table: dict[str, Any] = {}
     first = next(iter(judges.values()))
@@ -257,11 +310,39 @@ def measure_sizes(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
         for size in SIZES:
             say(f"superlens, {form} of {size} nm")
             found: dict[str, list[Image]] = {}
-            surface, sites = series(size, form, RELIEF_NM, SIDE)
-            for index in range(first.fields):
-                shown = show(in_focus(surface, first, SEED + index), judges)
-                dips = site_dips(shown.images, sites, shown.pixel_nm)
+            for seed in range(first_seed, first_seed + fields):
+                surface, sites = series_at(size, form, side, seed)
+                pair = in_focus(surface, first, SEED + seed, side)
+                shown = show(pair, judges)
+                dips = site_dips(shown.images, sites, shown.pixel_nm, side)
                 for name, values in dips.items():
                     found.setdefault(name, []).append(values)
-            table.setdefault(form, {})[str(size)] = resolved(found)
+            table.setdefault(form, {})[str(size)] = dip_rows(found)
     return table
+
+
+def dip_rows(found: dict[str, list[Image]]) -> dict[str, dict[str, Any]]:
+    """Put the dips of several fields together.
+
+    Parameters
+    ----------
+    found : dict
+        For each image, the dips of every field.
+
+    Returns
+    -------
+    dict
+        By image: mean dip, share of gaps resolved and number of gaps of all fields
+        together; standard errors over fields and the worst field of the first two.
+    """
+    rows = resolved(found)
+    for name, fields in found.items():
+        by_field = [
+            {"dip": float(dips.mean()), "resolved": float(np.mean(dips >= DIP))}
+            for dips in fields
+            if dips.size
+        ]
+        spread = with_spread(by_field, {"dip": "low", "resolved": "low"})
+        rows[name] |= {"se": spread["se"], "worst": spread["worst"]}
+        rows[name]["fields"] = len(by_field)
+    return rows

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from paper_tables import page_gao, page_lens
+from paper_tables import page_evidence, page_gao, page_lens
 from paper_tables.curves import best_gain
 from paper_tables.given import legend
 from paper_tables.goals import goals
@@ -190,6 +190,8 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     if "gold" in results:
         asked = {"fields": made["gold_fields"], "side": made["gold_side"]}
         parts += [_GOLD.format(**asked), page_lens.gold(results["gold"])]
+        parts.append(page_evidence.gap_widths(results["gold"]))
+    parts.append(page_evidence.real_gold(results.get("real_gold", {})))
     if "superlens" in results:
         parts += [_SUN, _idle(results["superlens"])]
         parts.append(page_lens.fields(results["superlens"]))
@@ -198,9 +200,11 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     if "superlens_2x" in results:
         parts.append("### On pixels half as wide")
         parts.append(page_lens.fields(results["superlens_2x"]))
+    parts += page_evidence.after_lens(results)
     if "sizes" in results:
         series = results["sizes"]
         parts += [_WANG, page_lens.sizes(series), page_lens.fewer(series)]
+    parts.append(page_evidence.light(results.get("light", {})))
     return paragraphs(*parts, not_repeated()) + "\n"
 
 

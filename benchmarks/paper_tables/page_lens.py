@@ -3,12 +3,12 @@
 from typing import Any
 
 from paper_tables.markdown import number, table
+from paper_tables.spread import written
 from paper_tables.theirs import HAAN, SUN_GAIN_DB
 
-__all__ = ["fewer", "fields", "gold", "sizes"]
+__all__ = ["NAMES", "fewer", "fields", "gaussian", "gold", "sizes"]
 
-_NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
-
+NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 _CLEARLY = 0.05  # of all gaps
 _GROUPS = {
@@ -24,11 +24,10 @@ def fields(groups: dict[str, Any]) -> str:
         "image",
         "PSNR, dB",
         "gain, dB",
-        "worst field, dB",
         "SSIM",
         "cross-FRC, nm",
         "median of the FRC map, nm",
-        "blocks with an answer",
+        "blocks with an answer, %",
         "grey levels: distance",
     )
     parts = []
@@ -42,7 +41,7 @@ def fields(groups: dict[str, Any]) -> str:
                 "*Sun et al.: theirs, on their data*",
                 "",
                 number(SUN_GAIN_DB, 2, sign=True),
-                *[""] * 6,
+                *[""] * 5,
             ]
         )
         parts.append(table(head, cells))
@@ -52,15 +51,14 @@ def fields(groups: dict[str, Any]) -> str:
 def _field_row(name: str, r: dict[str, Any]) -> list[str]:
     optical = name == "optical"
     return [
-        _NAMES.get(name, name),
-        number(r["psnr_db"], 2),
-        "" if optical else number(r["gain_db"], 2, sign=True),
-        "" if optical else number(r["worst_gain_db"], 2, sign=True),
-        number(r["ssim"], 3),
-        number(r["resolution_nm"], 0),
-        number(r["map_median_nm"], 0),
-        f"{number(r['map_answered'], 0)} %",
-        number(r["emd"], 1),
+        NAMES.get(name, name),
+        written(r, "psnr_db", 2),
+        "" if optical else written(r, "gain_db", 2, sign=True),
+        written(r, "ssim", 3),
+        written(r, "resolution_nm", 0),
+        written(r, "map_median_nm", 0),
+        written(r, "map_answered", 0),
+        written(r, "emd", 1),
     ]
 
 
@@ -69,7 +67,7 @@ def sizes(series: dict[str, Any]) -> str:
     parts = []
     for form, rows in series.items():
         names = list(next(iter(rows.values())))
-        head = ["nm", *(_NAMES.get(name, name) for name in names)]
+        head = ["nm", *(NAMES.get(name, name) for name in names)]
         cells = [
             [
                 size,
@@ -99,8 +97,14 @@ def fewer(series: dict[str, Any]) -> str:
     return f"Fewer gaps than the optical image itself shows: {', '.join(told)}."
 
 
-def _dip(found: dict[str, float]) -> str:
-    return f"{found['dip']:.2f} ({100 * found['resolved']:.0f} %)"
+def _dip(found: dict[str, Any]) -> str:
+    error = found.get("se", {}).get("dip")
+    sure = "" if error is None else f" ± {error:.2f}"
+    share = f"{100 * found['resolved']:.0f} %"
+    least = f"{100 * found.get('worst', found)['resolved']:.0f} %"
+    if least != share:
+        share += f", worst {least}"
+    return f"{found['dip']:.2f}{sure} ({share})"
 
 
 def gold(rows: dict[str, Any]) -> str:
@@ -111,6 +115,7 @@ def gold(rows: dict[str, Any]) -> str:
         "width error, nm",
         "signed, nm",
         "invented gaps, %",
+        "width by a Gaussian, nm",
         "PSNR, dB",
         "SSIM",
         "amplitude over the truth's, by band",
@@ -118,22 +123,32 @@ def gold(rows: dict[str, Any]) -> str:
     )
     cells = []
     for name, r in rows.items():
-        missed = number(r["undetected_percent"], 1)
-        spread = number(r["undetected_spread_percent"], 1)
+        if "undetected_percent" not in r:  # the truth, whose gaps alone are known
+            cells.append([name, *[""] * 4, gaussian(r), *[""] * 4])
+            continue
         cells.append(
             [
                 name,
-                f"{missed} ± {spread}",
-                number(r["width_error_nm"], 2),
+                written(r, "undetected_percent", 1),
+                written(r, "width_error_nm", 2),
                 number(r["signed_width_error_nm"], 2, sign=True),
-                number(r["invented_percent"], 1),
-                number(r["psnr_db"], 2),
-                number(r["ssim"], 3),
+                written(r, "invented_percent", 1),
+                gaussian(r),
+                written(r, "psnr_db", 2),
+                written(r, "ssim", 3),
                 " ".join(number(v, 2) for v in r["amplitude_in_bands"]),
                 " ".join(number(v, 2) for v in r["correlation_in_bands"]),
             ]
         )
     for name, (missed, error) in HAAN.items():
         said = f"*de Haan et al., {name}: theirs, on their data*"
-        cells.append([said, number(missed, 1), number(error, 1), *[""] * 6])
+        cells.append([said, number(missed, 1), number(error, 1), *[""] * 7])
     return table(head, cells)
+
+
+def gaussian(r: dict[str, Any]) -> str:
+    """Write the mean of the Gaussian that was fitted to the widths of gaps."""
+    fit = r.get("gaussian")
+    if not fit:
+        return number(None, 1)
+    return f"{number(fit['mean_nm'], 2)} ± {number(fit['error_nm'], 2)}"

@@ -69,7 +69,7 @@ WEIGHTS = {
     "cycle-gan-ssum": 1.5,
     "de-haan-gold": 3.0,
 }
-"""Shares of the minutes, of which most runs have 1: more where more was learnt by it."""
+"""Shares of the minutes, most runs have 1: more where more was learnt by it."""
 ABLATION_WEIGHT = 0.25
 BY_STEPS = ("wang", "wang-attention")
 """Compared at equal steps: these take the recipe's, and no minutes."""

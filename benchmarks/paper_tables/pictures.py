@@ -1,0 +1,92 @@
+"""Pictures of docs/results.md, drawn from what was measured."""
+
+from pathlib import Path
+from typing import Any
+
+from paper_tables.frc_maps import draw_maps
+from paper_tables.gap_widths import draw_widths
+from paper_tables.page_lens import NAMES
+from paper_tables.profiles import draw_profiles
+
+__all__ = ["draw_pictures", "draw_tradeoff", "tradeoff_points"]
+
+_GROUP = "in focus"
+
+
+def draw_pictures(folder: Path, results: dict[str, Any]) -> None:
+    """Draw what there are figures for.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where they go.
+    results : dict
+        What was measured, by part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if "profiles" in results:
+        draw_profiles(folder / "results-superlens.png", results["profiles"])
+    if "frc_maps" in results:
+        draw_maps(folder / "results-frc-maps.png", results["frc_maps"]["shown"])
+    if "truth" in results.get("gold", {}):
+        draw_widths(folder / "results-gaps.png", results["gold"])
+    points = tradeoff_points(results)
+    if points:
+        draw_tradeoff(folder / "results-tradeoff.png", points)
+
+
+def tradeoff_points(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give gain and resolution of each superlens model, fields in focus.
+
+    Parameters
+    ----------
+    results : dict
+        What was measured, by part. Models of both scales; the optical image and the
+        oracle are those on the mosaic's pixels.
+    """
+    points: dict[str, dict[str, Any]] = {}
+    for part in ("superlens", "superlens_2x"):
+        for name, row in results.get(part, {}).get(_GROUP, {}).items():
+            if name in points or row["resolution_nm"] is None:
+                continue
+            points[name] = {
+                "name": NAMES.get(name, name),
+                "gain_db": row["gain_db"],
+                "error_db": row.get("se", {}).get("gain_db") or 0.0,
+                "resolution_nm": row["resolution_nm"],
+                "model": name not in NAMES,
+            }
+    return list(points.values())
+
+
+def draw_tradeoff(path: Path, points: list[dict[str, Any]]) -> None:
+    """Draw gain in PSNR against cross-FRC; better is right and up.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        PNG file.
+    points : list of dict
+        As `tradeoff_points` gives them.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for point in points:
+        at = point["gain_db"], point["resolution_nm"]
+        colour = "tab:red" if point["model"] else "0.45"
+        axis.errorbar(*at, xerr=point["error_db"], fmt="o", color=colour, ms=5, lw=0.8)
+        axis.annotate(point["name"], at, (5, 5), textcoords="offset points", fontsize=7)
+    axis.set_yscale("log")
+    axis.invert_yaxis()
+    axis.margins(0.15)
+    axis.set_xlabel("gain in matched PSNR over the optical image, dB")
+    axis.set_ylabel("cross-FRC to the electron image, nm (finer is up)")
+    axis.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    axis.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
+    axis.tick_params(which="both", labelsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,190 @@
+"""De Haan's gap statistics on real gold: noisy scans beside clean ones.
+
+Each pair of `dwell_pairs` is registered as ``benchmarks/restorer.py`` does it,
+elastically and to a fraction of a pixel; both are cut to what both show. The reference
+is the clean scan (50 lines averaged), which has noise of its own. The Gaussian has,
+pair by pair, the width that comes nearest to the reference in PSNR: that is known in
+hindsight only.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from restorer import PIXEL_NM, Judge, common, real_pairs, restored
+from scipy import ndimage
+
+from napari_semsr.analysis.gaps import measure_gaps
+from napari_semsr.core import parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.models.checkpoint import load_model
+from paper_tables.markdown import number, table
+from paper_tables.plan import ROOT
+from paper_tables.spread import Bad, with_spread, written
+from restoration import psnr_db
+
+__all__ = [
+    "SHARED",
+    "best_gaussian",
+    "gap_row",
+    "measure_real_gold",
+    "real_gold_table",
+    "reference_words",
+]
+
+Image = NDArray[np.float64]
+Say = Callable[[str], None]
+SHARED = ROOT.parent / "shared" / "data"
+NARROW_NM = 80.0  # 14 px; chosen: about the narrowest tenth, where blur tells first
+SIGMAS_PX = (0.6, 0.9, 1.2, 1.6, 2.0, 2.6, 3.3, 4.1)
+_BAD: dict[str, Bad] = {
+    "undetected_percent": "high",
+    "width_error_nm": "high",
+    "signed_width_error_nm": "high",
+    "invented_percent": "high",
+    "psnr_db": "low",
+}
+
+
+def best_gaussian(noisy: Image, clean: Image) -> Image:
+    """Smooth by the Gaussian that comes nearest to the clean scan."""
+    made = [ndimage.gaussian_filter(noisy, sigma) for sigma in SIGMAS_PX]
+    return max(made, key=lambda image: psnr_db(image, clean))
+
+
+def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
+    """Hold the gaps of an image against those of the clean scan.
+
+    Parameters
+    ----------
+    image, clean : (Y, X) numpy.ndarray
+        On one grid of 5.8 nm.
+
+    Returns
+    -------
+    dict
+        Gaps of the reference; the share of them that is not shown, errors of width of
+        the others, and the share of the image's own gaps that the reference has not.
+        Of narrow ones their number, and the sum of the errors of those that are shown.
+    """
+    size = parse_pixel_size(PIXEL_NM)
+    made, true = (Micrograph(part.astype(np.float32), size) for part in (image, clean))
+    found, back = measure_gaps(made, true), measure_gaps(true, made)
+    errors = found.width_errors("nm")
+    known = [g.reference_nm for g in found.found if g.reference_nm is not None]
+    narrow = [g for g in found.found if (g.reference_nm or np.inf) < NARROW_NM]
+    both = [(g.width_nm, g.reference_nm) for g in narrow]
+    missed = len(found.found) - found.detected
+    invented = len(back.found) - back.detected
+    return {
+        "gaps": len(found.found),
+        "narrow": len(narrow),
+        "narrow_missed": sum(not g.detected for g in narrow),
+        "narrow_error_nm": sum(abs(a - b) for a, b in both if a and b),
+        "narrow_known": sum(a is not None for a, _ in both),
+        "reference_nm": float(np.mean(known)) if known else None,
+        "undetected_percent": 100 * missed / max(len(found.found), 1),
+        "width_error_nm": float(np.abs(errors).mean()) if errors.size else None,
+        "signed_width_error_nm": float(errors.mean()) if errors.size else None,
+        "invented_percent": 100 * invented / max(len(back.found), 1),
+    }
+
+
+def measure_real_gold(
+    models: dict[str, Path | str], say: Say, *, pairs: int = 15, data: Path = SHARED
+) -> dict[str, Any]:
+    """Judge the noisy scan, a Gaussian and models on real pairs.
+
+    Parameters
+    ----------
+    models : dict
+        Of scale 1, by what they are called.
+    say : callable
+        Told what is done, or that there are no images.
+    pairs : int, default=15
+        How many, from the first.
+    data : pathlib.Path
+        Folder of real images.
+
+    Returns
+    -------
+    dict
+        By method: means over pairs, with their spread; empty without images.
+    """
+    if not (data / "dwell_pairs" / "line").is_dir():
+        say(f"real gold: skipped, there is no {data / 'dwell_pairs' / 'line'}")
+        return {}
+    judges = {
+        name: Judge(load_model(model), EnhanceOptions())
+        for name, model in models.items()
+    }
+    rows: dict[str, list[dict[str, float | None]]] = {}
+    for called, noisy, registered in islice(real_pairs(data), pairs):
+        say(f"real gold: {called}")
+        place = common(noisy, registered)
+        clean = registered[place]
+        made = {
+            "noisy scan": noisy[place],
+            "Gaussian, best width": best_gaussian(noisy[place], clean),
+        }
+        made |= {name: restored(noisy, judge)[place] for name, judge in judges.items()}
+        for name, image in made.items():
+            row = {**gap_row(image, clean), "psnr_db": psnr_db(image, clean)}
+            rows.setdefault(name, []).append(row)
+    return {name: _summary(found) for name, found in rows.items()}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put pairs together."""
+    found = with_spread(rows, _BAD)
+    signed = [abs(row["signed_width_error_nm"] or 0.0) for row in rows]
+    if len(rows) > 1:  # the worst bias has either sign
+        most = rows[int(np.argmax(signed))]["signed_width_error_nm"]
+        found["worst"]["signed_width_error_nm"] = most
+    for count in ("gaps", "narrow", "narrow_missed"):
+        found[count] = sum(int(row[count]) for row in rows)
+    known = sum(row["narrow_known"] for row in rows)
+    wrong = sum(row["narrow_error_nm"] for row in rows)
+    found["narrow_error_nm"] = wrong / known if known else None
+    found["reference_nm"] = float(np.mean([row["reference_nm"] for row in rows]))
+    found["fields"] = len(rows)
+    return found
+
+
+def real_gold_table(rows: dict[str, Any]) -> str:
+    """Write what is shown of the reference's gaps."""
+    head = (
+        "image",
+        "undetected gaps, %",
+        "width error, nm",
+        "signed, nm",
+        "invented gaps, %",
+        f"gaps under {NARROW_NM:.0f} nm: undetected",
+        "their width error, nm",
+        "PSNR, dB",
+    )
+    cells = [
+        [
+            name,
+            written(r, "undetected_percent", 1),
+            written(r, "width_error_nm", 1),
+            written(r, "signed_width_error_nm", 1, sign=True),
+            written(r, "invented_percent", 1),
+            f"{r['narrow_missed']} of {r['narrow']}",
+            number(r["narrow_error_nm"], 1),
+            written(r, "psnr_db", 2),
+        ]
+        for name, r in rows.items()
+    ]
+    return table(head, cells)
+
+
+def reference_words(rows: dict[str, Any]) -> str:
+    """Say how many gaps the reference has, and how wide they are."""
+    first: dict[str, Any] = next(iter(rows.values()), {})
+    wide = number(first.get("reference_nm"), 0)
+    return f"{first['fields']} pairs, {first['gaps']} gaps, {wide} nm wide in the mean"

@@ -1,0 +1,76 @@
+"""Means over fields with their standard error and the worst field, and in words."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from paper_tables.markdown import number
+
+__all__ = ["Bad", "standard_error", "with_spread", "worst", "written"]
+
+Bad = Literal["low", "high"]
+
+
+def standard_error(values: Iterable[float | None]) -> float | None:
+    """Give the standard error of a mean; None of less than two values."""
+    known = np.array([v for v in values if v is not None], dtype=float)
+    if known.size < 2:
+        return None
+    return float(known.std(ddof=1) / np.sqrt(known.size))
+
+
+def worst(values: Sequence[float | None], bad: Bad) -> float | None:
+    """Worst value; a missing one is worse than any, and gives None."""
+    if any(v is None for v in values):
+        return None
+    pick: Callable[[Iterable[Any]], Any] = min if bad == "low" else max
+    return float(pick(values))
+
+
+def with_spread(
+    rows: Sequence[dict[str, Any]], measures: dict[str, Bad]
+) -> dict[str, Any]:
+    """Give means over fields, and under ``se`` and ``worst`` how sure they are.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Figures of each field.
+    measures : dict
+        Which of them, and on which side they are bad.
+    """
+    found: dict[str, Any] = {"se": {}, "worst": {}}
+    for measure, bad in measures.items():
+        values = [row[measure] for row in rows]
+        known = [v for v in values if v is not None]
+        found[measure] = float(np.mean(known)) if known else None
+        found["se"][measure] = standard_error(values)
+        if len(values) > 1:  # of one field the worst is that one
+            found["worst"][measure] = worst(values, bad)
+    return found
+
+
+def written(
+    row: dict[str, Any], measure: str, digits: int, *, sign: bool = False
+) -> str:
+    """Write ``mean ± standard error (worst)``, leaving out what is not known.
+
+    Parameters
+    ----------
+    row : dict
+        As `with_spread` gives it; older ones without errors will do.
+    measure : str
+        Which figure.
+    digits : int
+        After the point.
+    sign : bool, default=False
+        Write a plus too.
+    """
+    text = number(row.get(measure), digits, sign=sign)
+    error = row.get("se", {}).get(measure)
+    if error is not None:
+        text += f" ± {number(error, digits)}"
+    if measure in row.get("worst", {}):
+        text += f" ({number(row['worst'][measure], digits, sign=sign)})"
+    return text
