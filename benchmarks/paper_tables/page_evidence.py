@@ -14,7 +14,7 @@ __all__ = ["after_lens", "gap_widths", "light", "real_gold"]
 _PICTURE = """
 ```{{image}} images/{file}
 :alt: {alt}
-:width: {width} %
+:width: {width}%
 ```
 """
 
@@ -74,6 +74,7 @@ _TRADEOFF = """
 
 All superlens models on held-out fields of every kind, in focus: gain in PSNR with its
 standard error, against the median cross-FRC. A model can have one without the other.
+Gains of models that halve the pixels are over the optical image brought to these.
 """
 
 _LIGHT = """
