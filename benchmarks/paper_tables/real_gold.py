@@ -40,7 +40,7 @@ __all__ = [
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 SHARED = ROOT.parent / "shared" / "data"
-NARROW_NM = 80.0  # 14 px; chosen: about the narrowest tenth, where blur tells first
+NARROW_NM = 80.0  # 14 px; chosen: about the narrowest fifth, where blur tells first
 SIGMAS_PX = (0.6, 0.9, 1.2, 1.6, 2.0, 2.6, 3.3, 4.1)
 _BAD: dict[str, Bad] = {
     "undetected_percent": "high",
