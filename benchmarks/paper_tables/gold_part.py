@@ -82,11 +82,8 @@ def measure_gold(
         found[name] |= spread_of(by_field(one), _BAD)
         found[name] |= width_row(one.widths_nm)
         found[name]["undetected"] = sum(one.missed)
-    known = [
-        g.width_nm
-        for pair in pairs
-        for g in measure_gaps(fine(pair.high.astype(float))).found
-    ]
+    truths = [fine(pair.high.astype(float)) for pair in pairs]
+    known = [g.width_nm for truth in truths for g in measure_gaps(truth).found]
     found["truth"] = width_row([width for width in known if width is not None])
     return found
 

@@ -11,6 +11,14 @@ __all__ = ["NAMES", "fewer", "fields", "gaussian", "gold", "sizes"]
 NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 _CLEARLY = 0.05  # of all gaps
+_SURE = """
+± is the standard error over fields, and the worst field stands in brackets; resolutions
+are medians, and a field without one is worse than any.
+""".strip()
+_FIELDS = """
+{count} fields of each size, which differ in noise and in how the objects lie on the
+pixels: ± is the standard error over them, and the worst share is told where it differs.
+""".strip()
 _GROUPS = {
     "in focus": "Held-out fields of every kind, focus in the middle of the relief",
     "any focus": "Held-out fields of every kind, any focus and any noise learnt from",
@@ -30,7 +38,7 @@ def fields(groups: dict[str, Any]) -> str:
         "blocks with an answer, %",
         "grey levels: distance",
     )
-    parts = []
+    parts = [_SURE]
     for group, rows in groups.items():
         count = next(iter(rows.values()))["fields"]
         called = _GROUPS[group]
@@ -64,7 +72,9 @@ def _field_row(name: str, r: dict[str, Any]) -> list[str]:
 
 def sizes(series: dict[str, Any]) -> str:
     """Write dips and shares of resolved gaps by size, lines and discs."""
-    parts = []
+    first = next(iter(next(iter(series.values())).values()), {})
+    count = next(iter(first.values()), {}).get("fields")
+    parts = [_FIELDS.format(count=count)] if count else []
     for form, rows in series.items():
         names = list(next(iter(rows.values())))
         head = ["nm", *(NAMES.get(name, name) for name in names)]

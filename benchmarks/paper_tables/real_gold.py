@@ -4,7 +4,8 @@ Each pair of `dwell_pairs` is registered as ``benchmarks/restorer.py`` does it,
 elastically and to a fraction of a pixel; both are cut to what both show. The reference
 is the clean scan (50 lines averaged), which has noise of its own. The Gaussian has,
 pair by pair, the width that comes nearest to the reference in PSNR: that is known in
-hindsight only.
+hindsight only. ``sem-restore`` was developed on these pairs and learnt from others of
+the same microscope, so none of this is a final judgement.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ __all__ = [
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 SHARED = ROOT.parent / "shared" / "data"
-NARROW_NM = 80.0  # 14 px; chosen: about the narrowest tenth, where blur tells first
+NARROW_NM = 80.0  # 14 px; chosen: about the narrowest fifth, where blur tells first
 SIGMAS_PX = (0.6, 0.9, 1.2, 1.6, 2.0, 2.6, 3.3, 4.1)
 _BAD: dict[str, Bad] = {
     "undetected_percent": "high",
