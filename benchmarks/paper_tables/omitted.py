@@ -32,13 +32,14 @@ NOT_REPEATED: tuple[tuple[str, str, str], ...] = (
     (
         "Sun et al.",
         "figure 5: measured SQUIRREL maps",
-        f"{_PRIVATE}; the median of a map is measured on simulated fields",
+        f"{_PRIVATE}; maps of 10 and 5 blocks are measured on simulated fields",
     ),
     ("Sun et al.", "table S1: PSNR and SSIM of 12 images", _SUPPLEMENT),
     (
         "de Haan et al.",
         "figures 2 to 4: registered pairs of gold on carbon",
-        f"{_PRIVATE}; drawn ones stand in for them",
+        f"{_PRIVATE}; drawn ones stand in for them, and noisy scans of real gold "
+        "beside averaged ones",
     ),
     (
         "de Haan et al.",
