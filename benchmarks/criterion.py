@@ -4,7 +4,7 @@ Run: ``PYTHONPATH=benchmarks python benchmarks/criterion.py`` (an hour of one co
 its trainings, two minutes for the figures; runs are kept in ``runs/criterion``).
 
 The system that learns a blur without pairs on set A
-(``recipes/tables/narrow/gao-a``) is trained three times, with its discriminators at
+(``recipes/tables/narrow/blur-a``) is trained three times, with its discriminators at
 three weights, of which the largest teaches it to draw texture. Every hundredth step is
 judged twice: by the truth of the held-out fields, and by `UnpairedValidator`, which
 sees the degraded images of one half of the fields and the clear ones of the other half,
@@ -32,7 +32,7 @@ from napari_semsr.training.validation import (
 )
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "recipes" / "tables" / "narrow" / "gao-a.yaml"
+RECIPE = ROOT / "recipes" / "tables" / "narrow" / "blur-a.yaml"
 ADVERSARIAL_WEIGHTS = (0.003, 0.1, 1.0)
 STEPS, EVERY = 1000, 100
 GOAL = 0.8

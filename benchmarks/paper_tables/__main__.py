@@ -24,8 +24,8 @@ from paper_tables.evaluate import (
     results_of,
 )
 from paper_tables.page import page
+from paper_tables.pictures import draw_pictures
 from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, key_of, plan
-from paper_tables.profiles import draw_profiles
 from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
@@ -179,8 +179,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     folder.mkdir(exist_ok=True)
     draw_curves(folder / "results-curves.png", records)
     given.page.write_text(page(results, records, made), encoding="utf-8")
-    if "profiles" in results:
-        draw_profiles(folder / "results-superlens.png", results["profiles"])
+    draw_pictures(folder, results)
     _say(f"wrote {given.page}")
 
 

@@ -38,8 +38,10 @@ NOT_REPEATED: tuple[tuple[str, str, str], ...] = (
     (
         "de Haan et al.",
         "figures 2 to 4: registered pairs of gold on carbon",
-        f"{_PRIVATE}; drawn ones stand in for them, and noisy scans of real gold "
-        "beside averaged ones",
+        (
+            f"{_PRIVATE}; drawn ones stand in for them, and noisy scans of real gold "
+            "beside averaged ones"
+        ),
     ),
     (
         "de Haan et al.",
