@@ -1,7 +1,8 @@
 """How the figure that chooses a checkpoint without a truth ranks beside the true gain.
 
-Run: ``PYTHONPATH=benchmarks python benchmarks/criterion.py`` (an hour of one core for
-its trainings, two minutes for the figures; runs are kept in ``runs/criterion``).
+Run: ``PYTHONPATH=benchmarks python benchmarks/criterion.py`` (ten to fifteen
+minutes of one core for its trainings, three for the figures; the weights of each
+checkpoint are kept in ``runs/criterion``).
 
 The system that learns a blur without pairs on set A
 (``recipes/tables/narrow/blur-a``) is trained three times, with its discriminators at
@@ -36,6 +37,7 @@ RECIPE = ROOT / "recipes" / "tables" / "narrow" / "blur-a.yaml"
 ADVERSARIAL_WEIGHTS = (0.003, 0.1, 1.0)
 STEPS, EVERY = 1000, 100
 GOAL = 0.8
+_SIDES = ("low", "high")
 SIGNS = {EXPECTED: 1, "spectrum_db": -1, "patches": -1}
 
 
@@ -80,12 +82,8 @@ def checkpoints(recipe: Recipe, folder: Path) -> list[Path]:
 
 def halves(pairs: list[ValidationPair]) -> list[UnpairedValidator]:
     """See degraded images of one half, clear ones of the other; and turned round."""
-    low, high = ([np.asarray(i, float) for i in s] for s in _sides(pairs))
+    low, high = ([np.asarray(getattr(p, s), float) for p in pairs] for s in _SIDES)
     return [UnpairedValidator(low[n::2], high[1 - n :: 2]) for n in (0, 1)]
-
-
-def _sides(pairs: list[ValidationPair]) -> tuple[list[object], list[object]]:
-    return [p.low for p in pairs], [p.high for p in pairs]
 
 
 def main() -> int:

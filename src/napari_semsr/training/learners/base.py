@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from napari_semsr.core import SemsrError
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
 from napari_semsr.training.validation import ValidationPair, Validator
 
 PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
@@ -89,8 +88,6 @@ class Learner(lightning.LightningModule):
         self.network = network
         self.recipe = recipe
         self.validator = Validator(pairs, cross_frc=recipe.cross_frc)
-        unpaired = None if pairs else unpaired_fields(recipe)
-        self.unpaired = None if unpaired is None else UnpairedValidator(*unpaired)
         self.terms: dict[str, Tensor] = {}
         self._began: float | None = None
         if recipe.minutes is not None:

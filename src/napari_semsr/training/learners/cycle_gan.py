@@ -30,6 +30,7 @@ from napari_semsr.training.learners.adversarial import (
 )
 from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
+from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
 from napari_semsr.training.validation import ValidationPair
 
 # A blur as a network of one convolution: the physical half of a cycle.
@@ -243,6 +244,8 @@ class CycleGan(AdversarialLearner):
         )
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._made: dict[str, Tensor] = {}
+        fields = None if pairs else unpaired_fields(recipe)
+        self.unpaired = None if fields is None else UnpairedValidator(*fields)
 
     def generators(self) -> nn.Module:
         """Give both generators."""
@@ -293,10 +296,7 @@ class CycleGan(AdversarialLearner):
         """Judge the network by a truth, or where none is known by what it may be."""
         if self.unpaired is None:
             return super().validate_pairs()
-        learning = self.back.training
-        found = self.unpaired.figures(self.best_network, self.back)
-        self.back.train(learning)
-        return found
+        return self.unpaired.figures(self.best_network, self.back)
 
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor
