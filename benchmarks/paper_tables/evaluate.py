@@ -190,28 +190,19 @@ def _real_gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     return measure_real_gold(models, say, pairs=extent.real_pairs)
 
 
-def _superlens(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
-    if not models:
-        return {}
-    judges = judges_of(models, extent.fields)
-    return measure_quality(judges, say, first_seed=extent.first_seed)
+def _of_lens(
+    measure: Callable[..., dict[str, Any]], trained: tuple[str, ...], ready: str
+) -> Callable[[Path, Extent, Say], dict[str, Any]]:
+    """Measure trained runs and a bundled model on superlens fields."""
 
+    def part(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+        models = _with_bundled(_trained(runs, trained), (ready,))
+        if not models:
+            return {}
+        judges = judges_of(models, extent.fields)
+        return measure(judges, say, first_seed=extent.first_seed)
 
-def _superlens_2x(_runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled({}, ("ssum-sem-2x",))
-    if not models:
-        return {}
-    judges = judges_of(models, extent.fields)
-    return measure_quality(judges, say, first_seed=extent.first_seed)
-
-
-def _frc_maps(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
-    if not models:
-        return {}
-    judges = judges_of(models, extent.fields)
-    return measure_maps(judges, say, first_seed=extent.first_seed)
+    return part
 
 
 def _whole(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
@@ -254,9 +245,9 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "edge": _edge,
     "gold": _gold,
     "real_gold": _real_gold,
-    "superlens": _superlens,
-    "superlens_2x": _superlens_2x,
-    "frc_maps": _frc_maps,
+    "superlens": _of_lens(measure_quality, LENS_RUNS, "ssum-sem"),
+    "superlens_2x": _of_lens(measure_quality, (), "ssum-sem-2x"),
+    "frc_maps": _of_lens(measure_maps, LENS_RUNS, "ssum-sem"),
     "whole": _whole,
     "sizes": _sizes,
     "light": _light,
