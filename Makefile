@@ -65,7 +65,7 @@ bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (HOURS=4, FINAL=1)
 	$(if $(FINAL),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
-	  $(if $(JOBS),--jobs $(JOBS)))
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))
 	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate \
 	  $(if $(FINAL),--final) $(if $(AGAIN),--again)
 

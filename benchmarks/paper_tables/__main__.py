@@ -2,8 +2,10 @@
 
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
 ``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
-With ``--final`` the finished runs are judged on the data that is kept for it, once:
-whoever looks twice chooses among results.
+``publish`` copies small trained models to ``paper_tables/models``, where ``train
+--go-on`` begins with them and ``evaluate --runs`` judges them. With ``--final`` the
+finished runs are judged on the data that is kept for it, once: whoever looks twice
+chooses among results.
 """
 
 import argparse
@@ -25,7 +27,8 @@ from paper_tables.evaluate import (
 )
 from paper_tables.page import page
 from paper_tables.pictures import draw_pictures
-from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, key_of, plan
+from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, plan
+from paper_tables.published import MODELS, publish
 from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
@@ -45,6 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return _train(given)
     if given.step == "one":
         return _one(given)
+    if given.step == "publish":
+        names = tuple(p.name for p in plan(narrow=True, only=tuple(given.names)))
+        publish(names, given.runs, MODELS, _say)
+        return 0
     if given.final and (refused := _refused(given)):
         print(refused, file=sys.stderr)
         return 2
@@ -84,7 +91,7 @@ def _refused(given: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("train", "one", "evaluate"))
+    parser.add_argument("step", choices=("train", "one", "publish", "evaluate"))
     parser.add_argument("names", nargs="*", help="runs, or beginnings of their names")
     parser.add_argument("--runs", type=Path, default=RUNS)
     clock = parser.add_mutually_exclusive_group()
@@ -96,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     clock.add_argument("--hours", type=float, help="the same, in hours")
     parser.add_argument("--jobs", type=int, default=DEFAULT_JOBS)
+    parser.add_argument(
+        "--go-on", action="store_true", help="begin with the table models"
+    )
     parser.add_argument("--narrow", action="store_true", default=None)
     parser.add_argument("--full", action="store_false", dest="narrow")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
@@ -141,9 +151,12 @@ def _train(given: argparse.Namespace) -> int:
     for name in ("hours", "minutes"):
         if (asked := getattr(given, name)) is not None:
             command += f" {name.upper()}={asked:g}"
+    if given.go_on:
+        command += " GO_ON=1"
     made = {"command": command, "minutes": minutes, "jobs": given.jobs}
     _keep(given.runs, made)
-    failed = train_all(planned, given.runs, minutes=minutes, jobs=given.jobs, say=_say)
+    how = {"minutes": minutes, "jobs": given.jobs, "go_on": given.go_on}
+    failed = train_all(planned, given.runs, say=_say, **how)
     return 1 if failed else 0
 
 
@@ -151,8 +164,7 @@ def _one(given: argparse.Namespace) -> int:
     """Train one recipe, in a process that `train` started."""
     (name,) = given.names
     (planned,) = (p for p in plan(narrow=given.narrow) if p.name == name)
-    key = key_of(planned, given.minutes)
-    train_one(planned, given.runs / name, key=key)
+    train_one(planned, given.runs / name)
     return 0
 
 

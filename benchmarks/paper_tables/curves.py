@@ -7,7 +7,7 @@ from typing import Any
 
 from paper_tables.markdown import DASH, number
 
-__all__ = ["best_gain", "draw_curves", "read_curve"]
+__all__ = ["Curve", "best_gain", "draw_curves", "read_curve"]
 
 Curve = list[tuple[int, float]]
 _COLOURS = 20  # of the map

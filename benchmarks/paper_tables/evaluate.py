@@ -38,7 +38,8 @@ from paper_tables.plan import (
 )
 from paper_tables.profiles import measure_profiles
 from paper_tables.real_gold import measure_real_gold
-from paper_tables.runs import Say, finished
+from paper_tables.records import finished
+from paper_tables.runs import Say
 from paper_tables.whole_field import measure_whole
 
 __all__ = [

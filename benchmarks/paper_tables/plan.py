@@ -175,7 +175,9 @@ def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, f
     }
 
 
-def key_of(planned: Planned, minutes: float | None) -> str:
+def key_of(
+    planned: Planned, minutes: float | None, steps_before: int | None = None
+) -> str:
     """Name what decides a training: two with one key need not be done twice.
 
     Parameters
@@ -184,11 +186,16 @@ def key_of(planned: Planned, minutes: float | None) -> str:
         The training.
     minutes : float or None
         What was asked for all trainings; None for the recipes' own.
+    steps_before : int, optional
+        Steps of the table model that it begins with.
     """
     plain: dict[str, Any] = planned.recipe().model_dump(
         mode="json", exclude={"workers": True, "data": {"root", "bank_folder"}}
     )
     if planned.name in BY_STEPS:
         minutes = None
-    told = json.dumps([plain, planned.weight, minutes], sort_keys=True)
+    what: list[Any] = [plain, planned.weight, minutes]
+    if steps_before is not None:
+        what.append(steps_before)
+    told = json.dumps(what, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -3,7 +3,8 @@
 A run's folder holds what ``semsr train`` leaves there, ``asked.json`` (what was asked)
 and, once it is over, ``finished.json`` (how long it took, on what). A finished run of
 the same recipe and the same minutes is not trained again; an interrupted one goes on
-from its last validation.
+from its last validation. A run may begin with a table model of its name; what that had
+counts as its own.
 """
 
 import json
@@ -22,40 +23,19 @@ from napari_semsr.training.fit import train
 from napari_semsr.training.run_folder import STATE
 from paper_tables.given import given
 from paper_tables.plan import Planned, key_of, shared_out
+from paper_tables.published import begin_with, earlier_of, with_earlier
+from paper_tables.records import ASKED, FINISHED, finished, read_table
 
-__all__ = ["Say", "finished", "train_all", "train_one"]
+__all__ = ["Say", "train_all", "train_one"]
 
 Say = Callable[[str], None]
-ASKED, FINISHED = "asked.json", "finished.json"
 START_MINUTES = 0.25  # of a process, until its clock runs, and after its last step
 LEAST_MINUTES = 0.02
 _SECOND = 60.0
 
 
-def finished(folder: Path, key: str | None = None) -> dict[str, Any] | None:
-    """Read how a run went; None if it is not over, or was another one's.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the run.
-    key : str, optional
-        As `key_of` gives it; any run will do without.
-    """
-    record = _read(folder / FINISHED)
-    if record is None or (key is not None and record["key"] != key):
-        return None
-    return record
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
-    """Train one recipe for the minutes in its folder's ``asked.json``, or go on.
+def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
+    """Train one recipe as its folder's ``asked.json`` says, or go on.
 
     Parameters
     ----------
@@ -63,8 +43,6 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
         What.
     folder : pathlib.Path
         Of the run.
-    key : str
-        What it is known by.
 
     Returns
     -------
@@ -73,10 +51,13 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
     """
     import torch
 
-    asked = _read(folder / ASKED) or {}
+    asked = read_table(folder / ASKED) or {"key": key_of(planned, None)}
     recipe = planned.recipe()
     if asked.get("minutes") is not None:
         recipe = recipe.replace(minutes=asked["minutes"])
+    earlier = earlier_of(planned.name) if asked.get("go_on") else None
+    if earlier is not None:
+        recipe = begin_with(earlier, recipe)
     resume = (folder / STATE).exists()
     began = time.monotonic()
     result = run(train(recipe, folder, resume=resume, overwrite=not resume))
@@ -84,7 +65,7 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
     module = load_model(result.model).module
     gpu = torch.cuda.is_available()
     record = {
-        "key": key,
+        "key": asked["key"],
         "name": planned.name,
         "narrow": planned.narrow,
         "steps": result.steps,
@@ -100,6 +81,8 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
         "given": given(recipe.without_folders()),
         "validation": {k: round(v, 4) for k, v in result.validation.items()},
     }
+    if earlier is not None:
+        record = with_earlier(record, folder, earlier)
     (folder / FINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
     (folder / STATE).unlink(missing_ok=True)
     return record
@@ -112,6 +95,7 @@ def train_all(
     minutes: float | None,
     jobs: int,
     say: Say,
+    go_on: bool = False,
 ) -> list[str]:
     """Train what is not yet trained.
 
@@ -128,13 +112,16 @@ def train_all(
         How many at a time.
     say : callable
         Told what happens.
+    go_on : bool, default=False
+        Begin with the table models of the same names, where there are any.
 
     Returns
     -------
     list of str
         Names of those that failed.
     """
-    keys = {p.name: key_of(p, minutes) for p in planned}
+    begins = {p.name: _steps_before(p.name) if go_on else None for p in planned}
+    keys = {p.name: key_of(p, minutes, begins[p.name]) for p in planned}
     left = [p for p in planned if finished(runs / p.name, keys[p.name]) is None]
     for p in planned:
         if p not in left:
@@ -151,23 +138,29 @@ def train_all(
         share = shares.get(p.name)
         if share is not None:
             share = max(share - START_MINUTES, LEAST_MINUTES)
-        _ask(runs / p.name, keys[p.name], share)
+        _ask(runs / p.name, keys[p.name], share, go_on=begins[p.name] is not None)
     order = sorted(left, key=lambda p: -p.weight)
-    return in_processes(order, runs, keys, jobs, minutes, say)
+    return in_processes(order, runs, keys, jobs, say)
 
 
 def _begun(folder: Path, key: str) -> bool:
     """Tell whether a run of this key was interrupted after a validation."""
-    asked = _read(folder / ASKED)
+    asked = read_table(folder / ASKED)
     return asked is not None and asked["key"] == key and (folder / STATE).exists()
 
 
-def _ask(folder: Path, key: str, minutes: float | None) -> None:
+def _steps_before(name: str) -> int | None:
+    """Tell how many steps the table model of a run had; None without one."""
+    earlier = earlier_of(name)
+    return None if earlier is None else int(earlier.record["steps"])
+
+
+def _ask(folder: Path, key: str, minutes: float | None, *, go_on: bool) -> None:
     """Write down what is asked, and clear the folder of another run's state."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (STATE, FINISHED):
         (folder / name).unlink(missing_ok=True)
-    asked = json.dumps({"key": key, "minutes": minutes})
+    asked = json.dumps({"key": key, "minutes": minutes, "go_on": go_on})
     (folder / ASKED).write_text(asked, encoding="utf-8")
 
 
@@ -191,7 +184,6 @@ def in_processes(
     runs: Path,
     keys: dict[str, str],
     jobs: int,
-    minutes: float | None,
     say: Say,
 ) -> list[str]:
     """Run trainings in processes, `jobs` at a time; give the names of failed ones."""
@@ -200,7 +192,7 @@ def in_processes(
         while waiting or running:
             while waiting and len(running) < jobs:
                 p = waiting.pop(0)
-                running[p.name] = _start(p, runs, minutes)
+                running[p.name] = _start(p, runs)
             time.sleep(0.2)
             for name in [n for n, p in running.items() if p.poll() is not None]:
                 code = running.pop(name).returncode
@@ -217,14 +209,10 @@ def in_processes(
     return failed
 
 
-def _start(
-    planned: Planned, runs: Path, minutes: float | None
-) -> subprocess.Popen[bytes]:
+def _start(planned: Planned, runs: Path) -> subprocess.Popen[bytes]:
     """Start one training, with one thread for its arithmetic."""
     call = [sys.executable, "-m", "paper_tables", "one", planned.name]
     call += ["--runs", str(runs), "--narrow" if planned.narrow else "--full"]
-    if minutes is not None:
-        call += ["--minutes", str(minutes)]
     here = str(Path(__file__).parents[1])
     env = {
         **os.environ,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from paper_tables import evaluate as judging, runs as running
+from paper_tables import evaluate as judging, published, runs as running
 from paper_tables.__main__ import main
 from paper_tables.curves import best_gain, draw_curves, read_curve
 from paper_tables.evaluate import Extent, evaluate, judged, records_of, results_of
@@ -35,8 +35,10 @@ from paper_tables.plan import (
     plan,
     shared_out,
 )
+from paper_tables.published import publish
 from paper_tables.theirs import GAO_TABLE_1
 
+from napari_semsr.models import ModelCard, build, load_beside, save_model
 from napari_semsr.simulation.degrade import degrade_plane
 from napari_semsr.simulation.phantoms.draw import draw
 
@@ -471,7 +473,9 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     first = plan(narrow=True, only=("gao-a",))[0]
     planned = replace(first, path=tmp_path / "gao-a.yaml")
     folder = tmp_path / "runs" / "gao-a"
-    record = running.train_one(planned, folder, key="k")
+    folder.mkdir(parents=True)
+    (folder / "asked.json").write_text(json.dumps({"key": "k", "minutes": None}))
+    record = running.train_one(planned, folder)
     assert running.finished(folder, "k") == record
     assert running.finished(folder, "other") is None
     assert record["steps"] == 3
@@ -489,6 +493,72 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     (measured / "gao.json").write_text(json.dumps(found))
     text = page(results_of(tmp_path / "runs"), {"gao-a": record}, MADE)
     assert "| gao-a | pairs, saw these degradations in training | 0." in text
+
+
+SMALL_CYCLE = """
+name: gao-a
+kind: cycle-gan
+architecture: correction
+architecture_options: {network: srcnn, options: {widths: [4, 4]}}
+gan: {discriminator_options: {width: 4}, history: 0}
+data: {phantoms: 1, scene_px: 32, patch_px: 32, patches_per_scene: 1, bank: 4,
+       bank_folder: banks}
+degradations: {blur: 1, fog: 0, hybrid: 0, as_paper: 1}
+batch: 1
+steps: 2
+warmup_steps: 0
+decay_steps: 0
+validate_every: 1
+workers: 0
+"""
+
+
+def test_run_goes_on_from_its_table_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "MODELS", tmp_path / "models")
+    (tmp_path / "gao-a.yaml").write_text(SMALL_CYCLE)
+    first = plan(narrow=True, only=("gao-a",))[0]
+    planned = replace(first, path=tmp_path / "gao-a.yaml")
+    runs, models, said = tmp_path / "runs", tmp_path / "models", []
+    for go_on in (False, True):
+        folder = runs / "gao-a"
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = {"key": f"{go_on}", "minutes": None, "go_on": go_on}
+        (folder / "asked.json").write_text(json.dumps(asked))
+        record = running.train_one(planned, folder)
+        record["validation"]["gain_db"] += 1.0 if go_on else 0.0
+        (folder / "finished.json").write_text(json.dumps(record))
+        assert record["steps"] == (4 if go_on else 2)
+        assert publish(("gao-a",), runs, models, said.append) == ["gao-a"]
+        steps = [step for step, _ in read_curve(models / "gao-a")]
+        assert steps == ([1, 2, 3, 4] if go_on else [1, 2])
+    assert publish(("gao-a", "sun"), runs, models, said.append) == []
+    assert said[-1] == "gao-a: the one that is there is as good"
+    held = models / "gao-a" / "gao-a.safetensors"
+    assert any(key.startswith("back.") for key in load_beside(held))
+    assert records_of(models)["gao-a"]["steps"] == 4
+
+
+def test_model_that_is_too_large_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "LARGEST", 100)
+    folder = tmp_path / "runs" / "sun"
+    folder.mkdir(parents=True)
+    card = ModelCard(
+        name="sun",
+        architecture="srcnn",
+        options={"widths": [4, 4]},
+        stride=1,
+        receptive_field=8,
+    )
+    save_model(folder / "sun.safetensors", build("srcnn", card.options), card)
+    (folder / "finished.json").write_text(json.dumps(RECORD))
+    said: list[str] = []
+    assert publish(("sun",), tmp_path / "runs", tmp_path / "models", said.append) == []
+    assert said[0].endswith("is too large")
+    assert not list((tmp_path / "models").iterdir())
 
 
 @pytest.fixture

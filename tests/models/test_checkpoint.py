@@ -17,7 +17,12 @@ from napari_semsr.models.cards import (
     resolve,
     write_card,
 )
-from napari_semsr.models.checkpoint import build, load_model, save_model
+from napari_semsr.models.checkpoint import (
+    build,
+    load_beside,
+    load_model,
+    save_model,
+)
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 CARD = ModelCard(
@@ -45,6 +50,23 @@ def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     assert torch.equal(loaded.module(image), again.module(image))
     assert not loaded.module.training
     assert not list(model_file.parent.glob(".*partial"))
+
+
+def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
+    network, judge = build("two-scale", OPTIONS), torch.nn.Linear(3, 2)
+    plain, whole = tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"
+    save_model(plain, network, CARD)
+    save_model(whole, network, CARD, beside=judge.state_dict(), half=True)
+    assert load_beside(plain) == {}
+    held = load_beside(whole)
+    assert torch.allclose(held["weight"], judge.weight, atol=1e-3)
+    assert held["weight"].dtype == torch.float32
+    both = (load_model(path).module.state_dict() for path in (plain, whole))
+    for a, b in zip(*(state.values() for state in both), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+    whole.write_bytes(whole.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_beside(whole)
 
 
 def test_card_is_read_without_the_weights(model_file: Path) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from napari_semsr.core.errors import OptionError, SemsrError
+from napari_semsr.core.errors import CheckpointError, OptionError, SemsrError
 from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import build, load_model
+from napari_semsr.models.checkpoint import build, load_model, save_model
 from napari_semsr.training import fit as loop, validation
 from napari_semsr.training.fit import check_discriminator_field
 from napari_semsr.training.learners.cycle_gan import CycleGan
@@ -170,6 +171,42 @@ def test_content_alone_counts_at_first() -> None:
     assert set(learner.terms) == {"content"}
     learner.teach_generators(low, high, 2)
     assert set(learner.terms) > {"adversarial", "content", "tv"}
+
+
+def test_generators_copy_what_they_are_to_make_at_first() -> None:
+    learner = _learner("cycle", gan={**CYCLE["gan"], "content_only_steps": 1})
+    low, high = torch.rand(2, 1, 1, 32, 32)
+    learner.teach_generators(low, high, 0)
+    assert sorted(learner.terms) == ["cycle", "edge", "identity"]
+    for generator in (learner.network, learner.back):
+        generator.register_forward_pre_hook(lambda _m, given: shown.append(given[0]))
+    shown: list[Tensor] = []
+    learner.teach_generators(low, high, 0)
+    assert shown[0].equal(high)
+    assert shown[1].equal(low)
+    shown.clear()
+    learner.teach_generators(low, high, 1)
+    assert "adversarial" in learner.terms
+    assert any(image.equal(low) for image in shown[:2])
+
+
+@pytest.mark.parametrize("name", ["paired", "cycle"])
+def test_run_goes_on_from_a_model_with_all_its_networks(
+    name: str, tmp_path: Path
+) -> None:
+    run(loop.train(recipe(name), tmp_path / "first"))
+    networks = load_file(tmp_path / "first" / "networks.safetensors")
+    model = load_model(tmp_path / "first" / "tiny.safetensors")
+    whole = tmp_path / "whole.safetensors"
+    save_model(whole, model.module, model.card, beside=networks, half=True)
+    again = recipe(name, start_from=str(whole))
+    learner = loop.make_learner(loop.first_network(again), again)
+    for key, value in learner.beside().state_dict().items():
+        assert torch.allclose(value, networks[key], atol=1e-3)
+    for key, value in learner.network.state_dict().items():
+        assert torch.allclose(value, model.module.state_dict()[key], atol=1e-3)
+    with pytest.raises(CheckpointError, match="do not fit this recipe"):
+        learner.take_over({"judges.0.weight": torch.zeros(1)})
 
 
 def test_discriminator_of_degraded_images_goes_with_the_generator_it_teaches() -> None:

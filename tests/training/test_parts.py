@@ -162,6 +162,23 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(
     assert frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
 
 
+def test_judge_leaves_the_border_out() -> None:
+    truth = np.add.outer(np.arange(64), np.arange(64)).astype(np.float32)
+    pair = ValidationPair("blur", truth, truth)
+
+    class Cut(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mended: torch.Tensor = x.clone()
+            mended[..., :8, :] = 0
+            return mended
+
+    kept, whole = (
+        Validator([pair], margin=margin).figures(Cut()) for margin in (None, 0)
+    )
+    assert kept["psnr_db"] > 100
+    assert whole["psnr_db"] < 30
+
+
 def test_judge_without_a_truth_says_nothing() -> None:
     assert Validator([]).figures(torch.nn.Identity()) == {}
 

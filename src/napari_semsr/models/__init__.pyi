@@ -23,8 +23,10 @@ from .checkpoint import (
     LoadedModel as LoadedModel,
     build as build,
     build_discriminator as build_discriminator,
+    load_beside as load_beside,
     load_model as load_model,
     save_model as save_model,
+    save_weights as save_weights,
 )
 from .esrgan_import import load_esrgan as load_esrgan
 from .probing import (

@@ -4,14 +4,14 @@ A model file is safetensors: weights, with the card in the header.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from napari_semsr.core import CheckpointError
 from napari_semsr.io import renaming
@@ -25,6 +25,7 @@ from napari_semsr.models.architectures import (
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 
 _SIZE_LIMIT = 2 * 2**30
+_BESIDE = "beside/"  # before the weights of networks that a model was trained with
 
 
 # The shelf of architectures: names that a card may carry, and how to build them.
@@ -131,7 +132,14 @@ class LoadedModel:
     digest: str
 
 
-def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
+def save_model(
+    path: Path,
+    module: nn.Module,
+    card: ModelCard,
+    *,
+    beside: Mapping[str, Tensor] | None = None,
+    half: bool = False,
+) -> None:
     """Write a network and its card as one safetensors file.
 
     Parameters
@@ -142,10 +150,23 @@ def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
         The network; its weights are stored in their own type.
     card : ModelCard
         What to say of it.
+    beside : mapping of str to torch.Tensor, optional
+        Weights of the networks that it was trained with, from which training can go on.
+    half : bool, default=False
+        Store weights in 16 bits.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    state = dict(module.state_dict())
+    state |= {f"{_BESIDE}{name}": value for name, value in (beside or {}).items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_weights(path, state, card=card.model_dump_json())
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write weights by name as one safetensors file, in place of one that is there."""
+    plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with renaming(path) as partial:
-        save_file(state, partial, metadata={"card": card.model_dump_json()})
+        save_file(plain, partial, metadata=metadata)
         partial.chmod(0o644)  # the library leaves it readable by its owner alone
 
 
@@ -177,7 +198,8 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     module = build(card.architecture, card.options)
     try:
         state = load(path.read_bytes())
-        module.load_state_dict({k: v.float() for k, v in state.items()})
+        own = {k: v.float() for k, v in state.items() if not k.startswith(_BESIDE)}
+        module.load_state_dict(own)
     except (SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         msg = (
@@ -193,3 +215,34 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         )
         raise CheckpointError(msg)
     return LoadedModel(module.eval(), card, file_digest(path))
+
+
+def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
+    """Read the weights of the networks that a model was trained with.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        Name of a bundled model, or path of a ``.safetensors`` file.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        By name, in float32; empty where the file holds the model alone.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged.
+    """
+    path = resolve(name_or_path)
+    try:
+        state = load(path.read_bytes())
+    except SafetensorError as error:
+        msg = f"The model file {path.name} is damaged: {error}."
+        raise CheckpointError(msg) from error
+    return {
+        name.removeprefix(_BESIDE): value.float()
+        for name, value in state.items()
+        if name.startswith(_BESIDE)
+    }

@@ -33,12 +33,13 @@ from napari_semsr.models import (
     read_card,
     resolve,
     save_model,
+    save_weights,
 )
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.data import INSTRUMENTS
 from napari_semsr.training.learners import Learner
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.run_folder import RunFolder
+from napari_semsr.training.run_folder import NETWORKS, RunFolder
 from napari_semsr.training.unpaired import EXPECTED
 from napari_semsr.training.validation import PERCENTILES
 
@@ -173,7 +174,7 @@ class Recorder(Callback):
         if self._start is not None:
             network, found = self._start
             self._start = None
-            self._keep(network, found, 0)
+            self._keep(network, None, found, 0)
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
@@ -195,19 +196,27 @@ class Recorder(Callback):
             )
             raise SemsrError(msg)
         if value == math.inf or value > self.best.get(measured, -math.inf):
-            self._keep(module.best_network, found, step)
+            self._keep(module.best_network, module.beside(), found, step)
         self.folder.save_state(trainer, self.best)
         with self.folder.saving():
             self.folder.keep_preview(module.best_network, module.validator.pairs)
 
-    def _keep(self, network: nn.Module, found: dict[str, float], step: int) -> None:
-        """Save a network as the best one so far."""
+    def _keep(
+        self,
+        network: nn.Module,
+        beside: nn.Module | None,
+        found: dict[str, float],
+        step: int,
+    ) -> None:
+        """Save a network as the best one so far, and those that learnt with it."""
         self.best.clear()
         self.best.update(found, step=step)
         with self.folder.saving():
             save_model(
                 self.folder.model, network, card_of(self.recipe, network, self.best)
             )
+            if beside is not None:
+                save_weights(self.folder.path / NETWORKS, beside.state_dict())
 
     def _stale(self, step: int) -> bool:
         """Whether the best model is too old to go on."""

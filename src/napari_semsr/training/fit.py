@@ -28,7 +28,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
 )
-from napari_semsr.models import build, build_discriminator, load_model
+from napari_semsr.models import build, build_discriminator, load_beside, load_model
 from napari_semsr.training.callbacks import Recorder
 from napari_semsr.training.comparison import Comparison, compare, untouched
 from napari_semsr.training.data import TrainingData, fitting_store
@@ -285,7 +285,10 @@ def _wrong_on_cpu(network: nn.Module) -> int | None:
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     """Join a network, a recipe, and the fields that choose the checkpoint."""
     pairs = held_out_fields(recipe, _scale_of(network))
-    return _LEARNERS[recipe.kind](network, recipe, pairs)
+    learner = _LEARNERS[recipe.kind](network, recipe, pairs)
+    if recipe.start_from is not None:
+        learner.take_over(load_beside(recipe.start_from))
+    return learner
 
 
 # Lightning in a thread of its own.

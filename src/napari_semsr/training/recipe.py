@@ -204,7 +204,8 @@ class GanOptions(Options):
     calibration_steps : int
         Over how many steps the shares are measured.
     content_only_steps : int
-        Steps at the start in which the content alone counts.
+        Steps at the start in which the content alone counts; in a cycle, generators
+        copy images of the kind that they are to make.
     cycle, identity : {"l1", "ssim"}, {"l1", "mse"}
         How what came back, and what was to stay, are compared (`cycle-gan`).
     cycle_weight, identity_weight, edge_weight : float
@@ -310,7 +311,8 @@ class Recipe(Options):
         Network and its arguments; ``same`` is that of `start_from`.
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
-        over where names and shapes agree.
+        over where names and shapes agree; with those of discriminators and the way
+        back, if the file has them.
     data_weight : float
         Weight of the data term, for an `InformedRestorer`: the microscope that took a
         scene must see in the output what it saw in the truth.

@@ -3,8 +3,9 @@
 It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
 from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
 model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch,
-as restored at the last one) and ``NAME.safetensors`` (the best model so far). Nothing
-in it changes before the first step is done, so that a run that cannot start leaves an
+as restored at the last one) and ``NAME.safetensors`` (the best model so far). A model
+that other networks judged or returned has them in ``networks.safetensors``. Nothing in
+it changes before the first step is done, so that a run that cannot start leaves an
 earlier one as it was.
 
 What decides how fast and how long a run learns may change when it is resumed, and files
@@ -38,10 +39,11 @@ from napari_semsr.training.validation import ValidationPair, preview
 
 PREVIEW = "preview.tif"
 STATE = "last.ckpt"
+NETWORKS = "networks.safetensors"
 _PARTIAL = f"{STATE}.partial"
 _RECIPE = "recipe.yaml"
 _BEST = "best.yaml"
-_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
+_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW, NETWORKS)
 
 INPUTS = "inputs.yaml"
 Digests = dict[str, dict[str, str]]

@@ -37,6 +37,7 @@ CASES = [
     Case("multi-residual", {"width": 4, "norm": "instance"}),
     Case("multi-scale-unet", {"width": 8}, 256),
     Case("multi-scale-unet", {"width": 8, "norm": "batch"}, 256),
+    Case("multi-scale-unet", {"width": 8, "levels": 3}, 64),
     Case("de-haan-unet", {"width": 4}),
     Case("de-haan-unet", {"width": 4, "scale": 1}),
     Case("srcnn", {"widths": (4, 4)}),
@@ -139,6 +140,7 @@ def test_building_without_memory_counts_the_same(case: Case) -> None:
     [
         (PUBLISHED["multi-residual"], {"norm": "layer"}, "norm must be one of"),
         (PUBLISHED["multi-scale-unet"], {"width": 12}, "multiple of 8, got 12"),
+        (PUBLISHED["multi-scale-unet"], {"levels": 8}, "levels must be 1 to 7, got 8"),
         (PUBLISHED["de-haan-unet"], {"scale": 3}, "scale must be one of 1, 2, 4"),
         (PUBLISHED["esrgan"], {"scale": 8}, "scale must be one of 1, 2, 4, got 8"),
         (PUBLISHED["srcnn-attention"], {"window": 30}, "odd, got 30"),

@@ -109,6 +109,10 @@ class AdversarialLearner(Learner, ABC):
     def discriminators(self) -> nn.Module:
         """Give what the second optimiser trains."""
 
+    def beside(self) -> nn.Module:
+        """Give the discriminators."""
+        return nn.ModuleDict({"judges": self.discriminators()})
+
     @abstractmethod
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generators.

@@ -9,7 +9,7 @@ timer only ends a run, and starts after the scenes are made.
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import SemsrError
+from napari_semsr.core import CheckpointError, SemsrError
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, Validator
 
@@ -100,6 +100,25 @@ class Learner(lightning.LightningModule):
     def best_network(self) -> nn.Module:
         """The network that is judged and saved: the mean one where there is one."""
         return self.network if self.averaged is None else self.averaged
+
+    def beside(self) -> nn.Module | None:
+        """Give the networks that learn beside the kept one, if there are any."""
+        return None
+
+    def take_over(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with weights of the networks beside, as `load_beside` gives them."""
+        others = self.beside()
+        if others is None or not weights:
+            return
+        try:
+            others.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            msg = (
+                "The networks that the model of start_from was trained with do not fit "
+                f"this recipe: {first}"
+            )
+            raise CheckpointError(msg) from error
 
     def on_train_start(self) -> None:
         """Start the clock, and lay weights out as a GPU wants them.

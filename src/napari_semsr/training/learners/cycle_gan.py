@@ -255,11 +255,17 @@ class CycleGan(AdversarialLearner):
         """Give the discriminators."""
         return self.judges
 
+    def beside(self) -> nn.Module:
+        """Give the way back and the discriminators."""
+        return nn.ModuleDict({"back": self.back, "judges": self.judges})
+
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of both generators.
 
         `low`, `high` (B, 1, H, W) are of different places.
         """
+        if step < self.gan.content_only_steps:
+            return self._teach_copying(low, high)
         clear, kept_high = self._translate(self.network, low, high)
         if self.gan.kernel is None:
             coarse, kept_low = self._translate(self.back, high, low)
@@ -276,6 +282,24 @@ class CycleGan(AdversarialLearner):
             if isinstance(self.back, LearntBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
         terms["adversarial"] = adversarial
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def _teach_copying(self, low: Tensor, high: Tensor) -> Tensor:
+        """Return the loss of generators that copy images of the kind they are to make.
+
+        What makes degraded images is shown no fine detail then, and learns to pass on
+        little of it, so that the cycle begins with something to mend.
+        """
+        kept_high = self.network(high).float()
+        kept_low = None if self.gan.kernel else self.back(low).float()
+        with self.exact():
+            copied = [(kept_high, high, kept_high)]
+            if kept_low is not None:
+                copied.append((kept_low, low, kept_low))
+            terms = self._terms(*copied)
+            if isinstance(self.back, LearntBlur):
+                terms["spectrum"] = self.back.spectrum_loss(low, high)
         self.terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack(list(terms.values())).sum()
 
