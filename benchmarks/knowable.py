@@ -8,12 +8,17 @@ random but for the seeds below.
   apart are the two superlens pictures, and how far the two electron images?
 - *contrast*: an electron image whose contrast is lowered and lifted again by the
   generators of a cycle. Which term of a CycleGAN's loss tells?
+- *loss*: Gao's loss, of generators that copy, and of the true blur with a network that
+  pairs have taught to undo it. Which of them would training choose?
+- *power*: superlens fields, each ring of spatial frequency brought to the very power
+  that the electron image has there, or to what comes nearest to it. What is gained?
 - *shift*: pairs whose truth lies some pixels away, in a direction that differs from
   pair to pair. What do the best linear filter of all pairs, and a network, gain on
   held-out images that are in register?
 """
 
 import argparse
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,25 +30,41 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 from superlens import look
+from torch import nn
 from torch.nn import functional
 
 from napari_semsr.analysis.metrics import match_affine
 from napari_semsr.models.checkpoint import build
-from napari_semsr.simulation.degrade import degrade_plane
+from napari_semsr.simulation import gaussian_kernel
+from napari_semsr.simulation.degrade import (
+    BLUR_SIGMA_PX,
+    BLUR_SIZE_PX,
+    degrade_plane,
+)
 from napari_semsr.simulation.superlens.pairs import pair_of_surface
 from napari_semsr.training.data.scenes import load_clear
-from napari_semsr.training.learners.cycle_gan import cycle_ssim, edge_loss
+from napari_semsr.training.learners.cycle_gan import Blur, cycle_ssim, edge_loss
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.validation import held_out_fields
 from restoration import BORDER, TAPS
 
 Image = NDArray[np.float64]
 RECIPE = Path(__file__).parents[1] / "recipes" / "tables" / "gao-a.yaml"
+LENS_RECIPE = RECIPE.with_name("sun.yaml")
+RINGS = 24  # over half a cycle per pixel
+RINGS_TOLD = {
+    "power": "the power of the electron image",
+    "sign": "that power, turned over where the contrast is",
+    "best": "what comes nearest to the electron image",
+}
 SHIFTS_PX = (0.0, 0.5, 1.0, 2.0)
 RELIEF_NM, SIZES_NM = 60.0, (100, 150, 300)
 CONTRASTS = (1.0, 0.8, 0.5)
 IMAGES, SEED, DRAWS = 24, 4242, 8
 PATCH_PX, BATCH = 64, 8
 WHITE = 255.0
+DISTINCT, DECEIVED = 0.0, 0.5
+"""What discriminators say of an image that they tell apart, and of one they cannot."""
 
 
 def psnr_db(image: Image, truth: Image, white: float) -> float:
@@ -165,8 +186,8 @@ def _summed(gains: list[float]) -> tuple[float, float, float]:
     return float(np.mean(gains)), error, min(gains)
 
 
-def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float, float]:
-    """Teach a small network on moved pairs; give mean, s.e. and least gain."""
+def taught(given: Pairs, far_px: float, steps: int) -> nn.Module:
+    """Teach a small network on moved pairs."""
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     options = {"width": 16, "fine_blocks": 2, "dilations": [1, 1]}
@@ -190,17 +211,97 @@ def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float,
         loss.backward()
         optimizer.step()
         schedule.step()
+    return network.eval()
+
+
+def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float, float]:
+    """Teach a small network on moved pairs; give mean, s.e. and least gain."""
+    network = taught(given, far_px, steps)
     gains = []
     edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     for low, clear in given.judged:
         rows, columns = (n // 4 * 4 for n in low.shape)
         seen = torch.from_numpy(low[:rows, :columns].astype(np.float32))[None, None]
         with torch.inference_mode():
-            made = network.eval()(seen)[0, 0].numpy().astype(float)
+            made = network(seen)[0, 0].numpy().astype(float)
         truth = clear[:rows, :columns][edge]
         before = psnr_db(low[:rows, :columns][edge], truth, 1.0)
         gains.append(psnr_db(made[edge], truth, 1.0) - before)
     return _summed(gains)
+
+
+def preferred(steps: int) -> None:
+    """Print Gao's loss of copies, and of what is right.
+
+    Images of the kind that a generator is to make stay as they are in all cases, so
+    that identity costs nothing: the least that the others can have.
+    """
+    given, gan = pairs(), load_recipe(RECIPE).gan
+    blur = Blur(gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX).astype(np.float32))
+    copy = nn.Identity()
+    cases = {
+        "both copy": (copy, copy, DISTINCT),
+        "one blurs, the other copies": (copy, blur, DISTINCT),
+    }
+    if steps:
+        right = taught(given, 0.0, steps), blur, DECEIVED
+        cases["one blurs, the other undoes it, and both know what needs neither"] = (
+            right
+        )
+    print("| generators | cycle | edges | discriminators | sum |")
+    print("|---|---:|---:|---:|---:|")
+    for name, (there, back, score) in cases.items():
+        terms = np.zeros(3)
+        for (low, _), (_, clear) in itertools.pairwise(given.judged):
+            x, y = (
+                torch.from_numpy(part[:SIDE, :SIDE].astype(np.float32))[None, None]
+                for part in (low, clear)
+            )
+            with torch.inference_mode():
+                clear_x, coarse_y = there(x), back(y)
+                back_x, back_y = back(clear_x), there(coarse_y)
+            terms += (
+                gan.cycle_weight * float(cycle_ssim(back_x, x) + cycle_ssim(back_y, y)),
+                gan.edge_weight * float(edge_loss(back_x, x) + edge_loss(back_y, y)),
+                2 * gan.generator_factor * (score - 1) ** 2,
+            )
+        found = [*terms / (len(given.judged) - 1)]
+        told = " | ".join(f"{v:.2f}" for v in (*found, sum(found)))
+        print(f"| {name} | {told} |")
+
+
+def power() -> None:
+    """Print what the right power of every spatial frequency gains, and the best one."""
+    fields = held_out_fields(load_recipe(LENS_RECIPE), 1)
+    gains: dict[str, list[float]] = {name: [] for name in RINGS_TOLD}
+    edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+    for field in fields:
+        low, high = (np.asarray(f, float) for f in (field.low, field.high))
+        before = psnr_db(low[edge], high[edge], WHITE)
+        for name, made in in_rings(low, high).items():
+            gains[name].append(psnr_db(made[edge], high[edge], WHITE) - before)
+    print("| each ring of spatial frequency has | gain in dB | worst field |")
+    print("|---|---:|---:|")
+    for name, found in gains.items():
+        mean, error, worst = _summed(found)
+        print(f"| {RINGS_TOLD[name]} | {mean:+.2f} ± {error:.2f} | {worst:+.2f} |")
+
+
+def in_rings(low: Image, high: Image) -> dict[str, Image]:
+    """Weigh rings: to the power of the truth, with its sign, and the best."""
+    x, y = (np.fft.rfft2(image - image.mean()) for image in (low, high))
+    rows, columns = low.shape
+    far = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
+    ring = np.minimum((2 * RINGS * far).astype(int), RINGS)
+
+    def summed(values: Image) -> Image:
+        return np.bincount(ring.ravel(), values.ravel(), RINGS + 1)
+
+    own, wanted = summed(np.abs(x) ** 2), summed(np.abs(y) ** 2)
+    both = summed(np.real(y * np.conj(x)))
+    level = np.sqrt(wanted / own)
+    weights = {"power": level, "sign": level * np.sign(both), "best": both / own}
+    return {n: np.fft.irfft2(x * w[ring], low.shape) for n, w in weights.items()}
 
 
 def shift(steps: int) -> None:
@@ -224,6 +325,8 @@ def main() -> None:
     asked = parser.parse_args()
     hollow()
     contrast()
+    preferred(asked.steps)
+    power()
     shift(asked.steps)
 
 

@@ -25,9 +25,10 @@ from paper_tables.evaluate import (
     records_of,
     results_of,
 )
+from paper_tables.gold_pairs import make_gold_pairs
 from paper_tables.page import page
 from paper_tables.pictures import draw_pictures
-from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, plan
+from paper_tables.plan import ABLATION_WEIGHT, GOLD_PAIRS, ROOT, RUNS, plan
 from paper_tables.published import MODELS, publish
 from paper_tables.runs import train_all, train_one
 
@@ -146,6 +147,9 @@ def _say(text: str) -> None:
 def _train(given: argparse.Namespace) -> int:
     """Train what is planned; 1 if something failed."""
     planned = plan(narrow=given.narrow, only=tuple(given.names))
+    real = [p for p in planned if p.name == "gold-real"]
+    if real and not make_gold_pairs(GOLD_PAIRS, _say):
+        planned = [p for p in planned if p not in real]
     minutes = _minutes(given)
     command = "make tables"
     for name in ("hours", "minutes"):

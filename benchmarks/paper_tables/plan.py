@@ -20,6 +20,7 @@ __all__ = [
     "EDGE_WEIGHT",
     "EDGE_WEIGHTS",
     "FOLDER",
+    "GOLD_PAIRS",
     "NARROW",
     "NARROW_ONLY",
     "RECIPES",
@@ -52,7 +53,10 @@ RECIPES = (
     "wang",
     "wang-attention",
     "de-haan-gold",
+    "gold-real",
 )
+GOLD_PAIRS = RUNS / "gold-real.zarr"
+"""Where the recipe of `gold-real` has its pairs."""
 NARROW_ONLY = ("blur-a", "blur-b", "blur-c")
 """Gao's sets learnt unpaired, a learnt blur in place of the second generator."""
 EDGE_WEIGHTS = (0, 1, 5, 10, 20)

@@ -190,6 +190,40 @@ def test_generators_copy_what_they_are_to_make_at_first() -> None:
     assert any(image.equal(low) for image in shown[:2])
 
 
+def test_share_of_a_round_trip_reaches_its_first_generator() -> None:
+    alone = {"adversarial_weight": 0.0, "identity_weight": 0.0, "edge_weight": 0.0}
+    low, high = torch.rand(2, 1, 1, 32, 32)
+    options = {"width": 4, "blocks": 1, "dropout": 0}
+    found = []
+    for share in (0.0, 0.25, 1.0):
+        torch.manual_seed(0)
+        gan = {**CYCLE["gan"], **alone, "first_share": share}
+        learner = _learner("cycle", gan=gan, architecture_options=options)
+        loss = learner.teach_generators(low, high, 0)
+        loss.backward()
+        grown = torch.cat([p.grad.flatten() for p in learner.network.parameters()])
+        found.append((float(loss.detach()), grown))
+    losses, (none, some, all_of_it) = zip(*found, strict=True)
+    assert losses == pytest.approx([losses[0]] * 3)
+    assert torch.allclose(some, 0.75 * none + 0.25 * all_of_it, atol=1e-5)
+    assert float((none - all_of_it).abs().max()) > 1e-4
+
+
+def test_noise_is_passed_on_halfway_alone() -> None:
+    low, high = torch.rand(2, 1, 1, 32, 32)
+    learner = _learner("cycle", gan={**CYCLE["gan"], "cycle_noise": 0.5})
+    seen: dict[str, list[Tensor]] = {"network": [], "back": []}
+    for name, given in seen.items():
+        getattr(learner, name).register_forward_pre_hook(
+            lambda _module, images, given=given: given.append(images[0].detach())
+        )
+    learner.teach_generators(low, high, 0)
+    assert seen["network"][0].equal(low)
+    passed = seen["network"][-1]
+    coarse = learner.back(high).detach()
+    assert 0.4 < float((passed - coarse).std()) < 0.6
+
+
 @pytest.mark.parametrize("name", ["paired", "cycle"])
 def test_run_goes_on_from_a_model_with_all_its_networks(
     name: str, tmp_path: Path
