@@ -18,7 +18,6 @@ from napari_semsr.core import Micrograph, SemsrError, parse_pixel_size, run
 from napari_semsr.io import read
 from napari_semsr.jobs import RegisterOptions, register_in_memory
 
-PAIRS = 40
 PIXEL = parse_pixel_size(5.8)
 DATABAR_ROWS = 39
 MOST_UNCERTAIN_PX = 0.2
@@ -38,13 +37,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for number in range(1, PAIRS + 1):
-        target = arguments.out / f"{number:03d}-slow.tif"
+    for path in sorted((arguments.data / "time").glob("*_100ns.tif")):
+        number = path.stem.partition("_")[0]
+        target = arguments.out / f"{number}-slow.tif"
         if target.exists():
             continue
-        folder = arguments.data / "time"
         slow, fast = (
-            scan(folder / f"{number:03d}_{name}.tif") for name in ("30us", "100ns")
+            scan(path.with_name(f"{number}_{name}.tif")) for name in ("30us", "100ns")
         )
         try:
             affine, elastic = (
@@ -54,17 +53,17 @@ def main() -> None:
                 for model in ("affine", "elastic")
             )
         except SemsrError as error:
-            print(f"{number:03d} left out: {error}")
+            print(f"{number} left out: {error}")
             continue
         one, other = affine.registration, elastic.registration
         if one.error_px > MOST_UNCERTAIN_PX:
-            print(f"{number:03d} left out: uncertain by {one.error_px:.2f} px")
+            print(f"{number} left out: uncertain by {one.error_px:.2f} px")
             continue
         gained = other.mutual_information_after - one.mutual_information_after
         best = elastic if gained > BETTER else affine
-        tifffile.imwrite(arguments.out / f"{number:03d}-fast.tif", fast.array())
+        tifffile.imwrite(arguments.out / f"{number}-fast.tif", fast.array())
         tifffile.imwrite(target, best.image.array())
-        print(f"{number:03d} {best.registration.model}", flush=True)
+        print(f"{number} {best.registration.model}", flush=True)
 
 
 if __name__ == "__main__":

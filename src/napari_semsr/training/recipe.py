@@ -228,6 +228,8 @@ class GanOptions(Options):
         discriminators'.
     history : int
         Generated images that are remembered for it; 0 for the newest alone.
+    back_architecture, back_options : str or None, dict
+        Network that makes degraded images (`cycle-gan`); like the other if not given.
     kernel : KernelOptions or None
         A physical blur in place of the second generator (`cycle-gan`).
     """
@@ -255,6 +257,8 @@ class GanOptions(Options):
     generator_factor: float = Field(default=1.0, gt=0)
     discriminator_factor: float = Field(default=0.5, gt=0)
     history: int = Field(default=50, ge=0, le=1000)
+    back_architecture: str | None = None
+    back_options: dict[str, Any] = Field(default_factory=dict)
     kernel: KernelOptions | None = None
 
     @model_validator(mode="after")

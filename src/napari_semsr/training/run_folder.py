@@ -78,7 +78,12 @@ _FREE = {
 }
 """What may change: the schedule, the machine, and where things lie."""
 
-_WHOLE = {"architecture_options", "data.sources", "gan.discriminator_options"}
+_WHOLE = {
+    "architecture_options",
+    "data.sources",
+    "gan.back_options",
+    "gan.discriminator_options",
+}
 _MODEL = ".safetensors"
 _MOST_TOLD = 3
 _LONGEST = 30

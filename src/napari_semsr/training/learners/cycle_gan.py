@@ -232,7 +232,10 @@ class CycleGan(AdversarialLearner):
         self.back: nn.Module = (
             blur_of(gan.kernel, side)
             if gan.kernel
-            else build(recipe.architecture, recipe.architecture_options)
+            else build(
+                gan.back_architecture or recipe.architecture,
+                gan.back_options or recipe.architecture_options,
+            )
         )
         chosen = gan.discriminator, gan.discriminator_options
         self.judges = nn.ModuleDict({n: build_discriminator(*chosen) for n in names})
