@@ -163,7 +163,17 @@ def save_model(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write weights by name as one safetensors file, in place of one that is there."""
+    """Write weights as one safetensors file, in place of one that is there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write.
+    state : mapping of str to torch.Tensor
+        Weights by name.
+    **metadata : str
+        What the header says besides.
+    """
     plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with renaming(path) as partial:
         save_file(plain, partial, metadata=metadata)
