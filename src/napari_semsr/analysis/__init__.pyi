@@ -59,3 +59,18 @@ from .spectrum import (
     measure_spectrum as measure_spectrum,
     radial_spectrum as radial_spectrum,
 )
+from .profile.line import (
+    LineReader as LineReader,
+    Profile as Profile,
+    ProfileOptions as ProfileOptions,
+    read_profile as read_profile,
+    require_inside as require_inside,
+)
+from .profile.readings import (
+    RAYLEIGH_DIP as RAYLEIGH_DIP,
+    EdgeReading as EdgeReading,
+    LineReading as LineReading,
+    PairReading as PairReading,
+    Readings as Readings,
+    measure_profile as measure_profile,
+)
