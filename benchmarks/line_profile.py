@@ -107,7 +107,7 @@ def accuracy(kind_name: str, seeds: int, *, area: bool, pixel: str) -> None:
             for number, degrees in enumerate(ANGLES):
                 here = []
                 for seed in range(seeds):
-                    at = FIRST_SEED + number * seeds + seed
+                    at = FIRST_SEED + (number * seeds + seed) * 1000 + 10 * width + SNRS.index(snr)
                     image, line = scene(
                         kind, (float(width),), max(2.5 * width, 12.0), degrees, snr, at, area=area
                     )

@@ -53,11 +53,8 @@ from .misfit import (
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
 )
-from .spectrum import (
-    RadialSpectrum as RadialSpectrum,
-    SpectrumOptions as SpectrumOptions,
-    measure_spectrum as measure_spectrum,
-    radial_spectrum as radial_spectrum,
+from .profile.fits import (
+    Estimate as Estimate,
 )
 from .profile.line import (
     LineReader as LineReader,
@@ -73,4 +70,10 @@ from .profile.readings import (
     PairReading as PairReading,
     Readings as Readings,
     measure_profile as measure_profile,
+)
+from .spectrum import (
+    RadialSpectrum as RadialSpectrum,
+    SpectrumOptions as SpectrumOptions,
+    measure_spectrum as measure_spectrum,
+    radial_spectrum as radial_spectrum,
 )

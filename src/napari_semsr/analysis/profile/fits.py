@@ -2,7 +2,7 @@
 
 All lengths are pixels along the line. A pixel averages over its area, which widens a
 Gaussian of variance sigma² to sigma² + a², with a the standard deviation of the area
-along the line; sigma is what is fitted, so that the widths are those of what was imaged.
+along the line; sigma is what is fitted: widths are those of what was imaged.
 
 - *Gaussian*: background b0 + b1 t and A exp(-(t - c)² / 2 (sigma² + a²)) for each line.
 - *Box*: a box of width W blurred by that Gaussian, A F(t - c) / F(0) with
@@ -62,9 +62,9 @@ class Fit:
 
     @property
     def criterion(self) -> float:
-        """Bayesian information criterion: of two models the lower is the better."""
+        """Akaike's information criterion: of two models the lower is the better."""
         n, k = self.pixels, len(self.parameters)
-        return n * math.log(max(self.sum_of_squares, 1e-300) / n) + k * math.log(n)
+        return n * math.log(max(self.sum_of_squares, 1e-300) / n) + 2 * k
 
     def line(self, number: int) -> FloatArray:
         """Parameters of a line: height, place, log of blur, and of a box's width."""
@@ -72,9 +72,15 @@ class Fit:
         found: FloatArray = self.parameters[2 + number * count :][:count]
         return found
 
-    def curve(self, places: FloatArray, *, background: bool = True) -> FloatArray:
-        """Evaluate the model at places (K,)."""
-        parameters = self.parameters.copy()
+    def curve(
+        self,
+        places: FloatArray,
+        parameters: FloatArray | None = None,
+        *,
+        background: bool = True,
+    ) -> FloatArray:
+        """Evaluate the model at places (K,), perhaps with other parameters."""
+        parameters = (self.parameters if parameters is None else parameters).copy()
         if not background:
             parameters[:2] = 0
         return _evaluate(self.shape, parameters, places, self.area_px)[0]
@@ -110,6 +116,19 @@ def estimate(
             spread = float(np.exp(k * sd / value))
         return Estimate(value, sd, value / spread, value * spread)
     return Estimate(value, sd, value - k * sd, value + k * sd)
+
+
+def size_of(log: float) -> float:
+    """Width of its logarithm, kept to what numbers can say."""
+    return math.exp(min(max(log, _SMALLEST), _LARGEST))
+
+
+def averaged(one: Estimate, other: Estimate, weight: float, freedom: float) -> Estimate:
+    """Average what two models say; where they differ, the error grows."""
+    value = (1 - weight) * one.value + weight * other.value
+    spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
+    spread += weight * (other.sd**2 + (other.value - value) ** 2)
+    return estimate(value, math.sqrt(spread), freedom, positive=True)
 
 
 def fwhm_of(sigma: float, box: float = 0.0) -> float:
@@ -153,7 +172,7 @@ def fit_lines(
 def fit_edge(
     places: FloatArray, values: FloatArray, start: tuple[float, ...], area_px: float
 ) -> Fit | None:
-    """Fit an edge; `start`: level before it, step, place, sigma. None where it fails."""
+    """Fit an edge from level before it, step, place, sigma; None where it fails."""
     low, step, place, sigma = start
     begin = np.array([low, step, place, math.log(sigma)])
     return _fit("edge", begin, places, values, area_px)
@@ -168,7 +187,9 @@ def _fit(
     unit = float(np.ptp(values)) or 1.0
 
     def miss(parameters: FloatArray) -> FloatArray:
-        made: FloatArray = (_evaluate(shape, parameters, places, area)[0] - values) / unit
+        made: FloatArray = (
+            _evaluate(shape, parameters, places, area)[0] - values
+        ) / unit
         return made
 
     def slopes(parameters: FloatArray) -> FloatArray:
@@ -211,8 +232,8 @@ def _evaluate(
 
 
 def _blur(log: float, area: float) -> tuple[float, float]:
-    """Standard deviation with the pixel's area, and its slope by the logarithm."""
-    sigma = math.exp(min(max(log, _SMALLEST), _LARGEST))
+    """Give the standard deviation with the pixel's area, and its slope by the log."""
+    sigma = size_of(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both
 
@@ -236,7 +257,7 @@ def _box(
 ) -> FloatArray:
     height, centre, log, log_box = line
     both, slope = _blur(log, area)
-    box = math.exp(min(max(log_box, _SMALLEST), _LARGEST))
+    box = size_of(log_box)
     s = math.sqrt(2) * both
     top = box / 2 / s
     a, b = (places - centre) / s + top, (places - centre) / s - top

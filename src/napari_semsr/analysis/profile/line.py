@@ -3,7 +3,7 @@
 A line runs over a plane in which an image lies by an affine map of its pixels: turned,
 sheared or with oblong pixels. `u` points along the line and `v` across it, both in the
 plane. The curve has a sample every pixel or a little less, bilinear between pixels and
-averaged over parallel lines one pixel apart: for square pixels that are not turned it is
+averaged over parallel lines one pixel apart: without turn, of square pixels, it is
 `skimage.measure.profile_line`, but for the border, where that mirrors the image. Fits
 take the pixels themselves, each at its own place along the line: interpolation would
 widen what is narrow, and make neighbouring samples share their noise.
@@ -24,7 +24,6 @@ from napari_semsr.core import (
     Affine,
     Box,
     FloatArray,
-    FloatPair,
     IntPair,
     Micrograph,
     OptionError,
@@ -35,7 +34,9 @@ from napari_semsr.core import (
 
 _BLOCK = 512  # side of the parts that an image in one piece is kept in; chosen
 _KEPT_BYTES = 256 << 20  # chosen: the chunks under a diagonal of 16 384 px, twice
-_WHOLE = 1e-3  # weight of missing pixels in a sample that is missing itself; as in grids
+_WHOLE = (
+    1e-3  # weight of missing pixels in a sample that is missing itself; as in grids
+)
 _INSIDE = 0.5  # px: a pixel reaches so far beyond its centre
 _ROUND = 1e-9  # px; chosen: places that are equal but for rounding
 
@@ -70,11 +71,11 @@ class ProfileOptions(Options):
 
     @field_validator("line", mode="before")
     @classmethod
-    def _ends(cls, value: object) -> object:
+    def _ends(cls, value: Any) -> tuple[float, ...]:
         """Accept text of four numbers."""
         parts = value.split(",") if isinstance(value, str) else value
         try:
-            numbers = [float(part) for part in parts]  # type: ignore[union-attr]
+            numbers = [float(part) for part in parts]
         except (TypeError, ValueError):
             raise ValueError(_LINE) from None
         if len(numbers) != 4 or not np.isfinite(numbers).all():
@@ -92,11 +93,13 @@ class Profile:
         From the line's start, in pixels of the image along the line.
     intensity : (K,) numpy.ndarray
         Mean grey level across the band; NaN where the band has no pixel.
-    nm_per_px : float or None
-        Length of such a pixel; None without a pixel size.
+    per_px : float
+        Length of such a pixel in the plane: nm of a calibrated image.
+    calibrated : bool
+        Whether it is.
     length_sd : float
-        Relative standard deviation of `nm_per_px`, by the calibration; 0 where nothing
-        is known of it.
+        Relative standard deviation of `per_px`, by the calibration; 0 where nothing is
+        known of it.
     lines : int
         Parallel lines that were averaged.
     place_px, value : (N,) numpy.ndarray
@@ -108,7 +111,8 @@ class Profile:
 
     distance_px: FloatArray
     intensity: FloatArray
-    nm_per_px: float | None
+    per_px: float
+    calibrated: bool
     length_sd: float
     lines: int
     place_px: FloatArray
@@ -116,9 +120,14 @@ class Profile:
     spread_px: float
 
     @property
+    def nm_per_px(self) -> float | None:
+        """Length of a pixel along the line; None without a pixel size."""
+        return self.per_px if self.calibrated else None
+
+    @property
     def distance_nm(self) -> FloatArray | None:
         """Distance from the line's start; None without a pixel size."""
-        return None if self.nm_per_px is None else self.distance_px * self.nm_per_px
+        return self.distance_px * self.per_px if self.calibrated else None
 
     @property
     def length_px(self) -> float:
@@ -333,7 +342,8 @@ def read_profile(
     return Profile(
         share * course.length_px,
         curve,
-        per_px if calibrated else None,
+        per_px,
+        calibrated,
         _length_error(image, course) if calibrated else 0.0,
         course.lines,
         at / per_px,
@@ -386,7 +396,7 @@ def _length_error(image: Micrograph, course: _Course) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Band:
-    """All pixels that a line and its band meet, row by row of the axis that it follows."""
+    """All pixels that a line's band meets, row by row of the axis that it follows."""
 
     major: int  # that axis
     first: int  # its first pixel
@@ -450,7 +460,7 @@ class _Band:
         return np.where(known, value, np.nan)
 
     def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
-        """Give the pixels in the band: place along the line in the plane, grey value."""
+        """Give place along the line, in the plane, and grey value of its pixels."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))
         grid[self.major] = (self.first + np.arange(rows))[:, None]

@@ -5,8 +5,8 @@
 2. *Lines* are peaks of the curve (or dips of a dark one), smoothed by 1 px and, while
    none stands out of the noise, by twice as much each time.
 3. *An edge* is what leads from one level to another without lines.
-4. Lines nearer than their surroundings reach are fitted together, each as a Gaussian or,
-   where that is beyond doubt the better model, as a blurred box.
+4. Lines nearer than their surroundings reach are fitted together, as Gaussians and as
+   blurred boxes; widths are the mean of both by Akaike's weights.
 5. *Plain* readings are crossings of the curve itself.
 """
 
@@ -24,13 +24,15 @@ from napari_semsr.analysis.profile.fits import (
     GAUSSIAN_FWHM,
     Estimate,
     Fit,
+    averaged,
     estimate,
     fit_edge,
     fit_lines,
     fwhm_of,
+    size_of,
 )
 from napari_semsr.analysis.profile.line import Profile
-from napari_semsr.core import FloatArray, ReadError
+from napari_semsr.core import FloatArray, FloatPair, ReadError
 
 RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
@@ -42,8 +44,10 @@ _ONE_FIT = 6  # lines fitted together: the time grows with the cube; chosen
 _MOST = 60  # lines that are read, the highest; chosen: a longer list is not looked at
 _ENDS = 0.1  # of the line at either end, whose means are the levels of an edge; chosen
 _STEP = 0.5  # of the range from end to end is an edge; chosen
-_SURER = 6.0  # of the criterion: strong evidence for a box (Kass & Raftery 1995)
 _LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
+_TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
+_SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit stays
+_DRAWN = 2000  # places of a model's curve; chosen: more than a plot is wide
 _FINE = 200  # places between two lines where their saddle is looked for; chosen
 _MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
 _FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
@@ -137,6 +141,7 @@ class _Found:
     peaks: tuple[int, ...]
     base: float
     step_px: float
+    turned_over: bool
 
 
 def measure_profile(
@@ -184,16 +189,17 @@ def measure_profile(
     found = _find(profile, noise, dark=dark, prominence=prominence)
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
-    step = _step(profile, found)
+    step = _step(profile, found, noise)
     if step is not None:
         return _read_edge(profile, found, step, noise, area)
     if not found.peaks:
         reason = "no line or edge stands out of the noise"
         return _nothing(found, noise, reason, dark=dark)
-    fits = _fit_groups(profile, found, area, sign)
-    lines = tuple(one for fit in fits for one in fit.read(found, sign))
-    pairs = _read_pairs(fits, lines, found)
-    curves = tuple(fit.drawn() for fit in fits if fit.fit is not None)
+    owners = _fit_groups(profile, found, area, sign)
+    lines = _read_lines(owners, found, sign)
+    pairs = _read_pairs(owners, lines, found)
+    groups = dict.fromkeys(group for group, _ in owners if group is not None)
+    curves = tuple(group.drawn() for group in groups)
     top = sign * max(float(found.smooth[peak]) for peak in found.peaks)
     base = sign * found.base
     return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
@@ -206,7 +212,7 @@ def _nothing(found: _Found, noise: float, reason: str, *, dark: bool) -> Reading
 
 
 def _noise(profile: Profile) -> float:
-    """Standard deviation of a pixel, by second differences along the line."""
+    """Estimate the standard deviation of a pixel by second differences."""
     order = np.argsort(profile.place_px, kind="stable")
     values = profile.value[order]
     if len(values) < 3:
@@ -245,7 +251,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
         peaks = np.sort(peaks[highest])
     base = _base(smooth)
     kept = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(place, level, smooth, width, kept, base, step)
+    return _Found(place, level, smooth, width, kept, base, step, dark)
 
 
 def _base(smooth: FloatArray) -> float:
@@ -273,9 +279,9 @@ def _width_at_half(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
     """Half-maximum crossings on both sides of a peak."""
-    half = (level[peak] + base) / 2
-    sides = [_crossing(place, level, peak, half, way) for way in (-1, 1)]
-    return sides[0], sides[1]
+    half = (float(level[peak]) + base) / 2
+    left = _crossing(place, level, peak, half, -1)
+    return left, _crossing(place, level, peak, half, 1)
 
 
 def _rough_width(found: _Found, peak: int) -> float:
@@ -302,109 +308,86 @@ def _rough_width(found: _Found, peak: int) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """Neighbouring peaks, their fit, and where it was made."""
+    """Neighbouring lines that were fitted together, and where."""
 
-    peaks: tuple[int, ...]
-    widths: tuple[float, ...]
     start: float
     end: float
-    fit: Fit | None  # places are counted from `start`
+    fit: Fit  # the better model; its places are counted from `start`
+    other: Fit | None = None  # the other one, where it is a model
+
+    @property
+    def count(self) -> int:
+        """Parameters of a line."""
+        return 4 if self.fit.shape == "box" else 3
 
     def place_of(self, number: int) -> Estimate:
         """Where a line lies."""
-        fit = self.fit
-        assert fit is not None
-        at = 3 + number * (4 if fit.shape == "box" else 3)
-        return fit.estimate(lambda p: float(p[at]) + self.start)
+        at = 3 + number * self.count
+        return self.fit.estimate(lambda p: float(p[at]) + self.start)
+
+    @property
+    def weight(self) -> float:
+        """Akaike's weight of the other model."""
+        if self.other is None:
+            return 0.0
+        worse = self.other.criterion - self.fit.criterion
+        return 1 / (1 + math.exp(min(worse / 2, 50.0)))
 
     def fwhm_of(self, number: int) -> Estimate | None:
         """How wide a line is; None where nobody knows."""
-        fit = self.fit
-        assert fit is not None
-        count = 4 if fit.shape == "box" else 3
-        at = 4 + number * count
-
-        def width(p: FloatArray) -> float:
-            box = math.exp(min(p[at + 1], 12)) if count == 4 else 0.0
-            return fwhm_of(math.exp(min(p[at], 12)), box)
-
-        found = fit.estimate(width, positive=True)
+        found = _fwhm(self.fit, number)
+        if self.other is not None:
+            other = _fwhm(self.other, number)
+            found = averaged(found, other, self.weight, self.fit.freedom)
         return found if found.sd <= _MOST_SD * found.value else None
 
-    def height_of(self, number: int) -> float:
-        """How far a line rises above the background."""
-        assert self.fit is not None
-        return float(self.fit.line(number)[0])
-
-    def read(self, found: _Found, sign: float) -> list[LineReading]:
-        """Give the lines of the group."""
-        read = []
-        for number, peak in enumerate(self.peaks):
-            sides = _width_at_half(found.place, found.level, peak, found.base)
-            left, right = sides if self._apart(found, peak, sides) else (None, None)
-            plain = None if left is None or right is None else right - left
-            at = float(found.place[peak])
-            if self.fit is None:
-                read.append(
-                    LineReading(
-                        "none",
-                        estimate(at, math.inf),
-                        None,
-                        at,
-                        plain,
-                        sign * float(found.smooth[peak] - found.base),
-                    )
-                )
-                continue
-            read.append(
-                LineReading(
-                    self.fit.shape,
-                    self.place_of(number),
-                    self.fwhm_of(number),
-                    at,
-                    plain,
-                    self.height_of(number),
-                )
-            )
-        return read
-
-    @staticmethod
-    def _apart(
-        found: _Found, peak: int, sides: tuple[float | None, float | None]
-    ) -> bool:
-        """Whether half maximum is crossed before the next line begins."""
-        left, right = sides
-        if left is None or right is None:
-            return False
-        others = [float(found.place[other]) for other in found.peaks if other != peak]
-        return not any(left <= other <= right for other in others)
+    def read(self, number: int) -> tuple[str, Estimate, Estimate | None, float]:
+        """Give model, place, width and height of a line."""
+        height = float(self.fit.line(number)[0])
+        place = self.place_of(number)
+        return self.fit.shape, place, self.fwhm_of(number), height
 
     def drawn(self) -> tuple[FloatArray, FloatArray]:
         """Places and values of the model, ten to a pixel up to 2000."""
-        assert self.fit is not None
-        count = min(2000, int(10 * (self.end - self.start)) + 2)
+        count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
         return places + self.start, self.fit.curve(places)
 
 
+def _fwhm(fit: Fit, number: int) -> Estimate:
+    """Width of a line by one model."""
+    count = 4 if fit.shape == "box" else 3
+    at = 4 + number * count
+
+    def width(p: FloatArray) -> float:
+        return fwhm_of(size_of(p[at]), size_of(p[at + 1]) if count == 4 else 0.0)
+
+    return fit.estimate(width, positive=True)
+
+
+_Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
+
+
 def _fit_groups(
     profile: Profile, found: _Found, area: float, sign: float
-) -> list[_Group]:
+) -> list[_Owner]:
     """Fit lines whose surroundings meet together."""
     widths = [_rough_width(found, peak) for peak in found.peaks]
-    groups: list[list[int]] = []
-    for number, peak in enumerate(found.peaks):
-        before = groups[-1][-1] if groups else None
-        gap = math.inf if before is None else found.place[peak] - found.place[found.peaks[before]]
-        near = before is not None and gap <= _REACH * (widths[before] + widths[number]) / 2
+    places = [float(found.place[peak]) for peak in found.peaks]
+    groups = [[0]]
+    for number in range(1, len(places)):
+        gap = places[number] - places[number - 1]
+        near = gap <= _REACH * (widths[number - 1] + widths[number]) / 2
         if near and len(groups[-1]) < _ONE_FIT:
             groups[-1].append(number)
         else:
             groups.append([number])
-    return [
-        _fit_group(profile, found, [widths[n] for n in group], group, area, sign)
-        for group in groups
-    ]
+    owners: list[_Owner] = []
+    for group in groups:
+        own = [widths[number] for number in group]
+        made = _fit_group(profile, found, own, group, area, sign)
+        owners += [(made, number) for number in range(len(group))]
+    return owners
 
 
 def _fit_group(
@@ -414,38 +397,31 @@ def _fit_group(
     numbers: Sequence[int],
     area: float,
     sign: float,
-) -> _Group:
+) -> _Group | None:
     """Fit a group of lines, again where its surroundings turn out to be others."""
-    peaks = tuple(found.peaks[number] for number in numbers)
+    peaks = [found.peaks[number] for number in numbers]
     places = [float(found.place[peak]) for peak in peaks]
     heights = [sign * float(found.smooth[peak] - found.base) for peak in peaks]
     best = None
-    for _ in range(3):
+    for _ in range(_TURNS):
         low, high = _surroundings(found, numbers, places, widths)
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
-        begin = np.array(
-            [
-                (height, place - low, width / GAUSSIAN_FWHM)
-                for height, place, width in zip(heights, places, widths, strict=True)
-            ]
-        )
-        fit = _better(at, values, begin, area)
-        if fit is None or not _sound(fit, begin, high - low):
+        sigmas = np.divide(widths, GAUSSIAN_FWHM)
+        begin = np.column_stack([heights, np.subtract(places, low), sigmas])
+        models = _models(at, values, begin, area, high - low)
+        if not models:
             break
-        best = _Group(peaks, tuple(widths), low, high, fit)
+        best = _Group(low, high, *models)
         read = [best.fwhm_of(number) for number in range(len(peaks))]
-        fitted = [
+        told = [
             width if one is None else one.value
             for one, width in zip(read, widths, strict=True)
         ]
-        near = [abs(math.log(a / b)) < 0.2 for a, b in zip(fitted, widths, strict=True)]
-        if all(near):
+        change = float(np.abs(np.log(np.divide(told, widths))).max())
+        if change < _SETTLED:
             break
-        widths = fitted
-    if best is None:
-        low, high = _surroundings(found, numbers, places, widths)
-        return _Group(peaks, tuple(widths), low, high, None)
+        widths = told
     return best
 
 
@@ -459,40 +435,38 @@ def _surroundings(
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
     if numbers[0] > 0:
-        low = max(low, _saddle(found, numbers[0] - 1)[0])
+        low = max(low, _saddle(found, numbers[0] - 1))
     if numbers[-1] + 1 < len(found.peaks):
-        high = min(high, _saddle(found, numbers[-1])[0])
+        high = min(high, _saddle(found, numbers[-1]))
     return max(low, 0.0), min(high, float(found.place[-1]))
 
 
-def _saddle(found: _Found, first: int) -> tuple[float, float]:
-    """Place and level of the lowest point between a peak and the next."""
+def _saddle(found: _Found, first: int) -> float:
+    """Place of the lowest point between a peak and the next."""
     one, two = found.peaks[first], found.peaks[first + 1]
-    lowest = one + int(np.argmin(found.smooth[one : two + 1]))
-    return float(found.place[lowest]), float(found.smooth[lowest])
+    return float(found.place[one + int(np.argmin(found.smooth[one : two + 1]))])
 
 
-def _better(
-    at: FloatArray, values: FloatArray, begin: FloatArray, area: float
-) -> Fit | None:
-    """Fit Gaussians, and boxes where those are better beyond doubt."""
-    bell = fit_lines(at, values, begin, area)
-    # a blurred box is wider at half maximum than its Gaussian, and steeper
+def _models(
+    at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
+) -> list[Fit]:
+    """Fit Gaussians and boxes, the better model first."""
+    # a box as wide at half maximum, with steep sides
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
-    box = fit_lines(at, values, boxes, area)
-    if box is None or not _is_box(box):
-        return bell
-    if bell is not None and box.criterion > bell.criterion - _SURER:
-        return bell
-    return box
+    bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
+    found = [fit for fit in (bell, box) if fit and _sound(fit, begin, length)]
+    found = [fit for fit in found if fit is not box or _is_box(fit)]
+    return sorted(found, key=lambda fit: fit.criterion)
 
 
 def _is_box(fit: Fit) -> bool:
     """Whether every box is told from its blur."""
     lines = fit.parameters[2:].reshape(-1, 4)
-    both = np.hypot(np.exp(np.clip(lines[:, 2], -9, 9)), fit.area_px)
-    return bool(np.all(np.exp(np.clip(lines[:, 3], -9, 9)) > _LEAST_BOX * both))
+    return all(
+        size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
+        for line in lines
+    )
 
 
 def _sound(fit: Fit, begin: FloatArray, length: float) -> bool:
@@ -504,93 +478,100 @@ def _sound(fit: Fit, begin: FloatArray, length: float) -> bool:
     )
 
 
+def _read_lines(
+    owners: Sequence[_Owner], found: _Found, sign: float
+) -> tuple[LineReading, ...]:
+    """Read every line, plainly too."""
+    read = []
+    for (group, number), peak in zip(owners, found.peaks, strict=True):
+        at = float(found.place[peak])
+        height = sign * float(found.smooth[peak] - found.base)
+        told = "none", estimate(at, math.inf), None, height
+        model, place, fwhm, height = told if group is None else group.read(number)
+        plain = _plain_width(found, peak)
+        read.append(LineReading(model, place, fwhm, at, plain, height))
+    return tuple(read)
+
+
+def _plain_width(found: _Found, peak: int) -> float | None:
+    """Width between the crossings, unless another line lies between them."""
+    left, right = _width_at_half(found.place, found.level, peak, found.base)
+    if left is None or right is None:
+        return None
+    others = [float(found.place[other]) for other in found.peaks if other != peak]
+    merged = any(left <= other <= right for other in others)
+    return None if merged else right - left
+
+
 # Pairs.
 
 
 def _read_pairs(
-    groups: Sequence[_Group], lines: Sequence[LineReading], found: _Found
+    owners: Sequence[_Owner], lines: Sequence[LineReading], found: _Found
 ) -> tuple[PairReading, ...]:
     """Read distance and dip of neighbours."""
-    owner = [(group, place) for group in groups for place in range(len(group.peaks))]
     pairs = []
-    for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owner)):
+    dip: Estimate | None
+    for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
         a, b = lines[first], lines[first + 1]
-        lower = min(found.level[found.peaks[first]], found.level[found.peaks[first + 1]])
-        span = slice(found.peaks[first], found.peaks[first + 1] + 1)
-        valley = float(found.level[span].min())
-        plain_dip = (lower - valley) / max(lower - found.base, 1e-300)
-        dip = None
-        if one is two and one.fit is not None:
-            distance = _distance(one.fit, at)
-            dip = _dip(one.fit, at)
+        if one is not None and one is two:
+            distance, dip = _distance(one, at), _dip(one, at)
         else:
             apart = b.place.value - a.place.value
             distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
-            dip = None if one is two else _far_dip(one, two)
-        pairs.append(
-            PairReading(
-                first,
-                distance,
-                b.plain_place - a.plain_place,
-                dip,
-                float(plain_dip),
-                _verdict(dip, RAYLEIGH_DIP),
-                _verdict(dip, 0.0),
-            )
-        )
+            dip = None if one is None or two is None else _far_dip(one, at, two)
+        plain = _plain_dip(found, found.peaks[first], found.peaks[first + 1])
+        rayleigh, sparrow = _verdict(dip, RAYLEIGH_DIP), _verdict(dip, 0.0)
+        apart = b.plain_place - a.plain_place
+        pairs.append(PairReading(first, distance, apart, dip, plain, rayleigh, sparrow))
     return tuple(pairs)
 
 
-def _distance(fit: Fit, first: int) -> Estimate:
+def _plain_dip(found: _Found, one: int, two: int) -> float:
+    """Dip of the curve between two peaks, over the lower of both."""
+    lower = min(found.level[one], found.level[two]) - found.base
+    valley = found.level[one : two + 1].min() - found.base
+    return float(1 - valley / lower) if lower > 0 else math.nan
+
+
+def _distance(group: _Group, first: int) -> Estimate:
     """Distance of two lines of one fit."""
-    count = 4 if fit.shape == "box" else 3
-    at = 3 + first * count
-    return fit.estimate(lambda p: float(p[at + count] - p[at]))
+    at = 3 + first * group.count
+    return group.fit.estimate(lambda p: float(p[at + group.count] - p[at]))
 
 
-def _dip(fit: Fit, first: int) -> Estimate:
+def _dip(group: _Group, first: int) -> Estimate:
     """Dip between two lines of one fit, over the lower of both."""
-    count = 4 if fit.shape == "box" else 3
-    at = 3 + first * count
+    at = 3 + first * group.count
 
     def dip(p: FloatArray) -> float:
-        one, two = sorted((p[at], p[at + count]))
-        changed = Fit(
-            fit.shape, p, fit.covariance, 0.0, 0.0, fit.pixels, fit.area_px
-        )
-        places = np.linspace(one, two, _FINE + 1)
-        level = np.abs(changed.curve(places, background=False))
-        # peaks of the sum lie a little nearer to each other than the lines
+        places = np.linspace(p[at], p[at + group.count], _FINE + 1)
+        level = np.abs(group.fit.curve(places, p, background=False))
+        # the peaks of the sum lie a little nearer to each other than the lines
         lowest = int(np.argmin(level[1:-1])) + 1
-        tops = level[: lowest + 1].max(), level[lowest:].max()
-        return 1 - float(level[lowest] / min(tops))
+        lower = min(level[: lowest + 1].max(), level[lowest:].max())
+        return 1 - float(level[lowest] / lower)
 
-    return fit.estimate(dip)
+    return group.fit.estimate(dip)
 
 
-def _far_dip(one: _Group, two: _Group) -> Estimate | None:
-    """Dip between lines of two fits: what both leave of their levels in the middle."""
-    if one.fit is None or two.fit is None:
-        return None
-    sides = []
-    for group, number in ((one, len(one.peaks) - 1), (two, 0)):
-        fit = group.fit
-        assert fit is not None
-        sides.append((group, fit, float(fit.line(number)[1]) + group.start))
-    places = np.linspace(sides[0][2], sides[1][2], _FINE + 1)
-    level = sum(
-        np.abs(fit.curve(places - group.start, background=False))
-        for group, fit, _ in sides
-    )
-    lowest = int(np.argmin(level))
+def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
+    """Dip between lines of two fits, which leave next to nothing between them."""
+    ends = one.place_of(last).value, two.place_of(0).value
+    places = np.linspace(*ends, _FINE + 1)
+    levels = [
+        np.abs(group.fit.curve(places - group.start, background=False))
+        for group in (one, two)
+    ]
+    level = levels[0] + levels[1]
     lower = min(level[0], level[-1])
-    sd = math.hypot(*(fit.noise / math.sqrt(fit.pixels) for _, fit, _ in sides))
-    return estimate(1 - float(level[lowest] / lower), sd / float(lower))
+    noise = [group.fit.noise / math.sqrt(group.fit.pixels) for group in (one, two)]
+    return estimate(1 - float(level.min() / lower), math.hypot(*noise) / float(lower))
 
 
 def _verdict(dip: Estimate | None, least: float) -> Verdict:
     """Judge a dip: its whole interval must lie on one side."""
-    if dip is None or least >= dip.low and least < dip.high:
+    if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
 
@@ -598,76 +579,62 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _step(profile: Profile, found: _Found) -> tuple[float, float] | None:
-    """Levels before and after an edge, turned as the curve; None without one."""
-    count = max(2, round(_ENDS * len(found.level)))
-    before, after = found.level[:count].mean(), found.level[-count:].mean()
+def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
+    """Levels before and after an edge; None where the profile is none."""
+    known = np.isfinite(profile.intensity)
+    level = np.interp(found.place, found.place[known], profile.intensity[known])
+    count = max(2, round(_ENDS * len(level)))
+    before, after = float(level[:count].mean()), float(level[-count:].mean())
     step, span = abs(after - before), float(np.ptp(found.smooth))
-    left = profile_noise(profile)
+    left = noise / math.sqrt(profile.lines * count)
     if step < _STEP * span or step < _OUT * left:
         return None
     for turned in (found.smooth, -found.smooth):
         if len(signal.find_peaks(turned, prominence=_STEP * step)[0]):
             return None
-    return float(before), float(after)
-
-
-def profile_noise(profile: Profile) -> float:
-    """Standard deviation of a level of an edge: the mean of a tenth of the samples."""
-    count = max(2, round(_ENDS * len(profile.distance_px)))
-    return _noise(profile) / math.sqrt(profile.lines * count)
+    return before, after
 
 
 def _read_edge(
-    profile: Profile,
-    found: _Found,
-    levels: tuple[float, float],
-    noise: float,
-    area: float,
+    profile: Profile, found: _Found, levels: FloatPair, noise: float, area: float
 ) -> Readings:
     """Read the width of an edge."""
-    known = np.isfinite(profile.intensity)
-    intensity = np.interp(found.place, found.place[known], profile.intensity[known])
-    smooth = ndimage.gaussian_filter1d(
-        intensity, found.smooth_px / found.step_px, mode="nearest"
-    )
-    count = max(2, round(_ENDS * len(smooth)))
-    before, after = float(intensity[:count].mean()), float(intensity[-count:].mean())
-    middle = _rises(found.place, smooth, before, after, 0.5)
-    low, high = (_rises(found.place, smooth, before, after, k) for k in (0.16, 0.84))
-    place = found.place[-1] / 2 if middle is None else middle
-    rough = 1.0 if low is None or high is None else max(abs(high - low) / 2, 0.5)
-    fit = fit_edge(
-        profile.place_px, profile.value, (before, after - before, place, rough), area
-    )
-    tenth, most = (_rises(found.place, intensity, before, after, k) for k in (0.1, 0.9))
-    plain = None if tenth is None or most is None else abs(most - tenth)
-    at = width = None
-    curves: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    before, after = levels
     step = after - before
-    if fit is not None and fit.parameters[1] * step > 0:
-        at = fit.estimate(lambda p: float(p[2]))
-        width = fit.estimate(
-            lambda p: EDGE_10_90 * math.exp(min(p[3], 12)), positive=True
-        )
-        width = width if width.sd <= _MOST_SD * width.value else None
-        places = np.linspace(0, found.place[-1], min(2000, 10 * len(found.place)))
-        curves = ((places, fit.curve(places)),)
-        step = float(fit.parameters[1])
-    edge = EdgeReading(at, width, plain, step)
-    low_end, high_end = sorted((before, after))
-    return Readings((), (), edge, False, noise, low_end, high_end, None, curves)
+    sign = -1.0 if found.turned_over else 1.0
+    level, smooth = sign * found.level, sign * found.smooth
+    middle = _crosses(found.place, (smooth - before) / step, 0.5, None)
+    place = found.place[-1] / 2 if middle is None else middle
+    tenth, most = (
+        _crosses(found.place, (smooth - before) / step, k, place) for k in (0.1, 0.9)
+    )
+    rough = 2.0 if tenth is None or most is None else abs(most - tenth)
+    begin = (before, step, place, max(rough / EDGE_10_90, 0.5))
+    fit = fit_edge(profile.place_px, profile.value, begin, area)
+    tenth, most = (
+        _crosses(found.place, (level - before) / step, k, place) for k in (0.1, 0.9)
+    )
+    plain = None if tenth is None or most is None else abs(most - tenth)
+    low, high = sorted(levels)
+    if fit is None or fit.parameters[1] * step <= 0:
+        edge = EdgeReading(None, None, plain, step)
+        return Readings((), (), edge, False, noise, low, high, None, ())
+    at = fit.estimate(lambda p: float(p[2]))
+    width = fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
+    sure = width if width.sd <= _MOST_SD * width.value else None
+    places = np.linspace(0, found.place[-1], min(_DRAWN, 10 * len(found.place)))
+    edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
+    curves = ((places, fit.curve(places)),)
+    return Readings((), (), edge, False, noise, low, high, None, curves)
 
 
-def _rises(
-    place: FloatArray, level: FloatArray, before: float, after: float, share: float
+def _crosses(
+    place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
-    """Where an edge has come so far: beyond the last sample below that share."""
-    way = (level - before) / (after - before)
-    below = np.flatnonzero(way[:-1] < share)
-    below = below[way[below + 1] >= share]
-    if not below.size:
+    """Where an edge has come so far: the middle crossing, or the one nearest to it."""
+    up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
+    if not up.size:
         return None
-    i = int(below[len(below) // 2])
-    k = (share - way[i]) / (way[i + 1] - way[i])
-    return float(place[i] + k * (place[i + 1] - place[i]))
+    k = (least - share[up]) / (share[up + 1] - share[up])
+    at = place[up] + k * (place[up + 1] - place[up])
+    return float(at[len(at) // 2 if near is None else np.argmin(np.abs(at - near))])
