@@ -217,7 +217,7 @@ class LineReader:
 def _edges(data: Any, axis: int) -> NDArray[np.int64]:
     """Borders of the chunks of one axis."""
     size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
-    step: Any = _BLOCK if chunks is None else chunks[axis]
+    step: Any = chunks[axis] if chunks is not None else _BLOCK
     if isinstance(step, tuple):
         return np.array([0, *np.cumsum(step)], dtype=np.int64)
     return np.array([*range(0, size, step), size], dtype=np.int64)
