@@ -25,7 +25,7 @@ from napari_semsr.core import FloatArray
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
 """Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
-_LEAST_AREA_PX = 0.05  # chosen: keeps a step from being steeper than numbers can say
+_LEAST_AREA_PX = 0.01  # chosen: keeps a step from being steeper than numbers can say
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
 _NUDGE = 1e-2  # of a parameter's deviation, over which a slope is taken; chosen
 _ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual

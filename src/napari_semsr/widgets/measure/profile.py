@@ -69,7 +69,7 @@ _MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
 _MOST_ROWS = 6  # lines of a layer whose figures are shown; the table has all
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _HINT = (
-    "Press 'Draw a line' and drag across a structure. When the line is dragged later, by "
+    "Press 'Draw a line' and drag across a structure. When it is dragged later, by "
     "its ends or as a whole, the curve follows."
 )
 _ROWS = {
@@ -362,9 +362,10 @@ class ProfilePanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        asked = self._asked()
+        images, asked = self._images(), self._asked()
         self._forget()
-        return partial(_measure, *asked), self.show_profiles
+        told = partial(self.note_origin, images)
+        return partial(_measure, *asked), self.show_profiles, told
 
     def _forget(self) -> None:
         """Let go of what layers that are gone were read with."""
@@ -484,7 +485,7 @@ class _Connection:
 
 
 def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Samples of a curve; of a long one the lowest and highest of each stretch."""
+    """Give the samples of a curve; of a long one the extremes of each stretch."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MOST_POINTS)
     if step <= 2:
