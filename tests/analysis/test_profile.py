@@ -98,7 +98,9 @@ def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
 def test_a_pixel_may_be_a_point():
     image = bell(COLUMNS - 60.3, 3.0)
     curve = read_profile(Micrograph(image), ACROSS)
-    assert measure_profile(curve, pixel="point").main.fwhm.value == pytest.approx(3)
+    assert measure_profile(curve, pixel="point").main.fwhm.value == pytest.approx(
+        3, rel=1e-3
+    )
     assert measure_profile(curve).main.fwhm.value < 2.95
 
 
@@ -125,9 +127,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 
 def test_distance_and_dip_of_a_pair():
     def pair(apart):
-        image = bell(COLUMNS - 60 + apart / 2, 8.0) + bell(
-            COLUMNS - 60 - apart / 2, 8.0
-        )
+        sides = (bell(COLUMNS - 60 + side * apart / 2, 8.0) for side in (-1, 1))
+        image = sum(sides)
         noise = np.random.default_rng(1).normal(0, 0.01, image.shape)
         curve = read_profile(Micrograph(image + noise), ACROSS, width_px=5)
         return measure_profile(curve, pixel="point", prominence=0.02)
