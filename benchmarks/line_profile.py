@@ -1,12 +1,12 @@
 """Widths of rendered lines by their profiles, the peer's curve, and time per update.
 
 ``--only accuracy`` draws straight lines of known FWHM (``gaussian``, or a ``bar`` whose
-sides are blurred) and edges of known width from 10 to 90 %, at ten angles, each pixel the
-mean of 8 x 8 places, adds white noise, and measures across them in a band of 9 px: bias
-of the fit, worst angle, share of the 95 % intervals that hold the truth, and the plain
-reading. ``--only peer`` compares the curve with scikit-image's ``profile_line``. ``--only
-speed`` moves lines over a store of 16 384 x 16 384 pixels and prints what reading and
-fitting take in one update. Seeds start at 20 000.
+sides are blurred) and edges of known width from 10 to 90 %, at ten angles, each pixel
+the mean of 8 x 8 places, adds white noise, and measures across them in a band of 9 px:
+bias of the fit, worst angle, share of the 95 % intervals that hold the truth, and the
+plain reading. ``--only peer`` compares the curve with ``profile_line`` of scikit-image.
+``--only speed`` moves lines over a store of 16 384 x 16 384 pixels and prints what
+reading and fitting take in one update. Seeds start at 20 000.
 """
 
 import argparse
