@@ -16,9 +16,10 @@ follows from the parameters come by the delta method.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from napari_semsr.core import FloatArray
 
@@ -29,8 +30,10 @@ _LEAST_AREA_PX = 0.01  # chosen: keeps a step from being steeper than numbers ca
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
 _NUDGE = 1e-2  # of a parameter's deviation, over which a slope is taken; chosen
 _ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual
+_SETTLED = (1, 2, 3, 4)  # what MINPACK gives where it has come to an end
 _SINGULAR = 1e-10  # of the largest singular value; chosen: what data do not tell
 _SURE = 0.975  # of Student's distribution: intervals of 95 %
+_NORMAL = 1e9  # degrees of freedom: Student's distribution is normal to all digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
     """Give a number its 95 % interval."""
-    k = float(stats.t.ppf(_SURE, max(1, freedom)))
+    k = float(special.stdtrit(min(max(1.0, freedom), _NORMAL), _SURE))
     if positive and value > 0:
         with np.errstate(over="ignore"):
             spread = float(np.exp(k * sd / value))
@@ -186,30 +189,35 @@ def _fit(
     area = max(area, _LEAST_AREA_PX)
     unit = float(np.ptp(values)) or 1.0
 
-    def miss(parameters: FloatArray) -> FloatArray:
-        made: FloatArray = (
-            _evaluate(shape, parameters, places, area)[0] - values
-        ) / unit
-        return made
+    last: dict[str, Any] = {}
 
-    def slopes(parameters: FloatArray) -> FloatArray:
-        return _evaluate(shape, parameters, places, area)[1] / unit
+    def made(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if "at" not in last or not np.array_equal(last["at"], parameters):
+            last["at"] = parameters.copy()
+            last["model"] = _evaluate(shape, parameters, places, area)
+        model: tuple[FloatArray, FloatArray] = last["model"]
+        return model
 
     most = _ROUNDS * len(start)
-    found = optimize.least_squares(
-        miss, start, slopes, method="lm", max_nfev=most, x_scale="jac"
+    found, _, told, _, status = optimize.leastsq(
+        lambda p: (made(p)[0] - values) / unit,
+        start,
+        Dfun=lambda p: made(p)[1] / unit,
+        maxfev=most,
+        full_output=True,
     )
-    if not np.isfinite(found.x).all() or found.nfev >= most:
+    if not np.isfinite(found).all() or status not in _SETTLED:
         return None
-    squares = float((found.fun**2).sum()) * unit**2
+    slopes = made(found)[1] / unit
+    squares = float((told["fvec"] ** 2).sum()) * unit**2
     variance = squares / (len(values) - len(start))
-    scale = np.maximum(np.linalg.norm(found.jac, axis=0), 1e-300)
-    _, singular, turned = np.linalg.svd(found.jac / scale, full_matrices=False)
-    told = singular > _SINGULAR * singular[0]
-    half = turned[told] / singular[told, None] / scale
+    scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
+    _, singular, turned = np.linalg.svd(slopes / scale, full_matrices=False)
+    sure = singular > _SINGULAR * singular[0]
+    half = turned[sure] / singular[sure, None] / scale
     covariance = half.T @ half * variance / unit**2
     return Fit(
-        shape, found.x, covariance, math.sqrt(variance), squares, len(values), area
+        shape, found, covariance, math.sqrt(variance), squares, len(values), area
     )
 
 

@@ -120,6 +120,7 @@ class Profiles:
     layers: tuple[LayerProfile, ...]
     problems: tuple[str, ...]
     calibrated: bool
+    fitted: bool = True
 
     @property
     def unit(self) -> str:
@@ -132,8 +133,10 @@ def _measure(
     line: tuple[float, float, float, float],
     width: float,
     options: Mapping[str, Any],
+    *,
+    fits: bool = True,
 ) -> Job[Profiles]:
-    """Read several layers along a line of the plane, and what that says."""
+    """Read several layers along a line of the plane, and what that says by fits."""
     found, problems = [], []
     for number, one in enumerate(asked):
         yield Progress(number, len(asked), f"reading {one.image.name}")
@@ -150,7 +153,7 @@ def _measure(
             continue
         readings, problem = None, ""
         try:
-            readings = measure_profile(profile, **options)
+            readings = measure_profile(profile, **options) if fits else None
         except SemsrError as error:
             problem = str(error)
         found.append(LayerProfile(one.image.name, profile, readings, problem))
@@ -158,7 +161,7 @@ def _measure(
         raise ShapeError(problems[0])
     yield Progress(len(asked), len(asked), "done")
     calibrated = found[0].profile.calibrated
-    return Profiles(tuple(found), tuple(problems), calibrated)
+    return Profiles(tuple(found), tuple(problems), calibrated, fits)
 
 
 class ProfilePanel(Panel):
@@ -174,6 +177,7 @@ class ProfilePanel(Panel):
         self._known: dict[int, tuple[Any, Any, Micrograph, LineReader]] = {}
         self._watched: list[Any] = []
         self._drawn: tuple[Any, ...] = ()  # what the plot shows
+        self._asked_last: tuple[Any, ...] = ()
         self._waiting = False  # whether the line has moved since it was last read
         self.layers = Select(
             name="layers",
@@ -397,15 +401,20 @@ class ProfilePanel(Panel):
             self.run()  # the first time, which imports what plots need
             return
         self.note_origin(self._images())
-        self.follower.start(self.title, partial(_measure, *asked))
+        self._asked_last = asked
+        self.follower.start(self.title, partial(_measure, *asked, fits=False))
 
     def _show_followed(self, profiles: Profiles) -> None:
         """Show what was read while the line moved, and go on where it has moved on."""
-        if is_alive(self):
-            self._update(profiles)
+        if not is_alive(self):
+            return
+        self._update(profiles, moving=not profiles.fitted)
+        if profiles.fitted:
             self._tell(profiles, reveal=False)
-            if self._waiting:
-                self._moved()
+        if self._waiting:
+            self._moved()
+        elif not profiles.fitted:  # the line rests
+            self.follower.start(self.title, partial(_measure, *self._asked_last))
 
     # -- showing -------------------------------------------------------------------
 
@@ -440,12 +449,14 @@ class ProfilePanel(Panel):
             numbers, said, curves=_curves(profiles), more=more, reveal=reveal
         )
 
-    def _update(self, profiles: Profiles) -> None:
-        """Draw the curves, in the lines that are there where they are as many."""
+    def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
+        """Draw the curves; while the line moves the axes stay where they are."""
         from napari_semsr.widgets.base import COLOURS, short_label
 
         self.profiles = profiles
         canvas = self.clear_plot(height=260)
+        # its layout takes longer than the drawing
+        canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
         for one, colour in zip(profiles.layers, cycle(COLOURS), strict=False):
             k = one.profile.per_px
