@@ -413,7 +413,7 @@ class ProfilePanel(Panel):
             self._tell(profiles, reveal=False)
         if self._waiting:
             self._moved()
-        elif not profiles.fitted:  # the line rests
+        if not profiles.fitted and not self.follower.busy:  # the line rests
             self.follower.start(self.title, partial(_measure, *self._asked_last))
 
     # -- showing -------------------------------------------------------------------
