@@ -47,7 +47,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
+class ModelFit:
     """Parameters of a model, and how sure they are."""
 
     shape: str  # "gaussian", "box" or "edge"
@@ -155,7 +155,7 @@ _COUNTS = {"gaussian": 3, "box": 4}
 
 def fit_lines(
     places: FloatArray, values: FloatArray, start: FloatArray, area_px: float
-) -> Fit | None:
+) -> ModelFit | None:
     """Fit lines on a sloping background; None where that fails.
 
     `start` (N, 3) or (N, 4): height, place, sigma, and the width of a box.
@@ -174,7 +174,7 @@ def fit_lines(
 
 def fit_edge(
     places: FloatArray, values: FloatArray, start: tuple[float, ...], area_px: float
-) -> Fit | None:
+) -> ModelFit | None:
     """Fit an edge from level before it, step, place, sigma; None where it fails."""
     low, step, place, sigma = start
     begin = np.array([low, step, place, math.log(sigma)])
@@ -183,7 +183,7 @@ def fit_edge(
 
 def _fit(
     shape: str, start: FloatArray, places: FloatArray, values: FloatArray, area: float
-) -> Fit | None:
+) -> ModelFit | None:
     if len(values) <= len(start):
         return None
     area = max(area, _LEAST_AREA_PX)
@@ -216,7 +216,7 @@ def _fit(
     sure = singular > _SINGULAR * singular[0]
     half = turned[sure] / singular[sure, None] / scale
     covariance = half.T @ half * variance / unit**2
-    return Fit(
+    return ModelFit(
         shape, found, covariance, math.sqrt(variance), squares, len(values), area
     )
 

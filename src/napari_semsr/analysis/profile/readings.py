@@ -23,7 +23,7 @@ from napari_semsr.analysis.profile.fits import (
     EDGE_10_90,
     GAUSSIAN_FWHM,
     Estimate,
-    Fit,
+    ModelFit,
     averaged,
     estimate,
     fit_edge,
@@ -312,8 +312,8 @@ class _Group:
 
     start: float
     end: float
-    fit: Fit  # the better model; its places are counted from `start`
-    other: Fit | None = None  # the other one, where it is a model
+    fit: ModelFit  # the better model; its places are counted from `start`
+    other: ModelFit | None = None  # the other one, where it is a model
 
     @property
     def count(self) -> int:
@@ -354,7 +354,7 @@ class _Group:
         return places + self.start, self.fit.curve(places)
 
 
-def _fwhm(fit: Fit, number: int) -> Estimate:
+def _fwhm(fit: ModelFit, number: int) -> Estimate:
     """Width of a line by one model."""
     count = 4 if fit.shape == "box" else 3
     at = 4 + number * count
@@ -449,7 +449,7 @@ def _saddle(found: _Found, first: int) -> float:
 
 def _models(
     at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
-) -> list[Fit]:
+) -> list[ModelFit]:
     """Fit Gaussians and boxes, the better model first."""
     # a box as wide at half maximum, with steep sides
     width = begin[:, 2] * GAUSSIAN_FWHM
@@ -460,7 +460,7 @@ def _models(
     return sorted(found, key=lambda fit: fit.criterion)
 
 
-def _is_box(fit: Fit) -> bool:
+def _is_box(fit: ModelFit) -> bool:
     """Whether every box is told from its blur."""
     lines = fit.parameters[2:].reshape(-1, 4)
     return all(
@@ -469,7 +469,7 @@ def _is_box(fit: Fit) -> bool:
     )
 
 
-def _sound(fit: Fit, begin: FloatArray, length: float) -> bool:
+def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     """Whether every line kept its side and lies where it was fitted."""
     lines = [fit.line(number) for number in range(len(begin))]
     return all(
