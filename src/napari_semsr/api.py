@@ -744,9 +744,10 @@ def profile(image: Source, line: Sequence[float], **options: Any) -> "ProfileRep
     >>> import napari_semsr as semsr
     >>> y, x = np.mgrid[:32, :64]
     >>> bright = np.exp(-4 * np.log(2) * ((x - 30) / 8) ** 2)
-    >>> found = semsr.profile(bright, (16, 0, 16, 63), width=9, pixel_size_nm=5)
-    >>> round(found.to_json()["fwhm_nm"], 1), found.to_json()["peaks_nm"]
-    (39.7, [150.0])
+    >>> line = (16, 0, 16, 63)
+    >>> found = semsr.profile(bright, line, pixel="point", pixel_size_nm=5).to_json()
+    >>> round(found["fwhm_nm"], 1), round(found["peaks_nm"][0], 1)
+    (40.0, 150.0)
     """
     from napari_semsr.analysis import ProfileOptions
     from napari_semsr.jobs import profile_job
