@@ -24,7 +24,7 @@ def words(text: str) -> list[str]:
 
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
-    frc frc-map spectrum metrics gaps histogram models demo
+    frc frc-map spectrum metrics gaps profile histogram models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -655,6 +655,11 @@ def measuring() -> dict[str, list[str]]:
         "gaps in/discs_worse.png in/discs.png --json",
         "gaps in/discs.png --dark --min-diameter-px 6 --reach 0.5 --json",
     ]
+    found["profile"] = [
+        "profile in/discs.png --line 5,5,60,90 --json",
+        "profile in/a.tif --line 5,5,60,70 --width 5 --pixel-size-nm 5,4",
+        "profile in/u16.tif --line 5,5,60,70 --polarity dark --pixel point --json",
+    ]
     found["histogram"] = [
         "histogram in/a.tif --json",
         "histogram in/a.tif in/u16.tif --bins 32 --json",
@@ -877,6 +882,14 @@ def refusing() -> dict[str, list[str]]:
             "in/nan.tif in/nan.tif --json",
         ],
         "gaps": ["in/flat.png", "in/discs.png --reach -1", "in/nan.tif"],
+        "profile": [
+            "in/a.tif",
+            "in/a.tif --line 1,2,3",
+            "in/a.tif --line 5,5,5,5",
+            "in/a.tif --line 5,5,5,5000",
+            "in/a.tif --line 5,5,60,70 --width 0",
+            "in/flat.png --line 5,5,20,20",
+        ],
         "histogram": ["in/a.tif --bins 0", "in/nan.tif --json", "in/a.tif --bins x"],
         "models": [
             "info nothing",
@@ -931,6 +944,7 @@ def python() -> dict[str, list[str]]:
         "spectrum": "!semsr.spectrum('in/a.tif', 'out.csv')",
         "metrics": "!semsr.metrics('in/e1.tif', 'in/a.tif')",
         "histogram": "!semsr.histogram('in/e1.tif', 'in/a.tif', bins=16)",
+        "profile": "!semsr.profile('in/a.tif', (5, 5, 60, 70), width=3)",
         "gaps": "!semsr.gaps('in/discs_worse.png', 'in/discs.png')",
         "restore_image": "!semsr.restore_image('in/blurred.tif', psf='1.5px')",
         "restore to a file": "!semsr.restore_image('in/blurred.tif', 'o.tif', seed=1)",

@@ -22,7 +22,7 @@ FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
 SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
-    "metrics", "calibrate", "spectrum", "gaps", "histogram", "list_models",
+    "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

@@ -21,6 +21,7 @@ from .api import (
     metrics as metrics,
     model_info as model_info,
     pairs as pairs,
+    profile as profile,
     register as register,
     restore as restore,
     simulate as simulate,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ModelFile,
         ModelList,
         PairsMade,
+        ProfileReport,
         Registered,
         RegisteredImage,
         RestoredFile,
@@ -717,6 +718,43 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
 
     job = gaps_job(_source(image), _source(reference), **_asked(options, GapOptions))
     return run(job).result
+
+
+def profile(image: Source, line: Sequence[float], **options: Any) -> "ProfileReport":
+    """Measure along a line: widths of lines, the width of an edge, pairs of lines.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image; only what lies under the line is read of a lazy one.
+    line : sequence of float
+        ``(y0, x0, y1, x1)`` in px of the image.
+    **options : object
+        ``width``, ``polarity``, ``prominence``, ``pixel``, and reading options.
+
+    Returns
+    -------
+    ProfileReport
+        The curve in ``profile``, what was read off it in ``readings``; ``to_json`` has
+        both in nm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> y, x = np.mgrid[:32, :64]
+    >>> bright = np.exp(-4 * np.log(2) * ((x - 30) / 8) ** 2)
+    >>> line = (16, 0, 16, 63)
+    >>> found = semsr.profile(bright, line, pixel="point", pixel_size_nm=5).to_json()
+    >>> round(found["fwhm_nm"], 1), round(found["peaks_nm"][0], 1)
+    (40.0, 150.0)
+    """
+    from napari_semsr.analysis import ProfileOptions
+    from napari_semsr.jobs import profile_job
+
+    given = {**options, "line": tuple(line)}
+    job = profile_job(_source(image), **_asked(given, ProfileOptions))
+    return run(job)
 
 
 def check_model(

@@ -33,6 +33,7 @@ KEYS = {
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
     ),
     "gaps": "gaps detected undetected_fraction mean_width_error_nm widths_nm",
+    "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
     "histogram": "bins counts emd",
 }
 LINES = {
@@ -55,6 +56,7 @@ LINES = {
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif"),
+    "profile": ("first.tif", "--line", "10,10,60,80"),
     "histogram": ("first.tif", "truth.tif"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")

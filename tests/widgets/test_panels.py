@@ -22,6 +22,7 @@ PANELS = {
     "measure.spectrum": "SpectrumPanel",
     "measure.metrics": "MetricsPanel",
     "measure.gaps": "GapsPanel",
+    "measure.profile": "ProfilePanel",
     "degrade": "DegradePanel",
     "demo": "DemoPanel",
     "enhance.check": "CheckPanel",

@@ -53,6 +53,24 @@ from .misfit import (
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
 )
+from .profile.fits import (
+    Estimate as Estimate,
+)
+from .profile.line import (
+    LineReader as LineReader,
+    Profile as Profile,
+    ProfileOptions as ProfileOptions,
+    read_profile as read_profile,
+    require_inside as require_inside,
+)
+from .profile.readings import (
+    RAYLEIGH_DIP as RAYLEIGH_DIP,
+    EdgeReading as EdgeReading,
+    LineReading as LineReading,
+    PairReading as PairReading,
+    Readings as Readings,
+    measure_profile as measure_profile,
+)
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,

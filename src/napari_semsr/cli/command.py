@@ -41,6 +41,7 @@ VERBS = {
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "gaps": "count and measure the gaps between particles",
+    "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
     "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",

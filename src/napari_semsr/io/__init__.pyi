@@ -77,6 +77,7 @@ from .read_image import (
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
     as_grey as as_grey,
+    luminance as luminance,
 )
 from .scans.frames import (
     HEIGHTS as HEIGHTS,

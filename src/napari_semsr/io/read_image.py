@@ -450,8 +450,19 @@ def _spread(samples: Any) -> float:
     return found
 
 
-def _luma(samples: Any) -> Any:
-    """Weigh red, green and blue; integers are rounded."""
+def luminance(samples: Any) -> Any:
+    """Weigh red, green and blue; integers are rounded.
+
+    Parameters
+    ----------
+    samples : array
+        (Y, X, S) of three colour samples or more.
+
+    Returns
+    -------
+    array
+        (Y, X) in the same type.
+    """
     if samples.dtype.kind == "b":
         return samples[..., 0]
     work = np.float64 if samples.dtype.itemsize > 2 else np.float32
@@ -481,14 +492,14 @@ def as_grey(samples: Any) -> Any | None:
     if spread == 0:
         return samples[..., 0]
     within = spread <= _TOLERANCE * _full_scale(np.dtype(samples.dtype))
-    return _luma(samples[..., :3]) if within else None
+    return luminance(samples[..., :3]) if within else None
 
 
 def to_grey(path: Path, data: Any, *, colour: str) -> Any:
     """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S)."""
     grey = as_grey(data)
     if grey is None and colour == "luminance":
-        grey = _luma(data[..., :3])
+        grey = luminance(data[..., :3])
     if grey is None:
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "

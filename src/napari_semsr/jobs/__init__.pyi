@@ -62,6 +62,12 @@ from .measure.grey import (
     histogram_job as histogram_job,
     metrics_job as metrics_job,
 )
+from .measure.profile import (
+    ProfileReport as ProfileReport,
+    in_nm as in_nm,
+    length_in_nm as length_in_nm,
+    profile_job as profile_job,
+)
 from .measure.resolution import (
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,

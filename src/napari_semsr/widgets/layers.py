@@ -28,6 +28,7 @@ from napari_semsr.io import (
     NETWORK_KEY,
     as_grey,
     layer_attributes,
+    luminance,
 )
 
 if TYPE_CHECKING:
@@ -220,6 +221,23 @@ def _grey(layer: Layer, plane: Any) -> Any:
     return grey
 
 
+class _Luminance:
+    """Luminance of a plane ``(Y, X, S)``, of the parts of it that are read."""
+
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+        self.shape, self.dtype = samples.shape[:2], samples.dtype
+
+    @property
+    def chunks(self) -> Any:
+        """Chunks of both axes; None where it has none."""
+        chunks = getattr(self._samples, "chunks", None)
+        return None if chunks is None else chunks[:2]
+
+    def __getitem__(self, part: Any) -> Any:
+        return luminance(self._samples[part][..., :3])
+
+
 def provenance_of(layer: Layer) -> Provenance | None:
     """Read the history that a layer carries."""
     found = layer.metadata.get("micrograph", {})
@@ -254,11 +272,13 @@ def micrograph_from_layer(
     *,
     plane: tuple[int, ...] | None = None,
     unturned: bool = False,
+    colour: bool = False,
 ) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
     Gives level 0, lazy when the layer is; uncalibrated when the layer's units are
-    pixels. `unturned`: by scale and translation alone, whatever else is done to it.
+    pixels. `unturned`: by scale and translation alone, whatever else is done to it;
+    `colour`: one in colour as its luminance, which is read in parts.
     """
     if layer is None:
         msg = "An image layer must be chosen; open one with Open mosaic or a sample."
@@ -278,10 +298,10 @@ def micrograph_from_layer(
     calibrated = y is not None and x is not None
     k = np.array([y, x]) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
+    shown = _plane(layer, plane_at(layer, point) if plane is None else plane)
+    as_colour = colour and isinstance(layer, Image) and layer.rgb
     return Micrograph(
-        data=_grey(
-            layer, _plane(layer, plane_at(layer, point) if plane is None else plane)
-        ),
+        data=_Luminance(shown) if as_colour else _grey(layer, shown),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
         name=layer.name,
         provenance=provenance_of(layer),

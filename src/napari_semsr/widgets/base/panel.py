@@ -367,11 +367,12 @@ class Panel(QWidget):
         curves: Mapping[str, Columns] | None = None,
         more: str = "",
         network: str | None = None,
+        reveal: bool = True,
     ) -> None:
         """Write numbers and rich text below the results, and say how it went.
 
         `curves` are what was drawn: they are saved with the numbers, which say what
-        `network` made the result.
+        `network` made the result. What follows a mouse does not `reveal` the results.
         """
         made = (f"{MADE_BY} {network}",) if network else ()
         note = _estimated((network,) if network else self._networks)
@@ -386,7 +387,8 @@ class Panel(QWidget):
             self.title, self._origin + made, numbers, curves or {}, self.plot
         )
         self.results.setTitle(self._results_title)
-        self.reveal()
+        if reveal:
+            self.reveal()
         self.show_status(said)
 
     def findings(self) -> Findings:
@@ -520,13 +522,18 @@ class Panel(QWidget):
             self._active = active
             self.choose_input(active)
 
-    def micrograph(self, layer: Image | None, *, unturned: bool = False) -> Micrograph:
-        """Read a layer at the plane that is shown, perhaps as if it were not turned."""
+    def micrograph(
+        self, layer: Image | None, *, unturned: bool = False, colour: bool = False
+    ) -> Micrograph:
+        """Read a layer at the plane that is shown, perhaps as if it were not turned.
+
+        Where `colour` may be, what has it is read as its luminance.
+        """
         if layer is not None:
             without_cache(layer)
             self._seen[_told_of(layer)] = network_of(layer)
         point = tuple(self.viewer.dims.point)
-        return micrograph_from_layer(layer, point, unturned=unturned)
+        return micrograph_from_layer(layer, point, unturned=unturned, colour=colour)
 
     # -- saving --------------------------------------------------------------
 
@@ -678,8 +685,7 @@ class Panel(QWidget):
         prepare: _Begin | None = None,
     ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
-        self._origin = tuple(seen)
-        self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
+        self._note_origin(seen)
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -687,6 +693,14 @@ class Panel(QWidget):
             self.results.setTitle(f"{self._results_title}: of an earlier run")
         if prepare is not None:
             yield from self._in_parts(prepare)
+
+    def _note_origin(self, seen: Mapping[str, str | None]) -> None:
+        self._origin = tuple(seen)
+        self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
+
+    def note_origin(self, layers: Sequence[Layer]) -> None:
+        """Remember what a result is of that is shown without a run."""
+        self._note_origin({_told_of(layer): network_of(layer) for layer in layers})
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""

@@ -1,0 +1,299 @@
+"""Models of lines and edges, fitted to the pixels of a profile by least squares.
+
+All lengths are pixels along the line. A pixel averages over its area, which widens a
+Gaussian of variance sigma² to sigma² + a², with a the standard deviation of the area
+along the line; sigma is what is fitted: widths are those of what was imaged.
+
+- *Gaussian*: background b0 + b1 t and A exp(-(t - c)² / 2 (sigma² + a²)) for each line.
+- *Box*: a box of width W blurred by that Gaussian, A F(t - c) / F(0) with
+  F(z) = (erf((z + W/2) / s) - erf((z - W/2) / s)) / 2, s² = 2 (sigma² + a²).
+- *Edge*: b + A (1 + erf((t - c) / s)) / 2.
+
+The covariance is that of the least squares, (J'J)^-1 RSS / (n - k); errors of what
+follows from the parameters come by the delta method.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from napari_semsr.core import FloatArray
+
+GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
+EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
+"""Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
+_LEAST_AREA_PX = 0.01  # chosen: keeps a step from being steeper than numbers can say
+_SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
+_NUDGE = 1e-2  # of a parameter's deviation, over which a slope is taken; chosen
+_ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual
+_SETTLED = (1, 2, 3, 4)  # what MINPACK gives where it has come to an end
+_SINGULAR = 1e-10  # of the largest singular value; chosen: what data do not tell
+_SURE = 0.975  # of Student's distribution: intervals of 95 %
+_NORMAL = 1e9  # degrees of freedom: Student's distribution is normal to all digits
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its standard deviation and 95 % interval."""
+
+    value: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelFit:
+    """Parameters of a model, and how sure they are."""
+
+    shape: str  # "gaussian", "box" or "edge"
+    parameters: FloatArray
+    covariance: FloatArray
+    noise: float  # standard deviation of a pixel about the model
+    sum_of_squares: float
+    pixels: int
+    area_px: float
+
+    @property
+    def freedom(self) -> int:
+        """Pixels less parameters."""
+        return self.pixels - len(self.parameters)
+
+    @property
+    def criterion(self) -> float:
+        """Akaike's information criterion: of two models the lower is the better."""
+        n, k = self.pixels, len(self.parameters)
+        return n * math.log(max(self.sum_of_squares, 1e-300) / n) + 2 * k
+
+    def line(self, number: int) -> FloatArray:
+        """Parameters of a line: height, place, log of blur, and of a box's width."""
+        count = _COUNTS[self.shape]
+        found: FloatArray = self.parameters[2 + number * count :][:count]
+        return found
+
+    def curve(
+        self,
+        places: FloatArray,
+        parameters: FloatArray | None = None,
+        *,
+        background: bool = True,
+    ) -> FloatArray:
+        """Evaluate the model at places (K,), perhaps with other parameters."""
+        parameters = (self.parameters if parameters is None else parameters).copy()
+        if not background:
+            parameters[:2] = 0
+        return _evaluate(self.shape, parameters, places, self.area_px)[0]
+
+    def estimate(
+        self, of: Callable[[FloatArray], float], *, positive: bool = False
+    ) -> Estimate:
+        """Follow a number that the parameters make, with its error.
+
+        The interval of what is `positive` is one of its logarithm.
+        """
+        value = of(self.parameters)
+        slopes = np.empty(len(self.parameters))
+        for place in range(len(slopes)):
+            step = np.zeros(len(slopes))
+            step[place] = _NUDGE * math.sqrt(self.covariance[place, place])
+            if not step[place]:
+                slopes[place] = 0.0
+                continue
+            ahead, behind = of(self.parameters + step), of(self.parameters - step)
+            slopes[place] = (ahead - behind) / (2 * step[place])
+        sd = math.sqrt(max(0.0, float(slopes @ self.covariance @ slopes)))
+        return estimate(value, sd, self.freedom, positive=positive)
+
+
+def estimate(
+    value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
+) -> Estimate:
+    """Give a number its 95 % interval."""
+    k = float(special.stdtrit(min(max(1.0, freedom), _NORMAL), _SURE))
+    if positive and value > 0:
+        with np.errstate(over="ignore"):
+            spread = float(np.exp(k * sd / value))
+        return Estimate(value, sd, value / spread, value * spread)
+    return Estimate(value, sd, value - k * sd, value + k * sd)
+
+
+def size_of(log: float) -> float:
+    """Width of its logarithm, kept to what numbers can say."""
+    return math.exp(min(max(log, _SMALLEST), _LARGEST))
+
+
+def averaged(one: Estimate, other: Estimate, weight: float, freedom: float) -> Estimate:
+    """Average what two models say; where they differ, the error grows."""
+    value = (1 - weight) * one.value + weight * other.value
+    spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
+    spread += weight * (other.sd**2 + (other.value - value) ** 2)
+    return estimate(value, math.sqrt(spread), freedom, positive=True)
+
+
+def fwhm_of(sigma: float, box: float = 0.0) -> float:
+    """Full width at half maximum of a box that a Gaussian blurs."""
+    if box <= 0:
+        return GAUSSIAN_FWHM * sigma
+    if box > 12 * sigma:  # half maximum is at the box's ends, to all digits
+        return box
+    s = math.sqrt(2) * sigma
+    half = math.erf(box / 2 / s)
+
+    def over(x: float) -> float:
+        return math.erf((x + box / 2) / s) - math.erf((x - box / 2) / s) - half
+
+    return 2 * float(optimize.brentq(over, 0.0, box / 2 + 3 * sigma))
+
+
+_COUNTS = {"gaussian": 3, "box": 4}
+"""Parameters of a line in each model."""
+
+
+def fit_lines(
+    places: FloatArray, values: FloatArray, start: FloatArray, area_px: float
+) -> ModelFit | None:
+    """Fit lines on a sloping background; None where that fails.
+
+    `start` (N, 3) or (N, 4): height, place, sigma, and the width of a box.
+    """
+    shape = "box" if start.shape[1] == 4 else "gaussian"
+    begin = start.copy()
+    begin[:, 2:] = np.log(begin[:, 2:])
+    bent = _evaluate(shape, np.array([0, 0, *begin.ravel()]), places, area_px)[1]
+    # background and heights are linear: the best of them for these places and widths
+    linear = [0, 1, *range(2, bent.shape[1], begin.shape[1])]
+    best = np.linalg.lstsq(bent[:, linear], values, rcond=None)[0]
+    heights = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
+    begin[:, 0] = heights
+    return _fit(shape, np.array([*best[:2], *begin.ravel()]), places, values, area_px)
+
+
+def fit_edge(
+    places: FloatArray, values: FloatArray, start: tuple[float, ...], area_px: float
+) -> ModelFit | None:
+    """Fit an edge from level before it, step, place, sigma; None where it fails."""
+    low, step, place, sigma = start
+    begin = np.array([low, step, place, math.log(sigma)])
+    return _fit("edge", begin, places, values, area_px)
+
+
+def _fit(
+    shape: str, start: FloatArray, places: FloatArray, values: FloatArray, area: float
+) -> ModelFit | None:
+    if len(values) <= len(start):
+        return None
+    area = max(area, _LEAST_AREA_PX)
+    unit = float(np.ptp(values)) or 1.0
+
+    last: dict[str, Any] = {}
+
+    def made(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if "at" not in last or not np.array_equal(last["at"], parameters):
+            last["at"] = parameters.copy()
+            last["model"] = _evaluate(shape, parameters, places, area)
+        model: tuple[FloatArray, FloatArray] = last["model"]
+        return model
+
+    most = _ROUNDS * len(start)
+    found, _, told, _, status = optimize.leastsq(
+        lambda p: (made(p)[0] - values) / unit,
+        start,
+        Dfun=lambda p: made(p)[1] / unit,
+        maxfev=most,
+        full_output=True,
+    )
+    if not np.isfinite(found).all() or status not in _SETTLED:
+        return None
+    slopes = made(found)[1] / unit
+    squares = float((told["fvec"] ** 2).sum()) * unit**2
+    variance = squares / (len(values) - len(start))
+    scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
+    _, singular, turned = np.linalg.svd(slopes / scale, full_matrices=False)
+    sure = singular > _SINGULAR * singular[0]
+    half = turned[sure] / singular[sure, None] / scale
+    covariance = half.T @ half * variance / unit**2
+    return ModelFit(
+        shape, found, covariance, math.sqrt(variance), squares, len(values), area
+    )
+
+
+def _evaluate(
+    shape: str, parameters: FloatArray, places: FloatArray, area: float
+) -> tuple[FloatArray, FloatArray]:
+    """Model (K,) and its slopes by each parameter (K, P)."""
+    if shape == "edge":
+        return _edge(parameters, places, area)
+    count = _COUNTS[shape]
+    lines = parameters[2:].reshape(-1, count)
+    slopes = np.empty((len(places), len(parameters)))
+    slopes[:, 0], slopes[:, 1] = 1, places
+    model = parameters[0] + parameters[1] * places
+    one = _gaussian if shape == "gaussian" else _box
+    for number, line in enumerate(lines):
+        part = slopes[:, 2 + number * count : 2 + (number + 1) * count]
+        model = model + one(line, places, area, part)
+    return model, slopes
+
+
+def _blur(log: float, area: float) -> tuple[float, float]:
+    """Give the standard deviation with the pixel's area, and its slope by the log."""
+    sigma = size_of(log)
+    both = math.hypot(sigma, area)
+    return both, sigma**2 / both
+
+
+def _gaussian(
+    line: FloatArray, places: FloatArray, area: float, slopes: FloatArray
+) -> FloatArray:
+    height, centre, log = line
+    both, slope = _blur(log, area)
+    z = (places - centre) / both
+    bell = np.exp(-(z**2) / 2)
+    model: FloatArray = height * bell
+    slopes[:, 0] = bell
+    slopes[:, 1] = model * z / both
+    slopes[:, 2] = model * z**2 / both * slope
+    return model
+
+
+def _box(
+    line: FloatArray, places: FloatArray, area: float, slopes: FloatArray
+) -> FloatArray:
+    height, centre, log, log_box = line
+    both, slope = _blur(log, area)
+    box = size_of(log_box)
+    s = math.sqrt(2) * both
+    top = box / 2 / s
+    a, b = (places - centre) / s + top, (places - centre) / s - top
+    bell_a, bell_b = np.exp(-(a**2)), np.exp(-(b**2))
+    full = math.erf(top)
+    made = (special.erf(a) - special.erf(b)) / 2 / full
+    k = 1 / math.sqrt(math.pi)
+    bell = math.exp(-(top**2))
+    slopes[:, 0] = made
+    slopes[:, 1] = -height * k * (bell_a - bell_b) / s / full
+    by_blur = -k * (a * bell_a - b * bell_b) / both + made * 2 * k * top * bell / both
+    slopes[:, 2] = height * by_blur / full * slope
+    by_box = k * (bell_a + bell_b) / 2 / s - made * k * bell / s
+    slopes[:, 3] = height * by_box / full * box
+    model: FloatArray = height * made
+    return model
+
+
+def _edge(
+    parameters: FloatArray, places: FloatArray, area: float
+) -> tuple[FloatArray, FloatArray]:
+    low, step, centre, log = parameters
+    both, slope = _blur(log, area)
+    z = (places - centre) / (math.sqrt(2) * both)
+    rise = (1 + special.erf(z)) / 2
+    bell = np.exp(-(z**2)) / math.sqrt(math.pi)
+    slopes = np.empty((len(places), 4))
+    slopes[:, 0], slopes[:, 1] = 1, rise
+    slopes[:, 2] = -step * bell / (math.sqrt(2) * both)
+    slopes[:, 3] = -step * bell * z / both * slope
+    return low + step * rise, slopes

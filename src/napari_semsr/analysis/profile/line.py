@@ -1,0 +1,476 @@
+"""Grey levels along a line, averaged across it, and the pixels under its band.
+
+A line runs over a plane in which an image lies by an affine map of its pixels: turned,
+sheared or with oblong pixels. `u` points along the line and `v` across it, both in the
+plane. The curve has a sample every pixel or a little less, bilinear between pixels and
+averaged over parallel lines one pixel apart: without turn, of square pixels, it is
+`skimage.measure.profile_line`, but for the border, where that mirrors the image. Fits
+take the pixels themselves, each at its own place along the line: interpolation would
+widen what is narrow, and make neighbouring samples share their noise.
+
+Only the band is read, one chunk at a time.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from napari_semsr.core import (
+    Affine,
+    Box,
+    FloatArray,
+    IntPair,
+    Micrograph,
+    OptionError,
+    Options,
+    ShapeError,
+    read_box,
+)
+
+_BLOCK = 512  # side of the parts that an image in one piece is kept in; chosen
+_KEPT_BYTES = 256 << 20  # chosen: the chunks under a diagonal of 16 384 px, twice
+_WHOLE = (
+    1e-3  # weight of missing pixels in a sample that is missing itself; as in grids
+)
+_INSIDE = 0.5  # px: a pixel reaches so far beyond its centre
+_ROUND = 1e-9  # px; chosen: places that are equal but for rounding
+
+_LINE = "A line is four numbers y0,x0,y1,x1 in px"
+
+
+class ProfileOptions(Options):
+    """Where a profile is taken, and what is looked for in it."""
+
+    line: tuple[float, float, float, float] = Field(
+        description="ends of the line, Y0,X0,Y1,X1 in px"
+    )
+    width: float = Field(
+        default=1.0, gt=0, description="width of the band that is averaged, in px"
+    )
+    polarity: Literal["auto", "bright", "dark"] = Field(
+        default="auto", description="whether lines are brighter or darker than the rest"
+    )
+    # chosen: texture is lower in most images, and what Rayleigh resolves is higher
+    prominence: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="least rise of a peak above its surroundings, over the profile's "
+        "range",
+    )
+    pixel: Literal["area", "point"] = Field(
+        default="area",
+        description="whether a pixel averages over its area, which fits take off "
+        "widths, or is a point",
+    )
+
+    @field_validator("line", mode="before")
+    @classmethod
+    def _ends(cls, value: Any) -> tuple[float, ...]:
+        """Accept text of four numbers."""
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            numbers = [float(part) for part in parts]
+        except (TypeError, ValueError):
+            raise ValueError(_LINE) from None
+        if len(numbers) != 4 or not np.isfinite(numbers).all():
+            raise ValueError(_LINE)
+        return tuple(numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Grey levels along a line.
+
+    Attributes
+    ----------
+    distance_px : (K,) numpy.ndarray
+        From the line's start, in pixels of the image along the line.
+    intensity : (K,) numpy.ndarray
+        Mean grey level across the band; NaN where the band has no pixel.
+    per_px : float
+        Length of such a pixel in the plane: nm of a calibrated image.
+    calibrated : bool
+        Whether it is.
+    length_sd : float
+        Relative standard deviation of `per_px`, by the calibration; 0 where nothing is
+        known of it.
+    lines : int
+        Parallel lines that were averaged.
+    place_px, value : (N,) numpy.ndarray
+        Pixels whose centres lie in the band: where along the line, and grey level;
+        none is missing.
+    spread_px : float
+        Standard deviation of a pixel's area along the line.
+    """
+
+    distance_px: FloatArray
+    intensity: FloatArray
+    per_px: float
+    calibrated: bool
+    length_sd: float
+    lines: int
+    place_px: FloatArray
+    value: FloatArray
+    spread_px: float
+
+    @property
+    def nm_per_px(self) -> float | None:
+        """Length of a pixel along the line; None without a pixel size."""
+        return self.per_px if self.calibrated else None
+
+    @property
+    def distance_nm(self) -> FloatArray | None:
+        """Distance from the line's start; None without a pixel size."""
+        return self.distance_px * self.per_px if self.calibrated else None
+
+    @property
+    def length_px(self) -> float:
+        """Length of the line."""
+        return float(self.distance_px[-1])
+
+
+class LineReader:
+    """Reads grey values at pixels, and keeps the chunks that it read last.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field; an array in memory is not copied.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+        self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
+        self._edges = [_edges(data, axis) for axis in (0, 1)]
+        self._kept: OrderedDict[IntPair, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+
+    def take(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+        """Read pixels.
+
+        Parameters
+        ----------
+        rows, columns : (M, W) numpy.ndarray of int
+            Their places; along the first axis one of both goes on by steps of 1 px.
+
+        Returns
+        -------
+        (M, W) numpy.ndarray
+            Grey values; NaN outside the field.
+        """
+        inside = (rows >= 0) & (rows < self.shape[0])
+        inside &= (columns >= 0) & (columns < self.shape[1])
+        if isinstance(self.data, np.ndarray):
+            found = np.full(rows.shape, np.nan)
+            found[inside] = self.data[rows[inside], columns[inside]]
+            return found
+        found = np.full(rows.shape, np.nan)
+        for start in range(0, len(rows), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            if inside[part].any():
+                self._take_part(rows[part], columns[part], inside[part], found[part])
+        return found
+
+    def _take_part(
+        self,
+        rows: NDArray[Any],
+        columns: NDArray[Any],
+        inside: NDArray[Any],
+        found: FloatArray,
+    ) -> None:
+        """Fill in what lies in each chunk that a part of the band meets."""
+        y, x = rows[inside], columns[inside]
+        down, right = self._edges
+        count = len(right)
+        chunk = (np.searchsorted(down, y, "right") - 1) * count
+        chunk += np.searchsorted(right, x, "right") - 1
+        values = np.empty(y.shape)
+        for number in np.unique(chunk):
+            here = chunk == number
+            place = (int(number) // count, int(number) % count)
+            block = self._chunk(place)
+            top, left = (self._edges[axis][place[axis]] for axis in (0, 1))
+            values[here] = block[y[here] - top, x[here] - left]
+        found[inside] = values
+
+    def _chunk(self, place: IntPair) -> NDArray[Any]:
+        """Give a chunk, of those that are kept or from the field."""
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        low = [int(self._edges[axis][place[axis]]) for axis in (0, 1)]
+        high = [int(self._edges[axis][place[axis] + 1]) for axis in (0, 1)]
+        block = read_box(self.data, Box(low[0], high[0], low[1], high[1]))
+        self._kept[place] = block
+        self._bytes += block.nbytes
+        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return block
+
+
+def _edges(data: Any, axis: int) -> NDArray[np.int64]:
+    """Borders of the chunks of one axis."""
+    size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
+    step: Any = chunks[axis] if chunks is not None else _BLOCK
+    if isinstance(step, tuple):
+        return np.array([0, *np.cumsum(step)], dtype=np.int64)
+    return np.array([*range(0, size, step), size], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A line over the pixels of an image; lengths are those of the plane."""
+
+    start: FloatArray  # in pixels of the image
+    end: FloatArray
+    along: FloatArray  # what a step of one pixel on either axis adds along the line
+    across: FloatArray
+    length: float
+    width: float
+    lines: int
+
+    @property
+    def steps(self) -> FloatArray:
+        """From the start to the end, in pixels."""
+        return self.end - self.start
+
+    @property
+    def length_px(self) -> float:
+        """Length in pixels."""
+        return math.hypot(*self.steps)
+
+    def samples(self) -> tuple[FloatArray, FloatArray]:
+        """Share of the way of the samples (K,), and their places (2, K, lines)."""
+        # as many as profile_line takes
+        share = np.linspace(0, 1, math.ceil(self.length_px + 1))
+        side = np.linalg.solve(np.stack([self.along, self.across]), [0.0, 1.0])
+        offsets = np.arange(self.lines) - (self.lines - 1) / 2
+        offsets *= self.width / self.lines
+        way = self.start[:, None] + self.steps[:, None] * share
+        return share, way[:, :, None] + side[:, None, None] * offsets
+
+
+def _plan(
+    start: FloatArray, end: FloatArray, to_plane: Affine, width: float | None, px: float
+) -> _Course:
+    """Lay a line from and to places of the plane over the pixels of an image."""
+    way = end - start
+    length = math.hypot(*way)
+    back = to_plane.inverse()
+    ends = back(np.stack([start, end]))
+    if math.dist(*ends) <= _ROUND:
+        msg = (
+            "A line must have two different ends, got "
+            f"{ends[0, 0]:g},{ends[0, 1]:g} twice; draw it from one place to another."
+        )
+        raise OptionError(msg)
+    u = way / length
+    v = np.array([u[1], -u[0]])
+    pitch = 1 / math.hypot(*(back.linear @ v))  # of a pixel across the line
+    wide = px * pitch if width is None else width
+    lines = max(1, math.ceil(wide / pitch - _ROUND))
+    linear = to_plane.linear
+    return _Course(ends[0], ends[1], u @ linear, v @ linear, length, wide, lines)
+
+
+def read_profile(
+    image: Micrograph,
+    line: tuple[float, float, float, float],
+    *,
+    width_px: float = 1.0,
+    to_plane: Affine | None = None,
+    width: float | None = None,
+    reader: LineReader | None = None,
+) -> Profile:
+    """Read the grey levels along a line.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image; of a lazy one the chunks under the band are read.
+    line : tuple of float
+        ``(y0, x0, y1, x1)`` in the plane: in pixels of the image without a map.
+    width_px : float, default=1
+        Width of the band in pixels.
+    to_plane : Affine, optional
+        From pixels of the image to the plane, whose unit is nm for a calibrated image.
+    width : float, optional
+        Width of the band in the plane, in place of `width_px`.
+    reader : LineReader, optional
+        Of this image: it knows the chunks of the line before.
+
+    Returns
+    -------
+    Profile
+        The curve, and the pixels of the band.
+
+    Raises
+    ------
+    OptionError
+        If the line has no length.
+    ShapeError
+        If no grey value lies under it, or grey values are complex.
+    """
+    if image.dtype.kind not in "buif":
+        msg = (
+            f"{image.name} must have real grey values, got {image.dtype}; take its "
+            "magnitude."
+        )
+        raise ShapeError(msg)
+    ends = np.array(line, dtype=float).reshape(2, 2)
+    if to_plane is None:
+        scale = np.diag(image.scale if image.pixel_size_nm is not None else (1.0, 1.0))
+        to_plane = Affine.of(scale, np.zeros(2))
+        ends = to_plane(ends)
+    course = _plan(ends[0], ends[1], to_plane, width, width_px)
+    band = _Band.of(course, reader or LineReader(image.data))
+    share, places = course.samples()
+    curve = band.average(places)
+    at, value = band.pixels(course)
+    if not np.isfinite(curve).any() and not value.size:
+        where = _where(course, image.shape)
+        msg = f"A line must lie over pixels of {image.name}, got one {where}"
+        raise ShapeError(f"{msg}; lay it over the structure.")
+    per_px = course.length / course.length_px
+    calibrated = image.pixel_size_nm is not None
+    return Profile(
+        share * course.length_px,
+        curve,
+        per_px,
+        calibrated,
+        _length_error(image, course) if calibrated else 0.0,
+        course.lines,
+        at / per_px,
+        value,
+        math.hypot(*course.along) / per_px / math.sqrt(12),
+    )
+
+
+def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:
+    """Refuse a line that leaves its image.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+    line : tuple of float
+        ``(y0, x0, y1, x1)`` in pixels of the image.
+
+    Raises
+    ------
+    OptionError
+        If an end lies outside.
+    """
+    rows, columns = image.shape
+    for y, x in (line[:2], line[2:]):
+        if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):
+            msg = (
+                f"Both ends of the line must lie in {image.name}, from 0,0 to "
+                f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
+            )
+            raise OptionError(msg)
+
+
+def _where(course: _Course, shape: IntPair) -> str:
+    """Say why there is nothing under a line."""
+    ends = np.stack([course.start, course.end])
+    off = (ends < -_INSIDE) | (ends > np.array(shape) - _INSIDE)
+    return "beside it" if off.all(axis=0).any() else "without a finite grey value"
+
+
+def _length_error(image: Micrograph, course: _Course) -> float:
+    """Relative error of lengths along a line: both axes err together."""
+    error, size = image.pixel_size_sd_nm, image.pixel_size_nm
+    if error is None or size is None:
+        return 0.0
+    way = course.steps * size
+    shares = way**2 / (way**2).sum()
+    return float(shares @ np.divide(error, size))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Band:
+    """All pixels that a line's band meets, row by row of the axis that it follows."""
+
+    major: int  # that axis
+    first: int  # its first pixel
+    base: NDArray[np.int64]  # (M,) first pixel of each row
+    values: FloatArray  # (M, W)
+
+    @classmethod
+    def of(cls, course: _Course, reader: LineReader) -> "_Band":
+        """Read it."""
+        major = int(np.argmax(np.abs(course.steps)))
+        minor = 1 - major
+        _, places = course.samples()
+        low, high = (f(places[major][[0, -1]]) for f in (np.min, np.max))
+        first, last = math.floor(low) - 1, math.floor(high) + 2
+        # only what is near the field: the rest is missing
+        first = max(first, -2)
+        last = max(first, min(last, reader.shape[major] + 1))
+        rows = np.arange(first, last + 1)
+        slopes = np.abs(course.across)
+        # a pixel next to a sample lies this much further out
+        reach = (course.width / 2 + slopes.sum()) / slopes[minor]
+        middle = course.start[minor] - (rows - course.start[major]) * (
+            course.across[major] / course.across[minor]
+        )
+        base = np.ceil(middle - reach - _ROUND).astype(np.int64)
+        columns = base[:, None] + np.arange(math.floor(2 * reach) + 2)
+        grid = [columns, columns]
+        grid[major] = np.broadcast_to(rows[:, None], columns.shape)
+        values = reader.take(grid[0], grid[1])
+        values[~np.isfinite(values)] = np.nan
+        return cls(major, first, base, values)
+
+    def average(self, places: FloatArray) -> FloatArray:
+        """Interpolate at places (2, K, lines) and average over the lines (K,)."""
+        at, to = places[self.major], places[1 - self.major]
+        row, column = (np.floor(i + _ROUND).astype(np.int64) for i in (at, to))
+        down, right = np.maximum(at - row, 0), np.maximum(to - column, 0)
+        total, missing = np.zeros(at.shape), np.zeros(at.shape)
+        for step, beside in np.ndindex(2, 2):
+            value = self._at(row + step, column + beside)
+            weight = np.abs(1 - step - down) * np.abs(1 - beside - right)
+            known = np.isfinite(value)
+            total += np.where(known, value, 0) * weight
+            missing += np.where(known, 0, weight)
+        seen = missing < _WHOLE
+        total = np.where(seen, total / (1 - np.minimum(missing, _WHOLE)), 0)
+        count = seen.sum(axis=1)
+        mean = np.full(len(count), np.nan)
+        np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
+        return mean
+
+    def _at(self, row: NDArray[Any], column: NDArray[Any]) -> FloatArray:
+        """Look pixels up; NaN outside the band."""
+        rows, columns = self.values.shape
+        row = row - self.first
+        known = (row >= 0) & (row < rows)
+        row = np.clip(row, 0, rows - 1)
+        column = column - self.base[row]
+        known &= (column >= 0) & (column < columns)
+        value = self.values[row, np.clip(column, 0, columns - 1)]
+        return np.where(known, value, np.nan)
+
+    def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
+        """Give place along the line, in the plane, and grey value of its pixels."""
+        rows, columns = self.values.shape
+        grid = np.empty((2, rows, columns))
+        grid[self.major] = (self.first + np.arange(rows))[:, None]
+        grid[1 - self.major] = self.base[:, None] + np.arange(columns)
+        grid -= course.start[:, None, None]
+        along = np.tensordot(course.along, grid, 1)
+        across = np.tensordot(course.across, grid, 1)
+        pitch = math.hypot(*course.across)
+        half = max(course.width, pitch) / 2 + _ROUND * pitch
+        middle = course.length / 2
+        inside = np.abs(along - middle) <= middle * (1 + _ROUND)
+        inside &= (np.abs(across) <= half) & np.isfinite(self.values)
+        return along[inside], self.values[inside]

@@ -1,0 +1,640 @@
+"""Readings of a profile: widths of lines, the width of an edge, pairs of lines.
+
+1. *Noise*: the median absolute second difference of the band's pixels in their order
+   along the line.
+2. *Lines* are peaks of the curve (or dips of a dark one), smoothed by 1 px and, while
+   none stands out of the noise, by twice as much each time.
+3. *An edge* is what leads from one level to another without lines.
+4. Lines nearer than their surroundings reach are fitted together, as Gaussians and as
+   blurred boxes; widths are the mean of both by Akaike's weights.
+5. *Plain* readings are crossings of the curve itself.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage, signal
+
+from napari_semsr.analysis.profile.fits import (
+    EDGE_10_90,
+    GAUSSIAN_FWHM,
+    Estimate,
+    ModelFit,
+    averaged,
+    estimate,
+    fit_edge,
+    fit_lines,
+    fwhm_of,
+    size_of,
+)
+from napari_semsr.analysis.profile.line import Profile
+from napari_semsr.core import FloatArray, FloatPair, ReadError
+
+RAYLEIGH_DIP = 0.264
+"""Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
+_MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
+_OUT = 6.0  # deviations of the noise: both extremes of 1000 samples lie within; chosen
+_SMOOTHEST = 1 / 8  # of the line's length: broader lines show no surroundings; chosen
+_REACH = 2.5  # FWHM on either side of a line are its surroundings: 1e-8 of it is beyond
+_ONE_FIT = 6  # lines fitted together: the time grows with the cube; chosen
+_MOST = 60  # lines that are read, the highest; chosen: a longer list is not looked at
+_ENDS = 0.1  # of the line at either end, whose means are the levels of an edge; chosen
+_STEP = 0.5  # of the range from end to end is an edge; chosen
+_LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
+_TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
+_SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit stays
+_DRAWN = 2000  # places of a model's curve; chosen: more than a plot is wide
+_FINE = 200  # places between two lines where their saddle is looked for; chosen
+_MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
+_FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
+
+Verdict = Literal["resolved", "not resolved", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class LineReading:
+    """One line: a peak of the profile, or a dip of a dark one; lengths in px."""
+
+    model: str  # "gaussian" or "box"; "none" where no fit was found
+    place: Estimate
+    fwhm: Estimate | None
+    plain_place: float
+    plain_fwhm: float | None  # between half-maximum crossings; None without two
+    height: float  # above the background, negative of a dark line
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReading:
+    """An edge; lengths in px."""
+
+    place: Estimate | None
+    width: Estimate | None  # from 10 to 90 %
+    plain_width: float | None
+    step: float  # level after the edge less level before
+
+
+@dataclass(frozen=True, slots=True)
+class PairReading:
+    """Two neighbouring lines; lengths in px, dips as shares of the lower line."""
+
+    first: int  # of the lines, from 0
+    distance: Estimate
+    plain_distance: float
+    dip: Estimate | None
+    plain_dip: float
+    rayleigh: Verdict
+    sparrow: Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """What a profile says.
+
+    Attributes
+    ----------
+    lines : tuple of LineReading
+        In the order of the line.
+    pairs : tuple of PairReading
+        Neighbours among them.
+    edge : EdgeReading or None
+        An edge, where the profile is one.
+    dark : bool
+        Whether lines are darker than what lies around.
+    noise : float
+        Standard deviation of one pixel.
+    background, level : float
+        Grey level of the surroundings, and of the highest line or the upper end.
+    reason : str or None
+        Why there is neither line nor edge.
+    curves : tuple of tuple
+        Places and values ``(K,)`` of the models that were fitted.
+    """
+
+    lines: tuple[LineReading, ...]
+    pairs: tuple[PairReading, ...]
+    edge: EdgeReading | None
+    dark: bool
+    noise: float
+    background: float
+    level: float
+    reason: str | None
+    curves: tuple[tuple[FloatArray, FloatArray], ...]
+
+    @property
+    def main(self) -> LineReading | None:
+        """The highest line."""
+        return max(self.lines, key=lambda one: abs(one.height), default=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """A curve without gaps, the same way up for dark lines, and its peaks."""
+
+    place: FloatArray
+    level: FloatArray  # finite, turned over where lines are dark
+    smooth: FloatArray
+    smooth_px: float
+    peaks: tuple[int, ...]
+    base: float
+    step_px: float
+    turned_over: bool
+
+
+def measure_profile(
+    profile: Profile,
+    *,
+    polarity: Literal["auto", "bright", "dark"] = "auto",
+    prominence: float = 0.1,
+    pixel: Literal["area", "point"] = "area",
+) -> Readings:
+    """Read widths, edge and pairs off a profile.
+
+    Parameters
+    ----------
+    profile : Profile
+        Grey levels along a line.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        Whether lines are brighter or darker than what lies around.
+    prominence : float, default=0.1
+        Least rise of a line above its surroundings, over the profile's range.
+    pixel : {"area", "point"}, default="area"
+        Whether a pixel averages over its area, which fits take off widths.
+
+    Returns
+    -------
+    Readings
+        Lines, pairs, edge; none of them with a reason.
+
+    Raises
+    ------
+    ReadError
+        If the profile does not vary.
+
+    References
+    ----------
+    M. Born, E. Wolf, Principles of Optics, 7th ed., 8.6.3 (Rayleigh's distance).
+    """
+    known = profile.intensity[np.isfinite(profile.intensity)]
+    largest = float(np.abs(known).max(initial=0.0))
+    if not known.size or np.ptp(known) <= _FLAT * largest:
+        got = f"{known[0]:g} all along" if known.size else "no value at all"
+        msg = f"A profile must vary to be measured, got {got}; lay the line across"
+        raise ReadError(f"{msg} a structure.")
+    noise = _noise(profile)
+    dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
+    found = _find(profile, noise, dark=dark, prominence=prominence)
+    area = profile.spread_px if pixel == "area" else 0.0
+    sign = -1.0 if dark else 1.0
+    step = _step(profile, found, noise)
+    if step is not None:
+        return _read_edge(profile, found, step, noise, area)
+    if not found.peaks:
+        reason = "no line or edge stands out of the noise"
+        return _nothing(found, noise, reason, dark=dark)
+    owners = _fit_groups(profile, found, area, sign)
+    lines = _read_lines(owners, found, sign)
+    pairs = _read_pairs(owners, lines, found)
+    groups = dict.fromkeys(group for group, _ in owners if group is not None)
+    curves = tuple(group.drawn() for group in groups)
+    top = sign * max(float(found.smooth[peak]) for peak in found.peaks)
+    base = sign * found.base
+    return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
+
+
+def _nothing(found: _Found, noise: float, reason: str, *, dark: bool) -> Readings:
+    sign = -1.0 if dark else 1.0
+    top = sign * float(found.smooth.max())
+    return Readings((), (), None, dark, noise, sign * found.base, top, reason, ())
+
+
+def _noise(profile: Profile) -> float:
+    """Estimate the standard deviation of a pixel by second differences."""
+    order = np.argsort(profile.place_px, kind="stable")
+    values = profile.value[order]
+    if len(values) < 3:
+        return 0.0
+    bends = values[2:] - 2 * values[1:-1] + values[:-2]
+    return float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
+
+
+def _is_dark(profile: Profile) -> bool:
+    """Whether most of a profile is nearer to its highest than to its lowest levels."""
+    known = profile.intensity[np.isfinite(profile.intensity)]
+    low, middle, high = np.percentile(known, (2, 50, 98))
+    return bool(high - middle < middle - low)
+
+
+def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _Found:
+    """Find peaks; smoothing doubles until one stands out of the noise."""
+    place = profile.distance_px
+    level = -profile.intensity if dark else profile.intensity.copy()
+    gaps = ~np.isfinite(level)
+    level = level.copy()
+    level[gaps] = np.interp(place[gaps], place[~gaps], level[~gaps])
+    step = profile.length_px / max(1, len(place) - 1)
+    width, peaks = 1.0, np.empty(0, int)
+    while True:
+        smooth = ndimage.gaussian_filter1d(level, width / step, mode="nearest")
+        # what is left of white noise after a Gaussian
+        left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
+        least = max(prominence * float(np.ptp(smooth)), _OUT * left)
+        peaks, about = signal.find_peaks(smooth, prominence=max(least, 1e-300))
+        if len(peaks) or 2 * width > _SMOOTHEST * profile.length_px:
+            break
+        width *= 2
+    if len(peaks) > _MOST:
+        highest = np.argsort(about["prominences"])[-_MOST:]
+        peaks = np.sort(peaks[highest])
+    base = _base(smooth)
+    kept = tuple(int(peak) for peak in peaks if not gaps[peak])
+    return _Found(place, level, smooth, width, kept, base, step, dark)
+
+
+def _base(smooth: FloatArray) -> float:
+    """Level of the surroundings: median of what is below the middle of the range."""
+    middle = (float(smooth.min()) + float(smooth.max())) / 2
+    return float(np.median(smooth[smooth <= middle]))
+
+
+def _crossing(
+    place: FloatArray, level: FloatArray, start: int, half: float, way: int
+) -> float | None:
+    """Where a curve first falls to a level on one side of a sample."""
+    end = len(level) if way > 0 else -1
+    for i in range(start + way, end, way):
+        if not math.isfinite(level[i]):
+            return None
+        if level[i] <= half:
+            before = i - way
+            share = (level[before] - half) / (level[before] - level[i])
+            return float(place[before] + share * (place[i] - place[before]))
+    return None
+
+
+def _width_at_half(
+    place: FloatArray, level: FloatArray, peak: int, base: float
+) -> tuple[float | None, float | None]:
+    """Half-maximum crossings on both sides of a peak."""
+    half = (float(level[peak]) + base) / 2
+    left = _crossing(place, level, peak, half, -1)
+    return left, _crossing(place, level, peak, half, 1)
+
+
+def _rough_width(found: _Found, peak: int) -> float:
+    """Width of a peak to begin with, of a curve that is smoothed by a quarter of it."""
+    width = found.smooth_px
+    rough = 0.0
+    for _ in range(3):
+        smooth = ndimage.gaussian_filter1d(
+            found.level, width / found.step_px, mode="nearest"
+        )
+        left, right = _width_at_half(found.place, smooth, peak, found.base)
+        middle = float(found.place[peak])
+        sides = [abs(side - middle) for side in (left, right) if side is not None]
+        rough = 2 * min(sides) if sides else found.place[-1] / 4
+        if rough <= 4 * width:
+            break
+        width = rough / 4
+    blur = GAUSSIAN_FWHM * width
+    return max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
+
+
+# Lines that are fitted together.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Neighbouring lines that were fitted together, and where."""
+
+    start: float
+    end: float
+    fit: ModelFit  # the better model; its places are counted from `start`
+    other: ModelFit | None = None  # the other one, where it is a model
+
+    @property
+    def count(self) -> int:
+        """Parameters of a line."""
+        return 4 if self.fit.shape == "box" else 3
+
+    def place_of(self, number: int) -> Estimate:
+        """Where a line lies."""
+        at = 3 + number * self.count
+        return self.fit.estimate(lambda p: float(p[at]) + self.start)
+
+    @property
+    def weight(self) -> float:
+        """Akaike's weight of the other model."""
+        if self.other is None:
+            return 0.0
+        worse = self.other.criterion - self.fit.criterion
+        return 1 / (1 + math.exp(min(worse / 2, 50.0)))
+
+    def fwhm_of(self, number: int) -> Estimate | None:
+        """How wide a line is; None where nobody knows."""
+        found = _fwhm(self.fit, number)
+        if self.other is not None:
+            other = _fwhm(self.other, number)
+            found = averaged(found, other, self.weight, self.fit.freedom)
+        return found if found.sd <= _MOST_SD * found.value else None
+
+    def read(self, number: int) -> tuple[str, Estimate, Estimate | None, float]:
+        """Give model, place, width and height of a line."""
+        height = float(self.fit.line(number)[0])
+        place = self.place_of(number)
+        return self.fit.shape, place, self.fwhm_of(number), height
+
+    def drawn(self) -> tuple[FloatArray, FloatArray]:
+        """Places and values of the model, ten to a pixel up to 2000."""
+        count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
+        places = np.linspace(0, self.end - self.start, count)
+        return places + self.start, self.fit.curve(places)
+
+
+def _fwhm(fit: ModelFit, number: int) -> Estimate:
+    """Width of a line by one model."""
+    count = 4 if fit.shape == "box" else 3
+    at = 4 + number * count
+
+    def width(p: FloatArray) -> float:
+        return fwhm_of(size_of(p[at]), size_of(p[at + 1]) if count == 4 else 0.0)
+
+    return fit.estimate(width, positive=True)
+
+
+_Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
+
+
+def _fit_groups(
+    profile: Profile, found: _Found, area: float, sign: float
+) -> list[_Owner]:
+    """Fit lines whose surroundings meet together."""
+    widths = [_rough_width(found, peak) for peak in found.peaks]
+    places = [float(found.place[peak]) for peak in found.peaks]
+    groups = [[0]]
+    for number in range(1, len(places)):
+        gap = places[number] - places[number - 1]
+        near = gap <= _REACH * (widths[number - 1] + widths[number]) / 2
+        if near and len(groups[-1]) < _ONE_FIT:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    owners: list[_Owner] = []
+    for group in groups:
+        own = [widths[number] for number in group]
+        made = _fit_group(profile, found, own, group, area, sign)
+        owners += [(made, number) for number in range(len(group))]
+    return owners
+
+
+def _fit_group(
+    profile: Profile,
+    found: _Found,
+    widths: Sequence[float],
+    numbers: Sequence[int],
+    area: float,
+    sign: float,
+) -> _Group | None:
+    """Fit a group of lines, again where its surroundings turn out to be others."""
+    peaks = [found.peaks[number] for number in numbers]
+    places = [float(found.place[peak]) for peak in peaks]
+    heights = [sign * float(found.smooth[peak] - found.base) for peak in peaks]
+    best = None
+    for _ in range(_TURNS):
+        low, high = _surroundings(found, numbers, places, widths)
+        inside = (profile.place_px >= low) & (profile.place_px <= high)
+        at, values = profile.place_px[inside] - low, profile.value[inside]
+        sigmas = np.divide(widths, GAUSSIAN_FWHM)
+        begin = np.column_stack([heights, np.subtract(places, low), sigmas])
+        models = _models(at, values, begin, area, high - low)
+        if not models:
+            break
+        best = _Group(low, high, *models)
+        read = [best.fwhm_of(number) for number in range(len(peaks))]
+        told = [
+            width if one is None else one.value
+            for one, width in zip(read, widths, strict=True)
+        ]
+        change = float(np.abs(np.log(np.divide(told, widths))).max())
+        if change < _SETTLED:
+            break
+        widths = told
+    return best
+
+
+def _surroundings(
+    found: _Found,
+    numbers: Sequence[int],
+    places: Sequence[float],
+    widths: Sequence[float],
+) -> tuple[float, float]:
+    """Where a group of lines is fitted: up to the saddle to the next line."""
+    low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
+    high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
+    if numbers[0] > 0:
+        low = max(low, _saddle(found, numbers[0] - 1))
+    if numbers[-1] + 1 < len(found.peaks):
+        high = min(high, _saddle(found, numbers[-1]))
+    return max(low, 0.0), min(high, float(found.place[-1]))
+
+
+def _saddle(found: _Found, first: int) -> float:
+    """Place of the lowest point between a peak and the next."""
+    one, two = found.peaks[first], found.peaks[first + 1]
+    return float(found.place[one + int(np.argmin(found.smooth[one : two + 1]))])
+
+
+def _models(
+    at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
+) -> list[ModelFit]:
+    """Fit Gaussians and boxes, the better model first."""
+    # a box as wide at half maximum, with steep sides
+    width = begin[:, 2] * GAUSSIAN_FWHM
+    boxes = np.column_stack([begin[:, :2], width / 6, width])
+    bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
+    found = [fit for fit in (bell, box) if fit and _sound(fit, begin, length)]
+    found = [fit for fit in found if fit is not box or _is_box(fit)]
+    return sorted(found, key=lambda fit: fit.criterion)
+
+
+def _is_box(fit: ModelFit) -> bool:
+    """Whether every box is told from its blur."""
+    lines = fit.parameters[2:].reshape(-1, 4)
+    return all(
+        size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
+        for line in lines
+    )
+
+
+def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
+    """Whether every line kept its side and lies where it was fitted."""
+    lines = [fit.line(number) for number in range(len(begin))]
+    return all(
+        line[0] * start[0] > 0 and 0 <= line[1] <= length
+        for line, start in zip(lines, begin, strict=True)
+    )
+
+
+def _read_lines(
+    owners: Sequence[_Owner], found: _Found, sign: float
+) -> tuple[LineReading, ...]:
+    """Read every line, plainly too."""
+    read = []
+    for (group, number), peak in zip(owners, found.peaks, strict=True):
+        at = float(found.place[peak])
+        height = sign * float(found.smooth[peak] - found.base)
+        told = "none", estimate(at, math.inf), None, height
+        model, place, fwhm, height = told if group is None else group.read(number)
+        plain = _plain_width(found, peak)
+        read.append(LineReading(model, place, fwhm, at, plain, height))
+    return tuple(read)
+
+
+def _plain_width(found: _Found, peak: int) -> float | None:
+    """Width between the crossings, unless another line lies between them."""
+    left, right = _width_at_half(found.place, found.level, peak, found.base)
+    if left is None or right is None:
+        return None
+    others = [float(found.place[other]) for other in found.peaks if other != peak]
+    merged = any(left <= other <= right for other in others)
+    return None if merged else right - left
+
+
+# Pairs.
+
+
+def _read_pairs(
+    owners: Sequence[_Owner], lines: Sequence[LineReading], found: _Found
+) -> tuple[PairReading, ...]:
+    """Read distance and dip of neighbours."""
+    pairs = []
+    dip: Estimate | None
+    for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
+        a, b = lines[first], lines[first + 1]
+        if one is not None and one is two:
+            distance, dip = _distance(one, at), _dip(one, at)
+        else:
+            apart = b.place.value - a.place.value
+            distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
+            dip = None if one is None or two is None else _far_dip(one, at, two)
+        plain = _plain_dip(found, found.peaks[first], found.peaks[first + 1])
+        rayleigh, sparrow = _verdict(dip, RAYLEIGH_DIP), _verdict(dip, 0.0)
+        apart = b.plain_place - a.plain_place
+        pairs.append(PairReading(first, distance, apart, dip, plain, rayleigh, sparrow))
+    return tuple(pairs)
+
+
+def _plain_dip(found: _Found, one: int, two: int) -> float:
+    """Dip of the curve between two peaks, over the lower of both."""
+    lower = min(found.level[one], found.level[two]) - found.base
+    valley = found.level[one : two + 1].min() - found.base
+    return float(1 - valley / lower) if lower > 0 else math.nan
+
+
+def _distance(group: _Group, first: int) -> Estimate:
+    """Distance of two lines of one fit."""
+    at = 3 + first * group.count
+    return group.fit.estimate(lambda p: float(p[at + group.count] - p[at]))
+
+
+def _dip(group: _Group, first: int) -> Estimate:
+    """Dip between two lines of one fit, over the lower of both."""
+    at = 3 + first * group.count
+
+    def dip(p: FloatArray) -> float:
+        places = np.linspace(p[at], p[at + group.count], _FINE + 1)
+        level = np.abs(group.fit.curve(places, p, background=False))
+        # the peaks of the sum lie a little nearer to each other than the lines
+        lowest = int(np.argmin(level[1:-1])) + 1
+        lower = min(level[: lowest + 1].max(), level[lowest:].max())
+        return 1 - float(level[lowest] / lower)
+
+    return group.fit.estimate(dip)
+
+
+def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
+    """Dip between lines of two fits, which leave next to nothing between them."""
+    ends = one.place_of(last).value, two.place_of(0).value
+    places = np.linspace(*ends, _FINE + 1)
+    levels = [
+        np.abs(group.fit.curve(places - group.start, background=False))
+        for group in (one, two)
+    ]
+    level = levels[0] + levels[1]
+    lower = min(level[0], level[-1])
+    noise = [group.fit.noise / math.sqrt(group.fit.pixels) for group in (one, two)]
+    return estimate(1 - float(level.min() / lower), math.hypot(*noise) / float(lower))
+
+
+def _verdict(dip: Estimate | None, least: float) -> Verdict:
+    """Judge a dip: its whole interval must lie on one side."""
+    if dip is None or dip.low <= least < dip.high:
+        return "undecided"
+    return "resolved" if dip.low > least else "not resolved"
+
+
+# Edges.
+
+
+def _step(profile: Profile, found: _Found, noise: float) -> FloatPair | None:
+    """Levels before and after an edge; None where the profile is none."""
+    known = np.isfinite(profile.intensity)
+    level = np.interp(found.place, found.place[known], profile.intensity[known])
+    count = max(2, round(_ENDS * len(level)))
+    before, after = float(level[:count].mean()), float(level[-count:].mean())
+    step, span = abs(after - before), float(np.ptp(found.smooth))
+    left = noise / math.sqrt(profile.lines * count)
+    if step < _STEP * span or step < _OUT * left:
+        return None
+    for turned in (found.smooth, -found.smooth):
+        if len(signal.find_peaks(turned, prominence=_STEP * step)[0]):
+            return None
+    return before, after
+
+
+def _read_edge(
+    profile: Profile, found: _Found, levels: FloatPair, noise: float, area: float
+) -> Readings:
+    """Read the width of an edge."""
+    before, after = levels
+    step = after - before
+    sign = -1.0 if found.turned_over else 1.0
+    level, smooth = sign * found.level, sign * found.smooth
+    middle = _crosses(found.place, (smooth - before) / step, 0.5, None)
+    place = found.place[-1] / 2 if middle is None else middle
+    tenth, most = (
+        _crosses(found.place, (smooth - before) / step, k, place) for k in (0.1, 0.9)
+    )
+    rough = 2.0 if tenth is None or most is None else abs(most - tenth)
+    begin = (before, step, place, max(rough / EDGE_10_90, 0.5))
+    fit = fit_edge(profile.place_px, profile.value, begin, area)
+    tenth, most = (
+        _crosses(found.place, (level - before) / step, k, place) for k in (0.1, 0.9)
+    )
+    plain = None if tenth is None or most is None else abs(most - tenth)
+    low, high = sorted(levels)
+    if fit is None or fit.parameters[1] * step <= 0:
+        edge = EdgeReading(None, None, plain, step)
+        return Readings((), (), edge, False, noise, low, high, None, ())
+    at = fit.estimate(lambda p: float(p[2]))
+    width = fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
+    sure = width if width.sd <= _MOST_SD * width.value else None
+    places = np.linspace(0, found.place[-1], min(_DRAWN, 10 * len(found.place)))
+    edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
+    curves = ((places, fit.curve(places)),)
+    return Readings((), (), edge, False, noise, low, high, None, curves)
+
+
+def _crosses(
+    place: FloatArray, share: FloatArray, least: float, near: float | None
+) -> float | None:
+    """Where an edge has come so far: the middle crossing, or the one nearest to it."""
+    up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
+    if not up.size:
+        return None
+    k = (least - share[up]) / (share[up + 1] - share[up])
+    at = place[up] + k * (place[up + 1] - place[up])
+    return float(at[len(at) // 2 if near is None else np.argmin(np.abs(at - near))])

@@ -1,0 +1,588 @@
+"""Line profile: grey levels of several layers along a line that can be dragged."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from magicgui.widgets import CheckBox, Select
+from napari.layers import Image, Layer, Shapes
+from numpy.typing import NDArray
+
+from napari_semsr.analysis import (
+    RAYLEIGH_DIP,
+    Estimate,
+    LineReader,
+    Profile,
+    ProfileOptions,
+    Readings,
+    measure_profile,
+    read_profile,
+)
+from napari_semsr.core import (
+    Affine,
+    FloatArray,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    SemsrError,
+    ShapeError,
+)
+from napari_semsr.io import HELPER_KEY
+from napari_semsr.jobs import length_in_nm
+from napari_semsr.widgets.base import (
+    Columns,
+    Form,
+    JobRunner,
+    Note,
+    Numbers,
+    OptionsForm,
+    Panel,
+    Quantity,
+    Row,
+    Work,
+    is_alive,
+    plots_ready,
+    push_button,
+)
+from napari_semsr.widgets.layers import (
+    free_name,
+    grey_layers,
+    nm_per_unit,
+    plane_at,
+    same_unit,
+    shown_by,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_LIST_HEIGHT = 90
+_LINE_LAYER = "profile line"
+_COLOUR = "#ffd400"
+_MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
+_MOST_ROWS = 6  # lines of a layer whose figures are shown; the table has all
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+_HINT = (
+    "Press 'Draw a line' and drag across a structure. When it is dragged later, by "
+    "its ends or as a whole, the curve follows."
+)
+_ROWS = {
+    "width": Row(
+        "Width (px)",
+        "Width of the band that is averaged, in pixels of the finest layer.",
+        step=1,
+    ),
+    "polarity": Row(
+        "Lines are",
+        "Whether lines are brighter or darker than what lies around.",
+    ),
+    "prominence": Row(
+        "Least rise",
+        "Least rise of a line above its surroundings, over the range of the curve.",
+        step=0.05,
+    ),
+    "pixel": Row(
+        "A pixel is",
+        "An area that it averages over, which fits take off widths, or a point.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A layer, as it is to be read."""
+
+    image: Micrograph
+    to_plane: Affine  # from its pixels to nm, or to px of the viewer
+    reader: LineReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerProfile:
+    """What one layer shows along the line; without readings a sentence says why."""
+
+    name: str
+    profile: Profile
+    readings: Readings | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profiles:
+    """What several layers show along one line."""
+
+    layers: tuple[LayerProfile, ...]
+    problems: tuple[str, ...]
+    calibrated: bool
+    fitted: bool = True
+
+    @property
+    def unit(self) -> str:
+        """Unit of the axis."""
+        return "nm" if self.calibrated else "px"
+
+
+def _measure(
+    asked: Sequence[_Asked],
+    line: tuple[float, float, float, float],
+    width: float,
+    options: Mapping[str, Any],
+    *,
+    fits: bool = True,
+) -> Job[Profiles]:
+    """Read several layers along a line of the plane, and what that says by fits."""
+    found, problems = [], []
+    for number, one in enumerate(asked):
+        yield Progress(number, len(asked), f"reading {one.image.name}")
+        try:
+            profile = read_profile(
+                one.image,
+                line,
+                to_plane=one.to_plane,
+                width=width,
+                reader=one.reader,
+            )
+        except ShapeError as error:
+            problems.append(str(error))
+            continue
+        readings, problem = None, ""
+        try:
+            readings = measure_profile(profile, **options) if fits else None
+        except SemsrError as error:
+            problem = str(error)
+        found.append(LayerProfile(one.image.name, profile, readings, problem))
+    if not found:
+        raise ShapeError(problems[0])
+    yield Progress(len(asked), len(asked), "done")
+    calibrated = found[0].profile.calibrated
+    return Profiles(tuple(found), tuple(problems), calibrated, fits)
+
+
+class ProfilePanel(Panel):
+    """Draws layers along a line of a Shapes layer, and follows it while it moves."""
+
+    plots = True
+    help_place = "profile.md"
+    lane = None  # quick, and it must not wait for what computes
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Line profile", "Measure")
+        self.profiles: Profiles | None = None
+        self._known: dict[int, tuple[Any, Any, Micrograph, LineReader]] = {}
+        self._watched: list[Any] = []
+        self._drawn: tuple[Any, ...] = ()  # what the plot shows
+        self._asked_last: tuple[Any, ...] = ()
+        self._waiting = False  # whether the line has moved since it was last read
+        self.layers = Select(
+            name="layers",
+            tooltip="Layers whose profiles are drawn together; hold Ctrl to choose "
+            "several.",
+            choices=lambda _: [
+                (item.name, item) for item in reversed(grey_layers(viewer))
+            ],
+        )
+        self.layers.native.setFixedHeight(_LIST_HEIGHT)
+        self.follow(self.layers)
+        self.line = self.new_layer_box(
+            "line",
+            "Line",
+            "A Shapes layer: its selected line, or its last, is measured.",
+            layers=lambda: [
+                item
+                for item in viewer.layers
+                if isinstance(item, Shapes) and not item.metadata.get(HELPER_KEY)
+            ],
+        )
+        self.draw_button = push_button(
+            "Draw a line",
+            self.draw,
+            "Adds a Shapes layer, or takes the chosen one, and its line tool: drag "
+            "across a structure.",
+        )
+        self.hint = Note(_HINT)
+        self.form = OptionsForm(ProfileOptions, _ROWS)
+        self.live = CheckBox(
+            name="live",
+            value=True,
+            text="Follow the line",
+            tooltip="Measure again while the line is drawn or dragged.",
+        )
+        self.alike = CheckBox(
+            name="alike",
+            value=False,
+            text="All curves from 0 to 1",
+            tooltip="Draw each layer from its lowest to its highest value, to compare "
+            "layers of unlike grey values.",
+        )
+        form = Form(self.layers.native, self.line, self.draw_button)
+        self.add_group("Layers", form, self.hint)
+        ticks = Form(self.live, self.alike)
+        self.add_group("Profile", self.form, ticks)
+        self.add_results("Profile")
+        self.follower = JobRunner(self)
+        self.follower.returned.connect(self._show_followed)
+        self.follower.failed.connect(self.show_status)
+        self.take_input(self.layers)
+        self.line.changed.connect(self._watch)
+        self.alike.changed.connect(self._redraw)
+        for name in _ROWS:
+            self.form.widget(name).changed.connect(self._moved)
+        self.layers.changed.connect(self._moved)
+        self._watch()
+
+    def choose_input(self, layer: Layer) -> None:
+        """Choose a layer alone."""
+        self.layers.value = [layer]
+
+    def leave(self) -> None:
+        """End what follows the line, too."""
+        self.follower.cancel()
+        super().leave()
+
+    # -- the line --------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Take the line tool, on a layer of lines that lies on the first image."""
+        with self.told():
+            images = self._images()
+            line = self.line.value
+            if line is None:
+                line = self._add_lines(images[0])
+                self.line.value = line
+            self.viewer.layers.selection.active = line
+            line.mode = "add_line"
+            self.show_status("Drag across a structure in the image.")
+
+    def _add_lines(self, image: Image) -> Shapes:
+        """Add a layer to draw on, in the viewer's plane and the image's unit."""
+        linear, _ = shown_by(image)
+        pitch = float(np.sqrt(abs(np.linalg.det(linear))))
+        extent = float(np.max(image.extent.data[1][-2:])) + 1
+        shapes: Shapes = self.viewer.add_shapes(
+            None,
+            ndim=2,
+            name=free_name(self.viewer, _LINE_LAYER),
+            axis_labels=("y", "x"),
+            edge_color=_COLOUR,
+            edge_width=max(1.0, extent / 400),
+            face_color="transparent",
+            scale=(pitch, pitch),
+            units=image.units[-2:],
+        )
+        return shapes
+
+    def _watch(self, _: object = None) -> None:
+        """Listen to the chosen layer of lines; it holds this panel only weakly."""
+        for event in self._watched:
+            event.disconnect()
+        self._watched = []
+        lines, panel = self.line.value, ref(self)
+        self.hint.setVisible(lines is None or self._ends(lines) is None)
+        if lines is None:
+            return
+
+        def moved(_: object = None) -> None:
+            alive = panel()
+            if alive is not None and is_alive(alive):
+                alive._moved()  # noqa: SLF001 - its own
+
+        self._watched = [_Connection(lines, moved)]
+        moved()
+
+    @staticmethod
+    def _ends(lines: Shapes) -> FloatArray | None:
+        """Find the ends (2, 2) of the selected line, or of the last, in the world."""
+        kinds = list(lines.shape_type)
+        found = [place for place, kind in enumerate(kinds) if kind == "line"]
+        chosen = [place for place in found if place in lines.selected_data]
+        if not found:
+            return None
+        vertices = np.asarray(lines.data[(chosen or found)[-1]], dtype=float)
+        world = [lines.data_to_world(vertex) for vertex in vertices[:2]]
+        return np.array(world)[:, -2:]
+
+    def _line_in(self, images: Sequence[Image]) -> tuple[float, float, float, float]:
+        """Find the line's ends in the plane that the images are measured in."""
+        lines = self.line.value
+        ends = None if lines is None else self._ends(lines)
+        if lines is None or ends is None:
+            msg = (
+                "A line must be drawn first; press Draw a line, and drag across a "
+                "structure."
+            )
+            raise OptionError(msg)
+        own = [nm_per_unit(unit) for unit in lines.units[-2:]]
+        theirs = [nm_per_unit(unit) for unit in images[0].units[-2:]]
+        # napari shows what has no length unit by its bare numbers
+        scale = [
+            1.0 if k is None else (k if one is None else one)
+            for one, k in zip(own, theirs, strict=True)
+        ]
+        (y0, x0), (y1, x1) = (ends * scale).tolist()
+        return y0, x0, y1, x1
+
+    # -- measuring ---------------------------------------------------------------
+
+    def _images(self) -> list[Image]:
+        chosen = list(self.layers.value) or grey_layers(self.viewer)[-1:]
+        if not chosen:
+            self.micrograph(None)  # says what to do
+        return chosen
+
+    def _read(self, layer: Image) -> _Asked:
+        """Read a layer with its place in the plane; its chunks are kept for later."""
+        place = plane_at(layer, tuple(self.viewer.dims.point))
+        kept = self._known.get(id(layer))
+        if kept is None or kept[0] is not layer.data or kept[1] != place:
+            image = self.micrograph(layer, unturned=True, colour=True)
+            kept = (layer.data, place, image, LineReader(image.data))
+            self._known[id(layer)] = kept
+        image = kept[2]
+        linear, shift = shown_by(layer)
+        factors = [nm_per_unit(unit) for unit in layer.units[-2:]]
+        y, x = factors
+        calibrated = y is not None and x is not None
+        k = np.array([y, x]) if calibrated else np.ones(2)
+        size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
+        if calibrated and image.pixel_size_nm != size:
+            image = image.replace(pixel_size_nm=size)
+        return _Asked(image, Affine.of(k[:, None] * linear, k * shift), kept[3])
+
+    def _asked(self) -> tuple[Any, ...]:
+        """All that is measured: layers, line, width, options."""
+        images = self._images()
+        asked = [self._read(layer) for layer in images]
+        same_unit([one.image for one in asked])
+        line = self._line_in(images)
+        values = self.form.options(line=line).model_dump(exclude={"line"})
+        width = values.pop("width") * min(one.to_plane.scale for one in asked)
+        return asked, line, width, values
+
+    def job(self) -> Work:
+        """Read the form."""
+        images, asked = self._images(), self._asked()
+        self._forget()
+        told = partial(self.note_origin, images)
+        return partial(_measure, *asked), self.show_profiles, told
+
+    def _forget(self) -> None:
+        """Let go of what layers that are gone were read with."""
+        here = {id(layer) for layer in self.viewer.layers}
+        self._known = {key: kept for key, kept in self._known.items() if key in here}
+
+    def _moved(self, _: object = None) -> None:
+        """Measure again, once what is being read has been shown."""
+        if not is_alive(self) or self.line.value is None or not self.live.value:
+            return
+        ends = self._ends(self.line.value)
+        self.hint.setVisible(ends is None)
+        if ends is None or not np.ptp(ends, axis=0).any():
+            return
+        if self.follower.busy or self.busy:
+            self._waiting = True
+            return
+        self._waiting = False
+        try:
+            asked = self._asked()
+        except SemsrError as error:
+            self.show_status(str(error))
+            return
+        told = ([id(one.reader) for one in asked[0]], *asked[1:])
+        if told == self._drawn:
+            return
+        self._drawn = told
+        if self.profiles is None or not plots_ready():
+            self.run()  # the first time, which imports what plots need
+            return
+        self.note_origin(self._images())
+        self._asked_last = asked
+        self.follower.start(self.title, partial(_measure, *asked, fits=False))
+
+    def _show_followed(self, profiles: Profiles) -> None:
+        """Show what was read while the line moved, and go on where it has moved on."""
+        if not is_alive(self):
+            return
+        self._update(profiles, moving=not profiles.fitted)
+        if profiles.fitted:
+            self._tell(profiles, reveal=False)
+        if self._waiting:
+            self._moved()
+        if not profiles.fitted and not self.follower.busy:  # the line rests
+            self.follower.start(self.title, partial(_measure, *self._asked_last))
+
+    # -- showing -------------------------------------------------------------------
+
+    def show_profiles(self, profiles: Profiles) -> Iterator[None]:
+        """Draw the curves, and write what they say."""
+        self._update(profiles)
+        yield
+        self._tell(profiles, reveal=True)
+        if self._waiting:
+            yield
+            self._moved()
+
+    def _redraw(self, _: object = None) -> None:
+        if self.profiles is not None and is_alive(self):
+            self._update(self.profiles)
+
+    def _tell(self, profiles: Profiles, *, reveal: bool) -> None:
+        numbers: dict[str, Quantity | str] = {}
+        several = len(profiles.layers) > 1
+        for one in profiles.layers:
+            numbers |= _figures(one, f"{one.name}: " if several else "")
+        more = "<br>".join(
+            html.escape(text)
+            for text in (*profiles.problems, *(one.problem for one in profiles.layers))
+            if text
+        )
+        count = len(profiles.layers)
+        long = profiles.layers[0].profile
+        length = long.length_px * long.per_px
+        said = f"{count} profile{'s'[: count != 1]} along {length:.4g} {profiles.unit}."
+        self.show_result(
+            numbers, said, curves=_curves(profiles), more=more, reveal=reveal
+        )
+
+    def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
+        """Draw the curves; while the line moves the axes stay where they are."""
+        from napari_semsr.widgets.base import COLOURS, short_label
+
+        self.profiles = profiles
+        canvas = self.clear_plot(height=260)
+        # its layout takes longer than the drawing
+        canvas.figure.set_layout_engine("none" if moving else "constrained")
+        axes = canvas.axes[0]
+        for one, colour in zip(profiles.layers, cycle(COLOURS), strict=False):
+            k = one.profile.per_px
+            low, high = _range(one) if self.alike.value else (0.0, 1.0)
+            x, y = _thinned(one.profile)
+            name = short_label(one.name)
+            axes.plot(x * k, (y - low) / (high - low), color=colour, lw=1.2, label=name)
+            for at, values in one.readings.curves if one.readings else ():
+                shown = (values - low) / (high - low)
+                axes.plot(at * k, shown, color=colour, lw=1.0, ls="--", alpha=0.8)
+        axes.set_xlabel(f"Distance ({profiles.unit})")
+        axes.set_ylabel("Grey value, scaled" if self.alike.value else "Grey value")
+        axes.margins(x=0)
+        if len(profiles.layers) > 1:
+            axes.legend(loc="upper right")
+        axes.grid(visible=True, alpha=0.15)
+        canvas.refresh()
+
+
+class _Connection:
+    """Events of a layer of lines that come while one is drawn, dragged or chosen."""
+
+    def __init__(self, lines: Shapes, act: Any) -> None:
+        self._events = (
+            lines.events.data,
+            lines.events.set_data,
+            lines.events.highlight,
+        )
+        self._act = act
+        for event in self._events:
+            event.connect(act)
+
+    def disconnect(self) -> None:
+        """Listen no longer."""
+        for event in self._events:
+            event.disconnect(self._act)
+
+
+def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Give the samples of a curve; of a long one the extremes of each stretch."""
+    x, y = profile.distance_px, profile.intensity
+    step = -(-2 * len(x) // _MOST_POINTS)
+    if step <= 2:
+        return x, y
+    count = len(x) // step
+    parts = y[: count * step].reshape(count, step)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(parts).all(axis=1))
+    filled = np.where(known[:, None], parts, 0.0)
+    at = np.arange(count)[:, None] * step
+    ends = np.sort(np.stack([filled.argmin(axis=1), filled.argmax(axis=1)], axis=1))
+    chosen = (at + ends).ravel()
+    return x[chosen], np.where(np.repeat(known, 2), y[chosen], np.nan)
+
+
+def _range(one: LayerProfile) -> tuple[float, float]:
+    """Lowest and highest value of a curve."""
+    known = one.profile.intensity[np.isfinite(one.profile.intensity)]
+    low, high = float(known.min(initial=np.inf)), float(known.max(initial=-np.inf))
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def _curves(profiles: Profiles) -> Mapping[str, Columns]:
+    """Curves as columns."""
+    curves: dict[str, Columns] = {}
+    for number, one in enumerate(profiles.layers, start=1):
+        name = f"{one.name} ({number})" if one.name in curves else one.name
+        curves[name] = {
+            f"distance ({profiles.unit})": one.profile.distance_px * one.profile.per_px,
+            "grey value": one.profile.intensity,
+        }
+    return curves
+
+
+def _length(
+    profile: Profile, fitted: Estimate | None, plain: float | None
+) -> Quantity | str:
+    """Write a length with its interval, and what crossings read beside it."""
+    unit, k = ("nm" if profile.calibrated else "px"), profile.per_px
+    beside = "" if plain is None else f"plain {plain * k:.4g}"
+    if fitted is None:
+        return f"{beside} {unit}, no fit" if beside else "no fit"
+    shown = length_in_nm(profile, fitted)
+    if shown is None:
+        parts = (fitted.value, fitted.sd, fitted.low, fitted.high)
+        shown = Estimate(*(k * part for part in parts))
+    sd = f"{_PLUS_MINUS} {shown.sd:.2g}"
+    note = (
+        f"{sd} (95 %: {shown.low:.4g} to {shown.high:.4g}{', ' * bool(beside)}{beside})"
+    )
+    return Quantity(shown.value, unit, note=note)
+
+
+def _figures(one: LayerProfile, before: str) -> Numbers:
+    """Name and value of each reading of a layer."""
+    found, profile = one.readings, one.profile
+    if found is None:
+        return {}
+    rows: dict[str, Quantity | str] = {}
+    if found.reason is not None:
+        rows[f"{before}Nothing found"] = found.reason
+    if found.edge is not None:
+        edge = found.edge
+        rows[f"{before}Edge, 10 to 90 %"] = _length(
+            profile, edge.width, edge.plain_width
+        )
+    kind = "Dark line" if found.dark else "Line"
+    for place, line in enumerate(found.lines[:_MOST_ROWS], start=1):
+        number = f" {place}" if len(found.lines) > 1 else ""
+        rows[f"{before}{kind}{number}, FWHM"] = _length(
+            profile, line.fwhm, line.plain_fwhm
+        )
+    for pair in found.pairs[: _MOST_ROWS - 1]:
+        both = f"{pair.first + 1} to {pair.first + 2}"
+        rows[f"{before}Distance {both}"] = _length(
+            profile, pair.distance, pair.plain_distance
+        )
+        if pair.dip is not None:
+            note = (
+                f"{_PLUS_MINUS} {100 * pair.dip.sd:.2g} (plain "
+                f"{100 * pair.plain_dip:.3g}; Rayleigh, {100 * RAYLEIGH_DIP:.3g} %: "
+                f"{pair.rayleigh}; Sparrow: {pair.sparrow})"
+            )
+            rows[f"{before}Dip {both}"] = Quantity(
+                100 * pair.dip.value, "%", ".3g", note
+            )
+    more = len(found.lines) - _MOST_ROWS
+    if more > 0:
+        rows[f"{before}More lines"] = Quantity(more)
+    return rows

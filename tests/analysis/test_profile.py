@@ -1,0 +1,211 @@
+"""Laws of profiles: what is read under a line, and what fits say of it."""
+
+import math
+
+import dask.array as da
+import numpy as np
+import pytest
+from skimage.measure import profile_line
+
+from napari_semsr.analysis import (
+    LineReader,
+    measure_profile,
+    read_profile,
+    require_inside,
+)
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.transforms import Affine
+
+ROWS, COLUMNS = np.indices((96, 128), dtype=float)
+ACROSS = (48.0, 10.0, 48.0, 110.0)
+
+
+def bell(distance, fwhm):
+    return np.exp(-4 * math.log(2) * (distance / fwhm) ** 2)
+
+
+def area(draw, steps=6):
+    """Mean of what is drawn over each pixel."""
+    places = (np.arange(steps) + 0.5) / steps - 0.5
+    shifted = [draw(ROWS + a, COLUMNS + b) for a in places for b in places]
+    return np.mean(shifted, axis=0)
+
+
+@pytest.mark.parametrize("width", [1, 4, 9])
+def test_curve_is_that_of_profile_line(width):
+    rng = np.random.default_rng(3)
+    image = rng.normal(size=(96, 128))
+    for _ in range(20):
+        start, end = rng.uniform((12, 12), (84, 116), (2, 2))
+        curve = read_profile(Micrograph(image), (*start, *end), width_px=width)
+        other = profile_line(image, start, end, linewidth=width)
+        np.testing.assert_allclose(curve.intensity, other, atol=1e-11)
+
+
+def test_lazy_images_read_the_same_and_only_under_the_line():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(400, 400))
+    read = []
+
+    def block(part, block_info=None):
+        read.append(tuple(block_info[0]["chunk-location"]))
+        return part
+
+    lazy = da.from_array(image, chunks=50).map_blocks(block, dtype=float, meta=image)
+    line = (20.0, 20.0, 380.0, 370.0)
+    reader = LineReader(lazy)
+    curve = read_profile(Micrograph(lazy), line, width_px=3, reader=reader)
+    whole = read_profile(Micrograph(image), line, width_px=3)
+    np.testing.assert_array_equal(curve.intensity, whole.intensity)
+    np.testing.assert_array_equal(np.sort(curve.value), np.sort(whole.value))
+    assert all(abs(y - x) <= 1 for y, x in read)
+    before = len(read)
+    read_profile(Micrograph(lazy), (21.0, 20.0, 380.0, 370.0), reader=reader)
+    assert len(read) == before
+
+
+def test_missing_pixels_are_left_out_across_and_gaps_stay():
+    image = np.tile(np.arange(128.0), (96, 1))
+    image[46:48] = np.nan
+    image[:, 60:70] = np.nan
+    found = read_profile(Micrograph(image), ACROSS, width_px=5)
+    at = found.distance_px + 10
+    gap = (at > 59) & (at < 70)
+    assert np.isnan(found.intensity[gap]).all()
+    np.testing.assert_allclose(found.intensity[~gap], at[~gap])
+
+
+@pytest.mark.parametrize("fwhm", [3.0, 8.0])
+@pytest.mark.parametrize("degrees", [0, 20, 45])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
+    turn = math.radians(degrees)
+    way = np.array([math.sin(turn), math.cos(turn)])
+
+    def draw(rows, columns):
+        distance = (rows - 48.2) * way[0] + (columns - 63.7) * way[1]
+        return 5 + 2 * sign * bell(distance, fwhm)
+
+    line = (*(np.array([48, 64]) - 30 * way), *(np.array([48, 64]) + 30 * way))
+    found = measure_profile(read_profile(Micrograph(area(draw)), line, width_px=9))
+    assert found.dark == (sign < 0)
+    assert found.main.fwhm.value == pytest.approx(fwhm, rel=0.01)
+    assert found.main.height * sign > 0
+    assert found.main.plain_fwhm == pytest.approx(fwhm, rel=0.12)
+
+
+def test_a_pixel_may_be_a_point():
+    image = bell(COLUMNS - 60.3, 3.0)
+    curve = read_profile(Micrograph(image), ACROSS)
+    assert measure_profile(curve, pixel="point").main.fwhm.value == pytest.approx(
+        3, rel=1e-3
+    )
+    assert measure_profile(curve).main.fwhm.value < 2.95
+
+
+def test_a_bar_is_read_as_a_box():
+    image = area(lambda _, x: 1.0 * (np.abs(x - 60.4) < 7))
+    rng = np.random.default_rng(0)
+    noisy = image + rng.normal(0, 0.05, image.shape)
+    main = measure_profile(read_profile(Micrograph(noisy), ACROSS, width_px=5)).main
+    assert main.model == "box"
+    assert main.fwhm.low < 14 < main.fwhm.high
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    held = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        at = 60 + rng.uniform(-0.5, 0.5)
+        image = bell(COLUMNS[40:57] - at, 6.0) + rng.normal(0, 0.1, (17, 128))
+        curve = read_profile(Micrograph(image), (8, 10, 8, 110), width_px=5)
+        fwhm = measure_profile(curve, pixel="point").main.fwhm
+        held.append(fwhm.low <= 6 <= fwhm.high)
+    assert 0.85 <= np.mean(held) <= 1
+
+
+def test_distance_and_dip_of_a_pair():
+    def pair(apart):
+        sides = (bell(COLUMNS - 60 + side * apart / 2, 8.0) for side in (-1, 1))
+        image = sum(sides)
+        noise = np.random.default_rng(1).normal(0, 0.01, image.shape)
+        curve = read_profile(Micrograph(image + noise), ACROSS, width_px=5)
+        return measure_profile(curve, pixel="point", prominence=0.02)
+
+    (far,) = pair(12.0).pairs
+    assert far.distance.value == pytest.approx(12, abs=0.05)
+    dip = 1 - 2 * bell(6.0, 8.0) / (1 + bell(12.0, 8.0))
+    assert far.dip.value == pytest.approx(dip, abs=0.02)
+    assert far.plain_dip == pytest.approx(dip, abs=0.06)
+    assert (far.rayleigh, far.sparrow) == ("resolved", "resolved")
+    (near,) = pair(8.8).pairs
+    assert (near.rayleigh, near.sparrow) == ("not resolved", "resolved")
+    assert not pair(5.0).pairs
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_edge_is_read_from_10_to_90_per_cent(sign):
+    from scipy import special
+
+    image = area(lambda _, x: sign * special.erf((x - 60) / 5))
+    found = measure_profile(read_profile(Micrograph(image), ACROSS, width_px=5))
+    truth = 2 * 5 * special.erfinv(0.8)
+    assert found.main is None
+    assert found.edge.width.value == pytest.approx(truth, rel=0.01)
+    assert found.edge.plain_width == pytest.approx(truth, rel=0.05)
+    assert found.edge.step == pytest.approx(2 * sign, rel=0.01)
+
+
+def test_noise_alone_reads_nothing():
+    for seed in range(10):
+        noise = np.random.default_rng(seed).normal(size=(96, 128))
+        found = measure_profile(read_profile(Micrograph(noise), ACROSS))
+        assert "noise" in found.reason
+        assert found.edge is None
+
+
+def test_oblong_and_turned_pixels_measure_the_same_length():
+    """A line 40 nm wide, seen by pixels of 8 x 4 nm and by turned ones."""
+    oblong = Micrograph(bell(4 * (COLUMNS - 60), 40.0), parse_pixel_size((8.0, 4.0)))
+    curve = read_profile(oblong, (40, 20, 40, 100), width_px=3)
+    found = measure_profile(curve, pixel="point")
+    assert curve.per_px * found.main.fwhm.value == pytest.approx(40, rel=1e-3)
+    turned = Affine.turned(30, scale=5.0)
+    places = turned(np.stack([ROWS, COLUMNS], axis=-1))
+    middle = turned(np.array([48.0, 64.0]))
+    image = bell(places[..., 1] - middle[1], 40.0)
+    ends = (middle[0], middle[1] - 150, middle[0], middle[1] + 150)
+    sized = Micrograph(image, parse_pixel_size(5.0))
+    curve = read_profile(sized, ends, to_plane=turned, width=20.0)
+    assert curve.lines == 4
+    found = measure_profile(curve, pixel="point")
+    assert curve.per_px * found.main.fwhm.value == pytest.approx(40, rel=1e-3)
+    assert curve.per_px * found.main.place.value == pytest.approx(150, abs=0.1)
+
+
+def test_calibration_error_follows_the_line():
+    image = Micrograph(bell(COLUMNS - 60, 8.0), parse_pixel_size((8.0, 4.0)))
+    known = image.with_size_error((0.08, 0.2))
+    assert read_profile(known, ACROSS).length_sd == pytest.approx(0.05)
+    down = read_profile(known, (10.0, 60.0, 80.0, 60.0))
+    assert down.length_sd == pytest.approx(0.01)
+    assert read_profile(image, ACROSS).length_sd == 0
+
+
+def test_what_cannot_be_measured_is_said_in_a_sentence():
+    image = Micrograph(bell(COLUMNS - 60, 8.0), name="field")
+    with pytest.raises(OptionError, match="two different ends"):
+        read_profile(image, (5, 5, 5, 5))
+    with pytest.raises(OptionError, match="must lie in field"):
+        require_inside(image, (5, 5, 5, 500))
+    with pytest.raises(ShapeError, match="beside it"):
+        read_profile(image, (500, 500, 600, 600))
+    empty = image.replace(data=np.full((20, 20), np.nan))
+    with pytest.raises(ShapeError, match="without a finite"):
+        read_profile(empty, (5, 5, 15, 15))
+    with pytest.raises(ShapeError, match="real grey values"):
+        read_profile(image.replace(data=np.ones((9, 9), complex)), (1, 1, 5, 5))
+    flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
+    with pytest.raises(ReadError, match="7 all along"):
+        measure_profile(flat)

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets.measure.profile import ProfilePanel
+from tests.children import LIMIT_MS
+
+ROWS, COLUMNS = np.indices((96, 128), dtype=float)
+
+
+def line_at(column: float, width: float = 8.0) -> np.ndarray:
+    """A bright line of known FWHM down the image."""
+    bell = np.exp(-4 * np.log(2) * ((COLUMNS - column) / width) ** 2)
+    return (100 + 50 * bell).astype(np.float32)
+
+
+@pytest.fixture
+def panel(model, qtbot, add) -> ProfilePanel:
+    add(model, Micrograph(line_at(60), parse_pixel_size(5.0), "field"))
+    made = ProfilePanel(model)
+    qtbot.addWidget(made)
+    made.form.set_values(pixel="point")
+    return made
+
+
+@pytest.fixture
+def draw(panel, qtbot):
+    """Draw a line, in pixels of the field, and wait until it has been measured."""
+
+    def put(*ends: float) -> None:
+        panel.draw()
+        scale = 5.0 / panel.line.value.scale[0]
+        panel.line.value.add_lines(scale * np.reshape(ends, (2, 2)))
+        qtbot.waitUntil(
+            lambda: panel.profiles is not None and not panel.busy, timeout=LIMIT_MS
+        )
+
+    return put
+
+
+def test_without_a_line_it_says_what_to_do(panel, run_panel):
+    assert not panel.hint.isHidden()
+    assert "Draw a line" in run_panel(panel)
+    panel.draw()
+    assert "line must be drawn first" in run_panel(panel)
+
+
+def test_a_drawn_line_is_measured_in_nm(panel, draw):
+    draw(40, 10, 40, 110)
+    assert "1 profile along 500 nm" in panel.status.text()
+    assert panel.hint.isHidden()
+    found = panel.findings()
+    assert found.numbers["Line, FWHM"].value == pytest.approx(40, rel=1e-3)
+    assert found.numbers["Line, FWHM"].unit == "nm"
+    assert found.plot.axes[0].get_xlabel() == "Distance (nm)"
+    distance = found.curves["field"]["distance (nm)"]
+    np.testing.assert_allclose(distance[[0, -1]], (0, 500))
+    assert found.origin == ("field",)
+
+
+def test_the_plot_follows_the_line(panel, draw, model, qtbot):
+    draw(40, 10, 40, 110)
+    before = panel.profiles
+    lines = panel.line.value
+    vertices = lines.data[0].copy()
+    lines.data = [vertices + np.array([0, 12])]
+    qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.profiles.fitted, timeout=LIMIT_MS)
+    place = panel.profiles.layers[0].readings.main.place.value
+    assert place == pytest.approx(38, abs=0.05)
+    panel.live.value = False
+    kept = panel.profiles
+    lines.data = [vertices]
+    assert not panel.follower.busy
+    assert panel.profiles is kept
+
+
+def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
+    add(model, Micrograph(line_at(60, 12)[::2, ::2], parse_pixel_size(10.0), "coarse"))
+    colour = np.stack([line_at(60).astype(np.uint8)] * 3, axis=-1)
+    colour[..., 0] = 0
+    model.add_image(colour, rgb=True, name="photo", scale=(5, 5), units=("nm", "nm"))
+    panel.layers.value = [model.layers[n] for n in ("field", "coarse", "photo")]
+    draw(40, 10, 40, 110)
+    run_panel(panel)
+    numbers = panel.findings().numbers
+    for name, width in (("field", 40), ("coarse", 60), ("photo", 40)):
+        found = numbers[f"{name}: Line, FWHM"].value
+        assert found == pytest.approx(width, rel=0.02), name
+    panel.alike.value = True
+    curves = [line.get_ydata() for line in panel.plot.axes[0].get_lines()[::2]]
+    for curve in curves:
+        assert np.nanmin(curve) == pytest.approx(0, abs=1e-6)
+        assert np.nanmax(curve) == pytest.approx(1, abs=1e-6)
+
+
+def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
+    layer = model.layers["field"]
+    layer.affine = np.eye(3)
+    layer.rotate = 90  # rows become columns
+    panel.draw()
+    ends = [layer.data_to_world(end) for end in ((40, 10), (40, 110))]
+    draw(*(np.array(ends) / 5).ravel())
+    found = panel.findings().numbers["Line, FWHM"].value
+    assert found == pytest.approx(40, rel=1e-3)
+
+
+def test_bad_layers_are_said(panel, draw, model, add, run_panel):
+    flat = np.full((96, 128), 7, np.float32)
+    add(model, Micrograph(flat, parse_pixel_size(5.0), "flat"))
+    panel.layers.value = list(model.layers[:2])
+    draw(40, 10, 40, 110)
+    run_panel(panel)
+    assert "7 all along" in panel.figures.text()
+    assert "field: Line, FWHM" in panel.findings().numbers
+    add(model, Micrograph(flat, name="bare"))
+    panel.layers.value = [model.layers["field"], model.layers["bare"]]
+    assert "'bare' has no pixel size" in run_panel(panel)
