@@ -66,6 +66,7 @@ from .measure.resolution import (
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
     SpectrumReport as SpectrumReport,
+    find_halves as find_halves,
     frc_job as frc_job,
     frc_map_job as frc_map_job,
     spectrum_job as spectrum_job,
