@@ -7,7 +7,7 @@ moved as a whole by what the truth says. Their map is what the map of the first 
 halves, which share its positions, is held against, on the blocks where both have a
 resolution. Run::
 
-    python benchmarks/halves.py [--seeds 1] [--grid 5x5] [--frame-px 256]
+    python benchmarks/halves.py [--seeds 1] [--grid 4x4] [--frame-px 256]
         [--field round] [--photons 2000] [--overlap 0.5]
     python benchmarks/halves.py --drawn
 
@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="samples of each kind")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--grid", default="5x5")
+    parser.add_argument("--grid", default="4x4")
     parser.add_argument("--frame-px", type=int, default=256)
     parser.add_argument("--field", default="round", choices=("round", "square"))
     parser.add_argument("--photons", type=float, default=2000)

@@ -203,10 +203,12 @@ def _half(
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
         reshade(state, knots)
-    # as bright as the whole mosaic: gains are known but for a factor
-    before, after = solution.gains[chosen], state.prepared.gains[chosen]
-    factor = float(np.exp(np.mean(np.log(before) - np.log(after))))
-    prepared = state.prepared.changed(gains=state.prepared.gains * factor)
+    # as bright as the whole mosaic: shading and gains are known but for a factor
+    before, after = whole.prepared, state.prepared
+    seen = before.flat.valid & after.flat.valid
+    factor = np.mean(np.log(before.gains[chosen] / after.gains[chosen]))
+    factor += np.mean(np.log(before.flat.flat[seen] / after.flat.flat[seen]))
+    prepared = after.changed(gains=after.gains * float(np.exp(factor)))
     return replace(
         whole, prepared=prepared, positions=positions, feather=feather_of(prepared)
     )

@@ -201,8 +201,8 @@ class FrcPlan:
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
             if self.single
-            else "mosaic-halves: FRC of the mosaic's own halves, each of half the "
-            "frames, for that of two mosaics (positions shared)"
+            else "mosaic-halves (FRC of half the frames against the others, positions "
+            "shared, for all)"
             if self.halves
             else "two-image FRC against a noise-free reference"
             if options.reference
