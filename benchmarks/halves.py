@@ -1,11 +1,11 @@
 """The resolution of a mosaic from its own halves, against that from two whole scans.
 
-Six kinds of samples are drawn, each scanned twice with 50 % overlap: the same sample and
-microscope, another draw of the stage's errors and of the camera's noise. Both scans are
-placed and fused by themselves; the second mosaic is computed on the grid of the first,
-moved as a whole by what the truth says. Their map is what the map of the first scan's
-halves, which share its positions, is held against, on the blocks where both have a
-resolution. Run::
+Six kinds of samples are drawn, each scanned twice with 50 % overlap: the same sample
+and microscope, another draw of the stage's errors and of the camera's noise. Both scans
+are placed and fused by themselves; the second mosaic is computed on the grid of the
+first, moved as a whole by what the truth says. Their map is what the map of the first
+scan's halves, which share its positions, is held against, on the blocks where both have
+a resolution. Run::
 
     python benchmarks/halves.py [--seeds 1] [--grid 4x4] [--frame-px 256]
         [--field round] [--photons 2000] [--overlap 0.5]
@@ -17,11 +17,13 @@ sharing positions does.
 
 ``--drawn`` takes no scans but pairs of which the crossing is known, as
 ``benchmarks/frc_accuracy.py`` draws them: two images, and two halves of which one has
-as much noise as the other, or eight times as much.
+as much noise as the other, or eight times as much. Beside Gaussian spectra of the
+contrast A stands one that falls by the third power, as many objects' do.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -93,9 +95,7 @@ def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ..
         seed=seed,
     )
     scan = run(simulate_scan(options))
-    other = run(
-        simulate_scan(options.replace(seed=seed + ANOTHER), scan.scene.surface)
-    )
+    other = run(simulate_scan(options.replace(seed=seed + ANOTHER), scan.scene.surface))
     (taken, solution, whole), (_, _, again) = solve(scan), solve(other)
     moved = again.positions - away(whole, scan) + away(again, other)
     halves = run(plan_halves(taken, solution, whole))
@@ -129,10 +129,10 @@ def measure_samples(given: argparse.Namespace) -> bool:
             reference, known, _ = medians(two, true)
             deviations.append(found / wanted - 1)
             covered = own.blocks - own.incomplete
+            off = f"{deviations[-1]:+.1%}, at true places {known / reference - 1:+.1%}"
             print(
                 f"{kind:10} two scans {wanted:5.2f} px, halves {found:5.2f} px "
-                f"({deviations[-1]:+.1%}; at true places {known / reference - 1:+.1%}); "
-                f"blocks: {own.blocks}, covered by both halves {covered}, with a "
+                f"({off}); blocks: {own.blocks}, covered by both halves {covered}, with a "
                 f"resolution {own.blocks - own.failed} of them, {both} in both maps; "
                 f"none: {own.reason_counts}",
                 flush=True,
@@ -146,12 +146,32 @@ def measure_samples(given: argparse.Namespace) -> bool:
     return met
 
 
+def draw_steep(
+    side: int, resolution: float, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield fields whose density falls by the third power, and by a Gaussian lens."""
+    size = 8 * side
+    q = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    v = np.maximum(q, 2 / size) * resolution
+    amplitude = np.sqrt(v**-3.0 * np.exp(2 - 2 * v**2) / 6)
+    while True:
+        white = np.fft.rfft2(rng.standard_normal((size, size)))
+        field = np.fft.irfft2(white * amplitude, s=(size, size))
+        for y in range(0, size, side):
+            for x in range(0, size, side):
+                yield field[y : y + side, x : x + side]
+
+
 def measure_drawn(blocks: int) -> None:
     """Print bias and scatter against crossings that are known."""
-    for contrast in CONTRASTS:
+    for contrast in (*CONTRASTS, None):
         for resolution in RESOLUTIONS:
             rng = np.random.default_rng(FIRST_SEED)
-            source = draw_fields(BLOCK, resolution, contrast, rng)
+            source = (
+                draw_steep(BLOCK, resolution, rng)
+                if contrast is None
+                else draw_fields(BLOCK, resolution, contrast, rng)
+            )
             fields = np.stack([next(source) for _ in range(blocks)])
 
             def noise(variance: float, rng=rng, shape=fields.shape) -> np.ndarray:
@@ -166,7 +186,8 @@ def measure_drawn(blocks: int) -> None:
                 )
             names = ("two images", "halves alike", "halves 1 : 8")
             said = (_off(*pair, resolution) for pair in zip(names, found, strict=True))
-            print(f"A {contrast:4}, {resolution} px: {'; '.join(said)}", flush=True)
+            spectrum = "steep" if contrast is None else f"A {contrast}"
+            print(f"{spectrum:6}, {resolution} px: {'; '.join(said)}", flush=True)
 
 
 def _off(name: str, found: Measurement, resolution: float) -> str:

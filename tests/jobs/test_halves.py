@@ -72,7 +72,8 @@ def test_histories_name_the_frames_of_each(made):
     assert [item.options["half"]["name"] for item in told] == ["a", "b"]
     frames = [item.options["half"]["frames"] for item in told]
     assert frames == [half["frames"] for half in made.halves]
-    assert sorted([*frames[0], *frames[1]]) == sorted(e["frame"] for e in made.positions)
+    every = sorted(item["frame"] for item in made.positions)
+    assert sorted([*frames[0], *frames[1]]) == every
     mosaic = read(made.output).provenance
     assert told[0].inputs == told[1].inputs == mosaic.inputs
 

@@ -143,7 +143,18 @@ HALF = "half"
 
 
 def half_paths(mosaic: Path) -> tuple[Path, Path]:
-    """Give the places of the halves of a mosaic, beside it."""
+    """Give the places of the halves of a mosaic, beside it.
+
+    Parameters
+    ----------
+    mosaic : pathlib.Path
+        Where the mosaic is stored.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        Of either half, whether it is there or not.
+    """
     return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 

@@ -5,9 +5,9 @@ else: flat field and dark level are found from each half alone, so that their no
 independent and their correlation tells the resolution.
 
 Frames are split so that wherever two of them cover a place one is in each half, as far
-as that can be. The tree of the widest overlaps is coloured in turn, which on a grid is a
-checkerboard; then single frames change sides as long as the area that both halves cover
-grows.
+as that can be. The tree of the widest overlaps is coloured in turn, which on a grid is
+a checkerboard; then single frames change sides as long as the area that both halves
+cover grows.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,6 @@ from napari_semsr.core import (
     RegistrationError,
 )
 from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat
-from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.fuse import FusionPlan, feather_of
 from napari_semsr.stitching.nominal import touching_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -104,7 +103,7 @@ def plan_halves(
         )
         raise RegistrationError(msg)
     first = split_frames(whole)
-    made = []
+    made: list[HalfPlan] = []
     for name, chosen in (("a", first), ("b", solution.placed & ~first)):
         yield Progress(len(made), 2, f"Finding the flat field of half {name}")
         made.append(
@@ -120,8 +119,9 @@ def plan_halves(
 def split_frames(whole: FusionPlan) -> BoolArray:
     """Choose the frames of the first half, (N,)."""
     positions = whole.positions
-    placed: BoolArray = np.isfinite(positions).all(axis=1)
-    chosen = _coloured(positions, whole.prepared.frame_shape) & placed
+    placed = np.asarray(np.isfinite(positions).all(axis=1))
+    chosen: BoolArray = _coloured(positions, whole.prepared.frame_shape)
+    chosen &= placed
     step = max(1, min(whole.prepared.frame_shape) // _CELLS)
     valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
     rows, columns = np.nonzero(valid)

@@ -86,9 +86,7 @@ def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:
     data = first.data.copy()
     data[:10, :10] = np.nan
     options = FrcMapOptions(step=64)
-    found = run(
-        measure_frc_map(first.replace(data=data), second, options, whole=whole)
-    )
+    found = run(measure_frc_map(first.replace(data=data), second, options, whole=whole))
     assert found.incomplete == 1
     assert np.isnan(found.measured[0, 0])
     assert found.reason_counts == {"no-signal": 1}

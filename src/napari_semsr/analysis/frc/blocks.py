@@ -114,16 +114,13 @@ def measure(
         incomplete |= np.isnan(sd_b)
         sums = geometry.sum_rings(a, b)
         if whole is not None:
-            c, sd_c = _standardise(whole)
-            incomplete |= np.isnan(sd_c)
-            power = geometry.project(np.square(np.abs(geometry.transform(c))))
-            noise = _noise_of_halves(sums, power, (sd, sd_b, sd_c), geometry)
+            noise = _noise_of_halves(sums, (sd, sd_b), whole, geometry)
     code = judge(sums, geometry, a, b, valid=valid, reference=reference)
     crossing, spread, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
         # Only where the split can be trusted.
-        whole = plan_geometry(shape, pitch, tukey)
-        code[(code == 0) & _is_coloured(a, whole)] = code_of("correlated-noise")
+        full = plan_geometry(shape, pitch, tukey)
+        code[(code == 0) & _is_coloured(a, full)] = code_of("correlated-noise")
         high = crossing > _NYQUIST_SHARE * geometry.rings.nyquist
         code[(code == 0) & high] = code_of("beyond-nyquist")
     rings = slice(1, geometry.rings.complete)
@@ -278,14 +275,14 @@ def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
 
 # Correlation of two halves of a mosaic, for that of two mosaics.
 #
-# Halves A and B show one signal of power S with noise of powers V_A and V_B, independent
-# of each other: they correlate by r = S / sqrt((S + V_A) (S + V_B)). Two mosaics would
-# correlate by R = S / (S + V), with V the noise of the mosaic of all frames. Where that
-# is the plain mean of halves alike in noise, V_A = V_B = 2 V and R = 2 r / (1 + r).
-# Frames are weighted, though, and beside the middle of a vignetted frame one half holds
-# most of what is known: there V_B may be 8 V and V_A hardly more than V. So both ratios
-# are measured, block by block: of each of the three images the power less the cross-power
-# of the halves is its noise. That holds for any weights.
+# Halves A and B show one signal of power S with noise of powers V_A and V_B,
+# independent of each other: they correlate by r = S / sqrt((S + V_A) (S + V_B)). Two
+# mosaics would correlate by R = S / (S + V), with V the noise of the mosaic of all
+# frames. Where that is the plain mean of halves alike in noise, V_A = V_B = 2 V and
+# R = 2 r / (1 + r). Frames are weighted, though, and in the middle of a vignetted frame
+# one half holds most of what is known: there V_B may be 9 V and V_A hardly more than V.
+# So both ratios are measured, block by block: of each of the three images the power
+# less the cross-power of the halves is its noise. That holds for any weights.
 
 # Frequencies that count: above, cycles per pixel with the smaller Nyquist frequency at
 # 0.5, moving frames by parts of a pixel takes noise away, of each frame another share
@@ -298,16 +295,18 @@ _LEAST_NOISE, _MOST_NOISE = 1.0, 100.0
 
 def _noise_of_halves(
     sums: RingSums,
-    power: FloatArray,
-    deviations: tuple[FloatArray, FloatArray, FloatArray],
+    deviations: tuple[FloatArray, FloatArray],
+    whole: NDArray[np.floating],
     geometry: Geometry,
 ) -> FloatArray:
     """Noise power of two halves over that of the whole, (B, 2).
 
-    `sums` of the standardised halves; `power` (B, K), ring sums of the standardised
-    whole; `deviations` (B,) of both halves and the whole, by which they were divided.
+    `sums` of the standardised halves; `deviations` (B,), by which they were divided;
+    `whole` (B, Y, X).
     """
-    a, b, c = (np.nan_to_num(item)[:, None] for item in deviations)
+    stack, deviation = _standardise(whole)
+    power = geometry.project(np.square(np.abs(geometry.transform(stack))))
+    a, b, c = (np.nan_to_num(item)[:, None] for item in (*deviations, deviation))
     band = slice(1, int(np.searchsorted(geometry.relative, _SMOOTH_BAND)))
     cross = (sums.cross * a * b)[:, band]
     # where signal prevails, its own scatter hides the noise
@@ -317,7 +316,7 @@ def _noise_of_halves(
         for part, scale in ((sums.power_a, a), (sums.power_b, b), (power, c))
     )
     ratio = np.stack([noise_a, noise_b], axis=1) / np.maximum(noise_c, 1e-30)[:, None]
-    return np.clip(ratio, _LEAST_NOISE, _MOST_NOISE)
+    return np.asarray(np.clip(ratio, _LEAST_NOISE, _MOST_NOISE))
 
 
 def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray:
@@ -325,7 +324,7 @@ def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
-    return np.where(threshold < 1, halves, threshold)
+    return np.where(threshold < 1, halves, threshold)  # 1 and more is out of reach
 
 
 def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
@@ -334,4 +333,4 @@ def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
     added, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]
     root = np.sqrt((square * added) ** 2 + 4 * (1 - square) * square * product)
     signal = (square * added + root) / (2 * (1 - square))
-    return np.sign(curve) * signal / (1 + signal)
+    return np.asarray(np.sign(curve) * signal / (1 + signal))

@@ -178,7 +178,7 @@ class FrcPlan:
                 msg = "A noise-free reference needs a second image, got two halves."
                 raise OptionError(msg)
             return cls(options, False, True, not_independent(a, b), whole)
-        elif options.reference:
+        if b is None and options.reference:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg)
         first = a if a.pixel_size_nm is not None or b is None else b

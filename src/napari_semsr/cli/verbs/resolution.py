@@ -26,8 +26,8 @@ def _configure_frc(parser: argparse.ArgumentParser) -> None:
     add_image(
         parser,
         "a",
-        "an image; alone, a mosaic is measured by its halves that stitch --halves wrote "
-        "beside it, and any other is split",
+        "an image; alone, a mosaic is measured by the halves that stitch --halves "
+        "wrote beside it, and any other is split",
     )
     add_image(parser, "b", _SECOND, optional=True)
     add_options(parser, analysis.FrcOptions, title="measurement")
@@ -71,8 +71,8 @@ def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
     add_image(
         parser,
         "a",
-        "an image; alone, a mosaic is measured by its halves that stitch --halves wrote "
-        "beside it, and any other has its blocks split",
+        "an image; alone, a mosaic is measured by the halves that stitch --halves "
+        "wrote beside it, and any other has its blocks split",
     )
     add_image(parser, "b", _SECOND, optional=True)
     add_output(parser, "where the map goes; its suffix names the format")

@@ -122,7 +122,9 @@ def _uncovered(result: "analysis.FrcMap") -> str | None:
     """Say how many blocks have no resolution for want of a second frame."""
     if not result.incomplete:
         return None
-    said = f"{result.incomplete} of {result.blocks} blocks are not covered by both halves"
+    said = (
+        f"{result.incomplete} of {result.blocks} blocks are not covered by both halves"
+    )
     if result.incomplete < result.blocks:
         return f"{said}."
     return f"{said}: take smaller blocks, or scan with more overlap."
@@ -217,8 +219,8 @@ def frc_job(
     if halves is None:
         result = analysis.measure_frc(first, second, chosen)
     else:
-        (first, *parts), box = yield from cut_gaps(first, *halves)
-        result = analysis.measure_frc(*parts, chosen, whole=first)
+        parts, box = yield from cut_gaps(first, *halves)
+        result = analysis.measure_frc(parts[1], parts[2], chosen, whole=parts[0])
         if box is not None:
             rows, columns = box.shape
             note = (

@@ -57,9 +57,9 @@ if TYPE_CHECKING:
 _TITLE = "FRC map"
 
 _ONE_MOSAIC = (
-    "A stitched mosaic needs two exposures: choose a second image, or stitch it with its "
-    "halves. Blending mixes the noise of neighbouring pixels, so that one mosaic agrees "
-    "with itself."
+    "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
+    "its halves. Blending mixes the noise of neighbouring pixels, so that one mosaic "
+    "agrees with itself."
 )
 _HALVES = "The halves beside this mosaic tell its resolution, where both cover it."
 

@@ -306,8 +306,8 @@ class StitchMosaicPanel(Panel):
         self.halves = CheckBox(
             name="halves",
             text="Also its halves",
-            tooltip="Two mosaics beside it, each of half of the frames: with them FRC map "
-            "tells the resolution of this one scan.",
+            tooltip="Two mosaics beside it, each of half of the frames: with them FRC "
+            "map tells the resolution of this one scan.",
         )
         self.trouble = Note()
         told = "How frames are ordered, joined and blended; few scans need it."
