@@ -132,8 +132,8 @@ def measure_samples(given: argparse.Namespace) -> bool:
             off = f"{deviations[-1]:+.1%}, at true places {known / reference - 1:+.1%}"
             print(
                 f"{kind:10} two scans {wanted:5.2f} px, halves {found:5.2f} px "
-                f"({off}); blocks: {own.blocks}, covered by both halves {covered}, with a "
-                f"resolution {own.blocks - own.failed} of them, {both} in both maps; "
+                f"({off}); blocks: {own.blocks}, covered by both halves {covered}, "
+                f"with a resolution {own.blocks - own.failed}, {both} in both maps; "
                 f"none: {own.reason_counts}",
                 flush=True,
             )
