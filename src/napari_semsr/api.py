@@ -1257,7 +1257,8 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     Parameters
     ----------
     a : Micrograph, (Y, X) numpy.ndarray or path
-        An image; alone, it is split into halves.
+        An image; alone, a mosaic is measured by the halves that were stitched beside
+        it, and any other is split.
     b : Micrograph, (Y, X) numpy.ndarray or path, optional
         A second, independent image of the same field.
     **options : object
@@ -1302,7 +1303,8 @@ def frc_map(
     Parameters
     ----------
     a : Micrograph, (Y, X) numpy.ndarray or path
-        An image; alone, its blocks are split into halves.
+        An image; alone, a mosaic is measured by the halves that were stitched beside
+        it, and any other has its blocks split.
     b : Micrograph, (Y, X) numpy.ndarray or path, optional
         A second, independent image of the same field.
     output : path, optional

@@ -72,6 +72,7 @@ from .measure.resolution import (
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
     SpectrumReport as SpectrumReport,
+    find_halves as find_halves,
     frc_job as frc_job,
     frc_map_job as frc_map_job,
     spectrum_job as spectrum_job,
@@ -128,6 +129,7 @@ from .simulate import (
 from .stitch import (
     StitchedFile as StitchedFile,
     StitchFolderOptions as StitchFolderOptions,
+    half_paths as half_paths,
     open_scan as open_scan,
     stitch_job as stitch_job,
 )

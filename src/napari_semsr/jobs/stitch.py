@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from napari_semsr.stitching import (
         FocusPlan,
         FusionPlan,
+        HalfPlan,
         HeightShift,
         StitchSolution,
     )
@@ -137,6 +138,24 @@ def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
 # that a run that fails or is cancelled leaves nothing, unless it is to be resumed.
 
 _COVERAGE = "coverage"
+HALF = "half"
+"""Where the history of a half says which one it is, and of which frames."""
+
+
+def half_paths(mosaic: Path) -> tuple[Path, Path]:
+    """Give the places of the halves of a mosaic, beside it.
+
+    Parameters
+    ----------
+    mosaic : pathlib.Path
+        Where the mosaic is stored.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        Of either half, whether it is there or not.
+    """
+    return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +168,12 @@ class MosaicFile:
 
 
 def _write_mosaic(
-    plan: "FusionPlan | FocusPlan", about: Micrograph, request: "_Request"
+    plan: "FusionPlan | FocusPlan",
+    halves: "tuple[HalfPlan, ...]",
+    about: Micrograph,
+    request: "_Request",
 ) -> Job[MosaicFile]:
-    """Compute a mosaic block by block and write it, and its heights beside it."""
+    """Compute a mosaic block by block and write it; heights or halves go beside it."""
     empty, dtype, existing = 0, request.options.dtype, request.existing
 
     def make(place: Path) -> OmeZarrStore:
@@ -160,14 +182,21 @@ def _write_mosaic(
         )
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        with _height_store(plan, about, request) as heights:
-            clipped = yield from store.fill(blocks(store, heights), "Fusing the mosaic")
-            if heights is not None and not heights.complete:
-                yield from heights.finish()
+        with ExitStack() as stack:
+            heights = stack.enter_context(_height_store(plan, about, request))
+            parts = [
+                stack.enter_context(_half_store(half, path, about, request))
+                for half, path in zip(halves, request.half_paths, strict=True)
+            ]
+            filled = blocks(store, heights, parts)
+            clipped = yield from store.fill(filled, "Fusing the mosaic")
+            for beside in (heights, *parts):
+                if beside is not None and not beside.complete:
+                    yield from beside.finish()
         return clipped
 
     def blocks(
-        store: OmeZarrStore, heights: OmeZarrStore | None
+        store: OmeZarrStore, heights: OmeZarrStore | None, parts: list[OmeZarrStore]
     ) -> Iterator[NDArray[Any]]:
         nonlocal empty
         coverage = store.add_label(_COVERAGE)
@@ -177,6 +206,9 @@ def _write_mosaic(
             if heights is not None:
                 heights.level0[box.slices] = more[0]
                 heights.mark_done(*unit)
+            for half, part in zip(halves, parts, strict=True):
+                part.level0[box.slices] = half.plan.block(box)[0]
+                part.mark_done(*unit)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
             yield image
@@ -199,7 +231,7 @@ def _height_store(
     """Give the store of the heights, which is kept or goes as that of the mosaic."""
     from napari_semsr.stitching import FocusPlan
 
-    target, existing = request.height_path, request.existing
+    target = request.height_path
     if target is None or not isinstance(plan, FocusPlan):
         yield None
         return
@@ -209,11 +241,35 @@ def _height_store(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         ),
     )
+    with _beside(shown, target, plan.shape, request) as store:
+        yield store
+
+
+@contextmanager
+def _half_store(
+    half: "HalfPlan", target: Path, about: Micrograph, request: "_Request"
+) -> Iterator[OmeZarrStore]:
+    """Give the store of a half, which is kept or goes as that of the mosaic."""
+    made = about.provenance
+    if made is not None:
+        told = {"name": half.name, "frames": list(half.frames)}
+        made = made.model_copy(update={"options": {**made.options, HALF: told}})
+    shown = about.replace(name=f"{about.name} half {half.name}", provenance=made)
+    with _beside(shown, target, half.plan.shape, request) as store:
+        yield store
+
+
+@contextmanager
+def _beside(
+    shown: Micrograph, target: Path, shape: IntPair, request: "_Request"
+) -> Iterator[OmeZarrStore]:
+    """Give a store beside the mosaic's, with NaN where there is nothing."""
+    existing = request.existing
+    # integers have no NaN
+    dtype = np.result_type(request.options.dtype, np.float32)
     hidden = nullcontext(target) if existing.resumable else renaming(target)
     with writing(target), hidden as place:
-        store = existing.store_of(
-            shown, place, target, shape=plan.shape, dtype=np.float32
-        )
+        store = existing.store_of(shown, place, target, shape=shape, dtype=dtype)
         try:
             yield store
         except BaseException:
@@ -261,6 +317,11 @@ class StitchFolderOptions(StitchOptions):
         "from the overlaps, taken back where it is beyond doubt; none; by default that "
         "of the calibration, without one auto",
     )
+    halves: bool = Field(
+        default=False,
+        description="also write two mosaics, each of half of the frames, from which "
+        "frc-map and frc tell the resolution of the mosaic",
+    )
     known_distortion: FieldDistortion | None = Field(
         default=None, description="distortion of the field, as a calibration tells it"
     )
@@ -299,6 +360,8 @@ class StitchedFile(Result):
         Path of the number of frames at each pixel.
     height : str or None
         Path of the height in nm at which each pixel is sharpest; None for one height.
+    halves : tuple of dict
+        ``output, frames`` of each half; empty where none were asked for.
     heights : tuple of dict
         ``folder, z_nm, y_px, x_px, scatter_px`` of each height that was joined: its
         shift off the one that was solved, null where it was left out; empty for one.
@@ -348,6 +411,7 @@ class StitchedFile(Result):
     output: str
     coverage: str
     height: str | None
+    halves: tuple[dict[str, Any], ...]
     heights: tuple[dict[str, Any], ...]
     shape: tuple[int, int]
     dtype: str
@@ -387,6 +451,11 @@ class _Request:
     def height_path(self) -> Path | None:
         """Where heights go, if there are any."""
         return beside_path(self.target, "height") if self.is_focused else None
+
+    @property
+    def half_paths(self) -> tuple[Path, ...]:
+        """Where halves go, if they are asked for."""
+        return half_paths(self.target) if self.options.halves else ()
 
     @property
     def is_focused(self) -> bool:
@@ -476,13 +545,14 @@ def stitch_job(
     )
     provenance = _with_distortion(provenance, solution, bent)
     plan, shifts = yield from _plan(scans, solution, bent.options)
+    halves = yield from _plan_halves(acquisition, solution, plan, bent.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    written = yield from _write_mosaic(plan, about, request)
+    written = yield from _write_mosaic(plan, halves, about, request)
     placed = _placed(acquisition, solution)
     if request.positions_out is not None:
         _write_positions(request.positions_out, list(placed), list(placed.values()))
@@ -490,6 +560,10 @@ def stitch_job(
         output=str(request.target),
         coverage=written.coverage,
         height=None if request.height_path is None else str(request.height_path),
+        halves=tuple(
+            {"output": str(path), "frames": list(half.frames)}
+            for half, path in zip(halves, request.half_paths, strict=True)
+        ),
         heights=tuple(
             _height_entry(path, shift)
             for path, shift in zip(scans.folders, shifts, strict=True)
@@ -604,6 +678,20 @@ def _plan(
     )
 
 
+def _plan_halves(
+    acquisition: Acquisition,
+    solution: "StitchSolution",
+    plan: "FusionPlan | FocusPlan",
+    options: StitchFolderOptions,
+) -> Job[tuple["HalfPlan", ...]]:
+    """Plan the halves, where they are asked for."""
+    from napari_semsr.stitching import FusionPlan, plan_halves
+
+    if not options.halves or not isinstance(plan, FusionPlan):
+        return ()
+    return (yield from plan_halves(acquisition, solution, plan, options))
+
+
 def _height_entry(folder: Path, shift: "HeightShift") -> dict[str, Any]:
     """Say how a height lies on the one that was solved."""
     y, x = (None, None) if shift.shift_px is None else shift.shift_px
@@ -627,6 +715,12 @@ def _checked(request: _Request) -> _Request:
     if request.table is not None and request.options.grid is not None:
         msg = "Give --grid or --positions, not both."
         raise OptionError(msg)
+    if request.is_focused and request.options.halves:
+        msg = (
+            "Halves are of one height, so --halves and --focus max do not go together: "
+            "stitch the folder of one height with --halves."
+        )
+        raise OptionError(msg)
     for what, path in (("mosaic", request.target), ("flat field", request.flat_path)):
         if path is not None and _is_among(path, request.folder):
             msg = (
@@ -641,10 +735,9 @@ def _checked(request: _Request) -> _Request:
     beside = label_path(target, _COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
-    if request.height_path is not None:
-        check_tiled_target(
-            request.height_path, inputs=inputs, overwrite=overwrite, resume=resume
-        )
+    for more in (request.height_path, *request.half_paths):
+        if more is not None:
+            check_tiled_target(more, inputs=inputs, overwrite=overwrite, resume=resume)
     if request.positions_out is not None:
         check_target_file(
             request.positions_out,

@@ -8,6 +8,10 @@ from .fuse import (
     FusionPlan as FusionPlan,
     plan_fusion as plan_fusion,
 )
+from .halves import (
+    HalfPlan as HalfPlan,
+    plan_halves as plan_halves,
+)
 from .options import StitchOptions as StitchOptions
 from .solution import (
     PairReport as PairReport,

@@ -63,11 +63,16 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     )
 
 
-def _sample(acquisition: Acquisition) -> Float32Array:
-    """Read some frames, evenly spread over the scan."""
-    count = len(acquisition)
+def _sample(
+    acquisition: Acquisition, among: NDArray[np.intp] | None = None
+) -> Float32Array:
+    """Read some frames, evenly spread over the scan, or over a part of it."""
+    some = np.arange(len(acquisition)) if among is None else among
+    count = len(some)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round())
-    frames = [acquisition.read(int(i)).astype(np.float32) for i in chosen]
+    frames = [
+        acquisition.read(int(i)).astype(np.float32) for i in some[chosen.astype(int)]
+    ]
     return np.stack(frames)
 
 
@@ -251,9 +256,14 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
 _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 
 
-def first_flat(acquisition: Acquisition) -> FlatField:
-    """Estimate flat field and dark level before any position is known."""
-    frames = _sample(acquisition)
+def first_flat(
+    acquisition: Acquisition, among: NDArray[np.intp] | None = None
+) -> FlatField:
+    """Estimate flat field and dark level before any position is known.
+
+    `among` (M,), the frames that tell it; all by default.
+    """
+    frames = _sample(acquisition, among)
     dark = _dark_level(frames)
     typical = _typical(frames, dark)
     centre, gain = field_centre(typical)

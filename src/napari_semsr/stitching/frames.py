@@ -217,12 +217,14 @@ class CorrectedFrames:
         *,
         rotations: FloatArray | None = None,
         distortion: float | None = None,
+        flat: FlatField | None = None,
+        gains: FloatArray | None = None,
     ) -> "CorrectedFrames":
-        """Copy with other rotations, (N, 2), or another distortion."""
+        """Copy with other rotations, (N, 2), distortion, flat field or gains, (N,)."""
         return CorrectedFrames(
             self.acquisition,
-            self.flat,
-            self.gains,
+            self.flat if flat is None else flat,
+            self.gains if gains is None else gains,
             self.rotations if rotations is None else rotations,
             self.distortion if distortion is None else distortion,
             self.centre_px,

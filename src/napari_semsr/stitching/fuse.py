@@ -41,7 +41,7 @@ def _lanczos(part: float) -> FloatArray:
     return np.asarray(weights / weights.sum())
 
 
-def _feather(prepared: CorrectedFrames) -> Float32Array:
+def feather_of(prepared: CorrectedFrames) -> Float32Array:
     """Share of a frame's weight that is left near the edge of its field."""
     valid = prepared.weight > 0
     padded = np.pad(valid, 1)
@@ -195,4 +195,4 @@ def plan_fusion(
         int(last[0]) + acquisition.frame_shape[0],
         int(last[1]) + acquisition.frame_shape[1],
     )
-    return FusionPlan(prepared, positions, _feather(prepared), options.blend, shape)
+    return FusionPlan(prepared, positions, feather_of(prepared), options.blend, shape)

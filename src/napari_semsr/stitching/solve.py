@@ -217,8 +217,8 @@ def _rescue(state: State) -> None:
         waiting.discard(index)
 
 
-def _reshade(state: State, knots: int) -> None:
-    """Refine flat field and gains on the overlaps."""
+def reshade(state: State, knots: int) -> None:
+    """Refine flat field and gains on the overlaps of the frames that have a place."""
     shape = state.acquisition.frame_shape
     pairs = overlapping_pairs(state.positions, shape)
     is_free = state.prepared.flat.method not in GIVEN
@@ -312,7 +312,7 @@ def _place(state: State) -> Job[None]:
     yield Progress(0, 0, "Placing frames without a joint of their own")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
-    _reshade(state, COARSE_KNOTS)
+    reshade(state, COARSE_KNOTS)
     _rescue(state)
     # the trials of docs/stitching.md took three sweeps at 2 px and five at 1 px; how
     # many here is chosen
@@ -482,7 +482,7 @@ def solve_mosaic(
         )
     if drop_misfits(state):
         _rescue(state)
-    _reshade(state, FINE_KNOTS)
+    reshade(state, FINE_KNOTS)
     if options.distortion == "auto" and state.prepared.distortion:
         yield from _measure_distortion(state, _LAST_SWEEPS)
     yield from _fine(state, (1.0,) * 4)

@@ -35,6 +35,27 @@ def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
     assert info["shape"] == record["shape"]
 
 
+@pytest.mark.usefixtures("scan")
+def test_halves_give_the_map_of_a_mosaic(semsr):
+    said = semsr("stitch", "scan", "-o", "m.ome.zarr", "--halves", "--json")
+    assert said.code == 0, said.err
+    first, second = said.record["halves"]
+    assert first["output"].endswith("m.half-a.ome.zarr")
+    assert sorted(first["frames"] + second["frames"]) == [
+        item["frame"] for item in said.record["positions"]
+    ]
+    asked = ("frc-map", "m.ome.zarr", "-o", "map.ome.tif", "--block", "32")
+    found = semsr(*asked, "--json")
+    assert found.code == 0, found.err
+    assert found.record["method"].startswith("mosaic-halves")
+    assert "not covered by both halves" in found.record["note"]
+    told = semsr("frc-map", "m.ome.zarr", "-o", "map.ome.tif", "--overwrite")
+    assert "mosaic-halves" in told.out
+    several = semsr("stitch", "scan", "-o", "n.ome.zarr", "--halves", "--focus", "max")
+    assert several.code == 2
+    assert "--halves and --focus max" in several.err
+
+
 def test_grid_alone_and_summary(semsr, scan):
     (scan / "positions.csv").unlink()
     (scan / "scan.json").unlink()

@@ -12,6 +12,7 @@ from napari_semsr.io.layers import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
     joint_colour,
@@ -220,6 +221,28 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert "exists" in run_panel(panel)
     panel.existing.value = True
     assert "frames joined" in run_panel(panel)
+
+
+def test_halves_are_written_beside_and_tell_the_resolution(
+    make, model, scan, tmp_path, run_panel, qtbot
+):
+    panel = make(scan)
+    panel.output.value = tmp_path / "m.ome.zarr"
+    panel.halves.value = True
+    run_panel(panel)
+    assert (tmp_path / "m.half-a.ome.zarr").is_dir()
+    assert "2 and 2 frames" in panel.figures.text()
+    resolution = FrcMapPanel(model)
+    qtbot.addWidget(resolution)
+    resolution.first.value = model.layers["scan mosaic"]
+    resolution.second.value = None
+    assert "halves beside this mosaic" in resolution.advice.text()
+    resolution.form.set_values(block=32, step=16)
+    run_panel(resolution)
+    assert "mosaic-halves" in resolution.figures.text()
+    shutil.rmtree(tmp_path / "m.half-b.ome.zarr")
+    run_panel(resolution)
+    assert "single-image" in resolution.figures.text()
 
 
 def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):

@@ -6,7 +6,7 @@ threshold. Each result says how it was made, and when there is none, why.
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,19 +157,32 @@ class FrcPlan:
 
     options: FrcOptions
     single: bool  # One image is split
+    halves: bool  # The images are halves of a third one, which is measured
     self_made: bool  # A network made both images from one acquisition
     calibrated: Micrograph  # The first image that has a pixel size, else the first
 
     @classmethod
-    def of(cls, a: Micrograph, b: Micrograph | None, options: FrcOptions) -> Self:
+    def of(
+        cls,
+        a: Micrograph,
+        b: Micrograph | None,
+        options: FrcOptions,
+        whole: Micrograph | None = None,
+    ) -> Self:
         """Refuse images that cannot be correlated so."""
         if b is not None:
             check_grids(a, b)
-        elif options.reference:
+        if whole is not None:
+            check_grids(a, whole)
+            if options.reference:
+                msg = "A noise-free reference needs a second image, got two halves."
+                raise OptionError(msg)
+            return cls(options, False, True, not_independent(a, b), whole)
+        if b is None and options.reference:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg)
         first = a if a.pixel_size_nm is not None or b is None else b
-        return cls(options, b is None, not_independent(a, b), first)
+        return cls(options, b is None, False, not_independent(a, b), first)
 
     @property
     def refused(self) -> bool:
@@ -188,6 +201,9 @@ class FrcPlan:
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
             if self.single
+            else "mosaic-halves (FRC of half the frames against the others, positions "
+            "shared, for all)"
+            if self.halves
             else "two-image FRC against a noise-free reference"
             if options.reference
             else "two-image FRC"
@@ -201,12 +217,15 @@ class FrcPlan:
             line += "not resolution"
         return line
 
-    def measure(self, first: _Stack, second: _Stack | None) -> Measurement:
-        """Correlate a batch of blocks; `first`, `second` (B, Y, X)."""
+    def measure(
+        self, first: _Stack, second: _Stack | None, whole: _Stack | None = None
+    ) -> Measurement:
+        """Correlate a batch of blocks; `first`, `second`, `whole` (B, Y, X)."""
         options = self.options
         return measure(
             first,
             second,
+            whole=whole,
             pitch=self.pitch,
             tukey=options.tukey,
             criterion=options.criterion,
@@ -229,7 +248,11 @@ def finite_array(m: Micrograph) -> FloatArray:
 
 
 def measure_frc(
-    a: Micrograph, b: Micrograph | None = None, options: FrcOptions | None = None
+    a: Micrograph,
+    b: Micrograph | None = None,
+    options: FrcOptions | None = None,
+    *,
+    whole: Micrograph | None = None,
 ) -> FrcResult:
     """Measure the resolution of two exposures, or of one, by ring correlation.
 
@@ -242,6 +265,9 @@ def measure_frc(
         is split into diagonal halves.
     options : FrcOptions, optional
         Criterion, estimator, window.
+    whole : Micrograph, optional
+        Mosaic of which `a` and `b` are halves with independent noise, in its units;
+        the resolution is then that of `whole`.
 
     Returns
     -------
@@ -257,12 +283,15 @@ def measure_frc(
     ReadError
         If a pixel is NaN or infinite.
     """
-    plan = FrcPlan.of(a, b, options or FrcOptions())
+    plan = FrcPlan.of(a, b, options or FrcOptions(), whole)
     options = plan.options
-    require_memory(a.name, a.shape, _BYTES_PER_PX if b is None else _BYTES_OF_TWO)
-    outcome = plan.measure(
-        finite_array(a)[None], None if b is None else finite_array(b)[None]
+    bytes_each = _BYTES_PER_PX if b is None else _BYTES_OF_TWO
+    bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
+    require_memory(a.name, a.shape, bytes_each)
+    first, second, third = (
+        None if image is None else finite_array(image)[None] for image in (a, b, whole)
     )
+    outcome = plan.measure(cast("FloatArray", first), second, third)
     reason = "not-independent" if plan.refused else outcome.reasons[0]
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])

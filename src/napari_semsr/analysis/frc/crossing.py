@@ -22,7 +22,7 @@ class Question:
     criterion: Criterion
     estimator: Estimator
     reference: bool  # The second image is nearly free of noise
-    single: bool  # The pair are halves of one image, whose own crossing is wanted
+    single: bool  # The pair are diagonal halves of one image, whose crossing is wanted
 
     def threshold(self, samples: FloatArray) -> FloatArray:
         """Correlation that a ring must reach, √(1/7) for 1/7 with a reference.
@@ -49,7 +49,10 @@ class Question:
     def read(
         self, curve: FloatArray, geometry: Geometry, threshold: FloatArray
     ) -> "Fit":
-        """Read curves by the estimator that was asked for; `curve` (B, K)."""
+        """Read curves by the estimator that was asked for; `curve` (B, K).
+
+        `threshold` (K,), or (B, K) where each pair has its own.
+        """
         if self.estimator == "plain":
             start = 2 if self.criterion == "3-sigma" else 1
             return _plain(curve, geometry, threshold, start)
@@ -82,12 +85,23 @@ def _plain(
     frequency = geometry.rings.frequency[:rings]
     crossing = first_crossing(curve, threshold, frequency, start=start)
     slope = slope_at(curve, crossing, frequency, geometry.effective[:rings])
-    level = np.interp(np.nan_to_num(crossing), frequency, threshold)
+    level = _between_rings(threshold, np.nan_to_num(crossing) / frequency[1])
     count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
     noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
     steep = np.maximum(-slope, 1e-9)
-    above = np.asarray((curve[:, start:] >= threshold[start:]).any(axis=1))
+    above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
     return Fit(crossing, noise / (steep * crossing), above)
+
+
+def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
+    """Read values of rings, (K,) or (B, K), at one place each, (B,), in rings."""
+    rings = values.shape[-1]
+    low = np.clip(place.astype(np.intp), 0, rings - 2)
+    part = np.clip(place - low, 0, 1)
+    rows = np.broadcast_to(values, (len(place), rings))
+    every = np.arange(len(place))
+    found: FloatArray = rows[every, low] * (1 - part) + rows[every, low + 1] * part
+    return found
 
 
 def first_crossing(
@@ -99,9 +113,9 @@ def first_crossing(
 ) -> FloatArray:
     """Find the first downward crossing of each curve, interpolated between rings.
 
-    `curve` (B, K); `threshold`, `frequency` (K,); gives (B,).
+    `curve` (B, K); `threshold` (K,) or (B, K); `frequency` (K,); gives (B,).
     """
-    excess = curve[:, start:] - threshold[start:]
+    excess = curve[:, start:] - threshold[..., start:]
     down = (excess[:, :-1] >= 0) & (excess[:, 1:] < 0)
     found = down.any(axis=1)
     place = np.argmax(down, axis=1)
@@ -332,7 +346,7 @@ def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArr
     smooth = curve @ _smoothing(geometry.effective[:rings]).T
     crossing = first_crossing(smooth, level, frequency)
     low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
-    above = (smooth[:, 1:] >= level[1:]).any(axis=1)
+    above = (smooth[:, 1:] >= level[..., 1:]).any(axis=1)
     crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
     return np.clip(crossing, low, high)
 
@@ -476,8 +490,9 @@ def fit_crossing(
 ) -> Fit:
     """Fit each curve around its crossing and give the model's crossing.
 
-    `curve` (B, K); `threshold` (K,); `reference`: the second image is nearly free of
-    noise, so a ring's correlation is the root of what two noisy images would give.
+    `curve` (B, K); `threshold` (K,) or (B, K); `reference`: the second image is nearly
+    free of noise, so a ring's correlation is the root of what two noisy images would
+    give.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -506,15 +521,18 @@ def _read(
 ) -> Fit:
     """Crossing of the fitted model and its spread by the delta method."""
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
-    level = np.interp(fine, frequency, threshold)
+    place = np.arange(fine.size) / 4
+    level = np.stack(
+        [_between_rings(row[None], place) for row in np.atleast_2d(threshold)]
+    )
     base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
     target = np.where(level < 1, np.log(base / (1 - base)), np.inf)
-    start = max(int(np.argmax(np.isfinite(target))), 1)
-    target[~np.isfinite(target)] = target[start]
+    start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
+    target = np.where(np.isfinite(target), target, target[:, start : start + 1])
     u = fine[None, :] / pilot[:, None]
     model = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
     crossing = first_crossing(model, target, fine, start=start)
-    above: BoolArray = np.asarray((model[:, start:] >= target[start:]).any(axis=1))
+    above: BoolArray = np.asarray((model[:, start:] >= target[:, start:]).any(axis=1))
     v = crossing / pilot
     steep = theta[:, 1] + 2 * theta[:, 2] * v
     vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))

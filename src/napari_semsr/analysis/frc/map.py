@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -60,6 +60,8 @@ class FrcMap:
         0 where there is a crossing, else the place in `reason_names` plus one.
     reason_names : tuple of str
         The closed list of reasons.
+    incomplete : int
+        Blocks in which an image has a pixel without a grey value.
     relative_sd : (Y, X) numpy.ndarray of float32
         Standard deviation of the resolution's logarithm.
     block, step : int
@@ -84,6 +86,7 @@ class FrcMap:
     method: str
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
+    incomplete: int = 0
 
     @property
     def blocks(self) -> int:
@@ -208,11 +211,13 @@ def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
         yield start, min(start + rows, plan.grid[0])
 
 
-def _read_strip(m: Micrograph, plan: BlockPlan, rows: IntPair) -> Float32Array:
-    """Grey values of a strip of blocks, its mean taken off in float64.
+def _read_strip(
+    m: Micrograph, plan: BlockPlan, rows: IntPair, unit: float | None = None
+) -> tuple[Float32Array, float]:
+    """Grey values of a strip of blocks, its mean taken off in float64, and their unit.
 
-    They are scaled to at most 1, since squares of single precision overflow early;
-    every block is standardised anyway.
+    Without a unit they are scaled to at most 1, since squares of single precision
+    overflow early; every block is standardised anyway.
     """
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
@@ -220,8 +225,8 @@ def _read_strip(m: Micrograph, plan: BlockPlan, rows: IntPair) -> Float32Array:
     good = np.isfinite(pixels)
     if good.any():
         pixels -= pixels.mean(where=good)
-    peak = float(np.abs(pixels).max(where=good, initial=0.0))
-    return (pixels / (peak or 1.0)).astype(np.float32)
+    unit = unit or float(np.abs(pixels).max(where=good, initial=0.0)) or 1.0
+    return (pixels / unit).astype(np.float32), unit
 
 
 def _blocks_of(strip: Float32Array, plan: BlockPlan) -> Float32Array:
@@ -245,12 +250,14 @@ class _Grids:
     spread: FloatArray
     code: NDArray[np.uint8]
     pooled: RingSums | None = None
+    incomplete: int = 0
 
     def put(self, first: int, numbers: NDArray[np.intp], found: Measurement) -> None:
         """Store a batch of a strip whose first block has the number `first`."""
         self.crossing.ravel()[first + numbers] = found.crossing
         self.spread.ravel()[first + numbers] = found.spread
         self.code.ravel()[first + numbers] = found.code
+        self.incomplete += int(np.count_nonzero(found.incomplete))
         part = found.sums.pooled()
         self.pooled = part if self.pooled is None else self.pooled + part
 
@@ -259,11 +266,16 @@ def _measure_batch(
     numbers: NDArray[np.intp],
     first: Float32Array,
     second: Float32Array | None,
+    whole: Float32Array | None,
     asked: FrcPlan,
 ) -> Measurement:
     """Gather the blocks of one batch and measure them."""
     places = np.unravel_index(numbers, first.shape[:2])
-    return asked.measure(first[places], None if second is None else second[places])
+    return asked.measure(
+        first[places],
+        None if second is None else second[places],
+        None if whole is None else whole[places],
+    )
 
 
 def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
@@ -280,7 +292,11 @@ def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
 
 
 def measure_frc_map(
-    a: Micrograph, b: Micrograph | None = None, options: FrcMapOptions | None = None
+    a: Micrograph,
+    b: Micrograph | None = None,
+    options: FrcMapOptions | None = None,
+    *,
+    whole: Micrograph | None = None,
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
@@ -293,6 +309,9 @@ def measure_frc_map(
         blocks of `a` are split into diagonal halves.
     options : FrcMapOptions, optional
         Blocks, criterion, estimator, filling.
+    whole : Micrograph, optional
+        Mosaic of which `a` and `b` are halves with independent noise, in its units;
+        the map is then that of `whole`.
 
     Returns
     -------
@@ -312,7 +331,7 @@ def measure_frc_map(
         If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
-    asked = FrcPlan.of(a, b, options)
+    asked = FrcPlan.of(a, b, options, whole)
     plan = _plan(a.shape, options, single=asked.single)
     grids = _Grids(
         np.full(plan.grid, np.nan),
@@ -322,11 +341,12 @@ def measure_frc_map(
     if asked.refused:
         grids.code[:] = code_of("not-independent")
     else:
-        yield from _run(grids, a, b, plan, asked)
+        yield from _run(grids, (a, b, whole), plan, asked)
     side = plan.block if b is not None else plan.block // 2
     geometry = plan_geometry((side, side), asked.pitch, options.tukey)
     shared = None if options.reference else _field_reason(grids, plan, geometry)
-    return _result(grids, a.name, plan, asked, shared, fill=options.fill == "nearest")
+    name = a.name if whole is None else whole.name
+    return _result(grids, name, plan, asked, shared, fill=options.fill == "nearest")
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
@@ -341,21 +361,34 @@ def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason 
 
 def _run(
     grids: _Grids,
-    a: Micrograph,
-    b: Micrograph | None,
+    images: tuple[Micrograph, Micrograph | None, Micrograph | None],
     plan: BlockPlan,
     asked: FrcPlan,
 ) -> Job[None]:
     """Measure every block, strip by strip, on all cores."""
+    a, b, whole = images
     total = plan.grid[0] * plan.grid[1]
     done = 0
     yield Progress(0, total, "Reading the field")
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in _strips(plan, a.shape[1]):
-            first = _blocks_of(_read_strip(a, plan, rows), plan)
-            second = None if b is None else _blocks_of(_read_strip(b, plan, rows), plan)
+            strip, unit = _read_strip(a, plan, rows)
+            # of halves and their whole, powers are compared
+            common = None if whole is None else unit
+            first, second, third = (
+                None
+                if image is None
+                else _blocks_of(
+                    strip if image is a else _read_strip(image, plan, rows, common)[0],
+                    plan,
+                )
+                for image in (a, b, whole)
+            )
+            first = cast("Float32Array", first)
             batches = _batches(first.shape[0], first.shape[1], plan.block)
-            work = partial(_measure_batch, first=first, second=second, asked=asked)
+            work = partial(
+                _measure_batch, first=first, second=second, whole=third, asked=asked
+            )
             try:
                 for numbers, found in zip(
                     batches, pool.map(work, batches), strict=True
@@ -414,4 +447,5 @@ def _result(
         unit="px" if nm is None else "nm",
         method=asked.method,
         field_reason=shared,
+        incomplete=grids.incomplete,
     )

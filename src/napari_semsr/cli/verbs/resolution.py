@@ -23,7 +23,12 @@ _SECOND = "a second, independent image of the same field"
 
 def _configure_frc(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_image(parser, "a", "an image; alone, it is split into halves")
+    add_image(
+        parser,
+        "a",
+        "an image; alone, a mosaic is measured by the halves that stitch --halves "
+        "wrote beside it, and any other is split",
+    )
     add_image(parser, "b", _SECOND, optional=True)
     add_options(parser, analysis.FrcOptions, title="measurement")
     add_opening(parser)
@@ -50,6 +55,8 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
     rows += [("criterion", str(found.criterion)), ("method", str(found.method))]
     if found.reason is not None and found.resolution_px is not None:
         rows.append(("note", str(found.reason)))
+    if result.note is not None:
+        rows.append(("note", result.note))
     return columns(rows)
 
 
@@ -61,7 +68,12 @@ FRC = Verb(_configure_frc, _start_frc, _summarise_frc)
 
 def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_image(parser, "a", "an image; alone, its blocks are split into halves")
+    add_image(
+        parser,
+        "a",
+        "an image; alone, a mosaic is measured by the halves that stitch --halves "
+        "wrote beside it, and any other has its blocks split",
+    )
     add_image(parser, "b", _SECOND, optional=True)
     add_output(parser, "where the map goes; its suffix names the format")
     add_options(parser, analysis.FrcMapOptions, title="measurement")
@@ -85,10 +97,13 @@ def _summarise_frc_map(result: "jobs.FrcMapReport") -> str:
         ("blocks", f"{result.blocks}, of which {result.failed} without a crossing"),
         ("median", length(result.median_nm, result.median_px)),
         ("10 to 90 %", _spread(result)),
+        ("method", result.method),
     ]
     rows += [
         (f"  {name}", str(count)) for name, count in result.reasons.items() if count
     ]
+    if result.note is not None:
+        rows.append(("note", result.note))
     return columns(rows)
 
 

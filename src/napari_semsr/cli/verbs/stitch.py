@@ -67,6 +67,10 @@ def _summarise(result: "jobs.StitchedFile") -> str:
         ("output", f"{result.output} ({shape(result.shape)}, {result.dtype})"),
         ("coverage", result.coverage),
         *(() if result.height is None else (("height", result.height),)),
+        *(
+            (f"half {name}", f"{half['output']} ({len(half['frames'])} frames)")
+            for name, half in zip("ab", result.halves, strict=False)
+        ),
         ("pixel size", size),
         ("frames", f"{placed} of {result.frames} placed"),
         ("joints", f"{result.pairs_used} used, {result.pairs_rejected} rejected"),

@@ -16,9 +16,12 @@ from napari_semsr.core import (
     Look,
     Micrograph,
     Progress,
+    Provenance,
+    SemsrError,
     contrast_limits,
 )
-from napari_semsr.io import ReadOptions, replacing, write
+from napari_semsr.io import ReadOptions, read, replacing, write
+from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -35,6 +38,97 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.stitch import HALF, half_paths
+
+# The halves of a mosaic, which lie beside it.
+
+Halves = tuple[Micrograph, Micrograph]
+_ALONE = "it is measured as a single image"
+
+
+def find_halves(
+    mosaic: Path, opened: Micrograph
+) -> tuple[tuple[Micrograph, Micrograph] | None, str | None]:
+    """Find the halves that belong to a mosaic, or say why there are none.
+
+    Parameters
+    ----------
+    mosaic : pathlib.Path
+        Where it is stored.
+    opened : Micrograph
+        What was read from there, perhaps with another pixel size.
+
+    Returns
+    -------
+    tuple of Micrograph or None
+        Both halves, lying as `opened` does; None where they are not to be used.
+    str or None
+        A sentence that says why; None where there are halves, or where the image was
+        not stitched.
+    """
+    paths = half_paths(mosaic)
+    there = [path for path in paths if path.exists()]
+    made = opened.provenance
+    if not there and (made is None or made.job != "stitch"):
+        return None, None
+    fault = (
+        "has no halves beside it; stitch with --halves for its resolution"
+        if not there
+        else f"has {there[0].name} beside it, but not the other half"
+    )
+    if len(there) == len(paths):
+        try:
+            halves = read(paths[0]), read(paths[1])
+            fault = _foreign(mosaic, opened, halves)
+        except (SemsrError, OSError) as error:
+            fault = f"has halves beside it that cannot be read ({error})"
+        if not fault:
+            first, second = (
+                opened.replace(data=half.data, name=half.name, look=half.look)
+                for half in halves
+            )
+            return (first, second), None
+    return None, f"The mosaic {mosaic.name} {fault}, so {_ALONE}."
+
+
+def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
+    """Say why halves are not those of the mosaic beside them; empty where they are."""
+    if mosaic.suffix.lower() == ".png":
+        return "is a PNG, whose grey values are not those of its halves"
+    stored = read(mosaic)
+    for half in halves:
+        lying = [(item.shape, item.scale, item.origin) for item in (stored, half)]
+        if lying[0] != lying[1] or opened.shape != half.shape:
+            return "has halves beside it that lie on another grid"
+    wanted = _recipe(stored.provenance)
+    if any(wanted is None or _recipe(half.provenance) != wanted for half in halves):
+        return (
+            "has halves beside it that were made of other frames or in another way; "
+            "stitch it again with --halves"
+        )
+    return ""
+
+
+def _recipe(made: Provenance | None) -> dict[str, Any] | None:
+    """Tell what a mosaic and its halves have in common; None for other images."""
+    if made is None or made.job != "stitch":
+        return None
+    recipe = made.model_dump(mode="json", exclude={"created", "versions"})
+    recipe["options"].pop(HALF, None)
+    return recipe
+
+
+def _uncovered(result: "analysis.FrcMap") -> str | None:
+    """Say how many blocks have no resolution for want of a second frame."""
+    if not result.incomplete:
+        return None
+    said = (
+        f"{result.incomplete} of {result.blocks} blocks are not covered by both halves"
+    )
+    if result.incomplete < result.blocks:
+        return f"{said}."
+    return f"{said}: take smaller blocks, or scan with more overlap."
+
 
 # Fourier ring correlation of one or two images or files.
 
@@ -53,12 +147,15 @@ class FrcReport(Result):
         Its standard deviation; None where no calibration told it.
     result : FrcResult
         Resolution, curve, criterion, method and reason.
+    note : str or None
+        Why a mosaic's halves were not used, or that only a part could be measured.
     """
 
     images: tuple[str, ...]
     pixel_size_nm: FloatPair | None
     pixel_size_sd_nm: FloatPair | None
     result: "analysis.FrcResult"
+    note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the result as one flat record.
@@ -72,6 +169,7 @@ class FrcReport(Result):
             "images": list(self.images),
             "pixel_size_nm": jsonable(self.pixel_size_nm),
             "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            "note": self.note,
             **jsonable(self.result),
         }
 
@@ -80,6 +178,7 @@ def frc_job(
     a: Image,
     b: Image | None = None,
     *,
+    halves: tuple[Micrograph, Micrograph] | None = None,
     options: "analysis.FrcOptions | None" = None,
     opening: ReadOptions | None = None,
 ) -> Job[FrcReport]:
@@ -88,9 +187,11 @@ def frc_job(
     Parameters
     ----------
     a : Micrograph or path
-        An image.
+        An image; beside the file of a mosaic its halves are looked for.
     b : Micrograph or path, optional
         A second, independent image of the same field.
+    halves : tuple of Micrograph, optional
+        Halves of the mosaic `a`, which has no second image.
     options : FrcOptions, optional
         Criterion, estimator, window.
     opening : ReadOptions, optional
@@ -111,11 +212,28 @@ def frc_job(
     calibrated = calibrated_of(first, second)
     if b is not None and second is not None:
         tell_learnt([(a, first), (b, second)], opening)
+    chosen, note = options or analysis.FrcOptions(), None
+    if b is None and halves is None and not isinstance(a, Micrograph):
+        halves, note = find_halves(Path(a), first)
     yield Progress(1, 2, "correlating")
-    result = analysis.measure_frc(first, second, options or analysis.FrcOptions())
+    if halves is None:
+        result = analysis.measure_frc(first, second, chosen)
+    else:
+        parts, box = yield from cut_gaps(first, *halves)
+        result = analysis.measure_frc(parts[1], parts[2], chosen, whole=parts[0])
+        if box is not None:
+            rows, columns = box.shape
+            note = (
+                f"Measured in the largest rectangle that both halves cover, {rows} x "
+                f"{columns} px at ({box.y0}, {box.x0})."
+            )
     yield Progress(2, 2, "done")
     return FrcReport(
-        names_of(a, b), calibrated.pixel_size_nm, calibrated.pixel_size_sd_nm, result
+        names_of(a, b),
+        calibrated.pixel_size_nm,
+        calibrated.pixel_size_sd_nm,
+        result,
+        note,
     )
 
 
@@ -154,6 +272,8 @@ class FrcMapReport(Result):
         What was done, in words.
     field_reason : str or None
         Noise that both images share, seen in all blocks pooled.
+    note : str or None
+        Why a mosaic's halves were not used, or how many blocks they do not cover.
     result : FrcMap
         The map itself.
     """
@@ -177,6 +297,7 @@ class FrcMapReport(Result):
     shape: IntPair
     method: str
     field_reason: str | None
+    note: str | None
     result: "analysis.FrcMap" = field(metadata={"json": False})
 
 
@@ -185,6 +306,7 @@ def frc_map_job(
     b: Image | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
+    halves: tuple[Micrograph, Micrograph] | None = None,
     options: "analysis.FrcMapOptions | None" = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
@@ -194,11 +316,13 @@ def frc_map_job(
     Parameters
     ----------
     a : Micrograph or path
-        An image.
+        An image; beside the file of a mosaic its halves are looked for.
     b : Micrograph or path, optional
         A second, independent image of the same field.
     output : path, optional
         Where the map goes.
+    halves : tuple of Micrograph, optional
+        Halves of the mosaic `a`, which has no second image.
     options : FrcMapOptions, optional
         Block, step, criterion, filling.
     opening : ReadOptions, optional
@@ -224,9 +348,18 @@ def frc_map_job(
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
-    result = yield from analysis.measure_frc_map(first, second, chosen)
-    pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
-    if len(pairs) > 1:
+    pairs: list[tuple[Image, Micrograph]] = [(a, first)]
+    note = None
+    if b is None and halves is None and not isinstance(a, Micrograph):
+        halves, note = find_halves(Path(a), first)
+    if halves is not None:
+        result = yield from analysis.measure_frc_map(*halves, chosen, whole=first)
+        note = _uncovered(result)
+        pairs += [(half, half) for half in halves]
+    else:
+        result = yield from analysis.measure_frc_map(first, second, chosen)
+    if b is not None and second is not None:
+        pairs.append((b, second))
         tell_learnt(pairs, opening)
     inputs = []
     for image, opened in pairs:
@@ -256,6 +389,7 @@ def frc_map_job(
         shape=result.map.shape,
         method=result.method,
         field_reason=result.field_reason,
+        note=note,
         result=result,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,16 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
 from napari_semsr.core import Job, Look, Micrograph, SemsrError, ShapeError
-from napari_semsr.io import HELPER_KEY, layer_attributes
-from napari_semsr.jobs import FrcMapReport, FrcReport, cut_gaps, frc_job, frc_map_job
+from napari_semsr.io import HELPER_KEY, STORE_KEY, layer_attributes
+from napari_semsr.jobs import (
+    FrcMapReport,
+    FrcReport,
+    cut_gaps,
+    find_halves,
+    frc_job,
+    frc_map_job,
+    half_paths,
+)
 from napari_semsr.widgets.base import (
     DASH,
     SIGMA,
@@ -48,9 +57,11 @@ if TYPE_CHECKING:
 _TITLE = "FRC map"
 
 _ONE_MOSAIC = (
-    "A stitched mosaic needs two exposures: choose a second image. Blending mixes "
-    "the noise of neighbouring pixels, so that one mosaic agrees with itself."
+    "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
+    "its halves. Blending mixes the noise of neighbouring pixels, so that one mosaic "
+    "agrees with itself."
 )
+_HALVES = "The halves beside this mosaic tell its resolution, where both cover it."
 
 # Colours that viridis has not, so that a failed block is never read as a number.
 REASON_COLOURS = {
@@ -162,17 +173,27 @@ _ROWS = {
 class FrcOutcome:
     """Map and whole-field curve of the same images.
 
-    The curve is of a part where gaps were cut off; without one it is said why.
+    The curve is of a part where gaps were cut off; without one it is said why. The note
+    is about a mosaic's halves.
     """
 
     blocks: FrcMapReport
     whole: FrcReport | None
     part: Micrograph | None
     why: str
+    note: str | None = None
 
 
-def _measure(images: Sequence[Micrograph], options: FrcMapOptions) -> Job[FrcOutcome]:
-    """Correlate an image, or two independent ones: as a whole, then block by block."""
+def _measure(
+    images: Sequence[Micrograph], options: FrcMapOptions, store: Path | None = None
+) -> Job[FrcOutcome]:
+    """Correlate an image, or two independent ones: as a whole, then block by block.
+
+    A mosaic alone is measured by its halves, where they lie beside its store.
+    """
+    halves, note = None, None
+    if store is not None and len(images) == 1:
+        halves, note = find_halves(store, images[0])
     shared = {
         name: getattr(options, name)
         for name in FrcOptions.model_fields
@@ -180,13 +201,21 @@ def _measure(images: Sequence[Micrograph], options: FrcMapOptions) -> Job[FrcOut
     }
     whole, part, why = None, None, ""
     try:
-        parts, box = yield from cut_gaps(*images)
+        parts, box = yield from cut_gaps(*images, *(halves or ()))
         part = parts[0] if box else None
-        whole = yield from frc_job(*parts, options=FrcOptions(**shared))
+        chosen = FrcOptions(**shared)
+        if halves is None:
+            whole = yield from frc_job(*parts, options=chosen)
+        else:
+            whole = yield from frc_job(
+                parts[0], halves=(parts[1], parts[2]), options=chosen
+            )
     except SemsrError as error:  # what keeps the map from being made, it says itself
         why = str(error)
-    blocks = yield from frc_map_job(images[0], (*images, None)[1], options=options)
-    return FrcOutcome(blocks, whole, part, why)
+    blocks = yield from frc_map_job(
+        images[0], (*images, None)[1], halves=halves, options=options
+    )
+    return FrcOutcome(blocks, whole, part, why, blocks.note or note)
 
 
 class FrcMapPanel(Panel):
@@ -202,7 +231,8 @@ class FrcMapPanel(Panel):
             "second",
             "Second image",
             "An independent exposure of the same field; without one the image is split "
-            "into halves, which is valid only while its noise is white.",
+            "into halves, which is valid only while its noise is white; a mosaic is "
+            "measured by the halves that were stitched with it.",
             none="none: split the first image",
         )
         self.form = OptionsForm(FrcMapOptions, _ROWS)
@@ -245,7 +275,9 @@ class FrcMapPanel(Panel):
         """Say first that one stitched mosaic is not enough."""
         first, second = self.first.value, self.second.value
         alone = first is not None and second is None and is_stitched(first)
-        self.advice.setText(_ONE_MOSAIC if alone else "")
+        store = _store_of(first) if alone else None
+        there = store is not None and all(path.exists() for path in half_paths(store))
+        self.advice.setText(_HALVES if there else _ONE_MOSAIC if alone else "")
 
     def job(self) -> Work:
         """Read the form."""
@@ -259,7 +291,8 @@ class FrcMapPanel(Panel):
             raise ShapeError(msg)
         images = read_pair(self, layer, second)
         same_unit(images)
-        return partial(_measure, images, options), partial(self.show_outcome, layer)
+        work = partial(_measure, images, options, _store_of(layer))
+        return work, partial(self.show_outcome, layer)
 
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
         """Add the layers, draw the plots, write the figures, each in its turn."""
@@ -291,7 +324,7 @@ class FrcMapPanel(Panel):
             _numbers_of(outcome),
             f"{said}; {where}.",
             curves=_curves(outcome),
-            more=_reasons_text(report),
+            more=_reasons_text(outcome),
         )
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
@@ -305,6 +338,12 @@ class FrcMapPanel(Panel):
         else:
             _draw_frc(plot.axes[1], outcome.whole)
         plot.refresh()
+
+
+def _store_of(layer: Image) -> Path | None:
+    """Give the store that a layer shows."""
+    store = layer.metadata.get(STORE_KEY)
+    return Path(store) if store else None
 
 
 def _say_empty(axes: "Axes", text: str) -> None:
@@ -444,8 +483,9 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     return rows | {"Failed": Quantity(report.failed, form="d", note=failed)}
 
 
-def _reasons_text(report: FrcMapReport) -> str:
-    """List the reasons with their colours."""
+def _reasons_text(outcome: FrcOutcome) -> str:
+    """List the reasons with their colours, and what is to be said of halves."""
+    report = outcome.blocks
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
         f"<b>{reason}</b>: {REASON_TEXTS[reason]}"
@@ -457,4 +497,6 @@ def _reasons_text(report: FrcMapReport) -> str:
             f"All blocks together show <b>{report.result.field_reason}</b>: "
             f"{REASON_TEXTS[report.result.field_reason]}"
         )
+    if outcome.note:
+        lines.append(outcome.note)
     return "<br>".join(lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 
 from napari_semsr.core import (
     MOST_DISTORTION,
@@ -303,6 +303,12 @@ class StitchMosaicPanel(Panel):
             tooltip="Leave an existing store alone, or replace it.",
             choices=[("refuse", False), ("replace it", True)],
         )
+        self.halves = CheckBox(
+            name="halves",
+            text="Also its halves",
+            tooltip="Two mosaics beside it, each of half of the frames: with them FRC "
+            "map tells the resolution of this one scan.",
+        )
         self.trouble = Note()
         told = "How frames are ordered, joined and blended; few scans need it."
         bent = Form(self.positions, self.distortion, self.distortion_amount.native)
@@ -327,7 +333,9 @@ class StitchMosaicPanel(Panel):
         self.how.show_row("focus", False)
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
         self.add_group("How", self.how, self.advanced)
-        self.add_group("Mosaic", Form(self.output, self.existing))
+        self.target = Form(self.output, self.existing, self.halves)
+        self.add_group("Mosaic", self.target)
+        self.focus.changed.connect(self._show_halves)
         self._build_results()
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
@@ -358,6 +366,10 @@ class StitchMosaicPanel(Panel):
 
     def _show_flat_file(self, method: str) -> None:
         self.flat_file.native.setVisible(method == _FLAT_FILE)
+
+    def _show_halves(self, focus: str) -> None:
+        """Offer halves for one height."""
+        self.target.show_row("halves", focus != "max")
 
     def _show_amount(self, method: str) -> None:
         self.distortion_amount.native.setVisible(method == _DISTORTION_NUMBER)
@@ -467,6 +479,7 @@ class StitchMosaicPanel(Panel):
             grid=self.grid.value,
             flat_field=method,
             focus=self.focus.value,
+            halves=self.halves.value and self.focus.value != "max",
             distortion=self._chosen_distortion(),
             **with_calibration(sized, [StitchFolderOptions]),
         )
@@ -845,6 +858,9 @@ def _figures(made: StitchedFile) -> Numbers:
         "Shading left": Quantity(made.shading_percent, "%", ".2g", "of the mean"),
         "Store": made.output,
     }
+    if made.halves:
+        first, second = (len(half["frames"]) for half in made.halves)
+        shown["Halves"] = f"{first} and {second} frames"
     if made.height is not None:
         laid = sum(item["y_px"] is not None for item in made.heights)
         shown["Heights"] = Quantity(laid, note=f"of {len(made.heights)}")

@@ -1,0 +1,223 @@
+"""The resolution of a mosaic from its own halves, against that from two whole scans.
+
+Six kinds of samples are drawn, each scanned twice with 50 % overlap: the same sample
+and microscope, another draw of the stage's errors and of the camera's noise. Both scans
+are placed and fused by themselves; the second mosaic is computed on the grid of the
+first, moved as a whole by what the truth says. Their map is what the map of the first
+scan's halves, which share its positions, is held against, on the blocks where both have
+a resolution. Run::
+
+    python benchmarks/halves.py [--seeds 1] [--grid 4x4] [--frame-px 256]
+        [--field round] [--photons 2000] [--overlap 0.5]
+    python benchmarks/halves.py --drawn
+
+Exit code 1 means that the median over the samples of the deviation missed its goal of
+5 %. Beside it stands the deviation with frames at their true places, which tells what
+sharing positions does.
+
+``--drawn`` takes no scans but pairs of which the crossing is known, as
+``benchmarks/frc_accuracy.py`` draws them: two images, and two halves of which one has
+as much noise as the other, or eight times as much. Beside Gaussian spectra of the
+contrast A stands one that falls by the third power, as many objects' do.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from frc_accuracy import draw_fields
+
+from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
+from napari_semsr.analysis.frc.blocks import Measurement, measure
+from napari_semsr.core import Acquisition, Box, Micrograph, run
+from napari_semsr.core.acquisition import ArrayFrames
+from napari_semsr.jobs import SimulateOptions
+from napari_semsr.simulation import Scan, simulate_scan
+from napari_semsr.stitching import (
+    FusionPlan,
+    StitchSolution,
+    plan_fusion,
+    plan_halves,
+    solve_mosaic,
+)
+
+KINDS = ("grating", "pits", "particles", "lattice", "circuit", "fracture")
+FIRST_SEED = 20_000
+ANOTHER = 50  # added to a seed for the stage and the noise of the second scan
+GOAL = 0.05
+MAP = FrcMapOptions()
+CONTRASTS = (10, 30, 100, 1000)
+RESOLUTIONS = (3, 4, 5, 6, 7)
+BLOCK = 64
+
+
+def solve(scan: Scan) -> tuple[Acquisition, StitchSolution, FusionPlan]:
+    """Place the frames of a scan and plan its mosaic."""
+    frames = ArrayFrames(scan.frames)
+    taken = Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
+    solution = run(solve_mosaic(taken))
+    return taken, solution, plan_fusion(taken, solution)
+
+
+def fuse(plan: FusionPlan, box: Box) -> Micrograph:
+    """Compute a part of a mosaic."""
+    return Micrograph(plan.block(box)[0])
+
+
+def map_of(a: Micrograph, b: Micrograph, whole: Micrograph | None = None) -> FrcMap:
+    """Resolution of each block in px."""
+    return run(measure_frc_map(a, b, MAP, whole=whole))
+
+
+def away(plan: FusionPlan, scan: Scan) -> np.ndarray:
+    """Mean way from solved to true places, (2,)."""
+    return np.nanmean(scan.true_px - plan.positions, axis=0)
+
+
+def at_true_places(plan: FusionPlan, whole: FusionPlan, scan: Scan) -> FusionPlan:
+    """Put frames where they are, on the grid of a mosaic that was solved."""
+    placed = np.isfinite(plan.positions).all(axis=1)
+    true = scan.true_px - away(whole, scan)
+    return replace(plan, positions=np.where(placed[:, None], true, np.nan))
+
+
+def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ...]:
+    """Map a sample by two scans, by halves, and by halves at true places."""
+    options = SimulateOptions(
+        phantom=kind,
+        frames_grid=given.grid,
+        frame_px=given.frame_px,
+        overlap=given.overlap,
+        photons=given.photons,
+        field=given.field,
+        seed=seed,
+    )
+    scan = run(simulate_scan(options))
+    other = run(simulate_scan(options.replace(seed=seed + ANOTHER), scan.scene.surface))
+    (taken, solution, whole), (_, _, again) = solve(scan), solve(other)
+    moved = again.positions - away(whole, scan) + away(again, other)
+    halves = run(plan_halves(taken, solution, whole))
+    box = Box.of(whole.shape)
+    mosaic = fuse(whole, box)
+    two = map_of(mosaic, fuse(replace(again, positions=moved), box))
+    own = map_of(*(fuse(half.plan, box) for half in halves), mosaic)
+    true = map_of(
+        *(fuse(at_true_places(half.plan, whole, scan), box) for half in halves),
+        fuse(at_true_places(whole, whole, scan), box),
+    )
+    return two, own, true
+
+
+def medians(one: FrcMap, other: FrcMap) -> tuple[float, float, int]:
+    """Medians of two maps on the blocks that both have, and how many these are."""
+    both = np.isfinite(one.measured) & np.isfinite(other.measured)
+    if not both.any():
+        return float("nan"), float("nan"), 0
+    first, second = (float(np.median(item.measured[both])) for item in (one, other))
+    return first, second, int(both.sum())
+
+
+def measure_samples(given: argparse.Namespace) -> bool:
+    """Print all samples; tell whether the goal was met."""
+    deviations = []
+    for number, kind in enumerate(given.kinds):
+        for seed in range(given.seeds):
+            two, own, true = compare(kind, FIRST_SEED + 100 * number + seed, given)
+            wanted, found, both = medians(two, own)
+            reference, known, _ = medians(two, true)
+            deviations.append(found / wanted - 1)
+            covered = own.blocks - own.incomplete
+            off = f"{deviations[-1]:+.1%}, at true places {known / reference - 1:+.1%}"
+            print(
+                f"{kind:10} two scans {wanted:5.2f} px, halves {found:5.2f} px "
+                f"({off}); blocks: {own.blocks}, covered by both halves {covered}, "
+                f"with a resolution {own.blocks - own.failed}, {both} in both maps; "
+                f"none: {own.reason_counts}",
+                flush=True,
+            )
+    off = np.abs(deviations)
+    met = bool(np.nanmedian(off) <= GOAL)
+    print(
+        f"median {np.nanmedian(off):.1%} (goal {GOAL:.0%}, {'met' if met else 'MISSED'}"
+        f"), worst {np.nanmax(off):.1%}"
+    )
+    return met
+
+
+def draw_steep(
+    side: int, resolution: float, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield fields whose density falls by the third power, and by a Gaussian lens."""
+    size = 8 * side
+    q = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    v = np.maximum(q, 2 / size) * resolution
+    amplitude = np.sqrt(v**-3.0 * np.exp(2 - 2 * v**2) / 6)
+    while True:
+        white = np.fft.rfft2(rng.standard_normal((size, size)))
+        field = np.fft.irfft2(white * amplitude, s=(size, size))
+        for y in range(0, size, side):
+            for x in range(0, size, side):
+                yield field[y : y + side, x : x + side]
+
+
+def measure_drawn(blocks: int) -> None:
+    """Print bias and scatter against crossings that are known."""
+    for contrast in (*CONTRASTS, None):
+        for resolution in RESOLUTIONS:
+            rng = np.random.default_rng(FIRST_SEED)
+            source = (
+                draw_steep(BLOCK, resolution, rng)
+                if contrast is None
+                else draw_fields(BLOCK, resolution, contrast, rng)
+            )
+            fields = np.stack([next(source) for _ in range(blocks)])
+
+            def noise(variance: float, rng=rng, shape=fields.shape) -> np.ndarray:
+                return np.sqrt(variance) * rng.standard_normal(shape)
+
+            found = [measure(fields + noise(1), fields + noise(1))]
+            for a, b in ((2.0, 2.0), (9 / 8, 9.0)):
+                first, second = noise(a), noise(b)
+                mean = (first / a + second / b) / (1 / a + 1 / b)
+                found.append(
+                    measure(fields + first, fields + second, whole=fields + mean)
+                )
+            names = ("two images", "halves alike", "halves 1 : 8")
+            said = (_off(*pair, resolution) for pair in zip(names, found, strict=True))
+            spectrum = "steep" if contrast is None else f"A {contrast}"
+            print(f"{spectrum:6}, {resolution} px: {'; '.join(said)}", flush=True)
+
+
+def _off(name: str, found: Measurement, resolution: float) -> str:
+    """Say how far crossings are off."""
+    known = np.isfinite(found.crossing)
+    off = 1 / found.crossing[known] / resolution - 1
+    return (
+        f"{name} {np.median(off):+.1%}, RMSE {np.sqrt(np.mean(off**2)):.1%}, "
+        f"none {1 - known.mean():.0%}"
+    )
+
+
+def main() -> None:
+    """Measure all samples."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1, help="samples of each kind")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--grid", default="4x4")
+    parser.add_argument("--frame-px", type=int, default=256)
+    parser.add_argument("--field", default="round", choices=("round", "square"))
+    parser.add_argument("--photons", type=float, default=2000)
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--drawn", action="store_true", help="known crossings alone")
+    parser.add_argument("--blocks", type=int, default=256, help="drawn of a kind")
+    given = parser.parse_args()
+    if given.drawn:
+        measure_drawn(given.blocks)
+    else:
+        sys.exit(0 if measure_samples(given) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Two mosaics of one scan, each of one half of its frames.
+
+They lie on the grid of the whole mosaic and share the places of its frames and nothing
+else: flat field and dark level are found from each half alone, so that their noise is
+independent and their correlation tells the resolution.
+
+Frames are split so that wherever two of them cover a place one is in each half, as far
+as that can be. The tree of the widest overlaps is coloured in turn, which on a grid is
+a checkerboard; then single frames change sides as long as the area that both halves
+cover grows.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from napari_semsr.core import (
+    Acquisition,
+    BoolArray,
+    FloatArray,
+    Job,
+    Progress,
+    RegistrationError,
+)
+from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat
+from napari_semsr.stitching.fuse import FusionPlan, feather_of
+from napari_semsr.stitching.nominal import touching_pairs
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.shading import COARSE_KNOTS, FINE_KNOTS
+from napari_semsr.stitching.solution import StitchSolution
+from napari_semsr.stitching.solve import reshade
+from napari_semsr.stitching.state import State
+
+# Cells along a frame's shorter side in which areas are counted, and sweeps over all
+# frames; both chosen: a cell is 3 % of a frame, and a grid needs no sweep.
+_CELLS = 32
+_SWEEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HalfPlan:
+    """A mosaic of one half of the frames, which has not been computed.
+
+    Attributes
+    ----------
+    name : {"a", "b"}
+        Which half.
+    frames : tuple of str
+        Names of its frames.
+    plan : FusionPlan
+        On the grid of the whole mosaic.
+    """
+
+    name: Literal["a", "b"]
+    frames: tuple[str, ...]
+    plan: FusionPlan
+
+
+def plan_halves(
+    acquisition: Acquisition,
+    solution: StitchSolution,
+    whole: FusionPlan,
+    options: StitchOptions | None = None,
+) -> Job[tuple[HalfPlan, HalfPlan]]:
+    """Plan two mosaics, each of one half of a solved scan's frames.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        The frames.
+    solution : StitchSolution
+        Where they lie.
+    whole : FusionPlan
+        The mosaic of all frames.
+    options : StitchOptions, optional
+        Those of the solution.
+
+    Returns
+    -------
+    tuple of HalfPlan
+        Both halves; their frames are those that have a place.
+
+    Yields
+    ------
+    Progress
+        One for each half.
+
+    Raises
+    ------
+    RegistrationError
+        If fewer than two frames have a place.
+    """
+    options = StitchOptions() if options is None else options
+    placed = int(solution.placed.sum())
+    if placed < 2:
+        msg = (
+            f"Halves need at least two placed frames, got {placed}: stitch without "
+            "halves."
+        )
+        raise RegistrationError(msg)
+    first = split_frames(whole)
+    made: list[HalfPlan] = []
+    for name, chosen in (("a", first), ("b", solution.placed & ~first)):
+        yield Progress(len(made), 2, f"Finding the flat field of half {name}")
+        made.append(
+            HalfPlan(
+                "a" if name == "a" else "b",
+                tuple(solution.names[i] for i in np.flatnonzero(chosen)),
+                _half(acquisition, solution, whole, options, chosen),
+            )
+        )
+    return made[0], made[1]
+
+
+def split_frames(whole: FusionPlan) -> BoolArray:
+    """Choose the frames of the first half, (N,)."""
+    positions = whole.positions
+    placed = np.asarray(np.isfinite(positions).all(axis=1))
+    chosen: BoolArray = _coloured(positions, whole.prepared.frame_shape)
+    chosen &= placed
+    step = max(1, min(whole.prepared.frame_shape) // _CELLS)
+    valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
+    rows, columns = np.nonzero(valid)
+    width = whole.shape[1] // step + valid.shape[1] + 2
+    corners = np.zeros(positions.shape, np.intp)
+    corners[placed] = np.rint(positions[placed] / step).astype(np.intp)
+    cells = [(y + rows) * width + x + columns for y, x in corners]
+    counts = np.zeros((2, (whole.shape[0] // step + valid.shape[0] + 2) * width), int)
+    for index in np.flatnonzero(placed):
+        counts[int(chosen[index]), cells[index]] += 1
+    for _ in range(_SWEEPS):
+        moved = [
+            index
+            for index in np.flatnonzero(placed)
+            if _change_side(counts, cells[index], chosen, int(index))
+        ]
+        if not moved:
+            break
+    return chosen
+
+
+def _coloured(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
+    """Colour the tree of the widest overlaps in turn."""
+    count = len(positions)
+    pairs = touching_pairs(positions, shape)
+    area = np.zeros(len(pairs))
+    for number, (i, j) in enumerate(pairs):
+        sides = np.array(shape) - np.abs(positions[j] - positions[i])
+        area[number] = float(np.prod(np.maximum(sides, 0)))
+    # a minimum spanning tree takes the least; an edge of 0 would be none
+    least = np.prod(shape) * 2.0 - area
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    graph = sparse.coo_array((least, (first, second)), (count, count)).tocsr()
+    tree = csgraph.minimum_spanning_tree(graph)
+    tree = tree + tree.T
+    even = np.zeros(count, bool)
+    seen = np.zeros(count, bool)
+    for start in range(count):
+        if seen[start]:
+            continue
+        order, before = csgraph.breadth_first_order(tree, start, directed=False)
+        even[start] = True
+        for index in order[1:]:
+            even[index] = not even[before[index]]
+        seen[order] = True
+    return even
+
+
+def _change_side(
+    counts: NDArray[np.int_], cells: NDArray[np.intp], chosen: BoolArray, index: int
+) -> bool:
+    """Move a frame to the other half where both then cover more; `counts` (2, cells).
+
+    It counts on from the new side.
+    """
+    here = int(chosen[index])
+    own, other = counts[here, cells], counts[1 - here, cells]
+    now = np.count_nonzero(other > 0)  # the frame itself covers its cells
+    then = np.count_nonzero(own > 1)
+    if then <= now:
+        return False
+    counts[here, cells] -= 1
+    counts[1 - here, cells] += 1
+    chosen[index] = not chosen[index]
+    return True
+
+
+def _half(
+    acquisition: Acquisition,
+    solution: StitchSolution,
+    whole: FusionPlan,
+    options: StitchOptions,
+    chosen: BoolArray,
+) -> FusionPlan:
+    """Plan the mosaic of some frames, with a flat field of their own."""
+    prepared = whole.prepared.changed(flat=_begin(acquisition, solution, chosen))
+    positions = np.where(chosen[:, None], whole.positions, np.nan)
+    state = State(acquisition, options, prepared, whole.positions, True)
+    state.positions, state.noise = positions, solution.noise
+    for knots in (COARSE_KNOTS, FINE_KNOTS):
+        reshade(state, knots)
+    # as bright as the whole mosaic: shading and gains are known but for a factor
+    before, after = whole.prepared, state.prepared
+    seen = before.flat.valid & after.flat.valid
+    factor = np.mean(np.log(before.gains[chosen] / after.gains[chosen]))
+    factor += np.mean(np.log(before.flat.flat[seen] / after.flat.flat[seen]))
+    prepared = after.changed(gains=after.gains * float(np.exp(factor)))
+    return replace(
+        whole, prepared=prepared, positions=positions, feather=feather_of(prepared)
+    )
+
+
+def _begin(
+    acquisition: Acquisition, solution: StitchSolution, chosen: BoolArray
+) -> FlatField:
+    """Flat field of some frames before their overlaps are asked."""
+    flat = solution.flat
+    if flat.method in GIVEN:
+        return flat
+    own = first_flat(acquisition, np.flatnonzero(chosen))
+    if not flat.method.startswith("none"):
+        return own
+    # what all overlaps decided, those within a half may be too few to decide
+    ones = np.ones_like(own.flat)
+    return FlatField(ones, own.dark, ones > 0, "none is better")

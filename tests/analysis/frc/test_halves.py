@@ -1,0 +1,112 @@
+"""Halves of one image tell what two images like the whole would."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
+from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+
+
+def make_halves(draw, resolution, noise=(2.0, 2.0), *, shape=(64, 64), count=64):
+    """Fields with white noise, and their mean, weighted by what each half knows."""
+    rng = np.random.default_rng(5)
+    fields = np.stack([draw(shape, resolution, 50.0, rng) for _ in range(count)])
+    first, second = (np.sqrt(v) * rng.standard_normal(fields.shape) for v in noise)
+    share = noise[1] / sum(noise)
+    mean = share * first + (1 - share) * second
+    return fields + first, fields + second, fields + mean
+
+
+@pytest.mark.parametrize("noise", [(2, 2), (9 / 8, 9), (9, 9 / 8)], ids=str)
+@pytest.mark.parametrize("estimator", ["exact", "plain"])
+@pytest.mark.parametrize("criterion", ["1/7", "half-bit"])
+def test_halves_read_as_two_images_would(draw, noise, estimator, criterion) -> None:
+    how = {"estimator": estimator, "criterion": criterion}
+    first, second, whole = make_halves(draw, 4.0, noise)
+    # of the same blocks, two images with the noise of the whole
+    rng = np.random.default_rng(5)
+    field = np.stack([draw((64, 64), 4.0, 50.0, rng) for _ in range(len(whole))])
+    two = measure(*(field + rng.standard_normal(field.shape) for _ in "ab"), **how)
+    own = measure(first, second, whole=whole, **how)
+    wanted, found = (np.nanmedian(item.crossing) for item in (two, own))
+    # rings alone stop where noise pushes them under, in halves sooner
+    tolerance = 0.02 if estimator == "exact" else 0.08
+    assert found == pytest.approx(wanted, rel=tolerance)
+    assert np.isfinite(own.crossing).mean() > 0.95
+
+
+def test_correlation_is_that_of_two_images(draw) -> None:
+    first, second, whole = make_halves(draw, 4.0, count=1, shape=(256, 256))
+    own = measure(first, second, whole=whole)
+    half = measure(first, second).correlation
+    inner = half > 0.2
+    expected = 2 * half[inner] / (1 + half[inner])
+    np.testing.assert_allclose(own.correlation[inner], expected, rtol=0.02)
+
+
+def test_units_of_grey_values_do_not_matter(draw) -> None:
+    stacks = make_halves(draw, 4.0, count=4)
+    plain = measure(*stacks[:2], whole=stacks[2])
+    large = measure(*(1000 + 7 * s for s in stacks[:2]), whole=1000 + 7 * stacks[2])
+    np.testing.assert_allclose(large.crossing, plain.crossing, rtol=1e-4)
+
+
+@pytest.fixture
+def images(draw) -> list[Micrograph]:
+    stacks = make_halves(draw, 5.0, (9 / 8, 9), shape=(160, 224), count=1)
+    return [Micrograph(stack[0]).replace(pixel_size_nm=10.0) for stack in stacks]
+
+
+def test_map_is_that_of_the_whole(images) -> None:
+    first, second, whole = images
+    named = whole.replace(name="mosaic")
+    found = run(measure_frc_map(first, second, FrcMapOptions(step=32), whole=named))
+    assert found.median_nm == pytest.approx(50, rel=0.05)
+    assert found.method.startswith("mosaic-halves")
+    assert found.map.name == "mosaic FRC map"
+    assert found.incomplete == 0
+    alone = run(measure_frc_map(first, second, FrcMapOptions(step=32)))
+    assert np.nanmedian(alone.measured) > found.median_nm
+
+
+def test_each_block_equals_its_own_measurement(images) -> None:
+    options = FrcMapOptions(step=48)
+    found = run(measure_frc_map(*images[:2], options, whole=images[2]))
+    cut = [image.data[None, 48:112, 96:160] for image in images]
+    alone = measure(*cut[:2], whole=cut[2])
+    np.testing.assert_allclose(found.measured[1, 2], 10 / alone.crossing[0], rtol=1e-3)
+
+
+def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:
+    first, second, whole = images
+    data = first.data.copy()
+    data[:10, :10] = np.nan
+    options = FrcMapOptions(step=64)
+    found = run(measure_frc_map(first.replace(data=data), second, options, whole=whole))
+    assert found.incomplete == 1
+    assert np.isnan(found.measured[0, 0])
+    assert found.reason_counts == {"no-signal": 1}
+
+
+def test_whole_image_has_an_interval_around_the_truth(images) -> None:
+    found = measure_frc(*images[:2], whole=images[2])
+    low, high = found.interval_nm
+    assert low < 50 < high
+    assert found.method.startswith("mosaic-halves")
+
+
+def test_identical_halves_are_refused(images) -> None:
+    first, _, whole = images
+    assert measure_frc(first, first, whole=whole).reason == "identical"
+
+
+def test_what_does_not_fit_is_refused(images) -> None:
+    first, second, whole = images
+    with pytest.raises(ShapeError, match="same shape"):
+        measure_frc(first, second, whole=whole.replace(data=whole.data[:-1]))
+    with pytest.raises(OptionError, match="got two halves"):
+        measure_frc(first, second, FrcOptions(reference=True), whole=whole)

@@ -1,0 +1,206 @@
+"""A mosaic's halves lie beside it, and tell its resolution where they are its own."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr
+from napari_semsr.analysis import FrcMapOptions
+from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.io import read
+from napari_semsr.jobs import (
+    StitchFolderOptions,
+    frc_job,
+    frc_map_job,
+    half_paths,
+    stitch_job,
+)
+
+HALVES = StitchFolderOptions(halves=True)
+COARSE = FrcMapOptions(block=48, step=24)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="pits", frames_grid=(2, 2), frame_px=128, overlap=0.6,
+        jitter_px=2, field="square", photons=5000, seed=2,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(scan):
+    return napari_semsr.stitch(scan, scan.parent / "m.ome.zarr", halves=True)
+
+
+@pytest.fixture
+def own(made, scan, tmp_path):
+    """Copies of the mosaic and its halves, to be spoilt."""
+    for path in scan.parent.glob("m*.ome.zarr"):
+        shutil.copytree(path, tmp_path / path.name)
+    return tmp_path / "m.ome.zarr"
+
+
+def measured(path):
+    return run(frc_map_job(path, options=COARSE))
+
+
+def test_halves_lie_on_the_grid_of_the_mosaic(made):
+    mosaic = read(made.output)
+    halves = [read(half["output"]) for half in made.halves]
+    assert [half["output"] for half in made.halves] == [
+        str(path) for path in half_paths(Path(made.output))
+    ]
+    for half in halves:
+        assert (half.shape, half.scale, half.origin) == (
+            mosaic.shape,
+            mosaic.scale,
+            mosaic.origin,
+        )
+        assert np.isnan(half.array()).any()
+    known = np.any([np.isfinite(half.array()) for half in halves], axis=0)
+    assert np.mean(known == np.isfinite(mosaic.array())) > 0.99
+
+
+def test_histories_name_the_frames_of_each(made):
+    told = [read(half["output"]).provenance for half in made.halves]
+    assert [item.options["half"]["name"] for item in told] == ["a", "b"]
+    frames = [item.options["half"]["frames"] for item in told]
+    assert frames == [half["frames"] for half in made.halves]
+    every = sorted(item["frame"] for item in made.positions)
+    assert sorted([*frames[0], *frames[1]]) == every
+    mosaic = read(made.output).provenance
+    assert told[0].inputs == told[1].inputs == mosaic.inputs
+
+
+def test_map_of_the_mosaic_comes_from_its_halves(made):
+    found = measured(made.output)
+    assert found.method.startswith("mosaic-halves")
+    assert found.images == ("m.ome.zarr",)
+    assert 70 < found.median_nm < 150
+    said = f"{found.failed} of {found.blocks} blocks are not covered by both halves."
+    assert found.note == said
+    made_of = [item.name for item in found.result.map.provenance.inputs]
+    assert made_of == ["m.ome.zarr", "scan mosaic half a", "scan mosaic half b"]
+
+
+def test_frc_measures_the_part_that_both_cover(made):
+    found = run(frc_job(made.output))
+    assert found.result.method.startswith("mosaic-halves")
+    assert found.result.resolution_nm == pytest.approx(
+        measured(made.output).median_nm, rel=0.15
+    )
+    rows, columns = found.result.shape
+    assert f"{rows} x {columns} px" in found.note
+
+
+def test_another_pixel_size_is_that_of_the_halves_too(made):
+    plain = napari_semsr.frc_map(made.output, block=48, step=24)
+    wider = napari_semsr.frc_map(made.output, block=48, step=24, pixel_size_nm=40)
+    assert wider.median_nm == pytest.approx(2 * plain.median_nm)
+
+
+def alone(found, why):
+    assert found.method.startswith("single-image FRC")
+    assert found.note.endswith("so it is measured as a single image.")
+    assert why in found.note
+
+
+def test_missing_halves_are_told(own):
+    first, second = half_paths(own)
+    shutil.rmtree(second)
+    alone(measured(own), "but not the other half")
+    shutil.rmtree(first)
+    alone(measured(own), "stitch with --halves")
+
+
+def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
+    other = shutil.copytree(scan, tmp_path / "other")
+    (other / "frame_003.tif").unlink()
+    napari_semsr.stitch(scan, own, blend="seam", overwrite=True)
+    alone(measured(own), "made of other frames or in another way")
+
+
+def test_halves_on_another_grid_are_not_used(own):
+    path = half_paths(own)[0]
+    group = zarr.open_group(path, mode="r+")
+    record = dict(group.attrs["semsr"])
+    assert read(path).origin == (0, 0)
+    ome = dict(group.attrs["ome"])
+    scales = ome["multiscales"][0]["datasets"]
+    for item in scales:
+        item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
+    group.attrs.update({"ome": ome, "semsr": record})
+    alone(measured(own), "another grid")
+
+
+def test_halves_that_cannot_be_read_are_told(own):
+    (half_paths(own)[1] / "zarr.json").write_text("{")
+    alone(measured(own), "cannot be read")
+
+
+def test_other_images_say_nothing_of_halves(made, tmp_path):
+    napari_semsr.convert(made.output, tmp_path / "copy.ome.tif")
+    copy = measured(tmp_path / "copy.ome.tif")
+    assert copy.note is None
+
+
+def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
+    done = napari_semsr.stitch(
+        scan, tmp_path / "m.ome.tif", halves=True, dtype="uint16"
+    )
+    assert done.dtype == "uint16"
+    assert read(done.halves[0]["output"]).dtype == np.float32
+    found = measured(done.output)
+    assert found.method.startswith("mosaic-halves")
+
+
+def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
+    done = napari_semsr.stitch(scan, tmp_path / "m.png", halves=True)
+    alone(measured(done.output), "PNG")
+
+
+def test_several_heights_have_no_halves(scan, tmp_path):
+    options = StitchFolderOptions(halves=True, focus="max")
+    with pytest.raises(OptionError, match="do not go together"):
+        run(stitch_job(scan, tmp_path / "m.ome.zarr", options=options))
+
+
+def test_existing_halves_are_kept(scan, tmp_path):
+    beside = tmp_path / "m.half-b.ome.zarr"
+    beside.mkdir()
+    (beside / "zarr.json").write_text("precious")
+    with pytest.raises(WriteError, match="--overwrite"):
+        run(stitch_job(scan, tmp_path / "m.ome.zarr", options=HALVES))
+    assert (beside / "zarr.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize("at", ["Finding the flat field of half b", "Fusing"])
+def test_stopped_work_leaves_nothing(scan, tmp_path, at):
+    job = stitch_job(scan, tmp_path / "m.ome.zarr", options=HALVES)
+    for step in job:
+        if step.message.startswith(at):
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_work_goes_on(scan, made, tmp_path):
+    target = tmp_path / "m.ome.zarr"
+    job = stitch_job(scan, target, options=HALVES, keep=True)
+    for step in job:
+        if step.message.startswith("Fusing") and step.done:
+            break
+    job.close()
+    for path in half_paths(target):
+        with pytest.raises(ReadError, match="resume"):
+            read(path)
+    run(stitch_job(scan, target, options=HALVES, resume=True))
+    for path, half in zip(half_paths(target), made.halves, strict=True):
+        wanted = read(half["output"]).array()
+        np.testing.assert_array_equal(read(path).array(), wanted)

@@ -1,0 +1,119 @@
+"""Halves of a scan: who is in which, and what they share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.acquisition import ArrayFrames
+from napari_semsr.core.errors import RegistrationError
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box
+from napari_semsr.stitching.fuse import plan_fusion
+from napari_semsr.stitching.halves import plan_halves, split_frames
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.solve import solve_mosaic
+from tests.stitching import scans
+
+
+@pytest.fixture(scope="module")
+def scan(scene):
+    flat = scans.square_flat(128)
+    return scans.cut_scan(scene, flat=flat, overlap=0.55, flicker=0.05, seed=6)
+
+
+@pytest.fixture(scope="module")
+def solution(scan):
+    return run(solve_mosaic(scan.acquisition))
+
+
+@pytest.fixture(scope="module")
+def whole(scan, solution):
+    return plan_fusion(scan.acquisition, solution)
+
+
+@pytest.fixture(scope="module")
+def halves(scan, solution, whole):
+    return run(plan_halves(scan.acquisition, solution, whole))
+
+
+def blocks(*plans):
+    return [plan.block(Box.of(plan.shape)) for plan in plans]
+
+
+def test_a_grid_is_split_as_a_checkerboard(whole):
+    first = split_frames(whole).reshape(3, 3)
+    assert np.array_equal(first, np.indices((3, 3)).sum(axis=0) % 2 == 0)
+
+
+def test_each_frame_is_in_one_half(halves, solution):
+    assert sorted(halves[0].frames + halves[1].frames) == sorted(solution.names)
+    assert [half.name for half in halves] == ["a", "b"]
+
+
+def test_halves_share_the_grid_and_cover_together_what_all_cover(whole, halves):
+    (image, count), (first, of_a), (second, of_b) = blocks(
+        whole, *(half.plan for half in halves)
+    )
+    assert image.shape == first.shape == second.shape
+    assert np.array_equal(np.isnan(first), of_a == 0)
+    assert np.mean((of_a + of_b) == count) > 0.99
+    assert np.mean(((of_a > 0) & (of_b > 0))[count >= 2]) > 0.99
+    both = (of_a > 0) & (of_b > 0)
+    # dark levels differ, which moves grey values; what one count means does not
+    for part in (first, second):
+        slope, _ = np.polyfit(image[both], part[both], 1)
+        assert slope == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scattered_frames_put_one_into_each_half(whole, seed):
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, 400, (24, 2))
+    scattered = replace(whole, positions=positions, shape=(560, 560))
+    first = split_frames(scattered)
+    sides = [
+        replace(scattered, positions=np.where(side[:, None], positions, np.nan))
+        for side in (first, ~first)
+    ]
+    # counting needs no grey values of frames that are not there
+    counts = np.zeros((2, 560, 560), int)
+    for number, plan in enumerate(sides):
+        for y, x in np.rint(plan.positions[np.isfinite(plan.positions[:, 0])]):
+            counts[number, int(y) : int(y) + 128, int(x) : int(x) + 128] += 1
+    twice = counts.sum(axis=0) >= 2
+    assert np.mean((counts > 0).all(axis=0)[twice]) > 0.9
+
+
+def test_a_half_knows_nothing_of_the_other_frames(scan, solution, halves):
+    taken = scan.acquisition
+    frames = np.stack([taken.read(i) for i in range(len(taken))])
+    rng = np.random.default_rng(0)
+    others = [taken.names.index(name) for name in halves[1].frames]
+    frames[others] = rng.permuted(frames[others], axis=1)
+    changed = taken.replace(frames=ArrayFrames(frames))
+    again = run(plan_halves(changed, solution, plan_fusion(changed, solution)))
+    (before, _), (after, _) = blocks(halves[0].plan, again[0].plan)
+    assert np.array_equal(before, after, equal_nan=True)
+    (before, _), (after, _) = blocks(halves[1].plan, again[1].plan)
+    assert not np.array_equal(before, after, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["none", "file"])
+def test_a_flat_field_that_is_given_is_that_of_both(scan, method):
+    flat = scan.flat if method == "file" else None
+    options = StitchOptions(flat_field=method, match_gain=False)
+    solution = run(solve_mosaic(scan.acquisition, options, flat=flat))
+    whole = plan_fusion(scan.acquisition, solution, options)
+    made = run(plan_halves(scan.acquisition, solution, whole, options))
+    for half in made:
+        assert half.plan.prepared.flat is solution.flat
+        np.testing.assert_allclose(half.plan.prepared.gains, 1)
+
+
+def test_one_frame_has_no_halves(scan, solution, whole):
+    positions = np.full_like(solution.positions_px, np.nan)
+    positions[0] = 0
+    alone = replace(solution, positions_px=positions)
+    with pytest.raises(RegistrationError, match="at least two placed frames, got 1"):
+        run(plan_halves(scan.acquisition, alone, whole))
