@@ -63,10 +63,11 @@ bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 
 # A final judgement trains nothing: another time would be another run.
 tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (HOURS=4, FINAL=1)
-	$(if $(FINAL),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
+	$(if $(FINAL)$(PUBLISHED),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))
 	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate \
+	  $(if $(PUBLISHED),--runs benchmarks/paper_tables/models) \
 	  $(if $(FINAL),--final) $(if $(AGAIN),--again)
 
 docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
