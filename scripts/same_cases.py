@@ -24,7 +24,7 @@ def words(text: str) -> list[str]:
 
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
-    frc frc-map spectrum metrics gaps profile histogram models demo
+    frc frc-map spectrum metrics gaps profile figure histogram models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -655,6 +655,11 @@ def measuring() -> dict[str, list[str]]:
         "gaps in/discs_worse.png in/discs.png --json",
         "gaps in/discs.png --dark --min-diameter-px 6 --reach 0.5 --json",
     ]
+    found["figure"] = [
+        "figure in/a.tif -o out/one.png --dpi 100 --json",
+        "figure in/a.tif in/u16.tif -o out/two.tif --dpi 100 --greys common --json",
+        "figure in/a.tif -o out/part.png --dpi 100 --inset 5 5 25 30 --caption Sample.",
+    ]
     found["profile"] = [
         "profile in/discs.png --line 5,5,60,90 --json",
         "profile in/a.tif --line 5,5,60,70 --width 5 --pixel-size-nm 5,4",
@@ -882,6 +887,11 @@ def refusing() -> dict[str, list[str]]:
             "in/nan.tif in/nan.tif --json",
         ],
         "gaps": ["in/flat.png", "in/discs.png --reach -1", "in/nan.tif"],
+        "figure": [
+            "in/a.tif -o out/bad.jpg",
+            "in/a.tif -o out/bad.png --inset 5 5 5 30",
+            "in/a.tif -o out/bad.png --width-mm 5",
+        ],
         "profile": [
             "in/a.tif",
             "in/a.tif --line 1,2,3",
@@ -944,6 +954,7 @@ def python() -> dict[str, list[str]]:
         "spectrum": "!semsr.spectrum('in/a.tif', 'out.csv')",
         "metrics": "!semsr.metrics('in/e1.tif', 'in/a.tif')",
         "histogram": "!semsr.histogram('in/e1.tif', 'in/a.tif', bins=16)",
+        "figure": "!semsr.figure(['in/a.tif'], 'out/three.png', dpi=100)",
         "profile": "!semsr.profile('in/a.tif', (5, 5, 60, 70), width=3)",
         "gaps": "!semsr.gaps('in/discs_worse.png', 'in/discs.png')",
         "restore_image": "!semsr.restore_image('in/blurred.tif', psf='1.5px')",

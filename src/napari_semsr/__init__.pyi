@@ -9,6 +9,7 @@ from .api import (
     demo as demo,
     enhance as enhance,
     export_model as export_model,
+    figure as figure,
     frc as frc,
     frc_map as frc_map,
     gaps as gaps,

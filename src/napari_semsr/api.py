@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Cropped,
         Description,
         EnhancedFile,
+        FigureMade,
         Judged,
         ModelCheck,
         ModelFile,
@@ -755,6 +756,58 @@ def profile(image: Source, line: Sequence[float], **options: Any) -> "ProfileRep
     given = {**options, "line": tuple(line)}
     job = profile_job(_source(image), **_asked(given, ProfileOptions))
     return run(job)
+
+
+def figure(
+    images: Sequence[Source],
+    output: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "FigureMade":
+    """Draw images and maps for a paper: bars in nm, colour bars, a caption.
+
+    An image that a network made is named as such in the caption.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph, (Y, X) numpy.ndarray or path
+        Up to twelve, in the order of their letters.
+    output : path
+        ``.png``, ``.tif`` or ``.pdf``.
+    overwrite : bool, default=False
+        Replace an existing file.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``width_mm``, ``dpi``, ``columns``, ``caption``, ``no_caption``, ``greys``,
+        ``inset``, and reading options.
+
+    Returns
+    -------
+    FigureMade
+        The file and its caption.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.figure([image, image], f"{folder}/one.png", dpi=100).caption
+    '(a) A; bar 100 nm. (b) A; bar 100 nm.'
+    """
+    from napari_semsr.jobs import FigureOptions, figure_job
+
+    job = figure_job(
+        [_source(image) for image in images],
+        output,
+        overwrite=overwrite,
+        **_asked(options, FigureOptions),
+    )
+    return run(job, progress)
 
 
 def check_model(

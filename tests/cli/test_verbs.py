@@ -33,6 +33,7 @@ KEYS = {
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
     ),
     "gaps": "gaps detected undetected_fraction mean_width_error_nm widths_nm",
+    "figure": "path pixel_size_nm shape caption networks",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
     "histogram": "bins counts emd",
 }
@@ -57,6 +58,7 @@ LINES = {
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif"),
     "profile": ("first.tif", "--line", "10,10,60,80"),
+    "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "histogram": ("first.tif", "truth.tif"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")

@@ -43,6 +43,7 @@ VERBS = {
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
+    "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
     "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }

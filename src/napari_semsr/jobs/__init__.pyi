@@ -33,6 +33,11 @@ from .enhance import (
     learnt_from_instrument as learnt_from_instrument,
     unfinished as unfinished,
 )
+from .figure import (
+    FigureMade as FigureMade,
+    FigureOptions as FigureOptions,
+    figure_job as figure_job,
+)
 from .images import (
     DTYPES as DTYPES,
     Converted as Converted,

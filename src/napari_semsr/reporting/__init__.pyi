@@ -1,5 +1,6 @@
 from .figures import (
     FrequencyCurve as FrequencyCurve,
+    bar_length as bar_length,
     curves_png as curves_png,
     errors_png as errors_png,
     grey_limits as grey_limits,
@@ -15,4 +16,9 @@ from .page import (
     signed as signed,
     spread as spread,
     write_page as write_page,
+)
+from .plate import (
+    PlateImage as PlateImage,
+    bar_words as bar_words,
+    draw_plate as draw_plate,
 )

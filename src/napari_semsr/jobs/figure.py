@@ -1,0 +1,337 @@
+"""A figure for a paper, of images and maps as they are read."""
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from napari_semsr.core import (
+    Box,
+    FloatPair,
+    Job,
+    Micrograph,
+    OptionError,
+    Options,
+    Progress,
+    ShapeError,
+)
+from napari_semsr.io import ReadOptions, replacing
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_target_file,
+    open_image,
+    paths_of,
+)
+from napari_semsr.reporting import (
+    PlateImage,
+    bar_length,
+    bar_words,
+    draw_plate,
+    grey_limits,
+)
+
+_SUFFIXES = (".png", ".tif", ".tiff", ".pdf")
+_MOST = 12  # images: letters and a page end somewhere
+_MM = 25.4
+_UNITS = {
+    "frc-map": ("resolution (nm)", "viridis_r"),
+    "error-map": ("error (grey levels)", "magma"),
+}
+"""Unit and colours of the maps of ours, by the job that made them."""
+
+
+class FigureOptions(Options):
+    """How a figure looks."""
+
+    width_mm: float = Field(
+        default=85.0,
+        ge=20,
+        le=400,
+        description="width, 85 a column, 175 a page",
+    )
+    dpi: int = Field(default=300, ge=50, le=1200, description="pixels in an inch")
+    columns: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MOST,
+        description="images in a row; automatic if unset",
+    )
+    caption: str = Field(
+        default="", max_length=2000, description="text before what every image is"
+    )
+    no_caption: bool = Field(
+        default=False,
+        description="leave the caption away, but for networks that made a picture",
+    )
+    greys: Literal["own", "common"] = Field(
+        default="own",
+        description="grey scale of each image, or one for all that are no maps",
+    )
+    inset: tuple[int, int, int, int] | None = Field(
+        default=None,
+        description="rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FigureMade(Result):
+    """A figure that was written.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the first image; None when unknown.
+    shape : tuple of int
+        Rows and columns of the picture, in pixels.
+    caption : str
+        What is written below the images.
+    networks : tuple of str
+        Names of the networks that had a hand in them.
+    """
+
+    path: str
+    pixel_size_nm: FloatPair | None
+    shape: tuple[int, int]
+    caption: str
+    networks: tuple[str, ...]
+
+
+def figure_job(
+    images: Sequence[Image],
+    output: str | os.PathLike[str],
+    *,
+    options: FigureOptions | None = None,
+    opening: ReadOptions | None = None,
+    overwrite: bool = False,
+) -> Job[FigureMade]:
+    """Draw images side by side, with a bar in nm, colour bars and a caption.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph or path
+        Up to twelve, in the order of their letters.
+    output : path
+        ``.png``, ``.tif`` or ``.pdf``.
+    options : FigureOptions, optional
+        Size, caption, parts to enlarge.
+    opening : ReadOptions, optional
+        How to read files.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    FigureMade
+        The file, and its caption.
+
+    Yields
+    ------
+    Progress
+        Reading, drawing.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If there are no images or too many, or the part to enlarge lies outside.
+    ReadError, WriteError
+        If an image cannot be read, or the output not be made.
+    """
+    chosen = options or FigureOptions()
+    if not 1 <= len(images) <= _MOST:
+        msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
+        raise OptionError(msg)
+    path = check_target_file(
+        output, suffixes=_SUFFIXES, inputs=paths_of(*images), overwrite=overwrite
+    )
+    opened = []
+    for number, image in enumerate(images):
+        yield Progress(number, len(images) + 1, f"reading {number + 1}")
+        opened.append(open_image(image, opening))
+    shown = [_shown(image, opened[0], chosen, len(opened)) for image in opened]
+    if chosen.greys == "common":
+        shown = _alike(shown)
+    yield Progress(len(images), len(images) + 1, "drawing")
+    caption = caption_of(opened, shown, chosen)
+    kind = "pdf" if path.suffix == ".pdf" else "png" if path.suffix == ".png" else "tif"
+    data = draw_plate(
+        shown,
+        kind=kind,
+        width_mm=chosen.width_mm,
+        dpi=chosen.dpi,
+        columns=chosen.columns,
+        caption=caption,
+        title=", ".join(image.name for image in opened),
+    )
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+    return FigureMade(
+        path=str(path),
+        pixel_size_nm=opened[0].pixel_size_nm,
+        shape=_size_of(data, kind, chosen),
+        caption=caption,
+        networks=tuple(dict.fromkeys(n for n in map(_network, opened) if n)),
+    )
+
+
+def caption_of(
+    images: Sequence[Micrograph], shown: Sequence[PlateImage], options: FigureOptions
+) -> str:
+    """Say what every image is; one that a network made is always named as such.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph
+        As they were read.
+    shown : sequence of PlateImage
+        As they are drawn.
+    options : FigureOptions
+        The caption that was asked for.
+
+    Returns
+    -------
+    str
+        Sentences.
+    """
+    said = [options.caption.strip()] if options.caption.strip() else []
+    for number, (image, drawn) in enumerate(zip(images, shown, strict=True)):
+        letter = f"({chr(ord('a') + number)}) " if len(images) > 1 else ""
+        network = _network(image)
+        made = f", made by the network {network}" if network else ""
+        if options.no_caption:
+            said += [f"{letter}Made by the network {network}."] if network else []
+            continue
+        wide = drawn.values.shape[1] * (drawn.pixel_nm or (1.0, 1.0))[1]
+        bar = bar_words(bar_length(wide), calibrated=drawn.pixel_nm is not None)
+        said.append(f"{letter}{image.name}{made}; bar {bar}.")
+    return " ".join(said)
+
+
+def _network(image: Micrograph) -> str:
+    """Name the network that made an image, with the beginning of its digest."""
+    found = image.provenance.network() if image.provenance is not None else None
+    if found is None:
+        return ""
+    return f"{found[0]} ({found[1].removeprefix('sha256:')[:12]})"
+
+
+def _shown(
+    image: Micrograph, first: Micrograph, options: FigureOptions, count: int
+) -> PlateImage:
+    """Reduce an image to what the figure shows of it, and choose its colours."""
+    columns = options.columns or min(count, 3)
+    wanted = round(options.width_mm / _MM * options.dpi / columns)
+    factor = max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
+    values = _reduced(image, factor)
+    if not np.isfinite(values).any():
+        msg = f"An image of a figure must have finite pixels, got none in {image.name}."
+        raise ShapeError(msg)
+    job = image.provenance.job if image.provenance is not None else ""
+    unit, colours = _UNITS.get(job, (None, "gray"))
+    limits, look = grey_limits(values), image.look
+    if look is not None:
+        limits = look.limits
+        colours = look.colormap if _is_known(look.colormap) else colours
+    if unit is not None and image.pixel_size_nm is None:
+        unit = unit.replace("(nm)", "(px)")
+    if unit is None and look is not None and look.colour_bar:
+        unit = "value"
+    box = None if options.inset is None else _box(options.inset, image, first)
+    pixel = image.pixel_size_nm
+    return PlateImage(
+        values=values,
+        pixel_nm=None if pixel is None else (pixel[0] * factor, pixel[1] * factor),
+        limits=limits,
+        colours=colours,
+        unit=unit,
+        box=None if box is None else _over(box, factor),
+        inset=None if box is None else _part(image, box),
+    )
+
+
+def _is_known(name: str) -> bool:
+    """Tell whether matplotlib has a colour map of a name."""
+    from matplotlib import colormaps
+
+    return name in colormaps
+
+
+def _reduced(image: Micrograph, factor: int) -> NDArray[np.float64]:
+    """Average squares of pixels; NaN is left away. Rests at the border are cut off."""
+    rows, columns = (n // factor * factor for n in image.shape)
+    data = image.data[:rows, :columns]
+    if hasattr(data, "chunks"):
+        import dask.array as da
+
+        data = data.rechunk(
+            tuple(max(factor, c[0] // factor * factor) for c in data.chunks)
+        )
+        means = da.coarsen(np.nanmean, data.astype(float), {0: factor, 1: factor})
+        return np.asarray(means.compute())
+    blocks = np.asarray(data, float).reshape(
+        rows // factor, factor, columns // factor, factor
+    )
+    known = np.isfinite(blocks)
+    total = np.where(known, blocks, 0).sum((1, 3))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.where((n := known.sum((1, 3))) > 0, n, np.nan))
+
+
+def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph) -> Box:
+    """Find the part to enlarge, which is given in pixels of the first image."""
+    y0, x0, y1, x1 = inset
+    here, there = image.pixel_size_nm, first.pixel_size_nm
+    if image is not first and here is not None and there is not None:
+        away = np.subtract(first.origin, image.origin)
+        corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # of pixels, not their centres
+        moved = np.rint((corners * there + away) / here + 0.5).astype(int)
+        (y0, x0), (y1, x1) = moved.tolist()
+    rows, columns = image.shape
+    if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
+        msg = (
+            f"The part to enlarge must lie in every image, got rows {y0} to {y1} and "
+            f"columns {x0} to {x1} of {image.name}, which has {rows} x {columns} px."
+        )
+        raise ShapeError(msg)
+    return Box(y0, y1, x0, x1)
+
+
+def _over(box: Box, factor: int) -> Box:
+    """Give a part in pixels of the reduced image."""
+    y0, x0 = box.y0 // factor, box.x0 // factor
+    y1, x1 = max(y0 + 1, box.y1 // factor), max(x0 + 1, box.x1 // factor)
+    return Box(y0, y1, x0, x1)
+
+
+def _part(image: Micrograph, box: Box) -> NDArray[Any]:
+    return np.asarray(image.data[box.y0 : box.y1, box.x0 : box.x1], dtype=float)
+
+
+def _alike(shown: Sequence[PlateImage]) -> list[PlateImage]:
+    """Give all images that are no maps one grey scale."""
+    greys = [image.limits for image in shown if image.unit is None]
+    if not greys:
+        return list(shown)
+    limits = min(low for low, _ in greys), max(high for _, high in greys)
+    return [i if i.unit is not None else replace(i, limits=limits) for i in shown]
+
+
+def _size_of(data: bytes, kind: str, options: FigureOptions) -> tuple[int, int]:
+    """Rows and columns of a picture; of a PDF what it would have at its resolution."""
+    if kind == "pdf":
+        found = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", data)
+        points = [float(v) for v in found.groups()] if found else [0.0, 0.0]
+        across, down = (round(v / 72 * options.dpi) for v in points)
+        return down, across
+    from PIL import Image as Picture
+
+    with Picture.open(io.BytesIO(data)) as picture:
+        return picture.height, picture.width

@@ -1,0 +1,271 @@
+"""A figure for a paper: images side by side, bars in nm, colour bars, a caption."""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, FloatPair
+from napari_semsr.reporting.figures import bar_length
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MM = 25.4  # in an inch
+_POINTS = 7.0  # the least that journals take is 5 to 7
+_LINE_MM = 3.1  # of text of that size
+_LETTER_MM = 1.22  # of a mean letter of that size
+_GAP_MM = 1.5
+_COLOUR_BAR = 0.24  # of an image's width, its numbers included
+_EMPTY = "#c9d2dc"  # where an image knows nothing
+_WIDE_NM = 10_000.0  # from here on a bar is told in micrometres
+_MOST_COLUMNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlateImage:
+    """One image of a figure.
+
+    Attributes
+    ----------
+    values : (Y, X) numpy.ndarray
+        Grey values or a map; NaN is a light blue-grey.
+    pixel_nm : tuple of float or None
+        ``(y, x)``; the bar is in pixels without it.
+    limits : tuple of float
+        Values shown darkest and brightest.
+    colours : str, default="gray"
+        A colour map of matplotlib.
+    unit : str or None
+        What the values are; with it the image has a colour bar.
+    box : Box or None
+        A part, outlined and shown enlarged below.
+    inset : (V, U) numpy.ndarray or None
+        That part as it was read, which may be finer than `values`.
+    """
+
+    values: NDArray[Any]
+    pixel_nm: FloatPair | None
+    limits: FloatPair
+    colours: str = "gray"
+    unit: str | None = None
+    box: Box | None = None
+    inset: NDArray[Any] | None = None
+
+
+def bar_words(length: float, *, calibrated: bool) -> str:
+    """Say the length of a bar: px, nm, or µm where nm have too many digits."""
+    if not calibrated:
+        return f"{length:g} px"
+    if length >= _WIDE_NM:
+        return f"{length / 1000:g} µm"
+    return f"{length:g} nm"
+
+
+def draw_plate(
+    images: Sequence[PlateImage],
+    *,
+    kind: str,
+    width_mm: float,
+    dpi: int,
+    columns: int | None = None,
+    caption: str = "",
+    title: str = "",
+) -> bytes:
+    """Draw images in rows, each with a letter, a scale bar and what it needs besides.
+
+    Parameters
+    ----------
+    images : sequence of PlateImage
+        In the order of their letters.
+    kind : {"png", "tif", "pdf"}
+        Format.
+    width_mm : float
+        Width of the figure.
+    dpi : int
+        Pixels in an inch.
+    columns : int, optional
+        Images in a row; by default up to three, and two of four.
+    caption : str, optional
+        Text below the images.
+    title : str, optional
+        Of the file, among its metadata.
+
+    Returns
+    -------
+    bytes
+        A file, without a time stamp, so that equal is equal.
+    """
+    count = len(images)
+    across = columns or (2 if count == 4 else min(count, _MOST_COLUMNS))
+    across = min(across, count)
+    width = (width_mm - _GAP_MM * (across - 1)) / across
+    cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
+    top = 0.0
+    for first in range(0, count, across):
+        row = range(first, min(first + across, count))
+        tall = max(_height(images[i], width) for i in row)
+        cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
+        top += tall + _GAP_MM
+    lines = textwrap.wrap(caption, max(20, int(width_mm / _LETTER_MM)))
+    whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
+    figure = _empty(width_mm, whole, dpi)
+    for i, left, down, _ in cells:
+        letter = f"{chr(ord('a') + i)}" if count > 1 else ""
+        _draw_cell(figure, images[i], (left, down, width), (width_mm, whole), letter)
+    if lines:
+        figure.text(
+            0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
+            va="top", ha="left", fontsize=_POINTS, linespacing=1.25,
+        )  # fmt: skip
+    return _file(figure, kind, dpi, {"Title": title})
+
+
+def _height(image: PlateImage, width: float) -> float:
+    """Tell how tall a cell is, the enlarged part included."""
+    shown = width * (1 - _COLOUR_BAR) if image.unit else width
+    tall = shown * _ratio(image.values, image.pixel_nm)
+    if image.box is not None and image.inset is not None:
+        tall += _GAP_MM + shown * _box_ratio(image)
+    return tall
+
+
+def _ratio(values: NDArray[Any], pixel_nm: FloatPair | None) -> float:
+    """Height over width of an image on its sample."""
+    y, x = pixel_nm or (1.0, 1.0)
+    rows, columns = values.shape
+    return float(rows * y / (columns * x))
+
+
+def _box_ratio(image: PlateImage) -> float:
+    y, x = image.pixel_nm or (1.0, 1.0)
+    rows, columns = image.box.shape if image.box is not None else (1, 1)
+    return float(rows * y / (columns * x))
+
+
+def _empty(width_mm: float, height_mm: float, dpi: int) -> "Figure":
+    """Make a white figure that no window and no global state knows."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_mm / _MM, height_mm / _MM), dpi=dpi, facecolor="white")
+
+
+def _draw_cell(
+    figure: "Figure",
+    image: PlateImage,
+    place: tuple[float, float, float],
+    whole: FloatPair,
+    letter: str,
+) -> None:
+    """Draw one image, its part below, and its colour bar; lengths are in mm."""
+    left, down, width = place
+    shown = width * (1 - _COLOUR_BAR) if image.unit else width
+    tall = shown * _ratio(image.values, image.pixel_nm)
+
+    def axes_at(x: float, y: float, w: float, h: float) -> "Axes":
+        share = (x / whole[0], 1 - (y + h) / whole[1], w / whole[0], h / whole[1])
+        return figure.add_axes(share, xticks=[], yticks=[])
+
+    axes = axes_at(left, down, shown, tall)
+    drawn = _show(axes, image, image.values, image.pixel_nm)
+    if letter:
+        _say(axes, 0.03, 0.97, letter, va="top", weight="bold")
+    if image.unit:
+        thick = 0.14 * width * _COLOUR_BAR
+        bar = figure.colorbar(
+            drawn, cax=axes_at(left + shown + 0.8, down, max(thick, 1.2), tall)
+        )
+        bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
+        bar.outline.set_linewidth(0.4)
+        bar.set_label(image.unit, fontsize=_POINTS - 1, labelpad=1)
+    if image.box is None or image.inset is None:
+        return
+    from matplotlib.patches import Rectangle
+
+    box, (py, px) = image.box, image.pixel_nm or (1.0, 1.0)
+    rows, columns = box.shape
+    axes.add_patch(
+        Rectangle(
+            (box.x0 * px, box.y0 * py), columns * px, rows * py,
+            fill=False, edgecolor="white", linewidth=0.8,
+        )
+    )  # fmt: skip
+    below = axes_at(left, down + tall + _GAP_MM, shown, shown * _box_ratio(image))
+    pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
+    _show(below, image, image.inset, pixel, calibrated=image.pixel_nm is not None)
+
+
+def _show(
+    axes: "Axes",
+    image: PlateImage,
+    values: NDArray[Any],
+    pixel_nm: FloatPair | None,
+    *,
+    calibrated: bool | None = None,
+) -> Any:
+    """Draw values with a scale bar in the lower left."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    y, x = pixel_nm or (1.0, 1.0)
+    height, width = values.shape[0] * y, values.shape[1] * x
+    drawn = axes.imshow(
+        np.ma.masked_invalid(values), vmin=image.limits[0], vmax=image.limits[1],
+        extent=(0, width, height, 0), aspect="auto", interpolation="nearest",
+        cmap=colormaps[image.colours].with_extremes(bad=_EMPTY),
+    )  # fmt: skip
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.4)
+    known = image.pixel_nm is not None if calibrated is None else calibrated
+    long = bar_length(width)
+    from_left, thick, low = width * 0.04, height * 0.015, height * 0.96
+    axes.add_patch(
+        Rectangle(
+            (from_left, low - thick), long, thick, facecolor="white",
+            edgecolor="black", linewidth=0.3,
+        )
+    )  # fmt: skip
+    words = bar_words(long, calibrated=known)
+    _say(axes, (from_left + long / 2) / width, 1 - (low - 2 * thick) / height, words)
+    return drawn
+
+
+def _say(
+    axes: "Axes", x: float, y: float, words: str, *, va: str = "bottom", **look: Any
+) -> None:
+    """Write over an image, in white with a dark edge; places are shares of it."""
+    from matplotlib.patheffects import withStroke
+
+    ha = "left" if va == "top" else "center"
+    axes.text(
+        x, y, words, transform=axes.transAxes, color="white", ha=ha, va=va,
+        fontsize=_POINTS, path_effects=[withStroke(linewidth=1.2, foreground="black")],
+        **look,
+    )  # fmt: skip
+
+
+def _file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, str]) -> bytes:
+    """Write a figure as one of the formats."""
+    stream = io.BytesIO()
+    if kind == "pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        told = {**told, "CreationDate": None}  # type: ignore[dict-item]
+        FigureCanvasPdf(figure).print_pdf(stream, metadata=dict(told))
+        return stream.getvalue()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    settings: dict[str, Any] = {"dpi": (dpi, dpi)}
+    if kind == "tif":
+        settings["compression"] = "tiff_deflate"
+    picture.save(stream, "TIFF" if kind == "tif" else "PNG", **settings)
+    return stream.getvalue()

@@ -1,0 +1,126 @@
+"""Figures for a paper: size, bars, caption, formats, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from napari_semsr.core import Micrograph, Provenance, SemsrError, run
+from napari_semsr.jobs import FigureOptions, figure_job
+from napari_semsr.reporting import bar_words
+
+
+def micrograph(
+    name: str = "A", pixel: float | None = 5.0, side: int = 60, job: str = ""
+) -> Micrograph:
+    """Draw a ramp, with a history if a job made it."""
+    data = np.add.outer(np.arange(side), np.arange(side + 20)).astype(np.float32)
+    made = Provenance(job=job) if job else None
+    size = None if pixel is None else (pixel, pixel)
+    return Micrograph(data, size, name, provenance=made)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pdf"])
+def test_figure_has_the_width_that_is_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"one{suffix}"
+    options = FigureOptions(width_mm=50.8, dpi=100)
+    made = run(figure_job([micrograph()], path, options=options))
+    assert made.shape[1] == pytest.approx(200, abs=1)
+    assert made.caption == "A; bar 100 nm."
+    if suffix == ".pdf":
+        assert path.read_bytes().startswith(b"%PDF")
+        return
+    with Picture.open(path) as picture:
+        assert (picture.height, picture.width) == made.shape
+        assert picture.info["dpi"][0] == pytest.approx(100, abs=0.1)
+
+
+def test_equal_images_make_equal_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(figure_job([micrograph()], tmp_path / f"{name}.pdf"))
+    one, two = ((tmp_path / f"{name}.pdf").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
+    plain = micrograph()
+    history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
+    made = plain.replace(provenance=history, name="B")
+    options = FigureOptions(no_caption=True, caption="Two.")
+    found = run(figure_job([plain, made], tmp_path / "two.png", options=options))
+    assert found.caption == f"Two. (b) Made by the network net ({'a' * 12})."
+    assert found.networks == (f"net ({'a' * 12})",)
+
+
+def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
+    dark = Micrograph(np.zeros((50, 200), np.uint8) + 7, (10.0, 10.0), "dark")
+    path = tmp_path / "dark.png"
+    options = FigureOptions(width_mm=101.6, dpi=100, no_caption=True)
+    run(figure_job([dark], path, options=options))
+    with Picture.open(path) as picture:
+        grey = np.asarray(picture.convert("L")).astype(int)
+    bar = grey[round(0.93 * len(grey)) : round(0.98 * len(grey)), 2:200].max(0)
+    bright = np.flatnonzero(bar > 120)
+    assert grey.shape[1] == 400
+    # 2000 nm across 400 px: a bar of 500 nm is 100 px long
+    assert np.ptp(bright) + 1 == pytest.approx(100, abs=3)
+
+
+def test_maps_have_a_colour_bar_and_other_colours(tmp_path: Path) -> None:
+    grey, mapped = tmp_path / "grey.png", tmp_path / "map.png"
+    run(figure_job([micrograph()], grey))
+    run(figure_job([micrograph(job="frc-map")], mapped))
+    with Picture.open(grey) as one, Picture.open(mapped) as other:
+        a, b = (np.asarray(p.convert("RGB")).astype(int) for p in (one, other))
+    assert np.ptp(a, axis=2).max() == 0
+    assert np.ptp(b, axis=2).max() > 50
+
+
+def test_part_is_the_same_place_of_every_calibrated_image(tmp_path: Path) -> None:
+    fine = Micrograph(np.zeros((120, 160), np.float32), (5.0, 5.0), "fine")
+    fine.data[20:40, 20:60] = 1
+    coarse = fine.data.reshape(60, 2, 80, 2).mean((1, 3))
+    other = Micrograph(coarse, (10.0, 10.0), "coarse", origin=(2.5, 2.5))
+    options = FigureOptions(
+        inset=(20, 20, 40, 60), width_mm=80, dpi=100, no_caption=True, greys="common"
+    )
+    path = tmp_path / "both.png"
+    run(figure_job([fine, other], path, options=options))
+    with Picture.open(path) as picture:
+        grey = np.asarray(picture.convert("L")).astype(int)
+    below = grey[-30:-15]  # within both parts, above their bars
+    halves = np.array_split(below, 2, axis=1)
+    assert all((half[:, 30:-30] > 240).all() for half in halves)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "said"),
+    [
+        ([], {}, "must have 1 to 12 images, got 0"),
+        ([micrograph()], {"inset": (0, 0, 70, 10)}, "must lie in every image"),
+        (
+            [Micrograph(np.full((30, 30), np.nan), None, "empty")],
+            {},
+            "must have finite pixels, got none in empty",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    tmp_path: Path, images: list[Micrograph], options: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "bad.png"
+    with pytest.raises(SemsrError, match=said):
+        run(figure_job(images, path, options=FigureOptions.parse(options)))
+    assert not path.exists()
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SemsrError, match=r"must end in \.png"):
+        run(figure_job([micrograph()], tmp_path / "bad.jpg"))
+
+
+def test_bars_are_told_in_the_unit_that_reads_best() -> None:
+    assert bar_words(500, calibrated=True) == "500 nm"
+    assert bar_words(20_000, calibrated=True) == "20 µm"
+    assert bar_words(50, calibrated=False) == "50 px"
