@@ -420,7 +420,18 @@ def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
 
 
 def bar_length(extent: float) -> float:
-    """Choose the largest of 1, 2, 5 times a power of ten below 28 % of a width."""
+    """Choose the largest of 1, 2, 5 times a power of ten below 28 % of a width.
+
+    Parameters
+    ----------
+    extent : float
+        Width of an image, in nm or px.
+
+    Returns
+    -------
+    float
+        Length of its scale bar, in the same unit.
+    """
     limit = extent * _BAR_SHARE
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1, 2, 5) if step * power <= limit)

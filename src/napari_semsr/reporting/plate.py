@@ -59,7 +59,20 @@ class PlateImage:
 
 
 def bar_words(length: float, *, calibrated: bool) -> str:
-    """Say the length of a bar: px, nm, or µm where nm have too many digits."""
+    """Say the length of a bar.
+
+    Parameters
+    ----------
+    length : float
+        In nm, or in px.
+    calibrated : bool
+        Whether it is in nm.
+
+    Returns
+    -------
+    str
+        Such as ``500 nm``, ``20 µm`` where nm have too many digits, or ``50 px``.
+    """
     if not calibrated:
         return f"{length:g} px"
     if length >= _WIDE_NM:
