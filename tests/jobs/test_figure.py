@@ -49,8 +49,8 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     made = plain.replace(provenance=history, name="B")
     options = FigureOptions(no_caption=True, caption="Two.")
     found = run(figure_job([plain, made], tmp_path / "two.png", options=options))
-    assert found.caption == f"Two. (b) Made by the network net ({'a' * 12})."
-    assert found.networks == (f"net ({'a' * 12})",)
+    assert found.caption == f"Two. (b) Made by the network net ({'a' * 16})."
+    assert found.networks == (f"net ({'a' * 16})",)
 
 
 def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:

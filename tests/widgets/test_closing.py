@@ -276,6 +276,36 @@ def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
         assert plain[1] < marked[1]
 
 
+def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch):
+    from PIL import Image
+
+    viewer, _, _, _ = opened
+    saver = SavePanel(viewer)
+    viewer.window.add_dock_widget(saver, name="Save")
+    layer = viewer.layers[-1]
+    heights = {}
+    for model in ("", "some-model"):
+        path = tmp_path / f"figure{model}.png"
+        chosen = str(path), "PNG (*.png)"
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, c=chosen: c)
+        layer.metadata.pop("semsr network", None)
+        if model:
+            layer.metadata["semsr network"] = {"model": model, "digest": None}
+        assert saver.extent.value != "paper" or saver.paper.isVisibleTo(saver)
+        saver.extent.value = "paper"
+        saver.paper.set_values(width_mm=50.8, dpi=100, columns=1)
+        saver.figure_button.click()
+        with Image.open(path) as picture:
+            assert picture.width == 200
+            heights[model] = picture.height
+    assert heights["some-model"] > heights[""]  # a longer caption
+    layer.visible = False
+    for other in viewer.layers:
+        other.visible = False
+    saver.figure_button.click()
+    assert "must be visible" in saver.status.text()
+
+
 def test_a_removal_offers_to_be_taken_back(opened, qtbot):
     from napari.utils.notifications import notification_manager
 

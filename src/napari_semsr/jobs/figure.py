@@ -220,7 +220,7 @@ def _network(image: Micrograph) -> str:
     found = image.provenance.network() if image.provenance is not None else None
     if found is None:
         return ""
-    return f"{found[0]} ({found[1].removeprefix('sha256:')[:12]})"
+    return f"{found[0]} ({found[1].removeprefix('sha256:')[:16]})"
 
 
 def _shown(

@@ -9,18 +9,22 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
 
-from napari_semsr.core import OptionError
+from napari_semsr.core import Micrograph, OptionError, Provenance, run
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
+from napari_semsr.jobs import FigureOptions, figure_job
 from napari_semsr.widgets.base import (
     Form,
     Note,
+    OptionsForm,
     Panel,
+    Row,
     ask_file,
     ask_new_project,
     elide_items,
     is_alive,
     push_button,
 )
+from napari_semsr.widgets.layers import image_layers, look_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -32,6 +36,27 @@ _NO_PROJECT = (
     "it is shown, and the settings of the panels; it is saved as you go on."
 )
 _NEW = "Save all into a project\N{HORIZONTAL ELLIPSIS}"
+
+
+_PAPER = "paper"
+_PAPER_KINDS = {
+    "PDF (*.pdf)": ".pdf",
+    "PNG (*.png)": ".png",
+    "TIFF (*.tif)": ".tif",
+}
+_PAPER_ROWS = {
+    "width_mm": Row("Width (mm)", "A column is about 85 mm wide, a page 175 mm."),
+    "dpi": Row("Resolution (dpi)", "Pixels in an inch."),
+    "columns": Row("Columns", "Images in a row; automatic: up to three."),
+    "greys": Row(
+        "Grey scale",
+        "Of each image as on screen, or one for all that are no maps.",
+        {"as on screen": "own", "one for all": "common"},
+    ),
+    "caption": Row(
+        "Caption", "Text before what every image is; networks are always named."
+    ),
+}
 
 
 class SavePanel(Panel):
@@ -78,12 +103,14 @@ class SavePanel(Panel):
             choices=[
                 ("the canvas as shown", "canvas"),
                 ("all that is visible, in full", "full"),
+                ("visible images side by side, for a paper", _PAPER),
             ],
         )
+        self.paper = OptionsForm(FigureOptions, _PAPER_ROWS)
         self.figure_button = push_button(
             "Save figure\N{HORIZONTAL ELLIPSIS}",
             self.save_figure,
-            "Save a PNG with scale bar, which says when a network made the image.",
+            "Save a picture with scale bar, which says when a network made the image.",
         )
         self.undo_button = push_button("Undo", self.undo, "Take the last step back.")
         self._build_groups()
@@ -96,11 +123,13 @@ class SavePanel(Panel):
             "Project", self.about, Form(self.recent, self.open_button, self.new_button)
         )
         self.made_group = self.add_group("Made here", self.made_list, self.layer_button)
-        self.add_group("Figure", Form(self.extent, self.figure_button))
+        self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
         self.add_group("Step back", self.undo_button)
 
     def _connect(self) -> None:
         self.recent.changed.connect(self._open_recent)
+        self.extent.changed.connect(self._show_paper)
+        self._show_paper()
         self.made_list.currentItemChanged.connect(self._choose)
         self.history.changed.connect(self._show_undo)
         self.session.changed.connect(self._show_project)
@@ -248,14 +277,40 @@ class SavePanel(Panel):
             if not shown:
                 msg = "A layer must be visible to be a figure; show one first."
                 raise OptionError(msg)
-            path = ask_file(
-                self, "Save figure", f"{shown[-1].name} figure", {"PNG (*.png)": ".png"}
-            )
+            paper = self.extent.value == _PAPER
+            images = [item for item in shown if item in image_layers(self.viewer)]
+            if paper and not images:
+                msg = "An image layer must be visible to be a figure; show one first."
+                raise OptionError(msg)
+            kinds = _PAPER_KINDS if paper else {"PNG (*.png)": ".png"}
+            name = f"{(images if paper else shown)[-1].name} figure"
+            path = ask_file(self, "Save figure", name, kinds)
             if path is None:
+                return
+            if paper:
+                parts = [self._as_shown(layer) for layer in images]
+                options = self.paper.options()
+                run(figure_job(parts, path, options=options, overwrite=True))
+                self.notify(f"The figure is saved as {path}.")
                 return
             full = self.extent.value == "full"
             write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
             self.notify(f"The figure is saved as {path}.")
+
+    def _as_shown(self, layer: Image) -> Micrograph:
+        """Read a layer, with the contrast and colours that it has on screen."""
+        image = self.micrograph(layer, colour=True).replace(look=look_of(layer))
+        about = layer.metadata.get(NETWORK_KEY)
+        before = image.provenance
+        if about is None or (before is not None and before.network()):
+            return image
+        digest = about.get("digest") or "digest not known"
+        made = Provenance(job="shown", model_name=about["model"], model_digest=digest)
+        return image.replace(provenance=made)
+
+    def _show_paper(self, _: object = None) -> None:
+        """Show what a figure for a paper asks for."""
+        self.paper.setVisible(self.extent.value == _PAPER)
 
     # -- steps back ------------------------------------------------------------
 
