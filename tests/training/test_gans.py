@@ -190,18 +190,18 @@ def test_generators_copy_what_they_are_to_make_at_first() -> None:
     assert any(image.equal(low) for image in shown[:2])
 
 
-def test_share_of_a_round_trip_reaches_its_first_generator() -> None:
+def test_share_of_a_round_trip_reaches_the_way_back() -> None:
     alone = {"adversarial_weight": 0.0, "identity_weight": 0.0, "edge_weight": 0.0}
     low, high = torch.rand(2, 1, 1, 32, 32)
     options = {"width": 4, "blocks": 1, "dropout": 0}
     found = []
     for share in (0.0, 0.25, 1.0):
         torch.manual_seed(0)
-        gan = {**CYCLE["gan"], **alone, "first_share": share}
+        gan = {**CYCLE["gan"], **alone, "back_share": share}
         learner = _learner("cycle", gan=gan, architecture_options=options)
         loss = learner.teach_generators(low, high, 0)
         loss.backward()
-        grown = torch.cat([p.grad.flatten() for p in learner.network.parameters()])
+        grown = torch.cat([p.grad.flatten() for p in learner.back.parameters()])
         found.append((float(loss.detach()), grown))
     losses, (none, some, all_of_it) = zip(*found, strict=True)
     assert losses == pytest.approx([losses[0]] * 3)

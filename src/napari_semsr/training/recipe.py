@@ -210,10 +210,10 @@ class GanOptions(Options):
         How what came back, and what was to stay, are compared (`cycle-gan`).
     cycle_weight, identity_weight, edge_weight : float
         Their weights, and that of the edges (`cycle-gan`).
-    first_share : float
-        Share of the gradient of a round trip that reaches the generator which began
-        it; 1 in all papers. All of it teaches that one to pass on the detail that it
-        should lose, and none lets it lose what an image shows.
+    back_share : float
+        Share of the gradient of a round trip from clear images that reaches the way
+        back, which begins it; 1 in all papers. All of it teaches that one to pass on
+        the detail that it should lose, and none lets it lose what an image shows.
     cycle_noise : float
         Standard deviation of noise on what is passed on halfway, on the unit scale, so
         that no detail hides below the noise of real images.
@@ -249,7 +249,7 @@ class GanOptions(Options):
     identity: Literal["l1", "mse"] = "l1"
     identity_weight: float = Field(default=5.0, ge=0)
     edge_weight: float = Field(default=0.0, ge=0)
-    first_share: float = Field(default=1.0, ge=0, le=1)
+    back_share: float = Field(default=1.0, ge=0, le=1)
     cycle_noise: float = Field(default=0.0, ge=0, le=1)
     edge_operator: EdgeOperator = "sobel"
     discriminator_every: int = Field(default=1, ge=1)

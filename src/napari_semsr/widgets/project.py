@@ -103,7 +103,7 @@ class SavePanel(Panel):
             choices=[
                 ("the canvas as shown", "canvas"),
                 ("all that is visible, in full", "full"),
-                ("visible images side by side, for a paper", _PAPER),
+                ("images side by side, for a paper", _PAPER),
             ],
         )
         self.paper = OptionsForm(FigureOptions, _PAPER_ROWS)

@@ -275,9 +275,14 @@ class CycleGan(AdversarialLearner):
         else:
             coarse, kept_low = self.back(high), None
         self._made = {"high": clear.detach(), "low": coarse.detach()}
-        given = self._passed_on(clear), self._passed_on(coarse)
+        passed = clear, torch.lerp(coarse.detach(), coarse, self.gan.back_share)
         with unremembered(self.generators()):
-            back_low, back_high = self.back(given[0]), self.network(given[1])
+            back_low, back_high = (
+                generator(self._noisy(image))
+                for generator, image in zip(
+                    (self.back, self.network), passed, strict=True
+                )
+            )
         adversarial = self._adversarial(clear, coarse)
         with self.exact():
             terms = self._terms(
@@ -344,14 +349,10 @@ class CycleGan(AdversarialLearner):
         with unremembered(generator):
             return made, generator(other)
 
-    def _passed_on(self, made: Tensor) -> Tensor:
-        """Give the second generator of a round trip what the first one made."""
-        gan = self.gan
-        if gan.first_share < 1:  # the same values, and a share of the gradient
-            made = torch.lerp(made.detach(), made, gan.first_share)
-        return (
-            made + gan.cycle_noise * torch.randn_like(made) if gan.cycle_noise else made
-        )
+    def _noisy(self, made: Tensor) -> Tensor:
+        """Add noise to what is passed on halfway of a round trip."""
+        noise = self.gan.cycle_noise
+        return made + noise * torch.randn_like(made) if noise else made
 
     def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
         """Ask the discriminators, which do not learn from it."""
