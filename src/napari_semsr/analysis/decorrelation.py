@@ -25,8 +25,7 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc.correlation import finite_array
-from napari_semsr.analysis.frc.validity import Reason
+from napari_semsr.analysis.frc import Reason, finite_array
 from napari_semsr.core import (
     Box,
     FloatArray,

@@ -192,7 +192,18 @@ class ErrorPair:
         return self.reference.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both, each on its own pixels; `box` in the reference's."""
+        """Read a part of both, each on its own pixels.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of the reference's part.
+
+        Returns
+        -------
+        tuple of (Y, X) numpy.ndarray
+            The reference, and the enhanced image, which is `factor` times finer.
+        """
         fixed = self.reference.read(box).astype(np.float64)
         fine = self.enhanced.read(box.scaled(self.factor))
         return fixed, fine.astype(np.float64)
@@ -436,7 +447,13 @@ class ErrorTally:
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, fixed: Float32Array, made: Float32Array) -> None:
-        """Count the pixels of a part that are known in both."""
+        """Count the pixels of a part that are known in both.
+
+        Parameters
+        ----------
+        fixed, made : (Y, X) numpy.ndarray
+            Reference, and what should be it.
+        """
         known = np.isfinite(fixed) & np.isfinite(made)
         first, second = (
             part[known].astype(np.float64) - self.level for part in (fixed, made)
@@ -536,7 +553,15 @@ def _around_gaps(image: Float32Array, known: BoolArray, sigma: float) -> Float32
 
 
 def tell_fit(fit: ErrorFit, reference: str, enhanced: str) -> None:
-    """Warn of a fit that says that the images do not belong together."""
+    """Warn of a fit that says that the images do not belong together.
+
+    Parameters
+    ----------
+    fit : ErrorFit
+        What was fitted.
+    reference, enhanced : str
+        Names of the images.
+    """
     if fit.widest:
         warn(
             f"The blur between {enhanced} and {reference} reaches the largest that is "

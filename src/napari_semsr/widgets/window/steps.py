@@ -75,6 +75,7 @@ STEPS = (
             PanelPlace("FRC map", "measure.frc_map:FrcMapPanel"),
             PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
+            PanelPlace("Error map", "measure.error_map:ErrorMapPanel"),
             PanelPlace("Gaps", "measure.gaps:GapsPanel"),
             PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
         ),
