@@ -270,7 +270,7 @@ class _Block:
     def moments(self, gains: Callable[[int], FloatArray], factor: int) -> FloatArray:
         """Give sums over the pixels of 1, r, p, r², p², rp; p is the blurred image."""
         rows, columns = (gains(size) for size in self.enhanced.shape)
-        area = math.sqrt(self.coefficients.size)
+        count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
         if factor == 1:
             power = float(rows**2 @ (self.enhanced @ columns**2))
@@ -281,8 +281,8 @@ class _Block:
             made = _folded(_folded(made, factor).T, factor).T
             mean, power = made[0, 0], float(np.vdot(made, made))
             product = float(np.vdot(self.coefficients, made))
-        sums = self.means[0] * area, mean * area
-        return np.array([area**2, *sums, self.square, power, product])
+        sums = self.means[0] * math.sqrt(count), mean * math.sqrt(count)
+        return np.array([count, *sums, self.square, power, product])
 
 
 def _folded(coefficients: FloatArray, factor: int) -> FloatArray:

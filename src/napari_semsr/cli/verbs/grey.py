@@ -43,8 +43,6 @@ def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
     """Say the figures."""
     unit = "grey levels" if result.unit == "grey" else "% of the range"
     blur = length(result.sigma_nm, result.sigma_px)
-    y, x = result.shift_px
-    moved = f"{y:.2f} px down, {x:.2f} px across" if y or x else "nothing"
     rows = [
         ("map", f"{result.output} ({shape(result.shape)}, in {unit})"),
         ("RSE", f"{number(result.rse)} grey levels"),
@@ -52,7 +50,7 @@ def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
         ("RSP", number(result.rsp, 4)),
         ("blur, sigma", blur),
         ("gain, offset", f"{number(result.alpha, 4)}, {number(result.beta, 4)}"),
-        ("moved by", moved),
+        ("moved by", result.moved),
     ]
     if result.looked_at < 1:
         rows.append(("fitted on", f"{result.looked_at:.1%} of the field"))

@@ -37,7 +37,6 @@ from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    calibrated_of,
     check_image_target,
     computed,
     made_by,
@@ -121,6 +120,23 @@ class ErrorMapReport(Result):
     pixel_size_nm: FloatPair | None
     map: Micrograph | None = field(default=None, metadata={"json": False})
 
+    @property
+    def moved(self) -> str:
+        """How the enhanced image was moved, without signs.
+
+        Returns
+        -------
+        str
+            As ``0.42 px up, 1.10 px left``.
+        """
+        down, right = self.shift_px
+        if not (down or right):
+            return "nothing"
+        return (
+            f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
+            f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
+        )
+
 
 def error_map_job(
     reference: Image,
@@ -165,15 +181,14 @@ def error_map_job(
         taken = paths_of(reference, enhanced)
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
     first, second = (open_image(image, opening) for image in (reference, enhanced))
-    calibrated_of(first, None)
     tell_learnt([(reference, first), (enhanced, second)], opening)
     pair, moved, error = ErrorPair.of(first, second), (0.0, 0.0), None
+    _tell_part(pair, first)
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
         moved, error = _shift(pair, chosen.search)
         if moved != (0.0, 0.0):
             pair = ErrorPair.of(first, second, moved)
-    _tell_part(pair, first)
     fit = yield from fit_error(pair)
     tell_fit(fit, first.name, second.name)
     yield Progress(0, 0, "measuring the range of grey levels")
@@ -197,10 +212,8 @@ def error_map_job(
     else:
         values = yield from _in_memory(mapped)
         made = about.replace(data=values, look=about.look)
-    nm = second.mean_pixel_size_nm if second.unit == first.unit else None
-    pitch = first.mean_pixel_size_nm
-    if pitch is not None:  # as it was laid, whatever the second says of itself
-        nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch)))
+    known = first.pixel_size_nm is not None
+    nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
         images=names_of(reference, enhanced),
         output=None if target is None else str(target),

@@ -148,14 +148,13 @@ def _figures(report: ErrorMapReport) -> Numbers:
     """Say the figures in words."""
     percent = f"({report.rse_percent:.2f} % of the reference's range)"
     in_nm = "" if report.sigma_nm is None else f"({report.sigma_nm:.3g} nm)"
-    y, x = report.shift_px
     rows: dict[str, Quantity | str] = {
         "RSE": Quantity(report.rse, "grey levels", ".4g", note=percent),
         "RSP": Quantity(report.rsp, "", ".4f"),
         f"Blur, {SIGMA}": Quantity(report.sigma_px, "px", ".2f", note=in_nm),
         "Gain": Quantity(report.alpha, "", ".4g"),
         "Offset": Quantity(report.beta, "grey levels", ".4g"),
-        "Moved by": f"{y:.2f} px down, {x:.2f} px across" if y or x else "nothing",
+        "Moved by": report.moved,
     }
     if report.looked_at < 1:
         share = 100 * report.looked_at
