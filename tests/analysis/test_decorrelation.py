@@ -40,7 +40,7 @@ def test_ideal_cut_off_is_found(rng, period, noise):
     assert found.reason is None
     assert found.blocks == 1
     assert found.p10_px is found.p90_px is None
-    assert "assumes white noise" in found.method
+    assert "white noise" in found.method
     at = np.argmin(np.abs(found.frequency_per_px - 1 / found.resolution_px))
     assert found.peak == pytest.approx(found.filtered[at])
 

@@ -3,7 +3,6 @@ from .change import (
     measure_change as measure_change,
 )
 from .decorrelation import (
-    ASSUMES as ASSUMES,
     Decorrelation as Decorrelation,
     DecorrelationOptions as DecorrelationOptions,
     measure_decorrelation as measure_decorrelation,

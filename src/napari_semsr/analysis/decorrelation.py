@@ -61,11 +61,7 @@ _FLAT = 1e-9  # of the mean: differences that are rounding alone
 _TINY = 1e-300  # keeps 0 / 0 a 0
 _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
 
-ASSUMES = (
-    "decorrelation analysis of one image: assumes white noise and a signal that ends "
-    "at the cut-off"
-)
-"""What it takes for granted, for people to quote."""
+_METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
 
 
 class DecorrelationOptions(Options):
@@ -256,7 +252,7 @@ def _told(
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
         reason=None if found else "no-signal" if all(unlit) else "beyond-nyquist",
-        method=f"{ASSUMES}; {where}, Tukey window {_TUKEY:g}",
+        method=f"{_METHOD}, {where}, Tukey window {_TUKEY:g}",
         blocks=len(kept),
         failed=len(kept) - len(found),
         gaps=gaps,

@@ -378,9 +378,11 @@ def _draw_frc(
         axes.axvline(crossing, color=COLOURS[3], lw=1, alpha=0.7, label=note)
     else:
         axes.plot([], [], " ", label=note)
+    farthest = float(frequency.max()) if len(frequency) else 1.0
     if alone is not None and alone.result.resolution_px is not None:
         _draw_decorrelation(axes, alone.result, k)
-    axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
+        farthest = max(farthest, 1.1 * k / alone.result.resolution_px)
+    axes.set_xlim(0, farthest)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
     axes.legend(loc="lower left")
@@ -479,7 +481,7 @@ def _alone_of(alone: DecorrelationReport) -> Quantity | str:
     value = found.resolution_nm or found.resolution_px
     if value is None:
         return f"no cut-off: {found.reason}"
-    return Quantity(value, unit, note=f"of {alone.image} alone")
+    return Quantity(value, unit, note=f"({alone.image} alone)")
 
 
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
