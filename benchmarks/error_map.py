@@ -6,7 +6,7 @@ NanoPyx wants an environment of its own (`benchmarks/frc_speed.py` says how)::
 
 Pairs are drawn: points and lines, blurred and noisy as reference; sharper, with an
 object invented and one taken out, as enhanced image. `--only memory` maps stores of
-4096² and 16 384² in processes of their own, and needs 5 GB of disk.
+4096², 8192² and 16 384² in processes of their own, and needs 5 GB of disk.
 """
 
 import argparse
@@ -131,12 +131,12 @@ def speed(given: argparse.Namespace, peer: str | None) -> bool:
     met = True
     for name, seconds in best.items():
         if np.isfinite(seconds):
-            ratio = best["NanoPyx"] / seconds
-            verdict = "met" if ratio >= FASTER else "MISSED"
-            beside = f", {ratio:.1f} x NanoPyx, goal {FASTER:g}: {verdict}"
-            shown = peer is not None and name != "NanoPyx"
-            met &= not shown or ratio >= FASTER
-            print(f"  {name}: {seconds:.3f} s{beside if shown else ''}")
+            beside = "" if peer is None else f", {best['NanoPyx'] / seconds:.1f} x"
+            print(f"  {name}: {seconds:.3f} s{beside}")
+    if peer is not None:  # which does not register: like is held against like
+        met = best["NanoPyx"] / best["as they lie"] >= FASTER
+        said = "met" if met else "MISSED"
+        print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {said}")
     return met
 
 
@@ -193,12 +193,13 @@ def peak(side: int) -> float:
             semsr.write(
                 semsr.Micrograph(whole, (10.0, 10.0), kind), folder / f"{kind}.ome.zarr"
             )
-        code = (
-            "import resource, sys, time, napari_semsr as semsr;"
+        code = (  # VmHWM: that of getrusage begins with the parent's
+            "import re, sys, time, napari_semsr as semsr;"
             "start = time.perf_counter();"
             "semsr.error_map(*sys.argv[1:4]);"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
-            " time.perf_counter() - start)"
+            "told = open('/proc/self/status').read();"
+            "peak = int(re.search(r'VmHWM:\\s+(\\d+)', told)[1]) / 1024;"
+            "print(peak, time.perf_counter() - start)"
         )
         paths = [str(folder / f"{kind}.ome.zarr") for kind in (*tile, "map")]
         done = subprocess.run(
@@ -229,7 +230,7 @@ def main() -> int:
     default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
     parser.add_argument("--peer-python", default=default)
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 16384])
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     kinds = ("agreement", "recovery", "speed", "memory")

@@ -53,6 +53,7 @@ _SIDE, _FITTED = (
 )  # of larger fields these blocks are, evenly spread; chosen: 2 s
 _LEAST = 16  # side of a part without gaps that can tell a blur; chosen
 _PART = 1024  # pixels along each side of what is mapped at once; chosen: 0.1 GB
+_COUNTED = 1 << 18  # pixels that are counted at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian ends, as scipy's do
 _WIDEST_PX = 16.0  # of the reference: the largest sigma; chosen, a blur of 38 px
 _STEPS = 12  # of sigma that are looked at before the best is refined; chosen
@@ -454,6 +455,12 @@ class ErrorTally:
         fixed, made : (Y, X) numpy.ndarray
             Reference, and what should be it.
         """
+        step = max(1, _COUNTED // fixed.shape[1])
+        for row in range(0, fixed.shape[0], step):
+            self._count(fixed[row : row + step], made[row : row + step])
+
+    def _count(self, fixed: Float32Array, made: Float32Array) -> None:
+        """Count some rows, so that little is held in double precision."""
         known = np.isfinite(fixed) & np.isfinite(made)
         first, second = (
             part[known].astype(np.float64) - self.level for part in (fixed, made)

@@ -31,6 +31,7 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     field_range,
+    return_free_memory,
     warn,
 )
 from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
@@ -54,7 +55,7 @@ _WINDOWS = 512, 2048
 _LEAST_PX = 64  # side of what a shift can be found in, as `find_shift` has it
 _NO_SHIFT_PX = 0.05  # chosen: less moves RSE by less than a hundredth
 _SURE = 2.0  # standard errors by which a shift must differ from none; chosen
-_BLOCK = 1024  # pixels along each side of what is mapped at once in memory; chosen
+_BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
 
 
@@ -191,6 +192,7 @@ def error_map_job(
             pair = ErrorPair.of(first, second, moved)
     fit = yield from fit_error(pair)
     tell_fit(fit, first.name, second.name)
+    return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
     low, high = span = field_range(first.data)
     percent = 100 / (high - low) if high > low else float("nan")
@@ -341,7 +343,8 @@ def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
     """Write the map block by block."""
 
     def make(place: Path) -> OmeZarrStore:
-        return store_of(about, place, dtype=np.float32, overwrite=True)
+        # no shards, which are larger, so that all sizes take the same memory
+        return store_of(about, place, dtype=np.float32, chunk=_BLOCK, overwrite=True)
 
     def fill(store: OmeZarrStore) -> Job[int]:
         return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")

@@ -96,13 +96,13 @@ class ErrorMapPanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         enhanced, reference = self.enhanced.value, self.reference.value
-        if enhanced is reference is not None:
+        second, first = self.micrograph(enhanced), self.micrograph(reference)
+        if enhanced is reference:
             msg = (
                 f"The reference is the layer {reference.name!r} itself; choose the "
                 "image that the enhanced one was made of."
             )
             raise ShapeError(msg)
-        first, second = self.micrograph(reference), self.micrograph(enhanced)
         require_room(first.shape, 1)
         options = self.form.options()
         title = result_name(self.viewer, second.name, "error map")
