@@ -1335,11 +1335,11 @@ def decorrelation(image: Source, **options: Any) -> "Decorrelation":
     >>> import napari_semsr as semsr
     >>> rng = np.random.default_rng(0)
     >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
-    >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 5] = 0
+    >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 4] = 0
     >>> image = np.fft.ifft2(plane).real + rng.normal(0, 0.05, plane.shape)
-    >>> found = semsr.decorrelation(image, pixel_size_nm=4)
+    >>> found = semsr.decorrelation(image, pixel_size_nm=5)
     >>> round(found.resolution_px, 1), round(found.resolution_nm)
-    (5.0, 20)
+    (4.0, 20)
     """
     from napari_semsr.analysis import DecorrelationOptions
     from napari_semsr.jobs import decorrelation_job
