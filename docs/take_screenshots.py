@@ -241,6 +241,22 @@ def photograph_metrics() -> None:
     keep(viewer, "metrics")
 
 
+def photograph_error_map() -> None:
+    """Hold a restored image against the degraded one that it was made of."""
+    viewer = new_viewer("degraded")
+    restore = dock(viewer, "Restore")
+    restore.layer.value = viewer.layers["degraded"]
+    restore.run()
+    finish(restore)
+    viewer.window.remove_dock_widget("all")
+    panel = dock(viewer, "Error map")
+    panel.reference.value = viewer.layers["degraded"]
+    panel.enhanced.value = viewer.layers[-1]
+    panel.run()
+    finish(panel)
+    keep(viewer, "error_map")
+
+
 def photograph_crop() -> None:
     """Lay the electron image of a simulated scan on its mosaic."""
     folder = Path(_SCRATCH.name) / "chip"
@@ -385,6 +401,7 @@ def main() -> None:
     photograph_frc_map()
     photograph_spectrum()
     photograph_metrics()
+    photograph_error_map()
     photograph_crop()
     _SCRATCH.cleanup()
 

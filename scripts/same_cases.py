@@ -24,7 +24,8 @@ def words(text: str) -> list[str]:
 
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
-    frc frc-map spectrum metrics gaps profile figure histogram models demo
+    frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram models
+    demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -648,6 +649,14 @@ def measuring() -> dict[str, list[str]]:
         "metrics in/f32.tif in/a.tif --match affine --json",
         "metrics in/u16.tif in/u16.tif --json",
         "metrics in/e1.tif in/a.tif --data-range 100 --json",
+    ]
+    found["decorrelation"] = [
+        "decorrelation in/a.tif --json",
+        "decorrelation in/a.tif --block 64",
+    ]
+    found["error-map"] = [
+        "error-map in/a.tif in/e1.tif -o em.ome.zarr --json",
+        "error-map in/a.tif in/e1.tif -o em.tif --unit percent --no-align",
     ]
     found["gaps"] = [
         "gaps in/discs.png --json",

@@ -19,7 +19,14 @@ from napari_semsr.jobs import DEFAULT_MODEL, find_model, open_image
 if TYPE_CHECKING:
     import dask.array as da
 
-    from napari_semsr.analysis import FrcMap, FrcResult, Gaps, Histogram, Metrics
+    from napari_semsr.analysis import (
+        Decorrelation,
+        FrcMap,
+        FrcResult,
+        Gaps,
+        Histogram,
+        Metrics,
+    )
     from napari_semsr.demonstration import DemoResult
     from napari_semsr.io import StoredTransform
     from napari_semsr.jobs import (
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
         Cropped,
         Description,
         EnhancedFile,
+        ErrorMapReport,
         FigureMade,
         Judged,
         ModelCheck,
@@ -1399,6 +1407,40 @@ def frc_map(
     return run(job, progress).result
 
 
+def decorrelation(image: Source, **options: Any) -> "Decorrelation":
+    """Measure the cut-off of one image by decorrelation analysis.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    **options : object
+        ``block``, and reading options.
+
+    Returns
+    -------
+    Decorrelation
+        The cut-off, or why there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
+    >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 4] = 0
+    >>> image = np.fft.ifft2(plane).real + rng.normal(0, 0.05, plane.shape)
+    >>> found = semsr.decorrelation(image, pixel_size_nm=5)
+    >>> round(found.resolution_px, 1), round(found.resolution_nm)
+    (4.0, 20)
+    """
+    from napari_semsr.analysis import DecorrelationOptions
+    from napari_semsr.jobs import decorrelation_job
+
+    job = decorrelation_job(_source(image), **_asked(options, DecorrelationOptions))
+    return run(job).result
+
+
 def spectrum(
     image: Source,
     output: PathLike | None = None,
@@ -1477,6 +1519,60 @@ def metrics(
         _source(image), _source(reference), **_asked(options, MetricsOptions)
     )
     return run(job).result
+
+
+def error_map(
+    reference: Source,
+    enhanced: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "ErrorMapReport":
+    """Map where an enhanced image, blurred again, does not agree with its reference.
+
+    Parameters
+    ----------
+    reference, enhanced : Micrograph, (Y, X) numpy.ndarray or path
+        The image as it was taken, and what was made of it, as fine or finer.
+    output : path, optional
+        Where the map goes; without it, it stays in memory.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``unit``, ``align``, ``search``, and reading options.
+
+    Returns
+    -------
+    ErrorMapReport
+        RSE, RSP, blur and grey levels; ``map`` where it stayed in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> sharp = np.random.default_rng(0).normal(size=(128, 128))
+    >>> found = semsr.error_map(100 + 20 * gaussian_filter(sharp, sigma=2), sharp)
+    >>> round(found.sigma_px, 2), round(found.alpha), round(found.beta)
+    (2.0, 20, 100)
+    >>> round(found.rsp, 4), found.map.shape
+    (1.0, (128, 128))
+    """
+    from napari_semsr.analysis import ErrorMapOptions
+    from napari_semsr.jobs import error_map_job
+
+    job = error_map_job(
+        _source(reference),
+        _source(enhanced),
+        output,
+        **_asked(options, ErrorMapOptions),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
 
 
 def histogram(

@@ -28,6 +28,8 @@ KEYS = {
         "correlation"
     ),
     "frc-map": "blocks failed median_nm p10_nm p90_nm reasons",
+    "decorrelation": "resolution_nm resolution_px reason method blocks failed",
+    "error-map": "rse rsp sigma_px alpha beta rse_percent shift_px output",
     "spectrum": "frequency_per_px power centred",
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
@@ -54,6 +56,8 @@ LINES = {
     ),
     "frc": ("first.tif", "second.tif"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
+    "decorrelation": ("first.tif",),
+    "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif"),

@@ -2,6 +2,20 @@ from .change import (
     Change as Change,
     measure_change as measure_change,
 )
+from .decorrelation import (
+    Decorrelation as Decorrelation,
+    DecorrelationOptions as DecorrelationOptions,
+    measure_decorrelation as measure_decorrelation,
+)
+from .error_map import (
+    ErrorField as ErrorField,
+    ErrorFit as ErrorFit,
+    ErrorMapOptions as ErrorMapOptions,
+    ErrorPair as ErrorPair,
+    ErrorTally as ErrorTally,
+    fit_error as fit_error,
+    tell_fit as tell_fit,
+)
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,

@@ -58,6 +58,10 @@ from .judge.job import (
     JudgeOptions as JudgeOptions,
     judge_job as judge_job,
 )
+from .measure.error_map import (
+    ErrorMapReport as ErrorMapReport,
+    error_map_job as error_map_job,
+)
 from .measure.grey import (
     GapReport as GapReport,
     HistogramOptions as HistogramOptions,
@@ -74,9 +78,11 @@ from .measure.profile import (
     profile_job as profile_job,
 )
 from .measure.resolution import (
+    DecorrelationReport as DecorrelationReport,
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
     SpectrumReport as SpectrumReport,
+    decorrelation_job as decorrelation_job,
     find_halves as find_halves,
     frc_job as frc_job,
     frc_map_job as frc_map_job,

@@ -7,12 +7,12 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ from napari_semsr.io import (
     stored_type,
     write_blocks,
 )
+
+T = TypeVar("T")
 
 Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
@@ -672,20 +674,20 @@ def write_area(
         return held.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = _computed(area, store.boxes())
+        blocks = computed(area.read, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
     return (yield from write_blocks(target, make, fill, resumable=held.resumable))
 
 
-def _computed(area: Pixels, boxes: list[Box]) -> Iterator[NDArray[Any]]:
+def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:
     """Compute parts on all cores, no more of them ahead of the writing than cores."""
     cores = available_cores()
     with ThreadPoolExecutor(cores) as pool:
-        ahead: deque[Future[NDArray[Any]]] = deque()
+        ahead: deque[Future[T]] = deque()
         try:
             for box in boxes:
-                ahead.append(pool.submit(area.read, box))
+                ahead.append(pool.submit(read, box))
                 if len(ahead) > cores:
                     yield ahead.popleft().result()
             while ahead:

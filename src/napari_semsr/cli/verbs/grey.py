@@ -1,4 +1,4 @@
-"""``semsr metrics``, ``gaps`` and ``histogram``: grey levels against a reference."""
+"""``semsr metrics``, ``error-map``, ``gaps``, ``histogram``: against a reference."""
 
 import argparse
 
@@ -8,12 +8,57 @@ from napari_semsr.cli.verb import (
     add_image,
     add_opening,
     add_options,
+    add_output,
     asked,
     columns,
     length,
     number,
+    shape,
 )
 from napari_semsr.core import Job
+
+# ``semsr error-map REFERENCE ENHANCED -o OUT``: where both do not agree.
+
+
+def _configure_error_map(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "reference", "the image as it was taken")
+    add_image(parser, "enhanced", "what was made of it, as fine or finer")
+    add_output(parser, "where the map goes; its suffix names the format")
+    add_options(parser, analysis.ErrorMapOptions, title="comparison")
+    add_opening(parser)
+
+
+def _start_error_map(arguments: argparse.Namespace) -> Job["jobs.ErrorMapReport"]:
+    """Make the job."""
+    return jobs.error_map_job(
+        arguments.reference,
+        arguments.enhanced,
+        arguments.output,
+        **asked(arguments, analysis.ErrorMapOptions),
+    )
+
+
+def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
+    """Say the figures."""
+    unit = "grey levels" if result.unit == "grey" else "% of the range"
+    blur = length(result.sigma_nm, result.sigma_px)
+    rows = [
+        ("map", f"{result.output} ({shape(result.shape)}, in {unit})"),
+        ("RSE", f"{number(result.rse)} grey levels"),
+        ("", f"{number(result.rse_percent)} % of the reference's range"),
+        ("RSP", number(result.rsp, 4)),
+        ("blur, sigma", blur),
+        ("gain, offset", f"{number(result.alpha, 4)}, {number(result.beta, 4)}"),
+        ("moved by", result.moved),
+    ]
+    if result.looked_at < 1:
+        rows.append(("fitted on", f"{result.looked_at:.1%} of the field"))
+    return columns(rows)
+
+
+ERROR_MAP = Verb(_configure_error_map, _start_error_map, _summarise_error_map)
+
 
 # ``semsr gaps IMAGE [REFERENCE]``: gaps between particles.
 

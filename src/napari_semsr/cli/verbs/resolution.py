@@ -1,4 +1,4 @@
-"""``semsr frc``, ``frc-map`` and ``spectrum``: what an image resolves."""
+"""``semsr frc``, ``frc-map``, ``decorrelation``, ``spectrum``: what is resolved."""
 
 import argparse
 
@@ -117,6 +117,56 @@ def _spread(result: "jobs.FrcMapReport") -> str:
 
 
 FRC_MAP = Verb(_configure_frc_map, _start_frc_map, _summarise_frc_map)
+
+
+# ``semsr decorrelation IN``: the cut-off of one image.
+
+_NO_CUT_OFF = {
+    "no-signal": "no contrast, or nothing but noise",
+    "beyond-nyquist": "sharp to the pixel, or hidden by noise",
+}
+
+
+def _configure_decorrelation(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "an image")
+    add_options(parser, analysis.DecorrelationOptions, title="measurement")
+    add_opening(parser)
+
+
+def _start_decorrelation(
+    arguments: argparse.Namespace,
+) -> Job["jobs.DecorrelationReport"]:
+    """Make the job."""
+    return jobs.decorrelation_job(
+        arguments.image, **asked(arguments, analysis.DecorrelationOptions)
+    )
+
+
+def _summarise_decorrelation(result: "jobs.DecorrelationReport") -> str:
+    """Say the cut-off, or why there is none."""
+    found = result.result
+    if found.resolution_px is None:
+        said = _NO_CUT_OFF.get(found.reason or "", "")
+        rows = [("cut-off", f"none: {found.reason} ({said})")]
+    else:
+        rows = [("cut-off", length(found.resolution_nm, found.resolution_px))]
+    if found.block is not None:
+        if found.p10_px is not None:
+            unit, low, high = (
+                ("px", found.p10_px, found.p90_px)
+                if found.p10_nm is None
+                else ("nm", found.p10_nm, found.p90_nm)
+            )
+            rows.append(("10 to 90 %", f"{number(low)} to {number(high)} {unit}"))
+        failed = f"{found.failed} without a cut-off, {found.gaps} more with gaps"
+        rows.append(("blocks", f"{found.blocks} of {found.block} px, {failed}"))
+    return columns([*rows, ("method", found.method)])
+
+
+DECORRELATION = Verb(
+    _configure_decorrelation, _start_decorrelation, _summarise_decorrelation
+)
 
 
 # ``semsr spectrum IN [-o OUT]``: radial and 2-D power spectrum.

@@ -1,4 +1,4 @@
-"""The measuring jobs of resolution: Fourier ring correlation, its map, spectra."""
+"""The measuring jobs of resolution: ring correlation, its map, one image, spectra."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Provenance,
     SemsrError,
     contrast_limits,
+    warn,
 )
 from napari_semsr.io import ReadOptions, read, replacing, write
 from napari_semsr.jobs.crop import cut_gaps
@@ -410,6 +411,89 @@ def _in_px(result: "analysis.FrcMap", image: Micrograph, share: float) -> float 
     value = result.percentile(share)
     pixel = image.mean_pixel_size_nm
     return value if value is None or pixel is None else value / pixel
+
+
+# The cut-off of one image or file by decorrelation analysis.
+
+
+@dataclass(frozen=True, slots=True)
+class DecorrelationReport(Result):
+    """Cut-off of an image.
+
+    Attributes
+    ----------
+    image : str
+        Name of the image.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
+    result : Decorrelation
+        Cut-off, spread of the blocks, curves, method and reason.
+    """
+
+    image: str
+    pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
+    result: "analysis.Decorrelation"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result as one flat record.
+
+        Returns
+        -------
+        dict
+            The result's fields, with the image's name and pixel size.
+        """
+        return {
+            "image": self.image,
+            "pixel_size_nm": jsonable(self.pixel_size_nm),
+            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            **jsonable(self.result),
+        }
+
+
+def decorrelation_job(
+    image: Image,
+    *,
+    options: "analysis.DecorrelationOptions | None" = None,
+    opening: ReadOptions | None = None,
+) -> Job[DecorrelationReport]:
+    """Measure the cut-off of one image by decorrelation analysis.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        An image.
+    options : DecorrelationOptions, optional
+        Blocks.
+    opening : ReadOptions, optional
+        How to read a file.
+
+    Returns
+    -------
+    DecorrelationReport
+        Without a cut-off its resolution is None and its reason says why.
+
+    Yields
+    ------
+    Progress
+        Reading, blocks.
+    """
+    yield Progress(0, 0, "reading")
+    source = open_image(image, opening)
+    calibrated = calibrated_of(source, None)
+    result = yield from analysis.measure_decorrelation(source, options)
+    network = source.provenance and source.provenance.network()
+    if network:
+        warn(
+            f"{source.name} was made by the network {network[0]}, so decorrelation "
+            "tells how fine the network draws, not what was resolved; measure the "
+            "image before it, or hold it against another (semsr frc, error-map).",
+        )
+    return DecorrelationReport(
+        name_of(image), calibrated.pixel_size_nm, calibrated.pixel_size_sd_nm, result
+    )
 
 
 # The power spectrum of an image or file: radial curve and centred plane.

@@ -10,13 +10,21 @@ import numpy as np
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
-from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
+from napari_semsr.analysis import (
+    REASONS,
+    Decorrelation,
+    FrcMapOptions,
+    FrcOptions,
+    code_of,
+)
 from napari_semsr.core import Job, Look, Micrograph, SemsrError, ShapeError
 from napari_semsr.io import HELPER_KEY, STORE_KEY, layer_attributes
 from napari_semsr.jobs import (
+    DecorrelationReport,
     FrcMapReport,
     FrcReport,
     cut_gaps,
+    decorrelation_job,
     find_halves,
     frc_job,
     frc_map_job,
@@ -179,6 +187,7 @@ class FrcOutcome:
 
     blocks: FrcMapReport
     whole: FrcReport | None
+    alone: DecorrelationReport | None  # of the first image
     part: Micrograph | None
     why: str
     note: str | None = None
@@ -199,7 +208,7 @@ def _measure(
         for name in FrcOptions.model_fields
         if name != "estimator"
     }
-    whole, part, why = None, None, ""
+    whole, alone, part, why = None, None, None, ""
     try:
         parts, box = yield from cut_gaps(*images, *(halves or ()))
         part = parts[0] if box else None
@@ -210,12 +219,13 @@ def _measure(
             whole = yield from frc_job(
                 parts[0], halves=(parts[1], parts[2]), options=chosen
             )
+        alone = yield from decorrelation_job(parts[0])
     except SemsrError as error:  # what keeps the map from being made, it says itself
         why = str(error)
     blocks = yield from frc_map_job(
         images[0], (*images, None)[1], halves=halves, options=options
     )
-    return FrcOutcome(blocks, whole, part, why, blocks.note or note)
+    return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note)
 
 
 class FrcMapPanel(Panel):
@@ -336,7 +346,7 @@ class FrcMapPanel(Panel):
         if outcome.whole is None:
             _say_empty(plot.axes[1], "no whole-field curve")
         else:
-            _draw_frc(plot.axes[1], outcome.whole)
+            _draw_frc(plot.axes[1], outcome.whole, outcome.alone)
         plot.refresh()
 
 
@@ -378,8 +388,10 @@ def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
     axes.set_ylabel("Blocks")
 
 
-def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
-    """Draw a correlation curve with its threshold and crossing.
+def _draw_frc(
+    axes: "Axes", whole: FrcReport, alone: DecorrelationReport | None
+) -> None:
+    """Draw a correlation curve with its threshold and crossing, and decorrelation.
 
     The frequency is in µm⁻¹ when calibrated, else in cycles per pixel.
     """
@@ -399,11 +411,28 @@ def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
         axes.axvline(crossing, color=COLOURS[3], lw=1, alpha=0.7, label=note)
     else:
         axes.plot([], [], " ", label=note)
-    axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
+    farthest = float(frequency.max()) if len(frequency) else 1.0
+    if alone is not None and alone.result.resolution_px is not None:
+        _draw_decorrelation(axes, alone.result, k)
+        farthest = max(farthest, 1.1 * k / alone.result.resolution_px)
+    axes.set_xlim(0, farthest)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
     axes.legend(loc="lower left")
     label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
+
+
+def _draw_decorrelation(axes: "Axes", found: Decorrelation, k: float) -> None:
+    """Draw the filtered curve whose peak is the cut-off; `k` pixels in a µm."""
+    from napari_semsr.widgets.base import COLOURS
+
+    frequency, colour = found.frequency_per_px * k, COLOURS[2]
+    nm, px = found.resolution_nm, found.resolution_px
+    said = f"{px:.4g} px" if nm is None else f"{nm:.4g} nm"
+    label = f"decorrelation, {said}"
+    axes.plot(frequency, found.filtered, color=colour, lw=1, label=label)
+    at = int(np.argmin(np.abs(found.frequency_per_px - 1 / (px or np.inf))))
+    axes.plot([frequency[at]], [found.filtered[at]], "v", color=colour, ms=5)
 
 
 def _per_um(whole: FrcReport) -> float:
@@ -435,6 +464,14 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
             "FRC": curve.correlation,
             "threshold": curve.threshold,
         }
+        if outcome.alone is not None:
+            found_alone = outcome.alone.result
+            curves["decorrelation"] = {
+                f"frequency ({per})": found_alone.frequency_per_px
+                * _per_um(outcome.whole),
+                "unfiltered": found_alone.correlation,
+                "filtered": found_alone.filtered,
+            }
     return curves
 
 
@@ -471,6 +508,15 @@ def _whole_of(outcome: FrcOutcome) -> Quantity | str:
     return Quantity(value, unit, note=f"{between} {where}".strip())
 
 
+def _alone_of(alone: DecorrelationReport) -> Quantity | str:
+    """Give the cut-off of the first image alone, or why there is none."""
+    found, unit = alone.result, "px" if alone.result.resolution_nm is None else "nm"
+    value = found.resolution_nm or found.resolution_px
+    if value is None:
+        return f"no cut-off: {found.reason}"
+    return Quantity(value, unit, note=f"({alone.image} alone)")
+
+
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
     """Give the figures of blocks and whole field."""
     report = outcome.blocks
@@ -479,6 +525,9 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     }
     rows["Whole field"] = _whole_of(outcome)
     rows["Method"] = outcome.whole.result.method if outcome.whole else report.method
+    if outcome.alone is not None:
+        rows["Decorrelation"] = _alone_of(outcome.alone)
+        rows["Its method"] = outcome.alone.result.method
     failed = f"of {report.blocks} blocks"
     return rows | {"Failed": Quantity(report.failed, form="d", note=failed)}
 

@@ -76,6 +76,7 @@ STEPS = (
             PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
             PanelPlace("Line profile", "measure.profile:ProfilePanel"),
+            PanelPlace("Error map", "measure.error_map:ErrorMapPanel"),
             PanelPlace("Gaps", "measure.gaps:GapsPanel"),
             PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
         ),

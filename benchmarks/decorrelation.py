@@ -1,0 +1,188 @@
+"""Decorrelation analysis on images of a known cut-off, beside NanoPyx, and its speed.
+
+Images are drawn, cut off by an ideal filter at a known period, and given white noise::
+
+    python benchmarks/decorrelation.py --peer-python /tmp/peers/bin/python
+
+NanoPyx wants an environment of its own (`benchmarks/frc_speed.py` says how); without
+one its columns are left out. Of `points` and `texture` the signal goes on to the
+cut-off; of `discs` it falls off, as that of edges does, so that light noise hides its
+end: what can be seen there is coarser than what was drawn, and no goal is set.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from frc_speed import find_peer
+
+from napari_semsr.analysis import measure_decorrelation
+from napari_semsr.core import Micrograph, run
+
+KINDS = ("points", "texture", "discs")
+PERIODS = (3, 4, 6, 8, 12)
+RATIOS = (5, 15, 50)
+FIRST_SEED = 20_000
+GOAL, FASTER = 0.05, 5.0
+
+PEER = """
+import json, sys, time
+import numpy as np
+from nanopyx.core.analysis.decorr import DecorrAnalysis
+found = []
+for image in np.load(sys.argv[1]):
+    start = time.perf_counter()
+    made = DecorrAnalysis()
+    made.run_analysis(image)
+    found.append((float(made.resolution), time.perf_counter() - start))
+print(json.dumps(found))
+"""
+
+
+def draw(kind: str, side: int, period: float, ratio: float, seed: int) -> np.ndarray:
+    """Draw an image that ends at a period, with noise of a deviation 1 / ratio."""
+    rng = np.random.default_rng(seed)
+    if kind == "points":
+        image = np.zeros((side, side))
+        places = rng.integers(0, side, (2, side * side // 200))
+        np.add.at(image, tuple(places), rng.uniform(0.5, 1.5, places.shape[1]))
+    elif kind == "texture":
+        image = rng.standard_normal((side, side))
+    else:
+        image = np.zeros((side, side))
+        rows, columns = np.mgrid[:side, :side]
+        for _ in range(side * side // 2000):
+            (y, x), radius = rng.uniform(0, side, 2), rng.uniform(4, 20)
+            low = [max(0, int(v - radius - 1)) for v in (y, x)]
+            high = [int(v + radius + 2) for v in (y, x)]
+            part = slice(low[0], high[0]), slice(low[1], high[1])
+            image[part] += np.hypot(rows[part] - y, columns[part] - x) < radius
+    plane = np.fft.rfft2(image)
+    q = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    plane[q > 1 / period] = 0
+    image = np.fft.irfft2(plane, s=image.shape)
+    image *= ratio / image.std()
+    noisy = image + rng.standard_normal(image.shape)
+    return (100 + noisy).astype(np.float32)
+
+
+def ours(image: np.ndarray) -> float:
+    """Cut-off in px; NaN without one."""
+    found = run(measure_decorrelation(Micrograph(image))).resolution_px
+    return np.nan if found is None else found
+
+
+def theirs(images: np.ndarray, python: str) -> list[list[float]]:
+    """Resolution and seconds of NanoPyx for each image."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, images)
+        done = subprocess.run(
+            [python, "-c", PEER, str(path)], capture_output=True, check=True, text=True
+        )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def accuracy(given: argparse.Namespace, peer: str | None) -> bool:
+    """Print the errors by kind, period and signal-to-noise ratio."""
+    print(
+        f"Error of the cut-off, {given.side} x {given.side} px, {given.seeds} seeds "
+        f"from {FIRST_SEED}: mean ± s.e. (worst) in %; NanoPyx on the first "
+        f"{given.peer_seeds}"
+    )
+    met = True
+    for kind in KINDS:
+        worst = 0.0
+        for period in PERIODS:
+            for ratio in RATIOS:
+                images = [
+                    draw(kind, given.side, period, ratio, FIRST_SEED + seed)
+                    for seed in range(given.seeds)
+                ]
+                errors = np.array([ours(image) / period - 1 for image in images])
+                missed = int(np.isnan(errors).sum())
+                far = float(np.nanmax(np.abs(errors))) if missed < len(errors) else 1.0
+                worst = max(worst, 1.0 if missed else far)
+                spread = np.nanstd(errors, ddof=1) / np.sqrt(len(errors) - missed)
+                line = (
+                    f"  {kind:8s} {period:3d} px, SNR {ratio:3d}: "
+                    f"{100 * np.nanmean(errors):+6.2f} ± {100 * spread:.2f} "
+                    f"({100 * far:.1f})"
+                )
+                if missed:
+                    line += f", none in {missed}"
+                if peer is not None:
+                    some = np.stack(images[: given.peer_seeds])
+                    found = np.array(theirs(some, peer))[:, 0] / period - 1
+                    line += f"   NanoPyx {100 * found.mean():+7.2f}"
+                print(line, flush=True)
+        verdict = "no goal" if kind == "discs" else "met" if worst <= GOAL else "MISSED"
+        met &= verdict != "MISSED"
+        print(f"  {kind}: worst {100 * worst:.1f} %, goal {100 * GOAL:g} %: {verdict}")
+    return met
+
+
+def speed(given: argparse.Namespace, peer: str | None) -> bool:
+    """Print the time of one image, in turns, the least of several."""
+    image = draw("points", 1024, 5, 15, FIRST_SEED)
+    ours(image)
+    best = [np.inf, np.inf]
+    for _ in range(given.repeats):
+        start = time.perf_counter()
+        ours(image)
+        best[0] = min(best[0], time.perf_counter() - start)
+        if peer is not None:
+            best[1] = min(best[1], theirs(image[None], peer)[0][1])
+    print(f"1024 x 1024 px, least of {given.repeats} in turns: {1e3 * best[0]:.0f} ms")
+    if peer is None:
+        return True
+    ratio = best[1] / best[0]
+    verdict = "met" if ratio >= FASTER else "MISSED"
+    print(f"  NanoPyx {best[1]:.2f} s: {ratio:.0f} x, goal {FASTER:g}: {verdict}")
+    return ratio >= FASTER
+
+
+def blocks() -> None:
+    """Print what blocks of several sizes give of one large image."""
+    image = Micrograph(draw("points", 4608, 5, 15, FIRST_SEED))
+    start = time.perf_counter()
+    found = run(measure_decorrelation(image))
+    print(
+        f"4608 x 4608 px, 5 px: {found.blocks} blocks of {found.block} px, median "
+        f"{found.resolution_px:.3f}, 10 to 90 % {found.p10_px:.3f} to "
+        f"{found.p90_px:.3f} px, {time.perf_counter() - start:.1f} s"
+    )
+
+
+def main() -> int:
+    """Print the figures; exit code 1 means that a goal was missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
+    parser.add_argument("--peer-python", default=default)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--peer-seeds", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("accuracy", "speed", "blocks"))
+    given = parser.parse_args()
+    peer = find_peer(given.peer_python)
+    if peer is None:
+        print(f"NanoPyx is not importable by {given.peer_python}: no comparison.")
+    met = True
+    if given.only in (None, "accuracy"):
+        met &= accuracy(given, peer)
+    if given.only in (None, "speed"):
+        met &= speed(given, peer)
+    if given.only in (None, "blocks"):
+        blocks()
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

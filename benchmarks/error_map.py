@@ -1,0 +1,255 @@
+"""Error maps beside NanoPyx on the same images, their speed, and their memory.
+
+NanoPyx wants an environment of its own (`benchmarks/frc_speed.py` says how)::
+
+    python benchmarks/error_map.py --peer-python /tmp/peers/bin/python
+
+Pairs are drawn: points and lines, blurred and noisy as reference; sharper, with an
+object invented and one taken out, as enhanced image. `--only memory` maps stores of
+4096², 8192² and 16 384² in processes of their own, and needs 5 GB of disk.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from frc_speed import find_peer
+from scipy.ndimage import gaussian_filter
+
+import napari_semsr as semsr
+
+FIRST_SEED = 20_000
+ALIKE, FASTER, FLAT = 0.01, 5.0, 1.1
+
+PEER = """
+import json, sys, time
+import numpy as np
+from nanopyx.core.transform.error_map import ErrorMap
+pair = np.load(sys.argv[1])
+start = time.perf_counter()
+made = ErrorMap()
+made.optimise(pair["reference"], pair["enhanced"])
+seconds = time.perf_counter() - start
+print(json.dumps((made.getRSE(), made.getRSP(), made.get_sigma(), seconds)))
+"""
+
+
+def draw(side: int, seed: int, *, scale: int = 1, noise: float = 0.5) -> dict:
+    """Draw a pair: a blurred reference, and an image that is sharper, but not right."""
+    rng = np.random.default_rng(seed)
+    fine = side * scale
+    scene = np.zeros((fine, fine))
+    places = rng.integers(0, fine, (2, side * side // 100))
+    np.add.at(scene, tuple(places), rng.uniform(20, 100, places.shape[1]))
+    for x in rng.integers(20, fine - 20, 6):
+        scene[fine // 8 : -fine // 8, x : x + 2 * scale] += 10
+    sharp = gaussian_filter(scene, scale)
+    seen = gaussian_filter(scene, rng.uniform(2, 4) * scale)
+    seen = seen.reshape(side, scale, side, scale).mean((1, 3))
+    enhanced = sharp + rng.normal(0, 0.05 * sharp.std(), sharp.shape)
+    at, size = fine // 3, fine // 24
+    enhanced[at : at + size, at : at + size] += 2 * sharp.std()  # invented
+    enhanced[-at - size : -at, at : at + size] = sharp.mean()  # taken out
+    reference = 80 + 4 * seen + rng.normal(0, noise * seen.std(), seen.shape)
+    return {
+        "reference": reference.astype(np.float32),
+        "enhanced": enhanced.astype(np.float32),
+    }
+
+
+def theirs(pair: dict, python: str) -> tuple[float, float, float, float]:
+    """RSE, RSP, sigma and seconds of NanoPyx."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pair.npz"
+        np.savez(path, **pair)
+        done = subprocess.run(
+            [python, "-c", PEER, str(path)], capture_output=True, check=True, text=True
+        )
+    return tuple(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def agreement(given: argparse.Namespace, peer: str | None) -> bool:
+    """Print both on the same pairs, and what float64 gives with NanoPyx' own blur."""
+    met = True
+    for scale in (1, 2):
+        print(
+            f"{given.side} x {given.side} px, enhanced {scale} x: RSE, RSP, sigma (px)"
+        )
+        apart = []
+        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds):
+            pair = draw(given.side, seed, scale=scale)
+            found = semsr.error_map(**pair)
+            line = f"  {seed}: {found.rse:.5f} {found.rsp:.5f} {found.sigma_px:.3f}"
+            if peer is None:
+                print(line)
+                continue
+            rse, rsp, sigma, _ = theirs(pair, peer)
+            apart.append((abs(found.rse / rse - 1), abs(found.rsp / rsp - 1)))
+            line += f"   NanoPyx {rse:.5f} {rsp:.5f} {sigma:.3f}"
+            if scale == 1:
+                blurred = gaussian_filter(pair["enhanced"].astype(float), sigma)
+                exact = np.corrcoef(blurred.ravel(), pair["reference"].ravel())[0, 1]
+                line += f", its blur in double precision r = {exact:.5f}"
+            else:
+                moved = np.roll(pair["enhanced"], (-1, -1), (0, 1)) + pair["enhanced"]
+                moved += np.roll(pair["enhanced"], -1, 0)
+                moved += np.roll(pair["enhanced"], -1, 1)
+                put = theirs({**pair, "enhanced": moved / 4}, peer)
+                line += f", moved by half a pixel {put[0]:.5f} {put[1]:.5f}"
+            print(line, flush=True)
+        if apart and scale == 1:
+            worst = np.max(apart, axis=0)
+            good = bool(worst.max() <= ALIKE)
+            met &= good
+            print(
+                f"  apart at most {100 * worst[0]:.4f} % in RSE, "
+                f"{100 * worst[1]:.4f} % in RSP, goal {100 * ALIKE:g} %: "
+                f"{'met' if good else 'MISSED'}"
+            )
+    return met
+
+
+def speed(given: argparse.Namespace, peer: str | None) -> bool:
+    """Print the time of 1024², in turns, the least of several."""
+    pair = draw(1024, FIRST_SEED)
+    semsr.error_map(**draw(128, FIRST_SEED))
+    best = {"registered first": np.inf, "as they lie": np.inf, "NanoPyx": np.inf}
+    for _ in range(given.repeats):
+        for name, align in (("registered first", True), ("as they lie", False)):
+            start = time.perf_counter()
+            semsr.error_map(**pair, align=align)
+            best[name] = min(best[name], time.perf_counter() - start)
+        if peer is not None:
+            best["NanoPyx"] = min(best["NanoPyx"], theirs(pair, peer)[3])
+    print(f"1024 x 1024 px, least of {given.repeats} in turns:")
+    met = True
+    for name, seconds in best.items():
+        if np.isfinite(seconds):
+            beside = "" if peer is None else f", {best['NanoPyx'] / seconds:.1f} x"
+            print(f"  {name}: {seconds:.3f} s{beside}")
+    if peer is not None:  # which does not register: like is held against like
+        met = best["NanoPyx"] / best["as they lie"] >= FASTER
+        said = "met" if met else "MISSED"
+        print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {said}")
+    return met
+
+
+def recovery(given: argparse.Namespace) -> None:
+    """Print what is found of a blur, a gain and a shift that are known."""
+    for scale in (1, 2):
+        errors = []
+        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds):
+            rng = np.random.default_rng(seed)
+            fine = gaussian_filter(rng.normal(size=(600 * scale, 600 * scale)), scale)
+            sigma = rng.uniform(1.5, 4) * scale
+            move = rng.integers(-4, 5, 2)  # of fine pixels, so that it is exact
+            seen = gaussian_filter(30 * fine, sigma)
+            moved = np.roll(seen, move, (0, 1)).reshape(600, scale, 600, scale)
+            reference = 50 + moved.mean((1, 3))[40:-40, 40:-40]
+            reference += rng.normal(0, 0.1 * reference.std(), reference.shape)
+            enhanced = fine[40 * scale : -40 * scale, 40 * scale : -40 * scale]
+            found = semsr.error_map(reference, enhanced)
+            away = np.subtract(found.shift_px, move / scale)
+            errors.append(
+                (
+                    100 * (found.sigma_px / sigma - 1),
+                    100 * (found.alpha / 30 - 1),
+                    float(np.hypot(*away)),
+                )
+            )
+        values = np.array(errors)
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        worst = np.abs(values).max(axis=0)
+        said = [
+            f"{name} {mean:+.3f} ± {sd:.3f} (worst {most:.3f}) {unit}"
+            for name, unit, mean, sd, most in zip(
+                ("sigma", "gain", "shift"),
+                ("%", "%", "px"),
+                values.mean(axis=0),
+                error,
+                worst,
+                strict=True,
+            )
+        ]
+        print(f"Known blur, gain and shift, {scale} x: {'; '.join(said)}")
+
+
+def peak(side: int) -> float:
+    """Largest memory in MB of a process that maps one store against another."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tile = draw(1024, FIRST_SEED)
+        many = (side // 1024, side // 1024)
+        for kind, values in tile.items():
+            import dask.array as da
+
+            whole = da.tile(da.from_array(values.astype(np.float32), 1024), many)
+            semsr.write(
+                semsr.Micrograph(whole, (10.0, 10.0), kind), folder / f"{kind}.ome.zarr"
+            )
+        code = (  # VmHWM: that of getrusage begins with the parent's
+            "import re, sys, time, napari_semsr as semsr;"
+            "start = time.perf_counter();"
+            "semsr.error_map(*sys.argv[1:4]);"
+            "told = open('/proc/self/status').read();"
+            "peak = int(re.search(r'VmHWM:\\s+(\\d+)', told)[1]) / 1024;"
+            "print(peak, time.perf_counter() - start)"
+        )
+        paths = [str(folder / f"{kind}.ome.zarr") for kind in (*tile, "map")]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, *paths],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        most, seconds = (float(v) for v in done.stdout.split())
+        print(f"  {side} x {side} px: peak {most:.0f} MB, {seconds:.0f} s", flush=True)
+        return most
+
+
+def memory(given: argparse.Namespace) -> bool:
+    """Print the peaks of several sizes."""
+    print("Store against store, map into a store:")
+    peaks = [peak(side) for side in given.sides]
+    ratio = peaks[-1] / peaks[0]
+    print(
+        f"  grows by {ratio:.2f}, goal {FLAT:g}: {'met' if ratio <= FLAT else 'MISSED'}"
+    )
+    return ratio <= FLAT
+
+
+def main() -> int:
+    """Print the figures; exit code 1 means that a goal was missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
+    parser.add_argument("--peer-python", default=default)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    kinds = ("agreement", "recovery", "speed", "memory")
+    parser.add_argument("--only", choices=kinds)
+    given = parser.parse_args()
+    peer = find_peer(given.peer_python)
+    if peer is None:
+        print(f"NanoPyx is not importable by {given.peer_python}: no comparison.")
+    met = True
+    if given.only in (None, "agreement"):
+        met &= agreement(given, peer)
+    if given.only in (None, "recovery"):
+        recovery(given)
+    if given.only in (None, "speed"):
+        met &= speed(given, peer)
+    if given.only in (None, "memory"):
+        met &= memory(given)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""Map where an enhanced image does not agree with its reference, block by block."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.analysis import (
+    ErrorField,
+    ErrorFit,
+    ErrorMapOptions,
+    ErrorPair,
+    ErrorTally,
+    fit_error,
+    tell_fit,
+)
+from napari_semsr.core import (
+    Area,
+    Box,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Job,
+    Look,
+    Micrograph,
+    Progress,
+    RegistrationError,
+    ShapeError,
+    field_range,
+    return_free_memory,
+    warn,
+)
+from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_image_target,
+    computed,
+    made_by,
+    names_of,
+    open_image,
+    paths_of,
+    record_input,
+)
+from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.registration import find_shift
+
+# Pixels along each side of the middle in which a shift is looked for: of the second
+# where the first tells none; chosen: 0.3 s, and 5 s
+_WINDOWS = 512, 2048
+_LEAST_PX = 64  # side of what a shift can be found in, as `find_shift` has it
+_NO_SHIFT_PX = 0.05  # chosen: less moves RSE by less than a hundredth
+_SURE = 2.0  # standard errors by which a shift must differ from none; chosen
+_BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
+_BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMapReport(Result):
+    """How an enhanced image agrees with its reference.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of reference and enhanced image.
+    output : str or None
+        Path of the map, if it was written.
+    rse : float
+        Root mean square difference, grey levels of the reference.
+    rse_percent : float
+        The same, per cent of `range`.
+    rsp : float
+        Pearson's r of reference and blurred enhanced image.
+    sigma_px, sigma_nm : float or None
+        Standard deviation of the blur, in pixels of the enhanced image and nm.
+    alpha, beta : float
+        Gain and offset of the enhanced image's grey levels.
+    scale : int
+        Its pixels along a side of one of the reference.
+    shift_px : tuple of float
+        ``(y, x)`` by which it was moved first, pixels of the reference.
+    shift_error_px : float or None
+        Standard error of what was looked for; None where none was found or asked for.
+    range : tuple of float
+        0.1th and 99.9th percentile of the reference's grey levels.
+    looked_at : float
+        Part of the field on which blur and grey levels were fitted.
+    pixels : int
+        Pixels that were compared: all that both images know.
+    unit : str
+        Of the map: ``"grey"`` or ``"percent"``.
+    shape : tuple of int
+        Rows and columns of the map.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the map, which is the reference's; None when unknown.
+    map : Micrograph or None
+        Absolute differences, where they were not written.
+    """
+
+    images: tuple[str, ...]
+    output: str | None
+    rse: float
+    rse_percent: float
+    rsp: float
+    sigma_px: float
+    sigma_nm: float | None
+    alpha: float
+    beta: float
+    scale: int
+    shift_px: FloatPair
+    shift_error_px: float | None
+    range: FloatPair
+    looked_at: float
+    pixels: int
+    unit: str
+    shape: IntPair
+    pixel_size_nm: FloatPair | None
+    map: Micrograph | None = field(default=None, metadata={"json": False})
+
+    @property
+    def moved(self) -> str:
+        """How the enhanced image was moved, without signs.
+
+        Returns
+        -------
+        str
+            As ``0.42 px up, 1.10 px left``.
+        """
+        down, right = self.shift_px
+        if not (down or right):
+            return "nothing"
+        return (
+            f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
+            f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
+        )
+
+
+def error_map_job(
+    reference: Image,
+    enhanced: Image,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    options: ErrorMapOptions | None = None,
+    opening: ReadOptions | None = None,
+    overwrite: bool = False,
+) -> Job[ErrorMapReport]:
+    """Map where an enhanced image does not agree with its reference.
+
+    Parameters
+    ----------
+    reference : Micrograph or path
+        The image as it was taken.
+    enhanced : Micrograph or path
+        What was made of it, of the same pixels or finer ones.
+    output : path, optional
+        Where the map goes.
+    options : ErrorMapOptions, optional
+        Unit, and whether a shift is looked for.
+    opening : ReadOptions, optional
+        How to read files.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    ErrorMapReport
+        The figures, and the map where it was not written.
+
+    Yields
+    ------
+    Progress
+        Searching, fitting, blocks.
+    """
+    chosen = options or ErrorMapOptions()
+    yield Progress(0, 0, "reading")
+    target = None
+    if output is not None:
+        taken = paths_of(reference, enhanced)
+        target = check_image_target(output, inputs=taken, overwrite=overwrite)
+    first, second = (open_image(image, opening) for image in (reference, enhanced))
+    tell_learnt([(reference, first), (enhanced, second)], opening)
+    pair, moved, error = ErrorPair.of(first, second), (0.0, 0.0), None
+    _tell_part(pair, first)
+    if chosen.align:
+        yield Progress(0, 0, "looking for a shift")
+        moved, error = _shift(pair, chosen.search)
+        if moved != (0.0, 0.0):
+            pair = ErrorPair.of(first, second, moved)
+    fit = yield from fit_error(pair)
+    tell_fit(fit, first.name, second.name)
+    return_free_memory()  # of the fit, before the field is read
+    yield Progress(0, 0, "measuring the range of grey levels")
+    low, high = span = field_range(first.data)
+    percent = 100 / (high - low) if high > low else float("nan")
+    about = _about(first, pair, fit, percent, chosen)
+    records = []
+    for image, opened, role in (
+        (reference, first, "reference"),
+        (enhanced, second, "enhanced"),
+    ):
+        records.append((yield from record_input(image, opened, opening, role=role)))
+    said = chosen.model_dump(mode="json")
+    about = about.replace(provenance=made_by("error-map", said, *records))
+    tally = ErrorTally(float(np.mean(span)))
+    factor = percent if chosen.unit == "percent" else 1.0
+    mapped = _Mapped(ErrorField(pair, fit), tally, factor)
+    made: Micrograph | None = None
+    if target is not None:
+        yield from _write(mapped, about, target)
+    else:
+        values = yield from _in_memory(mapped)
+        made = about.replace(data=values, look=about.look)
+    known = first.pixel_size_nm is not None
+    nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
+    return ErrorMapReport(
+        images=names_of(reference, enhanced),
+        output=None if target is None else str(target),
+        rse=tally.rse,
+        rse_percent=tally.rse * percent,
+        rsp=tally.rsp,
+        sigma_px=fit.sigma_px,
+        sigma_nm=None if nm is None else fit.sigma_px * nm,
+        alpha=fit.alpha,
+        beta=fit.beta,
+        scale=pair.factor,
+        shift_px=moved,
+        shift_error_px=error,
+        range=span,
+        looked_at=fit.looked_at,
+        pixels=tally.pixels,
+        unit=chosen.unit,
+        shape=pair.shape,
+        pixel_size_nm=first.pixel_size_nm,
+        map=made,
+    )
+
+
+def _shift(pair: ErrorPair, search: int) -> tuple[FloatPair, float | None]:
+    """Find by how much the enhanced image is to be moved, and the error of that."""
+    least, longest = max(_LEAST_PX, 4 * (search + 1)), min(pair.shape)
+    if longest < least:
+        warn(
+            f"A shift of up to {search} px is looked for in {least}x{least} px or "
+            f"more, got {pair.shape[0]}x{pair.shape[1]} px: the images are compared "
+            "as they lie.",
+        )
+        return (0.0, 0.0), None
+    found, refused = None, None
+    for side in _WINDOWS:
+        try:
+            found = find_shift(*_middle(pair, max(side, least)), reach=search)
+        except (RegistrationError, ShapeError) as error:
+            refused = error
+            if longest > side:
+                continue
+        break
+    if found is None:
+        warn(f"The images are compared as they lie: {refused}")
+        return (0.0, 0.0), None
+    size = float(np.hypot(*found.shift_px))
+    if found.is_ambiguous and size > 1:
+        warn(
+            "The images are compared as they lie: another shift fits nearly as well "
+            f"({found.runner_up:.2f} of the best), as on a lattice.",
+        )
+        return (0.0, 0.0), found.error_px
+    if size < max(_NO_SHIFT_PX, _SURE * found.error_px):
+        return (0.0, 0.0), found.error_px
+    return found.shift_px, found.error_px
+
+
+def _middle(pair: ErrorPair, side: int) -> tuple[FloatArray, FloatArray]:
+    """Read the middle of both on the reference's pixels."""
+    high, wide = (min(size, side) for size in pair.shape)
+    corner = (pair.shape[0] - high) // 2, (pair.shape[1] - wide) // 2
+    fixed, fine = pair.read(Box.of((high, wide), corner))
+    squares = fine.reshape(high, pair.factor, wide, pair.factor)
+    return fixed, squares.mean(axis=(1, 3))
+
+
+def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:
+    """Say that the enhanced image shows a part of the reference alone."""
+    whole, shown = (rows * columns for rows, columns in (reference.shape, pair.shape))
+    if shown < 0.99 * whole:
+        warn(
+            f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
+            "the map does too.",
+        )
+
+
+def _about(
+    reference: Micrograph,
+    pair: ErrorPair,
+    fit: ErrorFit,
+    percent: float,
+    options: ErrorMapOptions,
+) -> Micrograph:
+    """Give the map its place, its pixels and its look."""
+    grid = pair.reference.grid
+    factor = percent if options.unit == "percent" else 1.0
+    top = _BRIGHTEST * fit.residual * factor
+    unit = "grey levels" if options.unit == "grey" else "% of the range"
+    return reference.replace(
+        data=np.broadcast_to(np.float32(0), grid.shape),
+        name=f"error map of {pair.enhanced.image.name} ({unit})",
+        origin=grid.centre(Box.of(grid.shape)),
+        metadata={},
+        look=Look(
+            limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A field whose errors are counted while they are mapped."""
+
+    field: ErrorField
+    tally: ErrorTally
+    factor: float  # from grey levels to the unit of the map
+
+    @property
+    def area(self) -> Area:
+        """Pixels of the map."""
+        return self.field.pair.reference
+
+    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
+        """Map parts, several at a time, and count their pixels in their order."""
+        for fixed, made in computed(self.field.read, boxes):
+            self.tally.add(fixed, made)
+            made -= fixed
+            np.abs(made, out=made)
+            if self.factor != 1:
+                made *= np.float32(self.factor)
+            yield made
+
+
+def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
+    """Write the map block by block."""
+
+    def make(place: Path) -> OmeZarrStore:
+        # no shards, which are larger, so that all sizes take the same memory
+        return store_of(about, place, dtype=np.float32, chunk=_BLOCK, overwrite=True)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
+
+    yield from write_blocks(target, make, fill)
+
+
+def _in_memory(mapped: _Mapped) -> Job[Any]:
+    """Compute the map block by block."""
+    rows, columns = mapped.area.grid.shape
+    values = np.empty((rows, columns), np.float32)
+    boxes = [
+        Box(y, min(y + _BLOCK, rows), x, min(x + _BLOCK, columns))
+        for y in range(0, rows, _BLOCK)
+        for x in range(0, columns, _BLOCK)
+    ]
+    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
+        values[box.slices] = part
+        yield Progress(number + 1, len(boxes), "mapping")
+    return values

@@ -1,0 +1,162 @@
+"""Error map: where an enhanced layer, blurred again, is not its reference."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Layer
+
+from napari_semsr.analysis import ErrorMapOptions
+from napari_semsr.core import FloatArray, Job, ShapeError
+from napari_semsr.jobs import ErrorMapReport, error_map_job
+from napari_semsr.widgets.base import (
+    SIGMA,
+    Form,
+    Numbers,
+    OptionsForm,
+    Outcome,
+    Panel,
+    Quantity,
+    Row,
+    Target,
+    Work,
+    add_opened,
+    new_store_path,
+    require_room,
+    written,
+)
+from napari_semsr.widgets.layers import (
+    grey_layers,
+    network_of,
+    result_name,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
+_ROWS = {
+    "unit": Row(
+        "Map in",
+        "Grey levels of the reference, or per cent of their range (0.1 to 99.9 %).",
+        {"grey levels": "grey", "per cent of the range": "percent"},
+    ),
+    "align": Row(
+        "Find the shift first",
+        "Find by what part of a pixel the enhanced image lies off, and move it.",
+    ),
+    "search": Row("Search (px)", "Largest shift that is looked for."),
+}
+
+
+class ErrorMapPanel(Panel):
+    """Maps where an enhanced layer does not agree with its reference."""
+
+    help_place = "error_map.md"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Error map", "Map errors")
+        self.enhanced = self.new_layer_box(
+            "enhanced",
+            "Enhanced",
+            "What was made of the reference, with pixels as fine or finer.",
+        )
+        self.reference = self.new_layer_box(
+            "reference", "Reference", "The image as it was taken."
+        )
+        self.form = OptionsForm(ErrorMapOptions, _ROWS)
+        self.add_group("Layers", Form(self.reference, self.enhanced), self.form)
+        self.add_results("Figures")
+        self.form.on_change("align", self._show_search)
+        self._show_search(self.form.values()["align"])
+        self.enhanced.changed.connect(self._propose)
+        self.take_input(self.enhanced)
+        self._propose()
+
+    def _show_search(self, align: Any) -> None:
+        self.form.show_row("search", bool(align))
+
+    def _propose(self, _: object = None) -> None:
+        """Propose the layer of the same place that no network made."""
+        enhanced, chosen = self.enhanced.value, self.reference.value
+        kept = chosen not in (None, enhanced) and _on_one_place(enhanced, chosen)
+        if enhanced is None or (kept and network_of(chosen) is None):
+            return
+        found: list[Layer] = [
+            layer
+            for layer in reversed(grey_layers(self.viewer))
+            if layer is not enhanced and _on_one_place(enhanced, layer)
+        ]
+        plain = [layer for layer in found if network_of(layer) is None]
+        best = next(iter([*plain, *found]), None)
+        if best is not None:
+            self.reference.value = best
+
+    def job(self) -> Work:
+        """Read the form."""
+        enhanced, reference = self.enhanced.value, self.reference.value
+        second, first = self.micrograph(enhanced), self.micrograph(reference)
+        if enhanced is reference:
+            msg = (
+                f"The reference is the layer {reference.name!r} itself; choose the "
+                "image that the enhanced one was made of."
+            )
+            raise ShapeError(msg)
+        require_room(first.shape, 1)
+        options = self.form.options()
+        title = result_name(self.viewer, second.name, "error map")
+        target = Target(Path(new_store_path(title)), temporary=True)
+
+        def make() -> Job[Outcome]:
+            job = error_map_job(first, second, target.path, options=options)
+            return written(job, target)
+
+        return make, lambda outcome: self.show_outcome(outcome, enhanced)
+
+    def show_outcome(self, outcome: Outcome, layer: Image) -> Iterator[None]:
+        """Add the map as a layer over the images, and write the figures."""
+        report: ErrorMapReport = outcome.made
+        unit = "grey levels" if report.unit == "grey" else "%"
+        with self.in_place(" and ".join(report.images)) as earlier:
+            yield from self.take_away(earlier)
+            title = result_name(self.viewer, layer.name, f"error map ({unit})")
+            add_opened(self.viewer, outcome.opened, name=title)
+            yield
+        said = f"Compared {report.images[1]} with {report.images[0]}."
+        self.show_result(_figures(report), said)
+
+
+def _on_one_place(first: Layer, second: Layer) -> bool:
+    """Whether two layers cover the same area, whatever their pixels."""
+    (low, high), (other_low, other_high) = map(_edges, (first, second))
+    apart = np.abs([other_low - low, other_high - high]).max()
+    alike = first.units[-2:] == second.units[-2:]
+    return alike and bool(apart <= _NEAR * np.abs(high - low).max())
+
+
+def _edges(layer: Layer) -> tuple[FloatArray, FloatArray]:
+    """Find where the outer corners of a layer are shown."""
+    low, high = np.zeros(layer.ndim), np.zeros(layer.ndim)
+    low[-2:] = -0.5
+    high[-2:] = layer.extent.data[1][-2:] + 0.5
+    first, last = (np.asarray(layer.data_to_world(end)) for end in (low, high))
+    return first[-2:], last[-2:]
+
+
+def _figures(report: ErrorMapReport) -> Numbers:
+    """Say the figures in words."""
+    percent = f"({report.rse_percent:.2f} % of the reference's range)"
+    in_nm = "" if report.sigma_nm is None else f"({report.sigma_nm:.3g} nm)"
+    rows: dict[str, Quantity | str] = {
+        "RSE": Quantity(report.rse, "grey levels", ".4g", note=percent),
+        "RSP": Quantity(report.rsp, "", ".4f"),
+        f"Blur, {SIGMA}": Quantity(report.sigma_px, "px", ".2f", note=in_nm),
+        "Gain": Quantity(report.alpha, "", ".4g"),
+        "Offset": Quantity(report.beta, "grey levels", ".4g"),
+        "Moved by": report.moved,
+    }
+    if report.looked_at < 1:
+        share = 100 * report.looked_at
+        rows["Fitted on"] = Quantity(share, "%", ".1f", note="of the field")
+    return rows

@@ -1,0 +1,120 @@
+"""Laws of decorrelation analysis on images whose cut-off is known."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import DecorrelationOptions, measure_decorrelation
+from napari_semsr.core import Micrograph, ReadError, ShapeError, run
+
+
+def cut_off(
+    shape: tuple[int, int],
+    period: float,
+    rng: np.random.Generator,
+    *,
+    noise: float = 0.1,
+    pitch: tuple[float, float] = (1.0, 1.0),
+) -> np.ndarray:
+    """Draw a field of deviation 1 that ends at a period, with white noise."""
+    q = np.hypot(
+        np.fft.fftfreq(shape[0], pitch[0])[:, None],
+        np.fft.rfftfreq(shape[1], pitch[1])[None, :],
+    )
+    plane = np.fft.rfft2(rng.standard_normal(shape))
+    plane[q > 1 / period] = 0
+    field = np.fft.irfft2(plane, s=shape)
+    return field / field.std() + rng.normal(0, noise, shape)
+
+
+def found_in(image: np.ndarray, **options: int):
+    asked = DecorrelationOptions(**options)
+    return run(measure_decorrelation(Micrograph(image), asked))
+
+
+@pytest.mark.parametrize("period", [3.0, 5.0, 12.0])
+@pytest.mark.parametrize("noise", [0.2, 0.02])
+def test_ideal_cut_off_is_found(rng, period, noise):
+    found = found_in(cut_off((400, 512), period, rng, noise=noise))
+    assert found.resolution_px == pytest.approx(period, rel=0.04)
+    assert found.step_px < 0.04 * period
+    assert found.reason is None
+    assert found.blocks == 1
+    assert found.p10_px is found.p90_px is None
+    assert "white noise" in found.method
+    at = np.argmin(np.abs(found.frequency_per_px - 1 / found.resolution_px))
+    assert found.peak == pytest.approx(found.filtered[at])
+
+
+def test_grey_levels_change_nothing_and_pixels_scale(rng):
+    image = cut_off((256, 256), 5, rng)
+    plain, other = found_in(image), found_in(500 - 30 * image)
+    assert other.resolution_px == plain.resolution_px
+    sized = Micrograph(image, (4.0, 4.0))
+    nm = run(measure_decorrelation(sized)).resolution_nm
+    assert nm == pytest.approx(4 * plain.resolution_px)
+    assert plain.resolution_nm is None
+
+
+def test_oblong_pixels_are_taken_as_they_lie(rng):
+    pitch = (0.5, 2.0)
+    image = cut_off((512, 256), 6.0, rng, pitch=pitch)
+    found = run(measure_decorrelation(Micrograph(image, (5.0, 20.0))))
+    assert found.resolution_px == pytest.approx(6.0, rel=0.05)
+    assert found.resolution_nm == pytest.approx(60.0, rel=0.05)
+
+
+def test_noise_alone_and_no_contrast_have_no_cut_off(rng):
+    for image in (rng.normal(size=(128, 160)), np.full((128, 128), 7.0)):
+        found = found_in(image)
+        assert found.resolution_px is None
+        assert found.reason == "no-signal"
+        assert found.failed == 1
+
+
+def test_signal_that_goes_on_to_the_pixel_is_told_from_noise(rng):
+    q = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None, :])
+    plane = np.fft.rfft2(rng.normal(size=(256, 256))) * np.exp(-q)
+    assert found_in(np.fft.irfft2(plane)).reason == "beyond-nyquist"
+
+
+def test_blocks_give_their_median_and_spread(rng):
+    image = cut_off((512, 768), 6, rng)
+    found = found_in(image, block=256)
+    assert found.values_px.shape == (2, 3)
+    assert found.blocks == 6
+    assert found.resolution_px == pytest.approx(float(np.median(found.values_px)))
+    assert found.p10_px <= found.resolution_px <= found.p90_px
+    assert found.resolution_px == pytest.approx(6, rel=0.05)
+
+
+def test_blocks_with_a_gap_are_left_out(rng):
+    image = cut_off((256, 512), 5, rng)
+    image[10, 10] = np.nan
+    found = found_in(image, block=256)
+    assert (found.blocks, found.gaps) == (1, 1)
+    assert np.isnan(found.values_px[0, 0])
+    assert found.resolution_px == pytest.approx(5, rel=0.05)
+    with pytest.raises(ReadError, match="1 NaN"):
+        found_in(image)
+    image[:, 300] = np.nan
+    with pytest.raises(ShapeError, match="free of gaps"):
+        found_in(image, block=256)
+
+
+def test_a_field_above_4096_px_goes_by_blocks(rng):
+    from dask import array as da
+
+    tile = cut_off((256, 256), 8, rng).astype(np.float32)
+    many = da.tile(da.from_array(tile, 256), (17, 17))
+    found = run(measure_decorrelation(Micrograph(many)))
+    assert (found.block, found.blocks) == (2048, 4)
+    assert found.resolution_px == pytest.approx(8, rel=0.02)
+
+
+def test_what_cannot_be_measured_is_refused(rng):
+    with pytest.raises(ShapeError, match="64x64 px or more, got 40x90 px"):
+        found_in(rng.normal(size=(40, 90)))
+    with pytest.raises(ReadError, match="complex128"):
+        found_in(rng.normal(size=(80, 80)) * 1j)
+    with pytest.raises(ShapeError, match="smaller block"):
+        found_in(rng.normal(size=(80, 80)), block=128)

@@ -1,0 +1,144 @@
+"""Laws of error maps: what is fitted, what is counted, and that parts are the whole."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from napari_semsr.analysis import ErrorField, ErrorPair, ErrorTally, fit_error
+from napari_semsr.core import Box, Micrograph, ReadError, ShapeError, run
+
+
+def scene(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np.ndarray:
+    return 10 * ndimage.gaussian_filter(rng.normal(size=shape), width)
+
+
+def pair_of(reference, enhanced, **place) -> ErrorPair:
+    return ErrorPair.of(Micrograph(reference), Micrograph(enhanced), **place)
+
+
+def tally_of(pair: ErrorPair, boxes: list[Box] | None = None):
+    fit = run(fit_error(pair))
+    field, tally = ErrorField(pair, fit), ErrorTally(0.0)
+    for box in boxes or [Box.of(pair.shape)]:
+        tally.add(*field.read(box))
+    return fit, tally
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.8, 5.0])
+def test_known_blur_gain_and_offset_are_found(rng, sigma):
+    sharp = scene(rng, (160, 210), 1)
+    seen = 50 - 3 * ndimage.gaussian_filter(sharp, sigma)
+    fit, tally = tally_of(pair_of(seen, sharp))
+    assert fit.sigma_px == pytest.approx(sigma, abs=0.01)
+    assert fit.alpha == pytest.approx(-3, rel=0.01)
+    assert fit.beta == pytest.approx(50, abs=0.01)
+    assert tally.rse < 0.02
+    assert tally.rsp == pytest.approx(1, abs=1e-4)
+    assert fit.looked_at == 1
+
+
+def test_fit_is_the_least_that_any_blur_leaves(rng):
+    sharp = scene(rng, (120, 140), 1)
+    seen = ndimage.gaussian_filter(sharp, 2) + rng.normal(0, 0.3, sharp.shape)
+    sharp[40:60, 50:70] += 5
+    fit, tally = tally_of(pair_of(seen, sharp))
+
+    def left(sigma: float) -> float:
+        blurred = ndimage.gaussian_filter(sharp, sigma).ravel()
+        line = stats.linregress(blurred, seen.ravel())
+        rest = seen.ravel() - line.slope * blurred - line.intercept
+        return float(np.sqrt(np.mean(rest**2)))
+
+    assert tally.rse == pytest.approx(left(fit.sigma_px), rel=1e-5)
+    assert fit.residual == pytest.approx(tally.rse, rel=1e-5)
+    assert all(left(s) >= tally.rse * (1 - 1e-6) for s in np.linspace(0.1, 6, 60))
+    blurred = ndimage.gaussian_filter(sharp, fit.sigma_px)
+    expected = np.corrcoef(blurred.ravel(), seen.ravel())[0, 1]
+    assert tally.rsp == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_finer_image_is_blurred_on_its_own_pixels(rng, factor):
+    fine = scene(rng, (96 * factor, 120 * factor), 1)
+    blurred = ndimage.gaussian_filter(fine, 1.3 * factor)
+    seen = 7 + 2 * blurred.reshape(96, factor, 120, factor).mean((1, 3))
+    fit, tally = tally_of(pair_of(seen, fine))
+    assert fit.sigma_px == pytest.approx(1.3 * factor, abs=0.02)
+    assert fit.alpha == pytest.approx(2, rel=0.01)
+    assert fit.residual < 0.01 * seen.std()
+    assert tally.rse == pytest.approx(fit.residual, abs=1e-4)
+
+
+def test_parts_are_the_whole(rng):
+    fine = scene(rng, (200, 260), 1)
+    fine[50:70, 60:64] = np.nan
+    seen = rng.normal(size=(100, 130)) + fine.reshape(100, 2, 130, 2)[:, 0, :, 0]
+    pair = pair_of(np.nan_to_num(seen), fine)
+    boxes = [Box(y, min(y + 37, 100), x, x + 65) for y in (0, 37, 74) for x in (0, 65)]
+    _, whole = tally_of(pair)
+    _, parts = tally_of(pair, boxes)
+    assert parts.rse == pytest.approx(whole.rse, rel=1e-6)
+    assert parts.rsp == pytest.approx(whole.rsp, rel=1e-6)
+    assert parts.pixels == whole.pixels == 100 * 130 - 10 * 2
+
+
+def test_gaps_stay_gaps_and_harm_nothing_else(rng):
+    sharp = scene(rng, (128, 128), 1)
+    seen = ndimage.gaussian_filter(sharp, 1.5)
+    seen[:, 100:] = np.nan
+    sharp[:20] = np.nan
+    pair = pair_of(seen, sharp)
+    fit = run(fit_error(pair))
+    fixed, made = ErrorField(pair, fit).read(Box.of(pair.shape))
+    assert fit.sigma_px == pytest.approx(1.5, abs=0.1)
+    assert np.isnan(made[:20]).all()
+    assert np.isfinite(made[20:]).all()
+    assert np.nanmax(np.abs(fixed - made)[30:]) < 0.1 * np.nanstd(seen)
+
+
+def test_part_of_a_field_is_laid_where_it_is(rng):
+    sharp = scene(rng, (150, 150), 1)
+    seen = Micrograph(ndimage.gaussian_filter(sharp, 2), (10.0, 10.0), "seen")
+    part = Micrograph(sharp[30:130, 40:120], (10.0, 10.0), origin=(300.0, 400.0))
+    pair = ErrorPair.of(seen, part)
+    assert pair.shape == (100, 80)
+    assert pair.reference.grid.corner == (295.0, 395.0)
+    assert run(fit_error(pair)).sigma_px == pytest.approx(2, abs=0.1)
+
+
+def test_sampled_field_is_fitted_as_the_whole_is(rng):
+    from dask import array as da
+
+    sharp = da.tile(da.from_array(scene(rng, (256, 256), 1), 256), (17, 17))
+    blur = {"depth": 12, "boundary": "reflect", "sigma": 2}
+    seen = sharp.map_overlap(ndimage.gaussian_filter, **blur)
+    fit = run(fit_error(pair_of(seen, sharp)))
+    assert fit.looked_at < 0.5
+    assert fit.sigma_px == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype", "needs"),
+    [
+        (((64, 64), (60, 60)), float, "whole multiple"),
+        (((64, 64), (32, 32)), float, "whole multiple"),
+        (((64, 64), (64, 64)), complex, "complex128"),
+        (((10, 64), (10, 64)), float, "without a gap"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(rng, shapes, dtype, needs):
+    images = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    with pytest.raises((ShapeError, ReadError), match=needs):
+        run(fit_error(pair_of(*images)))
+
+
+def test_images_that_tell_nothing_are_refused(rng):
+    image, flat = rng.normal(size=(64, 64)), np.full((64, 64), 3.0)
+    for pair in ((image, flat), (flat, image)):
+        with pytest.raises(ShapeError, match="is constant"):
+            run(fit_error(pair_of(*pair)))
+    with pytest.raises(ShapeError, match="name the reference first"):
+        ErrorPair.of(Micrograph(image, (5.0, 5.0)), Micrograph(image, (20.0, 20.0)))
+    away = Micrograph(image, (5.0, 5.0), "away", origin=(9000.0, 0.0))
+    with pytest.raises(ShapeError, match="do not overlap"):
+        ErrorPair.of(Micrograph(image, (5.0, 5.0)), away)

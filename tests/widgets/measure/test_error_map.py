@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.measure.error_map import ErrorMapPanel
+
+
+@pytest.fixture
+def panel(model, qtbot, rng, add) -> ErrorMapPanel:
+    sharp = 40 * ndimage.gaussian_filter(rng.normal(size=(160, 200)), 1.2)
+    seen = 90 + 2 * ndimage.gaussian_filter(sharp, 2.2)
+    place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
+    add(model, Micrograph(rng.normal(size=(90, 90)), (5.0, 5.0), "elsewhere"))
+    add(model, Micrograph(seen, name="seen", **place))
+    add(model, Micrograph(sharp, name="sharp", **place))
+    made = ErrorMapPanel(model)
+    qtbot.addWidget(made)
+    made.enhanced.value = model.layers["sharp"]
+    return made
+
+
+def test_map_lies_exactly_on_the_reference(panel, model, run_panel):
+    assert panel.reference.value is model.layers["seen"]
+    assert "Compared sharp with seen" in run_panel(panel)
+    layer, seen = model.layers["sharp · error map (grey levels)"], model.layers["seen"]
+    np.testing.assert_allclose(layer.extent.world, seen.extent.world)
+    np.testing.assert_allclose(layer.scale, seen.scale)
+    assert layer.colorbar.visible
+    for name in ("RSE", "RSP", "Blur", "Gain", "Moved by"):
+        assert name in panel.figures.text()
+
+
+def test_second_run_in_per_cent_replaces_the_first(panel, model, run_panel):
+    run_panel(panel)
+    grey = np.asarray(model.layers[-1].data)
+    panel.form.set_values(unit="percent")
+    run_panel(panel)
+    names = [layer.name for layer in model.layers if "error map" in layer.name]
+    assert names == ["sharp · error map (%)"]
+    ratio = np.asarray(model.layers[names[0]].data)[grey > 0] / grey[grey > 0]
+    assert np.ptp(ratio) < 1e-3 * ratio.mean()
+
+
+def test_a_layer_is_not_compared_with_itself(panel, run_panel):
+    panel.reference.value = panel.enhanced.value
+    assert "is the layer" in run_panel(panel)
