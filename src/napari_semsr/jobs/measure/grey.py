@@ -204,9 +204,11 @@ def gaps_job(
     yield Progress(0, 2, "reading")
     chosen, target = options or GapOptions(), None
     if table is not None:
-        inputs = [*paths_of(image), *paths_of(reference)]
         target = check_target_file(
-            table, suffixes=(".csv",), inputs=inputs, overwrite=overwrite
+            table,
+            suffixes=(".csv",),
+            inputs=paths_of(image, reference),
+            overwrite=overwrite,
         )
     first, second = open_pair(image, reference, opening)
     if reference is not None and second is not None:
