@@ -215,9 +215,8 @@ class Score:
         self.missed.append(len(found.found) - found.detected)
         self.errors_nm.append(found.width_errors("nm"))
         self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
-        back = measure_gaps(true, made)
-        self.own.append(len(back.found))
-        self.invented.append(len(back.found) - back.detected)
+        self.own.append(found.own or 0)
+        self.invented.append(len(found.invented))
         inner = (slice(BORDER, -BORDER),) * 2
         near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
         self.psnr_db.append(float(near.psnr_db or 0.0))

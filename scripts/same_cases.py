@@ -24,8 +24,8 @@ def words(text: str) -> list[str]:
 
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
-    frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram models
-    demo
+    frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram
+    models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x

@@ -1,63 +1,17 @@
-"""Histograms of gap widths with a Gaussian, as in de Haan's figure 3."""
+"""Histograms of gap widths with a Gaussian, as in de Haan's figure 3, by method."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import optimize
 
-__all__ = ["EDGES_NM", "draw_widths", "fit_gaussian", "width_row"]
+from napari_semsr.analysis import WidthFit, count_widths
+
+__all__ = ["EDGES_NM", "draw_widths", "width_row"]
 
 BIN_NM, LAST_NM = 2.0, 80.0  # de Haan's bins are not told: these are chosen
 EDGES_NM = np.arange(0, LAST_NM + BIN_NM / 2, BIN_NM)
-_LEAST = 8  # gaps: fewer make no histogram of three numbers
-
-
-def fit_gaussian(widths_nm: Sequence[float]) -> dict[str, float] | None:
-    """Fit a Gaussian to the histogram of widths below 80 nm, by plain least squares.
-
-    The error is that of the fit, from what it leaves of the histogram: widths have a
-    long tail, which no Gaussian has.
-
-    Parameters
-    ----------
-    widths_nm : sequence of float
-        Widths.
-
-    Returns
-    -------
-    dict or None
-        ``mean_nm`` and its standard error ``error_nm``, ``sigma_nm``, ``height`` in
-        gaps per bin; None where there are too few, or no Gaussian fits.
-    """
-    counts, _ = np.histogram(widths_nm, EDGES_NM)
-    if counts.sum() < _LEAST:
-        return None
-    at = (EDGES_NM[:-1] + EDGES_NM[1:]) / 2
-    kept = np.asarray([w for w in widths_nm if w < LAST_NM])
-    start = [counts.max(), np.median(kept), max(float(kept.std()), BIN_NM)]
-    try:
-        best, spread = optimize.curve_fit(_gaussian, at, counts, start)
-    except RuntimeError:  # no convergence
-        return None
-    height, mean, sigma = (float(v) for v in best)
-    error = float(np.sqrt(spread[1, 1]))
-    if not (np.isfinite(error) and 0 <= mean <= LAST_NM):
-        return None
-    return {
-        "mean_nm": mean,
-        "error_nm": error,
-        "sigma_nm": abs(sigma),
-        "height": height,
-    }
-
-
-def _gaussian(
-    x: NDArray[np.float64], height: float, mean: float, sigma: float
-) -> NDArray[np.float64]:
-    return np.asarray(height * np.exp(-0.5 * ((x - mean) / sigma) ** 2))
 
 
 def width_row(widths_nm: Sequence[float]) -> dict[str, Any]:
@@ -68,11 +22,20 @@ def width_row(widths_nm: Sequence[float]) -> dict[str, Any]:
     widths_nm : sequence of float
         Widths of the gaps that it shows.
     """
-    counts, _ = np.histogram(widths_nm, EDGES_NM)
+    found = count_widths(widths_nm, EDGES_NM)
     return {
         "seen": len(widths_nm),
-        "width_counts": counts.tolist(),
-        "gaussian": fit_gaussian(widths_nm),
+        "width_counts": list(found.counts),
+        "gaussian": None if found.fit is None else _recorded(found.fit),
+    }
+
+
+def _recorded(fit: WidthFit) -> dict[str, float]:
+    return {
+        "mean_nm": fit.mean,
+        "error_nm": fit.error,
+        "sigma_nm": fit.sigma,
+        "height": fit.height,
     }
 
 
@@ -115,8 +78,8 @@ def draw_widths(path: Path, rows: dict[str, dict[str, Any]]) -> None:
         fit = row["gaussian"]
         title = name
         if fit:
-            shape = _gaussian(fine, fit["height"], fit["mean_nm"], fit["sigma_nm"])
-            axis.plot(fine, shape, "k", lw=0.8)
+            told = (fit[key] for key in ("mean_nm", "error_nm", "sigma_nm", "height"))
+            axis.plot(fine, WidthFit(*told).at(fine), "k", lw=0.8)
             title += f"\n{fit['mean_nm']:.1f} ± {fit['error_nm']:.1f} nm"
         axis.set_title(title, fontsize=8)
     for axis in axes[:, 0]:

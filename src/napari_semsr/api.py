@@ -694,7 +694,14 @@ def pairs(
     return run(job, progress)
 
 
-def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gaps":
+def gaps(
+    image: Source,
+    reference: Source | None = None,
+    *,
+    table: PathLike | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> "Gaps":
     """Count and measure the gaps between particles.
 
     Parameters
@@ -703,13 +710,18 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
         An image of particles.
     reference : Micrograph, (Y, X) numpy.ndarray or path, optional
         A better image of the same field, on the same grid.
+    table : path, optional
+        A ``.csv`` file, which gets a row for each gap.
+    overwrite : bool, default=False
+        Replace an existing table.
     **options : object
         ``dark``, ``min_diameter_px``, ``reach``, and reading options.
 
     Returns
     -------
     Gaps
-        Every gap, and how many of the reference's the image shows.
+        Every gap, and how many of the reference's the image shows; `Gaps.histograms`
+        counts their widths and fits a Gaussian.
 
     Examples
     --------
@@ -725,7 +737,13 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
     from napari_semsr.analysis import GapOptions
     from napari_semsr.jobs import gaps_job
 
-    job = gaps_job(_source(image), _source(reference), **_asked(options, GapOptions))
+    job = gaps_job(
+        _source(image),
+        _source(reference),
+        table=table,
+        **_asked(options, GapOptions),
+        overwrite=overwrite,
+    )
     return run(job).result
 
 

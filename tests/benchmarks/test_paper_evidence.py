@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from paper_tables.frc_maps import blocks, draw_maps, map_rows, maps_table
-from paper_tables.gap_widths import EDGES_NM, fit_gaussian, width_row
+from paper_tables.gap_widths import EDGES_NM, width_row
 from paper_tables.gold_part import spread_of
 from paper_tables.lens import dip_rows, series_at, summary
 from paper_tables.light import light_table, lit, michelson, ring_over_middle
@@ -205,13 +205,13 @@ def test_maps_of_fields_are_pooled_by_block(tmp_path: Path) -> None:
 def test_gaussian_finds_the_mean_of_known_widths() -> None:
     rng = np.random.default_rng(7)
     widths = rng.normal(31.0, 6.0, 4000)
-    fit = fit_gaussian([*widths, 300.0])
+    fit = width_row([*widths, 300.0])["gaussian"]
     assert fit is not None
     assert fit["mean_nm"] == pytest.approx(31.0, abs=4 * fit["error_nm"])
     assert 0 < fit["error_nm"] < 0.5
     assert fit["sigma_nm"] == pytest.approx(6.0, abs=0.4)
-    assert fit_gaussian([30.0, 31.0]) is None
     row = width_row([10.0, 10.5, 79.0, 200.0])
+    assert row["gaussian"] is None
     assert row["seen"] == 4
     assert sum(row["width_counts"]) == 3
     assert len(row["width_counts"]) == len(EDGES_NM) - 1

@@ -31,10 +31,21 @@ from .frc.validity import (
     REASONS as REASONS,
     code_of as code_of,
 )
+from .gap_statistics import (
+    RESAMPLES as RESAMPLES,
+    SEED as SEED,
+    WidthFit as WidthFit,
+    WidthHistogram as WidthHistogram,
+    count_widths as count_widths,
+    mean_interval as mean_interval,
+    share_interval as share_interval,
+    width_edges as width_edges,
+)
 from .gaps import (
     Gap as Gap,
     GapOptions as GapOptions,
     Gaps as Gaps,
+    Particle as Particle,
     measure_gaps as measure_gaps,
 )
 from .grating import (

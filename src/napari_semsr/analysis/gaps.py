@@ -12,10 +12,14 @@
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
    its *width* lies between the points where the grey level falls below 80 % of it.
 
-With a reference, its gaps are looked for in the image along the same lines.
+With a reference, its gaps are looked for in the image along the same lines: they are
+*found* or *missed*. The image's own gaps, of particles found on it, are then looked for
+in the reference: those that it does not show are *invented*.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +27,13 @@ from pydantic import Field
 from scipy import ndimage, spatial
 from skimage import filters, morphology, segmentation
 
+from napari_semsr.analysis.gap_statistics import (
+    WidthHistogram,
+    count_widths,
+    mean_interval,
+    share_interval,
+    width_edges,
+)
 from napari_semsr.core import (
     BoolArray,
     FloatArray,
@@ -58,20 +69,52 @@ class GapOptions(Options):
         description="largest distance of neighbours, outline to outline, over their "
         "mean diameter",
     )
+    bin_width: float | None = Field(
+        default=None,
+        gt=0,
+        description="width of the histogram's bins in nm, in px without a pixel size; "
+        "by itself that of Freedman and Diaconis, rounded",
+    )
+
+
+GapKind = Literal["found", "missed", "invented"]
+
+
+@dataclass(frozen=True, slots=True)
+class Particle:
+    """One particle, of the reference where there is one."""
+
+    place_px: FloatPair  # Its centre, ``(y, x)``
+    diameter_px: float  # of a disc of its area
+    diameter_nm: float | None
+    whole: bool  # False where the image's border may cut it
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap of the reference, or of the image where there is no reference."""
+    """One gap of the reference or, where it is invented or alone, of the image."""
 
     place_px: FloatPair  # Its middle, ``(y, x)``
+    place_nm: FloatPair | None  # The same from the image's origin
+    ends_px: tuple[FloatPair, FloatPair]  # Where it begins and ends
     # Its width in the image; None where it is not seen or has no two ends
     width_px: float | None
     width_nm: float | None
     # Its width in the reference; None without one
     reference_px: float | None
     reference_nm: float | None
-    detected: bool  # Whether the image shows it
+    kind: GapKind
+
+    @property
+    def detected(self) -> bool:
+        """Whether the image shows it."""
+        return self.kind != "missed"
+
+    def width_error(self, unit: str) -> float | None:
+        """Width in the image less that in the reference, in ``"px"`` or ``"nm"``."""
+        width = getattr(self, f"width_{unit}")
+        known = getattr(self, f"reference_{unit}")
+        return None if width is None or known is None else float(width - known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +128,17 @@ class Gaps:
     excluded : int
         Pairs left out for their unequal peaks.
     found : tuple of Gap
-        The gaps.
+        The gaps of the reference or, without one, of the image.
     background : float
         Grey level that was taken off the image.
     reference_background : float or None
         The same of the reference.
+    sizes : tuple of Particle
+        The particles, one by one.
+    invented : tuple of Gap
+        Gaps of the image that the reference does not show.
+    own : int or None
+        Gaps between particles found on the image; None without a reference.
     """
 
     particles: int
@@ -98,6 +147,9 @@ class Gaps:
     found: tuple[Gap, ...]
     background: float
     reference_background: float | None
+    sizes: tuple[Particle, ...] = ()
+    invented: tuple[Gap, ...] = ()
+    own: int | None = None
 
     @property
     def detected(self) -> int:
@@ -110,6 +162,23 @@ class Gaps:
         if self.reference_background is None or not self.found:
             return None
         return 1 - self.detected / len(self.found)
+
+    @property
+    def undetected_interval(self) -> FloatPair | None:
+        """Wilson's 95 % interval of that share."""
+        if self.reference_background is None:
+            return None
+        return share_interval(len(self.found) - self.detected, len(self.found))
+
+    @property
+    def invented_fraction(self) -> float | None:
+        """Share of the image's own gaps that the reference does not show."""
+        return len(self.invented) / self.own if self.own else None
+
+    @property
+    def invented_interval(self) -> FloatPair | None:
+        """Wilson's 95 % interval of that share."""
+        return share_interval(len(self.invented), self.own or 0)
 
     def width_errors(self, unit: str) -> FloatArray:
         """Give the widths in the image less those in the reference.
@@ -124,12 +193,94 @@ class Gaps:
         (N,) numpy.ndarray
             One for each gap that both show; empty where none, or no unit, is known.
         """
-        pairs = [
-            (getattr(gap, f"width_{unit}"), getattr(gap, f"reference_{unit}"))
-            for gap in self.found
-        ]
-        kept = [a - b for a, b in pairs if a is not None and b is not None]
-        return np.array(kept, dtype=float)
+        errors = [gap.width_error(unit) for gap in self.found]
+        return np.array([error for error in errors if error is not None], dtype=float)
+
+    def error_intervals(self, unit: str) -> tuple[FloatPair | None, FloatPair | None]:
+        """Give 95 % intervals of the mean absolute and the mean signed error of width.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the widths.
+
+        Returns
+        -------
+        tuple
+            Two, each None of fewer than five gaps; see `mean_interval`.
+        """
+        errors = self.width_errors(unit)
+        return mean_interval(np.abs(errors)), mean_interval(errors)
+
+    def histograms(
+        self, unit: str, bin_width: float | None = None
+    ) -> tuple[WidthHistogram, WidthHistogram | None]:
+        """Count the widths in bins, those of image and reference in the same.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the widths.
+        bin_width : float, optional
+            Width of a bin, else see `width_edges`.
+
+        Returns
+        -------
+        tuple of WidthHistogram
+            Of the image, and of the reference or None. The reference's gaps are
+            counted alone: none that the image invents.
+        """
+        widths = [_known(getattr(gap, f"width_{unit}") for gap in self.found)]
+        if self.reference_background is not None:
+            known = (getattr(gap, f"reference_{unit}") for gap in self.found)
+            widths.append(_known(known))
+        edges = width_edges([value for each in widths for value in each], bin_width)
+        first, *second = (count_widths(each, edges) for each in widths)
+        return first, second[0] if second else None
+
+    def diameters(self, unit: str) -> FloatArray:
+        """Give the diameters of particles that the border does not cut.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the diameters.
+
+        Returns
+        -------
+        (N,) numpy.ndarray
+            Empty where none, or no unit, is known.
+        """
+        whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
+        return np.array(_known(whole), dtype=float)
+
+    def table(self) -> dict[str, list[Any]]:
+        """Give one row for each gap, as columns.
+
+        Returns
+        -------
+        dict
+            Kind, place of the middle, width in the reference and in the image, and
+            their difference, in px and nm; None where there is none. Gaps that are
+            invented come last.
+        """
+        gaps = (*self.found, *self.invented)
+        columns: dict[str, list[Any]] = {"kind": [gap.kind for gap in gaps]}
+        for unit in ("px", "nm"):
+            places = [getattr(gap, f"place_{unit}") or (None, None) for gap in gaps]
+            columns[f"y_{unit}"] = [place[0] for place in places]
+            columns[f"x_{unit}"] = [place[1] for place in places]
+        for unit in ("px", "nm"):
+            columns[f"reference_width_{unit}"] = [
+                getattr(gap, f"reference_{unit}") for gap in gaps
+            ]
+            columns[f"width_{unit}"] = [getattr(gap, f"width_{unit}") for gap in gaps]
+            columns[f"error_{unit}"] = [gap.width_error(unit) for gap in gaps]
+        return columns
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +353,84 @@ def measure_gaps(
         guide, guide_background = _above_background(reference, dark=chosen.dark)
     labels, count = _particles(guide, chosen)
     lines = _lines(labels, count, chosen)
+    found, excluded = _gaps(guide, None if reference is None else values, lines, image)
+    invented, own = [], None
+    if reference is not None:
+        other, number = _particles(values, chosen)
+        back, _ = _gaps(values, guide, _lines(other, number, chosen), image)
+        own = len(back)
+        invented = [_as_invented(gap) for gap in back if not gap.detected]
+    return Gaps(
+        particles=count,
+        pairs=len(lines),
+        excluded=excluded,
+        found=tuple(found),
+        background=background,
+        reference_background=guide_background,
+        sizes=_sizes(labels, count, image),
+        invented=tuple(invented),
+        own=own,
+    )
+
+
+def _gaps(
+    guide: FloatArray,
+    other: FloatArray | None,
+    lines: list[_Line],
+    image: Micrograph,
+) -> tuple[list[Gap], int]:
+    """Find the gaps of one image, and look for them in another.
+
+    The number is that of lines that were left out for their unequal peaks.
+    """
     found, excluded = [], 0
     for line in lines:
         seen = _dip(guide, line)
         excluded += not seen.equal
         if not (seen.equal and seen.deep and seen.ends):
             continue
-        shown = seen if reference is None else _dip(values, line)
-        found.append(_gap(line, shown, None if reference is None else seen, image))
-    return Gaps(count, len(lines), excluded, tuple(found), background, guide_background)
+        shown = seen if other is None else _dip(other, line)
+        found.append(_gap(line, shown, None if other is None else seen, image))
+    return found, excluded
+
+
+def _as_invented(gap: Gap) -> Gap:
+    """Turn a gap of the image that the reference misses the right way round."""
+    return replace(
+        gap,
+        width_px=gap.reference_px,
+        width_nm=gap.reference_nm,
+        reference_px=None,
+        reference_nm=None,
+        kind="invented",
+    )
+
+
+def _sizes(
+    labels: NDArray[np.int32], count: int, image: Micrograph
+) -> tuple[Particle, ...]:
+    """Measure the particles."""
+    if not count:
+        return ()
+    centres, area = _centres(labels, count)
+    rim = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    cut = np.isin(np.arange(1, count + 1), np.concatenate(rim))
+    diameter = 2 * np.sqrt(area / np.pi)
+    nm = image.mean_pixel_size_nm  # whose square is the area of a pixel
+    return tuple(
+        Particle((y, x), size, None if nm is None else size * nm, not part)
+        for (y, x), size, part in zip(
+            centres.tolist(), diameter.tolist(), cut.tolist(), strict=True
+        )
+    )
+
+
+def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatArray]:
+    """Centres and areas of particles, in px."""
+    numbers = np.arange(1, count + 1)
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    area = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(float)
+    return centres, area
 
 
 def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
@@ -251,9 +471,7 @@ def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_
     """Join the centres of neighbours."""
     if count < 2:
         return []
-    numbers = np.arange(1, count + 1)
-    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
-    area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    centres, area = _centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
     furthest = float((1 + options.reach) * diameter.max())
     pairs = spatial.cKDTree(centres).query_pairs(furthest, output_type="ndarray")
@@ -349,6 +567,22 @@ def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap
         for width in widths
     ]
     ends = (known or shown).ends or (0.0, float(count - 1))
-    middle = line.start + along * step * (ends[0] + ends[1]) / 2
-    place = float(middle[0]), float(middle[1])
-    return Gap(place, widths[0], in_nm[0], widths[1], in_nm[1], shown.deep)
+    edges = [line.start + along * step * end for end in ends]
+    place = (edges[0] + edges[1]) / 2
+    in_plane = None
+    if image.pixel_size_nm is not None:
+        in_plane = _pair(image.origin + place * np.array(image.pixel_size_nm))
+    return Gap(
+        place_px=_pair(place),
+        place_nm=in_plane,
+        ends_px=(_pair(edges[0]), _pair(edges[1])),
+        width_px=widths[0],
+        width_nm=in_nm[0],
+        reference_px=widths[1],
+        reference_nm=in_nm[1],
+        kind="found" if shown.deep else "missed",
+    )
+
+
+def _pair(place: FloatArray) -> FloatPair:
+    return float(place[0]), float(place[1])

@@ -1,6 +1,8 @@
 """``semsr metrics``, ``error-map``, ``gaps``, ``histogram``: against a reference."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from napari_semsr import analysis, jobs
 from napari_semsr.cli.verb import (
@@ -9,6 +11,7 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    add_overwrite,
     asked,
     columns,
     length,
@@ -68,13 +71,20 @@ def _configure_gaps(parser: argparse.ArgumentParser) -> None:
     add_image(parser, "image", "an image of particles")
     add_image(parser, "reference", "a better image of the same field", optional=True)
     add_options(parser, analysis.GapOptions, title="gaps")
+    parser.add_argument(
+        "--table", metavar="CSV", help="write a row for each gap into this file"
+    )
+    add_overwrite(parser)
     add_opening(parser)
 
 
 def _start_gaps(arguments: argparse.Namespace) -> Job["jobs.GapReport"]:
     """Make the job."""
     return jobs.gaps_job(
-        arguments.image, arguments.reference, **asked(arguments, analysis.GapOptions)
+        arguments.image,
+        arguments.reference,
+        table=arguments.table,
+        **asked(arguments, analysis.GapOptions),
     )
 
 
@@ -83,6 +93,7 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
     record = result.to_json()
     rows = [
         ("particles", str(record["particles"])),
+        ("mean diameter", _length(record, "mean_diameter")),
         (
             "neighbours",
             f"{record['pairs']}, {record['excluded']} of unequal brightness",
@@ -90,18 +101,47 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
         ("gaps", str(record["gaps"])),
     ]
     if record["undetected_fraction"] is not None:
-        share = 100 * record["undetected_fraction"]
-        error = length(record["mean_width_error_nm"], record["mean_width_error_px"])
-        signed = length(
-            record["mean_signed_width_error_nm"], record["mean_signed_width_error_px"]
-        )
         rows += [
             ("detected", str(record["detected"])),
-            ("undetected", f"{share:.1f} %"),
-            ("mean width error", error),
-            ("signed", signed),
+            ("undetected", _share(record, "undetected")),
+            ("invented", _share(record, "invented")),
+            ("mean width error", _length(record, "mean_width_error")),
+            ("signed", _length(record, "mean_signed_width_error")),
         ]
+    fits = [("image", result.histograms()[0].fit)]
+    known = result.histograms()[1]
+    fits += [] if known is None else [("reference", known.fit)]
+    rows += [
+        (
+            f"Gaussian, {name}",
+            f"{number(fit.mean)} +- {number(fit.error, 2)} {result.unit}",
+        )
+        for name, fit in fits
+        if fit is not None
+    ]
+    if result.table is not None:
+        rows.append(("table", result.table))
     return columns(rows)
+
+
+def _share(record: Mapping[str, Any], name: str) -> str:
+    """Say a share in per cent, with its interval."""
+    share, interval = record[f"{name}_fraction"], record[f"{name}_interval"]
+    if share is None or interval is None:
+        return number(None)
+    low, high = (f"{100 * end:.1f}" for end in interval)
+    return f"{100 * share:.1f} % (95 %: {low} to {high} %)"
+
+
+def _length(record: Mapping[str, Any], name: str) -> str:
+    """Say a length, with its interval where there is one."""
+    said = length(record[f"{name}_nm"], record[f"{name}_px"])
+    unit = "px" if record["pixel_size_nm"] is None else "nm"
+    interval = record.get(f"{name}_interval_{unit}")
+    if interval is None:
+        return said
+    low, high = map(number, interval)
+    return f"{said}, 95 %: {low} to {high} {unit}"
 
 
 GAPS = Verb(_configure_gaps, _start_gaps, _summarise_gaps)

@@ -1,30 +1,38 @@
 """The measuring jobs of grey values: gaps of particles, metrics, histograms."""
 
+import csv
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from napari_semsr.analysis import (
+    RESAMPLES,
+    SEED,
     GapOptions,
     Gaps,
     Histogram,
     Metrics,
     MetricsOptions,
+    WidthHistogram,
     measure_gaps,
     measure_histogram,
     measure_metrics,
 )
 from napari_semsr.core import FloatArray, FloatPair, Job, Options, Progress
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, replacing
 from napari_semsr.jobs.images import (
     Image,
     Result,
     calibrated_of,
+    check_target_file,
     jsonable,
     names_of,
     open_pair,
+    paths_of,
 )
 from napari_semsr.jobs.leakage import tell_learnt
 
@@ -43,12 +51,33 @@ class GapReport(Result):
         Its standard deviation; None where no calibration told it.
     result : Gaps
         The gaps.
+    bin_width : float or None
+        Of the histogram, in nm, or px without calibration; None is chosen by a rule.
+    table : str or None
+        Path of the table that was written.
     """
 
     images: tuple[str, ...]
     pixel_size_nm: FloatPair | None
     pixel_size_sd_nm: FloatPair | None
     result: Gaps
+    bin_width: float | None = None
+    table: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of what is drawn: ``"nm"``, or ``"px"`` without calibration."""
+        return "px" if self.pixel_size_nm is None else "nm"
+
+    def histograms(self) -> tuple[WidthHistogram, WidthHistogram | None]:
+        """Count the widths of the image's gaps and the reference's.
+
+        Returns
+        -------
+        tuple of WidthHistogram
+            In `unit`; the second is None without a reference.
+        """
+        return self.result.histograms(self.unit, self.bin_width)
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record.
@@ -56,8 +85,9 @@ class GapReport(Result):
         Returns
         -------
         dict
-            Numbers of gaps, mean errors of their widths, and every width; those in nm
-            are None without calibration.
+            Numbers of gaps, mean errors of their widths with 95 % intervals, every
+            width, their histogram, and a row for each gap; those in nm are None without
+            calibration.
         """
         found = self.result
         record: dict[str, Any] = {
@@ -70,6 +100,11 @@ class GapReport(Result):
             "gaps": len(found.found),
             "detected": found.detected,
             "undetected_fraction": found.undetected_fraction,
+            "undetected_interval": jsonable(found.undetected_interval),
+            "own_gaps": found.own,
+            "invented": None if found.own is None else len(found.invented),
+            "invented_fraction": found.invented_fraction,
+            "invented_interval": jsonable(found.invented_interval),
             "background": found.background,
             "reference_background": found.reference_background,
         }
@@ -79,26 +114,58 @@ class GapReport(Result):
 
         for unit in ("nm", "px"):
             errors = found.width_errors(unit)
+            absolute, signed = found.error_intervals(unit)
+            sizes = found.diameters(unit)
             record |= {
                 f"mean_width_error_{unit}": mean(np.abs(errors)),
+                f"mean_width_error_interval_{unit}": jsonable(absolute),
                 f"mean_signed_width_error_{unit}": mean(errors),
+                f"mean_signed_width_error_interval_{unit}": jsonable(signed),
                 f"widths_{unit}": [
                     getattr(gap, f"width_{unit}") for gap in found.found
                 ],
                 f"reference_widths_{unit}": [
                     getattr(gap, f"reference_{unit}") for gap in found.found
                 ],
+                f"mean_diameter_{unit}": mean(sizes),
+                f"sd_diameter_{unit}": jsonable(
+                    sizes.std(ddof=1) if sizes.size > 1 else None
+                ),
+                f"diameters_{unit}": jsonable(sizes),
             }
         record["places_px"] = [list(gap.place_px) for gap in found.found]
+        record["resamples"], record["seed"] = RESAMPLES, SEED
+        image, reference = self.histograms()
+        record["histogram"] = {
+            "unit": self.unit,
+            "edges": list(image.edges),
+            "image": _counted(image),
+            "reference": None if reference is None else _counted(reference),
+        }
+        record["table"] = self.table
+        columns = found.table()
+        record["rows"] = [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
         return record
+
+
+def _counted(histogram: WidthHistogram) -> dict[str, Any]:
+    """Record counts and Gaussian without the edges, which two share."""
+    record: dict[str, Any] = jsonable(histogram)
+    del record["edges"]
+    return record
 
 
 def gaps_job(
     image: Image,
     reference: Image | None = None,
     *,
+    table: str | os.PathLike[str] | None = None,
     options: GapOptions | None = None,
     opening: ReadOptions | None = None,
+    overwrite: bool = False,
 ) -> Job[GapReport]:
     """Count and measure the gaps between particles.
 
@@ -108,10 +175,14 @@ def gaps_job(
         An image of particles.
     reference : Micrograph or path, optional
         A better image of the same field, on the same grid.
+    table : path, optional
+        A ``.csv`` file, which gets a row for each gap.
     options : GapOptions, optional
         Which pairs count.
     opening : ReadOptions, optional
         How to read files.
+    overwrite : bool, default=False
+        Replace an existing table.
 
     Returns
     -------
@@ -127,8 +198,18 @@ def gaps_job(
     ------
     ReadError, ShapeError
         If images cannot be read or do not fit.
+    WriteError
+        If the table cannot or must not be written.
     """
     yield Progress(0, 2, "reading")
+    chosen, target = options or GapOptions(), None
+    if table is not None:
+        target = check_target_file(
+            table,
+            suffixes=(".csv",),
+            inputs=paths_of(image, reference),
+            overwrite=overwrite,
+        )
     first, second = open_pair(image, reference, opening)
     if reference is not None and second is not None:
         tell_learnt([(image, first), (reference, second)], opening)
@@ -136,11 +217,33 @@ def gaps_job(
     size = calibrated.pixel_size_nm
     yield Progress(1, 2, "looking for gaps")
     sized = first if size is None else first.replace(pixel_size_nm=size)
-    found = measure_gaps(sized, second, options=options)
-    yield Progress(2, 2, "done")
-    return GapReport(
-        names_of(image, reference), size, calibrated.pixel_size_sd_nm, found
+    found = measure_gaps(sized, second, options=chosen)
+    report = GapReport(
+        names_of(image, reference),
+        size,
+        calibrated.pixel_size_sd_nm,
+        found,
+        chosen.bin_width,
+        None if target is None else str(target),
     )
+    report.histograms()  # refuses a width of bins before anything is written
+    if target is not None:
+        _write_gaps(target, found)
+    yield Progress(2, 2, "done")
+    return report
+
+
+def _write_gaps(path: Path, found: Gaps) -> None:
+    """Write one row for each gap; what is not known stays empty."""
+    columns = found.table()
+    rows = zip(*columns.values(), strict=True)
+    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(
+            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+            for row in rows
+        )
 
 
 # Grey values of images or files: metrics against a reference, and histograms.

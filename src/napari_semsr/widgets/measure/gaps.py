@@ -6,14 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Points
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_semsr.analysis import Gap, GapOptions
-from napari_semsr.core import Job, Micrograph
+from napari_semsr.analysis import GapOptions, Gaps, WidthHistogram
+from napari_semsr.core import FloatPair, Job, Micrograph
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import GapReport, cut_gaps, gaps_job
 from napari_semsr.widgets.base import (
     Columns,
+    Findings,
     Form,
     Numbers,
     OptionsForm,
@@ -21,6 +24,7 @@ from napari_semsr.widgets.base import (
     Quantity,
     Row,
     Work,
+    push_button,
 )
 from napari_semsr.widgets.measure.measured import (
     propose_truth,
@@ -43,9 +47,24 @@ _ROWS = {
         "mean diameter.",
         step=0.1,
     ),
+    "bin_width": Row(
+        "Bins (nm)",
+        "Width of the histogram's bins in nm, in px without a pixel size; automatic is "
+        "the rule of Freedman and Diaconis, rounded.",
+    ),
 }
-_SEEN, _MISSED = "#35c07a", "#e0559b"
+# Colours of Okabe and Ito, which all eyes tell apart; the shapes say the same
+_LOOKS = {
+    "found": ("#56b4e9", "disc", "\N{BLACK CIRCLE}"),
+    "missed": ("#d55e00", "x", "\N{MULTIPLICATION X}"),
+    "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
+}
 _MARK_PX = 6  # of a point, in pixels of the image
+_MARK_SHARE = 0.012  # the same over the longer side of a large one
+_TABLE_HEIGHT = 170
+_LABEL = 22  # letters of a name in the legend
+_FINE = 200  # points of a Gaussian that is drawn
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,20 @@ class GapsPanel(Panel):
         )
         self.form = OptionsForm(GapOptions, _ROWS)
         self.add_group("Layers", Form(self.image, self.reference), self.form)
-        self.add_results("Gaps", helpers="Show gaps and what was measured")
+        self.rows = _GapTable()
+        self.rows.itemSelectionChanged.connect(self._go_to_gap)
+        self.copy_button = push_button(
+            "Copy table",
+            self.copy_table,
+            "Copy one row for each gap, ready to be pasted into a spreadsheet.",
+        )
+        self.add_results(
+            "Gaps",
+            self.rows,
+            self.copy_button,
+            helpers="Show gaps and what was measured",
+        )
+        self._marks: Points | None = None
         propose_truth(self, self.image, self.reference)
         self.take_input(self.image)
 
@@ -101,26 +133,57 @@ class GapsPanel(Panel):
         show_outline(self, {layer: outcome.measured} if outcome.is_part else {})
         if layer in self.viewer.layers:
             self._mark(layer, outcome)
-        table = _table(report.result.found)
-        self._draw(report, table)
+        table = _table(report.result)
+        self._draw(report)
+        self.rows.fill(report.result, report.unit)
         count, particles = len(report.result.found), report.result.particles
         said = f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
-        numbers = _figures(outcome)
-        self.show_result(numbers, said, curves={"gaps": table} if count else {})
+        self.show_result(
+            _figures(outcome),
+            said,
+            curves=_curves(report, table),
+            more=_legend(report.result),
+        )
+
+    def copy_table(self) -> None:
+        """Copy the rows as text with tabs."""
+        clipboard, found = QApplication.clipboard(), self.findings()
+        if clipboard is not None and "gaps" in found.curves:
+            rows = Findings(
+                self.title, found.origin, curves={"gap": found.curves["gaps"]}
+            )
+            clipboard.setText(rows.text())
+            self.show_status("Copied; paste it into a spreadsheet.")
+
+    def _go_to_gap(self) -> None:
+        """Show the gap whose row is chosen in the middle of the view."""
+        marks, row = self._marks, self.rows.chosen()
+        if marks is None or marks not in self.viewer.layers or row is None:
+            return
+        self.helpers.value = True
+        marks.selected_data = {row}
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        place = marks.data_to_world(marks.data[row])
+        camera.center = (camera.center[0], *place[-2:])
 
     def _mark(self, layer: Image, outcome: GapOutcome) -> None:
-        """Mark each gap by a point: those of a reference that are missed in red."""
-        found, part = outcome.report.result.found, outcome.measured
+        """Mark each gap by a point, whose colour and shape say its kind."""
+        result, part = outcome.report.result, outcome.measured
+        gaps = (*result.found, *result.invented)
+        looks = [_LOOKS[gap.kind] for gap in gaps]
         active = self.viewer.layers.selection.active
+        self._marks = None
         with self.in_place(layer.name):
-            if found:
-                self.viewer.add_points(
-                    np.array([gap.place_px for gap in found]),
+            if gaps:
+                self._marks = self.viewer.add_points(
+                    np.array([gap.place_px for gap in gaps]),
                     name=f"{self.title}: {layer.name}",
-                    size=_MARK_PX,
-                    face_color=[_SEEN if gap.detected else _MISSED for gap in found],
+                    size=max(_MARK_PX, _MARK_SHARE * max(part.shape)),
+                    face_color=[look[0] for look in looks],
+                    border_color="black",
+                    symbol=[look[1] for look in looks],
                     features={
-                        name: np.asarray(of) for name, of in _table(found).items()
+                        name: np.asarray(of) for name, of in _table(result).items()
                     },
                     metadata={HELPER_KEY: self.title},
                     scale=part.scale,
@@ -130,75 +193,201 @@ class GapsPanel(Panel):
                 )
         self.viewer.layers.selection.active = active
 
-    def _draw(self, report: GapReport, table: Columns) -> None:
-        """Draw the distribution of the widths."""
+    def _draw(self, report: GapReport) -> None:
+        """Draw the distributions of widths, with their Gaussians, and of diameters."""
         from napari_semsr.widgets.base import COLOURS, short_label
 
-        canvas = self.clear_plot()
-        axes = canvas.axes[0]
-        unit = _unit(report)
-        for name, of, colour in zip(
-            report.images, ("width", "reference"), COLOURS, strict=False
+        canvas = self.clear_plot(rows=2, height=200)
+        widths, sizes = canvas.axes
+        unit = report.unit
+        for name, found, colour in zip(
+            report.images, report.histograms(), COLOURS, strict=False
         ):
-            values = np.array(list(table[f"{of} ({unit})"]), dtype=float)
-            values = values[np.isfinite(values)]
-            if values.size:
-                label = short_label(name)
-                axes.hist(values, bins=20, color=colour, alpha=0.6, label=label)
-        axes.set_xlabel(f"Width of gaps ({unit})")
-        axes.set_ylabel("Gaps")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right")
+            if found is None or not sum(found.counts):
+                continue
+            label = short_label(name, _LABEL)
+            if found.fit is not None:
+                label += f": {_told(found)} {unit}"
+                fine = np.linspace(0, found.edges[-1], _FINE)
+                widths.plot(fine, found.fit.at(fine), color=colour, lw=1.5)
+                widths.axvline(found.fit.mean, color=colour, lw=1, ls=":")
+            widths.stairs(
+                found.counts,
+                found.edges,
+                fill=True,
+                color=colour,
+                alpha=0.5,
+                label=label,
+            )
+        widths.set_xlabel(f"Width of gaps ({unit})")
+        widths.set_ylabel("Gaps")
+        if widths.get_legend_handles_labels()[0]:
+            widths.legend(loc="upper right")
+        diameters = report.result.diameters(unit)
+        if diameters.size:
+            colour = COLOURS[len(report.images) - 1]  # of what they were found on
+            sizes.hist(diameters, bins="fd", color=colour, alpha=0.5)
+        sizes.set_xlabel(f"Diameter of particles ({unit})")
+        sizes.set_ylabel("Particles")
         canvas.refresh()
 
 
-def _unit(report: GapReport) -> str:
-    return "px" if report.pixel_size_nm is None else "nm"
+class _GapTable(QTableWidget):
+    """One row for each gap, sorted by the head that is clicked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedHeight(_TABLE_HEIGHT)
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
+        self.setToolTip("Choose a row to see its gap in the middle of the view.")
+        rows, heads = self.verticalHeader(), self.horizontalHeader()
+        if rows is not None:
+            rows.setVisible(False)
+        if heads is not None:
+            heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+
+    def fill(self, found: Gaps, unit: str) -> None:
+        """Show the gaps, lengths in one unit."""
+        table = found.table()
+        heads = {
+            "kind": "Gap",
+            f"reference_width_{unit}": f"Reference ({unit})",
+            f"width_{unit}": f"Width ({unit})",
+            f"error_{unit}": f"Error ({unit})",
+            f"y_{unit}": f"y ({unit})",
+            f"x_{unit}": f"x ({unit})",
+        }
+        if found.reference_background is None:
+            del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
+        self.setSortingEnabled(False)
+        self.clear()
+        self.setColumnCount(len(heads))
+        self.setHorizontalHeaderLabels(list(heads.values()))
+        self.setRowCount(len(table["kind"]))
+        for column, key in enumerate(heads):
+            for row, value in enumerate(table[key]):
+                item = QTableWidgetItem()
+                shown = round(value, 2) if isinstance(value, float) else value
+                item.setData(Qt.ItemDataRole.DisplayRole, shown)
+                item.setData(Qt.ItemDataRole.UserRole, row)
+                self.setItem(row, column, item)
+        self.setSortingEnabled(True)
+        self.setVisible(bool(table["kind"]))
+
+    def chosen(self) -> int | None:
+        """Give the number of the gap whose row is chosen."""
+        items = self.selectedItems()
+        return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
 
 
-def _table(found: Sequence[Gap]) -> Mapping[str, Sequence[Any]]:
+def _table(found: Gaps) -> Mapping[str, Sequence[Any]]:
     """One row for each gap; NaN where there is no width."""
-
-    def widths(name: str) -> list[float]:
-        values = [getattr(gap, name) for gap in found]
-        return [float("nan") if value is None else value for value in values]
-
-    return {
-        "y (px)": [gap.place_px[0] for gap in found],
-        "x (px)": [gap.place_px[1] for gap in found],
-        "seen": [int(gap.detected) for gap in found],
-        "width (px)": widths("width_px"),
-        "width (nm)": widths("width_nm"),
-        "reference (px)": widths("reference_px"),
-        "reference (nm)": widths("reference_nm"),
+    told = {
+        name: [float("nan") if value is None else value for value in values]
+        for name, values in found.table().items()
     }
+    heads = {name: name.replace("reference_width", "reference") for name in told}
+    return {_head(heads[name]): values for name, values in told.items()}
+
+
+def _head(name: str) -> str:
+    """Write ``width_nm`` as ``width (nm)``."""
+    word, _, unit = name.rpartition("_")
+    return f"{word} ({unit})" if word else name
+
+
+def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
+    """Give what is saved with the numbers: rows, histogram, diameters."""
+    result, unit = report.result, report.unit
+    curves: dict[str, Columns] = {}
+    if result.found or result.invented:
+        image, known = report.histograms()
+        counted: dict[str, Any] = {
+            f"from ({unit})": image.edges[:-1],
+            f"to ({unit})": image.edges[1:],
+            "image": image.counts,
+        }
+        if known is not None:
+            counted["reference"] = known.counts
+        curves |= {"gaps": table, "widths": counted}
+    if result.sizes:
+        curves["particles"] = {f"diameter ({unit})": result.diameters(unit)}
+    return curves
+
+
+def _legend(found: Gaps) -> str:
+    """Explain the marks."""
+    counts = {
+        "found": found.detected,
+        "missed": len(found.found) - found.detected,
+        "invented": len(found.invented),
+    }
+    shown = counts if found.own is not None else {"found": found.detected}
+    said = [
+        f'<span style="color:{_LOOKS[kind][0]}">{_LOOKS[kind][2]}</span> {kind} {count}'
+        for kind, count in shown.items()
+    ]
+    return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""
+
+
+def _told(found: WidthHistogram) -> str:
+    """Mean of the Gaussian with its standard error."""
+    if found.fit is None:
+        return ""
+    return f"{found.fit.mean:.3g} {_PLUS_MINUS} {found.fit.error:.2g}"
+
+
+def _between(interval: FloatPair | None, factor: float = 1) -> str:
+    """Say an interval."""
+    if interval is None:
+        return ""
+    low, high = (f"{factor * end:.3g}" for end in interval)
+    return f"(95 %: {low} to {high})"
 
 
 def _figures(outcome: GapOutcome) -> Numbers:
     report, found = outcome.report, outcome.report.result
-    unit, record = _unit(report), report.to_json()
-    widths = [width for width in record[f"widths_{unit}"] if width is not None]
+    unit = report.unit
+    widths = [width for width in found.table()[f"width_{unit}"] if width is not None]
     apart = f"{found.excluded} left out for unequal brightness"
-    rows: dict[str, Quantity | str] = {
-        "Particles": Quantity(found.particles),
+    rows: dict[str, Quantity | str] = {"Particles": Quantity(found.particles)}
+    diameters = found.diameters(unit)
+    if diameters.size:
+        spread = f"(s.d. {diameters.std(ddof=1):.3g})" if diameters.size > 1 else ""
+        rows["Mean diameter"] = Quantity(float(diameters.mean()), unit, note=spread)
+    rows |= {
         "Neighbours": Quantity(
             found.pairs, note=f"({apart})" if found.excluded else ""
         ),
         "Gaps": Quantity(len(found.found)),
     }
-    if found.undetected_fraction is not None:
-        rows |= {
-            "Seen in the image": Quantity(found.detected),
-            "Not seen": Quantity(100 * found.undetected_fraction, "%", ".1f"),
-        }
+    for name, share, interval in (
+        ("Not seen", found.undetected_fraction, found.undetected_interval),
+        ("Invented", found.invented_fraction, found.invented_interval),
+    ):
+        if share is not None:
+            note = _between(interval, 100)
+            rows[name] = Quantity(100 * share, "%", ".1f", note)
     if widths:
         rows["Median width"] = Quantity(float(np.median(widths)), unit)
-    for name, key in (
-        ("Mean error of widths", f"mean_width_error_{unit}"),
-        ("Signed error", f"mean_signed_width_error_{unit}"),
+    for name, one in zip(
+        ("Gaussian's mean", "Reference's"), report.histograms(), strict=True
     ):
-        if record[key] is not None:
-            rows[name] = Quantity(record[key], unit, ".3g")
+        if one is not None and one.fit is not None:
+            error = f"{_PLUS_MINUS} {one.fit.error:.2g}"
+            rows[name] = Quantity(one.fit.mean, unit, ".3g", error)
+    errors = found.width_errors(unit)
+    if errors.size:
+        for name, values, interval in zip(
+            ("Mean error of widths", "Signed error"),
+            (np.abs(errors), errors),
+            found.error_intervals(unit),
+            strict=True,
+        ):
+            mean = float(values.mean())
+            rows[name] = Quantity(mean, unit, ".3g", _between(interval))
     if outcome.is_part:
         rows["Measured"] = say_part(outcome.measured)
     return rows
