@@ -48,7 +48,7 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
     record = result.to_json()
     rows = [
         ("particles", str(record["particles"])),
-        ("mean diameter", _length(record, "mean_diameter")),
+        ("median diameter", _length(record, "median_diameter")),
         (
             "neighbours",
             f"{record['pairs']}, {record['excluded']} of unequal brightness",

@@ -128,8 +128,8 @@ class GapReport(Result):
                     getattr(gap, f"reference_{unit}") for gap in found.found
                 ],
                 f"mean_diameter_{unit}": mean(sizes),
-                f"sd_diameter_{unit}": jsonable(
-                    sizes.std(ddof=1) if sizes.size > 1 else None
+                f"median_diameter_{unit}": jsonable(
+                    np.median(sizes) if sizes.size else None
                 ),
                 f"diameters_{unit}": jsonable(sizes),
             }
