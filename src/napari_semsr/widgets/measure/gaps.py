@@ -219,7 +219,7 @@ class GapsPanel(Panel):
         widths, sizes = canvas.axes
         unit = report.unit
         for name, found, colour in zip(
-            report.images, report.histograms(), COLOURS, strict=False
+            report.images, report.histograms, COLOURS, strict=False
         ):
             if found is None or not sum(found.counts):
                 continue
@@ -322,7 +322,7 @@ def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
     if result.found or result.invented:
-        image, known = report.histograms()
+        image, known = report.histograms
         counted: dict[str, Any] = {
             f"from ({unit})": image.edges[:-1],
             f"to ({unit})": image.edges[1:],
@@ -394,7 +394,7 @@ def _figures(outcome: GapOutcome) -> Numbers:
     if widths:
         rows["Median width"] = Quantity(float(np.median(widths)), unit, ".3g")
     for name, one in zip(
-        ("Gaussian's mean", "In the reference"), report.histograms(), strict=True
+        ("Gaussian's mean", "In the reference"), report.histograms, strict=True
     ):
         if one is not None and one.fit is not None:
             error = f"{_PLUS_MINUS} {one.fit.error:.2g}"
