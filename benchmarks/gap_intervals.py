@@ -4,7 +4,8 @@
 - *Mean*: the bootstrap's interval of values drawn from a known distribution: errors
   that are normal, absolute errors, and absolute errors with a long tail. Widths of
   intervals of other seeds on the same values say how far chance moves an end.
-- *Gaussian*: the mean of the fit, plus and minus 1.96 of its errors.
+- *Gaussian*: the mean of the fit, plus and minus 1.96 of its errors; beside it the same
+  with the error that least squares state of themselves.
 - *Fields*: particles with known gaps are drawn, blurred and made noisy; each field's
   intervals are held against the share and the errors of all fields together. This has
   what draws of independent values leave out: gaps that share a particle.
@@ -14,15 +15,16 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, optimize
 
 from napari_semsr.analysis import (
     GapOptions,
     Gaps,
+    WidthFit,
+    WidthHistogram,
     count_widths,
     mean_interval,
     measure_gaps,
@@ -89,15 +91,32 @@ def judge_gaussians(repeats: int) -> None:
     """Hold the Gaussian's mean against that of the widths that were drawn."""
     rng = np.random.default_rng(4)
     for count in COUNTS[1:]:
-        held, off = [], []
+        held, off, plain = [], [], []
         for _ in range(repeats):
             widths = rng.normal(30, 8, count)
-            fit = count_widths(widths, width_edges(widths)).fit
+            found = count_widths(widths, width_edges(widths))
+            fit = found.fit
             if fit is not None:
+                plain.append(abs(fit.mean - 30) <= 1.96 * own_error(found))
                 held.append(abs(fit.mean - 30) <= 1.96 * fit.error)
                 off.append(fit.mean - 30)
         told = f"bias {np.mean(off):+.2f}, s.d. {np.std(off):.2f} of 30 ± 8"
+        told += f"; by least squares' own error {100 * np.mean(plain):.0f} %"
         say_row(f"Gaussian, {count} ({len(held)} of {repeats} fitted)", held, told)
+
+
+def own_error(found: WidthHistogram) -> float:
+    """Give the error of the mean that plain least squares state."""
+    edges, fit = np.array(found.edges), found.fit
+    if fit is None:
+        return 0.0
+    _, spread = optimize.curve_fit(
+        lambda x, height, mean, sigma: WidthFit(mean, 0, sigma, height).at(x),
+        (edges[:-1] + edges[1:]) / 2,
+        found.counts,
+        (fit.height, fit.mean, fit.sigma),
+    )
+    return float(np.sqrt(spread[1, 1]))
 
 
 def draw_field(rng: np.random.Generator) -> tuple[Micrograph, Micrograph]:
@@ -116,7 +135,7 @@ def draw_field(rng: np.random.Generator) -> tuple[Micrograph, Micrograph]:
     return Micrograph(taken, name="taken"), Micrograph(sharp, name="truth")
 
 
-def judge_fields(fields: int) -> dict[str, Any]:
+def judge_fields(fields: int) -> None:
     """Hold each field's intervals against all fields together."""
     rng, found = np.random.default_rng(5), []
     options = GapOptions(reach=0.5, min_diameter_px=10)
@@ -133,7 +152,6 @@ def judge_fields(fields: int) -> dict[str, Any]:
     for name, place, mean in zip(("absolute", "signed"), (0, 1), means, strict=True):
         held = [holds(_interval(one, place), mean) for one in found]
         say_row(f"fields, {name} error", held, f"{mean:+.2f} px")
-    return {"gaps": gaps, "share": share}
 
 
 def _interval(found: Gaps, place: int) -> tuple[float, float] | None:
@@ -147,12 +165,18 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=600, help="draws of each kind")
     parser.add_argument("--fields", type=int, default=60, help="fields that are drawn")
+    parser.add_argument("--only", choices=("share", "mean", "gaussian", "field"))
     arguments = parser.parse_args()
+    parts = {
+        "share": lambda: judge_shares(max(arguments.repeats, 4000)),
+        "mean": lambda: judge_means(arguments.repeats),
+        "gaussian": lambda: judge_gaussians(arguments.repeats),
+        "field": lambda: judge_fields(arguments.fields),
+    }
     print("| interval | holds the truth, % | |\n|---|---|---|")
-    judge_shares(max(arguments.repeats, 4000))
-    judge_means(arguments.repeats)
-    judge_gaussians(arguments.repeats)
-    judge_fields(arguments.fields)
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            part()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,18 @@ class WidthFit:
     height: float  # gaps per bin
 
     def at(self, widths: ArrayLike) -> FloatArray:
-        """Give gaps per bin at some widths."""
+        """Give gaps per bin at some widths.
+
+        Parameters
+        ----------
+        widths : array_like
+            In the histogram's unit.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the same shape.
+        """
         return _gaussian(
             np.asarray(widths, dtype=float), self.height, self.mean, self.sigma
         )
