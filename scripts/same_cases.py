@@ -662,6 +662,7 @@ def measuring() -> dict[str, list[str]]:
         "gaps in/discs.png --json",
         "gaps in/discs.png --pixel-size-nm 5",
         "gaps in/discs_worse.png in/discs.png --json",
+        "gaps in/discs_worse.png in/discs.png --table gaps.csv --bin-width 2",
         "gaps in/discs.png --dark --min-diameter-px 6 --reach 0.5 --json",
     ]
     found["figure"] = [

@@ -715,7 +715,7 @@ def gaps(
     overwrite : bool, default=False
         Replace an existing table.
     **options : object
-        ``dark``, ``min_diameter_px``, ``reach``, and reading options.
+        ``dark``, ``min_diameter_px``, ``reach``, ``bin_width``, and reading options.
 
     Returns
     -------

@@ -102,6 +102,88 @@ def test_without_two_particles_there_is_no_gap(data):
     assert found.undetected_fraction is None
 
 
+def test_each_gap_is_found_missed_or_invented():
+    upper = [(25, 40, 15, 100), (25, 76, 15, 100)]
+    lower = [(95, 40, 15, 100), (95, 80, 15, 100)]
+    bridge = [(25, 58, 9, 100)]  # closes the reference's upper gap in the image
+    apart = [(95, 125, 12, 100), (95, 153, 12, 100)]  # one particle of the reference
+    truth = discs(*upper, *lower, (95, 139, 26, 100), shape=(130, 180))
+    taken = discs(*upper, *bridge, *lower, *apart, shape=(130, 180))
+    found = measure_gaps(
+        micrograph(taken, 2.0), micrograph(truth, 2.0), options=GapOptions(reach=0.7)
+    )
+    kinds = {
+        (round(gap.place_px[0]), round(gap.place_px[1])): gap.kind
+        for gap in (*found.found, *found.invented)
+    }
+    assert kinds[(25, 58)] == "missed"
+    assert kinds[(95, 60)] == "found"
+    assert kinds[(95, 139)] == "invented"
+    assert found.invented_fraction == len(found.invented) / found.own
+    low, high = found.undetected_interval
+    assert low < found.undetected_fraction < high
+    (wrong,) = found.invented
+    assert wrong.width_px > 3
+    assert wrong.reference_px is None
+    back = measure_gaps(
+        micrograph(truth), micrograph(taken), options=GapOptions(reach=0.7)
+    )
+    assert [gap.place_px for gap in back.found if not gap.detected] == [wrong.place_px]
+
+
+def test_ends_lie_on_the_rims_as_far_apart_as_the_gap_is_wide():
+    image = micrograph(row(6.0), 2.0).replace(origin=(100.0, -40.0))
+    (gap,) = measure_gaps(image).found
+    (y0, x0), (y1, x1) = gap.ends_px
+    assert np.hypot(y1 - y0, x1 - x0) == pytest.approx(gap.width_px)
+    assert (x0, x1) == pytest.approx((79.5, 86.5), abs=0.5)
+    assert gap.place_nm == pytest.approx(
+        (100 + 2 * gap.place_px[0], -40 + 2 * gap.place_px[1])
+    )
+
+
+def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out():
+    data = discs((40, 40, 10, 100), (40, 100, 15, 100), (0, 140, 12, 100))
+    found = measure_gaps(micrograph(data, (3.0, 2.0)))
+    assert found.particles == 3
+    assert sorted(found.diameters("px")) == pytest.approx([20, 30], rel=0.05)
+    assert [one.whole for one in found.sizes].count(False) == 1
+    np.testing.assert_allclose(
+        found.diameters("nm"), found.diameters("px") * np.sqrt(6), rtol=1e-12
+    )
+
+
+def test_table_has_a_row_for_each_gap():
+    image = micrograph(row(6.0), 2.0)
+    table = measure_gaps(image, image).table()
+    assert table["kind"] == ["found"]
+    assert table["error_nm"] == [0]
+    assert table["y_nm"] == pytest.approx([80], abs=1)
+    assert table["x_px"] == pytest.approx([83], abs=0.5)
+    assert measure_gaps(micrograph(row(6.0))).table()["y_nm"] == [None]
+
+
+def test_histograms_of_image_and_reference_share_their_bins():
+    image = micrograph(row(6.0), 2.0)
+    first, second = measure_gaps(image, image).histograms("nm", 2.5)
+    assert first.edges == second.edges
+    assert np.diff(first.edges) == pytest.approx(2.5)
+    assert first.counts == second.counts
+    assert sum(first.counts) == 1
+    assert first.fit is None
+    alone, none = measure_gaps(image).histograms("nm")
+    assert none is None
+    assert sum(alone.counts) == 1
+
+
+def test_without_a_reference_nothing_is_missed_or_invented():
+    found = measure_gaps(micrograph(row(6.0)))
+    assert found.undetected_interval is None
+    assert found.invented_interval is None
+    assert found.own is None
+    assert [gap.kind for gap in found.found] == ["found"]
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ShapeError, match="same shape"):
         measure_gaps(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))

@@ -34,7 +34,11 @@ KEYS = {
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
     ),
-    "gaps": "gaps detected undetected_fraction mean_width_error_nm widths_nm",
+    "gaps": (
+        "gaps detected undetected_fraction undetected_interval invented "
+        "mean_width_error_nm mean_width_error_interval_nm widths_nm diameters_nm "
+        "histogram rows table seed"
+    ),
     "figure": "path pixel_size_nm shape caption networks",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
     "histogram": "bins counts emd",
@@ -60,7 +64,7 @@ LINES = {
     "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
-    "gaps": ("first.tif", "truth.tif"),
+    "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,60,80"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "histogram": ("first.tif", "truth.tif"),

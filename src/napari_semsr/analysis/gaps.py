@@ -111,7 +111,18 @@ class Gap:
         return self.kind != "missed"
 
     def width_error(self, unit: str) -> float | None:
-        """Width in the image less that in the reference, in ``"px"`` or ``"nm"``."""
+        """Give the width in the image less that in the reference.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the widths.
+
+        Returns
+        -------
+        float or None
+            None where either is not known.
+        """
         width = getattr(self, f"width_{unit}")
         known = getattr(self, f"reference_{unit}")
         return None if width is None or known is None else float(width - known)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from napari.layers import Points
+from napari.layers import Points, Vectors
+from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.measure.gaps import GapsPanel
@@ -50,3 +51,51 @@ def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     run_panel(panel)
     (*_, own) = (layer for layer in model.layers if isinstance(layer, Points))
     assert not np.allclose(marks.face_color[0], own.face_color[0])
+
+
+def test_lines_lie_across_the_gaps_on_the_image(panel, model, run_panel):
+    panel.image.value = model.layers["taken"]
+    run_panel(panel)
+    (lines,) = (layer for layer in model.layers if isinstance(layer, Vectors))
+    start, along = lines.data[0]
+    assert np.hypot(*along) == pytest.approx(
+        panel.findings().curves["gaps"]["reference (px)"][0]
+    )
+    np.testing.assert_allclose(
+        lines.data_to_world(start + along / 2), (160, 237.5), atol=3
+    )
+    np.testing.assert_array_equal(lines.scale, model.layers["taken"].scale)
+    assert not lines.visible
+    panel.helpers.value = True
+    assert lines.visible
+
+
+def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
+    panel.image.value = model.layers["taken"]
+    run_panel(panel)
+    assert panel.rows.rowCount() == 1
+    assert panel.rows.item(0, 0).text() == "found"
+    panel.rows.selectRow(0)
+    camera = getattr(model, "scene", model).camera
+    np.testing.assert_allclose(camera.center[-2:], (160, 237.5), atol=3)
+    panel.copy_button.click()
+    head, row = QApplication.clipboard().text().splitlines()
+    assert head.startswith("gap: kind\tgap: y (px)")
+    assert row.startswith("found\t")
+
+
+def test_histogram_particles_and_legend_are_told(panel, model, run_panel):
+    panel.image.value = model.layers["taken"]
+    run_panel(panel)
+    text = panel.figures.text()
+    assert "found 1" in text
+    assert "invented 0" in text
+    curves = panel.findings().curves
+    assert sum(curves["widths"]["image"]) == 1
+    assert list(curves["particles"]["diameter (nm)"]) == pytest.approx(
+        [140, 140], rel=0.03
+    )
+    panel.reference.value = None
+    run_panel(panel)
+    assert "invented" not in panel.figures.text()
+    assert panel.rows.columnCount() == 4

@@ -93,7 +93,7 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
     record = result.to_json()
     rows = [
         ("particles", str(record["particles"])),
-        ("mean diameter", _length(record, "mean_diameter")),
+        ("median diameter", _length(record, "median_diameter")),
         (
             "neighbours",
             f"{record['pairs']}, {record['excluded']} of unequal brightness",
@@ -108,8 +108,8 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
             ("mean width error", _length(record, "mean_width_error")),
             ("signed", _length(record, "mean_signed_width_error")),
         ]
-    fits = [("image", result.histograms()[0].fit)]
-    known = result.histograms()[1]
+    fits = [("image", result.histograms[0].fit)]
+    known = result.histograms[1]
     fits += [] if known is None else [("reference", known.fit)]
     rows += [
         (

@@ -51,8 +51,9 @@ class GapReport(Result):
         Its standard deviation; None where no calibration told it.
     result : Gaps
         The gaps.
-    bin_width : float or None
-        Of the histogram, in nm, or px without calibration; None is chosen by a rule.
+    histograms : tuple of WidthHistogram
+        Widths of the image's gaps and the reference's, in `unit`; the second is None
+        without a reference.
     table : str or None
         Path of the table that was written.
     """
@@ -61,23 +62,13 @@ class GapReport(Result):
     pixel_size_nm: FloatPair | None
     pixel_size_sd_nm: FloatPair | None
     result: Gaps
-    bin_width: float | None = None
+    histograms: tuple[WidthHistogram, WidthHistogram | None]
     table: str | None = None
 
     @property
     def unit(self) -> str:
         """Unit of what is drawn: ``"nm"``, or ``"px"`` without calibration."""
         return "px" if self.pixel_size_nm is None else "nm"
-
-    def histograms(self) -> tuple[WidthHistogram, WidthHistogram | None]:
-        """Count the widths of the image's gaps and the reference's.
-
-        Returns
-        -------
-        tuple of WidthHistogram
-            In `unit`; the second is None without a reference.
-        """
-        return self.result.histograms(self.unit, self.bin_width)
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record.
@@ -128,14 +119,14 @@ class GapReport(Result):
                     getattr(gap, f"reference_{unit}") for gap in found.found
                 ],
                 f"mean_diameter_{unit}": mean(sizes),
-                f"sd_diameter_{unit}": jsonable(
-                    sizes.std(ddof=1) if sizes.size > 1 else None
+                f"median_diameter_{unit}": jsonable(
+                    np.median(sizes) if sizes.size else None
                 ),
                 f"diameters_{unit}": jsonable(sizes),
             }
         record["places_px"] = [list(gap.place_px) for gap in found.found]
         record["resamples"], record["seed"] = RESAMPLES, SEED
-        image, reference = self.histograms()
+        image, reference = self.histograms
         record["histogram"] = {
             "unit": self.unit,
             "edges": list(image.edges),
@@ -218,15 +209,15 @@ def gaps_job(
     yield Progress(1, 2, "looking for gaps")
     sized = first if size is None else first.replace(pixel_size_nm=size)
     found = measure_gaps(sized, second, options=chosen)
+    unit = "px" if size is None else "nm"
     report = GapReport(
         names_of(image, reference),
         size,
         calibrated.pixel_size_sd_nm,
         found,
-        chosen.bin_width,
+        found.histograms(unit, chosen.bin_width),
         None if target is None else str(target),
     )
-    report.histograms()  # refuses a width of bins before anything is written
     if target is not None:
         _write_gaps(target, found)
     yield Progress(2, 2, "done")

@@ -1,5 +1,6 @@
 """Gaps: how many gaps between particles a layer shows, and how wide they are."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,10 +60,11 @@ _LOOKS = {
     "missed": ("#d55e00", "x", "\N{MULTIPLICATION X}"),
     "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
 }
-_MARK_PX = 6  # of a point, in pixels of the image
-_MARK_SHARE = 0.012  # the same over the longer side of a large one
+_MARK_PX = 4  # of a point, in pixels of the image
+_MARK_SHARE = 0.01  # the same over the longer side of a large one
 _TABLE_HEIGHT = 170
 _LABEL = 22  # letters of a name in the legend
+_HEADROOM = 1.35  # above the curves, for the legend
 _FINE = 200  # points of a Gaussian that is drawn
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -167,29 +169,45 @@ class GapsPanel(Panel):
         camera.center = (camera.center[0], *place[-2:])
 
     def _mark(self, layer: Image, outcome: GapOutcome) -> None:
-        """Mark each gap by a point, whose colour and shape say its kind."""
+        """Mark each gap by a line as long as it is wide, and a point that knows it.
+
+        Colours, and the shape of the point, say its kind.
+        """
         result, part = outcome.report.result, outcome.measured
         gaps = (*result.found, *result.invented)
         looks = [_LOOKS[gap.kind] for gap in gaps]
+        size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         active = self.viewer.layers.selection.active
         self._marks = None
+        placed = {
+            "metadata": {HELPER_KEY: self.title},
+            "scale": part.scale,
+            "translate": part.origin,
+            "units": (part.unit, part.unit),
+            "axis_labels": ("y", "x"),
+        }
         with self.in_place(layer.name):
             if gaps:
+                ends = np.array([gap.ends_px for gap in gaps])
+                self.viewer.add_vectors(
+                    np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1),
+                    name=f"{self.title}: {layer.name}, widths",
+                    edge_color=[look[0] for look in looks],
+                    edge_width=size / 4,
+                    vector_style="line",
+                    **copy.deepcopy(placed),
+                )
                 self._marks = self.viewer.add_points(
                     np.array([gap.place_px for gap in gaps]),
                     name=f"{self.title}: {layer.name}",
-                    size=max(_MARK_PX, _MARK_SHARE * max(part.shape)),
+                    size=size,
                     face_color=[look[0] for look in looks],
                     border_color="black",
                     symbol=[look[1] for look in looks],
                     features={
                         name: np.asarray(of) for name, of in _table(result).items()
                     },
-                    metadata={HELPER_KEY: self.title},
-                    scale=part.scale,
-                    translate=part.origin,
-                    units=(part.unit, part.unit),
-                    axis_labels=("y", "x"),
+                    **copy.deepcopy(placed),
                 )
         self.viewer.layers.selection.active = active
 
@@ -201,7 +219,7 @@ class GapsPanel(Panel):
         widths, sizes = canvas.axes
         unit = report.unit
         for name, found, colour in zip(
-            report.images, report.histograms(), COLOURS, strict=False
+            report.images, report.histograms, COLOURS, strict=False
         ):
             if found is None or not sum(found.counts):
                 continue
@@ -222,7 +240,8 @@ class GapsPanel(Panel):
         widths.set_xlabel(f"Width of gaps ({unit})")
         widths.set_ylabel("Gaps")
         if widths.get_legend_handles_labels()[0]:
-            widths.legend(loc="upper right")
+            widths.set_ylim(top=_HEADROOM * widths.get_ylim()[1])
+            widths.legend(loc="upper right", handlelength=1)
         diameters = report.result.diameters(unit)
         if diameters.size:
             colour = COLOURS[len(report.images) - 1]  # of what they were found on
@@ -250,10 +269,10 @@ class _GapTable(QTableWidget):
 
     def fill(self, found: Gaps, unit: str) -> None:
         """Show the gaps, lengths in one unit."""
-        table = found.table()
+        table, digits = found.table(), 1 if unit == "nm" else 2
         heads = {
             "kind": "Gap",
-            f"reference_width_{unit}": f"Reference ({unit})",
+            f"reference_width_{unit}": f"Ref. ({unit})",
             f"width_{unit}": f"Width ({unit})",
             f"error_{unit}": f"Error ({unit})",
             f"y_{unit}": f"y ({unit})",
@@ -269,7 +288,7 @@ class _GapTable(QTableWidget):
         for column, key in enumerate(heads):
             for row, value in enumerate(table[key]):
                 item = QTableWidgetItem()
-                shown = round(value, 2) if isinstance(value, float) else value
+                shown = round(value, digits) if isinstance(value, float) else value
                 item.setData(Qt.ItemDataRole.DisplayRole, shown)
                 item.setData(Qt.ItemDataRole.UserRole, row)
                 self.setItem(row, column, item)
@@ -303,7 +322,7 @@ def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
     if result.found or result.invented:
-        image, known = report.histograms()
+        image, known = report.histograms
         counted: dict[str, Any] = {
             f"from ({unit})": image.edges[:-1],
             f"to ({unit})": image.edges[1:],
@@ -339,11 +358,11 @@ def _told(found: WidthHistogram) -> str:
     return f"{found.fit.mean:.3g} {_PLUS_MINUS} {found.fit.error:.2g}"
 
 
-def _between(interval: FloatPair | None, factor: float = 1) -> str:
+def _between(interval: FloatPair | None) -> str:
     """Say an interval."""
     if interval is None:
         return ""
-    low, high = (f"{factor * end:.3g}" for end in interval)
+    low, high = (f"{end:.3g}" for end in interval)
     return f"(95 %: {low} to {high})"
 
 
@@ -355,8 +374,10 @@ def _figures(outcome: GapOutcome) -> Numbers:
     rows: dict[str, Quantity | str] = {"Particles": Quantity(found.particles)}
     diameters = found.diameters(unit)
     if diameters.size:
-        spread = f"(s.d. {diameters.std(ddof=1):.3g})" if diameters.size > 1 else ""
-        rows["Mean diameter"] = Quantity(float(diameters.mean()), unit, note=spread)
+        low, middle, high = np.quantile(diameters, [0.1, 0.5, 0.9])
+        rows["Median diameter"] = Quantity(
+            float(middle), unit, ".3g", f"(10 to 90 %: {low:.3g} to {high:.3g})"
+        )
     rows |= {
         "Neighbours": Quantity(
             found.pairs, note=f"({apart})" if found.excluded else ""
@@ -368,12 +389,12 @@ def _figures(outcome: GapOutcome) -> Numbers:
         ("Invented", found.invented_fraction, found.invented_interval),
     ):
         if share is not None:
-            note = _between(interval, 100)
-            rows[name] = Quantity(100 * share, "%", ".1f", note)
+            low, high = (f"{100 * end:.1f}" for end in interval or (0, 0))
+            rows[name] = Quantity(100 * share, "%", ".1f", f"(95 %: {low} to {high})")
     if widths:
-        rows["Median width"] = Quantity(float(np.median(widths)), unit)
+        rows["Median width"] = Quantity(float(np.median(widths)), unit, ".3g")
     for name, one in zip(
-        ("Gaussian's mean", "Reference's"), report.histograms(), strict=True
+        ("Gaussian's mean", "In the reference"), report.histograms, strict=True
     ):
         if one is not None and one.fit is not None:
             error = f"{_PLUS_MINUS} {one.fit.error:.2g}"

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import (
+    count_widths,
+    mean_interval,
+    share_interval,
+    width_edges,
+)
+from napari_semsr.core.errors import OptionError
+
+
+def test_gaussian_finds_the_mean_of_known_widths():
+    widths = np.random.default_rng(7).normal(31.0, 6.0, 4000)
+    found = count_widths([*widths, 300.0], width_edges([*widths, 300.0]))
+    assert found.beyond >= 1
+    assert sum(found.counts) + found.beyond == 4001
+    assert found.fit.mean == pytest.approx(31.0, abs=4 * found.fit.error)
+    assert 0 < found.fit.error < 0.5
+    assert found.fit.sigma == pytest.approx(6.0, abs=0.4)
+    step = found.edges[1] - found.edges[0]
+    sides = found.fit.at([found.fit.mean - 6, found.fit.mean, found.fit.mean + 6])
+    assert sides[0] == pytest.approx(sides[2])
+    assert sides[1] == pytest.approx(4000 * step / (6 * np.sqrt(2 * np.pi)), rel=0.1)
+
+
+def test_too_few_widths_have_no_gaussian():
+    assert count_widths([30.0, 31.0], np.arange(0, 82, 2)).fit is None
+    assert count_widths([], width_edges([])).counts == (0,)
+    assert count_widths([5.0] * 20, width_edges([5.0] * 20)).beyond == 0
+
+
+def test_error_of_the_gaussian_holds_its_mean():
+    rng, held = np.random.default_rng(3), []
+    for _ in range(60):
+        widths = rng.normal(30, 8, 60)
+        fit = count_widths(widths, width_edges(widths)).fit
+        held.append(abs(fit.mean - 30) < 1.96 * fit.error)
+    assert np.mean(held) > 0.84
+
+
+@pytest.mark.parametrize(
+    ("asked", "step"), [(None, {0.5, 1.0, 2.0, 2.5, 5.0}), (0.75, {0.75})]
+)
+def test_bins_are_round_and_hold_nearly_all(asked, step):
+    widths = np.random.default_rng(1).gamma(4, 3, 300)
+    edges = width_edges(widths, asked)
+    assert edges[0] == 0
+    assert float(edges[1]) in step
+    assert np.mean(widths <= edges[-1]) > 0.97
+    with pytest.raises(OptionError, match="bin_width must give at most 1000 bins"):
+        width_edges(widths, 1e-6)
+
+
+def test_wilson_knows_the_share_of_none_and_of_all():
+    # by hand: z2 / (n + z2) with z2 = 3.8415
+    assert share_interval(0, 57) == (0, pytest.approx(0.06314, abs=1e-5))
+    assert share_interval(57, 57) == (pytest.approx(1 - 0.06314, abs=1e-5), 1)
+    assert share_interval(0, 0) is None
+    # Newcombe (1998), table I: 81 of 263
+    assert share_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
+def test_intervals_of_shares_hold_the_truth(share):
+    missed = np.random.default_rng(5).binomial(80, share, 2000)
+    held = [
+        low <= share <= high for low, high in (share_interval(k, 80) for k in missed)
+    ]
+    assert 0.92 < np.mean(held) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        (lambda rng: rng.normal(0.5, 2, 40), 0.5),
+        (lambda rng: rng.exponential(3, 40), 3.0),  # skewed, as absolute errors are
+    ],
+)
+def test_intervals_of_means_hold_the_truth(draw, truth):
+    rng = np.random.default_rng(11)
+    ends = [mean_interval(draw(rng)) for _ in range(250)]
+    assert 0.91 < np.mean([low <= truth <= high for low, high in ends]) < 0.985
+
+
+def test_interval_of_a_mean_is_the_same_twice_and_none_of_few():
+    values = np.random.default_rng(2).exponential(1, 20)
+    low, high = mean_interval(values)
+    assert (low, high) == mean_interval(values)
+    assert (low, high) != mean_interval(values, seed=1)
+    mean = values.mean()
+    assert high - mean > mean - low > 0  # longer on the side of the tail
+    assert mean_interval(values[:4]) is None
+    assert mean_interval([2.5] * 9) == (2.5, 2.5)
+    assert mean_interval([]) is None
