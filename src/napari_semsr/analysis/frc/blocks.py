@@ -133,11 +133,7 @@ def measure(
         code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
     crossing, spread, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
-        # Only where the split can be trusted.
-        full = plan_geometry(shape, pitch, tukey)
-        code[(code == 0) & _is_coloured(a, full)] = code_of("correlated-noise")
-        high = crossing > _NYQUIST_SHARE * geometry.rings.nyquist
-        code[(code == 0) & high] = code_of("beyond-nyquist")
+        _distrust_split(a, code, crossing, plan_geometry(shape, pitch, tukey))
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -250,6 +246,18 @@ def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
     main, anti = geometry.ramp((0.5, 0.5)), geometry.ramp((0.5, -0.5))
     return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
+
+
+def _distrust_split(
+    stack: Float32Array,
+    code: NDArray[np.uint8],
+    crossing: FloatArray,
+    full: Geometry,
+) -> None:
+    """Give a reason, in `code`, where the split of images (B, Y, X) is not valid."""
+    code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
+    high = crossing > _NYQUIST_SHARE * full.rings.nyquist
+    code[(code == 0) & high] = code_of("beyond-nyquist")
 
 
 def _equivalent(curve: FloatArray) -> FloatArray:

@@ -44,6 +44,17 @@ from napari_semsr.core import (
 
 
 @dataclass(frozen=True, slots=True)
+class BlockSummary:
+    """Number of some blocks, and spread of their resolution; None where all failed."""
+
+    blocks: int
+    failed: int
+    p10: float | None
+    median: float | None
+    p90: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FrcMap:
     """Local resolution over a field.
 
@@ -123,6 +134,26 @@ class FrcMap:
         """
         kept = self.measured[np.isfinite(self.measured)]
         return float(np.percentile(kept, share)) if kept.size else None
+
+    def summarise(self, inside: BoolArray) -> BlockSummary:
+        """Sum up some of the blocks.
+
+        Parameters
+        ----------
+        inside : (Y, X) numpy.ndarray of bool
+            The blocks.
+
+        Returns
+        -------
+        BlockSummary
+            Their number and spread.
+        """
+        values = self.measured[inside]
+        kept = values[np.isfinite(values)]
+        spread: tuple[float | None, ...] = (None, None, None)
+        if kept.size:
+            spread = tuple(map(float, np.percentile(kept, (10, 50, 90))))
+        return BlockSummary(values.size, values.size - kept.size, *spread)
 
     def _nm(self, share: float) -> float | None:
         return self.percentile(share) if self.unit == "nm" else None

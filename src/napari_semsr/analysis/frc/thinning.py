@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_semsr.core import Float32Array, FloatArray, Micrograph, OptionError
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    Micrograph,
+    OptionError,
+)
 
 _SEED = 0  # any: a measurement must give the same number again
 _ROWS = 256  # chosen: of which the counts are split at once
@@ -96,11 +102,14 @@ def thin(image: Micrograph, counts: Counts) -> tuple[Micrograph, Micrograph]:
 
 
 def _split(
-    electrons: FloatArray, known: np.ndarray, spread: float, rng: np.random.Generator
+    electrons: FloatArray, known: BoolArray, spread: float, rng: np.random.Generator
 ) -> Float32Array:
     """Give two halves (2, Y, X) of electrons (Y, X)."""
-    whole = np.clip(np.where(known, np.rint(electrons), 0), 0, _LARGEST)
+    electrons = np.where(known, electrons, np.nan)
+    whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
     heads = rng.binomial(whole.astype(np.int64), 0.5)
-    own = rng.standard_normal(electrons.shape) * spread / 2
+    # below no count the power of both together is still that of the mean
+    power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
+    own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
     half = heads - whole / 2 + own
     return np.stack([electrons / 2 + half, electrons / 2 - half]).astype(np.float32)
