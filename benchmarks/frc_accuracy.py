@@ -263,9 +263,10 @@ def report_registered(side: int, count: int, goal: float) -> bool:
         known = error[np.isfinite(error)]
         lost = len(error) - len(known)
         met &= lost == 0 and abs(known.mean()) <= goal
-        lying = 100 * (np.nanmedian(left) - 1)
+        lying, error = 100 * (np.nanmedian(left) - 1), known.std() / np.sqrt(len(known))
         print(
-            f"{resolution:7g} px {contrast:9g}  {lying:+9.1f} %       {known.mean():+6.2f} ± {known.std() / np.sqrt(len(known)):.2f} %, "
+            f"{resolution:7g} px {contrast:9g}  {lying:+9.1f} %       "
+            f"{known.mean():+6.2f} ± {error:.2f} %, "
             f"worst {np.abs(known).max():5.2f} %  {lost:6d}"
         )
     return met
@@ -275,8 +276,9 @@ def report_thinned(side: int, count: int) -> None:
     """Print what the counts of one image resolve, over what two exposures do."""
     print(f"\nOne image of counts, images of {side} px, {count} of each kind")
     print("resolution  counts  read noise   binomial split       lost   diagonal  lost")
-    kinds = itertools.product((4.0, 8.0, 14.0), (3, 30, 300), (0.0, 5.0))
-    for resolution, level, read in kinds:
+    # at 3 counts beside 5 of read noise two exposures have no signal either
+    doses = ((3, 0.0), (30, 0.0), (30, 5.0), (300, 0.0), (300, 5.0))
+    for resolution, (level, read) in itertools.product((4.0, 8.0, 14.0), doses):
         rng = np.random.default_rng(int(100 * resolution + level + read))
         split, diagonal = [], []
         for _ in range(count):

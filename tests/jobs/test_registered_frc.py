@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, run
+from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.jobs import frc_job, frc_map_job
 
 SIDE = 256
@@ -47,7 +47,7 @@ def test_misregistered_images_read_as_aligned_ones(shift):
 
 
 def test_it_can_be_left_as_it_lies():
-    first, still, off = pair((1.4, 1.4))
+    first, _, off = pair((1.4, 1.4))
     lying = run(frc_job(first, off, register=False))
     assert lying.found_shift_px is None
     assert lying.result.shift_px is None
@@ -66,12 +66,16 @@ def test_aligned_images_keep_their_number():
 
 def test_a_map_is_of_what_both_share_and_lies_right():
     first, still, off = pair((2.6, -1.3))
-    first = first.replace(origin=(5.0, 7.0))
+    size = parse_pixel_size(10.0)
+    first, still, off = (
+        image.replace(pixel_size_nm=size, origin=(50.0, 70.0))
+        for image in (first, still, off)
+    )
     aligned = run(frc_map_job(first, still, register=False))
     found = run(frc_map_job(first, off))
     assert found.shift_px == found.found_shift_px
     # moved up by three rows and right by one column: the first row still is the first
-    assert found.result.map.origin == (5.0 + 31.5, 7.0 + 1 + 31.5)
+    assert found.result.map.origin == (50.0 + 315, 70.0 + 10 + 315)
     assert found.median_px == pytest.approx(aligned.median_px, rel=0.03)
     assert found.result.map.provenance.options["register"] is True
 

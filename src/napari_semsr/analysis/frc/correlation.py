@@ -201,8 +201,8 @@ def laid_over(
 ) -> tuple[Micrograph, Micrograph]:
     """Cut two images to what they share once `b` is moved by the whole pixels."""
     ours, theirs = [], []
-    for size, part in zip(a.shape, shift, strict=True):
-        move = round(part)
+    for size, way in zip(a.shape, shift, strict=True):
+        move = round(way)
         ours.append(slice(max(0, move), min(size, size + move)))
         theirs.append(slice(max(0, -move), min(size, size - move)))
     if any(cut.stop <= cut.start for cut in ours):

@@ -70,8 +70,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TITLE = "FRC map"
+_APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
 _BINS = 40  # chosen, of the histogram
-_MOST_DRAWN = 6  # regions in the histogram; chosen: the table has all
+# of regions in the histogram, off the marks'; of more the table tells
+_REGION_COLOURS = "#ff7f0e", "#e377c2", "#17becf", "#bcbd22", "#9467bd", "#8c564b"
 _CRITERIA = {"3-sigma": f"3{SIGMA}"}
 
 _ONE_MOSAIC = (
@@ -397,14 +399,8 @@ class FrcMapPanel(Panel):
             if before is after or None in (before, after):
                 msg = "Two maps must be chosen, Before and After; make them first."
                 raise OptionError(msg)
-            if not on_one_grid(before, after):
-                msg = (
-                    f"Both maps must have the same blocks, got {before.name!r} and "
-                    f"{after.name!r} on unlike grids; map both with one block and step."
-                )
-                raise ShapeError(msg)
             first, second = self.micrograph(before), self.micrograph(after)
-            values = np.stack([first.array(), second.array()])
+            first, values = _shared_blocks(first, second)
             limits = contrast_limits(values, 1, 99)
             for layer in (before, after):
                 layer.contrast_limits = limits
@@ -493,6 +489,33 @@ class FrcMapPanel(Panel):
         plot.refresh()
 
 
+def _shared_blocks(
+    before: Micrograph, after: Micrograph
+) -> tuple[Micrograph, NDArray[Any]]:
+    """Cut two maps to the blocks that both have; gives the first, and both (2, Y, X).
+
+    Registering cuts off some pixels, so that blocks may lie a part of a step apart.
+    """
+    pitch = np.array(before.scale)
+    apart = np.subtract(after.origin, before.origin) / pitch
+    moved = np.rint(apart).astype(int)
+    alike = before.unit == after.unit and np.allclose(pitch, after.scale, rtol=1e-3)
+    start = np.maximum(moved, 0)
+    stop = np.minimum(before.shape, moved + after.shape)
+    if not alike or np.any(stop <= start) or np.abs(apart - moved).max() > _APART:
+        msg = (
+            f"Both maps must have the same blocks, got {before.name!r} and "
+            f"{after.name!r} on unlike grids; map both with one block and step."
+        )
+        raise ShapeError(msg)
+    ours, theirs = (
+        image.array()[tuple(map(slice, start - by, stop - by))]
+        for image, by in ((before, 0), (after, moved))
+    )
+    y, x = (before.origin + start * pitch).tolist()
+    return before.replace(data=ours, origin=(y, x)), np.stack([ours, theirs])
+
+
 def _store_of(layer: Image) -> Path | None:
     """Give the store that a layer shows."""
     store = layer.metadata.get(STORE_KEY)
@@ -541,8 +564,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
             color=COLOURS[0],
             alpha=0.85,
         )
-        for place, (name, own) in enumerate(list(counts.items())[:_MOST_DRAWN]):
-            colour = f"C{place % 10}"
+        for (name, own), colour in zip(counts.items(), _REGION_COLOURS, strict=False):
             axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     else:
         _say_empty(axes, "no block has a resolution")
@@ -569,14 +591,14 @@ def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
     frequency, note = np.asarray(curve.frequency_per_px) * k, _found(whole)
     correlation, threshold = curve.correlation, curve.threshold
     axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
-    for (name, level), colour in zip(
+    for (name, wanted), colour in zip(
         curve.thresholds.items(), COLOURS[1:], strict=False
     ):
         asked = name == curve.criterion
         said = _CRITERIA.get(name, name) if not curve.reference else "√(1/7)"
         axes.plot(
             frequency,
-            level,
+            wanted,
             color=colour,
             lw=1.4 if asked else 0.9,
             ls="--" if asked else ":",
@@ -591,7 +613,7 @@ def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
     axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")
     label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
 
 
