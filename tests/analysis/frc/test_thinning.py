@@ -88,7 +88,7 @@ def test_what_is_not_counted_is_refused_in_a_sentence():
     wrong = options.replace(offset=100.0)
     with pytest.raises(OptionError, match="Counts must not be negative, got a mean"):
         measure_frc(image, options=wrong)
-    with pytest.raises(OptionError, match="used by the binomial split alone"):
+    with pytest.raises(OptionError, match="binomial split alone uses"):
         FrcOptions.parse({"gain": 2})
     with pytest.raises(OptionError, match="more than 0"):
         FrcOptions.parse({"split": "binomial", "gain": 0})

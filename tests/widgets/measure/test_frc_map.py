@@ -276,6 +276,9 @@ def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
     np.testing.assert_allclose(made.translate, before.translate)
     low, high = made.contrast_limits
     assert low == -high
+    assert made.visible
+    assert made not in panel.before.choices
+    assert made not in panel.first.choices
     panel.compare()  # in place of the earlier one
     assert len([item for item in model.layers if "−" in item.name]) == 1  # noqa: RUF001
     panel.form.set_values(step=16)

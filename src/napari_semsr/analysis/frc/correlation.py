@@ -77,8 +77,8 @@ class FrcOptions(Options):
     def _calibration_needs_counts(self) -> "FrcOptions":
         if self.split != "binomial" and self.counts != Counts():
             msg = (
-                "gain, offset and read noise are used by the binomial split alone; "
-                "choose it too (--split binomial)"
+                "the binomial split alone uses gain, offset and read noise; choose it "
+                "too (--split binomial)"
             )
             raise ValueError(msg)
         return self

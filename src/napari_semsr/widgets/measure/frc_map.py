@@ -17,6 +17,7 @@ from napari_semsr.core import (
     Look,
     Micrograph,
     OptionError,
+    Provenance,
     SemsrError,
     ShapeError,
     contrast_limits,
@@ -56,6 +57,7 @@ from napari_semsr.widgets.layers import (
     layer_keywords,
     network_of,
     on_one_grid,
+    provenance_of,
     result_name,
     same_unit,
     show_colour_bar,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TITLE = "FRC map"
+_DIFFERENCE_KEY = "frc_difference"  # a difference of maps is no map of resolutions
 _APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
 _BINS = 40  # chosen, of the histogram
 # of regions in the histogram, off the marks'; of more the table tells
@@ -389,7 +392,9 @@ class FrcMapPanel(Panel):
     def _maps(self) -> list[Image]:
         """List maps of resolutions."""
         return [
-            item for item in image_layers(self.viewer) if step_before(item) == "frc-map"
+            item
+            for item in image_layers(self.viewer)
+            if step_before(item) == "frc-map" and _DIFFERENCE_KEY not in item.metadata
         ]
 
     def compare(self) -> None:
@@ -428,17 +433,22 @@ class FrcMapPanel(Panel):
         look = Look(
             limits=(-most, most),
             colormap="PiYG",
-            opacity=maps[0].opacity,
             colour_bar=True,
         )
-        made = grid.replace(data=apart, look=look, provenance=None)
         before, after = maps
+        past = [made for made in map(provenance_of, maps) if made is not None]
+        told = Provenance(
+            job="frc-map",
+            options={"difference": [before.name, after.name]},
+            inputs=tuple(item for made in past for item in made.inputs),
+        )
+        made = grid.replace(data=apart, look=look, provenance=told)
         with self.in_place(f"{before.name} and {after.name}") as earlier:
             for _ in self.take_away(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
             keywords = layer_keywords(made, name=free_name(self.viewer, name))
-            keywords["metadata"] |= {HELPER_KEY: _TITLE}
+            keywords["metadata"] |= {_DIFFERENCE_KEY: True}
             shown = self.viewer.add_image(made.array(), **keywords)
         show_colour_bar(shown)
         return shown
