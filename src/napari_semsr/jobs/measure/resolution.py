@@ -137,7 +137,8 @@ def _uncovered(result: "analysis.FrcMap") -> str | None:
 
 # Chosen: a shift of less than its doubt, or one that costs a resolution of 3 px less
 # than 0.2 %, is left as it is, so that what is aligned keeps its number.
-_SHIFT_PX, _SHIFT_ERRORS = 0.05, 2.0
+_SHIFT_PX = 0.05
+_SHIFT_ERRORS = 2.0
 _REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
 _WINDOW_PX = 2048  # side of the middle that is searched; chosen, as in crop
 
