@@ -1330,7 +1330,9 @@ def calibrate(
     return run(job)
 
 
-def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
+def frc(
+    a: Source, b: Source | None = None, *, register: bool = True, **options: Any
+) -> "FrcResult":
     """Measure resolution by Fourier ring correlation.
 
     Parameters
@@ -1340,9 +1342,11 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
         it, and any other is split.
     b : Micrograph, (Y, X) numpy.ndarray or path, optional
         A second, independent image of the same field.
+    register : bool, default=True
+        Move `b` onto `a` by parts of a pixel first, where a shift is believed.
     **options : object
-        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``allow_self``, and
-        reading options.
+        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``allow_self``,
+        ``split``, ``gain``, ``offset``, ``read_noise``, and reading options.
 
     Returns
     -------
@@ -1364,7 +1368,8 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     from napari_semsr.analysis import FrcOptions
     from napari_semsr.jobs import frc_job
 
-    job = frc_job(_source(a), _source(b), **_asked(options, FrcOptions))
+    asked = _asked(options, FrcOptions)
+    job = frc_job(_source(a), _source(b), register=register, **asked)
     return run(job).result
 
 
@@ -1373,6 +1378,7 @@ def frc_map(
     b: Source | None = None,
     output: PathLike | None = None,
     *,
+    register: bool = True,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Any,
@@ -1388,6 +1394,8 @@ def frc_map(
         A second, independent image of the same field.
     output : path, optional
         Where the map is written.
+    register : bool, default=True
+        Move `b` onto `a` by parts of a pixel first, where a shift is believed.
     overwrite : bool, default=False
         Replace an existing output.
     progress : callable, optional
@@ -1419,6 +1427,7 @@ def frc_map(
         _source(a),
         _source(b),
         output,
+        register=register,
         **_asked(options, FrcMapOptions),
         overwrite=overwrite,
     )

@@ -23,6 +23,7 @@ from .frc.correlation import (
     measure_frc as measure_frc,
 )
 from .frc.map import (
+    BlockSummary as BlockSummary,
     FrcMap as FrcMap,
     FrcMapOptions as FrcMapOptions,
     measure_frc_map as measure_frc_map,

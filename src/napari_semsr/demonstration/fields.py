@@ -163,11 +163,13 @@ def measure_field(
     maps: dict[str, tuple[str, FrcMap]] = {}
     if again is not None:
         alone = FrcMapOptions(step=_MAP_STEP)
-        made = yield from frc_map_job(first, again[1], options=alone)
+        made = yield from frc_map_job(first, again[1], register=False, options=alone)
         maps[EXPOSURES] = again[0], made.result
     against = FrcMapOptions(step=_MAP_STEP, reference=True)
     for role, label in mapped.items():
-        made = yield from frc_map_job(images[label], images[aim], options=against)
+        made = yield from frc_map_job(
+            images[label], images[aim], register=False, options=against
+        )
         maps[role] = f"{label} and {aim.replace('Truth', 'truth')}", made.result
     return FieldFigures(
         tuple(version(label) for label in images),

@@ -184,3 +184,106 @@ def test_a_map_of_what_a_network_made_says_so(panel, model, run_panel):
     run_panel(panel)
     assert "Made by a network: <b>ssum-sem</b>" in panel.figures.text()
     assert network_of(model.layers["second · FRC map (nm)"]) == "ssum-sem"
+
+
+def test_all_criteria_are_drawn_and_the_chosen_one_is_told(panel, run_panel):
+    panel.form.set_values(criterion="half-bit")
+    run_panel(panel)
+    labels = [line.get_label() for line in panel.plot.axes[1].get_lines()]
+    assert {"1/7", "half-bit (chosen)", "3\N{GREEK SMALL LETTER SIGMA}"} <= set(labels)
+    assert {"threshold 1/7", "threshold half-bit", "threshold 3-sigma"} <= set(
+        panel.findings().curves["whole field"]
+    )
+
+
+def test_a_reference_has_one_threshold(panel, run_panel):
+    panel.form.set_values(reference=True)
+    run_panel(panel)
+    labels = [line.get_label() for line in panel.plot.axes[1].get_lines()]
+    assert "√(1/7) (chosen)" in labels
+    assert "half-bit" not in labels
+
+
+def test_second_image_is_registered_unless_it_is_switched_off(panel, model, run_panel):
+    model.layers["first"].data = np.roll(model.layers["first"].data, 2, axis=0)
+    run_panel(panel)
+    assert "taken off" in panel.figures.text()
+    median = panel.findings().numbers["Median"].value
+    panel.register.value = False
+    run_panel(panel)
+    assert "Shift of second image" not in panel.findings().numbers
+    assert panel.findings().numbers["Median"].value > 1.1 * median
+
+
+@pytest.mark.parametrize("kind", ["shapes", "labels"])
+def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind):
+    if kind == "shapes":
+        left = np.array([[0, 0], [0, 80], [191, 80], [191, 0]])
+        disc = np.array([[55.5, 87.5], [55.5, 167.5], [135.5, 167.5], [135.5, 87.5]])
+        layer = model.add_shapes(
+            [left, disc, [[0, 0], [10, 10]]],
+            shape_type=["rectangle", "ellipse", "line"],
+            scale=(10, 10),
+            units=("nm", "nm"),
+        )
+        names = ["rectangle 1", "ellipse 2"]
+    else:
+        labels = np.zeros((192, 192), np.uint8)
+        labels[:, :80], labels[:, 80:] = 3, 7
+        layer = model.add_labels(labels, scale=(10, 10), units=("nm", "nm"))
+        names = ["label 3", "label 7"]
+    panel.regions.value = layer
+    run_panel(panel)
+    found = panel.findings()
+    table = found.tables["Regions"]
+    assert table["region"] == names
+    measured = model.layers["second · FRC map (nm)"].data
+    # centres of the blocks lie at 32, 64, 96, 128 and 160 px less a half
+    part = measured[:, :2]
+    assert table["blocks"][0] == part.size
+    assert table["failed"][0] == np.isnan(part).sum()
+    assert table["median (nm)"][0] == pytest.approx(np.nanmedian(part), rel=1e-5)
+    # a disc of 40 px around a centre holds its four neighbours, 32 px away
+    assert table["blocks"][1] == (5 if kind == "shapes" else 15)
+    assert found.text().splitlines()[-2].split("\t")[0] == names[0]
+    counts = found.curves["histogram"]
+    assert np.sum(counts[names[0]]) <= np.sum(counts["whole field"])
+    assert "median (nm)" in panel.figures.text()
+
+
+def test_regions_without_an_area_are_refused_in_a_sentence(panel, model, run_panel):
+    panel.regions.value = model.add_shapes(name="drawn", ndim=2)
+    assert "Regions must be 1 to 200 rectangles" in run_panel(panel)
+
+
+def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
+    run_panel(panel)
+    panel.compare()
+    assert "Two maps must be chosen" in panel.status.text()
+    panel.first.value, panel.second.value = model.layers["first"], None
+    panel.second.value = model.layers["second"]
+    panel.form.set_values(criterion="half-bit")
+    run_panel(panel)
+    before, after = (
+        model.layers[f"{name} · FRC map (nm)"] for name in ("second", "first")
+    )
+    panel.before.value, panel.after.value = before, after
+    panel.compare()
+    assert "median" in panel.status.text()
+    assert before.contrast_limits == after.contrast_limits
+    made = model.layers[f"{after.name} − {before.name}"]  # noqa: RUF001
+    np.testing.assert_array_equal(made.data, after.data - before.data)
+    np.testing.assert_allclose(made.translate, before.translate)
+    low, high = made.contrast_limits
+    assert low == -high
+    assert made.visible
+    assert made not in panel.before.choices
+    assert made not in panel.first.choices
+    panel.compare()  # in place of the earlier one
+    assert len([item for item in model.layers if "−" in item.name]) == 1  # noqa: RUF001
+    panel.form.set_values(step=16)
+    run_panel(panel)
+    panel.after.value = model.layers["first · FRC map (nm)"]
+    panel.before.value = before
+    panel.compare()
+    assert "must have the same blocks" in panel.status.text()

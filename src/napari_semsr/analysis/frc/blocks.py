@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.crossing import Criterion, Estimator, Question
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
-from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, judge
+from napari_semsr.analysis.frc.validity import (
+    REASONS,
+    Reason,
+    code_of,
+    has_deficit,
+    judge,
+)
 from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
 # Relative error of a crossing that no ring statistics explain (one sigma). With it the
@@ -80,6 +86,8 @@ def measure(
     second: NDArray[np.floating] | None,
     *,
     whole: NDArray[np.floating] | None = None,
+    thinned: bool = False,
+    shift: FloatPair | None = None,
     pitch: FloatPair = (1.0, 1.0),
     tukey: float = 0.5,
     criterion: Criterion = "1/7",
@@ -89,8 +97,10 @@ def measure(
     """Correlate a batch of blocks pair by pair, or each with itself split.
 
     `first` (B, Y, X); `second` (B, Y, X); `whole` (B, Y, X): what was averaged from
-    both, in their units, whose resolution is wanted in place of theirs; `pitch`: ``(y,
-    x)`` relative pixel pitch; `reference`: `second` is nearly free of noise.
+    both, in their units, whose resolution is wanted in place of theirs; `thinned`: the
+    pair share the counts of one image, whose resolution is wanted; `shift`: ``(y, x)``
+    in pixels, at most half a pixel, by which `second` is moved; `pitch`: ``(y, x)``
+    relative pixel pitch; `reference`: `second` is nearly free of noise.
     """
     if second is None:  # even sides, which a split needs
         rows, columns = (size - size % 2 for size in first.shape[1:])
@@ -112,17 +122,18 @@ def measure(
         b, sd_b = _standardise(second)
         valid &= np.isfinite(sd_b) & (sd_b > 0)
         incomplete |= np.isnan(sd_b)
-        sums = geometry.sum_rings(a, b)
+        ramp = None if shift is None else geometry.ramp(shift)
+        sums = geometry.sum_rings(a, b, ramp)
         if whole is not None:
             noise = _noise_of_halves(sums, (sd, sd_b), whole, geometry)
+        elif thinned:
+            noise = np.full((len(first), 2), _NOISE_OF_THINNED)
     code = judge(sums, geometry, a, b, valid=valid, reference=reference)
+    if thinned:
+        code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
     crossing, spread, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
-        # Only where the split can be trusted.
-        full = plan_geometry(shape, pitch, tukey)
-        code[(code == 0) & _is_coloured(a, full)] = code_of("correlated-noise")
-        high = crossing > _NYQUIST_SHARE * geometry.rings.nyquist
-        code[(code == 0) & high] = code_of("beyond-nyquist")
+        _distrust_split(a, code, crossing, plan_geometry(shape, pitch, tukey))
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -233,11 +244,20 @@ def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
-    rows = np.fft.fftfreq(geometry.rings.shape[0])[:, None]
-    columns = np.fft.rfftfreq(geometry.rings.shape[1])[None, :]
-    main = np.exp(-1j * np.pi * (rows + columns)).astype(np.complex64)
-    anti = np.exp(-1j * np.pi * (rows - columns)).astype(np.complex64)
+    main, anti = geometry.ramp((0.5, 0.5)), geometry.ramp((0.5, -0.5))
     return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
+
+
+def _distrust_split(
+    stack: Float32Array,
+    code: NDArray[np.uint8],
+    crossing: FloatArray,
+    full: Geometry,
+) -> None:
+    """Give a reason, in `code`, where the split of images (B, Y, X) is not valid."""
+    code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
+    high = crossing > _NYQUIST_SHARE * full.rings.nyquist
+    code[(code == 0) & high] = code_of("beyond-nyquist")
 
 
 def _equivalent(curve: FloatArray) -> FloatArray:
@@ -291,6 +311,9 @@ _SMOOTH_BAND = 0.3
 # Noise of a half over that of the whole: no half has less, and beyond the most there is
 # nothing to be read from it; chosen.
 _LEAST_NOISE, _MOST_NOISE = 1.0, 100.0
+# Half of the counts have a quarter of the signal's power and half of the noise's: in
+# units of the image, twice its noise.
+_NOISE_OF_THINNED = 2.0
 
 
 def _noise_of_halves(

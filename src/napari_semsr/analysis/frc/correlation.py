@@ -5,15 +5,16 @@ threshold. Each result says how it was made, and when there is none, why.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Self, cast
+from dataclasses import dataclass, replace
+from typing import Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
-from napari_semsr.analysis.frc.crossing import Criterion, Estimator
+from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Question
+from napari_semsr.analysis.frc.thinning import Counts, thin
 from napari_semsr.analysis.frc.validity import Reason
 from napari_semsr.core import (
     FloatArray,
@@ -59,6 +60,33 @@ class FrcOptions(Options):
         description="Give the number for images that a network made from one "
         "acquisition: repeatability, not resolution.",
     )
+    split: Literal["diagonal", "binomial"] = Field(
+        default="diagonal",
+        description="How one image is split: its pixels (white noise assumed), or its "
+        "counts (Poisson noise assumed, calibrated by the next three).",
+    )
+    gain: float = Field(
+        default=1.0, gt=0, description="Electrons or photons to a grey level."
+    )
+    offset: float = Field(default=0.0, description="Grey level of no count.")
+    read_noise: float = Field(
+        default=0.0, ge=0, description="Read noise of a pixel, in electrons."
+    )
+
+    @model_validator(mode="after")
+    def _calibration_needs_counts(self) -> "FrcOptions":
+        if self.split != "binomial" and self.counts != Counts():
+            msg = (
+                "the binomial split alone uses gain, offset and read noise; choose it "
+                "too (--split binomial)"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def counts(self) -> Counts:
+        """What grey levels stand for."""
+        return Counts(self.gain, self.offset, self.read_noise)
 
     @model_validator(mode="after")
     def _reference_needs_fixed_threshold(self) -> "FrcOptions":
@@ -98,6 +126,10 @@ class FrcResult:
         Tapered share of the window.
     shape : tuple of int
         Rows and columns that were transformed.
+    shift_px : tuple of float or None
+        ``(y, x)`` by which the second image was moved; None where it was not.
+    reference : bool
+        Whether the second image counted as free of noise.
     """
 
     resolution_px: float | None
@@ -114,6 +146,19 @@ class FrcResult:
     samples: FloatArray
     tukey: float
     shape: IntPair
+    shift_px: FloatPair | None = None
+    reference: bool = False
+
+    @property
+    def thresholds(self) -> dict[Criterion, FloatArray]:
+        """Threshold of every criterion that may be asked for, (K,) each."""
+        asked = (self.criterion,) if self.reference else CRITERIA
+        return {
+            one: Question(one, self.estimator, self.reference, single=False).threshold(
+                self.samples
+            )
+            for one in asked
+        }
 
 
 # Whether two images may be correlated at all: grids, pixel sizes, provenance.
@@ -151,6 +196,29 @@ def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
     return b is a or bool(a.provenance.sources() & b.provenance.sources())
 
 
+def laid_over(
+    a: Micrograph, b: Micrograph, shift: FloatPair
+) -> tuple[Micrograph, Micrograph]:
+    """Cut two images to what they share once `b` is moved by the whole pixels."""
+    ours, theirs = [], []
+    for size, way in zip(a.shape, shift, strict=True):
+        move = round(way)
+        ours.append(slice(max(0, move), min(size, size + move)))
+        theirs.append(slice(max(0, -move), min(size, size - move)))
+    if any(cut.stop <= cut.start for cut in ours):
+        msg = f"Images must overlap once registered, got a shift of {shift} px."
+        raise ShapeError(msg)
+    cut = []
+    for image, part in ((a, ours), (b, theirs)):
+        rows, columns = (
+            start + kept.start * pitch
+            for start, kept, pitch in zip(image.origin, ours, image.scale, strict=True)
+        )
+        data = image.data[tuple(part)]
+        cut.append(image.replace(data=data, origin=(rows, columns)))
+    return cut[0], cut[1]
+
+
 @dataclass(frozen=True, slots=True)
 class FrcPlan:
     """What is decided before anything is correlated."""
@@ -160,6 +228,8 @@ class FrcPlan:
     halves: bool  # The images are halves of a third one, which is measured
     self_made: bool  # A network made both images from one acquisition
     calibrated: Micrograph  # The first image that has a pixel size, else the first
+    thinned: bool = False  # The images share the counts of one
+    shift: FloatPair | None = None  # By which the second image is moved, px
 
     @classmethod
     def of(
@@ -168,8 +238,13 @@ class FrcPlan:
         b: Micrograph | None,
         options: FrcOptions,
         whole: Micrograph | None = None,
+        shift: FloatPair | None = None,
     ) -> Self:
         """Refuse images that cannot be correlated so."""
+        thinned = options.split == "binomial"
+        if thinned and b is not None:
+            msg = "A binomial split needs one image of counts, got two images."
+            raise OptionError(msg)
         if b is not None:
             check_grids(a, b)
         if whole is not None:
@@ -182,12 +257,34 @@ class FrcPlan:
             msg = "A noise-free reference needs a second image, got one image."
             raise OptionError(msg)
         first = a if a.pixel_size_nm is not None or b is None else b
-        return cls(options, b is None, False, not_independent(a, b), first)
+        single = b is None and not thinned
+        made = not_independent(a, b)
+        return cls(options, single, False, made, first, thinned, shift)
 
     @property
     def refused(self) -> bool:
         """Whether no resolution is given, as images are not independent."""
         return self.self_made and not self.options.allow_self
+
+    @property
+    def rest(self) -> FloatPair | None:
+        """Parts of a pixel by which the second image still has to be moved."""
+        if self.shift is None:
+            return None
+        y, x = self.shift
+        return y - round(y), x - round(x)
+
+    def prepare(
+        self, a: Micrograph, b: Micrograph | None
+    ) -> tuple[Self, Micrograph, Micrograph | None]:
+        """Give what is correlated: images cut to what they share, or counts split."""
+        if self.thinned:
+            return self, *thin(a, self.options.counts)
+        if b is None or self.shift is None:
+            return self, a, b
+        first, second = laid_over(a, b, self.shift)
+        known = first if first.pixel_size_nm is not None else second
+        return replace(self, calibrated=known), first, second
 
     @property
     def pitch(self) -> FloatPair:
@@ -204,6 +301,8 @@ class FrcPlan:
             else "mosaic-halves (FRC of half the frames against the others, positions "
             "shared, for all)"
             if self.halves
+            else f"single-image FRC (binomial split, Poisson noise of {options.counts})"
+            if self.thinned
             else "two-image FRC against a noise-free reference"
             if options.reference
             else "two-image FRC"
@@ -212,6 +311,9 @@ class FrcPlan:
         plain = options.estimator == "plain"
         how = "first crossing of the rings" if plain else "likelihood fit"
         line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
+        if self.shift is not None:
+            y, x = self.shift
+            line += f"; second image moved by ({y:.2f}, {x:.2f}) px before"
         if self.self_made:
             line += "; images made from one acquisition by a network: repeatability, "
             line += "not resolution"
@@ -226,6 +328,8 @@ class FrcPlan:
             first,
             second,
             whole=whole,
+            thinned=self.thinned,
+            shift=self.rest,
             pitch=self.pitch,
             tukey=options.tukey,
             criterion=options.criterion,
@@ -253,6 +357,7 @@ def measure_frc(
     options: FrcOptions | None = None,
     *,
     whole: Micrograph | None = None,
+    shift_px: FloatPair | None = None,
 ) -> FrcResult:
     """Measure the resolution of two exposures, or of one, by ring correlation.
 
@@ -262,12 +367,15 @@ def measure_frc(
         First image.
     b : Micrograph, optional
         Second, independent image of the same field on the same grid; without it, `a`
-        is split into diagonal halves.
+        is split into diagonal halves, or its counts into two.
     options : FrcOptions, optional
-        Criterion, estimator, window.
+        Criterion, estimator, window, split.
     whole : Micrograph, optional
         Mosaic of which `a` and `b` are halves with independent noise, in its units;
         the resolution is then that of `whole`.
+    shift_px : tuple of float, optional
+        ``(y, x)`` by which `b` must be moved to lie on `a`: both are cut to what they
+        share by whole pixels, and the rest is a phase.
 
     Returns
     -------
@@ -283,11 +391,12 @@ def measure_frc(
     ReadError
         If a pixel is NaN or infinite.
     """
-    plan = FrcPlan.of(a, b, options or FrcOptions(), whole)
+    plan = FrcPlan.of(a, b, options or FrcOptions(), whole, shift_px)
     options = plan.options
-    bytes_each = _BYTES_PER_PX if b is None else _BYTES_OF_TWO
+    bytes_each = _BYTES_PER_PX if plan.single else _BYTES_OF_TWO
     bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
     require_memory(a.name, a.shape, bytes_each)
+    plan, a, b = plan.prepare(a, b)
     first, second, third = (
         None if image is None else finite_array(image)[None] for image in (a, b, whole)
     )
@@ -312,6 +421,8 @@ def measure_frc(
         samples=outcome.samples,
         tukey=options.tukey,
         shape=a.shape,
+        shift_px=shift_px,
+        reference=options.reference,
     )
 
 

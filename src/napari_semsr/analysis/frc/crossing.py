@@ -1,7 +1,7 @@
 """Where a curve falls below a threshold: ring by ring, or by a likelihood fit."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from napari_semsr.analysis.frc.rings import Geometry
 from napari_semsr.core import BoolArray, FloatArray, OptionError, Rings, tukey
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
 _FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
+    FloatPair,
     IntPair,
     Job,
     Micrograph,
@@ -40,6 +41,17 @@ from napari_semsr.core import (
     plan_blocks,
     read_box,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSummary:
+    """Number of some blocks, and spread of their resolution; None where all failed."""
+
+    blocks: int
+    failed: int
+    p10: float | None
+    median: float | None
+    p90: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,8 @@ class FrcMap:
         The closed list of reasons.
     incomplete : int
         Blocks in which an image has a pixel without a grey value.
+    shift_px : tuple of float or None
+        ``(y, x)`` by which the second image was moved; None where it was not.
     relative_sd : (Y, X) numpy.ndarray of float32
         Standard deviation of the resolution's logarithm.
     block, step : int
@@ -87,6 +101,7 @@ class FrcMap:
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
     incomplete: int = 0
+    shift_px: FloatPair | None = None
 
     @property
     def blocks(self) -> int:
@@ -119,6 +134,26 @@ class FrcMap:
         """
         kept = self.measured[np.isfinite(self.measured)]
         return float(np.percentile(kept, share)) if kept.size else None
+
+    def summarise(self, inside: BoolArray) -> BlockSummary:
+        """Sum up some of the blocks.
+
+        Parameters
+        ----------
+        inside : (Y, X) numpy.ndarray of bool
+            The blocks.
+
+        Returns
+        -------
+        BlockSummary
+            Their number and spread.
+        """
+        values = self.measured[inside]
+        kept = values[np.isfinite(values)]
+        spread: tuple[float | None, ...] = (None, None, None)
+        if kept.size:
+            spread = tuple(map(float, np.percentile(kept, (10, 50, 90))))
+        return BlockSummary(values.size, values.size - kept.size, *spread)
 
     def _nm(self, share: float) -> float | None:
         return self.percentile(share) if self.unit == "nm" else None
@@ -297,6 +332,7 @@ def measure_frc_map(
     options: FrcMapOptions | None = None,
     *,
     whole: Micrograph | None = None,
+    shift_px: FloatPair | None = None,
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
@@ -306,12 +342,15 @@ def measure_frc_map(
         First image, numpy or dask.
     b : Micrograph, optional
         Second, independent image of the same field on the same grid; without it, the
-        blocks of `a` are split into diagonal halves.
+        blocks of `a` are split into diagonal halves, or its counts into two.
     options : FrcMapOptions, optional
         Blocks, criterion, estimator, filling.
     whole : Micrograph, optional
         Mosaic of which `a` and `b` are halves with independent noise, in its units;
         the map is then that of `whole`.
+    shift_px : tuple of float, optional
+        ``(y, x)`` by which `b` must be moved to lie on `a`; the map is then of what
+        they share.
 
     Returns
     -------
@@ -331,7 +370,7 @@ def measure_frc_map(
         If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
-    asked = FrcPlan.of(a, b, options, whole)
+    asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
     plan = _plan(a.shape, options, single=asked.single)
     grids = _Grids(
         np.full(plan.grid, np.nan),
@@ -342,7 +381,7 @@ def measure_frc_map(
         grids.code[:] = code_of("not-independent")
     else:
         yield from _run(grids, (a, b, whole), plan, asked)
-    side = plan.block if b is not None else plan.block // 2
+    side = plan.block // 2 if asked.single else plan.block
     geometry = plan_geometry((side, side), asked.pitch, options.tukey)
     shared = None if options.reference else _field_reason(grids, plan, geometry)
     name = a.name if whole is None else whole.name
@@ -448,4 +487,5 @@ def _result(
         method=asked.method,
         field_reason=shared,
         incomplete=grids.incomplete,
+        shift_px=asked.shift,
     )

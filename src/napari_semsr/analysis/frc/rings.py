@@ -80,6 +80,13 @@ class Geometry:
         sums = self.projection @ planes.reshape(planes.shape[0], -1).T
         return np.ascontiguousarray(sums.T, dtype=np.float64)
 
+    def ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
+        """Phase factor (Y, X // 2 + 1) that moves a block by ``(y, x)`` pixels."""
+        rows = np.fft.fftfreq(self.rings.shape[0])[:, None]
+        columns = np.fft.rfftfreq(self.rings.shape[1])[None, :]
+        turns = rows * shift[0] + columns * shift[1]
+        return np.exp(-2j * np.pi * turns).astype(np.complex64)
+
     def sum_rings(
         self,
         first: Float32Array,

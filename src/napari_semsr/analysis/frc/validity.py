@@ -138,6 +138,17 @@ def has_plateau(
     )
 
 
+def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
+    """Find halves of counts that shun each other where no lens has signal left.
+
+    Gives (B,). The halves' noise correlates by (V - E) / (V + E), with V the noise that
+    there is and E what gain and read noise say: 0 where they are right, below 0 for
+    noise that was smoothed, and above it the rule for shared noise sees it.
+    """
+    band, count = _band(sums.correlation, geometry, *_BAND)
+    return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
+
+
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Find stripes that both images share: row or column offsets of a detector.
 

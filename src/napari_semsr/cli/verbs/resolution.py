@@ -16,9 +16,31 @@ from napari_semsr.cli.verb import (
     pixel_size,
     shape,
 )
-from napari_semsr.core import Job
+from napari_semsr.core import FloatPair, Job
 
 _SECOND = "a second, independent image of the same field"
+
+
+def _add_register(parser: argparse.ArgumentParser) -> None:
+    """Add whether the second image is moved onto the first."""
+    parser.add_argument(
+        "--register",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="move the second image onto the first by parts of a pixel before "
+        "(default: yes, where a shift is believed)",
+    )
+
+
+def _shift(
+    moved: FloatPair | None, found: FloatPair | None, error: float | None
+) -> list[tuple[str, str]]:
+    """Say how far the second image lay off, and whether it was moved."""
+    if found is None or error is None:
+        return []
+    said = f"({found[0]:.2f}, {found[1]:.2f}) ± {error:.2f} px"
+    done = "taken off" if moved is not None else "left as it is"
+    return [("shift found", f"{said}, {done}")]
 
 
 def _configure_frc(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +53,17 @@ def _configure_frc(parser: argparse.ArgumentParser) -> None:
     )
     add_image(parser, "b", _SECOND, optional=True)
     add_options(parser, analysis.FrcOptions, title="measurement")
+    _add_register(parser)
     add_opening(parser)
 
 
 def _start_frc(arguments: argparse.Namespace) -> Job["jobs.FrcReport"]:
     """Make the job."""
     return jobs.frc_job(
-        arguments.a, arguments.b, **asked(arguments, analysis.FrcOptions)
+        arguments.a,
+        arguments.b,
+        register=arguments.register,
+        **asked(arguments, analysis.FrcOptions),
     )
 
 
@@ -53,6 +79,7 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
         low, high = (number(value) for value in found.interval_nm)
         rows.append(("95 % interval", f"{low} to {high} nm"))
     rows += [("criterion", str(found.criterion)), ("method", str(found.method))]
+    rows += _shift(found.shift_px, result.found_shift_px, result.found_shift_sd_px)
     if found.reason is not None and found.resolution_px is not None:
         rows.append(("note", str(found.reason)))
     if result.note is not None:
@@ -77,6 +104,7 @@ def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
     add_image(parser, "b", _SECOND, optional=True)
     add_output(parser, "where the map goes; its suffix names the format")
     add_options(parser, analysis.FrcMapOptions, title="measurement")
+    _add_register(parser)
     add_opening(parser)
 
 
@@ -86,6 +114,7 @@ def _start_frc_map(arguments: argparse.Namespace) -> Job["jobs.FrcMapReport"]:
         arguments.a,
         arguments.b,
         arguments.output,
+        register=arguments.register,
         **asked(arguments, analysis.FrcMapOptions),
     )
 
@@ -98,6 +127,7 @@ def _summarise_frc_map(result: "jobs.FrcMapReport") -> str:
         ("median", length(result.median_nm, result.median_px)),
         ("10 to 90 %", _spread(result)),
         ("method", result.method),
+        *_shift(result.shift_px, result.found_shift_px, result.found_shift_sd_px),
     ]
     rows += [
         (f"  {name}", str(count)) for name, count in result.reasons.items() if count

@@ -70,6 +70,7 @@ class Findings:
     numbers: Numbers = field(default_factory=dict)
     curves: Mapping[str, Columns] = field(default_factory=dict)
     plot: "PlotCanvas | None" = None
+    tables: Mapping[str, Columns] = field(default_factory=dict)  # copied with numbers
 
     @property
     def caption(self) -> str:
@@ -80,7 +81,8 @@ class Findings:
         """Write the numbers, or the curves where there are none, with tabs."""
         rows = self._number_rows() if self.numbers else self._curve_rows()
         marks = [[self.caption]] if self.caption else []
-        return "\n".join("\t".join(row) for row in [*rows, *marks])
+        told = [*rows, *self._table_rows(), *marks]
+        return "\n".join("\t".join(row) for row in told)
 
     def write(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
@@ -98,6 +100,7 @@ class Findings:
             stream.write(f"# {' '.join(line.split())}\r\n")
         if self.numbers:
             write([["quantity", "value", "unit", "note"], *self._number_rows()])
+        write(self._table_rows())
         if self.curves:
             write([[], *self._curve_rows()])
 
@@ -108,6 +111,14 @@ class Findings:
             else [name, found, "", ""]
             for name, found in self.numbers.items()
         ]
+
+    def _table_rows(self) -> list[list[str]]:
+        """Each table below an empty line."""
+        rows: list[list[str]] = []
+        for columns in self.tables.values():
+            cells = [list(map(_cell, values)) for values in columns.values()]
+            rows += [[], list(columns), *map(list, zip(*cells, strict=True))]
+        return rows
 
     def _curve_rows(self) -> list[list[str]]:
         """All columns of all curves beside each other; a short one ends in nothing."""

@@ -45,6 +45,7 @@ from napari_semsr.widgets.base.findings import (
     Findings,
     FindingsBar,
     Numbers,
+    Quantity,
 )
 from napari_semsr.widgets.base.folding import (
     FoldingRow,
@@ -365,6 +366,7 @@ class Panel(QWidget):
         said: str,
         *,
         curves: Mapping[str, Columns] | None = None,
+        tables: Mapping[str, Columns] | None = None,
         more: str = "",
         network: str | None = None,
         reveal: bool = True,
@@ -372,7 +374,8 @@ class Panel(QWidget):
         """Write numbers and rich text below the results, and say how it went.
 
         `curves` are what was drawn: they are saved with the numbers, which say what
-        `network` made the result. What follows a mouse does not `reveal` the results.
+        `network` made the result; `tables` are shown and copied too. What follows a
+        mouse does not `reveal` the results.
         """
         made = (f"{MADE_BY} {network}",) if network else ()
         note = _estimated((network,) if network else self._networks)
@@ -382,9 +385,15 @@ class Panel(QWidget):
             if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
         }
         told = table(numbers) if numbers else ""
-        self.figures.setText(f"{note}{told}{self.worded(more)}")
+        sheets = "".join(_sheet(*item) for item in (tables or {}).items())
+        self.figures.setText(f"{note}{told}{sheets}{self.worded(more)}")
         self._found = Findings(
-            self.title, self._origin + made, numbers, curves or {}, self.plot
+            self.title,
+            self._origin + made,
+            numbers,
+            curves or {},
+            self.plot,
+            tables or {},
         )
         self.results.setTitle(self._results_title)
         if reveal:
@@ -863,6 +872,24 @@ def _told_of(layer: Layer) -> str:
     """Name a layer, and the network that had a part in it."""
     network = network_of(layer)
     return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
+
+
+def _sheet(title: str, columns: Columns) -> str:
+    """Write a table with its heads as rich text."""
+    shown = [
+        [
+            html.escape(str(item)) if isinstance(item, str) else str(Quantity(item))
+            for item in column
+        ]
+        for column in columns.values()
+    ]
+    gap = "&nbsp;&nbsp;"
+    heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{cell}{gap}</td>' for cell in row)}</tr>"
+        for row in zip(*shown, strict=True)
+    )
+    return f"<p><b>{html.escape(title)}</b></p><table><tr>{heads}</tr>{rows}</table>"
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:

@@ -1,12 +1,13 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
@@ -17,7 +18,16 @@ from napari_semsr.analysis import (
     FrcOptions,
     code_of,
 )
-from napari_semsr.core import Job, Look, Micrograph, SemsrError, ShapeError
+from napari_semsr.core import (
+    Job,
+    Look,
+    Micrograph,
+    OptionError,
+    Provenance,
+    SemsrError,
+    ShapeError,
+    contrast_limits,
+)
 from napari_semsr.io import HELPER_KEY, STORE_KEY, layer_attributes
 from napari_semsr.jobs import (
     DecorrelationReport,
@@ -43,26 +53,39 @@ from napari_semsr.widgets.base import (
     Quantity,
     Row,
     Work,
+    push_button,
 )
 from napari_semsr.widgets.layers import (
     colour_bar_parts,
+    free_name,
     grey_layers,
+    image_layers,
     is_exposure,
     is_stitched,
     layer_keywords,
     network_of,
     on_one_grid,
+    provenance_of,
     result_name,
     same_unit,
+    show_colour_bar,
     show_scale_bar,
+    step_before,
 )
 from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
+from napari_semsr.widgets.measure.regions import Region, read_regions, region_layers
 
 if TYPE_CHECKING:
     import napari.viewer
     from matplotlib.axes import Axes
 
 _TITLE = "FRC map"
+_DIFFERENCE_KEY = "frc_difference"  # a difference of maps is no map of resolutions
+_APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
+_BINS = 40  # chosen, of the histogram
+# of regions in the histogram, off the marks'; of more the table tells
+_REGION_COLOURS = "#ff7f0e", "#e377c2", "#17becf", "#bcbd22", "#9467bd", "#8c564b"
+_CRITERIA = {"3-sigma": f"3{SIGMA}"}
 
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
@@ -170,6 +193,17 @@ _ROWS = {
         "Second is noise-free",
         "The second image is a nearly noise-free reference: threshold √(1/7).",
     ),
+    "split": Row(
+        "One image is split by",
+        "Its pixels, valid for white noise, or its counts, valid for Poisson noise of "
+        "the gain, offset and read noise below; two images are not split.",
+        {"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
+    ),
+    "gain": Row("Gain (e\N{SUPERSCRIPT MINUS}/grey level)", "For the split by counts."),
+    "offset": Row("Offset (grey level)", "Grey level of no count, for that split."),
+    "read_noise": Row(
+        "Read noise (e\N{SUPERSCRIPT MINUS})", "Of a pixel, for that split."
+    ),
     "allow_self": Row(
         "Allow one network's outputs",
         "Compare two outputs of one network; what it gives is no resolution.",
@@ -191,17 +225,25 @@ class FrcOutcome:
     part: Micrograph | None
     why: str
     note: str | None = None
+    regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def _measure(
-    images: Sequence[Micrograph], options: FrcMapOptions, store: Path | None = None
+    images: Sequence[Micrograph],
+    options: FrcMapOptions,
+    store: Path | None = None,
+    *,
+    register: bool = True,
+    regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
     """Correlate an image, or two independent ones: as a whole, then block by block.
+
+    A second image is moved onto the first before, where `register` asks for it.
 
     A mosaic alone is measured by its halves, where they lie beside its store.
     """
     halves, note = None, None
-    if store is not None and len(images) == 1:
+    if store is not None and len(images) == 1 and options.split == "diagonal":
         halves, note = find_halves(store, images[0])
     shared = {
         name: getattr(options, name)
@@ -214,7 +256,7 @@ def _measure(
         part = parts[0] if box else None
         chosen = FrcOptions(**shared)
         if halves is None:
-            whole = yield from frc_job(*parts, options=chosen)
+            whole = yield from frc_job(*parts, register=register, options=chosen)
         else:
             whole = yield from frc_job(
                 parts[0], halves=(parts[1], parts[2]), options=chosen
@@ -223,9 +265,25 @@ def _measure(
     except SemsrError as error:  # what keeps the map from being made, it says itself
         why = str(error)
     blocks = yield from frc_map_job(
-        images[0], (*images, None)[1], halves=halves, options=options
+        images[0],
+        (*images, None)[1],
+        halves=halves,
+        register=register,
+        options=options,
     )
-    return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note)
+    within = _within(regions, blocks)
+    return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
+
+
+def _within(
+    regions: Sequence[Region], report: FrcMapReport
+) -> Mapping[str, NDArray[np.bool_]]:
+    """Tell which blocks have their centre in each region."""
+    grid = report.result.map
+    rows, columns = np.indices(grid.shape)
+    places = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
+    places = places + np.array(grid.origin)
+    return {one.name: one.holds(places).reshape(grid.shape) for one in regions}
 
 
 class FrcMapPanel(Panel):
@@ -245,10 +303,40 @@ class FrcMapPanel(Panel):
             "measured by the halves that were stitched with it.",
             none="none: split the first image",
         )
+        self.register = CheckBox(
+            name="register",
+            value=True,
+            text="Register the second image",
+            tooltip="Move it onto the first by parts of a pixel before, where a shift "
+            "is believed; it is told below the plots.",
+        )
+        self.regions = self.new_layer_box(
+            "regions",
+            "Regions",
+            "A Shapes or Labels layer: blocks whose centre lies in one of its regions "
+            "are summed up for each, in a table and in the histogram.",
+            layers=lambda: region_layers(self),
+            none="none: the whole field",
+        )
         self.form = OptionsForm(FrcMapOptions, _ROWS)
         self.advice = Note()
-        self.add_group("Layers", self.advice, Form(self.first, self.second))
+        form = Form(self.first, self.second, self.register, self.regions)
+        self.add_group("Layers", self.advice, form)
         self.add_group("Blocks", self.form)
+        self.before, self.after = (
+            self.new_layer_box(name, label, tip, layers=self._maps, none="none")
+            for name, label, tip in (
+                ("before", "Before", "A map of resolutions, such as before enhancing."),
+                ("after", "After", "Another map of the same blocks."),
+            )
+        )
+        self.compare_button = push_button(
+            "Compare maps",
+            self.compare,
+            "Show both maps on one colour scale, and their difference as a layer.",
+        )
+        maps = Form(self.before, self.after, self.compare_button)
+        self.add_group("Two maps", maps)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
         self.first.changed.connect(self._propose)
         # not magicgui's signal, which keeps None to itself
@@ -301,8 +389,79 @@ class FrcMapPanel(Panel):
             raise ShapeError(msg)
         images = read_pair(self, layer, second)
         same_unit(images)
-        work = partial(_measure, images, options, _store_of(layer))
+        work = partial(
+            _measure,
+            images,
+            options,
+            _store_of(layer),
+            register=self.register.value,
+            regions=read_regions(self, self.regions.value, layer),
+        )
         return work, partial(self.show_outcome, layer)
+
+    def _maps(self) -> list[Image]:
+        """List maps of resolutions."""
+        return [
+            item
+            for item in image_layers(self.viewer)
+            if step_before(item) == "frc-map" and _DIFFERENCE_KEY not in item.metadata
+        ]
+
+    def compare(self) -> None:
+        """Show two maps on one colour scale, and add their difference."""
+        with self.told():
+            before, after = self.before.value, self.after.value
+            if before is after or None in (before, after):
+                msg = "Two maps must be chosen, Before and After; make them first."
+                raise OptionError(msg)
+            first, second = self.micrograph(before), self.micrograph(after)
+            first, values = _shared_blocks(first, second)
+            limits = contrast_limits(values, 1, 99)
+            for layer in (before, after):
+                layer.contrast_limits = limits
+                layer.colormap = before.colormap
+            apart = values[1] - values[0]
+            known = apart[np.isfinite(apart)]
+            if not known.size:
+                msg = "Both maps must share blocks with a resolution, got none."
+                raise OptionError(msg)
+            unit = "nm" if first.pixel_size_nm is not None else "px"
+            shown = self._add_difference(first, apart, (before, after))
+            said = (
+                f"Both maps show {limits[0]:.4g}{DASH}{limits[1]:.4g} {unit}; "
+                f"{shown.name!r}: median {np.median(known):+.4g} {unit}, magenta is "
+                f"finer, green coarser, {apart.size - known.size} of {apart.size} "
+                "blocks without a resolution in one of them."
+            )
+            self.show_status(said)
+
+    def _add_difference(
+        self, grid: Micrograph, apart: NDArray[Any], maps: tuple[Image, Image]
+    ) -> Any:
+        """Add a difference of maps around zero, which has no colour."""
+        most = max(abs(end) for end in contrast_limits(apart, 1, 99))
+        look = Look(
+            limits=(-most, most),
+            colormap="PiYG",
+            colour_bar=True,
+        )
+        before, after = maps
+        past = [made for made in map(provenance_of, maps) if made is not None]
+        told = Provenance(
+            job="frc-map",
+            options={"difference": [before.name, after.name]},
+            inputs=tuple(item for made in past for item in made.inputs),
+        )
+        made = grid.replace(data=apart, look=look, provenance=told)
+        with self.in_place(f"{before.name} and {after.name}") as earlier:
+            for _ in self.take_away(earlier):
+                pass
+            name = f"{after.name} \N{MINUS SIGN} {before.name}"
+            keywords = layer_keywords(made, name=free_name(self.viewer, name))
+            keywords["metadata"] |= {_DIFFERENCE_KEY: True}
+            shown = self.viewer.add_image(made.array(), **keywords)
+        show_colour_bar(shown)
+        return shown
 
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
         """Add the layers, draw the plots, write the figures, each in its turn."""
@@ -334,20 +493,47 @@ class FrcMapPanel(Panel):
             _numbers_of(outcome),
             f"{said}; {where}.",
             curves=_curves(outcome),
+            tables=_regions_table(outcome),
             more=_reasons_text(outcome),
         )
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
         plot = self.clear_plot(rows=2, place=1)
-        report = outcome.blocks
         yield
-        _draw_resolutions(plot.axes[0], report)
+        _draw_resolutions(plot.axes[0], outcome)
         yield
         if outcome.whole is None:
             _say_empty(plot.axes[1], "no whole-field curve")
         else:
             _draw_frc(plot.axes[1], outcome.whole, outcome.alone)
         plot.refresh()
+
+
+def _shared_blocks(
+    before: Micrograph, after: Micrograph
+) -> tuple[Micrograph, NDArray[Any]]:
+    """Cut two maps to the blocks that both have; gives the first, and both (2, Y, X).
+
+    Registering cuts off some pixels, so that blocks may lie a part of a step apart.
+    """
+    pitch = np.array(before.scale)
+    apart = np.subtract(after.origin, before.origin) / pitch
+    moved = np.rint(apart).astype(int)
+    alike = before.unit == after.unit and np.allclose(pitch, after.scale, rtol=1e-3)
+    start = np.maximum(moved, 0)
+    stop = np.minimum(before.shape, moved + after.shape)
+    if not alike or np.any(stop <= start) or np.abs(apart - moved).max() > _APART:
+        msg = (
+            f"Both maps must have the same blocks, got {before.name!r} and "
+            f"{after.name!r} on unlike grids; map both with one block and step."
+        )
+        raise ShapeError(msg)
+    ours, theirs = (
+        image.array()[tuple(map(slice, start - by, stop - by))]
+        for image, by in ((before, 0), (after, moved))
+    )
+    y, x = (before.origin + start * pitch).tolist()
+    return before.replace(data=ours, origin=(y, x)), np.stack([ours, theirs])
 
 
 def _store_of(layer: Image) -> Path | None:
@@ -365,16 +551,41 @@ def _say_empty(axes: "Axes", text: str) -> None:
     axes.set_yticks([])
 
 
-def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
-    """Draw the distribution of block resolutions in nm or px."""
-    from napari_semsr.widgets.base import COLOURS
+def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Count the blocks of each region by their resolution; (K + 1,) edges, (K,) each.
 
-    values = np.asarray(report.result.measured, dtype=float)
+    The whole field comes first; no block has a resolution where there is no edge.
+    """
+    values = np.asarray(outcome.blocks.result.measured, dtype=float)
     finite = values[np.isfinite(values)]
-    if finite.size:
-        low, high = np.percentile(finite, (0.5, 99.5))
-        high = high if high > low else low + 1
-        axes.hist(finite, bins=40, range=(low, high), color=COLOURS[0], alpha=0.85)
+    if not finite.size:
+        return np.zeros(0), {}
+    low, high = np.percentile(finite, (0.5, 99.5))
+    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    parts = {"whole field": np.isfinite(values), **outcome.regions}
+    return edges, {
+        name: np.histogram(values[inside & np.isfinite(values)], edges)[0]
+        for name, inside in parts.items()
+    }
+
+
+def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
+    """Draw the distribution of block resolutions in nm or px."""
+    from napari_semsr.widgets.base import COLOURS, short_label
+
+    report = outcome.blocks
+    edges, counts = _histograms(outcome)
+    if counts:
+        axes.bar(
+            edges[:-1],
+            counts.pop("whole field"),
+            np.diff(edges),
+            align="edge",
+            color=COLOURS[0],
+            alpha=0.85,
+        )
+        for (name, own), colour in zip(counts.items(), _REGION_COLOURS, strict=False):
+            axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     else:
         _say_empty(axes, "no block has a resolution")
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
@@ -402,9 +613,19 @@ def _draw_frc(
     frequency, note = np.asarray(curve.frequency_per_px) * k, _found(whole)
     correlation, threshold = curve.correlation, curve.threshold
     axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
-    axes.plot(
-        frequency, threshold, color=COLOURS[1], lw=1.1, ls="--", label="threshold"
-    )
+    for (name, wanted), colour in zip(
+        curve.thresholds.items(), COLOURS[1:], strict=False
+    ):
+        asked = name == curve.criterion
+        said = _CRITERIA.get(name, name) if not curve.reference else "√(1/7)"
+        axes.plot(
+            frequency,
+            wanted,
+            color=colour,
+            lw=1.4 if asked else 0.9,
+            ls="--" if asked else ":",
+            label=f"{said} (chosen)" if asked else said,
+        )
     if crossing is not None:
         level = float(np.interp(crossing, frequency, threshold))
         axes.plot([crossing], [level], "o", color=COLOURS[3], ms=6)
@@ -418,7 +639,7 @@ def _draw_frc(
     axes.set_xlim(0, farthest)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")
     label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
 
 
@@ -462,7 +683,7 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
         curves["whole field"] = {
             f"frequency ({per})": curve.frequency_per_px * _per_um(outcome.whole),
             "FRC": curve.correlation,
-            "threshold": curve.threshold,
+            **{f"threshold {name}": level for name, level in curve.thresholds.items()},
         }
         if outcome.alone is not None:
             found_alone = outcome.alone.result
@@ -472,7 +693,31 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
                 "unfiltered": found_alone.correlation,
                 "filtered": found_alone.filtered,
             }
+    if outcome.regions:
+        edges, counts = _histograms(outcome)
+        if counts:
+            middles = {f"resolution ({found.unit})": (edges[1:] + edges[:-1]) / 2}
+            curves["histogram"] = {**middles, **counts}
     return curves
+
+
+def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
+    """Sum up the blocks of each region."""
+    if not outcome.regions:
+        return {}
+    found = outcome.blocks.result
+    rows = [found.summarise(inside) for inside in outcome.regions.values()]
+    unit = found.unit
+    return {
+        "Regions": {
+            "region": list(outcome.regions),
+            "blocks": [row.blocks for row in rows],
+            "failed": [row.failed for row in rows],
+            f"10 % ({unit})": [row.p10 for row in rows],
+            f"median ({unit})": [row.median for row in rows],
+            f"90 % ({unit})": [row.p90 for row in rows],
+        }
+    }
 
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
@@ -517,6 +762,16 @@ def _alone_of(alone: DecorrelationReport) -> Quantity | str:
     return Quantity(value, unit, note=f"({alone.image} alone)")
 
 
+def _shift_of(report: FrcMapReport) -> str:
+    """Say how far the second image lay off, and whether that was taken off."""
+    y, x = report.found_shift_px or (0.0, 0.0)
+    done = "left as it is" if report.shift_px is None else "taken off"
+    return (
+        f"({y:.2f}, {x:.2f}) \N{PLUS-MINUS SIGN} {report.found_shift_sd_px:.2f} px, "
+        f"{done}"
+    )
+
+
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
     """Give the figures of blocks and whole field."""
     report = outcome.blocks
@@ -524,6 +779,8 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         label: Quantity(value, report.unit) for label, value in _numbers(report).items()
     }
     rows["Whole field"] = _whole_of(outcome)
+    if report.found_shift_px is not None:
+        rows["Shift of second image"] = _shift_of(report)
     rows["Method"] = outcome.whole.result.method if outcome.whole else report.method
     if outcome.alone is not None:
         rows["Decorrelation"] = _alone_of(outcome.alone)

@@ -1,0 +1,103 @@
+"""Frames are registered to parts of a pixel before their correlation."""
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.jobs import frc_job, frc_map_job
+
+SIDE = 256
+pytestmark = pytest.mark.filterwarnings("ignore:.*no pixel size:UserWarning")
+
+
+def pair(shift, *, resolution=5.0, seed=0):
+    """Two exposures, the second aligned and moved by a shift; the same noise."""
+    rng = np.random.default_rng(seed)
+    side = 2 * SIDE
+    rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    fall = np.exp(-np.log(300) / 2 * (rows**2 + columns**2) * resolution**2)
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * fall * np.sqrt(50)
+    moved = spectrum * np.exp(-2j * np.pi * (rows * shift[0] + columns * shift[1]))
+    noise = rng.standard_normal((2, SIDE, SIDE))
+    part = np.s_[100 : 100 + SIDE, 100 : 100 + SIDE]
+    first, still, off = (
+        Micrograph(np.fft.irfft2(plane, s=(side, side))[part] + own)
+        for plane, own in (
+            (spectrum, noise[0]),
+            (spectrum, noise[1]),
+            (moved, noise[1]),
+        )
+    )
+    return first, still, off
+
+
+@pytest.mark.parametrize("shift", [(1.0, 0.0), (-0.7, 1.9), (2.5, -1.5), (0.3, 0.2)])
+def test_misregistered_images_read_as_aligned_ones(shift):
+    ratios = []
+    for seed in range(4):
+        first, still, off = pair(shift, seed=seed)
+        aligned = run(frc_job(first, still, register=False)).result.resolution_px
+        found = run(frc_job(first, off))
+        ratios.append(found.result.resolution_px / aligned)
+        np.testing.assert_allclose(found.found_shift_px, np.negative(shift), atol=0.15)
+        assert found.result.shift_px == found.found_shift_px
+        assert "second image moved by" in found.result.method
+    assert np.mean(ratios) == pytest.approx(1, abs=0.02)
+
+
+def test_it_can_be_left_as_it_lies():
+    first, _, off = pair((1.4, 1.4))
+    lying = run(frc_job(first, off, register=False))
+    assert lying.found_shift_px is None
+    assert lying.result.shift_px is None
+    moved = napari_semsr.frc(first, off)
+    assert lying.result.resolution_px > 1.1 * moved.resolution_px
+    assert napari_semsr.frc(first, off, register=False).shift_px is None
+
+
+def test_aligned_images_keep_their_number():
+    first, still, _ = pair((0, 0))
+    found, plain = (run(frc_job(first, still, register=how)) for how in (True, False))
+    assert np.hypot(*found.found_shift_px) < 0.1
+    assert found.result.shift_px is None
+    assert found.result.resolution_px == plain.result.resolution_px
+
+
+def test_a_map_is_of_what_both_share_and_lies_right():
+    first, still, off = pair((2.6, -1.3))
+    size = parse_pixel_size(10.0)
+    first, still, off = (
+        image.replace(pixel_size_nm=size, origin=(50.0, 70.0))
+        for image in (first, still, off)
+    )
+    aligned = run(frc_map_job(first, still, register=False))
+    found = run(frc_map_job(first, off))
+    assert found.shift_px == found.found_shift_px
+    # moved up by three rows and right by one column: the first row still is the first
+    assert found.result.map.origin == (50.0 + 315, 70.0 + 10 + 315)
+    assert found.median_px == pytest.approx(aligned.median_px, rel=0.03)
+    assert found.result.map.provenance.options["register"] is True
+
+
+def test_noise_and_lattices_are_not_registered_and_it_is_said():
+    rng = np.random.default_rng(0)
+    noise = [Micrograph(rng.standard_normal((128, 128))) for _ in "ab"]
+    found = run(frc_job(*noise))
+    assert found.result.reason == "no-signal"
+    assert found.note.startswith("The images were not registered.")
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    lattice = np.sin(rows * 2 * np.pi / 7) * np.sin(columns * 2 * np.pi / 7)
+    both = [Micrograph(4 * lattice + rng.standard_normal(lattice.shape)) for _ in "ab"]
+    found = run(frc_job(*both))
+    assert found.result.reason == "periodic"
+    assert "not registered" in found.note
+
+
+def test_an_image_and_itself_moved_by_whole_pixels_are_identical():
+    _, _, image = pair((0, 0))
+    one, two = (
+        image.replace(data=image.array()[part, :200])
+        for part in (slice(0, 200), slice(3, 203))
+    )
+    assert run(frc_job(one, two)).result.reason == "identical"
