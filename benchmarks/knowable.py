@@ -321,7 +321,7 @@ def shift(steps: int) -> None:
 def main() -> None:
     """Print the tables of the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     asked = parser.parse_args()
     hollow()
     contrast()
