@@ -28,7 +28,7 @@ def test_story_of_frames_is_told_to_its_end(
         run(simulate_job(scan, options=options))
     told = Told(kind)
     hand = Hand(make_napari_viewer_proxy(show=True), told)
-    hand.viewer.window.resize(800, 600)
+    hand.viewer.window.resize(1200, 800)
     (tmp_path / "out").mkdir()
     frames(hand, tmp_path / "out", scan=scan, exposures=False)
     assert told.faults == []

@@ -276,6 +276,19 @@ def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
         assert plain[1] < marked[1]
 
 
+def test_canvas_that_docks_have_squeezed_is_no_figure(opened, tmp_path, monkeypatch):
+    viewer, _, _, _ = opened
+    saver = SavePanel(viewer)
+    viewer.window.add_dock_widget(saver, name="Save")
+    chosen = str(tmp_path / "none.png"), "PNG (*.png)"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: chosen)
+    saver.window().centralWidget().setFixedWidth(2)
+    saver.extent.value = "canvas"
+    saver.figure_button.click()
+    assert "must be at least 16 px wide to be a figure" in saver.status.text()
+    assert not (tmp_path / "none.png").exists()
+
+
 def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch):
     from PIL import Image
 

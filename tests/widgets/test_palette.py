@@ -15,7 +15,12 @@ from napari_semsr.cli.command import VERBS
 from napari_semsr.widgets.window import commands
 from tests.test_manifest import INSIDE
 
-_BEGIN = {"frc-map": "frc map", "restore": "restore", "simulate": "simulat"}
+_BEGIN = {
+    "frc-map": "frc map",
+    "error-map": "error map",
+    "restore": "restore",
+    "simulate": "simulat",
+}
 
 
 def titles() -> list[str]:

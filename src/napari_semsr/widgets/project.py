@@ -7,7 +7,7 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
 from napari_semsr.core import Micrograph, OptionError, Provenance, run
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _LARGEST_PX = 4096  # chosen: side of a figure that a page or a slide can use
+_LEAST_PX = 16  # of a canvas that is a figure: docks may leave it less
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that keeps every layer, how "
@@ -103,7 +104,7 @@ class SavePanel(Panel):
             choices=[
                 ("the canvas as shown", "canvas"),
                 ("all that is visible, in full", "full"),
-                ("images side by side, for a paper", _PAPER),
+                ("images, for a paper", _PAPER),
             ],
         )
         self.paper = OptionsForm(FigureOptions, _PAPER_ROWS)
@@ -294,8 +295,21 @@ class SavePanel(Panel):
                 self.notify(f"The figure is saved as {path}.")
                 return
             full = self.extent.value == "full"
+            if not full:
+                self._require_canvas()
             write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
             self.notify(f"The figure is saved as {path}.")
+
+    def _require_canvas(self) -> None:
+        """Refuse a picture of a canvas that docks have squeezed to nothing."""
+        window = self.window()
+        canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
+        if canvas is not None and min(canvas.width(), canvas.height()) < _LEAST_PX:
+            msg = (
+                f"The canvas must be at least {_LEAST_PX} px wide to be a figure, got "
+                f"{canvas.width()} px; make the window wider."
+            )
+            raise OptionError(msg)
 
     def _as_shown(self, layer: Image) -> Micrograph:
         """Read a layer, with the contrast and colours that it has on screen."""

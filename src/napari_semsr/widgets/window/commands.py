@@ -20,6 +20,16 @@ def convert_image() -> None:
     _open("Save and project")
 
 
+def save_figure() -> None:
+    """Open the panel that saves a figure for a paper."""
+    _open("Save and project")
+
+
+def measure_decorrelation() -> None:
+    """Open the panel that tells the cut-off of an image by itself."""
+    _open("FRC map")
+
+
 def list_models() -> None:
     """Open the panel that lists the models and shows their cards."""
     _open("Enhance")
