@@ -33,7 +33,8 @@ def test_every_command_is_callable_and_used(manifest):
     used |= {item.command for item in contributions.readers}
     used |= {item.command for item in contributions.writers}
     used |= {item.command for item in contributions.sample_data}
-    alone = {"pairs", "info", "convert", "models"}  # for the command palette
+    # for the command palette
+    alone = {"pairs", "info", "convert", "figure", "decorrelation", "models"}
     used |= {f"napari-semsr.{name}" for name in alone}
     assert {command.id for command in contributions.commands} == used
     for command in contributions.commands:
