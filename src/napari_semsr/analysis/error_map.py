@@ -47,10 +47,8 @@ from napari_semsr.core import (
 )
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
-_SIDE, _FITTED = (
-    1024,
-    8,
-)  # of larger fields these blocks are, evenly spread; chosen: 2 s
+_SIDE = 1024  # of the blocks that stand for a larger field; chosen: 2 s
+_FITTED = 8  # of them, evenly spread; chosen
 _LEAST = 16  # side of a part without gaps that can tell a blur; chosen
 _PART = 1024  # pixels along each side of what is mapped at once; chosen: 0.1 GB
 _COUNTED = 1 << 18  # pixels that are counted at once; chosen: 10 MB

@@ -286,7 +286,7 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     """Join a network, a recipe, and the fields that choose the checkpoint."""
     pairs = held_out_fields(recipe, _scale_of(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
-    if recipe.start_from is not None:
+    if recipe.start_from is not None and recipe.adversarial:
         learner.take_over(load_beside(recipe.start_from))
     return learner
 

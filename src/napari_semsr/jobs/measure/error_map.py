@@ -28,8 +28,6 @@ from napari_semsr.core import (
     Look,
     Micrograph,
     Progress,
-    RegistrationError,
-    ShapeError,
     field_range,
     return_free_memory,
     warn,
@@ -47,14 +45,8 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
-from napari_semsr.registration import find_shift
+from napari_semsr.jobs.measure.offset import Offset, find_offset
 
-# Pixels along each side of the middle in which a shift is looked for: of the second
-# where the first tells none; chosen: 0.3 s, and 5 s
-_WINDOWS = 512, 2048
-_LEAST_PX = 64  # side of what a shift can be found in, as `find_shift` has it
-_NO_SHIFT_PX = 0.05  # chosen: less moves RSE by less than a hundredth
-_SURE = 2.0  # standard errors by which a shift must differ from none; chosen
 _BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
 
@@ -183,13 +175,14 @@ def error_map_job(
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
     first, second = (open_image(image, opening) for image in (reference, enhanced))
     tell_learnt([(reference, first), (enhanced, second)], opening)
-    pair, moved, error = ErrorPair.of(first, second), (0.0, 0.0), None
+    pair, offset = ErrorPair.of(first, second), Offset()
     _tell_part(pair, first)
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        moved, error = _shift(pair, chosen.search)
-        if moved != (0.0, 0.0):
-            pair = ErrorPair.of(first, second, moved)
+        offset = _offset(pair, chosen.search)
+    moved = offset.moved or (0.0, 0.0)
+    if offset.moved is not None:
+        pair = ErrorPair.of(first, second, moved)
     fit = yield from fit_error(pair)
     tell_fit(fit, first.name, second.name)
     return_free_memory()  # of the fit, before the field is read
@@ -228,7 +221,7 @@ def error_map_job(
         beta=fit.beta,
         scale=pair.factor,
         shift_px=moved,
-        shift_error_px=error,
+        shift_error_px=offset.error_px,
         range=span,
         looked_at=fit.looked_at,
         pixels=tally.pixels,
@@ -239,47 +232,19 @@ def error_map_job(
     )
 
 
-def _shift(pair: ErrorPair, search: int) -> tuple[FloatPair, float | None]:
-    """Find by how much the enhanced image is to be moved, and the error of that."""
-    least, longest = max(_LEAST_PX, 4 * (search + 1)), min(pair.shape)
-    if longest < least:
-        warn(
-            f"A shift of up to {search} px is looked for in {least}x{least} px or "
-            f"more, got {pair.shape[0]}x{pair.shape[1]} px: the images are compared "
-            "as they lie.",
-        )
-        return (0.0, 0.0), None
-    found, refused = None, None
-    for side in _WINDOWS:
-        try:
-            found = find_shift(*_middle(pair, max(side, least)), reach=search)
-        except (RegistrationError, ShapeError) as error:
-            refused = error
-            if longest > side:
-                continue
-        break
-    if found is None:
-        warn(f"The images are compared as they lie: {refused}")
-        return (0.0, 0.0), None
-    size = float(np.hypot(*found.shift_px))
-    if found.is_ambiguous and size > 1:
-        warn(
-            "The images are compared as they lie: another shift fits nearly as well "
-            f"({found.runner_up:.2f} of the best), as on a lattice.",
-        )
-        return (0.0, 0.0), found.error_px
-    if size < max(_NO_SHIFT_PX, _SURE * found.error_px):
-        return (0.0, 0.0), found.error_px
-    return found.shift_px, found.error_px
+def _offset(pair: ErrorPair, search: int) -> Offset:
+    """Find by how much the enhanced image is to be moved; say why it is not."""
 
+    def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
+        fixed, fine = pair.read(box)
+        high, wide = box.shape
+        squares = fine.reshape(high, pair.factor, wide, pair.factor)
+        return fixed, squares.mean(axis=(1, 3))
 
-def _middle(pair: ErrorPair, side: int) -> tuple[FloatArray, FloatArray]:
-    """Read the middle of both on the reference's pixels."""
-    high, wide = (min(size, side) for size in pair.shape)
-    corner = (pair.shape[0] - high) // 2, (pair.shape[1] - wide) // 2
-    fixed, fine = pair.read(Box.of((high, wide), corner))
-    squares = fine.reshape(high, pair.factor, wide, pair.factor)
-    return fixed, squares.mean(axis=(1, 3))
+    found = find_offset(read_both, pair.shape, reach=search, nearest=True)
+    if found.doubt:
+        warn(f"The images are compared as they lie. {found.doubt}")
+    return found
 
 
 def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:

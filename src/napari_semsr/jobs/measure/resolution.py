@@ -41,8 +41,8 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.stitch import HALF, half_paths
-from napari_semsr.registration import Shift, find_shift
 
 # The halves of a mosaic, which lie beside it.
 
@@ -136,54 +136,24 @@ def _uncovered(result: "analysis.FrcMap") -> str | None:
 
 # How far the second image lies off the first.
 
-# Chosen: a shift of less than its doubt, or one that costs a resolution of 3 px less
-# than 0.2 %, is left as it is, so that what is aligned keeps its number.
-_SHIFT_PX = 0.05
-_SHIFT_ERRORS = 2.0
 _REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
-_WINDOW_PX = 2048  # side of the middle that is searched; chosen, as in crop
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """Where the second image was found, and by how much it is to be moved."""
-
-    found: Shift | None = None
-    moved: FloatPair | None = None
-    note: str | None = None
-
-    @property
-    def shift_px(self) -> FloatPair | None:
-        return None if self.found is None else self.found.shift_px
-
-    @property
-    def error_px(self) -> float | None:
-        return None if self.found is None else self.found.error_px
-
-
-def _place(first: Micrograph, second: Micrograph | None, *, register: bool) -> _Placed:
-    """Find the shift of the second image, and say why it is not believed."""
+def _offset(first: Micrograph, second: Micrograph | None, *, register: bool) -> Offset:
+    """Find the shift of the second image, if one is asked for."""
     if second is None or not register or first.shape != second.shape:
-        return _Placed()
-    high, wide = (min(size, _WINDOW_PX) for size in first.shape)
-    corner = (first.shape[0] - high) // 2, (first.shape[1] - wide) // 2
-    box = Box.of((high, wide), corner)
-    try:
-        found = find_shift(
-            read_box(first.data, box), read_box(second.data, box), reach=_REACH_PX
-        )
-    except SemsrError as error:
-        return _Placed(note=f"The images were not registered. {error}")
-    if found.is_ambiguous:
-        return _Placed(
-            found,
-            note="The images were not registered: another shift fits about as well, "
-            "as on a lattice.",
-        )
-    length = float(np.hypot(*found.shift_px))
-    if length < max(_SHIFT_PX, _SHIFT_ERRORS * found.error_px):
-        return _Placed(found)
-    return _Placed(found, found.shift_px)
+        return Offset()
+    images = first.data, second.data
+
+    def read_both(box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
+        return read_box(images[0], box), read_box(images[1], box)
+
+    return find_offset(read_both, first.shape, reach=_REACH_PX)
+
+
+def _doubted(placed: Offset) -> str | None:
+    """Say that two images were not registered, and why."""
+    return f"The images were not registered. {placed.doubt}" if placed.doubt else None
 
 
 # Fourier ring correlation of one or two images or files.
@@ -285,7 +255,7 @@ def frc_job(
     alone = b is None and halves is None and chosen.split == "diagonal"
     if alone and not isinstance(a, Micrograph):
         halves, note = find_halves(Path(a), first)
-    placed = _place(first, second, register=register)
+    placed = _offset(first, second, register=register)
     yield Progress(1, 2, "correlating")
     if halves is None:
         result = analysis.measure_frc(first, second, chosen, shift_px=placed.moved)
@@ -304,7 +274,7 @@ def frc_job(
         calibrated.pixel_size_nm,
         calibrated.pixel_size_sd_nm,
         result,
-        placed.note or note,
+        _doubted(placed) or note,
         placed.shift_px,
         placed.error_px,
     )
@@ -439,7 +409,7 @@ def frc_map_job(
     alone = b is None and halves is None and chosen.split == "diagonal"
     if alone and not isinstance(a, Micrograph):
         halves, note = find_halves(Path(a), first)
-    placed = _place(first, second, register=register)
+    placed = _offset(first, second, register=register)
     if halves is not None:
         result = yield from analysis.measure_frc_map(*halves, chosen, whole=first)
         note = _uncovered(result)
@@ -480,7 +450,7 @@ def frc_map_job(
         shape=result.map.shape,
         method=result.method,
         field_reason=result.field_reason,
-        note=placed.note or note,
+        note=_doubted(placed) or note,
         shift_px=result.shift_px,
         found_shift_px=placed.shift_px,
         found_shift_sd_px=placed.error_px,

@@ -1,0 +1,81 @@
+"""By how much one image of a place lies off another, before both are compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, FloatPair, IntPair, RegistrationError, ShapeError
+from napari_semsr.registration import Shift, find_shift
+
+# Sides of the middle in which a shift is looked for: of the second where the first
+# tells none; chosen: 0.3 s, and 5 s
+_WINDOWS = 512, 2048
+_NO_SHIFT_PX = 0.05  # chosen: less costs a resolution of 3 px less than 0.2 %
+_SURE = 2.0  # standard errors by which a shift must differ from none; chosen
+
+Both = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Where the second image was found, and whether it is to be moved."""
+
+    found: Shift | None = None
+    is_moved: bool = False  # else what was found is none, or not believed
+    doubt: str = ""  # why nothing was believed; empty where all is well
+
+    @property
+    def moved(self) -> FloatPair | None:
+        """``(y, x)`` in px by which the second image is to be moved."""
+        return self.found.shift_px if self.found and self.is_moved else None
+
+    @property
+    def shift_px(self) -> FloatPair | None:
+        """``(y, x)`` that was found, believed or not."""
+        return None if self.found is None else self.found.shift_px
+
+    @property
+    def error_px(self) -> float | None:
+        """Standard error of what was found."""
+        return None if self.found is None else self.found.error_px
+
+
+def find_offset(
+    read: Callable[[Box], Both], shape: IntPair, *, reach: int, nearest: bool = False
+) -> Offset:
+    """Find by how much the second of two images lies off.
+
+    `read` gives a part of both, on one grid of a `shape`; shifts up to `reach` pixels
+    are looked for. On a lattice `nearest` believes a shift of up to a pixel. What moves
+    no measure is left: what is aligned keeps its number.
+    """
+    # a window no wider than the search cannot tell where it ends
+    sides = [max(side, 4 * (reach + 1)) for side in _WINDOWS]
+    found, doubt = None, ""
+    for side in sides:
+        try:
+            found = find_shift(*read(_middle(shape, side)), reach=reach)
+        except (RegistrationError, ShapeError) as error:
+            doubt = str(error)
+            if max(shape) > side:
+                continue
+        break
+    if found is None:
+        return Offset(doubt=doubt)
+    size = float(np.hypot(*found.shift_px))
+    if found.is_ambiguous and not (nearest and size <= 1):
+        doubt = (
+            f"Another shift fits about as well ({found.runner_up:.2f} of the best), as "
+            "on a lattice."
+        )
+        return Offset(found, doubt=doubt)
+    return Offset(found, size >= max(_NO_SHIFT_PX, _SURE * found.error_px))
+
+
+def _middle(shape: IntPair, side: int) -> Box:
+    """Give the middle of an image."""
+    high, wide = (min(size, side) for size in shape)
+    return Box.of((high, wide), ((shape[0] - high) // 2, (shape[1] - wide) // 2))
