@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.core import Micrograph, Provenance, SemsrError, run
+from napari_semsr.core import Look, Micrograph, Provenance, SemsrError, run
 from napari_semsr.jobs import FigureOptions, figure_job
 from napari_semsr.reporting import bar_words
 
@@ -92,6 +93,44 @@ def test_part_is_the_same_place_of_every_calibrated_image(tmp_path: Path) -> Non
     below = grey[-30:-15]  # within both parts, above their bars
     halves = np.array_split(below, 2, axis=1)
     assert all((half[:, 30:-30] > 240).all() for half in halves)
+
+
+def colours_of(path: Path) -> np.ndarray:
+    with Picture.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_gamma_brightens_as_in_the_window(tmp_path: Path) -> None:
+    plain = micrograph()
+    look = Look(limits=(0.0, 140.0))
+    for name, gamma in (("one", 1.0), ("half", 0.5)):
+        shown = plain.replace(look=look.model_copy(update={"gamma": gamma}))
+        options = FigureOptions(no_caption=True, dpi=100)
+        run(figure_job([shown], tmp_path / f"{name}.png", options=options))
+    one, half = (colours_of(tmp_path / f"{n}.png")[:, :, 0] for n in ("one", "half"))
+    middle = np.s_[60:150, 120:300]  # without bar and frame
+    expected = 255 * np.sqrt(one[middle] / 255)
+    np.testing.assert_allclose(half[middle], expected, atol=2)
+
+
+def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
+    data = np.full((400, 400), 5.0)
+    data[:, 200:] = 9.0
+    data[::3, ::2] = np.nan
+    lazy = Micrograph(da.from_array(data, chunks=130), None, "lazy")
+    for name, image in (("lazy", lazy), ("eager", lazy.replace(data=data))):
+        options = FigureOptions(no_caption=True, dpi=50, width_mm=50)
+        run(figure_job([image], tmp_path / f"{name}.png", options=options))
+    drawn, other = (colours_of(tmp_path / f"{n}.png") for n in ("lazy", "eager"))
+    np.testing.assert_array_equal(drawn, other)
+    assert drawn[10:60, 5:45].max() == 0
+    assert drawn[10:60, 55:95].min() == 255
+
+
+def test_long_caption_stays_within_the_figure(tmp_path: Path) -> None:
+    options = FigureOptions(caption="WWWW MMMM " * 30, dpi=100, width_mm=60)
+    run(figure_job([micrograph()], tmp_path / "wide.png", options=options))
+    assert (colours_of(tmp_path / "wide.png")[-40:, -1] == 255).all()
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_canvas_that_docks_have_squeezed_is_no_figure(opened, tmp_path, monkeypa
     assert not (tmp_path / "none.png").exists()
 
 
-def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch):
+def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch, finish):
     from PIL import Image
 
     viewer, _, _, _ = opened
@@ -308,6 +308,7 @@ def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch):
         saver.extent.value = "paper"
         saver.paper.set_values(width_mm=50.8, dpi=100, columns=1)
         saver.figure_button.click()
+        finish(saver)
         with Image.open(path) as picture:
             assert picture.width == 200
             heights[model] = picture.height

@@ -1,8 +1,6 @@
 """A figure for a paper, of images and maps as they are read."""
 
-import io
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -33,6 +31,7 @@ from napari_semsr.reporting import (
     PlateImage,
     bar_length,
     bar_words,
+    columns_of,
     draw_plate,
     grey_limits,
 )
@@ -40,11 +39,7 @@ from napari_semsr.reporting import (
 _SUFFIXES = (".png", ".tif", ".tiff", ".pdf")
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
-_UNITS = {
-    "frc-map": ("resolution (nm)", "viridis_r"),
-    "error-map": ("error (grey levels)", "magma"),
-}
-"""Unit and colours of the maps of ours, by the job that made them."""
+_BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
 
 
 class FigureOptions(Options):
@@ -68,7 +63,7 @@ class FigureOptions(Options):
     )
     no_caption: bool = Field(
         default=False,
-        description="leave the caption away, but for networks that made a picture",
+        description="leave away what each image is, but for networks that made it",
     )
     greys: Literal["own", "common"] = Field(
         default="own",
@@ -152,19 +147,19 @@ def figure_job(
     path = check_target_file(
         output, suffixes=_SUFFIXES, inputs=paths_of(*images), overwrite=overwrite
     )
-    opened = []
+    opened, shown = [], []
     for number, image in enumerate(images):
         yield Progress(number, len(images) + 1, f"reading {number + 1}")
         opened.append(open_image(image, opening))
-    shown = [_shown(image, opened[0], chosen, len(opened)) for image in opened]
+        part = yield from _shown(opened[-1], opened[0], chosen, len(images))
+        shown.append(part)
     if chosen.greys == "common":
         shown = _alike(shown)
     yield Progress(len(images), len(images) + 1, "drawing")
     caption = caption_of(opened, shown, chosen)
-    kind = "pdf" if path.suffix == ".pdf" else "png" if path.suffix == ".png" else "tif"
-    data = draw_plate(
+    plate = draw_plate(
         shown,
-        kind=kind,
+        kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
         width_mm=chosen.width_mm,
         dpi=chosen.dpi,
         columns=chosen.columns,
@@ -172,11 +167,11 @@ def figure_job(
         title=", ".join(image.name for image in opened),
     )
     with replacing(path) as beside:
-        beside.write_bytes(data)
+        beside.write_bytes(plate.data)
     return FigureMade(
         path=str(path),
         pixel_size_nm=opened[0].pixel_size_nm,
-        shape=_size_of(data, kind, chosen),
+        shape=plate.shape,
         caption=caption,
         networks=tuple(dict.fromkeys(n for n in map(_network, opened) if n)),
     )
@@ -225,26 +220,23 @@ def _network(image: Micrograph) -> str:
 
 def _shown(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
-) -> PlateImage:
+) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
-    columns = options.columns or min(count, 3)
+    columns = columns_of(count, options.columns)
     wanted = round(options.width_mm / _MM * options.dpi / columns)
     factor = max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
-    values = _reduced(image, factor)
+    box = None if options.inset is None else _box(options.inset, image, first)
+    values = yield from _reduced(image, factor)
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
-    job = image.provenance.job if image.provenance is not None else ""
-    unit, colours = _UNITS.get(job, (None, "gray"))
-    limits, look = grey_limits(values), image.look
+    unit, colours = _unit(image)
+    limits, gamma, look = grey_limits(values), 1.0, image.look
     if look is not None:
-        limits = look.limits
+        limits, gamma = look.limits, look.gamma
         colours = look.colormap if _is_known(look.colormap) else colours
-    if unit is not None and image.pixel_size_nm is None:
-        unit = unit.replace("(nm)", "(px)")
-    if unit is None and look is not None and look.colour_bar:
-        unit = "value"
-    box = None if options.inset is None else _box(options.inset, image, first)
+        if unit is None and look.colour_bar:
+            unit = "value"
     pixel = image.pixel_size_nm
     return PlateImage(
         values=values,
@@ -254,7 +246,22 @@ def _shown(
         unit=unit,
         box=None if box is None else _over(box, factor),
         inset=None if box is None else _part(image, box),
+        gamma=gamma,
     )
+
+
+def _unit(image: Micrograph) -> tuple[str | None, str]:
+    """Tell in what a map of ours is, and the colours of its kind."""
+    made = image.provenance
+    if made is not None and made.job == "frc-map":
+        return (
+            f"resolution ({'px' if image.pixel_size_nm is None else 'nm'})",
+            "viridis_r",
+        )
+    if made is not None and made.job == "error-map":
+        percent = made.options.get("unit") == "percent"
+        return f"error ({'%' if percent else 'grey levels'})", "magma"
+    return None, "gray"
 
 
 def _is_known(name: str) -> bool:
@@ -264,25 +271,21 @@ def _is_known(name: str) -> bool:
     return name in colormaps
 
 
-def _reduced(image: Micrograph, factor: int) -> NDArray[np.float64]:
+def _reduced(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
     """Average squares of pixels; NaN is left away. Rests at the border are cut off."""
-    rows, columns = (n // factor * factor for n in image.shape)
-    data = image.data[:rows, :columns]
-    if hasattr(data, "chunks"):
-        import dask.array as da
-
-        data = data.rechunk(
-            tuple(max(factor, c[0] // factor * factor) for c in data.chunks)
-        )
-        means = da.coarsen(np.nanmean, data.astype(float), {0: factor, 1: factor})
-        return np.asarray(means.compute())
-    blocks = np.asarray(data, float).reshape(
-        rows // factor, factor, columns // factor, factor
-    )
-    known = np.isfinite(blocks)
-    total = np.where(known, blocks, 0).sum((1, 3))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / np.where((n := known.sum((1, 3))) > 0, n, np.nan))
+    rows, columns = (n // factor for n in image.shape)
+    means = np.full((rows, columns), np.nan)
+    step = max(1, _BAND_PX // (image.shape[1] * factor))
+    for top in range(0, rows, step):
+        yield Progress(top, rows, f"reading {image.name}")
+        end = min(rows, top + step)
+        band = image.data[top * factor : end * factor, : columns * factor]
+        blocks = np.asarray(band, float).reshape(end - top, factor, columns, factor)
+        known = np.isfinite(blocks)
+        count = known.sum((1, 3))
+        total = np.where(known, blocks, 0).sum((1, 3))
+        np.divide(total, count, out=means[top:end], where=count > 0)
+    return means
 
 
 def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph) -> Box:
@@ -322,16 +325,3 @@ def _alike(shown: Sequence[PlateImage]) -> list[PlateImage]:
         return list(shown)
     limits = min(low for low, _ in greys), max(high for _, high in greys)
     return [i if i.unit is not None else replace(i, limits=limits) for i in shown]
-
-
-def _size_of(data: bytes, kind: str, options: FigureOptions) -> tuple[int, int]:
-    """Rows and columns of a picture; of a PDF what it would have at its resolution."""
-    if kind == "pdf":
-        found = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", data)
-        points = [float(v) for v in found.groups()] if found else [0.0, 0.0]
-        across, down = (round(v / 72 * options.dpi) for v in points)
-        return down, across
-    from PIL import Image as Picture
-
-    with Picture.open(io.BytesIO(data)) as picture:
-        return picture.height, picture.width

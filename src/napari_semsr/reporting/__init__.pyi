@@ -18,7 +18,9 @@ from .page import (
     write_page as write_page,
 )
 from .plate import (
+    Plate as Plate,
     PlateImage as PlateImage,
     bar_words as bar_words,
+    columns_of as columns_of,
     draw_plate as draw_plate,
 )

@@ -1,15 +1,14 @@
 """A figure for a paper: images side by side, bars in nm, colour bars, a caption."""
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatPair
+from napari_semsr.core import Box, FloatPair, IntPair
 from napari_semsr.reporting.figures import bar_length
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 _MM = 25.4  # in an inch
 _POINTS = 7.0  # the least that journals take is 5 to 7
 _LINE_MM = 3.1  # of text of that size
-_LETTER_MM = 1.22  # of a mean letter of that size
 _GAP_MM = 1.5
 _COLOUR_BAR = 0.24  # of an image's width, its numbers included
 _EMPTY = "#c9d2dc"  # where an image knows nothing
@@ -47,6 +45,8 @@ class PlateImage:
         A part, outlined and shown enlarged below.
     inset : (V, U) numpy.ndarray or None
         That part as it was read, which may be finer than `values`.
+    gamma : float, default=1.0
+        Exponent of the grey levels, as in napari.
     """
 
     values: NDArray[Any]
@@ -56,6 +56,19 @@ class PlateImage:
     unit: str | None = None
     box: Box | None = None
     inset: NDArray[Any] | None = None
+    gamma: float = 1.0
+
+
+class Plate(NamedTuple):
+    """A figure that was drawn."""
+
+    data: bytes  # of the file
+    shape: IntPair  # rows and columns in pixels; of a PDF, at its resolution
+
+
+def columns_of(count: int, columns: int | None = None) -> int:
+    """Tell how many of `count` images stand in a row: up to three, and two of four."""
+    return min(columns or (2 if count == 4 else _MOST_COLUMNS), count)
 
 
 def bar_words(length: float, *, calibrated: bool) -> str:
@@ -89,7 +102,7 @@ def draw_plate(
     columns: int | None = None,
     caption: str = "",
     title: str = "",
-) -> bytes:
+) -> Plate:
     """Draw images in rows, each with a letter, a scale bar and what it needs besides.
 
     Parameters
@@ -103,7 +116,7 @@ def draw_plate(
     dpi : int
         Pixels in an inch.
     columns : int, optional
-        Images in a row; by default up to three, and two of four.
+        Images in a row; by default as `columns_of` has it.
     caption : str, optional
         Text below the images.
     title : str, optional
@@ -111,12 +124,11 @@ def draw_plate(
 
     Returns
     -------
-    bytes
-        A file, without a time stamp, so that equal is equal.
+    Plate
+        A file, without a time stamp, so that equal is equal, and its size.
     """
     count = len(images)
-    across = columns or (2 if count == 4 else min(count, _MOST_COLUMNS))
-    across = min(across, count)
+    across = columns_of(count, columns)
     width = (width_mm - _GAP_MM * (across - 1)) / across
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
@@ -125,7 +137,7 @@ def draw_plate(
         tall = max(_height(images[i], width) for i in row)
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
-    lines = textwrap.wrap(caption, max(20, int(width_mm / _LETTER_MM)))
+    lines = _wrapped(caption, width_mm, dpi)
     whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
     figure = _empty(width_mm, whole, dpi)
     for i, left, down, _ in cells:
@@ -136,7 +148,30 @@ def draw_plate(
             0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
             va="top", ha="left", fontsize=_POINTS, linespacing=1.25,
         )  # fmt: skip
-    return _file(figure, kind, dpi, {"Title": title})
+    across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
+    return Plate(_file(figure, kind, dpi, {"Title": title}), (down_px, across_px))
+
+
+def _wrapped(text: str, width_mm: float, dpi: int) -> list[str]:
+    """Break text where its letters reach the width; a longer word stays whole."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    measure = RendererAgg(1, 1, dpi)  # whose letters start on whole pixels
+    font = FontProperties(size=_POINTS)
+
+    def is_wide(line: str) -> bool:
+        pixels = measure.get_text_width_height_descent(line, font, ismath=False)[0]
+        return bool(pixels * _MM / dpi > width_mm)
+
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and not is_wide(longer):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _height(image: PlateImage, width: float) -> float:
@@ -223,12 +258,13 @@ def _show(
 ) -> Any:
     """Draw values with a scale bar in the lower left."""
     from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
     y, x = pixel_nm or (1.0, 1.0)
     height, width = values.shape[0] * y, values.shape[1] * x
     drawn = axes.imshow(
-        np.ma.masked_invalid(values), vmin=image.limits[0], vmax=image.limits[1],
+        np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
         extent=(0, width, height, 0), aspect="auto", interpolation="nearest",
         cmap=colormaps[image.colours].with_extremes(bad=_EMPTY),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
-from napari_semsr.core import Micrograph, OptionError, Provenance, run
+from napari_semsr.core import Micrograph, OptionError, Provenance
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
 from napari_semsr.jobs import FigureOptions, figure_job
 from napari_semsr.widgets.base import (
@@ -291,8 +291,11 @@ class SavePanel(Panel):
             if paper:
                 parts = [self._as_shown(layer) for layer in images]
                 options = self.paper.options()
-                run(figure_job(parts, path, options=options, overwrite=True))
-                self.notify(f"The figure is saved as {path}.")
+                self.start(
+                    lambda: figure_job(parts, path, options=options, overwrite=True),
+                    lambda made: self.notify(f"The figure is saved as {made.path}."),
+                    "Save figure",
+                )
                 return
             full = self.extent.value == "full"
             if not full:
