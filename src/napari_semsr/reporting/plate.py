@@ -67,7 +67,15 @@ class Plate(NamedTuple):
 
 
 def columns_of(count: int, columns: int | None = None) -> int:
-    """Tell how many of `count` images stand in a row: up to three, and two of four."""
+    """Tell how many images stand in a row.
+
+    Parameters
+    ----------
+    count : int
+        Of all images.
+    columns : int, optional
+        What was asked for; by default up to three, and two of four.
+    """
     return min(columns or (2 if count == 4 else _MOST_COLUMNS), count)
 
 
