@@ -1,6 +1,9 @@
 from .change import (
     Change as Change,
+    common_field as common_field,
     measure_change as measure_change,
+    read_on as read_on,
+    spread_boxes as spread_boxes,
 )
 from .decorrelation import (
     Decorrelation as Decorrelation,
@@ -102,4 +105,14 @@ from .spectrum import (
     SpectrumOptions as SpectrumOptions,
     measure_spectrum as measure_spectrum,
     radial_spectrum as radial_spectrum,
+)
+from .trust import (
+    CLUES as CLUES,
+    REACH_PX as REACH_PX,
+    bound_factor as bound_factor,
+    clues as clues,
+    distance_to_fields as distance_to_fields,
+    error_scale as error_scale,
+    fit_scale as fit_scale,
+    look_of_field as look_of_field,
 )

@@ -12,6 +12,7 @@ from .layout import (
 from .lazy import (
     enhance_lazy as enhance_lazy,
     preview_boxes as preview_boxes,
+    spread_lazy as spread_lazy,
 )
 from .live.field import LiveField as LiveField
 from .options import (

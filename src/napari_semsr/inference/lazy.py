@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_semsr.core import Box, Micrograph, Tile, run as finish, to_dtype
+from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.exact import Statistics, exact_statistics
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
@@ -116,13 +117,57 @@ def enhance_lazy(
     OptionError
         If the options ask for what the network cannot do.
     """
+    return _assemble(micrograph, *_planned(micrograph, loaded, options))
+
+
+def _planned(
+    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None
+) -> tuple[EnhancePlan, Statistics | None]:
+    """Measure what holds for the whole field."""
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)
     job = plan_enhance(micrograph, output, loaded, chosen, predictor, apart=True)
     plan = finish(job)
-    return _assemble(micrograph, plan, _statistics(plan, predictor))
+    return plan, _statistics(plan, predictor)
+
+
+def spread_lazy(
+    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
+) -> da.Array:
+    """Tell by how much a network differs from itself, when, and where, it is asked.
+
+    It sees the field flipped and turned, eight times, as a self-ensemble does.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions, optional
+        How it was run.
+
+    Returns
+    -------
+    (Y * scale, X * scale) dask.array.Array of float32
+        Standard deviation of the passes, in grey levels of what it makes; chunks are
+        the tiles' cores.
+
+    Raises
+    ------
+    OptionError
+        If the options ask for what the network cannot do.
+    """
+    chosen = (options or EnhanceOptions()).replace(self_ensemble=True, dtype="float32")
+    plan, statistics = _planned(micrograph, loaded, chosen)
+    ensemble = plan.loaded.module
+    assert isinstance(ensemble, SelfEnsemble)  # noqa: S101 - it was asked for
+    spreading = replace(plan.loaded, module=ensemble.spreading())
+    plan = replace(plan, loaded=spreading)
+    made = _assemble(micrograph, plan, statistics)
+    return made - np.float32(plan.scaling.low) if plan.scaling.back else made
 
 
 def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:
@@ -147,7 +192,10 @@ def _assemble(
     told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     seen = plan.data if isinstance(plan.data, ResampledField) else None
     steps = None if seen is None else [str(step) for step in seen.there.steps]
-    token = tokenize(data.name, loaded.digest, told, outputs.core, plan.scaling, steps)
+    spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
+    token = tokenize(
+        data.name, loaded.digest, told, outputs.core, plan.scaling, steps, spread
+    )
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
     sent = replace(  # a task gets its part of the field, and the network, by name

@@ -43,3 +43,9 @@ from .probing import (
     probe as probe,
     ratio_of as ratio_of,
 )
+from .trust import (
+    Trust as Trust,
+    load_trust as load_trust,
+    save_trust as save_trust,
+    trust_path as trust_path,
+)

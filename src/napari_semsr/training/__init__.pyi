@@ -4,3 +4,4 @@ from .recipe import (
     Recipe as Recipe,
     load_recipe as load_recipe,
 )
+from .truths import Truths as Truths

@@ -1,6 +1,7 @@
 from .data_module import TrainingData as TrainingData
 from .patches import (
     Patches as Patches,
+    ScenePairs as ScenePairs,
     binned as binned,
     cut as cut,
     flat as flat,
@@ -8,6 +9,7 @@ from .patches import (
 from .scenes import (
     PHANTOM_SEED as PHANTOM_SEED,
     BlockScenes as BlockScenes,
+    SceneDataset as SceneDataset,
     Scenes as Scenes,
     load_clear as load_clear,
 )

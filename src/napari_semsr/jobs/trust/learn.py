@@ -1,0 +1,274 @@
+"""Learn where a model errs, from fields whose truth is known, and calibrate it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from napari_semsr.analysis import (
+    REACH_PX,
+    bound_factor,
+    clues,
+    distance_to_fields,
+    error_scale,
+    fit_scale,
+    look_of_field,
+)
+from napari_semsr.core import (
+    FloatArray,
+    Job,
+    Micrograph,
+    OptionError,
+    Options,
+    Progress,
+    WriteError,
+    field_range,
+    parse_pixel_size,
+    run,
+    software_versions,
+)
+from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.jobs.trust.map import LOOK_PX
+
+if TYPE_CHECKING:
+    from napari_semsr.models import LoadedModel
+    from napari_semsr.training import Truths
+
+_FAR = 0.95  # share of fields of its own kind that a field of another is beyond
+_LEAST_FIELDS = 20
+
+
+class TrustLearning(Options):
+    """How a model's errors are learnt."""
+
+    fields: int = Field(
+        default=300,
+        ge=_LEAST_FIELDS,
+        le=100_000,
+        description="fields that the scale of the error is learnt from",
+    )
+    calibration: int = Field(
+        default=300,
+        ge=_LEAST_FIELDS,
+        le=100_000,
+        description="other fields, on which the bound is calibrated",
+    )
+    samples: int = Field(
+        default=400, ge=10, le=65536, description="pixels of a field that are learnt"
+    )
+    share: float = Field(
+        default=0.9, gt=0.5, lt=1, description="of pixels whose error is to be below"
+    )
+    seed: int = Field(
+        default=1_000_000, ge=0, lt=1 << 32, description="makes the fields repeatable"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLearnt(Result):
+    """What was learnt of a model's errors.
+
+    Attributes
+    ----------
+    output : str
+        The file, which `trust_job` reads.
+    model, model_digest : str
+        Whose errors.
+    share, factor : float
+        Of the bound.
+    median_bound_percent : float
+        Middle of the bounds of the calibration's pixels, in per cent of the range.
+    fields, calibration : int
+        How many there were of each.
+    """
+
+    output: str
+    model: str
+    model_digest: str
+    share: float
+    factor: float
+    median_bound_percent: float
+    fields: int
+    calibration: int
+
+
+def learn_trust_job(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    options: TrustLearning | None = None,
+    overwrite: bool = False,
+) -> Job[TrustLearnt]:
+    """Learn how far what a model makes may be off.
+
+    Fields are made as the model's own recipe makes them, by another seed.
+
+    Parameters
+    ----------
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    output : path, optional
+        A ``.json`` file; by default where `trust_job` looks for it, in the folder
+        ``trust`` beside the model.
+    folder : path, optional
+        Folder of the clear images that the model's recipe names, for one that learnt
+        from images.
+    options : TrustLearning, optional
+        How many fields.
+    overwrite : bool, default=False
+        Replace what was learnt before.
+
+    Returns
+    -------
+    TrustLearnt
+        The file, and the bound's factor.
+
+    Yields
+    ------
+    Progress
+        Fields.
+
+    Raises
+    ------
+    OptionError
+        If the model's card does not tell how its pairs were made.
+    WriteError
+        If the file is there already, or cannot be written.
+    """
+    from napari_semsr.models import Trust, load_model, save_trust, trust_path
+    from napari_semsr.training import Truths
+
+    chosen = options or TrustLearning()
+    yield Progress(0, 0, "loading the model")
+    path = find_model(model)
+    target = trust_path(path) if output is None else Path(output)
+    _check(target, overwrite=overwrite)
+    loaded = load_model(path)
+    truths = Truths(
+        loaded.card,
+        side=LOOK_PX,
+        seed=chosen.seed,
+        folder=None if folder is None else Path(folder),
+    )
+    whole = chosen.fields + chosen.calibration
+    rng = np.random.default_rng(chosen.seed)
+    seen, errors = [], []
+    for number in range(chosen.fields):
+        yield Progress(number, whole, "learning where the model errs")
+        one = _Example.of(truths, number, loaded, chosen.device)
+        places = rng.integers(0, one.error.size, chosen.samples)
+        seen.append(one.seen[places])
+        errors.append(one.error[places])
+    weights = fit_scale(np.concatenate(seen), np.concatenate(errors))
+    scales, errors, looks = [], [], []
+    for number in range(chosen.fields, whole):
+        yield Progress(number, whole, "calibrating on other fields")
+        one = _Example.of(truths, number, loaded, chosen.device)
+        scales.append(error_scale(one.seen, weights).astype(np.float32))
+        errors.append(one.error.astype(np.float32))
+        looks.append(one.look)
+    factor = bound_factor(errors, scales, chosen.share)
+    fields = np.array(looks, dtype=float).round(4)
+    away = distance_to_fields(fields, fields, among=True)
+    median = factor * float(np.median(np.concatenate(scales)))
+    trust = Trust(
+        model=loaded.card.name,
+        model_digest=loaded.digest,
+        weights=tuple(weights.tolist()),
+        share=chosen.share,
+        factor=factor,
+        fields=tuple(map(tuple, fields.tolist())),
+        familiar=float(np.quantile(away, _FAR)),
+        training={
+            "options": chosen.model_dump(mode="json"),
+            "median_bound_percent": round(100 * median, 2),
+            "versions": software_versions(),
+        },
+    )
+    save_trust(target, trust)
+    return TrustLearnt(
+        output=str(target),
+        model=loaded.card.name,
+        model_digest=loaded.digest,
+        share=chosen.share,
+        factor=factor,
+        median_bound_percent=100 * median,
+        fields=chosen.fields,
+        calibration=chosen.calibration,
+    )
+
+
+def _check(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where the file cannot go, before any work."""
+    if target.suffix != ".json":
+        msg = f"A trust file must end in .json, got {target.name}."
+        raise OptionError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{target} exists already; give overwrite to replace it."
+        raise WriteError(msg)
+    folder = target.parent if target.parent.exists() else target.parent.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        msg = f"{target.parent} cannot be written to; give another output."
+        raise WriteError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """Pixels of a field, without its border, and what is known of them."""
+
+    seen: FloatArray  # (N, 12)
+    error: FloatArray  # (N,)
+    look: FloatArray  # (26,)
+
+    @classmethod
+    def of(
+        cls, truths: "Truths", number: int, loaded: "LoadedModel", device: str
+    ) -> "_Example":
+        """Enhance a field as a user would, and compare it with its truth."""
+        from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
+
+        low, high = truths.pair(number)
+        pixel: Any = loaded.card.pixel_size_nm
+        size = None if pixel is None else parse_pixel_size(pixel[0])
+        image = Micrograph(low, size)
+        options = EnhanceOptions(dtype="float32", device=device)
+        made = run(enhance_array(image, loaded, options)).array()
+        spread = spread_lazy(image, loaded, options).compute(scheduler="synchronous")
+        first, last = field_range(low, *loaded.card.input_percentiles)
+        span = (last - first) if loaded.card.grey == "input" else 1.0
+        offset = first if loaded.card.grey == "input" else 0.0
+        parts = [
+            ((image - start) / over).astype(float)
+            for image, start, over in (
+                (low, first, last - first),
+                (_coarse(made, low.shape[0]), offset, span),
+                (_coarse(spread, low.shape[0]), 0.0, span),
+            )
+        ]
+        error = np.abs(made - high).astype(float) / span
+        inner = (slice(REACH_PX, -REACH_PX),) * 2
+        known = clues(*parts)[inner]
+        return cls(
+            known.reshape(-1, known.shape[-1]),
+            _coarse(error, low.shape[0])[inner].ravel(),
+            look_of_field(*parts),
+        )
+
+
+def _coarse(image: FloatArray, side: int) -> FloatArray:
+    """Average a finer image over the pixels of a coarser one."""
+    factor = image.shape[0] // side
+    if factor == 1:
+        return image
+    blocks = image.reshape(side, factor, side, factor)
+    return np.asarray(blocks.mean(axis=(1, 3)))

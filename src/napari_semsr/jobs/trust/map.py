@@ -1,0 +1,556 @@
+"""Map how far a picture that a network made may be off, block by block."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from napari_semsr.analysis import (
+    REACH_PX,
+    clues,
+    common_field,
+    distance_to_fields,
+    error_scale,
+    look_of_field,
+    measure_misfit,
+    read_on,
+    spread_boxes,
+)
+from napari_semsr.core import (
+    Box,
+    CheckpointError,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    Grid,
+    IntPair,
+    Job,
+    Look,
+    Micrograph,
+    OptionError,
+    Options,
+    Progress,
+    ShapeError,
+    field_range,
+    warn,
+)
+from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_image_target,
+    computed,
+    made_by,
+    names_of,
+    open_image,
+    paths_of,
+    record_input,
+)
+from napari_semsr.jobs.models import find_model
+
+if TYPE_CHECKING:
+    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.models import LoadedModel, Trust
+
+_BLOCK = 512  # pixels along each side of what is mapped at once; chosen
+LOOK_PX = 256  # side of the blocks by which a field is told from others; chosen
+_LOOKS = 16  # of them, evenly spread; chosen
+_LEAST_LOOK_PX = 64  # the coarsest power that a look tells
+_BINS = 2000  # of the bound, from 0 to `_MOST`, for its percentile
+_MOST = 2.0  # of the range: no bound says more
+_USUAL = 0.5  # share of blocks beyond the limit from which a field is unfamiliar
+
+
+class TrustOptions(Options):
+    """What is mapped."""
+
+    show: Literal["bound", "spread"] = Field(
+        default="bound",
+        description="bound: the error is below it in the stated share of such places; "
+        "spread: by how much the model differs from itself over flips and turns, which "
+        "every model has",
+    )
+    unit: Literal["percent", "grey"] = Field(
+        default="percent",
+        description="unit of the map: per cent of the range that the model works on, "
+        "or grey levels of the enhanced image",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrustReport(Result):
+    """How far an enhanced image may be off.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of the image and the enhanced one.
+    output : str or None
+        Where the map was written.
+    model, model_digest : str
+        The model that is asked.
+    shown : {"bound", "spread"}
+        What the map shows.
+    mean, p95 : float
+        Of the map's pixels, in per cent of the range of grey levels that the model
+        works on: that between its percentiles of the input.
+    kinds : dict
+        The same, by name: ``bound`` (where the model has one), ``spread``, and
+        ``misfit``, what of the image the enhanced one does not explain, in per cent of
+        its contrast (``mean`` alone).
+    share : float or None
+        Of such places in which the error is below the bound.
+    familiar : bool or None
+        Whether the field is like those that the bound was calibrated on; where it is
+        not, the bound promises nothing.
+    unfamiliar_fraction : float or None
+        Of the blocks of 256 px that were looked at, those that are farther than 19 of
+        20 of the calibration's fields.
+    range : tuple of float
+        Grey levels that per cent are of.
+    unit : str
+        Of the map.
+    shape : tuple of int
+        Rows and columns of the map.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the map.
+    map : Micrograph or None
+        The map, where it was not written.
+    """
+
+    images: tuple[str, ...]
+    output: str | None
+    model: str
+    model_digest: str
+    shown: str
+    mean: float
+    p95: float
+    kinds: dict[str, Any]
+    share: float | None
+    familiar: bool | None
+    unfamiliar_fraction: float | None
+    range: FloatPair
+    unit: str
+    shape: IntPair
+    pixel_size_nm: FloatPair | None
+    map: Micrograph | None = field(default=None, metadata={"json": False})
+
+
+def trust_job(
+    image: Image,
+    enhanced: Image,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    options: TrustOptions | None = None,
+    opening: ReadOptions | None = None,
+    overwrite: bool = False,
+) -> Job[TrustReport]:
+    """Map how far an enhanced image may be off.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What was enhanced.
+    enhanced : Micrograph or path
+        What was made of it.
+    output : path, optional
+        Where the map goes.
+    model : str or path, optional
+        What made it; by default the model that its history names.
+    options : TrustOptions, optional
+        What is mapped.
+    opening : ReadOptions, optional
+        How to read files.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    TrustReport
+        The figures, and the map where it was not written.
+
+    Yields
+    ------
+    Progress
+        Passes of the model, blocks.
+
+    Raises
+    ------
+    CheckpointError, OptionError
+        If the model is not known, or has no bound.
+    ShapeError
+        If the images do not show one place.
+    ReadError, WriteError
+        If files cannot be read, or the output not be made.
+    """
+    from napari_semsr.models import load_model
+
+    chosen = options or TrustOptions()
+    yield Progress(0, 0, "reading")
+    target = None
+    if output is not None:
+        taken = paths_of(image, enhanced)
+        target = check_image_target(output, inputs=taken, overwrite=overwrite)
+    before, after = (open_image(one, opening) for one in (image, enhanced))
+    path = _model_of(after, model)
+    loaded = load_model(path)
+    _check_made_by(after, loaded, asked=model is not None)
+    trust = _trust_of(path, loaded, needed=chosen.show == "bound")
+    yield Progress(0, 0, "measuring the range of grey levels")
+    span = field_range(before.data, *loaded.card.input_percentiles)
+    records = []
+    for given, opened, role in (
+        (image, before, "image"),
+        (enhanced, after, "enhanced"),
+    ):
+        records.append((yield from record_input(given, opened, opening, role=role)))
+    run_options = _options_of(after, chosen.device)
+    with closing(_Scratch(target)) as scratch:
+        spread = yield from _spread(before, after, loaded, run_options, scratch)
+        asked = _Asked.of(before, after, spread, span, loaded, trust)
+        unfamiliar = yield from asked.unfamiliar()
+        tally = {"bound": _Tally(), "spread": _Tally()}
+        mapped = _Mapped(asked, tally, chosen)
+        about = mapped.about(before, after).replace(
+            provenance=made_by(
+                "trust", chosen.model_dump(mode="json"), *records
+            ).model_copy(
+                update={
+                    "model_name": loaded.card.name,
+                    "model_digest": loaded.digest,
+                }
+            )
+        )
+        made: Micrograph | None = None
+        if target is not None:
+            yield from _write(mapped, about, target)
+        else:
+            values = yield from _in_memory(mapped)
+            made = about.replace(data=values)
+    misfit = yield from measure_misfit(before, after)
+    kinds = {name: one.told() for name, one in tally.items() if one.count}
+    if misfit is not None:
+        kinds["misfit"] = {"mean": 100 * misfit.share}
+    familiar = None if unfamiliar is None else unfamiliar <= _USUAL
+    if familiar is False:
+        warn(
+            f"{before.name} is unlike the fields that the bound of {loaded.card.name} "
+            f"was calibrated on, in {unfamiliar:.0%} of its blocks; what the bound "
+            "says is not warranted here.",
+        )
+    return TrustReport(
+        images=names_of(image, enhanced),
+        output=None if target is None else str(target),
+        model=loaded.card.name,
+        model_digest=loaded.digest,
+        shown=chosen.show,
+        mean=kinds[chosen.show]["mean"],
+        p95=kinds[chosen.show]["p95"],
+        kinds=kinds,
+        share=None if trust is None else trust.share,
+        familiar=familiar,
+        unfamiliar_fraction=unfamiliar,
+        range=span,
+        unit=chosen.unit,
+        shape=asked.field.shape,
+        pixel_size_nm=about.pixel_size_nm,
+        map=made,
+    )
+
+
+def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
+    """Find the model that made an image."""
+    if model is not None:
+        return find_model(model)
+    found = after.provenance.network() if after.provenance is not None else None
+    if found is None:
+        msg = (
+            f"An enhanced image must tell its model, and {after.name} tells none; name "
+            "the model."
+        )
+        raise OptionError(msg)
+    return find_model(found[0])
+
+
+def _check_made_by(after: Micrograph, loaded: "LoadedModel", *, asked: bool) -> None:
+    """Refuse a model that did not make an image, unless the user named it."""
+    found = after.provenance.network() if after.provenance is not None else None
+    if found is None or found[1] == loaded.digest:
+        return
+    said = (
+        f"{after.name} was made by another file of {found[0]} than {loaded.card.name} "
+        "at hand"
+    )
+    if not asked:
+        msg = f"{said}; name that file as the model."
+        raise CheckpointError(msg)
+    warn(f"{said}: the map tells how far this one would be off.")
+
+
+def _trust_of(path: Path, loaded: "LoadedModel", *, needed: bool) -> "Trust | None":
+    """Read what was learnt of a model's errors."""
+    from napari_semsr.models import load_trust, trust_path
+
+    place = trust_path(path)
+    name = loaded.card.name
+    if not place.is_file():
+        if not needed:
+            return None
+        msg = (
+            f"Nothing was learnt of the errors of {name}: run semsr models trust "
+            f"{name}, or show the spread, which needs nothing."
+        )
+        raise CheckpointError(msg)
+    trust = load_trust(place)
+    if trust.model_digest != loaded.digest:
+        if not needed:
+            return None
+        msg = (
+            f"What was learnt of the errors of {name} is of another file of it; run "
+            f"semsr models trust {name} --overwrite."
+        )
+        raise CheckpointError(msg)
+    return trust
+
+
+def _options_of(after: Micrograph, device: str) -> "EnhanceOptions":
+    """Give the options by which an image was enhanced, as far as it tells."""
+    from napari_semsr.inference import EnhanceOptions
+
+    made, told = after.provenance, {}
+    if made is not None and made.job == "enhance":
+        fields = EnhanceOptions.model_fields
+        told = {name: value for name, value in made.options.items() if name in fields}
+    return EnhanceOptions.parse(told).replace(device=device)
+
+
+class _Scratch:
+    """A file for the spread, beside the output, gone when it is closed."""
+
+    def __init__(self, target: Path | None) -> None:
+        folder = None if target is None else target.parent
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - see `close`
+
+    def array(self, shape: IntPair) -> NDArray[np.float32]:
+        """Give an array of zeros that lies there."""
+        self.file.truncate(4 * shape[0] * shape[1])
+        return np.memmap(self.file, np.float32, "r+", shape=shape)
+
+    def close(self) -> None:
+        """Remove it."""
+        self.file.close()
+
+
+def _spread(
+    before: Micrograph,
+    after: Micrograph,
+    loaded: "LoadedModel",
+    options: "EnhanceOptions",
+    scratch: _Scratch,
+) -> Job[Micrograph]:
+    """Run the model on the field in all its turns, tile by tile."""
+    from napari_semsr.inference import spread_lazy
+
+    lazy = spread_lazy(before, loaded, options)
+    if lazy.shape != after.shape:
+        msg = (
+            f"The enhanced image must be what {loaded.card.name} makes of the image, "
+            f"{lazy.shape[0]} x {lazy.shape[1]} px, got {after.shape[0]} x "
+            f"{after.shape[1]} px."
+        )
+        raise ShapeError(msg)
+    values = scratch.array(after.shape)
+    blocks = lazy.blocks
+    count = int(np.prod(blocks.shape))
+    tops, lefts = (np.cumsum([0, *sizes]) for sizes in lazy.chunks)
+    for number, (row, column) in enumerate(np.ndindex(*blocks.shape)):
+        yield Progress(number, count, "turning and flipping the field")
+        part = blocks[row, column].compute(scheduler="synchronous")
+        y, x = int(tops[row]), int(lefts[column])
+        values[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return after.replace(data=values, name="spread")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Images on one grid, and what was learnt of the model's errors."""
+
+    images: tuple[Micrograph, Micrograph, Micrograph]  # before, after, spread
+    lies: tuple[Grid, Grid, Grid]
+    grid: Grid
+    field: Box  # of the grid, which all show
+    span: FloatPair  # grey levels before that are 0 and 1 to the model
+    own: bool  # whether the enhanced image is in the grey levels of the one before
+    trust: "Trust | None"
+
+    @classmethod
+    def of(
+        cls,
+        before: Micrograph,
+        after: Micrograph,
+        spread: Micrograph,
+        span: FloatPair,
+        loaded: "LoadedModel",
+        trust: "Trust | None",
+    ) -> "_Asked":
+        """Lay the images over each other."""
+        lies = Grid.of(before), Grid.of(after)
+        grid, place = common_field(*lies)
+        if place is None:
+            msg = f"{after.name} must show the place of {before.name}; they lie apart."
+            raise ShapeError(msg)
+        back = loaded.card.grey == "input"
+        images = before, after, spread
+        return cls(images, (*lies, lies[1]), grid, place, span, not back, trust)
+
+    def read(self, box: Box) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Read a part of all three, on the model's scale."""
+        parts = [
+            read_on(image, of, self.grid, box)
+            for image, of in zip(self.images, self.lies, strict=True)
+        ]
+        low, high = self.span
+        size = high - low or 1.0
+        before = (parts[0] - low) / size
+        if self.own:
+            return before, parts[1], parts[2]
+        return before, (parts[1] - low) / size, parts[2] / size
+
+    def asked(self, box: Box) -> tuple[FloatArray, FloatArray | None]:
+        """Give spread and bound of a part, NaN where nothing is known."""
+        grown = box.grow(REACH_PX).intersection(self.field)
+        parts = self.read(grown)
+        known = np.isfinite(parts).all(axis=0)
+        inner = box.within(grown).slices
+        spread = np.where(known, parts[2], np.nan)[inner]
+        if self.trust is None:
+            return spread, None
+        if not known.any():
+            return spread, np.full_like(spread, np.nan)
+        filled = [np.where(known, part, part[known].mean()) for part in parts]
+        scale = error_scale(clues(*filled), np.array(self.trust.weights))
+        bound = np.minimum(self.trust.factor * scale, _MOST)
+        return spread, np.where(known, bound, np.nan)[inner]
+
+    def unfamiliar(self) -> Job[float | None]:
+        """Tell the share of blocks that are unlike the calibration's fields."""
+        if self.trust is None:
+            return None
+        boxes = spread_boxes(self.field, _LOOKS, LOOK_PX)
+        looks = []
+        for number, box in enumerate(boxes):
+            yield Progress(number, len(boxes), "comparing the field with others")
+            parts = self.read(box)
+            if min(box.shape) >= _LEAST_LOOK_PX and np.isfinite(parts).all():
+                looks.append(look_of_field(*parts))
+        if not looks:
+            return None
+        far = distance_to_fields(np.array(looks), np.array(self.trust.fields))
+        return float((far > self.trust.familiar).mean())
+
+
+class _Tally:
+    """Mean and percentile of what is mapped, counted as it comes."""
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+        self.bins = np.zeros(_BINS, np.int64)
+
+    def add(self, values: FloatArray) -> None:
+        """Count pixels."""
+        known = values[np.isfinite(values)]
+        self.count += known.size
+        self.total += float(known.sum())
+        places = np.minimum((known * (_BINS / _MOST)).astype(int), _BINS - 1)
+        self.bins += np.bincount(places, minlength=_BINS)
+
+    def told(self) -> dict[str, float]:
+        """Give mean and 95th percentile in per cent."""
+        place = int(np.searchsorted(self.bins.cumsum(), 0.95 * self.count))
+        p95 = (place + 0.5) * _MOST / _BINS
+        return {"mean": 100 * self.total / max(self.count, 1), "p95": 100 * p95}
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A field that is counted while it is mapped."""
+
+    asked: _Asked
+    tally: dict[str, _Tally]
+    options: TrustOptions
+
+    @property
+    def factor(self) -> float:
+        """From the model's scale to the unit of the map."""
+        low, high = self.asked.span
+        if self.options.unit == "percent":
+            return 100.0
+        return 1.0 if self.asked.own else float(high - low)
+
+    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
+        """Map parts, which count from the field's corner, in their order."""
+        field = self.asked.field
+        moved = [box.moved((field.y0, field.x0)) for box in boxes]
+        for spread, bound in computed(self.asked.asked, moved):
+            self.tally["spread"].add(spread)
+            if bound is not None:
+                self.tally["bound"].add(bound)
+            shown = spread if self.options.show == "spread" or bound is None else bound
+            yield (shown * self.factor).astype(np.float32)
+
+    def about(self, before: Micrograph, after: Micrograph) -> Micrograph:
+        """Give the map its place, its pixels and its look."""
+        asked, known = self.asked, before.pixel_size_nm is not None
+        finer = after if asked.grid.pitch == asked.lies[1].pitch else before
+        percent = self.options.unit == "percent"
+        name = "spread" if self.options.show == "spread" else "bound on the error"
+        top = 0.15 if self.options.show == "spread" else 0.5  # chosen
+        return finer.replace(
+            data=np.broadcast_to(np.float32(0), asked.field.shape),
+            name=f"{name} of {after.name} ({'%' if percent else 'grey levels'})",
+            origin=asked.grid.centre(asked.field) if known else (0.0, 0.0),
+            metadata={},
+            look=Look(
+                limits=(0.0, top * self.factor),
+                colormap="magma",
+                opacity=0.6,  # what it judges lies under it
+                interpolation="linear",
+                colour_bar=True,
+            ),
+        )
+
+
+def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
+    """Write the map block by block."""
+
+    def make(place: Path) -> OmeZarrStore:
+        return store_of(about, place, dtype=np.float32, chunk=_BLOCK, overwrite=True)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
+
+    yield from write_blocks(target, make, fill)
+
+
+def _in_memory(mapped: _Mapped) -> Job[Float32Array]:
+    """Compute the map block by block."""
+    shape = mapped.asked.field.shape
+    values = np.empty(shape, np.float32)
+    boxes = spread_boxes(Box.of(shape), None, _BLOCK)
+    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
+        yield Progress(number, len(boxes), "mapping")
+        values[box.slices] = part
+    return values

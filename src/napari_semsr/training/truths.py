@@ -1,0 +1,103 @@
+"""Fields whose truth is known, of the kind that a model learnt from."""
+
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.core import Float32Array, OptionError
+from napari_semsr.models import ModelCard
+from napari_semsr.training.data import SceneDataset, ScenePairs
+from napari_semsr.training.recipe import Recipe
+
+
+class Truths:
+    """Pairs of a degraded field and its truth, as a model's own recipe makes them.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The model's, with another seed, size and folder.
+    """
+
+    def __init__(
+        self, card: ModelCard, *, side: int, seed: int, folder: Path | None = None
+    ) -> None:
+        """Read a card.
+
+        Parameters
+        ----------
+        card : ModelCard
+            Of the model.
+        side : int
+            Of the degraded fields, in pixels.
+        seed : int
+            Of the fields; they differ from those of training by it.
+        folder : pathlib.Path, optional
+            Where the images are that the recipe names.
+
+        Raises
+        ------
+        OptionError
+            If the card tells no recipe, or one whose fields cannot be made again.
+        """
+        told = card.training.get("recipe")
+        if not isinstance(told, dict) or told.get("data", {}).get("pairs"):
+            msg = (
+                f"{card.name} must tell how its pairs were made, and its card does "
+                "not: only models of a recipe without a store of pairs can be asked."
+            )
+            raise OptionError(msg)
+        data = {**told.get("data", {})} | {
+            "scene_px": side,
+            "patch_px": side,
+            "patches_per_scene": 1,
+            "bank": 0,
+            "scanned": 0.0,
+            "slow": 0.0,
+        }
+        if folder is not None:
+            data["root"] = str(folder)
+        wanted: dict[str, Any] = {**told, "data": data, "seed": seed}
+        for name in ("start_from", "local_from"):
+            wanted[name] = None
+        self.recipe = _parsed(card.name, wanted)
+        sources = self.recipe.data.sources
+        if sources.get("images") and folder is None:
+            msg = (
+                f"{card.name} learnt from images; give the folder that has "
+                f"{self.recipe.data.train[0].file}."
+            )
+            raise OptionError(msg)
+        self._scenes: SceneDataset | None = None
+        if self.recipe.whole_scenes:
+            self._scenes = SceneDataset(self.recipe)
+        else:
+            self._pairs = ScenePairs(self.recipe, card.scale)
+
+    def pair(self, number: int) -> tuple[Float32Array, Float32Array]:
+        """Make a field, and its truth.
+
+        Parameters
+        ----------
+        number : int
+            Which.
+
+        Returns
+        -------
+        tuple of (Y, X) numpy.ndarray
+            On the scale where the field's percentiles are about 0 and 1.
+        """
+        if self._scenes is None:
+            return self._pairs.pair(number)
+        scene = self._scenes[number]
+        return scene.low[0].numpy(), scene.high[0].numpy()
+
+
+def _parsed(name: str, wanted: dict[str, Any]) -> Recipe:
+    """Read a recipe that a card tells, of this version or an earlier one."""
+    known = {key: value for key, value in wanted.items() if key in Recipe.model_fields}
+    known["gan"] = {}  # of no matter for the fields, and changed most between versions
+    try:
+        return Recipe.parse(known)
+    except OptionError as error:
+        msg = f"The recipe on the card of {name} cannot be read: {error}"
+        raise OptionError(msg) from error
