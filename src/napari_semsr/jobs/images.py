@@ -30,6 +30,8 @@ from napari_semsr.core import (
     WriteError,
     available_cores,
     digest_job,
+    digest_path,
+    processor_name,
     read_box,
     run,
     software_versions,
@@ -141,14 +143,49 @@ def record_input(
         digest = yield from digest_job(Path(image))
         digest += _selection(options or ReadOptions())
     return InputRecord(
-        role=role, name=name_of(image), digest=digest, provenance=opened.provenance
+        role=role,
+        name=name_of(image),
+        digest=digest,
+        provenance=opened.provenance,
+        path=None if isinstance(image, Micrograph) else path_of(image),
     )
 
 
-def made_by(job: str, options: dict[str, Any], *inputs: InputRecord) -> Provenance:
-    """Compose the provenance of an output, with the versions of today."""
-    versions = software_versions()
-    return Provenance(job=job, options=options, inputs=inputs, versions=versions)
+def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
+    """Record a file that a job goes by: a table, a blur, a transform, a model."""
+    place = Path(path)
+    digest = digest_path(place)
+    return InputRecord(role=role, name=place.name, digest=digest, path=path_of(place))
+
+
+def as_guide(record: InputRecord, role: str) -> InputRecord:
+    """Record an image that a job goes by, without its own history."""
+    return record.model_copy(update={"role": role, "provenance": None})
+
+
+def path_of(path: str | os.PathLike[str]) -> str:
+    """Say where a file lies, for records."""
+    return Path(path).absolute().as_posix()
+
+
+def made_by(
+    job: str,
+    options: dict[str, Any],
+    *inputs: InputRecord,
+    guides: Iterable[InputRecord] = (),
+    part: str | None = None,
+) -> Provenance:
+    """Compose the provenance of an output, with the versions and device of today."""
+    return Provenance(
+        job=job,
+        options=options,
+        inputs=inputs,
+        guides=tuple(guides),
+        part=part,
+        versions=software_versions(),
+        device=f"cpu: {processor_name()}",
+        threads=available_cores(),
+    )
 
 
 def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:

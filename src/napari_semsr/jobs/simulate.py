@@ -362,17 +362,17 @@ class _ScanWriter:
             data,
             parse_pixel_size(size),
             path.name.partition(".")[0],
-            provenance=self._provenance(),
+            provenance=self._provenance(path.relative_to(self.place).as_posix()),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
         path.parent.mkdir(exist_ok=True)
         write(micrograph, path)
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, part: str) -> Provenance:
         """Say that a picture was computed, and from what."""
         said = self.options.model_dump(mode="json")
-        return made_by("simulate", said, *self.inputs)
+        return made_by("simulate", said, *self.inputs, part=part)
 
     def frames(self) -> Iterator[Progress]:
         """Write the frames."""
