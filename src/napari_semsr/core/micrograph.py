@@ -236,6 +236,8 @@ class Micrograph:
         What the file said: vendor, beam, data bar.
     look : Look or None
         How these grey values are shown; None leaves it to who shows them.
+    path : str or None
+        File in which these grey values lie, for the history of what is made of them.
     """
 
     data: Any
@@ -246,6 +248,7 @@ class Micrograph:
     spacing_px: FloatPair = (1.0, 1.0)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     look: Look | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 2 or 0 in self.data.shape:
@@ -344,7 +347,7 @@ class Micrograph:
         ----------
         **changes : object
             New values by attribute name; `pixel_size_nm` is parsed, and new `data` have
-            no `look` but one that is given.
+            no `look` and no `path` but those that are given.
 
         Returns
         -------
@@ -354,7 +357,7 @@ class Micrograph:
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
         if "data" in changes:
-            changes.setdefault("look", None)
+            changes = {"look": None, "path": None} | changes
         return replace(self, **changes)
 
 

@@ -140,15 +140,20 @@ def record_input(
     if isinstance(image, Micrograph):
         digest = yield from digest_values(opened)
     else:
-        digest = yield from digest_job(Path(image))
-        digest += _selection(options or ReadOptions())
+        digest = yield from digest_image(Path(image), options)
     return InputRecord(
         role=role,
         name=name_of(image),
         digest=digest,
         provenance=opened.provenance,
-        path=None if isinstance(image, Micrograph) else path_of(image),
+        path=image.path if isinstance(image, Micrograph) else path_of(image),
     )
+
+
+def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
+    """Digest a file as the input of a job, with what was chosen of several images."""
+    digest = yield from digest_job(path)
+    return digest + _selection(options or ReadOptions())
 
 
 def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
@@ -206,7 +211,9 @@ def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Pro
         With the history of each image.
     """
     inputs = [
-        InputRecord(role=role, name=image.name, provenance=image.provenance)
+        InputRecord(
+            role=role, name=image.name, provenance=image.provenance, path=image.path
+        )
         for role, image in images.items()
     ]
     return made_by(job, options, *inputs)

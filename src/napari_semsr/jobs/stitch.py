@@ -110,7 +110,7 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def _digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
+def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
     """Digest the files of a scan: its frames and its tables."""
     if folder.is_file():
         return (yield from digest_job(folder))
@@ -776,7 +776,7 @@ def _provenance(
     folders = scans.folders or (request.folder,)
     frames = []
     for folder, opened in zip(folders, scans.opened, strict=True):
-        digest = yield from _digest_scan(folder, opened)
+        digest = yield from digest_scan(folder, opened)
         record = InputRecord(
             role="frames",
             name=folder.resolve().name,
