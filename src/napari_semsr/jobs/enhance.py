@@ -53,6 +53,7 @@ from napari_semsr.jobs.images import (
     jsonable,
     made_by,
     name_of,
+    of_all_planes,
     open_image,
     path_of,
     paths_of,
@@ -447,9 +448,10 @@ def plane_by_plane(
     yield Progress(0, 0, f"writing {target.name}")
     told = {**made[0].provenance.options, "reading": chosen.model_dump(mode="json")}
     history = made[0].provenance.model_copy(update={"options": told})
-    if stack is not None:
-        inputs = tuple(record for item in made for record in item.provenance.inputs)
-        history = history.model_copy(update={"inputs": inputs})
+    inputs = tuple(record for item in made for record in item.provenance.inputs)
+    if stack is None:  # the records of planes tell which one each is of
+        inputs = (of_all_planes(inputs[0], chosen),)
+    history = history.model_copy(update={"inputs": inputs})
     first: Micrograph = open_image(made[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in made)
     write_pages(first, planes, pages, target)

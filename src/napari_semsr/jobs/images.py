@@ -173,6 +173,12 @@ def path_of(path: str | os.PathLike[str]) -> str:
     return Path(path).absolute().as_posix()
 
 
+def of_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
+    """Record a file of which all planes were read, by the record of one of them."""
+    whole = (record.digest or "").partition("#")[0] + _selection(options)
+    return record.model_copy(update={"digest": whole})
+
+
 def made_by(
     job: str,
     options: dict[str, Any],

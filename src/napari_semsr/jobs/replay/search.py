@@ -91,7 +91,11 @@ class Search:
         str or None
             Its digest; that of the record where both are the same.
         """
-        near = list(self._near(record))
+        near = [
+            place
+            for place in self._near(record)
+            if folders or place.is_file() or place.suffix in _STORES
+        ]
         trials = [digest, *([values] if values is not None else [])]
         if record.digest is None:
             return (near[0], None) if near else (None, None)
