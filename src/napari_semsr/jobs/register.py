@@ -392,8 +392,10 @@ class _Pair:
         self, options: RegisterOptions, found: Registration, stored: StoredTransform
     ) -> Micrograph:
         """Name, calibration and history of the result; the data are not looked at."""
+        asked = options.model_dump(mode="json")
         said = {
-            **options.model_dump(mode="json"),
+            **asked,
+            "asked": asked,  # the model that was found stands in its place
             # no input: what an image shows is not made of where it lies
             "fixed": self.fixed_record.name,
             "fixed_digest": self.fixed_record.digest,

@@ -312,11 +312,11 @@ def micrograph_from_layer(
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
         metadata=_size_error(layer),
-        path=_file_of(layer),
+        path=file_of(layer),
     )
 
 
-def _file_of(layer: Layer) -> str | None:
+def file_of(layer: Layer) -> str | None:
     """File that a layer shows as it is, if there is one that stays."""
     about = layer.metadata
     opened = about.get(STORE_KEY) if READ_KEY in about else None

@@ -275,11 +275,14 @@ def _register(step: Step) -> Job[Path]:
             "recorded, so that it cannot be made again."
         )
         raise ReadError(msg)
+    asked = RegisterOptions()
+    if transform is None:
+        asked = step.options(RegisterOptions, **told.get("asked", {}))
     yield from register_job(
         path,
         other,
         step.target,
-        options=step.options(RegisterOptions),
+        options=asked,
         landmarks=landmarks,
         transform=transform,
         opening=moving,
