@@ -1,5 +1,6 @@
 """Outputs made again from their histories, and what is said of those that differ."""
 
+import ast
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from napari_semsr.jobs import (
     replay_job,
     save_job,
 )
+from napari_semsr.jobs.replay.steps import STEPS
 from napari_semsr.registration import Landmarks
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
@@ -391,3 +393,17 @@ def test_cancelled_replay_leaves_nothing(cut, tmp_path):
     assert list((tmp_path / "scratch").iterdir())
     job.close()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
+    root = Path(semsr.__file__).parent / "jobs"
+    called = {
+        node.args[0].value
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in ("made_by", "derived_from")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    no_images = {"judge", "pairs"}
+    assert called == set(STEPS) | no_images

@@ -71,7 +71,7 @@ class Step:
     search: Search  # Where its inputs are
     depth: int = 0  # Steps after it that are run again, too
 
-    def options(self, model: type[O], **changes: Any) -> O:
+    def options(self, model: type[O], /, **changes: Any) -> O:
         """Read the options of the step."""
         told = self.made.options
         known = {key: told[key] for key in model.model_fields if key in told}
