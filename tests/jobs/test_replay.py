@@ -253,7 +253,7 @@ def test_one_pixel_is_found(cut):
     assert (found.different, found.max_abs_difference) == (1, 3.0)
     assert found.where == (7, 9)
     (sentence,) = said(found, "pixels")
-    assert "1 of 4810 pixels differ, by up to 3, at row, column 7, 9" in sentence
+    assert "1 of 4810 pixels differ, by up to 3, at row 7, column 9" in sentence
 
 
 def test_gap_is_found_where_there_was_none(place, a):
@@ -365,8 +365,9 @@ def test_model_that_is_nowhere_is_one_sentence(place, a):
         ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
         ({"job": "simulate"}, "which picture of its simulation"),
         ({"inputs": ()}, "names no input"),
+        ({"job": "convert", "options": {}}, "run semsr demo"),
     ],
-    ids=["unknown", "window", "part", "inputs"],
+    ids=["unknown", "window", "part", "inputs", "demonstration"],
 )
 def test_history_that_cannot_be_followed_is_one_sentence(place, a, change, needs):
     path = place / "o.tif"

@@ -25,8 +25,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import Result, open_image
-from napari_semsr.jobs.replay.search import Difference, Search
-from napari_semsr.jobs.replay.steps import Step
+from napari_semsr.jobs.replay.search import Difference, InputSearch
+from napari_semsr.jobs.replay.steps import ReplayStep
 
 T = TypeVar("T")
 
@@ -116,10 +116,10 @@ def replay_job(
             "outputs of this package do, but figures, tables and reports."
         )
         raise ReadError(msg)
-    search = Search(path, folder)
+    search = InputSearch(path, folder)
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         target = Path(scratch) / _named(path)
-        again = yield from _in_silence(Step(made, target, search).run())
+        again = yield from _in_silence(ReplayStep(made, target, search).run())
         found = yield from _compare(path, again)
         now = open_image(again, ReadOptions(plane=0) if found.planes > 1 else None)
         pixels = [found.difference(path.name)] if not found.identical else []
@@ -213,13 +213,14 @@ class _Pixels:
             old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
             said = f"{name} has {old} px, made again {new}."
             return Difference("pixels", name, old, new, said)
-        where = ", ".join(map(str, self.place or ()))
-        names = "plane, row, column" if self.planes > 1 else "row, column"
+        names = ("plane", "row", "column")[-len(self.place or ()) :]
+        pairs = zip(names, self.place or (), strict=False)
+        where = ", ".join(f"{name} {number}" for name, number in pairs)
         then, now = (f"{value:.9g}" for value in self.values)
         share = f"{self.different} of {self.pixels} pixels differ"
         gaps = f", {self.empty} of them empty in one alone" if self.empty else ""
         most = f"by up to {self.largest:.6g}, " if self.largest else ""
-        said = f"{share}{gaps}, {most}at {names} {where}: {then} stored, {now} again."
+        said = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
         return Difference("pixels", name, then, now, said)
 
 

@@ -50,7 +50,7 @@ class Difference:
 
 
 @dataclass(eq=False)
-class Search:
+class InputSearch:
     """Finds inputs, and remembers what differed."""
 
     output: Path  # Beside it inputs are sought

@@ -36,7 +36,7 @@ from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.register import RegisterOptions, register_job
 from napari_semsr.jobs.replay.search import (
     Difference,
-    Search,
+    InputSearch,
     digest_of_file,
     digest_of_image,
     digest_of_values,
@@ -63,12 +63,12 @@ _DEEPEST = 8  # steps that are made again for the sake of one; chosen: circles e
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReplayStep:
     """One step of a history that is run again."""
 
     made: Provenance  # What was recorded
     target: Path  # Where the output goes, in a folder of its own
-    search: Search  # Where its inputs are
+    search: InputSearch  # Where its inputs are
     depth: int = 0  # Steps after it that are run again, too
 
     def options(self, model: type[O], /, **changes: Any) -> O:
@@ -114,7 +114,7 @@ class Step:
         if told is None:
             raise missing(record, self.made)
         place = self.target.parent / f"input-{record.role}-{self.depth}.ome.zarr"
-        path = yield from Step(told, place, self.search, self.depth + 1).run()
+        path = yield from ReplayStep(told, place, self.search, self.depth + 1).run()
         self._compare(record, (yield from digest_values(open_image(path))))
         return path
 
@@ -206,18 +206,24 @@ class Step:
         return (yield from again(self))
 
 
-def _first(step: Step, number: int = 0) -> InputRecord | None:
+def _first(step: ReplayStep, number: int = 0) -> InputRecord | None:
     """Give an input by its number."""
     inputs = step.made.inputs
     return inputs[number] if number < len(inputs) else None
 
 
-def _role(step: Step, *roles: str) -> InputRecord | None:
+def _role(step: ReplayStep, *roles: str) -> InputRecord | None:
     """Give an input by its role."""
     return next((item for item in step.made.inputs if item.role in roles), None)
 
 
-def _convert(step: Step) -> Job[Path]:
+def _convert(step: ReplayStep) -> Job[Path]:
+    if "dtype" not in step.made.options:
+        msg = (
+            f"{step.search.output.name} was averaged by the demonstration, which makes "
+            "all of its images again: run semsr demo."
+        )
+        raise ReadError(msg)
     opening = step.options(ReadOptions)  # they stand beside the type
     path = yield from step.image(_first(step), opening)
     dtype = step.made.options.get("dtype")
@@ -225,14 +231,14 @@ def _convert(step: Step) -> Job[Path]:
     return step.target
 
 
-def _degrade(step: Step) -> Job[Path]:
+def _degrade(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
     options = step.options(DegradeOptions)
     yield from degrade_job(path, step.target, options=options, opening=step.reading())
     return step.target
 
 
-def _crop(step: Step) -> Job[Path]:
+def _crop(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
     told, like, options = step.made.options, None, step.options(CropOptions)
     if "like" in told:
@@ -250,7 +256,7 @@ def _crop(step: Step) -> Job[Path]:
     return step.target
 
 
-def _register(step: Step) -> Job[Path]:
+def _register(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     moving, fixed = step.reading("moving"), step.reading("fixed")
     path = yield from step.image(_first(step), moving)
@@ -291,7 +297,7 @@ def _register(step: Step) -> Job[Path]:
     return step.target
 
 
-def _stitch(step: Step) -> Job[Path]:
+def _stitch(step: ReplayStep) -> Job[Path]:
     options = step.options(StitchFolderOptions)
     flat, table = _role(step, "flat field"), _role(step, "positions")
     heights = yield from step.guided("heights")
@@ -316,7 +322,7 @@ def _stitch(step: Step) -> Job[Path]:
     return step.target
 
 
-def _enhance(step: Step) -> Job[Path]:
+def _enhance(step: ReplayStep) -> Job[Path]:
     from napari_semsr.inference import EnhanceOptions
 
     found = yield from step.images()
@@ -367,7 +373,7 @@ def _threads(count: int | None) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-def _restore(step: Step) -> Job[Path]:
+def _restore(step: ReplayStep) -> Job[Path]:
     from napari_semsr.restoration import parse_psf
 
     options = step.options(RestoreOptions)
@@ -387,7 +393,7 @@ def _restore(step: Step) -> Job[Path]:
     return step.target
 
 
-def _frc_map(step: Step) -> Job[Path]:
+def _frc_map(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     if "difference" in told:
         msg = (
@@ -413,7 +419,7 @@ def _frc_map(step: Step) -> Job[Path]:
     return step.target
 
 
-def _error_map(step: Step) -> Job[Path]:
+def _error_map(step: ReplayStep) -> Job[Path]:
     reference = yield from step.image(_role(step, "reference"))
     enhanced = yield from step.image(_role(step, "enhanced"))
     yield from error_map_job(
@@ -426,14 +432,14 @@ def _error_map(step: Step) -> Job[Path]:
     return step.target
 
 
-def _spectrum(step: Step) -> Job[Path]:
+def _spectrum(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
     options = step.options(analysis.SpectrumOptions)
     yield from spectrum_job(path, step.target, options=options, opening=step.reading())
     return step.target
 
 
-def _simulate(step: Step) -> Job[Path]:
+def _simulate(step: ReplayStep) -> Job[Path]:
     if step.made.part is None:
         msg = (
             f"{step.search.output.name} does not tell which picture of its simulation "
@@ -453,18 +459,18 @@ def _simulate(step: Step) -> Job[Path]:
     return folder / step.made.part
 
 
-def _saved(step: Step, image: Micrograph) -> Job[Path]:
+def _saved(step: ReplayStep, image: Micrograph) -> Job[Path]:
     """Write what was drawn in memory."""
     yield from save_job(image, step.target)
     return step.target
 
 
-def _specimen(step: Step) -> Job[Path]:
+def _specimen(step: ReplayStep) -> Job[Path]:
     shape, seed = step.made.options["shape"], step.made.options["seed"]
     return (yield from _saved(step, draw_specimen(tuple(shape), seed=seed)))
 
 
-def _exposure(step: Step) -> Job[Path]:
+def _exposure(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     truth = yield from step.image(_role(step, "truth"))
     names = ("kind", "electrons", "read_noise")
@@ -478,19 +484,19 @@ def _exposure(step: Step) -> Job[Path]:
     return (yield from _saved(step, made))
 
 
-def _gold(step: Step) -> Job[Path]:
+def _gold(step: ReplayStep) -> Job[Path]:
     coarse, fine = gold_pair(seed=step.made.options["seed"])
     return (yield from _saved(step, fine if step.made.part == "fine" else coarse))
 
 
-def _difference(step: Step) -> Job[Path]:
+def _difference(step: ReplayStep) -> Job[Path]:
     second = yield from step.image(_role(step, "minuend"))
     first = yield from step.image(_role(step, "subtrahend"))
     made = difference_of(open_image(first), open_image(second))
     return (yield from _saved(step, made))
 
 
-def _blend(step: Step) -> Job[Path]:
+def _blend(step: ReplayStep) -> Job[Path]:
     after, before = _role(step, "result"), _role(step, "input")
     told = after.provenance if after is not None else None
     if told is not None and told.inputs:
@@ -504,7 +510,7 @@ def _blend(step: Step) -> Job[Path]:
     return (yield from _saved(step, result.replace(data=mixed, provenance=history)))
 
 
-STEPS: dict[str, Callable[[Step], Job[Path]]] = {
+STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "convert": _convert,
     "degrade": _degrade,
     "crop": _crop,
