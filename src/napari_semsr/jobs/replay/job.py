@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     read_box,
+    return_free_memory,
     to_dtype,
 )
 from napari_semsr.io import ReadOptions
@@ -259,6 +260,7 @@ def _compare_planes(
         if two.dtype != one.dtype:  # it was saved in another type than it was made in
             two = to_dtype(two, one.dtype)[0]
         found.add(plane, box, one, two)
+        return_free_memory()  # of chunks that were decoded
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
 
 
