@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
     frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram
-    models demo
+    replay models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -665,6 +665,11 @@ def measuring() -> dict[str, list[str]]:
         "gaps in/discs_worse.png in/discs.png --table gaps.csv --bin-width 2",
         "gaps in/discs.png --dark --min-diameter-px 6 --reach 0.5 --json",
     ]
+    found["replay"] = [
+        "crop in/a.tif -o cut.ome.zarr --box 5 6 70 80",
+        "replay cut.ome.zarr --json",
+        "replay cut.ome.zarr",
+    ]
     found["figure"] = [
         "figure in/a.tif -o out/one.png --dpi 100 --json",
         "figure in/a.tif in/u16.tif -o out/two.tif --dpi 100 --greys common --json",
@@ -902,6 +907,7 @@ def refusing() -> dict[str, list[str]]:
             "in/a.tif -o out/bad.png --inset 5 5 5 30",
             "in/a.tif -o out/bad.png --width-mm 5",
         ],
+        "replay": ["in/a.tif", "in/missing.tif", "in/a.tif --inputs in/missing"],
         "profile": [
             "in/a.tif",
             "in/a.tif --line 1,2,3",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ProfileReport,
         Registered,
         RegisteredImage,
+        ReplayReport,
         RestoredFile,
         SimulatedScan,
         SpectrumReport,
@@ -834,6 +835,46 @@ def figure(
         **_asked(options, FigureOptions),
     )
     return run(job, progress)
+
+
+def replay(
+    output: PathLike,
+    *,
+    inputs: PathLike | None = None,
+    progress: Report | None = None,
+) -> "ReplayReport":
+    """Make an output again from its provenance, and compare the two.
+
+    Parameters
+    ----------
+    output : path
+        An image or store that this package wrote.
+    inputs : path, optional
+        A folder in which inputs are sought by their digests, when they are not where
+        they lay.
+    progress : callable, optional
+        Receives every `Progress`.
+
+    Returns
+    -------
+    ReplayReport
+        Whether both are identical, and what differs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
+    ...     semsr.replay(made.output).identical
+    True
+    """
+    from napari_semsr.jobs import replay_job
+
+    return run(replay_job(output, inputs=inputs), progress)
 
 
 def check_model(

@@ -40,6 +40,7 @@ KEYS = {
         "histogram rows table seed"
     ),
     "figure": "path pixel_size_nm shape caption networks",
+    "replay": "identical max_abs_difference differs output job pixels different where",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
     "histogram": "bins counts emd",
 }
@@ -67,6 +68,7 @@ LINES = {
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,60,80"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
+    "replay": ("made.tif",),
     "histogram": ("first.tif", "truth.tif"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")

@@ -75,6 +75,7 @@ from .micrograph import (
     digest_job as digest_job,
     digest_path as digest_path,
     parse_pixel_size as parse_pixel_size,
+    processor_name as processor_name,
     software_versions as software_versions,
 )
 from .options import Options as Options

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NewType, Self
@@ -67,10 +68,16 @@ class InputRecord(BaseModel):
     name: str
     digest: str | None = None
     provenance: "Provenance | None" = None
+    path: str | None = None  # where it lay; None for an image in memory
 
 
 class Provenance(BaseModel):
-    """What made an image: job, options, inputs, model, versions."""
+    """What made an image: job, options, inputs, model, versions, device.
+
+    `guides` are files that a step went by, such as the image on whose grid another was
+    brought: what is made is not made of their grey values, so that they are no inputs.
+    `part` tells which of several outputs of one run this is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,6 +87,11 @@ class Provenance(BaseModel):
     model_name: str | None = None
     model_digest: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    guides: tuple[InputRecord, ...] = ()
+    part: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
@@ -112,6 +124,16 @@ class Provenance(BaseModel):
         before = (item.provenance for item in self.inputs if item.provenance)
         return next(filter(None, (step.network() for step in before)), None)
 
+    def making(self) -> dict[str, Any]:
+        """Tell what decides the grey values: neither when they were made, nor where.
+
+        Returns
+        -------
+        dict
+            The history in JSON types, without dates, versions, devices and paths.
+        """
+        return _without(self.model_dump(mode="json"))
+
     def sources(self) -> frozenset[str]:
         """Digests of the files at the start of this image's history.
 
@@ -127,6 +149,20 @@ class Provenance(BaseModel):
             elif item.digest is not None:
                 found.add(item.digest)
         return frozenset(found)
+
+
+_CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
+
+
+def _without(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave circumstances out of a record, and out of those of its inputs."""
+    kept = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
+    for key in ("inputs", "guides"):
+        if key in kept:
+            kept[key] = [_without(item) for item in kept[key]]
+    if kept.get("provenance"):
+        kept["provenance"] = _without(kept["provenance"])
+    return kept
 
 
 class Look(BaseModel):
@@ -200,6 +236,8 @@ class Micrograph:
         What the file said: vendor, beam, data bar.
     look : Look or None
         How these grey values are shown; None leaves it to who shows them.
+    path : str or None
+        File in which these grey values lie, for the history of what is made of them.
     """
 
     data: Any
@@ -210,6 +248,7 @@ class Micrograph:
     spacing_px: FloatPair = (1.0, 1.0)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     look: Look | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 2 or 0 in self.data.shape:
@@ -308,7 +347,7 @@ class Micrograph:
         ----------
         **changes : object
             New values by attribute name; `pixel_size_nm` is parsed, and new `data` have
-            no `look` but one that is given.
+            no `look` and no `path` but those that are given.
 
         Returns
         -------
@@ -318,7 +357,7 @@ class Micrograph:
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
         if "data" in changes:
-            changes.setdefault("look", None)
+            changes = {"look": None, "path": None} | changes
         return replace(self, **changes)
 
 
@@ -327,6 +366,19 @@ class Micrograph:
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
 _BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
 _TOLD = 32 << 20  # from one step to the next; chosen: hashed in 0.1 s or less
+
+
+@cache
+def processor_name() -> str:
+    """Name the processor of this machine, as its maker does where that is known."""
+    told = Path("/proc/cpuinfo")
+    try:
+        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    name = next(named, "") or platform.processor() or platform.machine()
+    return " ".join(name.split())
 
 
 def software_versions() -> dict[str, str]:

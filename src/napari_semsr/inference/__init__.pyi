@@ -19,3 +19,4 @@ from .options import (
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )
+from .predictor import machine_of as machine_of

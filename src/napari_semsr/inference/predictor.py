@@ -30,11 +30,13 @@ from napari_semsr.core import (
     DeviceMemoryError,
     OptionError,
     SemsrError,
+    processor_name,
     round_up,
 )
 from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
 from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.network_input import Scaling
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import renaming
 from napari_semsr.models import (
     FixedMoments,
@@ -87,6 +89,31 @@ def resolve_precision(name: str, device: torch.device) -> str:
         able = torch.cpu.get_capabilities()
         fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return "bf16" if fast else "fp32"
+
+
+def machine_of(options: EnhanceOptions) -> dict[str, Any]:
+    """Say on what a network will run, for the history of what it makes.
+
+    Parameters
+    ----------
+    options : EnhanceOptions
+        How it is run.
+
+    Returns
+    -------
+    dict
+        ``device`` with the name of the processor or card, ``precision`` of the
+        arithmetic, and ``threads`` of a processor.
+    """
+    device = resolve_device(options.device)
+    named = (
+        processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
+    return {
+        "device": f"{device}: {named}",
+        "precision": resolve_precision(options.precision, device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def free_memory(device: torch.device) -> int:

@@ -121,6 +121,10 @@ from .register import (
     register_in_memory as register_in_memory,
     register_job as register_job,
 )
+from .replay.job import (
+    ReplayReport as ReplayReport,
+    replay_job as replay_job,
+)
 from .restore import (
     RestoredFile as RestoredFile,
     restore_in_memory as restore_in_memory,

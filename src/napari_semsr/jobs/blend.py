@@ -16,12 +16,13 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    Provenance,
     ShapeError,
     read_box,
     to_dtype,
 )
 from napari_semsr.io import SINGLE_PX, halve
-from napari_semsr.jobs.images import derived_from
+from napari_semsr.jobs.images import derived_from, input_record, made_by
 
 _CHUNK = 512  # px; chosen: that of our stores
 _STRIP_PX = 1 << 22  # read at once; chosen: 16 MB of float32
@@ -202,6 +203,15 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
         data=new - old,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
         origin=(y, x),
-        provenance=derived_from("difference", {}, minuend=second, subtrahend=first),
+        provenance=_difference_history(first, second),
         metadata={},
     )
+
+
+def _difference_history(first: Micrograph, second: Micrograph) -> Provenance:
+    """Say what was subtracted; what is in memory is digested, too."""
+    roles = {"minuend": second, "subtrahend": first}
+    if any(image.is_lazy for image in roles.values()):
+        return derived_from("difference", {}, **roles)
+    records = (input_record(item, item, role=role) for role, item in roles.items())
+    return made_by("difference", {}, *records)

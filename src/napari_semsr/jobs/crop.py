@@ -29,6 +29,7 @@ from napari_semsr.jobs.images import (
     Existing,
     Image,
     Result,
+    as_guide,
     check_apart,
     check_tiled_target,
     jsonable,
@@ -380,7 +381,7 @@ def _prepare(
     kept = yield from record_input(like, reference, reading, role="image")
     # no input: two images do not share a source by where one of them lies
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
-    about = _about(source, plan.area, record, options, opening, more)
+    about = _about(source, plan.area, record, options, opening, more, kept)
     if plan.reference is None:
         return _Cut(plan, about, None)
     if not both and plan.box.shape != reference.shape:
@@ -402,6 +403,7 @@ def _about(
     options: CropOptions,
     opening: ReadOptions | None,
     more: dict[str, Any] | None = None,
+    like: InputRecord | None = None,
 ) -> Micrograph:
     """Name, calibration and history of what is cut; the data are not looked at."""
     reading = (opening or ReadOptions()).model_dump(mode="json")
@@ -410,9 +412,10 @@ def _about(
     origin = area.grid.centre(Box.of((rows, columns)))
     pitch = area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
+    guides = () if like is None else (as_guide(like, "like"),)
     return source.replace(
         origin=origin,
-        provenance=made_by("crop", jsonable(said), record),
+        provenance=made_by("crop", jsonable(said), record, guides=guides),
         **size,
     )
 

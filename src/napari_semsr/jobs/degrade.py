@@ -169,7 +169,9 @@ def degrade_image(
     source = open_image(image, opening)
     data, parameters = _degraded(source.array(), chosen)
     record = input_record(image, source, opening)
-    provenance = made_by("degrade", chosen.model_dump(mode="json"), record)
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    said = {**chosen.model_dump(mode="json"), "reading": reading}
+    provenance = made_by("degrade", said, record)
     made = source.replace(data=data, provenance=provenance)
     return made, jsonable(parameters)
 

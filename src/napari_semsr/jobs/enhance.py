@@ -25,6 +25,7 @@ from napari_semsr.analysis import (
     measure_misfit,
 )
 from napari_semsr.core import (
+    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -32,7 +33,6 @@ from napari_semsr.core import (
     Provenance,
     Waiting,
     WriteError,
-    software_versions,
     warn,
 )
 from napari_semsr.io import (
@@ -51,8 +51,11 @@ from napari_semsr.jobs.images import (
     digest_values,
     image_in,
     jsonable,
+    made_by,
     name_of,
+    of_all_planes,
     open_image,
+    path_of,
     paths_of,
     record_input,
 )
@@ -69,6 +72,9 @@ if TYPE_CHECKING:
 # A layer is recorded by the digest of its grey values, a file by that of its bytes, and
 # the store notes that of its grey values too. When the grey values are those that a
 # store was begun with, it keeps what it says of its input.
+
+MISFIT = "misfit"
+"""Part of a run: the map of what the result does not explain."""
 
 _VALUES = "values"
 """Key of a store's note: the digest of the grey values that it is made of."""
@@ -233,7 +239,7 @@ def _enhance_plane(
     chosen = options or EnhanceOptions()
     loaded = load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
-    provenance = yield from _provenance_of(image, source, loaded, chosen, opening)
+    provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
     place = filling_store(target)
     if resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
@@ -270,7 +276,8 @@ def _enhance_plane(
     written = yield from write_blocks(target, make, fill, resumable=True)
     report, judged = written.told
     if map_path is not None and judged.map is not None:
-        write(judged.map.replace(provenance=provenance), map_path, overwrite=True)
+        told = provenance.model_copy(update={"part": MISFIT})
+        write(judged.map.replace(provenance=told), map_path, overwrite=True)
     elif map_path is not None:
         warn(
             f"No map of the misfit was written: {source.name} shows hardly more than "
@@ -354,6 +361,7 @@ def _provenance_of(
     loaded: "LoadedModel",
     options: "EnhanceOptions",
     opening: ReadOptions | None,
+    model: Path,
 ) -> Job[Provenance]:
     """Record what makes an enhanced image."""
     reading = (opening or ReadOptions()).model_dump(mode="json")
@@ -361,14 +369,18 @@ def _provenance_of(
     learnt = loaded.card.training.get("learnt_from")
     if learnt:
         said[LEARNT] = learnt
+    from napari_semsr.inference import machine_of
+
     record = yield from record_input(image, source, opening)
-    return Provenance(
-        job="enhance",
-        options=said,
-        inputs=(record,),
-        model_name=loaded.card.name,
-        model_digest=loaded.digest,
-        versions=software_versions(),
+    found = InputRecord(
+        role="model", name=model.name, digest=loaded.digest, path=path_of(model)
+    )
+    return made_by("enhance", said, record, guides=[found]).model_copy(
+        update={
+            "model_name": loaded.card.name,
+            "model_digest": loaded.digest,
+            **machine_of(options),
+        }
     )
 
 
@@ -436,9 +448,10 @@ def plane_by_plane(
     yield Progress(0, 0, f"writing {target.name}")
     told = {**made[0].provenance.options, "reading": chosen.model_dump(mode="json")}
     history = made[0].provenance.model_copy(update={"options": told})
-    if stack is not None:
-        inputs = tuple(record for item in made for record in item.provenance.inputs)
-        history = history.model_copy(update={"inputs": inputs})
+    inputs = tuple(record for item in made for record in item.provenance.inputs)
+    if stack is None:  # the records of planes tell which one each is of
+        inputs = (of_all_planes(inputs[0], chosen),)
+    history = history.model_copy(update={"inputs": inputs})
     first: Micrograph = open_image(made[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in made)
     write_pages(first, planes, pages, target)
@@ -630,5 +643,5 @@ def enhance_in_memory(
 
     chosen = options or EnhanceOptions()
     loaded = load_model(path)
-    provenance = yield from _provenance_of(image, source, loaded, chosen, opening)
+    provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
     return (yield from enhance_array(source, loaded, chosen, provenance=provenance))

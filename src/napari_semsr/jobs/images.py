@@ -30,6 +30,8 @@ from napari_semsr.core import (
     WriteError,
     available_cores,
     digest_job,
+    digest_path,
+    processor_name,
     read_box,
     run,
     software_versions,
@@ -138,17 +140,63 @@ def record_input(
     if isinstance(image, Micrograph):
         digest = yield from digest_values(opened)
     else:
-        digest = yield from digest_job(Path(image))
-        digest += _selection(options or ReadOptions())
+        digest = yield from digest_image(Path(image), options)
     return InputRecord(
-        role=role, name=name_of(image), digest=digest, provenance=opened.provenance
+        role=role,
+        name=name_of(image),
+        digest=digest,
+        provenance=opened.provenance,
+        path=image.path if isinstance(image, Micrograph) else path_of(image),
     )
 
 
-def made_by(job: str, options: dict[str, Any], *inputs: InputRecord) -> Provenance:
-    """Compose the provenance of an output, with the versions of today."""
-    versions = software_versions()
-    return Provenance(job=job, options=options, inputs=inputs, versions=versions)
+def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
+    """Digest a file as the input of a job, with what was chosen of several images."""
+    digest = yield from digest_job(path)
+    return digest + _selection(options or ReadOptions())
+
+
+def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
+    """Record a file that a job goes by: a table, a blur, a transform, a model."""
+    place = Path(path)
+    digest = digest_path(place)
+    return InputRecord(role=role, name=place.name, digest=digest, path=path_of(place))
+
+
+def as_guide(record: InputRecord, role: str) -> InputRecord:
+    """Record an image that a job goes by, without its own history."""
+    return record.model_copy(update={"role": role, "provenance": None})
+
+
+def path_of(path: str | os.PathLike[str]) -> str:
+    """Say where a file lies, for records."""
+    return Path(path).absolute().as_posix()
+
+
+def of_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
+    """Record a file of which all planes were read, by the record of one of them."""
+    whole = (record.digest or "").partition("#")[0] + _selection(options)
+    return record.model_copy(update={"digest": whole})
+
+
+def made_by(
+    job: str,
+    options: dict[str, Any],
+    *inputs: InputRecord,
+    guides: Iterable[InputRecord] = (),
+    part: str | None = None,
+) -> Provenance:
+    """Compose the provenance of an output, with the versions and device of today."""
+    return Provenance(
+        job=job,
+        options=options,
+        inputs=inputs,
+        guides=tuple(guides),
+        part=part,
+        versions=software_versions(),
+        device=f"cpu: {processor_name()}",
+        threads=available_cores(),
+    )
 
 
 def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:
@@ -169,7 +217,9 @@ def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Pro
         With the history of each image.
     """
     inputs = [
-        InputRecord(role=role, name=image.name, provenance=image.provenance)
+        InputRecord(
+            role=role, name=image.name, provenance=image.provenance, path=image.path
+        )
         for role, image in images.items()
     ]
     return made_by(job, options, *inputs)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from napari_semsr.jobs.images import (
     Existing,
     Image,
     Result,
+    as_guide,
     check_apart,
     check_image_target,
     check_target_file,
@@ -50,6 +51,7 @@ from napari_semsr.jobs.images import (
     name_of,
     open_image,
     paths_of,
+    record_file,
     record_input,
     write_area,
 )
@@ -250,6 +252,7 @@ def register_job(
         )
         check_apart(target, beside)
     pair = yield from _open(moving, fixed, opening, fixed_opening)
+    pair = pair.led_by(landmarks, transform)
     found, stored = yield from _mapped(pair, chosen, landmarks, transform)
     if beside is not None:  # before the image: what took long is kept in any case
         write_transform(beside, stored)
@@ -307,6 +310,7 @@ def register_in_memory(
     """
     chosen = options or RegisterOptions()
     pair = yield from _open(moving, fixed, opening, fixed_opening)
+    pair = pair.led_by(landmarks, transform)
     found, stored = yield from _mapped(pair, chosen, landmarks, transform)
     seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
     about = pair.about(chosen, found, stored)
@@ -366,13 +370,32 @@ class _Pair:
     moving_record: InputRecord
     fixed_record: InputRecord
     reading: dict[str, Any]
+    guides: tuple[InputRecord, ...] = ()
+    places: dict[str, Any] | None = None  # landmarks that lie in no file
+
+    def led_by(
+        self,
+        landmarks: Landmarks | Where | None,
+        transform: StoredTransform | Where | None,
+    ) -> "_Pair":
+        """Record what leads from one image to the other."""
+        guides, places = [as_guide(self.fixed_record, "fixed")], None
+        if isinstance(landmarks, Landmarks):
+            places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
+        elif landmarks is not None and Path(landmarks).is_file():
+            guides.append(record_file(landmarks, "landmarks"))
+        if isinstance(transform, (str, os.PathLike)) and Path(transform).is_file():
+            guides.append(record_file(transform, "transform"))
+        return replace(self, guides=tuple(guides), places=places)
 
     def about(
         self, options: RegisterOptions, found: Registration, stored: StoredTransform
     ) -> Micrograph:
         """Name, calibration and history of the result; the data are not looked at."""
+        asked = options.model_dump(mode="json")
         said = {
-            **options.model_dump(mode="json"),
+            **asked,
+            "asked": asked,  # the model that was found stands in its place
             # no input: what an image shows is not made of where it lies
             "fixed": self.fixed_record.name,
             "fixed_digest": self.fixed_record.digest,
@@ -380,12 +403,15 @@ class _Pair:
             "pixel_size_nm": self.fixed.pixel_size_nm,
             "pixel_size_sd_nm": self.fixed.pixel_size_sd_nm,
             "reading": self.reading,
+            **({"landmarks": self.places} if self.places else {}),
             **_facts(found),
         }
         made = self.moving.replace(
             pixel_size_nm=self.fixed.pixel_size_nm,
             origin=self.fixed.origin,
-            provenance=made_by("register", jsonable(said), self.moving_record),
+            provenance=made_by(
+                "register", jsonable(said), self.moving_record, guides=self.guides
+            ),
         )
         return made.with_size_error(self.fixed.pixel_size_sd_nm)
 

@@ -20,7 +20,6 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     TilePlan,
-    digest_path,
     to_dtype,
     warn,
 )
@@ -42,6 +41,7 @@ from napari_semsr.jobs.images import (
     name_of,
     open_image,
     paths_of,
+    record_file,
     record_input,
 )
 from napari_semsr.restoration import (
@@ -247,11 +247,13 @@ def _prepare(
     tolerance = restorer.tolerance(source.data, plan)
     reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading}
+    guides = []
     if parse_psf(options.psf).kind == "file":
         # no input: two images do not share a source by it
-        said["psf_digest"] = digest_path(Path(options.psf))
+        guides.append(record_file(options.psf, "psf"))
+        said["psf_digest"] = guides[0].digest
     record = yield from record_input(image, source, opening)
-    provenance = made_by("restore", said, record)
+    provenance = made_by("restore", said, record, guides=guides)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 

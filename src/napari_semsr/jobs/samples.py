@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.jobs.images import made_by
+from napari_semsr.jobs.images import derived_from, made_by
 
 # All chosen: large enough to show what is meant, small enough to be drawn at once.
 _PIXEL_NM = 10.0
@@ -100,7 +100,8 @@ def expose(
     blurred = degrade_plane(truth.array(), chosen.kind, seed=seed)  # type: ignore[arg-type]
     noisy = _noisy(blurred.image, chosen, np.random.default_rng([seed, noise_seed]))
     options = asdict(chosen) | {"seed": seed, "noise_seed": noise_seed}
-    return truth.replace(data=noisy, name=name, provenance=made_by("exposure", options))
+    made = derived_from("exposure", options, truth=truth)
+    return truth.replace(data=noisy, name=name, provenance=made)
 
 
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
@@ -128,12 +129,12 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
             np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
             parse_pixel_size(pixel_nm),
             name,
-            provenance=made,
+            provenance=made.model_copy(update={"part": part}),
             origin=origin,
         )
-        for image, pixel_nm, name, origin in (
-            (pair.low, COARSE_NM, "gold, 14.2 nm", (0.0, 0.0)),
-            (pair.high, FINE_NM, "gold, 7.1 nm", (off, off)),
+        for image, pixel_nm, name, origin, part in (
+            (pair.low, COARSE_NM, "gold, 14.2 nm", (0.0, 0.0), "coarse"),
+            (pair.high, FINE_NM, "gold, 7.1 nm", (off, off), "fine"),
         )
     )
     return coarse, fine

@@ -204,7 +204,7 @@ def simulate_job(
     except MemoryError as error:
         raise _too_large(chosen, None) from error
     with _whole_folder(target) as place:
-        writer = _ScanWriter(place, scan, chosen, inputs)
+        writer = _ScanWriter(place, scan, chosen, inputs, opening)
         yield from writer.frames()
         yield Progress(0, 0, "writing the truth")
         writer.tables()
@@ -338,6 +338,7 @@ class _ScanWriter:
     scan: "Scan"  # What is written
     options: SimulateOptions  # How it was made, and what is wanted beside it
     inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
+    opening: ReadOptions | None = None  # How it was read
 
     def _image(
         self, data: Any, path: Path, *, said: bool = True, fine: bool = False
@@ -362,17 +363,21 @@ class _ScanWriter:
             data,
             parse_pixel_size(size),
             path.name.partition(".")[0],
-            provenance=self._provenance(),
+            provenance=self._provenance(path.relative_to(self.place).as_posix()),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
         path.parent.mkdir(exist_ok=True)
         write(micrograph, path)
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, part: str) -> Provenance:
         """Say that a picture was computed, and from what."""
         said = self.options.model_dump(mode="json")
-        return made_by("simulate", said, *self.inputs)
+        if self.inputs:  # its pixel size is that of the frames, in the options
+            sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
+            reading = self.opening or ReadOptions()
+            said["reading"] = reading.model_dump(mode="json", exclude=sizes)
+        return made_by("simulate", said, *self.inputs, part=part)
 
     def frames(self) -> Iterator[Progress]:
         """Write the frames."""

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     digest_path,
 )
 from napari_semsr.io import (
+    HEIGHTS,
     OmeZarrStore,
     TypedSize,
     beside_path,
@@ -57,6 +58,8 @@ from napari_semsr.jobs.images import (
     jsonable,
     made_by,
     open_image,
+    path_of,
+    record_file,
 )
 from napari_semsr.stitching import StitchOptions
 
@@ -107,7 +110,7 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def _digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
+def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
     """Digest the files of a scan: its frames and its tables."""
     if folder.is_file():
         return (yield from digest_job(folder))
@@ -138,6 +141,8 @@ def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
 # that a run that fails or is cancelled leaves nothing, unless it is to be resumed.
 
 _COVERAGE = "coverage"
+HEIGHT = "height"
+"""Part of a run: the height at which each place is sharpest."""
 HALF = "half"
 """Where the history of a half says which one it is, and of which frames."""
 
@@ -235,8 +240,10 @@ def _height_store(
     if target is None or not isinstance(plan, FocusPlan):
         yield None
         return
+    made = about.provenance
     shown = about.replace(
         name=f"{about.name} height",
+        provenance=made and made.model_copy(update={"part": HEIGHT}),
         look=Look(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         ),
@@ -769,23 +776,25 @@ def _provenance(
     folders = scans.folders or (request.folder,)
     frames = []
     for folder, opened in zip(folders, scans.opened, strict=True):
-        digest = yield from _digest_scan(folder, opened)
+        digest = yield from digest_scan(folder, opened)
         record = InputRecord(
             role="frames",
             name=folder.resolve().name,
             digest=digest,
             provenance=_first_history(folder, opened),
+            path=path_of(folder.resolve()),
         )
         frames.append(record)
     inputs: tuple[InputRecord, ...] = (*frames, *more)
     if request.table is not None:
-        digest = digest_path(request.table)
-        record = InputRecord(role="positions", name=request.table.name, digest=digest)
-        inputs = (*inputs, record)
+        inputs = (*inputs, record_file(request.table, "positions"))
     options = jsonable(request.options)
     if request.flat_path is not None:
         options["flat_field"] = request.flat_path.name
-    return made_by("stitch", options, *inputs)
+    guides = []
+    if request.is_focused:
+        guides.append(record_file(request.folder.resolve() / HEIGHTS, "heights"))
+    return made_by("stitch", options, *inputs, guides=guides)
 
 
 # Which distortion is taken back: what is asked for, else that of the calibration.

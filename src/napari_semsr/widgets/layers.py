@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from napari_semsr.io import (
     HELPER_KEY,
     LIVE_KEY,
     NETWORK_KEY,
+    READ_KEY,
+    SAVED_KEY,
+    STORE_KEY,
     as_grey,
     layer_attributes,
     luminance,
@@ -308,7 +312,16 @@ def micrograph_from_layer(
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
         metadata=_size_error(layer),
+        path=file_of(layer),
     )
+
+
+def file_of(layer: Layer) -> str | None:
+    """File that a layer shows as it is, if there is one that stays."""
+    about = layer.metadata
+    opened = about.get(STORE_KEY) if READ_KEY in about else None
+    named = about.get(SAVED_KEY) or opened or layer.source.path
+    return None if named is None else Path(named).absolute().as_posix()
 
 
 def _size_error(layer: Layer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 
 from napari_semsr.core import Micrograph, OptionError, Provenance
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
-from napari_semsr.jobs import FigureOptions, figure_job
+from napari_semsr.jobs import FigureOptions, ReplayReport, figure_job, replay_job
 from napari_semsr.widgets.base import (
     Form,
     Note,
@@ -24,7 +24,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     push_button,
 )
-from napari_semsr.widgets.layers import image_layers, look_of
+from napari_semsr.widgets.layers import file_of, image_layers, look_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -97,6 +97,12 @@ class SavePanel(Panel):
             self.save_layer,
             "Save the layer that is chosen in a format of your choice.",
         )
+        self.replay_button = push_button(
+            "Make again and compare",
+            self.replay,
+            "Make the saved file of the chosen layer again from its history, and say "
+            "whether it is the same; nothing is changed.",
+        )
         self.extent = ComboBox(
             name="extent",
             label="Figure of",
@@ -123,7 +129,9 @@ class SavePanel(Panel):
         self.add_group(
             "Project", self.about, Form(self.recent, self.open_button, self.new_button)
         )
-        self.made_group = self.add_group("Made here", self.made_list, self.layer_button)
+        self.made_group = self.add_group(
+            "Made here", self.made_list, self.layer_button, self.replay_button
+        )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
         self.add_group("Step back", self.undo_button)
 
@@ -252,6 +260,9 @@ class SavePanel(Panel):
         self.made_list.blockSignals(False)
         self.made_group.setVisible(bool(made))
         self.layer_button.setEnabled(isinstance(chosen, Image))
+        self.replay_button.setEnabled(
+            chosen is not None and file_of(chosen) is not None
+        )
 
     def chosen(self) -> Layer | None:
         """Give the active layer, or what was made last."""
@@ -268,6 +279,26 @@ class SavePanel(Panel):
         """Ask where to save the chosen layer, and do so."""
         layer: Any = self.chosen()
         self.save_as(layer)
+
+    def replay(self) -> None:
+        """Make the file of the chosen layer again, and say whether it is the same."""
+        with self.told():
+            layer = self.chosen()
+            path = None if layer is None else file_of(layer)
+            if path is None:
+                msg = "A layer must be saved to be made again; save it first."
+                raise OptionError(msg)
+            title = "Make again"
+            self.start(lambda: replay_job(path), self._show_replayed, title)
+
+    def _show_replayed(self, found: ReplayReport) -> None:
+        """Say what the replay has found."""
+        name = Path(found.output).name
+        if found.identical:
+            said = [f"{name} is identical when it is made again ({found.job})."]
+        else:
+            said = [f"{name} is not identical when it is made again ({found.job})."]
+        self.notify(" ".join([*said, *(item.said for item in found.differs)]))
 
     # -- figures ---------------------------------------------------------------
 

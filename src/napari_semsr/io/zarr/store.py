@@ -83,11 +83,8 @@ def _making(record: Record) -> dict[str, Any]:
     """Tell what must be equal for a run to be resumed."""
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
-    made = values["provenance"]
-    if made is not None:
-        values["provenance"] = {
-            key: made[key] for key in made if key not in ("created", "versions")
-        }
+    if record.provenance is not None:
+        values["provenance"] = record.provenance.making()
     return values
 
 

@@ -196,7 +196,8 @@ def error_map_job(
         (enhanced, second, "enhanced"),
     ):
         records.append((yield from record_input(image, opened, opening, role=role)))
-    said = chosen.model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    said = {**chosen.model_dump(mode="json"), "reading": reading}
     about = about.replace(provenance=made_by("error-map", said, *records))
     tally = ErrorTally(float(np.mean(span)))
     factor = percent if chosen.unit == "percent" else 1.0

@@ -117,7 +117,7 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
     """Tell what a mosaic and its halves have in common; None for other images."""
     if made is None or made.job != "stitch":
         return None
-    recipe = made.model_dump(mode="json", exclude={"created", "versions"})
+    recipe = made.making()
     recipe["options"].pop(HALF, None)
     return recipe
 
@@ -422,9 +422,11 @@ def frc_map_job(
         pairs.append((b, second))
         tell_learnt(pairs, opening)
     inputs = []
-    for image, opened in pairs:
-        inputs.append((yield from record_input(image, opened, opening)))
-    asked = {**chosen.model_dump(mode="json"), "register": register}
+    for number, (image, opened) in enumerate(pairs):
+        role = "half" if halves is not None and number else "image"
+        inputs.append((yield from record_input(image, opened, opening, role=role)))
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    asked = {**chosen.model_dump(mode="json"), "register": register, "reading": reading}
     provenance = made_by("frc-map", asked, *inputs)
     shown = result.map.replace(provenance=provenance, look=_map_look(result.map))
     result = replace(result, map=shown)
@@ -636,7 +638,11 @@ def spectrum_job(
     yield Progress(1, 3, "transforming")
     chosen = options or analysis.SpectrumOptions()
     found = analysis.measure_spectrum(source, chosen)
-    radial, said = found.radial, chosen.model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    radial, said = (
+        found.radial,
+        {**chosen.model_dump(mode="json"), "reading": reading},
+    )
     record = yield from record_input(image, source, opening)
     plane = found.image.replace(
         provenance=made_by("spectrum", said, record),

@@ -25,6 +25,11 @@ def save_figure() -> None:
     _open("Save and project")
 
 
+def replay_result() -> None:
+    """Open the panel that makes a saved result again and compares."""
+    _open("Save and project")
+
+
 def measure_decorrelation() -> None:
     """Open the panel that tells the cut-off of an image by itself."""
     _open("FRC map")

@@ -1,0 +1,1 @@
+"""Outputs made again from their histories, and compared with what is stored."""

@@ -1,0 +1,317 @@
+"""Make an output again from its history, and say whether it is the same."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from napari_semsr.core import (
+    Box,
+    FloatPair,
+    IntPair,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    ReadError,
+    read_box,
+    return_free_memory,
+    to_dtype,
+)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import Result, open_image
+from napari_semsr.jobs.replay.search import Difference, InputSearch
+from napari_semsr.jobs.replay.steps import ReplayStep
+
+T = TypeVar("T")
+
+_BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 MB each
+_ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits loses
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport(Result):
+    """Whether an output, made again, is what is stored.
+
+    Attributes
+    ----------
+    output : str
+        The output.
+    job : str
+        What made it.
+    identical : bool
+        Whether every pixel is: equal where it is finite, and finite in both or neither.
+    max_abs_difference : float or None
+        Largest difference of grey values; None where shapes differ.
+    differs : tuple of Difference
+        What is not as it was: pixels, calibration, inputs, model, versions.
+    pixels, different : int
+        Pixels that were compared, and those that differ.
+    where : tuple of int or None
+        ``(y, x)`` of the largest difference, in a stack ``(plane, y, x)``.
+    shape : tuple of int
+        Rows and columns; planes before them for a stack.
+    """
+
+    output: str
+    job: str
+    identical: bool
+    max_abs_difference: float | None
+    differs: tuple[Difference, ...]
+    pixels: int
+    different: int
+    where: tuple[int, ...] | None
+    shape: tuple[int, ...]
+
+
+def replay_job(
+    output: str | os.PathLike[str],
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+) -> Job[ReplayReport]:
+    """Make an output again from its history, and compare the two.
+
+    It is made in the system's folder for temporary files; nothing else is written.
+
+    Parameters
+    ----------
+    output : path
+        An image or store that this package wrote.
+    inputs : path, optional
+        A folder in which inputs are sought by their digests, when they are neither
+        where they lay off the output nor where they lay themselves.
+
+    Returns
+    -------
+    ReplayReport
+        Whether both are identical, and what differs.
+
+    Yields
+    ------
+    Progress
+        Searching, making, comparing.
+
+    Raises
+    ------
+    ReadError
+        If the output has no history, its step cannot be run again, or an input is
+        nowhere to be found.
+    """
+    yield Progress(0, 0, "reading")
+    path = Path(output)
+    folder = None if inputs is None else Path(inputs)
+    if folder is not None and not folder.is_dir():
+        msg = f"The folder of inputs must be a folder, got {folder}."
+        raise ReadError(msg)
+    stored = open_image(path, ReadOptions(plane=0) if _planes(path) > 1 else None)
+    made = stored.provenance
+    if made is None:
+        msg = (
+            f"{path.name} does not tell what made it, so that it cannot be made again: "
+            "outputs of this package do, but figures, tables and reports."
+        )
+        raise ReadError(msg)
+    search = InputSearch(path, folder)
+    with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
+        target = Path(scratch) / _named(path)
+        again = yield from _in_silence(ReplayStep(made, target, search).run())
+        found = yield from _compare(path, again)
+        now = open_image(again, ReadOptions(plane=0) if found.planes > 1 else None)
+        pixels = [found.difference(path.name)] if not found.identical else []
+        differs = (*pixels, *_calibration(stored, now), *search.found)
+        differs = (*differs, *_versions(made, now.provenance))
+    return ReplayReport(
+        output=str(path),
+        job=made.job,
+        identical=found.identical,
+        max_abs_difference=found.largest,
+        differs=differs,
+        pixels=found.pixels,
+        different=found.different,
+        where=found.place,
+        shape=found.shape,
+    )
+
+
+def _named(path: Path) -> str:
+    """Name what is made again: the suffix tells the format."""
+    middle = ".ome" if path.stem.lower().endswith(".ome") else ""
+    return f"again{middle}{path.suffix}"
+
+
+def _planes(path: Path) -> int:
+    """Count planes; what is no file is told of by who reads it."""
+    from napari_semsr.io import describe
+
+    return describe(path).planes if path.is_file() else 1
+
+
+def _in_silence(job: Job[T]) -> Job[T]:
+    """Run a job whose warnings were told when it was run first."""
+    with closing(job):
+        while True:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)
+                    step = next(job)
+            except StopIteration as end:
+                made: T = end.value
+                return made
+            yield step
+
+
+# Compare pixels, block by block.
+
+
+@dataclass(slots=True)
+class _Pixels:
+    """What a comparison has found so far."""
+
+    planes: int = 1
+    shape: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
+    pixels: int = 0
+    different: int = 0
+    empty: int = 0  # of the different ones, those that are finite in one alone
+    largest: float | None = 0.0
+    place: tuple[int, ...] | None = None
+    values: tuple[float, float] = field(default=(0.0, 0.0))
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return self.different == 0 and self.shape == self.other
+
+    def add(self, plane: int, box: Box, first: Any, second: Any) -> None:
+        """Compare a block."""
+        one, two = (np.asarray(item, np.float64) for item in (first, second))
+        finite = np.isfinite(one), np.isfinite(two)
+        both, either = finite[0] & finite[1], finite[0] ^ finite[1]
+        apart = np.abs(np.where(both, one, 0) - np.where(both, two, 0))
+        self.pixels += one.size
+        self.empty += int(np.count_nonzero(either))
+        self.different += int(np.count_nonzero(apart)) + int(np.count_nonzero(either))
+        most = int(apart.argmax())
+        new = apart.flat[most] > (self.largest or 0)
+        if not new and self.place is None and either.any():
+            most, new = int(either.argmax()), True
+        if new:
+            y, x = (int(v) for v in np.unravel_index(most, one.shape))
+            self.largest = max(float(apart.flat[most]), self.largest or 0.0)
+            self.values = float(one[y, x]), float(two[y, x])
+            corner = (box.y0 + y, box.x0 + x)
+            self.place = corner if self.planes == 1 else (plane, *corner)
+
+    def difference(self, name: str) -> Difference:
+        """Say what differs."""
+        if self.shape != self.other:
+            old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
+            said = f"{name} has {old} px, made again {new}."
+            return Difference("pixels", name, old, new, said)
+        names = ("plane", "row", "column")[-len(self.place or ()) :]
+        pairs = zip(names, self.place or (), strict=False)
+        where = ", ".join(f"{name} {number}" for name, number in pairs)
+        then, now = (f"{value:.9g}" for value in self.values)
+        share = f"{self.different} of {self.pixels} pixels differ"
+        gaps = f", {self.empty} of them empty in one alone" if self.empty else ""
+        most = f"by up to {self.largest:.6g}, " if self.largest else ""
+        said = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
+        return Difference("pixels", name, then, now, said)
+
+
+def _compare(stored: Path, again: Path) -> Job[_Pixels]:
+    """Compare two images, or stacks plane by plane."""
+    planes, others = _planes(stored), _planes(again)
+    found = _Pixels(planes)
+    for plane in range(planes):
+        reading = ReadOptions(plane=plane) if planes > 1 else None
+        first = open_image(stored, reading)
+        found.shape = found.other = first.shape
+        if planes != others:
+            other = open_image(again, ReadOptions(plane=0) if others > 1 else None)
+            found.shape = (planes, *first.shape)
+            found.other = (others, *other.shape)
+            found.largest = None
+            return found
+        second = open_image(again, reading)
+        if first.shape != second.shape:
+            found.other, found.largest = second.shape, None
+            return found
+        yield from _compare_planes(found, plane, first, second)
+    if planes > 1:
+        found.shape = found.other = (planes, *found.shape)
+    return found
+
+
+def _compare_planes(
+    found: _Pixels, plane: int, first: Micrograph, second: Micrograph
+) -> Job[None]:
+    """Compare two planes of one shape."""
+    boxes = list(_blocks(first.shape))
+    for number, box in enumerate(boxes):
+        yield Progress(number, len(boxes), f"comparing {first.name}")
+        one, two = (read_box(image.data, box) for image in (first, second))
+        if two.dtype != one.dtype:  # it was saved in another type than it was made in
+            two = to_dtype(two, one.dtype)[0]
+        found.add(plane, box, one, two)
+        return_free_memory()  # of chunks that were decoded
+    yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
+
+
+def _blocks(shape: IntPair) -> Iterator[Box]:
+    for y in range(0, shape[0], _BLOCK):
+        for x in range(0, shape[1], _BLOCK):
+            yield Box(y, min(y + _BLOCK, shape[0]), x, min(x + _BLOCK, shape[1]))
+
+
+# What else is not as it was.
+
+
+def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
+    """Compare pixel sizes and origins."""
+    for name, unit, one, two in (
+        ("pixel size", stored.unit, stored.pixel_size_nm, again.pixel_size_nm),
+        ("origin", stored.unit, stored.origin, again.origin),
+    ):
+        if one == two or _near(one, two):
+            continue
+        then, now = (
+            "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
+            for v in (one, two)
+        )
+        said = f"The {name} is {then} as stored, {now} made again."
+        yield Difference("calibration", name, then, now, said)
+
+
+def _near(one: FloatPair | None, two: FloatPair | None) -> bool:
+    """Whether two pairs of numbers are equal but for rounding."""
+    if one is None or two is None:
+        return False
+    return np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
+
+
+def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
+    """Compare packages, device, precision and threads, where they were recorded."""
+    if now is None:
+        return
+    pairs = [
+        *((name, value, now.versions.get(name)) for name, value in _sorted(then)),
+        ("device", then.device, now.device),
+        ("precision", then.precision, now.precision),
+        ("threads", then.threads, now.threads),
+    ]
+    for name, before, after in pairs:
+        if before is None or before == after:
+            continue
+        said = f"The output was made with {name} {before}, and again with {after}."
+        yield Difference("version", name, str(before), str(after), said)
+
+
+def _sorted(made: Provenance) -> list[tuple[str, str]]:
+    return sorted(made.versions.items())

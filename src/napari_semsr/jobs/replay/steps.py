@@ -1,0 +1,531 @@
+"""How each step is run again: one table, from the job that a history names."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from napari_semsr import analysis
+from napari_semsr.core import (
+    CheckpointError,
+    InputRecord,
+    Job,
+    Micrograph,
+    Options,
+    Provenance,
+    ReadError,
+)
+from napari_semsr.io import ReadOptions, beside_path
+from napari_semsr.jobs import error_map_job, frc_map_job, spectrum_job
+from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
+from napari_semsr.jobs.crop import CropOptions, crop_job
+from napari_semsr.jobs.degrade import DegradeOptions, degrade_job
+from napari_semsr.jobs.enhance import MISFIT, enhance_job
+from napari_semsr.jobs.images import (
+    Image,
+    convert_job,
+    derived_from,
+    digest_values,
+    open_image,
+    save_job,
+)
+from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs.register import RegisterOptions, register_job
+from napari_semsr.jobs.replay.search import (
+    Difference,
+    InputSearch,
+    digest_of_file,
+    digest_of_image,
+    digest_of_values,
+    missing,
+    short,
+)
+from napari_semsr.jobs.restore import restore_job
+from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
+from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+from napari_semsr.jobs.stitch import (
+    HALF,
+    HEIGHT,
+    StitchFolderOptions,
+    digest_scan,
+    half_paths,
+    open_scan,
+    stitch_job,
+)
+from napari_semsr.registration import Landmarks
+from napari_semsr.restoration import RestoreOptions
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+_DEEPEST = 8  # steps that are made again for the sake of one; chosen: circles end
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayStep:
+    """One step of a history that is run again."""
+
+    made: Provenance  # What was recorded
+    target: Path  # Where the output goes, in a folder of its own
+    search: InputSearch  # Where its inputs are
+    depth: int = 0  # Steps after it that are run again, too
+
+    def options(self, model: type[O], /, **changes: Any) -> O:
+        """Read the options of the step."""
+        told = self.made.options
+        known = {key: told[key] for key in model.model_fields if key in told}
+        return model.parse({**known, **changes})
+
+    def reading(self, side: str | None = None) -> ReadOptions:
+        """Read how its images were opened."""
+        told = self.made.options.get("reading") or {}
+        told = told.get(side) or {} if side else told
+        return ReadOptions.parse(
+            {k: told[k] for k in ReadOptions.model_fields if k in told}
+        )
+
+    def guide(self, role: str) -> InputRecord | None:
+        """Give the record of what the step went by, if it did."""
+        found = (item for item in self.made.guides if item.role == role)
+        return next(found, None)
+
+    def beside(self, name: str) -> Path:
+        """Give a place for something else that is made on the way."""
+        return self.target.parent / f"beside-{name}"
+
+    def image(
+        self, record: InputRecord | None, reading: ReadOptions | None = None
+    ) -> Job[Path]:
+        """Find an image, or make it again of its own history."""
+        if record is None:
+            msg = f"The history of {self.search.output.name} names no input to read."
+            raise ReadError(msg)
+        how = reading or self.reading()
+        told = record.provenance
+        told = told if told is not None and told.job in STEPS else None
+        drawn = record.digest is None and record.path is None and told is not None
+        if not drawn:
+            digest, values = digest_of_image(how), digest_of_values(how)
+            path, now = yield from self.search.locate(record, digest, values=values)
+            if path is not None:
+                self._compare(record, now)
+                return path
+        if told is None:
+            raise missing(record, self.made)
+        place = self.target.parent / f"input-{record.role}-{self.depth}.ome.zarr"
+        path = yield from ReplayStep(told, place, self.search, self.depth + 1).run()
+        self._compare(record, (yield from digest_values(open_image(path))))
+        return path
+
+    def images(self) -> Job[list[Path]]:
+        """Find all inputs."""
+        if not self.made.inputs:
+            yield from self.image(None)
+        found: list[Path] = []
+        for record in self.made.inputs:
+            path = yield from self.image(record)
+            found.append(path)
+        return found
+
+    def file(self, record: InputRecord) -> Job[Path]:
+        """Find a file that is no image."""
+        path, now = yield from self.search.locate(record, digest_of_file)
+        if path is None:
+            raise missing(record, self.made)
+        self._compare(record, now)
+        return path
+
+    def guided(self, role: str) -> Job[Path | None]:
+        """Find the file that the step went by, if it did."""
+        record = self.guide(role)
+        return None if record is None else (yield from self.file(record))
+
+    def scan(self, record: InputRecord, options: StitchFolderOptions) -> Job[Path]:
+        """Find a folder of frames, or a file of many."""
+
+        def digest(path: Path) -> Job[str]:
+            opened = yield from open_scan(path, options=options)
+            return (yield from digest_scan(path, opened))
+
+        path, now = yield from self.search.locate(record, digest, folders=True)
+        if path is None:
+            raise missing(record, self.made)
+        self._compare(record, now)
+        return path
+
+    def model(self) -> Job[Path]:
+        """Find the model by its digest, else by its name."""
+        name, digest = self.made.model_name or "", self.made.model_digest
+        record = self.guide("model")
+        record = record or InputRecord(
+            role="model", name=f"{name}.safetensors", digest=digest
+        )
+        try:
+            shelf: Path | None = find_model(name)
+        except CheckpointError:
+            shelf = None
+        now = None
+        if shelf is not None:
+            now = yield from digest_of_file(shelf)
+            if now == digest:
+                return shelf
+        path, other = yield from self.search.locate(record, digest_of_file)
+        if path is None:
+            path, other = shelf, now
+        if path is None:
+            raise missing(record, self.made)
+        if other != digest:
+            said = (
+                f"The model {name} is another: {short(digest)} made the output, "
+                f"{short(other)} is there."
+            )
+            self.search.tell(Difference("model", name, digest, other, said))
+        return path
+
+    def _compare(self, record: InputRecord, now: str | None) -> None:
+        """Remember that an input is another one."""
+        if record.digest is None or now == record.digest:
+            return
+        said = (
+            f"The {record.role} {record.name} is another: {short(record.digest)} was "
+            f"read, {short(now)} is there."
+        )
+        self.search.tell(Difference("input", record.name, record.digest, now, said))
+
+    def run(self) -> Job[Path]:
+        """Run the step, and say where its output is."""
+        again = STEPS.get(self.made.job)
+        if again is None or self.depth > _DEEPEST:
+            what = self.search.output.name
+            msg = (
+                f"{what} was made by {self.made.job!r}, which cannot be run again; "
+                f"these can: {', '.join(STEPS)}."
+            )
+            raise ReadError(msg)
+        return (yield from again(self))
+
+
+def _first(step: ReplayStep, number: int = 0) -> InputRecord | None:
+    """Give an input by its number."""
+    inputs = step.made.inputs
+    return inputs[number] if number < len(inputs) else None
+
+
+def _role(step: ReplayStep, *roles: str) -> InputRecord | None:
+    """Give an input by its role."""
+    return next((item for item in step.made.inputs if item.role in roles), None)
+
+
+def _convert(step: ReplayStep) -> Job[Path]:
+    if "dtype" not in step.made.options:
+        msg = (
+            f"{step.search.output.name} was averaged by the demonstration, which makes "
+            "all of its images again: run semsr demo."
+        )
+        raise ReadError(msg)
+    opening = step.options(ReadOptions)  # they stand beside the type
+    path = yield from step.image(_first(step), opening)
+    dtype = step.made.options.get("dtype")
+    yield from convert_job(path, step.target, opening=opening, dtype=dtype)
+    return step.target
+
+
+def _degrade(step: ReplayStep) -> Job[Path]:
+    path = yield from step.image(_first(step))
+    options = step.options(DegradeOptions)
+    yield from degrade_job(path, step.target, options=options, opening=step.reading())
+    return step.target
+
+
+def _crop(step: ReplayStep) -> Job[Path]:
+    path = yield from step.image(_first(step))
+    told, like, options = step.made.options, None, step.options(CropOptions)
+    if "like" in told:
+        record = step.guide("like") or InputRecord(
+            role="like", name=told["like"], digest=told.get("like_digest")
+        )
+        reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
+        like = yield from step.image(record, reading)
+    else:  # the same area of a reference is cut by its box
+        usual = CropOptions()
+        options = options.replace(like_pixel_size_nm=None, search=usual.search)
+    yield from crop_job(
+        path, step.target, like=like, options=options, opening=step.reading()
+    )
+    return step.target
+
+
+def _register(step: ReplayStep) -> Job[Path]:
+    told = step.made.options
+    moving, fixed = step.reading("moving"), step.reading("fixed")
+    path = yield from step.image(_first(step), moving)
+    record = step.guide("fixed") or InputRecord(
+        role="fixed", name=told["fixed"], digest=told.get("fixed_digest")
+    )
+    other = yield from step.image(record, fixed)
+    landmarks: Landmarks | Path | None = yield from step.guided("landmarks")
+    places = told.get("landmarks")
+    if places is not None:
+        landmarks = Landmarks(*(np.array(places[k], float) for k in places))
+    transform = yield from step.guided("transform")
+    if told.get("searched") == "stored" and transform is None:
+        msg = (
+            f"{step.search.output.name} was brought there by a transform that lay in "
+            "no file, or of which nothing is recorded, so that it cannot be made again."
+        )
+        raise ReadError(msg)
+    if told.get("searched") == "landmarks" and landmarks is None:
+        msg = (
+            f"The landmarks by which {step.search.output.name} was registered are not "
+            "recorded, so that it cannot be made again."
+        )
+        raise ReadError(msg)
+    asked = RegisterOptions()
+    if transform is None:
+        asked = step.options(RegisterOptions, **told.get("asked", {}))
+    yield from register_job(
+        path,
+        other,
+        step.target,
+        options=asked,
+        landmarks=landmarks,
+        transform=transform,
+        opening=moving,
+        fixed_opening=fixed,
+    )
+    return step.target
+
+
+def _stitch(step: ReplayStep) -> Job[Path]:
+    options = step.options(StitchFolderOptions)
+    flat, table = _role(step, "flat field"), _role(step, "positions")
+    heights = yield from step.guided("heights")
+    positions = None if table is None else (yield from step.file(table))
+    if flat is not None:
+        field = yield from step.image(flat, ReadOptions())
+        options = options.replace(flat_field=str(field))
+    folder = None if heights is None else heights.parent
+    for record in step.made.inputs:
+        if record.role == "frames":
+            path = yield from step.scan(record, options)
+            folder = folder or path
+    if folder is None:
+        msg = f"The history of {step.search.output.name} names no frames."
+        raise ReadError(msg)
+    yield from stitch_job(folder, step.target, positions=positions, options=options)
+    half = step.made.options.get(HALF)
+    if half is not None:
+        return half_paths(step.target)["ab".index(half["name"])]
+    if step.made.part == HEIGHT:
+        return beside_path(step.target, "height")
+    return step.target
+
+
+def _enhance(step: ReplayStep) -> Job[Path]:
+    from napari_semsr.inference import EnhanceOptions
+
+    found = yield from step.images()
+    model = yield from step.model()
+    reading = step.reading()
+    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
+    image: Image | Sequence[Micrograph] = many or found[0]
+    misfit = step.beside("misfit.ome.zarr") if step.made.part == MISFIT else None
+    with _threads(step.made.threads):
+        yield from enhance_job(
+            image,
+            step.target,
+            model=model,
+            options=step.options(EnhanceOptions, **_same_device(step.made)),
+            opening=reading,
+            misfit=misfit,
+        )
+    return misfit or step.target
+
+
+def _same_device(made: Provenance) -> dict[str, Any]:
+    """Ask for the device and the arithmetic of before, where they are here."""
+    import torch
+
+    if made.device is None:
+        return {}
+    kind, _, _ = made.device.partition(": ")
+    number = int(kind.partition(":")[2] or 0)
+    here = kind == "cpu" or (
+        torch.cuda.is_available() and number < torch.cuda.device_count()
+    )
+    asked = {"device": kind} if here else {}
+    return asked | ({"precision": made.precision} if made.precision else {})
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute on as many threads as before."""
+    import torch
+
+    usual = torch.get_num_threads()
+    try:
+        if count is not None and count != usual:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        if torch.get_num_threads() != usual:
+            torch.set_num_threads(usual)
+
+
+def _restore(step: ReplayStep) -> Job[Path]:
+    from napari_semsr.restoration import parse_psf
+
+    options = step.options(RestoreOptions)
+    if parse_psf(options.psf).kind == "file":
+        record = step.guide("psf") or InputRecord(
+            role="psf",
+            name=Path(options.psf).name,
+            digest=step.made.options.get("psf_digest"),
+        )
+        options = options.replace(psf=str((yield from step.file(record))))
+    found = yield from step.images()
+    reading = step.reading()
+    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
+    yield from restore_job(
+        many or found[0], step.target, options=options, opening=reading
+    )
+    return step.target
+
+
+def _frc_map(step: ReplayStep) -> Job[Path]:
+    told = step.made.options
+    if "difference" in told:
+        msg = (
+            f"{step.search.output.name} is the difference of two maps of a window: "
+            "make the maps again, and take it there."
+        )
+        raise ReadError(msg)
+    images = [item for item in step.made.inputs if item.role == "image"]
+    if len(images) > 2:  # before their role was told, halves followed the mosaic
+        images = images[:1]
+    first = yield from step.image(_first(step))
+    second = None
+    if len(images) > 1:
+        second = yield from step.image(images[1])
+    yield from frc_map_job(
+        first,
+        second,
+        step.target,
+        register=bool(told.get("register", True)),
+        options=step.options(analysis.FrcMapOptions),
+        opening=step.reading(),
+    )
+    return step.target
+
+
+def _error_map(step: ReplayStep) -> Job[Path]:
+    reference = yield from step.image(_role(step, "reference"))
+    enhanced = yield from step.image(_role(step, "enhanced"))
+    yield from error_map_job(
+        reference,
+        enhanced,
+        step.target,
+        options=step.options(analysis.ErrorMapOptions),
+        opening=step.reading(),
+    )
+    return step.target
+
+
+def _spectrum(step: ReplayStep) -> Job[Path]:
+    path = yield from step.image(_first(step))
+    options = step.options(analysis.SpectrumOptions)
+    yield from spectrum_job(path, step.target, options=options, opening=step.reading())
+    return step.target
+
+
+def _simulate(step: ReplayStep) -> Job[Path]:
+    if step.made.part is None:
+        msg = (
+            f"{step.search.output.name} does not tell which picture of its simulation "
+            "it is, so that it cannot be made again."
+        )
+        raise ReadError(msg)
+    image, record = None, _first(step)
+    if record is not None:
+        image = yield from step.image(record)
+    folder = step.beside("scan")
+    yield from simulate_job(
+        folder,
+        image=image,
+        options=step.options(SimulateOptions),
+        opening=step.reading(),
+    )
+    return folder / step.made.part
+
+
+def _saved(step: ReplayStep, image: Micrograph) -> Job[Path]:
+    """Write what was drawn in memory."""
+    yield from save_job(image, step.target)
+    return step.target
+
+
+def _specimen(step: ReplayStep) -> Job[Path]:
+    shape, seed = step.made.options["shape"], step.made.options["seed"]
+    return (yield from _saved(step, draw_specimen(tuple(shape), seed=seed)))
+
+
+def _exposure(step: ReplayStep) -> Job[Path]:
+    told = step.made.options
+    truth = yield from step.image(_role(step, "truth"))
+    names = ("kind", "electrons", "read_noise")
+    made = expose(
+        open_image(truth),
+        Exposure(**{name: told[name] for name in names}),
+        seed=told["seed"],
+        noise_seed=told["noise_seed"],
+        name=step.search.output.name,
+    )
+    return (yield from _saved(step, made))
+
+
+def _gold(step: ReplayStep) -> Job[Path]:
+    coarse, fine = gold_pair(seed=step.made.options["seed"])
+    return (yield from _saved(step, fine if step.made.part == "fine" else coarse))
+
+
+def _difference(step: ReplayStep) -> Job[Path]:
+    second = yield from step.image(_role(step, "minuend"))
+    first = yield from step.image(_role(step, "subtrahend"))
+    made = difference_of(open_image(first), open_image(second))
+    return (yield from _saved(step, made))
+
+
+def _blend(step: ReplayStep) -> Job[Path]:
+    after, before = _role(step, "result"), _role(step, "input")
+    told = after.provenance if after is not None else None
+    if told is not None and told.inputs:
+        before = told.inputs[0]  # its digest is known there
+    result = open_image((yield from step.image(after)))
+    image = open_image((yield from step.image(before)))
+    levels = yield from input_levels(image, (), result, [result.data])
+    strength = float(step.made.options["strength"])
+    mixed = blend_levels(levels, [result.data], strength)[0]
+    history = derived_from("blend", step.made.options, input=image, result=result)
+    return (yield from _saved(step, result.replace(data=mixed, provenance=history)))
+
+
+STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
+    "convert": _convert,
+    "degrade": _degrade,
+    "crop": _crop,
+    "register": _register,
+    "stitch": _stitch,
+    "enhance": _enhance,
+    "restore": _restore,
+    "frc-map": _frc_map,
+    "error-map": _error_map,
+    "spectrum": _spectrum,
+    "simulate": _simulate,
+    "specimen": _specimen,
+    "exposure": _exposure,
+    "gold": _gold,
+    "difference": _difference,
+    "blend": _blend,
+}
+"""How the output of each job is made again."""

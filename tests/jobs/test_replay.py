@@ -1,0 +1,410 @@
+"""Outputs made again from their histories, and what is said of those that differ."""
+
+import ast
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr as semsr
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import read, write, write_pages
+from napari_semsr.jobs import (
+    blend_levels,
+    derived_from,
+    difference_of,
+    draw_specimen,
+    expose,
+    gold_pair,
+    half_paths,
+    input_levels,
+    replay_job,
+    save_job,
+)
+from napari_semsr.jobs.replay.steps import STEPS
+from napari_semsr.registration import Landmarks
+
+CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
+
+
+@pytest.fixture(autouse=True)
+def _beside(tmp_path, monkeypatch):
+    """Make again where a test can look."""
+    place = tmp_path / "scratch"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with two exposures of one specimen."""
+    folder = tmp_path / "place"
+    (folder / "raw").mkdir(parents=True)
+    truth = draw_specimen((112, 128), seed=3)
+    for number, name in enumerate(("a", "b")):
+        image = expose(truth, noise_seed=number, name=name)
+        write(image.replace(provenance=None), folder / "raw" / f"{name}.tif")
+    return folder
+
+
+@pytest.fixture
+def a(place):
+    return place / "raw" / "a.tif"
+
+
+@pytest.fixture
+def cut(place, a):
+    """A part of an image."""
+    semsr.crop(a, place / "cut.ome.zarr", box=(5, 6, 70, 80))
+    return place / "cut.ome.zarr"
+
+
+def said(report, what):
+    return [item.said for item in report.differs if item.what == what]
+
+
+def spoil(path, by=1):
+    """Change one pixel of a file or store."""
+    if path.suffix == ".zarr":
+        level = zarr.open_group(path, mode="r+")["0"]
+        level[7, 9] = level[7, 9] + by
+        return
+    image = read(path)
+    data = image.array().copy()
+    data[7, 9] += by
+    write(image.replace(data=data), path, overwrite=True)
+
+
+def retell(path, **changes):
+    """Change what a file says of its making."""
+    image = read(path)
+    told = image.provenance.model_copy(update=changes)
+    write(image.replace(provenance=told), path, overwrite=True)
+
+
+def scan_of(folder, **options):
+    semsr.simulate(
+        folder, phantom="pits", frames_grid=(2, 2), frame_px=96, overlap=0.5,
+        jitter_px=2, field="square", photons=4000, **options,
+    )  # fmt: skip
+    return folder
+
+
+def converted(place, a, b):
+    semsr.convert(a, place / "o.png")
+    return place / "o.png"
+
+
+def degraded(place, a, b):
+    made = semsr.degrade(a, kind="hybrid", seed=5)
+    run(save_job(made, place / "o.tif"))
+    return place / "o.tif"
+
+
+def cropped(place, a, b):
+    write(read(b).replace(origin=(20, 30)), place / "like.ome.tif")
+    semsr.crop(a, place / "o.ome.tif", like=place / "like.ome.tif")
+    return place / "o.ome.tif"
+
+
+def registered(place, a, b):
+    moving = np.array([(100, 100), (100, 900), (900, 100), (800, 850)], float)
+    landmarks = Landmarks(moving, moving + 25)
+    semsr.register(a, b, place / "o.tif", landmarks=landmarks, landmarks_only=True)
+    return place / "o.tif"
+
+
+def carried(place, a, b):
+    registered(place, a, b)
+    moving = np.array([(100, 100), (100, 900), (900, 100)], float)
+    semsr.register(
+        a, b, place / "p.tif", landmarks=Landmarks(moving, moving + 9),
+        landmarks_only=True, transform_out=place / "t.json",
+    )  # fmt: skip
+    semsr.register(a, b, place / "q.tif", transform=place / "t.json")
+    return place / "q.tif"
+
+
+def stitched(place, a, b):
+    semsr.stitch(scan_of(place / "scan"), place / "o.ome.zarr")
+    return place / "o.ome.zarr"
+
+
+def half(place, a, b):
+    semsr.stitch(scan_of(place / "scan"), place / "o.ome.zarr", halves=True)
+    return half_paths(place / "o.ome.zarr")[1]
+
+
+def height(place, a, b):
+    scan = scan_of(place / "scan", focal_series=3)
+    return Path(semsr.stitch(scan, place / "o.tif", focus="max").height)
+
+
+def enhanced(place, a, b):
+    semsr.enhance(a, place / "o.ome.zarr", **CPU)
+    return place / "o.ome.zarr"
+
+
+def planes(place, a, b):
+    images = [read(path) for path in (a, b)]
+    write_pages(images[0], 2, [image.array() for image in images], place / "s.tif")
+    semsr.enhance(place / "s.tif", place / "o.ome.tif", **CPU)
+    return place / "o.ome.tif"
+
+
+def misfit(place, a, b):
+    semsr.enhance(a, place / "o.tif", misfit=place / "m.tif", **CPU)
+    return place / "m.tif"
+
+
+def chained(place, a, b):
+    """Nothing between file and result was ever saved."""
+    image = read(a).replace(path=str(a))
+    run(save_job(semsr.restore(semsr.degrade(image), psf="1px"), place / "o.tif"))
+    return place / "o.tif"
+
+
+def mapped(place, a, b):
+    semsr.frc_map(a, b, place / "o.ome.tif", block=48, step=32)
+    return place / "o.ome.tif"
+
+
+def mapped_halves(place, a, b):
+    half(place, a, b)
+    semsr.frc_map(place / "o.ome.zarr", None, place / "m.tif", block=32, step=32)
+    return place / "m.tif"
+
+
+def errors(place, a, b):
+    semsr.error_map(a, b, place / "o.ome.tif", unit="percent", pixel_size_nm=7)
+    return place / "o.ome.tif"
+
+
+def spectrum(place, a, b):
+    semsr.spectrum(a, place / "o.tif", tukey=0.3)
+    return place / "o.tif"
+
+
+def simulated(place, a, b):
+    return scan_of(place / "scan") / "truth" / "object.ome.tif"
+
+
+def exposed(place, a, b):
+    run(save_job(expose(draw_specimen((64, 64)), noise_seed=4), place / "o.tif"))
+    return place / "o.tif"
+
+
+def gold(place, a, b):
+    run(save_job(gold_pair(seed=2)[1], place / "o.tif"))
+    return place / "o.tif"
+
+
+def subtracted(place, a, b):
+    first, second = (read(path).replace(path=str(path)) for path in (a, b))
+    run(save_job(difference_of(first, second), place / "o.ome.tif"))
+    return place / "o.ome.tif"
+
+
+def blended(place, a, b):
+    image = read(a).replace(path=str(a))
+    result = semsr.restore(image, psf="1px")
+    before = run(input_levels(image, (), result, [result.data]))
+    told = derived_from("blend", {"strength": 0.3}, input=image, result=result)
+    mixed = blend_levels(before, [result.data], 0.3)[0]
+    run(save_job(result.replace(data=mixed, provenance=told), place / "o.tif"))
+    return place / "o.tif"
+
+
+KINDS = [
+    converted, degraded, cropped, registered, carried, stitched, half, height, enhanced,
+    planes, misfit, chained, mapped, mapped_halves, errors, spectrum, simulated,
+    exposed, gold, subtracted, blended,
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_output_of_each_kind_is_identical(place, a, kind, tmp_path):
+    path = kind(place, a, place / "raw" / "b.tif")
+    before = sorted(place.rglob("*"))
+    found = semsr.replay(path)
+    assert found.identical, found.differs
+    assert (found.differs, found.max_abs_difference, found.different) == ((), 0.0, 0)
+    assert sorted(place.rglob("*")) == before
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_makes_an_output_again_is_silent(place, a, recwarn):
+    path = restored = place / "o.tif"
+    semsr.restore(a, path, psf="estimate")
+    recwarn.clear()
+    assert semsr.replay(restored).identical
+    assert not recwarn.list
+
+
+def test_one_pixel_is_found(cut):
+    spoil(cut, by=3)
+    found = semsr.replay(cut)
+    assert not found.identical
+    assert (found.different, found.max_abs_difference) == (1, 3.0)
+    assert found.where == (7, 9)
+    (sentence,) = said(found, "pixels")
+    assert "1 of 4810 pixels differ, by up to 3, at row 7, column 9" in sentence
+
+
+def test_gap_is_found_where_there_was_none(place, a):
+    path = place / "o.ome.zarr"
+    semsr.convert(a, path, dtype="float32")
+    zarr.open_group(path, mode="r+")["0"][4, 5] = np.nan
+    found = semsr.replay(path)
+    assert (found.identical, found.different, found.where) == (False, 1, (4, 5))
+    assert "empty in one alone" in said(found, "pixels")[0]
+
+
+def test_other_shape_and_calibration_are_told(place, a):
+    path = place / "o.ome.tif"
+    semsr.crop(a, path, box=(0, 0, 60, 60))
+    image = read(path)
+    write(
+        image.replace(data=image.array()[:50], pixel_size_nm=20), path, overwrite=True
+    )
+    found = semsr.replay(path)
+    assert found.max_abs_difference is None
+    assert "50 x 60 px, made again 60 x 60" in said(found, "pixels")[0]
+    assert "The pixel size is 20, 20 nm as stored" in said(found, "calibration")[0]
+
+
+def test_other_input_is_named_with_both_digests(cut, a):
+    spoil(a)
+    (sentence,) = said(semsr.replay(cut), "input")
+    assert sentence.startswith("The image a.tif is another: sha256:")
+
+
+def test_input_is_found_in_a_folder_that_was_moved(place, cut, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.move(place, moved)
+    found = semsr.replay(moved / cut.name)
+    assert found.identical
+    assert found.differs == ()
+
+
+def test_input_is_found_by_its_digest_under_another_name(cut, a, tmp_path):
+    shelf = tmp_path / "shelf" / "deep"
+    shelf.mkdir(parents=True)
+    shutil.copy(a.with_name("b.tif"), shelf / "a.tif")  # the name is no proof
+    shutil.move(a, shelf / "other.tif")
+    found = semsr.replay(cut, inputs=tmp_path / "shelf")
+    assert found.identical
+    assert found.differs == ()
+
+
+def test_right_input_in_the_folder_goes_before_a_wrong_one_in_its_place(
+    cut, a, tmp_path
+):
+    (tmp_path / "shelf").mkdir()
+    shutil.copy(a, tmp_path / "shelf")
+    spoil(a)
+    assert semsr.replay(cut, inputs=tmp_path / "shelf").differs == ()
+
+
+def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
+    digest = read(cut).provenance.inputs[0].digest
+    a.unlink()
+    with pytest.raises(ReadError, match=f"'a.tif' .{digest}.*give --inputs FOLDER"):
+        semsr.replay(cut)
+
+
+def test_history_without_paths_takes_what_lies_beside_the_output(place, a):
+    path = place / "raw" / "o.tif"
+    semsr.crop(a, path, box=(5, 6, 70, 80))
+    old = read(path).provenance.inputs[0].model_copy(update={"path": None})
+    retell(path, inputs=(old,), device=None, threads=None)
+    found = semsr.replay(path)
+    assert found.identical
+    assert found.differs == ()
+
+
+def test_other_version_and_threads_are_named(place, a):
+    path = place / "o.tif"
+    semsr.crop(a, path, box=(5, 6, 70, 80))
+    versions = {**read(path).provenance.versions, "numpy": "1.0"}
+    retell(path, versions=versions, threads=999)
+    found = semsr.replay(path)
+    assert found.identical
+    assert [item.name for item in found.differs] == ["numpy", "threads"]
+    assert "numpy 1.0, and again with" in said(found, "version")[0]
+
+
+def test_other_model_is_named(place, a):
+    path = place / "o.tif"
+    semsr.enhance(a, path, **CPU)
+    made = read(path).provenance
+    assert made.precision == "fp32"
+    assert made.device.startswith("cpu: ")
+    retell(path, model_digest="sha256:" + "0" * 64)
+    (sentence,) = said(semsr.replay(path), "model")
+    assert "sem-restore is another: sha256:000000000000" in sentence
+
+
+def test_model_that_is_nowhere_is_one_sentence(place, a):
+    path = place / "o.tif"
+    semsr.enhance(a, path, **CPU)
+    retell(path, model_name="gone", model_digest="sha256:1", guides=())
+    with pytest.raises(ReadError, match=r"The model 'gone\.safetensors' .sha256:1"):
+        semsr.replay(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "needs"),
+    [
+        ({"job": "knit"}, "'knit', which cannot be run again; these can: convert"),
+        ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
+        ({"job": "simulate"}, "which picture of its simulation"),
+        ({"inputs": ()}, "names no input"),
+        ({"job": "convert", "options": {}}, "run semsr demo"),
+    ],
+    ids=["unknown", "window", "part", "inputs", "demonstration"],
+)
+def test_history_that_cannot_be_followed_is_one_sentence(place, a, change, needs):
+    path = place / "o.tif"
+    semsr.crop(a, path, box=(5, 6, 70, 80))
+    retell(path, **change)
+    with pytest.raises(ReadError, match=needs):
+        semsr.replay(path)
+
+
+def test_image_without_a_history_is_refused(a):
+    with pytest.raises(ReadError, match="does not tell what made it"):
+        semsr.replay(a)
+
+
+def test_folder_of_inputs_must_be_one(cut, a):
+    with pytest.raises(ReadError, match="must be a folder"):
+        semsr.replay(cut, inputs=a)
+
+
+def test_cancelled_replay_leaves_nothing(cut, tmp_path):
+    job = replay_job(cut)
+    steps = [next(job) for _ in range(6)]
+    assert steps
+    assert list((tmp_path / "scratch").iterdir())
+    job.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
+    root = Path(semsr.__file__).parent / "jobs"
+    called = {
+        node.args[0].value
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in ("made_by", "derived_from")
+        and isinstance(node.args[0], ast.Constant)
+    }
+    no_images = {"judge", "pairs"}
+    assert called == set(STEPS) | no_images
