@@ -70,8 +70,13 @@ class _Tabled:
             action="store_true",
             help="keep rows of the table whose files and options are the same",
         )
-        if self.output is None and not self.own_table:
+        if self._only_tables_overwrite:
             add_overwrite(parser)
+
+    @property
+    def _only_tables_overwrite(self) -> bool:
+        """Whether one image has no output that may be replaced."""
+        return self.output is None and not self.own_table
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
         """Make the job of one image, or of many."""
@@ -79,7 +84,10 @@ class _Tabled:
         many = any(image is not None and jobs.is_many(image) for image in given)
         if not many and (arguments.table is None or self.own_table):
             self._require_one(arguments, given)
-            return self.one.start(arguments)
+            alone = argparse.Namespace(**vars(arguments))
+            if self._only_tables_overwrite:
+                del alone.overwrite  # which its own job would not know
+            return self.one.start(alone)
         if self.output is not None and arguments.output is not None:
             msg = (
                 "A table of images is written by --table, and takes no -o, got "

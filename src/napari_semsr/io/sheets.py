@@ -163,18 +163,18 @@ def _read_parquet(path: Path) -> Sheet:
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write columns with types; one whose cells are all unknown is one of numbers."""
+    """Write columns of truths, of numbers or of texts, the same whatever is unknown."""
     arrow, parquet = _library(path, "written", WriteError)
     typed = {}
+    made: type[float | str]
     for name, cells in columns.items():
         kinds = {type(cell) for cell in cells if cell is not None}
-        if not kinds:
-            typed[name] = arrow.array(cells, type=arrow.float64())
-        elif kinds == {int, float}:
-            typed[name] = arrow.array([None if c is None else float(c) for c in cells])
-        elif len(kinds) > 1:
-            typed[name] = arrow.array([None if c is None else str(c) for c in cells])
-        else:
+        if kinds == {bool}:
             typed[name] = arrow.array(cells)
+            continue
+        are_numbers = bool(kinds) and kinds <= {int, float}
+        kind, made = (arrow.float64, float) if are_numbers else (arrow.string, str)
+        filled = [None if cell is None else made(cell) for cell in cells]
+        typed[name] = arrow.array(filled, type=kind())
     with replacing(path) as place:
         parquet.write_table(arrow.table(typed), place)

@@ -51,6 +51,7 @@ from napari_semsr.jobs.measure.grey import (
 )
 from napari_semsr.jobs.measure.profile import profile_job
 from napari_semsr.jobs.measure.resolution import (
+    FrcMapReport,
     SpectrumReport,
     decorrelation_job,
     frc_job,
@@ -181,6 +182,12 @@ _PROFILE = {
 }
 
 
+def _of_map(report: FrcMapReport) -> Cells:
+    """Say why most blocks have no resolution, where none has one."""
+    failed = report.reasons if report.median_px is None else {}
+    return {"reason": max(failed, key=lambda name: failed[name], default=None)}
+
+
 def _of_gaps(report: Any) -> Cells:
     """Add the mean width, whose list the record has."""
     widths = {
@@ -260,7 +267,14 @@ _FREQUENCIES = tuple(
 )
 MEASURES = {
     "frc": Measure(frc_job, analysis.FrcOptions, _TWO, _FRC),
-    "frc-map": Measure(frc_map_job, analysis.FrcMapOptions, _TWO, _FRC_MAP),
+    "frc-map": Measure(
+        frc_map_job,
+        analysis.FrcMapOptions,
+        _TWO,
+        _FRC_MAP,
+        more=_of_map,
+        more_columns=("reason",),
+    ),
     "decorrelation": Measure(
         decorrelation_job, analysis.DecorrelationOptions, _ONE, _DECORRELATION
     ),
@@ -718,6 +732,11 @@ def _summary(
     return found
 
 
+def _reasons(rows: Sequence[Cells]) -> dict[str, int]:
+    """Count why there is no result."""
+    return dict(Counter(str(row["reason"]) for row in rows if row["reason"]))
+
+
 def measure_table_job(
     name: str,
     images: Inputs,
@@ -804,7 +823,7 @@ def measure_table_job(
         kept=len(items) - measured,
         failed=len(failed),
         summary=_summary(rows, (*measure.more_columns, *measure.columns)),
-        reasons=dict(Counter(str(row["reason"]) for row in rows if row.get("reason"))),
+        reasons=_reasons(rows) if "reason" in _own_columns(measure) else {},
         rows=rows,
     )
 
@@ -822,16 +841,16 @@ def _check_table(
             msg = "There is nothing to resume without a table; give --table as well."
             raise OptionError(msg)
         return None
-    if Path(table).exists() and not (resume or overwrite):
+    named = [one for one in images if isinstance(one, (str, os.PathLike))]
+    target = check_target_file(
+        table, suffixes=TABLE_SUFFIXES, inputs=named, overwrite=True
+    )
+    if target.exists() and not (resume or overwrite):
         msg = (
             f"{table} exists; give --resume to keep its rows and measure what is "
             "missing, --overwrite to begin anew, or another name."
         )
         raise WriteError(msg)
-    named = [one for one in images if isinstance(one, (str, os.PathLike))]
-    target = check_target_file(
-        table, suffixes=TABLE_SUFFIXES, inputs=named, overwrite=True
-    )
     check_sheet(target)
     return target
 
@@ -839,12 +858,13 @@ def _check_table(
 def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -> None:
     """Say what could not be measured, and what must be taken with care."""
     column = "" if table is None else f" of {table.name}"
+    if failed and len(asked) == 1:
+        raise ReadError(str(failed[0]["error"]))
     if failed:
         first = f"the first: {failed[0]['error']}"
         if len(failed) == len(asked):
-            count = "The image" if len(asked) == 1 else f"None of {len(asked)} images"
-            could = "could not" if len(asked) == 1 else "could"
-            raise ReadError(f"{count} {could} be measured, {first}")
+            msg = f"None of {len(asked)} images could be measured, {first}"
+            raise ReadError(msg)
         warn(
             f"{len(failed)} of {len(asked)} images could not be measured (column error"
             f"{column}), {first}"
