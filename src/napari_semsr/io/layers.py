@@ -161,8 +161,13 @@ def list_images(folder: Path) -> list[Path]:
         and item.is_dir() == (item.suffix.lower() == ".zarr")
     ]
     if not found:
+        inner = [item for item in folder.iterdir() if item.is_dir()]
         holds = "holds none" if any(folder.iterdir()) else "is an empty folder"
-        msg = f"{folder} must be an image, a store or a folder of images, but {holds}."
+        below = f"; {str(folder / '*/*.tif')!r} takes those of its folders"
+        msg = (
+            f"{folder} must be an image, a store or a folder of images, but "
+            f"{holds}{below if inner else ''}."
+        )
         raise ReadError(msg)
     return sorted(found, key=lambda item: natural_key(item.name))
 
