@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.base import TIMES
 from napari_semsr.widgets.measure.error_map import ErrorMapPanel
 from napari_semsr.widgets.measure.gaps import GapsPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
@@ -81,7 +82,7 @@ def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, 
         mean = made[inside].mean()
         assert table["mean (grey levels)"][row] == pytest.approx(mean)
     part = (slice(4, 84), slice(8, 68))
-    assert table["rectangle"][0] == "80 × 60 px"
+    assert table["rectangle"][0] == f"80 {TIMES} 60 px"
     error = np.square(made[part] - truth[part]).mean()
     span = np.ptp(truth[part].astype(np.float32))
     psnr = 10 * np.log10(span**2 / error)
@@ -130,7 +131,7 @@ def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pa
     np.testing.assert_allclose(
         curves["rectangle 1, made"]["power (arb. units)"], expected, rtol=1e-6
     )
-    assert len(outlined(model)) == 2
+    assert len(outlined(model, "Spectrum")) == 2
     assert not any("spectrum" in layer.name for layer in model.layers)
     panel.regions.value = None
     run_panel(panel)
@@ -170,7 +171,7 @@ def test_gaps_outline_what_was_measured_of_a_mosaic(model, qtbot, add, run_panel
     panel = GapsPanel(model)
     qtbot.addWidget(panel)
     run_panel(panel)
-    assert len(outlined(model)) == 1
+    assert len(outlined(model, "Gaps")) == 1
 
 
 def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):

@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle, WidthHistogram
-from napari_semsr.core import FloatPair, Job, Micrograph
+from napari_semsr.core import FloatArray, FloatPair, Job, Micrograph
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import GapReport, cut_gaps, gaps_job
 from napari_semsr.widgets.base import (
@@ -97,6 +97,10 @@ def _measure(
     return GapOutcome(report, parts[0], box is not None, rows)
 
 
+def _mean(values: FloatArray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
 def _count_in(
     report: GapReport, measured: Micrograph, region: Region
 ) -> Mapping[str, Cell]:
@@ -122,7 +126,7 @@ def _count_in(
         row |= {
             "not seen (%)": None if share is None else 100 * share,
             "invented": len(invented),
-            f"mean error ({unit})": np.abs(errors).mean() if errors.size else None,
+            f"mean error ({unit})": _mean(np.abs(errors)),
         }
     return row
 

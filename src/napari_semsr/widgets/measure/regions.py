@@ -48,10 +48,9 @@ class Region:
         if self.labels is not None:
             at = np.nonzero(self.labels == self.label)
             low, high = np.min(at, axis=1) - 0.5, np.max(at, axis=1) + 0.5
-            ends = list(product(*zip(low, high, strict=True)))
-            corners = (
-                np.array(ends) @ np.linalg.inv(self.vertices[:2]).T + self.vertices[2]
-            )
+            ends = np.array(list(product(*zip(low, high, strict=True))))
+            to_places = np.linalg.inv(self.vertices[:2])
+            corners = ends @ to_places.T + self.vertices[2]
         return corners.min(axis=0), corners.max(axis=0)
 
     def holds(self, places: FloatArray) -> BoolArray:
