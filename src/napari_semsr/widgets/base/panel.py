@@ -896,7 +896,9 @@ def _part(columns: Columns) -> str:
     """Write a few columns side by side."""
     shown = [
         [
-            html.escape(str(item)) if isinstance(item, str) else str(Quantity(item))
+            html.escape(str(item))
+            if isinstance(item, str | int)
+            else str(Quantity(item))
             for item in column
         ]
         for column in columns.values()

@@ -93,7 +93,9 @@ def _compare(
     parts, box = yield from cut_gaps(*images)
     figures = yield from metrics_job(*parts, options=options)
     levels = yield from histogram_job(*parts, options=bins)
-    rows = yield from region_table(regions, partial(_compare_in, images, options, bins))
+    # one range for all, so that the PSNR of regions can be compared
+    alike = options.replace(data_range=figures.result.data_range)
+    rows = yield from region_table(regions, partial(_compare_in, images, alike, bins))
     return GreyOutcome(figures, levels, parts[0] if box else None, rows)
 
 
@@ -110,7 +112,7 @@ def _compare_in(
     row: dict[str, Cell] = {
         "pixels": int(np.isfinite(within[0].array()).sum()),
         "mean (grey levels)": levels.mean,
-        "deviation (grey levels)": levels.sd,
+        "SD (grey levels)": levels.sd,
     }
     if levels.emd is not None:
         row["distance (grey levels)"] = levels.emd
