@@ -21,6 +21,7 @@ from .api import (
     judge as judge,
     lazy_enhance as lazy_enhance,
     list_models as list_models,
+    measure_table as measure_table,
     metrics as metrics,
     model_info as model_info,
     pairs as pairs,

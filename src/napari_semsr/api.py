@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ErrorMapReport,
         FigureMade,
         Judged,
+        MeasuredTable,
         ModelCheck,
         ModelFile,
         ModelList,
@@ -1587,6 +1588,79 @@ def metrics(
         _source(image), _source(reference), **_asked(options, MetricsOptions)
     )
     return run(job).result
+
+
+def measure_table(
+    measure: str,
+    images: PathLike | Sequence[Any],
+    second: PathLike | None = None,
+    *,
+    table: PathLike | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "MeasuredTable":
+    """Measure many images, a row for each.
+
+    Parameters
+    ----------
+    measure : str
+        ``"frc"``, ``"frc-map"``, ``"decorrelation"``, ``"spectrum"``, ``"metrics"``,
+        ``"error-map"``, ``"gaps"``, ``"profile"`` or ``"histogram"``.
+    images : path, or sequence of paths or of pairs of paths
+        A folder that is neither a store nor a scan, a glob, or a table with a column
+        for each image, whose paths are counted from its folder.
+    second : path, optional
+        The second image of all, or a folder whose images bear the same names.
+    table : path, optional
+        Gets the rows: ``.csv``, or ``.parquet`` with the extra ``[table]``.
+    resume : bool, default=False
+        Keep the rows of an existing table whose files and options are the same.
+    overwrite : bool, default=False
+        Replace an existing table.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Those of the measure, and reading options.
+
+    Returns
+    -------
+    MeasuredTable
+        ``rows``, and their ``summary``. An image that cannot be measured has a row
+        whose ``error`` says why.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("one", "two", "three"):
+    ...         noisy = semsr.Micrograph(rng.normal(100, 5, (64, 64)))
+    ...         semsr.write(noisy, f"{folder}/{name}.tif")
+    ...     found = semsr.measure_table("histogram", folder, table=f"{folder}/a.csv")
+    >>> [row["image"] for row in found.rows]
+    ['one.tif', 'three.tif', 'two.tif']
+    >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
+    (5, 3)
+    """
+    from napari_semsr.jobs import MEASURES, measure_table_job
+
+    switches = {name: options.pop(name) for name in ("register",) if name in options}
+    kind = MEASURES[measure].options if measure in MEASURES else Options
+    job = measure_table_job(
+        measure,
+        images,
+        second,
+        table=table,
+        resume=resume,
+        overwrite=overwrite,
+        **switches,
+        **_asked(options, kind),
+    )
+    return run(job, progress)
 
 
 def error_map(

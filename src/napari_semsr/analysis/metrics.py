@@ -45,12 +45,19 @@ class Histogram:
     emd : float or None
         Earth mover's distance in grey levels, of all pixel values and not of the
         bins; None without a reference.
+    mean, sd, median, lowest, highest : float
+        Of all pixel values of the image, in grey levels.
     """
 
     bins: FloatArray
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
     emd: float | None
+    mean: float
+    sd: float
+    median: float
+    lowest: float
+    highest: float
 
 
 def _finite(m: Micrograph) -> NDArray[np.generic]:
@@ -149,6 +156,11 @@ def measure_histogram(
         np.histogram(values, edges)[0].astype(np.int64),
         None if other is None else np.histogram(other, edges)[0].astype(np.int64),
         None if other is None else earth_movers_distance(values, other),
+        mean=float(values.mean(dtype=np.float64)),
+        sd=float(values.std(dtype=np.float64)),
+        median=float(np.median(values.astype(np.float64))),
+        lowest=float(values.min()),
+        highest=float(values.max()),
     )
 
 

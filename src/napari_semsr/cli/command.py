@@ -17,7 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from napari_semsr.core import OptionError, Pace, Progress, SemsrError, Waiting
+from napari_semsr.core import (
+    OptionError,
+    Pace,
+    Progress,
+    SemsrError,
+    Waiting,
+    sentence_of,
+)
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Verb
@@ -281,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.clear()
             traceback.print_exc(file=console.err)
         else:
-            console.error(_sentence(error), verb)
+            console.error(sentence_of(error), verb)
         facts = error.to_json() if isinstance(error, SemsrError) else {}
         if facts and console.as_json:
             console.emit({**facts, "message": str(error)}, "")
@@ -344,22 +351,6 @@ def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str
         told = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or told:
             yield " ".join(str(item.message).split())
-
-
-def _sentence(error: Exception) -> str:
-    """Say any error as one sentence."""
-    if isinstance(error, SemsrError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "Not enough memory for this image; try --level, --plane or .ome.zarr."
-    if isinstance(error, OSError):
-        what = error.strerror or str(error)
-        where = f" ({error.filename})" if error.filename else ""
-        return f"The system refused to read or write: {what}{where}."
-    return (
-        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
-        "run again with --debug to see where, and report it."
-    )
 
 
 @contextmanager

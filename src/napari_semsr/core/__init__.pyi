@@ -43,6 +43,7 @@ from .errors import (
     SemsrError as SemsrError,
     ShapeError as ShapeError,
     WriteError as WriteError,
+    sentence_of as sentence_of,
 )
 from .fourier import (
     Rings as Rings,

@@ -55,3 +55,30 @@ class DeviceMemoryError(SemsrError):
 
 class Cancelled(SemsrError):  # noqa: N818 - not a fault
     """The user stopped the work; what was finished is kept."""
+
+
+def sentence_of(error: Exception) -> str:
+    """Say any error as one sentence.
+
+    Parameters
+    ----------
+    error : Exception
+        Ours, or one that nobody foresaw.
+
+    Returns
+    -------
+    str
+        In the words of a command.
+    """
+    if isinstance(error, SemsrError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "Not enough memory for this image; try --level, --plane or .ome.zarr."
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        return f"The system refused to read or write: {what}{where}."
+    return (
+        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
+        "run again with --debug to see where, and report it."
+    )

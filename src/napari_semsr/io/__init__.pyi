@@ -48,6 +48,7 @@ from .layers import (
     holds_frames as holds_frames,
     layer_affine as layer_affine,
     layer_attributes as layer_attributes,
+    list_images as list_images,
     network_mark as network_mark,
     scan_layers as scan_layers,
     stacked as stacked,
@@ -85,6 +86,15 @@ from .scans.frames import (
     natural_key as natural_key,
     open_frames as open_frames,
     read_heights as read_heights,
+)
+from .sheets import (
+    SHEET_SUFFIXES as SHEET_SUFFIXES,
+    TABLE_SUFFIXES as TABLE_SUFFIXES,
+    Cell as Cell,
+    Sheet as Sheet,
+    check_sheet as check_sheet,
+    read_sheet as read_sheet,
+    write_sheet as write_sheet,
 )
 from .tiff.write import (
     write_fei as write_fei,

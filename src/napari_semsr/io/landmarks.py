@@ -8,15 +8,16 @@ left alone, and semicolons with decimal commas are taken as spreadsheets write t
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from napari_semsr.core import FloatArray, Micrograph, ReadError
 from napari_semsr.io.files import replacing
+from napari_semsr.io.sheets import read_sheet
 
 _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
-_LARGEST = 1 << 24  # bytes; chosen: more is no table that someone made by hand
 
 
 def read_landmarks(
@@ -41,37 +42,24 @@ def read_landmarks(
     ReadError
         If there is no such table, or it is not whole.
     """
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ReadError(f"{path} is too large for a table of landmarks.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        msg = f"{path} cannot be read as a table of landmarks: {reason}."
-        raise ReadError(msg) from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    mark = next((mark for mark in ",;\t" if mark in header), ",")
-    rows = csv.DictReader(lines, delimiter=mark)
-    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    sheet = read_sheet(path, "landmarks")
     found = {}
     for side, image in (("moving", moving), ("fixed", fixed)):
-        found[side] = _unit(path, rows.fieldnames, side, image)
+        found[side] = _unit(path, sheet.names, side, image)
     places: dict[str, list[list[float]]] = {side: [] for side in found}
-    for row in rows:
-        if not any((value or "").strip() for value in row.values() if value != []):
-            continue
+    for line, row in sheet.rows:
+        cells = dict(zip(sheet.names, row, strict=False))
         for side, unit in found.items():
-            cells = [row[f"{side}_{axis}_{unit}"] for axis in "yx"]
-            where = f"{path} line {rows.line_num}"
-            places[side].append([_number(cell, mark, where) for cell in cells])
+            here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
+            where = f"{path} line {line}"
+            places[side].append([_number(cell, sheet.mark, where) for cell in here])
     return (
         _in_nm(places["moving"], found["moving"], moving),
         _in_nm(places["fixed"], found["fixed"], fixed),
     )
 
 
-def _unit(path: Path, names: list[str], side: str, image: Micrograph) -> str:
+def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str:
     """Find out in what unit the places of an image are given."""
     for unit in ("nm", "px"):
         if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
@@ -91,9 +79,8 @@ def _unit(path: Path, names: list[str], side: str, image: Micrograph) -> str:
     raise ReadError(msg)
 
 
-def _number(text: str | None, mark: str, where: str) -> float:
+def _number(shown: str, mark: str, where: str) -> float:
     """Read a finite number."""
-    shown = (text or "").strip()
     try:
         value = float(shown if mark == "," else shown.replace(",", "."))
     except ValueError:

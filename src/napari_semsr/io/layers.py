@@ -125,6 +125,53 @@ def holds_frames(path: Path) -> bool:
     return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
 
 
+def list_images(folder: Path) -> list[Path]:
+    """List the images and stores of a folder, by their names and not looked into.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Neither a store nor a scan.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In natural order, without hidden ones.
+
+    Raises
+    ------
+    ReadError
+        If it is a scan, whose frames belong to one mosaic, or holds no image.
+    """
+    from napari_semsr.io.formats import FORMATS
+    from napari_semsr.io.scans import HEIGHTS, natural_key
+
+    if _has_table(folder) or (folder / HEIGHTS).is_file():
+        msg = (
+            f"{folder} must be a folder of images, but is a scan, whose frames belong "
+            "together: stitch it, and measure the mosaic."
+        )
+        raise ReadError(msg)
+    known = {suffix for row in FORMATS for suffix in row.suffixes}
+    found = [
+        item
+        for item in folder.iterdir()
+        if item.suffix.lower() in known
+        and not item.name.startswith(".")
+        and item.is_dir() == (item.suffix.lower() == ".zarr")
+    ]
+    if not found:
+        inner = [item for item in folder.iterdir() if item.is_dir()]
+        holds = "holds none" if any(folder.iterdir()) else "is an empty folder"
+        below = f"; {str(folder / '*/*.tif')!r} takes those of its folders"
+        msg = (
+            f"{folder} must be an image, a store or a folder of images, but "
+            f"{holds}{below if inner else ''}."
+        )
+        raise ReadError(msg)
+    return sorted(found, key=lambda item: natural_key(item.name))
+
+
 @told_in_panel_words()
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""

@@ -89,6 +89,12 @@ from .measure.resolution import (
     spectrum_job as spectrum_job,
     spectrum_look as spectrum_look,
 )
+from .measure.table import (
+    MEASURES as MEASURES,
+    MeasuredTable as MeasuredTable,
+    is_many as is_many,
+    measure_table_job as measure_table_job,
+)
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,
     MOSAIC_MODEL as MOSAIC_MODEL,

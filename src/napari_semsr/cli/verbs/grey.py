@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_semsr import analysis, jobs
+from napari_semsr.cli.many import tabled
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -26,8 +27,14 @@ from napari_semsr.core import Job
 def _configure_error_map(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "reference", "the image as it was taken")
-    add_image(parser, "enhanced", "what was made of it, as fine or finer")
-    add_output(parser, "where the map goes; its suffix names the format")
+    add_image(
+        parser, "enhanced", "what was made of it, as fine or finer", optional=True
+    )
+    add_output(
+        parser,
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+    )
     add_options(parser, analysis.ErrorMapOptions, title="comparison")
     add_opening(parser)
 
@@ -60,7 +67,12 @@ def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
     return columns(rows)
 
 
-ERROR_MAP = Verb(_configure_error_map, _start_error_map, _summarise_error_map)
+ERROR_MAP = tabled(
+    Verb(_configure_error_map, _start_error_map, _summarise_error_map),
+    "error-map",
+    ("reference", "enhanced"),
+    output=True,
+)
 
 
 # ``semsr gaps IMAGE [REFERENCE]``: gaps between particles.
@@ -72,7 +84,10 @@ def _configure_gaps(parser: argparse.ArgumentParser) -> None:
     add_image(parser, "reference", "a better image of the same field", optional=True)
     add_options(parser, analysis.GapOptions, title="gaps")
     parser.add_argument(
-        "--table", metavar="CSV", help="write a row for each gap into this file"
+        "--table",
+        metavar="CSV",
+        help="write a row for each gap of one image into this file, or a row for each "
+        "of many images (.csv or .parquet)",
     )
     add_overwrite(parser)
     add_opening(parser)
@@ -144,7 +159,12 @@ def _length(record: Mapping[str, Any], name: str) -> str:
     return f"{said}, 95 %: {low} to {high} {unit}"
 
 
-GAPS = Verb(_configure_gaps, _start_gaps, _summarise_gaps)
+GAPS = tabled(
+    Verb(_configure_gaps, _start_gaps, _summarise_gaps),
+    "gaps",
+    ("image", "reference"),
+    own_table=True,
+)
 
 
 # ``semsr histogram IMAGE [REFERENCE]``: grey-level distributions.
@@ -187,7 +207,11 @@ def _summarise_histogram(result: "jobs.HistogramReport") -> str:
     return columns(rows)
 
 
-HISTOGRAM = Verb(_configure_histogram, _start_histogram, _summarise_histogram)
+HISTOGRAM = tabled(
+    Verb(_configure_histogram, _start_histogram, _summarise_histogram),
+    "histogram",
+    ("image", "reference"),
+)
 
 
 # ``semsr metrics IMAGE [REFERENCE]``: how an image compares with a reference.
@@ -233,4 +257,8 @@ def _summarise_metrics(result: "jobs.MetricsReport") -> str:
     return columns(rows)
 
 
-METRICS = Verb(_configure_metrics, _start_metrics, _summarise_metrics)
+METRICS = tabled(
+    Verb(_configure_metrics, _start_metrics, _summarise_metrics),
+    "metrics",
+    ("image", "reference"),
+)

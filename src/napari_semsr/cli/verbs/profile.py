@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from napari_semsr import analysis, jobs
+from napari_semsr.cli.many import tabled
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -100,4 +101,4 @@ def _share(dip: "analysis.Estimate | None") -> str:
     return f"{number(100 * dip.value)} +- {number(100 * dip.sd, 2)} %"
 
 
-PROFILE = Verb(_configure, _start, _summarise)
+PROFILE = tabled(Verb(_configure, _start, _summarise), "profile", ("image",))

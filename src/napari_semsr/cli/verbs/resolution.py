@@ -3,6 +3,7 @@
 import argparse
 
 from napari_semsr import analysis, jobs
+from napari_semsr.cli.many import tabled
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -87,7 +88,12 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
     return columns(rows)
 
 
-FRC = Verb(_configure_frc, _start_frc, _summarise_frc)
+FRC = tabled(
+    Verb(_configure_frc, _start_frc, _summarise_frc),
+    "frc",
+    ("a", "b"),
+    switches=("register",),
+)
 
 
 # ``semsr frc-map A [B] -o OUT``: resolution block by block.
@@ -102,7 +108,11 @@ def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
         "wrote beside it, and any other has its blocks split",
     )
     add_image(parser, "b", _SECOND, optional=True)
-    add_output(parser, "where the map goes; its suffix names the format")
+    add_output(
+        parser,
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+    )
     add_options(parser, analysis.FrcMapOptions, title="measurement")
     _add_register(parser)
     add_opening(parser)
@@ -146,7 +156,13 @@ def _spread(result: "jobs.FrcMapReport") -> str:
     return f"{number(low)} to {number(high)} {result.unit}"
 
 
-FRC_MAP = Verb(_configure_frc_map, _start_frc_map, _summarise_frc_map)
+FRC_MAP = tabled(
+    Verb(_configure_frc_map, _start_frc_map, _summarise_frc_map),
+    "frc-map",
+    ("a", "b"),
+    switches=("register",),
+    output=True,
+)
 
 
 # ``semsr decorrelation IN``: the cut-off of one image.
@@ -194,8 +210,10 @@ def _summarise_decorrelation(result: "jobs.DecorrelationReport") -> str:
     return columns([*rows, ("method", found.method)])
 
 
-DECORRELATION = Verb(
-    _configure_decorrelation, _start_decorrelation, _summarise_decorrelation
+DECORRELATION = tabled(
+    Verb(_configure_decorrelation, _start_decorrelation, _summarise_decorrelation),
+    "decorrelation",
+    ("image",),
 )
 
 
@@ -245,4 +263,9 @@ def _summarise_spectrum(result: "jobs.SpectrumReport") -> str:
     return columns(rows)
 
 
-SPECTRUM = Verb(_configure_spectrum, _start_spectrum, _summarise_spectrum)
+SPECTRUM = tabled(
+    Verb(_configure_spectrum, _start_spectrum, _summarise_spectrum),
+    "spectrum",
+    ("image",),
+    output=False,
+)

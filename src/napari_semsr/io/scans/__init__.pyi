@@ -1,5 +1,6 @@
 from .czi import is_czi as is_czi
 from .frames import (
+    HEIGHTS as HEIGHTS,
     choose_frames as choose_frames,
     natural_key as natural_key,
     open_frames as open_frames,

@@ -874,11 +874,31 @@ def _told_of(layer: Layer) -> str:
     return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
 
 
+_ABREAST = 5  # columns of a table side by side, besides its first; chosen: 320 px
+
+
 def _sheet(title: str, columns: Columns) -> str:
-    """Write a table with its heads as rich text."""
+    """Write a table with its heads as rich text, a wide one in parts below each other.
+
+    Each part begins with the first column.
+    """
+    first, *others = columns
+    parts = max(1, -(-len(others) // _ABREAST))
+    size = max(1, -(-len(others) // parts))
+    shown = [
+        _part({name: columns[name] for name in (first, *others[start : start + size])})
+        for start in range(0, max(1, len(others)), size)
+    ]
+    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(shown)}"
+
+
+def _part(columns: Columns) -> str:
+    """Write a few columns side by side."""
     shown = [
         [
-            html.escape(str(item)) if isinstance(item, str) else str(Quantity(item))
+            html.escape(str(item))
+            if isinstance(item, str | int)
+            else str(Quantity(item))
             for item in column
         ]
         for column in columns.values()
@@ -889,7 +909,7 @@ def _sheet(title: str, columns: Columns) -> str:
         f"<tr>{''.join(f'<td>{cell}{gap}</td>' for cell in row)}</tr>"
         for row in zip(*shown, strict=True)
     )
-    return f"<p><b>{html.escape(title)}</b></p><table><tr>{heads}</tr>{rows}</table>"
+    return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:

@@ -1,6 +1,8 @@
 """Error map: where an enhanced layer, blurred again, is not its reference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +10,11 @@ import numpy as np
 from napari.layers import Image, Layer
 
 from napari_semsr.analysis import ErrorMapOptions
-from napari_semsr.core import FloatArray, Job, ShapeError
+from napari_semsr.core import FloatArray, Job, Micrograph, ShapeError
 from napari_semsr.jobs import ErrorMapReport, error_map_job
 from napari_semsr.widgets.base import (
     SIGMA,
+    Columns,
     Form,
     Numbers,
     OptionsForm,
@@ -30,6 +33,15 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     network_of,
     result_name,
+)
+from napari_semsr.widgets.measure.regions import (
+    Cell,
+    Region,
+    box_of,
+    cut_out,
+    new_region_box,
+    read_regions,
+    region_table,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +62,42 @@ _ROWS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorOutcome:
+    """A map, and the figures of regions."""
+
+    written: Outcome
+    regions: Mapping[str, Columns]
+
+
+def _map(
+    job: Job[ErrorMapReport], target: Target, regions: Sequence[Region]
+) -> Job[ErrorOutcome]:
+    """Make the map, and sum it up in regions."""
+    outcome = yield from written(job, target)
+    shown = outcome.opened.micrograph
+    rows = yield from region_table(regions, partial(_errors_in, outcome.made, shown))
+    return ErrorOutcome(outcome, rows)
+
+
+def _errors_in(
+    report: ErrorMapReport, shown: Micrograph, region: Region
+) -> Mapping[str, Cell]:
+    """Sum up the errors in one region."""
+    values = cut_out(region, shown, box_of(region, shown)).array()
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        msg = "no pixel is known there"
+        raise ShapeError(msg)
+    unit = "grey levels" if report.unit == "grey" else "%"
+    return {
+        "pixels": int(kept.size),
+        f"RSE ({unit})": float(np.sqrt(np.square(kept).mean())),
+        f"median ({unit})": float(np.median(kept)),
+        f"95 % below ({unit})": float(np.percentile(kept, 95)),
+    }
+
+
 class ErrorMapPanel(Panel):
     """Maps where an enhanced layer does not agree with its reference."""
 
@@ -66,7 +114,13 @@ class ErrorMapPanel(Panel):
             "reference", "Reference", "The image as it was taken."
         )
         self.form = OptionsForm(ErrorMapOptions, _ROWS)
-        self.add_group("Layers", Form(self.reference, self.enhanced), self.form)
+        self.regions = new_region_box(
+            self,
+            "the error is summed up for each of its regions. Blur, gain and offset are "
+            "those of the whole field.",
+        )
+        which = Form(self.reference, self.enhanced, self.regions)
+        self.add_group("Layers", which, self.form)
         self.add_results("Figures")
         self.form.on_change("align", self._show_search)
         self._show_search(self.form.values()["align"])
@@ -108,14 +162,17 @@ class ErrorMapPanel(Panel):
         title = result_name(self.viewer, second.name, "error map")
         target = Target(Path(new_store_path(title)), temporary=True)
 
-        def make() -> Job[Outcome]:
+        regions = read_regions(self, self.regions.value, reference)
+
+        def make() -> Job[ErrorOutcome]:
             job = error_map_job(first, second, target.path, options=options)
-            return written(job, target)
+            return _map(job, target, regions)
 
         return make, lambda outcome: self.show_outcome(outcome, enhanced)
 
-    def show_outcome(self, outcome: Outcome, layer: Image) -> Iterator[None]:
+    def show_outcome(self, found: ErrorOutcome, layer: Image) -> Iterator[None]:
         """Add the map as a layer over the images, and write the figures."""
+        outcome = found.written
         report: ErrorMapReport = outcome.made
         unit = "grey levels" if report.unit == "grey" else "%"
         with self.in_place(" and ".join(report.images)) as earlier:
@@ -124,7 +181,7 @@ class ErrorMapPanel(Panel):
             add_opened(self.viewer, outcome.opened, name=title)
             yield
         said = f"Compared {report.images[1]} with {report.images[0]}."
-        self.show_result(_figures(report), said)
+        self.show_result(_figures(report), said, tables=found.regions)
 
 
 def _on_one_place(first: Layer, second: Layer) -> bool:

@@ -73,7 +73,7 @@ from napari_semsr.widgets.layers import (
     step_before,
 )
 from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
-from napari_semsr.widgets.measure.regions import Region, read_regions, region_layers
+from napari_semsr.widgets.measure.regions import Region, new_region_box, read_regions
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -310,13 +310,10 @@ class FrcMapPanel(Panel):
             tooltip="Move it onto the first by parts of a pixel before, where a shift "
             "is believed; it is told below the plots.",
         )
-        self.regions = self.new_layer_box(
-            "regions",
-            "Regions",
-            "A Shapes or Labels layer: blocks whose centre lies in one of its regions "
-            "are summed up for each, in a table and in the histogram.",
-            layers=lambda: region_layers(self),
-            none="none: the whole field",
+        self.regions = new_region_box(
+            self,
+            "blocks whose centre lies in one of its regions are summed up for each, in "
+            "a table and in the histogram.",
         )
         self.form = OptionsForm(FrcMapOptions, _ROWS)
         self.advice = Note()
@@ -481,7 +478,7 @@ class FrcMapPanel(Panel):
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
-        yield from show_outline(self, {layer: part} if part else {})
+        yield from show_outline(self, {layer: [part]} if part else {})
         yield from self._draw(outcome)
         yield
         median = _numbers(report)["Median"]

@@ -1,8 +1,8 @@
 """Gaps: how many gaps between particles a layer shows, and how wide they are."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from napari.layers import Image, Points
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_semsr.analysis import GapOptions, Gaps, WidthHistogram
-from napari_semsr.core import FloatPair, Job, Micrograph
+from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle, WidthHistogram
+from napari_semsr.core import FloatArray, FloatPair, Job, Micrograph
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import GapReport, cut_gaps, gaps_job
 from napari_semsr.widgets.base import (
@@ -32,6 +32,14 @@ from napari_semsr.widgets.measure.measured import (
     read_pair,
     say_part,
     show_outline,
+)
+from napari_semsr.widgets.measure.regions import (
+    Cell,
+    Region,
+    box_of,
+    new_region_box,
+    read_regions,
+    region_table,
 )
 
 if TYPE_CHECKING:
@@ -76,13 +84,51 @@ class GapOutcome:
     report: GapReport
     measured: Micrograph
     is_part: bool
+    regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-def _measure(images: Sequence[Micrograph], options: GapOptions) -> Job[GapOutcome]:
-    """Look for gaps in an image, or for those of a reference."""
+def _measure(
+    images: Sequence[Micrograph], options: GapOptions, regions: Sequence[Region] = ()
+) -> Job[GapOutcome]:
+    """Look for gaps in an image, or for those of a reference, and count by regions."""
     parts, box = yield from cut_gaps(*images)
     report = yield from gaps_job(*parts, options=options)
-    return GapOutcome(report, parts[0], box is not None)
+    rows = yield from region_table(regions, partial(_count_in, report, parts[0]))
+    return GapOutcome(report, parts[0], box is not None, rows)
+
+
+def _mean(values: FloatArray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _count_in(
+    report: GapReport, measured: Micrograph, region: Region
+) -> Mapping[str, Cell]:
+    """Count the gaps whose middle lies in a region, and the particles."""
+    box_of(region, measured)
+
+    def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
+        places = np.array([item.place_px for item in items]).reshape(-1, 2)
+        held = region.holds(places * measured.scale + measured.origin)
+        return [item for item, there in zip(items, held, strict=True) if there]
+
+    found, unit = report.result, report.unit
+    gaps, invented = within(found.found), within(found.invented)
+    part = replace(found, found=tuple(gaps), invented=tuple(invented))
+    widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
+    row: dict[str, Cell] = {
+        "particles": len(within(found.sizes)),
+        "gaps": len(gaps),
+        f"median width ({unit})": float(np.median(widths)) if widths else None,
+    }
+    if found.reference_background is not None:
+        share, errors = part.undetected_fraction, part.width_errors(unit)
+        row |= {
+            "not seen (%)": None if share is None else 100 * share,
+            "invented": len(invented),
+            f"mean error ({unit})": _mean(np.abs(errors)),
+        }
+    return row
 
 
 class GapsPanel(Panel):
@@ -102,7 +148,11 @@ class GapsPanel(Panel):
             none="none",
         )
         self.form = OptionsForm(GapOptions, _ROWS)
-        self.add_group("Layers", Form(self.image, self.reference), self.form)
+        self.regions = new_region_box(
+            self, "gaps whose middle lies in one of its regions are counted for each."
+        )
+        which = Form(self.image, self.reference, self.regions)
+        self.add_group("Layers", which, self.form)
         self.rows = _GapTable()
         self.rows.itemSelectionChanged.connect(self._go_to_gap)
         self.copy_button = push_button(
@@ -124,15 +174,16 @@ class GapsPanel(Panel):
         """Read the form."""
         layer = self.image.value
         images = read_pair(self, layer, self.reference.value)
+        regions = read_regions(self, self.regions.value, layer)
         return (
-            partial(_measure, images, self.form.options()),
+            partial(_measure, images, self.form.options(), regions),
             partial(self.show_outcome, layer),
         )
 
-    def show_outcome(self, layer: Image, outcome: GapOutcome) -> None:
+    def show_outcome(self, layer: Image, outcome: GapOutcome) -> Iterator[None]:
         """Mark the gaps, draw their widths, write the figures."""
-        report = outcome.report
-        show_outline(self, {layer: outcome.measured} if outcome.is_part else {})
+        report, part = outcome.report, outcome.measured
+        yield from show_outline(self, {layer: [part]} if outcome.is_part else {})
         if layer in self.viewer.layers:
             self._mark(layer, outcome)
         table = _table(report.result)
@@ -144,6 +195,7 @@ class GapsPanel(Panel):
             _figures(outcome),
             said,
             curves=_curves(report, table),
+            tables=outcome.regions,
             more=_legend(report.result),
         )
 

@@ -1,6 +1,6 @@
 """What is measured: layers on one grid, of a mosaic the largest part without a gap."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from magicgui.widgets import ComboBox
@@ -64,7 +64,9 @@ def say_part(part: Micrograph) -> str:
     return f"in the largest gap-free rectangle, {rows} {TIMES} {columns} px"
 
 
-def show_outline(panel: Panel, parts: Mapping[Layer, Micrograph]) -> Iterator[None]:
+def show_outline(
+    panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
+) -> Iterator[None]:
     """Outline the parts of layers that a panel measured, instead of its earlier ones.
 
     Layers that were removed in the meantime have no outline.
@@ -73,7 +75,7 @@ def show_outline(panel: Panel, parts: Mapping[Layer, Micrograph]) -> Iterator[No
     active = layers.selection.active
     with panel.in_place(_PART) as earlier:
         yield from panel.take_away(earlier)
-        shown = [part for layer, part in parts.items() if layer in layers]
+        shown = [one for layer, of in parts.items() if layer in layers for one in of]
         if shown:
             _add_outline(panel, shown)
             yield

@@ -1,7 +1,7 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from napari.layers import Image
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import MetricsOptions
-from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.core import Job, Micrograph, ShapeError, run
 from napari_semsr.jobs import (
     HistogramOptions,
     HistogramReport,
@@ -20,6 +20,8 @@ from napari_semsr.jobs import (
     metrics_job,
 )
 from napari_semsr.widgets.base import (
+    TIMES,
+    Columns,
     Form,
     Numbers,
     OptionsForm,
@@ -33,6 +35,16 @@ from napari_semsr.widgets.measure.measured import (
     read_pair,
     say_part,
     show_outline,
+)
+from napari_semsr.widgets.measure.regions import (
+    Cell,
+    Region,
+    box_of,
+    cut_out,
+    largest_part,
+    new_region_box,
+    read_regions,
+    region_table,
 )
 
 if TYPE_CHECKING:
@@ -68,16 +80,50 @@ class GreyOutcome:
     metrics: MetricsReport
     histogram: HistogramReport
     part: Micrograph | None  # of the image, where gaps were cut off
+    regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
 def _compare(
-    images: Sequence[Micrograph], options: MetricsOptions, bins: HistogramOptions
+    images: Sequence[Micrograph],
+    options: MetricsOptions,
+    bins: HistogramOptions,
+    regions: Sequence[Region] = (),
 ) -> Job[GreyOutcome]:
-    """Measure an image, against a reference where there is one."""
+    """Measure an image, against a reference where there is one, and in regions."""
     parts, box = yield from cut_gaps(*images)
     figures = yield from metrics_job(*parts, options=options)
     levels = yield from histogram_job(*parts, options=bins)
-    return GreyOutcome(figures, levels, parts[0] if box else None)
+    # one range for all, so that the PSNR of regions can be compared
+    alike = options.replace(data_range=figures.result.data_range)
+    rows = yield from region_table(regions, partial(_compare_in, images, alike, bins))
+    return GreyOutcome(figures, levels, parts[0] if box else None, rows)
+
+
+def _compare_in(
+    images: Sequence[Micrograph],
+    options: MetricsOptions,
+    bins: HistogramOptions,
+    region: Region,
+) -> Mapping[str, Cell]:
+    """Measure in one region: grey levels of all of it, the rest in a rectangle."""
+    box = box_of(region, images[0])
+    within = [cut_out(region, image, box) for image in images]
+    levels = run(histogram_job(*within, options=bins)).result
+    row: dict[str, Cell] = {
+        "pixels": int(np.isfinite(within[0].array()).sum()),
+        "mean (grey levels)": levels.mean,
+        "SD (grey levels)": levels.sd,
+    }
+    if levels.emd is not None:
+        row["distance (grey levels)"] = levels.emd
+    parts = largest_part(region, *images)
+    rows, columns = parts[0].shape
+    record = run(metrics_job(*parts, options=options)).to_json()
+    row["rectangle"] = f"{rows} {TIMES} {columns} px"
+    for key, (label, unit, _) in _NAMES.items():
+        if record[key] is not None and key != "data_range":
+            row[f"{label} ({unit})" if unit else label] = record[key]
+    return row
 
 
 class MetricsPanel(Panel):
@@ -97,7 +143,12 @@ class MetricsPanel(Panel):
         )
         self.form = OptionsForm(MetricsOptions, _ROWS)
         self.bins = OptionsForm(HistogramOptions, _BINS)
-        which = Form(self.image, self.reference)
+        self.regions = new_region_box(
+            self,
+            "each of its regions gets a row. Grey levels are those of the whole "
+            "region, all else is measured in the largest rectangle within.",
+        )
+        which = Form(self.image, self.reference, self.regions)
         self.add_group("Layers", which, self.form, self.bins)
         self.add_results("Figures", helpers="Show what was measured")
         propose_truth(self, self.image, self.reference)
@@ -113,17 +164,24 @@ class MetricsPanel(Panel):
             )
             raise ShapeError(msg)
         images = read_pair(self, layer, reference)
-        make = partial(_compare, images, self.form.options(), self.bins.options())
+        make = partial(
+            _compare,
+            images,
+            self.form.options(),
+            self.bins.options(),
+            read_regions(self, self.regions.value, layer),
+        )
         return make, partial(self.show_outcome, layer)
 
     def show_outcome(self, layer: Image, outcome: GreyOutcome) -> Iterator[None]:
         """Write the figures, draw the distributions, outline what was measured."""
         yield from self._draw(outcome.histogram)
         part = outcome.part
-        yield from show_outline(self, {layer: part} if part else {})
+        yield from show_outline(self, {layer: [part]} if part else {})
         said = f"Measured {' against '.join(outcome.metrics.images)}."
         curves = _curves(outcome.histogram)
-        self.show_result(_figures(outcome), said, curves=curves)
+        tables = outcome.regions
+        self.show_result(_figures(outcome), said, curves=curves, tables=tables)
 
     def _draw(self, histogram: HistogramReport) -> Iterator[None]:
         """Draw shares of pixels over grey level as steps."""

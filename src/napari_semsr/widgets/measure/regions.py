@@ -1,16 +1,32 @@
-"""Regions that a user drew or labelled, and which places lie within."""
+"""Regions that a user drew or labelled, what lies within, and the figures of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
+from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 
-from napari_semsr.core import BoolArray, FloatArray, OptionError
+from napari_semsr.core import (
+    BoolArray,
+    Box,
+    FloatArray,
+    Grid,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    SemsrError,
+    ShapeError,
+    read_box,
+    run,
+)
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.widgets.base import Panel
+from napari_semsr.jobs import cut_gaps
+from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import nm_per_unit, plane_at, shown_by
 
 _MOST = 200  # labels and shapes of one layer; chosen: a table that can be read
@@ -25,6 +41,17 @@ class Region:
     vertices: FloatArray  # (N, 2); of a label how places become pixels, (3, 2)
     labels: NDArray[Any] | None = None
     label: int = 0
+
+    def extent(self) -> tuple[FloatArray, FloatArray]:
+        """Give its least and its largest ``(y, x)``."""
+        corners = self.vertices
+        if self.labels is not None:
+            at = np.nonzero(self.labels == self.label)
+            low, high = np.min(at, axis=1) - 0.5, np.max(at, axis=1) + 0.5
+            ends = np.array(list(product(*zip(low, high, strict=True))))
+            to_places = np.linalg.inv(self.vertices[:2])
+            corners = ends @ to_places.T + self.vertices[2]
+        return corners.min(axis=0), corners.max(axis=0)
 
     def holds(self, places: FloatArray) -> BoolArray:
         """Tell which of some places (N, 2) lie within."""
@@ -43,6 +70,17 @@ class Region:
         from skimage.measure import points_in_poly  # takes long to import
 
         return np.asarray(points_in_poly(places, self.vertices))
+
+
+def new_region_box(panel: Panel, what: str) -> ComboBox:
+    """Add a list of the layers that hold regions; `what` says what is done in each."""
+    return panel.new_layer_box(
+        "regions",
+        "Regions",
+        f"A Shapes or Labels layer: {what}",
+        layers=lambda: region_layers(panel),
+        none="none: the whole field",
+    )
 
 
 def region_layers(panel: Panel) -> list[Layer]:
@@ -100,3 +138,74 @@ def _labelled(panel: Panel, layer: Labels, scale: FloatArray) -> Sequence[Region
         Region(f"label {name}", "label", place, plane, int(name))
         for name in names[names != 0].tolist()
     ]
+
+
+# What lies within.
+
+_EDGE = 1e-6  # of a pixel, by which rounding may be wrong; chosen
+_BAND = 1 << 20  # pixels that are looked at at once; chosen: 30 MB
+Cell = float | int | str | None
+
+
+def box_of(region: Region, image: Micrograph) -> Box:
+    """Give the pixels of an image among which a region lies.
+
+    Raises `ShapeError` where it lies beside the image.
+    """
+    low, high = ((end - image.origin) / image.scale for end in (region.extent()))
+    first = np.maximum(np.ceil(low - _EDGE), 0).astype(int)
+    last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
+    if np.any(last <= first):
+        msg = f"The region {region.name} must lie on {image.name}, but lies beside it."
+        raise ShapeError(msg)
+    return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
+
+
+def cut_box(image: Micrograph, box: Box) -> Micrograph:
+    """Read a part of an image, which stays where it lies."""
+    origin = Grid.of(image).centre(box)
+    return image.replace(data=read_box(image.data, box), origin=origin)
+
+
+def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
+    """Read a part of an image, NaN where its pixels' centres are not in a region."""
+    part = cut_box(image, box)
+    values = np.array(part.data, dtype=np.float64)
+    columns = np.arange(part.shape[1])
+    step = max(1, _BAND // len(columns))
+    for start in range(0, len(values), step):
+        rows = np.arange(start, min(start + step, len(values)))
+        at = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        places = np.asarray(at * part.scale + part.origin, dtype=np.float64)
+        held = region.holds(places)
+        band = values[start : start + step]
+        band[~held.reshape(band.shape)] = np.nan
+    return part.replace(data=values)
+
+
+def largest_part(region: Region, *images: Micrograph) -> tuple[Micrograph, ...]:
+    """Cut images of one grid to the largest rectangle that a region holds of all."""
+    box = box_of(region, images[0])
+    _, inner = run(cut_gaps(*(cut_out(region, image, box) for image in images)))
+    inner = Box.of(box.shape) if inner is None else inner
+    there = Box.of(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
+    return tuple(cut_box(image, there) for image in images)
+
+
+def region_table(
+    regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
+) -> Job[Mapping[str, Columns]]:
+    """Measure in each region; where that cannot be, its row says why."""
+    if not regions:
+        return {}
+    rows: list[Mapping[str, Cell]] = []
+    for number, region in enumerate(regions):
+        yield Progress(number, len(regions), f"measuring in {region.name}")
+        try:
+            found = measure(region)
+        except SemsrError as error:
+            found = {"note": str(error)}
+        rows.append({"region": region.name, **found})
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    heads.sort(key="note".__eq__)
+    return {"Regions": {name: [row.get(name) for row in rows] for name in heads}}

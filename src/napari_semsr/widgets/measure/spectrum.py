@@ -22,6 +22,12 @@ from napari_semsr.widgets.layers import (
     same_unit,
 )
 from napari_semsr.widgets.measure.measured import say_part, show_outline
+from napari_semsr.widgets.measure.regions import (
+    Region,
+    largest_part,
+    new_region_box,
+    read_regions,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -166,13 +172,35 @@ def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
     return tuple(parts[place] for place in range(len(images)))
 
 
-def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
-    """Measure radial and centred spectra of several images."""
+def _cut_regions(
+    images: Sequence[Micrograph], regions: Sequence[Sequence[Region]]
+) -> Job[tuple[Micrograph, ...]]:
+    """Cut the largest rectangle of each region out of each image."""
+    parts = []
+    for image, own in zip(images, regions, strict=True):
+        for region in own:
+            yield Progress(0, 0, f"cutting {region.name}")
+            (part,) = largest_part(region, image)
+            parts.append(part.replace(name=f"{region.name}, {image.name}"))
+    return tuple(parts)
+
+
+def _transform(
+    images: Sequence[Micrograph],
+    regions: Sequence[Sequence[Region]],
+    *,
+    planes: bool,
+) -> Job[Spectra]:
+    """Measure radial and centred spectra of several images, or of their regions."""
     from napari_semsr.analysis import measure_spectrum, radial_spectrum
 
     calibrated = same_unit(images) == "nm"
     frequency, power, centred = [], [], []
-    parts = yield from _cut_alike(images)
+    if any(regions):
+        parts = yield from _cut_regions(images, regions)
+        images, planes = parts, False
+    else:
+        parts = yield from _cut_alike(images)
     for number, image in enumerate(parts):
         yield Progress(number, len(images), f"transforming {image.name}")
         whole = measure_spectrum(image) if planes else None
@@ -236,7 +264,12 @@ class SpectrumPanel(Panel):
             text="Rings with their period",
             tooltip="Draws rings of round periods onto it.",
         )
-        form = Form(self.layers.native, self.planes, self.rings)
+        self.regions = new_region_box(
+            self,
+            "in place of the whole, the largest rectangle within each of its regions "
+            "is measured, without a 2-D spectrum.",
+        )
+        form = Form(self.layers.native, self.regions, self.planes, self.rings)
         self.add_group("Layers", form, Note(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.take_input(self.layers)
@@ -261,11 +294,22 @@ class SpectrumPanel(Panel):
             chosen = grey_layers(self.viewer)[-1:]
         images = [self.micrograph(layer) for layer in chosen or [None]]
         same_unit(images)
-        make = partial(_transform, images, planes=bool(self.planes.value))
-        return make, partial(self.show_spectra, chosen)
+        named = self.regions.value
+        regions = [read_regions(self, named, layer) for layer in chosen]
+        make = partial(_transform, images, regions, planes=bool(self.planes.value))
+        if named is None:
+            return make, partial(self.show_spectra, chosen)
+        pairs = zip(chosen, regions, strict=True)
+        owners = [layer for layer, own in pairs for _ in own]
+        return make, partial(self.show_spectra, owners, in_regions=True)
 
-    def show_spectra(self, layers: Sequence[Layer], spectra: Spectra) -> Iterator[None]:
-        """Draw the curves, add the layers, and outline what was measured of them."""
+    def show_spectra(
+        self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False
+    ) -> Iterator[None]:
+        """Draw the curves, add the layers, and outline what was measured of them.
+
+        There is a layer for each spectrum.
+        """
         self.spectra = spectra
         yield from self._draw(spectra)
         replaced = True
@@ -280,7 +324,10 @@ class SpectrumPanel(Panel):
                     yield
             replaced &= bool(earlier)
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
-        cut = {layer: part for layer, image, part in trios if part is not image}
+        cut: dict[Layer, list[Micrograph]] = {}
+        for layer, image, part in trios:
+            if in_regions or part is not image:
+                cut.setdefault(layer, []).append(part)
         yield from show_outline(self, cut)
         if spectra.planes and not replaced:
             self.viewer.reset_view()
@@ -288,7 +335,8 @@ class SpectrumPanel(Panel):
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
-        where = "<br>".join(f"{part.name} {say_part(part)}" for part in cut.values())
+        told = [one for own in cut.values() for one in own]
+        where = "<br>".join(f"{part.name} {say_part(part)}" for part in told)
         said = f"{count} radial {many}, frequencies in {unit}."
         self.show_result({}, said, curves=_curves(spectra), more=where)
 

@@ -1,0 +1,877 @@
+"""Any measure over many images: a tidy table with a row for each."""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr import analysis
+from napari_semsr.core import (
+    Cancelled,
+    FloatArray,
+    Job,
+    OptionError,
+    Options,
+    Progress,
+    ReadError,
+    WriteError,
+    hear_warnings,
+    sentence_of,
+    software_versions,
+    warn,
+)
+from napari_semsr.io import (
+    SHEET_SUFFIXES,
+    TABLE_SUFFIXES,
+    Cell,
+    ReadOptions,
+    check_sheet,
+    holds_frames,
+    list_images,
+    natural_key,
+    read_sheet,
+    write_sheet,
+)
+from napari_semsr.jobs.images import Result, check_target_file
+from napari_semsr.jobs.measure.error_map import error_map_job
+from napari_semsr.jobs.measure.grey import (
+    HistogramOptions,
+    gaps_job,
+    histogram_job,
+    metrics_job,
+)
+from napari_semsr.jobs.measure.profile import profile_job
+from napari_semsr.jobs.measure.resolution import (
+    FrcMapReport,
+    SpectrumReport,
+    decorrelation_job,
+    frc_job,
+    frc_map_job,
+    spectrum_job,
+)
+from napari_semsr.jobs.stitch import half_paths
+
+Cells = dict[str, Cell]
+Inputs = str | os.PathLike[str] | Sequence[Any]
+"""A folder, a glob, a table, or a sequence of paths or of pairs of them."""
+
+# What a row holds of each measure: name of the column, and where it stands in the
+# record that the command prints, with a number for an item of a list.
+
+_UNITS = ("nm", "px")
+_PIXEL = {"pixel_size_y_nm": "pixel_size_nm.0", "pixel_size_x_nm": "pixel_size_nm.1"}
+_SHIFT = {"shift_y_px": "shift_px.0", "shift_x_px": "shift_px.1"}
+
+
+def _in_units(*names: str) -> dict[str, str]:
+    """Name columns in nm and in px, each beside the other."""
+    return {f"{name}_{unit}": f"{name}_{unit}" for name in names for unit in _UNITS}
+
+
+def _ends(column: str, key: str) -> dict[str, str]:
+    """Name two columns for the ends of an interval in nm, and two in px."""
+    return {
+        f"{column}_{end}_{unit}": f"{key}_{unit}.{number}"
+        for unit in _UNITS
+        for number, end in enumerate(("low", "high"))
+    }
+
+
+_FRC = {
+    **_in_units("resolution"),
+    **_ends("resolution", "interval"),
+    "reason": "reason",
+    "criterion": "criterion",
+    "method": "method",
+    **_SHIFT,
+    **_PIXEL,
+}
+_FRC_MAP = {
+    **_in_units("median", "p10", "p90"),
+    "blocks": "blocks",
+    "blocks_without_crossing": "failed",
+    "block_px": "block",
+    "field_reason": "field_reason",
+    "method": "method",
+    **_SHIFT,
+    **_PIXEL,
+}
+_DECORRELATION = {
+    **_in_units("resolution", "p10", "p90"),
+    "reason": "reason",
+    "blocks": "blocks",
+    "blocks_without_cut_off": "failed",
+    **_PIXEL,
+}
+_METRICS = {
+    "psnr_db": "psnr_db",
+    "ssim": "ssim",
+    "nrmse": "nrmse",
+    "average_gradient": "average_gradient",
+    "contrast": "contrast",
+    "spatial_frequency": "spatial_frequency",
+    "data_range_grey": "data_range",
+    "gain": "gain",
+    "offset_grey": "offset",
+    "identical": "identical",
+}
+_ERROR_MAP = {
+    "rse_grey": "rse",
+    "rse_percent": "rse_percent",
+    "rsp": "rsp",
+    **_in_units("sigma"),
+    "alpha": "alpha",
+    "beta_grey": "beta",
+    **_SHIFT,
+    "shift_error_px": "shift_error_px",
+    "pixels": "pixels",
+    **_PIXEL,
+}
+_GAPS = {
+    "particles": "particles",
+    "gaps": "gaps",
+    "detected": "detected",
+    "undetected_fraction": "undetected_fraction",
+    "undetected_low": "undetected_interval.0",
+    "undetected_high": "undetected_interval.1",
+    "invented": "invented",
+    "invented_fraction": "invented_fraction",
+    **_in_units("mean_width_error", "mean_signed_width_error"),
+    **_in_units("mean_diameter", "median_diameter"),
+    **_PIXEL,
+}
+_HISTOGRAM = {
+    "mean_grey": "mean",
+    "sd_grey": "sd",
+    "median_grey": "median",
+    "lowest_grey": "lowest",
+    "highest_grey": "highest",
+    "emd_grey": "emd",
+}
+_PROFILE = {
+    **_in_units("fwhm", "fwhm_sd", "fwhm_plain"),
+    "height_grey": "lines.0.height",
+    **{
+        f"{column}_{unit}": f"{key}_{unit}"
+        for column, key in (
+            ("distance", "pairs.0.distance"),
+            ("distance_sd", "pairs.0.distance_sd"),
+        )
+        for unit in _UNITS
+    },
+    "dip": "pairs.0.dip",
+    **{
+        f"{column}_{unit}": f"{key}_{unit}"
+        for column, key in (
+            ("edge_10_90", "edge.width_10_90"),
+            ("edge_10_90_sd", "edge.width_10_90_sd"),
+        )
+        for unit in _UNITS
+    },
+    "reason": "reason",
+    **_PIXEL,
+}
+
+
+def _of_map(report: FrcMapReport) -> Cells:
+    """Say why most blocks have no resolution, where none has one."""
+    failed = report.reasons if report.median_px is None else {}
+    return {"reason": max(failed, key=lambda name: failed[name], default=None)}
+
+
+def _of_gaps(report: Any) -> Cells:
+    """Add the mean width, whose list the record has."""
+    widths = {
+        unit: [getattr(gap, f"width_{unit}") for gap in report.result.found]
+        for unit in _UNITS
+    }
+    return {
+        f"mean_width_{unit}": _mean([one for one in values if one is not None])
+        for unit, values in widths.items()
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+_SHARES = (50, 90)  # per cent of the power; chosen: the middle, and where it ends
+
+
+def _of_spectrum(report: SpectrumReport) -> Cells:
+    """Say below which frequencies half and nine tenths of the power lie."""
+    radial = report.radial
+    power: FloatArray = np.cumsum(radial.power * radial.samples)
+    nm = report.frequency_per_um is not None
+    found: Cells = {}
+    for unit, there in (("um", nm), ("px", True)):
+        axis = getattr(radial, f"frequency_per_{unit}")
+        for share in _SHARES:
+            known = there and len(power) > 0 and power[-1] > 0
+            at = np.interp(share / 100 * power[-1], power, axis) if known else None
+            name = f"frequency_{share}_per_{unit}"
+            found[name] = None if at is None else float(at)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measuring job, and what a row holds of its report."""
+
+    job: Callable[..., Job[Any]]
+    options: type[Options]
+    # What a table may call each image; the first name is that of our own tables
+    roles: tuple[tuple[str, ...], ...]
+    columns: Mapping[str, str]
+    needed: int = 1  # images without which nothing can be measured
+    more: Callable[[Any], Cells] = field(default=lambda _: {})
+    more_columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns of images."""
+        return tuple(role[0] for role in self.roles)
+
+    def row(self, report: Result) -> Cells:
+        """Give the cells of a report."""
+        record = report.to_json()
+        found = {name: _at(record, place) for name, place in self.columns.items()}
+        return {**self.more(report), **found}
+
+
+def _at(record: Any, place: str) -> Cell:
+    """Look up a place such as ``interval_nm.0``; None where there is nothing."""
+    for part in place.split("."):
+        if isinstance(record, list):
+            record = record[int(part)] if int(part) < len(record) else None
+        else:
+            record = record.get(part) if isinstance(record, Mapping) else None
+    found: Cell = record
+    return found
+
+
+_ONE = (("image",),)
+_TWO = (("image", "a"), ("second", "b", "reference"))
+_AGAINST = (("image",), ("reference",))
+_FREQUENCIES = tuple(
+    f"frequency_{share}_per_{unit}" for unit in ("um", "px") for share in _SHARES
+)
+MEASURES = {
+    "frc": Measure(frc_job, analysis.FrcOptions, _TWO, _FRC),
+    "frc-map": Measure(
+        frc_map_job,
+        analysis.FrcMapOptions,
+        _TWO,
+        _FRC_MAP,
+        more=_of_map,
+        more_columns=("reason",),
+    ),
+    "decorrelation": Measure(
+        decorrelation_job, analysis.DecorrelationOptions, _ONE, _DECORRELATION
+    ),
+    "spectrum": Measure(
+        spectrum_job,
+        analysis.SpectrumOptions,
+        _ONE,
+        _PIXEL,
+        more=_of_spectrum,
+        more_columns=_FREQUENCIES,
+    ),
+    "metrics": Measure(metrics_job, analysis.MetricsOptions, _AGAINST, _METRICS),
+    "error-map": Measure(
+        error_map_job,
+        analysis.ErrorMapOptions,
+        (("reference",), ("enhanced", "image")),
+        _ERROR_MAP,
+        needed=2,
+    ),
+    "gaps": Measure(
+        gaps_job,
+        analysis.GapOptions,
+        _AGAINST,
+        _GAPS,
+        more=_of_gaps,
+        more_columns=tuple(f"mean_width_{unit}" for unit in _UNITS),
+    ),
+    "profile": Measure(profile_job, analysis.ProfileOptions, _ONE, _PROFILE),
+    "histogram": Measure(histogram_job, HistogramOptions, _AGAINST, _HISTOGRAM),
+}
+"""The measures that tables are made of, by their verbs."""
+
+# Which images: a folder, a glob, a table, or a list.
+
+_GLOB = frozenset("*?[")
+_IMAGE_END = re.compile(r"(\.ome)?\.(zarr|tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What a row is measured from."""
+
+    paths: tuple[Path | None, ...]  # one for each role
+    given: Cells = field(default_factory=dict)  # further cells of a table
+    fault: str = ""  # why nothing can be measured
+
+
+def is_many(image: object) -> bool:
+    """Tell a folder, a glob or a table from an image.
+
+    Parameters
+    ----------
+    image : object
+        What a command or a caller named.
+
+    Returns
+    -------
+    bool
+        True also for a folder that turns out to hold no image.
+    """
+    if not isinstance(image, (str, os.PathLike)):
+        return isinstance(image, Sequence)
+    path = Path(image)
+    if path.is_dir():
+        return holds_frames(path)
+    if path.exists():
+        return _is_sheet(path)
+    return bool(_GLOB & set(os.fspath(image)))
+
+
+def _is_sheet(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in SHEET_SUFFIXES
+
+
+def _listed(images: str | os.PathLike[str]) -> list[Path]:
+    """List the images of a folder, those that a glob matches, or one."""
+    path = Path(images)
+    if not is_many(images):
+        return [path]
+    if path.is_dir():
+        found = list_images(path)
+    else:
+        names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
+        if not names:
+            msg = f"No file matches {os.fspath(images)}; check the pattern."
+            raise ReadError(msg)
+        found = [Path(name) for name in sorted(names, key=natural_key)]
+    halves = {half for one in found for half in half_paths(one)}
+    return [one for one in found if one not in halves]
+
+
+def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Item]:
+    """Find what is to be measured."""
+    if not isinstance(images, (str, os.PathLike)):
+        return [_given(measure, one, second) for one in images]
+    if _is_sheet(Path(images)):
+        if second is not None:
+            msg = (
+                f"{images} names all images of each row, so nothing goes with it, got "
+                f"{second}."
+            )
+            raise OptionError(msg)
+        return list(_of_sheet(measure, Path(images)))
+    firsts = _listed(images)
+    if second is None:
+        return [_checked(measure, [path]) for path in firsts]
+    if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
+        msg = (
+            "The second image must be an image, a folder or a glob, got "
+            f"{second}; a table that names both comes alone."
+        )
+        raise OptionError(msg)
+    seconds = _listed(second)
+    if is_many(images) and is_many(second):
+        return _paired(firsts, seconds, second)
+    return [_checked(measure, [one, other]) for one in firsts for other in seconds]
+
+
+def _given(measure: Measure, one: Any, second: Inputs | None) -> _Item:
+    """Take an image of a list, or a pair."""
+    parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
+    parts += [second] if second is not None and len(parts) == 1 else []
+    return _checked(measure, [None if part is None else Path(part) for part in parts])
+
+
+def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
+    """Refuse too few images, or too many."""
+    least, most = measure.needed, len(measure.roles)
+    if not least <= len(paths) <= most or None in paths[:least]:
+        count = f"{least}" if least == most else f"{least} or {most}"
+        msg = (
+            f"A row needs {count} image{'s' if most > 1 else ''} "
+            f"({' and '.join(measure.names)}), got {len(paths)}; name both, or a table "
+            "with a column for each."
+        )
+        raise OptionError(msg)
+    return _Item((*paths, *[None] * (most - len(paths))))
+
+
+def _paired(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
+    """Pair images of two folders by their names, with the same ending or another."""
+    by_name = {path.name: path for path in seconds}
+    by_stem = {_stem(path): path for path in reversed(seconds)}
+    items = []
+    for path in firsts:
+        other = by_name.get(path.name) or by_stem.get(_stem(path))
+        fault = f"There is no image of the name {_stem(path)} in {where}."
+        items.append(_Item((path, other), fault="" if other else fault))
+    if all(item.fault for item in items):
+        msg = (
+            "The images of both folders must bear the same names, got "
+            f"{firsts[0].name} and {seconds[0].name}; name the pairs in a table."
+        )
+        raise ReadError(msg)
+    return items
+
+
+def _stem(path: Path) -> str:
+    return _IMAGE_END.sub("", path.name)
+
+
+def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
+    """Read the rows of a table; paths in it are counted from its folder."""
+    sheet = read_sheet(path, "images")
+    columns = [
+        next((name for name in role if name in sheet.names), None)
+        for role in measure.roles
+    ]
+    if None in columns[: measure.needed]:
+        needed = measure.names[: measure.needed]
+        msg = (
+            f"{path} must have the column{'s' if len(needed) > 1 else ''} "
+            f"{' and '.join(needed)}, got {', '.join(sheet.names) or 'nothing'}."
+        )
+        raise ReadError(msg)
+    if not sheet.rows:
+        msg = f"{path} must name an image in each row, but has no row."
+        raise ReadError(msg)
+    own = {*_own_columns(measure), *columns}
+    further = [name for name in sheet.names if name and name not in own]
+    for line, row in sheet.rows:
+        cells = dict(zip(sheet.names, row, strict=False))
+        named = [cells.get(name, "") if name else "" for name in columns]
+        if len(row) != len(sheet.names) or not all(named[: measure.needed]):
+            msg = (
+                f"{path} line {line} must hold {len(sheet.names)} cells, of which "
+                f"{' and '.join(filter(None, columns[: measure.needed]))} name "
+                f"images, got {','.join(row)!r}."
+            )
+            raise ReadError(msg)
+        paths = tuple(path.parent / name if name else None for name in named)
+        yield _Item(paths, {name: cells[name] or None for name in further})
+
+
+# What a row was measured from, and how, so that it need not be measured again.
+
+_LAST = ("warnings", "error", "fingerprint")
+_PENDING = "Not measured yet; give --resume to go on."
+_PAUSE_S = 2.0  # between two writings of a table that grows; chosen: not to be felt
+
+
+def _own_columns(measure: Measure) -> tuple[str, ...]:
+    """Columns of a table, but for those that were given with the images."""
+    return (*measure.names, *measure.more_columns, *measure.columns, *_LAST)
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _state(path: Path) -> list[object]:
+    """Tell a file or store by name, size and time of change."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    try:
+        facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+    except OSError:  # there is none
+        facts = []
+    sizes, times = [size for size, _ in facts], [at for _, at in facts]
+    return [path.name, sum(sizes), max(times, default=0)]
+
+
+def _fingerprint(way: str, item: _Item) -> str:
+    """Tell how and from which files a row is measured, halves of mosaics with them."""
+    there = [path for path in item.paths if path is not None]
+    files = [one for path in there for one in (path, *half_paths(path))]
+    return f"{way}-{_digest([_state(one) for one in files])}"
+
+
+def _shown(path: Path | None, table: Path | None) -> str | None:
+    """Write a path as it is counted from the table, where it lies beside or below."""
+    if path is None or table is None:
+        return None if path is None else path.as_posix()
+    whole, folder = path.absolute(), table.absolute().parent
+    return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
+
+
+def _value(text: str) -> Cell:
+    """Read a cell of a table of ours."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text or None
+
+
+def _read_rows(path: Path, measure: Measure) -> list[Cells]:
+    """Read the rows of a table that is to be resumed."""
+    sheet = read_sheet(path, "measured images")
+    columns = _own_columns(measure)
+    missing = [name for name in columns if name not in sheet.names]
+    if missing:
+        msg = (
+            f"{path} must be a table of this measure to be resumed, but has no column "
+            f"{missing[0]}; choose another name, or give --overwrite."
+        )
+        raise WriteError(msg)
+    numbers = {*measure.more_columns, *measure.columns}
+    return [
+        {
+            name: _value(cell) if name in numbers else cell or None
+            for name, cell in zip(sheet.names, cells, strict=False)
+        }
+        for _, cells in sheet.rows
+    ]
+
+
+# The table, and the run that fills it.
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTable(Result):
+    """A measure over many images.
+
+    Attributes
+    ----------
+    measure : str
+        Its verb.
+    table : str or None
+        Path of the table, if it was written.
+    images : int
+        Rows of the table.
+    measured, kept, failed : int
+        How many of the images that were asked for were measured now, had their row
+        already, and could not be measured.
+    summary : dict
+        ``mean``, ``sd`` and number of ``images`` of each column of numbers, over all
+        rows; ``sd`` is None for one image.
+    reasons : dict
+        How many images have no result for each reason.
+    rows : list of dict
+        The rows of the table.
+    """
+
+    measure: str
+    table: str | None
+    images: int
+    measured: int
+    kept: int
+    failed: int
+    summary: dict[str, dict[str, float | int | None]]
+    reasons: dict[str, int]
+    rows: list[Cells]
+
+
+@dataclass
+class _Run:
+    """Rows of a table while it is filled."""
+
+    measure: Measure
+    items: Sequence[_Item]
+    target: Path | None
+    way: str  # digest of what is done to each image
+    rows: list[Cells | None] = field(default_factory=list)  # one for each item
+    others: list[Cells] = field(default_factory=list)  # of images not asked for
+    written: float | None = None  # when the table was written last
+
+    def __post_init__(self) -> None:
+        self.rows = [None] * len(self.items)
+
+    def begin(self, item: _Item) -> Cells:
+        """Give the cells of a row that need no look at its files."""
+        paths = [_shown(path, self.target) for path in item.paths]
+        return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
+
+    def _images_in(self, row: Cells) -> tuple[Cell, ...]:
+        """Tell of which images a row is."""
+        return tuple(row.get(name) for name in self.measure.names)
+
+    def take_up(self, earlier: Sequence[Cells]) -> None:
+        """Keep rows that need not be measured again."""
+        known = {self._images_in(row): row for row in earlier}
+        for number, item in enumerate(self.items):
+            begun = self.begin(item)
+            row = known.pop(self._images_in(begun), None)
+            if row is None or row.get("error"):
+                continue
+            if row["fingerprint"] == _fingerprint(self.way, item):
+                self.rows[number] = {**row, **begun}
+        self.others = list(known.values())
+        ways = [str(row["fingerprint"] or self.way) for row in self.others]
+        foreign = sum(way.partition("-")[0] != self.way for way in ways)
+        if foreign:
+            msg = (
+                f"{self.target} must hold rows of the same options to be resumed, but "
+                f"{foreign} of other images were measured with others; choose another "
+                "name, or give --overwrite."
+            )
+            raise WriteError(msg)
+
+    def measure_all(self, **how: Any) -> Job[int]:
+        """Measure what has no row yet; what is measured when it is stopped is kept."""
+        todo = [number for number, row in enumerate(self.rows) if row is None]
+        done = 0
+        try:
+            for done, number in enumerate(todo):
+                item = self.items[number]
+                step = Progress(done, len(todo), f"measuring {self._name(item)}")
+                yield step
+                self.rows[number] = yield from self._measured(item, step, how)
+                self._write(pause=_PAUSE_S)
+        finally:
+            if any(self.rows[number] for number in todo):
+                self._write()
+        yield Progress(len(todo), len(todo), "done")
+        return len(todo)
+
+    def _name(self, item: _Item) -> str:
+        """Name the image that others of a table differ by."""
+        path = item.paths[self.measure.needed - 1]
+        return "" if path is None else path.name
+
+    def _measured(
+        self, item: _Item, step: Progress, how: Mapping[str, Any]
+    ) -> Job[Cells]:
+        """Measure a row; a fault is one of its cells."""
+        row, fault = self.begin(item), item.fault
+        row["fingerprint"] = _fingerprint(self.way, item)  # before it is read
+        told: list[str] = []
+        if not fault:
+            try:
+                job = self.measure.job(*(p for p in item.paths if p), **how)
+                report = yield from _heard(job, told.append, step)
+                row |= self.measure.row(report)
+            except Cancelled:
+                raise
+            except Exception as error:  # noqa: BLE001 - the other images go on
+                fault = sentence_of(error)
+        said = " ".join(dict.fromkeys(" ".join(one.split()) for one in told))
+        return {**row, "warnings": said or None, "error": fault or None}
+
+    @property
+    def table(self) -> list[Cells]:
+        """All rows, also of what is not measured yet, their columns in order."""
+        rows = [
+            row or {**self.begin(item), "error": _PENDING}
+            for item, row in zip(self.items, self.rows, strict=True)
+        ]
+        rows += self.others
+        own = _own_columns(self.measure)
+        given = [name for row in rows for name in row if name not in own]
+        first = len(self.measure.names)
+        columns = [*own[:first], *dict.fromkeys(given), *own[first:]]
+        return [{name: row.get(name) for name in columns} for row in rows]
+
+    def _write(self, *, pause: float = 0.0) -> None:
+        """Write the table, unless that was done a short time ago."""
+        now = time.monotonic()
+        soon = self.written is not None and now - self.written < pause
+        if self.target is None or soon:
+            return
+        rows = self.table
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        write_sheet(self.target, columns)
+        self.written = time.monotonic()
+
+
+def _heard(
+    job: Job[Result], hear: Callable[[str], object], step: Progress
+) -> Job[Result]:
+    """Run the job of one image, whose steps are told as those of all."""
+    try:
+        while True:
+            with hear_warnings(hear):
+                inner = next(job)
+            said = "" if inner.message == "done" else f": {inner.message}"
+            yield replace(step, message=f"{step.message}{said}")
+    except StopIteration as end:
+        report: Result = end.value
+        return report
+    finally:
+        job.close()
+
+
+def _summary(
+    rows: Sequence[Cells], columns: Iterable[str]
+) -> dict[str, dict[str, float | int | None]]:
+    """Give mean and standard deviation over images of what are numbers."""
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name in columns:
+        if name in _PIXEL:  # which is no result
+            continue
+        values = [
+            float(cell)
+            for cell in (row.get(name) for row in rows)
+            if isinstance(cell, (int, float)) and not isinstance(cell, bool)
+        ]
+        if values:
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            mean = float(np.mean(values))
+            found[name] = {"mean": mean, "sd": sd, "images": len(values)}
+    return found
+
+
+def _reasons(rows: Sequence[Cells]) -> dict[str, int]:
+    """Count why there is no result."""
+    return dict(Counter(str(row["reason"]) for row in rows if row["reason"]))
+
+
+def measure_table_job(
+    name: str,
+    images: Inputs,
+    second: Inputs | None = None,
+    *,
+    table: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+    opening: ReadOptions | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **switches: Any,
+) -> Job[MeasuredTable]:
+    """Measure many images, and write a row for each.
+
+    Parameters
+    ----------
+    name : str
+        One of `MEASURES`.
+    images : path, or sequence of paths or pairs
+        A folder that is neither a store nor a scan, a glob, or a table that names
+        images; one image is a table of one row.
+    second : path, optional
+        The second image of all, or a folder or glob whose images bear the same names.
+    table : path, optional
+        ``.csv``, or ``.parquet`` where pyarrow is installed.
+    options : Options, optional
+        Those of the measure.
+    opening : ReadOptions, optional
+        How to read files.
+    resume : bool, default=False
+        Keep the rows of an existing table whose files and options are the same.
+    overwrite : bool, default=False
+        Replace an existing table.
+    **switches : object
+        Further arguments of the measure's job.
+
+    Returns
+    -------
+    MeasuredTable
+        Rows, and their summary.
+
+    Yields
+    ------
+    Progress
+        Images, with what is done to each.
+
+    Raises
+    ------
+    ReadError, OptionError
+        If there are no such images; one that cannot be measured has a row that says
+        why, unless all are so.
+    WriteError
+        If the table cannot or must not be written.
+    """
+    yield Progress(0, 0, "looking for images")
+    if name not in MEASURES:
+        msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
+        raise OptionError(msg)
+    measure = MEASURES[name]
+    chosen = measure.options.parse({}) if options is None else options
+    target = _check_table(table, (images, second), resume=resume, overwrite=overwrite)
+    items = _items(measure, images, second)
+    if target is not None:  # which a glob may match
+        items = [item for item in items if target not in item.paths]
+    how = {
+        "measure": name,
+        "options": chosen.model_dump(mode="json"),
+        "opening": (opening or ReadOptions()).model_dump(mode="json"),
+        "switches": switches,
+        "version": software_versions().get("napari-semsr"),
+    }
+    run = _Run(measure, items, target, _digest(how))
+    if target is not None and target.exists() and not overwrite:
+        run.take_up(_read_rows(target, measure))
+    measured = yield from run.measure_all(options=chosen, opening=opening, **switches)
+    asked, rows = run.table[: len(items)], run.table
+    failed = [row for row in asked if row["error"]]
+    _tell(asked, failed, target)
+    return MeasuredTable(
+        measure=name,
+        table=None if target is None else str(target),
+        images=len(rows),
+        measured=measured - len(failed),
+        kept=len(items) - measured,
+        failed=len(failed),
+        summary=_summary(rows, (*measure.more_columns, *measure.columns)),
+        reasons=_reasons(rows) if "reason" in _own_columns(measure) else {},
+        rows=rows,
+    )
+
+
+def _check_table(
+    table: str | os.PathLike[str] | None,
+    images: Sequence[Inputs | None],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Path | None:
+    """Refuse a table that cannot or must not be written."""
+    if table is None:
+        if resume:
+            msg = "There is nothing to resume without a table; give --table as well."
+            raise OptionError(msg)
+        return None
+    named = [one for one in images if isinstance(one, (str, os.PathLike))]
+    target = check_target_file(
+        table, suffixes=TABLE_SUFFIXES, inputs=named, overwrite=True
+    )
+    if target.exists() and not (resume or overwrite):
+        msg = (
+            f"{table} exists; give --resume to keep its rows and measure what is "
+            "missing, --overwrite to begin anew, or another name."
+        )
+        raise WriteError(msg)
+    check_sheet(target)
+    return target
+
+
+def _tell(asked: Sequence[Cells], failed: Sequence[Cells], table: Path | None) -> None:
+    """Say what could not be measured, and what must be taken with care."""
+    column = "" if table is None else f" of {table.name}"
+    if failed and len(asked) == 1:
+        raise ReadError(str(failed[0]["error"]))
+    if failed:
+        first = f"the first: {failed[0]['error']}"
+        if len(failed) == len(asked):
+            msg = f"None of {len(asked)} images could be measured, {first}"
+            raise ReadError(msg)
+        warn(
+            f"{len(failed)} of {len(asked)} images could not be measured (column error"
+            f"{column}), {first}"
+        )
+    told = [row for row in asked if row["warnings"]]
+    if told:
+        warn(
+            f"{len(told)} of {len(asked)} images were measured with warnings (column "
+            f"warnings{column}), the first: {told[0]['warnings']}"
+        )

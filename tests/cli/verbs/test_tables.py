@@ -1,0 +1,130 @@
+"""A folder, a glob or a table in place of an image, for every measuring verb."""
+
+import csv
+import shutil
+
+import pytest
+
+ONE = ("decorrelation", "spectrum", "metrics", "histogram", "frc", "frc-map", "gaps")
+TWO = ("frc", "frc-map", "metrics", "error-map", "gaps", "histogram")
+
+
+@pytest.fixture
+def low(images):
+    """Folders of two images each, and a table of the pairs."""
+    for folder, name in (("low", "first"), ("high", "second")):
+        (images / folder).mkdir()
+        for number in (1, 2):
+            shutil.copy(images / f"{name}.tif", images / folder / f"{number}.tif")
+    lines = [f"low/{n}.tif,high/{n}.tif" for n in (1, 2)]
+    for name, header in (
+        ("pairs.csv", "image,reference"),
+        ("fitted.csv", "reference,enhanced"),
+    ):
+        (images / name).write_text("\n".join((header, *lines)) + "\n")
+    return images / "low"
+
+
+@pytest.mark.parametrize("verb", ONE)
+def test_folder_gives_a_row_an_image(semsr, low, verb):
+    more = ("--block", "64") if verb == "frc-map" else ()
+    said = semsr(verb, "low", "--table", "out.csv", "--json", *more)
+    assert said.code == 0, said.err
+    assert said.record["measure"] == verb
+    with (low.parent / "out.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["image"] for row in rows] == ["low/1.tif", "low/2.tif"]
+    assert [row["error"] for row in rows] == ["", ""]
+
+
+@pytest.mark.parametrize("verb", TWO)
+def test_table_of_pairs_and_two_folders_say_the_same(semsr, low, verb):
+    table = "fitted.csv" if verb == "error-map" else "pairs.csv"
+    said = semsr(verb, table, "--json")
+    assert said.code == 0, said.err
+    by_table = said.record
+    by_folder = semsr(verb, "low", "high", "--json").record
+    assert by_table["summary"] == by_folder["summary"]
+    assert by_table["images"] == by_folder["images"] == 2
+
+
+def test_line_is_measured_in_every_image(semsr, low):
+    line = ("--line", "10,10,60,80")
+    said = semsr("profile", "low/1.tif", *line, "--json")
+    assert said.code == 0, said.err
+    one = said.record
+    many = semsr("profile", "low/*.tif", *line, "--json").record
+    assert many["rows"][0]["fwhm_plain_nm"] == one["fwhm_plain_nm"]
+
+
+def test_summary_says_mean_and_deviation_and_what_failed(semsr, low):
+    (low / "3.tif").write_text("no image")
+    said = semsr("metrics", "low", "--table", "out.csv")
+    assert said.code == 0
+    assert "3: 2 measured, 1 failed" in said.out
+    assert "contrast" in said.out
+    assert "+-" in said.out or "(of 2)" in said.out
+    assert "low/3.tif" in said.out
+    assert "1 of 3 images could not be measured" in said.err
+
+
+def test_options_reach_every_image(semsr, low):
+    plain = semsr("metrics", "low", "high", "--json").record
+    given = semsr("metrics", "low", "high", "--data-range", "9", "--json").record
+    assert {row["data_range_grey"] for row in given["rows"]} == {9}
+    assert given["rows"][0]["psnr_db"] != plain["rows"][0]["psnr_db"]
+    sized = semsr("frc", "low", "high", "--pixel-size-nm", "3", "--json").record
+    assert {row["pixel_size_y_nm"] for row in sized["rows"]} == {3}
+
+
+def test_shift_is_left_alone_where_that_is_asked_for(semsr, low):
+    rows = semsr("frc", "low", "high", "--no-register", "--json").record["rows"]
+    assert {row["shift_y_px"] for row in rows} == {None}
+
+
+def test_table_is_resumed(semsr, low, refused):
+    line = ("metrics", "low", "--table", "out.csv")
+    assert semsr(*line).code == 0
+    assert "--resume" in refused(*line)
+    assert semsr(*line, "--resume", "--json").record["kept"] == 2
+    assert semsr(*line, "--overwrite", "--json").record["kept"] == 0
+
+
+def test_one_image_may_have_a_table(semsr, low):
+    assert semsr("frc-map", "low/1.tif", "high/1.tif", "--table", "out.csv").code == 0
+    assert len((low.parent / "out.csv").read_text().splitlines()) == 2
+
+
+def test_gaps_of_one_image_have_a_row_each(semsr, low):
+    assert semsr("gaps", "low/1.tif", "--table", "out.csv").code == 0
+    assert (low.parent / "out.csv").read_text().startswith("kind,")
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (("metrics", "nothing*.tif"), "No file matches"),
+        (("metrics", "folder"), "empty folder"),
+        (("metrics", "fitted.csv"), "column image"),
+        (("error-map", "pairs.csv"), None),
+        (("error-map", "low"), "needs 2 images"),
+        (("error-map", "low/1.tif", "-o", "out.tif"), "got no enhanced"),
+        (("frc-map", "low/1.tif"), "-o"),
+        (("frc-map", "low", "-o", "out.tif"), "--table"),
+        (("spectrum", "low", "-o", "out.csv"), "--table"),
+        (("metrics", "low", "--table", "out.xlsx"), ".csv or .parquet"),
+        (("metrics", "low", "--table", "low"), ".csv or .parquet"),
+        (("metrics", "low", "--resume"), "--table"),
+        (("metrics", "low/1.tif", "--resume"), "--resume"),
+        (("metrics", "pairs.csv", "low"), "names all images"),
+        (("metrics", "low", "pairs.csv"), "comes alone"),
+        (("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"), "itself"),
+        (("profile", "low"), "line"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_makes_no_table_is_refused_in_one_line(refused, semsr, low, words, needs):
+    if needs is None:  # which calls the enhanced one image
+        assert semsr(*words).code == 0
+    else:
+        assert needs in refused(*words)

@@ -1,0 +1,380 @@
+"""Tables over images: every measure, what is kept, what fails alone."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import MetricsOptions, ProfileOptions
+from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.io.formats import write
+from napari_semsr.jobs import MEASURES, is_many, measure_table_job
+
+NUMBER = {
+    "frc": "resolution_nm",
+    "frc-map": "median_nm",
+    "decorrelation": "resolution_nm",
+    "spectrum": "frequency_50_per_um",
+    "metrics": "psnr_db",
+    "error-map": "rse_grey",
+    "gaps": "mean_width_nm",
+    "profile": "fwhm_plain_nm",
+    "histogram": "emd_grey",
+}
+OPTIONS = {"profile": ProfileOptions(line=(10, 10, 60, 80))}
+
+
+@pytest.fixture
+def pairs(tmp_path, scene):
+    """Two folders of images of the same names, another type each."""
+    for folder, image in (("low", scene.first), ("high", scene.second)):
+        (tmp_path / folder).mkdir()
+        for number in (1, 2, 10):
+            end = "tif" if folder == "low" else "ome.tif"
+            shifted = image.replace(data=image.array() + number)
+            write(shifted, tmp_path / folder / f"field{number}.{end}")
+    return tmp_path
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_makes_a_row_an_image(pairs, name):
+    two = len(MEASURES[name].roles) == 2
+    table = pairs / "table.csv"
+    job = measure_table_job(
+        name,
+        pairs / "low",
+        pairs / "high" if two else None,
+        table=table,
+        options=OPTIONS.get(name),
+    )
+    found = run(job)
+    rows = rows_of(table)
+    first = MEASURES[name].names[0]
+    names = [f"low/field{number}.tif" for number in (1, 2, 10)]
+    assert [row[first] for row in rows] == names
+    if two:
+        second = MEASURES[name].names[1]
+        assert [row[second] for row in rows][2] == "high/field10.ome.tif"
+    column = NUMBER[name]
+    values = [float(row[column]) for row in rows]
+    assert np.all(np.isfinite(values))
+    summary = found.summary[column]
+    assert summary["images"] == 3
+    assert summary["mean"] == pytest.approx(np.mean(values), rel=1e-6)
+    assert summary["sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-5, abs=1e-6)
+    assert [row["error"] for row in rows] == [""] * 3
+    assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_column_is_one_of_the_record(pairs, name):
+    """Each place that a column names is there, if only as None."""
+    measure = MEASURES[name]
+    paths = [pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"]
+    given = {"options": OPTIONS[name]} if name in OPTIONS else {}
+    report = run(measure.job(*paths[: len(measure.roles)], **given))
+    record = report.to_json()
+    for place in measure.columns.values():
+        found = record
+        for part in place.split("."):
+            if found is None or found == []:
+                break  # nothing of the kind in these images
+            if isinstance(found, dict):
+                assert part in found, place
+            found = found[int(part) if isinstance(found, list) else part]
+    assert set(measure.row(report)) == {*measure.columns, *measure.more_columns}
+
+
+def test_a_glob_takes_what_it_matches(pairs):
+    found = run(measure_table_job("histogram", str(pairs / "low" / "field1*.tif")))
+    assert [row["image"].rpartition("/")[2] for row in found.rows] == [
+        "field1.tif",
+        "field10.tif",
+    ]
+    assert found.table is None
+
+
+def test_a_list_takes_paths_and_pairs(pairs):
+    low, high = pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"
+    found = run(measure_table_job("metrics", [low, (low, high)]))
+    assert [row["psnr_db"] is None for row in found.rows] == [True, False]
+
+
+def test_one_reference_serves_all(pairs):
+    high = pairs / "high" / "field1.ome.tif"
+    found = run(measure_table_job("metrics", pairs / "low", high))
+    assert len({row["psnr_db"] for row in found.rows}) == 3
+    assert {row["reference"] for row in found.rows} == {high.as_posix()}
+
+
+def test_halves_of_a_mosaic_are_no_images_of_their_own(pairs, scene):
+    for half in "ab":
+        write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
+    assert run(measure_table_job("histogram", pairs / "low")).images == 3
+
+
+def test_a_table_of_pairs_is_read_from_its_own_folder(pairs, monkeypatch):
+    monkeypatch.chdir(pairs / "high")
+    table = pairs / "pairs.csv"
+    table.write_text(
+        "dose,image,reference\n"
+        "3,low/field1.tif,high/field1.ome.tif\n"
+        "4,low/field2.tif,\n"
+    )
+    run(measure_table_job("metrics", table, table=pairs / "out.csv"))
+    rows = rows_of(pairs / "out.csv")
+    assert [row["dose"] for row in rows] == ["3", "4"]
+    assert [bool(row["psnr_db"]) for row in rows] == [True, False]
+    again = run(measure_table_job("metrics", pairs / "out.csv", table="more.csv"))
+    assert [row["dose"] for row in again.rows] == ["3", "4"]
+
+
+def test_image_that_cannot_be_measured_has_a_row_and_the_others_go_on(pairs):
+    (pairs / "low" / "field2.tif").write_text("no image")
+    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
+    with pytest.warns(UserWarning, match="1 of 3 images could not be measured"):
+        found = run(job)
+    assert (found.measured, found.failed) == (2, 1)
+    rows = rows_of(pairs / "out.csv")
+    assert "must be a TIFF" in rows[1]["error"]
+    assert rows[1]["contrast"] == ""
+    assert rows[2]["contrast"]
+    assert found.summary["contrast"]["images"] == 2
+
+
+def test_nothing_that_can_be_measured_is_an_error_that_keeps_the_table(pairs):
+    for path in (pairs / "low").iterdir():
+        path.write_text("no image")
+    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
+    with pytest.raises(ReadError, match="None of 3 images could be measured"):
+        run(job)
+    assert len(rows_of(pairs / "out.csv")) == 3
+
+
+def test_missing_partner_is_the_fault_of_its_row(pairs):
+    (pairs / "high" / "field2.ome.tif").unlink()
+    with pytest.warns(UserWarning, match="no image of the name field2"):
+        found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
+    assert [bool(row["error"]) for row in found.rows] == [False, True, False]
+
+
+def test_warnings_stand_in_their_rows(tmp_path, scene):
+    bare = scene.first.replace(pixel_size_nm=None)
+    write(bare, tmp_path / "bare.tif")
+    write(scene.first, tmp_path / "sized.tif")
+    with pytest.warns(UserWarning, match="1 of 2 images were measured with warnings"):
+        found = run(measure_table_job("decorrelation", tmp_path))
+    assert "no pixel size" in found.rows[0]["warnings"]
+    assert found.rows[1]["warnings"] is None
+
+
+def test_reasons_are_counted(tmp_path, rng):
+    for name in "ab":
+        noise = rng.normal(size=(96, 96)).astype(np.float32)
+        write_noise(noise, tmp_path / f"{name}.tif")
+    found = run(measure_table_job("frc", str(tmp_path / "a.tif"), tmp_path / "b.tif"))
+    assert found.reasons == {found.rows[0]["reason"]: 1}
+    assert found.summary.get("resolution_nm") is None
+
+
+def write_noise(values, path):
+    from napari_semsr.core.micrograph import Micrograph
+
+    write(Micrograph(values, (5, 5)), path)
+
+
+# Resuming.
+
+
+def measured(pairs, **how):
+    job = measure_table_job(
+        "metrics", pairs / "low", table=pairs / "out.csv", resume=True, **how
+    )
+    found = run(job)
+    return found.measured, found.kept
+
+
+def test_rows_of_the_same_files_and_options_are_kept(pairs):
+    assert measured(pairs) == (3, 0)
+    before = (pairs / "out.csv").read_bytes()
+    assert measured(pairs) == (0, 3)
+    assert (pairs / "out.csv").read_bytes() == before
+
+
+def test_changed_file_is_measured_again(pairs):
+    measured(pairs)
+    path = pairs / "low" / "field2.tif"
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert measured(pairs) == (1, 2)
+
+
+def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
+    store = pairs / "low" / "store.ome.zarr"
+    write(scene.first, store)
+    measured(pairs)
+    inner = max(path for path in store.rglob("*") if path.is_file())
+    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
+    assert measured(pairs) == (1, 3)
+
+
+def test_other_options_are_measured_again(pairs):
+    measured(pairs)
+    assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
+
+
+def test_halves_that_appear_are_noticed(pairs, scene):
+    measured(pairs)
+    for half in "ab":
+        write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
+    assert measured(pairs) == (1, 2)
+
+
+def test_failed_row_is_tried_again(pairs):
+    path = pairs / "low" / "field1.tif"
+    whole = path.read_bytes()
+    path.write_text("no image")
+    with pytest.warns(UserWarning, match="could not be measured"):
+        measured(pairs)
+    path.write_bytes(whole)
+    assert measured(pairs) == (1, 2)
+
+
+def test_rows_of_other_images_stay(pairs):
+    measured(pairs)
+    more = pairs / "high"
+    job = measure_table_job("metrics", more, table=pairs / "out.csv", resume=True)
+    found = run(job)
+    assert (found.images, found.measured, found.kept) == (6, 3, 0)
+    assert len(rows_of(pairs / "out.csv")) == 6
+
+
+def test_rows_of_other_images_and_other_options_are_not_mixed(pairs):
+    measured(pairs)
+    before = (pairs / "out.csv").read_bytes()
+    job = measure_table_job(
+        "metrics",
+        pairs / "high",
+        table=pairs / "out.csv",
+        resume=True,
+        options=MetricsOptions(data_range=100),
+    )
+    with pytest.raises(WriteError, match="same options"):
+        run(job)
+    assert (pairs / "out.csv").read_bytes() == before
+
+
+def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
+    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
+
+    def stop(step):
+        if step.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job, stop)
+    rows = rows_of(pairs / "out.csv")
+    assert [bool(row["contrast"]) for row in rows] == [True, False, False]
+    assert ["--resume" in row["error"] for row in rows] == [False, True, True]
+    assert measured(pairs) == (2, 1)
+
+
+def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
+    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
+    next(job)
+    next(job)
+    job.close()
+    assert not (pairs / "out.csv").exists()
+
+
+def test_parquet_is_resumed_as_csv_is(pairs):
+    pytest.importorskip("pyarrow", reason="the extra [table]")
+    found = [
+        run(
+            measure_table_job(
+                "metrics",
+                pairs / "low",
+                pairs / "high",
+                table=pairs / "out.parquet",
+                resume=True,
+            )
+        )
+        for _ in range(2)
+    ]
+    assert [one.kept for one in found] == [0, 3]
+    means = [one.summary["psnr_db"]["mean"] for one in found]
+    assert means[1] == pytest.approx(means[0], rel=1e-8)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("img,reference\na,b\n", r"must have the columns? reference and enhanced, got"),
+        ("", "got nothing"),
+        ("reference,enhanced\n", "has no row"),
+        ("reference,enhanced\na.tif\n", "line 2 must hold 2 cells"),
+        ("reference,enhanced\na.tif,b.tif\na.tif,\n", "line 3 must hold 2 cells"),
+        ("reference,enhanced\na.tif,b.tif,c.tif\n", "line 2 must hold 2 cells"),
+    ],
+    ids=["column", "empty", "no-row", "short", "no-image", "long"],
+)
+def test_table_that_names_no_images_is_refused(tmp_path, text, match):
+    path = tmp_path / "pairs.csv"
+    path.write_text(text)
+    with pytest.raises(ReadError, match=match):
+        run(measure_table_job("error-map", path))
+
+
+def test_unknown_measure_and_too_few_images_are_refused(pairs):
+    with pytest.raises(OptionError, match="A measure must be frc"):
+        run(measure_table_job("sharpness", pairs / "low"))
+    with pytest.raises(OptionError, match="needs 2 images"):
+        run(measure_table_job("error-map", pairs / "low"))
+    with pytest.raises(OptionError, match="needs 1 image "):
+        run(measure_table_job("spectrum", pairs / "low", pairs / "high" / "any.tif"))
+    with pytest.raises(OptionError, match="line must be given"):
+        run(measure_table_job("profile", pairs / "low"))
+
+
+def test_folders_without_a_common_name_are_refused(pairs, scene):
+    (pairs / "other").mkdir()
+    write(scene.first, pairs / "other" / "else.tif")
+    with pytest.raises(ReadError, match="bear the same names"):
+        run(measure_table_job("frc", pairs / "low", pairs / "other"))
+
+
+def test_table_that_is_there_is_not_replaced(pairs):
+    table = pairs / "out.csv"
+    table.write_text("image,mine\na,1\n")
+    with pytest.raises(WriteError, match="--resume"):
+        run(measure_table_job("metrics", pairs / "low", table=table))
+    with pytest.raises(WriteError, match="has no column"):
+        run(measure_table_job("metrics", pairs / "low", table=table, resume=True))
+    assert table.read_text() == "image,mine\na,1\n"
+    run(measure_table_job("metrics", pairs / "low", table=table, overwrite=True))
+    assert len(rows_of(table)) == 3
+
+
+def test_is_many_tells_folders_globs_and_tables(pairs, scene):
+    write(scene.first, pairs / "store.ome.zarr")
+    write(scene.first, pairs / "one[1].tif")
+    (pairs / "list.csv").write_text("image\n")
+    many = [pairs / "low", str(pairs / "*.tif"), pairs / "list.csv", [], pairs / "a?"]
+    one = [
+        pairs / "store.ome.zarr",
+        pairs / "one[1].tif",
+        pairs / "no.csv",
+        scene.first,
+    ]
+    assert [is_many(item) for item in many] == [True] * 5
+    assert [is_many(item) for item in one] == [False] * 4

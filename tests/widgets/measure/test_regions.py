@@ -1,0 +1,185 @@
+"""Regions of Shapes and Labels layers, in every panel that measures."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.base import TIMES
+from napari_semsr.widgets.measure.error_map import ErrorMapPanel
+from napari_semsr.widgets.measure.gaps import GapsPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from tests.widgets.scenes import outlined
+
+SIZE = 10.0
+LEFT = np.array([[4, 8], [4, 67], [83, 67], [83, 8]])
+DISC = np.array([[20, 70], [20, 150], [100, 150], [100, 70]])
+AWAY = np.array([[500, 500], [500, 600], [600, 600]])
+
+
+@pytest.fixture
+def pair(rng) -> tuple[Micrograph, Micrograph]:
+    """A truth, and the same with noise that is stronger on the right."""
+    truth = rng.normal(100, 10, (128, 192)).astype(np.float32)
+    noise = rng.normal(0, 1, truth.shape) * np.where(np.arange(192) < 68, 1, 5)
+    made = (truth + noise).astype(np.float32)
+    pixel = (SIZE, SIZE)
+    return Micrograph(truth, pixel, "truth"), Micrograph(made, pixel, "made")
+
+
+@pytest.fixture
+def opened(model, qtbot, add, pair):
+    """Make a panel on both images, with the regions of a kind chosen."""
+
+    def make(kind, regions="shapes"):
+        for image in pair:
+            add(model, image)
+        panel = kind(model)
+        qtbot.addWidget(panel)
+        panel.regions.value = layer_of(model, regions)
+        return panel
+
+    return make
+
+
+def layer_of(model, kind):
+    placed = {"scale": (SIZE, SIZE), "units": ("nm", "nm"), "name": "drawn"}
+    if kind == "shapes":
+        shapes, types = [LEFT, DISC], ["rectangle", "ellipse"]
+        return model.add_shapes(shapes, shape_type=types, **placed)
+    if kind == "away":
+        return model.add_shapes([LEFT, AWAY], shape_type="polygon", **placed)
+    return model.add_labels(labels(), **placed)
+
+
+def labels():
+    drawn = np.zeros((128, 192), np.uint8)
+    drawn[4:84, 8:68] = 3
+    y, x = np.mgrid[:128, :192]
+    drawn[np.hypot(y - 60, x - 110) <= 40] = 7
+    return drawn
+
+
+def held(number):
+    return labels() == number
+
+
+@pytest.mark.parametrize("kind", ["shapes", "labels"])
+def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, kind):
+    panel = opened(MetricsPanel, kind)
+    panel.image.value, panel.reference.value = (
+        model.layers["made"],
+        model.layers["truth"],
+    )
+    run_panel(panel)
+    table = panel.findings().tables["Regions"]
+    names = ["rectangle 1", "ellipse 2"] if kind == "shapes" else ["label 3", "label 7"]
+    assert table["region"] == names
+    truth, made = (image.array().astype(float) for image in pair)
+    for row, number in enumerate((3, 7)):
+        inside = held(number)
+        assert table["pixels"][row] == inside.sum()
+        mean = made[inside].mean()
+        assert table["mean (grey levels)"][row] == pytest.approx(mean)
+    part = (slice(4, 84), slice(8, 68))
+    assert table["rectangle"][0] == f"80 {TIMES} 60 px"
+    error = np.square(made[part] - truth[part]).mean()
+    span = np.ptp(truth)  # of the whole field, for all regions
+    psnr = 10 * np.log10(span**2 / error)
+    assert table["PSNR (dB)"][0] == pytest.approx(psnr, rel=1e-6)
+    assert table["PSNR (dB)"][1] < table["PSNR (dB)"][0] - 6
+    assert panel.findings().text().splitlines()[-2].startswith(names[0])
+
+
+def test_region_beside_the_image_says_so_in_its_row(opened, model, run_panel):
+    panel = opened(MetricsPanel, "away")
+    panel.image.value = model.layers["made"]
+    run_panel(panel)
+    table = panel.findings().tables["Regions"]
+    assert "beside" in table["note"][1]
+    assert table["note"][0] is None
+    assert table["pixels"][1] is None
+
+
+@pytest.mark.parametrize("kind", ["shapes", "labels"])
+def test_errors_are_those_of_the_map_within(opened, model, run_panel, kind):
+    panel = opened(ErrorMapPanel, kind)
+    panel.enhanced.value = model.layers["made"]
+    panel.reference.value = model.layers["truth"]
+    run_panel(panel)
+    table = panel.findings().tables["Regions"]
+    shown = next(layer for layer in model.layers if "error map" in layer.name)
+    values = np.asarray(shown.data, dtype=float)
+    for row, number in enumerate((3, 7)):
+        within = values[held(number)]
+        rse = np.sqrt(np.square(within).mean())
+        assert table["RSE (grey levels)"][row] == pytest.approx(rse)
+        assert table["pixels"][row] == within.size
+    assert "Regions" in panel.figures.text()
+
+
+def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pair):
+    from napari_semsr.analysis import radial_spectrum
+
+    panel = opened(SpectrumPanel)
+    panel.layers.value = [model.layers["made"]]
+    run_panel(panel)
+    curves = panel.findings().curves
+    assert list(curves) == ["rectangle 1, made", "ellipse 2, made"]
+    part = pair[1].replace(data=pair[1].array()[4:84, 8:68])
+    expected = radial_spectrum(part).power
+    np.testing.assert_allclose(
+        curves["rectangle 1, made"]["power (arb. units)"], expected, rtol=1e-6
+    )
+    assert len(outlined(model, "Spectrum")) == 2
+    assert not any("spectrum" in layer.name for layer in model.layers)
+    panel.regions.value = None
+    run_panel(panel)
+    assert list(panel.findings().curves) == ["made"]
+
+
+def test_gaps_are_counted_by_their_middles(model, qtbot, add, run_panel):
+    y, x = np.mgrid[:64, :200]
+    bright = np.zeros((64, 200), bool)
+    for centre in (20, 50, 130, 160):
+        bright |= np.hypot(y - 32, x - centre) < 12
+    image = np.where(bright, 200, 20).astype(np.float32)
+    add(model, Micrograph(image, (SIZE, SIZE), "discs"))
+    panel = GapsPanel(model)
+    qtbot.addWidget(panel)
+    panel.regions.value = model.add_shapes(
+        [np.array([[0, 0], [0, 80], [63, 80], [63, 0]]), AWAY],
+        shape_type="polygon",
+        scale=(SIZE, SIZE),
+        units=("nm", "nm"),
+    )
+    run_panel(panel)
+    table = panel.findings().tables["Regions"]
+    assert table["particles"] == [2, None]
+    assert table["gaps"] == [1, None]
+    whole = panel.findings().curves["gaps"]["width (nm)"]
+    assert len(whole) == 2
+    assert table["median width (nm)"][0] == pytest.approx(whole[0])
+
+
+def test_gaps_outline_what_was_measured_of_a_mosaic(model, qtbot, add, run_panel):
+    y, x = np.mgrid[:64, :128]
+    near = np.minimum(np.hypot(y - 30, x - 30), np.hypot(y - 30, x - 60))
+    image = np.where(near < 12, 200, 20).astype(np.float32)
+    image[:, 100:] = np.nan
+    add(model, Micrograph(image, (SIZE, SIZE), "mosaic"))
+    panel = GapsPanel(model)
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    assert len(outlined(model, "Gaps")) == 1
+
+
+def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):
+    for kind in (MetricsPanel, SpectrumPanel, ErrorMapPanel, GapsPanel):
+        model.layers.clear()
+        panel = opened(kind)
+        panel.regions.value = model.add_shapes(name="empty", ndim=2)
+        if kind is ErrorMapPanel:
+            panel.enhanced.value = model.layers["made"]
+            panel.reference.value = model.layers["truth"]
+        assert "Regions must be 1 to 200 rectangles" in run_panel(panel)
