@@ -3,6 +3,7 @@ from .change import (
     measure_change as measure_change,
 )
 from .decorrelation import (
+    NO_CUT_OFF as NO_CUT_OFF,
     Decorrelation as Decorrelation,
     DecorrelationOptions as DecorrelationOptions,
     measure_decorrelation as measure_decorrelation,
@@ -29,6 +30,7 @@ from .frc.map import (
     measure_frc_map as measure_frc_map,
 )
 from .frc.validity import (
+    REASON_TEXTS as REASON_TEXTS,
     REASONS as REASONS,
     code_of as code_of,
 )

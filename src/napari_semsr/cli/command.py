@@ -46,6 +46,7 @@ VERBS = {
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
     "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
+    "report": "one page of pictures, numbers and how each was found, to print",
     "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }

@@ -121,6 +121,12 @@ from .register import (
     register_in_memory as register_in_memory,
     register_job as register_job,
 )
+from .report.job import (
+    FoundBefore as FoundBefore,
+    ReportMade as ReportMade,
+    ReportOptions as ReportOptions,
+    report_job as report_job,
+)
 from .restore import (
     RestoredFile as RestoredFile,
     restore_in_memory as restore_in_memory,

@@ -156,7 +156,7 @@ def figure_job(
     for number, image in enumerate(images):
         yield Progress(number, len(images) + 1, f"reading {number + 1}")
         opened.append(open_image(image, opening))
-    shown = [_shown(image, opened[0], chosen, len(opened)) for image in opened]
+    shown = [plate_image(image, opened[0], chosen, len(opened)) for image in opened]
     if chosen.greys == "common":
         shown = _alike(shown)
     yield Progress(len(images), len(images) + 1, "drawing")
@@ -223,7 +223,7 @@ def _network(image: Micrograph) -> str:
     return f"{found[0]} ({found[1].removeprefix('sha256:')[:16]})"
 
 
-def _shown(
+def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> PlateImage:
     """Reduce an image to what the figure shows of it, and choose its colours."""

@@ -227,7 +227,8 @@ def curves_png(
     """
     factor = 1.0 if pixel_nm is None else 1000.0 / pixel_nm
     figure = _figure(*size_px)
-    axes = figure.add_axes((0.095, 0.145, 0.885, 0.72))
+    left, low = 82 / size_px[0], 64 / size_px[1]
+    axes = figure.add_axes((left, low, 0.98 - left, 0.865 - low))
     for curve in curves:
         index = curve.colour % len(_COLOURS)
         x = np.asarray(curve.frequency_per_px, dtype=float) * factor
@@ -254,6 +255,55 @@ def curves_png(
     _grid(axes)
     axes.legend(frameon=False, fontsize=9.5, loc="upper right")
     _period_axis(axes, pixel_nm)
+    return _png(figure)
+
+
+def lines_png(
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    filled: bool = False,
+    size_px: tuple[int, int] = (860, 440),
+) -> bytes:
+    """Plot curves over anything, such as a profile or shares of grey levels.
+
+    Parameters
+    ----------
+    curves : mapping of str to tuple of numpy.ndarray
+        Abscissa and ordinate by name; one curve alone has no legend.
+    xlabel, ylabel : str
+        What both are.
+    filled : bool, default=False
+        Draw steps with the area below them.
+    size_px : tuple of int, default=(860, 440)
+        Width and height of the picture.
+
+    Returns
+    -------
+    bytes
+        A PNG.
+    """
+    figure = _figure(*size_px)
+    left, low = 78 / size_px[0], 58 / size_px[1]
+    axes = figure.add_axes((left, low, 1 - left - 0.025, 1 - low - 0.05))
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        dash = _DASHES[index % len(_DASHES)]
+        if filled:
+            axes.fill_between(x, y, step="mid", alpha=0.3, color=colour, linewidth=0)
+        axes.plot(
+            x, y, color=colour, linestyle=dash, linewidth=1.5, label=name,
+            drawstyle="steps-mid" if filled else "default",
+        )  # fmt: skip
+    if filled:
+        axes.set_ylim(bottom=0)
+    axes.margins(x=0)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _grid(axes)
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9.5)
     return _png(figure)
 
 
