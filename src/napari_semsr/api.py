@@ -886,7 +886,7 @@ def report(
     from napari_semsr.jobs import ReportOptions, report_job
 
     alone = isinstance(inputs, (str, os.PathLike, Micrograph, np.ndarray))
-    given: Sequence[Any] = [inputs] if alone else inputs  # type: ignore[list-item, assignment]
+    given: Sequence[Any] = [inputs] if alone else inputs  # type: ignore[assignment]
     job = report_job(
         [
             (_source(item[0]), _source(item[1]))

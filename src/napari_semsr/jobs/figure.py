@@ -40,7 +40,7 @@ from napari_semsr.reporting import (
 _SUFFIXES = (".png", ".tif", ".tiff", ".pdf")
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
-_UNITS = {
+MAP_UNITS = {
     "frc-map": ("resolution (nm)", "viridis_r"),
     "error-map": ("error (grey levels)", "magma"),
 }
@@ -235,7 +235,7 @@ def plate_image(
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
     job = image.provenance.job if image.provenance is not None else ""
-    unit, colours = _UNITS.get(job, (None, "gray"))
+    unit, colours = MAP_UNITS.get(job, (None, "gray"))
     limits, look = grey_limits(values), image.look
     if look is not None:
         limits = look.limits

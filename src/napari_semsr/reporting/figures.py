@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _BAR_SHARE = 0.28
+_APART_PX = 43  # between two numbers of an upper axis; chosen
 _EMPTY = "#c9d2dc"
 _COLOURS = ("#1b1f24", "#c2572b", "#8a63b8", "#16836a", "#2f6db5")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
@@ -254,7 +255,7 @@ def curves_png(
     axes.set_ylabel(ylabel)
     _grid(axes)
     axes.legend(frameon=False, fontsize=9.5, loc="upper right")
-    _period_axis(axes, pixel_nm)
+    _period_axis(axes, pixel_nm, apart=_APART_PX / size_px[0])
     return _png(figure)
 
 
@@ -307,13 +308,13 @@ def lines_png(
     return _png(figure)
 
 
-def _period_axis(axes: "Axes", pixel_nm: float | None) -> None:
+def _period_axis(axes: "Axes", pixel_nm: float | None, *, apart: float) -> None:
     """Put the period on the upper axis, at round numbers that stay apart."""
     finest, scale = (2.0, 1.0) if pixel_nm is None else (2.0 * pixel_nm, 1000.0)
     chosen: list[float] = []
     for ratio in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0):
         period = _round_up(finest * ratio)
-        if all(abs(finest / period - finest / other) > 0.05 for other in chosen):
+        if all(abs(finest / period - finest / other) > apart for other in chosen):
             chosen.append(period)
     top = axes.secondary_xaxis("top")
     top.set_xticks([scale / period for period in chosen])

@@ -39,7 +39,7 @@ REASONS: tuple[Reason, ...] = (
 )
 """Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
 
-REASON_TEXTS: dict[Reason, str] = {
+REASON_TEXTS: dict[str, str] = {
     "no-signal": "nothing but noise, no contrast, or a gap",
     "correlated-noise": "noise is shared, so the correlation never falls",
     "identical": "both images are the same",

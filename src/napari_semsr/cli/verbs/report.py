@@ -1,4 +1,4 @@
-"""``semsr report INPUT... -o REPORT.html``: pictures, numbers, and how they were found."""
+"""``semsr report INPUT... -o REPORT.html``: pictures and numbers on a page."""
 
 import argparse
 

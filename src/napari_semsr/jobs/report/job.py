@@ -32,8 +32,9 @@ from napari_semsr.core import (
     read_box,
     software_versions,
 )
-from napari_semsr.io import ReadOptions, replacing
+from napari_semsr.io import ReadOptions, replacing, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
+from napari_semsr.jobs.figure import MAP_UNITS
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -65,6 +66,7 @@ from napari_semsr.jobs.report.numbers import (
     error_numbers,
     frc_number,
     grey_numbers,
+    map_numbers,
     metric_numbers,
     sharpness_numbers,
 )
@@ -118,6 +120,12 @@ class Picture:
     path: str | None
     measured: Measured = field(default_factory=Measured)
     box: Box | None = None  # what was measured, where that is not all
+
+    @property
+    def is_map(self) -> bool:
+        """Whether its values are no grey levels, but what was measured somewhere."""
+        made = self.image.provenance
+        return made is not None and made.job in MAP_UNITS
 
     @property
     def networks(self) -> list[tuple[str, str]]:
@@ -283,7 +291,9 @@ def report_job(
         *(item.record for item in each),
         *(InputRecord(role="json", name=r.name, digest=r.digest) for r in records),
     )
-    refused = [n for item in (*each, *pairs) for n in item.measured.refused]
+    found_here = [item.measured for item in each]
+    found_here += [pair.measured for pair in pairs]
+    refused = [number for item in found_here for number in item.refused]
     result = ReportMade(
         path=str(page),
         numbers=str(numbers),
@@ -419,7 +429,7 @@ def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str
     if vendor:
         return f"from the metadata of the {vendor} microscope"
     if image.provenance is not None:
-        return f"as its step {image.provenance.job} found it"
+        return f"handed on by its step {image.provenance.job}"
     kind = image.metadata.get("format")
     return f"from the {kind} metadata" if is_file and kind else "as it was opened"
 
@@ -519,7 +529,11 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         )
     yield step("grey levels")
     part = _part(image, box)
+    if item.is_map:
+        measured.numbers += map_numbers(part)
+        return
     measured.numbers += grey_numbers(part)
+    _tell_databar(item, part)
     whole = yield from _tried(measured, (FRC, DECORRELATION), lambda: cut_gaps(part))
     if whole is None:
         return
@@ -553,6 +567,21 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     power = yield from _tried(measured, ("Spectrum",), transformed)
     if power is not None:
         measured.results["spectrum"] = power.radial
+
+
+def _tell_databar(item: Picture, part: Micrograph) -> None:
+    """Warn of what looks like a data bar, in a file that does not tell of one."""
+    image = item.image
+    if item.path is None or image.provenance is not None or item.box is not None:
+        return
+    rows = 0
+    if not image.metadata.get("databar_rows_cropped"):
+        rows = suggest_databar(part.array())
+    if rows:
+        item.measured.notes.append(
+            f"The lowest {rows} rows of {item.label} look like a data bar and are "
+            f"measured with it; leave them away (--databar-rows {rows})."
+        )
 
 
 def _measure_frc(
@@ -612,8 +641,8 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         first, second = _part(first, box), _part(second, box)
     parts = first, second
     if first.shape == second.shape:
-        names = (*AS_THEY_ARE, FRC)
-        cut = yield from _tried(measured, names, lambda: cut_gaps(first, second))
+        every = (*AS_THEY_ARE, FRC)
+        cut = yield from _tried(measured, every, lambda: cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
     for match, names in ((None, AS_THEY_ARE), ("affine", MATCHED)):
         how: Any = {"match": match}
@@ -635,16 +664,7 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         measured.results["histogram"] = levels
         measured.numbers.append(emd_number(levels))
     yield step("Fourier ring correlation")
-    chosen = FrcOptions(criterion=options.criterion)
-    found = yield from _tried(measured, (FRC,), lambda: frc_job(*parts, options=chosen))
-    if found is not None:
-        measured.results["frc"] = found.result
-        calibrated = next((p for p in parts if p.pixel_size_nm), parts[0])
-        measured.numbers.append(frc_number(found.result, calibrated, found.note))
-        if found.found_shift_px is not None:
-            measured.numbers.append(
-                _shift(found.found_shift_px, found.found_shift_sd_px)
-            )
+    yield from _correlate(pair, parts, options)
     yield step("error map")
     errors = yield from _tried(measured, ERRORS, lambda: error_map_job(first, second))
     if errors is not None:
@@ -652,6 +672,22 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         measured.numbers += error_numbers(errors)
         pair.map = errors.map
     measured.notes[:] = dict.fromkeys(measured.notes)
+
+
+def _correlate(
+    pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
+) -> Job[None]:
+    """Measure up to which frequency both agree."""
+    measured, chosen = pair.measured, FrcOptions(criterion=options.criterion)
+    found = yield from _tried(measured, (FRC,), lambda: frc_job(*parts, options=chosen))
+    if found is None:
+        return
+    measured.results["frc"] = found.result
+    calibrated = next((part for part in parts if part.pixel_size_nm), parts[0])
+    measured.numbers.append(frc_number(found.result, calibrated, found.note))
+    if found.found_shift_px is not None:
+        shift = _shift(found.found_shift_px, found.found_shift_sd_px)
+        measured.numbers.append(shift)
 
 
 def _shift(found: tuple[float, float], error: float | None) -> Number:

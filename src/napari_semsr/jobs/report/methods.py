@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 REFERENCES = {
     "nieuwenhuizen": "R. P. J. Nieuwenhuizen et al., Measuring image resolution in "
     "optical nanoscopy, Nat. Methods 10, 557 (2013), doi:10.1038/nmeth.2448.",
-    "banterle": "N. Banterle, K. H. Bui, E. A. Lemke, M. Beck, Fourier ring correlation "
-    "as a resolution criterion for super-resolution microscopy, J. Struct. Biol. 183, "
-    "363 (2013), doi:10.1016/j.jsb.2013.05.004.",
+    "banterle": "N. Banterle, K. H. Bui, E. A. Lemke, M. Beck, Fourier ring "
+    "correlation as a resolution criterion for super-resolution microscopy, "
+    "J. Struct. Biol. 183, 363 (2013), doi:10.1016/j.jsb.2013.05.004.",
     "koho": "S. Koho et al., Fourier ring correlation simplifies image restoration in "
     "fluorescence microscopy, Nat. Commun. 10, 3103 (2019), "
     "doi:10.1038/s41467-019-11024-z.",
@@ -45,7 +45,6 @@ REFERENCES = {
     "de-haan": "K. de Haan, Z. S. Ballard, Y. Rivenson, Y. Wu, A. Ozcan, Resolution "
     "enhancement in scanning electron microscopy using deep learning, Sci. Rep. 9, "
     "12050 (2019), doi:10.1038/s41598-019-48444-2.",
-    "wilson": "E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.2307/2276774.",
     "gao": "X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4.",
 }
 """Papers that the measures come from."""
@@ -110,6 +109,8 @@ def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
     """Say pixel sizes and where they come from, images of one size together."""
     told: dict[str, list[str]] = {}
     for item in pictures:
+        if item.is_map:
+            continue
         size = item.image.pixel_size_nm
         if size is None:
             said = "not known, so that lengths are in pixels"
@@ -136,10 +137,11 @@ def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
         for name, digest in item.networks
     ]
     if said:
-        yield " ".join(
-            [*said, "What a network draws is an estimate; resolution that is measured "
-             "in its picture alone tells how fine it draws."]
-        )  # fmt: skip
+        said.append(
+            "What a network draws is an estimate; resolution that is measured in its "
+            "picture alone tells how fine it draws."
+        )
+        yield " ".join(said)
 
 
 def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
@@ -153,10 +155,11 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         done = [item for item in group if _found(item.measured, FRC)]
         if not done:
             continue
+        papers = _frc_papers(done, cites)
         paper = cites("koho") if group is split else ""
         yield _sentence(
-            f"The resolution of single images is the Fourier ring correlation "
-            f"{_frc_papers(done, cites)} {how} {paper}".rstrip(),
+            "The resolution of single images is the Fourier ring correlation "
+            f"{papers} {how} {paper}".rstrip(),
             (FRC, done),
         )
     done = [item for item in pictures if _found(item.measured, DECORRELATION)]
@@ -193,8 +196,16 @@ def _sentence(start: str, what: "tuple[str, Sequence[Picture | Pair]]") -> str:
     """Add the method as it was said, and where there is no number and why."""
     name, done = what
     found = [(item.label, item.measured.number(name)) for item in done]
-    methods = dict.fromkeys(n.method for _, n in found if n is not None and n.method)
-    said = f"{start}: {'; '.join(methods)}." if methods else f"{start}."
+    methods: dict[str, None] = {}
+    extras: dict[str, list[str]] = {}
+    for label, number in found:
+        if number is not None and number.method:
+            first, *rest = number.method.split("; ")
+            methods[first] = None
+            for extra in rest:
+                extras.setdefault(extra, []).append(label)
+    told = [*methods, *(f"{extra} ({_names(of)})" for extra, of in extras.items())]
+    said = f"{start}: {'; '.join(told)}." if told else f"{start}."
     refused: dict[str, list[str]] = {}
     for label, number in found:
         if number is not None and number.reason:
@@ -225,9 +236,9 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
     if any(_found(item.measured, ERRORS[0]) for item in pairs):
         yield (
             f"Error maps {cites('culley')}: the enhanced image was registered to a "
-            "part of a pixel, blurred by the Gaussian and fitted by the gain and offset "
-            "that bring it nearest to the reference; RSE is the root mean square "
-            "difference that is left, RSP Pearson's correlation."
+            "part of a pixel, blurred by the Gaussian and fitted by the gain and "
+            "offset that bring it nearest to the reference; RSE is the root mean "
+            "square difference that is left, RSP Pearson's correlation."
         )
 
 
@@ -235,14 +246,11 @@ _OF_RECORDS = {
     "frc": ("Fourier ring correlation", ("nieuwenhuizen", "banterle")),
     "frc-map": ("Maps of local Fourier ring correlation", ("nieuwenhuizen",)),
     "decorrelation": ("Decorrelation analysis", ("descloux",)),
-    "spectrum": ("Power spectra averaged over rings", ()),
+    "spectrum": ("Power spectra, averaged over rings,", ()),
     "error-map": ("Error maps", ("culley",)),
     "metrics": ("PSNR, SSIM and NRMSE", ("wang",)),
-    "gaps": (
-        "Gaps between particles, with Wilson's intervals of shares",
-        ("de-haan", "wilson"),
-    ),
-    "profile": ("Line profiles, whose widths are fitted to the pixels", ()),
+    "gaps": ("Gaps between particles", ("de-haan",)),
+    "profile": ("Line profiles", ()),
     "histogram": ("Histograms of grey levels", ()),
     "calibrate": ("The pixel size by a grating of known pitch", ()),
     "register": ("Registration by mutual information", ()),
@@ -260,14 +268,21 @@ def _read(records: "Sequence[Record]", cites: _Cites) -> Iterable[str]:
             n.method for item in found for n in item.numbers if n.method
         )
         papers = (*papers, *_of_split(" ".join(methods)))
+        if verb == "metrics" and all(_is_null(item, "psnr_db") for item in found):
+            words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
         paper = f" {cites(*papers)}" if papers else ""
         how = f": {'; '.join(methods)}" if methods else ""
         of = dict.fromkeys(name for item in found for name in item.images)
         images = f" of {_names(list(of))}" if of else ""
         yield (
-            f"{words}{images}{paper} by semsr {verb}{how}, as stored in "
+            f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
             f"{_names([item.name for item in found])}."
         )
+
+
+def _is_null(item: "Record", key: str) -> bool:
+    """Whether a file holds no such number."""
+    return item.content.get(key) is None
 
 
 def _of_split(method: str) -> tuple[str, ...]:

@@ -15,10 +15,12 @@ from napari_semsr.analysis import (
     Metrics,
 )
 from napari_semsr.core import FloatPair, Micrograph
+from napari_semsr.jobs.figure import MAP_UNITS
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure.error_map import ErrorMapReport
 
 NO_VALUE = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 _WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
 
 
@@ -186,7 +188,7 @@ def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
     )
 
 
-def _because(reason: str | None, texts: Mapping[Any, str]) -> str:
+def _because(reason: str | None, texts: Mapping[str, str]) -> str:
     return f"{reason}: {texts.get(reason, '')}." if reason else "no crossing."
 
 
@@ -209,6 +211,30 @@ def grey_numbers(image: Micrograph) -> list[Number]:
         share = 100 * float(np.mean(known == high))
         found.append(Number("Saturated", share, "% of the pixels", form=".2g"))
     return [_by(item, method) for item in found]
+
+
+def map_numbers(image: Micrograph) -> list[Number]:
+    """Say the middle and the spread of a map."""
+    data = image.array().astype(np.float64)
+    known = data[np.isfinite(data)]
+    unit = MAP_UNITS[image.provenance.job][0] if image.provenance else ""
+    unit = unit.partition("(")[2].rstrip(")")
+    if unit == "nm" and image.pixel_size_nm is None:
+        unit = "px"
+    low, middle, high = np.percentile(known, (10, 50, 90)) if known.size else [0.0] * 3
+    share = 100 * (1 - known.size / data.size)
+    method = f"of {known.size} places with a value"
+    return [
+        Number(
+            "Median of the map",
+            float(middle) if known.size else None,
+            unit,
+            interval=(float(low), float(high)) if known.size else None,
+            within="10 to 90 % of the places",
+            method=method,
+        ),
+        Number("Without a value", share, "% of the places", method="counted"),
+    ]
 
 
 def _by(number: Number, method: str) -> Number:

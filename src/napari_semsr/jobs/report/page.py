@@ -16,12 +16,15 @@ from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_ve
 from napari_semsr.jobs.figure import FigureOptions, plate_image
 from napari_semsr.jobs.report.numbers import (
     NO_VALUE,
+    TIMES,
     Number,
     written,
 )
 from napari_semsr.reporting import (
     FrequencyCurve,
     PlateImage,
+    bar_length,
+    bar_words,
     curves_png,
     draw_plate,
     lines_png,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     )
     from napari_semsr.jobs.report.records import Record
 
-_WHOLE = FigureOptions(width_mm=150, dpi=130)  # chosen: as wide as a sheet
+_WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: what fits on a sheet
@@ -62,16 +65,16 @@ def write_report(
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = plate_image(item.image, item.image, _WHOLE, 1)
-        shown.append(_about(item, _drawn(plate, _WHOLE)))
+        shown.append(_about(item, _drawn(plate, _WHOLE), _told(plate)))
         plates.append(plate_image(item.image, item.image, _SMALL, 1))
     compared = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
         compared.append(_about_pair(pair))
     yield Progress(total - 1, total, "writing the page")
-    groups = (
-        _alike(plates) if options.greys == "common" else [{i} for i in _each(plates)]
-    )
+    groups = [{number} for number in range(len(plates))]
+    if options.greys == "common":
+        groups = _alike(plates)
     write_page(
         path,
         Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
@@ -117,10 +120,6 @@ def _many(word: str) -> str:
     return f"{first}s {rest}".strip()
 
 
-def _each(plates: Sequence[PlateImage]) -> range:
-    return range(len(plates))
-
-
 # Pictures.
 
 
@@ -135,6 +134,15 @@ def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
         red.save(stream, "PNG")
         return stream.getvalue()
     return png
+
+
+def _told(plate: PlateImage) -> str:
+    """Say the length of a bar, and what is shown black and white."""
+    pixel = plate.pixel_nm
+    bar = bar_length(plate.values.shape[1] * (pixel or (1.0, 1.0))[1])
+    low, high = map(written, plate.limits)
+    words = bar_words(bar, calibrated=pixel is not None)
+    return f"Bar {words}; shown from {low} to {high}."
 
 
 def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
@@ -187,7 +195,7 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
 # What is told of an image, a pair, a file.
 
 
-def _about(item: "Picture", png: bytes) -> dict[str, Any]:
+def _about(item: "Picture", png: bytes, shown: str) -> dict[str, Any]:
     image, measured = item.image, item.measured
     facts: list[tuple[str, object]] = [("Size", _size(item))]
     facts.append(("Pixel size", _pixel(image)))
@@ -195,7 +203,7 @@ def _about(item: "Picture", png: bytes) -> dict[str, Any]:
     wide = image.pixel_size_nm
     if wide is not None:
         y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
-        facts.append(("Field", f"{written(y)} × {written(x)} µm"))
+        facts.append(("Field", f"{written(y)} {TIMES} {written(x)} µm"))
     if item.path is not None:
         facts.append(("File", Path(item.path).name))
     facts.append(("Digest", item.record.digest))
@@ -204,6 +212,7 @@ def _about(item: "Picture", png: bytes) -> dict[str, Any]:
     return {
         "label": item.label,
         "png": png,
+        "shown": shown,
         "facts": facts,
         "networks": [name for name, _ in item.networks],
         "steps": item.steps,
@@ -216,26 +225,33 @@ def _about(item: "Picture", png: bytes) -> dict[str, Any]:
 
 
 _INSTRUMENT = (
-    ("Voltage", ("EBeam.HV", "AP_ACTUALKV", "HV", "AccVoltage")),
-    ("Working distance", ("EBeam.WD", "AP_WD", "WD")),
-    ("Magnification", ("AP_MAG", "Magnification", "MAG")),
-    ("Detector", ("DP_DETECTOR_TYPE", "Detectors.Name", "Detector")),
-    ("Dwell time", ("Scan.Dwelltime", "DwellTime")),
+    ("Voltage", "EBeam.HV", 1e-3, "kV"),
+    ("Voltage", "AP_ACTUALKV", None, ""),
+    ("Working distance", "EBeam.WD", 1e3, "mm"),
+    ("Working distance", "AP_WD", None, ""),
+    ("Magnification", "AP_MAG", None, ""),
+    ("Detector", "DP_DETECTOR_TYPE", None, ""),
+    ("Dwell time", "Scan.Dwelltime", 1e6, "µs"),
 )
-"""Entries of vendors' metadata that a figure legend tells."""
+"""Entries of metadata that a legend tells: FEI writes SI units, Zeiss its own."""
 
 
 def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give what the microscope said of the exposure, as it said it."""
-    for name, keys in _INSTRUMENT:
-        said = next((metadata[key] for key in keys if metadata.get(key)), None)
-        if said is not None:
-            yield name, str(said)
+    """Give what the microscope said of the exposure."""
+    for name, key, factor, unit in _INSTRUMENT:
+        said = metadata.get(key)
+        try:
+            if said and factor is not None:
+                yield name, f"{float(said) * factor:.4g} {unit}"
+            elif said:
+                yield name, str(said)
+        except ValueError:
+            continue
 
 
 def _size(item: "Picture") -> str:
     rows, columns = item.image.shape
-    return f"{rows} × {columns} px, {item.image.dtype}"
+    return f"{rows} {TIMES} {columns} px, {item.image.dtype}"
 
 
 def _pixel(image: Micrograph) -> str:
@@ -243,9 +259,11 @@ def _pixel(image: Micrograph) -> str:
     if image.pixel_size_nm is None:
         return "not known: lengths are in px"
     y, x = (written(v, ".6g") for v in image.pixel_size_nm)
-    said = f"{y} nm" if y == x else f"{y} × {x} nm (down × across)"
+    said = f"{y} nm" if y == x else f"{y} {TIMES} {x} nm (down {TIMES} across)"
     error = image.pixel_size_sd_nm
-    return said if error is None else f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
+    if error is None:
+        return said
+    return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
 
 
 def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
@@ -278,19 +296,14 @@ def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
 
 def _frc_png(found: Any, pixel_nm: float | None) -> bytes:
     """Plot a correlation with its threshold, a line or a curve."""
-    curves = [
-        FrequencyCurve(
-            "correlation",
-            found.frequency_per_px,
-            found.correlation,
-            found.resolution_px,
-        )
-    ]
+    frequency = found.frequency_per_px
+    measured = found.correlation, found.resolution_px
+    curves = [FrequencyCurve("correlation", frequency, *measured)]
     level = np.asarray(found.threshold, dtype=float)
     flat = bool(level.size) and float(np.ptp(level)) == 0
     if not flat:
         name = f"threshold {found.criterion}"
-        curves.append(FrequencyCurve(name, found.frequency_per_px, level, colour=4))
+        curves.append(FrequencyCurve(name, frequency, level, colour=4))
     threshold = (written(float(level[0]), ".3f"), float(level[0])) if flat else None
     return curves_png(
         curves, pixel_nm, ylabel="correlation", threshold=threshold, size_px=_PLOT
@@ -359,7 +372,7 @@ def _record_plots(item: "Record") -> Iterator[tuple[str, bytes]]:
         x, y, label = drawn[item.verb]
         values = [_curve(content.get(key)) for key in (x, y)]
         if all(v is not None and v.size > 1 for v in values):
-            curve = FrequencyCurve(label, values[0], values[1])  # type: ignore[arg-type]
+            curve = FrequencyCurve(label, values[0], values[1])
             look: Any = {"ylabel": label, "log": item.verb == "spectrum"}
             yield label, curves_png([curve], _mean(content), size_px=_PLOT, **look)
     if item.verb == "profile":
@@ -433,7 +446,8 @@ def _cell(number: Number | None) -> str:
     if number is None:
         return NO_VALUE
     if number.reason and number.value is None:
-        return f"refused: {number.reason.partition(':')[0].rstrip('.')}"
+        word, told, _ = number.reason.partition(":")
+        return f"refused: {word}" if told else "refused"
     if number.interval is None or number.within != "95 %":
         return number.said
     return f"{number.said}; {number.spread}"
@@ -459,9 +473,9 @@ def _together(pictures: "Sequence[Picture]") -> bytes | None:
 
 def _provenance(made: Provenance) -> list[tuple[str, object]]:
     """Tell what made the page: options and versions."""
-    flat = made.options | made.options["reading"]
+    options = {**made.options, **made.options["reading"]}
+    del options["reading"]
     return [
-        *((f"Option {k}", v) for k, v in flat.items() if v not in (None, "", {}) and k != "reading"),
-        *((f"Digest of {item.name}", item.digest) for item in made.inputs),
+        *((f"Option {k}", v) for k, v in options.items() if v not in (None, "", {})),
         *((f"Version of {name}", v) for name, v in made.versions.items()),
-    ]  # fmt: skip
+    ]

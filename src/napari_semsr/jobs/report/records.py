@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import FloatPair, ReadError, digest_path
-from napari_semsr.jobs.report.numbers import Number, written
+from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
-_MOST_CELLS = 7  # columns of such a table; chosen: what fits on a sheet
+_MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
 _SHORT = 4  # values of a list that are written out; chosen: a box, a line
 
 KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -55,29 +55,14 @@ _WORDS = {
 }
 # curves and texts that are no numbers, or stand elsewhere on the page
 _ELSEWHERE = frozenset(
-    [
-        "image",
-        "images",
-        "method",
-        "criterion",
-        "reason",
-        "warnings",
-        "output",
-        "numbers",
-        "seconds",
-        "seed",
-        "provenance",
-        "resamples",
-        "name",
-        "look",
-        "note",
-        "table",
-        "centred",
-        "path",
-        "map",
-        "optical",
-        "sem",
-    ]
+    {
+        *("image", "images", "optical", "sem", "name", "method", "criterion", "reason"),
+        *("warnings", "note", "output", "path", "table", "centred", "map", "numbers"),
+        *("seconds", "seed", "resamples", "provenance", "look", "shape", "edges"),
+        *("frequency_per_px", "frequency_per_um", "correlation", "filtered", "power"),
+        *("threshold", "samples", "distance_nm", "distance_px", "intensity", "bins"),
+        *("counts", "reference_counts", "values_px", "places_px", "tukey"),
+    }
 )
 
 
@@ -162,7 +147,8 @@ def read_record(path: Path) -> Record:
             f"semsr {', '.join(KINDS)} wrote with --json."
         )
         raise ReadError(msg)
-    numbers, sheets = [], []
+    numbers: list[Number] = []
+    sheets: list[Sheet] = []
     for key, value in content.items():
         if key in _ELSEWHERE or key.endswith(("_interval", "_sd")):
             continue
@@ -174,6 +160,7 @@ def read_record(path: Path) -> Record:
             numbers += _numbers(key, value, content)
     method, threshold = (str(content.get(k) or "") for k in ("method", "criterion"))
     told = [_with(item, method, threshold, content) for item in numbers]
+    told = [item for item in told if item.value is not None or item.reason]
     return Record(
         name=path.name,
         digest=digest_path(path),
@@ -243,7 +230,7 @@ def _listed(values: list[Any]) -> tuple[str, str] | None:
     if not plain or len(plain) + values.count(None) < len(values):
         return None
     if len(values) <= _SHORT:
-        return ", ".join("–" if v is None else written(v) for v in values), ""
+        return ", ".join(NO_VALUE if v is None else written(v) for v in values), ""
     mean, spread = float(np.mean(plain)), float(np.std(plain))
     return f"{len(plain)} values, mean {written(mean)} ± {written(spread)} (s.d.)", ""
 
@@ -305,9 +292,10 @@ def _words(key: str) -> str:
 
 
 def _is_rows(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
-    )  # fmt: skip
+    """Whether an entry is a list of records."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) for item in value)
 
 
 def _sheet(title: str, rows: list[dict[str, Any]]) -> Sheet:
@@ -332,4 +320,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
         return written(float(value))
-    return "–" if value is None else str(value)
+    return NO_VALUE if value is None else str(value)
