@@ -39,6 +39,7 @@ KEYS = {
         "mean_width_error_nm mean_width_error_interval_nm widths_nm diameters_nm "
         "histogram rows table seed"
     ),
+    "report": "path numbers images pairs files refused methods references seconds",
     "figure": "path pixel_size_nm shape caption networks",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
     "histogram": "bins counts emd",
@@ -68,6 +69,7 @@ LINES = {
     "profile": ("first.tif", "--line", "10,10,60,80"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "histogram": ("first.tif", "truth.tif"),
+    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")
 

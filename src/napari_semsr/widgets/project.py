@@ -114,7 +114,7 @@ class SavePanel(Panel):
             "Save a picture with scale bar, which says when a network made the image.",
         )
         self.page_button = push_button(
-            "Report\N{HORIZONTAL ELLIPSIS}",
+            "Save report\N{HORIZONTAL ELLIPSIS}",
             self.save_report,
             "Measure all images that are visible, and write a page to print: pictures, "
             "numbers with their methods, text for a Methods section.",
