@@ -3,14 +3,12 @@
 What the page says of them stands in ``report.html``, which lies beside this module.
 """
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image as Pixels
 
 from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
 from napari_semsr.jobs.figure import FigureOptions, plate_image
@@ -124,16 +122,9 @@ def _many(word: str) -> str:
 
 
 def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
-    """Draw an image with its bar as a PNG, grey where it has no colours."""
-    png = draw_plate([plate], kind="png", width_mm=options.width_mm, dpi=options.dpi)
-    with Pixels.open(io.BytesIO(png)) as opened:
-        picture = opened.convert("RGB")
-    red, green, blue = picture.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        stream = io.BytesIO()
-        red.save(stream, "PNG")
-        return stream.getvalue()
-    return png
+    """Draw an image with its bar."""
+    size: Any = {"width_mm": options.width_mm, "dpi": options.dpi}
+    return draw_plate([plate], kind="png", **size)
 
 
 def _told(plate: PlateImage) -> str:
