@@ -460,11 +460,13 @@ def _paired(reference: Picture, compared: Picture) -> Pair:
     """Put two images together; what a network made is held against what was taken."""
     if reference.networks and not compared.networks:
         reference, compared = compared, reference
+    if reference.image.shape > compared.image.shape:
+        reference, compared = compared, reference
     (high, wide), (rows, columns) = reference.image.shape, compared.image.shape
     factor = rows // high
     if factor < 1 or (rows, columns) != (factor * high, factor * wide):
         msg = (
-            f"Both images of a pair must have the same size, or the second so many "
+            f"Both images of a pair must have the same size, or one so many "
             f"times the pixels, got {reference.label} with {high} x {wide} px and "
             f"{compared.label} with {rows} x {columns} px; bring them onto one grid "
             "with semsr crop --like or semsr register."

@@ -276,7 +276,7 @@ def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
         ]
         look: Any = {"ylabel": "decorrelation d(r)", "size_px": _PLOT}
         yield "Decorrelation analysis", curves_png(curves, pixel, **look)
-    if "spectrum" in results:
+    if "spectrum" in results and np.max(results["spectrum"].power, initial=0) > 0:
         found = results["spectrum"]
         curve = FrequencyCurve("power", found.frequency_per_px, found.power)
         look = {"ylabel": "power (grey levels² px²)", "log": True, "size_px": _PLOT}
