@@ -48,8 +48,7 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.measure.error_map import error_map_job
-from napari_semsr.jobs.measure.resolution import find_halves, frc_job
+from napari_semsr.jobs.measure import error_map_job, find_halves, frc_job
 from napari_semsr.jobs.report.methods import tell_methods
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
@@ -70,7 +69,7 @@ from napari_semsr.jobs.report.numbers import (
     metric_numbers,
     sharpness_numbers,
 )
-from napari_semsr.jobs.report.records import Record, is_record, read_record
+from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
 
 T = TypeVar("T")
 
@@ -709,7 +708,7 @@ def _every_number(
     options: ReportOptions,
     pictures: Sequence[Picture],
     pairs: Sequence[Pair],
-    records: Sequence[Record],
+    records: Sequence[StoredNumbers],
     found: Sequence[FoundBefore],
     made: Provenance,
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from napari_semsr.jobs.report.numbers import (
 
 if TYPE_CHECKING:
     from napari_semsr.jobs.report.job import Pair, Picture
-    from napari_semsr.jobs.report.records import Record
+    from napari_semsr.jobs.report.records import StoredNumbers
 
 REFERENCES = {
     "nieuwenhuizen": "R. P. J. Nieuwenhuizen et al., Measuring image resolution in "
@@ -68,7 +68,9 @@ class _Cites:
 
 
 def tell_methods(
-    pictures: "Sequence[Picture]", pairs: "Sequence[Pair]", records: "Sequence[Record]"
+    pictures: "Sequence[Picture]",
+    pairs: "Sequence[Pair]",
+    records: "Sequence[StoredNumbers]",
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Say what was done, and nothing that was not.
 
@@ -78,7 +80,7 @@ def tell_methods(
         Images that were measured.
     pairs : sequence of Pair
         Pairs that were compared.
-    records : sequence of Record
+    records : sequence of StoredNumbers
         Measurements that were read.
 
     Returns
@@ -258,7 +260,7 @@ _OF_RECORDS = {
 }
 
 
-def _read(records: "Sequence[Record]", cites: _Cites) -> Iterable[str]:
+def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
     """Say which measurements were read from files."""
     for verb, (words, papers) in _OF_RECORDS.items():
         found = [item for item in records if item.verb == verb]
@@ -280,7 +282,7 @@ def _read(records: "Sequence[Record]", cites: _Cites) -> Iterable[str]:
         )
 
 
-def _is_null(item: "Record", key: str) -> bool:
+def _is_null(item: "StoredNumbers", key: str) -> bool:
     """Whether a file holds no such number."""
     return item.content.get(key) is None
 

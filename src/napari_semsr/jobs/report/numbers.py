@@ -17,7 +17,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import FloatPair, Micrograph
 from napari_semsr.jobs.figure import MAP_UNITS
 from napari_semsr.jobs.images import jsonable
-from napari_semsr.jobs.measure.error_map import ErrorMapReport
+from napari_semsr.jobs.measure import ErrorMapReport
 
 NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

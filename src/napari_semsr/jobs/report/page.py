@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         ReportMade,
         ReportOptions,
     )
-    from napari_semsr.jobs.report.records import Record
+    from napari_semsr.jobs.report.records import StoredNumbers
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
@@ -52,7 +52,7 @@ def write_report(
     options: "ReportOptions",
     pictures: "Sequence[Picture]",
     pairs: "Sequence[Pair]",
-    records: "Sequence[Record]",
+    records: "Sequence[StoredNumbers]",
     found: "Sequence[FoundBefore]",
     made: Provenance,
 ) -> Job[None]:
@@ -97,7 +97,7 @@ def write_report(
 def _lede(
     pictures: "Sequence[Picture]",
     pairs: "Sequence[Pair]",
-    records: "Sequence[Record]",
+    records: "Sequence[StoredNumbers]",
     found: "Sequence[FoundBefore]",
 ) -> str:
     """Say in a line what the page is on."""
@@ -347,11 +347,11 @@ def _about_pair(pair: "Pair") -> dict[str, Any]:
     }
 
 
-def _about_record(item: "Record") -> dict[str, Any]:
+def _about_record(item: "StoredNumbers") -> dict[str, Any]:
     return {"item": item, "plots": list(_record_plots(item))}
 
 
-def _record_plots(item: "Record") -> Iterator[tuple[str, bytes]]:
+def _record_plots(item: "StoredNumbers") -> Iterator[tuple[str, bytes]]:
     """Draw the curve of a file, where it has one that is known."""
     content = item.content
     drawn = {

@@ -77,7 +77,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredNumbers:
     """What a JSON file of ours holds.
 
     Attributes
@@ -113,7 +113,7 @@ def is_record(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> StoredNumbers:
     """Read what a measuring verb wrote.
 
     Parameters
@@ -123,7 +123,7 @@ def read_record(path: Path) -> Record:
 
     Returns
     -------
-    Record
+    StoredNumbers
         Its numbers.
 
     Raises
@@ -161,7 +161,7 @@ def read_record(path: Path) -> Record:
     method, threshold = (str(content.get(k) or "") for k in ("method", "criterion"))
     told = [_with(item, method, threshold, content) for item in numbers]
     told = [item for item in told if item.value is not None or item.reason]
-    return Record(
+    return StoredNumbers(
         name=path.name,
         digest=digest_path(path),
         verb=verb,
