@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
     frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram
-    replay models demo
+    replay report models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -675,6 +675,10 @@ def measuring() -> dict[str, list[str]]:
         "figure in/a.tif in/u16.tif -o out/two.tif --dpi 100 --greys common --json",
         "figure in/a.tif -o out/part.png --dpi 100 --inset 5 5 25 30 --caption Sample.",
     ]
+    found["report"] = [
+        "report in/a.tif in/u16.tif -o out/page.html --json",
+        "report in/a.tif::in/e1.tif -o out/pair.html --criterion half-bit --greys own",
+    ]
     found["profile"] = [
         "profile in/discs.png --line 5,5,60,90 --json",
         "profile in/a.tif --line 5,5,60,70 --width 5 --pixel-size-nm 5,4",
@@ -908,6 +912,12 @@ def refusing() -> dict[str, list[str]]:
             "in/a.tif -o out/bad.png --width-mm 5",
         ],
         "replay": ["in/a.tif", "in/missing.tif", "in/a.tif --inputs in/missing"],
+        "report": [
+            "-o out/page.html",
+            "in/a.tif -o out/page.pdf",
+            "in/a.tif::in/small.png -o out/page.html",
+            "in/scan.json -o out/page.html",
+        ],
         "profile": [
             "in/a.tif",
             "in/a.tif --line 1,2,3",
@@ -971,6 +981,7 @@ def python() -> dict[str, list[str]]:
         "metrics": "!semsr.metrics('in/e1.tif', 'in/a.tif')",
         "histogram": "!semsr.histogram('in/e1.tif', 'in/a.tif', bins=16)",
         "figure": "!semsr.figure(['in/a.tif'], 'out/three.png', dpi=100)",
+        "report": "!semsr.report('in/a.tif', 'out/page.html')",
         "profile": "!semsr.profile('in/a.tif', (5, 5, 60, 70), width=3)",
         "gaps": "!semsr.gaps('in/discs_worse.png', 'in/discs.png')",
         "restore_image": "!semsr.restore_image('in/blurred.tif', psf='1.5px')",

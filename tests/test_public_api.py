@@ -23,7 +23,7 @@ SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
-    "figure", "decorrelation", "error_map", "replay",
+    "figure", "decorrelation", "error_map", "replay", "report",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

@@ -28,6 +28,7 @@ from .api import (
     profile as profile,
     register as register,
     replay as replay,
+    report as report,
     restore as restore,
     simulate as simulate,
     spectrum as spectrum,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Registered,
         RegisteredImage,
         ReplayReport,
+        ReportMade,
         RestoredFile,
         SimulatedScan,
         SpectrumReport,
@@ -876,6 +877,70 @@ def replay(
     from napari_semsr.jobs import replay_job
 
     return run(replay_job(output, inputs=inputs), progress)
+
+
+def report(
+    inputs: "Source | Sequence[Source | tuple[Source, Source]]",
+    output: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "ReportMade":
+    """Measure images and pairs, and write a page of all that is known of them.
+
+    Parameters
+    ----------
+    inputs : Micrograph, (Y, X) numpy.ndarray, path or sequence of these
+        Images; JSON files of measuring verbs; pairs as two images or ``"A::B"``, of
+        which the first is the reference.
+    output : path
+        The page, ``.html``; every number goes beside it with ``.json``.
+    overwrite : bool, default=False
+        Replace an existing page and its numbers.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``title``, ``criterion``, ``greys``, and reading options.
+
+    Returns
+    -------
+    ReportMade
+        Where both are, what was refused, and sentences for a Methods section.
+
+    Examples
+    --------
+    >>> import json
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.random.default_rng(0).random((96, 96))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image = semsr.Micrograph(grey, (5, 5), "A")
+    ...     made = semsr.report([image], f"{folder}/page.html")
+    ...     with open(made.numbers, encoding="utf-8") as stream:
+    ...         told = json.load(stream)["images"][0]["numbers"]
+    >>> told[0]["name"], round(told[0]["value"], 2)
+    ('Mean grey level', 0.5)
+    >>> made.references[-1][:40]
+    '[5] X. Gao et al., Sci. Rep. 14 (2024), '
+    """
+    from napari_semsr.jobs import ReportOptions, report_job
+
+    alone = isinstance(inputs, (str, os.PathLike, Micrograph, np.ndarray))
+    given: Sequence[Any] = [inputs] if alone else inputs  # type: ignore[assignment]
+    job = report_job(
+        [
+            (_source(item[0]), _source(item[1]))
+            if isinstance(item, tuple) and len(item) == 2
+            else _source(item)
+            for item in given
+        ],
+        output,
+        overwrite=overwrite,
+        **_asked(options, ReportOptions),
+    )
+    return run(job, progress)
 
 
 def check_model(

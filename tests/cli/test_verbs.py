@@ -39,6 +39,7 @@ KEYS = {
         "mean_width_error_nm mean_width_error_interval_nm widths_nm diameters_nm "
         "histogram rows table seed"
     ),
+    "report": "path numbers images pairs files refused methods references seconds",
     "figure": "path pixel_size_nm shape caption networks",
     "replay": "identical max_abs_difference differs output job pixels different where",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
@@ -70,6 +71,7 @@ LINES = {
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "replay": ("made.tif",),
     "histogram": ("first.tif", "truth.tif"),
+    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")
 

@@ -6,6 +6,7 @@ from .change import (
     spread_boxes as spread_boxes,
 )
 from .decorrelation import (
+    NO_CUT_OFF as NO_CUT_OFF,
     Decorrelation as Decorrelation,
     DecorrelationOptions as DecorrelationOptions,
     measure_decorrelation as measure_decorrelation,
@@ -32,6 +33,7 @@ from .frc.map import (
     measure_frc_map as measure_frc_map,
 )
 from .frc.validity import (
+    REASON_TEXTS as REASON_TEXTS,
     REASONS as REASONS,
     code_of as code_of,
 )

@@ -63,6 +63,12 @@ _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x
 
 _METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
 
+NO_CUT_OFF: dict[str, str] = {
+    "no-signal": "no contrast, or nothing but noise",
+    "beyond-nyquist": "sharp to the pixel, or hidden by noise",
+}
+"""Why there is no cut-off, for people to read."""
+
 
 class DecorrelationOptions(Options):
     """How to take a decorrelation analysis."""

@@ -54,6 +54,7 @@ VERBS = {
     "histogram": "grey-level distributions and their distance",
     "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
     "replay": "make an output again from its provenance, and compare the two",
+    "report": "one page of pictures, numbers and how each was found, to print",
     "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }

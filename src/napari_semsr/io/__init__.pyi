@@ -79,6 +79,7 @@ from .read_image import (
     TypedSize as TypedSize,
     as_grey as as_grey,
     luminance as luminance,
+    suggest_databar as suggest_databar,
 )
 from .scans.frames import (
     HEIGHTS as HEIGHTS,

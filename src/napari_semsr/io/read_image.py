@@ -396,7 +396,18 @@ def _is_bar(
 
 
 def suggest_databar(image: NDArray[Any]) -> int:
-    """Count the rows at the bottom that look like a data bar; `image` (Y, X)."""
+    """Count the rows at the bottom that look like a data bar.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values.
+
+    Returns
+    -------
+    int
+        0 where nothing looks like one.
+    """
     height = image.shape[0]
     depth = int(height * _SHARE)
     if depth < _SMALLEST + _NEAR or image.shape[1] < 64:

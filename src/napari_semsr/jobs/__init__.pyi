@@ -131,6 +131,12 @@ from .replay.job import (
     ReplayReport as ReplayReport,
     replay_job as replay_job,
 )
+from .report.job import (
+    FoundBefore as FoundBefore,
+    ReportMade as ReportMade,
+    ReportOptions as ReportOptions,
+    report_job as report_job,
+)
 from .restore import (
     RestoredFile as RestoredFile,
     restore_in_memory as restore_in_memory,

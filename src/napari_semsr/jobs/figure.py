@@ -151,7 +151,7 @@ def figure_job(
     for number, image in enumerate(images):
         yield Progress(number, len(images) + 1, f"reading {number + 1}")
         opened.append(open_image(image, opening))
-        part = yield from _shown(opened[-1], opened[0], chosen, len(images))
+        part = yield from plate_image(opened[-1], opened[0], chosen, len(images))
         shown.append(part)
     if chosen.greys == "common":
         shown = _alike(shown)
@@ -218,7 +218,7 @@ def _network(image: Micrograph) -> str:
     return f"{found[0]} ({found[1].removeprefix('sha256:')[:16]})"
 
 
-def _shown(
+def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
@@ -230,7 +230,7 @@ def _shown(
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
-    unit, colours = _unit(image)
+    unit, colours = map_unit(image)
     limits, gamma, look = grey_limits(values), 1.0, image.look
     if look is not None:
         limits, gamma = look.limits, look.gamma
@@ -250,17 +250,22 @@ def _shown(
     )
 
 
-def _unit(image: Micrograph) -> tuple[str | None, str]:
-    """Tell in what a map of ours is, and the colours of its kind."""
+def map_unit(image: Micrograph) -> tuple[str | None, str]:
+    """Tell what a map of ours shows and in what unit, and the colours of its kind.
+
+    None, and grey, of what is no such map.
+    """
     made = image.provenance
-    if made is not None and made.job == "frc-map":
-        return (
-            f"resolution ({'px' if image.pixel_size_nm is None else 'nm'})",
-            "viridis_r",
-        )
-    if made is not None and made.job == "error-map":
-        percent = made.options.get("unit") == "percent"
+    job, asked = ("", {}) if made is None else (made.job, made.options)
+    percent = asked.get("unit") == "percent"
+    if job == "frc-map":
+        nm = image.pixel_size_nm is not None
+        return f"resolution ({'nm' if nm else 'px'})", "viridis_r"
+    if job == "error-map":
         return f"error ({'%' if percent else 'grey levels'})", "magma"
+    if job == "trust":
+        shown = "spread" if asked.get("show") == "spread" else "bound on the error"
+        return f"{shown} ({'%' if percent else 'grey levels'})", "magma"
     return None, "gray"
 
 

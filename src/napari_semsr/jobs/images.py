@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
@@ -31,6 +32,7 @@ from napari_semsr.core import (
     available_cores,
     digest_job,
     digest_path,
+    hear_warnings,
     processor_name,
     read_box,
     run,
@@ -282,6 +284,24 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
             warn(f"{image.name} has no pixel size, so {what}.")
             break
     return known[0] if known else first
+
+
+def hearing(job: Job[T], said: list[str]) -> Job[T]:
+    """Run a job, and keep what it warns of; it is told on all the same."""
+    with closing(job):
+        while True:
+            heard: list[str] = []
+            try:
+                with hear_warnings(heard.append):
+                    step = next(job)
+            except StopIteration as end:
+                made: T = end.value
+                return made
+            finally:
+                for text in heard:
+                    warn(text)
+                    said.append(text)
+            yield step
 
 
 # What a job returns, as JSON without NaN.

@@ -7,6 +7,7 @@ from .figures import (
     image_png as image_png,
     joints_png as joints_png,
     lay_frames as lay_frames,
+    lines_png as lines_png,
     map_png as map_png,
     overlay_png as overlay_png,
 )

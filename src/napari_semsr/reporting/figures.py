@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _BAR_SHARE = 0.28
+_APART_PX = 43  # between two numbers of an upper axis; chosen
 _EMPTY = "#c9d2dc"
 _COLOURS = ("#1b1f24", "#c2572b", "#8a63b8", "#16836a", "#2f6db5")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
@@ -227,7 +228,8 @@ def curves_png(
     """
     factor = 1.0 if pixel_nm is None else 1000.0 / pixel_nm
     figure = _figure(*size_px)
-    axes = figure.add_axes((0.095, 0.145, 0.885, 0.72))
+    left, low = 82 / size_px[0], 64 / size_px[1]
+    axes = figure.add_axes((left, low, 0.98 - left, 0.865 - low))
     for curve in curves:
         index = curve.colour % len(_COLOURS)
         x = np.asarray(curve.frequency_per_px, dtype=float) * factor
@@ -253,17 +255,66 @@ def curves_png(
     axes.set_ylabel(ylabel)
     _grid(axes)
     axes.legend(frameon=False, fontsize=9.5, loc="upper right")
-    _period_axis(axes, pixel_nm)
+    _period_axis(axes, pixel_nm, apart=_APART_PX / size_px[0])
     return _png(figure)
 
 
-def _period_axis(axes: "Axes", pixel_nm: float | None) -> None:
+def lines_png(
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    filled: bool = False,
+    size_px: tuple[int, int] = (860, 440),
+) -> bytes:
+    """Plot curves over anything, such as a profile or shares of grey levels.
+
+    Parameters
+    ----------
+    curves : mapping of str to tuple of numpy.ndarray
+        Abscissa and ordinate by name; one curve alone has no legend.
+    xlabel, ylabel : str
+        What both are.
+    filled : bool, default=False
+        Draw steps with the area below them.
+    size_px : tuple of int, default=(860, 440)
+        Width and height of the picture.
+
+    Returns
+    -------
+    bytes
+        A PNG.
+    """
+    figure = _figure(*size_px)
+    left, low = 78 / size_px[0], 58 / size_px[1]
+    axes = figure.add_axes((left, low, 1 - left - 0.025, 1 - low - 0.05))
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        dash = _DASHES[index % len(_DASHES)]
+        if filled:
+            axes.fill_between(x, y, step="mid", alpha=0.3, color=colour, linewidth=0)
+        axes.plot(
+            x, y, color=colour, linestyle=dash, linewidth=1.5, label=name,
+            drawstyle="steps-mid" if filled else "default",
+        )  # fmt: skip
+    if filled:
+        axes.set_ylim(bottom=0)
+    axes.margins(x=0)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _grid(axes)
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9.5)
+    return _png(figure)
+
+
+def _period_axis(axes: "Axes", pixel_nm: float | None, *, apart: float) -> None:
     """Put the period on the upper axis, at round numbers that stay apart."""
     finest, scale = (2.0, 1.0) if pixel_nm is None else (2.0 * pixel_nm, 1000.0)
     chosen: list[float] = []
     for ratio in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0):
         period = _round_up(finest * ratio)
-        if all(abs(finest / period - finest / other) > 0.05 for other in chosen):
+        if all(abs(finest / period - finest / other) > apart for other in chosen):
             chosen.append(period)
     top = axes.secondary_xaxis("top")
     top.set_xticks([scale / period for period in chosen])

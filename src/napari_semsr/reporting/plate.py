@@ -320,7 +320,10 @@ def _file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, str]) -> byt
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    picture = Image.fromarray(drawn)
+    if kind == "png" and (drawn == drawn[..., :1]).all():
+        picture = picture.getchannel(0)  # a third of the size
     settings: dict[str, Any] = {"dpi": (dpi, dpi)}
     if kind == "tif":
         settings["compression"] = "tiff_deflate"

@@ -86,6 +86,7 @@ def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
 class DemoPanel(Panel):
     """Runs the demonstration, and opens its images and its report."""
 
+    reports = False
     help_place = "demonstration.md#in-napari"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

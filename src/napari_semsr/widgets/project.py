@@ -9,7 +9,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
-from napari_semsr.core import Micrograph, OptionError, Provenance
+from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
 from napari_semsr.jobs import FigureOptions, ReplayReport, figure_job, replay_job
 from napari_semsr.widgets.base import (
@@ -24,7 +24,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     push_button,
 )
-from napari_semsr.widgets.layers import file_of, image_layers, look_of
+from napari_semsr.widgets.layers import file_of, image_layers
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -119,6 +119,12 @@ class SavePanel(Panel):
             self.save_figure,
             "Save a picture with scale bar, which says when a network made the image.",
         )
+        self.page_button = push_button(
+            "Save report\N{HORIZONTAL ELLIPSIS}",
+            self.save_report,
+            "Measure all images that are visible, and write a page to print: pictures, "
+            "numbers with their methods, text for a Methods section.",
+        )
         self.undo_button = push_button("Undo", self.undo, "Take the last step back.")
         self._build_groups()
         self._connect()
@@ -133,6 +139,7 @@ class SavePanel(Panel):
             "Made here", self.made_list, self.layer_button, self.replay_button
         )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
+        self.add_group("Report", self.page_button)
         self.add_group("Step back", self.undo_button)
 
     def _connect(self) -> None:
@@ -320,7 +327,7 @@ class SavePanel(Panel):
             if path is None:
                 return
             if paper:
-                parts = [self._as_shown(layer) for layer in images]
+                parts = [self.as_shown(layer) for layer in images]
                 options = self.paper.options()
                 self.start(
                     lambda: figure_job(parts, path, options=options, overwrite=True),
@@ -334,6 +341,15 @@ class SavePanel(Panel):
             write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
             self.notify(f"The figure is saved as {path}.")
 
+    def save_report(self) -> None:
+        """Ask for a name, and write a report on all images that are visible."""
+        with self.told():
+            images = [item for item in image_layers(self.viewer) if item.visible]
+            if not images:
+                msg = "An image layer must be visible for a report; show one first."
+                raise OptionError(msg)
+            self.write_report(images)
+
     def _require_canvas(self) -> None:
         """Refuse a picture of a canvas that docks have squeezed to nothing."""
         window = self.window()
@@ -344,17 +360,6 @@ class SavePanel(Panel):
                 f"{canvas.width()} px; make the window wider."
             )
             raise OptionError(msg)
-
-    def _as_shown(self, layer: Image) -> Micrograph:
-        """Read a layer, with the contrast and colours that it has on screen."""
-        image = self.micrograph(layer, colour=True).replace(look=look_of(layer))
-        about = layer.metadata.get(NETWORK_KEY)
-        before = image.provenance
-        if about is None or (before is not None and before.network()):
-            return image
-        digest = about.get("digest") or "digest not known"
-        made = Provenance(job="shown", model_name=about["model"], model_digest=digest)
-        return image.replace(provenance=made)
 
     def _show_paper(self, _: object = None) -> None:
         """Show what a figure for a paper asks for."""

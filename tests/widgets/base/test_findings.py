@@ -1,12 +1,14 @@
 """Numbers, curves and plots leave a panel: by the clipboard, as CSV, PNG and SVG."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Provenance
@@ -166,3 +168,37 @@ def test_large_numbers_are_shown_in_digits(value, form, text):
 def test_what_has_no_number_is_a_dash(value):
     assert str(Quantity(value, "nm")) == "\N{EN DASH}"
     assert Findings("x", numbers={"a": Quantity(value, "nm")}).text() == "a\t\tnm\t"
+
+
+def test_report_tells_of_the_layers_that_were_measured(
+    panel, choose, monkeypatch, qtbot
+):
+    shown = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", shown.append)
+    path = choose("report", ".html")
+    panel.sharing.page_button.click()
+    qtbot.waitUntil(lambda: bool(shown), timeout=60_000)
+    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert shown[0].toLocalFile() == str(path)
+    images = {item["name"]: item for item in told["images"]}
+    assert set(images) == {"first", "second"}
+    assert told["pairs"][0]["reference"] == "first"  # what no network made
+    assert images["second"]["networks"][0]["name"] == "a-network"
+    [found] = told["found"]
+    numbers = {k: str(v) for k, v in panel.findings().numbers.items()}
+    assert found == {
+        "title": panel.title,
+        "of": list(panel.findings().origin),
+        "numbers": numbers,
+    }
+    assert panel.title in path.read_text(encoding="utf-8")
+    assert "report.html" in panel.status.text()
+
+
+def test_report_does_not_replace_numbers_that_nobody_chose(panel, choose, qtbot):
+    path = choose("report", ".html")
+    path.with_suffix(".json").write_text("mine")
+    panel.sharing.page_button.click()
+    qtbot.waitUntil(lambda: "exists" in panel.status.text(), timeout=60_000)
+    assert path.with_suffix(".json").read_text() == "mine"
+    assert not path.exists()

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.validity import REASONS
+from napari_semsr.analysis.frc.validity import REASON_TEXTS, REASONS
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.widgets.layers import network_of
 from napari_semsr.widgets.measure.frc_map import (
     REASON_COLOURS,
-    REASON_TEXTS,
     FrcMapPanel,
     add_failed_layer,
 )

@@ -39,6 +39,17 @@ REASONS: tuple[Reason, ...] = (
 )
 """Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
 
+REASON_TEXTS: dict[str, str] = {
+    "no-signal": "nothing but noise, no contrast, or a gap",
+    "correlated-noise": "noise is shared, so the correlation never falls",
+    "identical": "both images are the same",
+    "periodic": "a grating or lattice, whose rings hold no curve",
+    "too-small": "the block is too small for a resolution this coarse",
+    "beyond-nyquist": "finer than the pixels can show",
+    "not-independent": "both were made from one acquisition by a network",
+}
+"""The same for people to read."""
+
 
 def code_of(reason: Reason | None) -> int:
     """Code of a reason in a map.

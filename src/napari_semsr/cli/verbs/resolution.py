@@ -167,11 +167,6 @@ FRC_MAP = tabled(
 
 # ``semsr decorrelation IN``: the cut-off of one image.
 
-_NO_CUT_OFF = {
-    "no-signal": "no contrast, or nothing but noise",
-    "beyond-nyquist": "sharp to the pixel, or hidden by noise",
-}
-
 
 def _configure_decorrelation(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
@@ -193,7 +188,7 @@ def _summarise_decorrelation(result: "jobs.DecorrelationReport") -> str:
     """Say the cut-off, or why there is none."""
     found = result.result
     if found.resolution_px is None:
-        said = _NO_CUT_OFF.get(found.reason or "", "")
+        said = analysis.NO_CUT_OFF[found.reason] if found.reason else ""
         rows = [("cut-off", f"none: {found.reason} ({said})")]
     else:
         rows = [("cut-off", length(found.resolution_nm, found.resolution_px))]

@@ -10,11 +10,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +56,7 @@ from napari_semsr.jobs.images import (
     Image,
     Result,
     check_target_file,
+    hearing,
     input_record,
     jsonable,
     made_by,
@@ -83,7 +83,6 @@ if TYPE_CHECKING:
 Where = str | os.PathLike[str]
 Worded = Callable[[str], str]
 
-Made = TypeVar("Made")
 
 INPUT, LINEAR = "input", "linear filter"
 """What the baselines are called."""
@@ -308,7 +307,7 @@ def judge_job(
         opening=opening,
         fixed_opening=sem_opening,
     )
-    registered = yield from _hearing(registering, said)
+    registered = yield from hearing(registering, said)
     source = open_image(optical, opening).replace(name=name_of(optical))
     fixed = open_image(sem, sem_opening).replace(name=name_of(sem))
     _tell_inputs(source, fixed, said)
@@ -354,23 +353,6 @@ def judge_job(
     return result
 
 
-def _hearing(job: Job[Made], said: list[str]) -> Job[Made]:
-    """Run a job, and keep what it warns of; it is told on all the same."""
-    with closing(job):
-        while True:
-            heard: list[str] = []
-            try:
-                with hear_warnings(heard.append):
-                    step = next(job)
-            except StopIteration as end:
-                made: Made = end.value
-                return made
-            finally:
-                for text in heard:
-                    _tell(text, said)
-            yield step
-
-
 def _fill(
     table: "_Table",
     lens: "_Lens",
@@ -394,7 +376,7 @@ def _fill(
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
         job = enhance_job(before, after, model=path, options=enhancing)
-        made = yield from _hearing(job, table.said)
+        made = yield from hearing(job, table.said)
         yield Progress(0, 0, f"measuring what {model} made")
         seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
         table.add(model, seen, _about(path, made, table.worded))

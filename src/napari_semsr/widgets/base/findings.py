@@ -141,10 +141,15 @@ class FindingsBar(FoldingRow):
     """Buttons that copy and save what a panel found."""
 
     def __init__(
-        self, read: Callable[[], Findings], say: Callable[[str], None]
+        self,
+        read: Callable[[], Findings],
+        say: Callable[[str], None],
+        report: Callable[[], None],
+        *,
+        reports: bool = True,
     ) -> None:
         super().__init__()
-        self._read, self._say = read, say
+        self._read, self._say, self._reports = read, say, reports
         self.copy_button = push_button(
             "Copy",
             self.copy,
@@ -160,7 +165,16 @@ class FindingsBar(FoldingRow):
             self.save_plot,
             "Save the plot on white, as PNG with 300 dpi or as SVG.",
         )
-        buttons = (self.copy_button, self.save_button, self.plot_button)
+        self.page_button = push_button(
+            f"Report{_DOTS}",
+            report,
+            "Measure the layers anew, by all that tells of them, and write a page to "
+            "print: pictures, numbers with their methods, text for a Methods section.",
+        )
+        buttons = (
+            *(self.copy_button, self.save_button),
+            *(self.plot_button, self.page_button),
+        )
         for place, button in enumerate(buttons):
             self.insert(place, button)
 
@@ -169,6 +183,7 @@ class FindingsBar(FoldingRow):
         found = self._read()
         self.setVisible(bool(found.numbers or found.curves))
         self.plot_button.setVisible(found.plot is not None)
+        self.page_button.setVisible(self._reports)
 
     def copy(self) -> None:
         """Copy the numbers as text with tabs."""

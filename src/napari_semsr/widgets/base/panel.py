@@ -14,8 +14,12 @@ from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Labels as LabelLayer, Layer
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QShowEvent
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QEvent,
+    QUrl,
+    Signal as QtSignal,
+)
+from qtpy.QtGui import QDesktopServices, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
@@ -33,11 +37,18 @@ from napari_semsr.core import (
     Labels,
     Micrograph,
     Progress,
+    Provenance,
     SemsrError,
     in_panel_words,
 )
-from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, STORE_KEY
-from napari_semsr.jobs import Converted, save_job
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
+from napari_semsr.jobs import (
+    Converted,
+    FoundBefore,
+    ReportMade,
+    report_job,
+    save_job,
+)
 from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import (
     MADE_BY,
@@ -64,6 +75,7 @@ from napari_semsr.widgets.base.runner import (
     is_alive,
 )
 from napari_semsr.widgets.base.saving import (
+    ask_file,
     ask_path,
     check_place,
     check_stack,
@@ -99,6 +111,7 @@ if TYPE_CHECKING:
 _MINIMUM_WIDTH = 320
 _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
+_PAGES = {"Page for a browser (*.html)": ".html"}
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
@@ -133,6 +146,8 @@ class Panel(QWidget):
 
     plots = False
     """Whether a result is plotted."""
+    reports = True
+    """Whether a report on its layers is offered; not where it writes one of its own."""
     help_place = "panels.md"  # page of the manual, and heading, that tells of it
 
     ran = QtSignal()
@@ -163,6 +178,8 @@ class Panel(QWidget):
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
         self._seen: dict[str, str | None] = {}  # what the form was read of; networks
+        self._layers_read: list[Layer] = []  # layers that the form was read of
+        self._measured: list[Layer] = []  # those that the result is of
         self._origin: tuple[str, ...] = ()
         self._networks: tuple[str, ...] = ()  # that had a part in it
         self.runner, self.saver = JobRunner(self), JobRunner(self)
@@ -292,7 +309,9 @@ class Panel(QWidget):
         )
         self.helpers.changed.connect(self._show_helpers)
         widgets = (*widgets, self.figures, self.helpers.native)
-        self.sharing = FindingsBar(self.findings, self.show_status)
+        self.sharing = FindingsBar(
+            self.findings, self.show_status, self.report_found, reports=self.reports
+        )
         self.results = self.add_group(title, *widgets, self.sharing)
         self.results.setVisible(False)
 
@@ -541,6 +560,7 @@ class Panel(QWidget):
         if layer is not None:
             without_cache(layer)
             self._seen[_told_of(layer)] = network_of(layer)
+            self._layers_read.append(layer)
         point = tuple(self.viewer.dims.point)
         return micrograph_from_layer(layer, point, unturned=unturned, colour=colour)
 
@@ -625,6 +645,65 @@ class Panel(QWidget):
     def _show_not_saved(self) -> None:
         self.show_status("Nothing was saved.")
 
+    # -- reports -------------------------------------------------------------
+
+    def report_found(self) -> None:
+        """Ask for a name, and write a report on what was measured last."""
+        shown = [item for item in self._measured if item in self.viewer.layers]
+        layers = [item for item in image_layers(self.viewer) if item in shown]
+        layers.sort(key=shown.index)
+        chosen = getattr(getattr(self, "reference", None), "value", None)
+        layers.sort(key=lambda item: item is not chosen)  # the reference comes first
+        found = self.findings()
+        rows = tuple((name, str(value)) for name, value in found.numbers.items())
+        told = FoundBefore(
+            self.title,
+            tuple(found.origin),
+            rows,
+            found.plot.png() if found.plot is not None else None,
+        )
+        self.write_report(layers, [told] if rows or told.plot else [])
+
+    def write_report(
+        self, layers: Sequence[Image], found: Sequence[FoundBefore] = ()
+    ) -> None:
+        """Ask for a name, and write a report on layers; two that fit are a pair."""
+        with self.told():
+            images: list[Any] = [self.as_shown(layer) for layer in layers]
+            name = f"{layers[0].name if layers else self.title} report"
+            path = ask_file(self, "Save report", name, _PAGES)
+            if path is None:
+                return
+            if len(images) == 2 and images[0].shape == images[1].shape:
+                images = [tuple(images)]
+            replaces = path.exists()
+
+            def make() -> Job[ReportMade]:
+                return report_job(images, path, found=found, overwrite=replaces)
+
+            if not self.start(make, self._show_report, title="Report"):
+                self.show_status("A job is running; cancel it first.")
+
+    def _show_report(self, made: ReportMade) -> None:
+        """Open the page, and say where it is."""
+        QDesktopServices.openUrl(QUrl.fromLocalFile(made.path))
+        refused = f" {made.refused} measures were refused, with reasons."
+        self.notify(
+            f"The report is saved as {made.path}, its numbers beside it."
+            + (refused if made.refused else "")
+        )
+
+    def as_shown(self, layer: Image) -> Micrograph:
+        """Read a layer, with the contrast and colours that it has on screen."""
+        image = self.micrograph(layer, colour=True).replace(look=look_of(layer))
+        about = layer.metadata.get(NETWORK_KEY)
+        before = image.provenance
+        if about is None or (before is not None and before.network()):
+            return image
+        digest = about.get("digest") or "digest not known"
+        made = Provenance(job="shown", model_name=about["model"], model_digest=digest)
+        return image.replace(provenance=made)
+
     # -- running -------------------------------------------------------------
 
     @property
@@ -658,9 +737,11 @@ class Panel(QWidget):
         if path is not None:
             check_free(path)
         self._seen.clear()
+        self._layers_read.clear()
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
-        begin = partial(self._begin, dict(self._seen), under, *rest)
+        read = list(dict.fromkeys(self._layers_read))
+        begin = partial(self._begin, dict(self._seen), under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)
         turn = Turn(self.lane, begin, finish, path, asked)
@@ -691,10 +772,12 @@ class Panel(QWidget):
         self,
         seen: Mapping[str, str | None],
         under: Any,
+        read: Sequence[Layer],
         prepare: _Begin | None = None,
     ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
         self._note_origin(seen)
+        self._measured = list(read)
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -709,6 +792,7 @@ class Panel(QWidget):
 
     def note_origin(self, layers: Sequence[Layer]) -> None:
         """Remember what a result is of that is shown without a run."""
+        self._measured = list(layers)
         self._note_origin({_told_of(layer): network_of(layer) for layer in layers})
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:

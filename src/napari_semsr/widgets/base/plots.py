@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +129,13 @@ class PlotCanvas(QWidget):
             note.remove()
             self.figure.set_size_inches(wide, high, forward=False)
             self.refresh()
+
+    def png(self) -> bytes:
+        """Draw the plot, dark on white."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "plot.png"
+            self.save(path)
+            return path.read_bytes()
 
     def _ink(self, text: str, plane: str) -> None:
         """Colour what is drawn, and the plane behind it."""

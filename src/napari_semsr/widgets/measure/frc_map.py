@@ -12,6 +12,7 @@ from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
+    REASON_TEXTS,
     REASONS,
     Decorrelation,
     FrcMapOptions,
@@ -103,15 +104,6 @@ REASON_COLOURS = {
     "too-small": "#8c4a2f",
     "beyond-nyquist": "#ffffff",
     "not-independent": "#ff8fd8",
-}
-REASON_TEXTS = {
-    "no-signal": "nothing but noise, no contrast, or a gap",
-    "correlated-noise": "noise is shared, so the correlation never falls",
-    "identical": "both images are the same",
-    "periodic": "a grating or lattice, whose rings hold no curve",
-    "too-small": "the block is too small for a resolution this coarse",
-    "beyond-nyquist": "finer than the pixels can show",
-    "not-independent": "both were made from one acquisition by a network",
 }
 
 

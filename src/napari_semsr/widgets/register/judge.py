@@ -79,6 +79,7 @@ def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
 class JudgePanel(Panel):
     """Registers a layer to its SEM image, enhances it, and measures all on one page."""
 
+    reports = False
     help_place = "judge.md#in-napari"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

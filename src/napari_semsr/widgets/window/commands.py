@@ -30,6 +30,11 @@ def replay_result() -> None:
     _open("Save and project")
 
 
+def save_report() -> None:
+    """Open the panel that writes a report on the images that are shown."""
+    _open("Save and project")
+
+
 def measure_decorrelation() -> None:
     """Open the panel that tells the cut-off of an image by itself."""
     _open("FRC map")

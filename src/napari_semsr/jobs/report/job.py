@@ -1,0 +1,779 @@
+"""Images, pairs and measurements as one page, with a JSON file of every number."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from napari_semsr.analysis import (
+    FrcOptions,
+    measure_decorrelation,
+    measure_histogram,
+    measure_metrics,
+    measure_spectrum,
+)
+from napari_semsr.core import (
+    Box,
+    Grid,
+    InputRecord,
+    Job,
+    Micrograph,
+    OptionError,
+    Options,
+    Progress,
+    Provenance,
+    SemsrError,
+    ShapeError,
+    read_box,
+    software_versions,
+)
+from napari_semsr.io import ReadOptions, replacing, suggest_databar
+from napari_semsr.jobs.crop import cut_gaps
+from napari_semsr.jobs.figure import map_unit
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_target_file,
+    hearing,
+    jsonable,
+    made_by,
+    name_of,
+    open_image,
+    paths_of,
+    record_input,
+)
+from napari_semsr.jobs.leakage import LEARNT
+from napari_semsr.jobs.measure import error_map_job, find_halves, frc_job
+from napari_semsr.jobs.report.methods import tell_methods
+from napari_semsr.jobs.report.numbers import (
+    AS_THEY_ARE,
+    DECORRELATION,
+    EMD,
+    ERRORS,
+    FRC,
+    MATCHED,
+    SHARPNESS,
+    Measured,
+    Number,
+    decorrelation_number,
+    emd_number,
+    error_numbers,
+    frc_number,
+    grey_numbers,
+    map_numbers,
+    metric_numbers,
+    sharpness_numbers,
+)
+from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
+
+T = TypeVar("T")
+
+_MOST = 40  # images; chosen: a page of 20 MB still opens at once
+_PAIR = "::"
+_MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
+_MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
+Where = str | os.PathLike[str]
+Input = Image | tuple[Image, Image]
+"""An image, a JSON file of a measuring verb, or a pair: reference, and what is
+compared with it; as text ``A::B``."""
+
+
+class ReportOptions(Options):
+    """What a report says."""
+
+    title: str = Field(
+        default="Report on images", max_length=200, description="title of the page"
+    )
+    criterion: Literal["1/7", "half-bit", "3-sigma"] = Field(
+        default="1/7", description="threshold of Fourier ring correlation"
+    )
+    greys: Literal["common", "own"] = Field(
+        default="common",
+        description="one grey scale for images that are alike, or each its own",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBefore:
+    """What a panel found, as it shows it."""
+
+    title: str
+    origin: tuple[str, ...]  # what it was found of
+    rows: tuple[tuple[str, str], ...]  # names, and values with their units
+    plot: bytes | None = None  # a PNG
+
+
+@dataclass(slots=True)
+class Picture:
+    """An image of a report, and what was measured of it."""
+
+    label: str
+    image: Micrograph
+    record: InputRecord
+    size_from: str
+    path: str | None
+    measured: Measured = field(default_factory=Measured)
+    box: Box | None = None  # what was measured, where that is not all
+
+    @property
+    def is_map(self) -> bool:
+        """Whether its values are no grey levels, but what was measured somewhere."""
+        return map_unit(self.image)[0] is not None
+
+    @property
+    def networks(self) -> list[tuple[str, str]]:
+        """Names and digests of the networks that had a hand in it."""
+        found: dict[str, str] = {}
+
+        def look(made: Provenance | None) -> None:
+            for item in made.inputs if made is not None else ():
+                look(item.provenance)
+            if made is not None and made.model_digest:
+                found[made.model_digest] = made.model_name or "unnamed model"
+
+        look(self.image.provenance)
+        return [(name, digest) for digest, name in found.items()]
+
+    @property
+    def steps(self) -> list[dict[str, str]]:
+        """What made it, the first step first."""
+        rows: list[dict[str, str]] = []
+
+        def look(made: Provenance | None) -> None:
+            if made is None or len(rows) >= _MOST_STEPS:
+                return
+            for item in made.inputs:
+                look(item.provenance)
+            named = [item.name for item in made.inputs]
+            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+            step = {
+                "step": made.job,
+                "of": ", ".join(named[:3]) + more or "\N{EN DASH}",
+                "network": made.model_name or "\N{EN DASH}",
+                "options": _told_options(made.options),
+                "version": made.versions.get("napari-semsr", "\N{EN DASH}"),
+                "when": made.created.replace("T", " ").removesuffix("+00:00"),
+            }
+            if step not in rows:
+                rows.append(step)
+
+        look(self.image.provenance)
+        return rows
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two images of a report, and what was measured between them."""
+
+    reference: Picture
+    compared: Picture
+    measured: Measured = field(default_factory=Measured)
+    map: Micrograph | None = None  # errors
+
+    @property
+    def label(self) -> str:
+        """Names of both."""
+        return f"{self.compared.label} against {self.reference.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMade(Result):
+    """A report that was written.
+
+    Attributes
+    ----------
+    path : str
+        The page.
+    numbers : str
+        JSON file with every number of it.
+    images, pairs, files : tuple of str
+        Names of what it tells of.
+    refused : int
+        Numbers that there are not, each with its reason on the page.
+    methods, references : tuple of str
+        Sentences for a Methods section, and the papers that they cite.
+    seconds : float
+        Time that it took.
+    """
+
+    path: str
+    numbers: str
+    images: tuple[str, ...]
+    pairs: tuple[str, ...]
+    files: tuple[str, ...]
+    refused: int
+    methods: tuple[str, ...]
+    references: tuple[str, ...]
+    seconds: float
+
+
+def report_job(
+    inputs: Sequence[Input],
+    output: Where,
+    *,
+    found: Sequence[FoundBefore] = (),
+    options: ReportOptions | None = None,
+    opening: ReadOptions | None = None,
+    overwrite: bool = False,
+) -> Job[ReportMade]:
+    """Measure images and pairs, and write a page of all that is known of them.
+
+    Parameters
+    ----------
+    inputs : sequence of Micrograph, path or pair
+        Images; JSON files of measuring verbs; pairs as two images or ``A::B``, of
+        which the first is the reference.
+    output : path
+        The page, ``.html``; the numbers go beside it with ``.json``.
+    found : sequence of FoundBefore, optional
+        What a panel found.
+    options : ReportOptions, optional
+        Title, threshold, grey scale.
+    opening : ReadOptions, optional
+        How to read images.
+    overwrite : bool, default=False
+        Replace an existing page and its numbers.
+
+    Returns
+    -------
+    ReportMade
+        The page, and what could not be measured.
+
+    Yields
+    ------
+    Progress
+        Each measure of each image.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If there is no input or too many, or a pair does not fit.
+    ReadError, WriteError
+        If an input cannot be read, or the page not be written.
+    """
+    from napari_semsr.jobs.report.page import write_report
+
+    started = time.monotonic()
+    yield Progress(0, 0, "checking")
+    chosen, reading = options or ReportOptions(), opening or ReadOptions()
+    images, files = _sorted(inputs, found)
+    given = [part for one in images for part in one]
+    taken = [*paths_of(*given), *files]
+    page = check_target_file(
+        output, suffixes=(".html",), inputs=taken, overwrite=overwrite
+    )
+    numbers = page.with_suffix(".json")
+    check_target_file(numbers, suffixes=(".json",), inputs=taken, overwrite=overwrite)
+    records = [read_record(path) for path in files]
+    pictures = yield from _open_all(given, reading)
+    pairs = [_paired(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
+    each = list(pictures.values())
+    for number, item in enumerate(each):
+        done = Progress(number, len(each) + len(pairs), f"measuring {item.label}")
+        yield from _measure(item, chosen, done)
+    for number, pair in enumerate(pairs):
+        done = Progress(
+            len(each) + number, len(each) + len(pairs), f"comparing {pair.label}"
+        )
+        yield from _compare(pair, chosen, done)
+    methods, references = tell_methods(each, pairs, records)
+    yield Progress(0, 0, "drawing the report")
+    made = made_by(
+        "report",
+        {**chosen.model_dump(mode="json"), "reading": reading.model_dump(mode="json")},
+        *(item.record for item in each),
+        *(InputRecord(role="json", name=r.name, digest=r.digest) for r in records),
+    )
+    found_here = [item.measured for item in each]
+    found_here += [pair.measured for pair in pairs]
+    refused = [number for item in found_here for number in item.refused]
+    result = ReportMade(
+        path=str(page),
+        numbers=str(numbers),
+        images=tuple(item.label for item in each),
+        pairs=tuple(item.label for item in pairs),
+        files=tuple(item.name for item in records),
+        refused=len(refused),
+        methods=methods,
+        references=references,
+        seconds=round(time.monotonic() - started, 2),
+    )
+    yield from write_report(page, result, chosen, each, pairs, records, found, made)
+    text = json.dumps(
+        _every_number(result, chosen, each, pairs, records, found, made),
+        indent=1,
+        allow_nan=False,
+        ensure_ascii=False,
+    )
+    with replacing(numbers) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return replace(result, seconds=round(time.monotonic() - started, 2))
+
+
+# What is given.
+
+
+def _sorted(
+    inputs: Sequence[Input], found: Sequence[FoundBefore]
+) -> tuple[list[tuple[Image, ...]], list[Path]]:
+    """Tell images and pairs, which are tuples of two, from JSON files."""
+    images: list[tuple[Image, ...]] = []
+    files: list[Path] = []
+    for item in inputs:
+        one = _pair_of(item) if isinstance(item, (str, os.PathLike)) else item
+        if isinstance(one, tuple):
+            images.append(_checked(one))
+        elif isinstance(one, Micrograph):
+            images.append((one,))
+        elif is_record(Path(one)):
+            files.append(Path(one))
+        else:
+            images.append((one,))
+    count = len({_key(part) for one in images for part in one})
+    if not (images or files or found):
+        msg = "A report must have at least one image, pair or JSON file, got none."
+        raise OptionError(msg)
+    if count > _MOST:
+        msg = (
+            f"A report must have at most {_MOST} images, got {count}; write several "
+            "reports."
+        )
+        raise OptionError(msg)
+    return images, files
+
+
+def _pair_of(item: Where) -> Input:
+    """Split ``A::B``, unless a file has that very name."""
+    text = os.fspath(item)
+    if _PAIR not in text or Path(text).exists():
+        return item
+    parts = tuple(text.split(_PAIR))
+    if len(parts) != 2 or not all(part.strip() for part in parts):
+        msg = f"A pair must be two images as A::B, got {text}."
+        raise OptionError(msg)
+    return parts[0], parts[1]
+
+
+def _checked(pair: tuple[Image, ...]) -> tuple[Image, ...]:
+    """Refuse a pair that is none."""
+    if len(pair) != 2 or _key(pair[0]) == _key(pair[1]):
+        names = " and ".join(map(name_of, pair))
+        msg = f"A pair must be two different images, got {names}."
+        raise OptionError(msg)
+    for path in paths_of(*pair):
+        if is_record(path):
+            msg = f"A pair must be two images, got the JSON file {path.name}."
+            raise OptionError(msg)
+    return pair
+
+
+def _key(image: Image) -> object:
+    """Tell one image from another."""
+    return id(image) if isinstance(image, Micrograph) else Path(image).resolve()
+
+
+def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Picture]]:
+    """Open and record each image once."""
+    found: dict[Any, Picture] = {}
+    for image in {_key(image): image for image in given}.values():
+        yield Progress(0, 0, f"reading {name_of(image)}")
+        opened = open_image(image, reading)
+        record = yield from record_input(image, opened, reading)
+        path = None if isinstance(image, Micrograph) else os.fspath(image)
+        found[_key(image)] = Picture(
+            label=opened.name,
+            image=opened,
+            record=record,
+            size_from=_size_from(opened, reading, is_file=path is not None),
+            path=path,
+        )
+    _tell_apart(list(found.values()))
+    return found
+
+
+def _tell_apart(pictures: list[Picture]) -> None:
+    """Give images of one name names that differ: with their suffix, folder, number."""
+    ways: tuple[Callable[[int, Picture], str], ...] = (
+        lambda _, item: Path(item.path).name if item.path else item.label,
+        lambda _, item: (
+            "/".join(Path(item.path).parts[-2:]) if item.path else item.label
+        ),
+        lambda number, item: f"{item.label} ({number + 1})",
+    )
+    for way in ways:
+        labels = [item.label for item in pictures]
+        for number, item in enumerate(pictures):
+            if labels.count(item.label) > 1:
+                item.label = way(number, item)
+
+
+def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str:
+    """Say where a pixel size comes from."""
+    if image.pixel_size_nm is None:
+        return "not known"
+    if reading.pixel_size_nm is not None:
+        known = reading.pixel_size_sd_nm is not None
+        return "from a calibration" if known else "given when the report was made"
+    step = _stating(image.provenance)
+    if step is not None:
+        known = step[1].get("pixel_size_sd_nm") is not None
+        return f"{'from a calibration' if known else 'given'} in its step {step[0]}"
+    vendor = image.metadata.get("vendor")
+    if vendor:
+        return f"from the metadata of the {vendor} microscope"
+    if image.provenance is not None:
+        return f"handed on by its step {image.provenance.job}"
+    kind = image.metadata.get("format")
+    return f"from the {kind} metadata" if is_file and kind else "as it was opened"
+
+
+def _stating(made: Provenance | None) -> tuple[str, dict[str, Any]] | None:
+    """Find the last step of a history in which a pixel size was stated."""
+    while made is not None:
+        options = {**made.options, **(made.options.get("reading") or {})}
+        if options.get("pixel_size_nm") is not None:
+            return made.job, options
+        before = (item.provenance for item in made.inputs if item.provenance)
+        made = next(before, None)
+    return None
+
+
+def _told_options(options: dict[str, Any]) -> str:
+    """Write the options of a step that say something, in a line."""
+    flat = options | (options.get("reading") or {})
+    told = [
+        f"{name} {value}"
+        for name, value in flat.items()
+        if isinstance(value, (bool, int, float, str)) and value != "" and name != LEARNT
+    ]
+    return ", ".join(told) or "\N{EN DASH}"
+
+
+def _paired(reference: Picture, compared: Picture) -> Pair:
+    """Put two images together; what a network made is held against what was taken."""
+    if reference.networks and not compared.networks:
+        reference, compared = compared, reference
+    if reference.image.shape > compared.image.shape:
+        reference, compared = compared, reference
+    (high, wide), (rows, columns) = reference.image.shape, compared.image.shape
+    factor = rows // high
+    if factor < 1 or (rows, columns) != (factor * high, factor * wide):
+        msg = (
+            f"Both images of a pair must have the same size, or one so many "
+            f"times the pixels, got {reference.label} with {high} x {wide} px and "
+            f"{compared.label} with {rows} x {columns} px; bring them onto one grid "
+            "with semsr crop --like or semsr register."
+        )
+        raise ShapeError(msg)
+    return Pair(reference, compared)
+
+
+# What is measured.
+
+
+def _middle(shape: tuple[int, int], side: int = _MIDDLE_PX) -> Box:
+    """Choose what of a large field is measured."""
+    rows, columns = (min(n, side) for n in shape)
+    y, x = (shape[0] - rows) // 2, (shape[1] - columns) // 2
+    return Box(y, y + rows, x, x + columns)
+
+
+def _part(image: Micrograph, box: Box) -> Micrograph:
+    """Read a part into memory."""
+    return image.replace(
+        data=read_box(image.data, box),
+        origin=Grid.of(image).centre(box),
+        look=image.look,
+    )
+
+
+def _tried(
+    measured: Measured, names: Sequence[str], make: Callable[[], Job[T]]
+) -> Job[T | None]:
+    """Measure something; what is refused is noted with its reason."""
+    try:
+        return (yield from hearing(make(), measured.notes))
+    except SemsrError as error:
+        measured.refuse(names, error)
+        return None
+
+
+def _now(make: Callable[[], T], step: Progress) -> Callable[[], Job[T]]:
+    """Make a job of one step."""
+
+    def job() -> Job[T]:
+        yield step
+        return make()
+
+    return job
+
+
+def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
+    """Measure an image by itself."""
+    measured, image = item.measured, item.image
+
+    def step(what: str) -> Progress:
+        return Progress(done.done, done.total, f"{done.message}: {what}")
+
+    box = _middle(image.shape)
+    if box.shape != image.shape:
+        item.box = box
+        measured.notes.append(
+            f"Measured in the middle {box.shape[0]} x {box.shape[1]} px of "
+            f"{image.shape[0]} x {image.shape[1]} px."
+        )
+    yield step("grey levels")
+    part = _part(image, box)
+    if item.is_map:
+        measured.numbers += map_numbers(part)
+        return
+    measured.numbers += grey_numbers(part)
+    _tell_databar(item, part)
+    whole = yield from _tried(measured, (FRC, DECORRELATION), lambda: cut_gaps(part))
+    if whole is None:
+        return
+    (full,), gap_free = whole
+    if gap_free is not None:
+        item.box = Box.of(gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0))
+        measured.notes.append(
+            f"Resolution, spectrum and sharpness are measured in the largest rectangle "
+            f"without a gap, {gap_free.shape[0]} x {gap_free.shape[1]} px."
+        )
+    yield step("Fourier ring correlation")
+    yield from _measure_frc(item, part, full, box, options)
+    yield step("decorrelation")
+    cut_off = yield from _tried(
+        measured, (DECORRELATION,), lambda: measure_decorrelation(full)
+    )
+    if cut_off is not None:
+        measured.results["decorrelation"] = cut_off
+        measured.numbers.append(decorrelation_number(cut_off, image))
+    figures = yield from _tried(
+        measured, SHARPNESS, _now(lambda: measure_metrics(full), step("sharpness"))
+    )
+    if figures is not None:
+        measured.results["metrics"] = figures
+        measured.numbers += sharpness_numbers(figures)
+    counted = _now(lambda: measure_histogram(part), step("histogram"))
+    levels = yield from _tried(measured, ("Histogram",), counted)
+    if levels is not None:
+        measured.results["histogram"] = levels
+    transformed = _now(lambda: measure_spectrum(full), step("spectrum"))
+    power = yield from _tried(measured, ("Spectrum",), transformed)
+    if power is not None:
+        measured.results["spectrum"] = power.radial
+
+
+def _tell_databar(item: Picture, part: Micrograph) -> None:
+    """Warn of what looks like a data bar, in a file that does not tell of one."""
+    image = item.image
+    if item.path is None or image.provenance is not None or item.box is not None:
+        return
+    rows = 0
+    if not image.metadata.get("databar_rows_cropped"):
+        rows = suggest_databar(part.array())
+    if rows:
+        item.measured.notes.append(
+            f"The lowest {rows} rows of {item.label} look like a data bar and are "
+            f"measured with it; leave them away (--databar-rows {rows})."
+        )
+
+
+def _measure_frc(
+    item: Picture,
+    part: Micrograph,
+    full: Micrograph,
+    box: Box,
+    options: ReportOptions,
+) -> Job[None]:
+    """Measure the resolution, by the halves of a mosaic where they lie beside it."""
+    halves, note = None, None
+    if item.path is not None:
+        halves, note = find_halves(Path(item.path), item.image)
+    parts = None
+    if halves is not None:
+        parts = _part(halves[0], box), _part(halves[1], box)
+    source = full if parts is None else part
+    measured = item.measured
+    found = yield from _tried(
+        measured,
+        (FRC,),
+        lambda: frc_job(
+            source, halves=parts, options=FrcOptions(criterion=options.criterion)
+        ),
+    )
+    if found is None:
+        return
+    measured.results["frc"] = found.result
+    if parts is not None:
+        measured.results["halves"] = [half.name for half in parts]
+    number = frc_number(found.result, item.image, found.note)
+    measured.numbers.append(number)
+    if note is not None:
+        measured.notes.append(note)
+    if item.networks and number.value is not None:
+        name = item.networks[-1][0]
+        measured.notes.append(
+            f"{item.label} was made by the network {name}: resolution and cut-off of "
+            "it alone tell how fine the network draws, not what was resolved."
+        )
+
+
+def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
+    """Measure one image against another."""
+    measured = pair.measured
+
+    def step(what: str) -> Progress:
+        return Progress(done.done, done.total, f"{done.message}: {what}")
+
+    first, second = pair.reference.image, pair.compared.image
+    if first.shape == second.shape:
+        box = _middle(first.shape)
+        if box.shape != first.shape:
+            measured.notes.append(
+                f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
+            )
+        first, second = _part(first, box), _part(second, box)
+    parts = first, second
+    if first.shape == second.shape:
+        every = (*AS_THEY_ARE, FRC)
+        cut = yield from _tried(measured, every, lambda: cut_gaps(first, second))
+        parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
+    for match, names in ((None, AS_THEY_ARE), ("affine", MATCHED)):
+        how: Any = {"match": match}
+        figures = yield from _tried(
+            measured,
+            names,
+            _now(
+                lambda how=how: measure_metrics(parts[1], parts[0], **how),  # type: ignore[misc]
+                step("PSNR and SSIM"),
+            ),
+        )
+        if figures is not None:
+            measured.results[f"metrics {match or 'as they are'}"] = figures
+            measured.numbers += metric_numbers(figures, names)
+    levels = yield from _tried(
+        measured, (EMD,), _now(lambda: measure_histogram(second, first), step("greys"))
+    )
+    if levels is not None:
+        measured.results["histogram"] = levels
+        measured.numbers.append(emd_number(levels))
+    yield step("Fourier ring correlation")
+    yield from _correlate(pair, parts, options)
+    yield step("error map")
+    errors = yield from _tried(measured, ERRORS, lambda: error_map_job(first, second))
+    if errors is not None:
+        measured.results["error_map"] = errors.to_json()
+        measured.numbers += error_numbers(errors)
+        pair.map = errors.map
+    measured.notes[:] = dict.fromkeys(measured.notes)
+
+
+def _correlate(
+    pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
+) -> Job[None]:
+    """Measure up to which frequency both agree."""
+    measured, chosen = pair.measured, FrcOptions(criterion=options.criterion)
+    found = yield from _tried(measured, (FRC,), lambda: frc_job(*parts, options=chosen))
+    if found is None:
+        return
+    measured.results["frc"] = found.result
+    calibrated = next((part for part in parts if part.pixel_size_nm), parts[0])
+    measured.numbers.append(frc_number(found.result, calibrated, found.note))
+    if found.found_shift_px is not None:
+        shift = _shift(found.found_shift_px, found.found_shift_sd_px)
+        measured.numbers.append(shift)
+
+
+def _shift(found: tuple[float, float], error: float | None) -> Number:
+    """Say by how much the compared image was found to lie off."""
+    told = f"({found[0]:+.2f}, {found[1]:+.2f}) px".replace("-", "\N{MINUS SIGN}")
+    sure = "" if error is None else f" ± {error:.2f} px"
+    return Number(
+        "Shift, down and right", told + sure, method="found by cross-correlation"
+    )
+
+
+# Every number.
+
+
+def _every_number(
+    result: ReportMade,
+    options: ReportOptions,
+    pictures: Sequence[Picture],
+    pairs: Sequence[Pair],
+    records: Sequence[StoredNumbers],
+    found: Sequence[FoundBefore],
+    made: Provenance,
+) -> dict[str, Any]:
+    """Compose the JSON file."""
+    version = software_versions()["napari-semsr"]
+
+    def numbers(items: Sequence[Number], digests: list[str | None]) -> list[Any]:
+        return [
+            item.to_json() | {"version": version, "inputs": digests} for item in items
+        ]
+
+    images = []
+    for item in pictures:
+        image, digest = item.image, item.record.digest
+        images.append(
+            {
+                "name": item.label,
+                "path": item.path,
+                "digest": digest,
+                "shape": list(image.shape),
+                "dtype": str(image.dtype),
+                "pixel_size_nm": jsonable(image.pixel_size_nm),
+                "pixel_size_sd_nm": jsonable(image.pixel_size_sd_nm),
+                "pixel_size_from": item.size_from,
+                "measured_box_px": None
+                if item.box is None
+                else [item.box.y0, item.box.x0, item.box.y1, item.box.x1],
+                "networks": [{"name": n, "digest": d} for n, d in item.networks],
+                "provenance": jsonable(image.provenance),
+                "numbers": numbers(item.measured.numbers, [digest]),
+                "results": jsonable(item.measured.results),
+                "notes": item.measured.notes,
+            }
+        )
+    compared = [
+        {
+            "reference": pair.reference.label,
+            "compared": pair.compared.label,
+            "numbers": numbers(
+                pair.measured.numbers,
+                [pair.reference.record.digest, pair.compared.record.digest],
+            ),
+            "results": jsonable(pair.measured.results),
+            "notes": pair.measured.notes,
+        }
+        for pair in pairs
+    ]
+    return {
+        "title": options.title,
+        "page": result.path,
+        "images": images,
+        "pairs": compared,
+        "files": [
+            {
+                "name": item.name,
+                "digest": item.digest,
+                "verb": item.verb,
+                "content": item.content,
+            }
+            for item in records
+        ],
+        "found": [
+            {"title": f.title, "of": list(f.origin), "numbers": dict(f.rows)}
+            for f in found
+        ],
+        "methods": list(result.methods),
+        "references": list(result.references),
+        "provenance": jsonable(made),
+    }

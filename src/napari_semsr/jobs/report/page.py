@@ -1,0 +1,473 @@
+"""Pictures and tables of the page that ``semsr report`` writes.
+
+What the page says of them stands in ``report.html``, which lies beside this module.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
+from napari_semsr.jobs.figure import FigureOptions, plate_image
+from napari_semsr.jobs.report.numbers import (
+    NO_VALUE,
+    TIMES,
+    Number,
+    written,
+)
+from napari_semsr.reporting import (
+    FrequencyCurve,
+    PlateImage,
+    bar_length,
+    bar_words,
+    curves_png,
+    draw_plate,
+    lines_png,
+    write_page,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.jobs.report.job import (
+        FoundBefore,
+        Pair,
+        Picture,
+        ReportMade,
+        ReportOptions,
+    )
+    from napari_semsr.jobs.report.records import StoredNumbers
+
+_WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
+_SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
+_PLOT = (560, 340)  # px; chosen: two in a row
+_COLUMNS = 4  # images in a table; chosen: what fits on a sheet
+_CURVES = 5  # in a plot: so many colours there are
+
+
+def write_report(
+    path: Path,
+    result: "ReportMade",
+    options: "ReportOptions",
+    pictures: "Sequence[Picture]",
+    pairs: "Sequence[Pair]",
+    records: "Sequence[StoredNumbers]",
+    found: "Sequence[FoundBefore]",
+    made: Provenance,
+) -> Job[None]:
+    """Draw pictures and plots, and write the page."""
+    total = len(pictures) + len(pairs) + 1
+    shown: list[dict[str, Any]] = []
+    plates: list[PlateImage] = []
+    for number, item in enumerate(pictures):
+        yield Progress(number, total, f"drawing {item.label}")
+        plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
+        shown.append(_about(item, _drawn(plate, _WHOLE), _told(plate)))
+        small = yield from plate_image(item.image, item.image, _SMALL, 1)
+        plates.append(small)
+    compared = []
+    for number, pair in enumerate(pairs):
+        yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
+        compared.append((yield from _about_pair(pair)))
+    yield Progress(total - 1, total, "writing the page")
+    groups = [{number} for number in range(len(plates))]
+    if options.greys == "common":
+        groups = _alike(plates)
+    write_page(
+        path,
+        Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
+        title=options.title,
+        result=result,
+        lede=_lede(pictures, pairs, records, found),
+        images=shown,
+        pairs=compared,
+        records=[_about_record(item) for item in records],
+        found=found,
+        gallery=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
+        greys=_greys(pictures, groups) if len(pictures) > 1 else "",
+        tables=list(_tables(pictures)) if len(pictures) > 1 else [],
+        curves=_together(pictures),
+        provenance=_provenance(made),
+        version=software_versions()["napari-semsr"],
+        when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
+        numbers=Path(result.numbers).name,
+    )
+
+
+def _lede(
+    pictures: "Sequence[Picture]",
+    pairs: "Sequence[Pair]",
+    records: "Sequence[StoredNumbers]",
+    found: "Sequence[FoundBefore]",
+) -> str:
+    """Say in a line what the page is on."""
+    counts = (
+        (len(pictures), "image"),
+        (len(pairs), "pair"),
+        (len(records), "file of measurements"),
+        (len(found), "result of a panel"),
+    )
+    told = [
+        f"{n} {word}" if n == 1 else f"{n} {_many(word)}" for n, word in counts if n
+    ]
+    return ", ".join(told) + "."
+
+
+def _many(word: str) -> str:
+    first, _, rest = word.partition(" ")
+    return f"{first}s {rest}".strip()
+
+
+# Pictures.
+
+
+def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
+    """Draw an image with its bar."""
+    size: Any = {"width_mm": options.width_mm, "dpi": options.dpi}
+    return draw_plate([plate], kind="png", **size).data
+
+
+def _told(plate: PlateImage) -> str:
+    """Say the length of a bar, and what is shown black and white."""
+    pixel = plate.pixel_nm
+    bar = bar_length(plate.values.shape[1] * (pixel or (1.0, 1.0))[1])
+    low, high = map(written, plate.limits)
+    words = bar_words(bar, calibrated=pixel is not None)
+    return f"Bar {words}; shown from {low} to {high}."
+
+
+def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
+    """Put images together whose middle grey levels lie in each other's contrast."""
+
+    def fits(one: PlateImage, other: PlateImage) -> bool:
+        if one.unit is not None or other.unit is not None:
+            return False
+        middle = float(np.nanmedian(one.values))
+        return other.limits[0] < middle < other.limits[1]
+
+    groups: list[set[int]] = []
+    for number, plate in enumerate(plates):
+        for group in groups:
+            members = [plates[i] for i in group]
+            if all(fits(plate, m) and fits(m, plate) for m in members):
+                group.add(number)
+                break
+        else:
+            groups.append({number})
+    return groups
+
+
+def _gallery(
+    pictures: "Sequence[Picture]",
+    plates: Sequence[PlateImage],
+    groups: Sequence[set[int]],
+) -> list[tuple[str, bytes]]:
+    """Draw all images small, those that are alike in one grey scale."""
+    drawn = []
+    for number, (item, plate) in enumerate(zip(pictures, plates, strict=True)):
+        group = [plates[i] for i in next(g for g in groups if number in g)]
+        low = min(one.limits[0] for one in group)
+        high = max(one.limits[1] for one in group)
+        drawn.append((item.label, _drawn(replace(plate, limits=(low, high)), _SMALL)))
+    return drawn
+
+
+def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
+    """Say which images have one grey scale."""
+    many = [group for group in groups if len(group) > 1]
+    if not many:
+        return "Each image has its own grey scale."
+    if len(many) == len(groups) == 1:
+        return "All images have one grey scale."
+    told = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
+    return f"One grey scale each: {'; '.join(told)}. Others have their own."
+
+
+# What is told of an image, a pair, a file.
+
+
+def _about(item: "Picture", png: bytes, shown: str) -> dict[str, Any]:
+    image, measured = item.image, item.measured
+    facts: list[tuple[str, object]] = [("Size", _size(item))]
+    facts.append(("Pixel size", _pixel(image)))
+    facts.append(("Calibration", item.size_from))
+    wide = image.pixel_size_nm
+    if wide is not None:
+        y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
+        facts.append(("Field", f"{written(y)} {TIMES} {written(x)} µm"))
+    if item.path is not None:
+        facts.append(("File", Path(item.path).name))
+    facts.append(("Digest", item.record.digest))
+    for name, digest in item.networks:
+        facts.append((f"Network {name}", digest))
+    return {
+        "label": item.label,
+        "png": png,
+        "shown": shown,
+        "facts": facts,
+        "networks": [name for name, _ in item.networks],
+        "steps": item.steps,
+        "numbers": measured.numbers,
+        "notes": list(dict.fromkeys(measured.notes)),
+        "plots": list(_plots(item)),
+        "digest": item.record.digest,
+        "metadata": list(_instrument(image.metadata)),
+    }
+
+
+_INSTRUMENT = (
+    ("Voltage", "EBeam.HV", 1e-3, "kV"),
+    ("Voltage", "AP_ACTUALKV", None, ""),
+    ("Working distance", "EBeam.WD", 1e3, "mm"),
+    ("Working distance", "AP_WD", None, ""),
+    ("Magnification", "AP_MAG", None, ""),
+    ("Detector", "DP_DETECTOR_TYPE", None, ""),
+    ("Dwell time", "Scan.Dwelltime", 1e6, "µs"),
+)
+"""Entries of metadata that a legend tells: FEI writes SI units, Zeiss its own."""
+
+
+def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give what the microscope said of the exposure."""
+    for name, key, factor, unit in _INSTRUMENT:
+        said = metadata.get(key)
+        try:
+            if said and factor is not None:
+                yield name, f"{float(said) * factor:.4g} {unit}"
+            elif said:
+                yield name, str(said)
+        except ValueError:
+            continue
+
+
+def _size(item: "Picture") -> str:
+    rows, columns = item.image.shape
+    return f"{rows} {TIMES} {columns} px, {item.image.dtype}"
+
+
+def _pixel(image: Micrograph) -> str:
+    """Say a pixel size with its error."""
+    if image.pixel_size_nm is None:
+        return "not known: lengths are in px"
+    y, x = (written(v, ".6g") for v in image.pixel_size_nm)
+    said = f"{y} nm" if y == x else f"{y} {TIMES} {x} nm (down {TIMES} across)"
+    error = image.pixel_size_sd_nm
+    if error is None:
+        return said
+    return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
+
+
+def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
+    """Draw the curves of an image."""
+    results, pixel = item.measured.results, item.image.mean_pixel_size_nm
+    if "frc" in results:
+        yield "Fourier ring correlation", _frc_png(results["frc"], pixel)
+    if "decorrelation" in results:
+        found = results["decorrelation"]
+        curves = [
+            FrequencyCurve("unfiltered", found.frequency_per_px, found.correlation),
+            FrequencyCurve(
+                "filtered",
+                found.frequency_per_px,
+                found.filtered,
+                found.resolution_px,
+                1,
+            ),
+        ]
+        look: Any = {"ylabel": "decorrelation d(r)", "size_px": _PLOT}
+        yield "Decorrelation analysis", curves_png(curves, pixel, **look)
+    if "spectrum" in results and np.max(results["spectrum"].power, initial=0) > 0:
+        found = results["spectrum"]
+        curve = FrequencyCurve("power", found.frequency_per_px, found.power)
+        look = {"ylabel": "power (grey levels² px²)", "log": True, "size_px": _PLOT}
+        yield "Radial power spectrum", curves_png([curve], pixel, **look)
+    if "histogram" in results:
+        yield "Grey levels", _levels_png(results["histogram"], [item.label])
+
+
+def _frc_png(found: Any, pixel_nm: float | None) -> bytes:
+    """Plot a correlation with its threshold, a line or a curve."""
+    frequency = found.frequency_per_px
+    measured = found.correlation, found.resolution_px
+    curves = [FrequencyCurve("correlation", frequency, *measured)]
+    level = np.asarray(found.threshold, dtype=float)
+    flat = bool(level.size) and float(np.ptp(level)) == 0
+    if not flat:
+        name = f"threshold {found.criterion}"
+        curves.append(FrequencyCurve(name, frequency, level, colour=4))
+    threshold = (written(float(level[0]), ".3f"), float(level[0])) if flat else None
+    return curves_png(
+        curves, pixel_nm, ylabel="correlation", threshold=threshold, size_px=_PLOT
+    )
+
+
+def _levels_png(found: Any, names: Sequence[str]) -> bytes:
+    """Plot shares of pixels over grey level."""
+    edges = np.asarray(found.bins, dtype=float)
+    middle = (edges[:-1] + edges[1:]) / 2
+    counts = (found.counts, found.reference_counts)
+    curves = {
+        name: (middle, np.asarray(count) / max(1, int(np.sum(count))))
+        for name, count in zip(names, counts, strict=False)
+        if count is not None
+    }
+    return lines_png(
+        curves,
+        xlabel="grey level",
+        ylabel="share of pixels",
+        filled=True,
+        size_px=_PLOT,
+    )
+
+
+def _about_pair(pair: "Pair") -> Job[dict[str, Any]]:
+    measured, results = pair.measured, pair.measured.results
+    plots = []
+    pixel = pair.reference.image.mean_pixel_size_nm
+    if "frc" in results:
+        plots.append(("Fourier ring correlation", _frc_png(results["frc"], pixel)))
+    if "histogram" in results:
+        names = [pair.compared.label, pair.reference.label]
+        plots.append(("Grey levels", _levels_png(results["histogram"], names)))
+    png = None
+    if pair.map is not None:
+        plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
+        png = _drawn(plate, _WHOLE)
+    return {
+        "label": pair.label,
+        "reference": pair.reference.label,
+        "compared": pair.compared.label,
+        "numbers": measured.numbers,
+        "notes": measured.notes,
+        "plots": plots,
+        "map": png,
+        "digests": [
+            (item.label, item.record.digest) for item in (pair.reference, pair.compared)
+        ],
+    }
+
+
+def _about_record(item: "StoredNumbers") -> dict[str, Any]:
+    return {"item": item, "plots": list(_record_plots(item))}
+
+
+def _record_plots(item: "StoredNumbers") -> Iterator[tuple[str, bytes]]:
+    """Draw the curve of a file, where it has one that is known."""
+    content = item.content
+    drawn = {
+        "frc": ("frequency_per_px", "correlation", "correlation"),
+        "decorrelation": ("frequency_per_px", "filtered", "decorrelation d(r)"),
+        "spectrum": ("frequency_per_px", "power", "power (grey levels² px²)"),
+    }
+    if item.verb in drawn:
+        x, y, label = drawn[item.verb]
+        values = [_curve(content.get(key)) for key in (x, y)]
+        if all(v is not None and v.size > 1 for v in values):
+            curve = FrequencyCurve(label, values[0], values[1])
+            look: Any = {"ylabel": label, "log": item.verb == "spectrum"}
+            yield label, curves_png([curve], _mean(content), size_px=_PLOT, **look)
+    if item.verb == "profile":
+        unit = "nm" if content.get("distance_nm") else "px"
+        x_values = _curve(content.get(f"distance_{unit}"))
+        y_values = _curve(content.get("intensity"))
+        if x_values is not None and y_values is not None:
+            curves = {"profile": (x_values, y_values)}
+            label = f"distance ({unit})"
+            png = lines_png(curves, xlabel=label, ylabel="grey level", size_px=_PLOT)
+            yield "Grey levels along the line", png
+    if item.verb == "histogram":
+        edges, counts = (_curve(content.get(key)) for key in ("bins", "counts"))
+        if edges is not None and counts is not None and counts.size == edges.size - 1:
+            middle = (edges[:-1] + edges[1:]) / 2
+            levels = {"image": (middle, counts / max(1.0, float(counts.sum())))}
+            look = {"xlabel": "grey level", "ylabel": "share of pixels", "filled": True}
+            yield "Grey levels", lines_png(levels, size_px=_PLOT, **look)
+
+
+def _curve(values: Any) -> Any:
+    """Read a list of numbers; None stands for no number."""
+    if not isinstance(values, list):
+        return None
+    try:
+        return np.array([np.nan if v is None else float(v) for v in values])
+    except (TypeError, ValueError):
+        return None
+
+
+def _mean(content: Mapping[str, Any]) -> float | None:
+    """Mean pixel size of a file's image."""
+    size = content.get("pixel_size_nm")
+    if not isinstance(size, list) or len(size) != 2:
+        return None
+    return float(np.sqrt(size[0] * size[1]))
+
+
+# What is told of all images together.
+
+
+def _tables(
+    pictures: "Sequence[Picture]",
+) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
+    """Lay images beside each other, some in a table: heads, and rows by name."""
+    names = list(
+        dict.fromkeys(n.name for item in pictures for n in item.measured.numbers)
+    )
+    for first in range(0, len(pictures), _COLUMNS):
+        part = pictures[first : first + _COLUMNS]
+        rows: list[tuple[str, list[str]]] = [
+            ("Size", [_size(item).partition(",")[0] for item in part]),
+            ("Pixel size", [_short_pixel(item.image) for item in part]),
+        ]
+        if any(item.networks for item in pictures):
+            made = [", ".join(n for n, _ in item.networks) or NO_VALUE for item in part]
+            rows.append(("Made by the network", made))
+        for name in names:
+            found = [item.measured.number(name) for item in part]
+            if any(one is not None for one in found):
+                rows.append((name, [_cell(one) for one in found]))
+        yield [item.label for item in part], rows
+
+
+def _short_pixel(image: Micrograph) -> str:
+    return _pixel(image).partition(":")[0]
+
+
+def _cell(number: Number | None) -> str:
+    """Say a number of the comparison, with its interval or why there is none."""
+    if number is None:
+        return NO_VALUE
+    if number.reason and number.value is None:
+        word, told, _ = number.reason.partition(":")
+        return f"refused: {word}" if told else "refused"
+    if number.interval is None or number.within != "95 %":
+        return number.said
+    return f"{number.said}; {number.spread}"
+
+
+def _together(pictures: "Sequence[Picture]") -> bytes | None:
+    """Plot the correlation of all images, where they have one pixel size."""
+    done = [item for item in pictures if "frc" in item.measured.results]
+    sizes = {item.image.pixel_size_nm for item in done}
+    if not 1 < len(done) <= _CURVES or len(sizes) > 1:
+        return None
+    curves = [
+        FrequencyCurve(
+            item.label,
+            item.measured.results["frc"].frequency_per_px,
+            item.measured.results["frc"].correlation,
+            colour=number,
+        )
+        for number, item in enumerate(done)
+    ]
+    return curves_png(curves, done[0].image.mean_pixel_size_nm, ylabel="correlation")
+
+
+def _provenance(made: Provenance) -> list[tuple[str, object]]:
+    """Tell what made the page: options and versions."""
+    options = {**made.options, **made.options["reading"]}
+    del options["reading"]
+    return [
+        *((f"Option {k}", v) for k, v in options.items() if v not in (None, "", {})),
+        *((f"Version of {name}", v) for name, v in made.versions.items()),
+    ]

@@ -1,0 +1,323 @@
+"""JSON files of the measuring verbs, as numbers of a report."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import FloatPair, ReadError, digest_path
+from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
+
+_LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
+_MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
+_MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
+_SHORT = 4  # values of a list that are written out; chosen: a box, a line
+
+KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    name: (frozenset(keys.split()), frozenset(without.split()))
+    for name, keys, without in (
+        ("frc", "criterion correlation resolution_px", ""),
+        ("frc-map", "blocks failed reasons median_px block step", ""),
+        ("decorrelation", "resolution_px filtered correlation values_px", ""),
+        ("spectrum", "frequency_per_px power", "correlation"),
+        ("error-map", "rse rsp sigma_px alpha beta", ""),
+        ("metrics", "psnr_db ssim average_gradient data_range", ""),
+        ("gaps", "particles pairs undetected_fraction widths_px", ""),
+        ("profile", "distance_px intensity fwhm_px", ""),
+        ("histogram", "bins counts", ""),
+        ("calibrate", "pixel_size_nm pixel_size_sd_nm pitch_nm lattice", ""),
+        ("register", "transform mutual_information_after residual_median_nm", ""),
+        ("judge", "baselines models registration", ""),
+    )
+}
+"""Verbs whose JSON is read: keys that it must have, and keys that it must not."""
+
+_UNITS = (
+    ("_nm", "nm"),
+    ("_px", "px"),
+    ("_db", "dB"),
+    ("_percent", "%"),
+    ("_deg", "°"),
+    ("_per_um", "µm⁻¹"),
+)
+_WORDS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "nrmse": "NRMSE",
+    "rse": "RSE",
+    "rsp": "RSP",
+    "emd": "Distance of grey levels",
+    "fwhm": "FWHM",
+    "sd": "standard deviation",
+}
+# curves and texts that are no numbers, or stand elsewhere on the page
+_ELSEWHERE = frozenset(
+    {
+        *("image", "images", "optical", "sem", "name", "method", "criterion", "reason"),
+        *("warnings", "note", "output", "path", "table", "centred", "map", "numbers"),
+        *("seconds", "seed", "resamples", "provenance", "look", "shape", "edges"),
+        *("frequency_per_px", "frequency_per_um", "correlation", "filtered", "power"),
+        *("threshold", "samples", "distance_nm", "distance_px", "intensity", "bins"),
+        *("counts", "reference_counts", "values_px", "places_px", "tukey"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Rows of a JSON file as a table."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNumbers:
+    """What a JSON file of ours holds.
+
+    Attributes
+    ----------
+    name, digest : str
+        Of the file.
+    verb : str
+        That wrote it.
+    images : tuple of str
+        Names of what was measured.
+    numbers : list of Number
+        Its single numbers.
+    sheets : list of Sheet
+        Its tables.
+    notes : list of str
+        What it warns of.
+    content : dict
+        All of it.
+    """
+
+    name: str
+    digest: str
+    verb: str
+    images: tuple[str, ...]
+    numbers: list[Number]
+    sheets: list[Sheet]
+    notes: list[str]
+    content: dict[str, Any]
+
+
+def is_record(path: Path) -> bool:
+    """Tell whether an input is a JSON file by its name."""
+    return path.suffix.lower() == ".json"
+
+
+def read_record(path: Path) -> StoredNumbers:
+    """Read what a measuring verb wrote.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What a verb printed with ``--json``, or a file that it wrote.
+
+    Returns
+    -------
+    StoredNumbers
+        Its numbers.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read, or is not of a verb of ours.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            msg = f"{path} is too large for the numbers of a measurement."
+            raise ReadError(msg)
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        msg = f"{path} cannot be read: {reason}."
+        raise ReadError(msg) from error
+    verb = _verb(content)
+    if verb is None:
+        msg = (
+            f"{path.name} must be JSON of a measuring verb, got another: take what "
+            f"semsr {', '.join(KINDS)} wrote with --json."
+        )
+        raise ReadError(msg)
+    numbers: list[Number] = []
+    sheets: list[Sheet] = []
+    for key, value in content.items():
+        if key in _ELSEWHERE or key.endswith(("_interval", "_sd")):
+            continue
+        if "_interval_" in key or key.startswith(("interval_", "pixel_size_sd")):
+            continue
+        if _is_rows(value):
+            sheets.append(_sheet(_words(key), value))
+        else:
+            numbers += _numbers(key, value, content)
+    method, threshold = (str(content.get(k) or "") for k in ("method", "criterion"))
+    told = [_with(item, method, threshold, content) for item in numbers]
+    told = [item for item in told if item.value is not None or item.reason]
+    return StoredNumbers(
+        name=path.name,
+        digest=digest_path(path),
+        verb=verb,
+        images=_images(content),
+        numbers=told,
+        sheets=sheets,
+        notes=[str(item) for item in content.get("warnings") or []]
+        + ([str(content["note"])] if content.get("note") else []),
+        content=content,
+    )
+
+
+def _verb(content: Any) -> str | None:
+    """Tell which verb wrote a record."""
+    if not isinstance(content, dict):
+        return None
+    keys = frozenset(content)
+    fits = (
+        name
+        for name, (must, others) in KINDS.items()
+        if must <= keys and not others & keys
+    )
+    return next(fits, None)
+
+
+def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what was measured."""
+    found = content.get("images") or content.get("image") or []
+    if isinstance(found, str):
+        return (found,)
+    told = [str(item) for item in found] if isinstance(found, list) else []
+    told += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
+    return tuple(told)
+
+
+def _numbers(key: str, value: Any, record: Mapping[str, Any]) -> Iterator[Number]:
+    """Give the numbers of an entry; of a long list how many it has, and their mean."""
+    name, unit = _named(key)
+    if isinstance(value, Mapping):
+        for inner, item in value.items():
+            if isinstance(item, (int, float, str)):
+                yield _one(f"{name}, {_words(inner)}", _named(inner)[1] or unit, item)
+        return
+    if isinstance(value, list):
+        told = _listed(value)
+        if told is not None:
+            also = told[1]
+            yield Number(name, told[0], unit if told[0] else "", also)
+        return
+    yield _one(name, unit, value, interval=_interval(key, record))
+
+
+def _one(
+    name: str, unit: str, value: Any, *, interval: FloatPair | None = None
+) -> Number:
+    if isinstance(value, bool):
+        return Number(name, "yes" if value else "no")
+    if isinstance(value, int) and abs(value) < 10**15:
+        return Number(name, value, unit, form="d", interval=interval)
+    return Number(name, value, unit, interval=interval)
+
+
+def _listed(values: list[Any]) -> tuple[str, str] | None:
+    """Say a list: a short one in full, a long one by its mean; None for no numbers."""
+    plain = [v for v in values if isinstance(v, (int, float)) and v == v]
+    if not plain or len(plain) + values.count(None) < len(values):
+        return None
+    if len(values) <= _SHORT:
+        return ", ".join(NO_VALUE if v is None else written(v) for v in values), ""
+    mean, spread = float(np.mean(plain)), float(np.std(plain))
+    return f"{len(plain)} values, mean {written(mean)} ± {written(spread)} (s.d.)", ""
+
+
+def _interval(key: str, record: Mapping[str, Any]) -> FloatPair | None:
+    """Find the interval of a number, by the names that the verbs give it."""
+    stem, unit = _split(key)
+    names = [f"{stem}_interval{unit}", f"{stem}_interval", f"{key}_interval"]
+    if stem == "resolution":
+        names.append(f"interval{unit}")
+    if stem.endswith("_fraction"):
+        names.append(f"{stem.removesuffix('_fraction')}_interval")
+    for name in names:
+        found = record.get(name)
+        if isinstance(found, list) and len(found) == 2 and None not in found:
+            return (float(found[0]), float(found[1]))
+    return None
+
+
+def _with(
+    number: Number, method: str, threshold: str, record: Mapping[str, Any]
+) -> Number:
+    """Add to a number how it was found, and why there is none."""
+    missing = number.value is None and number.name.startswith("Resolution")
+    reason = str(record.get("reason") or "") if missing else ""
+    return Number(
+        number.name,
+        number.value,
+        number.unit,
+        number.also,
+        number.interval,
+        threshold=threshold if number.name.startswith("Resolution") else "",
+        method=method,
+        reason=f"{reason}." if reason else "",
+        form=number.form,
+    )
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Split the unit off a key."""
+    for ending, _ in _UNITS:
+        if key.endswith(ending):
+            return key.removesuffix(ending), ending
+    return key, ""
+
+
+def _named(key: str) -> tuple[str, str]:
+    """Give name and unit of a key."""
+    stem, ending = _split(key)
+    unit = dict(_UNITS).get(ending, "")
+    return _words(stem), unit
+
+
+def _words(key: str) -> str:
+    """Write a key as words."""
+    words = [_WORDS.get(word, word) for word in key.replace("-", "_").split("_")]
+    text = " ".join(filter(None, words))
+    return text[:1].upper() + text[1:]
+
+
+def _is_rows(value: Any) -> bool:
+    """Whether an entry is a list of records."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) for item in value)
+
+
+def _sheet(title: str, rows: list[dict[str, Any]]) -> Sheet:
+    """Lay rows of a record under each other, columns without a value left away."""
+    keys = [
+        key
+        for key in rows[0]
+        if any(isinstance(row.get(key), (int, float, str)) for row in rows)
+    ][:_MOST_CELLS]
+    heads = tuple(
+        " ".join(filter(None, (name, f"({unit})" if unit else "")))
+        for name, unit in map(_named, keys)
+    )
+    cells = tuple(
+        tuple(_cell(row.get(key)) for key in keys) for row in rows[:_MOST_ROWS]
+    )
+    return Sheet(title, heads, cells, max(0, len(rows) - _MOST_ROWS))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return written(float(value))
+    return NO_VALUE if value is None else str(value)

@@ -1,0 +1,317 @@
+"""Reports: numbers with how they were found, sentences, and what is refused."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import ProfileOptions
+from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
+from napari_semsr.io import write
+from napari_semsr.jobs import (
+    FoundBefore,
+    ReportOptions,
+    frc_job,
+    gaps_job,
+    jsonable,
+    metrics_job,
+    profile_job,
+    report_job,
+)
+
+VOID = {"meta", "link", "img", "br"}
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no pixel size")
+
+
+class Page(HTMLParser):
+    """Closes every tag in its order, and keeps text, ids and links."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.pictures = 0
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        told = dict(attrs)
+        self.ids += [told["id"]] if "id" in told else []
+        self.links += [told[key] for key in ("src", "href") if key in told]
+        self.pictures += tag == "img"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def made_of(inputs, folder: Path, **how):
+    """Write a report, and give result, page and numbers."""
+    path = folder / "report.html"
+    result = run(report_job(inputs, path, overwrite=True, **how))
+    numbers = json.loads(Path(result.numbers).read_text(encoding="utf-8"))
+    return result, Page(path), numbers
+
+
+def by_name(told: list[dict]) -> dict[str, dict]:
+    return {item["name"]: item for item in told}
+
+
+def test_page_stands_alone_and_json_has_what_it_says(folder: Path) -> None:
+    result, page, told = made_of([folder / "first.tif"], folder)
+    assert page.pictures >= 4
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|<script|@import|url\(", source)
+    [image] = told["images"]
+    digest = digest_path(folder / "first.tif")
+    assert image["digest"] == digest
+    assert digest in page.text
+    assert image["pixel_size_nm"] == [10, 10]
+    assert result.images == ("first",)
+    for number in image["numbers"]:
+        assert number["inputs"] == [digest]
+        assert number["version"] in page.text
+        assert number["method"] or number["reason"]
+        assert number["name"] in page.text
+    assert told["provenance"]["inputs"][0]["digest"] == digest
+    assert told["methods"] == list(result.methods)
+
+
+def test_numbers_are_those_of_the_measures(folder: Path) -> None:
+    first, second = folder / "first.tif", folder / "second.tif"
+    _, _, told = made_of([f"{first}::{second}"], folder)
+    [pair] = told["pairs"]
+    numbers = by_name(pair["numbers"])
+    frc = run(frc_job(first, second)).result
+    assert numbers["Resolution, FRC"]["value"] == pytest.approx(frc.resolution_nm)
+    assert numbers["Resolution, FRC"]["interval"] == pytest.approx(frc.interval_nm)
+    assert numbers["Resolution, FRC"]["threshold"] == "1/7"
+    metrics = run(metrics_job(second, first)).result
+    assert numbers["PSNR"]["value"] == pytest.approx(metrics.psnr_db)
+    assert numbers["SSIM"]["value"] == pytest.approx(metrics.ssim)
+    assert numbers["RSP"]["value"] == pytest.approx(pair["results"]["error_map"]["rsp"])
+    alone = by_name(told["images"][1]["numbers"])
+    own = run(metrics_job(second)).result
+    assert alone["Contrast"]["value"] == pytest.approx(own.contrast)
+
+
+def test_threshold_is_the_one_that_was_chosen(folder: Path) -> None:
+    images = [(folder / "first.tif", folder / "second.tif")]
+    options = ReportOptions(criterion="half-bit")
+    result, _, told = made_of(images, folder, options=options)
+    number = by_name(told["pairs"][0]["numbers"])["Resolution, FRC"]
+    assert number["threshold"] == "half-bit"
+    assert any("van Heel" in reference for reference in result.references)
+
+
+def test_what_is_refused_is_shown_with_its_reason(tmp_path: Path) -> None:
+    flat = Micrograph(np.full((80, 96), 7, np.uint8), (5.0, 5.0), "flat")
+    result, page, told = made_of([flat], tmp_path)
+    numbers = by_name(told["images"][0]["numbers"])
+    assert numbers["Resolution, FRC"]["value"] is None
+    assert numbers["Resolution, FRC"]["reason"].startswith("no-signal")
+    assert numbers["Mean grey level"]["value"] == 7
+    assert "nothing but noise" in page.text
+    assert result.refused == sum("reason" in item for item in numbers.values()) > 0
+    assert "No value is given for flat" in " ".join(result.methods)
+
+
+def test_a_measure_that_cannot_be_taken_leaves_the_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    small = Micrograph(rng.normal(size=(30, 40)), None, "small")
+    _, page, told = made_of([small], tmp_path)
+    numbers = by_name(told["images"][0]["numbers"])
+    assert "64x64" in numbers["Cut-off, decorrelation"]["reason"]
+    assert numbers["Average gradient"]["value"] > 0
+    assert "64x64" in page.text
+
+
+def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(128, 160)).astype(np.float32)
+    data[:32] = np.nan
+    _, page, told = made_of([Micrograph(data, (5.0, 5.0), "holes")], tmp_path)
+    [image] = told["images"]
+    assert image["measured_box_px"] == [32, 0, 128, 160]
+    assert by_name(image["numbers"])["Without a grey level"]["value"] == 25
+    assert "largest rectangle without a gap" in page.text
+
+
+def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> None:
+    history = Provenance(job="enhance", model_name="a-net", model_digest="sha256:12ab")
+    enhanced = scene.second.replace(provenance=history)
+    result, page, told = made_of([(enhanced, scene.first)], tmp_path)
+    assert told["pairs"][0]["reference"] == "first"
+    made = next(item for item in told["images"] if item["name"] == "second")
+    assert made["networks"] == [{"name": "a-net", "digest": "sha256:12ab"}]
+    assert "sha256:12ab" in page.text
+    assert "made by the network a-net (sha256:12ab)" in " ".join(result.methods)
+
+
+def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
+    alone, _, _ = made_of([folder / "first.tif"], folder)
+    words = " ".join(alone.methods)
+    assert "SSIM" not in words
+    assert "Error maps" not in words
+    assert "network" not in words
+    assert not any("Culley" in item or "Wang" in item for item in alone.references)
+    cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", words) for n in
+             group.split(", ")}  # fmt: skip
+    assert cited == set(range(1, len(alone.references) + 1))
+    pair, _, _ = made_of([(folder / "first.tif", folder / "second.tif")], folder)
+    assert "SSIM" in " ".join(pair.methods)
+    assert any("Culley" in item for item in pair.references)
+
+
+def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
+    images = [scene.first.replace(name=f"image-{n}") for n in range(5)]
+    result, page, _ = made_of(images, tmp_path)
+    assert result.images == tuple(f"image-{n}" for n in range(5))
+    assert "Side by side" in page.text
+    assert "All images have one grey scale." in page.text
+    own, page, _ = made_of(images, tmp_path, options=ReportOptions(greys="own"))
+    assert own.images == result.images
+    assert "Each image has its own grey scale." in page.text
+
+
+def test_images_of_unlike_greys_have_their_own_scale(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(80.0), np.arange(90.0))
+    dark, bright = (
+        Micrograph(ramp, None, "dark"),
+        Micrograph(ramp + 9e3, None, "bright"),
+    )
+    _, page, _ = made_of([dark, bright], tmp_path)
+    assert "Each image has its own grey scale." in page.text
+
+
+def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(scene.first, tmp_path / folder / "same.tif")
+    inputs = [tmp_path / "one" / "same.tif", tmp_path / "two" / "same.tif"]
+    result, _, _ = made_of(inputs, tmp_path)
+    assert result.images == ("one/same.tif", "two/same.tif")
+    again, _, _ = made_of([inputs[0], inputs[0]], tmp_path)
+    assert again.images == ("first",)
+
+
+@pytest.mark.parametrize("verb", ["frc", "metrics", "gaps", "profile"])
+def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None:
+    image = folder / "first.tif"
+    line = ProfileOptions(line=(10, 10, 60, 80))
+    jobs = {
+        "frc": lambda: frc_job(image, folder / "second.tif"),
+        "metrics": lambda: metrics_job(image, folder / "truth.tif"),
+        "gaps": lambda: gaps_job(image),
+        "profile": lambda: profile_job(image, options=line),
+    }
+    record = run(jobs[verb]()).to_json()
+    stored = folder / f"{verb}.json"
+    stored.write_text(json.dumps(jsonable(record)), encoding="utf-8")
+    result, page, told = made_of([stored], folder)
+    [item] = told["files"]
+    assert (item["verb"], item["content"]) == (verb, record)
+    assert item["digest"] == digest_path(stored)
+    assert item["digest"] in page.text
+    shown = {
+        "frc": f"{record.get('resolution_nm') or 0:.4g} nm",
+        "metrics": f"{record.get('psnr_db') or 0:.4g} dB",
+        "gaps": str(record.get("particles")),
+        "profile": f"{(record.get('fwhm_nm') or 0):.4g} nm",
+    }
+    assert shown[verb] in page.text
+    assert f"semsr {verb}" in " ".join(result.methods)
+
+
+def test_what_a_panel_found_is_told(tmp_path: Path) -> None:
+    found = FoundBefore("Gaps <1>", ("image A",), (("Median width", "41 nm"),))
+    _, page, told = made_of([], tmp_path, found=[found])
+    assert told["found"] == [
+        {"title": "Gaps <1>", "of": ["image A"], "numbers": {"Median width": "41 nm"}}
+    ]
+    assert "Gaps <1>" in page.text
+    assert "41 nm" in page.text
+
+
+def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
+    data = np.full((20, 30), 40.0)
+    data[:5] = np.nan
+    history = Provenance(job="frc-map")
+    shown = Micrograph(data, (160.0, 160.0), "map", provenance=history)
+    _, _, told = made_of([shown], tmp_path)
+    numbers = by_name(told["images"][0]["numbers"])
+    assert set(numbers) == {"Median of the map", "Without a value"}
+    assert numbers["Median of the map"]["value"] == 40
+    assert numbers["Median of the map"]["unit"] == "nm"
+    assert numbers["Without a value"]["value"] == 25
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name", "needs"),
+    [
+        ([], "r.html", "at least one"),
+        (["first.tif"], "r.pdf", "must end in .html"),
+        (["missing.tif"], "r.html", "no file"),
+        (["first.tif::small.tif"], "r.html", "same size"),
+        (["first.tif::first.tif"], "r.html", "two different"),
+        (["first.tif::second.tif::truth.tif"], "r.html", "A::B"),
+        (["first.tif::"], "r.html", "A::B"),
+        (["first.tif::other.json"], "r.html", "JSON file"),
+        (["other.json"], "r.html", "measuring verb"),
+        (["text.json"], "r.html", "no JSON"),
+        (["list.json"], "r.html", "measuring verb"),
+        (["other.json"], "other.html", "is the input itself"),
+        (["first.tif"], "kept.html", "exists"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_loses_nothing(
+    folder: Path, monkeypatch, inputs, name, needs
+) -> None:
+    monkeypatch.chdir(folder)
+    write(Micrograph(np.eye(70, 81), (10.0, 10.0), "small"), folder / "small.tif")
+    (folder / "other.json").write_text('{"a": 1}')
+    (folder / "list.json").write_text("[1, 2]")
+    (folder / "text.json").write_text("{")
+    (folder / "kept.json").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SemsrError, match=needs) as told:
+        run(report_job(inputs, name))
+    assert "\n" not in str(told.value)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_report_that_is_stopped_leaves_nothing(folder: Path) -> None:
+    before = set(folder.iterdir())
+    job = report_job([folder / "first.tif"], folder / "r.html")
+    for step in job:
+        if "decorrelation" in step.message:
+            break
+    job.close()
+    assert set(folder.iterdir()) == before
+
+
+def test_finer_image_of_a_pair_is_compared_by_its_error_map(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(100, 20, size=(80, 96))
+    fine = np.kron(coarse, np.ones((2, 2)))
+    images = (
+        Micrograph(fine, (5.0, 5.0), "fine"),
+        Micrograph(coarse, (10, 10), "coarse"),
+    )
+    _, _, told = made_of([images], tmp_path)
+    [pair] = told["pairs"]
+    assert pair["reference"] == "coarse"
+    numbers = by_name(pair["numbers"])
+    assert "same shape" in numbers["PSNR"]["reason"]
+    assert numbers["RSP"]["value"] > 0.9
