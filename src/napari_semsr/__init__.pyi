@@ -20,6 +20,7 @@ from .api import (
     info as info,
     judge as judge,
     lazy_enhance as lazy_enhance,
+    learn_trust as learn_trust,
     list_models as list_models,
     measure_table as measure_table,
     metrics as metrics,
@@ -34,6 +35,7 @@ from .api import (
     spectrum as spectrum,
     stitch as stitch,
     train as train,
+    trust as trust,
 )
 from .core.errors import (
     SemsrError as SemsrError,

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         SpectrumReport,
         StitchedFile,
         Trained,
+        TrustLearnt,
+        TrustReport,
     )
     from napari_semsr.registration import Landmarks
 
@@ -939,6 +941,99 @@ def report(
         output,
         overwrite=overwrite,
         **_asked(options, ReportOptions),
+    )
+    return run(job, progress)
+
+
+def trust(
+    image: Source,
+    enhanced: Source,
+    output: PathLike | None = None,
+    *,
+    model: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "TrustReport":
+    """Map how far an enhanced image may be off.
+
+    Parameters
+    ----------
+    image, enhanced : Micrograph, (Y, X) numpy.ndarray or path
+        What was enhanced, and what was made of it.
+    output : path, optional
+        Where the map goes; without it, it stays in memory.
+    model : str or path, optional
+        What made it; by default the model that the enhanced image names.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``show``, ``unit``, ``device``, and reading options.
+
+    Returns
+    -------
+    TrustReport
+        Mean and 95th percentile of the bound, and whether the field is of a kind that
+        it was calibrated on; ``map`` where it stayed in memory.
+    """
+    from napari_semsr.jobs import TrustOptions, trust_job
+
+    job = trust_job(
+        _source(image),
+        _source(enhanced),
+        output,
+        model=model,
+        **_asked(options, TrustOptions),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def learn_trust(
+    model: PathLike = "sem-restore",
+    output: PathLike | None = None,
+    *,
+    folder: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "TrustLearnt":
+    """Learn where a model errs, so that `trust` can tell it.
+
+    The command is ``semsr models trust``.
+
+    Parameters
+    ----------
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    output : path, optional
+        A ``.json`` file; by default in the folder ``trust`` beside the model, where
+        `trust` looks for it.
+    folder : path, optional
+        Folder of the clear images that the model's recipe names, for one that learnt
+        from images.
+    overwrite : bool, default=False
+        Replace what was learnt before.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``fields``, ``calibration``, ``samples``, ``share``, ``seed``, ``device``.
+
+    Returns
+    -------
+    TrustLearnt
+        The file, and the factor of the bound.
+    """
+    from napari_semsr.jobs import TrustLearning, learn_trust_job
+
+    job = learn_trust_job(
+        model,
+        output,
+        folder=folder,
+        options=TrustLearning.parse(options),
+        overwrite=overwrite,
     )
     return run(job, progress)
 

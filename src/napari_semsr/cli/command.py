@@ -49,13 +49,14 @@ VERBS = {
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "error-map": "map where an enhanced image, blurred again, misses its reference",
+    "trust": "map how far what a network made may be off",
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
     "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
     "replay": "make an output again from its provenance, and compare the two",
     "report": "one page of pictures, numbers and how each was found, to print",
-    "models": "list, describe, export, import and check models",
+    "models": "list, describe, export, import, check models, learn their errors",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }
 """What each verb does, in the order of the help."""

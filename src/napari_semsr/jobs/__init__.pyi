@@ -175,3 +175,13 @@ from .train_process import (
     TrainStep as TrainStep,
     train_to_shelf as train_to_shelf,
 )
+from .trust.learn import (
+    TrustLearning as TrustLearning,
+    TrustLearnt as TrustLearnt,
+    learn_trust_job as learn_trust_job,
+)
+from .trust.map import (
+    TrustOptions as TrustOptions,
+    TrustReport as TrustReport,
+    trust_job as trust_job,
+)

@@ -1,7 +1,8 @@
-"""``semsr models list|info|export|import|check|architectures``: the model shelf."""
+"""``semsr models list|info|export|import|check|trust|architectures``: the shelf."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from napari_semsr import jobs
 from napari_semsr.cli.verb import (
@@ -15,9 +16,18 @@ from napari_semsr.cli.verb import (
 from napari_semsr.core import Job, OptionError
 
 if TYPE_CHECKING:
-    _Found = jobs.ModelFile | jobs.ModelList | jobs.ArchitectureList | jobs.ModelCheck
+    _Found = (
+        jobs.ModelFile
+        | jobs.ModelList
+        | jobs.ArchitectureList
+        | jobs.ModelCheck
+        | jobs.TrustLearnt
+    )
 
-_ACTIONS = ("list", "info", "export", "import", "check", "architectures")
+_ACTIONS = ("list", "info", "export", "import", "check", "trust", "architectures")
+_SHARED = ("seed", "device")  # options of `check` and of `trust`
+_CHECKING = ("images", "held_out", "write", *jobs.CheckOptions.model_fields)
+_LEARNING = ("folder", *jobs.TrustLearning.model_fields)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +42,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "published weights of ESRGAN",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="where export writes, a .safetensors file"
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="where export writes, a .safetensors file, or trust, a .json file",
     )
     add_overwrite(parser)
     _configure_check(parser)
+    _configure_trust(parser)
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +81,31 @@ def _configure_check(parser: argparse.ArgumentParser) -> None:
     add_options(parser, jobs.CheckOptions, title="check: options")
 
 
+def _configure_trust(parser: argparse.ArgumentParser) -> None:
+    """Add what `trust` understands beside `check`."""
+    group = parser.add_argument_group(
+        "trust", "where a model errs, learnt for `semsr trust` from simulated fields"
+    )
+    group.add_argument(
+        "--folder",
+        metavar="FOLDER",
+        default=argparse.SUPPRESS,
+        help="folder of the clear images that the model's recipe names",
+    )
+    add_options(parser, jobs.TrustLearning, title="trust: options", exclude=_SHARED)
+
+
+def _start_trust(arguments: argparse.Namespace) -> Job["jobs.TrustLearnt"]:
+    """Make the job of `trust`."""
+    return jobs.learn_trust_job(
+        arguments.model or jobs.DEFAULT_MODEL,
+        arguments.output,
+        folder=vars(arguments).get("folder"),
+        options=options_from(arguments, jobs.TrustLearning),
+        overwrite=arguments.overwrite,
+    )
+
+
 def _start_check(arguments: argparse.Namespace) -> Job["jobs.ModelCheck"]:
     """Make the job of `check`."""
     given = vars(arguments)
@@ -81,32 +120,53 @@ def _start_check(arguments: argparse.Namespace) -> Job["jobs.ModelCheck"]:
 
 def _start(arguments: argparse.Namespace) -> Job["_Found"]:
     """Make the job of one action."""
-    action, model = arguments.action, arguments.model
-    if action == "check":
-        return _start_check(arguments)
-    checking = ("images", "held_out", "write", *jobs.CheckOptions.model_fields)
-    foreign = [name for name in checking if name in vars(arguments)]
-    if foreign:
-        flag = "--" + foreign[0].replace("_", "-")
-        msg = f"{flag} belongs to `models check`, got `models {action}`."
-        raise OptionError(msg)
-    if action == "list":
-        return jobs.list_models_job()
-    if action == "architectures":
-        return jobs.list_architectures_job()
-    if action == "info":
-        return jobs.model_info_job(model or jobs.DEFAULT_MODEL)
-    if action == "export":
-        if arguments.output is None:
-            msg = "`models export` needs -o FILE.safetensors."
+    action = arguments.action
+    _refuse_foreign(arguments)
+    starts: dict[str, Callable[[argparse.Namespace], Job[Any]]] = {
+        "list": lambda _: jobs.list_models_job(),
+        "architectures": lambda _: jobs.list_architectures_job(),
+        "info": lambda a: jobs.model_info_job(a.model or jobs.DEFAULT_MODEL),
+        "check": _start_check,
+        "trust": _start_trust,
+        "export": _start_export,
+        "import": _start_import,
+    }
+    return starts[action](arguments)
+
+
+def _refuse_foreign(arguments: argparse.Namespace) -> None:
+    """Refuse options of another action."""
+    takes = {"check": _CHECKING, "trust": _LEARNING}
+    own = takes.get(arguments.action, ())
+    for other, names in takes.items():
+        foreign = [name for name in names if name in vars(arguments)]
+        foreign = [name for name in foreign if name not in own]
+        if foreign:
+            flag = "--" + foreign[0].replace("_", "-")
+            msg = (
+                f"{flag} belongs to `models {other}`, got `models {arguments.action}`."
+            )
             raise OptionError(msg)
-        return jobs.export_model_job(
-            model or jobs.DEFAULT_MODEL, arguments.output, overwrite=arguments.overwrite
-        )
-    if model is None:
+
+
+def _start_export(arguments: argparse.Namespace) -> Job["jobs.ModelFile"]:
+    """Make the job of `export`."""
+    if arguments.output is None:
+        msg = "`models export` needs -o FILE.safetensors."
+        raise OptionError(msg)
+    return jobs.export_model_job(
+        arguments.model or jobs.DEFAULT_MODEL,
+        arguments.output,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _start_import(arguments: argparse.Namespace) -> Job["jobs.ModelFile"]:
+    """Make the job of `import`."""
+    if arguments.model is None:
         msg = "`models import` needs the .safetensors file to put on the shelf."
         raise OptionError(msg)
-    return jobs.import_model_job(model, overwrite=arguments.overwrite)
+    return jobs.import_model_job(arguments.model, overwrite=arguments.overwrite)
 
 
 def _summarise(result: "_Found") -> str:
@@ -121,6 +181,8 @@ def _summarise(result: "_Found") -> str:
         return columns(rows) or "no models"
     if isinstance(result, jobs.ModelCheck):
         return _say_check(result)
+    if isinstance(result, jobs.TrustLearnt):
+        return _say_trust(result)
     rows = [("path", result.path), ("size", f"{number(result.megabytes)} MB")]
     hidden = {"training", "checks"}
     if result.card.get("pixel_size_nm") is None:
@@ -150,6 +212,19 @@ def _say_check(result: "jobs.ModelCheck") -> str:
     )
     tail = [f"written into the card of {result.path}"] if result.written else []
     return "\n".join([head, "", *(line.rstrip() for line in lines), *tail])
+
+
+def _say_trust(result: "jobs.TrustLearnt") -> str:
+    """Say what was learnt of a model's errors."""
+    bound = number(result.median_bound_percent)
+    rows = [
+        ("file", result.output),
+        ("learnt from", f"{result.fields} fields"),
+        ("calibrated on", f"{result.calibration} other fields"),
+        ("bound", f"{number(result.factor)} times the scale, for {result.share:.0%}"),
+        ("", f"half of the places have one below {bound} % of the range"),
+    ]
+    return columns([("model", result.model), *rows])
 
 
 def _say_architectures(result: "jobs.ArchitectureList") -> str:

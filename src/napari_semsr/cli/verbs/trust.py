@@ -1,0 +1,69 @@
+"""``semsr trust IMAGE ENHANCED -o OUT``: how far an enhanced image may be off."""
+
+import argparse
+
+from napari_semsr import jobs
+from napari_semsr.cli.verb import (
+    Verb,
+    add_image,
+    add_opening,
+    add_options,
+    add_output,
+    asked,
+    columns,
+    number,
+    shape,
+)
+from napari_semsr.core import Job
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "what was enhanced")
+    add_image(parser, "enhanced", "what was made of it")
+    add_output(parser, "where the map goes; its suffix names the format")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="what made it (default: the model that the enhanced image names)",
+    )
+    add_options(parser, jobs.TrustOptions, title="map")
+    add_opening(parser)
+
+
+def _start(arguments: argparse.Namespace) -> Job["jobs.TrustReport"]:
+    """Make the job."""
+    return jobs.trust_job(
+        arguments.image,
+        arguments.enhanced,
+        arguments.output,
+        model=arguments.model,
+        **asked(arguments, jobs.TrustOptions),
+    )
+
+
+def _summarise(result: "jobs.TrustReport") -> str:
+    """Say the figures."""
+    unit = "% of the range" if result.unit == "percent" else "grey levels"
+    rows = [
+        ("map", f"{result.output} ({shape(result.shape)}, {result.shown} in {unit})"),
+        ("model", f"{result.model} ({result.model_digest[7:23]})"),
+    ]
+    if result.share is not None:
+        rows.append(("bound", f"the error is below it in {result.share:.0%} of places"))
+    rows += [
+        (
+            "",
+            f"{name}: mean {number(one['mean'])} %"
+            + (f", 95 % below {number(one['p95'])} %" if "p95" in one else ""),
+        )
+        for name, one in result.kinds.items()
+    ]
+    if result.familiar is not None:
+        far = f"{result.unfamiliar_fraction:.0%} of its blocks are unlike"
+        said = "yes" if result.familiar else "NO, the bound is not warranted here"
+        rows.append(("familiar", f"{said}: {far} the fields of the calibration"))
+    return columns(rows)
+
+
+TRUST = Verb(_configure, _start, _summarise)
