@@ -14,6 +14,7 @@ from napari_semsr.cli.verb import (
     add_overwrite,
     asked,
     columns,
+    known_pixel,
     length,
     number,
     shape,
@@ -54,6 +55,7 @@ def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
         ("blur, sigma", blur),
         ("gain, offset", f"{number(result.alpha, 4)}, {number(result.beta, 4)}"),
         ("moved by", result.moved),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
     ]
     if result.looked_at < 1:
         rows.append(("fitted on", f"{result.looked_at:.1%} of the field"))
@@ -92,16 +94,20 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
     """Say the figures."""
     record = result.to_json()
     rows = [
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
         ("particles", str(record["particles"])),
+        ("mean diameter", _length(record, "mean_diameter")),
         ("median diameter", _length(record, "median_diameter")),
         (
             "neighbours",
             f"{record['pairs']}, {record['excluded']} of unequal brightness",
         ),
         ("gaps", str(record["gaps"])),
+        ("mean width", _length(record, "mean_width")),
     ]
     if record["undetected_fraction"] is not None:
         rows += [
+            ("in the reference", _length(record, "mean_reference_width")),
             ("detected", str(record["detected"])),
             ("undetected", _share(record, "undetected")),
             ("invented", _share(record, "invented")),

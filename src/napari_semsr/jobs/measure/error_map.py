@@ -87,8 +87,9 @@ class ErrorMapReport(Result):
         Of the map: ``"grey"`` or ``"percent"``.
     shape : tuple of int
         Rows and columns of the map.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the map, which is the reference's; None when unknown.
+    pixel_size_nm, pixel_size_sd_nm : tuple of float or None
+        ``(y, x)`` of the map, which is the reference's, and its standard deviation;
+        None when unknown.
     map : Micrograph or None
         Absolute differences, where they were not written.
     """
@@ -111,6 +112,7 @@ class ErrorMapReport(Result):
     unit: str
     shape: IntPair
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     map: Micrograph | None = field(default=None, metadata={"json": False})
 
     @property
@@ -228,6 +230,7 @@ def error_map_job(
         unit=chosen.unit,
         shape=pair.shape,
         pixel_size_nm=first.pixel_size_nm,
+        pixel_size_sd_nm=first.pixel_size_sd_nm,
         map=made,
     )
 

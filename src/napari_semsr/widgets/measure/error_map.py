@@ -26,6 +26,7 @@ from napari_semsr.widgets.base import (
     require_room,
     written,
 )
+from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     grey_layers,
     network_of,
@@ -155,6 +156,7 @@ def _figures(report: ErrorMapReport) -> Numbers:
         "Gain": Quantity(report.alpha, "", ".4g"),
         "Offset": Quantity(report.beta, "grey levels", ".4g"),
         "Moved by": report.moved,
+        "Pixel size": say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm),
     }
     if report.looked_at < 1:
         share = 100 * report.looked_at
