@@ -26,6 +26,7 @@ from .api import (
     pairs as pairs,
     profile as profile,
     register as register,
+    repeatability as repeatability,
     restore as restore,
     simulate as simulate,
     spectrum as spectrum,

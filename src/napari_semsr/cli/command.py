@@ -42,6 +42,7 @@ VERBS = {
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "error-map": "map where an enhanced image, blurred again, misses its reference",
+    "repeatability": "map by how much two scans of one place differ, beyond noise too",
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
@@ -60,6 +61,7 @@ _FAMILIES = {
     "spectrum": "resolution",
     "metrics": "grey",
     "error-map": "grey",
+    "repeatability": "grey",
     "gaps": "grey",
     "histogram": "grey",
 }
