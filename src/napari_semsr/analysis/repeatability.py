@@ -11,11 +11,13 @@ but the unit: grey levels are those of the first.
   least squares would depend on the unit of either. Noise counts for little, as averages
   over squares of 4 px are matched.
 - *Difference.* (A - b) / √2 has the standard deviation of one scan [1]_.
-- *Noise.* White noise differs from pixel to pixel, and all else hardly does: the mean
-  square of second differences along both axes, over the 36 that white noise of variance
-  1 has, is its variance [2]_. Scene and shading are gone from the difference, so that a
-  sharp image is not taken for a noisy one. Where the scans were interpolated the kernel
-  is known, and what it takes from noise is put back.
+- *Noise.* Noise has no memory of the neighbouring pixel, and all else hardly changes up
+  to there: the mean square of fourth differences, over the 70 that white noise of
+  variance 1 has, is its variance, much as in [2]_. Scene and shading are gone from the
+  difference, so that a sharp image is not taken for a noisy one. Along its lines the
+  detector of an SEM does have a memory: differences are taken along the axis on which
+  they are larger, across the lines. Where the scans were interpolated the kernel is
+  known, and what it takes from noise is put back.
 
 .. [1] ISO 5725-2:2019, Accuracy of measurement methods and results, part 2.
 .. [2] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
@@ -53,8 +55,9 @@ _PART = 1024  # pixels along each side of what is read at once; chosen: 0.1 GB
 _LEAST = 16  # squares that tell a standard deviation; chosen
 _FLAT = 1e-12  # of the mean square: a variance that is rounding alone
 _ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
-_ROUGH = np.array([1.0, -2.0, 1.0])
-_ROUGH_POWER = 36.0  # of both axes together, for white noise of variance 1
+# Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
+_ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
+_ROUGH_POWER = float(_ROUGH @ _ROUGH)
 _TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
 # Bins of the map's values over the contrast, 1 % wide: a percentile is known to 0.5 %
 _BINS = np.geomspace(1e-6, 1e3, 2084)
@@ -112,15 +115,15 @@ class ScanPair:
     ----------
     first, second : Area
         What both show, on one grid.
-    kept, kept_rough : float
-        Share of white noise's variance that interpolation leaves, of grey values and of
-        their second differences.
+    kept, kept_rough : tuple of float
+        Share of white noise's variance that interpolation along ``(y, x)`` leaves, of
+        grey values and of their fourth differences along that axis.
     """
 
     first: Area
     second: Area
-    kept: float
-    kept_rough: float
+    kept: FloatPair
+    kept_rough: FloatPair
 
     @classmethod
     def of(
@@ -222,24 +225,30 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
         raise ShapeError(msg)
 
 
-def _kept(area: Area) -> FloatPair:
-    """Share of white noise that interpolation leaves, and of its second differences."""
+def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
+    """Share of white noise that interpolation leaves, and of its differences."""
     if not area.is_resampled:
-        return 1.0, 1.0
+        return (1.0, 1.0), (1.0, 1.0)
     point = np.zeros((_PROBE, _PROBE))
     point[_PROBE // 2, _PROBE // 2] = 1.0
     y, x = (float(offset) % 1 for offset in area.laid.offsets)
     lies = Grid.of(Micrograph(point))
     kernel = Area.of(Micrograph(point), lies.moved((y, x)), lies).read()
-    return float(np.sum(kernel**2)), float(np.sum(_rough(kernel) ** 2) / _ROUGH_POWER)
+    down, across = kernel.sum(axis=1), kernel.sum(axis=0)
+    rough = [np.convolve(one, _ROUGH) for one in (down, across)]
+    power = [float(one @ one) for one in (down, across, *rough)]
+    return (power[0], power[1]), (power[2] / _ROUGH_POWER, power[3] / _ROUGH_POWER)
 
 
-def _rough(values: FloatArray) -> FloatArray:
-    """Second differences along both axes; NaN at the border."""
+def _rough(values: FloatArray, axis: int) -> FloatArray:
+    """Fourth differences along an axis; NaN at the border."""
     made = np.full(values.shape, np.nan)
-    if min(values.shape) >= len(_ROUGH):
-        down = values[:-2] - 2 * values[1:-1] + values[2:]
-        made[1:-1, 1:-1] = down[:, :-2] - 2 * down[:, 1:-1] + down[:, 2:]
+    count, reach = values.shape[axis] - len(_ROUGH) + 1, len(_ROUGH) // 2
+    if count > 0:
+        seen, out = np.moveaxis(values, axis, 0), np.moveaxis(made, axis, 0)
+        out[reach : reach + count] = sum(
+            weight * seen[place : place + count] for place, weight in enumerate(_ROUGH)
+        )
     return made
 
 
@@ -255,12 +264,20 @@ class GreyMatch:
         Pearson's r of both, averaged over squares of 4 px.
     contrast : float
         Standard deviation of the first scan's squares, grey levels.
+    axis : int
+        Along which noise is told: 0 for y, across the lines of most scans.
+    kept, kept_rough : float
+        Share of the noise's variance that interpolation leaves, of grey values and of
+        their differences along `axis`.
     """
 
     gain: float
     offset: float
     correlation: float
     contrast: float
+    axis: int
+    kept: float
+    kept_rough: float
 
 
 def match_scans(pair: ScanPair) -> Job[GreyMatch]:
@@ -287,18 +304,56 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
         If one of the scans is constant, or they have too little in common.
     """
     boxes = spread_boxes(Box.of(pair.shape), None, _PART)
-    sums, level = np.zeros(6), None
+    squares = _Sums()
+    roughs = np.zeros((2, 4))
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "matching grey levels")
-        first, second = (_averaged(part) for part in pair.read(box))
+        both = pair.read(box)
+        squares.add(*(_averaged(part) for part in both))
+        for axis in (0, 1):
+            first, second = (_rough(part, axis) for part in both)
+            known = np.isfinite(first) & np.isfinite(second)
+            first, second = first[known], second[known]
+            roughs[axis] += [first.size, first @ first, first @ second, second @ second]
+    means, power, shared = squares.moments(pair)
+    gain = math.sqrt(power[0] / power[1])
+    weights = np.array([0.0, 1.0, -2 * gain, gain**2])
+    # what noise each axis tells, as if white along the other one
+    noise = [
+        max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / kept
+        for rough, kept in zip(roughs, pair.kept_rough, strict=True)
+    ]
+    axis = int(noise[1] > noise[0])
+    # smooth noise loses less by interpolation, as it has less that is fine
+    fine = noise[1 - axis] / noise[axis] if noise[axis] > 0 else 1.0
+    across = 1 - (1 - pair.kept[1 - axis]) * fine
+    return GreyMatch(
+        gain,
+        means[0] - gain * means[1],
+        shared / math.sqrt(power[0] * power[1]),
+        math.sqrt(power[0]),
+        axis,
+        pair.kept[axis] * across,
+        pair.kept_rough[axis] * across,
+    )
+
+
+@dataclass
+class _Sums:
+    """Sums over squares of two scans, near their means, so that no digits are lost."""
+
+    sums: FloatArray = field(default_factory=lambda: np.zeros(6))
+    level: FloatPair | None = None
+
+    def add(self, first: FloatArray, second: FloatArray) -> None:
         known = np.isfinite(first) & np.isfinite(second)
         first, second = first[known], second[known]
         if not first.size:
-            continue
-        if level is None:  # near the means, so that squares lose no digits
-            level = float(first.mean()), float(second.mean())
-        first, second = first - level[0], second - level[1]
-        sums += [
+            return
+        if self.level is None:
+            self.level = float(first.mean()), float(second.mean())
+        first, second = first - self.level[0], second - self.level[1]
+        self.sums += [
             first.size,
             first.sum(),
             second.sum(),
@@ -306,34 +361,30 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
             second @ second,
             first @ second,
         ]
-    if level is None or sums[0] < _LEAST:
-        msg = (
-            f"Two scans must share {_LEAST} squares of {_SQUARE} px or more without a "
-            f"gap, got {sums[0]:.0f} in {pair.first.image.name} and "
-            f"{pair.second.image.name}."
-        )
-        raise ShapeError(msg)
-    count, one, other = sums[:3]
-    power, powers, shared = (
-        sums[3] / count - (one / count) ** 2,
-        sums[4] / count - (other / count) ** 2,
-        sums[5] / count - one * other / count**2,
-    )
-    for area, variance, mean in (
-        (pair.first, power, level[0]),
-        (pair.second, powers, level[1]),
-    ):
-        if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
+
+    def moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
+        """Means, variances and covariance; refuses what tells none."""
+        count, *rest = self.sums.tolist()
+        if self.level is None or count < _LEAST:
             msg = (
-                f"A scan must have contrast, but {area.image.name} is constant where "
-                "both lie; choose another."
+                f"Two scans must share {_LEAST} squares of {_SQUARE} px or more "
+                f"without a gap, got {count:.0f} in {pair.first.image.name} and "
+                f"{pair.second.image.name}."
             )
             raise ShapeError(msg)
-    gain = math.sqrt(power / powers)
-    offset = level[0] + one / count - gain * (level[1] + other / count)
-    return GreyMatch(
-        gain, offset, float(shared / math.sqrt(power * powers)), math.sqrt(power)
-    )
+        one, other, power, powers, shared = (value / count for value in rest)
+        means = self.level[0] + one, self.level[1] + other
+        variances = power - one**2, powers - other**2
+        for area, mean, variance in zip(
+            (pair.first, pair.second), means, variances, strict=True
+        ):
+            if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
+                msg = (
+                    f"A scan must have contrast, but {area.image.name} is constant "
+                    "where both lie; choose another."
+                )
+                raise ShapeError(msg)
+        return means, variances, shared - one * other
 
 
 def _averaged(values: FloatArray) -> FloatArray:
@@ -349,7 +400,7 @@ class RepeatPart:
     """A part of the map, and what its pixels add to the figures of the whole."""
 
     values: Float32Array  # grey levels; NaN where unknown
-    sums: FloatArray  # pixels and their squares, second differences and theirs
+    sums: FloatArray  # pixels, their squares, differences, the noise that these tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,14 +437,14 @@ class RepeatField:
         RepeatPart
             Its map, and its share of the figures.
         """
-        # one more for second differences
-        around = box.grow(self.window // 2 + 1).intersection(Box.of(self.pair.shape))
+        reach = self.window // 2 + len(_ROUGH) // 2
+        around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
         apart = first - self.match.offset - self.match.gain * second
         power, noise = apart**2 / 2, self._noise(apart)
         inner = box.within(around).slices
         known = np.isfinite(power)
-        kept = self.pair.kept
+        kept = self.match.kept
         if self.window == 1:
             square = power
         else:
@@ -409,8 +460,8 @@ class RepeatField:
 
     def _noise(self, apart: FloatArray) -> FloatArray:
         """Variance of white noise in one scan, pixel by pixel."""
-        made = _rough(apart)
-        return made**2 / (2 * _ROUGH_POWER * self.pair.kept_rough)
+        made = _rough(apart, self.match.axis)
+        return np.asarray(made**2 / (2 * _ROUGH_POWER * self.match.kept_rough))
 
     def _mean(self, values: FloatArray) -> FloatArray:
         """Mean of what is known in the window about each pixel; 0 where nothing is."""
@@ -459,13 +510,17 @@ class RepeatTally:
     @property
     def sd(self) -> float:
         """Standard deviation of one scan, grey levels of the first."""
-        square = self._sums[1] / max(self._sums[0], 1.0)
-        return math.sqrt(square + (1 - self.compared.pair.kept) * self.noise**2)
+        lost = (1 - self.compared.match.kept) * self._variance
+        return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost)
 
     @property
     def noise(self) -> float:
-        """Of that, by white noise."""
-        return math.sqrt(self._sums[3] / max(self._sums[2], 1.0))
+        """Of that, by noise; noise that was sharpened tells more, and has no more."""
+        return min(self.sd, math.sqrt(self._variance))
+
+    @property
+    def _variance(self) -> float:
+        return float(self._sums[3] / max(self._sums[2], 1.0))
 
     @property
     def rest(self) -> float:
