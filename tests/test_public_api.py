@@ -23,7 +23,7 @@ SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
-    "figure", "decorrelation", "error_map",
+    "figure", "decorrelation", "error_map", "repeatability",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

@@ -261,6 +261,9 @@ def _unit(image: Micrograph) -> tuple[str | None, str]:
     if made is not None and made.job == "error-map":
         percent = made.options.get("unit") == "percent"
         return f"error ({'%' if percent else 'grey levels'})", "magma"
+    if made is not None and made.job == "repeatability":
+        percent = made.options.get("unit") == "percent"
+        return f"repeatability s.d. ({'%' if percent else 'grey levels'})", "magma"
     return None, "gray"
 
 

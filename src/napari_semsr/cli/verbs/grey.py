@@ -92,7 +92,7 @@ def _start_repeatability(
 def _summarise_repeatability(result: "jobs.RepeatabilityReport") -> str:
     """Say the figures."""
     unit = "grey levels" if result.unit == "grey" else "% of the range"
-    what = "all" if result.part == "all" else "less noise"
+    what = "all" if result.part == "all" else "without noise"
 
     def both(grey: float, percent: float) -> str:
         return f"{number(grey)} grey levels, {number(percent)} % of the range"
@@ -101,7 +101,7 @@ def _summarise_repeatability(result: "jobs.RepeatabilityReport") -> str:
     rows = [
         ("map", f"{result.output} ({shape(result.shape)}, {what}, in {unit})"),
         ("repeatability s.d.", both(result.sd, result.sd_percent)),
-        ("  white noise", both(result.noise, result.noise_percent)),
+        ("  noise", both(result.noise, result.noise_percent)),
         ("  the rest", both(result.rest, result.rest_percent)),
         ("noise's share", number(None if share is None else 100 * share) + " %"),
         ("map, mean", both(result.mean, result.mean_percent)),

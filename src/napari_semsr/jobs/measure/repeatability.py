@@ -1,5 +1,6 @@
 """Map by how much two scans of one place differ, block by block."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,8 +42,10 @@ from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.measure.error_map import in_words, keep_map
 from napari_semsr.jobs.measure.offset import Both, Offset, find_offset
 
-_BRIGHTEST = 2.0  # means of the map at which the colours end; chosen: noise is at 1
-_LEAST_SHOWN = 0.99  # of the first scan: less is said
+# Root mean squares of all differences at which the colours end; chosen: of all that is
+# usual in the middle, and what noise does not explain stands out of its own scatter
+_BRIGHTEST = {"all": 2.0, "rest": 1.0}
+_LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ class RepeatabilityReport(Result):
         Repeatability standard deviation, that of one scan: root mean square of the
         differences over √2, in grey levels of the first scan and per cent of `range`.
     noise, noise_percent : float
-        Of that, by white noise.
+        Of that, by noise, which has no memory of the neighbouring pixel.
     rest, rest_percent : float
         Of that, by all else: drift, charging, contamination, distortion.
     noise_share : float or None
-        Share of white noise in the mean square.
+        Share of noise in the mean square.
     mean, mean_percent, p95, p95_percent : float
         Mean and 95th percentile of the map.
     gain, offset : float
@@ -262,11 +265,11 @@ def _about(
     inner = Box.of(grid.shape)
     side = min(512, *grid.shape)
     corner = ((grid.shape[0] - side) // 2, (grid.shape[1] - side) // 2)
-    middle = compared.read(Box.of((side, side), corner)).values
-    known = middle[np.isfinite(middle)]
-    top = _BRIGHTEST * factor * float(known.mean()) if known.size else 0.0
+    count, power, *_ = compared.read(Box.of((side, side), corner)).sums
+    usual = math.sqrt(power / max(count, 1.0))
+    top = _BRIGHTEST[options.part] * factor * usual
     unit = "grey levels" if options.unit == "grey" else "% of the range"
-    kind = "repeatability" if options.part == "all" else "repeatability less noise"
+    kind = "repeatability" if options.part == "all" else "repeatability without noise"
     return first.replace(
         data=np.broadcast_to(np.float32(0), grid.shape),
         name=f"{kind} of {first.name} ({unit})",
