@@ -62,5 +62,5 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     np.testing.assert_allclose(layer.extent.world, seen.extent.world)
     for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
         assert said in panel.figures.text()
-    panel.enhanced.value = seen
+    panel.reference.value = panel.enhanced.value
     assert "which is the first one" in run_panel(panel)
