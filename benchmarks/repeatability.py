@@ -3,11 +3,12 @@
     python benchmarks/repeatability.py
     python benchmarks/repeatability.py --pairs FOLDER --rows 429
 
-Drawn: a scene that is smooth over 2.5 px, two scans of it with noise, moved by up to 3 px,
-the second with another gain; with and without a bright cloud (charging) and a stretch by
-1 % (drift). Printed: error of the noise's and of the rest's standard deviation, mean ± s.e.
-over seeds, and the worst. FOLDER holds pairs of images whose names begin alike, such as
-``001_off.tif`` and ``001_50x.tif``; three pixels are cut off at each side.
+Drawn: a scene that is smooth over 2.5 px, two scans of it with noise, moved by up to
+3 px, the second with another gain; with and without a bright cloud (charging) and a
+stretch by 1 % (drift). Printed: error of the noise's and of the rest's standard
+deviation, mean ± s.e. over seeds, and the worst. FOLDER holds pairs of images whose
+names begin alike, such as ``001_off.tif`` and ``001_50x.tif``; three pixels are cut off
+at each side.
 """
 
 import argparse

@@ -143,5 +143,7 @@ def test_what_is_no_pair_of_scans_is_said(rng):
     apart = Micrograph(second, (5.0, 5.0), "b", origin=(1e6, 0.0))
     with pytest.raises(ShapeError, match="do not overlap"):
         semsr.repeatability(sized[0], apart)
+    with pytest.warns(UserWarning, match="a copy is no second scan"):
+        assert semsr.repeatability(first, first).noise_share is None
     with pytest.warns(UserWarning, match="run against"):
         semsr.repeatability(first, -second, align=False)

@@ -146,6 +146,11 @@ class FrcMap:
         """95 % interval of the median, in `unit`: by the blocks' noise and pixel size.
 
         Blocks that overlap count by the area that is theirs alone.
+
+        Returns
+        -------
+        tuple of float or None
+            None where every block failed.
         """
         median = self.percentile(50)
         kept = np.isfinite(self.measured)

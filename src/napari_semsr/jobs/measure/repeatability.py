@@ -207,6 +207,11 @@ def repeatability_job(
     mapped = _Mapped(compared, tally, factor)
     made = yield from keep_map(mapped, about, target)
     sd, noise = tally.sd, tally.noise
+    if sd == 0:
+        warn(
+            f"{one.name} and {other.name} are equal in every pixel: a copy is no "
+            "second scan, and tells nothing of the microscope.",
+        )
     return RepeatabilityReport(
         images=names_of(first, second),
         output=None if target is None else str(target),
