@@ -24,8 +24,8 @@ def words(text: str) -> list[str]:
 
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
-    frc frc-map decorrelation spectrum metrics error-map gaps profile figure histogram
-    replay report models demo
+    frc frc-map decorrelation spectrum metrics error-map repeatability gaps profile
+    figure histogram replay report trust models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -657,6 +657,10 @@ def measuring() -> dict[str, list[str]]:
     found["error-map"] = [
         "error-map in/a.tif in/e1.tif -o em.ome.zarr --json",
         "error-map in/a.tif in/e1.tif -o em.tif --unit percent --no-align",
+    ]
+    found["repeatability"] = [
+        "repeatability in/a.tif in/e1.tif -o rp.ome.zarr --json",
+        "repeatability in/a.tif in/e1.tif -o rp.tif --part rest --unit percent",
     ]
     found["gaps"] = [
         "gaps in/discs.png --json",

@@ -23,7 +23,8 @@ SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "histogram", "list_models",
-    "figure", "decorrelation", "error_map", "replay", "report",
+    "figure", "decorrelation", "error_map", "repeatability", "replay", "report",
+    "trust", "learn_trust",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

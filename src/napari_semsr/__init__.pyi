@@ -28,6 +28,7 @@ from .api import (
     pairs as pairs,
     profile as profile,
     register as register,
+    repeatability as repeatability,
     replay as replay,
     report as report,
     restore as restore,

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ProfileReport,
         Registered,
         RegisteredImage,
+        RepeatabilityReport,
         ReplayReport,
         ReportMade,
         RestoredFile,
@@ -1872,6 +1873,60 @@ def error_map(
         _source(enhanced),
         output,
         **_asked(options, ErrorMapOptions),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def repeatability(
+    first: Source,
+    second: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "RepeatabilityReport":
+    """Map by how much two scans of one place differ, and how much of that is noise.
+
+    Parameters
+    ----------
+    first, second : Micrograph, (Y, X) numpy.ndarray or path
+        Scans of one place, taken alike; neither counts as the truth.
+    output : path, optional
+        Where the map goes; without it, it stays in memory.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``part``, ``window``, ``unit``, ``align``, ``search``, and reading options.
+
+    Returns
+    -------
+    RepeatabilityReport
+        Standard deviation of one scan, and what white noise and all else have of it;
+        ``map`` where it stayed in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))
+    >>> scans = [scene + rng.normal(0, 4, scene.shape) for _ in range(2)]
+    >>> found = semsr.repeatability(*scans, align=False)
+    >>> round(found.sd, 1), round(found.noise, 1), found.map.shape
+    (4.0, 4.0, (256, 256))
+    """
+    from napari_semsr.analysis import RepeatabilityOptions
+    from napari_semsr.jobs import repeatability_job
+
+    job = repeatability_job(
+        _source(first),
+        _source(second),
+        output,
+        **_asked(options, RepeatabilityOptions),
         overwrite=overwrite,
     )
     return run(job, progress)

@@ -30,6 +30,7 @@ KEYS = {
     "frc-map": "blocks failed median_nm p10_nm p90_nm reasons",
     "decorrelation": "resolution_nm resolution_px reason method blocks failed",
     "error-map": "rse rsp sigma_px alpha beta rse_percent shift_px output",
+    "repeatability": "sd noise rest noise_share mean p95 gain shift_px output",
     "spectrum": "frequency_per_px power centred",
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
@@ -64,6 +65,7 @@ LINES = {
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "decorrelation": ("first.tif",),
     "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
+    "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),

@@ -102,6 +102,15 @@ from .profile.readings import (
     Readings as Readings,
     measure_profile as measure_profile,
 )
+from .repeatability import (
+    GreyMatch as GreyMatch,
+    RepeatabilityOptions as RepeatabilityOptions,
+    RepeatField as RepeatField,
+    RepeatPart as RepeatPart,
+    RepeatTally as RepeatTally,
+    ScanPair as ScanPair,
+    match_scans as match_scans,
+)
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,

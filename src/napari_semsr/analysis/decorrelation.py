@@ -39,11 +39,13 @@ from napari_semsr.core import (
     Rings,
     ShapeError,
     available_cores,
+    length_error,
     mean_pitch,
     plan_blocks,
     plan_rings,
     read_box,
     require_memory,
+    widened,
     window_plane,
 )
 
@@ -92,6 +94,8 @@ class Decorrelation:
         several. None without a cut-off, and in nm without a pixel size.
     step_px : float or None
         How far the next ring lies: it is not known better.
+    interval_px, interval_nm : tuple of float or None
+        From the ring before to the ring after; in nm with the error of the pixel size.
     p10_px, p90_px, p10_nm, p90_nm : float or None
         Spread of the blocks; None where the image was taken as a whole.
     reason : str or None
@@ -121,6 +125,8 @@ class Decorrelation:
     resolution_px: float | None
     resolution_nm: float | None
     step_px: float | None
+    interval_px: FloatPair | None
+    interval_nm: FloatPair | None
     p10_px: float | None
     p90_px: float | None
     p10_nm: float | None
@@ -248,11 +254,17 @@ def _told(
         return [None if v is None or nm is None else v * nm for v in pixels]
 
     in_nm = lengths(middle, p10, p90)
+    step = _step(shown) if found else None
+    interval = None
+    if middle is not None and step is not None:
+        interval = middle - step, middle + step
     where = "whole image" if side is None else f"median of blocks of {side} px"
     return Decorrelation(
         resolution_px=middle,
         resolution_nm=in_nm[0],
-        step_px=_step(shown) if found else None,
+        step_px=step,
+        interval_px=interval,
+        interval_nm=_in_nm(image, middle, interval),
         p10_px=p10,
         p90_px=p90,
         p10_nm=in_nm[1],
@@ -270,6 +282,17 @@ def _told(
         filtered=shown.filtered,
         sigma_px=shown.sigma,
     )
+
+
+def _in_nm(
+    image: Micrograph, value: float | None, interval: FloatPair | None
+) -> FloatPair | None:
+    """Turn an interval into nm, and widen it by the error of the pixel size."""
+    nm = image.mean_pixel_size_nm
+    if value is None or interval is None or nm is None:
+        return None
+    low, high = interval
+    return widened(value * nm, (low * nm, high * nm), length_error(image))
 
 
 def _step(curve: _Curve) -> float:

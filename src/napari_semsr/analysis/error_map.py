@@ -161,7 +161,7 @@ class ErrorPair:
                     f"{image.name}; take its magnitude first."
                 )
                 raise ReadError(msg)
-        grid, lies = Grid.of(reference), _place(reference, enhanced)
+        grid, lies = Grid.of(reference), place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:
             msg = (
@@ -208,8 +208,24 @@ class ErrorPair:
         return fixed, fine.astype(np.float64)
 
 
-def _place(reference: Micrograph, enhanced: Micrograph) -> Grid:
-    """Find where an enhanced image lies, whose pixel size may be unknown."""
+def place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
+    """Find where an enhanced image lies, whose pixel size may be unknown.
+
+    Parameters
+    ----------
+    reference, enhanced : Micrograph
+        Images of one place.
+
+    Returns
+    -------
+    Grid
+        Of the enhanced image, in the plane of the reference.
+
+    Raises
+    ------
+    ShapeError
+        If nothing says how the one lies over the other.
+    """
     grid, lies = Grid.of(reference), Grid.of(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None

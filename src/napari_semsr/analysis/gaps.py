@@ -17,6 +17,7 @@ With a reference, its gaps are looked for in the image along the same lines: the
 in the reference: those that it does not show are *invented*.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,6 +44,8 @@ from napari_semsr.core import (
     Options,
     ReadError,
     ShapeError,
+    length_error,
+    widened,
 )
 
 # The two shares are de Haan's (2019, cited below); how particles are found is not told
@@ -150,6 +153,8 @@ class Gaps:
         Gaps of the image that the reference does not show.
     own : int or None
         Gaps between particles found on the image; None without a reference.
+    size_error : float
+        Relative standard deviation of the pixel size, which is in all intervals in nm.
     """
 
     particles: int
@@ -161,6 +166,7 @@ class Gaps:
     sizes: tuple[Particle, ...] = ()
     invented: tuple[Gap, ...] = ()
     own: int | None = None
+    size_error: float = 0.0
 
     @property
     def detected(self) -> int:
@@ -221,7 +227,47 @@ class Gaps:
             Two, each None of fewer than five gaps; see `mean_interval`.
         """
         errors = self.width_errors(unit)
-        return mean_interval(np.abs(errors)), mean_interval(errors)
+        return self.interval_of(np.abs(errors), unit), self.interval_of(errors, unit)
+
+    def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
+        """Give the 95 % interval of the mean of lengths, or of differences of lengths.
+
+        Parameters
+        ----------
+        values : (N,) numpy.ndarray
+            Widths, their errors or diameters.
+        unit : {"px", "nm"}
+            Their unit; in nm the pixel size's error is added.
+
+        Returns
+        -------
+        tuple of float or None
+            None of fewer than five values; see `mean_interval`.
+        """
+        read = mean_interval(values)
+        if read is None or unit != "nm":
+            return read
+        return widened(float(np.mean(values)), read, self.size_error)
+
+    def widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
+        """Give the widths in the image, and those in the reference.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the widths.
+
+        Returns
+        -------
+        tuple of (N,) numpy.ndarray
+            Those that are known; none of a reference where there is none.
+        """
+        names = f"width_{unit}", f"reference_{unit}"
+        image, reference = (
+            np.array(_known(getattr(gap, name) for gap in self.found), dtype=float)
+            for name in names
+        )
+        return image, reference
 
     def histograms(
         self, unit: str, bin_width: float | None = None
@@ -239,14 +285,14 @@ class Gaps:
         -------
         tuple of WidthHistogram
             Of the image, and of the reference or None. The reference's gaps are
-            counted alone: none that the image invents.
+            counted alone: none that the image invents. In nm the error of a Gaussian's
+            mean has that of the pixel size in it.
         """
-        widths = [_known(getattr(gap, f"width_{unit}") for gap in self.found)]
-        if self.reference_background is not None:
-            known = (getattr(gap, f"reference_{unit}") for gap in self.found)
-            widths.append(_known(known))
-        edges = width_edges([value for each in widths for value in each], bin_width)
-        first, *second = (count_widths(each, edges) for each in widths)
+        image, reference = self.widths(unit)
+        widths = [image] if self.reference_background is None else [image, reference]
+        edges = width_edges(np.concatenate(widths), bin_width)
+        share = self.size_error if unit == "nm" else 0.0
+        first, *second = (_doubted(count_widths(each, edges), share) for each in widths)
         return first, second[0] if second else None
 
     def diameters(self, unit: str) -> FloatArray:
@@ -288,6 +334,15 @@ class Gaps:
             columns[f"width_{unit}"] = [getattr(gap, f"width_{unit}") for gap in gaps]
             columns[f"error_{unit}"] = [gap.width_error(unit) for gap in gaps]
         return columns
+
+
+def _doubted(counted: WidthHistogram, share: float) -> WidthHistogram:
+    """Add the pixel size's error to that of the Gaussian's mean."""
+    fit = counted.fit
+    if fit is None:
+        return counted
+    error = math.hypot(fit.error, share * fit.mean)
+    return replace(counted, fit=replace(fit, error=error))
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -381,6 +436,7 @@ def measure_gaps(
         sizes=_sizes(labels, count, image),
         invented=tuple(invented),
         own=own,
+        size_error=length_error(image),
     )
 
 

@@ -50,6 +50,7 @@ VERBS = {
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "error-map": "map where an enhanced image, blurred again, misses its reference",
     "trust": "map how far what a network made may be off",
+    "repeatability": "map by how much two scans of one place differ, beyond noise too",
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
@@ -70,6 +71,7 @@ _FAMILIES = {
     "spectrum": "resolution",
     "metrics": "grey",
     "error-map": "grey",
+    "repeatability": "grey",
     "gaps": "grey",
     "histogram": "grey",
 }

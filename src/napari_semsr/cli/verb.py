@@ -19,7 +19,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import Job, Options
+from napari_semsr.core import FloatPair, Job, Options, size_basis
 from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
@@ -256,6 +256,13 @@ def pixel_size(
     if math.isclose(y, x, rel_tol=1e-9):
         return f"{y:.6g} nm"
     return f"{y:.6g} \N{MULTIPLICATION SIGN} {x:.6g} nm (y \N{MULTIPLICATION SIGN} x)"
+
+
+def known_pixel(value: FloatPair | None, error: FloatPair | None) -> str:
+    """Say a pixel size and what is known of it, as ``"5 +- 0.02 nm (calibrated)"``."""
+    basis = size_basis(value, error)
+    said = pixel_size(value, error)
+    return "unknown, so lengths are in px" if value is None else f"{said} ({basis})"
 
 
 def shape(value: Sequence[int]) -> str:

@@ -120,6 +120,13 @@ from .types import (
     FloatPair as FloatPair,
     IntPair as IntPair,
 )
+from .uncertainty import (
+    Z95 as Z95,
+    SizeBasis as SizeBasis,
+    length_error as length_error,
+    size_basis as size_basis,
+    widened as widened,
+)
 from .warping import Warped as Warped
 from .wording import (
     Labels as Labels,

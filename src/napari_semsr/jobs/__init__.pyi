@@ -77,6 +77,10 @@ from .measure.profile import (
     length_in_nm as length_in_nm,
     profile_job as profile_job,
 )
+from .measure.repeatability import (
+    RepeatabilityReport as RepeatabilityReport,
+    repeatability_job as repeatability_job,
+)
 from .measure.resolution import (
     DecorrelationReport as DecorrelationReport,
     FrcMapReport as FrcMapReport,

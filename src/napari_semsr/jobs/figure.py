@@ -266,6 +266,8 @@ def map_unit(image: Micrograph) -> tuple[str | None, str]:
     if job == "trust":
         shown = "spread" if asked.get("show") == "spread" else "bound on the error"
         return f"{shown} ({'%' if percent else 'grey levels'})", "magma"
+    if job == "repeatability":
+        return f"repeatability s.d. ({'%' if percent else 'grey levels'})", "magma"
     return None, "gray"
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from napari_semsr.core import (
     Box,
+    FloatPair,
     Grid,
     InputRecord,
     Job,
@@ -36,6 +37,7 @@ from napari_semsr.core import (
     processor_name,
     read_box,
     run,
+    size_basis,
     software_versions,
     warn,
 )
@@ -365,11 +367,26 @@ class Result:
         dict
             Made only of what JSON can hold.
         """
-        return {
+        record = {
             item.name: jsonable(getattr(self, item.name))
             for item in fields(self)
             if item.metadata.get("json", True)
         }
+        if "pixel_size_sd_nm" in record:
+            size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
+            record["pixel_size_basis"] = size_basis(size, error)
+        return record
+
+
+def pixel_size_record(
+    size: FloatPair | None, error: FloatPair | None
+) -> dict[str, Any]:
+    """Record a pixel size, its standard deviation, and what is known of it."""
+    return {
+        "pixel_size_nm": jsonable(size),
+        "pixel_size_sd_nm": jsonable(error),
+        "pixel_size_basis": size_basis(size, error),
+    }
 
 
 # Where outputs may go: asked before any work, so that nothing long is done in vain.

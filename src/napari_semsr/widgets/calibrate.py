@@ -23,6 +23,7 @@ from napari_semsr.core import (
     PixelSize,
     SemsrError,
     parse_pixel_size,
+    size_basis,
 )
 from napari_semsr.io import write_calibration
 from napari_semsr.jobs import CalibrationReport, calibrate_job
@@ -66,6 +67,16 @@ def format_nm(
     if math.isclose(y, x, rel_tol=1e-6):
         return f"{y:.6g} nm"
     return f"{y:.6g} {TIMES} {x:.6g} nm (y {TIMES} x)"
+
+
+def say_pixel_size(
+    size: tuple[float, float] | None, error: tuple[float, float] | None
+) -> str:
+    """Write a pixel size and what is known of it."""
+    basis = size_basis(size, error)
+    if basis == "unknown":
+        return "unknown, so lengths are in px"
+    return f"{format_nm(size, error)} ({basis})"
 
 
 class PixelSizeEdit(QWidget):

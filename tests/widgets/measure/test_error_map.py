@@ -45,3 +45,22 @@ def test_second_run_in_per_cent_replaces_the_first(panel, model, run_panel):
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
     panel.reference.value = panel.enhanced.value
     assert "is the layer" in run_panel(panel)
+
+
+def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, rng):
+    seen = model.layers["seen"]
+    data = np.asarray(seen.data) + rng.normal(0, 3, seen.data.shape)
+    place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
+    add(model, Micrograph(data, name="again", **place))
+    panel.kind.value = "scans"
+    assert panel.form.isHidden()
+    assert not panel.scans.isHidden()
+    panel.enhanced.value, panel.reference.value = model.layers["again"], seen
+    panel.scans.set_values(unit="percent")
+    assert "Compared again with seen" in run_panel(panel)
+    layer = model.layers["seen · repeatability (%)"]
+    np.testing.assert_allclose(layer.extent.world, seen.extent.world)
+    for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
+        assert said in panel.figures.text()
+    panel.reference.value = panel.enhanced.value
+    assert "which is the first one" in run_panel(panel)

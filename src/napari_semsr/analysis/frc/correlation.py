@@ -17,6 +17,7 @@ from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Q
 from napari_semsr.analysis.frc.thinning import Counts, thin
 from napari_semsr.analysis.frc.validity import Reason
 from napari_semsr.core import (
+    Z95,
     FloatArray,
     FloatPair,
     IntPair,
@@ -25,6 +26,7 @@ from napari_semsr.core import (
     Options,
     ReadError,
     ShapeError,
+    length_error,
     mean_pitch,
     require_memory,
 )
@@ -33,8 +35,6 @@ _Stack = NDArray[np.floating]
 
 # Measured: growth of the peak in a process, an image, or two, of 4000 x 4000 px
 _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
-
-_Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
 class FrcOptions(Options):
@@ -405,7 +405,7 @@ def measure_frc(
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
-    nm, error = plan.calibrated.mean_pixel_size_nm, _size_error(plan.calibrated)
+    nm, error = plan.calibrated.mean_pixel_size_nm, length_error(plan.calibrated)
     return FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
@@ -432,16 +432,8 @@ def _interval(
     """95 % interval of a length, whose logarithm has some standard deviation."""
     if pixels is None or size is None:
         return None
-    reach = math.exp(_Z95 * spread)
+    reach = math.exp(Z95 * spread)
     return pixels * size / reach, pixels * size * reach
-
-
-def _size_error(image: Micrograph) -> float:
-    """Relative standard deviation of the pixel size; 0 where nobody told it."""
-    size, error = image.pixel_size_nm, image.pixel_size_sd_nm
-    if size is None or error is None:
-        return 0.0
-    return math.hypot(error[0] / size[0], error[1] / size[1]) / math.sqrt(2)
 
 
 def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:

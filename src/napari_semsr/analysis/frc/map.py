@@ -5,6 +5,7 @@ Blocks without a crossing stay NaN and carry a reason; filling them is a separat
 that leaves both visible.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from napari_semsr.analysis.frc.rings import (
 )
 from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, has_plateau
 from napari_semsr.core import (
+    Z95,
     BlockPlan,
     BoolArray,
     Box,
@@ -37,6 +39,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     available_cores,
+    length_error,
     parse_pixel_size,
     plan_blocks,
     read_box,
@@ -77,7 +80,9 @@ class FrcMap:
     shift_px : tuple of float or None
         ``(y, x)`` by which the second image was moved; None where it was not.
     relative_sd : (Y, X) numpy.ndarray of float32
-        Standard deviation of the resolution's logarithm.
+        Standard deviation of the resolution's logarithm, by the noise of each block.
+    size_error : float
+        The same by the pixel size, which errs in all blocks alike; 0 where nobody told.
     block, step : int
         Side of a block and distance between blocks, px.
     unit : str
@@ -102,6 +107,7 @@ class FrcMap:
     reason_names: tuple[str, ...] = REASONS
     incomplete: int = 0
     shift_px: FloatPair | None = None
+    size_error: float = 0.0
 
     @property
     def blocks(self) -> int:
@@ -134,6 +140,29 @@ class FrcMap:
         """
         kept = self.measured[np.isfinite(self.measured)]
         return float(np.percentile(kept, share)) if kept.size else None
+
+    @property
+    def median_interval(self) -> FloatPair | None:
+        """95 % interval of the median, in `unit`: by the blocks' noise and pixel size.
+
+        Blocks that overlap count by the area that is theirs alone.
+
+        Returns
+        -------
+        tuple of float or None
+            None where every block failed.
+        """
+        median = self.percentile(50)
+        kept = np.isfinite(self.measured)
+        if median is None:
+            return None
+        share = min(1.0, (self.step / self.block) ** 2)
+        alone = max(1.0, float(np.count_nonzero(kept)) * share)
+        noise = float(np.sqrt(np.mean(np.square(self.relative_sd[kept], dtype=float))))
+        error = self.size_error if self.unit == "nm" else 0.0
+        spread = math.hypot(noise * math.sqrt(math.pi / 2 / alone), error)
+        reach = math.exp(Z95 * spread)
+        return median / reach, median * reach
 
     def summarise(self, inside: BoolArray) -> BlockSummary:
         """Sum up some of the blocks.
@@ -488,4 +517,5 @@ def _result(
         field_reason=shared,
         incomplete=grids.incomplete,
         shift_px=asked.shift,
+        size_error=length_error(calibrated),
     )

@@ -29,6 +29,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     ShapeError,
+    length_error,
     read_box,
 )
 
@@ -344,7 +345,7 @@ def read_profile(
         curve,
         per_px,
         calibrated,
-        _length_error(image, course) if calibrated else 0.0,
+        length_error(image, course.steps * image.scale) if calibrated else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -382,16 +383,6 @@ def _where(course: _Course, shape: IntPair) -> str:
     ends = np.stack([course.start, course.end])
     off = (ends < -_INSIDE) | (ends > np.array(shape) - _INSIDE)
     return "beside it" if off.all(axis=0).any() else "without a finite grey value"
-
-
-def _length_error(image: Micrograph, course: _Course) -> float:
-    """Relative error of lengths along a line: both axes err together."""
-    error, size = image.pixel_size_sd_nm, image.pixel_size_nm
-    if error is None or size is None:
-        return 0.0
-    way = course.steps * size
-    shares = way**2 / (way**2).sum()
-    return float(shares @ np.divide(error, size))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

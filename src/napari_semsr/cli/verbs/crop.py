@@ -11,8 +11,8 @@ from napari_semsr.cli.verb import (
     add_output,
     asked,
     columns,
+    known_pixel,
     number,
-    pixel_size,
     shape,
 )
 from napari_semsr.core import Job
@@ -66,7 +66,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Cropped"]:
 
 def _summarise(result: "jobs.Cropped") -> str:
     """Say what was cut, and how the images lie."""
-    size = pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)
+    size = known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)
     head = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"
     y0, x0, y1, x1 = result.area
     rows = [("  area", f"rows {y0} to {y1}, columns {x0} to {x1}")]

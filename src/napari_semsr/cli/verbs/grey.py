@@ -1,4 +1,4 @@
-"""``semsr metrics``, ``error-map``, ``gaps``, ``histogram``: against a reference."""
+"""``semsr metrics``, ``error-map``, ``repeatability``, ``gaps``, ``histogram``."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from napari_semsr.cli.verb import (
     add_overwrite,
     asked,
     columns,
+    known_pixel,
     length,
     number,
     shape,
@@ -61,6 +62,7 @@ def _summarise_error_map(result: "jobs.ErrorMapReport") -> str:
         ("blur, sigma", blur),
         ("gain, offset", f"{number(result.alpha, 4)}, {number(result.beta, 4)}"),
         ("moved by", result.moved),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
     ]
     if result.looked_at < 1:
         rows.append(("fitted on", f"{result.looked_at:.1%} of the field"))
@@ -72,6 +74,60 @@ ERROR_MAP = tabled(
     "error-map",
     ("reference", "enhanced"),
     output=True,
+)
+
+
+# ``semsr repeatability FIRST SECOND -o OUT``: two scans of one place.
+
+
+def _configure_repeatability(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "first", "a scan")
+    add_image(parser, "second", "another of the same place, taken alike")
+    add_output(parser, "where the map goes; its suffix names the format")
+    add_options(parser, analysis.RepeatabilityOptions, title="comparison")
+    add_opening(parser)
+
+
+def _start_repeatability(
+    arguments: argparse.Namespace,
+) -> Job["jobs.RepeatabilityReport"]:
+    """Make the job."""
+    return jobs.repeatability_job(
+        arguments.first,
+        arguments.second,
+        arguments.output,
+        **asked(arguments, analysis.RepeatabilityOptions),
+    )
+
+
+def _summarise_repeatability(result: "jobs.RepeatabilityReport") -> str:
+    """Say the figures."""
+    unit = "grey levels" if result.unit == "grey" else "% of the range"
+    what = "all" if result.part == "all" else "without noise"
+
+    def both(grey: float, percent: float) -> str:
+        return f"{number(grey)} grey levels, {number(percent)} % of the range"
+
+    share = result.noise_share
+    rows = [
+        ("map", f"{result.output} ({shape(result.shape)}, {what}, in {unit})"),
+        ("repeatability s.d.", both(result.sd, result.sd_percent)),
+        ("  noise", both(result.noise, result.noise_percent)),
+        ("  the rest", both(result.rest, result.rest_percent)),
+        ("noise's share", number(None if share is None else 100 * share) + " %"),
+        ("map, mean", both(result.mean, result.mean_percent)),
+        ("map, 95th percentile", both(result.p95, result.p95_percent)),
+        ("gain, offset", f"{number(result.gain, 4)}, {number(result.offset, 4)}"),
+        ("correlation", number(result.correlation, 4)),
+        ("moved by", result.moved),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
+    ]
+    return columns(rows)
+
+
+REPEATABILITY = Verb(
+    _configure_repeatability, _start_repeatability, _summarise_repeatability
 )
 
 
@@ -107,16 +163,20 @@ def _summarise_gaps(result: "jobs.GapReport") -> str:
     """Say the figures."""
     record = result.to_json()
     rows = [
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
         ("particles", str(record["particles"])),
+        ("mean diameter", _length(record, "mean_diameter")),
         ("median diameter", _length(record, "median_diameter")),
         (
             "neighbours",
             f"{record['pairs']}, {record['excluded']} of unequal brightness",
         ),
         ("gaps", str(record["gaps"])),
+        ("mean width", _length(record, "mean_width")),
     ]
     if record["undetected_fraction"] is not None:
         rows += [
+            ("in the reference", _length(record, "mean_reference_width")),
             ("detected", str(record["detected"])),
             ("undetected", _share(record, "undetected")),
             ("invented", _share(record, "invented")),

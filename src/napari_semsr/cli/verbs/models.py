@@ -1,7 +1,6 @@
 """``semsr models list|info|export|import|check|trust|architectures``: the shelf."""
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr import jobs
@@ -16,6 +15,8 @@ from napari_semsr.cli.verb import (
 from napari_semsr.core import Job, OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     _Found = (
         jobs.ModelFile
         | jobs.ModelList

@@ -12,8 +12,8 @@ from napari_semsr.cli.verb import (
     add_options,
     asked,
     columns,
+    known_pixel,
     number,
-    pixel_size,
 )
 from napari_semsr.core import Job
 
@@ -40,7 +40,7 @@ def _summarise(result: "jobs.ProfileReport") -> str:
     whole = _said(profile, None, profile.length_px)
     rows = [
         ("image", result.image),
-        ("pixel", pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
         ("line", f"{whole} long, {profile.lines} wide"),
     ]
     if found.reason is not None:

@@ -10,10 +10,10 @@ from napari_semsr.cli.verb import (
     add_options,
     add_output,
     columns,
+    known_pixel,
     length,
     number,
     options_from,
-    pixel_size,
     shape,
 )
 from napari_semsr.core import Job
@@ -68,7 +68,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Registered"]:
 
 def _summarise(result: "jobs.Registered") -> str:
     """Say how the image lies, and how sure that is."""
-    size = pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)
+    size = known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)
     head = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"
     found = result.transform
     mirrored = ", mirrored" if found["mirrored"] else ""

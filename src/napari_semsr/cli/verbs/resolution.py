@@ -12,9 +12,9 @@ from napari_semsr.cli.verb import (
     add_output,
     asked,
     columns,
+    known_pixel,
     length,
     number,
-    pixel_size,
     shape,
 )
 from napari_semsr.core import FloatPair, Job
@@ -42,6 +42,17 @@ def _shift(
     said = f"({found[0]:.2f}, {found[1]:.2f}) ± {error:.2f} px"
     done = "taken off" if moved is not None else "left as it is"
     return [("shift found", f"{said}, {done}")]
+
+
+def _interval(
+    nm: FloatPair | None, px: FloatPair | None, name: str = "95 % interval"
+) -> list[tuple[str, str]]:
+    """Say what is left open, in nm where there is a pixel size."""
+    shown, unit = (px, "px") if nm is None else (nm, "nm")
+    if shown is None:
+        return []
+    low, high = (number(value) for value in shown)
+    return [(name, f"{low} to {high} {unit}")]
 
 
 def _configure_frc(parser: argparse.ArgumentParser) -> None:
@@ -76,10 +87,12 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
     else:
         answer = length(found.resolution_nm, found.resolution_px)
     rows = [("resolution", answer)]
-    if found.interval_nm is not None:
-        low, high = (number(value) for value in found.interval_nm)
-        rows.append(("95 % interval", f"{low} to {high} nm"))
-    rows += [("criterion", str(found.criterion)), ("method", str(found.method))]
+    rows += _interval(found.interval_nm, found.interval_px)
+    rows += [
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
+        ("criterion", str(found.criterion)),
+        ("method", str(found.method)),
+    ]
     rows += _shift(found.shift_px, result.found_shift_px, result.found_shift_sd_px)
     if found.reason is not None and found.resolution_px is not None:
         rows.append(("note", str(found.reason)))
@@ -135,7 +148,9 @@ def _summarise_frc_map(result: "jobs.FrcMapReport") -> str:
         ("map", f"{result.output} ({shape(result.shape)}, in {result.unit})"),
         ("blocks", f"{result.blocks}, of which {result.failed} without a crossing"),
         ("median", length(result.median_nm, result.median_px)),
+        *_interval(result.median_interval_nm, result.median_interval_px),
         ("10 to 90 %", _spread(result)),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
         ("method", result.method),
         *_shift(result.shift_px, result.found_shift_px, result.found_shift_sd_px),
     ]
@@ -192,6 +207,7 @@ def _summarise_decorrelation(result: "jobs.DecorrelationReport") -> str:
         rows = [("cut-off", f"none: {found.reason} ({said})")]
     else:
         rows = [("cut-off", length(found.resolution_nm, found.resolution_px))]
+        rows += _interval(found.interval_nm, found.interval_px, "between")
     if found.block is not None:
         if found.p10_px is not None:
             unit, low, high = (
@@ -202,7 +218,8 @@ def _summarise_decorrelation(result: "jobs.DecorrelationReport") -> str:
             rows.append(("10 to 90 %", f"{number(low)} to {number(high)} {unit}"))
         failed = f"{found.failed} without a cut-off, {found.gaps} more with gaps"
         rows.append(("blocks", f"{found.blocks} of {found.block} px, {failed}"))
-    return columns([*rows, ("method", found.method)])
+    known = known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)
+    return columns([*rows, ("pixel", known), ("method", found.method)])
 
 
 DECORRELATION = tabled(
@@ -242,7 +259,7 @@ def _summarise_spectrum(result: "jobs.SpectrumReport") -> str:
     picks = sorted({max(0, round(share * count) - 1) for share in _SHARES})
     rows = [
         ("image", result.image),
-        ("pixel", pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)),
+        ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
     ]
     rows += [
         (

@@ -10,6 +10,7 @@ from napari_semsr.cli.verb import (
     add_options,
     add_output,
     columns,
+    known_pixel,
     number,
     options_from,
     pixel_size,
@@ -59,7 +60,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.StitchedFile"]:
 
 def _summarise(result: "jobs.StitchedFile") -> str:
     """Say what was written, and how far to trust it."""
-    size = pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)
+    size = known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)
     stage = pixel_size(result.stage_pixel_size_nm)
     size = size if result.stage_pixel_size_nm is None else f"{size} (stage: {stage})"
     placed = result.frames - len(result.left_out)

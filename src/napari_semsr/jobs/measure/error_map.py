@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from napari_semsr.analysis import (
     tell_fit,
 )
 from napari_semsr.core import (
-    Area,
     Box,
     Float32Array,
     FloatArray,
@@ -87,8 +86,9 @@ class ErrorMapReport(Result):
         Of the map: ``"grey"`` or ``"percent"``.
     shape : tuple of int
         Rows and columns of the map.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the map, which is the reference's; None when unknown.
+    pixel_size_nm, pixel_size_sd_nm : tuple of float or None
+        ``(y, x)`` of the map, which is the reference's, and its standard deviation;
+        None when unknown.
     map : Micrograph or None
         Absolute differences, where they were not written.
     """
@@ -111,6 +111,7 @@ class ErrorMapReport(Result):
     unit: str
     shape: IntPair
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     map: Micrograph | None = field(default=None, metadata={"json": False})
 
     @property
@@ -122,13 +123,18 @@ class ErrorMapReport(Result):
         str
             As ``0.42 px up, 1.10 px left``.
         """
-        down, right = self.shift_px
-        if not (down or right):
-            return "nothing"
-        return (
-            f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
-            f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
-        )
+        return in_words(self.shift_px)
+
+
+def in_words(shift_px: FloatPair) -> str:
+    """Say a shift by down and right without signs."""
+    down, right = shift_px
+    if not (down or right):
+        return "nothing"
+    return (
+        f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
+        f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
+    )
 
 
 def error_map_job(
@@ -202,12 +208,7 @@ def error_map_job(
     tally = ErrorTally(float(np.mean(span)))
     factor = percent if chosen.unit == "percent" else 1.0
     mapped = _Mapped(ErrorField(pair, fit), tally, factor)
-    made: Micrograph | None = None
-    if target is not None:
-        yield from _write(mapped, about, target)
-    else:
-        values = yield from _in_memory(mapped)
-        made = about.replace(data=values, look=about.look)
+    made = yield from keep_map(mapped, about, target)
     known = first.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
@@ -229,6 +230,7 @@ def error_map_job(
         unit=chosen.unit,
         shape=pair.shape,
         pixel_size_nm=first.pixel_size_nm,
+        pixel_size_sd_nm=first.pixel_size_sd_nm,
         map=made,
     )
 
@@ -290,9 +292,9 @@ class _Mapped:
     factor: float  # from grey levels to the unit of the map
 
     @property
-    def area(self) -> Area:
-        """Pixels of the map."""
-        return self.field.pair.reference
+    def shape(self) -> IntPair:
+        """Rows and columns of the map."""
+        return self.field.pair.shape
 
     def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
         """Map parts, several at a time, and count their pixels in their order."""
@@ -305,7 +307,29 @@ class _Mapped:
             yield made
 
 
-def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
+class Mapped(Protocol):
+    """A map that is computed block by block."""
+
+    @property
+    def shape(self) -> IntPair:
+        """Its rows and columns."""
+
+    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
+        """Compute blocks, in their order."""
+
+
+def keep_map(
+    mapped: Mapped, about: Micrograph, target: Path | None
+) -> Job[Micrograph | None]:
+    """Write a map block by block, or give it where it has no target."""
+    if target is not None:
+        yield from _write(mapped, about, target)
+        return None
+    values = yield from _in_memory(mapped)
+    return about.replace(data=values, look=about.look)
+
+
+def _write(mapped: Mapped, about: Micrograph, target: Path) -> Job[None]:
     """Write the map block by block."""
 
     def make(place: Path) -> OmeZarrStore:
@@ -318,9 +342,9 @@ def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
     yield from write_blocks(target, make, fill)
 
 
-def _in_memory(mapped: _Mapped) -> Job[Any]:
+def _in_memory(mapped: Mapped) -> Job[Any]:
     """Compute the map block by block."""
-    rows, columns = mapped.area.grid.shape
+    rows, columns = mapped.shape
     values = np.empty((rows, columns), np.float32)
     boxes = [
         Box(y, min(y + _BLOCK, rows), x, min(x + _BLOCK, columns))

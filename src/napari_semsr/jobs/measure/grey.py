@@ -33,6 +33,7 @@ from napari_semsr.jobs.images import (
     names_of,
     open_pair,
     paths_of,
+    pixel_size_record,
 )
 from napari_semsr.jobs.leakage import tell_learnt
 
@@ -83,8 +84,7 @@ class GapReport(Result):
         found = self.result
         record: dict[str, Any] = {
             "images": list(self.images),
-            "pixel_size_nm": jsonable(self.pixel_size_nm),
-            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
             "particles": found.particles,
             "pairs": found.pairs,
             "excluded": found.excluded,
@@ -107,7 +107,16 @@ class GapReport(Result):
             errors = found.width_errors(unit)
             absolute, signed = found.error_intervals(unit)
             sizes = found.diameters(unit)
+            widths, known = found.widths(unit)
             record |= {
+                f"mean_width_{unit}": mean(widths),
+                f"mean_width_interval_{unit}": jsonable(
+                    found.interval_of(widths, unit)
+                ),
+                f"mean_reference_width_{unit}": mean(known),
+                f"mean_reference_width_interval_{unit}": jsonable(
+                    found.interval_of(known, unit)
+                ),
                 f"mean_width_error_{unit}": mean(np.abs(errors)),
                 f"mean_width_error_interval_{unit}": jsonable(absolute),
                 f"mean_signed_width_error_{unit}": mean(errors),
@@ -119,6 +128,9 @@ class GapReport(Result):
                     getattr(gap, f"reference_{unit}") for gap in found.found
                 ],
                 f"mean_diameter_{unit}": mean(sizes),
+                f"mean_diameter_interval_{unit}": jsonable(
+                    found.interval_of(sizes, unit)
+                ),
                 f"median_diameter_{unit}": jsonable(
                     np.median(sizes) if sizes.size else None
                 ),

@@ -14,7 +14,7 @@ from napari_semsr.analysis import (
     read_profile,
     require_inside,
 )
-from napari_semsr.core import FloatPair, Job, Progress
+from napari_semsr.core import FloatPair, Job, Progress, widened
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
@@ -23,6 +23,7 @@ from napari_semsr.jobs.images import (
     jsonable,
     name_of,
     open_image,
+    pixel_size_record,
 )
 
 
@@ -71,8 +72,7 @@ class ProfileReport(Result):
         places = [line.place.value for line in found.lines]
         return {
             "image": self.image,
-            "pixel_size_nm": jsonable(self.pixel_size_nm),
-            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
             **jsonable(self.options),
             "lines_averaged": self.profile.lines,
             "dark": found.dark,
@@ -164,13 +164,9 @@ def length_in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
     if length is None or k is None:
         return None
     sd = math.hypot(length.sd, length.value * profile.length_sd)
-    grown = k * sd / length.sd if length.sd > 0 else k
-    return Estimate(
-        k * length.value,
-        k * sd,
-        k * length.value - grown * (length.value - length.low),
-        k * length.value + grown * (length.high - length.value),
-    )
+    read = k * length.low, k * length.high
+    low, high = widened(k * length.value, read, profile.length_sd)
+    return Estimate(k * length.value, k * sd, low, high)
 
 
 def _widths(

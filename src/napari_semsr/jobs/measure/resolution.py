@@ -38,6 +38,7 @@ from napari_semsr.jobs.images import (
     open_image,
     open_pair,
     paths_of,
+    pixel_size_record,
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
@@ -201,8 +202,7 @@ class FrcReport(Result):
         """
         return {
             "images": list(self.images),
-            "pixel_size_nm": jsonable(self.pixel_size_nm),
-            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
             "note": self.note,
             "found_shift_px": jsonable(self.found_shift_px),
             "found_shift_sd_px": self.found_shift_sd_px,
@@ -303,6 +303,9 @@ class FrcMapReport(Result):
         Spread of the blocks' resolution; None when uncalibrated.
     median_px, p10_px, p90_px : float or None
         The same in pixels of the images.
+    median_interval_nm, median_interval_px : tuple of float or None
+        95 % interval of the median: by the noise of the blocks and, in nm, the pixel
+        size.
     reasons : dict
         How many blocks failed for each reason.
     unit : str
@@ -340,6 +343,8 @@ class FrcMapReport(Result):
     median_px: float | None
     p10_px: float | None
     p90_px: float | None
+    median_interval_nm: FloatPair | None
+    median_interval_px: FloatPair | None
     reasons: dict[str, int]
     unit: str
     block: int
@@ -446,6 +451,8 @@ def frc_map_job(
         median_px=_in_px(result, calibrated, 50),
         p10_px=_in_px(result, calibrated, 10),
         p90_px=_in_px(result, calibrated, 90),
+        median_interval_nm=result.median_interval if result.unit == "nm" else None,
+        median_interval_px=_interval_px(result, calibrated),
         unit=result.unit,
         block=result.block,
         step=result.step,
@@ -469,6 +476,13 @@ def _map_look(shown: Micrograph) -> Look:
         opacity=0.55,
         colour_bar=bool(np.isfinite(data).any()),
     )
+
+
+def _interval_px(result: "analysis.FrcMap", image: Micrograph) -> FloatPair | None:
+    """Give the interval of the median in pixels, where no pixel size errs."""
+    found = replace(result, size_error=0.0).median_interval
+    pixel = image.mean_pixel_size_nm or 1.0
+    return None if found is None else (found[0] / pixel, found[1] / pixel)
 
 
 def _in_px(result: "analysis.FrcMap", image: Micrograph, share: float) -> float | None:
@@ -512,8 +526,7 @@ class DecorrelationReport(Result):
         """
         return {
             "image": self.image,
-            "pixel_size_nm": jsonable(self.pixel_size_nm),
-            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
+            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
             **jsonable(self.result),
         }
 

@@ -56,6 +56,7 @@ from napari_semsr.widgets.base import (
     Work,
     push_button,
 )
+from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     colour_bar_parts,
     free_name,
@@ -663,6 +664,9 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
             f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
             f"resolution ({found.unit})": found.measured.ravel(),
             "relative standard deviation": found.relative_sd.ravel(),
+            "the same with the pixel size's": np.hypot(
+                found.relative_sd, found.size_error
+            ).ravel(),
             "reason for none": names[found.reasons].ravel(),
         }
     }
@@ -748,7 +752,11 @@ def _alone_of(alone: DecorrelationReport) -> Quantity | str:
     value = found.resolution_nm or found.resolution_px
     if value is None:
         return f"no cut-off: {found.reason}"
-    return Quantity(value, unit, note=f"({alone.image} alone)")
+    between = found.interval_nm or found.interval_px
+    note = f"{alone.image} alone"
+    if between is not None:
+        note = f"{between[0]:.4g}{DASH}{between[1]:.4g} {unit}; {note}"
+    return Quantity(value, unit, note=f"({note})")
 
 
 def _shift_of(report: FrcMapReport) -> str:
@@ -767,7 +775,12 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     rows: dict[str, Quantity | str] = {
         label: Quantity(value, report.unit) for label, value in _numbers(report).items()
     }
+    between = report.median_interval_nm or report.median_interval_px
+    if between is not None:
+        note = f"(95 %: {between[0]:.4g}{DASH}{between[1]:.4g} {report.unit})"
+        rows["Median"] = Quantity(_numbers(report)["Median"], report.unit, note=note)
     rows["Whole field"] = _whole_of(outcome)
+    rows["Pixel size"] = say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm)
     if report.found_shift_px is not None:
         rows["Shift of second image"] = _shift_of(report)
     rows["Method"] = outcome.whole.result.method if outcome.whole else report.method

@@ -27,6 +27,7 @@ from napari_semsr.widgets.base import (
     Work,
     push_button,
 )
+from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.measure.measured import (
     propose_truth,
     read_pair,
@@ -421,16 +422,11 @@ def _between(interval: FloatPair | None) -> str:
 def _figures(outcome: GapOutcome) -> Numbers:
     report, found = outcome.report, outcome.report.result
     unit = report.unit
-    widths = [width for width in found.table()[f"width_{unit}"] if width is not None]
     apart = f"{found.excluded} left out for unequal brightness"
-    rows: dict[str, Quantity | str] = {"Particles": Quantity(found.particles)}
-    diameters = found.diameters(unit)
-    if diameters.size:
-        low, middle, high = np.quantile(diameters, [0.1, 0.5, 0.9])
-        rows["Median diameter"] = Quantity(
-            float(middle), unit, ".3g", f"(10 to 90 %: {low:.3g} to {high:.3g})"
-        )
-    rows |= {
+    rows: dict[str, Quantity | str] = {
+        "Pixel size": say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm),
+        "Particles": Quantity(found.particles),
+        **_diameters(found, unit),
         "Neighbours": Quantity(
             found.pairs, note=f"({apart})" if found.excluded else ""
         ),
@@ -443,14 +439,7 @@ def _figures(outcome: GapOutcome) -> Numbers:
         if share is not None:
             low, high = (f"{100 * end:.1f}" for end in interval or (0, 0))
             rows[name] = Quantity(100 * share, "%", ".1f", f"(95 %: {low} to {high})")
-    if widths:
-        rows["Median width"] = Quantity(float(np.median(widths)), unit, ".3g")
-    for name, one in zip(
-        ("Gaussian's mean", "In the reference"), report.histograms, strict=True
-    ):
-        if one is not None and one.fit is not None:
-            error = f"{_PLUS_MINUS} {one.fit.error:.2g}"
-            rows[name] = Quantity(one.fit.mean, unit, ".3g", error)
+    rows |= _widths(report)
     errors = found.width_errors(unit)
     if errors.size:
         for name, values, interval in zip(
@@ -463,4 +452,40 @@ def _figures(outcome: GapOutcome) -> Numbers:
             rows[name] = Quantity(mean, unit, ".3g", _between(interval))
     if outcome.is_part:
         rows["Measured"] = say_part(outcome.measured)
+    return rows
+
+
+def _diameters(found: Gaps, unit: str) -> Numbers:
+    """Sum up the particles."""
+    sizes = found.diameters(unit)
+    if not sizes.size:
+        return {}
+    low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9]).tolist()
+    spread = f"(10 to 90 %: {low:.3g} to {high:.3g})"
+    between = _between(found.interval_of(sizes, unit))
+    return {
+        "Median diameter": Quantity(middle, unit, ".3g", spread),
+        "Mean diameter": Quantity(float(sizes.mean()), unit, ".3g", between),
+    }
+
+
+def _widths(report: GapReport) -> Numbers:
+    """Sum up the widths of image and reference."""
+    found, unit, rows = report.result, report.unit, {}
+    for name, widths, counted in zip(
+        ("", ", reference"), found.widths(unit), report.histograms, strict=True
+    ):
+        if widths.size:
+            between = _between(found.interval_of(widths, unit))
+            rows[f"Mean width{name}"] = Quantity(
+                float(widths.mean()), unit, ".3g", between
+            )
+            rows[f"Median width{name}"] = Quantity(
+                float(np.median(widths)), unit, ".3g"
+            )
+        if counted is not None and counted.fit is not None:
+            error = f"{_PLUS_MINUS} {counted.fit.error:.2g}"
+            rows[f"Gaussian's mean{name}"] = Quantity(
+                counted.fit.mean, unit, ".3g", error
+            )
     return rows

@@ -50,6 +50,7 @@ from napari_semsr.widgets.base import (
     plots_ready,
     push_button,
 )
+from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     free_name,
     grey_layers,
@@ -108,6 +109,7 @@ class LayerProfile:
     """What one layer shows along the line; without readings a sentence says why."""
 
     name: str
+    pixel: str  # its size, and what is known of it
     profile: Profile
     readings: Readings | None
     problem: str
@@ -156,7 +158,9 @@ def _measure(
             readings = measure_profile(profile, **options) if fits else None
         except SemsrError as error:
             problem = str(error)
-        found.append(LayerProfile(one.image.name, profile, readings, problem))
+        size, sd = one.image.pixel_size_nm, one.image.pixel_size_sd_nm
+        pixel = say_pixel_size(size, sd)
+        found.append(LayerProfile(one.image.name, pixel, profile, readings, problem))
     if not found:
         raise ShapeError(problems[0])
     yield Progress(len(asked), len(asked), "done")
@@ -585,4 +589,5 @@ def _figures(one: LayerProfile, before: str) -> Numbers:
     more = len(found.lines) - _MOST_ROWS
     if more > 0:
         rows[f"{before}More lines"] = Quantity(more)
+    rows[f"{before}Pixel size"] = one.pixel
     return rows

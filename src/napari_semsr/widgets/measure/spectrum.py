@@ -15,6 +15,7 @@ from napari_semsr.core import Grid, Job, Micrograph, Progress
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import cut_gaps, derived_from, spectrum_look
 from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
+from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     grey_layers,
     layer_keywords,
@@ -337,8 +338,15 @@ class SpectrumPanel(Panel):
         many = "spectrum" if count == 1 else "spectra"
         told = [one for own in cut.values() for one in own]
         where = "<br>".join(f"{part.name} {say_part(part)}" for part in told)
+        several = count > 1
+        known = {
+            f"Pixel size{f' of {image.name}' if several else ''}": say_pixel_size(
+                image.pixel_size_nm, image.pixel_size_sd_nm
+            )
+            for image in spectra.images
+        }
         said = f"{count} radial {many}, frequencies in {unit}."
-        self.show_result({}, said, curves=_curves(spectra), more=where)
+        self.show_result(known, said, curves=_curves(spectra), more=where)
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""

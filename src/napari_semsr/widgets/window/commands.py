@@ -40,6 +40,11 @@ def measure_decorrelation() -> None:
     _open("FRC map")
 
 
+def compare_scans() -> None:
+    """Open the panel that tells how repeatable two scans of one place are."""
+    _open("Error map")
+
+
 def list_models() -> None:
     """Open the panel that lists the models and shows their cards."""
     _open("Enhance")

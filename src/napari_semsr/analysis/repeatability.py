@@ -1,0 +1,543 @@
+"""Repeatability: by how much two scans of one place differ, and how much is noise.
+
+Neither of two scans is the truth. Nothing here changes, then, when they are exchanged,
+but the unit: grey levels are those of the first.
+
+- *Place.* Both are moved by half of their shift, to meet in the middle, so that
+  interpolation smooths both alike.
+- *Grey levels.* b = offset + gain · B has the mean and the standard deviation of A.
+  Plain least squares of A on B would call B's noise no error and give a gain that is
+  too small, and of B on A one that is too large; this is their geometric mean. Total
+  least squares would depend on the unit of either. Noise counts for little, as averages
+  over squares of 4 px are matched.
+- *Difference.* (A - b) / √2 has the standard deviation of one scan [1]_.
+- *Noise.* Noise has no memory of the neighbouring pixel, and all else hardly changes up
+  to there: the mean square of fourth differences, over the 70 that white noise of
+  variance 1 has, is its variance, much as in [2]_. Scene and shading are gone from the
+  difference, so that a sharp image is not taken for a noisy one. Along its lines the
+  detector of an SEM does have a memory: differences are taken along the axis on which
+  they are larger, across the lines. Where the scans were interpolated the kernel is
+  known, and what it takes from noise is put back.
+
+.. [1] ISO 5725-2:2019, Accuracy of measurement methods and results, part 2.
+.. [2] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
+   doi:10.1006/cviu.1996.0060.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy import ndimage
+
+from napari_semsr.analysis.change import spread_boxes
+from napari_semsr.analysis.error_map import place_over
+from napari_semsr.core import (
+    Area,
+    Box,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    Grid,
+    IntPair,
+    Job,
+    Micrograph,
+    Options,
+    Progress,
+    ReadError,
+    ShapeError,
+)
+
+_SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
+_PART = 1024  # pixels along each side of what is read at once; chosen: 0.1 GB
+_LEAST = 16  # squares that tell a standard deviation; chosen
+_FLAT = 1e-12  # of the mean square: a variance that is rounding alone
+_ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
+# Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
+_ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
+_ROUGH_POWER = float(_ROUGH @ _ROUGH)
+_TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
+# Bins of the map's values over the contrast, 1 % wide: a percentile is known to 0.5 %
+_BINS = np.geomspace(1e-6, 1e3, 2084)
+_PROBE = 17  # px, side of an image of one point that shows the kernel; its reach is 3
+
+
+class RepeatabilityOptions(Options):
+    """How two scans of one place are compared."""
+
+    part: Literal["all", "rest"] = Field(
+        default="all",
+        description="Of the differences that is mapped: all, or what white noise does "
+        "not explain.",
+    )
+    window: int = Field(
+        default=32,
+        ge=1,
+        le=512,
+        description="Side of the window in px over which the map's root mean square is "
+        "taken; 1 maps each pixel's own difference.",
+    )
+    unit: Literal["grey", "percent"] = Field(
+        default="grey",
+        description="Of the map: grey levels of the first scan, or per cent of their "
+        "range.",
+    )
+    align: bool = Field(
+        default=True,
+        description="Find by what part of a pixel the second scan lies off, and move "
+        "both to the middle.",
+    )
+    search: int = Field(
+        default=16,
+        ge=1,
+        le=512,
+        description="Largest shift that is looked for, in pixels.",
+    )
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.part == "rest" and self.window < _TELLS_NOISE:
+            msg = (
+                f"window must be {_TELLS_NOISE} px or more to tell noise from the "
+                f"rest, got {self.window}; choose a larger one, or map all."
+            )
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPair:
+    """Two scans, met in the middle.
+
+    Attributes
+    ----------
+    first, second : Area
+        What both show, on one grid.
+    kept, kept_rough : tuple of float
+        Share of white noise's variance that interpolation along ``(y, x)`` leaves, of
+        grey values and of their fourth differences along that axis.
+    """
+
+    first: Area
+    second: Area
+    kept: FloatPair
+    kept_rough: FloatPair
+
+    @classmethod
+    def of(
+        cls,
+        first: Micrograph,
+        second: Micrograph,
+        shift_px: FloatPair = (0.0, 0.0),
+    ) -> Self:
+        """Lay two scans over each other.
+
+        Parameters
+        ----------
+        first, second : Micrograph
+            Scans of one place with one pixel size.
+        shift_px : tuple of float, default=(0.0, 0.0)
+            By how much the second is to be moved.
+
+        Returns
+        -------
+        ScanPair
+            Nothing is read yet.
+
+        Raises
+        ------
+        ReadError, ShapeError
+            If a scan is complex, or they do not show one place in pixels of one size.
+        """
+        for image in (first, second):
+            if image.dtype.kind == "c":
+                msg = (
+                    f"Scans must have real grey values, got {image.dtype} in "
+                    f"{image.name}; take its magnitude first."
+                )
+                raise ReadError(msg)
+        _require_alike(first, second)
+        grid, lies = Grid.of(first), place_over(first, second)
+        down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
+        lies = lies.moved((down, right))
+        middle = grid.moved(_half_way(grid, lies))
+        boxes = middle.covered_by(grid), middle.covered_by(lies)
+        box = boxes[0] and boxes[1] and boxes[0].intersection(boxes[1])
+        if not box:
+            msg = (
+                f"{first.name} and {second.name} do not overlap; check their origins "
+                "and pixel sizes, or register them (semsr register)."
+            )
+            raise ShapeError(msg)
+        areas = Area.of(first, middle).part(box), Area.of(second, middle, lies)
+        return cls(areas[0], areas[1].part(box), *_kept(areas[0]))
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns that both show."""
+        return self.first.grid.shape
+
+    def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
+        """Read a part of both.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of the common grid.
+
+        Returns
+        -------
+        tuple of (Y, X) numpy.ndarray
+            Both scans.
+        """
+        first, second = (area.read(box) for area in (self.first, self.second))
+        return first.astype(np.float64), second.astype(np.float64)
+
+
+def _half_way(grid: Grid, lies: Grid) -> FloatPair:
+    """Give half of what is left, after whole pixels, between two grids of one pitch."""
+    halves = []
+    for axis, pitch in enumerate(grid.pitch):
+        apart = (lies.corner[axis] - grid.corner[axis]) / pitch
+        halves.append((apart - round(apart)) * pitch / 2)
+    return halves[0], halves[1]
+
+
+def _require_alike(first: Micrograph, second: Micrograph) -> None:
+    """Refuse scans whose pixels are not those of one scan taken again."""
+    one, other = first.pixel_size_nm, second.pixel_size_nm
+    if (one is None or other is None) and first.shape != second.shape:
+        said = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
+        msg = (
+            f"Scans without pixel sizes must have one shape, got {said}; give pixel "
+            "sizes (--pixel-size-nm, or Open mosaic in napari), or crop one "
+            "(semsr crop)."
+        )
+        raise ShapeError(msg)
+    if one and other and not np.allclose(one, other, rtol=_ALIKE):
+        said = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
+        msg = (
+            f"Two scans of one place must have one pixel size, got {said}; an image "
+            "that was made finer belongs to semsr error-map."
+        )
+        raise ShapeError(msg)
+
+
+def _kept(area: Area) -> tuple[FloatPair, FloatPair]:
+    """Share of white noise that interpolation leaves, and of its differences."""
+    if not area.is_resampled:
+        return (1.0, 1.0), (1.0, 1.0)
+    point = np.zeros((_PROBE, _PROBE))
+    point[_PROBE // 2, _PROBE // 2] = 1.0
+    y, x = (float(offset) % 1 for offset in area.laid.offsets)
+    lies = Grid.of(Micrograph(point))
+    kernel = Area.of(Micrograph(point), lies.moved((y, x)), lies).read()
+    down, across = kernel.sum(axis=1), kernel.sum(axis=0)
+    rough = [np.convolve(one, _ROUGH) for one in (down, across)]
+    power = [float(one @ one) for one in (down, across, *rough)]
+    return (power[0], power[1]), (power[2] / _ROUGH_POWER, power[3] / _ROUGH_POWER)
+
+
+def _rough(values: FloatArray, axis: int) -> FloatArray:
+    """Fourth differences along an axis; NaN at the border."""
+    made = np.full(values.shape, np.nan)
+    count, reach = values.shape[axis] - len(_ROUGH) + 1, len(_ROUGH) // 2
+    if count > 0:
+        seen, out = np.moveaxis(values, axis, 0), np.moveaxis(made, axis, 0)
+        out[reach : reach + count] = sum(
+            weight * seen[place : place + count] for place, weight in enumerate(_ROUGH)
+        )
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class GreyMatch:
+    """What brings the second scan's grey levels to those of the first.
+
+    Attributes
+    ----------
+    gain, offset : float
+        First = offset + gain · second.
+    correlation : float
+        Pearson's r of both, averaged over squares of 4 px.
+    contrast : float
+        Standard deviation of the first scan's squares, grey levels.
+    axis : int
+        Along which noise is told: 0 for y, across the lines of most scans.
+    kept, kept_rough : float
+        Share of the noise's variance that interpolation leaves, of grey values and of
+        their differences along `axis`.
+    """
+
+    gain: float
+    offset: float
+    correlation: float
+    contrast: float
+    axis: int
+    kept: float
+    kept_rough: float
+
+
+def match_scans(pair: ScanPair) -> Job[GreyMatch]:
+    """Match the grey levels of two scans of which neither is the truth.
+
+    Parameters
+    ----------
+    pair : ScanPair
+        Both scans; all squares that have no gap count.
+
+    Returns
+    -------
+    GreyMatch
+        Gain and offset.
+
+    Yields
+    ------
+    Progress
+        Parts.
+
+    Raises
+    ------
+    ShapeError
+        If one of the scans is constant, or they have too little in common.
+    """
+    boxes = spread_boxes(Box.of(pair.shape), None, _PART)
+    squares = _Sums()
+    roughs = np.zeros((2, 4))
+    for number, box in enumerate(boxes):
+        yield Progress(number, len(boxes), "matching grey levels")
+        both = pair.read(box)
+        squares.add(*(_averaged(part) for part in both))
+        for axis in (0, 1):
+            first, second = (_rough(part, axis) for part in both)
+            known = np.isfinite(first) & np.isfinite(second)
+            first, second = first[known], second[known]
+            roughs[axis] += [first.size, first @ first, first @ second, second @ second]
+    means, power, shared = squares.moments(pair)
+    gain = math.sqrt(power[0] / power[1])
+    weights = np.array([0.0, 1.0, -2 * gain, gain**2])
+    # what noise each axis tells, as if white along the other one
+    noise = [
+        max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / kept
+        for rough, kept in zip(roughs, pair.kept_rough, strict=True)
+    ]
+    axis = int(noise[1] > noise[0])
+    # smooth noise loses less by interpolation, as it has less that is fine
+    fine = noise[1 - axis] / noise[axis] if noise[axis] > 0 else 1.0
+    across = 1 - (1 - pair.kept[1 - axis]) * fine
+    return GreyMatch(
+        gain,
+        means[0] - gain * means[1],
+        shared / math.sqrt(power[0] * power[1]),
+        math.sqrt(power[0]),
+        axis,
+        pair.kept[axis] * across,
+        pair.kept_rough[axis] * across,
+    )
+
+
+@dataclass
+class _Sums:
+    """Sums over squares of two scans, near their means, so that no digits are lost."""
+
+    sums: FloatArray = field(default_factory=lambda: np.zeros(6))
+    level: FloatPair | None = None
+
+    def add(self, first: FloatArray, second: FloatArray) -> None:
+        known = np.isfinite(first) & np.isfinite(second)
+        first, second = first[known], second[known]
+        if not first.size:
+            return
+        if self.level is None:
+            self.level = float(first.mean()), float(second.mean())
+        first, second = first - self.level[0], second - self.level[1]
+        self.sums += [
+            first.size,
+            first.sum(),
+            second.sum(),
+            first @ first,
+            second @ second,
+            first @ second,
+        ]
+
+    def moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
+        """Means, variances and covariance; refuses what tells none."""
+        count, *rest = self.sums.tolist()
+        if self.level is None or count < _LEAST:
+            msg = (
+                f"Two scans must share {_LEAST} squares of {_SQUARE} px or more "
+                f"without a gap, got {count:.0f} in {pair.first.image.name} and "
+                f"{pair.second.image.name}."
+            )
+            raise ShapeError(msg)
+        one, other, power, powers, shared = (value / count for value in rest)
+        means = self.level[0] + one, self.level[1] + other
+        variances = power - one**2, powers - other**2
+        for area, mean, variance in zip(
+            (pair.first, pair.second), means, variances, strict=True
+        ):
+            if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
+                msg = (
+                    f"A scan must have contrast, but {area.image.name} is constant "
+                    "where both lie; choose another."
+                )
+                raise ShapeError(msg)
+        return means, variances, shared - one * other
+
+
+def _averaged(values: FloatArray) -> FloatArray:
+    """Average over squares; NaN where one has a gap."""
+    rows, columns = (n // _SQUARE for n in values.shape)
+    inner = values[: rows * _SQUARE, : columns * _SQUARE]
+    squares = inner.reshape(rows, _SQUARE, columns, _SQUARE).mean(axis=(1, 3))
+    return np.asarray(squares)
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatPart:
+    """A part of the map, and what its pixels add to the figures of the whole."""
+
+    values: Float32Array  # grey levels; NaN where unknown
+    sums: FloatArray  # pixels, their squares, differences, the noise that these tell
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatField:
+    """Two matched scans, compared part by part.
+
+    Attributes
+    ----------
+    pair : ScanPair
+        Both scans.
+    match : GreyMatch
+        How grey levels of the one become those of the other.
+    part : {"all", "rest"}
+        What is mapped.
+    window : int
+        Pixels along the side of the windows.
+    """
+
+    pair: ScanPair
+    match: GreyMatch
+    part: str
+    window: int
+
+    def read(self, box: Box) -> RepeatPart:
+        """Compare a part.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of the common grid.
+
+        Returns
+        -------
+        RepeatPart
+            Its map, and its share of the figures.
+        """
+        reach = self.window // 2 + len(_ROUGH) // 2
+        around = box.grow(reach).intersection(Box.of(self.pair.shape))
+        first, second = self.pair.read(around)
+        apart = first - self.match.offset - self.match.gain * second
+        power, noise = apart**2 / 2, self._noise(apart)
+        inner = box.within(around).slices
+        known = np.isfinite(power)
+        kept = self.match.kept
+        if self.window == 1:
+            square = power
+        else:
+            grain = self._mean(noise)
+            square = self._mean(power) + grain * (
+                -kept if self.part == "rest" else 1 - kept
+            )
+        made = np.where(known, np.sqrt(np.maximum(square, 0.0)), np.nan)[inner]
+        own, rough = power[inner], noise[inner]
+        sums = [np.isfinite(own).sum(), np.nansum(own)]
+        sums += [np.isfinite(rough).sum(), np.nansum(rough)]
+        return RepeatPart(made.astype(np.float32), np.array(sums, dtype=float))
+
+    def _noise(self, apart: FloatArray) -> FloatArray:
+        """Variance of white noise in one scan, pixel by pixel."""
+        made = _rough(apart, self.match.axis)
+        return np.asarray(made**2 / (2 * _ROUGH_POWER * self.match.kept_rough))
+
+    def _mean(self, values: FloatArray) -> FloatArray:
+        """Mean of what is known in the window about each pixel; 0 where nothing is."""
+        known = np.isfinite(values)
+        if not known.any():
+            return np.zeros(values.shape)
+
+        def total(of: FloatArray) -> FloatArray:
+            made = ndimage.uniform_filter(of, self.window, mode="constant")
+            return np.asarray(made)
+
+        weight = total(known.astype(np.float64))
+        least = 0.5 / self.window**2  # half of what one pixel weighs
+        sums = total(np.where(known, values, 0.0))
+        return np.where(weight > least, sums / np.maximum(weight, least), 0.0)
+
+
+@dataclass
+class RepeatTally:
+    """Sums over all pixels, and the spread of the map's values."""
+
+    compared: RepeatField
+    _sums: FloatArray = field(default_factory=lambda: np.zeros(4))
+    _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
+    _mapped: FloatArray = field(default_factory=lambda: np.zeros(2))
+
+    def add(self, part: RepeatPart) -> None:
+        """Count the pixels of a part.
+
+        Parameters
+        ----------
+        part : RepeatPart
+            Of the map.
+        """
+        self._sums += part.sums
+        known = part.values[np.isfinite(part.values)].astype(np.float64)
+        self._mapped += [known.size, known.sum()]
+        places = np.searchsorted(_BINS, known / self.compared.match.contrast)
+        self._counts += np.bincount(places, minlength=self._counts.size)
+
+    @property
+    def pixels(self) -> int:
+        """How many were compared."""
+        return int(self._sums[0])
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of one scan, grey levels of the first."""
+        lost = (1 - self.compared.match.kept) * self._variance
+        return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost)
+
+    @property
+    def noise(self) -> float:
+        """Of that, by noise; noise that was sharpened tells more, and has no more."""
+        return min(self.sd, math.sqrt(self._variance))
+
+    @property
+    def _variance(self) -> float:
+        return float(self._sums[3] / max(self._sums[2], 1.0))
+
+    @property
+    def rest(self) -> float:
+        """Of that, by all else; 0 where noise explains it."""
+        return math.sqrt(max(0.0, self.sd**2 - self.noise**2))
+
+    @property
+    def mean(self) -> float:
+        """Mean of the map, grey levels."""
+        return float(self._mapped[1] / max(self._mapped[0], 1.0))
+
+    @property
+    def p95(self) -> float:
+        """Its 95th percentile, to half a per cent."""
+        counts = np.cumsum(self._counts)
+        place = int(np.searchsorted(counts, 0.95 * counts[-1]))
+        if place == 0:
+            return 0.0
+        low, high = _BINS[[place - 1, min(place, _BINS.size - 1)]].tolist()
+        return float((low + high) / 2 * self.compared.match.contrast)

@@ -1,0 +1,58 @@
+"""What is known of a pixel size, and how it widens a length's interval."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import (
+    Micrograph,
+    length_error,
+    parse_pixel_size,
+    size_basis,
+    widened,
+)
+
+
+def calibrated(size, error) -> Micrograph:
+    image = Micrograph(np.zeros((4, 4)), parse_pixel_size(size))
+    return image.with_size_error(error)
+
+
+def test_basis_is_one_of_three():
+    assert size_basis(None, None) == "unknown"
+    assert size_basis((5, 5), None) == "stated"
+    assert size_basis((5, 5), (0.1, 0.1)) == "calibrated"
+
+
+def test_axes_err_together_and_by_their_share_of_the_way():
+    image = calibrated((10, 20), (0.1, 0.4))
+    assert length_error(image, (1, 0)) == pytest.approx(0.01)
+    assert length_error(image, (0, 3)) == pytest.approx(0.02)
+    assert length_error(image, (1, -1)) == pytest.approx(0.015)
+    assert length_error(image) == pytest.approx(0.015)
+    assert length_error(calibrated((10, 20), None)) == 0
+    assert length_error(calibrated(None, None)) == 0
+
+
+def test_sides_are_widened_in_quadrature():
+    assert widened(10.0, (9.0, 12.0), 0.0) == (9.0, 12.0)
+    low, high = widened(10.0, (9.0, 12.0), 0.1)
+    assert 10 - low == pytest.approx(np.hypot(1, 1.959964))
+    assert high - 10 == pytest.approx(np.hypot(2, 1.959964))
+    # a difference of lengths that is near none gains little
+    assert widened(0.0, (-1.0, 1.0), 0.1) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.05])
+@pytest.mark.parametrize("reading", [0.002, 0.02])
+def test_interval_holds_a_length_95_times_of_100(share, reading):
+    rng, draws, truth, size = np.random.default_rng(20), 4000, 40.0, 5.0
+    pixels = truth / size * (1 + reading * rng.normal(size=draws))
+    sizes = size * (1 + share * rng.normal(size=draws))
+    held = 0
+    for px, nm in zip(pixels.tolist(), sizes.tolist(), strict=True):
+        reach = 1.959964 * reading * truth / size
+        read = (px - reach) * nm, (px + reach) * nm
+        low, high = widened(px * nm, read, share * size / nm)
+        held += low <= truth <= high
+    # four standard errors of a share of 95 %
+    assert held / draws == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / draws))

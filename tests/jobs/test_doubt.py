@@ -1,0 +1,186 @@
+"""Lengths in nm hold the truth as often as they say, with the error of the pixel size.
+
+An image whose pixels truly have 5 nm is measured with pixel sizes that are drawn about
+that from their standard deviation. Truths are known from how the images are drawn.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import napari_semsr as semsr
+from napari_semsr.analysis import Gap, Gaps, Particle, ProfileOptions
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.jobs import GapReport, frc_job, frc_map_job, profile_job
+
+NM = 5.0
+FAR = 4.0  # standard errors that a share of hits may lie off
+
+
+def sized(data: NDArray, size: float, sd: float | None = None) -> Micrograph:
+    """Give an image a pixel size, and how sure it is."""
+    image = Micrograph(data, parse_pixel_size(size))
+    return image if sd is None else image.with_size_error((sd, sd))
+
+
+def holds(truth: float, interval: tuple[float, float]) -> bool:
+    return interval[0] <= truth <= interval[1]
+
+
+def check(held: list[bool]) -> None:
+    """Compare a share of hits with the 95 % that are said, by its standard error."""
+    error = math.sqrt(0.95 * 0.05 / len(held))
+    assert np.mean(held) == pytest.approx(0.95, abs=FAR * error)
+
+
+def pair(rng: np.random.Generator, period: float, side: int) -> list[NDArray]:
+    """Draw two exposures of a field that agree down to a period, which is known."""
+    q = np.hypot(np.fft.fftfreq(2 * side)[:, None], np.fft.rfftfreq(2 * side)[None])
+    density = 50 * np.exp(-math.log(300) * (q * period) ** 2)
+    plane = np.fft.rfft2(rng.standard_normal((2 * side, 2 * side)))
+    field = np.fft.irfft2(plane * np.sqrt(density), s=(2 * side, 2 * side))
+    seen = field[:side, :side]
+    return [seen + rng.standard_normal(seen.shape) for _ in range(2)]
+
+
+def test_width_of_a_line_is_held():
+    rng, held, narrow = np.random.default_rng(11), [], []
+    line = np.exp(-4 * math.log(2) * ((np.arange(80) - 40.3) / 9.0) ** 2)
+    options = ProfileOptions(line=(6, 2, 6, 77), width=7, pixel="point")
+    for _ in range(200):
+        data = line + rng.normal(0, 0.1, (12, 80))
+        size = NM * (1 + 0.03 * rng.normal())
+        report = run(profile_job(sized(data, size, 0.03 * NM), options=options))
+        found = report.to_json()
+        held.append(holds(9.0 * NM, found["fwhm_interval_nm"]))
+        low, high = found["fwhm_interval_px"]
+        narrow.append(holds(9.0 * NM, (low * size, high * size)))
+    check(held)
+    assert np.mean(narrow) < 0.85  # of what the reading alone leaves open
+
+
+def test_resolution_of_a_pair_is_held():
+    rng, held = np.random.default_rng(12), []
+    for _ in range(120):
+        size = NM * (1 + 0.03 * rng.normal())
+        images = [sized(image, size, 0.03 * NM) for image in pair(rng, 6.0, 128)]
+        found = run(frc_job(*images, register=False)).result
+        held.append(holds(6.0 * NM, found.interval_nm))
+    check(held)
+
+
+def test_median_of_a_map_is_held():
+    rng, held, steady = np.random.default_rng(13), [], []
+    for _ in range(40):
+        size = NM * (1 + 0.03 * rng.normal())
+        images = [sized(image, size, 0.03 * NM) for image in pair(rng, 6.0, 192)]
+        found = run(frc_map_job(*images, register=False))
+        held.append(holds(6.0 * NM, found.median_interval_nm))
+        steady.append(holds(6.0, found.median_interval_px))
+        assert found.result.size_error == pytest.approx(0.03 * NM / size)
+    check(held)
+    assert np.mean(steady) > 0.7  # blocks of 64 px read some per cent too fine
+
+
+def gaps_of(rng: np.random.Generator, size: float, sd: float) -> Gaps:
+    """Draw widths in px about 8 in the reference and 9 in the image, and diameters."""
+    found, place = [], ((0.0, 0.0), (0.0, 1.0))
+    for known in rng.normal(8, 2, 60).tolist():
+        width = known + 1 + rng.normal(0, 0.5)
+        in_nm = width * size, known * size
+        found.append(
+            Gap((0, 0), None, place, width, in_nm[0], known, in_nm[1], "found")
+        )
+    sizes = [
+        Particle((0, 0), px, px * size, whole=True)
+        for px in rng.normal(30, 4, 60).tolist()
+    ]
+    share = sd / size
+    return Gaps(60, 60, 0, tuple(found), 0.0, 0.0, tuple(sizes), (), 60, share)
+
+
+def test_widths_errors_diameters_and_gaussians_are_held():
+    rng, sd = np.random.default_rng(14), 0.04 * NM
+    held: dict[str, list[bool]] = {}
+    for _ in range(60):
+        size = NM * (1 + 0.04 * rng.normal())
+        found = gaps_of(rng, size, sd)
+        widths, known = found.widths("nm")
+        fit = found.histograms("nm")[0].fit
+        intervals = {
+            "width": (9.0, found.interval_of(widths, "nm")),
+            "reference": (8.0, found.interval_of(known, "nm")),
+            "error": (1.0, found.error_intervals("nm")[1]),
+            "diameter": (30.0, found.interval_of(found.diameters("nm"), "nm")),
+            "gaussian": (
+                9.0,
+                (fit.mean - 1.96 * fit.error, fit.mean + 1.96 * fit.error),
+            ),
+        }
+        for name, (truth, interval) in intervals.items():
+            held.setdefault(name, []).append(holds(truth * NM, interval))
+    for hits in held.values():
+        check(hits)
+
+
+def test_record_of_gaps_gives_means_with_their_intervals():
+    found = gaps_of(np.random.default_rng(3), NM, 0.1)
+    both = found.histograms("nm")
+    report = GapReport(("a", "b"), (NM, NM), (0.1, 0.1), found, both).to_json()
+    assert report["pixel_size_basis"] == "calibrated"
+    for name in ("mean_width", "mean_reference_width", "mean_diameter"):
+        low, high = report[f"{name}_interval_nm"]
+        assert low < report[f"{name}_nm"] < high
+        inner = report[f"{name}_interval_px"]
+        assert high - low > NM * (inner[1] - inner[0])
+
+
+def test_pixels_have_no_error_in_their_own_unit(rng):
+    sure, unsure = (gaps_of(np.random.default_rng(1), NM, sd) for sd in (0.0, 0.5))
+    for one, other in zip(
+        sure.error_intervals("px"), unsure.error_intervals("px"), strict=True
+    ):
+        assert one == other
+    assert sure.histograms("px") == unsure.histograms("px")
+    images = [sized(image, NM, 0.5) for image in pair(rng, 6.0, 128)]
+    found = run(frc_map_job(*images, register=False))
+    low, high = found.median_interval_px
+    assert high / low < found.median_interval_nm[1] / found.median_interval_nm[0] / 1.1
+
+
+def test_cut_off_lies_between_its_rings_and_the_pixel_size_widens_them(rng):
+    frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
+    plane = np.fft.rfft2(rng.standard_normal((256, 256)))
+    plane[frequency > 1 / 5] = 0
+    field = np.fft.irfft2(plane, s=(256, 256))
+    data = field / field.std() + rng.normal(0, 0.05, field.shape)
+    stated, calibrated = (
+        semsr.decorrelation(sized(data, NM, sd)) for sd in (None, 0.1)
+    )
+    assert holds(5.0, stated.interval_px)
+    low, high = stated.interval_px
+    assert stated.interval_nm == pytest.approx((low * NM, high * NM))
+    reach = 1.959964 * 0.02 * calibrated.resolution_nm
+    assert calibrated.interval_nm[1] - calibrated.resolution_nm == pytest.approx(
+        math.hypot(calibrated.step_px * NM, reach)
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "sd", "basis"),
+    [(None, None, "unknown"), (NM, None, "stated"), (NM, 0.1, "calibrated")],
+)
+@pytest.mark.filterwarnings("ignore:.*has no pixel size")
+def test_each_record_says_what_is_known(rng, size, sd, basis):
+    data = rng.normal(size=(64, 64))
+    image = Micrograph(data) if size is None else sized(data, size, sd)
+    options = ProfileOptions(line=(6, 2, 6, 60))
+    reports = [
+        run(profile_job(image, options=options)),
+        run(frc_job(image, image.replace(data=data[::-1]))),
+        run(frc_map_job(image, image.replace(data=data[::-1]))),
+    ]
+    for report in reports:
+        assert report.to_json()["pixel_size_basis"] == basis
