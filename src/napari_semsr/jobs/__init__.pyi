@@ -187,5 +187,6 @@ from .trust.learn import (
 from .trust.map import (
     TrustOptions as TrustOptions,
     TrustReport as TrustReport,
+    knows_errors as knows_errors,
     trust_job as trust_job,
 )

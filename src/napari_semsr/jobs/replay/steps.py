@@ -19,7 +19,14 @@ from napari_semsr.core import (
     ReadError,
 )
 from napari_semsr.io import ReadOptions, beside_path
-from napari_semsr.jobs import error_map_job, frc_map_job, spectrum_job
+from napari_semsr.jobs import (
+    TrustOptions,
+    error_map_job,
+    frc_map_job,
+    repeatability_job,
+    spectrum_job,
+    trust_job,
+)
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.crop import CropOptions, crop_job
 from napari_semsr.jobs.degrade import DegradeOptions, degrade_job
@@ -432,6 +439,37 @@ def _error_map(step: ReplayStep) -> Job[Path]:
     return step.target
 
 
+def _repeatability(step: ReplayStep) -> Job[Path]:
+    first, second = step.made.inputs[:2]
+    yield from repeatability_job(
+        (yield from step.image(first)),
+        (yield from step.image(second)),
+        step.target,
+        options=step.options(analysis.RepeatabilityOptions),
+        opening=step.reading(),
+    )
+    return step.target
+
+
+def _trust(step: ReplayStep) -> Job[Path]:
+    image = yield from step.image(_role(step, "image"))
+    enhanced = yield from step.image(_role(step, "enhanced"))
+    model = yield from step.model()
+    device = {k: v for k, v in _same_device(step.made).items() if k == "device"}
+    with _threads(step.made.threads):
+        yield from trust_job(
+            image,
+            enhanced,
+            step.target,
+            model=model,
+            options=step.options(
+                TrustOptions, **({"device": device} if device else {})
+            ),
+            opening=step.reading(),
+        )
+    return step.target
+
+
 def _spectrum(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
     options = step.options(analysis.SpectrumOptions)
@@ -520,6 +558,8 @@ STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "restore": _restore,
     "frc-map": _frc_map,
     "error-map": _error_map,
+    "repeatability": _repeatability,
+    "trust": _trust,
     "spectrum": _spectrum,
     "simulate": _simulate,
     "specimen": _specimen,

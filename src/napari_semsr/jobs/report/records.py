@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         ("decorrelation", "resolution_px filtered correlation values_px", ""),
         ("spectrum", "frequency_per_px power", "correlation"),
         ("error-map", "rse rsp sigma_px alpha beta", ""),
+        ("repeatability", "sd noise rest noise_share", ""),
+        ("trust", "shown kinds share familiar", ""),
         ("metrics", "psnr_db ssim average_gradient data_range", ""),
         ("gaps", "particles pairs undetected_fraction widths_px", ""),
         ("profile", "distance_px intensity fwhm_px", ""),
@@ -67,7 +69,7 @@ _ELSEWHERE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class NumbersTable:
     """Rows of a JSON file as a table."""
 
     title: str
@@ -90,7 +92,7 @@ class StoredNumbers:
         Names of what was measured.
     numbers : list of Number
         Its single numbers.
-    sheets : list of Sheet
+    sheets : list of NumbersTable
         Its tables.
     notes : list of str
         What it warns of.
@@ -103,7 +105,7 @@ class StoredNumbers:
     verb: str
     images: tuple[str, ...]
     numbers: list[Number]
-    sheets: list[Sheet]
+    sheets: list[NumbersTable]
     notes: list[str]
     content: dict[str, Any]
 
@@ -148,7 +150,7 @@ def read_record(path: Path) -> StoredNumbers:
         )
         raise ReadError(msg)
     numbers: list[Number] = []
-    sheets: list[Sheet] = []
+    sheets: list[NumbersTable] = []
     for key, value in content.items():
         if key in _ELSEWHERE or key.endswith(("_interval", "_sd")):
             continue
@@ -298,7 +300,7 @@ def _is_rows(value: Any) -> bool:
     return all(isinstance(item, dict) for item in value)
 
 
-def _sheet(title: str, rows: list[dict[str, Any]]) -> Sheet:
+def _sheet(title: str, rows: list[dict[str, Any]]) -> NumbersTable:
     """Lay rows of a record under each other, columns without a value left away."""
     keys = [
         key
@@ -312,7 +314,7 @@ def _sheet(title: str, rows: list[dict[str, Any]]) -> Sheet:
     cells = tuple(
         tuple(_cell(row.get(key)) for key in keys) for row in rows[:_MOST_ROWS]
     )
-    return Sheet(title, heads, cells, max(0, len(rows) - _MOST_ROWS))
+    return NumbersTable(title, heads, cells, max(0, len(rows) - _MOST_ROWS))
 
 
 def _cell(value: Any) -> str:

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Grid,
+    InputRecord,
     IntPair,
     Job,
     Look,
@@ -37,6 +38,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
+    Provenance,
     ShapeError,
     field_range,
     warn,
@@ -51,6 +53,7 @@ from napari_semsr.jobs.images import (
     names_of,
     open_image,
     paths_of,
+    record_file,
     record_input,
 )
 from napari_semsr.jobs.models import find_model
@@ -196,8 +199,6 @@ def trust_job(
     ReadError, WriteError
         If files cannot be read, or the output not be made.
     """
-    from napari_semsr.models import load_model
-
     chosen = options or TrustOptions()
     yield Progress(0, 0, "reading")
     target = None
@@ -205,62 +206,45 @@ def trust_job(
         taken = paths_of(image, enhanced)
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
     before, after = (open_image(one, opening) for one in (image, enhanced))
-    path = _model_of(after, model)
-    loaded = load_model(path)
-    _check_made_by(after, loaded, asked=model is not None)
-    trust = _trust_of(path, loaded, needed=chosen.show == "bound")
+    known = _Known.of(after, model, chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
-    span = field_range(before.data, *loaded.card.input_percentiles)
+    span = field_range(before.data, *known.loaded.card.input_percentiles)
     records = []
     for given, opened, role in (
         (image, before, "image"),
         (enhanced, after, "enhanced"),
     ):
         records.append((yield from record_input(given, opened, opening, role=role)))
-    run_options = _options_of(after, chosen.device)
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    said = {**chosen.model_dump(mode="json"), "reading": reading}
     with closing(_Scratch(target)) as scratch:
-        spread = yield from _spread(before, after, loaded, run_options, scratch)
-        asked = _Asked.of(before, after, spread, span, loaded, trust)
+        spread = yield from _spread(before, after, known, scratch)
+        asked = _Asked.of(before, after, spread, span, known)
         unfamiliar = yield from asked.unfamiliar()
-        tally = {"bound": _Tally(), "spread": _Tally()}
-        mapped = _Mapped(asked, tally, chosen)
+        mapped = _Mapped(asked, {"bound": _Tally(), "spread": _Tally()}, chosen)
         about = mapped.about(before, after).replace(
-            provenance=made_by(
-                "trust", chosen.model_dump(mode="json"), *records
-            ).model_copy(
-                update={
-                    "model_name": loaded.card.name,
-                    "model_digest": loaded.digest,
-                }
-            )
+            provenance=known.history(said, records)
         )
         made: Micrograph | None = None
         if target is not None:
             yield from _write(mapped, about, target)
         else:
-            values = yield from _in_memory(mapped)
-            made = about.replace(data=values)
+            made = about.replace(data=(yield from _in_memory(mapped)))
+    kinds = {name: one.told() for name, one in mapped.tally.items() if one.count}
     misfit = yield from measure_misfit(before, after)
-    kinds = {name: one.told() for name, one in tally.items() if one.count}
     if misfit is not None:
         kinds["misfit"] = {"mean": 100 * misfit.share}
-    familiar = None if unfamiliar is None else unfamiliar <= _USUAL
-    if familiar is False:
-        warn(
-            f"{before.name} is unlike the fields that the bound of {loaded.card.name} "
-            f"was calibrated on, in {unfamiliar:.0%} of its blocks; what the bound "
-            "says is not warranted here.",
-        )
+    familiar = _familiar(unfamiliar, before, known)
     return TrustReport(
         images=names_of(image, enhanced),
         output=None if target is None else str(target),
-        model=loaded.card.name,
-        model_digest=loaded.digest,
+        model=known.loaded.card.name,
+        model_digest=known.loaded.digest,
         shown=chosen.show,
         mean=kinds[chosen.show]["mean"],
         p95=kinds[chosen.show]["p95"],
         kinds=kinds,
-        share=None if trust is None else trust.share,
+        share=None if known.trust is None else known.trust.share,
         familiar=familiar,
         unfamiliar_fraction=unfamiliar,
         range=span,
@@ -269,6 +253,87 @@ def trust_job(
         pixel_size_nm=about.pixel_size_nm,
         map=made,
     )
+
+
+def _familiar(
+    unfamiliar: float | None, before: Micrograph, known: "_Known"
+) -> bool | None:
+    """Tell whether a field is like those of the calibration; warn where it is not."""
+    if unfamiliar is None:
+        return None
+    if unfamiliar > _USUAL:
+        warn(
+            f"{before.name} is unlike the fields that the bound of "
+            f"{known.loaded.card.name} was calibrated on, in {unfamiliar:.0%} of its "
+            "blocks; what the bound says is not warranted here.",
+        )
+    return unfamiliar <= _USUAL
+
+
+def knows_errors(model: str | os.PathLike[str]) -> bool:
+    """Tell whether something was learnt of a model's errors.
+
+    Parameters
+    ----------
+    model : str or path
+        A name on the shelf, or a ``.safetensors`` file.
+
+    Returns
+    -------
+    bool
+        Whether there is a file of it beside the model.
+    """
+    from napari_semsr.models import file_digest, load_trust, trust_path
+
+    try:
+        path = find_model(model)
+        place = trust_path(path)
+        known = place.is_file() and load_trust(place).model_digest == file_digest(path)
+    except CheckpointError:
+        return False
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A model, how it was run, and what is known of its errors."""
+
+    path: Path
+    loaded: "LoadedModel"
+    options: "EnhanceOptions"
+    trust: "Trust | None"
+
+    @classmethod
+    def of(
+        cls,
+        after: Micrograph,
+        model: str | os.PathLike[str] | None,
+        options: TrustOptions,
+    ) -> "_Known":
+        """Find what made an image."""
+        from napari_semsr.models import load_model
+
+        path = _model_of(after, model)
+        loaded = load_model(path)
+        _check_made_by(after, loaded, asked=model is not None)
+        trust = _trust_of(path, loaded, needed=options.show == "bound")
+        return cls(path, loaded, _options_of(after, options.device), trust)
+
+    def history(self, said: dict[str, Any], inputs: list[InputRecord]) -> Provenance:
+        """Record what makes the map."""
+        from napari_semsr.inference import machine_of
+        from napari_semsr.models import trust_path
+
+        guides = [record_file(self.path, "model")]
+        if self.trust is not None:
+            guides.append(record_file(trust_path(self.path), "trust"))
+        named = {
+            "model_name": self.loaded.card.name,
+            "model_digest": self.loaded.digest,
+        }
+        return made_by("trust", said, *inputs, guides=guides).model_copy(
+            update={**named, **machine_of(self.options)}
+        )
 
 
 def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
@@ -357,18 +422,17 @@ class _Scratch:
 def _spread(
     before: Micrograph,
     after: Micrograph,
-    loaded: "LoadedModel",
-    options: "EnhanceOptions",
+    known: _Known,
     scratch: _Scratch,
 ) -> Job[Micrograph]:
     """Run the model on the field in all its turns, tile by tile."""
     from napari_semsr.inference import spread_lazy
 
-    lazy = spread_lazy(before, loaded, options)
+    lazy = spread_lazy(before, known.loaded, known.options)
     if lazy.shape != after.shape:
         msg = (
-            f"The enhanced image must be what {loaded.card.name} makes of the image, "
-            f"{lazy.shape[0]} x {lazy.shape[1]} px, got {after.shape[0]} x "
+            f"The enhanced image must be what {known.loaded.card.name} makes of the "
+            f"image, {lazy.shape[0]} x {lazy.shape[1]} px, got {after.shape[0]} x "
             f"{after.shape[1]} px."
         )
         raise ShapeError(msg)
@@ -403,8 +467,7 @@ class _Asked:
         after: Micrograph,
         spread: Micrograph,
         span: FloatPair,
-        loaded: "LoadedModel",
-        trust: "Trust | None",
+        known: _Known,
     ) -> "_Asked":
         """Lay the images over each other."""
         lies = Grid.of(before), Grid.of(after)
@@ -412,9 +475,9 @@ class _Asked:
         if place is None:
             msg = f"{after.name} must show the place of {before.name}; they lie apart."
             raise ShapeError(msg)
-        back = loaded.card.grey == "input"
+        own = known.loaded.card.grey != "input"
         images = before, after, spread
-        return cls(images, (*lies, lies[1]), grid, place, span, not back, trust)
+        return cls(images, (*lies, lies[1]), grid, place, span, own, known.trust)
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Read a part of all three, on the model's scale."""

@@ -1,8 +1,8 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,12 @@ from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
 from napari_semsr.jobs import (
     MOSAIC_MODEL,
+    TrustOptions,
     check_image_target,
     enhance_job,
+    knows_errors,
     learnt_from_instrument,
+    trust_job,
     unfinished,
 )
 from napari_semsr.widgets.base import (
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
 
     from napari_semsr.analysis import Misfit
     from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.jobs import TrustReport
     from napari_semsr.widgets.enhance.compare import Subject
 
 _ADVANCED_ROWS = {
@@ -231,6 +235,13 @@ class EnhancePanel(Panel):
             "explain the input: what it left out, or drew that light contradicts. In "
             "per cent of the input's contrast.",
         )
+        self.trust = CheckBox(
+            name="trust",
+            text="Map of the likely error",
+            tooltip="Add a layer that shows how far the result may be off: in 90 % of "
+            "such places the error is smaller. Per cent of the range of grey levels; "
+            "takes eight runs of the model more.",
+        )
         self.output = store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -242,7 +253,8 @@ class EnhancePanel(Panel):
         )
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
-        where = Form(self.whole, self.misfit, self.output, self.existing)
+        maps = self.misfit, self.trust
+        where = Form(self.whole, *maps, self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
         self.add_group("How", self.form, self.weights, where, self.advanced)
@@ -288,6 +300,7 @@ class EnhancePanel(Panel):
         self.form.show_row("resample", sized)
         self.weights.setVisible(self._tells_apart())
         self.misfit.visible = learnt_from_instrument(self.model.card)
+        self.trust.visible = knows_errors(str(self.model.value))
 
     def _tells_apart(self) -> bool:
         """Tell whether the model removes noise, blur and haze each for itself."""
@@ -402,7 +415,10 @@ class EnhancePanel(Panel):
             "options": options,
             "scheduler": str(self.advanced.scheduler.value).strip() or None,
         }
-        mapped = bool(self.misfit.value) and learnt_from_instrument(card)
+        maps = {
+            "misfit": bool(self.misfit.value) and learnt_from_instrument(card),
+            "trust": bool(self.trust.value) and knows_errors(model),
+        }
 
         def begin() -> None:
             self.look.stop_preview()
@@ -414,9 +430,9 @@ class EnhancePanel(Panel):
             # the job need not wait until the window is drawn
             QTimer.singleShot(0, partial(self._show_beside, source))
 
-        def make() -> Job[Outcome]:
+        def make() -> Job[EnhancedOutcome]:
             assert self.live is not None  # noqa: S101 - its turn has come
-            return _enhance(micrograph, self.live, mapped=mapped, **asked)
+            return _enhance(micrograph, self.live, maps, **asked)
 
         return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
 
@@ -490,8 +506,11 @@ class EnhancePanel(Panel):
         )
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
 
-    def show_outcome(self, outcome: Outcome, image: Micrograph) -> Iterator[None]:
+    def show_outcome(
+        self, enhanced: "EnhancedOutcome", image: Micrograph
+    ) -> Iterator[None]:
         """Show the finished result, and write its figures."""
+        outcome = enhanced.written
         levels = [item.data for item in outcome.opened.levels]
         live = self.live
         if live is not None and live.shown:
@@ -501,14 +520,15 @@ class EnhancePanel(Panel):
                 self.look.finished_apart(live.layer, live.made[0])
             else:
                 self.look.finished(live.layer, live.made[0], image, outcome.opened)
-        if outcome.beside is not None:
+        for beside in enhanced.maps:
             yield
-            add_opened(self.viewer, outcome.beside)
+            add_opened(self.viewer, beside)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
         change |= _told_of_misfit(outcome.made.misfit)
+        likely = _told_of_trust(enhanced.trust)
         self.show_result(
-            {**change, **_figures(report, outcome.made.output)},
+            {**change, **likely, **_figures(report, outcome.made.output)},
             f"Enhanced in {report.seconds:.1f} s at "
             f"{report.megapixels_per_second:.2f} megapixels/s.{said}",
             network=outcome.made.provenance.model_name,
@@ -587,10 +607,38 @@ def _told_of_misfit(misfit: "Misfit | None") -> dict[str, Quantity]:
     return {"Misfit": Quantity(100 * misfit.share, "% of the input's contrast", ".0f")}
 
 
+def _told_of_trust(trust: "TrustReport | None") -> Numbers:
+    """Say how far the result may be off, and whether that holds for such a field."""
+    if trust is None or trust.share is None:
+        return {}
+    note = f"{trust.share:.0%} of places err less; mean, 95 % below {trust.p95:.0f} %"
+    told: dict[str, Quantity | str] = {
+        "Likely error": Quantity(trust.mean, "% of range", ".1f", note=note)
+    }
+    if trust.familiar is False:
+        told["Kind of field"] = (
+            f"unlike those that the bound was calibrated on, in "
+            f"{trust.unfamiliar_fraction:.0%} of its blocks; it is not warranted here"
+        )
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancedOutcome:
+    """What was made, and the maps of it."""
+
+    written: Outcome
+    maps: tuple[Opened, ...] = ()
+    trust: "TrustReport | None" = None
+
+
 def _enhance(
-    micrograph: Micrograph, drawn: LiveLayer, *, mapped: bool, **asked: Any
-) -> Job[Outcome]:
-    """Enhance an image into a store, open what was written, and map its misfit."""
+    micrograph: Micrograph, drawn: LiveLayer, maps: Mapping[str, bool], **asked: Any
+) -> Job[EnhancedOutcome]:
+    """Enhance an image into a store, open what was written, and map what it is worth.
+
+    `maps`: whether ``misfit`` and ``trust`` are mapped.
+    """
     target, live = drawn.store, drawn.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
@@ -603,11 +651,19 @@ def _enhance(
         **asked,
     )
     outcome = yield from written(job, target, keep=lambda: drawn.wanted and live.done)
-    misfit = outcome.made.misfit
-    if not mapped or misfit is None:
-        return outcome
-    made = yield from map_misfit(micrograph, outcome.opened.micrograph, misfit)
-    return replace(outcome, beside=Opened(made, (made,)))
+    made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
+    shown = []
+    if maps["misfit"] and misfit is not None:
+        shown.append((yield from map_misfit(micrograph, made, misfit)))
+    if maps["trust"]:
+        options = TrustOptions(device=asked["options"].device)
+        trust = yield from trust_job(
+            micrograph, made, model=asked["model"], options=options
+        )
+        assert trust.map is not None  # noqa: S101 - it was not written
+        shown.append(trust.map)
+    opened = tuple(Opened(item, (item,)) for item in shown)
+    return EnhancedOutcome(outcome, opened, trust)
 
 
 def _found(report: Any) -> Numbers:

@@ -1,0 +1,248 @@
+"""Ask whether the bound on a model's error holds, and where it does not.
+
+Run: ``python benchmarks/trust.py [--only PART ...] [--seeds N] [--rows FILE]``.
+
+Simulated fields from seed 20 000 on, which nothing was learnt from: of the eight kinds
+of sample (``kinds``), through microscopes that are not Gaussian (``microscopes``), and
+each kind with a bound that never saw it (``left-out``). Printed, with ± s.e. over
+fields: the AUROC with which the bound finds the worst tenth of a field's pixels, beside
+those of the spread over flips and turns alone, of the gradient of the result, and of an
+oracle that knows the mean error within 2 px; the share of pixels below the bound; the
+share of fields that are called unfamiliar.
+
+``--rows`` keeps what was measured of each field; the next run goes on after it.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.analysis import (
+    REACH_PX,
+    bound_factor,
+    clues,
+    distance_to_fields,
+    error_scale,
+    fit_scale,
+    look_of_field,
+)
+from napari_semsr.core import Micrograph, field_range, run
+from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
+from napari_semsr.jobs import find_model
+from napari_semsr.models import load_model, load_trust, trust_path
+from napari_semsr.simulation import SsumPairOptions, ssum_validation
+
+SEED = 20_000
+LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
+SIDE = 256
+WORST = 0.1
+ODD = {"pupils": 1.0, "coherence": 0.3, "focus_drift_nm": 60, "distortion_px": 0.5}
+Image = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field on the model's scale, and its truth."""
+
+    kind: str
+    before: Image
+    after: Image
+    spread: Image
+    truth: Image
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Leave out the border."""
+        return (slice(REACH_PX, -REACH_PX),) * 2  # type: ignore[return-value]
+
+    @property
+    def error(self) -> Image:
+        """Absolute error of each pixel."""
+        return np.abs(self.after - self.truth)[self.inner]
+
+    @property
+    def seen(self) -> Image:
+        """Clues of each pixel."""
+        return clues(self.before, self.after, self.spread)[self.inner]
+
+    @property
+    def look(self) -> Image:
+        """What the field is like."""
+        return look_of_field(self.before, self.after, self.spread)
+
+
+def options_of(part: str) -> SsumPairOptions:
+    """Give the ranges of a part."""
+    usual = SsumPairOptions(relief_nm=(40, 160))
+    if part == "microscopes":
+        return usual.replace(**ODD, changed=1.0, read_noise=(10, 600))
+    return usual
+
+
+def field(model: Any, number: int, options: SsumPairOptions) -> Field:
+    """Make a field, enhance it, and turn it about."""
+    (pair,) = ssum_validation(1, SIDE, options=options, first=number)
+    image = Micrograph(pair.low, (pair.pixel_nm,) * 2)
+    chosen = EnhanceOptions(dtype="float32")
+    made = run(enhance_array(image, model, chosen)).array()
+    spread = spread_lazy(image, model, chosen).compute(scheduler="synchronous")
+    low, high = field_range(pair.low, *model.card.input_percentiles)
+    size = high - low
+    parts = (pair.low - low) / size, (made - low) / size, spread / size
+    before, after, apart = (part.astype(float) for part in parts)
+    return Field(pair.kind, before, after, apart, pair.high.astype(float))
+
+
+def auroc(score: Image, worst: NDArray[np.bool_]) -> float:
+    """Chance that a pixel of the worst scores above one of the others."""
+    order = np.argsort(np.argsort(score.ravel(), kind="stable"))
+    bad = worst.ravel()
+    count, others = int(bad.sum()), int((~bad).sum())
+    return float((order[bad].sum() - count * (count - 1) / 2) / (count * others))
+
+
+def scores(one: Field, scale: Image) -> dict[str, float]:
+    """Tell how well each finds the worst tenth."""
+    error = one.error
+    worst = error > np.quantile(error, 1 - WORST)
+    slope = np.hypot(*np.gradient(ndimage.gaussian_filter(one.after, 1)))
+    near = ndimage.gaussian_filter(np.abs(one.after - one.truth), 2)
+    return {
+        "bound": auroc(scale, worst),
+        "spread": auroc(one.spread[one.inner], worst),
+        "gradient": auroc(slope[one.inner], worst),
+        "oracle": auroc(near[one.inner], worst),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What tells the bound, and on which fields it was calibrated."""
+
+    weights: Image
+    factor: float
+    looks: Image
+    limit: float
+
+    @classmethod
+    def bundled(cls, model: str) -> "Bound":
+        """Read that of a model."""
+        trust = load_trust(trust_path(find_model(model)))
+        looks = np.array(trust.fields)
+        return cls(np.array(trust.weights), trust.factor, looks, trust.familiar)
+
+    @classmethod
+    def learnt(cls, fields: list[Field]) -> "Bound":
+        """Learn one from half of some fields, calibrated on the other half."""
+        rng = np.random.default_rng(0)
+        first, second = fields[::2], fields[1::2]
+        seen, errors = [], []
+        for one in first:
+            known, error = one.seen, one.error.ravel()
+            at = rng.integers(0, error.size, 400)
+            seen.append(known.reshape(-1, known.shape[-1])[at])
+            errors.append(error[at])
+        weights = fit_scale(np.concatenate(seen), np.concatenate(errors))
+        scales = [error_scale(one.seen, weights) for one in second]
+        factor = bound_factor([one.error for one in second], scales, 0.9)
+        looks = np.array([one.look for one in second])
+        away = distance_to_fields(looks, looks, among=True)
+        return cls(weights, factor, looks, float(np.quantile(away, 0.95)))
+
+    def judge(self, one: Field) -> dict[str, Any]:
+        """Measure one field."""
+        scale = error_scale(one.seen, self.weights)
+        away = distance_to_fields(one.look[None], self.looks)[0]
+        return {
+            "kind": one.kind.split("+")[0],
+            "auroc": scores(one, scale),
+            "below": float((one.error < self.factor * scale).mean()),
+            "bound": float(np.mean(self.factor * scale)),
+            "unfamiliar": bool(away > self.limit),
+        }
+
+
+def told(values: list[float]) -> str:
+    """Say a mean with its standard error."""
+    known = np.array(values)
+    error = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else np.nan
+    return f"{known.mean():.3f} ± {error:.3f}"
+
+
+def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
+    """Say the figures of some fields."""
+    below = [row["below"] for row in rows]
+    bad = [row for row in rows if row["below"] < 0.8]
+    found = sum(row["unfamiliar"] for row in bad)
+    parts = [
+        f"{which} {told([row['auroc'][which] for row in rows])}"
+        for which in ("bound", "spread", "gradient", "oracle")
+    ]
+    yield (
+        f"{name}: {len(rows)} fields; AUROC {', '.join(parts)}; below the bound "
+        f"{told(below)}, worst {min(below):.2f}; unfamiliar "
+        f"{np.mean([row['unfamiliar'] for row in rows]):.2f}"
+        f" ({found} of {len(bad)} below 0.8); mean bound "
+        f"{100 * np.mean([row['bound'] for row in rows]):.0f} %"
+    )
+
+
+def main() -> None:
+    """Measure the parts that are asked for, and say them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = ("kinds", "microscopes", "left-out")
+    parser.add_argument("--only", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--model", default="ssum-sem")
+    parser.add_argument("--seeds", type=int, default=8, help="of each kind")
+    parser.add_argument("--learnt", type=int, default=30, help="fields of each kind")
+    parser.add_argument("--rows", type=Path)
+    given = parser.parse_args()
+    model = load_model(given.model)
+    kinds = options_of("kinds").kinds
+    rows: list[dict[str, Any]] = []
+    if given.rows is not None and given.rows.exists():
+        rows = [json.loads(line) for line in given.rows.read_text().splitlines()]
+    done = {(row["part"], row["number"]) for row in rows}
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row)
+        if given.rows is not None:
+            with given.rows.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+    numbers = range(SEED, SEED + given.seeds * len(kinds))
+    for part in given.only:
+        learning = {}
+        if part == "left-out" and any((part, n) not in done for n in numbers):
+            fields = [
+                field(model, LEARNT + n, options_of(part))
+                for n in range(given.learnt * len(kinds))
+            ]
+            for kind in kinds:
+                others = [f for f in fields if f.kind.split("+")[0] != kind]
+                learning[kind] = Bound.learnt(others)
+        for number in numbers:
+            if (part, number) in done:
+                continue
+            one = field(model, number, options_of(part))
+            bound = learning.get(one.kind.split("+")[0])
+            judge = bound or Bound.bundled(given.model)
+            keep({"part": part, "number": number, **judge.judge(one)})
+        own = [row for row in rows if row["part"] == part]
+        for line in say(own, part):
+            print(line, flush=True)
+        for kind in kinds:
+            some = [row for row in own if row["kind"] == kind]
+            for line in say(some, f"  {kind}") if some else ():
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
