@@ -219,29 +219,31 @@ def main() -> None:
 
     numbers = range(SEED, SEED + given.seeds * len(kinds))
     for part in given.only:
-        learning = {}
-        if part == "left-out" and any((part, n) not in done for n in numbers):
-            fields = [
-                field(model, LEARNT + n, options_of(part))
-                for n in range(given.learnt * len(kinds))
-            ]
-            for kind in kinds:
-                others = [f for f in fields if f.kind.split("+")[0] != kind]
-                learning[kind] = Bound.learnt(others)
-        for number in numbers:
-            if (part, number) in done:
-                continue
+        left = [number for number in numbers if (part, number) not in done]
+        learning = left_out(model, given.learnt) if part == "left-out" and left else {}
+        for number in left:
             one = field(model, number, options_of(part))
             bound = learning.get(one.kind.split("+")[0])
             judge = bound or Bound.bundled(given.model)
             keep({"part": part, "number": number, **judge.judge(one)})
         own = [row for row in rows if row["part"] == part]
-        for line in say(own, part):
-            print(line, flush=True)
+        print("\n".join(say(own, part)), flush=True)
         for kind in kinds:
             some = [row for row in own if row["kind"] == kind]
-            for line in say(some, f"  {kind}") if some else ():
-                print(line, flush=True)
+            print("\n".join(say(some, f"  {kind}") if some else []), flush=True)
+
+
+def left_out(model: Any, count: int) -> dict[str, Bound]:
+    """Learn a bound for each kind, from `count` fields of each of the others."""
+    options = options_of("left-out")
+    fields = [
+        field(model, LEARNT + number, options)
+        for number in range(count * len(options.kinds))
+    ]
+    return {
+        kind: Bound.learnt([f for f in fields if f.kind.split("+")[0] != kind])
+        for kind in options.kinds
+    }
 
 
 if __name__ == "__main__":
