@@ -8,6 +8,8 @@ from napari_semsr.models import ModelCard
 from napari_semsr.training.data import SceneDataset, ScenePairs
 from napari_semsr.training.recipe import Recipe
 
+_SHARED = 4  # consecutive places of a recipe may show one sample
+
 
 class Truths:
     """Pairs of a degraded field and its truth, as a model's own recipe makes them.
@@ -79,7 +81,7 @@ class Truths:
         Parameters
         ----------
         number : int
-            Which.
+            Which; each shows a sample of its own.
 
         Returns
         -------
@@ -87,8 +89,8 @@ class Truths:
             On the scale where the field's percentiles are about 0 and 1.
         """
         if self._scenes is None:
-            return self._pairs.pair(number)
-        scene = self._scenes[number]
+            return self._pairs.pair(_SHARED * number)
+        scene = self._scenes[_SHARED * number]
         return scene.low[0].numpy(), scene.high[0].numpy()
 
 

@@ -462,9 +462,7 @@ def _trust(step: ReplayStep) -> Job[Path]:
             enhanced,
             step.target,
             model=model,
-            options=step.options(
-                TrustOptions, **({"device": device} if device else {})
-            ),
+            options=step.options(TrustOptions, **device),
             opening=step.reading(),
         )
     return step.target
