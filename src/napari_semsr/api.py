@@ -978,6 +978,19 @@ def trust(
     TrustReport
         Mean and 95th percentile of the bound, and whether the field is of a kind that
         it was calibrated on; ``map`` where it stayed in memory.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.random.default_rng(0).random((64, 64)).astype("float32")
+    >>> image = semsr.Micrograph(grey, (20, 20), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.enhance(image, f"{folder}/made.ome.zarr", model="ssum-sem")
+    ...     found = semsr.trust(image, made.output, show="spread")
+    >>> found.model, found.map.shape
+    ('ssum-sem', (64, 64))
     """
     from napari_semsr.jobs import TrustOptions, trust_job
 

@@ -17,7 +17,7 @@ from napari_semsr.jobs.images import Result
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
-LATER = {"trust", "batch"}
+LATER = {"batch"}
 
 
 def verb_of(name, job):

@@ -50,6 +50,11 @@ def list_models() -> None:
     _open("Enhance")
 
 
+def map_trust() -> None:
+    """Open the panel that maps how far what it makes may be off."""
+    _open("Enhance")
+
+
 def _open(panel: str) -> None:
     viewer = current_viewer()
     if viewer is not None:
