@@ -234,7 +234,9 @@ def trust_job(
     misfit = yield from measure_misfit(before, after)
     if misfit is not None:
         kinds["misfit"] = {"mean": 100 * misfit.share}
-    familiar = _familiar(unfamiliar, before, known)
+    familiar = None if unfamiliar is None else unfamiliar <= _USUAL
+    if familiar is False and chosen.show == "bound":
+        _warn_of_kind(before, known, unfamiliar)
     return TrustReport(
         images=names_of(image, enhanced),
         output=None if target is None else str(target),
@@ -255,19 +257,13 @@ def trust_job(
     )
 
 
-def _familiar(
-    unfamiliar: float | None, before: Micrograph, known: "_Known"
-) -> bool | None:
-    """Tell whether a field is like those of the calibration; warn where it is not."""
-    if unfamiliar is None:
-        return None
-    if unfamiliar > _USUAL:
-        warn(
-            f"{before.name} is unlike the fields that the bound of "
-            f"{known.loaded.card.name} was calibrated on, in {unfamiliar:.0%} of its "
-            "blocks; what the bound says is not warranted here.",
-        )
-    return unfamiliar <= _USUAL
+def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> None:
+    """Say that a field is unlike those of the calibration."""
+    warn(
+        f"{before.name} is unlike the fields that the bound of "
+        f"{known.loaded.card.name} was calibrated on, in {share:.0%} of its blocks; "
+        "what the bound says is not warranted here.",
+    )
 
 
 def knows_errors(model: str | os.PathLike[str]) -> bool:
