@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 _BLOCK = 512  # pixels along each side of what is mapped at once; chosen
 LOOK_PX = 256  # side of the blocks by which a field is told from others; chosen
 _LOOKS = 16  # of them, evenly spread; chosen
+_SHOWN = 4  # of them, from which colours are chosen
 _LEAST_LOOK_PX = 64  # the coarsest power that a look tells
 _BINS = 2000  # of the bound, from 0 to `_MOST`, for its percentile
 _MOST = 2.0  # of the range: no bound says more
@@ -504,6 +505,14 @@ class _Asked:
         bound = np.minimum(self.trust.factor * scale, _MOST)
         return spread, np.where(known, bound, np.nan)[inner]
 
+    def brightest(self, show: str) -> float:
+        """Tell where the colours of a map are to end, from some of its blocks."""
+        boxes = spread_boxes(self.field, _SHOWN, LOOK_PX)
+        found = [self.asked(box)[0 if show == "spread" else 1] for box in boxes]
+        values = np.concatenate([part.ravel() for part in found if part is not None])
+        known = values[np.isfinite(values)]
+        return max(float(np.percentile(known, 99.5)), 1e-3) if known.size else 1.0
+
     def unfamiliar(self) -> Job[float | None]:
         """Tell the share of blocks that are unlike the calibration's fields."""
         if self.trust is None:
@@ -576,7 +585,7 @@ class _Mapped:
         finer = after if asked.grid.pitch == asked.lies[1].pitch else before
         percent = self.options.unit == "percent"
         name = "spread" if self.options.show == "spread" else "bound on the error"
-        top = 0.15 if self.options.show == "spread" else 0.5  # chosen
+        top = asked.brightest(self.options.show)
         return finer.replace(
             data=np.broadcast_to(np.float32(0), asked.field.shape),
             name=f"{name} of {after.name} ({'%' if percent else 'grey levels'})",
