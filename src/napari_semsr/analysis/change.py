@@ -142,14 +142,40 @@ def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
 
 
 def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
-    """Find the grid of the coarser pixels, and its part that both images show."""
+    """Find the grid of the coarser pixels, and its part that both images show.
+
+    Parameters
+    ----------
+    first, second : Grid
+        Where the pixels of two images lie; the first is taken of two that are as fine.
+
+    Returns
+    -------
+    tuple of Grid and Box or None
+        The part in pixels of that grid; None where the images lie apart.
+    """
     coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
     grid, other = (second, first) if coarser else (first, second)
     return grid, grid.covered_by(other)
 
 
 def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
-    """Cut a field into blocks; of more than `most`, take some that lie evenly."""
+    """Cut a field into blocks; of more than `most`, take some that lie evenly.
+
+    Parameters
+    ----------
+    field : Box
+        In pixels.
+    most : int or None
+        How many blocks; None for all.
+    side : int
+        Of a block, in pixels; those at the far borders may be smaller.
+
+    Returns
+    -------
+    list of Box
+        By rows.
+    """
     boxes = [
         Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
         for y in range(field.y0, field.y1, side)
@@ -181,7 +207,24 @@ def _grain(
 
 
 def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
-    """Read what an image shows in pixels of a grid that is as coarse or coarser."""
+    """Read what an image shows in pixels of a grid that is as coarse or coarser.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+    lies : Grid
+        Where its pixels lie.
+    grid : Grid
+        Whose pixels are wanted.
+    box : Box
+        Of that grid.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float64
+        Means over the areas of the pixels; NaN where much of one is missing.
+    """
     inner = grid.among(lies)
     if inner is not None:
         return read_box(image.data, box.moved(inner.corner)).astype(np.float64)

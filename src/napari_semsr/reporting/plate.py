@@ -75,6 +75,11 @@ def columns_of(count: int, columns: int | None = None) -> int:
         Of all images.
     columns : int, optional
         What was asked for; by default up to three, and two of four.
+
+    Returns
+    -------
+    int
+        Not more than there are images.
     """
     return min(columns or (2 if count == 4 else _MOST_COLUMNS), count)
 

@@ -14,33 +14,26 @@ _SHARED = 4  # consecutive places of a recipe may show one sample
 class Truths:
     """Pairs of a degraded field and its truth, as a model's own recipe makes them.
 
-    Attributes
+    Parameters
     ----------
-    recipe : Recipe
-        The model's, with another seed, size and folder.
+    card : ModelCard
+        Of the model.
+    side : int
+        Of the degraded fields, in pixels.
+    seed : int
+        Of the fields; they differ from those of training by it.
+    folder : pathlib.Path, optional
+        Where the images are that the recipe names.
+
+    Raises
+    ------
+    OptionError
+        If the card tells no recipe, or one whose fields cannot be made again.
     """
 
     def __init__(
         self, card: ModelCard, *, side: int, seed: int, folder: Path | None = None
     ) -> None:
-        """Read a card.
-
-        Parameters
-        ----------
-        card : ModelCard
-            Of the model.
-        side : int
-            Of the degraded fields, in pixels.
-        seed : int
-            Of the fields; they differ from those of training by it.
-        folder : pathlib.Path, optional
-            Where the images are that the recipe names.
-
-        Raises
-        ------
-        OptionError
-            If the card tells no recipe, or one whose fields cannot be made again.
-        """
         told = card.training.get("recipe")
         if not isinstance(told, dict) or told.get("data", {}).get("pairs"):
             msg = (
