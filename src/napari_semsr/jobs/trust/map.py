@@ -206,7 +206,10 @@ def trust_job(
     if output is not None:
         taken = paths_of(image, enhanced)
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    before, after = (open_image(one, opening) for one in (image, enhanced))
+    after = open_image(enhanced, opening)
+    opening = _read_as(after, opening)
+    before = open_image(image, opening)
+    _check_pixels(before, after)
     known = _Known.of(after, model, chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
@@ -333,6 +336,26 @@ class _Known:
         )
 
 
+def _read_as(after: Micrograph, opening: ReadOptions | None) -> ReadOptions | None:
+    """Read an image as it was read to be enhanced, unless the user says how."""
+    made = after.provenance
+    told = made.options.get("reading") if made and made.job == "enhance" else None
+    if (opening is None or opening == ReadOptions()) and isinstance(told, dict):
+        return ReadOptions.parse(told)
+    return opening
+
+
+def _check_pixels(before: Micrograph, after: Micrograph) -> None:
+    """Refuse images of which one alone has a pixel size."""
+    if (before.pixel_size_nm is None) != (after.pixel_size_nm is None):
+        which = before if before.pixel_size_nm is None else after
+        msg = (
+            f"Both images must have a pixel size, or none, and {which.name} alone has "
+            "none; give pixel_size_nm."
+        )
+        raise ShapeError(msg)
+
+
 def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
     """Find the model that made an image."""
     if model is not None:
@@ -352,10 +375,9 @@ def _check_made_by(after: Micrograph, loaded: "LoadedModel", *, asked: bool) -> 
     found = after.provenance.network() if after.provenance is not None else None
     if found is None or found[1] == loaded.digest:
         return
-    said = (
-        f"{after.name} was made by another file of {found[0]} than {loaded.card.name} "
-        "at hand"
-    )
+    said = f"{after.name} was made by {found[0]}, not by {loaded.card.name}"
+    if found[0] == loaded.card.name:
+        said = f"{after.name} was made by another file of {found[0]} than the one here"
     if not asked:
         msg = f"{said}; name that file as the model."
         raise CheckpointError(msg)
@@ -517,8 +539,10 @@ class _Asked:
         """Tell the share of blocks that are unlike the calibration's fields."""
         if self.trust is None:
             return None
-        boxes = spread_boxes(self.field, _LOOKS, LOOK_PX)
-        looks = []
+        whole = spread_boxes(self.field, None, LOOK_PX)
+        whole = [box for box in whole if min(box.shape) == LOOK_PX] or whole[:1]
+        places = np.linspace(0, len(whole) - 1, min(len(whole), _LOOKS))
+        boxes, looks = [whole[round(float(place))] for place in places], []
         for number, box in enumerate(boxes):
             yield Progress(number, len(boxes), "comparing the field with others")
             parts = self.read(box)
