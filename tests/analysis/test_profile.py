@@ -193,6 +193,13 @@ def test_calibration_error_follows_the_line():
     assert read_profile(image, ACROSS).length_sd == 0
 
 
+@pytest.mark.parametrize("width", [1e6, 1e9, 1e300])
+def test_band_that_would_fill_the_memory_is_refused(width):
+    image = Micrograph(np.zeros((30, 40)), None, "A")
+    with pytest.raises(OptionError, match="must be at most .* px wide"):
+        read_profile(image, (5, 5, 20, 30), width_px=width)
+
+
 def test_what_cannot_be_measured_is_said_in_a_sentence():
     image = Micrograph(bell(COLUMNS - 60, 8.0), name="field")
     with pytest.raises(OptionError, match="two different ends"):
