@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 import napari_semsr as semsr
@@ -380,6 +381,14 @@ def test_history_that_cannot_be_followed_is_one_sentence(place, a, change, needs
 def test_image_without_a_history_is_refused(a):
     with pytest.raises(ReadError, match="does not tell what made it"):
         semsr.replay(a)
+
+
+def test_picture_in_colour_is_told_to_have_no_history(tmp_path):
+    """No option of replay could convert it."""
+    colours = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", colours, photometric="rgb")
+    with pytest.raises(ReadError, match="does not tell what made it"):
+        semsr.replay(tmp_path / "rgb.tif")
 
 
 def test_folder_of_inputs_must_be_one(cut, a):

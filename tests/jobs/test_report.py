@@ -294,6 +294,16 @@ def test_wrong_input_is_one_sentence_and_loses_nothing(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_names_of_a_pair_may_hold_the_mark(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    first, second = sorted(path.name for path in folder.glob("*.tif"))[:2]
+    Path(first).rename("a::1.tif")
+    result = run(report_job([f"a::1.tif::{second}"], "page.html"))
+    assert len(result.pairs) == 1
+    with pytest.raises(SemsrError, match="two images as A::B"):
+        run(report_job(["a::2.tif::b.tif"], "other.html"))
+
+
 def test_picture_of_a_strip_goes_on_a_sheet(tmp_path: Path) -> None:
     strip = Micrograph(np.random.default_rng(0).normal(size=(200, 1)), None, "strip")
     page = tmp_path / "strip.html"

@@ -80,6 +80,11 @@ def columns_of(count: int, columns: int | None, width_mm: float) -> int:
         What was asked for; else up to three, and two of four, as the width has room.
     width_mm : float
         Width of the figure.
+
+    Returns
+    -------
+    int
+        At least one, and no more than there are images.
     """
     room = max(1, int(width_mm // _LEAST_MM))
     free = min(2 if count == 4 else _MOST_COLUMNS, room)
@@ -320,10 +325,10 @@ def _show(
         )
     )  # fmt: skip
     words = bar_words(long, calibrated=known)
-    inches = axes.figure.get_size_inches()[0] * axes.get_position().width
-    room, dpi = inches * _MM * 0.92, axes.figure.dpi
-    size = _fitting(words, _POINTS, room, dpi)
-    half = _text_mm(words, size, dpi) / (2 * inches * _MM)
+    dpi = axes.figure.dpi
+    across = axes.bbox.width / dpi * _MM
+    size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
+    half = _text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     _say(axes, middle, 1 - (low - 2 * thick) / height, words, size=size)
     return drawn

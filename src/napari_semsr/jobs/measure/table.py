@@ -353,6 +353,9 @@ def _listed(images: str | os.PathLike[str]) -> list[Path]:
     """List the images of a folder, those that a glob matches, or one."""
     path = Path(images)
     if not is_many(images):
+        if not path.exists():
+            msg = f"There is no file {path}; check the name."
+            raise ReadError(msg)
         return [path]
     if path.is_dir():
         found = list_images(path)
@@ -512,10 +515,12 @@ def _shown(path: Path | None, table: Path | None) -> str | None:
     return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
 
 
-def _value(text: str) -> Cell:
-    """Read a cell of a table of ours."""
-    if text in ("true", "false"):
-        return text == "true"
+def _value(text: str, mark: str) -> Cell:
+    """Read a cell of a table of ours, which a spreadsheet may have saved again."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if mark != ",":
+        text = text.replace(",", ".")
     for kind in (int, float):
         try:
             return kind(text)
@@ -536,10 +541,17 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
         )
         raise WriteError(msg)
     numbers = {*measure.more_columns, *measure.columns}
+    for line, cells in sheet.rows:
+        if len(cells) != len(sheet.names):
+            msg = (
+                f"{path} line {line} must hold {len(sheet.names)} cells to be resumed, "
+                f"got {len(cells)}; mend the line, or give --overwrite."
+            )
+            raise WriteError(msg)
     return [
         {
-            name: _value(cell) if name in numbers else cell or None
-            for name, cell in zip(sheet.names, cells, strict=False)
+            name: _value(cell, sheet.mark) if name in numbers else cell or None
+            for name, cell in zip(sheet.names, cells, strict=True)
         }
         for _, cells in sheet.rows
     ]
