@@ -353,9 +353,6 @@ def _listed(images: str | os.PathLike[str]) -> list[Path]:
     """List the images of a folder, those that a glob matches, or one."""
     path = Path(images)
     if not is_many(images):
-        if not path.exists():
-            msg = f"There is no file {path}; check the name."
-            raise ReadError(msg)
         return [path]
     if path.is_dir():
         found = list_images(path)
@@ -383,7 +380,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return list(_of_sheet(measure, Path(images)))
     firsts = _listed(images)
     if second is None:
-        return [_checked(measure, [path]) for path in firsts]
+        return _there([_checked(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
             "The second image must be an image, a folder or a glob, got "
@@ -393,7 +390,17 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
     seconds = _listed(second)
     if is_many(images) and is_many(second):
         return _paired(firsts, seconds, second)
-    return [_checked(measure, [one, other]) for one in firsts for other in seconds]
+    pairs = [_checked(measure, [one, other]) for one in firsts for other in seconds]
+    return _there(pairs)
+
+
+def _there(items: list[_Item]) -> list[_Item]:
+    """Refuse a name that was mistyped, before a table is made for it."""
+    for path in dict.fromkeys(path for item in items for path in item.paths):
+        if path is not None and not path.exists():
+            msg = f"There is no file {path}; check the name."
+            raise ReadError(msg)
+    return items
 
 
 def _given(measure: Measure, one: Any, second: Inputs | None) -> _Item:
