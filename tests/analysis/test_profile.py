@@ -193,6 +193,23 @@ def test_calibration_error_follows_the_line():
     assert read_profile(image, ACROSS).length_sd == 0
 
 
+def test_plain_dip_is_a_share_where_the_ground_is_uneven():
+    """Between the pair it is lower than the ground that is taken for all."""
+    ground = 0.4 * (np.abs(COLUMNS - 60) > 22)
+    pair = bell(COLUMNS - 45, 6.0) + bell(COLUMNS - 75, 6.0)
+    found = measure_profile(read_profile(Micrograph(pair + ground), ACROSS, width_px=5))
+    dips = [pair.plain_dip for pair in found.pairs if math.isfinite(pair.plain_dip)]
+    assert dips
+    assert max(dips) == 1.0
+
+
+@pytest.mark.parametrize("width", [1e6, 1e9, 1e300])
+def test_band_that_would_fill_the_memory_is_refused(width):
+    image = Micrograph(np.zeros((30, 40)), None, "A")
+    with pytest.raises(OptionError, match=r"must be at most .* px wide"):
+        read_profile(image, (5, 5, 20, 30), width_px=width)
+
+
 def test_what_cannot_be_measured_is_said_in_a_sentence():
     image = Micrograph(bell(COLUMNS - 60, 8.0), name="field")
     with pytest.raises(OptionError, match="two different ends"):

@@ -35,12 +35,18 @@ def test_read_sheet_takes_what_spreadsheets_write(tmp_path, mark):
 
 
 @pytest.mark.parametrize(
-    "bytes_", [b"\xff\xfe\x00image", b'image\n"' + b"never" * 40_000]
+    ("bytes_", "said"),
+    [
+        (b"\xff\xfe\x00image", "save it as CSV UTF-8"),
+        ("image,probe\na.tif,grün\n".encode("latin-1"), "save it as CSV UTF-8"),
+        (b'image\n"' + b"never" * 40_000, "cannot be read as a table of images"),
+    ],
+    ids=["utf-16", "latin-1", "quote"],
 )
-def test_read_sheet_refuses_what_is_no_table(tmp_path, bytes_):
+def test_read_sheet_refuses_what_is_no_table(tmp_path, bytes_, said):
     path = tmp_path / "table.csv"
     path.write_bytes(bytes_)
-    with pytest.raises(ReadError, match="cannot be read as a table of images"):
+    with pytest.raises(ReadError, match=said):
         read_sheet(path, "images")
 
 

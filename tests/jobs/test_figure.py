@@ -133,11 +133,38 @@ def test_long_caption_stays_within_the_figure(tmp_path: Path) -> None:
     assert (colours_of(tmp_path / "wide.png")[-40:, -1] == 255).all()
 
 
+def test_narrow_images_keep_words_and_colour_bars_to_themselves(tmp_path: Path) -> None:
+    made = Provenance(job="error-map", options={"unit": "grey"})
+    maps = [micrograph(f"{i}", 100.0, side=200).replace(provenance=made) for i in "AB"]
+    plain = micrograph("C", 100.0, side=200)
+    path = tmp_path / "three.png"
+    options = FigureOptions(width_mm=85, dpi=300, columns=3, no_caption=True)
+    run(figure_job([plain, *maps], path, options=options))
+    with Picture.open(path) as picture:
+        drawn = np.asarray(picture.convert("L"))
+    pitch = (85 - 2 * 1.5) / 3 + 1.5  # of the cells, in mm
+    for number in (1, 2):
+        middle = round((number * pitch - 0.75) / 25.4 * 300)
+        assert drawn[:, middle - 5 : middle + 5].min() == 255
+    assert drawn[:, -3:].min() == 255  # the last label ends within the figure
+
+
+def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
+    heights = []
+    for width in (60, 85, 175):
+        options = FigureOptions(width_mm=width, dpi=100, no_caption=True)
+        images = [micrograph(name) for name in "ABC"]
+        made = run(figure_job(images, tmp_path / f"{width}.png", options=options))
+        heights.append(round(made.shape[0] / made.shape[1], 1))
+    assert heights == [2.3, 0.8, 0.2]
+
+
 @pytest.mark.parametrize(
     ("images", "options", "said"),
     [
         ([], {}, "must have 1 to 12 images, got 0"),
         ([micrograph()], {"inset": (0, 0, 70, 10)}, "must lie in every image"),
+        ([Micrograph(np.ones((900, 1)), None, "thin")], {}, "at most 1000 mm tall"),
         (
             [Micrograph(np.full((30, 30), np.nan), None, "empty")],
             {},

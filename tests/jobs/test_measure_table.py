@@ -158,6 +158,16 @@ def test_nothing_that_can_be_measured_is_an_error_that_keeps_the_table(pairs):
     assert len(rows_of(pairs / "out.csv")) == 3
 
 
+@pytest.mark.parametrize("second", [None, "missing.tif"])
+def test_mistyped_name_makes_no_table(pairs, second):
+    first = pairs / ("low/field1.tif" if second else "missing.tif")
+    named = pairs / second if second else None
+    job = measure_table_job("metrics", first, named, table=pairs / "out.csv")
+    with pytest.raises(ReadError, match=r"There is no file .*missing.tif"):
+        run(job)
+    assert not (pairs / "out.csv").exists()
+
+
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
     with pytest.warns(UserWarning, match="no image of the name field2"):
@@ -206,6 +216,35 @@ def test_rows_of_the_same_files_and_options_are_kept(pairs):
     before = (pairs / "out.csv").read_bytes()
     assert measured(pairs) == (0, 3)
     assert (pairs / "out.csv").read_bytes() == before
+
+
+def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
+    """As one does where commas are decimal."""
+    measured(pairs)
+    path = pairs / "out.csv"
+    before, rows = path.read_text(), rows_of(path)
+    measures = [*MEASURES["metrics"].columns]
+    for row in rows:
+        row.update({name: row[name].replace(".", ",").upper() for name in measures})
+    lines = [";".join(rows[0]), *(";".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines))
+    assert measured(pairs) == (0, 3)
+    (pairs / "low" / "field1.tif").touch()  # so that the table is written again
+    assert measured(pairs) == (1, 2)
+    kept = [line for line in before.splitlines() if "field1." not in line]
+    assert [
+        one for one in path.read_text().splitlines() if "field1." not in one
+    ] == kept
+
+
+def test_table_with_a_broken_line_is_not_resumed(pairs):
+    measured(pairs)
+    path = pairs / "out.csv"
+    broken = path.read_text().rstrip().rpartition(",")[0]
+    path.write_text(broken)
+    with pytest.raises(WriteError, match=r"line 4 must hold .* cells to be resumed"):
+        measured(pairs)
+    assert path.read_text() == broken
 
 
 def test_changed_file_is_measured_again(pairs):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 import napari_semsr as semsr
@@ -382,6 +383,14 @@ def test_image_without_a_history_is_refused(a):
         semsr.replay(a)
 
 
+def test_picture_in_colour_is_told_to_have_no_history(tmp_path):
+    """No option of replay could convert it."""
+    colours = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", colours, photometric="rgb")
+    with pytest.raises(ReadError, match="does not tell what made it"):
+        semsr.replay(tmp_path / "rgb.tif")
+
+
 def test_folder_of_inputs_must_be_one(cut, a):
     with pytest.raises(ReadError, match="must be a folder"):
         semsr.replay(cut, inputs=a)
@@ -406,5 +415,5 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         and getattr(node.func, "id", "") in ("made_by", "derived_from")
         and isinstance(node.args[0], ast.Constant)
     }
-    no_images = {"judge", "pairs"}
+    no_images = {"judge", "pairs", "report"}
     assert called == set(STEPS) | no_images

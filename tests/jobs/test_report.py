@@ -1,5 +1,7 @@
 """Reports: numbers with how they were found, sentences, and what is refused."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from napari_semsr.analysis import ProfileOptions
 from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
@@ -289,6 +292,26 @@ def test_wrong_input_is_one_sentence_and_loses_nothing(
         run(report_job(inputs, name))
     assert "\n" not in str(told.value)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_names_of_a_pair_may_hold_the_mark(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    first, second = sorted(path.name for path in folder.glob("*.tif"))[:2]
+    Path(first).rename("a::1.tif")
+    result = run(report_job([f"a::1.tif::{second}"], "page.html"))
+    assert len(result.pairs) == 1
+    with pytest.raises(SemsrError, match="two images as A::B"):
+        run(report_job(["a::2.tif::b.tif"], "other.html"))
+
+
+def test_picture_of_a_strip_goes_on_a_sheet(tmp_path: Path) -> None:
+    strip = Micrograph(np.random.default_rng(0).normal(size=(200, 1)), None, "strip")
+    page = tmp_path / "strip.html"
+    run(report_job([strip], page))
+    pictures = re.findall(r'base64,([^"]+)"', page.read_text(encoding="utf-8"))
+    sizes = [Picture.open(io.BytesIO(base64.b64decode(one))).size for one in pictures]
+    assert sizes
+    assert max(max(size) for size in sizes) < 195 / 25.4 * 1000
 
 
 def test_a_report_that_is_stopped_leaves_nothing(folder: Path) -> None:

@@ -79,7 +79,13 @@ def read_sheet(path: Path, what: str) -> Sheet:
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         rows = [(lines.line_num, tuple(cell.strip() for cell in row)) for row in lines]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        msg = (
+            f"{path} must be text in UTF-8 to be read as a table of {what}, got "
+            "another encoding: save it as CSV UTF-8."
+        )
+        raise ReadError(msg) from error
+    except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         msg = f"{path} cannot be read as a table of {what}: {reason}."
         raise ReadError(msg) from error

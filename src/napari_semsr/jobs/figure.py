@@ -222,7 +222,7 @@ def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
-    columns = columns_of(count, options.columns)
+    columns = columns_of(count, options.columns, options.width_mm)
     wanted = round(options.width_mm / _MM * options.dpi / columns)
     factor = max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
     box = None if options.inset is None else _box(options.inset, image, first)

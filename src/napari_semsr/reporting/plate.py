@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatPair, IntPair
+from napari_semsr.core import Box, FloatPair, IntPair, ShapeError
 from napari_semsr.reporting.figures import bar_length
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ _POINTS = 7.0  # the least that journals take is 5 to 7
 _LINE_MM = 3.1  # of text of that size
 _GAP_MM = 1.5
 _COLOUR_BAR = 0.24  # of an image's width, its numbers included
+_COLOUR_BAR_MM = 9.5  # the least that bar, numbers and label take
+_LEAST_MM = 35.0  # of an image, where columns are free; chosen
+_TALLEST_MM = 1000.0  # of a figure; chosen: no paper is taller
 _EMPTY = "#c9d2dc"  # where an image knows nothing
 _WIDE_NM = 10_000.0  # from here on a bar is told in micrometres
 _MOST_COLUMNS = 3
@@ -66,22 +69,26 @@ class Plate(NamedTuple):
     shape: IntPair  # rows and columns in pixels; of a PDF, at its resolution
 
 
-def columns_of(count: int, columns: int | None = None) -> int:
+def columns_of(count: int, columns: int | None, width_mm: float) -> int:
     """Tell how many images stand in a row.
 
     Parameters
     ----------
     count : int
         Of all images.
-    columns : int, optional
-        What was asked for; by default up to three, and two of four.
+    columns : int or None
+        What was asked for; else up to three, and two of four, as the width has room.
+    width_mm : float
+        Width of the figure.
 
     Returns
     -------
     int
-        Not more than there are images.
+        At least one, and no more than there are images.
     """
-    return min(columns or (2 if count == 4 else _MOST_COLUMNS), count)
+    room = max(1, int(width_mm // _LEAST_MM))
+    free = min(2 if count == 4 else _MOST_COLUMNS, room)
+    return min(columns or free, count)
 
 
 def bar_words(length: float, *, calibrated: bool) -> str:
@@ -139,9 +146,14 @@ def draw_plate(
     -------
     Plate
         A file, without a time stamp, so that equal is equal, and its size.
+
+    Raises
+    ------
+    ShapeError
+        If it would be some metres tall, as of an image one pixel wide.
     """
     count = len(images)
-    across = columns_of(count, columns)
+    across = columns_of(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
@@ -152,6 +164,12 @@ def draw_plate(
         top += tall + _GAP_MM
     lines = _wrapped(caption, width_mm, dpi)
     whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
+    if whole > _TALLEST_MM:
+        msg = (
+            f"A figure must be at most {_TALLEST_MM:g} mm tall, got {whole:.0f} mm at "
+            f"{width_mm:g} mm width; crop what is long and narrow (semsr crop)."
+        )
+        raise ShapeError(msg)
     figure = _empty(width_mm, whole, dpi)
     for i, left, down, _ in cells:
         letter = f"{chr(ord('a') + i)}" if count > 1 else ""
@@ -167,29 +185,42 @@ def draw_plate(
 
 def _wrapped(text: str, width_mm: float, dpi: int) -> list[str]:
     """Break text where its letters reach the width; a longer word stays whole."""
-    from matplotlib.backends.backend_agg import RendererAgg
-    from matplotlib.font_manager import FontProperties
-
-    measure = RendererAgg(1, 1, dpi)  # whose letters start on whole pixels
-    font = FontProperties(size=_POINTS)
-
-    def is_wide(line: str) -> bool:
-        pixels = measure.get_text_width_height_descent(line, font, ismath=False)[0]
-        return bool(pixels * _MM / dpi > width_mm)
-
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and not is_wide(longer):
+        if lines and _text_mm(longer, _POINTS, dpi) <= width_mm:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
 
 
+def _text_mm(text: str, points: float, dpi: float) -> float:
+    """Measure a line of text."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    measure = RendererAgg(1, 1, dpi)  # whose letters start on whole pixels
+    font = FontProperties(size=points)
+    pixels = measure.get_text_width_height_descent(text, font, ismath=False)[0]
+    return float(pixels * _MM / dpi)
+
+
+def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
+    """Give the size in which a line of text has room, if not that which it has."""
+    return points * min(1.0, room_mm / max(_text_mm(text, points, dpi), 1e-9))
+
+
+def _shown_width(image: PlateImage, width: float) -> float:
+    """Tell what a colour bar leaves of the width of a cell."""
+    if not image.unit:
+        return width
+    return width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2)
+
+
 def _height(image: PlateImage, width: float) -> float:
     """Tell how tall a cell is, the enlarged part included."""
-    shown = width * (1 - _COLOUR_BAR) if image.unit else width
+    shown = _shown_width(image, width)
     tall = shown * _ratio(image.values, image.pixel_nm)
     if image.box is not None and image.inset is not None:
         tall += _GAP_MM + shown * _box_ratio(image)
@@ -225,7 +256,7 @@ def _draw_cell(
 ) -> None:
     """Draw one image, its part below, and its colour bar; lengths are in mm."""
     left, down, width = place
-    shown = width * (1 - _COLOUR_BAR) if image.unit else width
+    shown = _shown_width(image, width)
     tall = shown * _ratio(image.values, image.pixel_nm)
 
     def axes_at(x: float, y: float, w: float, h: float) -> "Axes":
@@ -243,7 +274,8 @@ def _draw_cell(
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         bar.outline.set_linewidth(0.4)
-        bar.set_label(image.unit, fontsize=_POINTS - 1, labelpad=1)
+        size = _fitting(image.unit, _POINTS - 1, tall, figure.dpi)
+        bar.set_label(image.unit, fontsize=size, labelpad=1)
     if image.box is None or image.inset is None:
         return
     from matplotlib.patches import Rectangle
@@ -293,20 +325,26 @@ def _show(
         )
     )  # fmt: skip
     words = bar_words(long, calibrated=known)
-    _say(axes, (from_left + long / 2) / width, 1 - (low - 2 * thick) / height, words)
+    dpi = axes.figure.dpi
+    across = axes.bbox.width / dpi * _MM
+    size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
+    half = _text_mm(words, size, dpi) / (2 * across)
+    middle = (from_left + max(long / 2, half * width)) / width
+    _say(axes, middle, 1 - (low - 2 * thick) / height, words, size=size)
     return drawn
 
 
 def _say(
-    axes: "Axes", x: float, y: float, words: str, *, va: str = "bottom", **look: Any
-) -> None:
+    axes: "Axes", x: float, y: float, words: str, *, va: str = "bottom",
+    size: float = _POINTS, **look: Any,
+) -> None:  # fmt: skip
     """Write over an image, in white with a dark edge; places are shares of it."""
     from matplotlib.patheffects import withStroke
 
     ha = "left" if va == "top" else "center"
     axes.text(
         x, y, words, transform=axes.transAxes, color="white", ha=ha, va=va,
-        fontsize=_POINTS, path_effects=[withStroke(linewidth=1.2, foreground="black")],
+        fontsize=size, path_effects=[withStroke(linewidth=1.2, foreground="black")],
         **look,
     )  # fmt: skip
 

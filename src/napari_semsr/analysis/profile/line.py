@@ -39,6 +39,7 @@ _WHOLE = (
     1e-3  # weight of missing pixels in a sample that is missing itself; as in grids
 )
 _INSIDE = 0.5  # px: a pixel reaches so far beyond its centre
+_MOST_SAMPLES = 1 << 24  # in a band; chosen: they take some 2 GB
 _ROUND = 1e-9  # px; chosen: places that are equal but for rounding
 
 _LINE = "A line is four numbers y0,x0,y1,x1 in px"
@@ -314,7 +315,7 @@ def read_profile(
     Raises
     ------
     OptionError
-        If the line has no length.
+        If the line has no length, or its band too many samples.
     ShapeError
         If no grey value lies under it, or grey values are complex.
     """
@@ -330,6 +331,7 @@ def read_profile(
         to_plane = Affine.of(scale, np.zeros(2))
         ends = to_plane(ends)
     course = _plan(ends[0], ends[1], to_plane, width, width_px)
+    _require_narrow(course)
     band = _Band.of(course, reader or LineReader(image.data))
     share, places = course.samples()
     curve = band.average(places)
@@ -351,6 +353,17 @@ def read_profile(
         value,
         math.hypot(*course.along) / per_px / math.sqrt(12),
     )
+
+
+def _require_narrow(course: _Course) -> None:
+    """Refuse a band that would fill the memory."""
+    most = max(1, int(_MOST_SAMPLES / (course.length_px + 1)))
+    if course.lines > most:
+        msg = (
+            f"A band along {course.length_px:.0f} px must be at most {most} px wide, "
+            f"got {course.lines}; take a narrower band or a shorter line."
+        )
+        raise OptionError(msg)
 
 
 def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:

@@ -528,9 +528,9 @@ def _read_pairs(
 
 
 def _plain_dip(found: _Found, one: int, two: int) -> float:
-    """Dip of the curve between two peaks, over the lower of both."""
+    """Dip of the curve between two peaks, over the lower of both; 1 is down to all."""
     lower = min(found.level[one], found.level[two]) - found.base
-    valley = found.level[one : two + 1].min() - found.base
+    valley = max(found.level[one : two + 1].min() - found.base, 0.0)
     return float(1 - valley / lower) if lower > 0 else math.nan
 
 

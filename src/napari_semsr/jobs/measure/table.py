@@ -380,7 +380,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return list(_of_sheet(measure, Path(images)))
     firsts = _listed(images)
     if second is None:
-        return [_checked(measure, [path]) for path in firsts]
+        return _there([_checked(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
             "The second image must be an image, a folder or a glob, got "
@@ -390,7 +390,17 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
     seconds = _listed(second)
     if is_many(images) and is_many(second):
         return _paired(firsts, seconds, second)
-    return [_checked(measure, [one, other]) for one in firsts for other in seconds]
+    pairs = [_checked(measure, [one, other]) for one in firsts for other in seconds]
+    return _there(pairs)
+
+
+def _there(items: list[_Item]) -> list[_Item]:
+    """Refuse a name that was mistyped, before a table is made for it."""
+    for path in dict.fromkeys(path for item in items for path in item.paths):
+        if path is not None and not path.exists():
+            msg = f"There is no file {path}; check the name."
+            raise ReadError(msg)
+    return items
 
 
 def _given(measure: Measure, one: Any, second: Inputs | None) -> _Item:
@@ -512,10 +522,12 @@ def _shown(path: Path | None, table: Path | None) -> str | None:
     return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
 
 
-def _value(text: str) -> Cell:
-    """Read a cell of a table of ours."""
-    if text in ("true", "false"):
-        return text == "true"
+def _value(text: str, mark: str) -> Cell:
+    """Read a cell of a table of ours, which a spreadsheet may have saved again."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if mark != ",":
+        text = text.replace(",", ".")
     for kind in (int, float):
         try:
             return kind(text)
@@ -536,10 +548,17 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
         )
         raise WriteError(msg)
     numbers = {*measure.more_columns, *measure.columns}
+    for line, cells in sheet.rows:
+        if len(cells) != len(sheet.names):
+            msg = (
+                f"{path} line {line} must hold {len(sheet.names)} cells to be resumed, "
+                f"got {len(cells)}; mend the line, or give --overwrite."
+            )
+            raise WriteError(msg)
     return [
         {
-            name: _value(cell) if name in numbers else cell or None
-            for name, cell in zip(sheet.names, cells, strict=False)
+            name: _value(cell, sheet.mark) if name in numbers else cell or None
+            for name, cell in zip(sheet.names, cells, strict=True)
         }
         for _, cells in sheet.rows
     ]

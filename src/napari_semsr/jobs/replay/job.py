@@ -109,7 +109,9 @@ def replay_job(
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
         raise ReadError(msg)
-    stored = open_image(path, ReadOptions(plane=0) if _planes(path) > 1 else None)
+    # outputs are grey; of a picture in colour it is told that it is none
+    plane = 0 if _planes(path) > 1 else None
+    stored = open_image(path, ReadOptions(plane=plane, colour="luminance"))
     made = stored.provenance
     if made is None:
         msg = (

@@ -352,11 +352,19 @@ def _pair_of(item: Where) -> Input:
     text = os.fspath(item)
     if _PAIR not in text or Path(text).exists():
         return item
-    parts = tuple(text.split(_PAIR))
-    if len(parts) != 2 or not all(part.strip() for part in parts):
+    words = text.split(_PAIR)
+    cuts = [
+        (_PAIR.join(words[:number]), _PAIR.join(words[number:]))
+        for number in range(1, len(words))
+    ]
+    cuts = [cut for cut in cuts if all(part.strip() for part in cut)]
+    there = [cut for cut in cuts if all(Path(part).exists() for part in cut)]
+    if len(there) == 1:  # names may hold the mark themselves
+        return there[0]
+    if len(cuts) != 1 or len(words) != 2:
         msg = f"A pair must be two images as A::B, got {text}."
         raise OptionError(msg)
-    return parts[0], parts[1]
+    return cuts[0]
 
 
 def _checked(pair: tuple[Image, ...]) -> tuple[Image, ...]:

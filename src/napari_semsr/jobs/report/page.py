@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from napari_semsr.jobs.report.records import StoredNumbers
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
+_SHEET_MM = 200.0  # chosen: of A4, with title and margins
+_STRIP_MM = 3.0  # chosen: width of what is one pixel wide
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: what fits on a sheet
@@ -123,8 +125,11 @@ def _many(word: str) -> str:
 
 
 def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
-    """Draw an image with its bar."""
-    size: Any = {"width_mm": options.width_mm, "dpi": options.dpi}
+    """Draw an image with its bar, narrower where it would not go on a sheet."""
+    (rows, columns), (y, x) = plate.values.shape, plate.pixel_nm or (1.0, 1.0)
+    fitting = max(_SHEET_MM * columns * x / (rows * y), _STRIP_MM)
+    width = min(options.width_mm, fitting)
+    size: Any = {"width_mm": width, "dpi": options.dpi}
     return draw_plate([plate], kind="png", **size).data
 
 
