@@ -10,7 +10,7 @@ from napari_semsr.analysis import MetricsOptions, ProfileOptions
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs import MEASURES, is_many, measure_table_job
+from napari_semsr.jobs import MEASURES, TrustOptions, is_many, measure_table_job
 
 NUMBER = {
     "frc": "resolution_nm",
@@ -19,11 +19,17 @@ NUMBER = {
     "spectrum": "frequency_50_per_um",
     "metrics": "psnr_db",
     "error-map": "rse_grey",
+    "repeatability": "sd_grey",
+    "trust": "spread_mean_percent",
     "gaps": "mean_width_nm",
     "profile": "fwhm_plain_nm",
     "histogram": "emd_grey",
 }
-OPTIONS = {"profile": ProfileOptions(line=(10, 10, 60, 80))}
+OPTIONS = {
+    "profile": ProfileOptions(line=(10, 10, 60, 80)),
+    "trust": TrustOptions(show="spread", device="cpu"),
+}
+SWITCHES = {"trust": {"model": "sem-restore"}}
 
 
 @pytest.fixture
@@ -53,6 +59,7 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
         pairs / "high" if two else None,
         table=table,
         options=OPTIONS.get(name),
+        **SWITCHES.get(name, {}),
     )
     found = run(job)
     rows = rows_of(table)
@@ -79,6 +86,7 @@ def test_every_column_is_one_of_the_record(pairs, name):
     measure = MEASURES[name]
     paths = [pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"]
     given = {"options": OPTIONS[name]} if name in OPTIONS else {}
+    given |= SWITCHES.get(name, {})
     report = run(measure.job(*paths[: len(measure.roles)], **given))
     record = report.to_json()
     for place in measure.columns.values():

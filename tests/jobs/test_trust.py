@@ -136,7 +136,7 @@ def test_spread_needs_nothing_that_was_learnt(model, tmp_path):
     assert found.shown == "spread"
     assert found.share is None
     assert found.familiar is None
-    assert "bound" not in found.kinds
+    assert found.kinds["bound"] is None
     assert found.map.array().max() > 0
 
 

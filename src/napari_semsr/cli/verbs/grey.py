@@ -83,8 +83,12 @@ ERROR_MAP = tabled(
 def _configure_repeatability(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "first", "a scan")
-    add_image(parser, "second", "another of the same place, taken alike")
-    add_output(parser, "where the map goes; its suffix names the format")
+    add_image(parser, "second", "another of the same place, taken alike", optional=True)
+    add_output(
+        parser,
+        "where the map of one pair goes; its suffix names the format",
+        required=False,
+    )
     add_options(parser, analysis.RepeatabilityOptions, title="comparison")
     add_opening(parser)
 
@@ -126,8 +130,11 @@ def _summarise_repeatability(result: "jobs.RepeatabilityReport") -> str:
     return columns(rows)
 
 
-REPEATABILITY = Verb(
-    _configure_repeatability, _start_repeatability, _summarise_repeatability
+REPEATABILITY = tabled(
+    Verb(_configure_repeatability, _start_repeatability, _summarise_repeatability),
+    "repeatability",
+    ("first", "second"),
+    output=True,
 )
 
 

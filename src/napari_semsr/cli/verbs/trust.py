@@ -3,6 +3,7 @@
 import argparse
 
 from napari_semsr import jobs
+from napari_semsr.cli.many import tabled
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -20,8 +21,12 @@ from napari_semsr.core import Job
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "what was enhanced")
-    add_image(parser, "enhanced", "what was made of it")
-    add_output(parser, "where the map goes; its suffix names the format")
+    add_image(parser, "enhanced", "what was made of it", optional=True)
+    add_output(
+        parser,
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+    )
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -58,6 +63,7 @@ def _summarise(result: "jobs.TrustReport") -> str:
             + (f", 95 % below {number(one['p95'])} %" if "p95" in one else ""),
         )
         for name, one in result.kinds.items()
+        if one is not None
     ]
     if result.familiar is not None:
         far = f"{result.unfamiliar_fraction:.0%} of its blocks are unlike"
@@ -66,4 +72,10 @@ def _summarise(result: "jobs.TrustReport") -> str:
     return columns(rows)
 
 
-TRUST = Verb(_configure, _start, _summarise)
+TRUST = tabled(
+    Verb(_configure, _start, _summarise),
+    "trust",
+    ("image", "enhanced"),
+    switches=("model",),
+    output=True,
+)

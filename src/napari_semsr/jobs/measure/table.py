@@ -50,6 +50,7 @@ from napari_semsr.jobs.measure.grey import (
     metrics_job,
 )
 from napari_semsr.jobs.measure.profile import profile_job
+from napari_semsr.jobs.measure.repeatability import repeatability_job
 from napari_semsr.jobs.measure.resolution import (
     FrcMapReport,
     SpectrumReport,
@@ -59,6 +60,7 @@ from napari_semsr.jobs.measure.resolution import (
     spectrum_job,
 )
 from napari_semsr.jobs.stitch import half_paths
+from napari_semsr.jobs.trust import TrustOptions, trust_job
 
 Cells = dict[str, Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
@@ -134,6 +136,34 @@ _ERROR_MAP = {
     **_SHIFT,
     "shift_error_px": "shift_error_px",
     "pixels": "pixels",
+    **_PIXEL,
+}
+_REPEATABILITY = {
+    **{
+        f"{name}_{unit}": f"{name}{end}"
+        for name in ("sd", "noise", "rest", "mean", "p95")
+        for unit, end in (("grey", ""), ("percent", "_percent"))
+    },
+    "noise_share": "noise_share",
+    "gain": "gain",
+    "offset_grey": "offset",
+    "correlation": "correlation",
+    **_SHIFT,
+    "shift_error_px": "shift_error_px",
+    "pixels": "pixels",
+    **_PIXEL,
+}
+_TRUST = {
+    "model": "model",
+    **{
+        f"{name}_{figure}_percent": f"kinds.{name}.{figure}"
+        for name in ("bound", "spread")
+        for figure in ("mean", "p95")
+    },
+    "misfit_percent": "kinds.misfit.mean",
+    "share": "share",
+    "familiar": "familiar",
+    "unfamiliar_fraction": "unfamiliar_fraction",
     **_PIXEL,
 }
 _GAPS = {
@@ -293,6 +323,16 @@ MEASURES = {
         (("reference",), ("enhanced", "image")),
         _ERROR_MAP,
         needed=2,
+    ),
+    "repeatability": Measure(
+        repeatability_job,
+        analysis.RepeatabilityOptions,
+        (("first", "image"), ("second",)),
+        _REPEATABILITY,
+        needed=2,
+    ),
+    "trust": Measure(
+        trust_job, TrustOptions, (("image",), ("enhanced",)), _TRUST, needed=2
     ),
     "gaps": Measure(
         gaps_job,

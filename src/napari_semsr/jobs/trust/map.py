@@ -111,9 +111,9 @@ class TrustReport(Result):
         Of the map's pixels, in per cent of the range of grey levels that the model
         works on: that between its percentiles of the input.
     kinds : dict
-        The same, by name: ``bound`` (where the model has one), ``spread``, and
+        The same, by name: ``bound`` (None where the model has none), ``spread``, and
         ``misfit``, what of the image the enhanced one does not explain, in per cent of
-        its contrast (``mean`` alone).
+        its contrast (``mean`` alone; None where the image is hardly more than noise).
     share : float or None
         Of such places in which the error is below the bound.
     familiar : bool or None
@@ -234,10 +234,12 @@ def trust_job(
             yield from _write(mapped, about, target)
         else:
             made = about.replace(data=(yield from _in_memory(mapped)))
-    kinds = {name: one.told() for name, one in mapped.tally.items() if one.count}
     misfit = yield from measure_misfit(before, after)
-    if misfit is not None:
-        kinds["misfit"] = {"mean": 100 * misfit.share}
+    kinds = {
+        **{name: one.told() for name, one in mapped.tally.items()},
+        "misfit": None if misfit is None else {"mean": 100 * misfit.share},
+    }
+    shown = kinds[chosen.show] or {"mean": float("nan"), "p95": float("nan")}
     familiar = None if unfamiliar is None else unfamiliar <= _USUAL
     if familiar is False and chosen.show == "bound":
         _warn_of_kind(before, known, unfamiliar)
@@ -247,8 +249,8 @@ def trust_job(
         model=known.loaded.card.name,
         model_digest=known.loaded.digest,
         shown=chosen.show,
-        mean=kinds[chosen.show]["mean"],
-        p95=kinds[chosen.show]["p95"],
+        mean=shown["mean"],
+        p95=shown["p95"],
         kinds=kinds,
         share=None if known.trust is None else known.trust.share,
         familiar=familiar,
@@ -569,11 +571,13 @@ class _Tally:
         places = np.minimum((known * (_BINS / _MOST)).astype(int), _BINS - 1)
         self.bins += np.bincount(places, minlength=_BINS)
 
-    def told(self) -> dict[str, float]:
-        """Give mean and 95th percentile in per cent."""
+    def told(self) -> dict[str, float] | None:
+        """Give mean and 95th percentile in per cent; None of nothing."""
+        if not self.count:
+            return None
         place = int(np.searchsorted(self.bins.cumsum(), 0.95 * self.count))
         p95 = (place + 0.5) * _MOST / _BINS
-        return {"mean": 100 * self.total / max(self.count, 1), "p95": 100 * p95}
+        return {"mean": 100 * self.total / self.count, "p95": 100 * p95}
 
 
 @dataclass(frozen=True, slots=True)
