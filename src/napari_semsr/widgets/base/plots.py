@@ -221,7 +221,7 @@ def label_frequency(axes: Axes, *, calibrated: bool) -> None:
     axes.set_xlabel("Spatial frequency (µm⁻¹)")
     top = axes.secondary_xaxis("top", functions=(_per_um_and_back, _per_um_and_back))
     low, high = axes.get_xlim()
-    least, most = 1000.0 / high, 1000.0 / max(low, high / 12)
+    least, most = 1000.0 / high, 1000.0 / max(low, high / 8)
     ticks = [p for p in _PERIODS_NM if least <= p <= most]
     top.set_xticks(ticks)
     top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
