@@ -213,7 +213,7 @@ def drawing(updates: int) -> None:
     plot.axes[0].grid(visible=True, alpha=0.15)
     app.processEvents()
     plot.figure.set_layout_engine("none")
-    plot.move(lines)
+    plot.move_lines(lines)
     took: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(updates):
         for anew in (True, False):
@@ -222,7 +222,7 @@ def drawing(updates: int) -> None:
             if anew:
                 plot.refresh()
             else:
-                plot.move(lines)
+                plot.move_lines(lines)
             plot.canvas.repaint()
             took[anew].append(1000 * (time.process_time() - begun))
     for anew, each in took.items():

@@ -209,17 +209,3 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
     with pytest.raises(ReadError, match="7 all along"):
         measure_profile(flat)
-
-
-def test_plain_widths_are_never_negative():
-    widths = []
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        image = np.cumsum(rng.normal(size=(3, 1200)), axis=1) + rng.normal(
-            0, 6, (3, 1200)
-        )
-        curve = read_profile(Micrograph(image), (1.0, 5.0, 1.0, 1190.0))
-        found = measure_profile(curve)
-        widths += [line.plain_fwhm for line in found.lines if line.plain_fwhm]
-    assert len(widths) > 30
-    assert min(widths) > 0

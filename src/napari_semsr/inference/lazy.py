@@ -169,7 +169,8 @@ def spread_lazy(
     made = _assemble(micrograph, plan, statistics)
     if plan.scaling.back:
         made = made - np.float32(plan.scaling.low)
-    return da.maximum(made, np.float32(0))  # resampled, it swings below
+    spread: da.Array = da.maximum(made, np.float32(0))  # resampled, it swings below
+    return spread
 
 
 def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:

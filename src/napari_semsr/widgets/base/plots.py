@@ -59,7 +59,7 @@ class _Canvas(FigureCanvasQTAgg):
         self._stale = True
         self.update()
 
-    def move(self, lines: Sequence[Line2D]) -> None:
+    def move_lines(self, lines: Sequence[Line2D]) -> None:
         """Draw animated lines anew, over what else was drawn."""
         self._moving = lines
         self.update()
@@ -111,13 +111,13 @@ class PlotCanvas(QWidget):
         if is_alive(self):
             self.refresh()
 
-    def move(self, lines: Sequence[Line2D]) -> None:
+    def move_lines(self, lines: Sequence[Line2D]) -> None:
         """Draw animated lines anew; axes and all else stay as they were drawn."""
-        self.canvas.move(lines)
+        self.canvas.move_lines(lines)
 
     def clear(self) -> None:
         """Empty the axes."""
-        self.canvas.move(())
+        self.canvas.move_lines(())
         for axes in self.axes:
             axes.clear()
             for child in list(axes.child_axes):

@@ -485,7 +485,7 @@ class ProfilePanel(Panel):
         for one, curve, name, (low, high), colour in zip(
             profiles.layers, curves, names, scales, cycle(COLOURS), strict=False
         ):
-            look = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
+            look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
             for at, values in one.readings.curves if one.readings else ():
                 shown = (values - low) / (high - low)
@@ -502,7 +502,7 @@ class ProfilePanel(Panel):
             axes.margins(y=_ROOM)
             axes.set_xlim(0, (1 + _ROOM) * _bounds(curves)[2])
             axes.set_ylim(*axes.get_ylim())
-            canvas.move(self._lines)
+            canvas.move_lines(self._lines)
         canvas.refresh()
 
     def _move(
@@ -518,7 +518,7 @@ class ProfilePanel(Panel):
             return False
         for line, curve in zip(self._lines, curves, strict=True):
             line.set_data(*curve)
-        self.plot.move(self._lines)
+        self.plot.move_lines(self._lines)
         return True
 
 
