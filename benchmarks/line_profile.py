@@ -6,7 +6,9 @@ the mean of 8 x 8 places, adds white noise, and measures across them in a band o
 bias of the fit, worst angle, share of the 95 % intervals that hold the truth, and the
 plain reading. ``--only peer`` compares the curve with ``profile_line`` of scikit-image.
 ``--only speed`` moves lines over a store of 16 384 x 16 384 pixels and prints what
-reading and fitting take in one update. Seeds start at 20 000.
+reading and fitting take in one update. ``--only drawing`` prints what the
+plot of the panel takes; it needs a display (``xvfb-run`` will do). Seeds start at
+20 000.
 """
 
 import argparse
@@ -192,10 +194,49 @@ def speed(side: int, chunk: int, updates: int) -> None:
             )
 
 
+def drawing(updates: int) -> None:
+    """Print what a curve of 2000 samples takes to be drawn anew, and to be moved."""
+    from napari.components import ViewerModel
+    from qtpy.QtWidgets import QApplication
+
+    from napari_semsr.widgets.base import PlotCanvas
+
+    app = QApplication.instance() or QApplication([])
+    rng = np.random.default_rng(FIRST_SEED)
+    plot = PlotCanvas(ViewerModel(), height=260)
+    plot.resize(380, 260)
+    plot.show()
+    x = np.arange(2000.0)
+    lines = plot.axes[0].plot(x, 3 * rng.normal(size=2000), animated=True)
+    plot.axes[0].set_xlabel("Distance (nm)")
+    plot.axes[0].set_ylabel("Grey value")
+    plot.axes[0].grid(visible=True, alpha=0.15)
+    app.processEvents()
+    plot.figure.set_layout_engine("none")
+    plot.move_lines(lines)
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(updates):
+        for anew in (True, False):
+            begun = time.process_time()
+            lines[0].set_data(x, rng.normal(size=2000))
+            if anew:
+                plot.refresh()
+            else:
+                plot.move_lines(lines)
+            plot.canvas.repaint()
+            took[anew].append(1000 * (time.process_time() - begun))
+    for anew, each in took.items():
+        print(
+            f"{'drawn anew' if anew else 'moved'}: median {np.median(each):.1f} ms of "
+            f"processor time, least {min(each):.1f}, longest {max(each):.1f}"
+        )
+    plot.close()
+
+
 def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("accuracy", "peer", "speed"))
+    parser.add_argument("--only", choices=("accuracy", "peer", "speed", "drawing"))
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=3, help="of each angle")
     parser.add_argument("--side", type=int, default=16_384, help="of the store, px")
@@ -209,6 +250,8 @@ def main() -> None:
         peer(200)
     if asked.only in (None, "speed"):
         speed(asked.side, asked.chunk, asked.updates)
+    if asked.only == "drawing":
+        drawing(asked.updates)
 
 
 if __name__ == "__main__":

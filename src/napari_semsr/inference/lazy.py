@@ -167,7 +167,10 @@ def spread_lazy(
     spreading = replace(plan.loaded, module=ensemble.spreading())
     plan = replace(plan, loaded=spreading)
     made = _assemble(micrograph, plan, statistics)
-    return made - np.float32(plan.scaling.low) if plan.scaling.back else made
+    if plan.scaling.back:
+        made = made - np.float32(plan.scaling.low)
+    spread: da.Array = da.maximum(made, np.float32(0))  # resampled, it swings below
+    return spread
 
 
 def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:

@@ -116,3 +116,37 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     add(model, Micrograph(flat, name="bare"))
     panel.layers.value = [model.layers["field"], model.layers["bare"]]
     assert "'bare' has no pixel size" in run_panel(panel)
+
+
+def test_several_lines_are_told_in_a_table(panel, draw, model, add):
+    layer = model.layers["field"]
+    layer.data = line_at(30) + line_at(70)
+    draw(40, 10, 40, 110)
+    found = panel.findings()
+    assert found.numbers["Lines"].value == 2
+    assert found.numbers["FWHM, median"].value == pytest.approx(40, rel=1e-2)
+    rows = found.tables["Lines"]
+    np.testing.assert_allclose(rows["at (nm)"], (100, 300), atol=0.5)
+    np.testing.assert_allclose(rows["FWHM (nm)"], 40, rtol=1e-2)
+    np.testing.assert_allclose(found.tables["Neighbours"]["apart (nm)"], 200, rtol=1e-3)
+    assert "2 lines" in panel.status.text()
+
+
+def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
+    draw(40, 10, 40, 110)
+    qtbot.waitUntil(lambda: not panel.follower.busy, timeout=LIMIT_MS)
+    panel.resize(400, 900)
+    panel.show()
+    before, lines = panel.profiles, panel.line.value
+    vertices = lines.data[0].copy()
+    for step in (4, 8, 12, 16):
+        lines.data = [vertices + np.array([0, step])]
+        qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)  # noqa: B023
+        before = panel.profiles
+        shown = panel.plot.axes[0].get_lines()[0].get_ydata()
+        np.testing.assert_array_equal(shown, before.layers[0].profile.intensity)
+        panel.plot.canvas.repaint()
+    qtbot.waitUntil(
+        lambda: panel.profiles.fitted and not panel.follower.busy, timeout=LIMIT_MS
+    )
+    assert not panel.plot.axes[0].get_lines()[0].get_animated()

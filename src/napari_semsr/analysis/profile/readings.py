@@ -279,6 +279,8 @@ def _width_at_half(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
     """Half-maximum crossings on both sides of a peak."""
+    if level[peak] <= base:  # of the unsmoothed curve
+        return None, None
     half = (float(level[peak]) + base) / 2
     left = _crossing(place, level, peak, half, -1)
     return left, _crossing(place, level, peak, half, 1)

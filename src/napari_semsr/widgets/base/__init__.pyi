@@ -44,6 +44,7 @@ from .plots import (
     PlotCanvas as PlotCanvas,
     label_frequency as label_frequency,
     short_label as short_label,
+    show_legend as show_legend,
 )
 from .results import (
     Opened as Opened,

@@ -25,6 +25,7 @@ _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _DASH = "\N{EN DASH}"
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MADE_BY = "made by the network"
 _WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
 
@@ -37,16 +38,19 @@ class Quantity:
     unit: str = ""
     form: str = ".4g"
     note: str = ""  # shown after it, such as its interval
+    sd: float | None = None  # its standard deviation or error
+
+    @property
+    def spread(self) -> str:
+        """Write its error as it stands beside it."""
+        return "" if self.sd is None else f"{_PLUS_MINUS} {self.sd:.2g}"
 
     def __str__(self) -> str:
         """Write it as the panel shows it."""
         if self.value is None or math.isnan(self.value):
             return _DASH
-        return " ".join(
-            part
-            for part in (_shown(self.value, self.form), self.unit, self.note)
-            if part
-        )
+        parts = (_shown(self.value, self.form), self.spread, self.unit, self.note)
+        return " ".join(part for part in parts if part)
 
 
 def _shown(value: float, form: str) -> str:
@@ -106,7 +110,12 @@ class Findings:
 
     def _number_rows(self) -> list[list[str]]:
         return [
-            [name, _cell(found.value), found.unit, found.note]
+            [
+                name,
+                _cell(found.value),
+                found.unit,
+                f"{found.spread} {found.note}".strip(),
+            ]
             if isinstance(found, Quantity)
             else [name, found, "", ""]
             for name, found in self.numbers.items()

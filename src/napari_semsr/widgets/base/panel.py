@@ -3,7 +3,7 @@
 import html
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -958,7 +958,9 @@ def _told_of(layer: Layer) -> str:
     return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
 
 
-_ABREAST = 5  # columns of a table side by side, besides its first; chosen: 320 px
+_ABREAST = 36  # letters of a table's row with its gaps; chosen: 320 px
+_GAP = 2  # letters' widths from one column to the next
+_MOST_SHOWN = 20  # rows of a table; chosen: it is copied and saved whole
 
 
 def _sheet(title: str, columns: Columns) -> str:
@@ -966,32 +968,43 @@ def _sheet(title: str, columns: Columns) -> str:
 
     Each part begins with the first column.
     """
-    first, *others = columns
-    parts = max(1, -(-len(others) // _ABREAST))
-    size = max(1, -(-len(others) // parts))
-    shown = [
-        _part({name: columns[name] for name in (first, *others[start : start + size])})
-        for start in range(0, max(1, len(others)), size)
+    cells = {head: _cells(column) for head, column in columns.items()}
+    widths = {head: _width(head, column) for head, column in cells.items()}
+    first, *others = cells
+    parts = [[first]]
+    for head in others:
+        full = sum(widths[name] for name in (*parts[-1], head)) > _ABREAST
+        if full and len(parts[-1]) > 1:
+            parts.append([first])
+        parts[-1].append(head)
+    shown = [_part({head: cells[head] for head in part}) for part in parts]
+    more, rest = len(cells[first]) - _MOST_SHOWN, ""
+    if more > 0:
+        rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
+    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(shown)}{rest}"
+
+
+def _cells(column: Iterable[Any]) -> list[str]:
+    """Write the entries of a column."""
+    return [
+        str(item) if isinstance(item, str | int) else str(Quantity(item))
+        for item in column
     ]
-    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(shown)}"
 
 
-def _part(columns: Columns) -> str:
+def _width(head: str, column: Sequence[str]) -> int:
+    """Count the letters that a column takes; heads and sentences break at spaces."""
+    words = [word for text in (head, *column) for word in text.split()]
+    return max(map(len, words), default=0) + _GAP
+
+
+def _part(columns: Mapping[str, Sequence[str]]) -> str:
     """Write a few columns side by side."""
-    shown = [
-        [
-            html.escape(str(item))
-            if isinstance(item, str | int)
-            else str(Quantity(item))
-            for item in column
-        ]
-        for column in columns.values()
-    ]
-    gap = "&nbsp;&nbsp;"
+    gap = "&nbsp;" * _GAP
     heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
     rows = "".join(
-        f"<tr>{''.join(f'<td>{cell}{gap}</td>' for cell in row)}</tr>"
-        for row in zip(*shown, strict=True)
+        f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
+        for row in list(zip(*columns.values(), strict=True))[:_MOST_SHOWN]
     )
     return f"<table><tr>{heads}</tr>{rows}</table>"
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
@@ -26,6 +27,8 @@ _DPI = 90
 _PRINT_DPI = 300
 _INK = "#222222"
 _WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
+_ABREAST = 38  # letters of two names beside each other; chosen: in a panel of 320 px
+_ABOVE_TICKS = 4.2  # letters' heights, above an upper axis; chosen
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
 
@@ -48,18 +51,35 @@ class _Canvas(FigureCanvasQTAgg):
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)  # type: ignore[no-untyped-call]
         self._stale = True
+        self._moving: Sequence[Line2D] = ()
+        self._behind: Any = None  # all but the moving lines, as it was drawn last
 
     def draw_idle(self) -> None:
         """Draw when the window is painted next."""
         self._stale = True
         self.update()
 
+    def move_lines(self, lines: Sequence[Line2D]) -> None:
+        """Draw animated lines anew, over what else was drawn."""
+        self._moving = lines
+        self.update()
+
     def paintEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Draw what has changed, and put it into the window."""
         if self._stale:
-            self._stale = False
+            self._stale, self._behind = False, None
             self.draw()  # type: ignore[no-untyped-call]
+        if self._moving:
+            self._draw_moving()
         super().paintEvent(event)  # type: ignore[no-untyped-call]
+
+    def _draw_moving(self) -> None:
+        if self._behind is None:
+            self._behind = self.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
+        self.restore_region(self._behind)  # type: ignore[no-untyped-call]
+        for line in self._moving:
+            if line.axes is not None:
+                line.axes.draw_artist(line)
 
 
 class PlotCanvas(QWidget):
@@ -91,8 +111,13 @@ class PlotCanvas(QWidget):
         if is_alive(self):
             self.refresh()
 
+    def move_lines(self, lines: Sequence[Line2D]) -> None:
+        """Draw animated lines anew; axes and all else stay as they were drawn."""
+        self.canvas.move_lines(lines)
+
     def clear(self) -> None:
         """Empty the axes."""
+        self.canvas.move_lines(())
         for axes in self.axes:
             axes.clear()
             for child in list(axes.child_axes):
@@ -159,6 +184,29 @@ def _colour(axes: Any, text: str, plane: str) -> None:
             item.set(color=text, fontsize=8)
 
 
+def show_legend(axes: Axes) -> None:
+    """Name the curves above the axes, where the names cover none of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    half = -(-len(labels) // 2)
+    parts = labels[:half], labels[half:]
+    widths = [max(map(len, part), default=0) for part in parts]
+    axes.legend(
+        handles,
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2 if len(labels) > 1 and sum(widths) <= _ABREAST else 1,
+        fontsize=8,
+        handlelength=1.3,
+        columnspacing=1.0,
+        labelspacing=0.3,
+        borderpad=0.2,
+        borderaxespad=_ABOVE_TICKS if axes.child_axes else 0.3,
+    )
+
+
 def short_label(text: str, length: int = 34) -> str:
     """Cut a long name in its middle."""
     half = (length - 1) // 2
@@ -173,7 +221,7 @@ def label_frequency(axes: Axes, *, calibrated: bool) -> None:
     axes.set_xlabel("Spatial frequency (µm⁻¹)")
     top = axes.secondary_xaxis("top", functions=(_per_um_and_back, _per_um_and_back))
     low, high = axes.get_xlim()
-    least, most = 1000.0 / high, 1000.0 / max(low, high / 12)
+    least, most = 1000.0 / high, 1000.0 / max(low, high / 8)
     ticks = [p for p in _PERIODS_NM if least <= p <= most]
     top.set_xticks(ticks)
     top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -611,7 +611,7 @@ def _told_of_trust(trust: "TrustReport | None") -> Numbers:
     """Say how far the result may be off, and whether that holds for such a field."""
     if trust is None or trust.share is None:
         return {}
-    note = f"{trust.share:.0%} of places err less; mean, 95 % below {trust.p95:.0f} %"
+    note = f"(mean, 95 % below {trust.p95:.0f} %; {trust.share:.0%} of places err less)"
     told: dict[str, Quantity | str] = {
         "Likely error": Quantity(trust.mean, "% of range", ".1f", note=note)
     }

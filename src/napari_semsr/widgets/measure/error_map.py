@@ -166,8 +166,8 @@ class ErrorMapPanel(Panel):
             tooltip="A layer with the image that it was made of, or two scans of one "
             "place, which tell how repeatable the microscope is.",
             choices=[
-                ("an enhanced layer with its reference", "error"),
-                ("two scans of one place: repeatability", "scans"),
+                ("with its reference", "error"),
+                ("two scans", "scans"),
             ],
         )
         self.form = OptionsForm(ErrorMapOptions, _ROWS)
@@ -270,13 +270,16 @@ class ErrorMapPanel(Panel):
         if isinstance(report, RepeatabilityReport):
             figures = _scan_figures
             kind = "repeatability" if report.part == "all" else "not noise"
-        with self.in_place(" and ".join(report.images)) as earlier:
+        with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
             yield from self.take_away(earlier)
             title = result_name(self.viewer, layer.name, f"{kind} ({unit})")
             add_opened(self.viewer, outcome.opened, name=title)
             yield
-        said = f"Compared {report.images[1]} with {report.images[0]}."
-        self.show_result(figures(report), said, tables=found.regions)
+        shown = figures(report)
+        first = list(shown.items())[: 2 if kind == "error map" else 1]
+        told = ", ".join(f"{name} {value}" for name, value in first)
+        said = f"Compared {report.images[1]} with {report.images[0]}: {told}."
+        self.show_result(shown, said, tables=found.regions)
 
 
 def _show_search(form: OptionsForm, align: Any) -> None:

@@ -475,10 +475,13 @@ class FrcMapPanel(Panel):
         yield from self._draw(outcome)
         yield
         median = _numbers(report)["Median"]
-        found = "no block has a resolution"
+        said = f"{report.blocks} blocks, no block has a resolution"
         if median is not None:
             found = f"median {Quantity(median, report.unit)}"
-        said = f"{report.blocks} blocks, {found}, {report.failed} failed"
+            said = f"{report.blocks} blocks, {found}, {report.failed} failed"
+        elif report.reasons:
+            most = max(report.reasons, key=lambda reason: report.reasons[reason])
+            said += f" (most: {REASON_TEXTS[most]})"
         self.show_result(
             _numbers_of(outcome),
             f"{said}; {where}.",
@@ -488,7 +491,7 @@ class FrcMapPanel(Panel):
         )
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
-        plot = self.clear_plot(rows=2, place=1)
+        plot = self.clear_plot(rows=2, height=280, place=1)
         yield
         _draw_resolutions(plot.axes[0], outcome)
         yield
@@ -561,7 +564,7 @@ def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[An
 
 def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     """Draw the distribution of block resolutions in nm or px."""
-    from napari_semsr.widgets.base import COLOURS, short_label
+    from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
     report = outcome.blocks
     edges, counts = _histograms(outcome)
@@ -580,11 +583,10 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
         _say_empty(axes, "no block has a resolution")
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
-        label = f"{name} {value:.3g} {report.unit}"
+        said = name.replace("th percentile", " % below")
+        label = f"{said} {value:.3g} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
-    if marks:  # above the bars, which it would hide
-        axes.set_ylim(0, 1.5 * axes.get_ylim()[1])
-        axes.legend(loc="upper right")
+    show_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
 
@@ -596,7 +598,7 @@ def _draw_frc(
 
     The frequency is in µm⁻¹ when calibrated, else in cycles per pixel.
     """
-    from napari_semsr.widgets.base import COLOURS, label_frequency
+    from napari_semsr.widgets.base import COLOURS, label_frequency, show_legend
 
     k, curve = _per_um(whole), whole.result
     crossing = None if not curve.resolution_px else k / curve.resolution_px
@@ -629,8 +631,8 @@ def _draw_frc(
     axes.set_xlim(0, farthest)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
-    axes.legend(loc="best")
     label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
+    show_legend(axes)
 
 
 def _draw_decorrelation(axes: "Axes", found: Decorrelation, k: float) -> None:

@@ -73,7 +73,6 @@ _MARK_PX = 4  # of a point, in pixels of the image
 _MARK_SHARE = 0.01  # the same over the longer side of a large one
 _TABLE_HEIGHT = 170
 _LABEL = 22  # letters of a name in the legend
-_HEADROOM = 1.35  # above the curves, for the legend
 _FINE = 200  # points of a Gaussian that is drawn
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -266,9 +265,9 @@ class GapsPanel(Panel):
 
     def _draw(self, report: GapReport) -> None:
         """Draw the distributions of widths, with their Gaussians, and of diameters."""
-        from napari_semsr.widgets.base import COLOURS, short_label
+        from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
-        canvas = self.clear_plot(rows=2, height=200)
+        canvas = self.clear_plot(rows=2, height=210)
         widths, sizes = canvas.axes
         unit = report.unit
         for name, found, colour in zip(
@@ -292,9 +291,7 @@ class GapsPanel(Panel):
             )
         widths.set_xlabel(f"Width of gaps ({unit})")
         widths.set_ylabel("Gaps")
-        if widths.get_legend_handles_labels()[0]:
-            widths.set_ylim(top=_HEADROOM * widths.get_ylim()[1])
-            widths.legend(loc="upper right", handlelength=1)
+        show_legend(widths)
         diameters = report.result.diameters(unit)
         if diameters.size:
             colour = COLOURS[len(report.images) - 1]  # of what they were found on
@@ -484,8 +481,7 @@ def _widths(report: GapReport) -> Numbers:
                 float(np.median(widths)), unit, ".3g"
             )
         if counted is not None and counted.fit is not None:
-            error = f"{_PLUS_MINUS} {counted.fit.error:.2g}"
             rows[f"Gaussian's mean{name}"] = Quantity(
-                counted.fit.mean, unit, ".3g", error
+                counted.fit.mean, unit, ".3g", sd=counted.fit.error
             )
     return rows

@@ -185,7 +185,7 @@ class MetricsPanel(Panel):
 
     def _draw(self, histogram: HistogramReport) -> Iterator[None]:
         """Draw shares of pixels over grey level as steps."""
-        from napari_semsr.widgets.base import COLOURS, short_label
+        from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
         canvas = self.clear_plot()
         axes = canvas.axes[0]
@@ -199,7 +199,7 @@ class MetricsPanel(Panel):
             axes.step(x, y, where="mid", color=colour, lw=1, label=label)
         axes.set_xlabel("Grey level")
         axes.set_ylabel("Share of pixels")
-        axes.legend(loc="upper right")
+        show_legend(axes)
         canvas.refresh()
         yield
 

@@ -62,12 +62,14 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
+    from matplotlib.lines import Line2D
 
 _LIST_HEIGHT = 90
 _LINE_LAYER = "profile line"
 _COLOUR = "#ffd400"
 _MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
-_MOST_ROWS = 6  # lines of a layer whose figures are shown; the table has all
+_SEVERAL = 2  # lines of a layer from which on they are told in a table
+_ROOM = 0.15  # of their range, above and below curves that move; chosen
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _HINT = (
     "Press 'Draw a line' and drag across a structure. When it is dragged later, by "
@@ -181,6 +183,8 @@ class ProfilePanel(Panel):
         self._known: dict[int, tuple[Any, Any, Micrograph, LineReader]] = {}
         self._watched: list[Any] = []
         self._drawn: tuple[Any, ...] = ()  # what the plot shows
+        self._lines: list[Line2D] = []  # its curves
+        self._named: list[str] = []  # what they are, while they move
         self._asked_last: tuple[Any, ...] = ()
         self._waiting = False  # whether the line has moved since it was last read
         self.layers = Select(
@@ -448,36 +452,94 @@ class ProfilePanel(Panel):
         count = len(profiles.layers)
         long = profiles.layers[0].profile
         length = long.length_px * long.per_px
-        said = f"{count} profile{'s'[: count != 1]} along {length:.4g} {profiles.unit}."
+        said = f"{count} profile{'s'[: count != 1]} along {length:.4g} {profiles.unit}"
         self.show_result(
-            numbers, said, curves=_curves(profiles), more=more, reveal=reveal
+            numbers,
+            f"{said}: {_said(profiles.layers[0])}." if count == 1 else f"{said}.",
+            curves=_curves(profiles),
+            tables=_tables(profiles),
+            more=more,
+            reveal=reveal,
         )
 
     def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
         """Draw the curves; while the line moves the axes stay where they are."""
-        from napari_semsr.widgets.base import COLOURS, short_label
+        from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
         self.profiles = profiles
+        scales = [
+            _range(one) if self.alike.value else (0.0, 1.0) for one in profiles.layers
+        ]
+        curves = [
+            _shown(one, *scale)
+            for one, scale in zip(profiles.layers, scales, strict=True)
+        ]
+        names = [short_label(one.name) for one in profiles.layers]
+        if moving and self._move(curves, [*names, profiles.unit]):
+            return
         canvas = self.clear_plot(height=260)
         # its layout takes longer than the drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
-        for one, colour in zip(profiles.layers, cycle(COLOURS), strict=False):
-            k = one.profile.per_px
-            low, high = _range(one) if self.alike.value else (0.0, 1.0)
-            x, y = _thinned(one.profile)
-            name = short_label(one.name)
-            axes.plot(x * k, (y - low) / (high - low), color=colour, lw=1.2, label=name)
+        self._lines = []
+        for one, curve, name, (low, high), colour in zip(
+            profiles.layers, curves, names, scales, cycle(COLOURS), strict=False
+        ):
+            look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
+            self._lines += axes.plot(*curve, **look)
             for at, values in one.readings.curves if one.readings else ():
                 shown = (values - low) / (high - low)
+                k = one.profile.per_px
                 axes.plot(at * k, shown, color=colour, lw=1.0, ls="--", alpha=0.8)
         axes.set_xlabel(f"Distance ({profiles.unit})")
         axes.set_ylabel("Grey value, scaled" if self.alike.value else "Grey value")
         axes.margins(x=0)
         if len(profiles.layers) > 1:
-            axes.legend(loc="upper right")
+            show_legend(axes)
         axes.grid(visible=True, alpha=0.15)
+        self._named = [*names, profiles.unit] if moving else []
+        if moving:
+            axes.margins(y=_ROOM)
+            axes.set_xlim(0, (1 + _ROOM) * _bounds(curves)[2])
+            axes.set_ylim(*axes.get_ylim())
+            canvas.move_lines(self._lines)
         canvas.refresh()
+
+    def _move(
+        self, curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], named: list[str]
+    ) -> bool:
+        """Move the curves, if the axes were drawn for these and hold them."""
+        if self.plot is None or self._named != named:
+            return False
+        axes = self.plot.axes[0]
+        (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        low, high, longest = _bounds(curves)
+        if not (bottom <= low and high <= top and right / 2 <= longest <= right):
+            return False
+        for line, curve in zip(self._lines, curves, strict=True):
+            line.set_data(*curve)
+        self.plot.move_lines(self._lines)
+        return True
+
+
+def _shown(
+    one: LayerProfile, low: float, high: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Give the curve that is drawn over the axis, `low` to `high` as 0 to 1."""
+    x, y = _thinned(one.profile)
+    return x * one.profile.per_px, (y - low) / (high - low)
+
+
+def _bounds(
+    curves: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+) -> tuple[float, float, float]:
+    """Lowest and highest value of some curves, and the length of the longest."""
+    values = np.concatenate([y for _, y in curves])
+    known = values[np.isfinite(values)]
+    longest = max(float(x[-1]) for x, _ in curves)
+    if not known.size:
+        return 0.0, 0.0, longest
+    return float(known.min()), float(known.max()), longest
 
 
 class _Connection:
@@ -534,6 +596,15 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
     return curves
 
 
+def _in_unit(profile: Profile, fitted: Estimate) -> Estimate:
+    """Give a length in the unit of the axis."""
+    shown = length_in_nm(profile, fitted)
+    if shown is not None:
+        return shown
+    parts = (fitted.value, fitted.sd, fitted.low, fitted.high)
+    return Estimate(*(profile.per_px * part for part in parts))
+
+
 def _length(
     profile: Profile, fitted: Estimate | None, plain: float | None
 ) -> Quantity | str:
@@ -542,15 +613,9 @@ def _length(
     beside = "" if plain is None else f"plain {plain * k:.4g}"
     if fitted is None:
         return f"{beside} {unit}, no fit" if beside else "no fit"
-    shown = length_in_nm(profile, fitted)
-    if shown is None:
-        parts = (fitted.value, fitted.sd, fitted.low, fitted.high)
-        shown = Estimate(*(k * part for part in parts))
-    sd = f"{_PLUS_MINUS} {shown.sd:.2g}"
-    note = (
-        f"{sd} (95 %: {shown.low:.4g} to {shown.high:.4g}{', ' * bool(beside)}{beside})"
-    )
-    return Quantity(shown.value, unit, note=note)
+    shown = _in_unit(profile, fitted)
+    note = f"(95 %: {shown.low:.4g} to {shown.high:.4g}{', ' * bool(beside)}{beside})"
+    return Quantity(shown.value, unit, note=note, sd=shown.sd)
 
 
 def _figures(one: LayerProfile, before: str) -> Numbers:
@@ -567,27 +632,98 @@ def _figures(one: LayerProfile, before: str) -> Numbers:
             profile, edge.width, edge.plain_width
         )
     kind = "Dark line" if found.dark else "Line"
-    for place, line in enumerate(found.lines[:_MOST_ROWS], start=1):
-        number = f" {place}" if len(found.lines) > 1 else ""
-        rows[f"{before}{kind}{number}, FWHM"] = _length(
-            profile, line.fwhm, line.plain_fwhm
-        )
-    for pair in found.pairs[: _MOST_ROWS - 1]:
-        both = f"{pair.first + 1} to {pair.first + 2}"
-        rows[f"{before}Distance {both}"] = _length(
-            profile, pair.distance, pair.plain_distance
-        )
-        if pair.dip is not None:
-            note = (
-                f"{_PLUS_MINUS} {100 * pair.dip.sd:.2g} (plain "
-                f"{100 * pair.plain_dip:.3g}; Rayleigh, {100 * RAYLEIGH_DIP:.3g} %: "
-                f"{pair.rayleigh}; Sparrow: {pair.sparrow})"
-            )
-            rows[f"{before}Dip {both}"] = Quantity(
-                100 * pair.dip.value, "%", ".3g", note
-            )
-    more = len(found.lines) - _MOST_ROWS
-    if more > 0:
-        rows[f"{before}More lines"] = Quantity(more)
+    if len(found.lines) == 1:
+        (line,) = found.lines
+        rows[f"{before}{kind}, FWHM"] = _length(profile, line.fwhm, line.plain_fwhm)
+    elif found.lines:
+        rows[f"{before}{kind}s"] = Quantity(len(found.lines))
+        rows |= _middles(one, before)
     rows[f"{before}Pixel size"] = one.pixel
     return rows
+
+
+def _middles(one: LayerProfile, before: str) -> Numbers:
+    """Give the middle of many widths and distances."""
+    found, unit, k = one.readings, ("px", "nm")[one.profile.calibrated], 1.0
+    if found is None:
+        return {}
+    k = one.profile.per_px
+    lengths = {
+        "FWHM, median": [line.fwhm.value for line in found.lines if line.fwhm],
+        "Distance, median": [pair.distance.value for pair in found.pairs],
+    }
+    return {
+        f"{before}{name}": Quantity(
+            k * float(np.median(values)), unit, note=f"(of {len(values)})"
+        )
+        for name, values in lengths.items()
+        if values
+    }
+
+
+def _tables(profiles: Profiles) -> Mapping[str, Columns]:
+    """Give a row for each line and each pair, of layers that show several."""
+    tables: dict[str, Columns] = {}
+    for one in profiles.layers:
+        found = one.readings
+        if found is None or len(found.lines) < _SEVERAL:
+            continue
+        of = f" of {one.name}" if len(profiles.layers) > 1 else ""
+        tables[f"{'Dark lines' if found.dark else 'Lines'}{of}"] = _line_rows(
+            one.profile, found
+        )
+        if found.pairs:
+            tables[f"Neighbours{of}"] = _pair_rows(one.profile, found)
+    return tables
+
+
+def _line_rows(profile: Profile, found: Readings) -> Columns:
+    unit, k = ("nm" if profile.calibrated else "px"), profile.per_px
+    fits = [line.fwhm and _in_unit(profile, line.fwhm) for line in found.lines]
+    plain = [line.plain_fwhm for line in found.lines]
+    return {
+        "line": range(1, len(found.lines) + 1),
+        f"at ({unit})": [k * line.place.value for line in found.lines],
+        f"FWHM ({unit})": [one.value if one else None for one in fits],
+        f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
+        f"plain ({unit})": [None if one is None else k * one for one in plain],
+        "95 % from": [one.low if one else None for one in fits],
+        "95 % to": [one.high if one else None for one in fits],
+    }
+
+
+def _pair_rows(profile: Profile, found: Readings) -> Columns:
+    unit = "nm" if profile.calibrated else "px"
+    apart = [_in_unit(profile, pair.distance) for pair in found.pairs]
+    dips = [pair.dip for pair in found.pairs]
+    spreads = [one.sd if np.isfinite(one.sd) else None for one in apart]
+    return {
+        "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in found.pairs],
+        f"apart ({unit})": [one.value for one in apart],
+        "dip (%)": [100 * one.value if one else None for one in dips],
+        f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %": [pair.rayleigh for pair in found.pairs],
+        f"{_PLUS_MINUS} ({unit})": spreads,
+        f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
+        "Sparrow": [pair.sparrow for pair in found.pairs],
+        "plain dip (%)": [100 * pair.plain_dip for pair in found.pairs],
+    }
+
+
+def _said(one: LayerProfile) -> str:
+    """Say in a few words what one layer shows."""
+    found = one.readings
+    if found is None:
+        return "no readings"
+    kind = "dark line" if found.dark else "line"
+    if len(found.lines) >= _SEVERAL:
+        return f"{len(found.lines)} {kind}s"
+    named = [(f"{kind}, FWHM", line.fwhm) for line in found.lines]
+    if found.edge is not None:
+        named = [("edge, 10 to 90 %", found.edge.width)]
+    for name, fitted in named:
+        if fitted is None:
+            return f"a {name.partition(',')[0]} without a fit"
+        shown = _in_unit(one.profile, fitted)
+        unit = "nm" if one.profile.calibrated else "px"
+        return f"{name} {Quantity(shown.value, unit, sd=shown.sd)}"
+    return "neither line nor edge"

@@ -79,7 +79,7 @@ def new_region_box(panel: Panel, what: str) -> ComboBox:
         "Regions",
         f"A Shapes or Labels layer: {what}",
         layers=lambda: region_layers(panel),
-        none="none: the whole field",
+        none="none: whole field",
     )
 
 

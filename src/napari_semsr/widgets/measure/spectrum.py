@@ -350,7 +350,12 @@ class SpectrumPanel(Panel):
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
-        from napari_semsr.widgets.base import COLOURS, label_frequency, short_label
+        from napari_semsr.widgets.base import (
+            COLOURS,
+            label_frequency,
+            short_label,
+            show_legend,
+        )
 
         canvas = self.clear_plot(height=300)
         axes = canvas.axes[0]
@@ -363,8 +368,8 @@ class SpectrumPanel(Panel):
         axes.set_yscale("log")
         axes.set_ylabel("Power (arb. units)")
         axes.set_xlim(0, max(float(x.max()) for x in spectra.frequency))
-        axes.legend(loc="upper right")
         axes.grid(visible=True, alpha=0.15)
         label_frequency(axes, calibrated=spectra.calibrated)
+        show_legend(axes)
         canvas.refresh()
         yield
