@@ -53,10 +53,15 @@ def make_gold_pairs(store: Path, say: Callable[[str], None]) -> bool:
     fast = [path.with_name(path.name.replace("-slow", "-fast")) for path in slow]
     size = parse_pixel_size(PIXEL_NM)
     lows, highs = (
-        [Micrograph(tifffile.imread(path), size, path.stem) for path in side]
+        [
+            Micrograph(tifffile.imread(path), size, path.stem.rpartition("-")[0])
+            for path in side
+        ]
         for side in (fast, slow)
     )
-    options = PairOptions(patch=PATCH_PX, validation=HELD_OUT, test=0.0)
+    options = PairOptions(
+        patch=PATCH_PX, validation=HELD_OUT, test=0.0, match="name", second_scan=True
+    )
     made = run(pairs_job(lows, highs, store, options=options))
     say(f"{made.train} real pairs to learn from")
     return True

@@ -57,7 +57,8 @@ def publish(
     -------
     list of str
         Those that were copied: not what is too large, nor what is worse in validation
-        than the one that is there.
+        than the one that is there. Networks beside a model that make it too large are
+        left out, and begin anew where it goes on.
     """
     copied = []
     for name in names:
@@ -73,6 +74,9 @@ def publish(
         beside = path.with_suffix(".partial")
         folder.mkdir(parents=True, exist_ok=True)
         _write(runs / name, name, beside)
+        alone = beside.stat().st_size > LARGEST
+        if alone:  # discriminators can be larger than what they teach
+            _write(runs / name, name, beside, alone=True)
         size, others = beside.stat().st_size, _size_of(models) - _size(path, beside)
         if size > LARGEST or others + size > MOST:
             beside.unlink()
@@ -85,7 +89,8 @@ def publish(
         text = json.dumps(record, indent=1)
         (folder / FINISHED).write_text(text, encoding="utf-8")
         copied.append(name)
-        say(f"{name}: {size / 1e6:.2f} MB, {record['steps']} steps")
+        without = ", without the networks beside" if alone else ""
+        say(f"{name}: {size / 1e6:.2f} MB, {record['steps']} steps{without}")
     return copied
 
 
@@ -132,11 +137,11 @@ def _write_curve(folder: Path, curve: Curve) -> None:
         csv.writer(stream).writerows([_COLUMNS, *curve])
 
 
-def _write(run: Path, name: str, path: Path) -> None:
-    """Write the best model of a run and its other networks, in 16 bits."""
+def _write(run: Path, name: str, path: Path, *, alone: bool = False) -> None:
+    """Write the best model of a run and its other networks, or `alone`, in 16 bits."""
     model = load_model(run / f"{name}.safetensors")
     networks = run / NETWORKS
-    beside = load_file(networks) if networks.exists() else None
+    beside = load_file(networks) if networks.exists() and not alone else None
     save_model(path, model.module, model.card, beside=beside, half=True)
 
 

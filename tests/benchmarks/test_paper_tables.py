@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import torch
 import yaml
 from paper_tables import evaluate as judging, published, runs as running
 from paper_tables.__main__ import main
@@ -38,7 +40,14 @@ from paper_tables.plan import (
 from paper_tables.published import publish
 from paper_tables.theirs import GAO_TABLE_1
 
-from napari_semsr.models import ModelCard, build, load_beside, save_model
+from napari_semsr.models import (
+    ModelCard,
+    build,
+    load_beside,
+    save_model,
+    save_weights,
+)
+from napari_semsr.pairing import open_pairs
 from napari_semsr.simulation.degrade import degrade_plane
 from napari_semsr.simulation.phantoms.draw import draw
 
@@ -561,6 +570,27 @@ def test_model_that_is_too_large_is_not_published(
     assert not list((tmp_path / "models").iterdir())
 
 
+def test_networks_beside_that_make_a_model_too_large_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "sun"
+    folder.mkdir(parents=True)
+    options = {"widths": [4, 4]}
+    card = ModelCard(
+        name="sun", architecture="srcnn", options=options, stride=1, receptive_field=8
+    )
+    save_model(folder / "sun.safetensors", build("srcnn", options), card)
+    large = {"other.weight": torch.ones(20_000)}
+    save_weights(folder / "networks.safetensors", large)
+    (folder / "finished.json").write_text(json.dumps(RECORD))
+    monkeypatch.setattr(published, "LARGEST", 20_000)
+    said: list[str] = []
+    models = tmp_path / "models"
+    assert publish(("sun",), tmp_path / "runs", models, said.append) == ["sun"]
+    assert said[0].endswith("without the networks beside")
+    assert load_beside(models / "sun" / "sun.safetensors") == {}
+
+
 @pytest.fixture
 def finally_seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stand in for the final images and the measuring; give what was judged."""
@@ -669,3 +699,27 @@ def test_page_names_the_operators_beside_sobel() -> None:
     assert "kirsch" not in weights
     for name in ("sobel", "prewitt", "kirsch"):
         assert f"| {name} |" in operators
+
+
+def test_real_gold_is_cut_to_pairs_of_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paper_tables import gold_pairs
+
+    (tmp_path / "data" / "time").mkdir(parents=True)
+    image = (255 * draw("particles", (160, 160), seed=3)).astype(np.uint8)
+
+    def register(*_: Any, **__: Any) -> None:
+        (tmp_path / "scans").mkdir()
+        for place in range(3):
+            for speed in ("fast", "slow"):
+                path = tmp_path / "scans" / f"{place:03}-{speed}.tif"
+                tifffile.imwrite(path, np.roll(image, 20 * place, axis=1))
+
+    monkeypatch.setattr(gold_pairs, "SCANS", tmp_path / "data")
+    monkeypatch.setattr(gold_pairs.subprocess, "run", register)
+    assert gold_pairs.make_gold_pairs(tmp_path / "gold.zarr", lambda _: None)
+    store = open_pairs(tmp_path / "gold.zarr")
+    assert store.paired
+    low, high = (np.asarray(a[0]) for a in store.arrays("train"))
+    np.testing.assert_array_equal(low, high)
