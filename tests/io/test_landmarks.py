@@ -67,7 +67,10 @@ def test_a_table_without_rows_has_no_landmarks(tmp_path):
         (HEADER + "\n1,2,3,4\n1,2,x,4\n", "line 3 must hold four finite numbers"),
         (HEADER + "\n1,2,3\n", "line 2 must hold four finite numbers, got ''"),
         (HEADER + "\n1,2,3,nan\n", "four finite numbers, got 'nan'"),
-        (b"\xff\xfe\x00\x01", "cannot be read as a table of landmarks"),
+        (
+            b"\xff\xfe\x00\x01",
+            "must be text in UTF-8 to be read as a table of landmarks",
+        ),
     ],
     ids=["empty", "napari", "units", "text", "short", "nan", "binary"],
 )
