@@ -105,6 +105,23 @@ def test_map_is_written_with_its_history_and_made_again(model, tmp_path):
     assert semsr.replay(tmp_path / "map.ome.zarr").identical
 
 
+def test_image_is_read_as_it_was_to_be_enhanced(model, tmp_path):
+    image, _ = field()
+    path = tmp_path / "plain.tif"
+    semsr.write(image.replace(pixel_size_nm=None, origin=(0.0, 0.0)), path)
+    made = semsr.enhance(path, tmp_path / "m.ome.zarr", model=model, pixel_size_nm=20)
+    after = semsr.read(made.output)
+    found = semsr.trust(path, after, model=model)
+    told = semsr.trust(path, after, model=model, pixel_size_nm=20)
+    lost = after.replace(pixel_size_nm=None)
+    bare = semsr.trust(path, lost, model=model, pixel_size_nm=20)
+    assert found.pixel_size_nm == told.pixel_size_nm == bare.pixel_size_nm == (20, 20)
+    assert found.mean == told.mean == bare.mean
+    unknown = after.replace(provenance=None)
+    with pytest.raises(SemsrError, match="alone has none"):
+        semsr.trust(path, unknown, model=model)
+
+
 def test_missing_pixels_stay_missing(model, tmp_path):
     image, _ = field()
     data = image.array()

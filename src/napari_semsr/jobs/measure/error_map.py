@@ -3,8 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,7 +29,7 @@ from napari_semsr.core import (
     return_free_memory,
     warn,
 )
-from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -44,9 +42,9 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.maps import keep_map
 from napari_semsr.jobs.measure.offset import Offset, find_offset
 
-_BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
 
 
@@ -305,53 +303,3 @@ class _Mapped:
             if self.factor != 1:
                 made *= np.float32(self.factor)
             yield made
-
-
-class Mapped(Protocol):
-    """A map that is computed block by block."""
-
-    @property
-    def shape(self) -> IntPair:
-        """Its rows and columns."""
-
-    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
-        """Compute blocks, in their order."""
-
-
-def keep_map(
-    mapped: Mapped, about: Micrograph, target: Path | None
-) -> Job[Micrograph | None]:
-    """Write a map block by block, or give it where it has no target."""
-    if target is not None:
-        yield from _write(mapped, about, target)
-        return None
-    values = yield from _in_memory(mapped)
-    return about.replace(data=values, look=about.look)
-
-
-def _write(mapped: Mapped, about: Micrograph, target: Path) -> Job[None]:
-    """Write the map block by block."""
-
-    def make(place: Path) -> OmeZarrStore:
-        # no shards, which are larger, so that all sizes take the same memory
-        return store_of(about, place, dtype=np.float32, chunk=_BLOCK, overwrite=True)
-
-    def fill(store: OmeZarrStore) -> Job[int]:
-        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
-
-    yield from write_blocks(target, make, fill)
-
-
-def _in_memory(mapped: Mapped) -> Job[Any]:
-    """Compute the map block by block."""
-    rows, columns = mapped.shape
-    values = np.empty((rows, columns), np.float32)
-    boxes = [
-        Box(y, min(y + _BLOCK, rows), x, min(x + _BLOCK, columns))
-        for y in range(0, rows, _BLOCK)
-        for x in range(0, columns, _BLOCK)
-    ]
-    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
-        values[box.slices] = part
-        yield Progress(number + 1, len(boxes), "mapping")
-    return values

@@ -39,7 +39,8 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
-from napari_semsr.jobs.measure.error_map import in_words, keep_map
+from napari_semsr.jobs.maps import keep_map
+from napari_semsr.jobs.measure.error_map import in_words
 from napari_semsr.jobs.measure.offset import Both, Offset, find_offset
 
 # Root mean squares of all differences at which the colours end; chosen: of all that is
@@ -201,7 +202,8 @@ def repeatability_job(
     records = []
     for image, opened, role in ((first, one, "first"), (second, other, "second")):
         records.append((yield from record_input(image, opened, opening, role=role)))
-    said = chosen.model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
+    said = {**chosen.model_dump(mode="json"), "reading": reading}
     about = _about(compared, factor, chosen)
     about = about.replace(provenance=made_by("repeatability", said, *records))
     mapped = _Mapped(compared, tally, factor)

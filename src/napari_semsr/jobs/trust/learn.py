@@ -248,8 +248,8 @@ class _Example:
         span = (last - first) if loaded.card.grey == "input" else 1.0
         offset = first if loaded.card.grey == "input" else 0.0
         parts = [
-            ((image - start) / over).astype(float)
-            for image, start, over in (
+            ((values - start) / over).astype(float)
+            for values, start, over in (
                 (low, first, last - first),
                 (_coarse(made, low.shape[0]), offset, span),
                 (_coarse(spread, low.shape[0]), 0.0, span),

@@ -41,9 +41,10 @@ from napari_semsr.core import (
     Provenance,
     ShapeError,
     field_range,
+    parse_pixel_size,
     warn,
 )
-from napari_semsr.io import OmeZarrStore, ReadOptions, store_of, write_blocks
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -56,6 +57,7 @@ from napari_semsr.jobs.images import (
     record_file,
     record_input,
 )
+from napari_semsr.jobs.maps import keep_map
 from napari_semsr.jobs.models import find_model
 
 if TYPE_CHECKING:
@@ -177,7 +179,7 @@ def trust_job(
     options : TrustOptions, optional
         What is mapped.
     opening : ReadOptions, optional
-        How to read files.
+        How to read the image; by default as it was read to be enhanced.
     overwrite : bool, default=False
         Replace an existing output.
 
@@ -206,19 +208,17 @@ def trust_job(
     if output is not None:
         taken = paths_of(image, enhanced)
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    after = open_image(enhanced, opening)
+    after = open_image(enhanced)
     opening = _read_as(after, opening)
     before = open_image(image, opening)
-    _check_pixels(before, after)
+    after = _placed(before, after)
     known = _Known.of(after, model, chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
-    records = []
-    for given, opened, role in (
-        (image, before, "image"),
-        (enhanced, after, "enhanced"),
-    ):
-        records.append((yield from record_input(given, opened, opening, role=role)))
+    records = [
+        (yield from record_input(image, before, opening, role="image")),
+        (yield from record_input(enhanced, after, role="enhanced")),
+    ]
     reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**chosen.model_dump(mode="json"), "reading": reading}
     with closing(_Scratch(target)) as scratch:
@@ -229,11 +229,7 @@ def trust_job(
         about = mapped.about(before, after).replace(
             provenance=known.history(said, records)
         )
-        made: Micrograph | None = None
-        if target is not None:
-            yield from _write(mapped, about, target)
-        else:
-            made = about.replace(data=(yield from _in_memory(mapped)))
+        made = yield from keep_map(mapped, about, target, block=_BLOCK)
     misfit = yield from measure_misfit(before, after)
     kinds = {
         **{name: one.told() for name, one in mapped.tally.items()},
@@ -347,15 +343,19 @@ def _read_as(after: Micrograph, opening: ReadOptions | None) -> ReadOptions | No
     return opening
 
 
-def _check_pixels(before: Micrograph, after: Micrograph) -> None:
-    """Refuse images of which one alone has a pixel size."""
-    if (before.pixel_size_nm is None) != (after.pixel_size_nm is None):
-        which = before if before.pixel_size_nm is None else after
+def _placed(before: Micrograph, after: Micrograph) -> Micrograph:
+    """Give an enhanced image without a pixel size that of its image, by its shape."""
+    size = before.pixel_size_nm
+    if size is None and after.pixel_size_nm is not None:
         msg = (
-            f"Both images must have a pixel size, or none, and {which.name} alone has "
+            f"Both images must have a pixel size, or none, and {before.name} alone has "
             "none; give pixel_size_nm."
         )
         raise ShapeError(msg)
+    if size is None or after.pixel_size_nm is not None:
+        return after
+    finer = np.divide(size, np.divide(after.shape, before.shape))
+    return after.replace(pixel_size_nm=parse_pixel_size(finer), origin=before.origin)
 
 
 def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
@@ -478,7 +478,7 @@ class _Asked:
     grid: Grid
     field: Box  # of the grid, which all show
     span: FloatPair  # grey levels before that are 0 and 1 to the model
-    own: bool  # whether the enhanced image is in the grey levels of the one before
+    own: bool  # whether the enhanced image has grey levels of its own, 0 to 1
     trust: "Trust | None"
 
     @classmethod
@@ -589,6 +589,11 @@ class _Mapped:
     options: TrustOptions
 
     @property
+    def shape(self) -> IntPair:
+        """Rows and columns of the map."""
+        return self.asked.field.shape
+
+    @property
     def factor(self) -> float:
         """From the model's scale to the unit of the map."""
         low, high = self.asked.span
@@ -627,26 +632,3 @@ class _Mapped:
                 colour_bar=True,
             ),
         )
-
-
-def _write(mapped: _Mapped, about: Micrograph, target: Path) -> Job[None]:
-    """Write the map block by block."""
-
-    def make(place: Path) -> OmeZarrStore:
-        return store_of(about, place, dtype=np.float32, chunk=_BLOCK, overwrite=True)
-
-    def fill(store: OmeZarrStore) -> Job[int]:
-        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
-
-    yield from write_blocks(target, make, fill)
-
-
-def _in_memory(mapped: _Mapped) -> Job[Float32Array]:
-    """Compute the map block by block."""
-    shape = mapped.asked.field.shape
-    values = np.empty(shape, np.float32)
-    boxes = spread_boxes(Box.of(shape), None, _BLOCK)
-    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
-        yield Progress(number, len(boxes), "mapping")
-        values[box.slices] = part
-    return values
