@@ -42,8 +42,10 @@ def run(words: Sequence[object], **options: Any) -> subprocess.CompletedProcess[
 
 def run_python(code: str, *words: object, **options: Any) -> str:
     """Run Python code in a process of its own, and give what it printed."""
-    done = run([sys.executable, "-c", code, *words], **options)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    # A process that a signal ends says nothing, but for where its threads were.
+    done = run([sys.executable, "-X", "faulthandler", "-c", code, *words], **options)
+    said = done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, f"ended with {done.returncode}: {said}"
     return done.stdout
 
 

@@ -952,6 +952,7 @@ def trust(
     output: PathLike | None = None,
     *,
     model: PathLike | None = None,
+    objects: PathLike | None = None,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Any,
@@ -966,8 +967,11 @@ def trust(
         Where the map goes; without it, it stays in memory.
     model : str or path, optional
         What made it; by default the model that the enhanced image names.
+    objects : path, optional
+        A ``.csv`` or ``.parquet`` file for a row of each small object of the enhanced
+        image, and how likely it is invented; napari opens the former as points.
     overwrite : bool, default=False
-        Replace an existing output.
+        Replace existing outputs.
     progress : callable, optional
         Receives every `Progress`.
     **options : object
@@ -977,7 +981,8 @@ def trust(
     -------
     TrustReport
         Mean and 95th percentile of the bound, and whether the field is of a kind that
-        it was calibrated on; ``map`` where it stayed in memory.
+        it was calibrated on; the objects as ``found``; ``map`` where it stayed in
+        memory.
 
     Examples
     --------
@@ -999,6 +1004,7 @@ def trust(
         _source(enhanced),
         output,
         model=model,
+        objects=objects,
         **_asked(options, TrustOptions),
         overwrite=overwrite,
     )

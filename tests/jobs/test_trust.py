@@ -1,5 +1,6 @@
 """How far an enhanced image may be off: learnt, mapped, and what is refused."""
 
+import csv
 import json
 
 import numpy as np
@@ -122,6 +123,44 @@ def test_image_is_read_as_it_was_to_be_enhanced(model, tmp_path):
         semsr.trust(path, unknown, model=model)
 
 
+@pytest.mark.filterwarnings("ignore:.*unlike the fields")
+def test_objects_are_listed_with_their_doubt(model, tmp_path):
+    image, _ = field(3)
+    made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=model)
+    listed = tmp_path / "objects.csv"
+    found = semsr.trust(image, made.output, model=model, objects=listed)
+    assert load_trust(trust_path(model)).objects is not None
+    assert found.objects == len(found.found) > 0
+    assert found.doubtful == found.found.doubtful.sum()
+    with listed.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == found.objects
+    assert list(rows[0])[:3] == ["index", "axis-0", "axis-1"]
+    first = rows[0]
+    assert float(first["y_nm"]) == 500 + 20 * float(first["axis-0"])
+    assert float(first["x_nm"]) == 40 + 20 * float(first["axis-1"])
+    assert all(0 <= float(row["doubt"]) <= 1 for row in rows)
+    with pytest.raises(SemsrError, match="exists already"):
+        semsr.trust(image, made.output, model=model, objects=listed)
+    with pytest.raises(SemsrError, match=r"must end in \.csv or \.parquet"):
+        semsr.trust(image, made.output, model=model, objects=tmp_path / "a.txt")
+
+
+@pytest.mark.filterwarnings("ignore:.*unlike the fields")
+def test_files_from_before_objects_were_learnt_still_serve(model, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(model.read_bytes())
+    told = json.loads(trust_path(model).read_text())
+    del told["objects"]
+    trust_path(other).parent.mkdir()
+    trust_path(other).write_text(json.dumps(told))
+    image, _ = field()
+    made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=other)
+    assert semsr.trust(image, made.output, model=other).objects is None
+    with pytest.raises(SemsrError, match="Nothing was learnt of objects"):
+        semsr.trust(image, made.output, model=other, objects=tmp_path / "o.csv")
+
+
 def test_missing_pixels_stay_missing(model, tmp_path):
     image, _ = field()
     data = image.array()
@@ -190,6 +229,7 @@ def test_model_that_does_not_tell_its_pairs_is_refused(model, tmp_path):
         {"fields": [[1.0, 2.0], [1.0]] * 3},
         {"kind": "something"},
         {"weights": ["a"]},
+        {"objects": {"middle": [0], "deviation": [1], "weights": [1], "limit": 0.5}},
         None,
     ],
 )

@@ -84,6 +84,13 @@ from .misfit import (
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
 )
+from .objects import (
+    OBJECT_NUMBERS as OBJECT_NUMBERS,
+    OBJECT_REACH_PX as OBJECT_REACH_PX,
+    ObjectDoubt as ObjectDoubt,
+    Objects as Objects,
+    find_objects as find_objects,
+)
 from .profile.fits import (
     Estimate as Estimate,
 )

@@ -190,3 +190,6 @@ from .trust.map import (
     knows_errors as knows_errors,
     trust_job as trust_job,
 )
+from .trust.spots import (
+    DoubtedObjects as DoubtedObjects,
+)

@@ -45,6 +45,7 @@ from .probing import (
 )
 from .trust import (
     Trust as Trust,
+    TrustOfObjects as TrustOfObjects,
     load_trust as load_trust,
     save_trust as save_trust,
     trust_path as trust_path,

@@ -18,6 +18,38 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _terms(count: int) -> int:
+    """Count numbers, their squares and products, and a constant."""
+    return count + count * (count + 1) // 2 + 1
+
+
+class TrustOfObjects(BaseModel):
+    """What tells how likely an object of such a picture is invented.
+
+    Attributes
+    ----------
+    middle, deviation, weights : tuple of float
+        As `napari_semsr.analysis.ObjectDoubt` has them.
+    limit : float
+        Doubt that one in twenty of the objects that are there exceeds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    middle: tuple[_Number, ...] = Field(min_length=1, max_length=1000)
+    deviation: tuple[_Positive, ...] = Field(min_length=1, max_length=1000)
+    weights: tuple[_Number, ...] = Field(min_length=1, max_length=100_000)
+    limit: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TrustOfObjects":
+        count = len(self.middle)
+        if len(self.deviation) != count or len(self.weights) != _terms(count):
+            msg = "numbers, deviations and weights must fit together"
+            raise ValueError(msg)
+        return self
+
+
 class Trust(BaseModel):
     """What tells how far a model's pictures may be off.
 
@@ -36,6 +68,8 @@ class Trust(BaseModel):
     familiar : float
         Distance to those fields from which a field is of another kind; of fields of
         their kind one in twenty is farther.
+    objects : TrustOfObjects or None
+        What tells invented objects; None in files made before these were learnt.
     training : dict
         What it learnt from, and how it did on fields that it had not seen.
     """
@@ -50,6 +84,7 @@ class Trust(BaseModel):
     factor: _Positive
     fields: tuple[tuple[_Number, ...], ...] = Field(min_length=6)
     familiar: _Positive
+    objects: TrustOfObjects | None = None
     training: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -32,6 +32,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="what made it (default: the model that the enhanced image names)",
     )
+    parser.add_argument(
+        "--objects",
+        metavar="TABLE",
+        help="write a row for each small object, and how likely it is invented, into "
+        "this file, .csv or .parquet; napari opens the former as points",
+    )
     add_options(parser, jobs.TrustOptions, title="map")
     add_opening(parser)
 
@@ -43,6 +49,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.TrustReport"]:
         arguments.enhanced,
         arguments.output,
         model=arguments.model,
+        objects=arguments.objects,
         **asked(arguments, jobs.TrustOptions),
     )
 
@@ -65,6 +72,10 @@ def _summarise(result: "jobs.TrustReport") -> str:
         for name, one in result.kinds.items()
         if one is not None
     ]
+    if result.objects is not None:
+        said = f"{result.doubtful} of {result.objects} likely invented"
+        said += f", listed in {result.table}" if result.table else ""
+        rows.append(("objects", said))
     if result.familiar is not None:
         far = f"{result.unfamiliar_fraction:.0%} of its blocks are unlike"
         said = "yes" if result.familiar else "NO, the bound is not warranted here"

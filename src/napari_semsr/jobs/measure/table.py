@@ -162,6 +162,8 @@ _TRUST = {
     },
     "misfit_percent": "kinds.misfit.mean",
     "share": "share",
+    "objects": "objects",
+    "doubtful": "doubtful",
     "familiar": "familiar",
     "unfamiliar_fraction": "unfamiliar_fraction",
     **_PIXEL,

@@ -9,3 +9,4 @@ from .map import (
     knows_errors as knows_errors,
     trust_job as trust_job,
 )
+from .spots import DoubtedObjects as DoubtedObjects

@@ -10,14 +10,17 @@ from pydantic import Field
 
 from napari_semsr.analysis import (
     REACH_PX,
+    ObjectDoubt,
     bound_factor,
     clues,
     distance_to_fields,
     error_scale,
+    find_objects,
     fit_scale,
     look_of_field,
 )
 from napari_semsr.core import (
+    BoolArray,
     FloatArray,
     Job,
     Micrograph,
@@ -33,13 +36,15 @@ from napari_semsr.core import (
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
+from napari_semsr.jobs.trust.spots import doubt_of
 
 if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel
+    from napari_semsr.models import LoadedModel, TrustOfObjects
     from napari_semsr.training import Truths
 
 _FAR = 0.95  # share of fields of its own kind that a field of another is beyond
 _LEAST_FIELDS = 20
+_LEAST_OBJECTS = 50  # there, and invented, that a fit is made from; chosen
 
 
 class TrustLearning(Options):
@@ -170,10 +175,11 @@ def learn_trust_job(
         seen.append(one.seen[places])
         errors.append(one.error[places])
     weights = fit_scale(np.concatenate(seen), np.concatenate(errors))
-    scales, errors, looks = [], [], []
+    scales, errors, looks, objects = [], [], [], []
     for number in range(chosen.fields, whole):
         yield Progress(number, whole, "calibrating on other fields")
         one = _Example.of(truths, number, loaded, chosen.device)
+        objects.append(one.objects(weights))
         scales.append(error_scale(one.seen, weights).astype(np.float32))
         errors.append(one.error.astype(np.float32))
         looks.append(one.look)
@@ -189,6 +195,7 @@ def learn_trust_job(
         factor=factor,
         fields=tuple(map(tuple, fields.tolist())),
         familiar=float(np.quantile(away, _FAR)),
+        objects=_learn_objects(objects),
         training={
             "options": chosen.model_dump(mode="json"),
             "median_bound_percent": round(100 * median, 2),
@@ -222,6 +229,39 @@ def _check(target: Path, *, overwrite: bool) -> None:
         raise WriteError(msg)
 
 
+def _learn_objects(
+    found: list[tuple[FloatArray, BoolArray]],
+) -> "TrustOfObjects | None":
+    """Learn what tells invented objects; from half of the fields, judged on the others.
+
+    None where there are too few, or none of one kind.
+    """
+    from napari_semsr.models import TrustOfObjects
+
+    teaching, judging = (
+        [np.concatenate(parts) for parts in zip(*half, strict=True)]
+        for half in (found[::2], found[1::2])
+    )
+    for _, invented in (teaching, judging):
+        if min(invented.sum(), (~invented).sum()) < _LEAST_OBJECTS:
+            return None
+    doubt = ObjectDoubt.fitted(*teaching)
+    known = TrustOfObjects(
+        middle=_short(doubt.middle),
+        deviation=_short(doubt.deviation),
+        weights=_short(doubt.weights),
+        limit=1.0,
+    )
+    seen, invented = judging
+    right = doubt_of(known, seen[~invented])
+    return known.model_copy(update={"limit": float(np.quantile(right, _FAR))})
+
+
+def _short(values: FloatArray) -> tuple[float, ...]:
+    """Leave out digits that tell nothing."""
+    return tuple(float(f"{value:.6g}") for value in values)
+
+
 @dataclass(frozen=True, slots=True)
 class _Example:
     """Pixels of a field, without its border, and what is known of them."""
@@ -229,6 +269,14 @@ class _Example:
     seen: FloatArray  # (N, 12)
     error: FloatArray  # (N,)
     look: FloatArray  # (26,)
+    parts: tuple[FloatArray, FloatArray, FloatArray]  # before, after, spread
+    truth: FloatArray
+
+    def objects(self, weights: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Give what is seen of the objects of the field, and which are invented."""
+        scale = error_scale(clues(*self.parts), weights)
+        found = find_objects(*self.parts, scale)
+        return found.seen, found.invented(self.truth, self.parts[1])
 
     @classmethod
     def of(
@@ -262,6 +310,8 @@ class _Example:
             known.reshape(-1, known.shape[-1]),
             _coarse(error, low.shape[0])[inner].ravel(),
             look_of_field(*parts),
+            (parts[0], parts[1], parts[2]),
+            _coarse(high.astype(float), low.shape[0]),
         )
 
 

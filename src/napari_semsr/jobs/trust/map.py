@@ -40,11 +40,12 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ShapeError,
+    WriteError,
     field_range,
     parse_pixel_size,
     warn,
 )
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, check_sheet
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -59,6 +60,7 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.maps import keep_map
 from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs.trust.spots import DoubtedObjects, doubt_objects
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
@@ -132,6 +134,14 @@ class TrustReport(Result):
         Rows and columns of the map.
     pixel_size_nm : tuple of float or None
         ``(y, x)`` of the map.
+    objects, doubtful : int or None
+        Small objects that the enhanced image shows, and those of them that are likely
+        invented: of objects that are there, one in twenty is counted with them. None
+        where nothing was learnt of a model's objects.
+    table : str or None
+        Where the objects were written.
+    found : DoubtedObjects or None
+        The objects.
     map : Micrograph or None
         The map, where it was not written.
     """
@@ -151,6 +161,10 @@ class TrustReport(Result):
     unit: str
     shape: IntPair
     pixel_size_nm: FloatPair | None
+    objects: int | None = None
+    doubtful: int | None = None
+    table: str | None = None
+    found: DoubtedObjects | None = field(default=None, metadata={"json": False})
     map: Micrograph | None = field(default=None, metadata={"json": False})
 
 
@@ -162,6 +176,7 @@ def trust_job(
     model: str | os.PathLike[str] | None = None,
     options: TrustOptions | None = None,
     opening: ReadOptions | None = None,
+    objects: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Job[TrustReport]:
     """Map how far an enhanced image may be off.
@@ -180,8 +195,11 @@ def trust_job(
         What is mapped.
     opening : ReadOptions, optional
         How to read the image; by default as it was read to be enhanced.
+    objects : path, optional
+        A ``.csv`` or ``.parquet`` file for a row of each small object, which napari
+        opens as points.
     overwrite : bool, default=False
-        Replace an existing output.
+        Replace existing outputs.
 
     Returns
     -------
@@ -213,6 +231,7 @@ def trust_job(
     before = open_image(image, opening)
     after = _placed(before, after)
     known = _Known.of(after, model, chosen)
+    listed = _table_target(objects, known, overwrite=overwrite)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
     records = [
@@ -230,6 +249,9 @@ def trust_job(
             provenance=known.history(said, records)
         )
         made = yield from keep_map(mapped, about, target, block=_BLOCK)
+        found = yield from asked.objects(about)
+    if listed is not None and found is not None:
+        found.write(listed)
     misfit = yield from measure_misfit(before, after)
     kinds = {
         **{name: one.told() for name, one in mapped.tally.items()},
@@ -255,8 +277,36 @@ def trust_job(
         unit=chosen.unit,
         shape=asked.field.shape,
         pixel_size_nm=about.pixel_size_nm,
+        objects=None if found is None else len(found),
+        doubtful=None if found is None else int(found.doubtful.sum()),
+        table=None if listed is None else str(listed),
+        found=found,
         map=made,
     )
+
+
+def _table_target(
+    path: str | os.PathLike[str] | None, known: "_Known", *, overwrite: bool
+) -> Path | None:
+    """Refuse a table of objects that could not be written, before any work."""
+    if path is None:
+        return None
+    target = Path(path)
+    if target.suffix.lower() not in (".csv", ".parquet"):
+        msg = f"A table of objects must end in .csv or .parquet, got {target.name}."
+        raise OptionError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{target} exists already; give overwrite to replace it."
+        raise WriteError(msg)
+    check_sheet(target)
+    if known.trust is None or known.trust.objects is None:
+        name = known.loaded.card.name
+        msg = (
+            f"Nothing was learnt of objects that {name} invents: run semsr models "
+            f"trust {name} --overwrite."
+        )
+        raise CheckpointError(msg)
+    return target
 
 
 def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> None:
@@ -528,6 +578,20 @@ class _Asked:
         scale = error_scale(clues(*filled), np.array(self.trust.weights))
         bound = np.minimum(self.trust.factor * scale, _MOST)
         return spread, np.where(known, bound, np.nan)[inner]
+
+    def objects(self, about: Micrograph) -> Job[DoubtedObjects | None]:
+        """Look for objects that are likely invented."""
+        if self.trust is None:
+            return None
+        return (
+            yield from doubt_objects(
+                self.read,
+                self.field,
+                self.trust,
+                pitch=self.grid.pitch,
+                origin=None if about.pixel_size_nm is None else about.origin,
+            )
+        )
 
     def brightest(self, show: str) -> float:
         """Tell where the colours of a map are to end, from some of its blocks."""

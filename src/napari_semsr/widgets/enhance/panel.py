@@ -53,6 +53,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.compare import EnhanceCompare
+from napari_semsr.widgets.enhance.doubtful import show_doubtful
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.enhance.starting import start_torch, start_torch_ahead
@@ -240,7 +241,8 @@ class EnhancePanel(Panel):
             text="Map of the likely error",
             tooltip="Add a layer that shows how far the result may be off: in 90 % of "
             "such places the error is smaller. Per cent of the range of grey levels; "
-            "takes eight runs of the model more.",
+            "takes eight runs of the model more. Small objects that the model likely "
+            "invented are ringed.",
         )
         self.output = store_edit()
         self.existing = ComboBox(
@@ -523,6 +525,9 @@ class EnhancePanel(Panel):
         for beside in enhanced.maps:
             yield
             add_opened(self.viewer, beside)
+        if enhanced.trust is not None:
+            yield
+            show_doubtful(self.viewer, enhanced.trust, outcome.opened.micrograph.name)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
         change |= _told_of_misfit(outcome.made.misfit)
@@ -615,6 +620,8 @@ def _told_of_trust(trust: "TrustReport | None") -> Numbers:
     told: dict[str, Quantity | str] = {
         "Likely error": Quantity(trust.mean, "% of range", ".1f", note=note)
     }
+    if trust.objects is not None:
+        told["Objects likely invented"] = f"{trust.doubtful} of {trust.objects}"
     if trust.familiar is False:
         told["Kind of field"] = (
             f"unlike those that the bound was calibrated on, in "
