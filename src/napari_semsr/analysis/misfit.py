@@ -210,7 +210,7 @@ def _placed(
     return Micrograph(
         percent.astype(np.float32),
         parse_pixel_size([_BINNED * pitch for pitch in grid.pitch]) if known else None,
-        f"misfit of {before.name}",
+        f"misfit of {before.name} (%)",
         origin=(y, x) if known else (0.0, 0.0),
         look=Look(
             limits=(0.0, 100.0),

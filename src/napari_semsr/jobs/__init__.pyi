@@ -192,4 +192,5 @@ from .trust.map import (
 )
 from .trust.spots import (
     DoubtedObjects as DoubtedObjects,
+    doubt_of as doubt_of,
 )

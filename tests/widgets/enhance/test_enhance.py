@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_semsr.analysis import CLUES, OBJECT_NUMBERS
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.io import NETWORK_KEY
+from napari_semsr.models import (
+    Trust,
+    TrustOfObjects,
+    file_digest,
+    save_trust,
+    trust_path,
+)
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_details, card_text
@@ -396,3 +404,43 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     assert shown.colormap.name == "magma"
     assert tuple(shown.contrast_limits) == (0, 100)
     assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
+
+
+def test_likely_error_is_mapped_and_objects_that_are_doubtful_are_ringed(
+    model, panel, run_panel, tmp_path
+):
+    learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+    path = write_tiny_model(tmp_path, training=learnt)
+    numbers, terms = OBJECT_NUMBERS, OBJECT_NUMBERS * (OBJECT_NUMBERS + 3) // 2 + 1
+    trust = Trust(
+        model="tiny",
+        model_digest=file_digest(path),
+        weights=(0.0,) * (CLUES - 1) + (-2.0,),
+        share=0.9,
+        factor=1.0,
+        fields=((0.0,) * 26,) * 6,
+        familiar=1e9,
+        objects=TrustOfObjects(
+            middle=(0.0,) * numbers,
+            deviation=(1.0,) * numbers,
+            weights=(0.0,) * terms,
+            limit=0.4,  # all have a doubt of a half
+        ),
+    )
+    save_trust(trust_path(path), trust)
+    panel.model.add_file(path)
+    assert panel.trust.native.isVisibleTo(panel)
+    panel.trust.value = True
+    panel.form.set_values(tile=64, precision="fp32")
+    run_panel(panel)
+    text = panel.figures.text()
+    assert "Likely error" in text
+    bound, rings = model.layers[-2:]
+    assert bound.name.startswith("bound on the error")
+    assert f"{len(rings.data)} of {len(rings.data)}" in text
+    assert rings.name.startswith("likely invented in")
+    np.testing.assert_array_equal(rings.features["doubt"], 0.5)
+    np.testing.assert_allclose(rings.scale, bound.scale)
+    inside = rings.data * rings.scale + rings.translate
+    assert (inside >= bound.extent.world[0]).all()
+    assert (inside <= bound.extent.world[1]).all()

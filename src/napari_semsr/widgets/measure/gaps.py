@@ -58,7 +58,7 @@ _ROWS = {
         step=0.1,
     ),
     "bin_width": Row(
-        "Bins (nm)",
+        "Bin width",
         "Width of the histogram's bins in nm, in px without a pixel size; automatic is "
         "the rule of Freedman and Diaconis, rounded.",
     ),
