@@ -164,6 +164,11 @@ def main() -> None:
     say(rows)
 
 
+def in_nm(value: float) -> str:
+    """Say a resolution, if there is one."""
+    return f"{value:.0f} nm" if np.isfinite(value) else "tells nothing"
+
+
 def draw(shown: dict[str, Image], rows: list[Row], path: Path) -> None:
     """Draw one field: input, both pictures, and the truth."""
     import matplotlib as mpl
@@ -171,7 +176,8 @@ def draw(shown: dict[str, Image], rows: list[Row], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 4, figsize=(12, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3.75))
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.8, wspace=0.02)
     of = {row.name: row.figures for row in rows}
     part = (slice(96, 288),) * 2
     order = {"input": "the input", **{n: n for n in MODELS}, "truth": "the truth"}
@@ -181,8 +187,8 @@ def draw(shown: dict[str, Image], rows: list[Row], path: Path) -> None:
         said = [name]
         if name in of:
             one = of[name]
-            said.append(f"FRC of one image {one['single_nm']:.0f} nm")
-            said.append(f"FRC with the truth {one['truth_nm']:.0f} nm")
+            said.append(f"FRC of one image {in_nm(one['single_nm'])}")
+            said.append(f"FRC with the truth {in_nm(one['truth_nm'])}")
         if name in MODELS:
             said.append(f"spread {of[name]['spread']:.1f} %")
         axis.set_title("\n".join(said), fontsize=9)
