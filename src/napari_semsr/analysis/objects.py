@@ -65,7 +65,18 @@ class Objects:
         return len(self.radii)
 
     def chosen(self, which: BoolArray) -> "Objects":
-        """Leave some out."""
+        """Leave some out.
+
+        Parameters
+        ----------
+        which : (N,) numpy.ndarray of bool
+            Those to keep.
+
+        Returns
+        -------
+        Objects
+            The rest.
+        """
         return Objects(
             self.centres[which],
             self.radii[which],
@@ -74,7 +85,18 @@ class Objects:
         )
 
     def lies_in(self, known: BoolArray) -> BoolArray:
-        """Tell which of them lie, with their rings, where all pixels are known."""
+        """Tell which of them lie, with their rings, where all pixels are known.
+
+        Parameters
+        ----------
+        known : (Y, X) numpy.ndarray of bool
+            Of the picture.
+
+        Returns
+        -------
+        (N,) numpy.ndarray of bool
+            Those.
+        """
         side = 2 * _BORDER_PX + 1
         whole = ndimage.minimum_filter(known.astype(np.uint8), side, mode="nearest")
         return np.asarray(whole[tuple(self.centres.T)] > 0)
@@ -259,6 +281,11 @@ class ObjectDoubt:
             Of the objects.
         invented : (N,) numpy.ndarray of bool
             Whether each is.
+
+        Returns
+        -------
+        ObjectDoubt
+            The one that makes them most likely.
         """
         middle, deviation = seen.mean(axis=0), seen.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
@@ -285,6 +312,11 @@ class ObjectDoubt:
         ----------
         seen : (N, 15) numpy.ndarray
             Of the objects.
+
+        Returns
+        -------
+        (N,) numpy.ndarray
+            Chances.
         """
         score = _terms((seen - self.middle) / self.deviation) @ self.weights
         return np.asarray(1 / (1 + np.exp(-score)))

@@ -76,7 +76,13 @@ class DoubtedObjects:
         return np.asarray(self.doubt > self.limit)
 
     def columns(self) -> dict[str, list[float] | list[int]]:
-        """Give a table; index and axes are what napari reads as points."""
+        """Give a table; index and axes are what napari reads as points.
+
+        Returns
+        -------
+        dict
+            Columns by their names.
+        """
         table: dict[str, list[float] | list[int]] = {
             "index": list(range(len(self))),
             "axis-0": self.places_px[:, 0].tolist(),
@@ -93,7 +99,13 @@ class DoubtedObjects:
         }
 
     def write(self, path: Path) -> None:
-        """Write the table."""
+        """Write the table.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            Ends in ``.csv`` or ``.parquet``.
+        """
         write_sheet(path, self.columns())
 
 
@@ -136,7 +148,25 @@ def doubt_objects(
 
 
 def doubt_of(known: "TrustOfObjects", seen: FloatArray) -> FloatArray:
-    """Tell how likely objects are invented, by what a trust file holds."""
+    """Tell how likely objects are invented, by what a trust file holds.
+
+    Parameters
+    ----------
+    known : TrustOfObjects
+        What was learnt of a model's objects.
+    seen : (N, 15) numpy.ndarray
+        As `napari_semsr.analysis.find_objects` gives it.
+
+    Returns
+    -------
+    (N,) numpy.ndarray
+        Chances, 0 to 1.
+
+    Raises
+    ------
+    CheckpointError
+        If what was learnt has other numbers.
+    """
     if len(known.middle) != OBJECT_NUMBERS:
         msg = (
             f"What was learnt of objects must have {OBJECT_NUMBERS} numbers, got "
