@@ -25,6 +25,7 @@ class Sample(Options):
     loud: bool = Field(default=False, description="Say more.")
     crop: bool = Field(default=True, description="Cut off.")
     name: str | None = Field(default=None, description="A name.")
+    calibration: int = Field(default=3, description="As others name a file.")
 
 
 def parse(*words: str, **changes: object) -> Sample:
@@ -40,10 +41,16 @@ def test_options_from_nothing_typed_is_the_defaults():
 def test_options_from_typed_values_are_the_models_own():
     typed = parse(
         *("--side-px", "4", "--share", "0.25", "--kind", "two"),
-        *("--loud", "--no-crop", "--name", "x"),
+        *("--loud", "--no-crop", "--name", "x", "--calibration", "5"),
     )
     expected = Sample(
-        side_px=4, share=0.25, kind="two", loud=True, crop=False, name="x"
+        side_px=4,
+        share=0.25,
+        kind="two",
+        loud=True,
+        crop=False,
+        name="x",
+        calibration=5,
     )
     assert typed == expected
 

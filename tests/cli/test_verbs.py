@@ -31,7 +31,7 @@ KEYS = {
     "decorrelation": "resolution_nm resolution_px reason method blocks failed",
     "error-map": "rse rsp sigma_px alpha beta rse_percent shift_px output",
     "repeatability": "sd noise rest noise_share mean p95 gain shift_px output",
-    "trust": "output model mean p95 kinds share familiar unit shape",
+    "trust": "output model mean p95 kinds share familiar unit shape objects doubtful",
     "spectrum": "frequency_per_px power centred",
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"

@@ -67,7 +67,8 @@ def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) 
     values = {name: given[name] for name in names if name in given}
     if "pixel_size_sd_nm" in model.model_fields:
         values = with_calibration(values, [model])
-    values.pop("calibration", None)
+    if "calibration" not in model.model_fields:  # a file, told by now
+        values.pop("calibration", None)
     return model.parse({**values, **changes})
 
 
