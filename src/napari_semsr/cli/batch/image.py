@@ -73,7 +73,14 @@ class _State:
                 steps, files = found["steps"], found["files"]
                 self.steps = {k: v for k, v in steps.items() if _is_record(v)}
                 self.files = {k: v for k, v in files.items() if len(v) == 2}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             self.steps, self.files = {}, {}
 
     def _write(self) -> None:

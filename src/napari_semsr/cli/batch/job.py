@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import queue
 import shutil
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def batch_job(
         else:
             yield from _here(plan, table)
     finally:
-        (plan.folder / STATE / _RUN).unlink(missing_ok=True)
+        _end(plan)
         table.write()
     pages = yield from _report(plan, table)
     _tell(table)
@@ -157,9 +158,6 @@ def batch_job(
 def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
     """Take the output folder, which is new, empty, or that of a batch."""
     folder, state = plan.folder, plan.folder / STATE
-    if folder.exists() and not folder.is_dir():
-        msg = f"The output of a batch must be a folder, got the file {folder}."
-        raise WriteError(msg)
     foreign = folder.is_dir() and not state.is_dir() and any(folder.iterdir())
     if foreign and not overwrite:
         msg = (
@@ -178,6 +176,11 @@ def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
     with replacing(state / _RUN) as place:
         place.write_text(token, encoding="utf-8")
     return token
+
+
+def _end(plan: BatchPlan) -> None:
+    """Tell workers that the run is over."""
+    (plan.folder / STATE / _RUN).unlink(missing_ok=True)
 
 
 # The table.
@@ -316,29 +319,28 @@ def run_image(task: ImageTask, token: str) -> ImageDone:
 
 def _check_token(mark: Path, token: str) -> None:
     """Stop where the run is over, or another one has begun."""
+    if not mark.parent.is_dir():
+        msg = f"A worker does not see {mark.parent.parent}: it needs the same files."
+        raise SemsrError(msg)
     try:
         same = mark.read_text(encoding="utf-8") == token
     except OSError:
         same = False
     if not same:
-        msg = (
-            "The batch has ended, or this worker does not see its folder "
-            f"{mark.parent.parent}."
-        )
+        msg = "The batch has ended."
         raise Cancelled(msg)
 
 
 def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None]:
     """Let workers take images, a few of which wait at a time."""
-    from distributed import wait
-
     from napari_semsr.inference import remote_client
 
     total = _total(plan)
     yield Progress(0, total, "joining the workers")
+    waiting = list(reversed(plan.images))
+    running: dict[Any, ImageTask] = {}
+    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with remote_client(address) as client:
-        waiting = list(reversed(plan.images))
-        running: dict[Any, ImageTask] = {}
         try:
             while waiting or running:
                 threads = max(1, sum(client.nthreads().values()))
@@ -347,19 +349,16 @@ def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None
                     key = f"batch-{task.name}-{token[:8]}"
                     future = client.submit(run_image, task, token, pure=False, key=key)
                     running[future] = task
-                try:
-                    finished = wait(
-                        list(running), timeout=_LISTEN_S, return_when="FIRST_COMPLETED"
-                    ).done
-                except TimeoutError:
-                    finished = set()
-                for future in finished:
+                    future.add_done_callback(finished.put)
+                with suppress(queue.Empty):
+                    future = finished.get(timeout=_LISTEN_S)
                     task = running.pop(future)
                     table.add(task, _result_of(future, task))
                     future.release()
                 said = f"{len(table.found)} of {len(plan.images)} images"
                 yield Progress(table.finished, total, said)
         finally:
+            _end(plan)  # workers look for it, so that none goes on for long
             client.cancel(list(running))
     yield Progress(total, total, "done")
 

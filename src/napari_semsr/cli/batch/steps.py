@@ -382,6 +382,20 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
+def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
+    """Refuse columns of inputs that bear the name of something else."""
+    taken = {"input", "previous", "warnings", "error"}
+    taken |= {f"{step.prefix}_output" for step in steps}
+    taken |= {name for step in steps for name in step.columns}
+    for name in columns:
+        if name in taken or name.startswith(_STEP_MARK) or not name:
+            msg = (
+                f"The table of inputs has a column {name!r:.60}, a name of the batch's "
+                "own columns or placeholders: call it another."
+            )
+            raise OptionError(msg)
+
+
 def _has_output(step: _Step) -> bool:
     """Tell whether a step writes something that others can name."""
     arguments = _defaults(step, _arguments(step))
@@ -762,9 +776,13 @@ def plan_batch(
             f"report must be true, false or a table of its options, got {report!r:.60}."
         )
         raise OptionError(msg)
+    if folder.exists() and not folder.is_dir():
+        msg = f"The output of a batch must be a folder, got the file {folder}."
+        raise WriteError(msg)
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
     columns = [name for name in images[0].cells if name not in ("image", "name")]
+    _check_columns(columns, found)
     _check_places(found, columns)
     tasks = tuple(_tasked(image, found, folder, base) for image in images)
     _check_outputs(tasks)
