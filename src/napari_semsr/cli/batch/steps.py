@@ -19,7 +19,7 @@ import yaml
 
 from napari_semsr import jobs
 from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
-from napari_semsr.core import OptionError, ReadError
+from napari_semsr.core import OptionError, ReadError, WriteError, sentence_of
 from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
 
 STATE = ".batch"
@@ -585,13 +585,7 @@ class _Maker:
         try:
             load_verb(step.verb).start(parse_step(step.verb, made.words)).close()
         except Exception as error:
-            sentence = str(error)
-            said = (
-                sentence[:1].lower() + sentence[1:]
-                if sentence[1:2].islower()
-                else sentence
-            )
-            msg = f"{step.said}, image {self.image.name}: {said}"
+            msg = f"{step.said}, image {self.image.name}: {sentence_of(error)}"
             raise OptionError(msg) from error
 
     def _of_step(self, name: str) -> Piece:
