@@ -344,6 +344,7 @@ def _result(
     from napari_semsr.core import run
 
     verb = load_verb(arguments.verb)
+    verb.prepare()
     result = run(verb.start(arguments), console.report)
     return result.to_json(), verb.summarise(result)
 

@@ -298,10 +298,16 @@ def _check_verb(number: int, verb: str) -> None:
 
 
 @cache
+def _taken(verb: str) -> tuple[argparse.Action, ...]:
+    """List the arguments of a verb once."""
+    return tuple(arguments_of(verb))
+
+
+@cache
 def _known(verb: str) -> dict[str, tuple[argparse.Action, str]]:
     """List the options of a verb by their names, with the flag of each."""
     found: dict[str, tuple[argparse.Action, str]] = {}
-    for action in arguments_of(verb):
+    for action in _taken(verb):
         if not action.option_strings:
             found[action.dest] = action, ""
         for flag in action.option_strings:
@@ -356,7 +362,7 @@ def _defaults(step: _Step, given: Mapping[str, Any]) -> dict[str, Any]:
     """Give the images and the output that a step need not name."""
     images = [
         action.dest
-        for action in arguments_of(step.verb)
+        for action in _taken(step.verb)
         if not action.option_strings and not _is_output(step.verb, action.dest)
     ]
     found: dict[str, Any] = dict(
@@ -544,7 +550,7 @@ class _Maker:
         """Make the task of a step."""
         arguments = _defaults(step, _arguments(step))
         before, flags, parts, outputs = [], [], [], {}
-        order = [action.dest for action in arguments_of(step.verb)]
+        order = [action.dest for action in _taken(step.verb)]
         known = _known(step.verb)
         for name in sorted(arguments, key=lambda one: order.index(known[one][0].dest)):
             action, flag = known[name]

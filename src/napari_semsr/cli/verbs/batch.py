@@ -4,6 +4,7 @@ import argparse
 
 from napari_semsr.cli.batch import BatchReport, batch_job
 from napari_semsr.cli.verb import Verb, add_image, columns
+from napari_semsr.cli.verbs.enhance import compact_memory
 from napari_semsr.core import Job
 
 _SHOWN = 12  # rows of failures in a summary
@@ -66,4 +67,4 @@ def _summarise(result: BatchReport) -> str:
     return columns(rows)
 
 
-BATCH = Verb(_configure, _start, _summarise)
+BATCH = Verb(_configure, _start, _summarise, prepare=compact_memory)
