@@ -128,3 +128,9 @@ def test_images_and_output_of_the_form_are_taken(panel, run_panel, tmp_path):
     panel.output.value = tmp_path / "there"
     assert run_panel(panel) == "2 images done."
     assert (tmp_path / "there" / "table.csv").is_file()
+
+
+def test_two_processes_share_the_images(panel, run_panel):
+    panel.workers.max = 2
+    panel.workers.value = 2
+    assert run_panel(panel) == "4 images done."

@@ -565,7 +565,7 @@ class _Maker:
             texts = ["".join(piece.said for piece in one) for one in pieces]
             if flag:
                 flags += _flagged(step, action, flag, texts)
-            elif texts[0].startswith("-"):
+            elif any(text.startswith("-") for text in texts):
                 msg = f"{step.said} must have no {name} that begins with '-'."
                 raise OptionError(msg)
             else:
@@ -608,7 +608,8 @@ class _Maker:
                 msg = f"{step.said} must have {name} true or false, got {value!r:.60}."
                 raise OptionError(msg)
             return [[Piece("true" if value else "false")]]
-        several = list(value) if isinstance(value, (list, tuple)) else [value]
+        given = list(value) if isinstance(value, (list, tuple)) else [value]
+        several = [str(one) if isinstance(one, os.PathLike) else one for one in given]
         for one in several:
             if isinstance(one, bool) or not isinstance(one, (str, int, float)):
                 msg = (
@@ -618,12 +619,7 @@ class _Maker:
                 raise OptionError(msg)
         if action.nargs is None and len(several) > 1:
             several = [",".join(str(one) for one in several)]
-        found = [self._pieces(one) for one in several if isinstance(one, str)]
-        if not all(isinstance(one, str) for one in several):
-            found = [
-                self._pieces(one) if isinstance(one, str) else [Piece(repr(one))]
-                for one in several
-            ]
+        found = [self._pieces(str(one)) for one in several]
         if not any(piece.said for one in found for piece in one):
             return None  # an empty cell of a table
         if _is_output(step.verb, action.dest):
