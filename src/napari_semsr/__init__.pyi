@@ -1,6 +1,7 @@
 """The public interface; every name is imported when it is first used."""
 
 from .api import (
+    batch as batch,
     calibrate as calibrate,
     check_model as check_model,
     convert as convert,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Histogram,
         Metrics,
     )
+    from napari_semsr.cli import BatchReport
     from napari_semsr.demonstration import DemoResult
     from napari_semsr.io import StoredTransform
     from napari_semsr.jobs import (
@@ -838,6 +839,73 @@ def figure(
         output,
         overwrite=overwrite,
         **_asked(options, FigureOptions),
+    )
+    return run(job, progress)
+
+
+def batch(
+    steps: PathLike | Mapping[str, Any],
+    *,
+    inputs: PathLike | None = None,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Report | None = None,
+) -> "BatchReport":
+    """Take every image of a folder, glob or table through steps, to one table.
+
+    Called again, it goes on: a step that is finished is not run again.
+
+    Parameters
+    ----------
+    steps : path or dict
+        A YAML file with ``inputs``, ``output``, ``steps`` and perhaps ``report``, or
+        what it would hold.
+    inputs, output : path, optional
+        In place of those of the steps.
+    overwrite : bool, default=False
+        Begin anew, also in a folder that holds other files.
+    workers : int, default=1
+        Processes that take images side by side. A script that asks for several must
+        call this under ``if __name__ == "__main__":``.
+    scheduler : str, optional
+        Address of a dask scheduler whose workers see the same files.
+    progress : callable, optional
+        Receives every `Progress`.
+
+    Returns
+    -------
+    BatchReport
+        How many images are done and failed, the table and its rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.batch(
+    ...         {
+    ...             "inputs": f"{folder}/*.tif",
+    ...             "output": f"{folder}/made",
+    ...             "steps": [{"restore": {"psf": "1px"}}, "histogram"],
+    ...         }
+    ...     )
+    >>> made.done, made.failed, round(made.rows[0]["histogram_mean_grey"], 1)
+    (1, 0, 0.5)
+    """
+    from napari_semsr.cli import batch_job
+
+    job = batch_job(
+        steps,
+        inputs=inputs,
+        output=output,
+        overwrite=overwrite,
+        workers=workers,
+        scheduler=scheduler,
     )
     return run(job, progress)
 

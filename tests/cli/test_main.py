@@ -17,7 +17,6 @@ from napari_semsr.jobs.images import Result
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
-LATER = {"batch"}
 
 
 def verb_of(name, job):
@@ -42,10 +41,6 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     assert f"semsr {verb}" in said.out
     assert "--json" in said.out
     assert said.err == ""
-
-
-def test_names_of_later_verbs_stay_free():
-    assert not LATER & set(VERBS)
 
 
 def test_help_lists_every_verb(semsr):

@@ -26,6 +26,7 @@ PANELS = {
     "measure.profile": "ProfilePanel",
     "degrade": "DegradePanel",
     "demo": "DemoPanel",
+    "batch": "BatchPanel",
     "enhance.check": "CheckPanel",
     "crop": "CropPanel",
     "register.panel": "RegisterPanel",

@@ -1,1 +1,5 @@
+from .batch.job import (
+    BatchReport as BatchReport,
+    batch_job as batch_job,
+)
 from .command import main as main

@@ -55,6 +55,7 @@ VERBS = {
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
     "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
+    "batch": "take every image of a folder or table through steps, to one table",
     "replay": "make an output again from its provenance, and compare the two",
     "report": "one page of pictures, numbers and how each was found, to print",
     "models": "list, describe, export, import, check models, learn their errors",
@@ -93,6 +94,13 @@ def load_verb(name: str) -> "Verb[Any]":
     module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
     verb: Verb[Any] = getattr(module, word.upper())
     return verb
+
+
+def arguments_of(name: str) -> list[argparse.Action]:
+    """List the arguments of a verb, in their order, without those of every verb."""
+    parser = argparse.ArgumentParser(add_help=False)
+    load_verb(name).configure(parser)
+    return list(parser._actions)  # noqa: SLF001 - argparse tells them nowhere else
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -336,6 +344,7 @@ def _result(
     from napari_semsr.core import run
 
     verb = load_verb(arguments.verb)
+    verb.prepare()
     result = run(verb.start(arguments), console.report)
     return result.to_json(), verb.summarise(result)
 

@@ -210,6 +210,10 @@ def _path(text: str) -> str:
 R = TypeVar("R", bound="Result")
 
 
+def _nothing() -> None:
+    """Prepare nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[R]):
     """One sub-command of ``semsr``."""
@@ -219,6 +223,8 @@ class Verb(Generic[R]):
     # Makes the job of parsed arguments, without running it
     start: Callable[[argparse.Namespace], Job[R]]
     summarise: Callable[[R], str]  # Says a result in one or more lines
+    # Sets up a process that does nothing else; not where another program runs the job
+    prepare: Callable[[], object] = _nothing
 
 
 # Numbers for reading: sensible digits, units, tables that line up.

@@ -20,3 +20,4 @@ from .options import (
     EnhanceReport as EnhanceReport,
 )
 from .predictor import machine_of as machine_of
+from .tiles.cluster import remote_client as remote_client

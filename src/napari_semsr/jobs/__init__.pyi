@@ -96,8 +96,11 @@ from .measure.resolution import (
 from .measure.table import (
     MEASURES as MEASURES,
     MeasuredTable as MeasuredTable,
+    file_state as file_state,
+    find_images as find_images,
     is_many as is_many,
     measure_table_job as measure_table_job,
+    path_in_table as path_in_table,
 )
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,

@@ -64,7 +64,6 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
     """Make the job."""
     from napari_semsr.inference import EnhanceOptions
 
-    compact_memory()
     return jobs.enhance_job(
         arguments.image,
         arguments.output,
@@ -158,4 +157,4 @@ def _has_huge_pages() -> bool:
         return False
 
 
-ENHANCE = Verb(_configure, _start, _summarise)
+ENHANCE = Verb(_configure, _start, _summarise, prepare=compact_memory)

@@ -81,8 +81,24 @@ class RunPlugin(WorkerPlugin):
 
 
 @contextmanager
-def _remote_client(address: str) -> Iterator[Client]:
-    """Join a cluster that somebody else runs."""
+def remote_client(address: str) -> Iterator[Client]:
+    """Join a cluster that somebody else runs.
+
+    Parameters
+    ----------
+    address : str
+        Of its scheduler.
+
+    Yields
+    ------
+    distributed.Client
+        Closed at the end; the cluster goes on.
+
+    Raises
+    ------
+    OptionError
+        If no scheduler answers.
+    """
     try:
         client = Client(address, set_as_default=False, timeout=PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
@@ -112,7 +128,7 @@ class ClusterExecutor(Executor):
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
-            self._client = end.enter_context(_remote_client(self._address))
+            self._client = end.enter_context(remote_client(self._address))
             self._client.register_plugin(self._plugin)
             threads = max(1, sum(self._client.nthreads().values()))
             self.slots = _WAITING_PER_THREAD * threads

@@ -391,8 +391,24 @@ def _is_sheet(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SHEET_SUFFIXES
 
 
-def _listed(images: str | os.PathLike[str]) -> list[Path]:
-    """List the images of a folder, those that a glob matches, or one."""
+def find_images(images: str | os.PathLike[str]) -> list[Path]:
+    """List the images of a folder, those that a glob matches, or one.
+
+    Parameters
+    ----------
+    images : path
+        What a command or a caller named.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In natural order, without the halves of mosaics among them.
+
+    Raises
+    ------
+    ReadError
+        If there are none, or the folder is a scan.
+    """
     path = Path(images)
     if not is_many(images):
         return [path]
@@ -420,7 +436,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
             )
             raise OptionError(msg)
         return list(_of_sheet(measure, Path(images)))
-    firsts = _listed(images)
+    firsts = find_images(images)
     if second is None:
         return _there([_checked(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
@@ -429,7 +445,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
             f"{second}; a table that names both comes alone."
         )
         raise OptionError(msg)
-    seconds = _listed(second)
+    seconds = find_images(second)
     if is_many(images) and is_many(second):
         return _paired(firsts, seconds, second)
     pairs = [_checked(measure, [one, other]) for one in firsts for other in seconds]
@@ -538,8 +554,19 @@ def _digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _state(path: Path) -> list[object]:
-    """Tell a file or store by name, size and time of change."""
+def file_state(path: Path) -> list[Cell]:
+    """Describe a file or store by name, size and time of change.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        It may be missing.
+
+    Returns
+    -------
+    list
+        Equal as long as nobody wrote to it.
+    """
     files = path.rglob("*") if path.is_dir() else [path]
     try:
         facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
@@ -553,11 +580,24 @@ def _fingerprint(way: str, item: _Item) -> str:
     """Tell how and from which files a row is measured, halves of mosaics with them."""
     there = [path for path in item.paths if path is not None]
     files = [one for path in there for one in (path, *half_paths(path))]
-    return f"{way}-{_digest([_state(one) for one in files])}"
+    return f"{way}-{_digest([file_state(one) for one in files])}"
 
 
-def _shown(path: Path | None, table: Path | None) -> str | None:
-    """Write a path as it is counted from the table, where it lies beside or below."""
+def path_in_table(path: Path | None, table: Path | None) -> str | None:
+    """Write a path as it is counted from the table, where it lies beside or below.
+
+    Parameters
+    ----------
+    path : pathlib.Path or None
+        Of an image; nothing is written for None.
+    table : pathlib.Path or None
+        The table; the path is written as it is where there is none.
+
+    Returns
+    -------
+    str or None
+        With slashes between its parts.
+    """
     if path is None or table is None:
         return None if path is None else path.as_posix()
     whole, folder = path.absolute(), table.absolute().parent
@@ -661,7 +701,7 @@ class _Run:
 
     def begin(self, item: _Item) -> Cells:
         """Give the cells of a row that need no look at its files."""
-        paths = [_shown(path, self.target) for path in item.paths]
+        paths = [path_in_table(path, self.target) for path in item.paths]
         return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
 
     def _images_in(self, row: Cells) -> tuple[Cell, ...]:

@@ -1,0 +1,4 @@
+from .job import (
+    BatchReport as BatchReport,
+    batch_job as batch_job,
+)

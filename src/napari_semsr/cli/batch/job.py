@@ -1,0 +1,422 @@
+"""All images through their steps: here, on workers or on a cluster, to one table."""
+
+import hashlib
+import json
+import os
+import queue
+import shutil
+import time
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_semsr import jobs
+from napari_semsr.cli.batch.image import Cells, ImageDone, image_job
+from napari_semsr.cli.batch.steps import (
+    REPORT,
+    STATE,
+    BatchPlan,
+    ImageTask,
+    parse_step,
+    plan_batch,
+)
+from napari_semsr.cli.command import load_verb
+from napari_semsr.core import (
+    Cancelled,
+    Job,
+    OptionError,
+    Progress,
+    SemsrError,
+    WriteError,
+    warn,
+)
+from napari_semsr.io import replacing, write_sheet
+from napari_semsr.jobs import Result
+
+_PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
+_LISTEN_S = 0.25  # chosen: a cancel is heard at once
+_WAITING = 2  # images for each worker beside the one that it runs; chosen
+_MOST_WORKERS = 256  # chosen: more are a cluster
+_PENDING = "not run yet"
+_RUN = "run"  # file that names the run whose workers may go on
+_ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport(Result):
+    """What a batch came to.
+
+    Attributes
+    ----------
+    done, failed : int
+        Images that went through all steps, and that did not.
+    ran, kept : int
+        Steps that were run now, and that were finished before.
+    table : str
+        The table, a row for each image.
+    report : tuple of str
+        Pages of the report.
+    output : str
+        The folder of all.
+    rows : list of dict
+        The rows of the table.
+    """
+
+    done: int
+    failed: int
+    ran: int
+    kept: int
+    table: str
+    report: tuple[str, ...]
+    output: str
+    rows: list[Cells]
+
+
+def batch_job(
+    steps: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Job[BatchReport]:
+    """Take every image of a folder, glob or table through steps.
+
+    Parameters
+    ----------
+    steps : path or dict
+        A YAML file, or what it would hold.
+    inputs, output : path, optional
+        In place of those of the steps.
+    overwrite : bool, default=False
+        Begin anew in a folder that holds something; steps that are finished run again.
+    workers : int, default=1
+        Processes that take images side by side.
+    scheduler : str, optional
+        Address of a dask scheduler, whose workers take the images and see the same
+        files.
+
+    Returns
+    -------
+    BatchReport
+        How many images are done and failed, and the table.
+
+    Yields
+    ------
+    Progress
+        Steps of all images, with what is done.
+
+    Raises
+    ------
+    ReadError, OptionError
+        If the steps cannot be run, before any is; or if no image went through.
+    WriteError
+        If the output folder cannot or must not be written.
+    """
+    yield Progress(0, 0, "checking the steps")
+    if scheduler is not None and workers != 1:
+        msg = "Give workers or a scheduler, which has its own, not both."
+        raise OptionError(msg)
+    if not 1 <= workers <= _MOST_WORKERS:
+        msg = f"workers must be 1 to {_MOST_WORKERS}, got {workers}."
+        raise OptionError(msg)
+    plan = plan_batch(steps, inputs=inputs, output=output)
+    token = _claim(plan, overwrite=overwrite)
+    table = _Table(plan)
+    try:
+        if scheduler is not None:
+            yield from _there(plan, table, scheduler, token)
+        elif workers > 1 and len(plan.images) > 1:
+            count = min(workers, len(plan.images))
+            with _local_cluster(count) as address:
+                yield from _there(plan, table, address, token)
+        else:
+            yield from _here(plan, table)
+    finally:
+        _end(plan)
+        table.write()
+    pages = yield from _report(plan, table)
+    _tell(table)
+    found = table.found.values()
+    return BatchReport(
+        done=sum(one.error is None for one in found),
+        failed=sum(one.error is not None for one in found),
+        ran=sum(one.ran for one in found),
+        kept=sum(one.kept for one in found),
+        table=str(plan.table),
+        report=pages,
+        output=str(plan.folder),
+        rows=table.rows,
+    )
+
+
+def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
+    """Take the output folder, which is new, empty, or that of a batch."""
+    folder, state = plan.folder, plan.folder / STATE
+    foreign = folder.is_dir() and not state.is_dir() and any(folder.iterdir())
+    if foreign and not overwrite:
+        msg = (
+            f"{folder} holds files that no batch wrote; name a new folder, or give "
+            "--overwrite to write between them."
+        )
+        raise WriteError(msg)
+    token = uuid.uuid4().hex
+    try:
+        if overwrite and state.is_dir():
+            shutil.rmtree(state)
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder} cannot be written: {error.strerror or error}."
+        raise WriteError(msg) from error
+    with replacing(state / _RUN) as place:
+        place.write_text(token, encoding="utf-8")
+    return token
+
+
+def _end(plan: BatchPlan) -> None:
+    """Tell workers that the run is over."""
+    (plan.folder / STATE / _RUN).unlink(missing_ok=True)
+
+
+# The table.
+
+
+class _Table:
+    """Rows, in the order of the images, whatever the order in which they are done."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan = plan
+        self.found: dict[str, ImageDone] = {}
+        self._written = float("-inf")
+
+    @property
+    def rows(self) -> list[Cells]:
+        """All rows; those of images that wait say so."""
+        rows: list[Cells] = []
+        for image in self.plan.images:
+            done = self.found.get(image.name) or ImageDone(error=_PENDING)
+            path = jobs.path_in_table(Path(image.image), self.plan.table)
+            row: Cells = {"image": path, "name": image.name, **image.given}
+            row |= {name: done.cells.get(name) for name in self.plan.columns}
+            said = " ".join(done.warnings)
+            rows.append({**row, "warnings": said or None, "error": done.error})
+        return rows
+
+    @property
+    def finished(self) -> int:
+        """Steps that need no further look."""
+        each = len(self.plan.images[0].steps)
+        return each * len(self.found)
+
+    def add(self, task: ImageTask, done: ImageDone) -> None:
+        """Take in what an image came to."""
+        self.found[task.name] = done
+        if time.monotonic() - self._written >= _PAUSE_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table, whole or not at all."""
+        rows = self.rows
+        write_sheet(self.plan.table, {k: [row[k] for row in rows] for k in rows[0]})
+        self._written = time.monotonic()
+
+
+def _total(plan: BatchPlan) -> int:
+    return len(plan.images) * len(plan.images[0].steps)
+
+
+def _tell(table: _Table) -> None:
+    """Say what failed, and what must be taken with care."""
+    count = len(table.found)
+    failed = [one.error for one in table.found.values() if one.error is not None]
+    if failed:
+        first = f"the first: {failed[0]}"
+        if len(failed) == count:
+            what = "The image" if count == 1 else f"None of {count} images"
+            verb = "did not go" if count == 1 else "went"
+            msg = f"{what} {verb} through all steps, {first}"
+            raise SemsrError(msg)
+        warn(f"{len(failed)} of {count} images failed (column error), {first}")
+    told = [one.warnings for one in table.found.values() if one.warnings]
+    if told:
+        warn(
+            f"{len(told)} of {count} images have warnings (column warnings), the "
+            f"first: {told[0][0]}"
+        )
+
+
+# In this process.
+
+
+def _here(plan: BatchPlan, table: _Table) -> Job[None]:
+    """Take one image after the other."""
+    total = _total(plan)
+    for task in plan.images:
+        before = table.finished
+        done = yield from _shifted(image_job(task), before, total)
+        table.add(task, done)
+    yield Progress(total, total, "done")
+
+
+def _shifted(
+    job: Job[ImageDone], before: int, total: int
+) -> Generator[Progress, None, ImageDone]:
+    """Count the steps of an image among those of all."""
+    try:
+        while True:
+            step = next(job)
+            yield Progress(before + step.done, total, step.message)
+    except StopIteration as end:
+        done: ImageDone = end.value
+        return done
+    finally:
+        job.close()
+
+
+# On workers. A task is the words of an image's steps; files are not sent.
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[str]:
+    """Start processes of this machine, which end with the batch."""
+    import logging
+
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield str(cluster.scheduler_address)
+
+
+def run_image(task: ImageTask, token: str) -> ImageDone:
+    """Take an image through its steps: the task of a worker, which a new run ends."""
+    mark = Path(task.folder, STATE, _RUN)
+    looked = float("-inf")
+    job = image_job(task)
+    try:
+        while True:
+            now = time.monotonic()
+            if now - looked >= 1:
+                looked = now
+                _check_token(mark, token)
+            next(job)
+    except StopIteration as end:
+        done: ImageDone = end.value
+        return done
+    finally:
+        job.close()
+
+
+def _check_token(mark: Path, token: str) -> None:
+    """Stop where the run is over, or another one has begun."""
+    if not mark.parent.is_dir():
+        msg = f"A worker does not see {mark.parent.parent}: it needs the same files."
+        raise SemsrError(msg)
+    try:
+        same = mark.read_text(encoding="utf-8") == token
+    except OSError:
+        same = False
+    if not same:
+        msg = "The batch has ended."
+        raise Cancelled(msg)
+
+
+def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None]:
+    """Let workers take images, a few of which wait at a time."""
+    from napari_semsr.inference import remote_client
+
+    total = _total(plan)
+    yield Progress(0, total, "joining the workers")
+    waiting = list(reversed(plan.images))
+    running: dict[Any, ImageTask] = {}
+    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with remote_client(address) as client:
+        try:
+            while waiting or running:
+                threads = max(1, sum(client.nthreads().values()))
+                while waiting and len(running) < (1 + _WAITING) * threads:
+                    task = waiting.pop()
+                    key = f"batch-{task.name}-{token[:8]}"
+                    future = client.submit(run_image, task, token, pure=False, key=key)
+                    running[future] = task
+                    future.add_done_callback(finished.put)
+                with suppress(queue.Empty):
+                    future = finished.get(timeout=_LISTEN_S)
+                    task = running.pop(future)
+                    table.add(task, _result_of(future, task))
+                    future.release()
+                said = f"{len(table.found)} of {len(plan.images)} images"
+                yield Progress(table.finished, total, said)
+        finally:
+            _end(plan)  # workers look for it, so that none goes on for long
+            client.cancel(list(running))
+    yield Progress(total, total, "done")
+
+
+def _result_of(future: Any, task: ImageTask) -> ImageDone:
+    """Fetch what an image came to; a worker that died is an error of the image."""
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        done: ImageDone = future.result()
+    except KilledWorker:
+        fault = (
+            f"{task.steps[0].name}: the workers that took the image were killed or ran "
+            "out of memory; give them more, then run again."
+        )
+        return ImageDone(error=fault)
+    except (CancelledError, CommClosedError) as error:
+        msg = (
+            "The workers were lost: start them again, then run the batch again; "
+            "finished steps are kept."
+        )
+        raise SemsrError(msg) from error
+    return done
+
+
+# The report.
+
+
+def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
+    """Write pages of all images before and after, unless they are as before."""
+    if plan.report is None:
+        return ()
+    done = [one for one in plan.images if table.found[one.name].error is None]
+    parts = [done[i : i + _ON_A_PAGE] for i in range(0, len(done), _ON_A_PAGE)]
+    names = [
+        f"{REPORT}-{number}.html" if len(parts) > 1 else f"{REPORT}.html"
+        for number in range(1, len(parts) + 1)
+    ]
+    for name, part in zip(names, parts, strict=True):
+        yield from _page(plan, plan.folder / name, part)
+    return tuple(str(plan.folder / name) for name in names)
+
+
+def _page(plan: BatchPlan, page: Path, images: Sequence[ImageTask]) -> Job[None]:
+    """Write a page by the verb that makes it."""
+    shown = []
+    for image in images:
+        shown.append(image.image)
+        shown += [] if image.last is None else [str(plan.folder / image.last)]
+    options = {"title": f"Batch {plan.title}", **(plan.report or {})}
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    states = [jobs.file_state(Path(path)) for path in shown]
+    mark = hashlib.sha256(json.dumps([shown, words, states]).encode()).hexdigest()
+    record = plan.folder / STATE / f"{page.name}.txt"
+    if page.is_file() and record.is_file() and record.read_text("utf-8") == mark:
+        return
+    arguments = parse_step(REPORT, [*shown, "-o", str(page), "--overwrite", *words])
+    yield from load_verb(REPORT).start(arguments)
+    with replacing(record) as place:
+        place.write_text(mark, encoding="utf-8")

@@ -1,0 +1,840 @@
+"""A steps file, read and checked: what is run of each image, as words of commands.
+
+Everything that can be refused is refused here, before the first image is touched: verbs
+and options that there are not, files that are missing, outputs that would leave the
+folder or fall on each other.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from napari_semsr import jobs
+from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
+from napari_semsr.core import OptionError, ReadError, WriteError, sentence_of
+from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
+
+STATE = ".batch"
+"""Folder in the output folder that says which steps are finished."""
+
+TABLE = "table.csv"
+"""The table in the output folder."""
+
+REPORT = "report"
+"""How the names of its pages begin."""
+
+_LARGEST = 1 << 20  # bytes; chosen: a step for each line of ten thousand
+_DEEPEST = 16  # tables and lists within each other; chosen: steps need five
+_MOST_STEPS = 100  # chosen: nobody reads a longer list
+_MOST_INPUTS = 100_000  # chosen: as many rows as a table of measures may have
+_NEAR = 3  # names that a sentence offers
+
+_STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_STEP_MARK = "step."
+
+_NO_STEPS = {
+    "batch": "a batch does not run batches",
+    "models": "it serves the shelf of models, and no image",
+    "demo": "it draws its own samples",
+}
+_BY_ITSELF = frozenset({"help", "json", "quiet", "debug", "overwrite", "resume"})
+_OUTPUTS = frozenset(
+    {"output", "out_dir", "misfit", "like_out", "transform_out", "positions_out"}
+)
+_FILES = frozenset(
+    {
+        *("like", "landmarks", "transform", "positions", "calibration", "pairs"),
+        *("moving_calibration", "fixed_calibration", "low", "high", "second"),
+    }
+)
+"""Options that always name a file; others do where their text names one."""
+
+_MADE = {
+    **dict.fromkeys(("convert", "crop", "register", "degrade"), ".ome.tif"),
+    **dict.fromkeys(("enhance", "restore"), ".ome.tif"),
+    **dict.fromkeys(("stitch",), ".ome.zarr"),
+    **dict.fromkeys(("simulate",), ""),
+}
+"""Verbs whose output the next step goes on with, and how its name ends."""
+
+_ENDINGS = _MADE | {
+    **dict.fromkeys(("error-map", "frc-map", "repeatability", "trust"), ".ome.tif"),
+    "judge": ".html",
+    "pairs": ".zarr",
+    "train": "",
+    "calibrate": ".json",
+    "figure": ".png",
+    "report": ".html",
+}
+_FIRST = {
+    **dict.fromkeys(("error-map", "trust"), ("{input}", "{previous}")),
+    **dict.fromkeys(("train", "simulate"), ()),
+}
+"""What the arguments of a verb are where a step says nothing; else ``{previous}``."""
+
+_NUMBERS = {
+    "register": ("error_px", "error_nm", "overlap", "mutual_information_after"),
+    "stitch": ("frames", "pairs_used", "pairs_rejected", "residual_px"),
+    "replay": ("identical", "max_abs_difference"),
+}
+"""Columns of verbs that measure beside what they make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of what is given to a verb."""
+
+    said: str  # to the verb
+    kind: str = "text"  # or file, step, output
+    value: str = ""  # path of the file, name of the step, place of the output
+
+
+@dataclass(frozen=True, slots=True)
+class StepTask:
+    """A step of one image: words of a command, and what they stand for."""
+
+    name: str
+    verb: str
+    words: tuple[str, ...]
+    parts: tuple[tuple[str, tuple[Piece, ...]], ...]
+    outputs: tuple[str, ...] = ()  # in the output folder, the step's own first
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """All that is done to one image; a worker needs nothing else."""
+
+    name: str
+    image: str
+    folder: str
+    steps: tuple[StepTask, ...]
+    given: dict[str, Cell] = field(default_factory=dict)  # further cells of a table
+
+    @property
+    def state(self) -> Path:
+        """The file that says which steps are finished."""
+        return Path(self.folder, STATE, f"{self.name}.json")
+
+    @property
+    def last(self) -> str | None:
+        """What the image became, in the output folder."""
+        made = [step.output for step in self.steps if step.verb in _MADE]
+        return made[-1] if made else None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What a steps file comes to."""
+
+    folder: Path
+    images: tuple[ImageTask, ...]
+    columns: tuple[str, ...]  # of the table, what steps find
+    report: dict[str, Any] | None  # options of the report, if there is one
+    title: str
+
+    @property
+    def table(self) -> Path:
+        """Where the table goes."""
+        return self.folder / TABLE
+
+
+# The file.
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone: no alias, by which a small file could grow, no key twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Make a node, neither an alias nor too deep."""
+        if self.check_event(yaml.AliasEvent):
+            msg = "an alias (*) is not read here, write the text twice"
+            raise yaml.YAMLError(msg)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            msg = f"its tables and lists lie more than {_DEEPEST} deep in each other"
+            raise yaml.YAMLError(msg)
+        made = super().compose_node(parent, index)
+        self.depth -= 1
+        return made
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Make a table, in which no key stands twice."""
+        keys = [str(getattr(key, "value", "")) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            msg = f"the key {twice!r} stands twice in one table"
+            raise yaml.YAMLError(msg)
+        return super().construct_mapping(node, deep)
+
+
+def read_steps(path: Path) -> Any:
+    """Read a steps file as plain values."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            msg = (
+                f"{path} is too large for a file of steps, {_LARGEST >> 20} MB at most."
+            )
+            raise ReadError(msg)
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "too deep"
+        where = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or reason.splitlines()[0]
+        line = f" in line {where.line + 1}" if where is not None else ""
+        msg = f"{path} cannot be read as steps: {problem}{line}."
+        raise ReadError(msg) from error
+
+
+# Steps as the file has them.
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of the file."""
+
+    number: int
+    name: str
+    verb: str
+    options: Mapping[str, Any]
+
+    @property
+    def said(self) -> str:
+        """How sentences call it."""
+        alias = f" {self.name}" if self.name != self.verb else ""
+        return f"Step {self.number}{alias} ({self.verb})"
+
+    @property
+    def prefix(self) -> str:
+        """How its columns begin."""
+        return self.name.replace("-", "_")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of what it finds, and of what it writes."""
+        measure = jobs.MEASURES.get(self.verb)
+        names = _NUMBERS.get(self.verb, ())
+        if measure is not None:
+            names = (*measure.more_columns, *measure.columns)
+        return tuple(f"{self.prefix}_{name}" for name in names)
+
+
+def _steps(given: Any) -> list[_Step]:
+    """Read the list of steps."""
+    if not isinstance(given, (list, tuple)) or not given:
+        msg = f"steps must be a list of verbs with their options, got {given!r:.60}."
+        raise OptionError(msg)
+    if len(given) > _MOST_STEPS:
+        msg = f"steps must be at most {_MOST_STEPS}, got {len(given)}."
+        raise OptionError(msg)
+    found: list[_Step] = []
+    for number, entry in enumerate(given, start=1):
+        found.append(_step(number, entry, [step.name for step in found]))
+    return found
+
+
+def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
+    """Read one step: a verb, or a verb with its options and perhaps a name."""
+    table = {entry: None} if isinstance(entry, str) else entry
+    if not isinstance(table, Mapping):
+        msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
+        raise OptionError(msg)
+    verbs = [key for key in table if key != "name"]
+    if len(verbs) != 1 or not isinstance(verbs[0], str):
+        named = ", ".join(map(str, verbs)) or "none"
+        msg = (
+            f"Step {number} must name one verb, with its options below it, got {named}."
+        )
+        raise OptionError(msg)
+    verb, options = verbs[0], table[verbs[0]]
+    _check_verb(number, verb)
+    if not isinstance(options, (Mapping, type(None))):
+        msg = (
+            f"Step {number} ({verb}) must have its options as a table, name: value, "
+            f"got {options!r:.60}."
+        )
+        raise OptionError(msg)
+    name = table.get("name")
+    if name is None:
+        usual = (verb, *(f"{verb}-{count}" for count in range(2, _MOST_STEPS + 1)))
+        name = next(one for one in usual if one not in taken)
+    if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
+        msg = (
+            f"The name of step {number} must be of small letters, digits, '-' and '_', "
+            f"40 at most, got {name!r:.60}."
+        )
+        raise OptionError(msg)
+    if name.replace("-", "_") in {one.replace("-", "_") for one in taken}:
+        msg = f"Two steps are called {name}; give step {number} another name."
+        raise OptionError(msg)
+    return _Step(number, name, verb, options or {})
+
+
+def _check_verb(number: int, verb: str) -> None:
+    """Refuse what is no verb, or none for images."""
+    if verb not in VERBS:
+        known = [one for one in VERBS if one not in _NO_STEPS]
+        near = difflib.get_close_matches(verb, known, n=_NEAR) or known
+        msg = f"Step {number} names {verb!r:.60}, which is no verb; there are "
+        raise OptionError(f"{msg}{', '.join(near)}.")
+    if verb in _NO_STEPS:
+        msg = f"Step {number} names {verb}, which cannot be a step: {_NO_STEPS[verb]}."
+        raise OptionError(msg)
+
+
+# What a verb takes.
+
+
+@cache
+def _taken(verb: str) -> tuple[argparse.Action, ...]:
+    """List the arguments of a verb once."""
+    return tuple(arguments_of(verb))
+
+
+@cache
+def _known(verb: str) -> dict[str, tuple[argparse.Action, str]]:
+    """List the options of a verb by their names, with the flag of each."""
+    found: dict[str, tuple[argparse.Action, str]] = {}
+    for action in _taken(verb):
+        if not action.option_strings:
+            found[action.dest] = action, ""
+        for flag in action.option_strings:
+            if flag.startswith("--"):
+                found[flag[2:].replace("-", "_")] = action, flag
+    return found
+
+
+@cache
+def _parser(verb: str) -> argparse.ArgumentParser:
+    """Build the parser of a verb once."""
+    return build_parser(verb)
+
+
+def parse_step(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of a step as the command does."""
+    return _parser(verb).parse_args([verb, *words])
+
+
+def overwrites(verb: str) -> bool:
+    """Tell whether a verb has to be told that it may replace its output."""
+    return "overwrite" in _known(verb)
+
+
+def _is_output(verb: str, dest: str) -> bool:
+    """Tell whether an argument names what a verb writes."""
+    if dest == "table":
+        return verb == "gaps"
+    return dest in _OUTPUTS and (verb, dest) != ("replay", "output")
+
+
+def _arguments(step: _Step) -> dict[str, Any]:
+    """Give what a step says, by the names of its verb's options; refuse others."""
+    known = _known(step.verb)
+    found: dict[str, Any] = {}
+    for key, value in step.options.items():
+        name = str(key).removeprefix("--").replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see semsr {step.verb} -h."
+            msg = f"{step.said} has no option {str(key)!r:.60}; {hint}"
+            raise OptionError(msg)
+        dest = known[name][0].dest
+        if dest in _BY_ITSELF or (dest == "table" and step.verb != "gaps"):
+            msg = f"{step.said} must leave {key} to the batch, which sees to it."
+            raise OptionError(msg)
+        found[name] = value
+    return found
+
+
+def _defaults(step: _Step, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the images and the output that a step need not name."""
+    images = [
+        action.dest
+        for action in _taken(step.verb)
+        if not action.option_strings and not _is_output(step.verb, action.dest)
+    ]
+    found: dict[str, Any] = dict(
+        zip(images, _FIRST.get(step.verb, ("{previous}",)), strict=False)
+    )
+    known = _known(step.verb)
+    target = next((n for n in ("output", "out_dir") if n in known), None)
+    ending = _ENDINGS.get(step.verb)
+    if target is not None and ending is not None and step.verb != "replay":
+        found[target] = f"{step.name}/{{name}}{ending}"
+    return {**found, **given}
+
+
+# Placeholders.
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give the texts of a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
+    """Refuse columns of inputs that bear the name of something else."""
+    taken = {"input", "previous", "warnings", "error"}
+    taken |= {f"{step.prefix}_output" for step in steps}
+    taken |= {name for step in steps for name in step.columns}
+    for name in columns:
+        if name in taken or name.startswith(_STEP_MARK) or not name:
+            msg = (
+                f"The table of inputs has a column {name!r:.60}, a name of the batch's "
+                "own columns or placeholders: call it another."
+            )
+            raise OptionError(msg)
+
+
+def _has_output(step: _Step) -> bool:
+    """Tell whether a step writes something that others can name."""
+    arguments = _defaults(step, _arguments(step))
+    known = _known(step.verb)
+    written = {known[n][0].dest for n in arguments if _is_output(step.verb, n)}
+    return not written.isdisjoint(("output", "out_dir"))
+
+
+def _check_places(steps: Sequence[_Step], columns: Sequence[str]) -> None:
+    """Refuse placeholders that name nothing, or what is made only later."""
+    names = {step.name: step for step in steps}
+    known = ["input", "previous", "name", *columns]
+    for step in steps:
+        arguments = _arguments(step)
+        for text in (one for value in arguments.values() for one in _texts(value)):
+            for place in _PLACEHOLDER.findall(text):
+                other = names.get(place.removeprefix(_STEP_MARK))
+                if not place.startswith(_STEP_MARK) or other is None:
+                    if place in known:
+                        continue
+                    offered = [*known, *(f"{_STEP_MARK}{n}" for n in names)]
+                    told = ", ".join(f"{{{one}}}" for one in offered)
+                    msg = f"{step.said} names {{{place}}}, but there are {told}."
+                    raise OptionError(msg)
+                if other.number >= step.number:
+                    msg = (
+                        f"{step.said} needs {{{place}}}, which is not made before it: "
+                        "steps run in their order and must not go in a circle."
+                    )
+                    raise OptionError(msg)
+                if not _has_output(other):
+                    msg = (
+                        f"{step.said} needs {{{place}}}, but that step writes no file; "
+                        "give it an output, or name another."
+                    )
+                    raise OptionError(msg)
+
+
+# Images.
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """An image that goes through the steps."""
+
+    path: Path
+    name: str
+    cells: Mapping[str, str] = field(default_factory=dict)
+    root: Path = field(default_factory=Path)  # from which cells count
+
+
+def _inputs(given: Path, folder: Path) -> list[_Input]:
+    """Find the images, none of which lies in the output folder."""
+    whole = folder.resolve()
+    if given.is_file() and given.suffix.lower() in SHEET_SUFFIXES:
+        found = list(_of_table(given))
+    else:
+        paths = [path.absolute() for path in jobs.find_images(given)]
+        kept = [path for path in paths if whole not in path.resolve().parents]
+        if paths and not kept:
+            msg = f"The images of {given} lie in the output folder {folder}."
+            raise OptionError(msg)
+        found = [_Input(path, _name_of(path)) for path in kept]
+    if len(found) > _MOST_INPUTS:
+        msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(found)}."
+        raise OptionError(msg)
+    for one in found:
+        if not one.path.exists():
+            msg = f"There is no image {one.path}, which inputs name."
+            raise ReadError(msg)
+        if whole == one.path.resolve() or whole in one.path.resolve().parents:
+            msg = f"The input {one.path} lies in the output folder {folder}."
+            raise OptionError(msg)
+    _check_names(found)
+    return found
+
+
+def _name_of(path: Path) -> str:
+    """Name an image by its file, without the ending."""
+    name = path.name
+    for ending in (".ome.zarr", ".ome.tiff", ".ome.tif"):
+        if name.lower().endswith(ending):
+            return file_stem(name[: -len(ending)])
+    return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
+
+
+def _check_names(found: Sequence[_Input]) -> None:
+    """Refuse two images of one name, whose outputs would be the same."""
+    seen: dict[str, _Input] = {}
+    for one in found:
+        other = seen.setdefault(one.name.casefold(), one)
+        if other is not one:
+            msg = (
+                f"Two inputs are called {one.name}, {other.path} and {one.path}: name "
+                "them apart in a table with the columns image and name."
+            )
+            raise OptionError(msg)
+
+
+def _of_table(path: Path) -> Iterator[_Input]:
+    """Read the rows of a table; paths in it are counted from its folder."""
+    sheet = read_sheet(path, "images")
+    root = path.absolute().parent
+    if "image" not in sheet.names:
+        names = ", ".join(sheet.names) or "nothing"
+        msg = f"{path} must have the column image, got {names}."
+        raise ReadError(msg)
+    if not sheet.rows:
+        msg = f"{path} must name an image in each row, but has no row."
+        raise ReadError(msg)
+    for line, row in sheet.rows:
+        cells = dict(zip(sheet.names, row, strict=False))
+        if len(row) != len(sheet.names) or not cells["image"]:
+            msg = (
+                f"{path} line {line} must hold {len(sheet.names)} cells, of which "
+                f"image names one, got {','.join(row)!r:.80}."
+            )
+            raise ReadError(msg)
+        image = root / cells["image"]
+        name = file_stem(cells["name"]) if cells.get("name") else _name_of(image)
+        yield _Input(image, name, cells, root)
+
+
+# Steps of one image.
+
+
+def _there(path: Path) -> bool:
+    """Tell whether something is at a path, which may be no path at all."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+class _Maker:
+    """Makes the tasks of an image: values put into places, files found, words said."""
+
+    def __init__(self, image: _Input, folder: Path, base: Path) -> None:
+        self.image = image
+        self.folder = folder
+        self.base = base  # from which the file's own paths count
+        self.made: dict[str, str] = {}
+        self.previous = Piece(str(image.path), "file", str(image.path))
+
+    def task(self, step: _Step) -> StepTask:
+        """Make the task of a step."""
+        arguments = _defaults(step, _arguments(step))
+        before, flags, parts, outputs = [], [], [], {}
+        order = [action.dest for action in _taken(step.verb)]
+        known = _known(step.verb)
+        for name in sorted(arguments, key=lambda one: order.index(known[one][0].dest)):
+            action, flag = known[name]
+            pieces = self._values(step, name, action, arguments[name])
+            if pieces is None:
+                continue
+            if _is_output(step.verb, action.dest):
+                placed = self._output(step, name, pieces[0])
+                outputs[action.dest] = placed.value
+                pieces = [[placed]]
+            parts += [(name, tuple(one)) for one in pieces]
+            texts = ["".join(piece.said for piece in one) for one in pieces]
+            if flag:
+                flags += _flagged(step, action, flag, texts)
+            elif any(text.startswith("-") for text in texts):
+                msg = f"{step.said} must have no {name} that begins with '-'."
+                raise OptionError(msg)
+            else:
+                before += texts
+        mine = outputs.get("output", outputs.get("out_dir"))
+        made = StepTask(
+            name=step.name,
+            verb=step.verb,
+            words=(*before, *flags),
+            parts=tuple(parts),
+            outputs=tuple(outputs.values()),
+            output=mine,
+        )
+        self._check(step, made)
+        if mine is not None:
+            self.made[step.name] = mine
+            if step.verb in _MADE:
+                self.previous = self._of_step(step.name)
+        return made
+
+    def _check(self, step: _Step, made: StepTask) -> None:
+        """Let the verb itself refuse what it would refuse."""
+        try:
+            load_verb(step.verb).start(parse_step(step.verb, made.words)).close()
+        except Exception as error:
+            msg = f"{step.said}, image {self.image.name}: {sentence_of(error)}"
+            raise OptionError(msg) from error
+
+    def _of_step(self, name: str) -> Piece:
+        return Piece(str(self.folder / self.made[name]), "step", name)
+
+    def _values(
+        self, step: _Step, name: str, action: argparse.Action, value: Any
+    ) -> list[list[Piece]] | None:
+        """Give what an option is set to, each value in pieces; None leaves it out."""
+        if value is None:
+            return None
+        if action.nargs == 0:
+            if not isinstance(value, bool):
+                msg = f"{step.said} must have {name} true or false, got {value!r:.60}."
+                raise OptionError(msg)
+            return [[Piece("true" if value else "false")]]
+        given = list(value) if isinstance(value, (list, tuple)) else [value]
+        several = [str(one) if isinstance(one, os.PathLike) else one for one in given]
+        for one in several:
+            if isinstance(one, bool) or not isinstance(one, (str, int, float)):
+                msg = (
+                    f"{step.said} must have a text, a number or a list of these as "
+                    f"{name}, got {one!r:.60}."
+                )
+                raise OptionError(msg)
+        if action.nargs is None and len(several) > 1:
+            several = [",".join(str(one) for one in several)]
+        found = [self._pieces(str(one)) for one in several]
+        if not any(piece.said for one in found for piece in one):
+            return None  # an empty cell of a table
+        if _is_output(step.verb, action.dest):
+            return found
+        return [self._found(step, name, action, one) for one in found]
+
+    def _pieces(self, text: str) -> list[Piece]:
+        """Put names and files into the places of a text."""
+        pieces = []
+        for number, part in enumerate(_PLACEHOLDER.split(text)):
+            if number % 2:
+                pieces.append(self._placed(part))
+            elif part:
+                pieces.append(Piece(part))
+        return pieces
+
+    def _placed(self, place: str) -> Piece:
+        """Give what a placeholder stands for."""
+        image = self.image
+        if place == "previous":
+            return self.previous
+        if place == "input":
+            return Piece(str(image.path), "file", str(image.path))
+        if place == "name":
+            return Piece(image.name)
+        if place.startswith(_STEP_MARK):
+            return self._of_step(place.removeprefix(_STEP_MARK))
+        cell = image.cells[place]
+        path = image.root / cell
+        if cell and _there(path) and (path.suffix or path.is_dir()):
+            return Piece(str(path), "file", str(path))
+        return Piece(cell)
+
+    def _found(
+        self, step: _Step, name: str, action: argparse.Action, pieces: list[Piece]
+    ) -> list[Piece]:
+        """Take a text for the file that it names, counted from the steps' folder."""
+        if any(piece.kind != "text" for piece in pieces):
+            return pieces
+        text = "".join(piece.said for piece in pieces)
+        if action.dest == "model":
+            path = self.base / text
+            place = path if path.suffix and _there(path) else jobs.find_model(text)
+            said = str(path) if place == path else text
+            return [Piece(said, "file", str(place))]
+        image = not action.option_strings and (step.verb, name) != ("train", "recipe")
+        path = self.base / text
+        if _there(path) and (image or name in _FILES or path.suffix):
+            return [Piece(str(path), "file", str(path))]
+        if image or name in _FILES:
+            msg = f"{step.said} needs {name} {text}, but there is no file {path}."
+            raise ReadError(msg)
+        return pieces
+
+    def _output(self, step: _Step, name: str, pieces: list[Piece]) -> Piece:
+        """Place an output in the output folder, which it must not leave."""
+        text = "".join(piece.said for piece in pieces)
+        parts = PurePosixPath(text.replace("\\", "/")).parts
+        windows = PureWindowsPath(text)
+        outside = not parts or ".." in parts or windows.drive or windows.root
+        whole = self.folder.resolve()
+        inside = self.folder.joinpath(*parts).resolve().parents
+        if outside or whole not in inside:
+            msg = (
+                f"{step.said} must write its {name} inside the output folder, as "
+                f"{step.name}/{{name}}.ome.tif does, got {text!r:.80}."
+            )
+            raise OptionError(msg)
+        if parts[0] == STATE or (len(parts) == 1 and _is_reserved(parts[0])):
+            msg = f"{step.said} must not write {text}, which the batch itself writes."
+            raise OptionError(msg)
+        place = "/".join(parts)
+        return Piece(str(self.folder / place), "output", place)
+
+
+def _is_reserved(name: str) -> bool:
+    """Tell names that the batch gives itself."""
+    pages = re.fullmatch(rf"{REPORT}(-\d+)?\.(html|json)", name, re.IGNORECASE)
+    return name.casefold() == TABLE or pages is not None
+
+
+def _flagged(
+    step: _Step, action: argparse.Action, flag: str, texts: Sequence[str]
+) -> list[str]:
+    """Write an option as words."""
+    if action.nargs == 0:
+        if texts[0] == "true":
+            return [flag]
+        negative = f"--no-{flag[2:]}"
+        return [negative] if negative in action.option_strings else []
+    if action.nargs is None:
+        return [f"{flag}={texts[0]}"]
+    return [flag, *texts]
+
+
+def _check_outputs(images: Sequence[ImageTask]) -> None:
+    """Refuse outputs that would be written twice, or one into another."""
+    owners: dict[str, str] = {}
+    for image in images:
+        for step in image.steps:
+            for text in step.outputs:
+                key = text.casefold()
+                owner = f"step {step.name} of {image.name}"
+                other = owners.setdefault(key, owner)
+                if other is not owner:
+                    msg = (
+                        f"The output {text} would be written twice, by {other} and by "
+                        f"{owner}: put {{name}} into it, or another text."
+                    )
+                    raise OptionError(msg)
+    for key, owner in owners.items():
+        above = next(
+            (p for p in map(str, PurePosixPath(key).parents) if p in owners), None
+        )
+        if above is not None:
+            msg = (
+                f"The output {key} of {owner} would lie in {above} of {owners[above]}."
+            )
+            raise OptionError(msg)
+
+
+def plan_batch(
+    steps: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+) -> BatchPlan:
+    """Read steps, find their images, and refuse what cannot be run."""
+    content: Any
+    if isinstance(steps, Mapping):
+        content, base, title = steps, Path.cwd(), "Batch"
+    else:
+        path = Path(steps)
+        content, base, title = read_steps(path), path.absolute().parent, path.stem
+    if not isinstance(content, Mapping):
+        msg = (
+            f"Steps must be a table with inputs, output and steps, got {content!r:.60}."
+        )
+        raise OptionError(msg)
+    known = ("inputs", "output", "steps", "report")
+    for key in content:
+        if key not in known:
+            msg = f"Steps have no entry {key!r:.60}; there are {', '.join(known)}."
+            raise OptionError(msg)
+    where = _named("inputs", content, base, inputs)
+    folder = _named("output", content, base, output)
+    report = content.get("report", False)
+    if not isinstance(report, (bool, Mapping)):
+        msg = (
+            f"report must be true, false or a table of its options, got {report!r:.60}."
+        )
+        raise OptionError(msg)
+    if folder.exists() and not folder.is_dir():
+        msg = f"The output of a batch must be a folder, got the file {folder}."
+        raise WriteError(msg)
+    found = _steps(content.get("steps"))
+    images = _inputs(where, folder)
+    columns = [name for name in images[0].cells if name not in ("image", "name")]
+    _check_columns(columns, found)
+    _check_places(found, columns)
+    tasks = tuple(_tasked(image, found, folder, base) for image in images)
+    _check_outputs(tasks)
+    names = tuple(
+        name
+        for step in found
+        for name in (
+            *([f"{step.prefix}_output"] if _has_output(step) else []),
+            *step.columns,
+        )
+    )
+    options = dict(report) if isinstance(report, Mapping) else {}
+    return BatchPlan(folder, tasks, names, options if report else None, title)
+
+
+def _named(
+    name: str,
+    content: Mapping[str, Any],
+    base: Path,
+    given: str | os.PathLike[str] | None,
+) -> Path:
+    """Give a path of the file, counted from its folder, or the one in its place."""
+    if given is not None and str(given).strip():
+        return Path(given).absolute()
+    value = content.get(name)
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        msg = f"Steps must say {name}, a path; got {value!r:.60}."
+        raise OptionError(msg)
+    return base / value
+
+
+def _tasked(
+    image: _Input, steps: Sequence[_Step], folder: Path, base: Path
+) -> ImageTask:
+    """Make all tasks of an image."""
+    maker = _Maker(image, folder, base)
+    given = {k: v or None for k, v in image.cells.items() if k not in ("image", "name")}
+    return ImageTask(
+        name=image.name,
+        image=str(image.path),
+        folder=str(folder),
+        steps=tuple(maker.task(step) for step in steps),
+        given=dict(given),
+    )
+
+
+def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
+    """Give the cells of what a step found."""
+    prefix = step.name.replace("-", "_")
+    measure = jobs.MEASURES.get(step.verb)
+    if isinstance(result, jobs.MeasuredTable):
+        msg = f"The step {step.name} measures one image, got a folder or a table."
+        raise OptionError(msg)
+    if measure is not None:
+        found = measure.row(result)
+    else:
+        record = result.to_json()
+        found = {name: record.get(name) for name in _NUMBERS.get(step.verb, ())}
+    return {f"{prefix}_{name}": value for name, value in found.items()}

@@ -1,0 +1,197 @@
+"""Batch: every image of a folder or table through steps, to one table."""
+
+from typing import TYPE_CHECKING
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, FileEdit, SpinBox
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_semsr.cli import BatchReport, batch_job
+from napari_semsr.core import Job, OptionError, available_cores
+from napari_semsr.widgets.base import (
+    FoldingRow,
+    Form,
+    Note,
+    Numbers,
+    Panel,
+    Quantity,
+    Work,
+    push_button,
+    typed_path,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_TABLE_HEIGHT = 220  # px; chosen: eight rows
+_MOST_ROWS = 500  # that are shown; chosen: a table of more is opened elsewhere
+_FIRST = ("name", "error", "warnings")  # columns that are looked for first
+_ABOUT = (
+    "A steps file says what is done to every image, and which numbers go into the "
+    "table; the manual shows one. Run again after a stop, or with more images: what is "
+    "finished is kept."
+)
+
+
+class BatchPanel(Panel):
+    """Runs steps over many images, and shows their table."""
+
+    reports = False
+    help_place = "batch.md#in-napari"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Batch", "Run the steps")
+        self.after_cancel = "what is finished is kept, run again to go on"
+        self.steps = FileEdit(
+            name="steps",
+            label="Steps",
+            tooltip="A YAML file with inputs, output and steps.",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.yaml *.yml",
+        )
+        self.inputs = FileEdit(
+            name="inputs",
+            label="Images",
+            tooltip="A folder of images; a glob such as scans/*.tif, or a table (CSV) "
+            "with the column image, can be typed. Empty takes those of the steps.",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+        )
+        self.output = FileEdit(
+            name="output",
+            label="Output folder",
+            tooltip="A new folder, or that of an earlier run, which goes on. Empty "
+            "takes that of the steps.",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+        )
+        self.workers = SpinBox(
+            name="workers",
+            label="Processes",
+            tooltip="How many images are worked on side by side; each needs memory.",
+            value=1,
+            min=1,
+            max=max(1, available_cores()),
+        )
+        self.overwrite = CheckBox(
+            name="overwrite",
+            label="Begin anew",
+            tooltip="Run finished steps again, and write between files of others.",
+        )
+        self.rows = _RowTable()
+        self.report: BatchReport | None = None
+        self.report_button = push_button(
+            "Open the report",
+            self.open_report,
+            "Show the first page of the report in the web browser.",
+        )
+        buttons = FoldingRow()
+        for place, button in enumerate(
+            (
+                push_button(
+                    "Copy the table",
+                    self.copy_table,
+                    "Copy all rows and columns as text with tabs, for a spreadsheet.",
+                ),
+                push_button(
+                    "Open the folder",
+                    self.open_folder,
+                    "Show the output folder in the system's file window.",
+                ),
+                self.report_button,
+            )
+        ):
+            buttons.insert(place, button, stretch=1)
+        self.add_group("What it does", Note(_ABOUT))
+        self.add_group("Files", Form(self.steps, self.inputs, self.output))
+        self.add_group("Running", Form(self.workers, self.overwrite))
+        self.add_results("Table", self.rows, buttons)
+
+    def job(self) -> Work:
+        """Read the form."""
+        steps = typed_path(self.steps)
+        if steps is None:
+            msg = "A steps file must be chosen; the manual (?) shows one."
+            raise OptionError(msg)
+        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        workers, anew = int(self.workers.value), bool(self.overwrite.value)
+
+        def make() -> Job[BatchReport]:
+            return batch_job(
+                steps, inputs=inputs, output=output, overwrite=anew, workers=workers
+            )
+
+        return make, self.show_outcome
+
+    def show_outcome(self, made: BatchReport) -> None:
+        """Show the table, and say how many images are done."""
+        self.report = made
+        self.rows.fill(made)
+        self.report_button.setVisible(bool(made.report))
+        rows: Numbers = {
+            "Images done": Quantity(made.done, "", "d"),
+            "Images failed": Quantity(made.failed, "", "d"),
+            "Steps run": Quantity(made.ran, "", "d"),
+            "Steps kept": Quantity(made.kept, "", "d"),
+            "Table": made.table,
+        }
+        failed = f", {made.failed} failed (column error)" if made.failed else ""
+        self.show_result(rows, f"{made.done} images done{failed}.")
+
+    def copy_table(self) -> None:
+        """Copy the table as text with tabs."""
+        clipboard = QApplication.clipboard()
+        if clipboard is None or self.report is None:
+            return
+        rows = self.report.rows
+        lines: list[list[object]] = [list(rows[0])]
+        lines += [list(row.values()) for row in rows]
+        said = [["" if cell is None else str(cell) for cell in line] for line in lines]
+        clipboard.setText("\n".join(map("\t".join, said)))
+        self.show_status("Copied; paste it into a spreadsheet.")
+
+    def open_folder(self) -> None:
+        """Show the output folder."""
+        if self.report is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(self.report.output))
+
+    def open_report(self) -> None:
+        """Show the report."""
+        if self.report is not None and self.report.report:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(self.report.report[0]))
+
+
+class _RowTable(QTableWidget):
+    """One row for each image, what went wrong beside its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedHeight(_TABLE_HEIGHT)
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setToolTip("The table in the output folder, a column each number.")
+        rows, heads = self.verticalHeader(), self.horizontalHeader()
+        if rows is not None:
+            rows.setVisible(False)
+        if heads is not None:
+            heads.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+
+    def fill(self, made: BatchReport) -> None:
+        """Show the rows, without columns in which nothing stands."""
+        shown = made.rows[:_MOST_ROWS]
+        filled = [k for k in shown[0] if any(row[k] is not None for row in shown)]
+        heads = [name for name in _FIRST if name in filled]
+        heads += [name for name in filled if name not in (*_FIRST, "image")]
+        self.clear()
+        self.setColumnCount(len(heads))
+        self.setHorizontalHeaderLabels(heads)
+        self.setRowCount(len(shown))
+        for line, row in enumerate(shown):
+            for column, name in enumerate(heads):
+                self.setItem(line, column, QTableWidgetItem(_shown(row[name])))
+
+
+def _shown(cell: object) -> str:
+    """Write a cell; five digits are enough to look at."""
+    if cell is None:
+        return ""
+    return f"{cell:.5g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,313 @@
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+
+from napari_semsr.core import Micrograph, OptionError, SemsrError, WriteError
+from napari_semsr.io import read, read_sheet, write
+from tests.children import LIMIT_S, started
+from tests.cli.batch.conftest import STEPS
+
+SEMSR = [sys.executable, "-m", "napari_semsr"]
+
+
+class StopError(Exception):
+    """Raised by who hears of progress."""
+
+
+def stop_at(done):
+    """Stop a batch once so many steps are done."""
+
+    def hear(step):
+        if step.done >= done:
+            raise StopError
+
+    return hear
+
+
+def times(folder):
+    """When each output was written last."""
+    files = (path for path in folder.rglob("*.ome.tif"))
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture
+def whole(scans, save, batch, tmp_path):
+    """The table of a run that nothing stopped."""
+    return table_of(batch(save(), output=tmp_path / "whole"))
+
+
+def table_of(report):
+    return Path(report.table).read_text("utf-8")
+
+
+def test_every_image_has_a_row_of_what_each_step_found(scans, save, batch, tmp_path):
+    report = batch(save())
+    assert (report.done, report.failed, report.ran, report.kept) == (12, 0, 36, 0)
+    sheet = read_sheet(tmp_path / "made" / "table.csv", "images")
+    rows = [dict(zip(sheet.names, row, strict=True)) for _, row in sheet.rows]
+    assert [row["name"] for row in rows] == [f"s{number}" for number in range(12)]
+    assert all(float(row["metrics_psnr_db"]) > 10 for row in rows)
+    assert all(row["frc_criterion"] == "1/7" for row in rows)
+    assert {row["error"] for row in rows} == {""}
+    made = tmp_path / "made" / rows[3]["degrade_output"]
+    assert read(made).provenance.job == "degrade"
+
+
+def test_what_is_finished_is_not_run_again(scans, save, batch, tmp_path):
+    steps = save()
+    first = table_of(batch(steps))
+    before = times(tmp_path / "made")
+    again = batch(steps)
+    assert (again.ran, again.kept) == (0, 36)
+    assert table_of(again) == first
+    assert times(tmp_path / "made") == before
+    anew = batch(steps, overwrite=True)
+    assert (anew.ran, anew.kept) == (36, 0)
+    assert table_of(anew) == first
+
+
+@pytest.mark.parametrize("done", [1, 14, 35])
+def test_table_after_a_stop_is_that_of_a_run_without(scans, save, batch, whole, done):
+    steps = save()
+    with pytest.raises(StopError):
+        batch(steps, report=stop_at(done))
+    report = batch(steps)
+    assert report.kept >= done - 1
+    assert report.ran == 36 - report.kept
+    assert table_of(report) == whole
+
+
+def test_table_of_a_stopped_run_says_what_waits(scans, save, batch, tmp_path):
+    with pytest.raises(StopError):
+        batch(save(), report=stop_at(14))
+    sheet = read_sheet(tmp_path / "made" / "table.csv", "images")
+    errors = [row[sheet.names.index("error")] for _, row in sheet.rows]
+    assert errors == [""] * 4 + ["not run yet"] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ends a process as POSIX does")
+@pytest.mark.parametrize("kill", ["terminate", "kill"])
+def test_table_after_a_kill_is_that_of_a_run_without(
+    scans, save, batch, whole, tmp_path, kill
+):
+    steps = save()
+    state = tmp_path / "made" / ".batch"
+    with started([*SEMSR, "batch", steps, "--quiet"]) as process:
+        end = time.monotonic() + LIMIT_S
+        while len(list(state.glob("*.json"))) < 3 and time.monotonic() < end:
+            time.sleep(0.002)
+        getattr(process, kill)()
+        process.wait(LIMIT_S)
+    report = batch(steps)
+    assert report.kept >= 2
+    assert report.done == 12
+    assert table_of(report) == whole
+
+
+def test_two_workers_give_the_same_table(scans, save, batch, whole):
+    report = batch(save(), workers=2)
+    assert (report.done, report.ran) == (12, 36)
+    assert table_of(report) == whole
+    assert batch(save()).ran == 0
+
+
+def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
+    with LocalCluster(
+        processes=False,
+        threads_per_worker=1,
+        host="tcp://127.0.0.1",
+        dashboard_address=None,
+    ) as cluster:
+        report = batch(save(), scheduler=cluster.scheduler_address)
+    assert table_of(report) == whole
+
+
+def test_a_scheduler_that_does_not_answer_is_a_sentence(scans, save, batch):
+    with pytest.raises(OptionError, match="No dask scheduler answers"):
+        batch(save(), scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_batch_on_workers_is_stopped_and_goes_on(scans, save, batch, whole):
+    steps = save()
+    with pytest.raises(StopError):
+        batch(steps, workers=2, report=stop_at(6))
+    report = batch(steps)
+    assert report.kept >= 6
+    assert table_of(report) == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_image_does_not_stop_the_others(
+    scans, save, batch, tmp_path, workers
+):
+    (scans / "s3.tif").write_bytes((scans / "s3.tif").read_bytes()[:300])
+    with pytest.warns(UserWarning, match=r"1 of 12 images failed .*degrade: "):
+        report = batch(save(), workers=workers)
+    assert (report.done, report.failed) == (11, 1)
+    errors = {row["name"]: row["error"] for row in report.rows if row["error"]}
+    assert list(errors) == ["s3"]
+    assert "cut" in errors["s3"]
+    good = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s3")
+    write(good, scans / "s3.tif", overwrite=True)
+    mended = batch(save())
+    assert (mended.done, mended.ran, mended.kept) == (12, 3, 33)
+
+
+def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
+    for path in scans.iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(SemsrError, match=r"None of 12 images went .* degrade: "):
+        batch(save())
+
+
+def test_a_changed_step_redoes_only_what_depends_on_it(scans, save, batch, tmp_path):
+    steps = [
+        {"degrade": {"seed": 1}},
+        {"histogram": {"image": "{input}"}},
+        {"metrics": {"reference": "{input}"}},
+    ]
+    batch(save(steps))
+    changed = [*steps[:2], {"metrics": {"reference": "{input}", "match": "affine"}}]
+    last = batch(save(changed))
+    assert (last.ran, last.kept) == (12, 24)
+    first = batch(save([{"degrade": {"seed": 2}}, *changed[1:]]))
+    assert (first.ran, first.kept) == (24, 12)
+
+
+def test_a_changed_input_redoes_its_own_steps(scans, save, batch):
+    batch(save())
+    other = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s7")
+    write(other, scans / "s7.tif", overwrite=True)
+    report = batch(save())
+    assert (report.ran, report.kept) == (3, 33)
+
+
+def test_an_output_that_was_taken_away_or_changed_is_made_again(
+    scans, save, batch, tmp_path
+):
+    batch(save())
+    made = tmp_path / "made" / "degrade"
+    (made / "s2.ome.tif").unlink()
+    (made / "s5.ome.tif").write_bytes(b"other")
+    report = batch(save())
+    assert (report.ran, report.kept) == (2, 34)
+    assert read(made / "s5.ome.tif").shape == (72, 64)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 1, "image": "s0", "steps": {"frc": 3}, "files": 4}',
+        '{"format": 1, "image": "s0", "steps": [], "files": []}',
+        "[" * 10_000,
+    ],
+    ids=["empty", "list", "cut", "numbers", "lists", "deep"],
+)
+def test_a_damaged_state_begins_its_image_anew(
+    scans, save, batch, whole, tmp_path, text
+):
+    batch(save())
+    (tmp_path / "made" / ".batch" / "s0.json").write_text(text)
+    report = batch(save())
+    assert (report.ran, report.kept) == (3, 33)
+    assert table_of(report) == whole
+
+
+def test_a_moved_batch_keeps_what_it_has(scans, save, batch, tmp_path):
+    batch(save())
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("scans", "made", "steps.yaml"):
+        shutil.move(tmp_path / name, there / name)
+    assert batch(there / "steps.yaml").ran == 0
+
+
+def test_a_table_names_images_and_more(scans, save, batch, tmp_path):
+    (tmp_path / "list.csv").write_text(
+        "image,name,reference,dose,seed\n"
+        "scans/s0.tif,one,scans/s1.tif,3.5,4\n"
+        "scans/s1.tif,two,scans/s1.tif,7,\n"
+    )
+    steps = [{"degrade": {"seed": "{seed}"}}, {"metrics": {"reference": "{reference}"}}]
+    report = batch(save(steps, inputs="list.csv"))
+    assert [row["name"] for row in report.rows] == ["one", "two"]
+    assert [row["dose"] for row in report.rows] == ["3.5", "7"]
+    options = [
+        read(tmp_path / "made" / "degrade" / f"{name}.ome.tif").provenance.options
+        for name in ("one", "two")
+    ]
+    assert [one["seed"] for one in options] == [4, 0]
+
+
+def test_names_of_steps_and_outputs_are_chosen(scans, save, batch, tmp_path):
+    steps = [
+        {"name": "soft", "degrade": {"kind": "blur", "output": "{name}-soft.tif"}},
+        {"degrade": {"kind": "fog"}},
+        {
+            "name": "gain",
+            "metrics": {"image": "{step.soft}", "reference": "{previous}"},
+        },
+    ]
+    report = batch(save(steps))
+    assert report.rows[0]["soft_output"] == "s0-soft.tif"
+    assert report.rows[0]["gain_psnr_db"] is not None
+    assert (tmp_path / "made" / "s11-soft.tif").is_file()
+
+
+def test_a_list_a_glob_and_flags_reach_the_verb(scans, save, batch, tmp_path):
+    steps = [{"crop": {"box": [0, 0, 40, 32]}}, {"degrade": {"uniform-fog": True}}]
+    report = batch(save(steps, inputs="scans/s1*.tif"))
+    assert [row["name"] for row in report.rows] == ["s1", "s10", "s11"]
+    made = read(tmp_path / "made" / "degrade" / "s10.ome.tif")
+    assert made.shape == (40, 32)
+    assert made.provenance.options["uniform_fog"] is True
+
+
+def test_outputs_among_the_inputs_of_a_glob_are_none(scans, save, batch, tmp_path):
+    steps = save(inputs="**/*.tif", output="scans/made")
+    assert batch(steps).done == 12
+    assert batch(steps).kept == 36
+
+
+def test_report_is_made_once_and_has_all(scans, save, batch, tmp_path):
+    steps = save(["histogram"], inputs="scans/s?.tif", report={"title": "Ten scans"})
+    report = batch(steps)
+    page = tmp_path / "made" / "report.html"
+    assert report.report == (str(page),)
+    text = page.read_text("utf-8")
+    assert "Ten scans" in text
+    assert all(f"s{number}" in text for number in range(10))
+    before = page.stat().st_mtime_ns
+    batch(steps)
+    assert page.stat().st_mtime_ns == before
+
+
+def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "mine.txt").write_text("mine")
+    with pytest.raises(WriteError, match="holds files that no batch wrote"):
+        batch(save())
+    assert batch(save(), overwrite=True).done == 12
+    assert (tmp_path / "made" / "mine.txt").read_text() == "mine"
+
+
+def test_steps_of_a_script_are_a_table(scans, batch, tmp_path):
+    asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": STEPS}
+    assert batch(asked).done == 12
+
+
+@pytest.mark.parametrize(
+    "how", [{"workers": 0}, {"workers": 2, "scheduler": "tcp://a:1"}]
+)
+def test_impossible_numbers_of_workers_are_refused(scans, save, batch, how):
+    with pytest.raises(OptionError, match="workers"):
+        batch(save(), **how)

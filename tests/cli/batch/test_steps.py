@@ -1,0 +1,175 @@
+"""What a steps file must not be: each is one sentence, before anything is written."""
+
+import pytest
+
+from napari_semsr.cli.command import VERBS, arguments_of
+from napari_semsr.core import OptionError, SemsrError
+
+HEAD = "inputs: scans\noutput: made\n"
+
+
+@pytest.fixture
+def refuse(scans, tmp_path, batch):
+    """Run a text as steps, and give the sentence that refuses it."""
+
+    def go(text, **how):
+        path = tmp_path / "steps.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(SemsrError) as caught:
+            batch(path, **how)
+        said = str(caught.value)
+        assert "\n" not in said
+        assert len(said) < 500
+        assert not (tmp_path / "made").exists()
+        return said
+
+    return go
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("", "Steps must be a table"),
+        ("- frc", "Steps must be a table"),
+        ("inputs: [", "cannot be read as steps"),
+        (b"\xff\xfe\x00", "cannot be read as steps"),
+        ("steps: !!python/object/apply:os.system ['true']", "could not determine"),
+        ("a: &a [1]\nb: *a", "alias"),
+        ("inputs: a\ninputs: b", "'inputs' stands twice"),
+        ("a: " + "[" * 40 + "]" * 40, "16 deep"),
+        ("a: " + "[" * 100_000, "16 deep"),
+        ("a: " + "9" * 10_000, "cannot be read as steps"),
+        ("#" * (1 << 20) + "\n", "too large"),
+        (f"{HEAD}stepz: []", "no entry 'stepz'"),
+        ("output: made\nsteps: [frc]", "must say inputs"),
+        ("inputs: scans\nsteps: [frc]", "must say output"),
+        ("inputs: 3\noutput: made\nsteps: [frc]", "must say inputs"),
+        (f"{HEAD}steps: []", "list of verbs"),
+        (f"{HEAD}steps: frc", "list of verbs"),
+        (f"{HEAD}steps: [{'frc, ' * 101}]", "at most 100"),
+        (f"{HEAD}steps: [frc]\nreport: 3", "report must be"),
+        ("inputs: none\noutput: made\nsteps: [frc]", "no image"),
+        ("inputs: 'none*.tif'\noutput: made\nsteps: [frc]", "No file matches"),
+        ("inputs: scans\noutput: scans/s0.tif\nsteps: [frc]", "must be a folder"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
+    assert needs in refuse(text)
+
+
+@pytest.mark.parametrize(
+    ("step", "needs"),
+    [
+        ("sharpen", "'sharpen', which is no verb"),
+        ("restor", "restore"),
+        ("batch", "does not run batches"),
+        ("models: {action: list}", "the shelf of models"),
+        ("demo", "draws its own samples"),
+        ("3", "must be a verb"),
+        ("[frc]", "must be a verb"),
+        ("{frc: , gaps: }", "must name one verb"),
+        ("{name: a}", "must name one verb"),
+        ("frc: half-bit", "must have its options as a table"),
+        ("{name: ../a, frc: }", "of small letters"),
+        ("{name: 3, frc: }", "of small letters"),
+        ("frc: {criterium: 1/7}", "no option 'criterium'; did you mean criterion?"),
+        ("frc: {criterion: 2/7}", "invalid choice: '2/7'"),
+        ("frc: {__class__: 1}", "no option '__class__'"),
+        ("frc: {pixel_size_nm: -3}", "positive numbers in nm"),
+        ("frc: {pixel_size_nm: {a: 1}}", "a text, a number or a list"),
+        ("frc: {pixel_size_nm: 2026-01-01}", "a text, a number or a list"),
+        ("frc: {criterion: yes}", "a text, a number or a list"),
+        ("frc: {json: true}", "no option 'json'"),
+        ("frc: {table: a.csv}", "leave table to the batch"),
+        ("restore: {overwrite: true}", "leave overwrite to the batch"),
+        ("restore: {help: true}", "no option 'help'"),
+        ("degrade: {uniform_fog: 3}", "true or false"),
+        ("restore: {psf: '{0.__class__}'}", "names {0.__class__}, but there are"),
+        ("restore: {psf: '{dose}'}", "names {dose}, but there are {input}"),
+        ("metrics: {reference: '{step.metrics}'}", "must not go in a circle"),
+        ("metrics: {reference: '{step.last}'}", "must not go in a circle"),
+        ("metrics: {reference: '{step.first}'}", "writes no file"),
+        ("metrics: {reference: '{step.other}'}", "names {step.other}"),
+        ("metrics: {reference: truth.tif}", "needs reference truth.tif, but there is"),
+        ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
+        ("register: {}", "required: FIXED"),
+        ("calibrate: {}", "pitch_nm must be given"),
+        ("crop: {like: other.tif}", "needs like other.tif"),
+        ("enhance: {model: nothing}", "nothing"),
+        ("restore: {output: ../away.tif}", "inside the output folder"),
+        ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
+        ("restore: {output: /tmp/away.tif}", "inside the output folder"),
+        ("restore: {output: '{input}'}", "inside the output folder"),
+        (r"restore: {output: 'C:\{name}.tif'}", "inside the output folder"),
+        (r"restore: {output: '..\{name}.tif'}", "inside the output folder"),
+        ("restore: {output: .batch/s0.json}", "the batch itself writes"),
+        ("restore: {output: table.csv}", "the batch itself writes"),
+        ("gaps: {table: '../{name}.csv'}", "inside the output folder"),
+        ("enhance: {misfit: /tmp/m.tif}", "inside the output folder"),
+        ("restore: {output: all.tif}", "would be written twice"),
+        ("restore: {output: 'restore-2/{name}.ome.tif'}", "would be written twice"),
+        ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "would lie in"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_step_that_cannot_be_is_a_sentence(refuse, step, needs):
+    first = "{name: first, histogram: }"
+    last = "{name: last, degrade: {output: '{name}.tif'}}"
+    if "restore-2" in step:
+        last = "{name: restore-2, degrade: }"
+    if "last/S0" in step:
+        last = "{name: last, degrade: {output: 'last/{name}.ome.tif'}}"
+    if not step.startswith(("{", "[")) and ":" in step:
+        step = f"{{{step}}}"
+    said = refuse(f"{HEAD}steps:\n- {first}\n- {step}\n- {last}\n")
+    assert needs in said, said
+
+
+def test_a_link_in_the_output_folder_leads_nowhere(scans, tmp_path, batch):
+    (tmp_path / "away").mkdir()
+    made = tmp_path / "made"
+    (made / ".batch").mkdir(parents=True)
+    (made / "degrade").symlink_to(tmp_path / "away")
+    asked = {"inputs": str(scans), "output": str(made), "steps": ["degrade"]}
+    with pytest.raises(OptionError, match="inside the output folder"):
+        batch(asked)
+    assert not any((tmp_path / "away").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("table", "needs"),
+    [
+        ("", "must have the column image"),
+        ("image\n", "has no row"),
+        ("picture\ns0.tif\n", "must have the column image"),
+        ("image,name\nscans/s0.tif\n", "line 2 must hold 2 cells"),
+        ("image\nscans/s99.tif\n", "There is no image"),
+        ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs are called s0"),
+        ("image,name\nscans/s0.tif,A\nscans/s1.tif,a\n", "Two inputs are called a"),
+        ("image,input\nscans/s0.tif,3\n", "column 'input'"),
+        ("image,error\nscans/s0.tif,3\n", "column 'error'"),
+    ],
+)
+def test_a_table_that_names_no_images_is_a_sentence(refuse, tmp_path, table, needs):
+    (tmp_path / "list.csv").write_text(table)
+    assert needs in refuse("inputs: list.csv\noutput: made\nsteps: [histogram]")
+
+
+def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
+    (scans / "more").mkdir()
+    (scans / "more" / "s3.tif").write_bytes((scans / "s3.tif").read_bytes())
+    said = refuse("inputs: 'scans/**/*.tif'\noutput: made\nsteps: [histogram]")
+    assert "Two inputs are called s3" in said
+    assert "column" in said
+
+
+def test_every_verb_tells_its_arguments():
+    """What a verb writes bears one of the names that are kept in the folder."""
+    written = {"output", "out_dir", "misfit", "like_out", "transform_out"}
+    written |= {"positions_out", "table"}
+    for verb in set(VERBS) - {"models", "demo", "batch", "replay"}:
+        for action in arguments_of(verb):
+            told = " ".join(filter(None, (action.help, str(action.metavar))))
+            if "OUT" in told.split() or (action.help or "").startswith("write "):
+                assert action.dest in written, (verb, action.dest)

@@ -1,0 +1,136 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication
+
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
+from napari_semsr.widgets.batch import BatchPanel
+
+
+@pytest.fixture
+def panel(model, qtbot, tmp_path):
+    """The panel, with steps over four images."""
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = Micrograph(rng.integers(0, 255, (48, 40), np.uint8), (5, 5), "scan")
+        write(image, tmp_path / "scans" / f"s{number}.tif")
+    steps = tmp_path / "steps.yaml"
+    steps.write_text(
+        "inputs: scans\noutput: made\nreport: true\nsteps: [degrade, histogram]\n"
+    )
+    shown = BatchPanel(model)
+    qtbot.addWidget(shown)
+    shown.steps.value = steps
+    return shown
+
+
+def texts(table):
+    heads = [table.horizontalHeaderItem(n).text() for n in range(table.columnCount())]
+    rows = [
+        [table.item(row, n).text() for n in range(table.columnCount())]
+        for row in range(table.rowCount())
+    ]
+    return heads, rows
+
+
+def test_steps_end_in_a_table_that_is_shown_and_copied(
+    panel, run_panel, tmp_path, monkeypatch
+):
+    assert run_panel(panel) == "4 images done."
+    heads, rows = texts(panel.rows)
+    assert heads[:2] == ["name", "degrade_output"]
+    assert [row[0] for row in rows] == ["s0", "s1", "s2", "s3"]
+    panel.copy_table()
+    lines = QApplication.clipboard().text().split("\n")
+    table = (tmp_path / "made" / "table.csv").read_text().splitlines()
+    assert len(lines) == len(table) == 5
+    assert lines[0].split("\t") == table[0].split(",")
+    opened = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    panel.open_folder()
+    panel.open_report()
+    made = tmp_path / "made"
+    paths = [Path(url.toLocalFile()) for url in opened]
+    assert paths == [made, made / "report.html"]
+
+
+def test_a_second_run_keeps_what_is_finished(panel, run_panel):
+    run_panel(panel)
+    run_panel(panel)
+    found = panel.findings().numbers
+    assert (found["Steps run"].value, found["Steps kept"].value) == (0, 8)
+    panel.overwrite.value = True
+    run_panel(panel)
+    assert panel.findings().numbers["Steps run"].value == 8
+
+
+def test_a_cancelled_batch_goes_on(panel, run_panel):
+    heard = threading.Event()
+
+    def cancel(step):
+        if step.done >= 3 and not heard.is_set():
+            heard.set()
+            panel.cancel()
+
+    panel.runner.stepped.connect(cancel)
+    said = run_panel(panel)
+    if heard.is_set() and "done" not in said:
+        assert "what is finished is kept" in said
+    run_panel(panel)
+    found = panel.findings().numbers
+    assert found["Images done"].value == 4
+    assert found["Steps kept"].value >= 3
+
+
+def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
+    (tmp_path / "scans" / "s1.tif").write_bytes(b"no image")
+    assert run_panel(panel) == "3 images done, 1 failed (column error)."
+    heads, rows = texts(panel.rows)
+    assert heads[1] == "error"
+    assert rows[1][1].startswith("degrade: ")
+    assert "1 of 4 images failed" in panel.warned.text()
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("inputs: scans\noutput: made\nsteps: [sharpen]", "which is no verb"),
+        ("inputs: [", "cannot be read as steps"),
+        ("inputs: none\noutput: made\nsteps: [frc]", "There is no image"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path, text, needs):
+    (tmp_path / "steps.yaml").write_text(text)
+    assert needs in run_panel(panel)
+    assert not (tmp_path / "made").exists()
+
+
+def test_without_steps_it_says_what_to_do(panel):
+    panel.steps.line_edit.value = ""
+    panel.run()
+    assert "A steps file must be chosen" in panel.status.text()
+
+
+def test_a_folder_of_others_names_the_box_that_begins_anew(panel, run_panel, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    panel.output.value = tmp_path / "other"
+    assert "'Begin anew'" in run_panel(panel)
+
+
+def test_images_and_output_of_the_form_are_taken(panel, run_panel, tmp_path):
+    panel.inputs.value = str(tmp_path / "scans" / "s[12].tif")
+    panel.output.value = tmp_path / "there"
+    assert run_panel(panel) == "2 images done."
+    assert (tmp_path / "there" / "table.csv").is_file()
+
+
+def test_two_processes_share_the_images(panel, run_panel):
+    panel.workers.max = 2
+    panel.workers.value = 2
+    assert run_panel(panel) == "4 images done."
