@@ -36,6 +36,31 @@ def test_open_image_that_is_missing(tmp_path):
         open_image(tmp_path / "none.tif")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("chunks", [None, 8])
+def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):
+    data = np.full((20, 30), value, np.float32)
+    image = Micrograph(da.from_array(data, chunks=chunks) if chunks else data)
+    with pytest.raises(ReadError, match="all of its 600 pixels are NaN or infinite"):
+        open_image(image)
+    assert open_image(image, blank=True) is image
+    data[19, 29] = 0
+    assert open_image(Micrograph(data)).shape == (20, 30)
+
+
+def test_open_image_reads_only_until_it_finds_a_finite_pixel():
+    read = []
+
+    def load(block, block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        return np.full(block.shape, np.nan if len(read) < 3 else 1.0)
+
+    data = da.zeros((4000, 4000), chunks=1000).map_blocks(load, dtype=float)
+    read.clear()
+    open_image(Micrograph(data))
+    assert len(read) < 16  # small chunks are read several at a time
+
+
 def test_input_record_of_a_file_is_its_digest(folder):
     path = folder / "first.tif"
     record = input_record(path, open_image(path))

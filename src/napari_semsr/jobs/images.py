@@ -36,6 +36,7 @@ from napari_semsr.core import (
     hear_warnings,
     processor_name,
     read_box,
+    read_chunks,
     run,
     size_basis,
     software_versions,
@@ -58,7 +59,9 @@ Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
 
 
-def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
+def open_image(
+    image: Image, options: ReadOptions | None = None, *, blank: bool = False
+) -> Micrograph:
     """Open what a job was given.
 
     Parameters
@@ -67,6 +70,8 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
         An image in memory is taken as it is, but for its pixel size.
     options : ReadOptions, optional
         How to read a file.
+    blank : bool, default=False
+        Take also an image without a finite pixel, as a map is whose blocks all failed.
 
     Returns
     -------
@@ -76,9 +81,27 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     Raises
     ------
     ReadError
-        If it cannot be read as one grey image.
+        If it cannot be read as one grey image, or holds no finite pixel.
     """
-    chosen = options or ReadOptions()
+    opened = _opened(image, options or ReadOptions())
+    if not blank and not _has_finite(opened):
+        msg = (
+            f"{name_of(image)} must hold a finite grey value, but all of its "
+            f"{opened.data.size} pixels are NaN or infinite: export it again."
+        )
+        raise ReadError(msg)
+    return opened
+
+
+def _has_finite(image: Micrograph) -> bool:
+    """Whether any pixel is finite; of a large image, read until one is found."""
+    if image.dtype.kind != "f":
+        return True
+    return any(np.isfinite(part).any() for part in read_chunks(image.data))
+
+
+def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
+    """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
             return image
@@ -630,7 +653,7 @@ def convert_job(
     ReadError, WriteError
         If the image cannot be read, or the output not be made.
     """
-    from napari_semsr.core import read_chunks, to_dtype
+    from napari_semsr.core import to_dtype
 
     yield Progress(0, 0, "checking")
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
