@@ -136,6 +136,9 @@ class ReadOptions(Options):
     plane: int | None = Field(
         default=None, ge=0, description="plane of a stack or time series"
     )
+    dataset: str | None = Field(
+        default=None, min_length=1, description="dataset of an HDF5 file of several"
+    )
     pixel_size_nm: tuple[float, float] | None = Field(
         default=None,
         description="pixel size in nm, one number or Y,X; overrides the file's",
@@ -629,7 +632,10 @@ def native(path: Path, data: Any) -> Any:
 
 
 LAZY_BYTES = 64 * 2**20
-_SUFFIXES = (".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_SUFFIXES = (
+    *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
+    *(".h5", ".hdf5", ".nxs"),
+)
 
 
 def _display_name(path: Path) -> str:

@@ -258,6 +258,7 @@ def _selection(options: ReadOptions) -> str:
         "series": options.series or None,
         "channel": options.channel,
         "plane": options.plane,
+        "dataset": options.dataset,
     }
     said = [f"{name}={value}" for name, value in chosen.items() if value is not None]
     return "#" + ",".join(said) if said else ""
@@ -846,7 +847,7 @@ def describe_job(
     path : path
         An image, a store or a folder of frames.
     options : ReadOptions, optional
-        Only its pixel size is used: it overrides the file's.
+        Its dataset, and its pixel size, which overrides the file's.
 
     Returns
     -------
@@ -869,7 +870,8 @@ def describe_job(
     if not Path(path).exists():
         msg = f"There is no file {path}; check the name."
         raise ReadError(msg)
-    facts = jsonable(describe_file(Path(path)))
+    dataset = None if options is None else options.dataset
+    facts = jsonable(describe_file(Path(path), dataset=dataset))
     if options is not None and options.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(options.pixel_size_nm)
     yield Progress(1, 1, "done")
