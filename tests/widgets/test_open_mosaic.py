@@ -1,3 +1,4 @@
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -139,6 +140,20 @@ def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_p
     panel.form.set_values(plane=1)
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[1].data, GRAIN // 2)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "bmp"])
+def test_formats_that_are_only_read_open_without_an_error(
+    panel, model, tmp_path, finish, run_panel, suffix
+):
+    path = tmp_path / f"field.{suffix}"
+    encode = {"jpg": imagecodecs.jpeg8_encode, "bmp": imagecodecs.bmp_encode}[suffix]
+    path.write_bytes(encode(GRAIN))
+    choose(panel, path, finish)
+    assert "Opened field" in run_panel(panel)
+    assert "Opened field" in run_panel(panel)  # the layer to calibrate changes
+    assert panel.over.isHidden()
+    assert model.layers[0].data.shape == GRAIN.shape
 
 
 def test_dataset_is_asked_of_no_other_file(panel, sized, finish):
