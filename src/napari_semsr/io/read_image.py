@@ -89,7 +89,20 @@ def unit_nm(unit: str) -> float | None:
 
 
 def to_nm(value: object, unit: str) -> float | None:
-    """Turn a number and its unit into nanometres."""
+    """Turn a number and its unit into nanometres.
+
+    Parameters
+    ----------
+    value : object
+        A number, or text of one.
+    unit : str
+        In any usual spelling.
+
+    Returns
+    -------
+    float or None
+        None of what is no length that a pixel or a field can have.
+    """
     size = unit_nm(unit)
     if size is None or isinstance(value, bool):
         return None
@@ -105,7 +118,18 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str) -> float | None:
-    """Turn text such as ``"55.82 nm"`` into nanometres."""
+    """Turn text such as ``"55.82 nm"`` into nanometres.
+
+    Parameters
+    ----------
+    text : str
+        A number and a unit.
+
+    Returns
+    -------
+    float or None
+        None of what is no such length.
+    """
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
     if found is None:
         return None

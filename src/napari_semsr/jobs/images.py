@@ -837,6 +837,28 @@ class Description(Result):
         return {"path": self.path, **self.facts}
 
 
+_DECODED = ("TIFF", "PNG", "JPEG", "BMP")
+_LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
+
+
+def _printed_bar(path: Path, facts: dict[str, Any]) -> float | None:
+    """Measure a printed scale bar in px, where the file does not tell a pixel size."""
+    from napari_semsr.analysis import find_scale_bar
+    from napari_semsr.io import read
+
+    known = facts.get("pixel_size_nm") is not None
+    if known or facts["format"] not in _DECODED:
+        return None
+    if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
+        return None
+    try:
+        image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
+    except ReadError:
+        return None  # what can be told of a file is told all the same
+    bar = find_scale_bar(image.data)
+    return None if bar is None else bar.length_px
+
+
 def describe_job(
     path: str | Path, *, options: ReadOptions | None = None
 ) -> Job[Description]:
@@ -872,6 +894,7 @@ def describe_job(
         raise ReadError(msg)
     dataset = None if options is None else options.dataset
     facts = jsonable(describe_file(Path(path), dataset=dataset))
+    facts["suggested_bar_px"] = _printed_bar(Path(path), facts)
     if options is not None and options.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(options.pixel_size_nm)
     yield Progress(1, 1, "done")

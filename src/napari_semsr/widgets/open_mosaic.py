@@ -220,6 +220,11 @@ class OpenMosaicPanel(Panel):
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
+        if facts.get("suggested_bar_px"):
+            lines.append(
+                f"A printed scale bar, {facts['suggested_bar_px']:g} px long: once the "
+                "image is open, Calibrate a layer lays a line over it."
+            )
         self.about.setText("\n".join(lines))
         self._show_counts(facts)
         self.bar.value = int(facts.get("databar_rows") or 0)

@@ -125,6 +125,12 @@ def barred(tmp_path, rng):
     return tmp_path / "barred.png"
 
 
+def test_info_suggests_a_printed_bar_where_no_size_is_told(semsr, barred, tmp_path):
+    assert semsr("info", str(barred), "--json").record["suggested_bar_px"] == 118
+    write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
+    assert semsr("info", "sized.tif", "--json").record["suggested_bar_px"] is None
+
+
 def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
     record = semsr("calibrate", str(barred), "--bar", "--json").record
     assert record["bar_px"] == 118
