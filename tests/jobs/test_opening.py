@@ -1,6 +1,7 @@
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
@@ -29,6 +30,17 @@ def test_open_options_take_a_pixel_size_in_any_form(value):
 def test_open_options_refuse_what_is_no_pixel_size(value):
     with pytest.raises(OptionError, match="positive numbers in nm"):
         ReadOptions.parse({"pixel_size_nm": value})
+
+
+def test_the_first_of_several_images_is_taken_aloud(tmp_path):
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((30, 40), np.uint8), metadata=None)
+        file.write(np.ones((20, 40), np.uint8), metadata=None)
+    with pytest.warns(UserWarning, match="holds 2 images, of which the first is taken"):
+        assert open_image(path).shape == (30, 40)
+    assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
+    assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
 
 
 def test_open_image_that_is_missing(tmp_path):

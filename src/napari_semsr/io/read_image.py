@@ -733,6 +733,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
         found["vendor"] = source.vendor
     if source.warnings:
         found["warnings"] = list(source.warnings)
+    if source.series > 1:
+        found["series"] = source.series
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
         finite = int(np.count_nonzero(np.isfinite(data)))
         if finite != data.size:

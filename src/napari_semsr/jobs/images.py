@@ -115,6 +115,12 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
         raise ReadError(msg)
     opened = read(path, **chosen.model_dump())
     tell_missing(path, chosen.series)
+    count = opened.metadata.get("series", 1)
+    if count > 1 and "series" not in chosen.model_fields_set:
+        warn(
+            f"{path.name} holds {count} images, of which the first is taken: choose "
+            f"one with series 0 to {count - 1}."
+        )
     return opened
 
 
