@@ -168,7 +168,7 @@ def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
         (
             [Micrograph(np.full((30, 30), np.nan), None, "empty")],
             {},
-            "empty must hold a finite grey value",
+            "needs finite pixels, and empty has none",
         ),
     ],
 )

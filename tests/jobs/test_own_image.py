@@ -95,7 +95,7 @@ def test_second_scan_is_registered_and_learnt_from(
         (
             np.full((128, 128), np.nan),
             ReadError,
-            "mine must hold a finite grey value",
+            "needs finite pixels, and mine has none",
         ),
         (np.full((128, 128), 7), OptionError, "mine has no two pixels that"),
     ],

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     digest_job,
     digest_path,
     hear_warnings,
+    is_empty,
     processor_name,
     read_box,
     read_chunks,
@@ -84,20 +85,13 @@ def open_image(
         If it cannot be read as one grey image, or holds no finite pixel.
     """
     opened = _opened(image, options or ReadOptions())
-    if not blank and not _has_finite(opened):
+    if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
         msg = (
-            f"{name_of(image)} must hold a finite grey value, but all of its "
-            f"{opened.data.size} pixels are NaN or infinite: export it again."
+            f"An image needs finite pixels, and {name_of(image)} has none: see whether "
+            "it was written, or copied, whole."
         )
         raise ReadError(msg)
     return opened
-
-
-def _has_finite(image: Micrograph) -> bool:
-    """Whether any pixel is finite; of a large image, read until one is found."""
-    if image.dtype.kind != "f":
-        return True
-    return any(np.isfinite(part).any() for part in read_chunks(image.data))
 
 
 def _opened(image: Image, chosen: ReadOptions) -> Micrograph:

@@ -299,7 +299,8 @@ def test_an_image_without_a_finite_pixel_is_refused_by_every_verb_that_reads(
         ("histogram", "blank.tif"),
         ("profile", "blank.tif", "--line", "0,0,9,9"),
         ("figure", "blank.tif", "-o", "a.png"),
+        ("report", "blank.tif", "-o", "a.html"),
         ("register", "blank.tif", "blank.tif", "-o", "a.tif"),
     ):
-        assert "blank.tif must hold a finite grey value" in refused(*words)
+        assert "needs finite pixels, and blank.tif has none" in refused(*words)
     assert not list(images.glob("a.*"))

@@ -390,7 +390,7 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
     found: dict[Any, Picture] = {}
     for image in {_key(image): image for image in given}.values():
         yield Progress(0, 0, f"reading {name_of(image)}")
-        opened = open_image(image, reading, blank=True)
+        opened = open_image(image, reading)
         record = yield from record_input(image, opened, reading)
         path = None if isinstance(image, Micrograph) else os.fspath(image)
         found[_key(image)] = Picture(
