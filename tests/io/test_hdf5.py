@@ -1,7 +1,6 @@
 """HDF5: which dataset, what its axes are, and how large a pixel is."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -174,14 +173,6 @@ def test_a_file_that_is_cut_short_is_refused_in_one_sentence(make, grey, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ReadError, match="cannot be read as HDF5"):
         registry.read(path)
-
-
-def test_without_h5py_it_is_said_how_to_get_it(tmp_path, monkeypatch):
-    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    for call in (registry.read, registry.describe):
-        with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[hdf5\]'"):
-            call(tmp_path / "a.h5")
 
 
 def test_napari_gets_a_layer_of_each_dataset(make, grey):
