@@ -7,7 +7,7 @@ options among them. `progress` receives every `Progress`.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ReplayReport,
         ReportMade,
         RestoredFile,
+        ScaleBarReport,
         SimulatedScan,
         SpectrumReport,
         StitchedFile,
@@ -1573,30 +1574,57 @@ def stitch(
     return run(job, progress)
 
 
+@overload
 def calibrate(
     grating: Source,
     output: PathLike | None = None,
     *,
     overwrite: bool = False,
+    bar: Literal[False] = False,
     **options: Any,
-) -> "CalibrationReport":
-    """Find pixel size, skew and distortion by a known grating.
+) -> "CalibrationReport": ...
+
+
+@overload
+def calibrate(
+    grating: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    bar: Literal[True] | str | float,
+    **options: Any,
+) -> "ScaleBarReport": ...
+
+
+def calibrate(
+    grating: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    bar: bool | str | float = False,
+    **options: Any,
+) -> "CalibrationReport | ScaleBarReport":
+    """Find pixel size, skew and distortion by a known grating, or a printed bar.
 
     Parameters
     ----------
     grating : Micrograph, (Y, X) numpy.ndarray or path
-        Its picture: lines, or dots on a square or hexagonal lattice, turned anyhow.
+        Its picture: lines, or dots on a square or hexagonal lattice, turned anyhow; or
+        an image with a printed scale bar.
     output : path, optional
         A ``.json`` file that others take as ``calibration``.
     overwrite : bool, default=False
         Replace an existing output.
+    bar : bool, str or float, default=False
+        True looks for a printed scale bar and gives its length in pixels; what its
+        label says, such as ``"50 um"`` or a number of nm, gives the pixel size, too.
     **options : object
-        ``pitch_nm``, which must be given, ``pitch_sd_nm``, ``lattice``, and reading
-        options.
+        ``pitch_nm``, which must be given of a grating, ``pitch_sd_nm``, ``lattice``,
+        and reading options.
 
     Returns
     -------
-    CalibrationReport
+    CalibrationReport or ScaleBarReport
         Its ``calibration`` has all figures with their standard deviations.
 
     Examples
@@ -1609,8 +1637,20 @@ def calibrate(
     (20.0, 'lines')
     """
     from napari_semsr.analysis import CalibrateOptions
-    from napari_semsr.jobs import calibrate_job
+    from napari_semsr.jobs import calibrate_job, scale_bar_job
 
+    if bar is not False:
+        (opening,) = _parse_each(options, ReadOptions)
+        length = None if bar is True else bar
+        return run(
+            scale_bar_job(
+                _source(grating),
+                output,
+                length=length,
+                opening=opening,
+                overwrite=overwrite,
+            )
+        )
     job = calibrate_job(
         _source(grating),
         output,

@@ -1,6 +1,7 @@
 """The contract that every format keeps, and the door that they share."""
 
 import os
+import sys
 from pathlib import Path
 
 import dask.array as da
@@ -271,3 +272,11 @@ def test_read_refuses_a_pipe_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(ReadError, match="not a pipe"):
         registry.read(tmp_path / "a.tif")
+
+
+def test_without_h5py_it_is_said_how_to_get_it(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for call in (registry.read, registry.describe):
+        with pytest.raises(ReadError, match=r"pip install 'napari-semsr\[hdf5\]'"):
+            call(tmp_path / "a.h5")

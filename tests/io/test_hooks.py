@@ -46,6 +46,16 @@ def test_unknown_pixel_size_becomes_pixels(tmp_path, grey):
     assert attributes["contrast_limits"] == (0.0, 255.0)
 
 
+def test_further_images_of_a_file_are_told(tmp_path):
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((30, 40), np.uint8), metadata=None)
+        file.write(np.ones((20, 40), np.uint8), metadata=None)
+    with pytest.warns(UserWarning, match="holds 2 images, of which the first is shown"):
+        [(data, _, _)] = layers.read_layers(str(path))
+    assert data.shape == (30, 40)
+
+
 def test_planes_become_a_slider_and_channels_layers(tmp_path, rng):
     data = rng.integers(0, 999, (4, 2, 20, 30)).astype(np.uint16)
     path = tmp_path / "a.ome.tif"

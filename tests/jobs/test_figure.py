@@ -168,7 +168,7 @@ def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
         (
             [Micrograph(np.full((30, 30), np.nan), None, "empty")],
             {},
-            "must have finite pixels, got none in empty",
+            "needs finite pixels, and empty has none",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
@@ -31,9 +32,45 @@ def test_open_options_refuse_what_is_no_pixel_size(value):
         ReadOptions.parse({"pixel_size_nm": value})
 
 
+def test_the_first_of_several_images_is_taken_aloud(tmp_path):
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((30, 40), np.uint8), metadata=None)
+        file.write(np.ones((20, 40), np.uint8), metadata=None)
+    with pytest.warns(UserWarning, match="holds 2 images, of which the first is taken"):
+        assert open_image(path).shape == (30, 40)
+    assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
+    assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
+
+
 def test_open_image_that_is_missing(tmp_path):
     with pytest.raises(ReadError, match="no file"):
         open_image(tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("chunks", [None, 8])
+def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):
+    data = np.full((20, 30), value, np.float32)
+    image = Micrograph(da.from_array(data, chunks=chunks) if chunks else data)
+    with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
+        open_image(image)
+    assert open_image(image, blank=True) is image
+    data[19, 29] = 0
+    assert open_image(Micrograph(data)).shape == (20, 30)
+
+
+def test_open_image_reads_only_until_it_finds_a_finite_pixel():
+    read = []
+
+    def load(block, block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        return np.full(block.shape, np.nan if len(read) < 3 else 1.0)
+
+    data = da.zeros((4000, 4000), chunks=1000).map_blocks(load, dtype=float)
+    read.clear()
+    open_image(Micrograph(data))
+    assert len(read) < 16  # small chunks are read several at a time
 
 
 def test_input_record_of_a_file_is_its_digest(folder):

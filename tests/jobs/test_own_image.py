@@ -7,7 +7,7 @@ import pytest
 import yaml
 from scipy import ndimage
 
-from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
+from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.train import CutRequest, OwnImage, images_to_cut, train_job
@@ -94,8 +94,8 @@ def test_second_scan_is_registered_and_learnt_from(
         (np.zeros((50, 200)), ShapeError, "at least 96 x 96 pixels, got 50 x 200"),
         (
             np.full((128, 128), np.nan),
-            OptionError,
-            "mine has no two pixels that are finite and differ",
+            ReadError,
+            "needs finite pixels, and mine has none",
         ),
         (np.full((128, 128), 7), OptionError, "mine has no two pixels that"),
     ],

@@ -213,3 +213,25 @@ def test_line_without_length_is_refused():
     line = Shapes([np.zeros((2, 2))], shape_type="line")
     with pytest.raises(OptionError, match="two different ends"):
         line_length(line, (1.0, 1.0))
+
+
+def test_the_printed_bar_gets_the_line_and_its_length_is_typed(panel, model, finish):
+    image = np.random.default_rng(0).integers(90, 170, (400, 600), dtype=np.uint8)
+    image[350:] = 0
+    image[365:367, 350:470] = 255
+    layer = model.add_image(image, name="barred")
+    group = panel.calibrate
+    group.layer.value = model.layers["field"]
+    group.bar_button.click()
+    finish(panel)
+    assert "no printed scale bar" in panel.status.text()
+    group.layer.value = layer
+    group.bar_button.click()
+    finish(panel)
+    assert "120 px long" in panel.status.text()
+    assert micrograph_from_layer(layer).pixel_size_nm is None
+    line = model.layers["Scale line"]
+    np.testing.assert_allclose(line.data[-1], [[365.5, 349.5], [365.5, 469.5]])
+    group.distance.value = 6000.0
+    group.measure_button.click()
+    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((50.0, 50.0))

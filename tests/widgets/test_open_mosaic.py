@@ -1,3 +1,4 @@
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -114,6 +115,51 @@ def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
     panel.form.set_values(plane=2)
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[1].data, GRAIN // 3)
+
+
+def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_panel):
+    h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["low"] = GRAIN[:40]
+        file["high"] = np.stack([GRAIN, GRAIN // 2])
+        file["low"].attrs["element_size_um"] = [1, 0.05, 0.05]
+    choose(panel, path, finish)
+    assert panel.dataset.choices == ("/high", "/low")
+    assert panel.dataset.value == "/high"
+    assert not panel.form.widget("plane").native.isHidden()
+    panel.dataset.value = "/low"
+    finish(panel)
+    assert panel.form.widget("plane").native.isHidden()
+    assert panel.pixel_size.value == (50.0, 50.0)
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[0].data, GRAIN[:40])
+    assert model.layers[0].metadata["semsr read"] == {"dataset": "/low"}
+    panel.dataset.value = "/high"
+    finish(panel)
+    panel.form.set_values(plane=1)
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[1].data, GRAIN // 2)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "bmp"])
+def test_formats_that_are_only_read_open_without_an_error(
+    panel, model, tmp_path, finish, run_panel, suffix
+):
+    path = tmp_path / f"field.{suffix}"
+    encode = {"jpg": imagecodecs.jpeg8_encode, "bmp": imagecodecs.bmp_encode}[suffix]
+    path.write_bytes(encode(GRAIN))
+    choose(panel, path, finish)
+    assert "Opened field" in run_panel(panel)
+    assert "Opened field" in run_panel(panel)  # the layer to calibrate changes
+    assert panel.over.isHidden()
+    assert model.layers[0].data.shape == GRAIN.shape
+
+
+def test_dataset_is_asked_of_no_other_file(panel, sized, finish):
+    choose(panel, sized, finish)
+    assert panel.dataset.native.isHidden()
+    assert panel.options().dataset is None
 
 
 def test_no_file_and_lost_file_are_told(panel, tmp_path, finish, run_panel):

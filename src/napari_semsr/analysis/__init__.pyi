@@ -118,6 +118,10 @@ from .repeatability import (
     ScanPair as ScanPair,
     match_scans as match_scans,
 )
+from .scale_bar import (
+    ScaleBar as ScaleBar,
+    find_scale_bar as find_scale_bar,
+)
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,

@@ -14,6 +14,7 @@ from .background import (
     return_free_memory as return_free_memory,
 )
 from .calibration import (
+    BarCalibration as BarCalibration,
     Calibration as Calibration,
     FieldDistortion as FieldDistortion,
 )

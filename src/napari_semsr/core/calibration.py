@@ -1,4 +1,4 @@
-"""What a grating says of a microscope."""
+"""What a grating, or a printed scale bar, says of a microscope."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -57,6 +57,27 @@ class Calibration:
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
     uneven_px: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BarCalibration:
+    """What a printed scale bar says of an image, its printed length being known.
+
+    Attributes
+    ----------
+    pixel_size_nm, pixel_size_sd_nm : tuple of float
+        ``(y, x)`` and standard deviation; pixels are taken to be square.
+    bar_px, bar_sd_px : float
+        Length of the bar, and how well its ends can be placed.
+    bar_nm : float
+        As printed.
+    """
+
+    pixel_size_nm: FloatPair
+    pixel_size_sd_nm: FloatPair
+    bar_px: float
+    bar_sd_px: float
+    bar_nm: float
 
 
 class FieldDistortion(Options):

@@ -79,7 +79,9 @@ from .read_image import (
     TypedSize as TypedSize,
     as_grey as as_grey,
     luminance as luminance,
+    parse_length_nm as parse_length_nm,
     suggest_databar as suggest_databar,
+    to_nm as to_nm,
 )
 from .scans.frames import (
     HEIGHTS as HEIGHTS,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import (
+    BarCalibration,
     Calibration,
     FieldDistortion,
     FloatPair,
@@ -26,14 +27,14 @@ _LARGEST = 1 << 20  # bytes; chosen: a calibration has some hundred
 _KEY = "calibration"
 
 
-def write_calibration(path: Path, calibration: Calibration) -> None:
+def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
     """Write a calibration as JSON.
 
     Parameters
     ----------
     path : pathlib.Path
         What is there is replaced.
-    calibration : Calibration
+    calibration : Calibration or BarCalibration
         All of its fields are written.
     """
     with replacing(path) as place:

@@ -178,7 +178,7 @@ def label_path(target: Path, name: str) -> Path:
     Parameters
     ----------
     target : pathlib.Path
-        Where the image goes.
+        Where the image goes; of a format that holds no label image, where one would be.
     name : str
         Of the label image.
 
@@ -187,7 +187,7 @@ def label_path(target: Path, name: str) -> Path:
     pathlib.Path
         Inside a store; beside any other file.
     """
-    if output_kind(target) == "ome-zarr":
+    if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
     return target.with_name(f"{_without_suffix(target)}.{name}.tif")
 

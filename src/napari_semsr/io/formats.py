@@ -42,7 +42,7 @@ from napari_semsr.io.read_image import FileInfo, ReadOptions
 from napari_semsr.io.zarr import OmeZarrStore
 
 _HEAD = 16
-_READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"
+_READABLE = "TIFF, PNG, JPEG, BMP, HDF5 or OME-Zarr"
 
 
 class _Module(Protocol):
@@ -75,6 +75,7 @@ FORMATS = (
     Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr.image"),
     Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
     Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
+    Format("HDF5", (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
 )
 _WRITERS = {
     "ome-zarr": ("zarr.image", "write"),
@@ -130,13 +131,15 @@ def find_format(path: Path) -> Format:
     raise ReadError(msg)
 
 
-def describe(path: str | Path) -> FileInfo:
+def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     """Say what a file is.
 
     Parameters
     ----------
     path : str or pathlib.Path
         File or store.
+    dataset : str, optional
+        Path inside an HDF5 file; of several, the first is described.
 
     Returns
     -------
@@ -149,7 +152,20 @@ def describe(path: str | Path) -> FileInfo:
         If it cannot be read.
     """
     path = Path(path)
-    return find_format(path).load().describe(path)
+    row = find_format(path)
+    if dataset is None:
+        return row.load().describe(path)
+    _check_dataset(path, row)
+    from napari_semsr.io import hdf5
+
+    return hdf5.describe(path, dataset)
+
+
+def _check_dataset(path: Path, row: Format) -> None:
+    """Refuse a dataset of a file that has none."""
+    if row.name != "HDF5":
+        msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
+        raise ReadError(msg)
 
 
 def read(
@@ -159,6 +175,7 @@ def read(
     level: int = 0,
     channel: int | None = None,
     plane: int | None = None,
+    dataset: str | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
     pixel_size_sd_nm: float | Sequence[float] | None = None,
     crop_databar: bool = True,
@@ -175,6 +192,8 @@ def read(
         Which image of the file, and which level of its pyramid.
     channel, plane : int, optional
         Must be given when there are several.
+    dataset : str, optional
+        Path inside an HDF5 file; must be given when there are several.
     pixel_size_nm : float or sequence of float, optional
         Overrides or supplies the calibration: one number, or ``(y, x)``.
     pixel_size_sd_nm : float or sequence of float, optional
@@ -218,6 +237,7 @@ def read(
             "level": level,
             "channel": channel,
             "plane": plane,
+            "dataset": dataset,
             "pixel_size_nm": pixel_size_nm,
             "pixel_size_sd_nm": pixel_size_sd_nm,
             "crop_databar": crop_databar,
@@ -226,7 +246,10 @@ def read(
         }
     )
     path = Path(path)
-    found: Micrograph = find_format(path).load().read(path, options)
+    row = find_format(path)
+    if options.dataset is not None:
+        _check_dataset(path, row)
+    found: Micrograph = row.load().read(path, options)
     if options.pixel_size_nm is None:
         return found
     return found.with_size_error(options.pixel_size_sd_nm)

@@ -26,11 +26,22 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.files import own_name
-from napari_semsr.io.read_image import ColourError
+from napari_semsr.io.read_image import ColourError, FileInfo
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi")
+_SUFFIXES = (
+    ".tif",
+    ".tiff",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".czi",
+    ".h5",
+    ".hdf5",
+    ".nxs",
+)
 
 LIVE_KEY = "semsr live"
 """Entry of a layer's metadata while it is being enhanced."""
@@ -67,6 +78,8 @@ STRENGTH_KEY = "semsr strength"
 
 DRAWN_KEY = "semsr drawn from"
 """Entry of a layer's metadata: further stores that it is drawn from."""
+
+_MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
 
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
@@ -213,18 +226,39 @@ def _folder(path: Path) -> list[LayerTuple]:
 
 
 def _file(path: Path) -> list[LayerTuple]:
-    """Read a file or store, a layer for each channel."""
+    """Read a file or store, a layer for each channel of each dataset."""
     from napari_semsr.io.formats import describe
     from napari_semsr.io.zarr import tell_missing
 
     info = describe(path)
     tell_missing(path)
+    datasets = list(info.metadata.get("datasets", ()))
+    more = max(len(datasets) - _MOST_DATASETS, info.series - 1)
+    if more > 0:
+        what = "datasets" if datasets else "images"
+        shown = f"first {_MOST_DATASETS} are" if datasets else "first is"
+        warn(
+            f"{path.name} holds {len(datasets) or info.series} {what}, of which the "
+            f"{shown} shown: open another with Open mosaic."
+        )
+    if not datasets:
+        return _channels(path, info)
+    found: list[LayerTuple] = []
+    for name in datasets[:_MOST_DATASETS]:
+        found += _channels(path, describe(path, dataset=name), len(found), dataset=name)
+    return found
+
+
+def _channels(
+    path: Path, info: FileInfo, before: int = 0, **which: str
+) -> list[LayerTuple]:
+    """Read an image, a layer for each channel; `before` are there of the file."""
     layers = []
     small = max(info.shape) <= SINGLE_PX
     for channel in range(info.channels):
         levels = [
             [
-                _plane(path, level=level, channel=channel, plane=plane)
+                _plane(path, level=level, channel=channel, plane=plane, **which)
                 for plane in range(info.planes)
             ]
             for level in range(1 if small else info.levels)
@@ -233,16 +267,17 @@ def _file(path: Path) -> list[LayerTuple]:
             image, shown = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)
             levels = [[(whole, np.asarray(shown))]]
-        name = own_name(path, levels[0][0][0].name)
+        name = levels[0][0][0].name
+        name = name if which else own_name(path, name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
-        how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": channel}}
+        how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
         layers[-1][1]["metadata"] |= how
     return layers
 
 
-def _plane(path: Path, **which: int) -> tuple[Micrograph, Any]:
+def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
     """Read one plane: as an image, and what is shown of it, (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 

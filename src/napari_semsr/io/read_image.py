@@ -89,7 +89,20 @@ def unit_nm(unit: str) -> float | None:
 
 
 def to_nm(value: object, unit: str) -> float | None:
-    """Turn a number and its unit into nanometres."""
+    """Turn a number and its unit into nanometres.
+
+    Parameters
+    ----------
+    value : object
+        A number, or text of one.
+    unit : str
+        In any usual spelling.
+
+    Returns
+    -------
+    float or None
+        None of what is no length that a pixel or a field can have.
+    """
     size = unit_nm(unit)
     if size is None or isinstance(value, bool):
         return None
@@ -105,7 +118,18 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str) -> float | None:
-    """Turn text such as ``"55.82 nm"`` into nanometres."""
+    """Turn text such as ``"55.82 nm"`` into nanometres.
+
+    Parameters
+    ----------
+    text : str
+        A number and a unit.
+
+    Returns
+    -------
+    float or None
+        None of what is no such length.
+    """
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
     if found is None:
         return None
@@ -135,6 +159,9 @@ class ReadOptions(Options):
     channel: int | None = Field(default=None, ge=0, description="channel of several")
     plane: int | None = Field(
         default=None, ge=0, description="plane of a stack or time series"
+    )
+    dataset: str | None = Field(
+        default=None, min_length=1, description="dataset of an HDF5 file of several"
     )
     pixel_size_nm: tuple[float, float] | None = Field(
         default=None,
@@ -243,55 +270,108 @@ class RawImage:
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
 
 
-# The text file that JEOL microscopes write beside an image.
+# Text that microscopes write beside an image, or into it.
 #
-# Lines are ``$KEY value``; the micron bar's length on screen and in the specimen gives
-# the pixel size, the frame's size tells where the data bar begins.
+# JEOL: ``NAME.txt`` with lines ``$KEY value``; the micron bar's length on screen and in
+# the specimen gives the pixel size, the frame's size tells where the data bar begins.
+# Hitachi: ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
+# ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` beside a
+# TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
+# lengths in metres, the data bar ``ImageStripSize`` rows high.
 
 _LARGEST_SIDECAR = 1 << 20
 _BAR, _MARKER, _FRAME = "$$SM_MICRON_BAR", "$$SM_MICRON_MARKER", "$CM_FULL_SIZE"
+_HITACHI = "[semimagefile]"
+_SETTING = re.compile(r"([A-Za-z]\w*)[ \t]*=[ \t]*([^\r\n\0]*)")
+_TESCAN_KEYS = (
+    "Device",
+    "SoftwareVersion",
+    "Date",
+    "Time",
+    "PixelSizeX",
+    "PixelSizeY",
+    "ImageStripSize",
+    "Magnification",
+    "HV",
+    "WD",
+    "Detector",
+    "DwellTime",
+    "BeamCurrent",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a JEOL text file says."""
+    """What a microscope's text says of an image."""
 
+    vendor: str
     # ``(y, x)``, in pixels of the image that was asked about
     pixel_size_nm: PixelSize | None
     databar_rows: int  # Rows below the frame
-    keys: Mapping[str, str]  # Every line
+    keys: Mapping[str, str]  # Lines worth keeping
     warnings: tuple[str, ...] = ()  # What could not be used
 
 
-def _find(path: Path) -> Path | None:
-    """Find the text file of an image, whatever the case of its suffix."""
+def _beside(path: Path) -> list[Path]:
+    """Text files that may be of an image, whatever the case of their suffix."""
     if path.is_dir():
-        return None
-    for suffix in (".txt", ".TXT", ".Txt"):
-        beside = path.with_suffix(suffix)
-        if beside.is_file() and beside != path:
-            return beside
-    return None
+        return []
+    kind = path.suffix[1:]
+    names = [f"{path.stem}.{end}" for end in ("txt", "TXT", "Txt")]
+    names += [f"{path.stem}-{kind}.hdr", f"{path.stem}-{kind.lower()}.hdr"]
+    names += [f"{path.stem}.hdr", f"{path.stem}-{kind}.HDR", f"{path.stem}.HDR"]
+    found = [path.with_name(name) for name in names]
+    return [item for item in found if item != path and item.is_file()]
 
 
-def _frame(keys: Mapping[str, str]) -> tuple[int, int] | None:
-    """Rows and columns of the frame, without the data bar."""
-    parts = keys.get(_FRAME, "").split()
-    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
-        return None
-    return int(parts[1]), int(parts[0])
+def _text_of(path: Path) -> str:
+    """Read a text in ASCII, UTF-8 or UTF-16; nothing of what cannot be opened."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_SIDECAR)
+    except OSError:
+        return ""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    if data[1:2] == b"\0":  # without the mark of its order
+        return data.decode("utf-16-le", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
-    """Read the text file beside a JEOL image."""
-    beside = _find(path)
-    if beside is None:
+    """Read the text file beside an image of a JEOL, Hitachi or TESCAN."""
+    for beside in _beside(path):
+        text = _text_of(beside)
+        if beside.suffix.lower() == ".hdr":
+            found = parse_tescan(text, shape, beside.name)
+        else:
+            found = _parse_jeol(text, shape, beside.name)
+            found = found or parse_hitachi(text, shape, beside.name)
+        if found is not None:
+            return found
+    return None
+
+
+def _rows_below(frame: tuple[int, int] | None, shape: tuple[int, int]) -> int:
+    """Rows that an image has below its frame, which may have been resampled."""
+    if frame is None:
+        return 0
+    rows = shape[0] - round(frame[0] * shape[1] / frame[1])
+    return rows if 0 <= rows < shape[0] else 0
+
+
+def _pair(text: str, separator: str | None = None) -> tuple[int, int] | None:
+    """Rows and columns of what tells columns and rows."""
+    parts = [part.strip() for part in text.split(separator)]
+    if len(parts) != 2 or not all(
+        part.isdecimal() and int(part[:8]) > 0 for part in parts
+    ):
         return None
-    try:
-        with beside.open("rb") as stream:
-            text = stream.read(_LARGEST_SIDECAR).decode("utf-8", errors="replace")
-    except OSError:
-        return None
+    return int(parts[1][:8]), int(parts[0][:8])
+
+
+def _parse_jeol(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+    """Read the lines of a JEOL."""
     keys: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("$"):
@@ -299,22 +379,16 @@ def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
             keys[key.strip()] = value.strip()
     if not any(key.startswith(("$CM_", "$$SM_")) for key in keys):
         return None
-    frame = _frame(keys)
-    stretch = 1.0 if frame is None else frame[1] / shape[1]
-    rows = 0 if frame is None else shape[0] - round(frame[0] / stretch)
-    length, warnings = _pitch_nm(keys, beside)
-    if length is not None:
-        length *= stretch
-    return Sidecar(
-        pixel_size_nm=pixel_size((length, length)),
-        databar_rows=rows if 0 <= rows < shape[0] else 0,
-        keys=keys,
-        warnings=warnings,
-    )
+    frame = _pair(keys.get(_FRAME, ""))
+    length, warnings = _pitch_nm(keys, name)
+    if length is not None and frame is not None:
+        length *= frame[1] / shape[1]
+    rows = _rows_below(frame, shape)
+    return Sidecar("JEOL", pixel_size((length, length)), rows, keys, warnings)
 
 
 def _pitch_nm(
-    keys: Mapping[str, str], beside: Path
+    keys: Mapping[str, str], name: str
 ) -> tuple[float | None, tuple[str, ...]]:
     """Divide the marker's length by its pixels."""
     bar, marker = keys.get(_BAR), keys.get(_MARKER)
@@ -327,11 +401,56 @@ def _pitch_nm(
         pixels = 0.0
     if length is None or not 0 < pixels < 1e6:
         text = (
-            f"The micron bar in {beside.name} must be a length over pixels, got "
+            f"The micron bar in {name} must be a length over pixels, got "
             f"{marker!r} over {bar!r}: the pixel size is left unknown."
         )
         return None, (text,)
     return length / pixels, ()
+
+
+def parse_hitachi(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+    """Read the INI text of a Hitachi; `name` is that of its file."""
+    start = text.lower().find(_HITACHI)
+    if start < 0:
+        return None
+    section = text[start + len(_HITACHI) :].partition("\n[")[0]
+    keys = {key: value.strip() for key, value in _SETTING.findall(section)}
+    stated = keys.get("PixelSize", "")
+    length = to_nm(stated, "nm") or parse_length_nm(stated)
+    frame = _pair(keys.get("DataSize", "").lower().replace("*", "x"), "x")
+    warnings: tuple[str, ...] = ()
+    if length is None:
+        what = f"got {stated!r}" if stated else "and there is none"
+        said = (
+            f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
+            "size is left unknown."
+        )
+        warnings = (said,)
+    elif frame is not None:
+        length *= frame[1] / shape[1]
+    rows = _rows_below(frame, shape)
+    return Sidecar("Hitachi", pixel_size((length, length)), rows, keys, warnings)
+
+
+def parse_tescan(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+    """Read the INI text of a TESCAN; `name` says where it stands."""
+    keys = {key: value.strip() for key, value in _SETTING.findall(text)}
+    if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
+        return None
+    stated = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
+    size = pixel_size([to_nm(value, "m") for value in stated])
+    warnings: tuple[str, ...] = ()
+    if size is None:
+        said = (
+            f"PixelSizeY and PixelSizeX in {name} must be positive metres, got "
+            f"{stated}: the pixel size is left unknown."
+        )
+        warnings = (said,)
+    strip = keys.get("ImageStripSize", "")
+    rows = int(strip[:8]) if strip.isdecimal() else 0
+    rows = rows if rows < shape[0] else 0
+    kept = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
+    return Sidecar("TESCAN", size, rows, kept, warnings)
 
 
 # Find rows below an image that look like the data bar of a microscope.
@@ -537,7 +656,10 @@ def native(path: Path, data: Any) -> Any:
 
 
 LAZY_BYTES = 64 * 2**20
-_SUFFIXES = (".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_SUFFIXES = (
+    *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
+    *(".h5", ".hdf5", ".nxs"),
+)
 
 
 def _display_name(path: Path) -> str:
@@ -552,7 +674,7 @@ def _display_name(path: Path) -> str:
 
 
 def _with_sidecar(path: Path, source: RawImage) -> RawImage:
-    """Take calibration and data bar from a JEOL text file beside the image."""
+    """Take calibration and data bar from a microscope's text file beside the image."""
     if source.vendor is not None or source.record is not None:
         return source
     found = read_sidecar(path, (source.data.shape[0], source.data.shape[1]))
@@ -560,10 +682,10 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
         return source
     return replace(
         source,
-        vendor="JEOL",
+        vendor=found.vendor,
         pixel_size_nm=found.pixel_size_nm or source.pixel_size_nm,
         databar_rows=found.databar_rows,
-        metadata={**source.metadata, "jeol": found.keys},
+        metadata={**source.metadata, found.vendor.lower(): found.keys},
         warnings=source.warnings + found.warnings,
     )
 
@@ -611,6 +733,8 @@ def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
         found["vendor"] = source.vendor
     if source.warnings:
         found["warnings"] = list(source.warnings)
+    if source.series > 1:
+        found["series"] = source.series
     if isinstance(data, np.ndarray) and data.dtype.kind == "f":
         finite = int(np.count_nonzero(np.isfinite(data)))
         if finite != data.size:

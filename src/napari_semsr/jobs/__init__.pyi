@@ -155,6 +155,10 @@ from .samples import (
     expose as expose,
     gold_pair as gold_pair,
 )
+from .scale_bar import (
+    ScaleBarReport as ScaleBarReport,
+    scale_bar_job as scale_bar_job,
+)
 from .simulate import (
     SimulatedScan as SimulatedScan,
     SimulateOptions as SimulateOptions,

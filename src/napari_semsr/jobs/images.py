@@ -34,8 +34,10 @@ from napari_semsr.core import (
     digest_job,
     digest_path,
     hear_warnings,
+    is_empty,
     processor_name,
     read_box,
+    read_chunks,
     run,
     size_basis,
     software_versions,
@@ -58,7 +60,9 @@ Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
 
 
-def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
+def open_image(
+    image: Image, options: ReadOptions | None = None, *, blank: bool = False
+) -> Micrograph:
     """Open what a job was given.
 
     Parameters
@@ -67,6 +71,8 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
         An image in memory is taken as it is, but for its pixel size.
     options : ReadOptions, optional
         How to read a file.
+    blank : bool, default=False
+        Take also an image without a finite pixel, as a map is whose blocks all failed.
 
     Returns
     -------
@@ -76,9 +82,20 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     Raises
     ------
     ReadError
-        If it cannot be read as one grey image.
+        If it cannot be read as one grey image, or holds no finite pixel.
     """
-    chosen = options or ReadOptions()
+    opened = _opened(image, options or ReadOptions())
+    if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
+        msg = (
+            f"An image needs finite pixels, and {name_of(image)} has none: see whether "
+            "it was written, or copied, whole."
+        )
+        raise ReadError(msg)
+    return opened
+
+
+def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
+    """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
             return image
@@ -92,6 +109,12 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
         raise ReadError(msg)
     opened = read(path, **chosen.model_dump())
     tell_missing(path, chosen.series)
+    count = opened.metadata.get("series", 1)
+    if count > 1 and "series" not in chosen.model_fields_set:
+        warn(
+            f"{path.name} holds {count} images, of which the first is taken: choose "
+            f"one with series 0 to {count - 1}."
+        )
     return opened
 
 
@@ -235,6 +258,7 @@ def _selection(options: ReadOptions) -> str:
         "series": options.series or None,
         "channel": options.channel,
         "plane": options.plane,
+        "dataset": options.dataset,
     }
     said = [f"{name}={value}" for name, value in chosen.items() if value is not None]
     return "#" + ",".join(said) if said else ""
@@ -630,7 +654,7 @@ def convert_job(
     ReadError, WriteError
         If the image cannot be read, or the output not be made.
     """
-    from napari_semsr.core import read_chunks, to_dtype
+    from napari_semsr.core import to_dtype
 
     yield Progress(0, 0, "checking")
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
@@ -813,6 +837,28 @@ class Description(Result):
         return {"path": self.path, **self.facts}
 
 
+_DECODED = ("TIFF", "PNG", "JPEG", "BMP")
+_LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
+
+
+def _printed_bar(path: Path, facts: dict[str, Any]) -> float | None:
+    """Measure a printed scale bar in px, where the file does not tell a pixel size."""
+    from napari_semsr.analysis import find_scale_bar
+    from napari_semsr.io import read
+
+    known = facts.get("pixel_size_nm") is not None
+    if known or facts["format"] not in _DECODED:
+        return None
+    if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
+        return None
+    try:
+        image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
+    except ReadError:
+        return None  # what can be told of a file is told all the same
+    bar = find_scale_bar(image.data)
+    return None if bar is None else bar.length_px
+
+
 def describe_job(
     path: str | Path, *, options: ReadOptions | None = None
 ) -> Job[Description]:
@@ -823,7 +869,7 @@ def describe_job(
     path : path
         An image, a store or a folder of frames.
     options : ReadOptions, optional
-        Only its pixel size is used: it overrides the file's.
+        Its dataset, and its pixel size, which overrides the file's.
 
     Returns
     -------
@@ -846,7 +892,9 @@ def describe_job(
     if not Path(path).exists():
         msg = f"There is no file {path}; check the name."
         raise ReadError(msg)
-    facts = jsonable(describe_file(Path(path)))
+    dataset = None if options is None else options.dataset
+    facts = jsonable(describe_file(Path(path), dataset=dataset))
+    facts["suggested_bar_px"] = _printed_bar(Path(path), facts)
     if options is not None and options.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(options.pixel_size_nm)
     yield Progress(1, 1, "done")

@@ -26,7 +26,12 @@ from napari_semsr.core import (
     size_basis,
 )
 from napari_semsr.io import write_calibration
-from napari_semsr.jobs import CalibrationReport, calibrate_job
+from napari_semsr.jobs import (
+    CalibrationReport,
+    ScaleBarReport,
+    calibrate_job,
+    scale_bar_job,
+)
 from napari_semsr.widgets.base import (
     TIMES,
     FoldingRow,
@@ -286,6 +291,12 @@ class CalibrateGroup(QWidget):
             self.draw,
             "Adds a Shapes layer: drag from one end of the distance to the other",
         )
+        self.bar_button = push_button(
+            "Find the printed bar",
+            self.find_bar,
+            "Look for the microscope's scale bar and lay the line over it; its printed "
+            "length is yours to type.",
+        )
         self.measure_button = push_button(
             "Set scale from line",
             self.measure,
@@ -328,6 +339,7 @@ class CalibrateGroup(QWidget):
                 self.pixel_size,
                 self.apply_button,
                 self.draw_button,
+                self.bar_button,
                 self.length,
                 self.distance,
                 self.distance_unit,
@@ -462,6 +474,36 @@ class CalibrateGroup(QWidget):
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._say("Drag over a known distance in the image, then type its length.")
+
+    def find_bar(self) -> None:
+        """Lay the line over the scale bar that is printed into the layer."""
+        with self._told():
+            layer: Any = self.layer.value
+            image = micrograph_from_layer(layer)
+
+            def show(report: ScaleBarReport) -> None:
+                with self._told():
+                    self._show_bar(layer, report)
+
+            self._start(partial(scale_bar_job, image), show, "Find the printed bar")
+
+    def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
+        """Draw the line from one end of the bar to the other."""
+        if layer not in self._viewer.layers:
+            msg = "The layer is gone; open it again and look for its bar."
+            raise OptionError(msg)
+        self.layer.value = layer
+        self._draw()
+        line: Any = self._line_layer()
+        top, left, bottom, right = report.box
+        y, x = (top + bottom - 1) / 2, (left + right - 1) / 2
+        half = report.bar_px / 2
+        line.add_lines(np.array([[y, x - half], [y, x + half]]))
+        line.mode = "pan_zoom"
+        self._say(
+            f"The printed bar is {report.bar_px:g} px long: check that the line lies "
+            "over it, type what its label says, then press Set scale from line."
+        )
 
     def measure_grating(self) -> None:
         """Find the pixel size of the layer by the grating that it shows."""

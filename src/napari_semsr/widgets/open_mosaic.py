@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import FileEdit, SpinBox
+from magicgui.widgets import ComboBox, FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Acquisition, OptionError, PixelSize
@@ -87,6 +87,12 @@ class OpenMosaicPanel(Panel):
             "For an OME-Zarr store or a folder of frames.",
         )
         self.about = Note(_NOTHING)
+        self.dataset = ComboBox(
+            name="dataset",
+            label="Dataset",
+            tooltip="Image of an HDF5 file that holds several.",
+            choices=[],
+        )
         self.form = OptionsForm(ReadOptions, _ROWS)
         self.pixel_size = PixelSizeEdit("As the file says; correct it here.")
         self.bar = SpinBox(
@@ -114,8 +120,10 @@ class OpenMosaicPanel(Panel):
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
-        parts = (where, self.about, self.form, how, self.bar_note, self.bar_button)
-        self.add_group("Image", *parts)
+        self._which = Form(self.dataset)
+        self._which.show_row("dataset", False)
+        chosen, bar = (self._which, self.form), (self.bar_note, self.bar_button)
+        self.add_group("Image", where, self.about, *chosen, how, *bar)
         self.add_group("Calibrate a layer", self.calibrate)
         self.over = self.add_group("Mosaic", self.coverage.native)
         layer.changed.connect(self._show_coverage)
@@ -123,6 +131,7 @@ class OpenMosaicPanel(Panel):
         for name in _COUNTS:
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
+        self.dataset.changed.connect(self._look_again)
         self.bar.changed.connect(self._show_bar)
         self.take_input(layer)
         self._show_coverage()
@@ -165,6 +174,11 @@ class OpenMosaicPanel(Panel):
     def _forget(self) -> None:
         """Take away what is said of the file before."""
         self.facts, self._described, self.shown = {}, None, None
+        self._show_datasets({})
+        self._clear()
+
+    def _clear(self) -> None:
+        """Take away what is said of one image of a file."""
         self.about.setText("")
         self.pixel_size.value = None
         self._show_counts({})
@@ -172,9 +186,29 @@ class OpenMosaicPanel(Panel):
         self.bar_note.setText("")
         self.bar_button.setVisible(False)
 
+    def _look_again(self, name: str | None) -> None:
+        """Read what another dataset of the file says about itself."""
+        path, options = self._described, ReadOptions(dataset=name)
+        if path is None or name is None:
+            return
+        self._clear()
+        work = partial(describe_job, path, options=options)
+        self.look_up("Look into file", work, self._show_facts)
+
+    def _show_datasets(self, facts: dict[str, Any]) -> None:
+        """Offer the datasets of a file that holds several."""
+        told = facts.get("metadata") or {}
+        names = list(told.get("datasets") or ())
+        with self.dataset.changed.blocked():
+            self.dataset.choices = names
+            if names:
+                self.dataset.value = told["dataset"]
+        self._which.show_row("dataset", bool(names))
+
     def _show_facts(self, description: Any) -> None:
         facts = self.facts = dict(description.facts)
         self._described = Path(description.path)
+        self._show_datasets(facts)
         shape = f" {TIMES} ".join(str(n) for n in facts.get("shape") or ())
         size = facts.get("pixel_size_nm")
         self.pixel_size.value = (
@@ -186,6 +220,11 @@ class OpenMosaicPanel(Panel):
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
+        if facts.get("suggested_bar_px"):
+            lines.append(
+                f"A printed scale bar, {facts['suggested_bar_px']:g} px long: once the "
+                "image is open, Calibrate a layer lays a line over it."
+            )
         self.about.setText("\n".join(lines))
         self._show_counts(facts)
         self.bar.value = int(facts.get("databar_rows") or 0)
@@ -240,6 +279,7 @@ class OpenMosaicPanel(Panel):
         options: ReadOptions = self.form.options(
             pixel_size_nm=self._corrected_size(),
             databar_rows=None if rows == known else rows,
+            dataset=self.dataset.value,
         )
         return options
 

@@ -112,3 +112,62 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ReadError, match=r"none\.json cannot be read as a calibration"):
         napari_semsr.spectrum(np.eye(64), calibration=tmp_path / "none.json")
+
+
+@pytest.fixture
+def barred(tmp_path, rng):
+    """An image with a printed bar of 118 px."""
+    image = np.clip(rng.normal(120, 30, (400, 600)), 0, 255).astype(np.uint8)
+    image[350:] = 0
+    image[365:367, 350:470] = 255
+    image[358:374, [350, 351, 468, 469]] = 255
+    write(Micrograph(image), tmp_path / "barred.png")
+    return tmp_path / "barred.png"
+
+
+def test_info_suggests_a_printed_bar_where_no_size_is_told(semsr, barred, tmp_path):
+    assert semsr("info", str(barred), "--json").record["suggested_bar_px"] == 118
+    write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
+    assert semsr("info", "sized.tif", "--json").record["suggested_bar_px"] is None
+
+
+def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
+    record = semsr("calibrate", str(barred), "--bar", "--json").record
+    assert record["bar_px"] == 118
+    assert record["box"] == [358, 350, 374, 470]
+    assert record["pixel_size_nm"] is None
+    said = semsr("calibrate", str(barred), "--bar").out
+    assert "118 +- 1.4 px" in said
+    assert "--bar '50 um'" in said
+
+
+@pytest.mark.parametrize("length", ["5.9um", "5.9 \u00b5m", "5900"])
+def test_a_bar_with_its_length_gives_a_calibration(semsr, barred, tmp_path, length):
+    said = semsr("calibrate", str(barred), "--bar", length, "-o", "b.json", "--json")
+    assert said.record["pixel_size_nm"] == pytest.approx([50, 50])
+    assert said.record["pixel_size_sd_nm"] == pytest.approx([50 * 2**0.5 / 118] * 2)
+    found = napari_semsr.spectrum(barred, calibration=tmp_path / "b.json")
+    assert found.pixel_size_nm == pytest.approx((50, 50))
+    made = napari_semsr.calibrate(barred, bar=5900)
+    assert made.calibration.pixel_size_nm == pytest.approx((50, 50))
+    assert napari_semsr.calibrate(barred, bar=True).calibration is None
+
+
+def test_a_bar_that_contradicts_the_file_is_told(semsr, barred, tmp_path):
+    write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
+    said = semsr("calibrate", "sized.tif", "--bar", "5.9 um", "--json")
+    assert "the file states 5 nm" in said.record["warnings"][0]
+    said = semsr("calibrate", "sized.tif", "--bar", "0.59 um", "--json")
+    assert said.record["warnings"] == []
+
+
+def test_bars_are_refused_in_one_sentence(refused, barred, grating):
+    plain = str(grating)
+    assert "shows no printed scale bar" in refused("calibrate", plain, "--bar")
+    for words, said in (
+        (("--bar", "wide"), "such as '50 um'"),
+        (("--bar", "-3"), "such as '50 um'"),
+        (("--bar", "-o", "b.json"), "needs the bar's printed length"),
+        (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),
+    ):
+        assert said in refused("calibrate", str(barred), *words)

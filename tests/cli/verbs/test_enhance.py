@@ -278,3 +278,29 @@ def test_memory_that_cannot_be_kept_is_told(semsr, images):
     assert "could not keep within the 1e-06 GB" in " ".join(said.out.split())
     said = semsr(*words, "50", "-o", images / "p.tif")
     assert "could not keep" not in " ".join(said.out.split())
+
+
+def test_an_image_without_a_finite_pixel_is_refused_by_every_verb_that_reads(
+    refused, images
+):
+    tifffile.imwrite(images / "blank.tif", np.full((64, 64), np.nan, np.float32))
+    for words in (
+        ("enhance", "blank.tif", "-o", "a.tif", "--model", "sem-restore"),
+        ("restore", "blank.tif", "-o", "a.tif", "--method", "wiener"),
+        ("convert", "blank.tif", "a.tif"),
+        ("crop", "blank.tif", "-o", "a.tif", "--box", "0", "0", "9", "9"),
+        ("degrade", "blank.tif", "a.tif", "--kind", "blur"),
+        ("frc", "blank.tif"),
+        ("frc-map", "blank.tif", "-o", "a.tif"),
+        ("spectrum", "blank.tif"),
+        ("decorrelation", "blank.tif"),
+        ("metrics", "blank.tif"),
+        ("gaps", "blank.tif"),
+        ("histogram", "blank.tif"),
+        ("profile", "blank.tif", "--line", "0,0,9,9"),
+        ("figure", "blank.tif", "-o", "a.png"),
+        ("report", "blank.tif", "-o", "a.html"),
+        ("register", "blank.tif", "blank.tif", "-o", "a.tif"),
+    ):
+        assert "needs finite pixels, and blank.tif has none" in refused(*words)
+    assert not list(images.glob("a.*"))

@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.io import formats as registry, write_fei
+from napari_semsr.io.read_image import parse_tescan
 from napari_semsr.io.tiff.read import parse_fei, parse_zeiss
 
 
@@ -98,14 +99,61 @@ def test_zeiss_leaves_a_bad_pixel_size_unknown_and_says_so(zeiss, grey, pixel):
     assert "AP_IMAGE_PIXEL_SIZE" in found.metadata["warnings"][0]
 
 
-def test_zeiss_does_not_take_the_live_pixel_size(forge, grey):
+def test_zeiss_does_not_take_the_live_pixel_size_and_says_so(forge, grey):
     path = forge(grey, tags={34118: "0\r\nAP_PIXEL_SIZE\r\nPixel Size = 9 nm\r\n"})
-    assert registry.read(path).pixel_size_nm is None
+    found = registry.read(path)
+    assert found.pixel_size_nm is None
+    assert "left unknown" in found.metadata["warnings"][0]
+
+
+def _field(width, height=None, pixel="5.825 nm"):
+    """Text of a Zeiss that states its field alone, of a live scan of 1024 px."""
+    lines = ["0", "0", "0", "5.825e-009", "DP_IMAGE_STORE"]
+    lines += ["Store resolution = 1024 * 768", "AP_PIXEL_SIZE", f"Pixel Size = {pixel}"]
+    lines += [] if width is None else ["AP_WIDTH", f"Width = {width}"]
+    lines += [] if height is None else ["AP_HEIGHT", f"Height = {height}"]
+    return {34118: "\r\n".join(lines)}
+
+
+@pytest.mark.parametrize("height", [None, "4.474 \u00b5m"])
+@pytest.mark.parametrize("store", ["512", "1024"])
+def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
+    forge, height, store
+):
+    columns = int(store)
+    data = np.zeros((columns * 3 // 4, columns), np.uint8)
+    found = registry.read(forge(data, tags=_field("5.965 \u00b5m", height)))
+    pitch = 5965 / columns  # 11.65 nm of the 512-px page: twice the screen's
+    assert found.pixel_size_nm == pytest.approx((pitch, pitch))
+    assert found.metadata["pixel_size_from"] == (
+        f"AP_WIDTH, 5.965 \u00b5m, over {store} px"
+    )
+    assert "warnings" not in found.metadata
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "said"),
+    [
+        (None, "4.474 \u00b5m", "no length, got ''"),
+        ("nan \u00b5m", None, "no length, got 'nan \u00b5m'"),
+        ("5.965 \u00b5m", "5.965 \u00b5m", "does not fit 512 x 384 px"),
+    ],
+)
+def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(forge, width, height, said):
+    data = np.zeros((384, 512), np.uint8)
+    found = registry.read(forge(data, tags=_field(width, height)))
+    assert found.pixel_size_nm is None
+    assert said in found.metadata["warnings"][0]
+
+
+def _tescan(text, shape):
+    """Read a TESCAN's text as the tag of a TIFF."""
+    return parse_tescan(f"PixelSizeX={text}", shape, "tag")
 
 
 @given(st.text(max_size=200), st.integers(1, 5), st.integers(1, 5))
 def test_parsers_never_fail_on_any_text(text, rows, columns):
-    for parse in (parse_fei, parse_zeiss):
+    for parse in (parse_fei, parse_zeiss, _tescan):
         found = parse(text, (rows, columns))
         assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
         assert 0 <= found.databar_rows < rows

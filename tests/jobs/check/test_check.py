@@ -205,7 +205,7 @@ def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
     with pytest.raises(ReadError, match="got 40 x 40 px in image"):
         check(Micrograph(np.ones((40, 40))))
     with pytest.raises(ReadError, match="NaN or Inf pixels"):
-        check(Micrograph(np.full((128, 128), np.nan)))
+        check(Micrograph(np.diag(np.full(128, np.nan))))
     with pytest.raises(ReadError, match="contrast and room"):
         check(Micrograph(np.ones((128, 128))))
 

@@ -21,6 +21,7 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     parse_length_nm,
+    parse_tescan,
     pixel_size,
     to_info,
     to_micrograph,
@@ -134,10 +135,12 @@ def _invert_white(data: Any, bits: int) -> Any:
 #
 # FEI and Thermo Fisher: tags 34680 and 34682, an INI text, lengths in metres, the
 # data bar below ``ResolutionY`` rows. Zeiss: tag 34118, lines of ``KEY`` followed by
-# ``Name = value unit``, in the unit that the operator looked at.
+# ``Name = value unit``, in the unit that the operator looked at. TESCAN: tag 50431, the
+# text that stands in a file beside other images.
 
 _FEI_TAGS = (34680, 34682)
 _ZEISS_TAG = 34118
+_TESCAN_TAG = 50431
 _LARGEST = 4 << 20
 _SCANS = ("Scan", "EScan", "IScan", "CScan")
 _FIELD_TOLERANCE = 0.01  # the field width has four digits
@@ -165,7 +168,21 @@ def _vendor_info(
         if text is not None:
             return parse_fei(text, shape)
     text = _raw(tif, page, _ZEISS_TAG)
-    return None if text is None else parse_zeiss(text, shape)
+    if text is not None:
+        return parse_zeiss(text, shape)
+    text = _raw(tif, page, _TESCAN_TAG)
+    found = parse_tescan(text or "", shape, f"tag {_TESCAN_TAG}")
+    if found is None:
+        return None
+    return RawImage(
+        "TIFF",
+        None,
+        found.pixel_size_nm,
+        found.vendor,
+        found.databar_rows,
+        metadata=found.keys,
+        warnings=found.warnings,
+    )
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
@@ -295,7 +312,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     found = RawImage("TIFF", None, vendor="Zeiss", metadata=kept)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
-        return found
+        return _from_field(found, values, shape)
     length = _refined(label, numbers)
     if length is None:
         warning = (
@@ -305,6 +322,33 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
         return replace(found, warnings=(warning,))
     pitch = _at_width(length, values, shape[1])
     return replace(found, pixel_size_nm=pixel_size((pitch, pitch)))
+
+
+def _from_field(
+    found: RawImage, values: Mapping[str, str], shape: tuple[int, int]
+) -> RawImage:
+    """Find the pixel size of a file that states its field alone, as older ones do.
+
+    The live scan's ``AP_PIXEL_SIZE``, which stands there too, is that of the screen:
+    twice as fine as a page that was stored at half its width.
+    """
+    across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
+    width, height = parse_length_nm(across), parse_length_nm(down)
+    pitch = None if width is None else width / shape[1]
+    if pitch is None:
+        said = f"and AP_WIDTH is no length, got {across!r}"
+    elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
+        pixels = f"{shape[1]} x {shape[0]} px"
+        said = f"and the field of {across} x {down} does not fit {pixels}"
+    else:
+        basis = {"pixel_size_from": f"AP_WIDTH, {across}, over {shape[1]} px"}
+        size = pixel_size((pitch, pitch))
+        return replace(found, pixel_size_nm=size, metadata={**found.metadata, **basis})
+    warning = (
+        f"Zeiss's header holds no AP_IMAGE_PIXEL_SIZE, {said}: the pixel size is left "
+        "unknown."
+    )
+    return replace(found, warnings=(warning,))
 
 
 def _at_width(length: float, values: Mapping[str, str], width: int) -> float:

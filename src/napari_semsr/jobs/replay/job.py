@@ -111,7 +111,7 @@ def replay_job(
         raise ReadError(msg)
     # outputs are grey; of a picture in colour it is told that it is none
     plane = 0 if _planes(path) > 1 else None
-    stored = open_image(path, ReadOptions(plane=plane, colour="luminance"))
+    stored = open_image(path, ReadOptions(plane=plane, colour="luminance"), blank=True)
     made = stored.provenance
     if made is None:
         msg = (
@@ -124,7 +124,9 @@ def replay_job(
         target = Path(scratch) / _named(path)
         again = yield from _in_silence(ReplayStep(made, target, search).run())
         found = yield from _compare(path, again)
-        now = open_image(again, ReadOptions(plane=0) if found.planes > 1 else None)
+        now = open_image(
+            again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True
+        )
         pixels = [found.difference(path.name)] if not found.identical else []
         differs = (*pixels, *_calibration(stored, now), *search.found)
         differs = (*differs, *_versions(made, now.provenance))
@@ -233,15 +235,17 @@ def _compare(stored: Path, again: Path) -> Job[_Pixels]:
     found = _Pixels(planes)
     for plane in range(planes):
         reading = ReadOptions(plane=plane) if planes > 1 else None
-        first = open_image(stored, reading)
+        first = open_image(stored, reading, blank=True)
         found.shape = found.other = first.shape
         if planes != others:
-            other = open_image(again, ReadOptions(plane=0) if others > 1 else None)
+            other = open_image(
+                again, ReadOptions(plane=0) if others > 1 else None, blank=True
+            )
             found.shape = (planes, *first.shape)
             found.other = (others, *other.shape)
             found.largest = None
             return found
-        second = open_image(again, reading)
+        second = open_image(again, reading, blank=True)
         if first.shape != second.shape:
             found.other, found.largest = second.shape, None
             return found

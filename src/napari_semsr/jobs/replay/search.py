@@ -184,7 +184,7 @@ def digest_of_values(reading: ReadOptions) -> Digest:
     """Digest grey values of files, as of an image in memory."""
 
     def digest(path: Path) -> Job[str]:
-        return (yield from digest_values(open_image(path, reading)))
+        return (yield from digest_values(open_image(path, reading, blank=True)))
 
     return digest
 

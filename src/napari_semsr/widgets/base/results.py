@@ -197,7 +197,7 @@ def typed_path(edit: FileEdit) -> Path | None:
     return None if text in ("", ".") else Path(text)
 
 
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi")
+_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi", ".h5", ".hdf5")
 
 
 def typed_store(edit: FileEdit) -> Path | None:

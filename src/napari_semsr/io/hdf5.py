@@ -1,0 +1,358 @@
+"""HDF5 in: one plane of one dataset, lazy when large, by h5py (the extra ``[hdf5]``).
+
+A dataset is an image when it has two axes of more than one pixel or further ones before
+them. Axes are named by ilastik's ``axistags`` or HDF5's dimension labels; elsewhere the
+last two are rows and columns, and what stands before them counts planes. Links out of
+the file are not followed.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Micrograph, PixelSize, ReadError
+from napari_semsr.io.files import choose, decoding
+from napari_semsr.io.read_image import (
+    LAZY_BYTES,
+    FileInfo,
+    RawImage,
+    ReadOptions,
+    pixel_size,
+    to_info,
+    to_micrograph,
+    to_nm,
+)
+
+if TYPE_CHECKING:
+    import dask.array
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_BLOCK = 2048  # px; chosen: 16 MB of float32
+_MOST = 1000  # datasets; chosen: more than anyone chooses from
+_NAMED = 8  # datasets that a refusal names; chosen: two lines of text
+_EVEN = 1e-3  # departure of NeXus's coordinates from even steps, of a step; chosen
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Tell HDF5 by its first bytes."""
+    return path.is_file() and head.startswith(_MAGIC)
+
+
+def describe(path: Path, dataset: str | None = None) -> FileInfo:
+    """Say what a dataset is, the first by default, and the names of all."""
+    options = ReadOptions(channel=0, plane=0, dataset=dataset)
+    return to_info(path, _load(path, options, first=True))
+
+
+def read(path: Path, options: ReadOptions) -> Micrograph:
+    """Read one plane of a dataset."""
+    return to_micrograph(path, _load(path, options), options)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file, or say how to get h5py; faults become sentences."""
+    try:
+        library = import_module("h5py")
+    except ImportError as error:
+        msg = f"{path} needs h5py to be read: pip install 'napari-semsr[hdf5]'."
+        raise ReadError(msg) from error
+    with decoding(path, "HDF5"), library.File(path, "r") as file:
+        yield file
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """What the axes of a dataset are."""
+
+    names: str  # a letter each: x, y, c for channels, s for colour, others for planes
+    shape: tuple[int, ...]
+
+    def count(self, channels: bool) -> int:
+        """How many channels there are, or planes."""
+        return math.prod(
+            size
+            for name, size in zip(self.names, self.shape, strict=True)
+            if name not in "yxs" and (name == "c") == channels
+        )
+
+    def index(self, channel: int, plane: int) -> tuple[int | slice, ...]:
+        """Pick a plane of a channel, planes counted with the last axis fastest."""
+        pairs = list(zip(self.names, self.shape, strict=True))
+        sizes = [size for name, size in pairs if name not in "yxsc"]
+        where = [int(i) for i in np.unravel_index(plane, sizes)] if sizes else []
+        return tuple(
+            slice(None) if name in "yxs" else channel if name == "c" else where.pop(0)
+            for name, _ in pairs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the pixels of a plane lie; small, and can be sent to a worker."""
+
+    path: Path
+    dataset: str
+    index: tuple[int | slice, ...]
+    names: str  # of the axes that are left
+
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part, (Y, X) or (Y, X, S)."""
+        cut = {"y": rows, "x": columns, "s": slice(None)}
+        left = iter(self.names)
+        index = tuple(
+            cut[next(left)] if isinstance(item, slice) else item for item in self.index
+        )
+        with _opened(self.path) as file:
+            data = np.asarray(file[self.dataset][index])
+        order = [self.names.index(name) for name in "yxs" if name in self.names]
+        return data.transpose(order)
+
+
+def _read_block(source: _Source, block_info: Any = None) -> NDArray[Any]:
+    """Read one dask block."""
+    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
+    return source.window(slice(top, bottom), slice(left, right))
+
+
+def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
+    """Find the plane, its calibration and its pixels."""
+    for what in ("series", "level"):
+        choose(path, what, getattr(options, what), 1)
+    with _opened(path) as file:
+        found = _datasets(file)
+        name = _chosen(path, file, found, options.dataset, first=first)
+        dataset = file[name]
+        axes = found[name]
+        channels, planes = axes.count(channels=True), axes.count(channels=False)
+        channel = choose(path, "channel", options.channel, channels)
+        plane = choose(path, "plane", options.plane, planes)
+        warnings: list[str] = []
+        size = _pixel_size(file, dataset, axes, warnings)
+        sizes = dict(zip(axes.names, axes.shape, strict=True))
+        dtype = np.dtype(dataset.dtype)
+        told = {
+            key: f"{' x '.join(map(str, item.shape))} {file[key].dtype}"
+            for key, item in found.items()
+        }
+        look = axes.index(channel, plane)
+    left = "".join(letter for letter in axes.names if letter in "yxs")
+    source = _Source(path, name, look, left)
+    shape = tuple(sizes[letter] for letter in "yxs" if letter in sizes)
+    small = math.prod(shape) * dtype.itemsize <= LAZY_BYTES
+    everything = slice(None)
+    return RawImage(
+        format="HDF5",
+        data=(
+            source.window(everything, everything)
+            if small
+            else _lazy(source, shape, dtype)
+        ),
+        pixel_size_nm=size,
+        channels=channels,
+        planes=planes,
+        name=None if len(found) == 1 else f"{path.stem} {name.strip('/')}",
+        metadata={"dataset": name, **({"datasets": told} if len(told) > 1 else {})},
+        warnings=tuple(warnings),
+    )
+
+
+def _lazy(
+    source: _Source, shape: tuple[int, ...], dtype: "np.dtype[Any]"
+) -> "dask.array.Array":
+    """Plan the reading of a large plane, block by block."""
+    import dask.array as da
+    from dask.base import tokenize
+
+    chunks = da.core.normalize_chunks((_BLOCK, _BLOCK, *shape[2:]), shape, dtype=dtype)
+    changed = source.path.stat().st_mtime_ns
+    planned: dask.array.Array = da.map_blocks(
+        _read_block,
+        source,
+        chunks=chunks,
+        dtype=dtype,
+        meta=np.empty((0,) * len(shape), dtype),
+        name=f"hdf5-{tokenize(source, changed)}",
+    )
+    return planned
+
+
+# Which dataset, and what its axes are.
+
+
+def _datasets(file: Any) -> dict[str, _Axes]:
+    """List the datasets that are images, by path."""
+    library = import_module("h5py")
+    found: dict[str, _Axes] = {}
+
+    def visit(name: str, item: Any) -> bool | None:
+        if isinstance(item, library.Dataset):
+            axes = _axes(item)
+            if axes is not None:
+                found[f"/{name}"] = axes
+        return True if len(found) >= _MOST else None
+
+    file.visititems(visit)
+    return found
+
+
+def _axes(dataset: Any) -> _Axes | None:
+    """Name the axes of a dataset; None where it is no image."""
+    shape = tuple(int(n) for n in dataset.shape or ())
+    if dataset.dtype.kind not in "buif" or len(shape) < 2 or dataset.external:
+        return None
+    names = _tagged(dataset, len(shape)) or _labelled(dataset) or ""
+    if (
+        sorted(names).count("y") != 1
+        or names.count("x") != 1
+        or len(names) != len(shape)
+    ):
+        is_colour = len(shape) == 3 and shape[2] in (3, 4) and dataset.dtype == np.uint8
+        names = "yxs" if is_colour else "p" * (len(shape) - 2) + "yx"
+    sizes = dict(zip(names, shape, strict=True))
+    return _Axes(names, shape) if min(sizes["y"], sizes["x"]) > 1 else None
+
+
+def _tagged(dataset: Any, count: int) -> str | None:
+    """Read ilastik's names of axes."""
+    try:
+        axes = json.loads(_text(dataset.attrs.get("axistags")))["axes"]
+        names = "".join(str(axis["key"])[:1] for axis in axes)
+    except (ValueError, LookupError, TypeError):
+        return None
+    return names.lower() if len(names) == count else None
+
+
+def _labelled(dataset: Any) -> str | None:
+    """Read the labels of HDF5's own dimensions."""
+    labels = [str(axis.label).lower()[:1] for axis in dataset.dims]
+    return "".join(labels) if all(labels) else None
+
+
+def _text(value: Any) -> str:
+    """Read an attribute that is text."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return value if isinstance(value, str) else ""
+
+
+def _chosen(
+    path: Path,
+    file: Any,
+    found: Mapping[str, _Axes],
+    wanted: str | None,
+    *,
+    first: bool,
+) -> str:
+    """Choose the dataset: the one that is asked for, the only one, NeXus's default."""
+    if not found:
+        msg = f"{path} must hold a dataset of two axes or more, and holds none."
+        raise ReadError(msg)
+    names = ", ".join(list(found)[:_NAMED]) + (
+        ", \u2026" if len(found) > _NAMED else ""
+    )
+    if wanted is not None:
+        name = f"/{wanted.strip('/')}"
+        if name in found:
+            return name
+        msg = f"{path} has no dataset {wanted!r} that is an image: give one of {names}."
+        raise ReadError(msg)
+    default = _nexus_default(file)
+    if len(found) == 1 or default in found or first:
+        return default if default in found else next(iter(found))
+    msg = (
+        f"{path} holds {len(found)} datasets and one must be chosen: give dataset "
+        f"{names}."
+    )
+    raise ReadError(msg)
+
+
+def _nexus_default(file: Any) -> str:
+    """Follow NeXus's ``default`` to the signal that a file names; else nothing."""
+    library = import_module("h5py")
+    group, steps = file, 0
+    while "default" in group.attrs and steps < _NAMED:
+        name, steps = _text(group.attrs["default"]), steps + 1
+        link = group.get(name, getlink=True) if name else None
+        group = group[name] if isinstance(link, library.HardLink) else file
+        if not isinstance(group, library.Group) or group == file:
+            return ""
+    signal = _text(group.attrs.get("signal"))
+    return f"{group.name}/{signal}" if steps and signal else ""
+
+
+# Pixel size.
+
+
+def _pixel_size(
+    file: Any, dataset: Any, axes: _Axes, warnings: list[str]
+) -> PixelSize | None:
+    """Read ``element_size_um`` or NeXus's axes, ``(y, x)`` in nm."""
+    stated = dataset.attrs.get("element_size_um")
+    if stated is None:
+        return _nexus_size(dataset, axes, warnings)
+    values = np.atleast_1d(np.asarray(stated)).reshape(-1).tolist()[-2:]
+    size = None
+    if len(values) == 2:
+        size = pixel_size([to_nm(value, "um") for value in values])
+    if size is None:
+        warnings.append(
+            f"element_size_um of {dataset.name} must be positive lengths (z, y, x), "
+            f"got {values}: the pixel size is left unknown."
+        )
+    return size
+
+
+def _nexus_size(dataset: Any, axes: _Axes, warnings: list[str]) -> PixelSize | None:
+    """Read the coordinates beside the signal of a NeXus group."""
+    told = dataset.parent.attrs.get("axes")
+    names = [_text(name) for name in np.atleast_1d(told)] if told is not None else []
+    if len(names) != len(axes.names):
+        return None
+    steps = []
+    for letter in "yx":
+        coordinates = _coordinates(dataset.parent, names[axes.names.index(letter)])
+        if coordinates is None:
+            return None
+        step = _step(coordinates)
+        unit = _text(coordinates.attrs.get("units"))
+        steps.append(None if step is None else to_nm(abs(step), unit))
+    size = pixel_size(steps)
+    if size is None:
+        warnings.append(
+            f"The axes {names} of {dataset.name} must be even lengths with a unit: the "
+            "pixel size is left unknown."
+        )
+    return size
+
+
+def _coordinates(group: Any, name: str) -> Any:
+    """Find the coordinates along an axis; None where there are none in this file."""
+    library = import_module("h5py")
+    link = group.get(name, getlink=True) if name not in ("", ".") else None
+    if not isinstance(link, library.HardLink):
+        return None
+    item = group[name]
+    if not isinstance(item, library.Dataset) or len(item.shape or ()) != 1:
+        return None
+    return item if item.dtype.kind in "uif" and item.size > 1 else None
+
+
+def _step(coordinates: Any) -> float | None:
+    """Distance of coordinates; None where they are not even."""
+    values = np.asarray(coordinates, dtype=np.float64)
+    step = float(values[-1] - values[0]) / (values.size - 1)
+    if not math.isfinite(step) or step == 0:
+        return None
+    off = np.abs(values - values[0] - step * np.arange(values.size)).max()
+    return step if off <= _EVEN * abs(step) else None
