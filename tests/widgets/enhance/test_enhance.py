@@ -439,6 +439,9 @@ def test_likely_error_is_mapped_and_objects_that_are_doubtful_are_ringed(
     assert bound.name.startswith("bound on the error")
     assert f"{len(rings.data)} of {len(rings.data)}" in text
     assert rings.name.startswith("likely invented in")
+    assert rings.visible
+    panel.helpers.value = False
+    assert not rings.visible
     np.testing.assert_array_equal(rings.features["doubt"], 0.5)
     np.testing.assert_allclose(rings.scale, bound.scale)
     inside = rings.data * rings.scale + rings.translate

@@ -261,7 +261,8 @@ class EnhancePanel(Panel):
         self.add_group("Model", self.model)
         self.add_group("How", self.form, self.weights, where, self.advanced)
         self.add_group("Compare", self.look)
-        self.add_results("Result")
+        self.add_results("Result", helpers="Ring objects that are likely invented")
+        self.helpers.value = True
         self._connect()
         self.take_input(self.layer)
         self._propose(self.layer.value)
