@@ -19,4 +19,5 @@ from .options import (
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )
+from .plan import told_of_field as told_of_field
 from .predictor import machine_of as machine_of
