@@ -1283,7 +1283,8 @@ def register(
     transform : StoredTransform or path, optional
         A map that was found before; it is applied, and none is searched for.
     transform_out : path, optional
-        Receives the map as JSON.
+        Receives the map: ``.json``, or for other programs ``.tfm`` (ITK),
+        ``.ngff.json`` or ``.csv`` (napari).
     overwrite : bool, default=False
         Replace existing outputs.
     progress : callable, optional

@@ -512,7 +512,6 @@ def _network_of(
     )
 
     graph = read_graph(data, name, folder)
-    network, probed = measure_onnx(graph.serialised())
     kept = {"licence": "as its author says", **start}
     known: dict[str, Any] = {}
     try:
@@ -521,6 +520,7 @@ def _network_of(
             known = own.model_dump()
             trained = {"architecture": own.architecture, **own.training}
             kept = {**known, "training": trained}
+        network, probed = measure_onnx(graph.serialised(), stride=known.get("stride"))
         made = {
             **kept,
             **stated,

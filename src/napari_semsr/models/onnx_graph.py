@@ -170,8 +170,16 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         source,
         _scale_of(shapes[model.graph.output[0].name], name),
         _peak(left, shapes) / _SIDE**2,
-        any(node.op_type in _DECIDING for node in left),
+        any(node.op_type in _DECIDING and not _is_float(node) for node in left),
     )
+
+
+def _is_float(node: Any) -> bool:
+    """Whether a node only changes the precision of its values."""
+    kinds = onnx_library().TensorProto
+    real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
+    to = [a.i for a in node.attribute if a.name == "to"]
+    return node.op_type == "Cast" and all(kind in real for kind in to)
 
 
 def _unfit(name: str, what: str) -> CheckpointError:

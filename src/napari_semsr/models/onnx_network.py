@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_semsr.core import CheckpointError, SemsrError, round_up
+from napari_semsr.core import CheckpointError, SemsrError, ShapeError, round_up
 from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
 from napari_semsr.models.probing import Probe, probe, smallest_side
 
@@ -51,8 +51,8 @@ class _Runner:
         if self._spreading is None:
             data = self.graph.spreading()
             if data is None:
-                msg = "NaN does not tell how far this graph looks"
-                raise RuntimeError(msg)
+                msg = "NaN does not tell how far this graph looks."
+                raise ShapeError(msg)
             self._spreading = _session(data)
         return self._spreading
 
@@ -201,13 +201,17 @@ class OnnxNetwork(nn.Module):
 # What the graph of others does not say: on which grid it works, and how far it looks.
 
 
-def measure_onnx(data: bytes) -> tuple[OnnxNetwork, Probe]:
+def measure_onnx(
+    data: bytes, *, stride: int | None = None
+) -> tuple[OnnxNetwork, Probe]:
     """Make a network of a graph, and measure its stride and its reach.
 
     Parameters
     ----------
     data : bytes
         What `read_graph` took, with its weights inside.
+    stride : int, optional
+        What its card says; taken if it fits.
 
     Returns
     -------
@@ -223,12 +227,12 @@ def measure_onnx(data: bytes) -> tuple[OnnxNetwork, Probe]:
         If the graph is refused, or no stride fits.
     """
     scale = OnnxNetwork(data=data).runner().graph.scale
-    for stride in _STRIDES:
-        network = OnnxNetwork(scale, stride, data=data).eval()
+    for step in (*(() if stride is None else (stride,)), *_STRIDES):
+        network = OnnxNetwork(scale, step, data=data).eval()
         try:
-            smallest = smallest_side(network, stride=stride)
+            smallest = smallest_side(network, stride=step)
             _check_sizes(network, smallest)
-            found = probe(network, stride=stride)
+            found = probe(network, stride=step)
             if found.halo is None or _moves_along(network, found):
                 return network, found
         except (RuntimeError, SemsrError):
