@@ -94,7 +94,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
     """Choose the arithmetic of a network, which may know one alone."""
     chosen = resolve_precision(name, device)
-    return "fp32" if getattr(loaded.module, "single_precision", False) else chosen
+    alone = getattr(_plain(loaded.module), "single_precision", False)
+    return "fp32" if alone else chosen
 
 
 def machine_of(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
