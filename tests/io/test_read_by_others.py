@@ -6,7 +6,6 @@ Bio-Formats. None of them is started here: their rules are applied.
 
 import re
 import warnings
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +82,8 @@ def test_ome_tiff_has_its_scale_by_ome_xml(tmp_path, image):
     path = tmp_path / "a.ome.tif"
     registry.write(image, path)
     with tifffile.TiffFile(path) as tif:
-        root = ElementTree.fromstring(tif.ome_metadata)
-    (pixels,) = root.iter("{http://www.openmicroscopy.org/Schemas/OME/2016-06}Pixels")
-    found = [float(pixels.get(f"PhysicalSize{axis}")) for axis in "YX"]
-    units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"}
-    nm = {"nm": 1.0, "µm": 1000.0}[units.pop()]
+        pixels = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]["Pixels"]
+    found = [pixels[f"PhysicalSize{axis}"] for axis in "YX"]
+    (unit,) = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"}
+    nm = {"nm": 1.0, "µm": 1000.0}[unit]
     assert [nm * value for value in found] == pytest.approx(SIZE)
