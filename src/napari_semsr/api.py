@@ -408,48 +408,87 @@ def model_info(model: PathLike) -> "ModelFile":
 
 
 def export_model(
-    model: PathLike, output: PathLike, *, overwrite: bool = False
+    model: PathLike,
+    output: PathLike,
+    *,
+    to: Literal["semsr", "onnx", "bioimageio"] | None = None,
+    field: "Micrograph | PathLike | None" = None,
+    authors: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> "ModelFile":
-    """Copy a model, card included, out of the shelf.
+    """Write a model out of the shelf, for this program or for others.
 
     Parameters
     ----------
     model : str or path
         A name on the shelf, or a ``.safetensors`` file.
     output : path
-        A ``.safetensors`` file.
+        Ends in ``.safetensors``, ``.onnx``, or ``.zip`` for bioimage.io; the last two
+        need the extra ``[onnx]``.
+    to : {"semsr", "onnx", "bioimageio"}, optional
+        What is written; by default the suffix tells.
+    field : Micrograph or path, optional
+        For a model that looks at whole fields, where others cannot: what it is told of
+        this one is written into its weights; haze is left out.
+    authors : sequence of str, optional
+        Who is named in a package of bioimage.io.
     overwrite : bool, default=False
         Replace an existing file.
 
     Returns
     -------
     ModelFile
-        The copy.
+        What was written.
+
+    Raises
+    ------
+    CheckpointError
+        If what the model does cannot be said in what is asked for.
     """
     from napari_semsr.jobs import export_model_job
 
-    return run(export_model_job(os.fspath(model), output, overwrite=overwrite))
+    return run(
+        export_model_job(
+            os.fspath(model),
+            output,
+            to=to,
+            field=field,
+            authors=authors,
+            overwrite=overwrite,
+        )
+    )
 
 
-def import_model(file: PathLike, *, overwrite: bool = False) -> "ModelFile":
+def import_model(
+    file: PathLike, *, overwrite: bool = False, **options: Any
+) -> "ModelFile":
     """Put a model file on the shelf, after reading its card and trying its weights.
 
     Parameters
     ----------
     file : path
-        A ``.safetensors`` file with a card, or a ``.pth`` file with the published
-        weights of an ESRGAN generator.
+        A ``.safetensors`` file with a card, an ``.onnx`` file or a ``.zip`` of
+        bioimage.io with ONNX weights (both need the extra ``[onnx]``), or a ``.pth``
+        file with the published weights of an ESRGAN generator.
     overwrite : bool, default=False
         Replace an imported model of the same name.
+    **options
+        What an ONNX file does not say: fields of `napari_semsr.jobs.ImportOptions`.
 
     Returns
     -------
     ModelFile
         The model on the shelf, under the name on its card.
-    """
-    from napari_semsr.jobs import import_model_job
 
-    return run(import_model_job(file, overwrite=overwrite))
+    Raises
+    ------
+    CheckpointError
+        If the file is refused.
+    """
+    from napari_semsr.jobs import ImportOptions, import_model_job
+
+    chosen = ImportOptions.parse(options)
+    return run(import_model_job(file, options=chosen, overwrite=overwrite))
 
 
 def train(
@@ -1319,7 +1358,8 @@ def register(
     transform : StoredTransform or path, optional
         A map that was found before; it is applied, and none is searched for.
     transform_out : path, optional
-        Receives the map as JSON.
+        Receives the map: ``.json``, or for other programs ``.tfm`` (ITK),
+        ``.ngff.json`` or ``.csv`` (napari).
     overwrite : bool, default=False
         Replace existing outputs.
     progress : callable, optional

@@ -10,11 +10,18 @@ from napari_semsr.core import (
     Bending,
     Elastic,
     Micrograph,
+    OptionError,
     ReadError,
     WriteError,
     parse_pixel_size,
 )
-from napari_semsr.io import Side, StoredTransform, read_transform, write_transform
+from napari_semsr.io import (
+    Side,
+    StoredTransform,
+    export_transform,
+    read_transform,
+    write_transform,
+)
 
 RNG = np.random.default_rng(0)
 SIMILAR = Affine.turned(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
@@ -203,3 +210,64 @@ def test_other_pixels_of_the_same_area_are_taken(image):
 )
 def test_another_image_is_told(image, match):
     assert match in MOVING.differs(image)
+
+
+# For other programs, each by its own rules.
+
+PLACES = RNG.uniform(-1e3, 1e4, (20, 2))
+
+
+@pytest.mark.parametrize("transform", [SIMILAR, SHEARED])
+def test_itk_maps_back_in_x_and_y(tmp_path, transform):
+    path = tmp_path / "map.tfm"
+    export_transform(path, _stored(transform))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#Insight Transform File V1.0"
+    told = dict(line.split(": ") for line in lines[2:])
+    assert told["Transform"] == "AffineTransform_double_2_2"
+    assert told["FixedParameters"] == "0 0"  # the centre
+    values = np.array(told["Parameters"].split(), dtype=float)
+    fixed_xy = transform(PLACES)[:, ::-1]
+    back = fixed_xy @ values[:4].reshape(2, 2).T + values[4:]
+    np.testing.assert_allclose(back, PLACES[:, ::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", [SIMILAR, SHEARED])
+def test_ngff_and_napari_map_there_in_y_and_x(tmp_path, transform):
+    export_transform(tmp_path / "map.ngff.json", _stored(transform))
+    export_transform(tmp_path / "map.csv", _stored(transform))
+    values = json.loads((tmp_path / "map.ngff.json").read_text(encoding="utf-8"))
+    (step,) = values["coordinateTransformations"]
+    systems = {system["name"]: system for system in values["coordinateSystems"]}
+    assert (step["type"], step["input"], step["output"]) == ("affine", *systems)
+    for system in systems.values():
+        axes = [(axis["name"], axis["unit"]) for axis in system["axes"]]
+        assert axes == [("y", "nanometer"), ("x", "nanometer")]
+    matrix = np.loadtxt(tmp_path / "map.csv", delimiter=",")
+    np.testing.assert_array_equal(matrix[:2], step["affine"])
+    np.testing.assert_array_equal(matrix[2], [0, 0, 1])
+    ones = np.column_stack([PLACES, np.ones(len(PLACES))])
+    np.testing.assert_allclose((ones @ matrix.T)[:, :2], transform(PLACES))
+
+
+def test_a_layer_of_napari_lies_where_the_map_says(tmp_path):
+    layers = pytest.importorskip("napari.layers")
+    export_transform(tmp_path / "map.csv", _stored(SHEARED))
+    matrix = np.loadtxt(tmp_path / "map.csv", delimiter=",")
+    layer = layers.Image(
+        np.zeros(MOVING.shape),
+        scale=MOVING.pixel_size_nm,
+        translate=MOVING.origin_nm,
+        affine=matrix,
+    )
+    pixels = np.array([[0, 0], [10, 250]])
+    places = pixels * MOVING.pixel_size_nm + np.array(MOVING.origin_nm)
+    shown = [layer.data_to_world(pixel) for pixel in pixels]
+    np.testing.assert_allclose(shown, SHEARED(places))
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".ngff.json", ".csv"])
+def test_a_bent_map_is_no_matrix(tmp_path, ending):
+    with pytest.raises(OptionError, match="elastic map cannot be written"):
+        export_transform(tmp_path / f"map{ending}", _stored(BENT))
+    assert not list(tmp_path.iterdir())

@@ -19,5 +19,6 @@ from .options import (
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )
+from .plan import told_of_field as told_of_field
 from .predictor import machine_of as machine_of
 from .tiles.cluster import remote_client as remote_client

@@ -5,6 +5,7 @@ values measured over all of it, and haze is lifted off where the model does that
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -26,6 +27,7 @@ from napari_semsr.core import (
     finite_mean,
     plan_tiles,
     read_box,
+    read_chunks,
     reflect_indices,
     round_up,
     working_type,
@@ -94,6 +96,28 @@ def measure_scaling(
         raise ReadError(msg)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
+
+
+def scaling_of(data: Any, card: ModelCard) -> Scaling:
+    """Find the scaling that a card asks for; `data` (Y, X)."""
+    back = card.grey == "input"
+    if card.input_scaling == "percentiles":
+        return measure_scaling(data, card.input_percentiles, back=back)
+    mean = finite_mean(data)
+    if card.input_scaling == "levels":
+        return Scaling(*card.input_levels, mean, back)
+    return Scaling(mean, mean + _deviation(data, mean), mean, back)
+
+
+def _deviation(data: Any, mean: float) -> float:
+    """Measure how far finite pixels lie from their mean, root mean square."""
+    total, count = 0.0, 0
+    for block in read_chunks(data):
+        away = np.asarray(block, dtype=np.float64) - mean
+        away = away[np.isfinite(away)]
+        total += float(np.square(away).sum())
+        count += away.size
+    return math.sqrt(total / count) if count else 0.0
 
 
 def source_box(box: Box, shape: tuple[int, int]) -> Box:

@@ -34,11 +34,11 @@ from napari_semsr.inference.exact import (
     plan_lockstep,
     work_of,
 )
-from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     cut_field,
-    measure_scaling,
+    scaling_of,
     see_field,
     survey_field,
 )
@@ -89,9 +89,9 @@ def plan_enhance(
         tiles, regrid = cut_field(seen, output, card, predictor.probe)
     notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
-    back = card.grey == "input"
-    scaling = measure_scaling(seen, card.input_percentiles, back=back)
-    if scaling.low == scaling.high == 0 and is_empty(micrograph.data):
+    scaling = scaling_of(seen, card)
+    given = card.input_scaling == "levels"  # and measured nothing
+    if (given or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
             f"An image to enhance needs finite pixels, and {micrograph.name} has none: "
             "see whether it was written, or copied, whole."
@@ -162,6 +162,37 @@ def _told(
             made = SelfEnsemble(networks, FLIPS)
         loaded = replace(loaded, module=made)
     return loaded, FieldSurvey(haze, condition)
+
+
+def told_of_field(
+    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+) -> tuple[LoadedModel, tuple[float, ...] | None]:
+    """Make the network that runs on one field's tiles, and say what it was told.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The field; its haze is not looked for.
+    loaded : LoadedModel
+        A network that surveys fields; any other comes back as it is.
+    options : EnhanceOptions
+        The weights of its corrections.
+
+    Returns
+    -------
+    LoadedModel
+        A plain network for this field.
+    tuple of float or None
+        What ails the field, in the order of `core.FAULTS`; None where nothing was
+        looked for.
+    """
+    known = TrainedPixelSizes.from_card(loaded.card.model_dump())
+    fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)
+    seen = see_field(micrograph, fit)
+    scaling = scaling_of(seen, loaded.card)
+    survey = survey_field(seen, loaded.module, scaling, haze=False)
+    loaded, survey = _told(loaded, survey, options)
+    return loaded, survey.condition
 
 
 def choose_strategy(

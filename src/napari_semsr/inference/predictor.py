@@ -91,13 +91,22 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if fast else "fp32"
 
 
-def machine_of(options: EnhanceOptions) -> dict[str, Any]:
+def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
+    """Choose the arithmetic of a network, which may know one alone."""
+    chosen = resolve_precision(name, device)
+    alone = getattr(_plain(loaded.module), "single_precision", False)
+    return "fp32" if alone else chosen
+
+
+def machine_of(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
     """Say on what a network will run, for the history of what it makes.
 
     Parameters
     ----------
     options : EnhanceOptions
         How it is run.
+    loaded : LoadedModel
+        The network.
 
     Returns
     -------
@@ -111,7 +120,7 @@ def machine_of(options: EnhanceOptions) -> dict[str, Any]:
     )
     return {
         "device": f"{device}: {named}",
-        "precision": resolve_precision(options.precision, device),
+        "precision": _precision_of(loaded, options.precision, device),
         "threads": torch.get_num_threads(),
     }
 
@@ -207,6 +216,10 @@ def estimate_peak(
     module: nn.Module, shape: tuple[int, int], device: str = "meta"
 ) -> int:
     """Estimate the activations that a pass in fp32 holds at its peak."""
+    known = getattr(module, "activation_bytes", None)
+    if known is not None:  # of a network whose layers are not torch's
+        found: int = known(shape)
+        return found
     ghost = copy.deepcopy(module).to(device).eval()
     window = torch.zeros(1, 1, *shape, device=device)
     with torch.no_grad(), _LiveBytes() as mode:
@@ -418,7 +431,7 @@ class Predictor:
         self.card = loaded.card
         self.digest = loaded.digest
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = _precision_of(loaded, precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         module = loaded.module  # what looks at the whole field does so before

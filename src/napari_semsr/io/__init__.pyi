@@ -104,8 +104,10 @@ from .tiff.write import (
     write_pages as write_pages,
 )
 from .transforms import (
+    EXPORTS as EXPORTS,
     Side as Side,
     StoredTransform as StoredTransform,
+    export_transform as export_transform,
     read_transform as read_transform,
     write_transform as write_transform,
 )

@@ -35,7 +35,8 @@ _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
 _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
-_CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": ["y", "x"]}
+_AXES = ["y", "x"]
+_CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": _AXES}
 _LARGEST = 1 << 28  # bytes; chosen: more is no transform
 _WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the same
 
@@ -173,9 +174,7 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
         **_CONVENTIONS,
         "from": _told(stored.moving),
         "to": _told(stored.fixed),
-        "matrix": [
-            [*row, move] for row, move in zip(affine.matrix, affine.shift, strict=True)
-        ],
+        "matrix": _rows(affine),
     }
     if isinstance(found, Elastic):
         bending = found.bending
@@ -190,6 +189,88 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
     text = json.dumps(values, indent=1, allow_nan=False)
     with replacing(path) as place:
         place.write_text(text + "\n", encoding="utf-8")
+
+
+# For other programs. Of these, none knows a bending that is applied after a matrix.
+
+EXPORTS = (".ngff.json", ".tfm", ".csv")
+"""How files end that `export_transform` writes: of NGFF, of ITK, and for napari."""
+
+
+def export_transform(path: Path, stored: StoredTransform) -> None:
+    """Write a linear map as other programs read it; the suffix says for which.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Ends in ``.ngff.json``, a coordinate transformation of NGFF (RFC 5) from the
+        moving image to the fixed one; ``.tfm``, an affine transform of ITK, ``(x, y)``
+        and from the fixed image to the moving one, as its resampling takes it; or
+        ``.csv``, the 3 x 3 matrix that a layer of napari has as its ``affine``.
+        Lengths are in nm in each.
+    stored : StoredTransform
+        Similar or affine.
+
+    Raises
+    ------
+    OptionError
+        If the map bends.
+    WriteError
+        If the system refuses.
+    """
+    found = stored.transform
+    if isinstance(found, Elastic):
+        msg = (
+            f"An elastic map cannot be written as {path.name}, which holds a matrix: "
+            "keep it as JSON of this program, or register with --model affine."
+        )
+        raise OptionError(msg)
+    ending = next(end for end in EXPORTS if path.name.lower().endswith(end))
+    writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
+    with replacing(path) as place:
+        place.write_text(writers[ending](found, stored), encoding="utf-8")
+
+
+def _rows(found: Affine) -> list[list[float]]:
+    """Give the two rows of a map, (y, x), each with what is added."""
+    pairs = zip(found.matrix, found.shift, strict=True)
+    return [[*row, move] for row, move in pairs]
+
+
+def _as_ngff(found: Affine, stored: StoredTransform) -> str:
+    axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in _AXES]
+    names = ("moving", "fixed")
+    values = {
+        "coordinateSystems": [{"name": name, "axes": axes} for name in names],
+        "coordinateTransformations": [
+            {
+                "type": "affine",
+                "name": f"{stored.moving.name} to {stored.fixed.name}",
+                "input": "moving",
+                "output": "fixed",
+                "affine": _rows(found),
+            }
+        ],
+    }
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def _as_itk(found: Affine, _: StoredTransform) -> str:
+    (yy, yx, y), (xy, xx, x) = _rows(found.inverse())
+    told = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
+    lines = [
+        "#Insight Transform File V1.0",
+        "#Transform 0",
+        "Transform: AffineTransform_double_2_2",
+        f"Parameters: {told}",
+        "FixedParameters: 0 0",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _as_napari(found: Affine, _: StoredTransform) -> str:
+    rows = [*_rows(found), [0.0, 0.0, 1.0]]
+    return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
 
 
 def _told(side: Side) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from .enhance import (
     learnt_from_instrument as learnt_from_instrument,
     unfinished as unfinished,
 )
+from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FigureMade as FigureMade,
     FigureOptions as FigureOptions,

@@ -379,7 +379,7 @@ def _provenance_of(
         update={
             "model_name": loaded.card.name,
             "model_digest": loaded.digest,
-            **machine_of(options),
+            **machine_of(options, loaded),
         }
     )
 

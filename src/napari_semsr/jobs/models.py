@@ -4,15 +4,30 @@ import inspect
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from napari_semsr.core import CheckpointError, Job, Progress, WriteError
-from napari_semsr.jobs.images import Result, check_target_file, jsonable
+from napari_semsr.core import CheckpointError, Job, OptionError, Progress, WriteError
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.exchange import (
+    SUFFIXES,
+    ImportOptions,
+    Kind,
+    check_no_code,
+    export_foreign,
+    import_foreign,
+)
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_target_file,
+    jsonable,
+    paths_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -286,49 +301,102 @@ def model_info_job(name_or_path: str) -> Job[ModelFile]:
 
 
 def export_model_job(
-    name_or_path: str, output: str | os.PathLike[str], *, overwrite: bool = False
+    name_or_path: str,
+    output: str | os.PathLike[str],
+    *,
+    to: Kind | None = None,
+    field: Image | None = None,
+    opening: ReadOptions | None = None,
+    authors: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Job[ModelFile]:
-    """Copy a model, card included, out of the shelf.
+    """Write a model out of the shelf, for this program or for others.
 
     Parameters
     ----------
     name_or_path : str
         A name on the shelf, or a file.
     output : path
-        A ``.safetensors`` file.
+        Ends in ``.safetensors``, ``.onnx``, or ``.zip`` for bioimage.io.
+    to : {"semsr", "onnx", "bioimageio"}, optional
+        What is written; by default the suffix tells.
+    field : Micrograph or path, optional
+        For a model that looks at whole fields, where others cannot: what it is told of
+        this one is written into its weights; haze is left out.
+    opening : ReadOptions, optional
+        How to read `field`.
+    authors : sequence of str, optional
+        Who is named in a package of bioimage.io.
     overwrite : bool, default=False
         Replace an existing file.
 
     Returns
     -------
     ModelFile
-        The copy.
+        What was written.
 
     Yields
     ------
     Progress
         One step.
+
+    Raises
+    ------
+    CheckpointError
+        If what the model does cannot be said in what is asked for.
     """
-    yield Progress(0, 1, "copying")
+    yield Progress(0, 1, "writing")
     path = find_model(name_or_path)
+    kind = to or _kind_of(output)
+    inputs = [path, *paths_of(field)]
     target = check_target_file(
-        output, suffixes=(_SUFFIX,), inputs=[path], overwrite=overwrite
+        output, suffixes=(SUFFIXES[kind],), inputs=inputs, overwrite=overwrite
     )
-    _copy(path, target)
+    bundled = path.parent.resolve() == _bundled_folder()
+    if kind == "semsr":
+        if field is not None or authors:
+            msg = "A field and authors belong to exports as ONNX and for bioimage.io."
+            raise OptionError(msg)
+        _copy(path, target)
+        found = _describe(target)
+    else:
+        card = export_foreign(
+            path,
+            target,
+            kind,
+            field=field,
+            opening=opening,
+            authors=authors,
+            bundled=bundled,
+        )
+        found = _file_of(target, card)
     yield Progress(1, 1, "done")
-    return _describe(target)
+    return found
+
+
+def _kind_of(output: str | os.PathLike[str]) -> Kind:
+    """Tell by its suffix what is to be written."""
+    name = os.fspath(output).lower()
+    fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
+    return fitting[0] if fitting else "semsr"
 
 
 def import_model_job(
-    file: str | os.PathLike[str], *, overwrite: bool = False
+    file: str | os.PathLike[str],
+    *,
+    options: ImportOptions | None = None,
+    overwrite: bool = False,
 ) -> Job[ModelFile]:
     """Put a model file on the shelf, after reading its card and trying its weights.
 
     Parameters
     ----------
     file : path
-        A ``.safetensors`` file with a card, or a ``.pth`` file with the published
-        weights of an ESRGAN generator.
+        A ``.safetensors`` file with a card, an ``.onnx`` file or a ``.zip`` of
+        bioimage.io with ONNX weights, or a ``.pth`` file with the published weights of
+        an ESRGAN generator.
+    options : ImportOptions, optional
+        What an ONNX file does not say, or says otherwise.
     overwrite : bool, default=False
         Replace an imported model of the same name.
 
@@ -345,17 +413,22 @@ def import_model_job(
     Raises
     ------
     CheckpointError
-        If it is no model of ours, or its name is that of a bundled model.
+        If it is refused, or its name is that of a bundled model.
     """
     from napari_semsr.models import load_model, save_model
 
     yield Progress(0, 2, "checking")
     path = Path(file)
     if not path.is_file():
-        msg = f"There is no file {path}; give a {_SUFFIX} file."
+        msg = f"There is no file {path}; give a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg)
-    if path.suffix in _PUBLIC_SUFFIXES:
-        module, card = _public_model(path)
+    check_no_code(path)
+    foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
+    if options is not None and options.changes() and not foreign:
+        msg = f"A name and scaling are given for ONNX files, and {path.name} is none."
+        raise OptionError(msg)
+    if foreign or path.suffix in _PUBLIC_SUFFIXES:
+        module, card = import_foreign(path, options) if foreign else _public_model(path)
         target = _place(path, card.name, overwrite=overwrite)
         yield Progress(1, 2, "writing")
         save_model(target, module, card)
@@ -374,7 +447,10 @@ def _place(path: Path, name: str, *, overwrite: bool) -> Path:
     from napari_semsr.models import bundled
 
     if name in bundled():
-        msg = f"{path.name} has the name of the bundled model {name}; give it another."
+        msg = (
+            f"{path.name} has the name of the bundled model {name}; give it another "
+            "(--name, for an ONNX file)."
+        )
         raise CheckpointError(msg)
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
@@ -393,14 +469,26 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def _bundled_folder() -> Path:
+    from napari_semsr.models import WEIGHTS
+
+    return WEIGHTS.resolve()
+
+
 def _describe(path: Path) -> ModelFile:
     """Read the card of a file."""
-    from napari_semsr.models import WEIGHTS, file_digest, read_card
+    from napari_semsr.models import read_card
 
-    card = read_card(path)
+    return _file_of(path, read_card(path))
+
+
+def _file_of(path: Path, card: "ModelCard") -> ModelFile:
+    """Say a file whose card is known."""
+    from napari_semsr.models import file_digest
+
     return ModelFile(
         path=str(path),
-        bundled=path.parent.resolve() == WEIGHTS.resolve(),
+        bundled=path.parent.resolve() == _bundled_folder(),
         digest=file_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
         card=jsonable(card),

@@ -30,9 +30,11 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
+    EXPORTS,
     ReadOptions,
     Side,
     StoredTransform,
+    export_transform,
     read_landmarks,
     read_transform,
     with_calibration,
@@ -213,7 +215,8 @@ def register_job(
     transform : StoredTransform or path, optional
         A map that is applied; none is searched for.
     transform_out : path, optional
-        Receives the map, ``.json``.
+        Receives the map: ``.json`` of this program, or for others ``.tfm`` (ITK),
+        ``.ngff.json`` or ``.csv`` (napari), which hold no elastic one.
     opening, fixed_opening : ReadOptions, optional
         How to read the moving image and the fixed one.
     overwrite : bool, default=False
@@ -248,14 +251,18 @@ def register_job(
     beside = None
     if transform_out is not None:
         beside = check_target_file(
-            transform_out, suffixes=(".json",), inputs=inputs, overwrite=overwrite
+            transform_out,
+            suffixes=(".json", *EXPORTS),
+            inputs=inputs,
+            overwrite=overwrite,
         )
         check_apart(target, beside)
     pair = yield from _open(moving, fixed, opening, fixed_opening)
     pair = pair.led_by(landmarks, transform)
     found, stored = yield from _mapped(pair, chosen, landmarks, transform)
     if beside is not None:  # before the image: what took long is kept in any case
-        write_transform(beside, stored)
+        foreign = beside.name.lower().endswith(EXPORTS)
+        (export_transform if foreign else write_transform)(beside, stored)
     about = pair.about(chosen, found, stored)
     seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
     written = yield from write_area(

@@ -11,7 +11,14 @@ import struct
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+)
 
 from napari_semsr.core import CheckpointError, WriteError
 from napari_semsr.io import renaming
@@ -46,8 +53,14 @@ class ModelCard(BaseModel):
         tolerance, by that tolerance over the output's range; measured on the weights.
     norms : bool
         Whether a normalisation layer computes statistics from the image itself.
+    input_scaling : str
+        What tells the grey values that become 0 and 1: ``"percentiles"`` of the field;
+        ``"deviation"``, its mean and one standard deviation above it; or ``"levels"``,
+        the same for every field.
     input_percentiles : tuple of float
         Percentiles of the field that are mapped to 0 and 1.
+    input_levels : tuple of float
+        Grey values that are, where they are the same for every field.
     pixel_size_nm : tuple of float or None
         Least and largest pixel size that it was trained for; None when it does not
         matter. A field at another one is resampled to the nearest of them.
@@ -76,7 +89,9 @@ class ModelCard(BaseModel):
     receptive_field: int = Field(ge=0, le=65536)
     effective_field: dict[str, int] = Field(default_factory=dict)
     norms: bool = False
+    input_scaling: Literal["percentiles", "deviation", "levels"] = "percentiles"
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
+    input_levels: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
     pixel_size_nm: tuple[_Length, _Length] | None = None
     resample_factors: tuple[_Length, _Length] = (0.5, 2.0)
     grey: Literal["input", "unit"] = "input"
@@ -90,6 +105,14 @@ class ModelCard(BaseModel):
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
             msg = f"the low percentile must be below the high one, got {value}"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("input_levels")
+    @classmethod
+    def _apart(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            msg = f"the low grey value must be below the high one, got {value}"
             raise ValueError(msg)
         return value
 

@@ -23,6 +23,7 @@ from napari_semsr.models.architectures import (
     TwoScale,
 )
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
+from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
@@ -36,6 +37,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "correction": Correction,
     **PUBLISHED,
 }
+# What a file may hold beside them, and nobody can train
+_LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
@@ -205,10 +208,14 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
         raise CheckpointError(msg)
     card = read_card(path)
-    module = build(card.architecture, card.options)
+    module = _make(_LOADED, "architecture", card.architecture, card.options)
     try:
         state = load(path.read_bytes())
-        own = {k: v.float() for k, v in state.items() if not k.startswith(_BESIDE)}
+        own = {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in state.items()
+            if not k.startswith(_BESIDE)
+        }
         module.load_state_dict(own)
     except (SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
@@ -224,6 +231,8 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
             f"{path.name}; train or export the model again."
         )
         raise CheckpointError(msg)
+    if isinstance(module, OnnxNetwork):
+        module.runner()  # refuses what must not be run
     return LoadedModel(module.eval(), card, file_digest(path))
 
 

@@ -253,6 +253,12 @@ def _cpu_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu", torch.float32).eval()
 
 
+def _nan_copy(module: nn.Module) -> nn.Module:
+    """Copy a network so that NaN spreads in it as far as it looks."""
+    spreading = getattr(module, "spreading", None)
+    return _cpu_copy(module if spreading is None else spreading())
+
+
 def _spread(x: Tensor, axis: int, edge: int, *, low: bool) -> tuple[int, int]:
     """Pixels of an image that NaN has reached past an edge, and all there."""
     hit = x.isnan().any(dim=1).any(dim=4 - axis)[0]
@@ -304,7 +310,7 @@ def measure(module: nn.Module, *, stride: int) -> int:
 
     Gives input pixels on each side, a multiple of the stride.
     """
-    return round_up(_measure(_cpu_copy(module), stride), stride)
+    return round_up(_measure(_nan_copy(module), stride), stride)
 
 
 def _measure(probed: nn.Module, stride: int) -> int:
@@ -343,7 +349,7 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
     with torch.no_grad(), WithoutNorms() as mode:
         probed(torch.zeros(1, 1, smallest, smallest))
     try:
-        halo: int | None = round_up(_measure(probed, stride) + 1, stride)
+        halo: int | None = round_up(_measure(_nan_copy(module), stride) + 1, stride)
     except ShapeError:
         halo = None
     return Probe(halo, mode.count, smallest)
@@ -706,8 +712,10 @@ def find_refreshes(module: nn.Module, *, stride: int) -> Refreshes | None:
     -------
     Refreshes or None
         None when no halo suffices: something looks at the whole field in a way that
-        is not recognised.
+        is not recognised, or layers cannot be watched.
     """
+    if getattr(module, "opaque", False):
+        return None
     probed = _cpu_copy(module)
     try:
         plain: Refreshes | None = _Search(probed, stride, None).run()

@@ -29,6 +29,9 @@ _ACTIONS = ("list", "info", "export", "import", "check", "trust", "architectures
 _SHARED = ("seed", "device")  # options of `check` and of `trust`
 _CHECKING = ("images", "held_out", "write", *jobs.CheckOptions.model_fields)
 _LEARNING = ("folder", *jobs.TrustLearning.model_fields)
+_EXPORTING = ("to", "field", "author")
+_PAIRS = ("percentiles", "levels")  # two values each
+_IMPORTING = tuple(jobs.ImportOptions.model_fields)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -39,18 +42,59 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         help="a name on the shelf or a .safetensors file "
-        f"(default: {jobs.DEFAULT_MODEL}); import also takes a .pth file with "
-        "published weights of ESRGAN",
+        f"(default: {jobs.DEFAULT_MODEL}); import also takes an .onnx file, a .zip of "
+        "bioimage.io with ONNX weights, or a .pth file with published weights of "
+        "ESRGAN",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
-        help="where export writes, a .safetensors file, or trust, a .json file",
+        help="where export writes, a .safetensors, .onnx or .zip file, or trust, a "
+        ".json file",
     )
     add_overwrite(parser)
+    _configure_exchange(parser)
     _configure_check(parser)
     _configure_trust(parser)
+
+
+def _configure_exchange(parser: argparse.ArgumentParser) -> None:
+    """Add what `export` and `import` understand."""
+    group = parser.add_argument_group("export", "a model for other programs")
+    nothing = argparse.SUPPRESS
+    group.add_argument(
+        "--to",
+        choices=["semsr", "onnx", "bioimageio"],
+        default=nothing,
+        help="what is written (default: by the suffix of OUT)",
+    )
+    group.add_argument(
+        "--field",
+        metavar="IMAGE",
+        default=nothing,
+        help="for a model that looks at whole fields, which others cannot: write the "
+        "network that is told what ails this one, without the haze",
+    )
+    group.add_argument(
+        "--author",
+        metavar="NAME",
+        action="append",
+        default=nothing,
+        help="who is named in a package of bioimage.io; may be given several times",
+    )
+    title = "import: options"
+    add_options(parser, jobs.ImportOptions, title=title, exclude=_PAIRS)
+    group = parser.add_argument_group("import: two values")
+    for name in _PAIRS:
+        info = jobs.ImportOptions.model_fields[name]
+        group.add_argument(
+            f"--{name}",
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            default=nothing,
+            help=info.description,
+        )
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +181,12 @@ def _start(arguments: argparse.Namespace) -> Job["_Found"]:
 
 def _refuse_foreign(arguments: argparse.Namespace) -> None:
     """Refuse options of another action."""
-    takes = {"check": _CHECKING, "trust": _LEARNING}
+    takes = {
+        "check": _CHECKING,
+        "trust": _LEARNING,
+        "export": _EXPORTING,
+        "import": _IMPORTING,
+    }
     own = takes.get(arguments.action, ())
     for other, names in takes.items():
         foreign = [name for name in names if name in vars(arguments)]
@@ -153,11 +202,15 @@ def _refuse_foreign(arguments: argparse.Namespace) -> None:
 def _start_export(arguments: argparse.Namespace) -> Job["jobs.ModelFile"]:
     """Make the job of `export`."""
     if arguments.output is None:
-        msg = "`models export` needs -o FILE.safetensors."
+        msg = "`models export` needs -o FILE.safetensors, FILE.onnx or FILE.zip."
         raise OptionError(msg)
+    given = vars(arguments)
     return jobs.export_model_job(
         arguments.model or jobs.DEFAULT_MODEL,
         arguments.output,
+        to=given.get("to"),
+        field=given.get("field"),
+        authors=given.get("author", ()),
         overwrite=arguments.overwrite,
     )
 
@@ -165,9 +218,13 @@ def _start_export(arguments: argparse.Namespace) -> Job["jobs.ModelFile"]:
 def _start_import(arguments: argparse.Namespace) -> Job["jobs.ModelFile"]:
     """Make the job of `import`."""
     if arguments.model is None:
-        msg = "`models import` needs the .safetensors file to put on the shelf."
+        msg = "`models import` needs the file to put on the shelf."
         raise OptionError(msg)
-    return jobs.import_model_job(arguments.model, overwrite=arguments.overwrite)
+    return jobs.import_model_job(
+        arguments.model,
+        options=options_from(arguments, jobs.ImportOptions),
+        overwrite=arguments.overwrite,
+    )
 
 
 def _summarise(result: "_Found") -> str:
@@ -188,6 +245,8 @@ def _summarise(result: "_Found") -> str:
     hidden = {"training", "checks"}
     if result.card.get("pixel_size_nm") is None:
         hidden.add("resample_factors")
+    scaling = result.card["input_scaling"]
+    hidden.add("input_levels" if scaling == "percentiles" else "input_percentiles")
     rows += [
         (name, str(value))
         for name, value in result.card.items()

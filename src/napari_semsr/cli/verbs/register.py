@@ -40,7 +40,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="places that show the same in both, from which the map starts",
     )
     group.add_argument(
-        "--transform-out", metavar="JSON", help="write the map here, for other images"
+        "--transform-out",
+        metavar="FILE",
+        help="write the map here: .json for other images, or .tfm (ITK), .ngff.json or "
+        ".csv (napari) for other programs",
     )
     group.add_argument(
         "--transform", metavar="JSON", help="apply this stored map, and search for none"

@@ -380,7 +380,7 @@ class _Known:
             "model_digest": self.loaded.digest,
         }
         return made_by("trust", said, *inputs, guides=guides).model_copy(
-            update={**named, **machine_of(self.options)}
+            update={**named, **machine_of(self.options, self.loaded)}
         )
 
 

@@ -27,7 +27,8 @@ no normalisation layer, and the head starts at zero: an untrained network return
 input. Every number here is chosen.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from typing import NamedTuple
 
@@ -135,8 +136,9 @@ class ThreeScale(nn.Module):
         """
         turn = None if told is None else iter(told)
         whole = Box.of((planes.shape[2], planes.shape[3]))
-        keep = keep or whole
-        needs = iter(self._needs(keep))
+        needs: Iterator[Box | None] = itertools.repeat(None)
+        if keep is not None:
+            needs = iter(self._needs(keep))
 
         def run(level: nn.Module, x: _Part, grid: int) -> _Part:
             for block in blocks_of(level):
@@ -153,14 +155,15 @@ class ThreeScale(nn.Module):
         x = run(self.down[-1], x, self.stride)
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
             x = x.become(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
-            x = x.become(kept.pop().cut(x.box, x.step).map + x.map)
+            need = None if keep is None else x.box
+            x = x.become(kept.pop().cut(need, x.step).map + x.map)
             x = run(level, x, x.step)
         x = x.cut(next(needs), x.step)
         x = x.become(functional.pixel_shuffle(self.head(x.map), 2), 1)
         maps = x.cut(keep, 1).map
         size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
         maps = maps.reshape(size)
-        kept_planes = planes[..., *keep.slices]
+        kept_planes = planes if keep is None else planes[..., *keep.slices]
         changes = (kept_planes[:, 1:] - kept_planes[:, :1])[:, None]
         corrections: Tensor = maps[:, :, 0] + (maps[:, :, 1:] * changes).sum(2)
         return corrections
@@ -197,8 +200,10 @@ class _Part(NamedTuple):
     box: Box  # in pixels of the window
     step: int  # pixels of the window for one of the map
 
-    def cut(self, need: Box, grid: int) -> "_Part":
-        """Leave what is needed, out to the next lines of a grid."""
+    def cut(self, need: Box | None, grid: int) -> "_Part":
+        """Leave what is needed, out to the next lines of a grid; None: all of it."""
+        if need is None:
+            return self
         box = _outwards(need, grid).intersection(self.box)
         y0, y1, x0, x1 = (v // self.step for v in astuple(box.within(self.box)))
         return _Part(self.map[..., y0:y1, x0:x1], box, self.step)

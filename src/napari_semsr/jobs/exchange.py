@@ -1,0 +1,741 @@
+"""Models for other programs, and theirs here: ONNX files and bioimage.io packages.
+
+A package is a zip of ONNX weights and an ``rdf.yaml`` that says what they take. What
+such a description cannot say is refused, or said in words in the package; what comes
+in is read as data: nothing of it is unpickled or called.
+"""
+
+import hashlib
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+
+from napari_semsr.core import (
+    FAULTS,
+    CheckpointError,
+    Options,
+    field_range,
+    round_up,
+)
+from napari_semsr.io import ReadOptions, replacing
+from napari_semsr.jobs.images import Image, name_of, open_image
+from napari_semsr.jobs.samples import draw_specimen, expose
+
+if TYPE_CHECKING:
+    from napari_semsr.models import LoadedModel, ModelCard, OnnxNetwork
+
+Kind = Literal["semsr", "onnx", "bioimageio"]
+
+SUFFIXES: Mapping[Kind, str] = {
+    "semsr": ".safetensors",
+    "onnx": ".onnx",
+    "bioimageio": ".zip",
+}
+"""How the file of each kind of export ends."""
+
+_RUNS_CODE: Mapping[str, str] = {
+    ".pkl": "a pickle",
+    ".pickle": "a pickle",
+    ".ckpt": "a pickle of a training run",
+    ".torchscript": "TorchScript",
+    ".h5": "a model of Keras",
+    ".keras": "a model of Keras",
+    ".pb": "a graph of TensorFlow",
+}  # suffixes of files that can run code of others when they are loaded
+
+_ONNX_LIMIT = 2**31  # bytes
+_WRONG = (TypeError, ValueError)
+_TEXT_LIMIT = 2**20  # bytes of a description: those of bioimage.io have some thousand
+
+
+class ImportOptions(Options):
+    """What a network's file does not say."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[\w.+-]{1,100}$",
+        description="name on the shelf; default: what the file says, or its own name",
+    )
+    pixel_size_nm: FiniteFloat | None = Field(
+        default=None, gt=0, description="pixel size that it was trained for, in nm"
+    )
+    scaling: Literal["percentiles", "deviation", "levels"] | None = Field(
+        default=None,
+        description="what becomes 0 and 1 for the network: percentiles of the field, "
+        "its mean and one standard deviation above it, or fixed grey levels; default: "
+        "what the file says, or percentiles",
+    )
+    percentiles: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None, description="the two percentiles; default: 0.1 99.9"
+    )
+    levels: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None, description="the two grey levels; default: 0 1"
+    )
+    grey: Literal["input", "unit"] | None = Field(
+        default=None,
+        description="whether the result returns to the grey levels of the input, or "
+        "stays as the network gives it; default: what the file says, or input",
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """Give what is asked for, by the names of a card."""
+        size = self.pixel_size_nm
+        asked = {
+            "name": self.name,
+            "pixel_size_nm": None if size is None else (size, size),
+            "input_scaling": self.scaling or ("levels" if self.levels else None),
+            "input_percentiles": self.percentiles,
+            "input_levels": self.levels,
+            "grey": self.grey,
+        }
+        return {key: value for key, value in asked.items() if value is not None}
+
+
+# Out.
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A network to export, and what its card says then."""
+
+    loaded: "LoadedModel"
+    notes: tuple[str, ...] = ()  # Of what the file leaves out
+
+
+def export_foreign(
+    model: Path,
+    target: Path,
+    kind: Literal["onnx", "bioimageio"],
+    *,
+    field: Image | None = None,
+    opening: ReadOptions | None = None,
+    authors: Sequence[str] = (),
+    bundled: bool = False,
+) -> "ModelCard":
+    """Write a model for other programs; gives the card that goes with it.
+
+    `field`: what a network is told of that looks at whole fields.
+    """
+    from napari_semsr.models import export_onnx, load_model
+
+    told = _Told(load_model(model))
+    if field is not None:
+        told = _told_of(told.loaded, field, opening)
+    card = told.loaded.card
+    if kind == "bioimageio":
+        people = tuple(authors) or _known_authors(card, bundled=bundled)
+        weights = export_onnx(told.loaded.module, card)
+        data = _package(told, weights, people)
+    else:
+        data = export_onnx(told.loaded.module, card)
+    with replacing(target) as place:
+        place.write_bytes(data)
+    return card
+
+
+def _told_of(loaded: "LoadedModel", field: Image, opening: ReadOptions | None) -> _Told:
+    """Make the plain network of one field, whose findings its weights then hold."""
+    from dataclasses import replace
+
+    from napari_semsr.inference import EnhanceOptions, told_of_field
+
+    image = open_image(field, opening)
+    made, condition = told_of_field(image, loaded, EnhanceOptions())
+    if condition is None:
+        msg = (
+            f"{loaded.card.name} is told nothing of {name_of(field)}: --field is for "
+            "networks that look at a whole field, and for fields that are not of one "
+            "grey."
+        )
+        raise CheckpointError(msg)
+    said = (
+        f"It is told what ails one field, {image.name}, and is for fields like that "
+        "one: noise and blur are not looked for anew, and haze is not lifted, which "
+        f"{loaded.card.name} itself does."
+    )
+    facts = {
+        name: round(value, 6) for name, value in zip(FAULTS, condition, strict=True)
+    }
+    card = loaded.card.model_copy(
+        update={
+            "name": f"{loaded.card.name}-told"[:100],
+            "description": f"{loaded.card.description} {said}",
+            "training": {**loaded.card.training, "told": facts},
+        }
+    )
+    return _Told(replace(made, card=card), (said,))
+
+
+def _known_authors(card: "ModelCard", *, bundled: bool) -> tuple[str, ...]:
+    """Say who made a model."""
+    named = card.training.get("authors")
+    if isinstance(named, list | tuple) and named:
+        return tuple(str(name) for name in named)
+    if bundled:
+        return ("The napari-semsr developers",)
+    msg = "A package of bioimage.io names its authors: give --author NAME."
+    raise CheckpointError(msg)
+
+
+_SPDX = frozenset({  # licences that models and their training data mostly have
+    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0",
+    "CC-BY-SA-4.0", "CC0-1.0", "GPL-2.0-only", "GPL-3.0-only", "LGPL-3.0-only", "MIT",
+    "MPL-2.0", "Unlicense",
+})  # fmt: skip
+_HOME = "https://github.com/napari-semsr/napari-semsr"
+_ARXIV = "https://arxiv.org/abs/"
+_PAPERS: Mapping[str, tuple[str, str, str]] = {
+    "multi-scale-unet": (
+        "X. Gao et al., Sci. Rep. 14 (2024)",
+        "doi",
+        "10.1038/s41598-024-57056-4",
+    ),
+    "de-haan-unet": (
+        "K. de Haan et al., Sci. Rep. 9, 12050 (2019)",
+        "doi",
+        "10.1038/s41598-019-48444-2",
+    ),
+    "srcnn": ("C. Dong et al., 2014", "url", f"{_ARXIV}1501.00092"),
+    "espcn": ("W. Shi et al., CVPR 2016", "url", f"{_ARXIV}1609.05158"),
+    "vdsr": ("J. Kim et al., CVPR 2016", "url", f"{_ARXIV}1511.04587"),
+    "edsr": ("B. Lim et al., CVPRW 2017", "url", f"{_ARXIV}1707.02921"),
+    "resnet": ("J.-Y. Zhu et al., ICCV 2017", "url", f"{_ARXIV}1703.10593"),
+    "pix2pix": ("P. Isola et al., CVPR 2017", "url", f"{_ARXIV}1611.07004"),
+    "srgan": ("C. Ledig et al., CVPR 2017", "url", f"{_ARXIV}1609.04802"),
+    "esrgan": ("X. Wang et al., ECCVW 2018", "url", f"{_ARXIV}1809.00219"),
+}
+_SCALING = (
+    "The package asks for that scaling of the whole image. A program that scales or "
+    "cuts tiles before it, and scales each by itself, gives other results, with seams. "
+    "The result is not brought back to the grey values of the input: napari-semsr does "
+    "that."
+)
+_TINY = 1e-12  # added to the span by the package's reader: less than float32 notices
+_SPARE = 64  # px of the test field beyond what its borders reach; chosen
+
+
+def _package(told: _Told, weights: bytes, authors: Sequence[str]) -> bytes:
+    """Put a network, its description and a test into a zip."""
+    from napari_semsr.models import probe
+
+    loaded = told.loaded
+    card = loaded.card
+    probed = probe(loaded.module, stride=card.stride)
+    if probed.norms or probed.halo is None:
+        msg = (
+            f"{card.name} takes statistics or context from the whole field, and a "
+            "package of bioimage.io cannot say that it must not be run in tiles: "
+            "export it as ONNX."
+        )
+        raise CheckpointError(msg)
+    least = round_up(2 * probed.halo + card.stride, card.stride)
+    given, seen, made = _test_of(loaded, round_up(least + _SPARE, card.stride))
+    files = {
+        "weights.onnx": weights,
+        "test_input.npy": _stored(given),
+        "test_output.npy": _stored(made),
+        "cover.png": _cover(seen, made),
+        "README.md": _page(told, probed.halo).encode(),
+    }
+    said = _description(card, files, authors, least=least, halo=probed.halo)
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("rdf.yaml", text)
+        for name, data in files.items():
+            package.writestr(name, data)
+    return written.getvalue()
+
+
+def _test_of(
+    loaded: "LoadedModel", side: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Draw a field and run it: grey values, what the network sees, its answer."""
+    import torch
+
+    drawn = expose(draw_specimen((side, side))).data
+    given = np.asarray(drawn, dtype=np.float32)[None, None]
+    card = loaded.card
+    if card.input_scaling == "percentiles":
+        low, high = field_range(drawn, *card.input_percentiles)
+    elif card.input_scaling == "levels":
+        low, high = card.input_levels
+    else:
+        low = float(given.mean())
+        high = low + float(given.std())
+    seen = ((given - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+    with torch.no_grad():
+        made = loaded.module(torch.from_numpy(seen)).numpy()
+    return given, seen, made
+
+
+def _stored(array: NDArray[Any]) -> bytes:
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    return written.getvalue()
+
+
+def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
+    """Draw what goes in beside what comes out, twice as wide as high."""
+    from PIL import Image as Pictures
+
+    side = 256
+    halves = []
+    for plane in (seen[0, 0], made[0, 0]):
+        low, high = np.percentile(plane, (0.1, 99.9))
+        grey = np.clip((plane - low) / ((high - low) or 1), 0, 1)
+        picture = Pictures.fromarray(np.rint(255 * grey).astype(np.uint8))
+        halves.append(np.asarray(picture.resize((side, side))))
+    written = io.BytesIO()
+    Pictures.fromarray(np.concatenate(halves, axis=1)).save(written, "png")
+    return written.getvalue()
+
+
+def _page(told: _Told, halo: int) -> str:
+    """Write the page that goes with a package."""
+    from napari_semsr.models import scaling_sentence
+
+    card = told.loaded.card
+    lines = [f"# {card.name}", "", card.description, ""]
+    lines += [f"**{note}**\n" for note in told.notes]
+    lines += [
+        "## What it takes and gives",
+        "",
+        scaling_sentence(card),
+        "",
+        _SCALING,
+        "",
+    ]
+    context = (
+        f"A result depends on {halo} px on each side; tiles start on multiples of "
+        f"{card.stride} px. One output pixel is 1/{card.scale} of an input pixel."
+    )
+    lines += [context, ""]
+    if card.pixel_size_nm is not None:
+        low, high = card.pixel_size_nm
+        pixels = (
+            f"It was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
+            "resamples an image of others first; a package cannot ask for that."
+        )
+        lines += [pixels, ""]
+    lines += ["## Limits", "", card.limits or "None are stated.", ""]
+    lines += ["## Licence", "", f"{card.licence}.", ""]
+    facts = json.dumps(card.training, indent=1, ensure_ascii=False)
+    lines += ["## Training and validation", "", "```json", facts, "```", ""]
+    return "\n".join(lines)
+
+
+def _description(
+    card: "ModelCard",
+    files: Mapping[str, bytes],
+    authors: Sequence[str],
+    *,
+    least: int,
+    halo: int,
+) -> dict[str, Any]:
+    """Describe a package, as ``bioimageio.spec`` 0.5 has it."""
+    from napari_semsr.models import OPSET
+
+    def file(name: str) -> dict[str, str]:
+        return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
+
+    said: dict[str, Any] = {
+        "format_version": "0.5.3",
+        "type": "model",
+        "name": card.name,
+        "description": card.description[:1024] or card.name,
+        "authors": [{"name": name} for name in authors],
+        "cite": _cited(card),
+        "license": card.licence if card.licence in _SPDX else None,
+        "covers": ["cover.png"],
+        "documentation": "README.md",
+        "git_repo": _HOME,
+        "tags": ["2d", "electron-microscopy", "restoration", "super-resolution"],
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": [
+            {
+                "id": "input",
+                "axes": _axes(card, {"min": least, "step": card.stride}),
+                "test_tensor": file("test_input.npy"),
+                "data": {"type": "float32"},
+                "preprocessing": _preprocessing(card),
+            }
+        ],
+        "outputs": [
+            {
+                "id": "output",
+                "axes": _axes(card, None, halo=halo * card.scale),
+                "test_tensor": file("test_output.npy"),
+                "data": {"type": "float32"},
+            }
+        ],
+        "weights": {"onnx": {**file("weights.onnx"), "opset_version": OPSET}},
+        "config": {"semsr": {"card": json.loads(card.model_dump_json())}},
+    }
+    if said["license"] is None:
+        msg = (
+            "A package of bioimage.io needs a licence by its SPDX name, such as "
+            f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
+        )
+        raise CheckpointError(msg)
+    return said
+
+
+def _axes(
+    card: "ModelCard", size: dict[str, int] | None, *, halo: int = 0
+) -> list[dict[str, Any]]:
+    """Say the axes; `size` None: those of the output, which follow the input's."""
+    scale, unit = 1.0, {}
+    if card.pixel_size_nm is not None:
+        scale, unit = card.pixel_size_nm[0], {"unit": "nanometer"}
+    if size is None:
+        scale /= card.scale
+    spaces = []
+    for name in ("y", "x"):
+        axis: dict[str, Any] = {"type": "space", "id": name, **unit, "scale": scale}
+        if size is None:
+            follows = {"tensor_id": "input", "axis_id": name, "offset": 0}
+            axis |= {"size": follows, "halo": halo}
+        else:
+            axis["size"] = size
+        spaces.append(axis)
+    return [
+        {"type": "batch"},
+        {"type": "channel", "channel_names": ["grey"]},
+        *spaces,
+    ]
+
+
+def _preprocessing(card: "ModelCard") -> list[dict[str, Any]]:
+    """Say how grey values are scaled, as the specification has it."""
+    axes = ["channel", "y", "x"]
+    low, high = card.input_percentiles
+    if card.input_scaling == "percentiles":
+        kwargs: dict[str, Any] = {
+            "axes": axes,
+            "min_percentile": low,
+            "max_percentile": high,
+            "eps": _TINY,
+        }
+        return [{"id": "scale_range", "kwargs": kwargs}]
+    if card.input_scaling == "deviation":
+        kwargs = {"axes": axes, "eps": _TINY}
+        return [{"id": "zero_mean_unit_variance", "kwargs": kwargs}]
+    zero, one = card.input_levels
+    gain = 1 / (one - zero)
+    return [{"id": "scale_linear", "kwargs": {"gain": gain, "offset": -zero * gain}}]
+
+
+def _cited(card: "ModelCard") -> list[dict[str, str]]:
+    """Name the software, and the paper of an architecture."""
+    cited = [{"text": "napari-semsr", "url": _HOME}]
+    inner = str(card.options.get("network", card.architecture))
+    if inner in _PAPERS:
+        text, kind, where = _PAPERS[inner]
+        cited.append({"text": text, kind: where})
+    return cited
+
+
+# In.
+
+
+def check_no_code(path: Path) -> None:
+    """Refuse a file that can run code of others when it is loaded."""
+    kind = _RUNS_CODE.get(path.suffix.lower())
+    if path.suffix.lower() in (".pt", ".pth") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as held:
+            if any("/code/" in name for name in held.namelist()):
+                kind = "TorchScript"
+    if kind is not None:
+        msg = (
+            f"{path.name} is {kind}, which can run code of others when it is loaded: "
+            "ask for the network as ONNX."
+        )
+        raise CheckpointError(msg)
+
+
+def import_foreign(
+    path: Path, options: ImportOptions | None = None
+) -> tuple["OnnxNetwork", "ModelCard"]:
+    """Read a network from an ONNX file or a package, and measure it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is refused: what it is, asks for or would run.
+    """
+    if path.suffix.lower() == ".zip":
+        return _from_package(path, options or ImportOptions())
+    if path.stat().st_size > _ONNX_LIMIT:
+        raise CheckpointError(f"{path.name} must be under 2 GiB to be read as ONNX.")
+    data = path.read_bytes()
+    start = {"name": _plain_name(path.stem), "description": f"ONNX network {path.name}"}
+    return _network_of(
+        data, path.name, path.parent, start, {}, options or ImportOptions()
+    )
+
+
+def _plain_name(text: str) -> str:
+    """Make a name that a card may have."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-")[:100] or "model"
+
+
+def _network_of(
+    data: bytes,
+    name: str,
+    folder: Path | None,
+    start: dict[str, Any],
+    stated: dict[str, Any],
+    options: ImportOptions,
+) -> tuple["OnnxNetwork", "ModelCard"]:
+    """Check and measure a graph; `start` where no card is in it, `stated` over it."""
+    from pydantic import ValidationError
+
+    from napari_semsr.models import (
+        CARD_KEY,
+        ModelCard,
+        effective_fields,
+        measure_onnx,
+        read_graph,
+    )
+
+    graph = read_graph(data, name, folder)
+    kept = {"licence": "as its author says", **start}
+    known: dict[str, Any] = {}
+    try:
+        if CARD_KEY in graph.metadata:
+            own = ModelCard.model_validate_json(graph.metadata[CARD_KEY])
+            known = own.model_dump()
+            trained = {"architecture": own.architecture, **own.training}
+            kept = {**known, "training": trained}
+        network, probed = measure_onnx(graph.serialised(), stride=known.get("stride"))
+        made = {
+            **kept,
+            **stated,
+            **options.changes(),
+            "architecture": "onnx",
+            "options": {"scale": network.scale, "stride": network.stride},
+            "scale": network.scale,
+            "stride": network.stride,
+            "norms": False,
+            "receptive_field": probed.halo or 0,
+        }
+        card = ModelCard.model_validate(made)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        msg = (
+            f"What {name} says of itself is not valid at {where or 'its top'}: {said}."
+        )
+        raise CheckpointError(msg) from None
+    if known.get("receptive_field") != card.receptive_field:  # measured on others
+        fields = effective_fields(network, stride=network.stride, halo=probed.halo)
+        card = card.model_copy(update={"effective_field": fields})
+    return network, card
+
+
+_METRES: Mapping[str, float] = {
+    "picometer": 1e-3,
+    "angstrom": 0.1,
+    "nanometer": 1.0,
+    "micrometer": 1e3,
+    "millimeter": 1e6,
+}  # in nm
+
+
+def _from_package(
+    path: Path, options: ImportOptions
+) -> tuple["OnnxNetwork", "ModelCard"]:
+    """Read a package of bioimage.io: its description, then its ONNX weights."""
+    try:
+        with zipfile.ZipFile(path) as package:
+            said = _described(package, path.name)
+            source, weights = _weights_of(package, said, path.name)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        msg = f"{path.name} cannot be read as a package: {str(error).rstrip('.')}."
+        raise CheckpointError(msg) from error
+    try:
+        stated = _stated(said, path.name)
+    except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
+        msg = f"The description in {path.name} is damaged: {error!r}."
+        raise CheckpointError(msg) from error
+    start = {
+        "name": _plain_name(str(said.get("name") or path.stem)),
+        "description": str(said.get("description") or "")[:2000],
+        "licence": str(said.get("license") or "as its author says")[:200],
+        "grey": "unit",
+        "training": {"authors": _names(said.get("authors")), "package": path.name},
+    }
+    name = f"{source} in {path.name}"
+    return _network_of(weights, name, None, start, stated, options)
+
+
+def _names(people: Any) -> list[str]:
+    """Names of authors, as far as they are there."""
+    rows = people if isinstance(people, list) else []
+    return [
+        str(row["name"])[:200]
+        for row in rows[:100]
+        if isinstance(row, dict) and row.get("name")
+    ]
+
+
+def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Read one file of a package, and no more of it than is allowed."""
+    with package.open(name) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        msg = f"{name} must be under {limit / 2**20:g} MiB."
+        raise CheckpointError(msg)
+    return data
+
+
+def _described(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    """Read the description of a package."""
+    held = set(package.namelist())
+    found = [n for n in ("bioimageio.yaml", "rdf.yaml", "model.yaml") if n in held]
+    if not found:
+        msg = f"{name} is no package of bioimage.io: it holds no rdf.yaml."
+        raise CheckpointError(msg)
+    text = _member(package, found[0], _TEXT_LIMIT)
+    try:
+        said = yaml.safe_load(text.decode())
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        first = str(error).splitlines()[0]
+        msg = f"{found[0]} in {name} cannot be read: {first.rstrip('.')}."
+        raise CheckpointError(msg) from error
+    if not isinstance(said, dict) or said.get("type") != "model":
+        raise CheckpointError(f"{name} describes no model.")
+    version = str(said.get("format_version"))
+    if not version.startswith("0.5."):
+        msg = (
+            f"{name} is described by format {version}, and 0.5 is read: update it with "
+            "`bioimageio update-format`."
+        )
+        raise CheckpointError(msg)
+    return said
+
+
+def _weights_of(
+    package: zipfile.ZipFile, said: dict[str, Any], name: str
+) -> tuple[str, bytes]:
+    """Read the ONNX weights of a package; others can run code."""
+    weights = said.get("weights")
+    kinds = sorted(map(str, weights)) if isinstance(weights, dict) else []
+    entry = weights.get("onnx") if isinstance(weights, dict) else None
+    if not isinstance(entry, dict):
+        msg = (
+            f"{name} has weights as {', '.join(kinds) or 'nothing'} alone, and only "
+            "ONNX is read: to load the others runs code that came with them."
+        )
+        raise CheckpointError(msg)
+    source = str(entry.get("source"))
+    place = PurePosixPath(source.replace("\\", "/"))
+    if "://" in source or place.is_absolute() or ".." in place.parts:
+        msg = (
+            f"The weights of {name} lie at {source}, not in it: get the whole package."
+        )
+        raise CheckpointError(msg)
+    if source not in package.namelist():
+        raise CheckpointError(f"{name} lacks its weights {source}; copy it again.")
+    data = _member(package, source, _ONNX_LIMIT)
+    stated = entry.get("sha256")
+    if stated is not None and hashlib.sha256(data).hexdigest() != stated:
+        msg = f"{source} in {name} is not what its description says; copy it again."
+        raise CheckpointError(msg)
+    return source, data
+
+
+def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
+    """Say what a description tells, by the names of a card."""
+    inputs, outputs = said["inputs"], said["outputs"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        msg = (
+            f"A network must take one image and give one: {name} takes {len(inputs)} "
+            f"and gives {len(outputs)}."
+        )
+        raise CheckpointError(msg)
+    for tensor in (inputs[0], outputs[0]):
+        _check_axes(tensor, name)
+    after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
+    if set(after) - {"ensure_dtype"}:
+        msg = (
+            f"{name} asks for {', '.join(after)} after its network, which is not done "
+            "here."
+        )
+        raise CheckpointError(msg)
+    sizes = [
+        _METRES[axis["unit"]] * float(axis["scale"])
+        for axis in inputs[0]["axes"]
+        if axis.get("type") == "space" and axis.get("unit") in _METRES
+    ]
+    stated = _scaling(inputs[0].get("preprocessing") or (), name)
+    return stated | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
+
+
+def _check_axes(tensor: dict[str, Any], name: str) -> None:
+    """Refuse all but one grey image, with its batch, channel and two sides."""
+    kinds = [axis.get("type") for axis in tensor["axes"]]
+    sides = [axis.get("id") for axis in tensor["axes"] if axis.get("type") == "space"]
+    channels = [a for a in tensor["axes"] if a.get("type") == "channel"]
+    many = [len(a.get("channel_names") or (0,)) for a in channels]
+    if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
+        told = ", ".join(str(a.get("id") or a.get("type")) for a in tensor["axes"])
+        msg = f"A network must have axes batch, channel, y, x: {name} has {told}."
+        raise CheckpointError(msg)
+    if many != [1]:
+        raise CheckpointError(f"A network must have one channel: {name} has {many[0]}.")
+
+
+def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Say a package's scaling of grey values, where it is one of ours."""
+    real = [s for s in steps if s["id"] != "ensure_dtype"]
+    if not real:
+        return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}
+    step, kwargs = real[0]["id"], real[0].get("kwargs") or {}
+    axes = set(kwargs.get("axes") or ("y", "x"))
+    if len(real) == 1 and {"y", "x"} <= axes and "reference_tensor" not in kwargs:
+        if step == "scale_range":
+            low, high = (
+                kwargs.get("min_percentile", 0),
+                kwargs.get("max_percentile", 100),
+            )
+            ends = float(low), float(high)
+            return {"input_scaling": "percentiles", "input_percentiles": ends}
+        if step == "zero_mean_unit_variance":
+            return {"input_scaling": "deviation"}
+        if step == "fixed_zero_mean_unit_variance":
+            mean, spread = _single(kwargs["mean"]), _single(kwargs["std"])
+            return _levels(mean, mean + spread)
+        if step == "scale_linear":
+            gain = _single(kwargs.get("gain", 1.0))
+            zero = -_single(kwargs.get("offset", 0.0)) / gain
+            return _levels(zero, zero + 1 / gain)
+    told = ", ".join(str(s["id"]) for s in real)
+    msg = f"{name} prepares images by {told} in a way that is not known here."
+    raise CheckpointError(msg)
+
+
+def _levels(zero: float, one: float) -> dict[str, Any]:
+    if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
+        msg = f"grey values {zero} and {one} cannot become 0 and 1"
+        raise ValueError(msg)
+    return {"input_scaling": "levels", "input_levels": (zero, one)}
+
+
+def _single(value: Any) -> float:
+    """One number, which may stand in a list of one."""
+    return float(value[0] if isinstance(value, list) and len(value) == 1 else value)

@@ -1,0 +1,338 @@
+"""Models for other programs, and theirs here."""
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import napari_semsr as semsr
+from napari_semsr.cli import main
+from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
+from napari_semsr.models import CARD_KEY, load_model, read_card
+from tests.tiny_models import write_tiny_model
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+
+
+@pytest.fixture(autouse=True)
+def own_shelf(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "shelf"
+    monkeypatch.setenv("SEMSR_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def field(rng):
+    data = rng.normal(100, 20, (83, 70)).cumsum(1).astype(np.float32)
+    return Micrograph(data, (10.0, 10.0), "field")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_tiny_model(
+        tmp_path,
+        name="tiny-one",
+        pixel_size_nm=(10.0, 10.0),
+        input_percentiles=(1.0, 99.0),
+        description="Made for tests.",
+        limits="All.",
+        training={"steps": 0},
+    )
+
+
+def _enhanced(field, model, **options):
+    return np.asarray(semsr.enhance(field, model=str(model), **options).data)
+
+
+def test_our_own_onnx_comes_back_as_the_same_model(tmp_path, own_shelf, tiny, field):
+    out = tmp_path / "tiny.onnx"
+    made = semsr.export_model(tiny, out)
+    assert made.card["name"] == "tiny-one"
+    found = semsr.import_model(out)
+    card, before = read_card(own_shelf / "tiny-one.safetensors"), read_card(tiny)
+    assert found.card["architecture"] == "onnx"
+    kept = ("input_percentiles", "pixel_size_nm", "stride", "grey", "limits", "licence")
+    assert all(getattr(card, name) == getattr(before, name) for name in kept)
+    assert card.training == {"architecture": "two-scale", "steps": 0}
+    expected = _enhanced(field, tiny, precision="fp32")
+    close = {"rtol": 0, "atol": 1e-5 * np.ptp(expected)}
+    for tile in (None, 32):
+        given = _enhanced(field, "tiny-one", tile=tile)
+        np.testing.assert_allclose(given, expected, **close)
+    again = tmp_path / "again.onnx"
+    semsr.export_model("tiny-one", again)
+    assert onnx.load(again).graph == onnx.load(out).graph
+
+
+def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, field):
+    out = tmp_path / "some net.onnx"
+    layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            layer,
+            (torch.rand(1, 1, 16, 16),),
+            out,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {2: "h", 3: "w"}},
+        )
+    made = semsr.import_model(out, pixel_size_nm=10, levels=(0, 4), grey="unit")
+    assert made.card["name"] == "some-net"
+    assert made.card["pixel_size_nm"] == [10, 10]
+    with torch.no_grad():
+        expected = layer(torch.from_numpy(field.data[None, None] / 4))[0, 0].numpy()
+    found = _enhanced(field, "some-net", tile=32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    semsr.import_model(out, name="other", scaling="deviation")
+    mean, spread = field.data.mean(dtype=float), field.data.std(dtype=float)
+    scaled = ((field.data - mean) / spread).astype(np.float32)
+    with torch.no_grad():
+        expected = layer(torch.from_numpy(scaled[None, None]))[0, 0].numpy()
+    found = (_enhanced(field, "other", tile=32) - mean) / spread
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(CheckpointError, match=r"--name"):
+        semsr.import_model(out, name="sem-restore")
+
+
+def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
+    tmp_path, own_shelf, field
+):
+    out = tmp_path / "told.onnx"
+    with pytest.raises(CheckpointError, match="--field IMAGE"):
+        semsr.export_model("ssum-sem-informed", out)
+    assert not out.exists()
+    fine = field.replace(pixel_size_nm=(20.0, 20.0))
+    made = semsr.export_model("ssum-sem-informed", out, field=fine)
+    assert "haze is not lifted" in made.card["description"]
+    semsr.import_model(out)
+    told = {"precision": "fp32"}
+    expected = _enhanced(fine, "ssum-sem-informed", haze=False, **told)
+    found = _enhanced(fine, "ssum-sem-informed-told", **told)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
+    with pytest.raises(CheckpointError, match="is told nothing"):
+        semsr.export_model("ssum-sem", tmp_path / "b.onnx", field=fine)
+
+
+def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
+    with pytest.raises(WriteError, match=r"\.zip"):
+        semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
+    with pytest.raises(OptionError, match="authors belong"):
+        semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
+    with pytest.raises(CheckpointError, match="--author"):
+        semsr.export_model(tiny, tmp_path / "a.zip")
+    with pytest.raises(OptionError, match="ONNX files"):
+        semsr.import_model(tiny, name="b")
+
+
+# Packages of bioimage.io.
+
+
+@pytest.fixture
+def package(tmp_path, tiny):
+    out = tmp_path / "tiny.zip"
+    semsr.export_model(tiny, out, authors=["A. Tester"])
+    return out
+
+
+def test_a_package_passes_the_checker_of_bioimageio(package):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec = pytest.importorskip("bioimageio.spec")
+        summary = spec.load_description(package).validation_summary
+    assert summary.status in ("valid-format", "passed"), summary.errors
+    assert not summary.errors
+
+
+def test_a_package_says_what_the_network_takes(package):
+    with zipfile.ZipFile(package) as held:
+        said = yaml.safe_load(held.read("rdf.yaml"))
+        read = {
+            name: np.load(io.BytesIO(held.read(f"test_{name}.npy")))
+            for name in ("input", "output")
+        }
+        weights = held.read("weights.onnx")
+    axes = {axis.get("id"): axis for axis in said["inputs"][0]["axes"]}
+    assert (axes["y"]["unit"], axes["y"]["scale"]) == ("nanometer", 10.0)
+    step = said["inputs"][0]["preprocessing"][0]
+    assert step["id"] == "scale_range"
+    low, high = np.percentile(
+        read["input"], [step["kwargs"][f"{end}_percentile"] for end in ("min", "max")]
+    )
+    scaled = (read["input"] - low) / (high - low + step["kwargs"]["eps"])
+    session = runtime.InferenceSession(weights, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input": scaled.astype(np.float32)})
+    np.testing.assert_allclose(found, read["output"], atol=1e-5 * np.ptp(found))
+    assert (
+        json.loads(
+            {p.key: p.value for p in onnx.load_from_string(weights).metadata_props}[
+                CARD_KEY
+            ]
+        )["name"]
+        == "tiny-one"
+    )
+
+
+def _changed(package, tmp_path, **changes):
+    """Write a package again, with other entries in its description."""
+    out = tmp_path / "changed.zip"
+    with zipfile.ZipFile(package) as held, zipfile.ZipFile(out, "w") as made:
+        said = yaml.safe_load(held.read("rdf.yaml"))
+        for path, value in changes.items():
+            *way, last = path.split("__")
+            place = said
+            for key in way:
+                place = place[int(key) if key.isdigit() else key]
+            place[last] = value
+        model = onnx.load_from_string(held.read("weights.onnx"))
+        del model.metadata_props[:]  # as of another program
+        made.writestr("rdf.yaml", yaml.safe_dump(said))
+        made.writestr("weights.onnx", model.SerializeToString())
+    return out
+
+
+def _steps(name, **kwargs):
+    return [
+        {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+        {"id": name, "kwargs": kwargs},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([], {"input_scaling": "levels", "input_levels": [0, 1]}),
+        (
+            _steps("scale_range", min_percentile=2, max_percentile=99.8),
+            {"input_scaling": "percentiles", "input_percentiles": [2, 99.8]},
+        ),
+        (_steps("zero_mean_unit_variance"), {"input_scaling": "deviation"}),
+        (
+            _steps("fixed_zero_mean_unit_variance", mean=100, std=[50]),
+            {"input_scaling": "levels", "input_levels": [100, 150]},
+        ),
+        (
+            _steps("scale_linear", gain=1 / 255),
+            {"input_scaling": "levels", "input_levels": [0, 255]},
+        ),
+    ],
+)
+def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, found):
+    changes = {
+        "inputs__0__preprocessing": steps,
+        "weights__onnx__sha256": None,
+        "name": "Foreign net",
+    }
+    made = semsr.import_model(_changed(package, tmp_path, **changes))
+    assert made.card["name"] == "Foreign-net"
+    assert made.card["grey"] == "unit"
+    assert made.card["pixel_size_nm"] == [10, 10]
+    assert made.card["training"]["authors"] == ["A. Tester"]
+    for key, value in found.items():
+        assert made.card[key] == pytest.approx(value)
+
+
+REFUSED = {
+    "weights": ({"weights": {"pytorch_state_dict": {}}}, "runs code"),
+    "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "whole package"),
+    "outside": ({"weights__onnx__source": "../w.onnx"}, "whole package"),
+    "absent": ({"weights__onnx__source": "w.onnx"}, "lacks its weights"),
+    "digest": ({"weights__onnx__sha256": "0" * 64}, "not what its description"),
+    "old": ({"format_version": "0.4.10"}, "update"),
+    "kind": ({"type": "dataset"}, "no model"),
+    "steps": ({"inputs__0__preprocessing": _steps("binarize")}, "binarize"),
+    "after": ({"outputs__0__postprocessing": _steps("sigmoid")}, "sigmoid"),
+    "axes": ({"inputs__0__axes": [{"type": "batch"}]}, "axes"),
+    "damage": ({"inputs__0__axes": 3}, "damaged"),
+    "gain": ({"inputs__0__preprocessing": _steps("scale_linear", gain=0)}, "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name):
+    changes, reason = REFUSED[name]
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        semsr.import_model(
+            _changed(package, tmp_path, **{"weights__onnx__sha256": None, **changes})
+        )
+    assert "\n" not in str(caught.value)
+    assert not own_shelf.exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "holds no rdf.yaml"),
+        ({"rdf.yaml": b"\xff\xfe"}, "cannot be read"),
+        ({"rdf.yaml": b"a: [b"}, "cannot be read"),
+        ({"rdf.yaml": b"!!python/object/apply:os.abort []"}, "cannot be read"),
+        ({"rdf.yaml": b"- 1"}, "no model"),
+        ({"rdf.yaml": b" " * (2**20 + 1)}, "MiB"),
+    ],
+)
+def test_a_zip_that_is_no_package_is_refused(tmp_path, files, reason):
+    out = tmp_path / "p.zip"
+    with zipfile.ZipFile(out, "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    with pytest.raises(CheckpointError, match=reason):
+        semsr.import_model(out)
+    out.write_bytes(b"PK nothing")
+    with pytest.raises(CheckpointError, match="cannot be read as a package"):
+        semsr.import_model(out)
+
+
+def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
+    from napari_semsr.models import ModelCard, build, save_model
+
+    torch.manual_seed(0)
+    options = {"width": 4, "blocks": 1}
+    card = ModelCard(
+        name="normed",
+        architecture="resnet",
+        options=options,
+        stride=4,
+        receptive_field=0,
+        norms=True,
+    )
+    save_model(tmp_path / "n.safetensors", build("resnet", options), card)
+    semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.onnx")
+    with pytest.raises(CheckpointError, match="export it as ONNX"):
+        semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.zip", authors="A")
+
+
+# What runs code of others.
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.ckpt", "a.h5", "a.pb"])
+def test_files_that_run_code_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match="can run code of others"):
+        semsr.import_model(tmp_path / name)
+
+
+def test_torchscript_is_refused(tmp_path):
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("net/code/__torch__.py", "import os")
+        made.writestr("net/data.pkl", "")
+    with pytest.raises(CheckpointError, match="is TorchScript"):
+        semsr.import_model(path)
+
+
+def test_the_command_exports_and_imports(tmp_path, own_shelf, tiny, capsys):
+    out = tmp_path / "tiny.onnx"
+    assert main(["models", "export", str(tiny), "-o", str(out)]) == 0
+    line = ["models", "import", str(out), "--name", "by-hand", "--levels", "0", "255"]
+    assert main(line) == 0
+    assert "input_levels" in capsys.readouterr().out
+    assert load_model(own_shelf / "by-hand.safetensors").card.input_levels == (0, 255)
+    assert main(["models", "list", "--levels", "0", "1"]) == 2
+    assert "belongs to `models import`" in capsys.readouterr().err

@@ -1,0 +1,287 @@
+"""Networks out as ONNX and in again, and graphs that must not be run."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core import CheckpointError
+from napari_semsr.models import (
+    ModelCard,
+    OnnxNetwork,
+    build,
+    export_onnx,
+    load_model,
+    measure_onnx,
+    probe,
+    read_graph,
+    save_model,
+)
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+helper = pytest.importorskip("onnx.helper")
+
+SMALL = {
+    "two-scale": {"width": 4, "fine_blocks": 1, "dilations": (1,), "scale": 2},
+    "srcnn": {},
+    "srcnn-attention": {},
+    "espcn": {},
+    "vdsr": {},
+    "de-haan-unet": {},
+    "resnet": {"width": 4, "blocks": 1},
+    "multi-residual": {"width": 4, "blocks": 1},
+    "srgan": {"width": 4, "blocks": 1},
+    "edsr": {"width": 4, "blocks": 1},
+    "esrgan": {"width": 8, "growth": 4, "blocks": 1},
+    "correction": {"network": "srcnn"},
+}
+
+
+def _options(name):
+    import inspect
+
+    from napari_semsr.models import ARCHITECTURES
+
+    known = inspect.signature(ARCHITECTURES[name]).parameters
+    return {key: value for key, value in SMALL[name].items() if key in known}
+
+
+def _network(name):
+    torch.manual_seed(0)
+    made = build(name, _options(name)).eval()
+    for weights in made.parameters():  # some begin at zero
+        if weights.dim() > 1 and not weights.any():
+            torch.nn.init.normal_(weights, std=0.05)
+    card = ModelCard(
+        name="n",
+        architecture=name,
+        options=_options(name),
+        scale=int(getattr(made, "scale", 1)),
+        stride=int(made.stride),
+        receptive_field=0,
+    )
+    return made, card
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_gives_what_torch_gives_whatever_the_size(name):
+    network, card = _network(name)
+    graph = OnnxNetwork(card.scale, card.stride, data=export_onnx(network, card))
+    stride = card.stride
+    field = torch.rand(2, 1, 8 * stride + 48 // stride * stride, 64)
+    with torch.no_grad():
+        expected, found = network(field), graph(field)
+    assert found.shape == expected.shape
+    spread = max(float(np.ptp(expected.numpy())), 1.0)
+    assert float((found - expected).abs().max()) <= 1e-5 * spread
+    odd = torch.rand(1, 1, 67, 75)
+    beyond = (0, -75 % stride, 0, -67 % stride)
+    padded = torch.nn.functional.pad(odd, beyond, mode="reflect")
+    with torch.no_grad():
+        whole = network(padded)[..., : 67 * card.scale, : 75 * card.scale]
+    assert float((graph(odd) - whole).abs().max()) <= 1e-5 * spread
+
+
+@pytest.mark.parametrize("name", ["two-scale", "srcnn-attention", "edsr"])
+def test_what_a_graph_does_not_say_is_measured_as_of_the_network(name):
+    network, card = _network(name)
+    data = export_onnx(network, card)
+    graph, found = measure_onnx(data)
+    assert (graph.scale, graph.stride) == (card.scale, card.stride)
+    assert found == probe(network, stride=card.stride)
+    _, told = measure_onnx(data, stride=2 * card.stride)
+    assert told.halo % (2 * card.stride) == 0
+
+
+def test_a_graph_that_looks_at_all_of_a_field_has_no_halo():
+    network, card = _network("resnet")
+    _, found = measure_onnx(export_onnx(network, card))
+    assert found.halo is None
+
+
+def test_a_model_file_holds_a_graph_as_any_other_network(tmp_path):
+    network, card = _network("two-scale")
+    graph, found = measure_onnx(export_onnx(network, card))
+    told = card.model_copy(
+        update={"architecture": "onnx", "options": {"scale": 2, "stride": 4}}
+    )
+    save_model(tmp_path / "n.safetensors", graph, told)
+    loaded = load_model(tmp_path / "n.safetensors")
+    field = torch.rand(1, 1, 16, 24)
+    assert torch.equal(loaded.module(field), graph(field))
+    assert probe(loaded.module, stride=4) == found
+    assert loaded.module.activation_bytes((64, 64)) > 64 * 64 * 4
+
+
+def test_memory_of_a_graph_is_that_of_its_widest_layers():
+    network, card = _network("srcnn")  # 64 maps, then 32 beside them
+    graph = read_graph(export_onnx(network, card), "n")
+    assert 64 * 4 <= graph.bytes_per_pixel <= (64 + 64 + 2) * 4
+
+
+# Graphs that were made to do harm, or are of no use.
+
+
+def _value(name, shape, kind=None):
+    kind = onnx.TensorProto.FLOAT if kind is None else kind
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _model(nodes, *, given=(None, 1, None, None), made=None, weights=(), domain=""):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [_value("x", given)],
+        [_value("y", made)],
+        initializer=list(weights),
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def _node(operator, *inputs, **options):
+    return helper.make_node(operator, list(inputs) or ["x"], ["y"], **options)
+
+
+def _numbers(name, values, dims=None):
+    array = np.asarray(values)
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor(name, kind, dims or array.shape, array.ravel().tolist())
+
+
+def _outside(location):
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT)
+    tensor.dims.extend([1, 1, 1, 1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def _lying():
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT)
+    tensor.dims.extend([1 << 20, 1 << 20])
+    tensor.raw_data = b"1234"
+    return tensor
+
+
+BRANCH = helper.make_graph([], "b", [], [_value("z", [1])])
+BAD = {
+    "rank": (_model([_node("Relu")], given=(None, None, None)), "rank 3"),
+    "colour": (_model([_node("Relu")], given=(None, 3, None, None)), "takes 3"),
+    "fixed": (_model([_node("Relu")], given=(1, 1, 64, 64)), "1 x 1 x 64 x 64 alone"),
+    "two channels out": (
+        _model([helper.make_node("Concat", ["x", "x"], ["y"], axis=1)]),
+        "gives 2",
+    ),
+    "half a pixel": (
+        _model([_node("AveragePool", kernel_shape=[2, 2], strides=[2, 2])]),
+        "makes 1 x 1 x 512 x 512",
+    ),
+    "custom": (
+        _model([_node("Strange", domain="com.evil")], domain="com.evil"),
+        "com.evil.Strange, which is not of the ONNX standard",
+    ),
+    "loop": (
+        _model([_node("Loop", "", "", "x", body=BRANCH)]),
+        "Loop, which holds a graph",
+    ),
+    "dice": (_model([_node("RandomNormalLike")]), "random numbers"),
+    "huge": (
+        _model(
+            [_node("Expand", "x", "s")],
+            weights=[_numbers("s", np.array([1, 1 << 20, 1024, 1024]))],
+        ),
+        "values a pixel",
+    ),
+    "unknown": (
+        _model(
+            [
+                helper.make_node("NonZero", ["x"], ["z"]),
+                helper.make_node("Cast", ["z"], ["y"], to=1),
+            ]
+        ),
+        "cannot be told before it is run",
+    ),
+    "lies": (_model([_node("Add", "x", "w")], weights=[_lying()]), "claims"),
+    "leaves": (
+        _model([_node("Mul", "x", "w")], weights=[_outside("../secret")]),
+        "not in its own folder",
+    ),
+    "absolute": (
+        _model([_node("Mul", "x", "w")], weights=[_outside("/etc/passwd")]),
+        "not in its own folder",
+    ),
+    "absent": (
+        _model([_node("Mul", "x", "w")], weights=[_outside("w.bin")]),
+        "not beside it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
+    model, reason = BAD[name]
+    with pytest.raises(CheckpointError) as caught:
+        read_graph(model.SerializeToString(), "bad.onnx", tmp_path)
+    said = str(caught.value)
+    assert reason in said
+    assert said.endswith(".")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", b"\x08\x07" * 50])
+def test_what_is_no_graph_is_refused(data):
+    with pytest.raises(CheckpointError, match=r"ONNX|nodes"):
+        read_graph(data, "bad.onnx")
+
+
+def test_cut_and_changed_files_end_in_a_sentence(rng):
+    network, card = _network("srcnn")
+    data = export_onnx(network, card)
+    for _ in range(60):
+        hurt = bytearray(data[: int(rng.integers(1, len(data)))])
+        for place in rng.integers(0, len(hurt), 8):
+            hurt[place] = rng.integers(256)
+        with suppress(CheckpointError):  # and nothing else
+            read_graph(bytes(hurt), "hurt.onnx")
+
+
+def test_weights_beside_a_file_are_read(tmp_path):
+    (tmp_path / "w.bin").write_bytes(np.float32(3).tobytes())
+    model = _model([_node("Mul", "x", "w")], weights=[_outside("w.bin")])
+    graph = read_graph(model.SerializeToString(), "good.onnx", tmp_path)
+    field = torch.rand(1, 1, 8, 8)
+    found = OnnxNetwork(data=graph.serialised())(field)
+    assert torch.allclose(found, 3 * field)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "link").symlink_to(tmp_path / "w.bin")
+    model = _model([_node("Mul", "x", "w")], weights=[_outside("link")])
+    with pytest.raises(CheckpointError, match="not in its own folder"):
+        read_graph(model.SerializeToString(), "bad.onnx", tmp_path / "inner")
+
+
+def test_a_rectifier_does_not_hide_how_far_a_graph_looks():
+    weight = _numbers("w", np.full((1, 1, 7, 7), -1.0, np.float32))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[3, 3, 3, 3]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["y"], kernel_shape=[3, 3], pads=[1] * 4),
+    ]
+    model = _model(nodes, weights=[weight])
+    network, found = measure_onnx(model.SerializeToString())
+    assert found.halo == 3 + 1 + 1
+    assert network.stride == 1
+
+
+def test_values_that_decide_are_run_whole():
+    nodes = [
+        helper.make_node("Greater", ["x", "w"], ["a"]),
+        helper.make_node("Where", ["a", "x", "w"], ["y"]),
+    ]
+    model = _model(nodes, weights=[_numbers("w", np.zeros((), np.float32))])
+    _, found = measure_onnx(model.SerializeToString())
+    assert found.halo is None
