@@ -44,6 +44,7 @@ from .errors import (
     ShapeError as ShapeError,
     WriteError as WriteError,
     sentence_of as sentence_of,
+    shown as shown,
 )
 from .fourier import (
     Rings as Rings,

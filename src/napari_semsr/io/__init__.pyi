@@ -6,8 +6,10 @@ from .calibration import (
 from .files import (
     beside_path as beside_path,
     check_target as check_target,
+    decoding as decoding,
     file_stem as file_stem,
     filling_store as filling_store,
+    is_there as is_there,
     label_path as label_path,
     move as move,
     output_kind as output_kind,

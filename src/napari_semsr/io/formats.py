@@ -30,7 +30,9 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     LABELS,
     check_target,
+    decoding,
     filling_store,
+    is_there,
     label_path,
     output_kind,
     renaming,
@@ -87,7 +89,7 @@ _WRITERS = {
 
 def _head(path: Path) -> bytes:
     """Read the first bytes of a file, or nothing of a folder."""
-    if not path.exists():
+    if not is_there(path):
         msg = f"{path} does not exist: check the path."
         raise ReadError(msg)
     if path.is_dir():
@@ -149,7 +151,9 @@ def describe(path: str | Path) -> FileInfo:
         If it cannot be read.
     """
     path = Path(path)
-    return find_format(path).load().describe(path)
+    row = find_format(path)
+    with decoding(path, row.name):
+        return row.load().describe(path)
 
 
 def read(
@@ -226,7 +230,9 @@ def read(
         }
     )
     path = Path(path)
-    found: Micrograph = find_format(path).load().read(path, options)
+    row = find_format(path)
+    with decoding(path, row.name):
+        found: Micrograph = row.load().read(path, options)
     if options.pixel_size_nm is None:
         return found
     return found.with_size_error(options.pixel_size_sd_nm)

@@ -29,10 +29,11 @@ from napari_semsr.core import (
     digest_path,
     hear_warnings,
     run,
+    shown,
     software_versions,
     warn,
 )
-from napari_semsr.io.files import renaming, replacing, writing
+from napari_semsr.io.files import decoding, renaming, replacing, writing
 from napari_semsr.io.layers import (
     DRAWN_KEY,
     FOLDER_KEY,
@@ -235,7 +236,7 @@ def read_project(path: Path) -> Project:
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{values['version']}, known here: {_VERSION}): update napari-semsr."
+            f"{shown(values['version'])}, known here: {_VERSION}): update napari-semsr."
         )
         raise ReadError(msg)
     try:
@@ -589,7 +590,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
     for layer in project.layers:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
-            with hear_warnings(said.append):
+            with hear_warnings(said.append), decoding(folder, f"layer {layer.name!r}"):
                 layers.append((layer, _read_layer(folder, layer, found)))
         except SemsrError as error:
             lost.append(layer)

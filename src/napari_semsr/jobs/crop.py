@@ -31,6 +31,7 @@ from napari_semsr.jobs.images import (
     Result,
     as_guide,
     check_apart,
+    check_seen,
     check_tiled_target,
     jsonable,
     made_by,
@@ -367,6 +368,7 @@ def _prepare(
     """Open images, choose the area, and say what is made of them."""
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
+    check_seen(source, "to crop")
     record = yield from record_input(image, source, opening)
     if like is None:
         if both:

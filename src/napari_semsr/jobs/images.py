@@ -34,6 +34,7 @@ from napari_semsr.core import (
     digest_job,
     digest_path,
     hear_warnings,
+    is_empty,
     processor_name,
     read_box,
     run,
@@ -47,6 +48,7 @@ from napari_semsr.io import (
     Written,
     check_target,
     filling_store,
+    is_there,
     store_of,
     stored_type,
     write_blocks,
@@ -76,23 +78,62 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     Raises
     ------
     ReadError
-        If it cannot be read as one grey image.
+        If it cannot be read as one grey image, or its grey values are too large to be
+        computed with.
     """
     chosen = options or ReadOptions()
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
-            return image
+            return _bounded(image)
         sized = image.replace(pixel_size_nm=chosen.pixel_size_nm)
-        return sized.with_size_error(chosen.pixel_size_sd_nm)
+        return _bounded(sized.with_size_error(chosen.pixel_size_sd_nm))
     from napari_semsr.io import read, tell_missing
 
     path = Path(image)
-    if not path.exists():
+    if not is_there(path):
         msg = f"There is no file {path}; check the name."
         raise ReadError(msg)
     opened = read(path, **chosen.model_dump())
     tell_missing(path, chosen.series)
-    return opened
+    return _bounded(opened)
+
+
+# As far as single precision goes, in which images are enhanced and mapped. Squares and
+# their sums stay within double precision then.
+_LARGEST_GREY = float(np.finfo(np.float32).max)
+
+
+def _bounded(image: Micrograph) -> Micrograph:
+    """Refuse grey values beyond all bounds; of a lazy image when they are read."""
+    if image.dtype.kind != "f" or image.dtype.itemsize <= 4:
+        return image
+    if image.is_lazy:
+        seen = image.data.map_blocks(_bounded_block, image.name, dtype=image.dtype)
+        return image.replace(data=seen, look=image.look, path=image.path)
+    _bounded_block(image.data, image.name)
+    return image
+
+
+def _bounded_block(block: NDArray[Any], name: str) -> NDArray[Any]:
+    """Refuse a block with such a grey value; NaN and infinity stand for none."""
+    size = np.abs(block)
+    if np.any((size > _LARGEST_GREY) & np.isfinite(size)):
+        msg = (
+            f"Grey values must be below {_LARGEST_GREY:.1e}, got larger ones in "
+            f"{name}: divide them first, or see whether it was copied whole."
+        )
+        raise ReadError(msg)
+    return block
+
+
+def check_seen(image: Micrograph, purpose: str) -> None:
+    """Refuse an image without a single finite pixel, such as ``"to convert"``."""
+    if is_empty(image.data):
+        msg = (
+            f"An image {purpose} needs finite pixels, and {image.name} has none: see "
+            "whether it was written, or copied, whole."
+        )
+        raise ReadError(msg)
 
 
 def image_in(store: OmeZarrStore) -> Micrograph:
@@ -635,6 +676,7 @@ def convert_job(
     yield Progress(0, 0, "checking")
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
+    check_seen(source, "to convert")
     said = {"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")}
     record = yield from record_input(image, source, opening)
     provenance = made_by("convert", said, record)

@@ -4,16 +4,23 @@ A model file is safetensors: weights, with the card in the header.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from napari_semsr.core import CheckpointError
+from napari_semsr.core import CheckpointError, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import (
     DISCRIMINATORS,
@@ -25,6 +32,16 @@ from napari_semsr.models.architectures import (
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 
 _SIZE_LIMIT = 2 * 2**30
+_REFUSALS = (  # what constructors and readers raise at values that they cannot take
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
 
 
@@ -105,9 +122,92 @@ def _make(
         raise CheckpointError(msg)
     try:
         return shelf[name](**options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        msg = f"{kind.capitalize()} {name} cannot be built from {options}: {error}."
+    except _REFUSALS as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        given = shown(options)
+        msg = f"{kind.capitalize()} {name} cannot be built from {given}: {reason}."
         raise CheckpointError(msg) from error
+
+
+# What a card may ask for, judged by what its file holds, before anything is built.
+
+_SPARE, _PARTS = 64, 32  # chosen: parts without weights, such as rectifiers, are few
+_LARGEST_REACH = 65536  # pixels; as on the card
+
+
+class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
+    """A network that is built would have more weights than a file holds."""
+
+
+@contextmanager
+def _bounded(tensors: int, numbers: int) -> Iterator[None]:
+    """Let networks that are built have no more weights than a file holds.
+
+    What is built meanwhile by other threads does not count.
+    """
+    mine = threading.get_ident()
+    left = {
+        "parts": _SPARE + _PARTS * tensors,
+        "tensors": _SPARE + 2 * tensors,
+        "numbers": 2 * numbers,  # for what is made and then replaced
+    }
+
+    def take(**counts: int) -> None:
+        if threading.get_ident() != mine:
+            return
+        for name, count in counts.items():
+            left[name] -= count
+        if min(left.values()) < 0:
+            raise _TooManyWeights
+
+    def part(_module: nn.Module, _name: str, _new: nn.Module | None) -> None:
+        take(parts=1)
+
+    def weights(_module: nn.Module, _name: str, new: nn.Parameter | None) -> None:
+        if new is not None:
+            take(tensors=1, numbers=new.numel())
+
+    hooks = (
+        register_module_module_registration_hook(part),
+        register_module_parameter_registration_hook(weights),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _build_within(
+    path: Path, card: ModelCard, state: Mapping[str, Tensor]
+) -> nn.Module:
+    """Build the network of a card that asks for no more than its weights are.
+
+    First without numbers: sizes of a thousand million cost nothing then.
+    """
+    held = sum(weights.numel() for weights in state.values())
+    try:
+        with _bounded(len(state), held), torch.device("meta"):
+            sketch = build(card.architecture, card.options)
+    except _TooManyWeights as error:
+        msg = (
+            f"The weights in {path.name} do not fit architecture {card.architecture}: "
+            f"its options ask for more than the {held} numbers that are there."
+        )
+        raise CheckpointError(msg) from error
+    for part in sketch.modules():
+        sides = getattr(part, "kernel_size", ()), getattr(part, "dilation", ())
+        if isinstance(part, nn.Conv2d) and any(
+            (side - 1) * apart > _LARGEST_REACH
+            for side, apart in zip(*sides, strict=True)
+        ):
+            msg = (
+                f"Architecture {card.architecture} cannot be built from "
+                f"{shown(card.options)}: a convolution would reach beyond "
+                f"{_LARGEST_REACH} pixels."
+            )
+            raise CheckpointError(msg)
+    return build(card.architecture, card.options)
 
 
 # Model files.
@@ -205,12 +305,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
         raise CheckpointError(msg)
     card = read_card(path)
-    module = build(card.architecture, card.options)
+    own = {k: v for k, v in _weights(path).items() if not k.startswith(_BESIDE)}
+    module = _build_within(path, card, own)
     try:
-        state = load(path.read_bytes())
-        own = {k: v.float() for k, v in state.items() if not k.startswith(_BESIDE)}
         module.load_state_dict(own)
-    except (SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
@@ -245,14 +344,18 @@ def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is missing or damaged.
     """
-    path = resolve(name_or_path)
-    try:
-        state = load(path.read_bytes())
-    except SafetensorError as error:
-        msg = f"The model file {path.name} is damaged: {error}."
-        raise CheckpointError(msg) from error
     return {
-        name.removeprefix(_BESIDE): value.float()
-        for name, value in state.items()
+        name.removeprefix(_BESIDE): value
+        for name, value in _weights(resolve(name_or_path)).items()
         if name.startswith(_BESIDE)
     }
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a file, in float32."""
+    try:
+        return {name: value.float() for name, value in load(path.read_bytes()).items()}
+    except (SafetensorError, *_REFUSALS, OSError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        msg = f"The model file {path.name} is damaged: {reason}; copy it again."
+        raise CheckpointError(msg) from error

@@ -92,8 +92,7 @@ def open_tiles(path: Path) -> CziTiles:
             if tuple(entry.shape) != tuple(entry.stored_shape):
                 continue  # a coarser level of the pyramid
             found.append((place, sizes, starts, entry.dtype))
-        size = _scaling(czi)
-    return _checked(path, found, size)
+        return _checked(path, found, _scaling(czi))
 
 
 def _checked(path: Path, found: list[Any], size: PixelSize | None) -> CziTiles:

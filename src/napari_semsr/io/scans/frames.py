@@ -24,6 +24,7 @@ from napari_semsr.core import (
     SemsrError,
     grid_cells,
     parse_pixel_size,
+    shown,
 )
 from napari_semsr.io.formats import describe, read
 from napari_semsr.io.read_image import FileInfo
@@ -114,17 +115,22 @@ class _Positions:
 def _inside(folder: Path, name: str, path: Path) -> str:
     """Name of a frame, which must lie in its folder."""
     target = Path(name)
-    if (
-        not name
-        or target.is_absolute()
-        or not (folder / target).resolve().is_relative_to(folder.resolve())
-    ):
+    if not name or target.is_absolute() or not _is_below(folder / target, folder):
         msg = (
             f"{path.name} must name frames inside {folder}, but has {name!r}: no path "
             "may leave the folder."
         )
         raise ReadError(msg)
     return target.as_posix()
+
+
+def _is_below(target: Path, folder: Path) -> bool:
+    """Whether a path is one, and lies in a folder."""
+    try:
+        target.exists()  # refuses names that the system cannot have
+        return target.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def _number(
@@ -478,8 +484,8 @@ def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     except (SemsrError, TypeError, ValueError) as error:
         msg = (
             f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
-            f"share and pixel_size_nm in nm, got {found.get('grid')!r}, "
-            f"{found.get('overlap')!r} and {found.get('pixel_size_nm')!r}."
+            f"share and pixel_size_nm in nm, got {shown(found.get('grid'))}, "
+            f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg) from error
     if found.get("order") in ("row", "serpentine"):

@@ -30,6 +30,7 @@ from napari_semsr.jobs.images import (
     Result,
     calibrated_of,
     check_image_target,
+    check_seen,
     check_target_file,
     jsonable,
     made_by,
@@ -408,6 +409,7 @@ def frc_map_job(
         taken = paths_of(a, b)
         target = check_image_target(output, inputs=taken, overwrite=overwrite)
     first, second = open_pair(a, b, opening)
+    check_seen(first, "to measure")
     calibrated = calibrated_of(first, second)
     pairs: list[tuple[Image, Micrograph]] = [(a, first)]
     note = None
