@@ -74,7 +74,7 @@ LINES: dict[str, tuple[str, ...]] = {
 """A line of each verb that does a little."""
 
 
-def _write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path) -> None:
     """Write small images, a scan, a model, a recipe and tables."""
     import napari_semsr as semsr
 
@@ -177,9 +177,28 @@ class Commands:
         """Write the inputs, and keep their bytes."""
         place = folder / "deep" / "work"
         place.mkdir(parents=True)
-        _write_inputs(place)
+        write_inputs(place)
         os.environ["SEMSR_MODELS"] = str(folder / "models")
+        self._warm_up(place)
         return {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+    def _warm_up(self, place: Path) -> None:
+        """Say the whole line once, where damaged ones are interrupted.
+
+        What it imports must not be: no interpreter bears that.
+        """
+        if PATIENCE.seconds is None or self.verb == "demo":
+            return
+        before = Path.cwd()
+        os.chdir(place)
+        kept, PATIENCE.seconds = PATIENCE.seconds, None
+        try:
+            whole = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+            say(self.verb, *LINES[self.verb])
+            _put_back(place, whole)
+        finally:
+            PATIENCE.seconds = kept
+            os.chdir(before)
 
     def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> None:
         """Say a damaged line where the inputs are."""

@@ -336,13 +336,20 @@ def writing(path: Path) -> Iterator[None]:
     Raises
     ------
     WriteError
-        If the system refuses: no space, no permission.
+        If the system refuses: no space, no permission, no folder any more.
     """
     try:
         yield
+    except SemsrError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    except Exception as error:
+        if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
+            raise
+        msg = f"{path} could not be written: what was begun of it went away."
         raise WriteError(msg) from error
 
 

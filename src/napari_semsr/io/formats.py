@@ -24,6 +24,7 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     ReadError,
+    SemsrError,
     WriteError,
     to_dtype,
 )
@@ -425,5 +426,8 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 f"{target} could not be written to its end ({error.strerror}): free "
                 "some space, then run again with --resume; what is finished is kept."
             )
+            raise WriteError(msg) from error
+        if not store.path.is_dir() and not isinstance(error, SemsrError):
+            msg = f"{target} could not be written to its end: {store.path} went away."
             raise WriteError(msg) from error
         raise

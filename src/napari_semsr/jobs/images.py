@@ -568,18 +568,26 @@ def check_target_folder(
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Refuse to write over what is being read."""
     for item in inputs:
-        source = Path(item).resolve()
-        if source == path.resolve():
+        source, target = _real(Path(item)), _real(path)
+        if source == target:
             msg = f"The output {path} is the input itself; choose another name."
             raise WriteError(msg)
-        if source.suffix == ".zarr" and source in path.resolve().parents:
+        if source.suffix == ".zarr" and source in target.parents:
             msg = f"The output {path} lies inside the input {item}; choose another."
             raise WriteError(msg)
 
 
+def _real(path: Path) -> Path:
+    """Follow links; those that lead in a circle lead nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path.absolute()
+
+
 def check_apart(target: Path, beside: Path) -> None:
     """Refuse two outputs of which the second would replace the first."""
-    one, two = target.resolve(), beside.resolve()
+    one, two = _real(target), _real(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
             "Two outputs are written to two places, got "

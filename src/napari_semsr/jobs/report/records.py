@@ -201,7 +201,7 @@ def _check_curves(content: Mapping[str, Any]) -> None:
         parse_pixel_size(content["pixel_size_nm"])
 
 
-def _told(path: Path, verb: str, content: Mapping[str, Any]) -> StoredNumbers:
+def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     """Put what a record holds in order."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
