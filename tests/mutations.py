@@ -198,8 +198,11 @@ def damaged_value(value: Any, rng: Random) -> Any:
 def damaged_json(text: str | bytes, rng: Random) -> bytes:
     """Damage JSON: mostly what it says, now and then its letters."""
     plain = text if isinstance(text, bytes) else text.encode()
-    if rng.random() < 0.2:
+    kind = rng.random()
+    if kind < 0.2:
         return damaged_bytes(plain, rng)
+    if kind < 0.22:  # deeper than any stack
+        return rng.choice((b"[", b'{"a":')) * 100_000
     value = damaged_value(json.loads(plain), rng)
     return json.dumps(value).encode("utf-8", "replace")
 

@@ -200,8 +200,8 @@ class Commands:
             PATIENCE.seconds = kept
             os.chdir(before)
 
-    def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> None:
-        """Say a damaged line where the inputs are."""
+    def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> bool:
+        """Say a damaged line where the inputs are; true where it was refused."""
         place = folder / "deep" / "work"
         files = [path.name for path in whole]
         known = (*_known(self.verb), *files, *files)
@@ -217,6 +217,7 @@ class Commands:
             changed = [p for p, data in whole.items() if not _is(p, data)]
             allowed = {"--overwrite", "--write", "--resume"} & set(words)
             assert allowed or not changed, (words, changed)
+            return code != 0
         finally:
             os.chdir(before)
             _put_back(place, whole)

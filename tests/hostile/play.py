@@ -21,8 +21,11 @@ class Case(Protocol):
     def prepare(self, folder: Path) -> Any:
         """Make whole inputs in a folder, once."""
 
-    def attempt(self, whole: Any, folder: Path, rng: Random) -> None:
-        """Damage one of them and read it; only our errors may come out."""
+    def attempt(self, whole: Any, folder: Path, rng: Random) -> object:
+        """Damage one of them and read it; only our errors may come out.
+
+        What it returns is true where it was refused otherwise than by an error.
+        """
 
 
 @dataclass
@@ -90,7 +93,7 @@ def play(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                case.attempt(whole, folder, rng)
+                outcome.refused += bool(case.attempt(whole, folder, rng))
         except Exception as error:  # noqa: BLE001 - this is what is looked for
             outcome.refused += 1
             fault = _fault(error)

@@ -151,3 +151,16 @@ def test_frames_do_not_lead_out_of_their_folder(place):
         code, said = say("stitch", "scan", "-o", "there/out.ome.zarr")
         assert code == 2, said
         assert "inside" in said
+
+
+@pytest.mark.parametrize("last", ["[*a29]", "{width: *a29}", "&me [*me]"])
+def test_aliases_that_multiply_are_one_sentence(last, place):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for level in range(1, 30):
+        inner = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} [{inner}]")
+    lines.append(f"architecture_options: {last}")
+    (place / "laughs.yaml").write_text("\n".join(lines))
+    code, said = say("train", "laughs.yaml", "-o", "there/out")
+    assert code == 2, said
+    assert "aliases" in said

@@ -1,5 +1,6 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -292,6 +293,7 @@ SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
 
+_MOST_VALUES = 10_000  # chosen: the longest recipe of ours has a hundred
 _FORMER = {"veil_weight": 0.3, "gan.tv_weight": 0.0, "gan.kernel.spectrum_weight": 1.0}
 """Options that are constants now, which the recipes in folders of runs still name."""
 
@@ -570,10 +572,17 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     above = (*above, path.resolve())
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        count = _written_out(values, {})
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
         raise ReadError(msg) from error
+    if count > _MOST_VALUES:
+        msg = (
+            f"A recipe must hold at most {_MOST_VALUES} values, with what aliases "
+            f"repeat, got more in {path}."
+        )
+        raise OptionError(msg)
     if not isinstance(values, dict):
         got = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {got} in {path}."
@@ -591,6 +600,20 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         msg = f"Option data must be a table of options, in {path} and in {source}."
         raise OptionError(msg)
     return {**shared, **values, "data": {**tables[0], **tables[1]}}
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """Count values as if written out: aliases may repeat them, or hold themselves.
+
+    `known` has what was counted before.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # of what holds itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(item, known) for item in inside)
+    return known[id(value)]
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

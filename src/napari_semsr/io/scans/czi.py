@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import PixelSize, ReadError
-from napari_semsr.io.files import decoding
+from napari_semsr.io.files import check_claim, decoding
 from napari_semsr.io.read_image import pixel_size, to_nm
 
 _MAGIC = b"ZISRAWFILE"
@@ -37,7 +37,8 @@ class CziTiles:
         """Read one tile, (Y, X)."""
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
-            data = np.asarray(entry.data_segment().data()).squeeze()
+            # a damaged tile may say that it is to be enlarged without bound
+            data = np.asarray(entry.data_segment().data(resize=False)).squeeze()
             if data.shape != self.shape[1:]:
                 msg = f"tile {index} has shape {data.shape}, not {self.shape[1:]}"
                 raise ValueError(msg)
@@ -113,6 +114,8 @@ def _checked(path: Path, found: list[Any], size: PixelSize | None) -> CziTiles:
         msg = f"{path} must hold tiles of one shape and type, but has {kinds}."
         raise ReadError(msg)
     ((rows, columns, dtype),) = shapes
+    claimed = int(rows) * int(columns) * np.dtype(dtype).itemsize
+    check_claim(path, claimed, path.stat().st_size)
     corners = [(float(starts["Y"]), float(starts["X"])) for _, _, starts, _ in found]
     return CziTiles(
         path,
