@@ -17,7 +17,7 @@ from tests.hostile.play import play
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 50, 5000  # of files; of the lines of each verb:
-FEW_LINES, MANY_LINES = 3, 500
+FEW_LINES, MANY_LINES = 2, 500
 
 
 def is_verb(name: str) -> bool:

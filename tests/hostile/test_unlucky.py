@@ -21,6 +21,10 @@ IMAGES = (".tif", ".zarr", ".png")
 PAIRS = "out.zarr"  # a store of pairs is no image
 
 
+def slow(value: object) -> object:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """What all lines read."""
@@ -71,7 +75,7 @@ def whole_or_marked(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
-@pytest.mark.parametrize("size", [0, 600, 6000])
+@pytest.mark.parametrize("size", [slow(0), 600, slow(6000)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_full_disk_is_one_sentence(verb, size, place):
     before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
@@ -86,8 +90,8 @@ def test_full_disk_is_one_sentence(verb, size, place):
         assert all(p.name.endswith(kept) for p in left), left
 
 
-@pytest.mark.parametrize("gone", ["there", "."])
-@pytest.mark.parametrize("step", [0, 1, 3])
+@pytest.mark.parametrize("gone", ["there", slow(".")])
+@pytest.mark.parametrize("step", [slow(0), 1, slow(3)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_folder_that_goes_away_is_one_sentence(verb, step, gone, place):
     words = line_of(verb)
