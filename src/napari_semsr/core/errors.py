@@ -82,6 +82,23 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+def one_line(text: str) -> str:
+    """Write a name that a user or a file chose, for a message.
+
+    Parameters
+    ----------
+    text : str
+        The name, however long, with line breaks perhaps.
+
+    Returns
+    -------
+    str
+        In one line, without quotes.
+    """
+    plain = text if text.isprintable() else repr(text)[1:-1]
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
+
+
 def sentence_of(error: Exception) -> str:
     """Say any error as one sentence.
 

@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import OptionError, shown
+from napari_semsr.core.errors import OptionError, one_line, shown
 
 _WORDS = {
     "missing": "must be given",
@@ -39,7 +39,6 @@ _PATTERNS = {
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
-_LONGEST = 60  # chosen: a name fits into a line
 _MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 
@@ -126,13 +125,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _spelt(place: tuple[Any, ...]) -> str:
     """Write where an option is: ``data.train[0].file``."""
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
-    return _in_one_line("".join(parts).removeprefix("."))
-
-
-def _in_one_line(text: str) -> str:
-    """Write a name that a user chose, in one line."""
-    plain = text if text.isprintable() else repr(text)[1:-1]
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
+    return one_line("".join(parts).removeprefix("."))
 
 
 class Options(BaseModel):

@@ -49,6 +49,23 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     """Translate the faults of a decoder: damage makes them fail in every way there is.
 
     Some have errors of their own that derive from nothing but `Exception`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is read.
+    kind : str
+        As what, such as ``"TIFF"``.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    ReadError
+        If anything but an error of ours is raised meanwhile.
     """
     try:
         yield
@@ -70,10 +87,21 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to something; one that no system takes leads nowhere."""
+    """Whether a path leads to something; one that no system takes leads nowhere.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File, folder, or neither.
+
+    Returns
+    -------
+    bool
+        False also where the name is too long, or has a zero byte in it.
+    """
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long a name, a zero byte in it
+    except (OSError, ValueError):
         return False
 
 

@@ -419,6 +419,7 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        gone = not store.path.is_dir()
         if len(store.pending()) == store.done.size:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -427,7 +428,7 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 "some space, then run again with --resume; what is finished is kept."
             )
             raise WriteError(msg) from error
-        if not store.path.is_dir() and not isinstance(error, SemsrError):
+        if gone and not isinstance(error, SemsrError):
             msg = f"{target} could not be written to its end: {store.path} went away."
             raise WriteError(msg) from error
         raise

@@ -368,7 +368,8 @@ def _prepare(
     """Open images, choose the area, and say what is made of them."""
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
-    check_seen(source, "to crop")
+    if not options.gap_free:  # which tells in its own words what has no grey values
+        check_seen(source, "to crop")
     record = yield from record_input(image, source, opening)
     if like is None:
         if both:

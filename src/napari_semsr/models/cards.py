@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from napari_semsr.core import CheckpointError, WriteError
+from napari_semsr.core import CheckpointError, WriteError, one_line
 from napari_semsr.io import renaming
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -215,7 +215,7 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = one_line(".".join(map(str, first["loc"])))
         msg = (
             f"The model card of {path.name} is not valid at {where or 'its top'}: "
             f"{first['msg'].removeprefix('Value error, ')}."

@@ -4,8 +4,9 @@ A model file is safetensors: weights, with the card in the header.
 """
 
 import inspect
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from napari_semsr.core import CheckpointError, shown
+from napari_semsr.core import CheckpointError, one_line, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import (
     DISCRIMINATORS,
@@ -117,7 +118,7 @@ def _make(
     if unknown:
         msg = (
             f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
-            f"got {', '.join(unknown)}."
+            f"got {one_line(', '.join(unknown))}."
         )
         raise CheckpointError(msg)
     try:
@@ -140,10 +141,11 @@ class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
 
 
 @contextmanager
-def _bounded(tensors: int, numbers: int) -> Iterator[None]:
+def _bounded(tensors: int, numbers: int) -> Iterator[Callable[[float], None]]:
     """Let networks that are built have no more weights than a file holds.
 
-    What is built meanwhile by other threads does not count.
+    What is built meanwhile by other threads does not count. What is given refuses a
+    number of an option that is larger than all these.
     """
     mine = threading.get_ident()
     left = {
@@ -160,6 +162,10 @@ def _bounded(tensors: int, numbers: int) -> Iterator[None]:
         if min(left.values()) < 0:
             raise _TooManyWeights
 
+    def limit(number: float) -> None:
+        if number > _SPARE + 2 * numbers:
+            raise _TooManyWeights
+
     def part(_module: nn.Module, _name: str, _new: nn.Module | None) -> None:
         take(parts=1)
 
@@ -172,7 +178,7 @@ def _bounded(tensors: int, numbers: int) -> Iterator[None]:
         register_module_parameter_registration_hook(weights),
     )
     try:
-        yield
+        yield limit
     finally:
         for hook in hooks:
             hook.remove()
@@ -187,27 +193,44 @@ def _build_within(
     """
     held = sum(weights.numel() for weights in state.values())
     try:
-        with _bounded(len(state), held), torch.device("meta"):
+        with _bounded(len(state), held) as limit, torch.device("meta"):
+            limit(_largest(card.options))
             sketch = build(card.architecture, card.options)
+        reach: float = max(map(_reach, sketch.modules()))
     except _TooManyWeights as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
             f"its options ask for more than the {held} numbers that are there."
         )
         raise CheckpointError(msg) from error
-    for part in sketch.modules():
-        sides = getattr(part, "kernel_size", ()), getattr(part, "dilation", ())
-        if isinstance(part, nn.Conv2d) and any(
-            (side - 1) * apart > _LARGEST_REACH
-            for side, apart in zip(*sides, strict=True)
-        ):
-            msg = (
-                f"Architecture {card.architecture} cannot be built from "
-                f"{shown(card.options)}: a convolution would reach beyond "
-                f"{_LARGEST_REACH} pixels."
-            )
-            raise CheckpointError(msg)
+    except _REFUSALS:  # of a kind that no convolution has
+        reach = math.inf
+    if reach > _LARGEST_REACH:
+        msg = (
+            f"Architecture {card.architecture} cannot be built from "
+            f"{shown(card.options)}: a convolution would reach beyond "
+            f"{_LARGEST_REACH} pixels."
+        )
+        raise CheckpointError(msg)
     return build(card.architecture, card.options)
+
+
+def _largest(options: object) -> float:
+    """Find the largest number in options, at whatever depth; 0 where there is none."""
+    if isinstance(options, int | float):
+        return abs(options)
+    inside = options.values() if isinstance(options, dict) else options
+    if not isinstance(inside, Iterable) or isinstance(inside, str):
+        return 0
+    return max(map(_largest, inside), default=0)
+
+
+def _reach(part: nn.Module) -> int:
+    """Tell how far a convolution sees, in pixels; 0 of other parts."""
+    if not isinstance(part, nn.Conv2d):
+        return 0
+    pairs = zip(part.kernel_size, part.dilation, strict=True)
+    return max((side - 1) * apart for side, apart in pairs)
 
 
 # Model files.

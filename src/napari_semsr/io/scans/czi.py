@@ -37,8 +37,10 @@ class CziTiles:
         """Read one tile, (Y, X)."""
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
-            # a damaged tile may say that it is to be enlarged without bound
-            data = np.asarray(entry.data_segment().data(resize=False)).squeeze()
+            tile = entry.data_segment()
+            check_claim(self.path, tile.data_size, self.path.stat().st_size)
+            # a damaged one may say that it is to be enlarged without bound
+            data = np.asarray(tile.data(resize=False)).squeeze()
             if data.shape != self.shape[1:]:
                 msg = f"tile {index} has shape {data.shape}, not {self.shape[1:]}"
                 raise ValueError(msg)
