@@ -79,7 +79,7 @@ def write_inputs(folder: Path) -> None:
     import napari_semsr as semsr
 
     rng = np.random.default_rng(4)
-    rows, columns = np.indices((48, 64))
+    rows, columns = np.indices((72, 80))
     truth = 100 + 60 * np.sin(rows / 3.0) * np.sin(columns / 4.0)
     for name, noise in (("truth", 0), ("first", 5), ("second", 5)):
         drawn = truth + rng.normal(0, noise or 1e-9, truth.shape)

@@ -122,6 +122,25 @@ def test_folder_that_goes_away_is_one_sentence(verb, step, gone, place):
         whole_or_marked(place / "there")
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs devices")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("register", "first.tif", "truth.tif", "-o", "o.tif", "--landmarks"),
+        ("register", "first.tif", "truth.tif", "-o", "o.tif", "--transform"),
+        ("stitch", "scan", "-o", "there/out.ome.zarr", "--positions"),
+        ("info", "first.tif", "--calibration"),
+        ("train", "-o", "there/out"),
+        ("metrics",),
+        ("enhance", "first.tif", "-o", "there/out.tif", "--model"),
+    ],
+    ids=lambda words: " ".join(words[:1] + words[-1:]),
+)
+def test_device_that_never_ends_is_one_sentence(words, place):
+    code, said = say(*words, "/dev/zero")
+    assert code == 2, said
+
+
 def test_links_in_a_circle_are_one_sentence(place):
     Path("a.tif").symlink_to("b.tif")
     Path("b.tif").symlink_to("a.tif")

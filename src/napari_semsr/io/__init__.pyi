@@ -14,6 +14,7 @@ from .files import (
     move as move,
     output_kind as output_kind,
     own_name as own_name,
+    read_text as read_text,
     remove_target as remove_target,
     renaming as renaming,
     replacing as replacing,

@@ -105,6 +105,42 @@ def is_there(path: Path) -> bool:
         return False
 
 
+_LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a text as a whole, if it is one that can end.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file; pipes and devices may go on for ever.
+    encoding : str, default="utf-8"
+        As of `open`.
+
+    Returns
+    -------
+    str
+        What it holds, with line feeds between its lines.
+
+    Raises
+    ------
+    ReadError
+        If it is no file, or too large.
+    OSError, UnicodeDecodeError
+        If the system refuses, or it is no text.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        msg = f"{path} must be a file, not a pipe or device: copy it first."
+        raise ReadError(msg)
+    with path.open("rb") as stream:
+        data = stream.read(_LARGEST_TEXT + 1)
+    if len(data) > _LARGEST_TEXT:
+        msg = f"{path} is too large for a text: see whether it is the one you mean."
+        raise ReadError(msg)
+    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
     """Pick one of several images in a file."""
     if wanted is None and count == 1:

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     software_versions,
     warn,
 )
-from napari_semsr.io.files import decoding, renaming, replacing, writing
+from napari_semsr.io.files import decoding, read_text, renaming, replacing, writing
 from napari_semsr.io.layers import (
     DRAWN_KEY,
     FOLDER_KEY,
@@ -220,7 +220,7 @@ def read_project(path: Path) -> Project:
     """
     file = project_folder(path) / _FILE
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json.loads(read_text(file))
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
     except FileNotFoundError as error:
         msg = (
@@ -231,7 +231,7 @@ def read_project(path: Path) -> Project:
     except OSError as error:
         msg = f"{file} cannot be read ({error.strerror}): check its permissions."
         raise ReadError(msg) from error
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:
         msg = (

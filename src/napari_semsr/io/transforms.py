@@ -30,7 +30,7 @@ from napari_semsr.core import (
     ReadError,
     shown,
 )
-from napari_semsr.io.files import replacing
+from napari_semsr.io.files import read_text, replacing
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
@@ -225,7 +225,7 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         if path.stat().st_size > _LARGEST:
             raise ReadError(f"{path} is too large for a transform.")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

@@ -140,48 +140,53 @@ class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
     """A network that is built would have more weights than a file holds."""
 
 
-@contextmanager
-def _bounded(tensors: int, numbers: int) -> Iterator[Callable[[float], None]]:
-    """Let networks that are built have no more weights than a file holds.
+class _Bound:
+    """Lets networks that are built have no more weights than a file holds.
 
-    What is built meanwhile by other threads does not count. What is given refuses a
-    number of an option that is larger than all these.
+    What is built meanwhile by other threads does not count.
     """
-    mine = threading.get_ident()
-    left = {
-        "parts": _SPARE + _PARTS * tensors,
-        "tensors": _SPARE + 2 * tensors,
-        "numbers": 2 * numbers,  # for what is made and then replaced
-    }
 
-    def take(**counts: int) -> None:
-        if threading.get_ident() != mine:
+    def __init__(self, tensors: int, numbers: int) -> None:
+        self._thread = threading.get_ident()
+        self._largest = _SPARE + 2 * numbers  # for what is made and then replaced
+        self._left = {
+            "parts": _SPARE + _PARTS * tensors,
+            "tensors": _SPARE + 2 * tensors,
+            "numbers": self._largest,
+        }
+
+    def limit(self, number: float) -> None:
+        """Refuse a number of an option that is larger than all weights."""
+        if number > self._largest:
+            raise _TooManyWeights
+
+    def _take(self, **counts: int) -> None:
+        if threading.get_ident() != self._thread:
             return
         for name, count in counts.items():
-            left[name] -= count
-        if min(left.values()) < 0:
+            self._left[name] -= count
+        if min(self._left.values()) < 0:
             raise _TooManyWeights
 
-    def limit(number: float) -> None:
-        if number > _SPARE + 2 * numbers:
-            raise _TooManyWeights
+    def _part(self, _owner: nn.Module, _name: str, _new: nn.Module | None) -> None:
+        self._take(parts=1)
 
-    def part(_module: nn.Module, _name: str, _new: nn.Module | None) -> None:
-        take(parts=1)
-
-    def weights(_module: nn.Module, _name: str, new: nn.Parameter | None) -> None:
+    def _weights(self, _owner: nn.Module, _name: str, new: nn.Parameter | None) -> None:
         if new is not None:
-            take(tensors=1, numbers=new.numel())
+            self._take(tensors=1, numbers=new.numel())
 
-    hooks = (
-        register_module_module_registration_hook(part),
-        register_module_parameter_registration_hook(weights),
-    )
-    try:
-        yield limit
-    finally:
-        for hook in hooks:
-            hook.remove()
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is built meanwhile."""
+        hooks = (
+            register_module_module_registration_hook(self._part),
+            register_module_parameter_registration_hook(self._weights),
+        )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def _build_within(
@@ -192,9 +197,10 @@ def _build_within(
     First without numbers: sizes of a thousand million cost nothing then.
     """
     held = sum(weights.numel() for weights in state.values())
+    bound = _Bound(len(state), held)
     try:
-        with _bounded(len(state), held) as limit, torch.device("meta"):
-            limit(_largest(card.options))
+        bound.limit(_largest(card.options))
+        with bound.counting(), torch.device("meta"):
             sketch = build(card.architecture, card.options)
         reach: float = max(map(_reach, sketch.modules()))
     except _TooManyWeights as error:

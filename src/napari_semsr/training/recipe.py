@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from napari_semsr.core import OptionError, Options, ReadError
+from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
@@ -571,7 +572,7 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a table of options, and what it includes, which it may override."""
     above = (*above, path.resolve())
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_text(path))
         count = _written_out(values, {})
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     shown,
 )
+from napari_semsr.io.files import read_text
 from napari_semsr.io.formats import describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
@@ -149,7 +150,7 @@ def _number(
 def _read_positions(path: Path, folder: Path) -> _Positions:
     """Read nominal positions."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read as a table of positions ({error})."
         raise ReadError(msg) from error
@@ -184,8 +185,8 @@ def _read_scan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} must be a JSON object, but cannot be read as one ({error})."
         raise ReadError(msg) from error
     if not isinstance(found, dict):
@@ -214,7 +215,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     """
     path = folder / HEIGHTS
     try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = csv.DictReader(read_text(path, "utf-8-sig").splitlines())
     except FileNotFoundError as error:
         msg = (
             f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "

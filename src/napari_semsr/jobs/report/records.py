@@ -16,7 +16,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     shown,
 )
-from napari_semsr.io import decoding
+from napari_semsr.io import decoding, read_text
 from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
@@ -154,7 +154,7 @@ def read_record(path: Path) -> StoredNumbers:
             msg = f"{path} is too large for the numbers of a measurement."
             raise ReadError(msg)
         content = json.loads(
-            path.read_text(encoding="utf-8-sig"),
+            read_text(path, "utf-8-sig"),
             parse_constant=_number,
             parse_float=_number,
             parse_int=_number,
