@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import OptionError, Options, ReadError
+from napari_semsr.core import OptionError, Options, ReadError, shown
 from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
@@ -592,7 +592,7 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if other is None:
         return values
     source = path.parent / str(other)
-    if source.resolve() in above:
+    if _followed(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
         raise OptionError(msg)
     shared = _values(source, above)
@@ -617,6 +617,15 @@ def _written_out(value: Any, known: dict[int, float]) -> float:
     return known[id(value)]
 
 
+def _followed(path: Path) -> Path:
+    """Follow links on the way to a file that a recipe names."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"A recipe must name files, got {shown(str(path))}: {error}."
+        raise OptionError(msg) from error
+
+
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Make the paths of a recipe absolute, which are relative to its folder."""
     plain = recipe.model_dump()
@@ -625,5 +634,5 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
         value = table.get(last)
         model = name in ("start_from", "local_from") and value in bundled()
         if value is not None and not model:
-            table[last] = str((folder / value).resolve())
+            table[last] = str(_followed(folder / value))
     return Recipe.parse(plain)
