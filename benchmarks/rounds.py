@@ -6,6 +6,10 @@ other)::
 
     python benchmarks/rounds.py
     python benchmarks/rounds.py --rounds 10 --warm 3
+    python benchmarks/rounds.py --rounds 100 --close
+
+With ``--close`` a round is another: the panel of Enhance is opened, runs, and is closed
+with what it made.
 
 After each round memory in use, threads, open files, temporary files, objects of Qt and
 jobs are counted. Those of the first rounds do not count: caches fill then (of napari's
@@ -34,7 +38,7 @@ _LONGEST_S = 300.0
 class Session:
     """A viewer with the panels of the story, and what is counted of it."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *, close: bool = False) -> None:
         import napari
 
         from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -42,25 +46,54 @@ class Session:
         from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 
         self.viewer = napari.Viewer(show=True)
+        self.model, self.panels = model, []
+        if close:
+            return
         kinds = (EnhancePanel, FrcMapPanel, SpectrumPanel)
-        self.panels = [kind(self.viewer) for kind in kinds]
-        for panel in self.panels:
-            self.viewer.window.add_dock_widget(panel, name=panel.title)
+        self.panels = [self.open(kind) for kind in kinds]
         self.panels[0].model.add_file(model)
+
+    def open(self, kind: Any) -> Any:
+        """Open a panel."""
+        panel = kind(self.viewer)
+        self.viewer.window.add_dock_widget(panel, name=panel.title)
+        return panel
 
     def play(self, image: Any) -> None:
         """Open an image, run the panels on it, and remove all layers."""
-        from qtpy.QtWidgets import QApplication
-
-        from napari_semsr.widgets.layers import layer_keywords
-
         for panel in self.panels:
-            self.viewer.add_image(image.data, **layer_keywords(image))
-            panel.run_button.click()
-            spin(_LONGEST_S, lambda panel=panel: not panel.busy)
-            spin(0.2)
+            self.run(panel, image)
         if len(self.viewer.layers) < 2 * len(self.panels):
             raise SystemExit([panel.status.text() for panel in self.panels])
+        self.tidy()
+
+    def play_closing(self, image: Any) -> None:
+        """Open an image and the panel of Enhance, run it, and close both."""
+        from napari_semsr.widgets.enhance.panel import EnhancePanel
+
+        panel = self.open(EnhancePanel)
+        panel.model.add_file(self.model)
+        self.run(panel, image)
+        if len(self.viewer.layers) < 2:
+            raise SystemExit(panel.status.text())
+        self.viewer.window.remove_dock_widget(panel)
+        panel.close()
+        panel.deleteLater()
+        self.tidy()
+
+    def run(self, panel: Any, image: Any) -> None:
+        """Open an image and run a panel on it."""
+        from napari_semsr.widgets.layers import layer_keywords
+
+        self.viewer.add_image(image.data, **layer_keywords(image))
+        panel.run_button.click()
+        spin(_LONGEST_S, lambda: not panel.busy)
+        spin(0.2)
+
+    def tidy(self) -> None:
+        """Remove all layers, and what napari says."""
+        from qtpy.QtWidgets import QApplication
+
         self.viewer.layers.clear()
         for item in QApplication.allWidgets():
             if type(item).__name__ == "NapariQtNotification":
@@ -96,7 +129,7 @@ class Session:
         }
 
 
-def play(rounds: int, warm: int, folder: Path) -> int:
+def play(rounds: int, warm: int, folder: Path, *, close: bool = False) -> int:
     """Play the rounds, print what was counted, and judge."""
     sys.path.insert(0, str(ROOT))
     from tests.tiny_models import write_tiny_model
@@ -104,12 +137,12 @@ def play(rounds: int, warm: int, folder: Path) -> int:
 
     models = folder / "models"
     models.mkdir()
-    session = Session(write_tiny_model(models))
+    session = Session(write_tiny_model(models), close=close)
     image = exposures_of()[0]
     counts = []
     for number in range(rounds):
         begun = time.perf_counter()
-        session.play(image)
+        session.play_closing(image) if close else session.play(image)
         counts.append(session.count(folder))
         said = ", ".join(f"{value:.0f} {key}" for key, value in counts[-1].items())
         show(f"round {number + 1} ({time.perf_counter() - begun:.0f} s): {said}")
@@ -126,6 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--warm", type=int, default=10)
+    parser.add_argument("--close", action="store_true")
     chosen = parser.parse_args()
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         screen = str(ROOT / "scripts" / "with_display.sh")
@@ -133,7 +167,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         os.environ["NAPARI_CONFIG"] = str(Path(place) / "settings.yaml")
         tempfile.tempdir = place
-        return play(chosen.rounds, chosen.warm, Path(place))
+        return play(chosen.rounds, chosen.warm, Path(place), close=chosen.close)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ CONDITIONS = {
     "random-order": "in another order each time",
     "odd-session": "with odd settings of language, time, terminal and libraries",
     "no-display": "without a screen",
+    "decimal-comma": "where numbers have a decimal comma",
 }
 SESSION = [
     *("LC_ALL=C", "TZ=Asia/Kathmandu", "TERM=dumb", "COLUMNS=40", "FORCE_COLOR=1"),
@@ -105,6 +106,8 @@ def surround(names: list[str], work: Path) -> Surroundings:
         made.environment["HOME"] = "/proc"
     if "odd-session" in names:
         made.prefix += [*shell("umask 077"), "env", *SESSION]
+    if "decimal-comma" in names:  # Qt knows it also where the system does not
+        made.environment |= {"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8"}
     if "nice" in names:
         made.prefix += NICE
     if "random-order" in names:

@@ -93,7 +93,7 @@ def _set(values, where, value):
 DAMAGE = {
     "version": (["semsr_transform"], 2, "version 2, only 1 can be read: update"),
     "kind": (["kind"], "projective", "kind must be similarity, affine, elastic"),
-    "unit": (["unit"], "um", "unit must be nm, got um"),
+    "unit": (["unit"], "um", "unit must be nm, got 'um'"),
     "axes": (["axes"], ["x", "y"], "axes must be"),
     "order": (["bspline", "order"], 1, "spline must be of order 3, got 1"),
     "nan": (["matrix", 0, 0], float("nan"), "finite and not press"),

@@ -175,3 +175,54 @@ def test_write_card_keeps_every_byte_of_the_weights(model_file):
         assert torch.equal(weights, after.module.state_dict()[name])
     write_card(model_file, before.card)
     assert load_model(model_file).card == before.card
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"width": 10**9},
+        {"fine_blocks": 10**9},
+        {"dilations": [1] * 10**5},
+        {"dilations": [10**9]},
+        {"dilations": 5},
+        {"width": [4]},
+        {"width": 10**400},
+        {"width": -4},
+    ],
+    ids=str,
+)
+def test_card_asks_for_no_more_than_its_file_holds(
+    model_file: Path, options: dict[str, object]
+) -> None:
+    asked = CARD.model_copy(update={"options": {**OPTIONS, **options}})
+    write_card(model_file, asked)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(model_file)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"data_offsets": 5},
+        {"data_offsets": [0, 10**15]},
+        {"shape": [10**9, 10**9]},
+        {"shape": [-1]},
+        {"dtype": "F99"},
+    ],
+    ids=str,
+)
+def test_file_that_lies_about_its_shapes_is_refused(
+    model_file: Path, row: dict[str, object]
+) -> None:
+    data = model_file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    name = next(key for key in header if key != "__metadata__")
+    header[name] |= row
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)
+    model_file.write_bytes(struct.pack("<Q", len(told)) + told + data[8 + length :])
+    with pytest.raises(CheckpointError):
+        load_model(model_file)

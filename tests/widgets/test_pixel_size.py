@@ -1,5 +1,6 @@
 import pytest
 from hypothesis import given, strategies as st
+from qtpy.QtCore import QLocale
 
 from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
 
@@ -35,6 +36,24 @@ def test_only_decimals_that_say_something_are_shown(edit):
     box.lineEdit().setText(f"x 7{point}123456")
     box.interpretText()
     assert edit.value == (55.82, 7.123456)
+
+
+@pytest.fixture
+def german():
+    """Numbers with a decimal comma, as Qt shows them."""
+    before = QLocale()
+    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
+    yield
+    QLocale.setDefault(before)
+
+
+def test_decimal_comma_is_shown_and_typed(german, edit):
+    edit.value = (55.82, 20.0)
+    box = edit.height_box.native
+    assert box.text() == "y 55,82"
+    box.lineEdit().setText("y 7,125")
+    box.interpretText()
+    assert edit.value == (7.125, 20.0)
 
 
 def test_decimals_are_still_left_out_in_another_style(edit, qtbot):

@@ -315,9 +315,10 @@ def psnr_gain(
     Returns
     -------
     tuple of float or None
-        Gain and error; None where an image has no error at all.
+        Gain and error; None where an image has no error at all, or one whose square
+        is beyond single precision.
     """
-    if not (errors.sum() > 0 and before.sum() > 0):
+    if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
         return None, None
     gain = 10 * math.log10(before.sum() / errors.sum())
     left, kept = before.sum() - before, errors.sum() - errors

@@ -44,7 +44,9 @@ from .errors import (
     SemsrError as SemsrError,
     ShapeError as ShapeError,
     WriteError as WriteError,
+    one_line as one_line,
     sentence_of as sentence_of,
+    shown as shown,
 )
 from .fourier import (
     Rings as Rings,

@@ -4,6 +4,7 @@ Each message is one sentence: what was required, what was given, and the remedy
 when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
 """
 
+import reprlib
 from typing import Any
 
 
@@ -55,6 +56,47 @@ class DeviceMemoryError(SemsrError):
 
 class Cancelled(SemsrError):  # noqa: N818 - not a fault
     """The user stopped the work; what was finished is kept."""
+
+
+_LONGEST = 60  # chosen: what was given fits into one line of the message
+
+
+def shown(value: object) -> str:
+    """Write what was given, for a message.
+
+    Parameters
+    ----------
+    value : object
+        Anything, however long or deep.
+
+    Returns
+    -------
+    str
+        Not more than fits into a line.
+    """
+    brief = reprlib.Repr()
+    brief.maxlevel = 4
+    brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
+    brief.maxstring = brief.maxlong = brief.maxother = 2 * _LONGEST
+    text = brief.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def one_line(text: str) -> str:
+    """Write a name that a user or a file chose, for a message.
+
+    Parameters
+    ----------
+    text : str
+        The name, however long, with line breaks perhaps.
+
+    Returns
+    -------
+    str
+        In one line, without quotes.
+    """
+    plain = text if text.isprintable() else repr(text)[1:-1]
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
 
 
 def sentence_of(error: Exception) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.errors import OptionError, ShapeError, shown
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -54,7 +54,8 @@ def parse_pixel_size(value: object) -> PixelSize | None:
         or not np.all(np.isfinite(numbers))
         or np.any(numbers <= 0)
     ):
-        msg = f"A pixel size must be one or two positive numbers in nm, got {value!r}."
+        given = shown(value)
+        msg = f"A pixel size must be one or two positive numbers in nm, got {given}."
         raise OptionError(msg)
     return PixelSize((float(numbers[0]), float(numbers[1])))
 

@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import OptionError
+from napari_semsr.core.errors import OptionError, one_line, shown
 
 _WORDS = {
     "missing": "must be given",
@@ -39,7 +39,6 @@ _PATTERNS = {
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
-_LONGEST = 60  # chosen: what was given fits into one line of the message
 _MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 
@@ -54,7 +53,7 @@ def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error" and (table or not where):
         return _rule(message, where, model)
     if first["type"] != "missing" and " got " not in message:
-        message = f"{message}, got {_shown(first['input'])}"
+        message = f"{message}, got {shown(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
         return f"A key of option {_spelt(first['loc'][:-2])} {message}."
     joint = " " if message.startswith("must ") else ": "
@@ -126,13 +125,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _spelt(place: tuple[Any, ...]) -> str:
     """Write where an option is: ``data.train[0].file``."""
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
-    return "".join(parts).removeprefix(".")
-
-
-def _shown(value: object) -> str:
-    """Write what was given, not too much of it."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return one_line("".join(parts).removeprefix("."))
 
 
 class Options(BaseModel):

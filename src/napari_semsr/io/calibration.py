@@ -20,7 +20,7 @@ from napari_semsr.core import (
     Options,
     ReadError,
 )
-from napari_semsr.io.files import replacing
+from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.read_image import ReadOptions
 
 _LARGEST = 1 << 20  # bytes; chosen: a calibration has some hundred
@@ -67,8 +67,8 @@ def read_calibration(
     try:
         if path.stat().st_size > _LARGEST:
             raise ReadError(f"{path} is too large for a calibration.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is no JSON"
         msg = f"{path} cannot be read as a calibration: {reason}."
         raise ReadError(msg) from error

@@ -5,9 +5,7 @@ import json
 import os
 import re
 import shutil
-import struct
 import uuid
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,38 +25,120 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 
-# Damaged files make decoders fail in every way there is; RuntimeError is the base of
-# imagecodecs' own errors.
-_FAULTS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+# Bytes of pixels for each byte of a file, at most: where zstd repeats a byte, a block
+# of 128 kB takes 4 bytes; no other packing comes near (zlib 1032, LZW 2730, JPEG 1024).
+_MOST_PACKED = 1 << 15
+_SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
+
+
+def check_claim(path: Path, claimed: int, held: int) -> None:
+    """Refuse a file that cannot hold the pixels that it says it has.
+
+    Before they are asked for: `claimed` bytes of pixels, packed into `held` bytes.
+    """
+    if claimed > max(_SMALL, _MOST_PACKED * held):
+        msg = (
+            f"{path} is damaged: it says that it has {claimed / 2**20:.0f} MiB of "
+            f"pixels, of which its {held} bytes can hold no part; copy it again."
+        )
+        raise ReadError(msg)
 
 
 @contextmanager
 def decoding(path: Path, kind: str) -> Iterator[None]:
-    """Translate the faults of a decoder."""
+    """Translate the faults of a decoder: damage makes them fail in every way there is.
+
+    Some have errors of their own that derive from nothing but `Exception`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is read.
+    kind : str
+        As what, such as ``"TIFF"``.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    ReadError
+        If anything but an error of ours is raised meanwhile.
+    """
     try:
         yield
     except SemsrError:
         raise
-    except _FAULTS as error:
+    except MemoryError as error:
+        msg = (
+            f"{path} needs more memory to be read as {kind} than there is: close other "
+            "programs, or convert it to .ome.zarr where there is more."
+        )
+        raise ReadError(msg) from error
+    except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         msg = (
             f"{path} cannot be read as {kind} ({reason.rstrip('.')}): the file is "
             "damaged or cut short, copy or export it again."
         )
         raise ReadError(msg) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to something; one that no system takes leads nowhere.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File, folder, or neither.
+
+    Returns
+    -------
+    bool
+        False also where the name is too long, or has a zero byte in it.
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+_LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a text as a whole, if it is one that can end.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file; pipes and devices may go on for ever.
+    encoding : str, default="utf-8"
+        As of `open`.
+
+    Returns
+    -------
+    str
+        What it holds, with line feeds between its lines.
+
+    Raises
+    ------
+    ReadError
+        If it is no file, or too large.
+    OSError, UnicodeDecodeError
+        If the system refuses, or it is no text.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        msg = f"{path} must be a file, not a pipe or device: copy it first."
+        raise ReadError(msg)
+    with path.open("rb") as stream:
+        data = stream.read(_LARGEST_TEXT + 1)
+    if len(data) > _LARGEST_TEXT:
+        msg = f"{path} is too large for a text: see whether it is the one you mean."
+        raise ReadError(msg)
+    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
@@ -320,13 +400,20 @@ def writing(path: Path) -> Iterator[None]:
     Raises
     ------
     WriteError
-        If the system refuses: no space, no permission.
+        If the system refuses: no space, no permission, no folder any more.
     """
     try:
         yield
+    except SemsrError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    except Exception as error:
+        if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
+            raise
+        msg = f"{path} could not be written: what was begun of it went away."
         raise WriteError(msg) from error
 
 

@@ -24,13 +24,16 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     ReadError,
+    SemsrError,
     WriteError,
     to_dtype,
 )
 from napari_semsr.io.files import (
     LABELS,
     check_target,
+    decoding,
     filling_store,
+    is_there,
     label_path,
     output_kind,
     renaming,
@@ -88,7 +91,7 @@ _WRITERS = {
 
 def _head(path: Path) -> bytes:
     """Read the first bytes of a file, or nothing of a folder."""
-    if not path.exists():
+    if not is_there(path):
         msg = f"{path} does not exist: check the path."
         raise ReadError(msg)
     if path.is_dir():
@@ -153,12 +156,14 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     """
     path = Path(path)
     row = find_format(path)
-    if dataset is None:
-        return row.load().describe(path)
-    _check_dataset(path, row)
-    from napari_semsr.io import hdf5
+    if dataset is not None:
+        _check_dataset(path, row)
+    with decoding(path, row.name):
+        if dataset is None:
+            return row.load().describe(path)
+        from napari_semsr.io import hdf5
 
-    return hdf5.describe(path, dataset)
+        return hdf5.describe(path, dataset)
 
 
 def _check_dataset(path: Path, row: Format) -> None:
@@ -249,7 +254,8 @@ def read(
     row = find_format(path)
     if options.dataset is not None:
         _check_dataset(path, row)
-    found: Micrograph = row.load().read(path, options)
+    with decoding(path, row.name):
+        found: Micrograph = row.load().read(path, options)
     if options.pixel_size_nm is None:
         return found
     return found.with_size_error(options.pixel_size_sd_nm)
@@ -435,6 +441,7 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        gone = not store.path.is_dir()
         if len(store.pending()) == store.done.size:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -442,5 +449,8 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 f"{target} could not be written to its end ({error.strerror}): free "
                 "some space, then run again with --resume; what is finished is kept."
             )
+            raise WriteError(msg) from error
+        if gone and not isinstance(error, SemsrError):
+            msg = f"{target} could not be written to its end: {store.path} went away."
             raise WriteError(msg) from error
         raise

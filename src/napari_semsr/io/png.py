@@ -21,6 +21,7 @@ from napari_semsr.core import FloatPair, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
+    check_claim,
     choose,
     decoding,
     record_of,
@@ -43,6 +44,11 @@ _LARGEST_TEXT = 500
 _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
+_IHDR = 13  # bytes of a PNG's header
+_MARK = 0xFF  # begins every marker of a JPEG
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81, table B.1: SOF0 to SOF15
+_ALONE = {0x01, *range(0xD0, 0xDA)}  # markers that have no length
+_OLD_BMP = 12  # bytes of the header of OS/2's, whose sides have 16 bits
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -70,6 +76,8 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         return _png(path, data)
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"
     with decoding(path, kind):
+        sides = _jpeg_size(data) if kind == "JPEG" else _bmp_size(data)
+        check_claim(path, math.prod(sides), len(data))
         pixels = _jpeg_pixels(data) if kind == "JPEG" else _bmp_pixels(data)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
@@ -94,6 +102,7 @@ def _png(path: Path, data: bytes) -> RawImage:
                 record = Record.from_json(text[1])
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
+        check_claim(path, _png_bytes(needed), len(needed))
         pixels = np.asarray(imagecodecs.png_decode(needed))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None and _is_rounded(own, size):
@@ -128,6 +137,40 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
             said.append((name, data[at + 8 : end - 4]))
         at = end
     return said, b"".join(needed)
+
+
+def _png_bytes(needed: bytes) -> int:
+    """Bytes of the pixels that a header tells of."""
+    length, name = struct.unpack_from(">I4s", needed, len(_SIGNATURE))
+    if name != b"IHDR" or length != _IHDR:
+        msg = "it does not begin with its header"
+        raise ValueError(msg)
+    columns, rows, bits, kind = struct.unpack_from(">IIBB", needed, 8 + _FRAME - 4)
+    samples = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(kind, 4)
+    return int(columns * rows * samples * max(1, bits // 8))
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and samples that the header of the frame tells of."""
+    at = 2
+    while at + 10 <= len(data):
+        mark, code = data[at], data[at + 1]
+        if mark != _MARK or code == _MARK:  # not yet at a marker
+            at += 1
+            continue
+        if code in _FRAMES:
+            rows, columns, samples = struct.unpack_from(">HHB", data, at + 5)
+            return rows, columns, samples
+        at += 2 if code in _ALONE else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    msg = "it has no header of a frame"
+    raise ValueError(msg)
+
+
+def _bmp_size(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and bytes of a pixel that the header tells of."""
+    (size,) = struct.unpack_from("<I", data, 14)
+    shape = struct.unpack_from("<HH" if size == _OLD_BMP else "<ii", data, 18)
+    return abs(shape[1]), abs(shape[0]), 3
 
 
 def _text(name: str, content: bytes) -> tuple[str, str] | None:
@@ -181,9 +224,10 @@ def _jpeg_pixels(data: bytes) -> NDArray[Any]:
 
 def _bmp_pixels(data: bytes) -> NDArray[Any]:
     """Decode a BMP; palettes become grey or colour."""
-    from PIL import Image
+    from PIL.BmpImagePlugin import BmpImageFile
 
-    with Image.open(io.BytesIO(data), formats=("BMP",)) as image:
+    # not by Image.open, which refuses what is large: that was judged by what it holds
+    with BmpImageFile(io.BytesIO(data)) as image:
         if image.mode in ("L", "RGB"):
             return np.asarray(image)
         if image.mode == "1":

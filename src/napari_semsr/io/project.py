@@ -29,10 +29,11 @@ from napari_semsr.core import (
     digest_path,
     hear_warnings,
     run,
+    shown,
     software_versions,
     warn,
 )
-from napari_semsr.io.files import renaming, replacing, writing
+from napari_semsr.io.files import decoding, read_text, renaming, replacing, writing
 from napari_semsr.io.layers import (
     DRAWN_KEY,
     FOLDER_KEY,
@@ -219,7 +220,7 @@ def read_project(path: Path) -> Project:
     """
     file = project_folder(path) / _FILE
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json.loads(read_text(file))
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
     except FileNotFoundError as error:
         msg = (
@@ -230,12 +231,12 @@ def read_project(path: Path) -> Project:
     except OSError as error:
         msg = f"{file} cannot be read ({error.strerror}): check its permissions."
         raise ReadError(msg) from error
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(file, error) from error
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{values['version']}, known here: {_VERSION}): update napari-semsr."
+            f"{shown(values['version'])}, known here: {_VERSION}): update napari-semsr."
         )
         raise ReadError(msg)
     try:
@@ -589,7 +590,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
     for layer in project.layers:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
-            with hear_warnings(said.append):
+            with hear_warnings(said.append), decoding(folder, f"layer {layer.name!r}"):
                 layers.append((layer, _read_layer(folder, layer, found)))
         except SemsrError as error:
             lost.append(layer)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import ReadError, WriteError
-from napari_semsr.io.files import decoding, replacing
+from napari_semsr.io.files import decoding, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the tables that can be read."""
@@ -74,7 +74,7 @@ def read_sheet(path: Path, what: str) -> Sheet:
     try:
         if path.stat().st_size > _LARGEST:
             raise ReadError(f"{path} is too large for a table of {what}.")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)

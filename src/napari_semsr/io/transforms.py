@@ -28,8 +28,9 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
+    shown,
 )
-from napari_semsr.io.files import replacing
+from napari_semsr.io.files import read_text, replacing
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
@@ -305,7 +306,7 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         if path.stat().st_size > _LARGEST:
             raise ReadError(f"{path} is too large for a transform.")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
@@ -318,7 +319,7 @@ def read_transform(path: Path) -> StoredTransform:
         msg = f"{path} is no transform: register two images and keep the transform"
         raise ReadError(f"{msg} (--transform-out).")
     if values["semsr_transform"] != _VERSION:
-        msg = f"{path} is a transform of version {values['semsr_transform']}"
+        msg = f"{path} is a transform of version {shown(values['semsr_transform'])}"
         raise ReadError(f"{msg}, only {_VERSION} can be read: update napari-semsr.")
     try:
         return _parsed(values)
@@ -335,7 +336,7 @@ def _parsed(values: dict[str, Any]) -> StoredTransform:
     """Make a transform of the entries of a file."""
     for key, known in _CONVENTIONS.items():
         if values.get(key, known) != known:
-            msg = f"its {key} must be {known}, got {values[key]}"
+            msg = f"its {key} must be {known}, got {shown(values[key])}"
             raise ValueError(msg)
     rows = np.array(values["matrix"], dtype=float)
     if rows.shape != (2, 3):
@@ -344,12 +345,12 @@ def _parsed(values: dict[str, Any]) -> StoredTransform:
     affine = Affine.of(rows[:, :2], rows[:, 2])
     transform: Affine | Elastic = affine
     if values["kind"] not in _KINDS:
-        msg = f"its kind must be {', '.join(_KINDS)}, got {values['kind']!r}"
+        msg = f"its kind must be {', '.join(_KINDS)}, got {shown(values['kind'])}"
         raise ValueError(msg)
     if values["kind"] == "elastic":
         spline = values["bspline"]
         if spline.get("order", _ORDER) != _ORDER:
-            msg = f"its spline must be of order {_ORDER}, got {spline['order']}"
+            msg = f"its spline must be of order {_ORDER}, got {shown(spline['order'])}"
             raise ValueError(msg)
         bending = Bending(
             _pair(spline["origin"]),

@@ -49,6 +49,7 @@ from napari_semsr.io import (
     Written,
     check_target,
     filling_store,
+    is_there,
     store_of,
     stored_type,
     write_blocks,
@@ -82,7 +83,8 @@ def open_image(
     Raises
     ------
     ReadError
-        If it cannot be read as one grey image, or holds no finite pixel.
+        If it cannot be read as one grey image, holds no finite pixel, or its grey
+        values are too large to be computed with.
     """
     opened = _opened(image, options or ReadOptions())
     if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
@@ -98,13 +100,13 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     """Open an image in memory or a file, whatever its grey values."""
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
-            return image
+            return _bounded(image)
         sized = image.replace(pixel_size_nm=chosen.pixel_size_nm)
-        return sized.with_size_error(chosen.pixel_size_sd_nm)
+        return _bounded(sized.with_size_error(chosen.pixel_size_sd_nm))
     from napari_semsr.io import read, tell_missing
 
     path = Path(image)
-    if not path.exists():
+    if not is_there(path):
         msg = f"There is no file {path}; check the name."
         raise ReadError(msg)
     opened = read(path, **chosen.model_dump())
@@ -115,7 +117,35 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
             f"{path.name} holds {count} images, of which the first is taken: choose "
             f"one with series 0 to {count - 1}."
         )
-    return opened
+    return _bounded(opened)
+
+
+# As far as single precision goes, in which images are enhanced and mapped. Squares and
+# their sums stay within double precision then.
+_LARGEST_GREY = float(np.finfo(np.float32).max)
+
+
+def _bounded(image: Micrograph) -> Micrograph:
+    """Refuse grey values beyond all bounds; of a lazy image when they are read."""
+    if image.dtype.kind != "f" or image.dtype.itemsize <= 4:
+        return image
+    if image.is_lazy:
+        seen = image.data.map_blocks(_bounded_block, image.name, dtype=image.dtype)
+        return image.replace(data=seen, look=image.look, path=image.path)
+    _bounded_block(image.data, image.name)
+    return image
+
+
+def _bounded_block(block: NDArray[Any], name: str) -> NDArray[Any]:
+    """Refuse a block with such a grey value; NaN and infinity stand for none."""
+    size = np.abs(block)
+    if np.any((size > _LARGEST_GREY) & np.isfinite(size)):
+        msg = (
+            f"Grey values must be below {_LARGEST_GREY:.1e}, got larger ones in "
+            f"{name}: divide them first, or see whether it was copied whole."
+        )
+        raise ReadError(msg)
+    return block
 
 
 def image_in(store: OmeZarrStore) -> Micrograph:
@@ -551,18 +581,26 @@ def check_target_folder(
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Refuse to write over what is being read."""
     for item in inputs:
-        source = Path(item).resolve()
-        if source == path.resolve():
+        source, target = _real(Path(item)), _real(path)
+        if source == target:
             msg = f"The output {path} is the input itself; choose another name."
             raise WriteError(msg)
-        if source.suffix == ".zarr" and source in path.resolve().parents:
+        if source.suffix == ".zarr" and source in target.parents:
             msg = f"The output {path} lies inside the input {item}; choose another."
             raise WriteError(msg)
 
 
+def _real(path: Path) -> Path:
+    """Follow links; those that lead in a circle lead nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path.absolute()
+
+
 def check_apart(target: Path, beside: Path) -> None:
     """Refuse two outputs of which the second would replace the first."""
-    one, two = target.resolve(), beside.resolve()
+    one, two = _real(target), _real(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
             "Two outputs are written to two places, got "

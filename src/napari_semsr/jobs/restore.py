@@ -27,6 +27,7 @@ from napari_semsr.io import (
     OmeZarrStore,
     ReadOptions,
     output_kind,
+    read_text,
     store_of,
     write_blocks,
 )
@@ -79,8 +80,8 @@ def _read_psf(text: str) -> tuple[str, Micrograph | None]:
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} cannot be read as JSON ({error}); check the name."
         raise ReadError(msg) from error
     return found if isinstance(found, dict) else {}

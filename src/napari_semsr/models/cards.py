@@ -20,14 +20,17 @@ from pydantic import (
     field_validator,
 )
 
-from napari_semsr.core import CheckpointError, WriteError
+from napari_semsr.core import CheckpointError, WriteError, one_line
 from napari_semsr.io import renaming
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
-_Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Reach = Annotated[int, Field(ge=0, le=65536)]
+# as of files; chosen: sixteen times as many pixels along each side are the most
+_Length = Annotated[float, Field(ge=1e-5, le=1e9)]
+_Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
 
 class ModelCard(BaseModel):
@@ -86,14 +89,14 @@ class ModelCard(BaseModel):
     description: str = ""
     scale: int = Field(default=1, ge=1, le=8)
     stride: int = Field(default=1, ge=1, le=1024)
-    receptive_field: int = Field(ge=0, le=65536)
-    effective_field: dict[str, int] = Field(default_factory=dict)
+    receptive_field: _Reach
+    effective_field: dict[str, _Reach] = Field(default_factory=dict)
     norms: bool = False
     input_scaling: Literal["percentiles", "deviation", "levels"] = "percentiles"
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
     input_levels: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
     pixel_size_nm: tuple[_Length, _Length] | None = None
-    resample_factors: tuple[_Length, _Length] = (0.5, 2.0)
+    resample_factors: tuple[_Factor, _Factor] = (0.5, 2.0)
     grey: Literal["input", "unit"] = "input"
     training: dict[str, Any] = Field(default_factory=dict)
     checks: dict[str, Any] = Field(default_factory=dict)
@@ -185,7 +188,7 @@ def _header(path: Path) -> dict[str, Any]:
                 msg = f"{path.name} is not a safetensors file; export the model again."
                 raise CheckpointError(msg)
             header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
         raise CheckpointError(msg) from error
     if not isinstance(header, dict):
@@ -203,7 +206,8 @@ def _header(path: Path) -> dict[str, Any]:
 def _bytes_of(header: dict[str, Any]) -> int:
     """Bytes of weights that a header announces."""
     rows = [row for row in header.values() if isinstance(row, dict)]
-    ends = [row["data_offsets"][-1] for row in rows if row.get("data_offsets")]
+    told = [row.get("data_offsets") for row in rows]
+    ends = [offsets[-1] for offsets in told if isinstance(offsets, list) and offsets]
     return max((end for end in ends if isinstance(end, int)), default=0)
 
 
@@ -234,7 +238,7 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = one_line(".".join(map(str, first["loc"])))
         msg = (
             f"The model card of {path.name} is not valid at {where or 'its top'}: "
             f"{first['msg'].removeprefix('Value error, ')}."

@@ -4,16 +4,24 @@ A model file is safetensors: weights, with the card in the header.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from napari_semsr.core import CheckpointError
+from napari_semsr.core import CheckpointError, one_line, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import (
     DISCRIMINATORS,
@@ -26,6 +34,16 @@ from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30
+_REFUSALS = (  # what constructors and readers raise at values that they cannot take
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
 
 
@@ -103,14 +121,127 @@ def _make(
     if unknown:
         msg = (
             f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
-            f"got {', '.join(unknown)}."
+            f"got {one_line(', '.join(unknown))}."
         )
         raise CheckpointError(msg)
     try:
         return shelf[name](**options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        msg = f"{kind.capitalize()} {name} cannot be built from {options}: {error}."
+    except _REFUSALS as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        given = shown(options)
+        msg = f"{kind.capitalize()} {name} cannot be built from {given}: {reason}."
         raise CheckpointError(msg) from error
+
+
+# What a card may ask for, judged by what its file holds, before anything is built.
+
+_SPARE, _PARTS = 64, 32  # chosen: parts without weights, such as rectifiers, are few
+_LARGEST_REACH = 65536  # pixels; as on the card
+
+
+class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
+    """A network that is built would have more weights than a file holds."""
+
+
+class _Bound:
+    """Lets networks that are built have no more weights than a file holds.
+
+    What is built meanwhile by other threads does not count.
+    """
+
+    def __init__(self, tensors: int, numbers: int) -> None:
+        self._thread = threading.get_ident()
+        self._largest = _SPARE + 2 * numbers  # for what is made and then replaced
+        self._left = {
+            "parts": _SPARE + _PARTS * tensors,
+            "tensors": _SPARE + 2 * tensors,
+            "numbers": self._largest,
+        }
+
+    def limit(self, number: float) -> None:
+        """Refuse a number of an option that is larger than all weights."""
+        if number > self._largest:
+            raise _TooManyWeights
+
+    def _take(self, **counts: int) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        for name, count in counts.items():
+            self._left[name] -= count
+        if min(self._left.values()) < 0:
+            raise _TooManyWeights
+
+    def _part(self, _owner: nn.Module, _name: str, _new: nn.Module | None) -> None:
+        self._take(parts=1)
+
+    def _weights(self, _owner: nn.Module, _name: str, new: nn.Parameter | None) -> None:
+        if new is not None:
+            self._take(tensors=1, numbers=new.numel())
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is built meanwhile."""
+        hooks = (
+            register_module_module_registration_hook(self._part),
+            register_module_parameter_registration_hook(self._weights),
+        )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _build_within(
+    path: Path, card: ModelCard, state: Mapping[str, Tensor]
+) -> nn.Module:
+    """Build the network of a card that asks for no more than its weights are.
+
+    First without numbers: sizes of a thousand million cost nothing then.
+    """
+    if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
+        return _make(_LOADED, "architecture", card.architecture, card.options)
+    held = sum(weights.numel() for weights in state.values())
+    bound = _Bound(len(state), held)
+    try:
+        bound.limit(_largest(card.options))
+        with bound.counting(), torch.device("meta"):
+            sketch = build(card.architecture, card.options)
+        reach: float = max(map(_reach, sketch.modules()))
+    except _TooManyWeights as error:
+        msg = (
+            f"The weights in {path.name} do not fit architecture {card.architecture}: "
+            f"its options ask for more than the {held} numbers that are there."
+        )
+        raise CheckpointError(msg) from error
+    except _REFUSALS:  # of a kind that no convolution has
+        reach = math.inf
+    if reach > _LARGEST_REACH:
+        msg = (
+            f"Architecture {card.architecture} cannot be built from "
+            f"{shown(card.options)}: a convolution would reach beyond "
+            f"{_LARGEST_REACH} pixels."
+        )
+        raise CheckpointError(msg)
+    return build(card.architecture, card.options)
+
+
+def _largest(options: object) -> float:
+    """Find the largest number in options, at whatever depth; 0 where there is none."""
+    if isinstance(options, int | float):
+        return abs(options)
+    inside = options.values() if isinstance(options, dict) else options
+    if not isinstance(inside, Iterable) or isinstance(inside, str):
+        return 0
+    return max(map(_largest, inside), default=0)
+
+
+def _reach(part: nn.Module) -> int:
+    """Tell how far a convolution sees, in pixels; 0 of other parts."""
+    if not isinstance(part, nn.Conv2d):
+        return 0
+    pairs = zip(part.kernel_size, part.dilation, strict=True)
+    return max((side - 1) * apart for side, apart in pairs)
 
 
 # Model files.
@@ -208,16 +339,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
         raise CheckpointError(msg)
     card = read_card(path)
-    module = _make(_LOADED, "architecture", card.architecture, card.options)
+    own = {k: v for k, v in _weights(path).items() if not k.startswith(_BESIDE)}
+    module = _build_within(path, card, own)
     try:
-        state = load(path.read_bytes())
-        own = {
-            k: v.float() if v.is_floating_point() else v
-            for k, v in state.items()
-            if not k.startswith(_BESIDE)
-        }
         module.load_state_dict(own)
-    except (SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
@@ -254,14 +380,19 @@ def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is missing or damaged.
     """
-    path = resolve(name_or_path)
-    try:
-        state = load(path.read_bytes())
-    except SafetensorError as error:
-        msg = f"The model file {path.name} is damaged: {error}."
-        raise CheckpointError(msg) from error
     return {
-        name.removeprefix(_BESIDE): value.float()
-        for name, value in state.items()
+        name.removeprefix(_BESIDE): value
+        for name, value in _weights(resolve(name_or_path)).items()
         if name.startswith(_BESIDE)
     }
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a file, numbers in float32."""
+    try:
+        held = load(path.read_bytes())
+        return {k: v.float() if v.is_floating_point() else v for k, v in held.items()}
+    except (SafetensorError, *_REFUSALS, OSError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        msg = f"The model file {path.name} is damaged: {reason}; copy it again."
+        raise CheckpointError(msg) from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from napari_semsr.core import CheckpointError
+from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import renaming
 
 _LARGEST = 16 * 2**20  # bytes; a table of 1000 fields has 0.3 million
@@ -154,7 +154,7 @@ def load_trust(path: Path) -> Trust:
         raise CheckpointError(msg) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        place = one_line(".".join(map(str, first["loc"]))) or "the file"
         msg = (
             f"{path.name} is no trust file: {place}: {first['msg']}; make one with "
             "semsr models trust."

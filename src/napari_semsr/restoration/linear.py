@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_semsr.core import Float32Array
+from napari_semsr.core import Float32Array, ReadError
 
 _RIDGE = 1e-6  # of the mean power; chosen: below the noise of any image
 
@@ -35,6 +35,11 @@ def fit_linear_filter(
     (scale², taps, taps) numpy.ndarray of float32
         A kernel for each of the wanted pixels within one, row by row, to be correlated
         with the image.
+
+    Raises
+    ------
+    ReadError
+        If no patch has any contrast.
     """
     half = taps // 2
     normal: NDArray[Any] = np.zeros((taps**2, taps**2))
@@ -53,6 +58,9 @@ def fit_linear_filter(
         rows = rows - rows.mean(axis=0)
         normal += rows.T @ rows
         right += rows.T @ (aims - aims.mean(axis=0))
+    if not np.trace(normal) > 0:
+        msg = "A linear filter is fitted to an image with contrast, got one without."
+        raise ReadError(msg)
     ridge = _RIDGE * np.trace(normal) / taps**2
     weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)
     kernels = weights.T.reshape(scale**2, taps, taps)

@@ -1,12 +1,14 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import OptionError, Options, ReadError
+from napari_semsr.core import OptionError, Options, ReadError, shown
+from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
@@ -292,6 +294,7 @@ SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
 
+_MOST_VALUES = 10_000  # chosen: the longest recipe of ours has a hundred
 _FORMER = {"veil_weight": 0.3, "gan.tv_weight": 0.0, "gan.kernel.spectrum_weight": 1.0}
 """Options that are constants now, which the recipes in folders of runs still name."""
 
@@ -569,11 +572,18 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a table of options, and what it includes, which it may override."""
     above = (*above, path.resolve())
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(path))
+        count = _written_out(values, {})
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
         raise ReadError(msg) from error
+    if count > _MOST_VALUES:
+        msg = (
+            f"A recipe must hold at most {_MOST_VALUES} values, with what aliases "
+            f"repeat, got more in {path}."
+        )
+        raise OptionError(msg)
     if not isinstance(values, dict):
         got = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {got} in {path}."
@@ -582,7 +592,7 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if other is None:
         return values
     source = path.parent / str(other)
-    if source.resolve() in above:
+    if _followed(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
         raise OptionError(msg)
     shared = _values(source, above)
@@ -593,6 +603,29 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**shared, **values, "data": {**tables[0], **tables[1]}}
 
 
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """Count values as if written out: aliases may repeat them, or hold themselves.
+
+    `known` has what was counted before.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # of what holds itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(item, known) for item in inside)
+    return known[id(value)]
+
+
+def _followed(path: Path) -> Path:
+    """Follow links on the way to a file that a recipe names."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"A recipe must name files, got {shown(str(path))}: {error}."
+        raise OptionError(msg) from error
+
+
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Make the paths of a recipe absolute, which are relative to its folder."""
     plain = recipe.model_dump()
@@ -601,5 +634,5 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
         value = table.get(last)
         model = name in ("start_from", "local_from") and value in bundled()
         if value is not None and not model:
-            table[last] = str((folder / value).resolve())
+            table[last] = str(_followed(folder / value))
     return Recipe.parse(plain)

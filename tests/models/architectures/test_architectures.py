@@ -144,7 +144,7 @@ def test_building_without_memory_counts_the_same(case: Case) -> None:
         (PUBLISHED["de-haan-unet"], {"scale": 3}, "scale must be one of 1, 2, 4"),
         (PUBLISHED["esrgan"], {"scale": 8}, "scale must be one of 1, 2, 4, got 8"),
         (PUBLISHED["srcnn-attention"], {"window": 30}, "odd, got 30"),
-        (PUBLISHED["pix2pix"], {"levels": 1}, "at least 2, got 1"),
+        (PUBLISHED["pix2pix"], {"levels": 1}, "levels must be 2 to 10, got 1"),
         (PUBLISHED["espcn"], {"scale": 8}, "scale must be one of 1, 2, 3, 4, got 8"),
         (PUBLISHED["vdsr"], {"layers": 1}, "at least 2, got 1"),
         (PUBLISHED["edsr"], {"scale": 3}, "scale must be one of 1, 2, 4, got 3"),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import PixelSize, ReadError
-from napari_semsr.io.files import decoding
+from napari_semsr.io.files import check_claim, decoding
 from napari_semsr.io.read_image import pixel_size, to_nm
 
 _MAGIC = b"ZISRAWFILE"
@@ -37,7 +37,10 @@ class CziTiles:
         """Read one tile, (Y, X)."""
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
-            data = np.asarray(entry.data_segment().data()).squeeze()
+            tile = entry.data_segment()
+            check_claim(self.path, tile.data_size, self.path.stat().st_size)
+            # a damaged one may say that it is to be enlarged without bound
+            data = np.asarray(tile.data(resize=False)).squeeze()
             if data.shape != self.shape[1:]:
                 msg = f"tile {index} has shape {data.shape}, not {self.shape[1:]}"
                 raise ValueError(msg)
@@ -92,8 +95,7 @@ def open_tiles(path: Path) -> CziTiles:
             if tuple(entry.shape) != tuple(entry.stored_shape):
                 continue  # a coarser level of the pyramid
             found.append((place, sizes, starts, entry.dtype))
-        size = _scaling(czi)
-    return _checked(path, found, size)
+        return _checked(path, found, _scaling(czi))
 
 
 def _checked(path: Path, found: list[Any], size: PixelSize | None) -> CziTiles:
@@ -114,6 +116,8 @@ def _checked(path: Path, found: list[Any], size: PixelSize | None) -> CziTiles:
         msg = f"{path} must hold tiles of one shape and type, but has {kinds}."
         raise ReadError(msg)
     ((rows, columns, dtype),) = shapes
+    claimed = int(rows) * int(columns) * np.dtype(dtype).itemsize
+    check_claim(path, claimed, path.stat().st_size)
     corners = [(float(starts["Y"]), float(starts["X"])) for _, _, starts, _ in found]
     return CziTiles(
         path,

@@ -24,7 +24,9 @@ from napari_semsr.core import (
     SemsrError,
     grid_cells,
     parse_pixel_size,
+    shown,
 )
+from napari_semsr.io.files import read_text
 from napari_semsr.io.formats import describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
@@ -114,17 +116,22 @@ class _Positions:
 def _inside(folder: Path, name: str, path: Path) -> str:
     """Name of a frame, which must lie in its folder."""
     target = Path(name)
-    if (
-        not name
-        or target.is_absolute()
-        or not (folder / target).resolve().is_relative_to(folder.resolve())
-    ):
+    if not name or target.is_absolute() or not _is_below(folder / target, folder):
         msg = (
             f"{path.name} must name frames inside {folder}, but has {name!r}: no path "
             "may leave the folder."
         )
         raise ReadError(msg)
     return target.as_posix()
+
+
+def _is_below(target: Path, folder: Path) -> bool:
+    """Whether a path is one, and lies in a folder."""
+    try:
+        target.exists()  # refuses names that the system cannot have
+        return target.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def _number(
@@ -143,7 +150,7 @@ def _number(
 def _read_positions(path: Path, folder: Path) -> _Positions:
     """Read nominal positions."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read as a table of positions ({error})."
         raise ReadError(msg) from error
@@ -178,8 +185,8 @@ def _read_scan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} must be a JSON object, but cannot be read as one ({error})."
         raise ReadError(msg) from error
     if not isinstance(found, dict):
@@ -208,7 +215,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     """
     path = folder / HEIGHTS
     try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = csv.DictReader(read_text(path, "utf-8-sig").splitlines())
     except FileNotFoundError as error:
         msg = (
             f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
@@ -478,8 +485,8 @@ def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     except (SemsrError, TypeError, ValueError) as error:
         msg = (
             f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
-            f"share and pixel_size_nm in nm, got {found.get('grid')!r}, "
-            f"{found.get('overlap')!r} and {found.get('pixel_size_nm')!r}."
+            f"share and pixel_size_nm in nm, got {shown(found.get('grid'))}, "
+            f"{shown(found.get('overlap'))} and {shown(found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg) from error
     if found.get("order") in ("row", "serpentine"):

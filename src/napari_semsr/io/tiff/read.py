@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Look, Micrograph, PixelSize, ReadError
-from napari_semsr.io.files import RECORD_KEY, Record, choose, decoding
+from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
     LAZY_BYTES,
@@ -108,7 +108,7 @@ def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
         return data
     lut = small[0] if grey else np.ascontiguousarray(small.T)
     if isinstance(data, np.ndarray):
-        return lut[data]
+        return _look_up(data, lut)
     if grey:
         return data.map_blocks(_look_up, lut, dtype=lut.dtype)
     return data.map_blocks(
@@ -118,7 +118,14 @@ def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
 
 def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
     """Index a table with one block."""
-    return np.asarray(lut[block])
+    try:
+        return np.asarray(lut[block])
+    except IndexError as error:
+        msg = (
+            f"A palette must have a row for every pixel, but has {len(lut)} and is "
+            "asked for more: export the image again, in grey."
+        )
+        raise ReadError(msg) from error
 
 
 def _invert_white(data: Any, bits: int) -> Any:
@@ -531,7 +538,8 @@ class _PlaneSource:
 def _read_block(source: _PlaneSource, block_info: Any = None) -> NDArray[Any]:
     """Read one dask block."""
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
-    return source.window(slice(top, bottom), slice(left, right))
+    with decoding(source.path, "TIFF"):
+        return source.window(slice(top, bottom), slice(left, right))
 
 
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
@@ -546,6 +554,14 @@ def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
         raise ReadError(msg)
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     _check_end(path, max(ends))
+
+
+def _segment_bytes(page: "tifffile.TiffPage") -> int:
+    """Bytes of one tile or strip as it is unpacked, which may go beyond the image."""
+    sides = page.tilelength, page.tilewidth
+    if not page.is_tiled:
+        sides = min(page.rowsperstrip, page.imagelength), page.imagewidth
+    return math.prod(sides) * page.samplesperpixel * np.dtype(page.dtype).itemsize
 
 
 def _check_end(path: Path, end: int) -> None:
@@ -611,6 +627,8 @@ def _find_plane(
         raise ReadError(msg)
     if page.parent is tif:
         _check_bytes(path, page)
+        check_claim(path, found.nbytes, sum(page.databytecounts))
+        check_claim(path, _segment_bytes(key), sum(page.databytecounts))
     return replace(found, page=chosen.outer, block=_block(key, found.extent))
 
 

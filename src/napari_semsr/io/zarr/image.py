@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
     IncompleteError,
@@ -50,6 +50,8 @@ _CHUNK = 512
 _WHITE = 0xFFFFFF
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
+_MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
+_LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 
 
 def store_of(
@@ -360,7 +362,53 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     changed = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
     chunks = array.shards or array.chunks
-    return da.from_array(array, chunks=chunks, name=name, inline_array=True)[index]
+    _check_blocks(path, array, chunks)
+    blocks = _Blocks(path, array)
+    return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
+
+
+def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -> None:
+    """Refuse blocks that no memory holds: one without a file is made all the same."""
+    whole = list(zip(chunks, array.shape, strict=True))
+    counts = [_parts(side, part) for part, side in whole]
+    if sum(counts) > _MOST_BLOCKS or math.prod(counts[-2:]) > _MOST_BLOCKS:
+        msg = (
+            f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but says that "
+            f"it has {' x '.join(map(str, counts))}: convert it with larger chunks."
+        )
+        raise ReadError(msg)
+    size = math.prod(min(each) for each in whole) * array.dtype.itemsize
+    stored = math.prod(array.chunks) * array.dtype.itemsize
+    if max(size, stored) > _LARGEST_BLOCK:
+        msg = (
+            f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
+            f"{max(size, stored) / 2**20:.0f} MiB: convert it with smaller chunks."
+        )
+        raise ReadError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """An array whose damaged blocks are told of in a sentence."""
+
+    path: Path
+    array: "zarr.Array[Any]"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        with decoding(self.path, "OME-Zarr"):
+            return np.asarray(self.array[index])
 
 
 def _calibration(

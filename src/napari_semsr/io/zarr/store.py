@@ -11,7 +11,9 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -572,7 +574,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Write the metadata and empty arrays of a new store."""
     import zarr
 
-    with writing(path):
+    with writing(path), _whole_or_gone(path):
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
@@ -589,6 +591,16 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
         )
     return OmeZarrStore(path, group, level0, done, plan.unit, record)
+
+
+@contextmanager
+def _whole_or_gone(path: Path) -> Iterator[None]:
+    """Remove a new folder that cannot be filled, as where the disk is full."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def recorded(path: Path) -> Record | None:

@@ -570,7 +570,7 @@ def file_state(path: Path) -> list[Cell]:
     files = path.rglob("*") if path.is_dir() else [path]
     try:
         facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
-    except OSError:  # there is none
+    except (OSError, ValueError):  # there is none, or cannot be
         facts = []
     sizes, times = [size for size, _ in facts], [at for _, at in facts]
     return [path.name, sum(sizes), max(times, default=0)]

@@ -405,7 +405,7 @@ def _mean(content: Mapping[str, Any]) -> float | None:
     size = content.get("pixel_size_nm")
     if not isinstance(size, list) or len(size) != 2:
         return None
-    return float(np.sqrt(size[0] * size[1]))
+    return float(np.sqrt(size[0]) * np.sqrt(size[1]))
 
 
 # What is told of all images together.

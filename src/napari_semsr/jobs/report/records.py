@@ -1,6 +1,7 @@
 """JSON files of the measuring verbs, as numbers of a report."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import FloatPair, ReadError, digest_path
+from napari_semsr.core import (
+    FloatPair,
+    ReadError,
+    digest_path,
+    parse_pixel_size,
+    shown,
+)
+from napari_semsr.io import decoding, read_text
 from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
 _MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
+_CURVES = (
+    ("frequency_per_px", "correlation"),
+    ("frequency_per_px", "filtered"),
+    ("frequency_per_px", "power"),
+    ("distance_nm", "intensity"),
+    ("distance_px", "intensity"),
+    ("bins", "counts"),
+)
 _SHORT = 4  # values of a list that are written out; chosen: a box, a line
 
 KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -137,7 +153,12 @@ def read_record(path: Path) -> StoredNumbers:
         if path.stat().st_size > _LARGEST:
             msg = f"{path} is too large for the numbers of a measurement."
             raise ReadError(msg)
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(
+            read_text(path, "utf-8-sig"),
+            parse_constant=_number,
+            parse_float=_number,
+            parse_int=_number,
+        )
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is no JSON"
         msg = f"{path} cannot be read: {reason}."
@@ -149,6 +170,39 @@ def read_record(path: Path) -> StoredNumbers:
             f"semsr {', '.join(KINDS)} wrote with --json."
         )
         raise ReadError(msg)
+    with decoding(path, "numbers of a measurement"):
+        _check_curves(content)
+        return _told(path, verb, content)
+
+
+def _number(text: str) -> int | float:
+    """Read a number that is one; JSON of ours holds neither NaN nor infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{shown(text)} is no number"
+        raise ValueError(msg)
+    return int(text) if text.lstrip("-").isdigit() else value
+
+
+def _check_curves(content: Mapping[str, Any]) -> None:
+    """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
+    for names in _CURVES:
+        values = [content[name] for name in names if content.get(name) is not None]
+        for item in values:
+            kinds = {type(value) for value in item} if isinstance(item, list) else {str}
+            if not kinds <= {int, float, type(None)} or not kinds & {int, float}:
+                msg = f"{names[-1]} must be a list of numbers, got {shown(item)}"
+                raise ValueError(msg)
+        more = 1 if "bins" in names else 0  # there are more edges than counts
+        if len(values) == 2 and len(values[0]) != len(values[1]) + more:
+            msg = f"{' and '.join(names)} must be of one length"
+            raise ValueError(msg)
+    if content.get("pixel_size_nm") is not None:
+        parse_pixel_size(content["pixel_size_nm"])
+
+
+def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
+    """Put what a record holds in order."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
     for key, value in content.items():
@@ -157,7 +211,8 @@ def read_record(path: Path) -> StoredNumbers:
         if "_interval_" in key or key.startswith(("interval_", "pixel_size_sd")):
             continue
         if _is_rows(value):
-            sheets.append(_sheet(_words(key), value))
+            laid = _sheet(_words(key), value)
+            sheets += [laid] if laid.heads else []
         else:
             numbers += _numbers(key, value, content)
     method, threshold = (str(content.get(k) or "") for k in ("method", "criterion"))

@@ -15,6 +15,9 @@ from napari_semsr.core import FloatArray
 Edges = Literal["zeros", "reflect", "replicate"]
 """What a convolution sees beyond an image."""
 
+MOST_LEVELS = 10
+"""Times that a network may halve the resolution: its stride is 1024 at most."""
+
 _SLOPE = 0.2
 _STD = 0.02  # of first weights, in both papers
 _NORMS: dict[str, Callable[[int], nn.Module]] = {

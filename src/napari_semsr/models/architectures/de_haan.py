@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
+    MOST_LEVELS,
     Lanczos,
     LeakyReLU,
     check_scale,
@@ -42,8 +43,11 @@ class DeHaanUNet(nn.Module):
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
         super().__init__()
-        if levels < 1 or width < 2:
-            msg = f"levels must be at least 1 and width 2, got {levels} and {width}"
+        if not 1 <= levels <= MOST_LEVELS or width < 2:
+            msg = (
+                f"levels must be 1 to {MOST_LEVELS} and width at least 2, got {levels} "
+                f"and {width}"
+            )
             raise ValueError(msg)
         self.scale = check_scale(scale, (1, 2, 4))
         self.stride = max(1, 2**levels // scale)

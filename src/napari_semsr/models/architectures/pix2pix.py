@@ -30,7 +30,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import biased, init_normal, stage
+from napari_semsr.models.architectures.blocks import (
+    MOST_LEVELS,
+    biased,
+    init_normal,
+    stage,
+)
 
 _WIDEST = 8
 _WITH_DROPOUT = 3
@@ -54,8 +59,8 @@ class Pix2PixUNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if levels < 2:
-            msg = f"levels must be at least 2, got {levels}"
+        if not 2 <= levels <= MOST_LEVELS:
+            msg = f"levels must be 2 to {MOST_LEVELS}, got {levels}"
             raise ValueError(msg)
         self.scale, self.stride, self.bounded = 1, 2**levels, bounded
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]

@@ -1,0 +1,133 @@
+"""Play cases in a process that ends by itself where an input takes all there is.
+
+``python -m tests.hostile tiff model … --count 5000`` prints a line of JSON for each
+case. An input that takes longer than ``--limit-s`` ends the process with the place
+where it was; memory beyond ``--limit-gb`` is refused to it and counts as a finding. A
+command that has begun to work is interrupted after ``--patience-s``.
+"""
+
+import argparse
+import faulthandler
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_SHOWN = 20  # findings that are printed; the same input is made again by its number
+
+
+class Watch:
+    """Ends the process where an input takes too long, and remembers the slowest."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s, self.slowest_s, self.slowest = limit_s, 0.0, -1
+        self._last, self._begun = -1, 0.0
+
+    def __call__(self, number: int) -> None:
+        """Note that an input begins; -1 for the end."""
+        now = time.monotonic()
+        if self._last >= 0 and now - self._begun > self.slowest_s:
+            self.slowest_s, self.slowest = now - self._begun, self._last
+        self._last, self._begun = number, now
+        faulthandler.cancel_dump_traceback_later()
+        if number >= 0:
+            faulthandler.dump_traceback_later(self.limit_s, exit=True)
+
+
+def bound_memory(gigabytes: float) -> None:
+    """Allow so much more memory than there is now, where the system can."""
+    with suppress(ImportError):
+        import resource
+
+        import psutil
+
+        used = psutil.Process().memory_info().data
+        limit = int(used + gigabytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+
+
+def peak_mb() -> float | None:
+    """Tell the most memory that was in use."""
+    with suppress(ImportError):
+        import resource
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return None
+
+
+def keep_house(folder: Path) -> None:
+    """Keep what the package stores for its user in a folder of this run."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        os.environ[name] = str(folder)
+    os.environ["SEMSR_CACHE"] = str(folder / "cache")
+    os.environ["SEMSR_MODELS"] = str(folder / "models")
+    os.environ["MPLBACKEND"] = "Agg"
+    os.environ.pop("DISPLAY", None)
+
+
+def run(name: str, chosen: argparse.Namespace) -> bool:
+    """Play one case, print what became of it, and tell whether nothing was found."""
+    from tests.hostile.cases import CASES
+    from tests.hostile.play import play
+
+    sys.stderr.write(f"{name} ...\n")
+    begun, watch = time.monotonic(), Watch(chosen.limit_s)
+    with tempfile.TemporaryDirectory(prefix="semsr-hostile-") as top:
+        keep_house(Path(top))
+        inputs = Path(top) / "inputs"
+        inputs.mkdir()
+        outcome = play(
+            CASES[name],
+            inputs,
+            chosen.count,
+            seed=chosen.seed,
+            first=chosen.first,
+            each=watch,
+        )
+        watch(-1)
+    told = {
+        "case": name,
+        "count": outcome.count,
+        "refused": outcome.refused,
+        "findings": len(outcome.findings),
+        "slowest_s": round(watch.slowest_s, 2),
+        "slowest": watch.slowest,
+        "seconds": round(time.monotonic() - begun),
+        "peak_mb": peak_mb(),
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    sys.stderr.write("\n".join([*outcome.findings[:_SHOWN], ""]))
+    sys.stderr.flush()
+    return not outcome.findings
+
+
+def main() -> int:
+    """Play the cases that were named, or all; 1 if anything was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--limit-s", type=float, default=300.0)
+    parser.add_argument("--limit-gb", type=float, default=2.0)
+    parser.add_argument("--patience-s", type=float, default=3.0)
+    chosen = parser.parse_args()
+    import torch  # noqa: F401 - its own share of memory is none of an input's
+
+    from tests.hostile.cases import CASES
+    from tests.hostile.commands import PATIENCE
+
+    if hasattr(signal, "setitimer"):
+        PATIENCE.seconds = chosen.patience_s
+    bound_memory(chosen.limit_gb)
+    clean = [run(name, chosen) for name in chosen.cases or CASES]
+    return 0 if all(clean) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

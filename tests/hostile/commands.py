@@ -1,0 +1,252 @@
+"""Command lines to be damaged, and what every one must answer with."""
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_semsr.cli.command import VERBS, build_parser, main
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
+from tests.mutations import damaged_words
+from tests.tiny_models import write_tiny_model, write_tiny_recipe
+
+_TINY = (
+    "--model",
+    "tiny.safetensors",
+    "--device",
+    "cpu",
+)
+_LANDMARKS = ("--landmarks", "landmarks.csv", "--landmarks-only")
+LINES: dict[str, tuple[str, ...]] = {
+    "info": ("first.tif",),
+    "convert": ("first.tif", "out.ome.zarr", "--dtype", "uint16"),
+    "crop": ("first.tif", "-o", "out.tif", "--box", "2", "3", "30", "40"),
+    "register": ("first.tif", "truth.tif", "-o", "out.tif", *_LANDMARKS),
+    "judge": (
+        "first.tif",
+        "truth.tif",
+        "-o",
+        "o.html",
+        "--models",
+        "none",
+        *_LANDMARKS,
+    ),
+    "simulate": (
+        *("out", "--phantom", "grating", "--frames-grid", "1x2"),
+        *("--frame-px", "32", "--seed", "3"),
+    ),
+    "stitch": ("scan", "-o", "out.ome.zarr", "--grid", "1x2", "--overlap", "0.3"),
+    "calibrate": ("grating.tif", "--pitch-nm", "40", "-o", "out.json"),
+    "degrade": ("first.tif", "out.tif", "--kind", "fog", "--seed", "1"),
+    "pairs": ("first.tif", "truth.tif", "-o", "out.zarr", "--patch", "16"),
+    "train": ("tiny.yaml", "-o", "out"),
+    "enhance": ("first.tif", "-o", "out.ome.zarr", *_TINY, "--tile", "32"),
+    "restore": ("first.tif", "-o", "out.ome.tif", "--psf", "1px", "--method", "wiener"),
+    "frc": ("first.tif", "second.tif", "--criterion", "1/7"),
+    "frc-map": ("first.tif", "second.tif", "-o", "out.tif", "--block", "32"),
+    "decorrelation": ("first.tif",),
+    "spectrum": ("first.tif", "-o", "out.ome.tif"),
+    "metrics": ("first.tif", "truth.tif", "--match", "affine"),
+    "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
+    "trust": ("first.tif", "second.tif", "-o", "out.tif", *_TINY, "--show", "spread"),
+    "repeatability": ("first.tif", "second.tif", "-o", "out.ome.tif"),
+    "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
+    "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
+    "histogram": ("first.tif", "truth.tif"),
+    "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
+    "replay": ("made.tif",),
+    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
+    "models": ("info", "tiny.safetensors"),
+    "demo": ("out",),
+}
+"""A line of each verb that does a little."""
+
+
+def write_inputs(folder: Path) -> None:
+    """Write small images, a scan, a model, a recipe and tables."""
+    import napari_semsr as semsr
+
+    rng = np.random.default_rng(4)
+    rows, columns = np.indices((72, 80))
+    truth = 100 + 60 * np.sin(rows / 3.0) * np.sin(columns / 4.0)
+    for name, noise in (("truth", 0), ("first", 5), ("second", 5)):
+        drawn = truth + rng.normal(0, noise or 1e-9, truth.shape)
+        image = Micrograph(drawn.astype(np.float32), (5.0, 5.0), name)
+        write(image, folder / f"{name}.tif")
+    grating = 100 + 60 * np.sin(2 * np.pi * (columns + 0.3 * rows) / 8)
+    tifffile.imwrite(folder / "grating.tif", grating.astype(np.uint8))
+    semsr.convert(folder / "first.tif", folder / "made.tif")
+    holes = np.full((40, 48), np.nan, np.float32)
+    tifffile.imwrite(folder / "nothing.tif", holes)
+    tifffile.imwrite(folder / "one.tif", np.zeros((1, 1), np.uint8))
+    huge = np.random.default_rng(1).random((40, 48)) * 1e302
+    tifffile.imwrite(folder / "huge.tif", huge)
+    pages = rng.integers(0, 255, (3, 24, 32), np.uint8)
+    tifffile.imwrite(folder / "stack.tif", pages, photometric="minisblack")
+    (folder / "text.tif").write_text("not an image")
+    (folder / "folder").mkdir()
+    (folder / "scan").mkdir()
+    for index in range(2):
+        part = truth[:32, 22 * index : 22 * index + 32].astype(np.uint8)
+        tifffile.imwrite(folder / "scan" / f"f{index}.tif", part)
+    corners = "".join(f"{y},{x},{y},{x}\n" for y in (0, 30) for x in (0, 40))
+    names = "moving_y_px,moving_x_px,fixed_y_px,fixed_x_px\n"
+    (folder / "landmarks.csv").write_text(names + corners)
+    write_tiny_model(folder)
+    write_tiny_recipe(folder / "tiny.yaml")
+
+
+@functools.cache
+def _known(verb: str) -> tuple[str, ...]:
+    """List the flags of a verb, and the values that they name."""
+    found: list[str] = []
+    for action in build_parser(verb)._actions:  # noqa: SLF001 - argparse has no door
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for item in action.choices[verb]._actions:  # noqa: SLF001
+                found += [*item.option_strings, *map(str, item.choices or ())]
+    return tuple(word for word in found if word not in ("-h", "--help", "--debug"))
+
+
+@dataclass
+class Patience:
+    """After how long commands are interrupted, as by Ctrl-C; None for never."""
+
+    seconds: float | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Interrupt what takes longer, and again where that is not heard."""
+        if self.seconds is None:
+            yield
+            return
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, 10 * self.seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+PATIENCE = Patience()
+
+
+def say(*words: object) -> tuple[int, str]:
+    """Run a command in this process, and judge how it answered.
+
+    Exit code 0, or 2 with one line, or 130; nothing that is not meant for a user.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with streams[0], streams[1], PATIENCE.running():
+        code = main([str(word) for word in words])
+    said = err.getvalue()
+    for sign in ("Traceback", "Unexpected ", "Error: "):
+        assert sign not in said, (words, said[-2000:])
+    assert code in (0, 2, 130), (words, code)
+    if code == 2:
+        lines = [line for line in said.splitlines() if "warning: " not in line]
+        assert len([line for line in lines if line.startswith("semsr")]) == 1, said
+        assert "not enough memory" not in said.lower(), (words, said)
+    return code, said
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Command lines of one verb."""
+
+    verb: str
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+        return f"semsr-{self.verb}"
+
+    def prepare(self, folder: Path) -> dict[Path, bytes]:
+        """Write the inputs, and keep their bytes."""
+        place = folder / "deep" / "work"
+        place.mkdir(parents=True)
+        write_inputs(place)
+        os.environ["SEMSR_MODELS"] = str(folder / "models")
+        self._warm_up(place)
+        return {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+    def _warm_up(self, place: Path) -> None:
+        """Say the whole line once, where damaged ones are interrupted.
+
+        What it imports must not be: no interpreter bears that.
+        """
+        if PATIENCE.seconds is None or self.verb == "demo":
+            return
+        before = Path.cwd()
+        os.chdir(place)
+        kept, PATIENCE.seconds = PATIENCE.seconds, None
+        try:
+            whole = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+            say(self.verb, *LINES[self.verb])
+            _put_back(place, whole)
+        finally:
+            PATIENCE.seconds = kept
+            os.chdir(before)
+
+    def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> bool:
+        """Say a damaged line where the inputs are; true where it was refused."""
+        place = folder / "deep" / "work"
+        files = [path.name for path in whole]
+        known = (*_known(self.verb), *files, *files)
+        words = [self.verb, *damaged_words(LINES[self.verb], rng, known)]
+        if rng.random() < 0.3:
+            words.append("--json")
+        before = Path.cwd()
+        os.chdir(place)
+        try:
+            code, _ = say(*words)
+            left = [p for p in place.rglob(".*") if not _is_kept(p)]
+            assert code == 0 or not left, (words, left)
+            changed = [p for p, data in whole.items() if not _is(p, data)]
+            allowed = {"--overwrite", "--write", "--resume"} & set(words)
+            assert allowed or not changed, (words, changed)
+            return code != 0
+        finally:
+            os.chdir(before)
+            _put_back(place, whole)
+
+
+def _is(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a hidden name is one that a later run goes on with, or within a store."""
+    return any(part.endswith((".zarr", ".part")) for part in path.parts)
+
+
+def _put_back(place: Path, whole: dict[Path, bytes]) -> None:
+    """Remove what a command left, and bring the inputs back."""
+    for path in place.iterdir():
+        if path.name not in ("scan", "folder") and path not in whole:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    for path, data in whole.items():
+        if not _is(path, data):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+
+
+def commands() -> tuple[Any, ...]:
+    """Give the case of every verb."""
+    assert set(LINES) == set(VERBS)
+    return tuple(Commands(verb) for verb in VERBS)

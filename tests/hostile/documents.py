@@ -1,0 +1,412 @@
+"""Models, recipes and other files that say what is to be done, to be damaged."""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import yaml
+
+from napari_semsr.core import Affine, Bending, Elastic, Micrograph, Provenance, run
+from napari_semsr.io import (
+    Project,
+    ProjectLayer,
+    Side,
+    StoredTransform,
+    note_input,
+    open_project,
+    read_landmarks,
+    read_sheet,
+    read_transform,
+    write,
+    write_array,
+    write_project,
+    write_transform,
+)
+from tests.hostile.commands import say
+from tests.mutations import damaged_bytes, damaged_json, damaged_text, damaged_value
+from tests.tiny_models import write_tiny_recipe
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Files that are damaged one at a time, by what they hold."""
+
+    name: str
+    write: Callable[[Path], None]
+    read: Callable[[Path], Any]
+    damage: Callable[[bytes, Random], bytes] = damaged_json
+
+    def prepare(self, folder: Path) -> list[tuple[str, bytes]]:
+        """Write the whole files, read them, and keep their bytes."""
+        seeds = folder / "seeds"
+        seeds.mkdir()
+        self.write(seeds)
+        found = sorted(path for path in seeds.iterdir() if path.is_file())
+        for path in found:
+            self.read(path)
+        return [(path.name, path.read_bytes()) for path in found]
+
+    def attempt(
+        self, whole: list[tuple[str, bytes]], folder: Path, rng: Random
+    ) -> None:
+        """Damage one of them and read it."""
+        name, data = rng.choice(whole)
+        path = folder / name
+        path.write_bytes(self.damage(data, rng))
+        self.read(path)
+
+
+def _damaged_lines(data: bytes, rng: Random) -> bytes:
+    """Damage a text, now and then its bytes."""
+    if rng.random() < 0.2:
+        return damaged_bytes(data, rng)
+    return damaged_text(data.decode(), rng).encode("utf-8", "replace")
+
+
+# Models: the header and the card in it, and the bytes.
+
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "two-scale": {"width": 4, "fine_blocks": 1, "dilations": [1], "wide_blocks": 1},
+    "informed": {"widths": [4, 8, 8], "down": [1, 1, 1], "up": [1, 1]},
+    "correction": {"network": "srcnn", "options": {"widths": [4, 4]}},
+    "multi-residual": {"width": 4, "blocks": 1},
+    "multi-scale-unet": {"width": 8, "levels": 2},
+    "de-haan-unet": {"width": 2, "levels": 2},
+    "srcnn": {"widths": [4, 4]},
+    "srcnn-attention": {"widths": [4, 4]},
+    "espcn": {"widths": [4, 4], "scale": 2},
+    "vdsr": {"width": 4, "layers": 3},
+    "edsr": {"width": 4, "blocks": 1},
+    "resnet": {"width": 4, "blocks": 1},
+    "pix2pix": {"width": 2, "levels": 3},
+    "srgan": {"width": 4, "blocks": 1},
+    "esrgan": {"width": 4, "blocks": 1, "growth": 2},
+}
+
+
+def _write_models(folder: Path) -> None:
+    """Write a small model of every architecture."""
+    from napari_semsr.models import ARCHITECTURES, ModelCard, build, save_model
+
+    assert set(_NETWORKS) == set(ARCHITECTURES)
+    for name, options in _NETWORKS.items():
+        card = ModelCard(
+            name=name, architecture=name, options=options, receptive_field=24
+        )
+        path = folder / f"{name}.safetensors"
+        save_model(path, build(name, options), card, half=True)
+
+
+def _read_model(path: Path) -> None:
+    """Read a card, then the network."""
+    from napari_semsr.models import load_beside, load_model, read_card
+
+    read_card(path)
+    load_beside(path)
+    load_model(path)
+
+
+def damaged_model(data: bytes, rng: Random) -> bytes:
+    """Damage a model file: its card, the table of its weights, or any byte."""
+    kind = rng.random()
+    if kind < 0.15:
+        return damaged_bytes(data, rng)
+    (length,) = struct.unpack("<Q", data[:8])
+    header, weights = json.loads(data[8 : 8 + length]), data[8 + length :]
+    if kind < 0.7:
+        card = json.loads(header["__metadata__"]["card"])
+        what = "options" if rng.random() < 0.6 else None
+        if what is not None:
+            card[what] = damaged_value(card[what], rng)
+        else:
+            card = damaged_value(card, rng)
+        header["__metadata__"]["card"] = json.dumps(card)
+    elif kind < 0.75:
+        card = damaged_json(header["__metadata__"]["card"], rng)
+        header["__metadata__"]["card"] = card.decode("latin-1")
+    else:
+        header = damaged_value(header, rng)
+    told = json.dumps(header).encode()
+    if kind < 0.9:
+        told += b" " * (-len(told) % 8)
+    return struct.pack("<Q", len(told)) + told + weights
+
+
+def _write_public_weights(folder: Path) -> None:
+    """Write weights of ESRGAN as others publish them."""
+    import torch
+    from safetensors.torch import save_file
+
+    from napari_semsr.models import build
+
+    network = build("esrgan", {**_NETWORKS["esrgan"], "channels": 3})
+    state = network.state_dict()
+    torch.save({"params_ema": state}, folder / "public.pth")
+    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(state, folder / "public.safetensors")
+
+
+def _read_public_weights(path: Path) -> None:
+    from napari_semsr.models import load_esrgan
+
+    load_esrgan(path)
+
+
+def _write_trust(folder: Path) -> None:
+    rows = np.random.default_rng(0).random((8, 4)).tolist()
+    said = {"kind": "semsr-trust", "model": "tiny", "model_digest": "sha256:0"}
+    said |= {"weights": [0.5] * 6, "share": 0.9, "factor": 1.5, "fields": rows}
+    said |= {"familiar": 2.0, "training": {"fields": 8}}
+    (folder / "tiny.json").write_text(json.dumps(said))
+
+
+def _read_trust(path: Path) -> None:
+    from napari_semsr.models import load_trust
+
+    load_trust(path)
+
+
+# Recipes.
+
+
+def _write_recipes(folder: Path) -> None:
+    write_tiny_recipe(folder / "tiny.yaml")
+    for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        if "include:" not in text:
+            (folder / path.name).write_text(text, encoding="utf-8")
+
+
+def _read_recipe(path: Path) -> None:
+    from napari_semsr.training import load_recipe
+
+    load_recipe(path)
+
+
+def damaged_yaml(data: bytes, rng: Random) -> bytes:
+    """Damage YAML: what it says, or its letters."""
+    if rng.random() < 0.3:
+        return _damaged_lines(data, rng)
+    value = damaged_value(yaml.safe_load(data), rng)
+    text = json.dumps(value) if rng.random() < 0.5 else _yaml(value)
+    return text.encode("utf-8", "replace")
+
+
+def _yaml(value: Any) -> str:
+    try:
+        return yaml.safe_dump(value)
+    except RecursionError:
+        return json.dumps(value)
+
+
+# Transforms, calibrations, tables, numbers of a measurement.
+
+
+def _write_transforms(folder: Path) -> None:
+    side = Side("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
+    affine = Affine.of(np.array([[1.0, 0.1], [-0.1, 1.0]]), np.array([3.0, 4.0]))
+    bent = Bending((0.0, 0.0), (50.0, 50.0), np.ones((2, 8, 9)))
+    quality = {"error_nm": 2.0, "residuals": {"places_nm": [[1.0, 2.0]], "side_nm": 9}}
+    for name, found in (("affine", affine), ("elastic", Elastic(affine, bent))):
+        stored = StoredTransform(found, side, side, quality)
+        write_transform(folder / f"{name}.json", stored)
+
+
+def _use_transform(path: Path) -> None:
+    stored = read_transform(path)
+    stored.moving.differs(Micrograph(np.zeros((40, 50)), (5.0, 5.0)))
+    stored.transform(np.array([[0.0, 0.0], [100.0, 100.0]]))
+
+
+def _write_calibration(folder: Path) -> None:
+    said = {"pixel_size_nm": [5.0, 5.1], "pixel_size_sd_nm": 0.1, "distortion": 0.01}
+    said |= {"distortion_sd": 0.001, "shape": [40, 50], "centre_px": [1.0, 2.0]}
+    (folder / "grating.json").write_text(json.dumps(said))
+
+
+def _read_calibration(path: Path) -> None:
+    from napari_semsr.io import read_calibration
+
+    read_calibration(path)
+
+
+def _write_tables(folder: Path) -> None:
+    columns = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
+    for name, mark, point in (("plain", ",", "."), ("excel", ";", ",")):
+        rows = [mark.join(columns)]
+        rows += [mark.join(f"{n}{point}5" for n in range(4)) for _ in range(5)]
+        (folder / f"{name}.csv").write_text("\n".join(rows))
+
+
+def _read_tables(path: Path) -> None:
+    read_sheet(path, "landmarks")
+    image = Micrograph(np.zeros((40, 50)), (5.0, 5.0))
+    read_landmarks(path, image, image)
+
+
+def _write_measures(folder: Path) -> None:
+    pair = Micrograph(np.random.default_rng(0).random((64, 64)), (5.0, 5.0))
+    for name in ("a", "b"):
+        write(pair, folder / f"{name}.tif")
+    rows = "image,reference,group\na.tif,b.tif,1\nb.tif,a.tif,2\n"
+    (folder / "images.csv").write_text(rows)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Tables that name images to be measured, beside those."""
+
+    name: str = "measuring-table"
+
+    def prepare(self, folder: Path) -> bytes:
+        """Write the images and the table."""
+        _write_measures(folder)
+        self._read(folder / "images.csv")
+        return (folder / "images.csv").read_bytes()
+
+    def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:
+        """Damage the table."""
+        (folder / "images.csv").write_bytes(_damaged_lines(whole, rng))
+        self._read(folder / "images.csv")
+
+    def _read(self, path: Path) -> None:
+        say("histogram", path, "--json")
+
+
+def _write_numbers(folder: Path) -> None:
+    said = {"resolution_nm": 12.5, "resolution_px": 2.5, "criterion": "1/7"}
+    said |= {"method": "two images", "reason": None, "images": ["a.tif", "b.tif"]}
+    said |= {"frequency_per_px": [0.1, 0.2], "correlation": [0.9, 0.1], "warnings": []}
+    said |= {"interval_nm": [12.0, 13.0], "pixel_size_nm": [5.0, 5.0], "verb": "frc"}
+    (folder / "frc.json").write_text(json.dumps(said))
+    gaps = {"gaps": 3, "detected": 2, "undetected_fraction": 0.3, "widths_nm": [5.0]}
+    gaps |= {"rows": [{"width_nm": 5.0, "y_px": 1.0}], "mean_width_error_nm": 0.2}
+    gaps |= {"invented": 0, "particles": 4, "pairs": 3, "widths_px": [1.0]}
+    (folder / "gaps.json").write_text(json.dumps(gaps))
+
+
+def _read_numbers(path: Path) -> None:
+    from napari_semsr.jobs import report_job
+
+    run(report_job([path], path.with_name("page.html"), overwrite=True))
+
+
+# Projects.
+
+
+@dataclass(frozen=True)
+class Projects:
+    """Folders of projects whose file is damaged."""
+
+    name: str = "project"
+
+    def prepare(self, folder: Path) -> bytes:
+        """Save a project with layers of each kind."""
+        place = folder / "session.semsr"
+        image = Micrograph(np.random.default_rng(0).random((40, 50)), (5.0, 5.0))
+        write(image, folder / "input.tif")
+        place.mkdir()
+        write(image, place / "made.ome.zarr")
+        write_array(np.arange(24).reshape(2, 3, 4), place / "stack.zarr")
+        key, noted = note_input(place, folder / "input.tif", {}, frames=False)
+        shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
+        table = {"n": {"dtype": "int64", "values": [1, 2]}}
+        layers = (
+            ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
+            ProjectLayer(kind="image", name="stack", store="stack.zarr"),
+            ProjectLayer(kind="image", name="in", input=key, read={"layer": 0}),
+            ProjectLayer(kind="image", name="as", input=key, read={"plane": 0}),
+            ProjectLayer(
+                kind="points",
+                name="points",
+                data=[[1.0, 2.0], [3.0, 4.0]],
+                attributes={**shown, "features": table},
+            ),
+            ProjectLayer(
+                kind="shapes", name="shapes", data=[[[0, 0], [1, 1]]], attributes=shown
+            ),
+        )
+        write_project(place, Project(inputs={key: noted}, layers=layers))
+        opened = run(open_project(place))
+        assert not opened.lost, opened.said
+        return (place / "project.json").read_bytes()
+
+    def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:
+        """Damage the file."""
+        place = folder / "session.semsr"
+        (place / "project.json").write_bytes(damaged_json(whole, rng))
+        run(open_project(place))
+
+
+# Histories, from which an output is made again.
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Outputs whose history is damaged."""
+
+    name: str = "history"
+
+    def prepare(self, folder: Path) -> tuple[Micrograph, list[bytes]]:
+        """Make outputs by several steps, and keep what they tell."""
+        import napari_semsr as semsr
+        from napari_semsr.io import read
+
+        image = Micrograph(np.random.default_rng(0).random((64, 64)), (5.0, 5.0))
+        source = folder / "source.tif"
+        write(image, source)
+        made = [folder / f"{name}.tif" for name in ("cropped", "hazy", "restored")]
+        semsr.crop(source, made[0], box=(4, 4, 40, 40))
+        semsr.write(semsr.degrade(source, kind="fog"), made[1])
+        semsr.restore(source, made[2], psf="1px")
+        told = [read(path).provenance.model_dump_json().encode() for path in made]
+        return image, told
+
+    def attempt(
+        self, whole: tuple[Micrograph, list[bytes]], folder: Path, rng: Random
+    ) -> None:
+        """Damage a history and make the output again."""
+        from napari_semsr.jobs import replay_job
+
+        image, told = whole
+        values = damaged_value(json.loads(rng.choice(told)), rng)
+        path = folder / "output.tif"
+        _write_with_history(path, image, values)
+        run(replay_job(path))
+
+
+def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
+    """Write an image that tells anything of its history, as no writer would."""
+    import tifffile
+
+    record = {"record": 1, "name": "made", "pixel_size_nm": [5.0, 5.0]}
+    record |= {"origin": [0.0, 0.0], "spacing_px": [1.0, 1.0], "provenance": values}
+    text = f"napari-semsr={json.dumps(record)}"
+    tifffile.imwrite(path, image.array(), description=text, metadata=None)
+
+
+def _write_provenance(folder: Path) -> None:
+    made = Provenance(job="test", options={"tile": 64}, model_name="net")
+    (folder / "made.json").write_text(made.model_dump_json())
+
+
+DOCUMENTS = (
+    Documents("model", _write_models, _read_model, damaged_model),
+    Documents(
+        "public-weights", _write_public_weights, _read_public_weights, damaged_bytes
+    ),
+    Documents("trust-file", _write_trust, _read_trust),
+    Documents("recipe", _write_recipes, _read_recipe, damaged_yaml),
+    Documents("transform", _write_transforms, _use_transform),
+    Documents("calibration", _write_calibration, _read_calibration),
+    Documents("landmarks", _write_tables, _read_tables, _damaged_lines),
+    Documents("numbers", _write_numbers, _read_numbers),
+    Measures(),
+    Projects(),
+    Histories(),
+)

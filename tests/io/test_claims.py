@@ -1,0 +1,77 @@
+"""Files that say more of themselves than they hold."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.io.formats import describe, read
+from tests.hostile.czi import write_czi
+
+
+def png(columns: int, rows: int) -> bytes:
+    """A PNG whose header says its size, and whose pixels are a few."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.jpg"])
+def test_pixels_that_a_file_cannot_hold_are_not_asked_for(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.png":
+        path.write_bytes(png(60000, 60000))
+    else:
+        Image.fromarray(np.zeros((40, 50), np.uint8)).save(path)
+        data, size = bytearray(path.read_bytes()), (60000, 60000)
+        at = 18 if name == "a.bmp" else data.index(b"\xff\xc0") + 5
+        data[at : at + struct.calcsize("<ii" if at == 18 else ">HH")] = (
+            struct.pack("<ii", *size) if at == 18 else struct.pack(">HH", *size)
+        )
+        path.write_bytes(data)
+    for door in (read, describe):
+        with pytest.raises(ReadError, match=r"MiB of pixels.* can hold no part"):
+            door(path)
+
+
+def test_large_bmp_is_no_bomb(tmp_path):
+    path = tmp_path / "large.bmp"
+    Image.fromarray(np.ones((10_000, 18_000), np.uint8)).save(path)
+    assert read(path).shape == (10_000, 18_000)
+
+
+@pytest.mark.parametrize("lazily", [False, True], ids=["at once", "by block"])
+def test_palette_shorter_than_its_indices_is_refused(tmp_path, lazily, monkeypatch):
+    side = 9000 if lazily else 40  # beyond 64 MiB images are read by block
+    data = np.full((side, side), 200, np.uint8)
+    path = tmp_path / "palette.tif"
+    colours = np.random.default_rng(0).integers(0, 65535, (3, 256)).astype(np.uint16)
+    how = {"photometric": "palette", "colormap": colours, "compression": "zlib"}
+    tifffile.imwrite(path, data, metadata=None, **how)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tag = tif.pages[0].tags["ColorMap"]
+        tag.overwrite(colours[:, :16].ravel().tolist(), dtype=3)
+    with pytest.raises(ReadError, match="palette must have a row for every pixel"):
+        np.asarray(read(path, colour="luminance").data[:40, :40])
+
+
+def test_tile_of_a_czi_is_not_enlarged(tmp_path):
+    from napari_semsr.io.scans.czi import open_tiles
+
+    pytest.importorskip("czifile")
+    path = write_czi(tmp_path / "a.czi")
+    whole = open_tiles(path).read(0)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"DV", data.index(b"ZISRAWSUBBLOCK")) + 32  # its first axis
+    struct.pack_into("<i", data, at + 8, 2_000_000)
+    path.write_bytes(data)
+    assert np.array_equal(open_tiles(path).read(0), whole)
