@@ -12,6 +12,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QMainWindow
 
 import napari_semsr
+from napari_semsr.cli.command import VERBS, build_parser
 from napari_semsr.core import OptionError
 from napari_semsr.core.progress import Progress, warn
 from napari_semsr.io import error_log
@@ -67,6 +68,21 @@ def test_headings_of_the_page_differ():
 @pytest.mark.parametrize("heading", ENTRIES)
 def test_each_entry_is_of_a_message_that_the_source_has(heading):
     assert place(heading) in map(advice_on, messages())
+
+
+def test_options_that_it_names_are_those_of_commands(capsys):
+    parser = build_parser()
+    for verb in VERBS:
+        with pytest.raises(SystemExit):
+            parser.parse_args([verb, "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = [
+        flag
+        for quoted in re.findall(r"`([^`]+)`", PAGE)
+        for flag in re.findall(r"--[a-z][a-z-]+", quoted)
+    ]
+    assert named
+    assert set(named) <= known
 
 
 def test_what_nobody_wrote_about_has_no_entry():
