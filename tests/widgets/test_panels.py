@@ -1,13 +1,21 @@
 """Laws that hold for every panel."""
 
 import importlib
+import re
 import threading
 import time
 
 import numpy as np
 import pytest
 from magicgui.widgets import ComboBox, Select
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QListWidget,
+)
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
@@ -33,6 +41,18 @@ PANELS = {
     "register.judge": "JudgePanel",
     "project": "SavePanel",
     "train.panel": "TrainPanel",
+}
+UNITS = {  # by the end of an option's name
+    "nm": "nm",
+    "px": "px|pixels?",
+    "db": "dB",
+    "um": "µm",
+    "mm": "mm",
+    "deg": "°|degrees?",
+    "gib": "GiB",
+    "dpi": "dpi|dots per inch",
+    "electrons": "electrons",
+    "percent": "%|percent",
 }
 MEASURING = [
     "enhance.panel",
@@ -96,6 +116,32 @@ def test_every_control_has_a_tooltip(module, model, qtbot):
         if not item.toolTip() and not item.parentWidget().toolTip()
     ]
     assert not bare, [(type(item), item.objectName()) for item in bare]
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_lengths_and_levels_say_their_unit(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    told = {item.text(): item.toolTip() for item in panel.findChildren(QLabel)}
+    bare = []
+    for name, (label, _) in panel.labels().items():
+        unit = UNITS.get(name.rpartition("_")[2])
+        said = f"{label} {told.get(label, '')}"
+        if unit and not re.search(rf"(?<!\w)({unit})(?!\w)", said):
+            bare.append((name, said))
+    assert not bare
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_a_tooltip_says_more_than_the_label(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    labels = [item for item in panel.content.findChildren(QLabel) if item.toolTip()]
+    ticks = panel.content.findChildren(QCheckBox)
+    same = [
+        item.text()
+        for item in [*labels, *ticks]
+        if item.toolTip().strip(" .").lower() == item.text().strip(" .:").lower()
+    ]
+    assert not same
 
 
 @pytest.mark.parametrize("module", PANELS)

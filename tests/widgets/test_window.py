@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from npe2 import PluginManifest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
@@ -14,7 +15,7 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window.dock import StepsWindow
-from napari_semsr.widgets.window.steps import STEPS
+from napari_semsr.widgets.window.steps import SAMPLES, STEPS
 from tests.tiny_models import write_tiny_model
 
 
@@ -51,6 +52,29 @@ def test_a_step_fills_its_dock_in_a_later_window_too(make_napari_viewer):
         viewer.window.add_dock_widget(made, name=f"steps {number}")
     rows = made.layout()
     assert rows.itemAt(rows.count() - 1).spacerItem() is None
+
+
+def test_samples_are_offered_while_nothing_is_open(window, model):
+    assert not window.beginning.isHidden()
+    window.next_button.click()
+    assert window.beginning.isHidden()  # another step
+    window.show_step(0)
+    assert not window.beginning.isHidden()
+    [button] = (
+        item for item in window.beginning.buttons if item.text() == "Two exposures"
+    )
+    button.click()
+    assert len(model.layers) == 2
+    assert window.beginning.isHidden()
+    model.layers.clear()
+    assert not window.beginning.isHidden()
+
+
+def test_samples_that_are_offered_are_those_of_the_manifest():
+    manifest = PluginManifest.from_distribution("napari-semsr")
+    assert {item.key for item in SAMPLES} <= {
+        item.key for item in manifest.contributions.sample_data
+    }
 
 
 def test_panels_are_made_when_they_are_shown(window):

@@ -301,10 +301,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc(file=console.err)
         else:
             console.error(sentence_of(error), verb)
+        _note(error, verb)
         facts = error.to_json() if isinstance(error, SemsrError) else {}
         if facts and console.as_json:
             console.emit({**facts, "message": str(error)}, "")
         return _BAD_INPUT
+
+
+def _note(error: Exception, verb: str | None) -> None:
+    """Write what nobody foresaw to the log that the environment names, if it does."""
+    place = os.environ.get("SEMSR_LOG")
+    if place and not isinstance(error, SemsrError):
+        from napari_semsr.io import note_error
+
+        note_error(f"semsr {verb or ''}".strip(), error, Path(place))
 
 
 def _helps(verb: str | None) -> bool:

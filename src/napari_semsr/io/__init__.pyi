@@ -56,6 +56,7 @@ from .layers import (
     scan_layers as scan_layers,
     stacked as stacked,
 )
+from .log import error_log as error_log, note_error as note_error
 from .napari_hooks import get_reader as get_reader
 from .png import write_picture as write_picture
 from .project import (

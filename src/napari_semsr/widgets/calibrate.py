@@ -263,7 +263,9 @@ class CalibrateGroup(QWidget):
         super().__init__()
         self._viewer, self.layer = viewer, layer
         self._say, self._told, self._start = say, told, start
-        self.pixel_size = PixelSizeEdit("Pitch of the layer's pixels.")
+        self.pixel_size = PixelSizeEdit(
+            "Pitch of the layer's pixels, kept in nm; every length follows from it."
+        )
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",

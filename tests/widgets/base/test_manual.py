@@ -68,7 +68,7 @@ def test_pages_are_shown_without_marks_of_the_web_manual(manual, page):
     manual.show_place(page)
     shown = manual.browser.toPlainText()
     assert "```" not in shown
-    assert not re.search(r"^\{\w+\}|^:\w+:|\]\(\)", shown, re.MULTILINE)
+    assert not re.search(r"^\{\w+\}\S|^:\w+:|\]\(\)", shown, re.MULTILINE)
     title = (manual_folder() / page).read_text("utf-8").splitlines()[0].lstrip("# ")
     assert shown.startswith(title)
 

@@ -5,14 +5,16 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from qtpy.QtCore import (
+from qtpy.QtCore import (  # type: ignore[attr-defined]
     QEvent,
     QObject,
     QSize,
     Qt,
     QTimerEvent,
+    QUrl,
+    Signal as QtSignal,
 )
-from qtpy.QtGui import QHelpEvent, QResizeEvent, QTextDocument
+from qtpy.QtGui import QDesktopServices, QHelpEvent, QResizeEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -53,18 +55,24 @@ class Note(QTextBrowser):
     """Text that wraps, within words where it must, as high as its width asks for.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which
-    are coloured as the theme asks for; links open in the browser.
+    are coloured as the theme asks for; links open outside, but for places of the
+    manual.
     """
+
+    asked = QtSignal(str)
+    """Emits the place of the manual, ``page.md#heading``, whose link was pressed."""
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._said, self._kind, self._page = "", "", QTextDocument(self)
+        self._links: list[tuple[str, str]] = []
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setStyleSheet(
             "QTextBrowser, QTextBrowser > QWidget "
             "{ background: transparent; border: 0px; padding: 0px; }"
         )
-        self.setOpenExternalLinks(True)
+        self.setOpenLinks(False)
+        self.anchorClicked.connect(self._follow)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         for choose in (
@@ -85,9 +93,20 @@ class Note(QTextBrowser):
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
         """Show another text; all of it is marked as of a `kind`, if one is given."""
-        self._said, self._kind = text or "", kind
+        self._said, self._kind, self._links = text or "", kind, []
         self.setVisible(bool(text))
         self._write()
+
+    def add_link(self, label: str, target: str) -> None:
+        """Put a link behind a marked text, to an address or a place of the manual."""
+        self._links.append((label, target))
+        self._write()
+
+    def _follow(self, link: QUrl) -> None:
+        if link.scheme():
+            QDesktopServices.openUrl(link)
+        else:
+            self.asked.emit(link.toString())
 
     def _write(self) -> None:
         text = self._said
@@ -96,7 +115,8 @@ class Note(QTextBrowser):
         sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)
         self._page.setDefaultStyleSheet(sheet)
         if self._kind:
-            self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b>')
+            links = "".join(f" {link_to(*link)}" for link in self._links)
+            self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b>{links}')
         elif re.search(r"</\w+>|<br>", text):
             self.setHtml(text)
         else:
@@ -119,6 +139,12 @@ class Note(QTextBrowser):
         height = math.ceil(self._page.size().height()) if self._said else 0
         if height != self.maximumHeight():
             self.setFixedHeight(height)
+
+
+def link_to(label: str, target: str) -> str:
+    """Write a link as rich text, to be broken before it and not within."""
+    words = html.escape(label).replace(" ", "&nbsp;")
+    return f'<a href="{html.escape(target)}">{words}</a>'
 
 
 class Limited(QScrollArea):

@@ -28,6 +28,7 @@ from napari_semsr.widgets.base.form import push_button
 
 _PACKAGE = Path(__file__).parents[2]
 _START = "index.md"
+_TROUBLES = "troubleshooting.md"
 _SIZE = (720, 760)
 _MOST_HITS = 40
 _MARGIN_PX = 24
@@ -105,6 +106,27 @@ def find_in_manual(words: str) -> list[tuple[str, str, str]]:
                 place = f"{name}#{slug(heading)}"
                 hits.append((place, title, next(lines, "").strip(" |>-*")))
     return hits
+
+
+@lru_cache
+def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Pattern and place of each entry of the page on messages, from its headings."""
+    text = (manual_folder() / _TROUBLES).read_text("utf-8")
+    found = []
+    for heading in re.findall(r"^### +(.+)$", text, re.MULTILINE):
+        parts = map(re.escape, heading.split("\N{HORIZONTAL ELLIPSIS}"))
+        pattern = re.compile(".+?".join(parts), re.DOTALL)
+        found.append((pattern, f"{_TROUBLES}#{slug(heading)}"))
+    return tuple(found)
+
+
+def advice_on(message: str) -> str | None:
+    """Place of the manual that tells what to do about a message, if it has one.
+
+    `message`: as the job said it, in the words of commands.
+    """
+    places = (place for pattern, place in _troubles() if pattern.search(message))
+    return next(places, None)
 
 
 class _Browser(QTextBrowser):

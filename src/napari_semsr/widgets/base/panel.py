@@ -63,6 +63,7 @@ from napari_semsr.widgets.base.folding import (
     Limited,
     Note,
     fit_scroll_area,
+    link_to,
 )
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
 _MINIMUM_WIDTH = 320
 _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
+_WHAT_TO_DO = "What to do"
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
@@ -201,6 +203,7 @@ class Panel(QWidget):
         for runner in (self.runner, self.saver, self.looker):
             runner.stepped.connect(self._show_step)
             runner.failed.connect(self.show_problem)
+            runner.logged.connect(self._show_logged)
             runner.warned.connect(self.show_warning)
             runner.busy_changed.connect(self._show_buttons)
         self.runner.busy_changed.connect(self._show_busy)
@@ -270,6 +273,8 @@ class Panel(QWidget):
         self.progress_bar.setVisible(False)
         self.unsaved = Note()
         self.status, self.plane, self.warned = Note(), Note(), Note()
+        for note in (self.warned, self.status):
+            note.asked.connect(self._show_advice)
         told = (self.plane, self.unsaved, self.warned, self.status)
         notes = Limited(*told, most_lines=_MOST_LINES)
         for part in (self.buttons, self.progress_bar, notes):
@@ -897,14 +902,26 @@ class Panel(QWidget):
 
     def show_problem(self, text: str) -> None:
         """Say in the panel and as a notification what went wrong."""
-        said = self.worded(text)
+        said, place = self.worded(text), _advice_on(text)
         self.status.setText(said, "problem")
+        if place is not None:
+            self.status.add_link(_WHAT_TO_DO, place)
         show_error(said)
+
+    def _show_logged(self, path: str) -> None:
+        """Offer the log of what nobody foresaw."""
+        self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
+
+    def _show_advice(self, place: str) -> None:
+        from napari_semsr.widgets.base.manual import open_manual
+
+        open_manual(self, place)
 
     def show_warning(self, text: str) -> None:
         """Say what a result must be taken with; it stays until the next run."""
-        said = self.worded(text)
-        line = f'<p class="warning">{html.escape(said, quote=False)}</p>'
+        said, place = self.worded(text), _advice_on(text)
+        link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
+        line = f'<p class="warning">{html.escape(said, quote=False)}{link}</p>'
         if line not in self.warned.text():
             self.warned.setText(self.warned.text() + line)
             if not self.isVisible():
@@ -935,6 +952,16 @@ class Panel(QWidget):
         self.show_status(text)
         if not self.isVisible():
             show_info(text)
+
+
+def _advice_on(message: str) -> str | None:
+    """Place of the manual on a message; a manual that is not there has none."""
+    from napari_semsr.widgets.base.manual import advice_on
+
+    try:
+        return advice_on(message)
+    except OSError:
+        return None
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -45,6 +45,7 @@ from napari_semsr.core import (
     in_background,
     return_free_memory,
 )
+from napari_semsr.io import note_error
 
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
@@ -410,6 +411,8 @@ class JobRunner(QObject):
     """Emits what the job returned."""
     failed = QtSignal(str)
     """Emits the error as one sentence."""
+    logged = QtSignal(str)
+    """Emits, after that, the log that an error nobody foresaw was written to."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)
@@ -498,6 +501,10 @@ class JobRunner(QObject):
         else:
             _log.debug("%s failed", run.title, exc_info=error)
             self.failed.emit(_sentence(run.title, error))
+            if not isinstance(error, SemsrError):
+                kept = note_error(run.title, error)
+                if kept is not None:
+                    self.logged.emit(str(kept))
 
 
 def _sentence(title: str, error: BaseException) -> str:

@@ -256,7 +256,9 @@ class StitchMosaicPanel(Panel):
             "used.",
         )
         self.grid.native.setPlaceholderText("as the folder says, or 4x5")
-        self.pixel_size = PixelSizeEdit("As the scan says; correct it here if wrong.")
+        self.pixel_size = PixelSizeEdit(
+            "As the scan says; correct it here if wrong. Kept in nm, with the mosaic."
+        )
         self.calibration = FileEdit(
             name="calibration",
             label="Calibration",

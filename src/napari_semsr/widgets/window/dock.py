@@ -1,6 +1,7 @@
 """The window *SEM-SR*: all steps in their order, each ready to run."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -22,11 +23,18 @@ from napari_semsr.widgets.base import (
     Panel,
     is_alive,
     lay_as_tab,
+    open_manual,
     push_button,
     session_of,
 )
 from napari_semsr.widgets.layers import grey_layers
-from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, WorkStep
+from napari_semsr.widgets.window.steps import (
+    FRAMES,
+    SAMPLES,
+    STEPS,
+    PanelPlace,
+    WorkStep,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -69,6 +77,31 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
     for widget in widgets:
         column.addWidget(widget)
     return column
+
+
+class Beginning(QWidget):
+    """What is offered while nothing is open: samples, and the manual's first steps."""
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        note = Note("Nothing is open: choose a file below, or begin with a sample.")
+        self.buttons = [
+            push_button(item.title, partial(self._open, item.key), item.tooltip)
+            for item in SAMPLES
+        ]
+        said = "The manual: ten minutes with a sample, from opening to saving."
+        self.help_button = push_button("First steps", self._show_help, said)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for part in (note, FoldingRow(*self.buttons, self.help_button)):
+            column.addWidget(part)
+
+    def _open(self, key: str, _: object = None) -> None:
+        self._viewer.open_sample("napari-semsr", key)
+
+    def _show_help(self) -> None:
+        open_manual(self, "first-steps.md")
 
 
 class StepPage(QWidget):
@@ -143,6 +176,7 @@ class StepsWindow(QWidget):
         self.steps = ButtonRow(texts)
         self.steps.chosen.connect(self.show_step)
         self.hint = Note()
+        self.beginning = Beginning(viewer)
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
@@ -153,7 +187,7 @@ class StepsWindow(QWidget):
             self.stack.addWidget(page)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
-        column.addLayout(_with_margins(self.steps, self.hint))
+        column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
         column.addWidget(shown, stretch=1)
         column.addLayout(_with_margins(self.next_button))
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -253,6 +287,8 @@ class StepsWindow(QWidget):
     def _mark(self) -> None:
         """Show which steps are done, and which comes next."""
         opened, later = bool(self._opened()), self._later()
+        first = self.stack.currentIndex() == 0 and not self.viewer.layers
+        self.beginning.setVisible(first)
         self.next_button.setVisible(bool(later))
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")

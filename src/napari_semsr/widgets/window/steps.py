@@ -37,6 +37,40 @@ class WorkStep:
     images: int = 0  # Next passes it over where fewer are open
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample of the manifest that a newcomer may begin with."""
+
+    key: str  # under `sample_data`
+    title: str  # of its button, short
+    tooltip: str
+
+
+SAMPLES = (
+    Sample(
+        "degraded",
+        "SEM image",
+        "A drawn electron image, blurred, hazy and noisy, and its truth: for Enhance "
+        "and Metrics.",
+    ),
+    Sample(
+        "exposures",
+        "Two exposures",
+        "One field twice, with noise of its own each time: for FRC map.",
+    ),
+    Sample(
+        "scan",
+        "Superlens scan",
+        "16 simulated frames to be joined to a mosaic; takes some seconds.",
+    ),
+    Sample(
+        "place",
+        "Light and electrons",
+        "A mosaic and an electron image of its place, to be registered; takes some "
+        "seconds.",
+    ),
+)
+
 FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
 """Where the steps begin when frames are open."""
 

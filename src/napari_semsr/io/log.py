@@ -1,0 +1,70 @@
+"""A log of errors that nobody foresaw, with what is needed to report them.
+
+It holds no image and no name of one but where an error's own words have it.
+"""
+
+import platform
+import traceback
+from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import platformdirs
+
+_MOST_BYTES = 1_000_000  # of a log before it becomes the older one; chosen
+_TOLD = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
+
+
+def error_log() -> Path:
+    """Tell where panels keep errors that nobody foresaw; it may not be there yet.
+
+    Returns
+    -------
+    pathlib.Path
+        In the user's folder for the state of programs.
+    """
+    folder = platformdirs.user_state_path("napari-semsr", appauthor=False)
+    return folder / "errors.log"
+
+
+def note_error(
+    title: str, error: BaseException, path: Path | None = None
+) -> Path | None:
+    """Add an error with its traceback to a log, whose older half goes in time.
+
+    Parameters
+    ----------
+    title : str
+        What was being done.
+    error : BaseException
+        As it was caught.
+    path : pathlib.Path, optional
+        Another log than that of panels.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The log; None where it cannot be written, which is no error of its own.
+    """
+    path = error_log() if path is None else path
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    said = "".join(traceback.format_exception(error))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{now} {title}\n{_versions()}\n{said}\n")
+    except OSError:
+        return None
+    return path
+
+
+def _versions() -> str:
+    """Name the versions that a report needs."""
+    told = [f"Python {platform.python_version()}", platform.platform()]
+    for name in _TOLD:
+        with suppress(PackageNotFoundError):
+            told.append(f"{name} {version(name)}")
+    return ", ".join(told)

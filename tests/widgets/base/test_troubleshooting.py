@@ -1,0 +1,154 @@
+"""The page of the manual on messages: what it answers is said, and leads to it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QMainWindow
+
+import napari_semsr
+from napari_semsr.cli.command import VERBS, build_parser
+from napari_semsr.core import OptionError
+from napari_semsr.core.progress import Progress, warn
+from napari_semsr.io import error_log
+from napari_semsr.widgets.base.manual import Manual, advice_on, manual_folder, slug
+from napari_semsr.widgets.restore import RestorePanel
+
+PAGE = (manual_folder() / "troubleshooting.md").read_text("utf-8")
+ENTRIES = re.findall(r"^### +(.+)$", PAGE, re.MULTILINE)
+SAMPLE = "7"  # stands for names and numbers, of which the page knows none
+
+
+def place(heading: str) -> str:
+    return f"troubleshooting.md#{slug(heading)}"
+
+
+def _templates(tree: ast.AST) -> Iterator[str]:
+    """Texts of a module with something in place of what varies, without docstrings."""
+    said = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    inner = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (
+                str(part.value) if isinstance(part, ast.Constant) else SAMPLE
+                for part in node.values
+            )
+            yield "".join(parts)
+        elif isinstance(node, ast.Constant) and node not in inner | said:
+            yield str(node.value)
+
+
+@cache
+def messages() -> list[str]:
+    """All that the package could say."""
+    folder = Path(napari_semsr.__file__).parent
+    files = [path for path in folder.rglob("*.py") if "docs" not in path.parts]
+    trees = (ast.parse(path.read_text("utf-8")) for path in files)
+    return [text for tree in trees for text in _templates(tree)]
+
+
+def test_headings_of_the_page_differ():
+    assert len({slug(heading) for heading in ENTRIES}) == len(ENTRIES) > 50
+
+
+@pytest.mark.parametrize("heading", ENTRIES)
+def test_each_entry_is_of_a_message_that_the_source_has(heading):
+    assert place(heading) in map(advice_on, messages())
+
+
+def test_options_that_it_names_are_those_of_commands(capsys):
+    parser = build_parser()
+    for verb in VERBS:
+        with pytest.raises(SystemExit):
+            parser.parse_args([verb, "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = [
+        flag
+        for quoted in re.findall(r"`([^`]+)`", PAGE)
+        for flag in re.findall(r"--[a-z][a-z-]+", quoted)
+    ]
+    assert named
+    assert set(named) <= known
+
+
+def test_what_nobody_wrote_about_has_no_entry():
+    assert advice_on("It rains.") is None
+
+
+@pytest.fixture
+def panel(model, qtbot):
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    made = RestorePanel(model)
+    window.setCentralWidget(made)
+    window.show()
+    yield made
+    window.close()
+
+
+def opened_at(panel) -> str:
+    [manual] = panel.window().findChildren(Manual)
+    manual.close()
+    return manual.place
+
+
+def test_a_problem_leads_to_its_entry(panel):
+    text = "Gold has no pixel size: give --pixel-size-nm."
+    panel.show_problem(text)
+    assert "What to do" not in panel.status.text()
+    shown = panel.status.toPlainText()
+    assert shown.replace("\N{NO-BREAK SPACE}", " ").endswith("What to do")
+    [link] = re.findall(r'href="([^"]+)"', panel.status.toHtml())
+    panel.status.anchorClicked.emit(QUrl(link))
+    assert opened_at(panel) == place("has no pixel size")
+    panel.show_problem("It rains.")
+    assert "href" not in panel.status.toHtml()
+
+
+def test_a_warning_leads_to_its_entry_and_is_said_once(panel, qtbot, finish):
+    def job():
+        yield Progress(0, 1, "going")
+        for _ in "ab":
+            warn("3 of 9 pixels do not fit uint8 and were clipped.")
+
+    panel.start(job, lambda _: None)
+    finish(panel)
+    links = re.findall(r'href="([^"]+)"', panel.warned.text())
+    assert links == [place("pixels do not fit … and were clipped")]
+
+
+def test_what_nobody_foresaw_offers_the_log(panel, finish, monkeypatch):
+    opened = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+
+    def job(error):
+        yield Progress(0, 1, "going")
+        raise error
+
+    panel.start(lambda: job(OptionError("Take another.")), lambda _: None)
+    finish(panel)
+    assert "Open" not in panel.status.toPlainText()
+    panel.start(lambda: job(KeyError("<lost>")), lambda _: None)
+    finish(panel)
+    links = re.findall(r'href="([^"]+)"', panel.status.toHtml())
+    assert links[0] == place("stopped because of")
+    panel.status.anchorClicked.emit(QUrl(links[1]))
+    assert [link.toLocalFile() for link in opened] == [str(error_log())]
+    said = error_log().read_text("utf-8")
+    assert "KeyError: '<lost>'" in said
+    assert "test_troubleshooting.py" in said
+    assert "Take another." not in said
