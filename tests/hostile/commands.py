@@ -105,18 +105,41 @@ def write_inputs(folder: Path) -> None:
     names = "moving_y_px,moving_x_px,fixed_y_px,fixed_x_px\n"
     (folder / "landmarks.csv").write_text(names + corners)
     write_tiny_model(folder)
-    write_tiny_recipe(folder / "tiny.yaml")
+    semsr.pairs(
+        folder / "first.tif", folder / "truth.tif", folder / "pairs.zarr", patch=16
+    )
+    pairs = {"pairs": "pairs.zarr", "patch_px": 16}
+    write_tiny_recipe(folder / "tiny.yaml", data=pairs)
 
 
 @functools.cache
-def _known(verb: str) -> tuple[str, ...]:
+def _actions(verb: str) -> tuple[argparse.Action, ...]:
+    """List what the parser of a verb takes."""
+    whole = build_parser(verb)._actions  # noqa: SLF001 - argparse has no other door
+    verbs = next(item for item in whole if item.choices and verb in item.choices)
+    found = verbs.choices[verb]._actions  # noqa: SLF001
+    left = {"-h", "--debug"}
+    return tuple(item for item in found if left.isdisjoint(item.option_strings))
+
+
+def _known(verb: str) -> list[str]:
     """List the flags of a verb, and the values that they name."""
     found: list[str] = []
-    for action in build_parser(verb)._actions:  # noqa: SLF001 - argparse has no door
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            for item in action.choices[verb]._actions:  # noqa: SLF001
-                found += [*item.option_strings, *map(str, item.choices or ())]
-    return tuple(word for word in found if word not in ("-h", "--help", "--debug"))
+    for action in _actions(verb):
+        found += [*action.option_strings, *map(str, action.choices or ())]
+    return found
+
+
+def _fitting(verb: str, rng: Random) -> list[str]:
+    """Write an option of a verb as its parser takes it; only the value may be odd."""
+    action = rng.choice([item for item in _actions(verb) if item.option_strings])
+    flag = rng.choice(action.option_strings)
+    if action.nargs == 0:
+        return [flag]
+    count = action.nargs if isinstance(action.nargs, int) else 1
+    plain = ("0", "1", "2", "3", "5", "8", "16", "0.1", "0.5", "1.5", "100", "none")
+    values = [str(item) for item in action.choices or (*plain, "auto", "first.tif")]
+    return [flag, *(rng.choice(values) for _ in range(count))]
 
 
 @dataclass
@@ -194,7 +217,8 @@ class Commands:
         kept, PATIENCE.seconds = PATIENCE.seconds, None
         try:
             whole = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-            say(self.verb, *LINES[self.verb])
+            code, said = say(self.verb, *LINES[self.verb])
+            assert code == 0, said
             _put_back(place, whole)
         finally:
             PATIENCE.seconds = kept
@@ -204,8 +228,13 @@ class Commands:
         """Say a damaged line where the inputs are; true where it was refused."""
         place = folder / "deep" / "work"
         files = [path.name for path in whole]
-        known = (*_known(self.verb), *files, *files)
-        words = [self.verb, *damaged_words(LINES[self.verb], rng, known)]
+        words = [self.verb, *LINES[self.verb]]
+        if rng.random() < 0.5:  # well formed, so that more than the parser is met
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                words += _fitting(self.verb, rng)
+        else:
+            known = (*_known(self.verb), *files, *files)
+            words[1:] = damaged_words(words[1:], rng, known)
         if rng.random() < 0.3:
             words.append("--json")
         before = Path.cwd()
@@ -234,15 +263,16 @@ def _is_kept(path: Path) -> bool:
 
 def _put_back(place: Path, whole: dict[Path, bytes]) -> None:
     """Remove what a command left, and bring the inputs back."""
+    kept = {"folder", *(path.relative_to(place).parts[0] for path in whole)}
     for path in place.iterdir():
-        if path.name not in ("scan", "folder") and path not in whole:
+        if path.name not in kept:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
     for path, data in whole.items():
         if not _is(path, data):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             path.write_bytes(data)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_semsr.core import FloatArray, Micrograph, ReadError
+from napari_semsr.core import FloatArray, Micrograph, ReadError, one_line, shown as told
 from napari_semsr.io.files import replacing
 from napari_semsr.io.sheets import read_sheet
 
@@ -71,7 +71,7 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
                 )
                 raise ReadError(msg)
             return unit
-    given = ", ".join(names) or "nothing"
+    given = one_line(", ".join(names)) or "nothing"
     msg = (
         f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
         f"{given}."
@@ -86,7 +86,9 @@ def _number(shown: str, mark: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        msg = f"{where} must hold four finite numbers, got {shown!r} for one of them."
+        msg = (
+            f"{where} must hold four finite numbers, got {told(shown)} for one of them."
+        )
         raise ReadError(msg)
     return value
 

@@ -12,6 +12,7 @@ the result is the mean of the three colours that the original network would give
 costs less.
 """
 
+import io
 import pickle
 import re
 import struct
@@ -36,6 +37,7 @@ _DAMAGE = (  # what the readers raise at files that are none or were tampered wi
     LookupError,
     AttributeError,
     AssertionError,
+    MemoryError,
     RuntimeError,
     SafetensorError,
     pickle.UnpicklingError,
@@ -114,7 +116,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             held: Any = load_file(path)
         else:
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            # from memory, where a text of 4 GB cannot be asked for
+            held = torch.load(
+                io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True
+            )
     except _DAMAGE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty"
         msg = f"{path.name} cannot be read as plain weights: {reason}."

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     grid_cells,
+    one_line,
     parse_pixel_size,
     shown,
 )
@@ -142,7 +143,7 @@ def _number(
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        msg = f"{path} line {line} must hold {what}, got {text!r}."
+        msg = f"{path} line {line} must hold {what}, got {shown(text)}."
         raise ReadError(msg)
     return value
 
@@ -159,7 +160,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
     rows.fieldnames = list(header)
     unit = _HEADERS.get(header[1:3]) if header[:1] == ("frame",) else None
     if unit is None:
-        given = ",".join(header) or "nothing"
+        given = one_line(",".join(header)) or "nothing"
         msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
         raise ReadError(msg)
     corners: dict[str, tuple[float, float]] = {}
@@ -228,7 +229,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     header = [name.strip() for name in rows.fieldnames or ()]
     rows.fieldnames = header
     if header[:2] != ["folder", "z_nm"]:
-        given = ",".join(header) or "nothing"
+        given = one_line(",".join(header)) or "nothing"
         raise ReadError(f"{path} must begin with folder,z_nm, got {given}.")
     found: dict[Path, float] = {}
     for line, row in enumerate(rows, start=2):
