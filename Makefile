@@ -15,7 +15,7 @@ WITH_DISPLAY := scripts/with_display.sh
 # who is done takes over from the other. Compiled tests are kept for the next run.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=worksteal
 
-.PHONY: help .venv demo test soak hard lint format bench tables docs screenshots clean
+.PHONY: help .venv demo test soak hard lowest lint format bench tables docs screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,13 @@ soak: $(STAMP)  ## the slow tests too
 hard: $(STAMP)  ## the quick tests where surroundings are hostile (CASES="other-user …")
 	@scripts/system_packages.sh
 	@$(BIN)/python scripts/hard_test.py $(CASES)
+
+# torch as usual, whose lowest version pip takes with CUDA; TORCH=lowest takes it.
+lowest: $(STAMP)  ## the wheel, used with the lowest versions that are allowed
+	@mkdir -p build
+	@$(BIN)/python scripts/lowest_versions.py \
+	  $(if $(filter lowest,$(TORCH)),,--pinned torch) > build/lowest.txt
+	PYTHON= .ci/check_wheel.sh build/lowest.txt
 
 lint: $(STAMP)  ## style, types, layers, docstrings and the manifest
 	BIN="$(BIN)" scripts/lint.sh

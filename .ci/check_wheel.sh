@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
+# usage: check_wheel.sh [CONSTRAINTS]
 # Build the source archive and from it the wheel, install that into an empty
 # environment with the base dependencies only, and use it from another folder.
+# BIN: where the tools lie; PYTHON: the interpreter that the environment is made of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 root=$PWD
-bin=$root/.venv/bin
+bin=${BIN:-$root/.venv/bin}
+constraints=$(realpath "${1:-constraints.txt}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -13,11 +16,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 "$bin/python" -m build --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 ||
   { tail -n 40 "$work/build.log"; exit 1; }
 ls -l "$work/dist"
+"$bin/twine" --no-color check --strict "$work"/dist/*
+"$bin/check-wheel-contents" --no-config "$work"/dist/*.whl
 
-"$bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-"$bin/python" -m venv "$work/empty"
+python=${PYTHON:-$bin/python}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+"$python" -m venv "$work/empty"
 empty=$work/empty/bin
-install() { "$empty/python" -m pip install --quiet --no-compile --constraint "$root/constraints.txt" "$@"; }
+install() { "$empty/python" -m pip install --quiet --no-compile --constraint "$constraints" "$@"; }
 install torch
 install "$work"/dist/*.whl
 "$empty/python" -m pip check

@@ -18,6 +18,13 @@ check "mypy" "$bin/mypy"
 check "import layers" "$bin/lint-imports"
 check "docstrings of the faces" "$bin/python" scripts/lint_docstrings.py
 check "manifest" "$bin/npe2" validate src/napari_semsr/napari.yaml
+schema() { check "$1" "$bin/check-jsonschema" --builtin-schema "$@"; }
+schema vendor.github-workflows .github/workflows/*.yml
+schema custom.github-workflows-require-timeout .github/workflows/test.yml
+schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+schema vendor.dependabot .github/dependabot.yml
+schema vendor.citation-file-format CITATION.cff
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'Failed: %s\n' "${failed[@]}" >&2

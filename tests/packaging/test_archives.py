@@ -11,6 +11,7 @@ from tests.children import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "napari_semsr"
+TABLE_MODELS = "benchmarks/paper_tables/models/"
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,22 @@ def test_source_archive_holds_what_a_build_needs(in_sdist, name):
 @pytest.mark.parametrize("folder", ["src", "tests", "docs", "recipes"])
 def test_source_archive_holds_each_folder(in_sdist, folder):
     assert any(name.startswith(f"{folder}/") for name in in_sdist)
+
+
+def test_source_archive_holds_nothing_that_only_a_checkout_needs(in_sdist):
+    """No data, runs, environments, caches, or models that no build asks for."""
+    allowed = {
+        *("src", "tests", "docs", "recipes", "benchmarks", "scripts", "changes"),
+        *(".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CODE_OF_CONDUCT.md"),
+        *("CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO", "README.md"),
+        *("SECURITY.md", "constraints.txt", "napari.yaml", "pyproject.toml"),
+    }
+    assert {name.partition("/")[0] for name in in_sdist} - {""} <= allowed
+    assert [name for name in in_sdist if name.startswith(TABLE_MODELS)] == []
+    made = ("_build/", "__pycache__", ".venv", "runs/", "docs/reference/", ".pyc")
+    assert [name for name in in_sdist if any(part in name for part in made)] == []
+
+
+def test_source_archive_is_not_much_larger_than_the_wheel(archives):
+    (wheel,), (sdist,) = archives.glob("*.whl"), archives.glob("*.tar.gz")
+    assert sdist.stat().st_size < wheel.stat().st_size + 5e6

@@ -38,9 +38,12 @@ def available_cores() -> int:
     Returns
     -------
     int
-        One where the system does not tell.
+        All of the machine where the system, as macOS and Windows, keeps none from a
+        process by name; one where it tells nothing.
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

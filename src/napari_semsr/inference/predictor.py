@@ -146,7 +146,7 @@ def _memory_limit() -> int:
     limit = int(psutil.virtual_memory().total)
     for name in _CONTAINED:
         with suppress(OSError, ValueError):  # absent, or "max"
-            limit = min(limit, int(Path(name).read_text()))
+            limit = min(limit, int(Path(name).read_text("utf-8")))
     return limit
 
 

@@ -152,7 +152,7 @@ def compact_memory() -> bool:
 def _has_huge_pages() -> bool:
     """Whether the system gives huge pages to those who ask."""
     try:
-        return "[never]" not in _HUGE_PAGES.read_text()
+        return "[never]" not in _HUGE_PAGES.read_text("utf-8")
     except OSError:
         return False
 

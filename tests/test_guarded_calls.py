@@ -1,0 +1,259 @@
+"""What only one system has is guarded, and nothing runs what a file says.
+
+Read from the sources alone. A call that only some systems have stands in a function
+that asks for it, by `hasattr` or by the name of the system, and a path of one system is
+one of those listed here, each of which may be absent.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "napari_semsr"
+
+POSIX_MODULES = {
+    *("crypt", "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog"),
+    *("termios", "tty"),
+}
+WINDOWS_MODULES = {"msvcrt", "winreg", "winsound", "_winapi"}
+POSIX_NAMES = {
+    "os": {
+        *("chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid"),
+        *("getgid", "getpgid", "getpriority", "getsid", "getuid", "initgroups"),
+        *("killpg", "lchown", "mkfifo", "mknod", "nice", "openpty", "posix_fadvise"),
+        *(
+            "posix_fallocate",
+            "pread",
+            "preadv",
+            "pwrite",
+            "pwritev",
+            "register_at_fork",
+        ),
+        *(
+            "register_at_fork",
+            "sched_getaffinity",
+            "sched_setaffinity",
+            "sched_yield",
+            "sendfile",
+        ),
+        *("setgid", "setpriority", "setsid", "setuid", "statvfs", "sync", "sysconf"),
+        *("uname", "wait", "wait3", "wait4", "waitid", "RTLD_GLOBAL", "RTLD_NOW"),
+        *("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "EX_OK", "WNOHANG"),
+    },
+    "signal": {
+        *("SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT"),
+        *("SIGSTOP", "SIGTSTP", "SIGUSR1", "SIGUSR2", "alarm", "pause", "setitimer"),
+        *("pthread_kill", "pthread_sigmask", "siginterrupt", "sigwait"),
+    },
+    "time": {"tzset", "CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "clock_gettime"},
+    "mmap": {"MAP_ANONYMOUS", "MAP_PRIVATE", "MAP_SHARED", "PROT_READ"},
+    "socket": {"AF_UNIX", "socketpair", "sethostname"},
+    "asyncio": {"get_child_watcher"},
+}
+SYSTEM_PATHS = {  # absent elsewhere, where the reader goes another way
+    "core/micrograph.py": {"/proc/cpuinfo"},
+    "cli/verbs/enhance.py": {"/sys/kernel/mm/transparent_hugepage/enabled"},
+    "inference/predictor.py": {
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory.high",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    },
+    "widgets/base/temporary.py": {"/proc/self/ns/pid"},
+}
+PATH_OF_A_SYSTEM = re.compile(
+    r"/(?:bin|dev|etc|home|proc|root|run|sys|tmp|usr|var)/[\w./-]+|~/\.\w+|[A-Z]:\\\w+"
+)
+UNPICKLING = {"training/run_folder.py", "models/esrgan_import.py"}
+RUNS_CODE = {
+    *("os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.loads"),
+    *("joblib.load", "dill.load", "dill.loads", "cloudpickle.load", "torch.jit.load"),
+    *("cloudpickle.loads", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"),
+    *("shelve.open", "subprocess.getoutput", "subprocess.getstatusoutput"),
+}
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    """Sources by their path within the package."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        yield name, ast.parse(path.read_text("utf-8"))
+
+
+def with_owners(node: ast.AST, owner: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """Give each node with the innermost function, or else module, that holds it."""
+    inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        held_by = node if inner else owner
+        yield child, held_by
+        yield from with_owners(child, held_by)
+
+
+def asks_for_the_system(owner: ast.AST, name: str) -> bool:
+    """Whether a function looks at the system, or whether the name is there."""
+    text, (module, _, attribute) = ast.unparse(owner), name.partition(".")
+    return "sys.platform" in text or f"hasattr({module}, '{attribute}')" in text
+
+
+def unguarded(tree: ast.Module) -> list[str]:
+    """Name what only one system has and stands there without a question."""
+    found = []
+    for node, owner in with_owners(tree, tree):
+        if isinstance(node, ast.Import):
+            used = {item.name.partition(".")[0] for item in node.names}
+            found += sorted(used & (POSIX_MODULES | WINDOWS_MODULES))
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            found += sorted({module} & (POSIX_MODULES | WINDOWS_MODULES))
+            names = {item.name for item in node.names} & POSIX_NAMES.get(module, set())
+            found += [f"{module}.{name}" for name in sorted(names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = f"{node.value.id}.{node.attr}"
+            only = node.attr in POSIX_NAMES.get(node.value.id, ())
+            if only and not asks_for_the_system(owner, name):
+                found.append(name)
+    return found
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Give each call with its dotted name, as written."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def keywords(call: ast.Call) -> dict[str, str]:
+    """Keywords of a call, as written."""
+    return {item.arg: ast.unparse(item.value) for item in call.keywords if item.arg}
+
+
+def doubtful_start(name: str, call: ast.Call) -> bool:
+    """Whether a process is started in a way that only some systems have."""
+    given = keywords(call)
+    if name.startswith("subprocess.") and (given.get("shell") == "True"):
+        return True
+    if {"preexec_fn", "pass_fds", "process_group"} & given.keys():
+        return True
+    words = [ast.unparse(item) for item in call.args] + list(given.values())
+    forked = {"'fork'", "'forkserver'"} & set(words)
+    return bool(forked) and name.split(".")[-1] in {
+        *("get_context", "set_start_method", "DataLoader", "Process"),
+    }
+
+
+def reads_text_as_the_system_likes(name: str, call: ast.Call) -> bool:
+    """Whether a text file is opened without naming its encoding."""
+    last = name.rpartition(".")[2]
+    given = {*keywords(call)}
+    if last in {"read_text", "write_text"}:
+        before = 0 if last == "read_text" else 1
+        return len(call.args) <= before and "encoding" not in given
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    modes += [
+        item.value.value
+        for item in call.keywords
+        if item.arg == "mode" and isinstance(item.value, ast.Constant)
+    ]
+    is_text = not any(isinstance(mode, str) and "b" in mode for mode in modes)
+    return name == "open" and is_text and "encoding" not in given
+
+
+def test_nothing_is_used_that_only_one_system_has():
+    found = {name: unguarded(tree) for name, tree in trees()}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def test_paths_of_one_system_are_those_known():
+    found: dict[str, set[str]] = {}
+    for name, tree in trees():
+        texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+        for text in texts:
+            if isinstance(text, str) and PATH_OF_A_SYSTEM.fullmatch(text):
+                found.setdefault(name, set()).add(text)
+    assert found == SYSTEM_PATHS
+
+
+@pytest.mark.parametrize(
+    "is_fault",
+    [doubtful_start, reads_text_as_the_system_likes],
+    ids=["processes", "encodings"],
+)
+def test_no_call_leans_on_one_system(is_fault):
+    found = [
+        f"{name}:{call.lineno} {called}"
+        for name, tree in trees()
+        for called, call in calls(tree)
+        if is_fault(called, call)
+    ]
+    assert found == []
+
+
+def test_nothing_runs_what_a_file_says():
+    for name, tree in trees():
+        for called, call in calls(tree):
+            where = f"{name}:{call.lineno} {called}"
+            given = keywords(call)
+            assert called not in RUNS_CODE | {"eval", "exec"}, where
+            assert given.get("allow_pickle", "False") == "False", where
+            if called == "torch.load":
+                assert name in UNPICKLING, where
+                assert given.get("weights_only") == "True", where
+            if called == "yaml.load":
+                assert "Loader" in given, where
+
+
+BAD = """
+import fcntl
+import os
+def count():
+    return os.sched_getaffinity(0)
+def stop(process):
+    os.killpg(process, 9)
+"""
+GOOD = """
+import os, sys
+def count():
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else 1
+def stop(process):
+    if sys.platform != "win32":
+        os.killpg(process, 9)
+"""
+
+
+def test_guards_are_told_from_their_absence():
+    assert unguarded(ast.parse(GOOD)) == []
+    assert unguarded(ast.parse(BAD)) == ["fcntl", "os.sched_getaffinity", "os.killpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fault"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text('utf-8')", False),
+        ("path.write_text(text)", True),
+        ("path.write_text(text, encoding='utf-8')", False),
+        ("open(path, 'rb')", False),
+        ("open(path)", True),
+    ],
+)
+def test_encodings_are_told(line, is_fault):
+    ((name, call),) = calls(ast.parse(line))
+    assert reads_text_as_the_system_likes(name, call) == is_fault
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fault"),
+    [
+        ("subprocess.run(line, shell=True)", True),
+        ("subprocess.run(words)", False),
+        ("multiprocessing.get_context('fork')", True),
+        ("multiprocessing.get_context('spawn')", False),
+        ("subprocess.Popen(words, preexec_fn=os.setsid)", True),
+    ],
+)
+def test_starts_of_processes_are_told(line, is_fault):
+    ((name, call),) = calls(ast.parse(line))
+    assert doubtful_start(name, call) == is_fault
