@@ -292,10 +292,14 @@ def judged(runs: Path) -> tuple[str, ...]:
 
 
 def results_of(runs: Path, *, final: bool = False) -> dict[str, Any]:
-    """Read what was measured; parts without a model are left out."""
+    """Read what was measured; parts without a model are left out.
+
+    Parts that have no final data are those of development.
+    """
     found = {}
     for part in PARTS:
-        path = _folder(runs, final=final) / f"{part}.json"
+        folder = _folder(runs, final=final and part in FINAL_PARTS)
+        path = folder / f"{part}.json"
         if path.exists() and (held := json.loads(path.read_text(encoding="utf-8"))):
             found[part] = held
     return found

@@ -42,6 +42,8 @@ _FINAL = """
 on, and drawn samples from number 10 000 on. They are judged on once
 ([training](training.md)).
 `sem-restore` has no row on the images: it was judged on them before, and is not again.
+Of real gold and of line profiles there are no final data; what stands here of them is
+of development.
 """
 
 _FULL = "The recipes of `recipes/tables` were run as they are, on {devices}."

@@ -606,6 +606,19 @@ def finally_seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+def test_parts_without_final_data_are_those_of_development(tmp_path: Path):
+    for folder in ("measured", "measured-final"):
+        (tmp_path / folder).mkdir()
+        for part in ("gao", "real_gold"):
+            path = tmp_path / folder / f"{part}.json"
+            path.write_text(json.dumps({"of": folder}))
+    assert results_of(tmp_path, final=True) == {
+        "gao": {"of": "measured-final"},
+        "real_gold": {"of": "measured"},
+    }
+    assert results_of(tmp_path)["gao"] == {"of": "measured"}
+
+
 def test_final_judgement_is_made_once_and_says_so(
     tmp_path: Path, finally_seen: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
