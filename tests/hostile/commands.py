@@ -166,6 +166,15 @@ class Patience:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
+    @contextlib.contextmanager
+    def endless(self) -> Iterator[None]:
+        """Interrupt nothing meanwhile: imports that are cut off stay so."""
+        kept, self.seconds = self.seconds, None
+        try:
+            yield
+        finally:
+            self.seconds = kept
+
 
 PATIENCE = Patience()
 
@@ -221,14 +230,13 @@ class Commands:
             return
         before = Path.cwd()
         os.chdir(place)
-        kept, PATIENCE.seconds = PATIENCE.seconds, None
         try:
             whole = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-            code, said = say(self.verb, *LINES[self.verb])
+            with PATIENCE.endless():
+                code, said = say(self.verb, *LINES[self.verb])
             assert code == 0, said
             _put_back(place, whole)
         finally:
-            PATIENCE.seconds = kept
             os.chdir(before)
 
     def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> bool:
