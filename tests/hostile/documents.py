@@ -27,7 +27,7 @@ from napari_semsr.io import (
     write_project,
     write_transform,
 )
-from tests.hostile.commands import say
+from tests.hostile.commands import PATIENCE, say
 from tests.mutations import damaged_bytes, damaged_json, damaged_text, damaged_value
 from tests.tiny_models import write_tiny_recipe
 
@@ -266,7 +266,8 @@ class Measures:
     def prepare(self, folder: Path) -> bytes:
         """Write the images and the table."""
         _write_measures(folder)
-        self._read(folder / "images.csv")
+        with PATIENCE.endless():
+            self._read(folder / "images.csv")
         return (folder / "images.csv").read_bytes()
 
     def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:

@@ -247,7 +247,7 @@ class Stores:
 def _json_again(data: bytes, rng: Random) -> bytes:
     try:
         return damaged_json(data, rng)
-    except ValueError:  # damaged before
+    except (ValueError, RecursionError):  # damaged before
         return damaged_bytes(data, rng)
 
 

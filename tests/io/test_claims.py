@@ -75,3 +75,24 @@ def test_tile_of_a_czi_is_not_enlarged(tmp_path):
     struct.pack_into("<i", data, at + 8, 2_000_000)
     path.write_bytes(data)
     assert np.array_equal(open_tiles(path).read(0), whole)
+
+
+def test_block_of_blosc_that_is_cut_short_is_not_unpacked(tmp_path):
+    import zarr
+
+    path = tmp_path / "a.ome.zarr"
+    group = zarr.create_group(path, zarr_format=2)
+    array = group.create_array("0", shape=(64, 64), chunks=(32, 32), dtype="uint16")
+    array[...] = np.random.default_rng(0).integers(0, 999, (64, 64))
+    places = {"path": "0", "coordinateTransformations": []}
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scales = {"version": "0.4", "axes": axes, "datasets": [places]}
+    group.attrs["multiscales"] = [scales]
+    assert type(array.compressors[0]).__name__ == "Blosc"
+    whole = read(path).array()
+    assert np.array_equal(whole, array[...])
+    block = path / "0" / "1.1"
+    block.write_bytes(block.read_bytes()[:-100])
+    assert np.array_equal(np.asarray(read(path).data[:32]), whole[:32])
+    with pytest.raises(ReadError, match=r"0/1\.1 is cut short"):
+        read(path).array()

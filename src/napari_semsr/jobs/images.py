@@ -565,6 +565,8 @@ def check_target_folder(
         If it is a file, holds files, or the folder above it is missing or read-only.
     """
     path = Path(output)
+    if path.name in ("", ".."):  # hidden names beside it are made of its own
+        path = _real(path)
     first = path
     while parents and not first.absolute().parent.exists():
         first = first.absolute().parent

@@ -747,7 +747,8 @@ def _fitted(
 def _pairs_beside(run_dir: str | os.PathLike[str]) -> Path:
     """Where the pairs that were cut for a run lie."""
     folder = Path(run_dir)
-    return folder.with_name(f"{folder.name}-pairs.zarr")
+    named = folder if folder.name else folder.absolute()  # "." has no name of its own
+    return named.with_name(f"{named.name}-pairs.zarr")
 
 
 def _stamp(folder: Path) -> int | None:
