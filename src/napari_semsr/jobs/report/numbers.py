@@ -1,5 +1,6 @@
 """Numbers of a report: each with its unit, interval, threshold and method."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,9 +100,10 @@ class Number:
 
 def written(value: float, form: str = ".4g") -> str:
     """Write a number, a large one in digits rather than as 2e+04."""
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         return NO_VALUE
-    text = f"{value:{form}}"
+    whole = form == "d" and float(value).is_integer()
+    text = f"{int(value):d}" if whole else f"{value:{form.replace('d', '.4g')}}"
     if "e+" in text and abs(value) < _WRITTEN_OUT:
         text = f"{float(text):.0f}"
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text

@@ -3,6 +3,7 @@
 What the page says of them stands in ``report.html``, which lies beside this module.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    parse_pixel_size,
+    software_versions,
+)
 from napari_semsr.jobs.figure import FigureOptions, plate_image
 from napari_semsr.jobs.report.numbers import (
     NO_VALUE,
@@ -402,10 +410,8 @@ def _curve(values: Any) -> Any:
 
 def _mean(content: Mapping[str, Any]) -> float | None:
     """Mean pixel size of a file's image."""
-    size = content.get("pixel_size_nm")
-    if not isinstance(size, list) or len(size) != 2:
-        return None
-    return float(np.sqrt(size[0]) * np.sqrt(size[1]))
+    size = parse_pixel_size(content.get("pixel_size_nm"))
+    return None if size is None else math.sqrt(size[0] * size[1])
 
 
 # What is told of all images together.

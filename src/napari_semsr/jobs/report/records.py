@@ -13,10 +13,9 @@ from napari_semsr.core import (
     FloatPair,
     ReadError,
     digest_path,
-    parse_pixel_size,
     shown,
 )
-from napari_semsr.io import decoding, read_text
+from napari_semsr.io import ReadOptions, decoding, read_text
 from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
@@ -198,7 +197,7 @@ def _check_curves(content: Mapping[str, Any]) -> None:
             msg = f"{' and '.join(names)} must be of one length"
             raise ValueError(msg)
     if content.get("pixel_size_nm") is not None:
-        parse_pixel_size(content["pixel_size_nm"])
+        ReadOptions.parse({"pixel_size_nm": content["pixel_size_nm"]})
 
 
 def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
