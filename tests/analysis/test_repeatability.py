@@ -136,8 +136,11 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         semsr.repeatability(first, np.full(SHAPE, 3.0), align=False)
     with pytest.raises(ReadError, match="real grey values"):
         semsr.repeatability(first, second + 0j)
-    with pytest.raises(ShapeError, match="must share 16 squares of 4 px or more"):
+    with pytest.raises(ReadError, match="needs finite pixels"):
         semsr.repeatability(first, np.full(SHAPE, np.nan), align=False)
+    few = np.where(np.indices(SHAPE).sum(0) < 8, second, np.nan)
+    with pytest.raises(ShapeError, match="must share 16 squares of 4 px or more"):
+        semsr.repeatability(first, few, align=False)
     with pytest.raises(OptionError, match="window must be 8 px or more"):
         semsr.repeatability(first, second, part="rest", window=4)
     apart = Micrograph(second, (5.0, 5.0), "b", origin=(1e6, 0.0))

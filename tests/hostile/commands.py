@@ -69,6 +69,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
     "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
+    "batch": ("steps.yaml", "--output", "out"),
     "models": ("info", "tiny.safetensors"),
     "demo": ("out",),
 }
@@ -97,6 +98,9 @@ def write_inputs(folder: Path) -> None:
     pages = rng.integers(0, 255, (3, 24, 32), np.uint8)
     tifffile.imwrite(folder / "stack.tif", pages, photometric="minisblack")
     (folder / "text.tif").write_text("not an image")
+    (folder / "steps.yaml").write_text(
+        "inputs: first.tif\noutput: made\nsteps: [histogram]\n"
+    )
     (folder / "folder").mkdir()
     (folder / "scan").mkdir()
     for index in range(2):
@@ -273,7 +277,7 @@ def _is(path: Path, data: bytes) -> bool:
 
 def _is_kept(path: Path) -> bool:
     """Whether a hidden name is one that a later run goes on with, or within a store."""
-    return any(part.endswith((".zarr", ".part")) for part in path.parts)
+    return any(part.endswith((".zarr", ".part", ".batch")) for part in path.parts)
 
 
 def _put_back(place: Path, whole: dict[Path, bytes]) -> None:

@@ -19,9 +19,9 @@ def test_grey_values_beyond_computing_are_refused(data, tmp_path):
         open_image(tmp_path / "odd.tif")
     with pytest.raises(ReadError, match="Grey values"):
         open_image(Micrograph(data))
-    lazy = open_image(Micrograph(da.from_array(data, chunks=20)))
+    lazy = Micrograph(da.from_array(data, chunks=20))
     with pytest.raises(ReadError, match="Grey values"):
-        lazy.array()
+        open_image(lazy).array()
 
 
 def test_other_grey_values_stay_as_they_are():
@@ -35,6 +35,6 @@ def test_image_without_a_finite_pixel_is_refused(job, tmp_path):
     path, target = tmp_path / "nothing.tif", tmp_path / "out.ome.zarr"
     gaps = np.full((40, 50), np.nan, np.float32)
     write(Micrograph(gaps, name="nothing"), path)
-    with pytest.raises(ReadError, match="needs finite pixels, and nothing has none"):
+    with pytest.raises(ReadError, match=r"pixels, and nothing\.tif has none"):
         run(job(path, target))
     assert not target.exists()

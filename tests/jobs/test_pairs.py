@@ -176,7 +176,12 @@ GRAIN = np.random.default_rng(0).random((64, 64))
     ("low", "high", "options", "needs"),
     [
         (image(np.zeros((64, 64))), image(GRAIN), {}, "can be learnt from .empty 16"),
-        (image(GRAIN), image(GRAIN * np.nan), {}, "can be learnt from .not-finite 16"),
+        (
+            image(GRAIN),
+            image(GRAIN * np.nan),
+            {},
+            "needs finite pixels",
+        ),
         (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
         (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),
         (image(GRAIN), image(GRAIN), {"patch": 64}, "3 disjoint sets need at least 3"),

@@ -238,9 +238,8 @@ def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
     assert seen.image.metadata["register"]["error_px"] is None
 
 
-@pytest.mark.parametrize("value", [np.nan, 7.0])
-def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path, value):
-    blank = Micrograph(np.full((90, 90), value, np.float32), (20.0, 20.0), "blank")
+def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
+    blank = Micrograph(np.full((90, 90), 7.0, np.float32), (20.0, 20.0), "blank")
     job = register_job(
         blank, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
     )

@@ -401,7 +401,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("same", "two layers, got soft"),
         ("foreign", "patches can be learnt from (uncorrelated"),
         ("empty", "patches can be learnt from (empty"),
-        ("missing", "patches can be learnt from (not-finite"),
+        ("missing", "needs finite pixels, and other has none"),
         ("small", "lower 'Patch (px)'"),
         ("no-store", "store of pairs must be chosen"),
         ("bundled", "a model sem-restore already"),

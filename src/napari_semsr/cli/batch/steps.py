@@ -48,7 +48,10 @@ _NO_STEPS = {
 }
 _BY_ITSELF = frozenset({"help", "json", "quiet", "debug", "overwrite", "resume"})
 _OUTPUTS = frozenset(
-    {"output", "out_dir", "misfit", "like_out", "transform_out", "positions_out"}
+    {
+        *("output", "out_dir", "misfit", "like_out", "objects"),
+        *("transform_out", "positions_out"),
+    }
 )
 _FILES = frozenset(
     {

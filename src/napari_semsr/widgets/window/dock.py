@@ -1,7 +1,6 @@
 """The window *SEM-SR*: all steps in their order, each ready to run."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -87,8 +86,7 @@ class Beginning(QWidget):
         self._viewer = viewer
         note = Note("Nothing is open: choose a file below, or begin with a sample.")
         self.buttons = [
-            push_button(item.title, partial(self._open, item.key), item.tooltip)
-            for item in SAMPLES
+            push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
         said = "The manual: ten minutes with a sample, from opening to saving."
         self.help_button = push_button("First steps", self._show_help, said)
@@ -97,8 +95,9 @@ class Beginning(QWidget):
         for part in (note, FoldingRow(*self.buttons, self.help_button)):
             column.addWidget(part)
 
-    def _open(self, key: str, _: object = None) -> None:
-        self._viewer.open_sample("napari-semsr", key)
+    def _open(self) -> None:
+        item = SAMPLES[self.buttons.index(self.sender())]
+        self._viewer.open_sample("napari-semsr", item.key)
 
     def _show_help(self) -> None:
         open_manual(self, "first-steps.md")
