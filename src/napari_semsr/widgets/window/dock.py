@@ -96,8 +96,10 @@ class Beginning(QWidget):
             column.addWidget(part)
 
     def _open(self) -> None:
-        item = SAMPLES[self.buttons.index(self.sender())]
-        self._viewer.open_sample("napari-semsr", item.key)
+        pressed = self.sender()
+        for item, button in zip(SAMPLES, self.buttons, strict=True):
+            if button is pressed:
+                self._viewer.open_sample("napari-semsr", item.key)
 
     def _show_help(self) -> None:
         open_manual(self, "first-steps.md")
