@@ -277,7 +277,7 @@ def _is(path: Path, data: bytes) -> bool:
 
 def _is_kept(path: Path) -> bool:
     """Whether a hidden name is one that a later run goes on with, or within a store."""
-    return any(part.endswith((".zarr", ".part", ".batch")) for part in path.parts)
+    return any(part.endswith((".zarr", ".part")) for part in path.parts)
 
 
 def _put_back(place: Path, whole: dict[Path, bytes]) -> None:

@@ -180,7 +180,7 @@ GRAIN = np.random.default_rng(0).random((64, 64))
             image(GRAIN),
             image(GRAIN * np.nan),
             {},
-            "needs finite pixels",
+            "needs finite pixels, and image has none",
         ),
         (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
         (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),

@@ -238,6 +238,16 @@ def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
     assert seen.image.metadata["register"]["error_px"] is None
 
 
+def test_image_without_a_finite_pixel_is_refused_and_leaves_nothing(views, tmp_path):
+    gone = Micrograph(np.full((90, 90), np.nan, np.float32), (20.0, 20.0), "gone")
+    job = register_job(
+        gone, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
+    )
+    with pytest.raises(SemsrError, match="needs finite pixels, and gone has none"):
+        run(job)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
     blank = Micrograph(np.full((90, 90), 7.0, np.float32), (20.0, 20.0), "blank")
     job = register_job(

@@ -348,15 +348,23 @@ def _fitting(
     }
 
 
-def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
-    """Mean over the pixels of a ring around each pixel."""
-    half = int(np.ceil(outer))
+def ring_weights(inner: float, outer: float, half: int) -> FloatArray:
+    """Weights of the mean over a ring, in a square of ``2 half + 1`` pixels."""
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
-    kernel = ((away >= inner) & (away <= outer)).astype(float)
-    padded = np.pad(image, half, mode="reflect")
-    mean = signal.fftconvolve(padded, kernel / kernel.sum(), mode="valid")
-    return np.asarray(mean)
+    weights = ((away >= inner) & (away <= outer)).astype(float)
+    return np.asarray(weights / weights.sum())
+
+
+def weighted(image: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum over the square around each pixel; beyond its border an image is mirrored."""
+    padded = np.pad(image, len(weights) // 2, mode="symmetric")
+    return np.asarray(signal.fftconvolve(padded, weights, mode="valid"))
+
+
+def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
+    """Mean over the pixels of a ring around each pixel."""
+    return weighted(image, ring_weights(inner, outer, int(np.ceil(outer))))
 
 
 def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize, signal
+from scipy import ndimage, optimize
 
+from napari_semsr.analysis.hallucination import RADII_PX, ring_weights, weighted
 from napari_semsr.core import BoolArray, FloatArray
 
 OBJECT_REACH_PX = 64  # of the widest windows, one after the other
 OBJECT_NUMBERS = 15
-RADII_PX = (3, 4, 5, 6)  # as in the trial with discs
 _BORDER_PX = 2 * max(RADII_PX) + 1  # disc and ring lie within the picture
 _LEAST = 1 / 3  # of the local contrast; chosen
 _FAINT = 1 / 8  # local contrast over that of the picture, below which noise decides
@@ -244,15 +244,10 @@ def _around(image: FloatArray) -> FloatArray:
 def _steps(image: FloatArray, radius: int, *, ring: bool = True) -> FloatArray:
     """Mean over a disc around each pixel, less that over the ring around it."""
     half = 2 * radius + 1
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    away = np.hypot(y, x)
-    disc = (away <= radius - 0.5).astype(float)
-    kernel = disc / disc.sum()
+    weights = ring_weights(0, radius - 0.5, half)
     if ring:
-        beyond = (away >= radius + 1) & (away <= half)
-        kernel -= beyond / beyond.sum()
-    padded = np.pad(image, half, mode="symmetric")
-    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
+        weights = weights - ring_weights(radius + 1, half, half)
+    return weighted(image, weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def batch_job(
             yield from _here(plan, table)
     finally:
         _end(plan)
-        table.write()
+        _keep(plan, table)
     pages = yield from _report(plan, table)
     _tell(table)
     found = table.found.values()
@@ -181,6 +181,16 @@ def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
 def _end(plan: BatchPlan) -> None:
     """Tell workers that the run is over."""
     (plan.folder / STATE / _RUN).unlink(missing_ok=True)
+
+
+def _keep(plan: BatchPlan, table: "_Table") -> None:
+    """Write the table; of a run that never began, nothing stays."""
+    state = plan.folder / STATE
+    if table.found or any(state.glob("*")):
+        table.write()
+        return
+    with suppress(OSError):  # the folder may have gone away
+        state.rmdir()
 
 
 # The table.
