@@ -4,18 +4,20 @@ Run: ``python benchmarks/trust.py [--only PART ...] [--seeds N] [--rows FILE]``.
 
 Simulated fields from seed 30 000 on, which nothing was learnt from: of the eight kinds
 of sample (``kinds``), through microscopes that are not Gaussian (``microscopes``), and
-each kind with a bound that never saw it (``left-out``). Printed, with ± s.e. over
-fields: the AUROC with which the bound finds the worst tenth of a field's pixels, beside
-those of the spread over flips and turns alone, of the gradient of the result, and of an
-oracle that knows the mean error within 2 px; the share of pixels below the bound; the
-share of fields that are called unfamiliar.
+each kind with a bound that never saw it (``left-out``); or, for any bundled model, as
+its own recipe makes fields (``own``), of the images that its card names as held out
+where it learnt from images (``--folder`` says where these are). Printed, with ± s.e.
+over fields: the AUROC with which the bound finds the worst tenth of a field's pixels,
+beside those of the spread over flips and turns alone, of the gradient of the result,
+and of an oracle that knows the mean error within 2 px; the share of pixels below the
+bound; the share of fields that are called unfamiliar.
 
 ``--rows`` keeps what was measured of each field; the next run goes on after it.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,15 @@ from napari_semsr.analysis import (
     fit_scale,
     look_of_field,
 )
-from napari_semsr.core import Micrograph, field_range, run
+from napari_semsr.core import Micrograph, field_range, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
 from napari_semsr.jobs import find_model
 from napari_semsr.models import load_model, load_trust, trust_path
 from napari_semsr.simulation import SsumPairOptions, ssum_validation
+from napari_semsr.training import Truths
 
 SEED = 30_000  # those from 20 000 on were looked at when clues were chosen
+OWN_SEED = 3_000_000  # bounds are learnt from fields of seed 1 000 000
 LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
 SIDE = 256
 WORST = 0.1
@@ -55,7 +59,7 @@ class Field:
     before: Image
     after: Image
     spread: Image
-    truth: Image
+    off: Image  # absolute error of each pixel
 
     @property
     def inner(self) -> tuple[slice, slice]:
@@ -64,8 +68,8 @@ class Field:
 
     @property
     def error(self) -> Image:
-        """Absolute error of each pixel."""
-        return np.abs(self.after - self.truth)[self.inner]
+        """Absolute error of each pixel that is judged."""
+        return self.off[self.inner]
 
     @property
     def seen(self) -> Image:
@@ -90,14 +94,51 @@ def field(model: Any, number: int, options: SsumPairOptions) -> Field:
     """Make a field, enhance it, and turn it about."""
     (pair,) = ssum_validation(1, SIDE, options=options, first=number)
     image = Micrograph(pair.low, (pair.pixel_nm,) * 2)
+    return enhanced(model, image, pair.high, pair.kind)
+
+
+def enhanced(model: Any, image: Micrograph, truth: Image, kind: str) -> Field:
+    """Enhance a field and compare it with its truth, on the pixels of the field."""
+    low = np.asarray(image.data)
     chosen = EnhanceOptions(dtype="float32")
     made = run(enhance_array(image, model, chosen)).array()
     spread = spread_lazy(image, model, chosen).compute(scheduler="synchronous")
-    low, high = field_range(pair.low, *model.card.input_percentiles)
-    size = high - low
-    parts = (pair.low - low) / size, (made - low) / size, spread / size
-    before, after, apart = (part.astype(float) for part in parts)
-    return Field(pair.kind, before, after, apart, pair.high.astype(float))
+    first, last = field_range(low, *model.card.input_percentiles)
+    span, start = (last - first, first) if model.card.grey == "input" else (1.0, 0.0)
+    finer = made.shape[0] // low.shape[0]
+
+    def coarse(values: Image) -> Image:
+        side = low.shape[0]
+        return values.reshape(side, finer, side, finer).mean(axis=(1, 3)).astype(float)
+
+    return Field(
+        kind,
+        ((low - first) / (last - first)).astype(float),
+        coarse((made - start) / span),
+        coarse(spread / span),
+        coarse(np.abs(made.astype(float) - truth) / span),
+    )
+
+
+def own_fields(model: Any, folder: Path | None) -> Callable[[int], Field]:
+    """Make fields by the recipe of a model, of the images that it did not see."""
+    card = model.card
+    recipe = dict(card.training["recipe"])
+    data = dict(recipe["data"])
+    if data["sources"].get("images"):
+        # ``bank`` and the like: `Truths` sets them; what was shown is left out whole.
+        data["train"] = data["held_out"]
+        recipe["data"] = data
+        card = card.model_copy(update={"training": {**card.training, "recipe": recipe}})
+    truths = Truths(card, side=SIDE, seed=OWN_SEED, folder=folder)
+    pixel = card.pixel_size_nm
+    size = None if pixel is None else parse_pixel_size(pixel[0])
+
+    def make(number: int) -> Field:
+        low, high = truths.pair(number)
+        return enhanced(model, Micrograph(low, size), high, "own")
+
+    return make
 
 
 def auroc(score: Image, worst: NDArray[np.bool_]) -> float:
@@ -113,7 +154,7 @@ def scores(one: Field, scale: Image) -> dict[str, float]:
     error = one.error
     worst = error > np.quantile(error, 1 - WORST)
     slope = np.hypot(*np.gradient(ndimage.gaussian_filter(one.after, 1)))
-    near = ndimage.gaussian_filter(np.abs(one.after - one.truth), 2)
+    near = ndimage.gaussian_filter(one.off, 2)
     return {
         "bound": auroc(scale, worst),
         "spread": auroc(one.spread[one.inner], worst),
@@ -198,7 +239,9 @@ def main() -> None:
     """Measure the parts that are asked for, and say them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parts = ("kinds", "microscopes", "left-out")
-    parser.add_argument("--only", nargs="+", default=parts, choices=parts)
+    known = (*parts, "own")
+    parser.add_argument("--only", nargs="+", default=parts, choices=known)
+    parser.add_argument("--folder", type=Path, help="of the images of the recipe")
     parser.add_argument("--model", default="ssum-sem")
     parser.add_argument("--seeds", type=int, default=8, help="of each kind")
     parser.add_argument("--learnt", type=int, default=30, help="fields of each kind")
@@ -221,8 +264,9 @@ def main() -> None:
     for part in given.only:
         left = [number for number in numbers if (part, number) not in done]
         learning = left_out(model, given.learnt) if part == "left-out" and left else {}
+        recipe = own_fields(model, given.folder) if part == "own" and left else None
         for number in left:
-            one = field(model, number, options_of(part))
+            one = recipe(number) if recipe else field(model, number, options_of(part))
             bound = learning.get(one.kind.split("+")[0])
             judge = bound or Bound.bundled(given.model)
             keep({"part": part, "number": number, **judge.judge(one)})

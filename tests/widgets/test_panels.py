@@ -36,6 +36,7 @@ PANELS = {
     "demo": "DemoPanel",
     "batch": "BatchPanel",
     "enhance.check": "CheckPanel",
+    "enhance.importing": "ImportPanel",
     "crop": "CropPanel",
     "register.panel": "RegisterPanel",
     "register.judge": "JudgePanel",

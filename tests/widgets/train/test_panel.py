@@ -139,7 +139,7 @@ def use_file(panel: TrainPanel, path: Path) -> None:
 def test_layers_are_cut_and_the_model_comes_to_the_lists(
     panel, training, run_panel, qtbot, folder
 ):
-    models = ModelChooser()
+    models = ModelChooser(panel.viewer)
     qtbot.addWidget(models)
     panel.name.value, panel.steps.value = "mine", 500
     said = run_panel(panel)

@@ -7,7 +7,7 @@ has a tooltip, and an optional number shows *automatic* at the low end of its ra
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
 from pydantic.fields import FieldInfo
@@ -192,11 +192,17 @@ class Form(Foldable):
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
-    """Take None out of a union; say whether it was there."""
+    """Take None out of a union, and what pydantic notes; say whether it was there."""
     if get_origin(annotation) in (Union, types.UnionType):
         kept = [arg for arg in get_args(annotation) if arg is not type(None)]
-        return kept[0], len(kept) < len(get_args(annotation))
-    return annotation, False
+        return _without_notes(kept[0]), len(kept) < len(get_args(annotation))
+    return _without_notes(annotation), False
+
+
+def _without_notes(annotation: Any) -> Any:
+    """Give the type of, say, a `FiniteFloat`."""
+    noted = get_origin(annotation) is Annotated
+    return get_args(annotation)[0] if noted else annotation
 
 
 def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:

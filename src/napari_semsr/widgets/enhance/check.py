@@ -55,7 +55,7 @@ class CheckPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Check model", "Check")
-        self.model = ModelChooser()
+        self.model = ModelChooser(viewer)
         self.image = self.new_layer_box(
             "image",
             "On",

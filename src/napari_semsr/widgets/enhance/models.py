@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
@@ -18,20 +18,29 @@ from napari_semsr.widgets.base import (
     Note,
     is_alive,
     open_manual,
+    open_panel,
     push_button,
     table,
 )
+
+if TYPE_CHECKING:
+    import napari.viewer
 
 
 class _ShelfNews:
     """Tells open panels that the shelf of models has changed."""
 
     changed = Signal()
+    arrived = Signal(str)
 
 
 NEWS = _ShelfNews()
-"""Its `changed` is emitted, in the main thread, when a model came to the shelf."""
+"""Emitted in the main thread: `changed` when a model came to the shelf or its card
+changed, `arrived` with its name when the user has imported one."""
 
+
+MODEL_FILES = "Models (*.safetensors *.onnx *.zip *.pth)"
+"""What a dialog looks for."""
 
 _TOLERANCE = 0.001
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
@@ -112,8 +121,11 @@ class ModelChooser(QWidget):
     changed = Signal()
     has_settings = True
 
-    def __init__(self, check: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, viewer: "napari.viewer.Viewer", check: Callable[[], object] | None = None
+    ) -> None:
         super().__init__()
+        self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         self.pixel_size_nm: PixelSize | None = None
@@ -127,7 +139,8 @@ class ModelChooser(QWidget):
         self.file_button = push_button(
             "Add a model file…",
             self._choose_file,
-            "A .safetensors file with a model card.",
+            "A .safetensors file with a model card is used where it lies; an ONNX "
+            "file, a zip of bioimage.io or ESRGAN weights are imported first.",
         )
         self.text, self.details = Note(), Note()
         self.text.setOpenLinks(False)
@@ -149,6 +162,7 @@ class ModelChooser(QWidget):
         self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
+        NEWS.arrived.connect(self._take)
         self.refresh()
 
     @property
@@ -175,6 +189,11 @@ class ModelChooser(QWidget):
         if is_alive(self):
             self.box.reset_choices()
             self.refresh()
+
+    def _take(self, name: str) -> None:
+        """Choose what the user has just imported."""
+        if is_alive(self):
+            self.choose(name)
 
     def add_file(self, path: str | Path) -> None:
         """Offer a model that is not on the shelf, and choose it."""
@@ -205,11 +224,17 @@ class ModelChooser(QWidget):
         self.box.value = self._proposed
 
     def _choose_file(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(
-            self, "Model", "", "Models (*.safetensors)"
-        )
+        chosen, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
         if chosen:
-            self.add_file(chosen)
+            self.offer(chosen)
+
+    def offer(self, path: str) -> None:
+        """Choose a file that has a card; open the panel that imports another one."""
+        if Path(path).suffix.lower() == ".safetensors":
+            self.add_file(path)
+            return
+        panel: Any = open_panel(self.viewer, "Import model")
+        panel.choose(path)
 
     def show_for(
         self,

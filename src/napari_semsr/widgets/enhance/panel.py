@@ -214,7 +214,7 @@ class EnhancePanel(Panel):
         from napari_semsr.inference import EnhanceOptions
 
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
-        self.model = ModelChooser(self._check_model)
+        self.model = ModelChooser(viewer, self._check_model)
         self.form = OptionsForm(EnhanceOptions, _ROWS)
         self.form.set_values(
             device=preference("computing", "device"),

@@ -1,0 +1,78 @@
+import pytest
+from npe2 import PluginManifest
+
+import napari_semsr as semsr
+from napari_semsr.widgets.enhance.check import CheckPanel
+from napari_semsr.widgets.enhance.importing import ImportPanel
+from tests.tiny_models import write_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def own_shelf(tmp_path, monkeypatch):
+    folder = tmp_path / "shelf"
+    monkeypatch.setenv("SEMSR_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Give an ONNX file."""
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    path = tmp_path / "network.onnx"
+    semsr.export_model(write_tiny_model(tmp_path), path)
+    return path
+
+
+@pytest.fixture
+def panel(model, qtbot):
+    made = ImportPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
+    panel, model, qtbot, run_panel, network, own_shelf
+):
+    check = CheckPanel(model)
+    qtbot.addWidget(check)
+    panel.choose(network)
+    panel.form.set_values(name="their-net", scaling="levels", pixel_size_nm=12.0)
+    assert panel.range.isVisibleTo(panel)
+    panel.ends[1].value = 255
+    assert run_panel(panel) == "their-net is on the shelf; Enhance lists it now."
+    card = semsr.model_info(str(own_shelf / "their-net.safetensors")).card
+    assert card["input_scaling"] == "levels"
+    assert tuple(card["input_levels"]) == (0, 255)
+    assert tuple(card["pixel_size_nm"]) == (12, 12)
+    assert check.model.value == "their-net"
+    assert "12 nm" in panel.figures.text()
+
+
+def test_a_model_with_a_card_is_imported_as_it_is(panel, run_panel, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    panel.choose(write_tiny_model(tmp_path / "elsewhere", name="carded"))
+    assert not panel.form.isEnabled()
+    assert run_panel(panel).startswith("carded is on the shelf")
+
+
+def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):
+    path = tmp_path / "network.pkl"
+    path.write_bytes(b"\x80\x04N.")
+    panel.choose(path)
+    assert "pickle" in run_panel(panel)
+    panel.file.value = ""
+    assert run_panel(panel) == "A model file must be chosen."
+
+
+def test_a_file_of_other_programs_opens_the_panel(
+    make_napari_viewer_proxy, npe2pm, network
+):
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+    viewer = make_napari_viewer_proxy(show=True)
+    _, check = viewer.window.add_plugin_dock_widget("napari-semsr", "Check model")
+    before = check.model.value
+    check.model.offer(str(network))
+    docks = viewer.window.dock_widgets
+    found = docks[next(name for name in docks if name.startswith("Import model"))]
+    assert found.file.value == network
+    assert check.model.value == before
