@@ -113,6 +113,27 @@ def test_debug_shows_the_traceback(semsr, info_does):
     assert "ReadError: broken" in said.err
 
 
+def test_what_nobody_foresaw_is_kept_in_a_log(semsr, info_does, monkeypatch, tmp_path):
+    log = tmp_path / "made" / "errors.log"
+    monkeypatch.setenv("SEMSR_LOG", str(log))
+
+    def fail_with(error):
+        def job():
+            yield Progress(0, 1, "working")
+            raise error
+
+        info_does(job)
+        return semsr("info", "x")
+
+    assert fail_with(ReadError("It must be an image.")).code == 2
+    assert not log.exists()
+    assert fail_with(ZeroDivisionError("by zero")).code == 2
+    kept = log.read_text("utf-8")
+    assert "semsr info" in kept
+    assert "Traceback" in kept
+    assert "ZeroDivisionError: by zero" in kept
+
+
 def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
     closed = []
 
