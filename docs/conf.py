@@ -30,6 +30,12 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 default_role = "code"
 
+nitpicky = True
+nitpick_ignore_regex = [  # of other packages, whose manuals are not asked while building
+    ("py:class", r"(collections|pydantic)\..*"),
+    ("py:class", r".*\._\w+"),  # private validators within annotated types
+]
+
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

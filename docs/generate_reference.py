@@ -16,6 +16,7 @@ from napari_semsr.jobs.check.job import DiscRecord
 from napari_semsr.models.cards import bundled, read_card, resolve
 
 PACKAGE = Path(napari_semsr.__file__).parent
+API = "napari_semsr.api"
 ROOMS = {
     "core": "Shared values and arithmetic",
     "io": "Files in and out",
@@ -38,6 +39,7 @@ def write_reference(folder: Path) -> None:
     os.environ["COLUMNS"] = "80"  # the width to which argparse wraps
     pages = {"commands.md": command_page(), "python.md": python_page()}
     pages["checks.md"] = checks_page()
+    pages["api.md"] = api_page()
     pages |= {f"{room}.md": room_page(room) for room in ROOMS}
     for name, text in pages.items():
         path = folder / name
@@ -156,11 +158,12 @@ def python_page() -> str:
         *top_level_entries(),
         "```",
         "",
-        "## Rooms",
+        "## Functions and rooms",
         "",
         "```{toctree}",
         ":maxdepth: 1",
         "",
+        "api",
         *ROOMS,
         "```",
     ]
@@ -179,6 +182,19 @@ def top_level_entries() -> Iterator[str]:
         yield f":py:{role}:`napari_semsr.{name} <{target}>`"
         yield f"    {' '.join(summary.split())}"
         yield ""
+
+
+def api_page() -> str:
+    """Every function of the top level with its options."""
+    names = [
+        name
+        for name in napari_semsr.__all__
+        if getattr(getattr(napari_semsr, name), "__module__", "") == API
+    ]
+    lines = ["# Functions: `import napari_semsr`", ""]
+    lines += ["```{eval-rst}", f".. automodule:: {API}"]
+    lines += [f"    :members: {', '.join(names)}", "```", ""]
+    return "\n".join(lines)
 
 
 def room_page(room: str) -> str:
