@@ -118,7 +118,10 @@ STEPS = (
     WorkStep(
         "save",
         "Save",
-        "Keep layers, figures and the project.",
-        (PanelPlace("Save", "project:SavePanel"),),
+        "Keep layers, figures and the project; do the same with a whole folder.",
+        (
+            PanelPlace("Save", "project:SavePanel"),
+            PanelPlace("Batch", "batch:BatchPanel"),
+        ),
     ),
 )
