@@ -56,7 +56,7 @@ VERBS = {
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
-    "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
+    "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
     "batch": "take every image of a folder or table through steps, to one table",
     "replay": "make an output again from its provenance, and compare the two",
     "report": "one page of pictures, numbers and how each was found, to print",
@@ -341,9 +341,9 @@ def _helps(verb: str | None) -> bool:
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
     """Parse and run; every failure is an exception."""
-    strange = next((word for word in words if not word.startswith("-")), None)
-    if verb is None and strange is not None:
-        _refuse_verb(strange)
+    typed = next((word for word in words if not word.startswith("-")), None)
+    if verb is None and typed is not None:
+        _refuse_verb(typed)
     parser = build_parser(verb or "")
     try:
         arguments, strange = parser.parse_known_args(words)

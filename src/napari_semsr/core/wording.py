@@ -51,6 +51,7 @@ _NOT_HERE = {
 }
 _PANELS = {
     "crop": "Crop",
+    "frc-map": "FRC map",
     "stitch": "Stitch mosaic",
     "pairs": "Train",
     "register": "Register to SEM",

@@ -23,7 +23,7 @@ def test_image_scan_and_summary(semsr, images, tmp_path):
                  "--frame-px", "40", "--field", "square", "--vignetting", "0.8",
                  "--bad-frames", "1")  # fmt: skip
     assert said.code == 0, said.err
-    assert "2 frames (1 × 2)" in said.out
+    assert "2 frames (1 x 2)" in said.out
     assert "blank" in said.out
     assert (tmp_path / "scan" / "frame_001.tif").is_file()
 

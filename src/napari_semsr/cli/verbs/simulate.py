@@ -47,7 +47,7 @@ def _summarise(result: "jobs.SimulatedScan") -> str:
     """Say what was made."""
     rows, columns = result.grid
     head = (
-        f"{result.output}: {result.frames} frames ({rows} \N{MULTIPLICATION SIGN} {columns}) of "
+        f"{result.output}: {result.frames} frames ({rows} x {columns}) of "
         f"{shape(result.frame_shape)}"
     )
     facts = [("  pixel", pixel_size(result.pixel_size_nm)), ("  truth", result.truth)]

@@ -269,17 +269,17 @@ def frc_job(
         halves, note = find_halves(Path(a), first)
     box: Box | None = None
     if halves is not None:
-        (first, *parts), box = yield from cut_gaps(first, *halves)
+        (first, one, other), box = yield from cut_gaps(first, *halves)
     elif second is None:
         (first,), box = yield from cut_gaps(first)
     elif first.shape == second.shape:
         (first, second), box = yield from cut_gaps(first, second)
     placed = _offset(first, second, register=register)
     yield Progress(1, 2, "correlating")
-    if halves is not None:
-        result = analysis.measure_frc(*parts, chosen, whole=first)
-    else:
+    if halves is None:
         result = analysis.measure_frc(first, second, chosen, shift_px=placed.moved)
+    else:
+        result = analysis.measure_frc(one, other, chosen, whole=first)
     said = [_doubted(placed), note, _cut(box, halves=halves is not None)]
     yield Progress(2, 2, "done")
     return FrcReport(
