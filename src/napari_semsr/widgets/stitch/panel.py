@@ -422,7 +422,8 @@ class StitchMosaicPanel(Panel):
         """Read the folder of the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path() or not value.exists():
-            msg = f"A folder of frames must be chosen first, got {str(value)!r}."
+            given = "" if value in (None, Path()) else f", got {str(value)!r}"
+            msg = f"A folder of frames must be chosen first{given}."
             raise OptionError(msg)
         return value
 
