@@ -312,8 +312,8 @@ def _draw_cell(
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         bar.outline.set_linewidth(0.4)
-        bar.set_alpha(1)  # also of a map through which an image is seen
-        bar.solids.set_alpha(1)
+        if bar.solids is not None:  # also of a map through which an image is seen
+            bar.solids.set_alpha(1)
         size = _fitting(image.bar, _POINTS - 1, tall, figure.dpi)
         bar.set_label(image.bar, fontsize=size, labelpad=1)
     if image.box is None or image.inset is None:
