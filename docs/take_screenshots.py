@@ -1,7 +1,8 @@
 """Photograph the panels at work, for the manual: ``make screenshots``.
 
 Needs a display (``xvfb-run`` will do). Everything shown is drawn here; the pictures
-are written to ``docs/images``.
+are written to ``docs/images``. Names choose some of them, such as ``story``, the moving
+picture of the way from a scan to a map.
 
 ``--every FOLDER`` photographs instead every panel of the manifest in both themes, in a
 dock of 320 px and in the width that it opens with: as it opens, after a run, and after
@@ -52,6 +53,7 @@ PLUGIN = "napari-semsr"
 SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
+FILM_PX, FILM_MS = 960, 1500
 OPEN, STITCH, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
 
@@ -101,6 +103,12 @@ def _shrink(path: Path) -> None:
     """
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
+    small = picture.quantize(palette=_palette(picture), dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+
+
+def _palette(picture: Image.Image) -> Image.Image:
+    """Choose 256 colours of a picture, a share of them for what is not grey."""
     pixels = np.asarray(picture).reshape(1, -1, 3)
     vivid = np.ptp(pixels, axis=2) > VIVID
     colours: list[int] = []
@@ -114,8 +122,7 @@ def _shrink(path: Path) -> None:
             colours += (found or [])[: 3 * count]
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
-    small = picture.quantize(palette=palette, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
+    return palette
 
 
 def keep(viewer: napari.Viewer, name: str) -> None:
@@ -173,6 +180,50 @@ def photograph_window() -> None:
         if not step:
             window.show_next()
     keep(viewer, "window")
+
+
+def photograph_story() -> None:
+    """Film the way from the sample scan to a map of its resolution."""
+    viewer = new_viewer("scan")
+    window: Any = dock(viewer, "SEM-SR")
+    finish(window.page.panel)  # it looks into the folder of the sample
+    viewer.reset_view()
+    frames = [_frame(viewer)]
+    for _ in range(3):  # Stitch, Enhance, Map resolution
+        window.page.panel.run_button.click()
+        finish(window.page.panel)
+        frames.append(_frame(viewer))
+        window.next_button.click()
+        settle()
+        frames.append(_frame(viewer))
+    viewer.close()
+    settle()
+    _write_film(frames, IMAGES / "story.gif")
+
+
+def _frame(viewer: napari.Viewer) -> Image.Image:
+    """Take one picture of a film."""
+    viewer.canvas.overlays.scale_bar.font_size = 14
+    settle(0.6)
+    taken = viewer.window.screenshot(canvas_only=False, flash=False)
+    picture = Image.fromarray(taken).convert("RGB")
+    size = (FILM_PX, round(FILM_PX * picture.height / picture.width))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _write_film(frames: list[Image.Image], path: Path) -> None:
+    """Write frames with one palette, those that show a result for longer."""
+    sheet = Image.new("RGB", (FILM_PX, frames[0].height * len(frames)))
+    for number, frame in enumerate(frames):
+        sheet.paste(frame, (0, number * frame.height))
+    palette = _palette(sheet)
+    small = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    times = [FILM_MS * (2 if number % 2 else 1) for number in range(len(frames))]
+    small[0].save(
+        path, save_all=True, append_images=small[1:], duration=times, loop=0,
+        optimize=True,
+    )  # fmt: skip
+    print(path)
 
 
 def photograph_enhance() -> None:
@@ -382,27 +433,36 @@ def look_at(place: QDockWidget, panel: QWidget, folder: Path, name: str) -> None
     sheet.save(str(folder / f"{name.lower().replace(' ', '-')}.png"))
 
 
+PICTURES = (
+    photograph_open_mosaic,
+    photograph_stitch,
+    photograph_window,
+    photograph_story,
+    photograph_register,
+    photograph_enhance,
+    photograph_train,
+    photograph_frc_map,
+    photograph_spectrum,
+    photograph_metrics,
+    photograph_error_map,
+    photograph_crop,
+)
+
+
 def main() -> None:
     """Take the pictures of the manual, or those of every panel."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=Path, metavar="FOLDER")
-    parser.add_argument("names", nargs="*", help="with --every: titles of some panels")
+    told = "of some pictures; with --every, titles of panels"
+    parser.add_argument("names", nargs="*", help=told)
     asked = parser.parse_args()
     if asked.every is not None:
         photograph_every(asked.every, asked.names)
         _SCRATCH.cleanup()
         return
-    photograph_open_mosaic()
-    photograph_stitch()
-    photograph_window()
-    photograph_register()
-    photograph_enhance()
-    photograph_train()
-    photograph_frc_map()
-    photograph_spectrum()
-    photograph_metrics()
-    photograph_error_map()
-    photograph_crop()
+    for take in PICTURES:
+        if not asked.names or take.__name__.removeprefix("photograph_") in asked.names:
+            take()
     _SCRATCH.cleanup()
 
 

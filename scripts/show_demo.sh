@@ -19,8 +19,8 @@ For the panels: make .venv, which adds napari and what its windows need."
 cat <<END
 
 The report:     $folder/report.html
-In napari:      $napari --with napari-semsr "$folder/place/mosaic.ome.zarr" "$folder/place/sem.ome.tif" "$folder/place/fine-tuned.ome.zarr"
-The raw frames: $napari --with napari-semsr "$folder/scan"
+In napari:      $napari --plugin napari-semsr "$folder/place/mosaic.ome.zarr" "$folder/place/sem.ome.tif" "$folder/place/fine-tuned.ome.zarr"
+The raw frames: $napari --plugin napari-semsr "$folder/scan"
 With the mouse: start $napari, then Plugins > Superlens SEM,
                 with Stitch mosaic, Register to SEM, Enhance, Train, FRC map and Spectrum.
 END

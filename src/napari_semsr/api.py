@@ -855,7 +855,7 @@ def figure(
         Receives every `Progress`.
     **options : object
         ``width_mm``, ``dpi``, ``columns``, ``caption``, ``no_caption``, ``greys``,
-        ``inset``, and reading options.
+        ``overlay``, ``inset``, and reading options.
 
     Returns
     -------

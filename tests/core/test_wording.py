@@ -95,6 +95,11 @@ def test_no_sentence_speaks_of_the_command(text, labels):
         ("Option patch must be 4.", "'Patch (px)' must be 4."),
         ("Option other must be 4.", "Option other must be 4."),
         ("onto one grid (semsr crop).", "onto one grid (Crop)."),
+        ("cut them off (semsr crop --gap-free).", "cut them off (Crop)."),
+        (
+            "; stitch with --halves",
+            "; stitch with 'Also its halves' (in Stitch mosaic)",
+        ),
         ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
     ],
 )

@@ -1,13 +1,15 @@
 import base64
+import html
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from napari_semsr.cli.command import main
+from napari_semsr.cli.command import load_verb, main
 from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
 from napari_semsr.core.grids import Grid
 from napari_semsr.core.progress import run
@@ -228,3 +230,16 @@ def test_demo_page_opens_in_a_browser_without_a_fault(shown, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "CONSOLE" not in done.stderr
     assert shot.stat().st_size > 20_000
+
+
+def test_commands_for_napari_name_images_and_no_panel(shown):
+    """After ``--with`` napari takes the first path for the name of a panel."""
+    said = load_verb("demo").summarise(shown)
+    page = html.unescape(Path(shown.report).read_text("utf-8"))
+    lines = re.findall(r"napari --[^<\n]+", f"{said}\n{page}")
+    assert len(lines) == 5
+    for line in lines:
+        _, option, plugin, *paths = shlex.split(line)
+        assert (option, plugin) == ("--plugin", "napari-semsr")
+        assert paths
+        assert all(Path(path).exists() for path in paths)

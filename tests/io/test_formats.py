@@ -206,6 +206,9 @@ def test_read_refuses_folders_that_are_no_store(tmp_path):
     (folder / "notes.txt").write_text("x")
     with pytest.raises(ReadError, match="a folder without zarr data"):
         registry.read(folder)
+    (folder / "frame.TIF").write_text("x")
+    with pytest.raises(ReadError, match=r"a folder of images: join .*semsr stitch"):
+        registry.read(folder)
 
 
 @pytest.mark.parametrize(

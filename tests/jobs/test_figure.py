@@ -12,6 +12,30 @@ from napari_semsr.jobs import FigureOptions, figure_job
 from napari_semsr.reporting import bar_words
 
 
+def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
+    """Draw a map of an image, in blocks, that is one value but for an empty corner."""
+    rows, columns = (n // step for n in image.shape)
+    values = np.full((rows, columns), 40.0, np.float32)
+    values[0, 0] = np.nan
+    pixel = image.pixel_size_nm
+    values[-1, -1] = 50
+    made = Micrograph(
+        values,
+        None if pixel is None else (step * pixel[0], step * pixel[1]),
+        "map",
+        origin=tuple((step - 1) / 2 * np.array(image.scale)),
+        provenance=Provenance(job="frc-map"),
+        look=Look(limits=(0, 100), colormap="viridis", opacity=0.5, colour_bar=True),
+    )
+    return made.replace(**changes)
+
+
+def coloured(path: Path) -> np.ndarray:
+    """Tell which pixels of a picture have colour, beyond that of missing values."""
+    with Picture.open(path) as picture:
+        return np.ptp(np.asarray(picture.convert("RGB")).astype(int), axis=2) > 40
+
+
 def micrograph(
     name: str = "A", pixel: float | None = 5.0, side: int = 60, job: str = ""
 ) -> Micrograph:
@@ -190,3 +214,70 @@ def test_bars_are_told_in_the_unit_that_reads_best() -> None:
     assert bar_words(500, calibrated=True) == "500 nm"
     assert bar_words(20_000, calibrated=True) == "20 µm"
     assert bar_words(50, calibrated=False) == "50 px"
+
+
+def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
+    flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
+    options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
+    path = tmp_path / "over.png"
+    run(figure_job([flat, frc_map(flat)], path, options=options))
+    seen = coloured(path)
+    # the image has 76 % of 400 px, beside the bar: a pixel of it has 3.8 px
+    rows, columns = np.nonzero(seen[:, :304])
+    assert columns.max() == pytest.approx(303, abs=2)
+    assert rows.max() == pytest.approx(227, abs=2)
+    assert not seen[:74, :74].any()  # the block without a value
+    assert seen[10:70, 80:290].all()
+    assert seen[:, 308:].any()  # the colour bar
+
+
+def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
+    flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
+    laid = frc_map(flat)
+    moved = laid.replace(origin=(laid.origin[0] + 100, laid.origin[1]))
+    options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
+    path = tmp_path / "over.png"
+    run(figure_job([flat, moved], path, options=options))
+    assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
+    away = laid.replace(origin=(laid.origin[0] + 1e4, laid.origin[1]))
+    with pytest.raises(SemsrError, match="must lie on flat, and lies elsewhere"):
+        run(figure_job([flat, away], tmp_path / "away.png", options=options))
+
+
+def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
+    history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
+    image, other = micrograph(), micrograph("B").replace(provenance=history)
+    options = FigureOptions(overlay=True, inset=(5, 5, 30, 30))
+    found = run(
+        figure_job([image, frc_map(image), other], tmp_path / "a.png", options=options)
+    )
+    network = f"net ({'a' * 16})"
+    assert found.caption == (
+        "(a) A, under map; bar 100 nm. "
+        f"(b) B, made by the network {network}; bar 100 nm."
+    )
+    assert found.networks == (network,)
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("mi", "before map comes none: give an image first"),
+        ("imm", "before map comes another map"),
+        ("ii", "must be among the images"),
+        ("bm", "both have a pixel size, or neither; A has none"),
+    ],
+    ids=["first", "two", "no-map", "uncalibrated"],
+)
+def test_overlay_needs_an_image_and_its_map(
+    tmp_path: Path, order: str, said: str
+) -> None:
+    kinds = {
+        "i": micrograph(),
+        "m": frc_map(micrograph()),
+        "b": micrograph(pixel=None),
+    }
+    images = [kinds[letter] for letter in order]
+    options = FigureOptions(overlay=True)
+    with pytest.raises(SemsrError, match=said):
+        run(figure_job(images, tmp_path / "a.png", options=options))

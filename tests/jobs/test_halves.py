@@ -99,6 +99,29 @@ def test_frc_measures_the_part_that_both_cover(made):
     assert f"{rows} x {columns} px" in found.note
 
 
+def test_frc_of_two_images_measures_the_part_without_gaps(made):
+    halves = [half["output"] for half in made.halves]
+    found = run(frc_job(*halves))
+    rows, columns = found.result.shape
+    assert found.note.startswith(
+        f"Measured in the largest rectangle without gaps, {rows} x {columns} px at ("
+    )
+    alike = run(frc_job(made.output)).result
+    assert found.result.shape == alike.shape
+    assert found.result.resolution_nm == pytest.approx(alike.resolution_nm, rel=0.15)
+
+
+def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
+    for half in half_paths(own):
+        shutil.rmtree(half)
+    data = read(own).array().copy()
+    data[:5] = np.nan
+    found = run(frc_job(read(own).replace(data=data)))
+    assert found.note.startswith("Measured in the largest rectangle without gaps")
+    assert found.result.shape[0] <= len(data) - 5
+    assert "stitch with --halves" in run(frc_job(own)).note
+
+
 def test_another_pixel_size_is_that_of_the_halves_too(made):
     plain = napari_semsr.frc_map(made.output, block=48, step=24)
     wider = napari_semsr.frc_map(made.output, block=48, step=24, pixel_size_nm=40)

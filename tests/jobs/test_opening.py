@@ -48,6 +48,24 @@ def test_open_image_that_is_missing(tmp_path):
         open_image(tmp_path / "none.tif")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("mosaic.tif", "did you mean .*mosaic.ome.zarr?"),
+        ("mosaik.ome.zarr", "did you mean .*mosaic.ome.zarr?"),
+        ("Frame_01.tif", "did you mean .*frame_1.tif?"),
+        ("other.tif", "check the name."),
+        ("nowhere/mosaic.ome.zarr", "check the name."),
+        ("a\0b", "check the name."),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, meant):
+    for name in ("mosaic.ome.zarr", "frame_1.tif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ReadError, match=meant):
+        open_image(tmp_path / typed)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("chunks", [None, 8])
 def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):

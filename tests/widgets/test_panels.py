@@ -162,6 +162,8 @@ def test_run_without_layers_says_what_to_do(module, model, qtbot):
     panel.run()
     assert not panel.runner.busy
     assert "image layer must be chosen" in panel.status.text()
+    model.add_image(np.eye(40))
+    assert panel.status.text() == ""
 
 
 @pytest.mark.parametrize("module", MEASURING)

@@ -54,6 +54,13 @@ def test_a_step_fills_its_dock_in_a_later_window_too(make_napari_viewer):
     assert rows.itemAt(rows.count() - 1).spacerItem() is None
 
 
+def test_window_leaves_most_of_the_screen_to_the_image(window):
+    for number in range(len(STEPS)):
+        window.show_step(number)
+        assert window.sizeHint().width() <= 400
+        assert window.minimumSizeHint().width() <= 320
+
+
 def test_samples_are_offered_while_nothing_is_open(window, model):
     assert not window.beginning.isHidden()
     window.next_button.click()

@@ -15,6 +15,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    in_digits,
     noise_level,
     read_box,
 )
@@ -79,7 +80,8 @@ class Change:
         str
             One or two clauses, without a full stop.
         """
-        said = f"{self.mean:.3g} grey levels on average, {self.largest:.3g} at most"
+        mean, largest = in_digits(self.mean), in_digits(self.largest)
+        said = f"{mean} grey levels on average, {largest} at most"
         if self.noise > 0:
             mean, most = (
                 f"{value:.2g}" if value < 10 else f"{value:.0f}"  # no exponents

@@ -505,7 +505,10 @@ def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, flo
     values = image.array().astype(float)
     if not np.isfinite(values).all():
         missing = values.size - int(np.count_nonzero(np.isfinite(values)))
-        msg = f"Gaps need finite pixels, got {missing} NaN or infinite in {image.name}."
+        msg = (
+            f"Gaps need finite pixels, got {missing} NaN or infinite in {image.name}; "
+            "cut them off (semsr crop --gap-free)."
+        )
         raise ReadError(msg)
     turned = -values if dark else values
     low, high = float(turned.min()), float(turned.max())

@@ -386,7 +386,10 @@ def _values(m: Micrograph) -> FloatArray:
     data = m.array()
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
-        msg = f"Metrics need finite pixels, got {missing} NaN or infinite in {m.name}."
+        msg = (
+            f"Metrics need finite pixels, got {missing} NaN or infinite in {m.name}; "
+            "cut them off (semsr crop --gap-free)."
+        )
         raise ReadError(msg)
     return data.astype(np.float64)
 

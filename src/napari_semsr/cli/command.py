@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -54,7 +56,7 @@ VERBS = {
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
-    "figure": "draw images and maps for a paper: bar in nm, colour bar, caption",
+    "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
     "batch": "take every image of a folder or table through steps, to one table",
     "replay": "make an output again from its provenance, and compare the two",
     "report": "one page of pictures, numbers and how each was found, to print",
@@ -79,13 +81,33 @@ _FAMILIES = {
 """Modules that serve several verbs; every other bears its verb's name."""
 
 
+_COMMON = {
+    "--json": "print one JSON object on stdout",
+    "--quiet": "no progress and no warnings on stderr",
+    "--debug": "show the traceback of an error",
+}
+_NEEDED = "the following arguments are required: "
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one sentence, raised and not printed."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(_NEEDED):
+            names = message.removeprefix(_NEEDED).split(", ")
+            message = _NEEDED + ", ".join(map(self._described, names))
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
         raise OptionError(msg)
+
+    def _described(self, name: str) -> str:
+        """Name an argument with the beginning of its help."""
+        for action in self._actions:
+            if name in ("/".join(action.option_strings), action.metavar, action.dest):
+                choices = ", ".join(str(item) for item in action.choices or ())
+                said = choices or re.split(r";| \(", str(action.help or ""))[0]
+                return f"{name} ({said})" if said else name
+        return name
 
 
 def load_verb(name: str) -> "Verb[Any]":
@@ -130,12 +152,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every verb understands, before the verb or after it."""
     group = parser.add_argument_group("output")
-    told = {
-        "--json": "print one JSON object on stdout",
-        "--quiet": "no progress and no warnings on stderr",
-        "--debug": "show the traceback of an error",
-    }
-    for flag, text in told.items():
+    for flag, text in _COMMON.items():
         group.add_argument(
             flag, action="store_true", default=argparse.SUPPRESS, help=text
         )
@@ -324,9 +341,14 @@ def _helps(verb: str | None) -> bool:
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
     """Parse and run; every failure is an exception."""
+    typed = next((word for word in words if not word.startswith("-")), None)
+    if verb is None and typed is not None:
+        _refuse_verb(typed)
     parser = build_parser(verb or "")
     try:
-        arguments = parser.parse_args(words)
+        arguments, strange = parser.parse_known_args(words)
+        if strange:
+            _refuse(strange, verb or "")
     except SystemExit as stop:  # --help has printed what was asked for
         sys.stdout.flush()
         return int(stop.code or 0)
@@ -345,6 +367,26 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     for message in said:
         console.warn(message)
     return _DONE
+
+
+def _refuse_verb(word: str) -> NoReturn:
+    """Refuse what is no verb, with one that is much like it."""
+    near = get_close_matches(word, VERBS, 1)
+    meant = f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
+    msg = f"There is no verb {word!r} ({meant}); see `semsr --help`."
+    raise OptionError(msg)
+
+
+def _refuse(strange: list[str], verb: str) -> NoReturn:
+    """Refuse arguments that nothing knows, with one that is much like the first."""
+    flags = [flag for action in arguments_of(verb) for flag in action.option_strings]
+    near = get_close_matches(strange[0].partition("=")[0], [*flags, *_COMMON], 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    msg = (
+        f"Unrecognized arguments: {' '.join(strange)}{meant}; see `semsr {verb} "
+        "--help`."
+    )
+    raise OptionError(msg)
 
 
 def _result(

@@ -134,7 +134,11 @@ def _help(info: FieldInfo, description: str) -> str:
     text = description.rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     default = info.get_default(call_default_factory=False)
-    shown = not info.is_required() and default is not None and default is not False
+    shown = (
+        not info.is_required() and default not in (None, "") and default is not False
+    )
+    if isinstance(default, tuple):  # of rows and columns, as they are typed
+        default = "x".join(map(str, default))
     text = f"{text} (default: {default})" if shown else text
     return text.replace("%", "%%")
 

@@ -29,6 +29,7 @@ _REMEDIES = {
     "one in Open mosaic",
     r"write float32 \(--dtype\)": "save it as .ome.zarr",
     r", or choose one plane with --plane": "",
+    r"semsr crop --gap-free": "Crop",
     r": write that part of it with --like-out to compare the two": "",
     r"lower --frames-grid, --frame-px or --oversampling": "take fewer frames",
 }
@@ -46,9 +47,11 @@ _NOT_HERE = {
     "pixel_size_nm": "a pixel size (in Open mosaic)",
     "like_pixel_size_nm": "its pixel size (in Open mosaic)",
     "transform_out": "'Save transform'",
+    "halves": "'Also its halves' (in Stitch mosaic)",
 }
 _PANELS = {
     "crop": "Crop",
+    "frc-map": "FRC map",
     "stitch": "Stitch mosaic",
     "pairs": "Train",
     "register": "Register to SEM",

@@ -12,6 +12,7 @@ from .files import (
     is_there as is_there,
     label_path as label_path,
     move as move,
+    no_file as no_file,
     output_kind as output_kind,
     own_name as own_name,
     read_text as read_text,

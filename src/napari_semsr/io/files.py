@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from napari_semsr.core import (
 # Bytes of pixels for each byte of a file, at most: where zstd repeats a byte, a block
 # of 128 kB takes 4 bytes; no other packing comes near (zlib 1032, LZW 2730, JPEG 1024).
 _MOST_PACKED = 1 << 15
+_ALIKE = 0.75  # of two names, from 0 to 1; chosen: a suffix or two letters differ
 _SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
 
 
@@ -103,6 +105,30 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def no_file(path: Path) -> ReadError:
+    """Make the refusal of a path that leads to nothing, with a name much like it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where nothing is.
+
+    Returns
+    -------
+    ReadError
+        To be raised.
+    """
+    try:
+        names = [item.name for item in path.parent.iterdir()]
+    except (OSError, ValueError):  # no folder, or none that may be read
+        names = []
+    stem = f"{path.name.partition('.')[0]}."
+    same = [name for name in names if name.startswith(stem)]  # in another format
+    near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
+    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
+    return ReadError(f"There is no file {path}; {remedy}")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients

@@ -80,6 +80,7 @@ FORMATS = (
     Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
     Format("HDF5", (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
 )
+_FILES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _WRITERS = {
     "ome-zarr": ("zarr.image", "write"),
     "ome-tiff": ("tiff.write", "write_ome"),
@@ -126,6 +127,11 @@ def find_format(path: Path) -> Format:
             else "a folder without zarr data"
         )
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
+        if any(item.suffix.lower() in _FILES for item in path.iterdir()):
+            msg = (
+                f"{path} must be an image, but is a folder of images: join frames to a "
+                "mosaic (semsr stitch), or name one image of it."
+            )
     else:
         msg = (
             f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "

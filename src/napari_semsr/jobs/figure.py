@@ -29,6 +29,7 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.reporting import (
     PlateImage,
+    PlateOverlay,
     bar_length,
     bar_words,
     columns_of,
@@ -39,6 +40,7 @@ from napari_semsr.reporting import (
 _SUFFIXES = (".png", ".tif", ".tiff", ".pdf")
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
+_OPACITY = 0.55  # of a map that has none of its own; as the panels show theirs
 _BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
 
 
@@ -68,6 +70,11 @@ class FigureOptions(Options):
     greys: Literal["own", "common"] = Field(
         default="own",
         description="grey scale of each image, or one for all that are no maps",
+    )
+    overlay: bool = Field(
+        default=False,
+        description="lay each map over the image before it, with its colour bar, in "
+        "place of beside it",
     )
     inset: tuple[int, int, int, int] | None = Field(
         default=None,
@@ -147,16 +154,20 @@ def figure_job(
     path = check_target_file(
         output, suffixes=_SUFFIXES, inputs=paths_of(*images), overwrite=overwrite
     )
-    opened, shown = [], []
-    for number, image in enumerate(images):
-        yield Progress(number, len(images) + 1, f"reading {number + 1}")
-        opened.append(open_image(image, opening))
-        part = yield from plate_image(opened[-1], opened[0], chosen, len(images))
+    opened = [open_image(image, opening) for image in images]
+    cells = _cells(opened, overlay=chosen.overlay)
+    shown = []
+    for number, cell in enumerate(cells):
+        yield Progress(number, len(cells) + 1, f"reading {number + 1}")
+        part = yield from plate_image(cell.image, opened[0], chosen, len(cells))
+        if cell.above is not None:
+            laid = yield from _overlay(cell.above, cell.image, chosen, len(cells))
+            part = replace(part, overlay=laid)
         shown.append(part)
     if chosen.greys == "common":
         shown = _alike(shown)
-    yield Progress(len(images), len(images) + 1, "drawing")
-    caption = caption_of(opened, shown, chosen)
+    yield Progress(len(cells), len(cells) + 1, "drawing")
+    caption = caption_of(cells, shown, chosen)
     plate = draw_plate(
         shown,
         kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
@@ -177,37 +188,107 @@ def figure_job(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """What stands under one letter."""
+
+    image: Micrograph
+    above: Micrograph | None = None  # a map that is laid over it
+
+
+def _cells(images: Sequence[Micrograph], *, overlay: bool) -> list[_Cell]:
+    """Give each image a letter, but for maps that are to lie over the one before."""
+    if not overlay:
+        return [_Cell(image) for image in images]
+    cells: list[_Cell] = []
+    for image in images:
+        if not _is_map(image):
+            cells.append(_Cell(image))
+        elif not cells or cells[-1].above is not None:
+            msg = (
+                "A map can be laid over the image before it (--overlay), but before "
+                f"{image.name} comes {'another map' if cells else 'none'}: give an "
+                "image first, and then its map."
+            )
+            raise OptionError(msg)
+        else:
+            cells[-1] = replace(cells[-1], above=image)
+    if all(cell.above is None for cell in cells):
+        msg = (
+            "A map must be among the images to be laid over one (--overlay), got none; "
+            "semsr frc-map makes one."
+        )
+        raise OptionError(msg)
+    return cells
+
+
+def _is_map(image: Micrograph) -> bool:
+    """Tell whether an image has a colour bar."""
+    look = image.look
+    return map_unit(image)[0] is not None or (look is not None and look.colour_bar)
+
+
+def _overlay(
+    above: Micrograph, image: Micrograph, options: FigureOptions, count: int
+) -> Job[PlateOverlay]:
+    """Reduce a map to what a figure shows of it, and find where it lies."""
+    if above.unit != image.unit:
+        bare = above if above.pixel_size_nm is None else image
+        msg = (
+            f"A map and the image under it must both have a pixel size, or neither; "
+            f"{bare.name} has none."
+        )
+        raise OptionError(msg)
+    plain = options.replace(inset=None)
+    drawn = yield from plate_image(above, image, plain, count)
+    factor = _factor(above, options, count)
+    size = np.multiply(drawn.values.shape, np.multiply(above.scale, factor))
+    start = _edge(above) - _edge(image)
+    pixel = np.multiply(image.scale, _factor(image, options, count))
+    top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
+    whole = np.multiply(image.shape, image.scale) / pixel
+    if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
+        msg = f"The map {above.name} must lie on {image.name}, and lies elsewhere."
+        raise ShapeError(msg)
+    seen = above.look.opacity if above.look is not None else 1.0
+    return PlateOverlay(
+        values=drawn.values,
+        corners=(float(top), float(left), float(bottom), float(right)),
+        limits=drawn.limits,
+        colours=drawn.colours,
+        unit=str(drawn.unit),
+        opacity=seen if seen < 1 else _OPACITY,
+    )
+
+
+def _edge(image: Micrograph) -> NDArray[np.float64]:
+    """Upper left edge, in the image's unit."""
+    return np.subtract(image.origin, np.multiply(image.scale, 0.5))
+
+
 def caption_of(
-    images: Sequence[Micrograph], shown: Sequence[PlateImage], options: FigureOptions
+    cells: Sequence[_Cell], shown: Sequence[PlateImage], options: FigureOptions
 ) -> str:
-    """Say what every image is; one that a network made is always named as such.
-
-    Parameters
-    ----------
-    images : sequence of Micrograph
-        As they were read.
-    shown : sequence of PlateImage
-        As they are drawn.
-    options : FigureOptions
-        The caption that was asked for.
-
-    Returns
-    -------
-    str
-        Sentences.
-    """
+    """Say what every image is; one that a network made is always named as such."""
     said = [options.caption.strip()] if options.caption.strip() else []
-    for number, (image, drawn) in enumerate(zip(images, shown, strict=True)):
-        letter = f"({chr(ord('a') + number)}) " if len(images) > 1 else ""
-        network = _network(image)
-        made = f", made by the network {network}" if network else ""
+    for number, (cell, drawn) in enumerate(zip(cells, shown, strict=True)):
+        letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
+        parts = [cell.image] if cell.above is None else [cell.image, cell.above]
         if options.no_caption:
-            said += [f"{letter}Made by the network {network}."] if network else []
+            known = dict.fromkeys(n for n in map(_network, parts) if n)
+            said += [f"{letter}Made by the network {name}." for name in known]
             continue
         wide = drawn.values.shape[1] * (drawn.pixel_nm or (1.0, 1.0))[1]
         bar = bar_words(bar_length(wide), calibrated=drawn.pixel_nm is not None)
-        said.append(f"{letter}{image.name}{made}; bar {bar}.")
+        named = ", under ".join(_named(part) for part in parts)
+        said.append(f"{letter}{named}; bar {bar}.")
     return " ".join(said)
+
+
+def _named(image: Micrograph) -> str:
+    """Name an image, and the network that made it."""
+    network = _network(image)
+    return f"{image.name}, made by the network {network}" if network else image.name
 
 
 def _network(image: Micrograph) -> str:
@@ -222,9 +303,7 @@ def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
-    columns = columns_of(count, options.columns, options.width_mm)
-    wanted = round(options.width_mm / _MM * options.dpi / columns)
-    factor = max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
+    factor = _factor(image, options, count)
     box = None if options.inset is None else _box(options.inset, image, first)
     values = yield from _reduced(image, factor)
     if not np.isfinite(values).any():
@@ -248,6 +327,13 @@ def plate_image(
         inset=None if box is None else _part(image, box),
         gamma=gamma,
     )
+
+
+def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
+    """Tell how many pixels of an image, along an axis, are averaged to one."""
+    columns = columns_of(count, options.columns, options.width_mm)
+    wanted = round(options.width_mm / _MM * options.dpi / columns)
+    return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
 
 
 def map_unit(image: Micrograph) -> tuple[str | None, str]:

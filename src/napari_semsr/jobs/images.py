@@ -50,6 +50,7 @@ from napari_semsr.io import (
     check_target,
     filling_store,
     is_there,
+    no_file,
     store_of,
     stored_type,
     write_blocks,
@@ -107,8 +108,7 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
 
     path = Path(image)
     if not is_there(path):
-        msg = f"There is no file {path}; check the name."
-        raise ReadError(msg)
+        raise no_file(path)
     opened = read(path, **chosen.model_dump())
     tell_missing(path, chosen.series)
     count = opened.metadata.get("series", 1)
@@ -930,8 +930,7 @@ def describe_job(
 
     yield Progress(0, 1, f"reading {Path(path).name}")
     if not Path(path).exists():
-        msg = f"There is no file {path}; check the name."
-        raise ReadError(msg)
+        raise no_file(Path(path))
     dataset = None if options is None else options.dataset
     facts = jsonable(describe_file(Path(path), dataset=dataset))
     facts["suggested_bar_px"] = _printed_bar(Path(path), facts)

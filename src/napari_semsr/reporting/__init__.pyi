@@ -21,6 +21,7 @@ from .page import (
 from .plate import (
     Plate as Plate,
     PlateImage as PlateImage,
+    PlateOverlay as PlateOverlay,
     bar_words as bar_words,
     columns_of as columns_of,
     draw_plate as draw_plate,

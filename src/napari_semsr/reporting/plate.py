@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,34 @@ _MOST_COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class PlateOverlay:
+    """A map that is laid over an image of a figure.
+
+    Attributes
+    ----------
+    values : (Y, X) numpy.ndarray
+        The map; NaN shows the image.
+    corners : tuple of float
+        ``(top, left, bottom, right)`` edges, in pixels of the image's `values`.
+    limits : tuple of float
+        Values at the ends of the colours.
+    colours : str
+        A colour map of matplotlib.
+    unit : str
+        What the values are, beside the colour bar.
+    opacity : float
+        From 0 to 1.
+    """
+
+    values: NDArray[Any]
+    corners: tuple[float, float, float, float]
+    limits: FloatPair
+    colours: str
+    unit: str
+    opacity: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlateImage:
     """One image of a figure.
 
@@ -50,6 +78,8 @@ class PlateImage:
         That part as it was read, which may be finer than `values`.
     gamma : float, default=1.0
         Exponent of the grey levels, as in napari.
+    overlay : PlateOverlay or None
+        A map laid over it, whose colour bar the image then has.
     """
 
     values: NDArray[Any]
@@ -60,6 +90,12 @@ class PlateImage:
     box: Box | None = None
     inset: NDArray[Any] | None = None
     gamma: float = 1.0
+    overlay: PlateOverlay | None = None
+
+    @property
+    def bar(self) -> str | None:
+        """What its colour bar is of; None where it needs none."""
+        return self.unit if self.overlay is None else self.overlay.unit
 
 
 class Plate(NamedTuple):
@@ -213,7 +249,7 @@ def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
 
 def _shown_width(image: PlateImage, width: float) -> float:
     """Tell what a colour bar leaves of the width of a cell."""
-    if not image.unit:
+    if not image.bar:
         return width
     return width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2)
 
@@ -265,17 +301,21 @@ def _draw_cell(
 
     axes = axes_at(left, down, shown, tall)
     drawn = _show(axes, image, image.values, image.pixel_nm)
+    if image.overlay is not None:
+        drawn = _lay_over(axes, image.overlay, image.pixel_nm)
     if letter:
         _say(axes, 0.03, 0.97, letter, va="top", weight="bold")
-    if image.unit:
+    if image.bar:
         thick = 0.14 * width * _COLOUR_BAR
         bar = figure.colorbar(
             drawn, cax=axes_at(left + shown + 0.8, down, max(thick, 1.2), tall)
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         bar.outline.set_linewidth(0.4)
-        size = _fitting(image.unit, _POINTS - 1, tall, figure.dpi)
-        bar.set_label(image.unit, fontsize=size, labelpad=1)
+        if bar.solids is not None:  # also of a map through which an image is seen
+            bar.solids.set_alpha(1)
+        size = _fitting(image.bar, _POINTS - 1, tall, figure.dpi)
+        bar.set_label(image.bar, fontsize=size, labelpad=1)
     if image.box is None or image.inset is None:
         return
     from matplotlib.patches import Rectangle
@@ -291,6 +331,10 @@ def _draw_cell(
     below = axes_at(left, down + tall + _GAP_MM, shown, shown * _box_ratio(image))
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
     _show(below, image, image.inset, pixel, calibrated=image.pixel_nm is not None)
+    if image.overlay is not None:
+        top, left, bottom, right = image.overlay.corners
+        moved = top - box.y0, left - box.x0, bottom - box.y0, right - box.x0
+        _lay_over(below, replace(image.overlay, corners=moved), image.pixel_nm)
 
 
 def _show(
@@ -331,6 +375,24 @@ def _show(
     half = _text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     _say(axes, middle, 1 - (low - 2 * thick) / height, words, size=size)
+    return drawn
+
+
+def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel_nm: FloatPair | None) -> Any:
+    """Draw a map over an image, below its letter and bar, and keep the view."""
+    from matplotlib import colormaps
+
+    y, x = pixel_nm or (1.0, 1.0)
+    top, left, bottom, right = overlay.corners
+    whole = axes.get_xlim(), axes.get_ylim()
+    drawn = axes.imshow(
+        np.ma.masked_invalid(overlay.values), vmin=overlay.limits[0],
+        vmax=overlay.limits[1], extent=(left * x, right * x, bottom * y, top * y),
+        aspect="auto", interpolation="nearest", alpha=overlay.opacity,
+        cmap=colormaps[overlay.colours].with_extremes(bad=(0, 0, 0, 0)),
+    )  # fmt: skip
+    axes.set_xlim(whole[0])
+    axes.set_ylim(whole[1])
     return drawn
 
 

@@ -44,6 +44,8 @@ _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
+NO_IMAGE = "An image layer must be chosen; open one with Open mosaic or a sample."
+"""What a panel says where none is."""
 _TOLERANCE = 1e-6
 _MOST_CLASSES = 256  # chosen: a record of some kilobytes
 
@@ -285,8 +287,7 @@ def micrograph_from_layer(
     `colour`: one in colour as its luminance, which is read in parts.
     """
     if layer is None:
-        msg = "An image layer must be chosen; open one with Open mosaic or a sample."
-        raise ShapeError(msg)
+        raise ShapeError(NO_IMAGE)
     if layer.metadata.get(LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "

@@ -54,6 +54,10 @@ _PAPER_ROWS = {
         "Of each image as on screen, or one for all that are no maps.",
         {"as on screen": "own", "one for all": "common"},
     ),
+    "overlay": Row(
+        "Maps over images",
+        "Lay each map over the visible image below it, in place of beside it.",
+    ),
     "caption": Row(
         "Caption", "Text before what every image is; networks are always named."
     ),

@@ -50,7 +50,7 @@ def superlens_scan() -> list[LayerData]:
     options = SimulateOptions(
         phantom="particles",
         frames_grid=(4, 4),
-        frame_px=192,
+        overlap=0.6,  # so that half the frames cover much of what the others do
         jitter_px=8.0,
         illumination_drift=0.2,
     )

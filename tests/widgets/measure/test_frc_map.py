@@ -286,3 +286,18 @@ def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
     panel.before.value = before
     panel.compare()
     assert "must have the same blocks" in panel.status.text()
+
+
+def test_map_is_shown_over_its_image_and_not_over_what_a_network_made(
+    panel, model, exposures, add, run_panel
+):
+    made = Provenance(job="enhance", model_name="net", model_digest="0" * 64)
+    add(model, exposures[0].replace(name="enhanced", provenance=made))
+    model.layers["second"].visible = False
+    said = run_panel(panel)
+    assert model.layers["second"].visible
+    assert model.layers["first"].visible
+    assert not model.layers["enhanced"].visible
+    assert said.endswith("lies over the image; enhanced is hidden.")
+    run_panel(panel)
+    assert panel.status.text().endswith("lies over the image.")

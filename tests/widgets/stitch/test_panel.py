@@ -228,7 +228,7 @@ def test_halves_are_written_beside_and_tell_the_resolution(
 ):
     panel = make(scan)
     panel.output.value = tmp_path / "m.ome.zarr"
-    panel.halves.value = True
+    assert panel.halves.value  # else the next step has nothing to measure
     run_panel(panel)
     assert (tmp_path / "m.half-a.ome.zarr").is_dir()
     assert "2 and 2 frames" in panel.figures.text()
@@ -390,3 +390,15 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
     panel = make(folder)
     assert "joined" in run_panel(panel)
     assert "Stage error" not in panel.figures.text()
+
+
+def test_mosaic_fills_the_view_but_when_it_is_made_again(make, model, scan, run_panel):
+    panel = make(scan)
+    camera = getattr(model, "scene", model).camera
+    camera.center, camera.zoom = (0, -1e6, 1e6), 1e-3
+    run_panel(panel)
+    middle = np.mean(model.layers["scan mosaic"].extent.world, axis=0)
+    np.testing.assert_allclose(camera.center[-2:], middle)
+    camera.center, camera.zoom = (0, 500, 700), 0.5
+    run_panel(panel)
+    assert (camera.center[-2:], camera.zoom) == ((500, 700), 0.5)

@@ -345,7 +345,8 @@ def finite_array(m: Micrograph) -> FloatArray:
     if missing:
         msg = (
             f"A whole-image measure needs finite pixels, got {missing} NaN or infinite "
-            f"pixels in {m.name}; crop them away, or measure by blocks (an FRC map)."
+            f"pixels in {m.name}; cut them off, or measure by blocks (an FRC "
+            "map)."
         )
         raise ReadError(msg)
     return data

@@ -70,7 +70,7 @@ def _summarise(result: "demonstration.DemoResult") -> str:
 def _opened(result: "demonstration.DemoResult") -> str:
     """Give the command that shows the place in napari."""
     shown = result.registered, result.place_sem, result.enhanced, result.tuned
-    return "napari --with napari-semsr " + " ".join(f'"{path}"' for path in shown)
+    return "napari --plugin napari-semsr " + " ".join(f'"{path}"' for path in shown)
 
 
 def _versions(measured: "demonstration.FieldFigures") -> list[tuple[str, str]]:

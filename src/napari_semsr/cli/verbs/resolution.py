@@ -79,11 +79,17 @@ def _start_frc(arguments: argparse.Namespace) -> Job["jobs.FrcReport"]:
     )
 
 
+def _because(reason: str | None) -> str:
+    """Say why there is no resolution, as JSON has it and in words."""
+    said = analysis.REASON_TEXTS.get(reason or "")
+    return f"{reason} ({said})" if said else str(reason)
+
+
 def _summarise_frc(result: "jobs.FrcReport") -> str:
     """Say the resolution, or why there is none."""
     found = result.result
     if found.resolution_px is None:
-        answer = f"none: {found.reason}"
+        answer = f"none: {_because(found.reason)}"
     else:
         answer = length(found.resolution_nm, found.resolution_px)
     rows = [("resolution", answer)]
@@ -95,7 +101,7 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
     ]
     rows += _shift(found.shift_px, result.found_shift_px, result.found_shift_sd_px)
     if found.reason is not None and found.resolution_px is not None:
-        rows.append(("note", str(found.reason)))
+        rows.append(("note", _because(found.reason)))
     if result.note is not None:
         rows.append(("note", result.note))
     return columns(rows)
@@ -144,18 +150,21 @@ def _start_frc_map(arguments: argparse.Namespace) -> Job["jobs.FrcMapReport"]:
 
 def _summarise_frc_map(result: "jobs.FrcMapReport") -> str:
     """Say the spread of the blocks."""
+    known = result.blocks - result.failed
     rows = [
         ("map", f"{result.output} ({shape(result.shape)}, in {result.unit})"),
-        ("blocks", f"{result.blocks}, of which {result.failed} without a crossing"),
+        ("blocks", f"{known} of {result.blocks} have a resolution"),
         ("median", length(result.median_nm, result.median_px)),
         *_interval(result.median_interval_nm, result.median_interval_px),
-        ("10 to 90 %", _spread(result)),
+        *([("10 to 90 %", _spread(result))] if known else []),
         ("pixel", known_pixel(result.pixel_size_nm, result.pixel_size_sd_nm)),
         ("method", result.method),
         *_shift(result.shift_px, result.found_shift_px, result.found_shift_sd_px),
     ]
     rows += [
-        (f"  {name}", str(count)) for name, count in result.reasons.items() if count
+        ("none in", f"{count}: {_because(name)}")
+        for name, count in result.reasons.items()
+        if count
     ]
     if result.note is not None:
         rows.append(("note", result.note))

@@ -11,6 +11,7 @@ from napari_semsr.cli.verb import (
     add_overwrite,
     columns as columns_of,
     options_from,
+    pixel_size,
     shape,
 )
 from napari_semsr.core import Job, OptionError
@@ -49,7 +50,7 @@ def _summarise(result: "jobs.SimulatedScan") -> str:
         f"{result.output}: {result.frames} frames ({rows} x {columns}) of "
         f"{shape(result.frame_shape)}"
     )
-    facts = [("  truth", result.truth)]
+    facts = [("  pixel", pixel_size(result.pixel_size_nm)), ("  truth", result.truth)]
     facts += [("  also", path) for path in result.extra]
     facts += [(f"  {name}", kind) for name, kind in result.bad_frames.items()]
     return "\n".join([head, columns_of(facts)])

@@ -157,6 +157,18 @@ def _doubted(placed: Offset) -> str | None:
     return f"The images were not registered. {placed.doubt}" if placed.doubt else None
 
 
+def _cut(box: Box | None, *, halves: bool) -> str | None:
+    """Say where images with gaps were measured."""
+    if box is None:
+        return None
+    where = "that both halves cover" if halves else "without gaps"
+    rows, columns = box.shape
+    return (
+        f"Measured in the largest rectangle {where}, {rows} x {columns} px at "
+        f"({box.y0}, {box.x0})."
+    )
+
+
 # Fourier ring correlation of one or two images or files.
 
 
@@ -255,26 +267,27 @@ def frc_job(
     alone = b is None and halves is None and chosen.split == "diagonal"
     if alone and not isinstance(a, Micrograph):
         halves, note = find_halves(Path(a), first)
+    box: Box | None = None
+    if halves is not None:
+        (first, one, other), box = yield from cut_gaps(first, *halves)
+    elif second is None:
+        (first,), box = yield from cut_gaps(first)
+    elif first.shape == second.shape:
+        (first, second), box = yield from cut_gaps(first, second)
     placed = _offset(first, second, register=register)
     yield Progress(1, 2, "correlating")
     if halves is None:
         result = analysis.measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
-        parts, box = yield from cut_gaps(first, *halves)
-        result = analysis.measure_frc(parts[1], parts[2], chosen, whole=parts[0])
-        if box is not None:
-            rows, columns = box.shape
-            note = (
-                f"Measured in the largest rectangle that both halves cover, {rows} x "
-                f"{columns} px at ({box.y0}, {box.x0})."
-            )
+        result = analysis.measure_frc(one, other, chosen, whole=first)
+    said = [_doubted(placed), note, _cut(box, halves=halves is not None)]
     yield Progress(2, 2, "done")
     return FrcReport(
         names_of(a, b),
         calibrated.pixel_size_nm,
         calibrated.pixel_size_sd_nm,
         result,
-        _doubted(placed) or note,
+        " ".join(filter(None, said)) or None,
         placed.shift_px,
         placed.error_px,
     )

@@ -38,6 +38,7 @@ from napari_semsr.io import (
     holds_frames,
     list_images,
     natural_key,
+    no_file,
     read_sheet,
     write_sheet,
 )
@@ -456,8 +457,7 @@ def _there(items: list[_Item]) -> list[_Item]:
     """Refuse a name that was mistyped, before a table is made for it."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
-            msg = f"There is no file {path}; check the name."
-            raise ReadError(msg)
+            raise no_file(path)
     return items
 
 

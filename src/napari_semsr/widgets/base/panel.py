@@ -93,6 +93,7 @@ from napari_semsr.widgets.base.shortcuts import (
     bind_key,
 )
 from napari_semsr.widgets.layers import (
+    NO_IMAGE,
     grey_layers,
     image_layers,
     look_of,
@@ -474,6 +475,8 @@ class Panel(QWidget):
             self._show_plane()
             self._show_unsaved()
             self._take_active()
+            if self.status.text().startswith(NO_IMAGE) and grey_layers(self.viewer):
+                self.status.setText("")  # so it is there now
 
     # -- stacks --------------------------------------------------------------
 

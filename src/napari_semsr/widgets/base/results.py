@@ -31,6 +31,7 @@ from napari_semsr.io import (
     ReadOptions,
     file_stem,
     layer_attributes,
+    no_file,
     read,
     read_project,
     stacked,
@@ -265,8 +266,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
     `options`: which image of it, its pixel size and its data bar.
     """
     if not path.exists():
-        msg = f"There is no file {path}; check the name."
-        raise ReadError(msg)
+        raise no_file(path)
     many = options.level == 0 and not options.databar_rows
     wanted = range(levels) if many and levels > 1 else range(1)
     found = []

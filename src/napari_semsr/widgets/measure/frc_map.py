@@ -120,6 +120,19 @@ def _add_map_layer(
     return viewer.add_image(result.array(), **keywords)
 
 
+def _show_below(viewer: "napari.viewer.Viewer", layer: Image) -> str:
+    """Show an image that was measured, without what networks made above it.
+
+    Else the map would seem to be theirs. Gives the names of what is hidden.
+    """
+    layer.visible = True
+    above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
+    hidden = [item for item in above if item.visible and network_of(item) is not None]
+    for item in hidden:
+        item.visible = False
+    return " and ".join(item.name for item in hidden)
+
+
 def add_failed_layer(
     viewer: "napari.viewer.Viewer",
     result: Micrograph,
@@ -468,6 +481,8 @@ class FrcMapPanel(Panel):
                 yield
                 add_failed_layer(self.viewer, result.map, result.reasons, name)
                 yield
+            hidden = _show_below(self.viewer, layer)
+            where += f"; {hidden} is hidden" if hidden else ""
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
@@ -478,7 +493,8 @@ class FrcMapPanel(Panel):
         said = f"{report.blocks} blocks, no block has a resolution"
         if median is not None:
             found = f"median {Quantity(median, report.unit)}"
-            said = f"{report.blocks} blocks, {found}, {report.failed} failed"
+            known = report.blocks - report.failed
+            said = f"{known} of {report.blocks} blocks have a resolution, {found}"
         elif report.reasons:
             most = max(report.reasons, key=lambda reason: report.reasons[reason])
             said += f" (most: {REASON_TEXTS[most]})"

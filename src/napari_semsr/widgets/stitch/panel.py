@@ -70,6 +70,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit, format_nm
 from napari_semsr.widgets.layers import (
+    fill_view,
     free_name,
     result_name,
     show_scale_bar,
@@ -307,9 +308,11 @@ class StitchMosaicPanel(Panel):
         )
         self.halves = CheckBox(
             name="halves",
+            value=True,
             text="Also its halves",
             tooltip="Two mosaics beside it, each of half of the frames: with them FRC "
-            "map tells the resolution of this one scan.",
+            "map tells the resolution of this one scan. They take as long to write as "
+            "the mosaic.",
         )
         self.trouble = Note()
         told = "How frames are ordered, joined and blended; few scans need it."
@@ -419,7 +422,8 @@ class StitchMosaicPanel(Panel):
         """Read the folder of the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path() or not value.exists():
-            msg = f"A folder of frames must be chosen first, got {str(value)!r}."
+            given = "" if value in (None, Path()) else f", got {str(value)!r}"
+            msg = f"A folder of frames must be chosen first{given}."
             raise OptionError(msg)
         return value
 
@@ -538,6 +542,7 @@ class StitchMosaicPanel(Panel):
                 yield
             title = free_name(self.viewer, mosaic.name)
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
+            fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
             yield
             yield from _add_shapes_layers(self.viewer, made, mosaic, name)
             yield

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 TITLE = "SEM-SR"
 _DONE = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # as those of the panels
+_OPENS = 400  # px; chosen: rows of buttons fold once, plots can be read
 
 
 class ButtonRow(FoldingRow):
@@ -298,6 +299,15 @@ class StepsWindow(QWidget):
             button.setText(f"{_DONE if done else ''}{step.title}")
 
     # -- in its dock ---------------------------------------------------------------
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Leave most of the window to the image, however many buttons a row has."""
+        hint = super().sizeHint()
+        return QSize(min(hint.width(), _OPENS), hint.height())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Let rows of buttons fold; a layout takes no hint below this one."""
+        return QSize(_WIDTH, super().minimumSizeHint().height())
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Lie over other docks of ours."""
