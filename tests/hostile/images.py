@@ -244,6 +244,97 @@ class Stores:
         read_whole(place)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Stores whose chunks are packed in every way, inside shards too."""
+
+    name: str = "zarr-chunks"
+
+    def prepare(self, folder: Path) -> list[Path]:
+        """Write a store for each way to pack, of each version of zarr."""
+        found = [write_packed(folder, *each) for each in packers()]
+        for path in found:
+            read_whole(path)
+        return found
+
+    def attempt(self, whole: list[Path], folder: Path, rng: Random) -> None:
+        """Damage a chunk or a shard, mostly so that its index still fits."""
+        place = folder / "store.ome.zarr"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(rng.choice(whole), place)
+        files = [p for p in place.rglob("*") if p.is_file() and p.name[0] not in ".z"]
+        path = rng.choice(sorted(files))
+        data = path.read_bytes()
+        if path.parts[-4] == "shards" and rng.random() < 0.8:
+            path.write_bytes(_damaged_shard(data, rng))
+        else:
+            path.write_bytes(damaged_bytes(data, rng))
+        read_whole(place)
+
+
+_INNER, _SHARD_INDEX = 16, 4 * 16  # px; offset and length of each of 2 x 2 chunks
+
+
+def _damaged_shard(data: bytes, rng: Random) -> bytes:
+    """Damage a chunk in a shard, or the index, whose checksum is made to fit."""
+    from google_crc32c import value
+
+    index = np.frombuffer(data[-_SHARD_INDEX - 4 : -4], "<u8").reshape(-1, 2).copy()
+    chunks = [data[at : at + size] for at, size in index.tolist()]
+    hit = rng.randrange(len(chunks))
+    chunks[hit] = damaged_bytes(chunks[hit], rng)
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    index[:, 1] = [len(chunk) for chunk in chunks]
+    index[:, 0] = ends - index[:, 1]
+    told = index.tobytes()
+    if rng.random() < 0.2:
+        told = damaged_bytes(told, rng)[:_SHARD_INDEX].ljust(_SHARD_INDEX, b"\0")
+    return b"".join(chunks) + told + struct.pack("<I", value(told))
+
+
+def packers() -> list[tuple[str, Any]]:
+    """Name every way to pack a chunk, with what zarr is told of it."""
+    import numcodecs
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    names = ("lz4", "zstd", "zlib", "blosclz")
+    inner: dict[str, Any] = {f"blosc {n}": BloscCodec(cname=n) for n in names}
+    inner |= {"zstd": ZstdCodec(), "gzip": GzipCodec()}
+    kinds: tuple[Any, ...] = (
+        *(numcodecs.Blosc(cname=name) for name in names),
+        *(numcodecs.Zstd(), numcodecs.GZip(), numcodecs.Zlib(), numcodecs.LZ4()),
+        *(numcodecs.BZ2(), numcodecs.LZMA()),
+    )
+    plain = [(f"plain/{i}", kind) for i, kind in enumerate(kinds)]
+    return [*((f"shards/{name}", codec) for name, codec in inner.items()), *plain]
+
+
+def write_packed(folder: Path, name: str, packer: Any) -> Path:
+    """Write 64 x 64 px in chunks of 16, which shards hold by two and two."""
+    import zarr
+
+    path, sharded = folder / f"{name.replace('/', '-')}.ome.zarr", "shards" in name
+    group = zarr.create_group(path, zarr_format=3 if sharded else 2)
+    array = group.create_array(
+        "shards" if sharded else "0",
+        shape=(64, 64),
+        chunks=(_INNER, _INNER),
+        shards=(2 * _INNER, 2 * _INNER) if sharded else None,
+        compressors=packer,
+        dtype="uint16",
+    )
+    array[...] = _grey("uint16", (64, 64))
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "yx"]
+    scale = {"type": "scale", "scale": [5.0, 5.0]}
+    told = {"path": array.basename, "coordinateTransformations": [scale]}
+    said = {"version": "0.5", "axes": axes, "datasets": [told], "name": "packed"}
+    if sharded:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [said]}
+    else:
+        group.attrs["multiscales"] = [{**said, "version": "0.4"}]
+    return path
+
+
 def _json_again(data: bytes, rng: Random) -> bytes:
     try:
         return damaged_json(data, rng)
@@ -332,5 +423,6 @@ IMAGES = (
     Files("jpeg", ".jpg", write_jpegs),
     Mosaics("czi", ".czi", _write_czi),
     Stores(),
+    Packed(),
     Scans(),
 )

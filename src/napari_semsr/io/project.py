@@ -335,12 +335,11 @@ def _read_array(path: Path) -> Any:
     import dask.array as da
     import zarr
 
-    try:
-        array = zarr.open_array(str(path), mode="r")
+    from napari_semsr.io.zarr import held
+
+    with decoding(path, "an array"):
+        array = held(zarr.open_array(str(path), mode="r"))
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
-    except (OSError, ValueError, LookupError) as error:
-        msg = f"{path} cannot be read as an array: copy the project again."
-        raise ReadError(msg) from error
 
 
 # -- attributes of layers as JSON ---------------------------------------------------

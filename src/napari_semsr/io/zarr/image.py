@@ -1,6 +1,5 @@
 """OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ _CHUNK = 512
 _WHITE = 0xFFFFFF
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
-_BLOSC, _BLOSC_HEAD = ("Blosc", "BloscCodec"), 16
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 
@@ -360,6 +358,9 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     import dask.array as da
     from dask.base import tokenize
 
+    from napari_semsr.io.zarr.packed import held
+
+    held(array)  # which refuses shards of more chunks than can be read
     marks = [path / mark for mark in _MARKS if (path / mark).is_file()]
     changed = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
@@ -409,38 +410,24 @@ class _Blocks:
         return self.array.ndim
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
+        from napari_semsr.io.zarr.packed import held
+
         with decoding(self.path, "OME-Zarr"):
-            if self.array.shards is None and _by_blosc(self.array):
-                self._check(index)
-            return np.asarray(self.array[index])
+            try:
+                return np.asarray(held(self.array)[index])
+            except MemoryError:
+                raise
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                msg = f"block {self._name(index)}: {reason}"
+                raise ValueError(msg) from error
 
-    def _check(self, index: Any) -> None:
-        """Refuse chunks that say to Blosc that they are longer than they are.
-
-        Its library believes them, and ends the process where it reads on.
-        """
-        spans = []
-        for one, side, chunk in zip(
-            index, self.array.shape, self.array.chunks, strict=True
-        ):
-            places = range(side)[one if isinstance(one, slice) else slice(one, one + 1)]
-            spans.append(range(places[0] // chunk, places[-1] // chunk + 1))
-        folder = self.path / self.array.path
-        for place in itertools.product(*spans):
-            file = folder / self.array.metadata.encode_chunk_key(place)
-            if not file.is_file():
-                continue
-            with file.open("rb") as stream:
-                head = stream.read(_BLOSC_HEAD)
-            told = head[12:16]  # bytes in all, after c-blosc's README_CHUNK_FORMAT
-            if len(told) < 4 or int.from_bytes(told, "little") != file.stat().st_size:
-                msg = f"block {file.relative_to(self.path)} is cut short"
-                raise ValueError(msg)
-
-
-def _by_blosc(array: "zarr.Array[Any]") -> bool:
-    """Whether chunks are packed by Blosc, of either version of zarr."""
-    return any(type(one).__name__ in _BLOSC for one in array.compressors)
+    def _name(self, index: Any) -> str:
+        """Name the file in which what is read begins."""
+        chunks = self.array.shards or self.array.chunks
+        starts = [one.start or 0 if isinstance(one, slice) else one for one in index]
+        place = tuple(at // chunk for at, chunk in zip(starts, chunks, strict=True))
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(place)}"
 
 
 def _calibration(
