@@ -6,6 +6,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -204,6 +205,37 @@ def write_jpegs(folder: Path) -> None:
     """Write JPEGs, grey and in colour, also progressive ones."""
     modes = {"L": {}, "RGB": {}, "CMYK": {}}
     _pillow(folder, "jpg", modes | {"L progressive": {"progressive": True}})
+
+
+def write_hdf5s(folder: Path) -> None:
+    """Write HDF5 in the layouts of ilastik, NeXus and plain h5py."""
+    import h5py
+
+    tags = json.dumps({"axes": [{"key": key} for key in "zyx"]})
+    for name, how in HDF5S.items():
+        options = {"shape": (37, 53), **how}
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            data = _grey("uint16", options.pop("shape"))
+            made = file.create_dataset("entry/data", data=data, **options)
+            made.attrs["element_size_um"] = [0.05, 0.008, 0.007]
+            if made.ndim == 3:
+                made.attrs["axistags"] = tags
+    with h5py.File(folder / "nexus.h5", "w") as file:
+        group = file.create_group("entry/plot")
+        file.attrs["default"], file["entry"].attrs["default"] = "entry", "plot"
+        group.attrs.update({"signal": "data", "axes": ["y", "x"]})
+        group["data"] = _grey("float32")
+        for axis, count in (("y", 37), ("x", 53)):
+            group[axis] = np.arange(count) * 5.0
+            group[axis].attrs["units"] = "nm"
+
+
+HDF5S: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "chunks": {"chunks": (16, 16), "compression": "gzip", "shuffle": True},
+    "lzf": {"chunks": (16, 16), "compression": "lzf", "fletcher32": True},
+    "stack": {"shape": (3, 37, 53), "maxshape": (None, 37, 53)},
+}
 
 
 def _write_czi(folder: Path) -> None:
@@ -416,11 +448,13 @@ class Scans:
             scan.read(index)
 
 
+HDF5 = (Files("hdf5", ".h5", write_hdf5s),) if find_spec("h5py") else ()
 IMAGES = (
     Files("tiff", ".tif", write_tiffs),
     Pngs("png", ".png", write_pngs),
     Files("bmp", ".bmp", write_bmps),
     Files("jpeg", ".jpg", write_jpegs),
+    *HDF5,
     Mosaics("czi", ".czi", _write_czi),
     Stores(),
     Packed(),
