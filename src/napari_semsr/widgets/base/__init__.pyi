@@ -31,6 +31,7 @@ from .history import (
 )
 from .manual import open_manual as open_manual
 from .panel import (
+    COLOURS as COLOURS,
     DASH as DASH,
     SIGMA as SIGMA,
     TIMES as TIMES,
@@ -40,7 +41,6 @@ from .panel import (
     table as table,
 )
 from .plots import (
-    COLOURS as COLOURS,
     PlotCanvas as PlotCanvas,
     label_frequency as label_frequency,
     short_label as short_label,
