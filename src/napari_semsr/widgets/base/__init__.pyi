@@ -16,6 +16,7 @@ from .folding import (
     elide_items as elide_items,
     fold_combo as fold_combo,
     shorten_number as shorten_number,
+    take_either_mark as take_either_mark,
 )
 from .form import (
     Form as Form,
