@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,7 +253,12 @@ def remove_target(path: Path) -> None:
     """
     if path.is_dir() and not path.is_symlink():
         Hold.check(path)
-        shutil.rmtree(path)
+        gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+        try:
+            path.rename(gone)  # so that nobody reads a store half of which is left
+        except OSError:
+            gone = path
+        shutil.rmtree(gone)
     else:
         path.unlink(missing_ok=True)
 
@@ -278,7 +283,7 @@ class Hold:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file, self._open = folder / _HELD, -1
+        self._file, self._open, self._process = _held(folder), -1, os.getpid()
         self._open = os.open(self._file, _MODE, 0o666)
         try:
             _lock(self._open)
@@ -295,7 +300,9 @@ class Hold:
         return type(None), ()
 
     def __del__(self) -> None:
-        self._close()
+        if self._open >= 0 and self._process == os.getpid():
+            with suppress(OSError):
+                self.let_go()
 
     def _close(self) -> None:
         if self._open >= 0:
@@ -305,16 +312,22 @@ class Hold:
     @staticmethod
     def check(folder: Path) -> None:
         """Refuse a store that another process holds."""
-        if (folder / _HELD).is_file():
-            Hold(folder)._close()  # noqa: SLF001 - of this class
+        if _held(folder).is_file():
+            Hold(folder).let_go()
 
     def let_go(self) -> None:
-        """Leave the store to others, and nothing in it."""
+        """Leave the store to others, and nothing beside it."""
+        if self._open >= 0:
+            self._file.unlink(missing_ok=True)
         self._close()
-        self._file.unlink(missing_ok=True)
 
 
-_HELD, _MODE = ".held", os.O_CREAT | os.O_RDWR
+_MODE = os.O_CREAT | os.O_RDWR
+
+
+def _held(folder: Path) -> Path:
+    """Name the file that is locked: beside a store, which zarr looks through."""
+    return folder.with_name(f".held.{folder.name}")
 
 
 def _lock(number: int) -> None:

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from napari_semsr.core import Micrograph, WriteError
+from napari_semsr.core import Micrograph, ReadError, WriteError
 from napari_semsr.io import create_store, read, write
 from tests import children
 
@@ -63,7 +63,7 @@ def test_a_finished_store_is_held_by_nobody(tmp_path):
         pass
     for _ in store.finish():
         pass
-    assert not [item for item in path.iterdir() if item.name.startswith(".")]
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
     again = FILLING.replace("chunk=4", "chunk=4, overwrite=True")
     children.run_python(again, path, stdin=children.subprocess.DEVNULL)
     with pytest.raises(Exception, match="incomplete"):
@@ -84,3 +84,18 @@ def test_what_another_process_began_meanwhile_is_left_alone(tmp_path, monkeypatc
     with pytest.raises(WriteError, match="begun by another process"):
         create_store(path, **HOW)
     assert (path / "theirs").exists()
+
+
+@pytest.mark.parametrize("away", ["written anew", "moved"])
+def test_what_was_opened_is_not_read_from_what_took_its_place(tmp_path, away):
+    path = tmp_path / "a.ome.zarr"
+    write(Micrograph(np.ones((8, 8), np.float32)), path)
+    opened = read(path)
+    if away == "moved":
+        path.rename(tmp_path / "b.ome.zarr")
+    else:
+        create_store(path, **HOW, overwrite=True)
+    with pytest.raises(ReadError, match="was written anew, or moved, since"):
+        opened.array()
+    if away == "moved":
+        assert read(tmp_path / "b.ome.zarr").array().all()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -366,7 +367,7 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
     chunks = array.shards or array.chunks
     _check_blocks(path, array, chunks)
-    blocks = _Blocks(path, array)
+    blocks = _Blocks(path, array, _made(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
@@ -390,12 +391,29 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
         raise ReadError(msg)
 
 
+def _made(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
+    """Tell when an array was made; None where it is there no more."""
+    for name in ("zarr.json", ".zarray"):
+        with suppress(OSError):
+            told = (path / array.path / name).stat()
+            return told.st_ino, told.st_mtime_ns, told.st_size
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """An array whose damaged blocks are told of in a sentence."""
+    """An array whose damaged blocks are told of in a sentence.
+
+    Another that has taken its place meanwhile is not read for it: a block without a
+    file would be one of zeros.
+    """
 
     path: Path
     array: "zarr.Array[Any]"
+    made: tuple[int, ...] | None = None  # None where another machine may tell it so
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Blocks, (self.path, self.array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -414,13 +432,21 @@ class _Blocks:
 
         with decoding(self.path, "OME-Zarr"):
             try:
-                return np.asarray(held(self.array)[index])
+                found = np.asarray(held(self.array)[index])
             except MemoryError:
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
+                self._check_there()
                 msg = f"block {self._name(index)}: {reason}"
                 raise ValueError(msg) from error
+        self._check_there()  # then, as it may have gone while it was read
+        return found
+
+    def _check_there(self) -> None:
+        if self.made is not None and _made(self.path, self.array) != self.made:
+            msg = f"{self.path} was written anew, or moved, since it was opened: open "
+            raise ReadError(msg + "it again.")
 
     def _name(self, index: Any) -> str:
         """Name the file in which what is read begins."""
