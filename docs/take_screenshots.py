@@ -426,9 +426,11 @@ def look_at(place: QDockWidget, panel: QWidget, folder: Path, name: str) -> None
             break
         bar.setValue(bar.value() + bar.pageStep())
     sheet = QPixmap(sum(page.width() for page in pages), pages[0].height())
+    ratio = pages[0].devicePixelRatio()  # 2 with QT_SCALE_FACTOR=2
+    sheet.setDevicePixelRatio(ratio)
     with QPainter(sheet) as painter:
         for number, page in enumerate(pages):
-            painter.drawPixmap(number * page.width(), 0, page)
+            painter.drawPixmap(round(number * page.width() / ratio), 0, page)
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(str(folder / f"{name.lower().replace(' ', '-')}.png"))
 

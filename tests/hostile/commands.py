@@ -260,7 +260,9 @@ class Commands:
         os.chdir(place)
         try:
             code, _ = say(*words)
-            left = [p for p in place.rglob(".*") if not _is_kept(p)]
+            named = {Path(word).name for word in words}  # hidden, as was asked for
+            found = (p for p in place.rglob(".*") if p.name not in named)
+            left = [path for path in found if not _is_kept(path)]
             assert code == 0 or not left, (words, left)
             changed = [p for p, data in whole.items() if not _is(p, data)]
             allowed = {"--overwrite", "--write", "--resume"} & set(words)

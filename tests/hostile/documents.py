@@ -306,7 +306,7 @@ class Projects:
 
     name: str = "project"
 
-    def prepare(self, folder: Path) -> bytes:
+    def prepare(self, folder: Path) -> tuple[bytes, dict[Path, bytes]]:
         """Save a project with layers of each kind."""
         place = folder / "session.semsr"
         image = Micrograph(np.random.default_rng(0).random((40, 50)), (5.0, 5.0))
@@ -335,13 +335,28 @@ class Projects:
         write_project(place, Project(inputs={key: noted}, layers=layers))
         opened = run(open_project(place))
         assert not opened.lost, opened.said
-        return (place / "project.json").read_bytes()
+        stored = [path for path in (place / "stack.zarr").rglob("*") if path.is_file()]
+        stack = {path: path.read_bytes() for path in sorted(stored)}
+        return (place / "project.json").read_bytes(), stack
 
-    def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:
-        """Damage the file."""
+    def attempt(
+        self, whole: tuple[bytes, dict[Path, bytes]], folder: Path, rng: Random
+    ) -> None:
+        """Damage the file, or the array beside it."""
         place = folder / "session.semsr"
-        (place / "project.json").write_bytes(damaged_json(whole, rng))
-        run(open_project(place))
+        said, stack = whole
+        if rng.random() < 0.8:
+            (place / "project.json").write_bytes(damaged_json(said, rng))
+            run(open_project(place))
+            return
+        (place / "project.json").write_bytes(said)
+        path = rng.choice(list(stack))
+        damaged = damaged_json if path.name == "zarr.json" else damaged_bytes
+        path.write_bytes(damaged(stack[path], rng))
+        try:
+            run(open_project(place))
+        finally:
+            path.write_bytes(stack[path])
 
 
 # Histories, from which an output is made again.

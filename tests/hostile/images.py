@@ -6,6 +6,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -206,6 +207,37 @@ def write_jpegs(folder: Path) -> None:
     _pillow(folder, "jpg", modes | {"L progressive": {"progressive": True}})
 
 
+def write_hdf5s(folder: Path) -> None:
+    """Write HDF5 in the layouts of ilastik, NeXus and plain h5py."""
+    import h5py
+
+    tags = json.dumps({"axes": [{"key": key} for key in "zyx"]})
+    for name, how in HDF5S.items():
+        options = {"shape": (37, 53), **how}
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            data = _grey("uint16", options.pop("shape"))
+            made = file.create_dataset("entry/data", data=data, **options)
+            made.attrs["element_size_um"] = [0.05, 0.008, 0.007]
+            if made.ndim == 3:
+                made.attrs["axistags"] = tags
+    with h5py.File(folder / "nexus.h5", "w") as file:
+        group = file.create_group("entry/plot")
+        file.attrs["default"], file["entry"].attrs["default"] = "entry", "plot"
+        group.attrs.update({"signal": "data", "axes": ["y", "x"]})
+        group["data"] = _grey("float32")
+        for axis, count in (("y", 37), ("x", 53)):
+            group[axis] = np.arange(count) * 5.0
+            group[axis].attrs["units"] = "nm"
+
+
+HDF5S: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "chunks": {"chunks": (16, 16), "compression": "gzip", "shuffle": True},
+    "lzf": {"chunks": (16, 16), "compression": "lzf", "fletcher32": True},
+    "stack": {"shape": (3, 37, 53), "maxshape": (None, 37, 53)},
+}
+
+
 def _write_czi(folder: Path) -> None:
     write_czi(folder / "mosaic.czi")
 
@@ -242,6 +274,97 @@ class Stores:
             else:
                 path.write_bytes(damaged_bytes(data, rng))
         read_whole(place)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Stores whose chunks are packed in every way, inside shards too."""
+
+    name: str = "zarr-chunks"
+
+    def prepare(self, folder: Path) -> list[Path]:
+        """Write a store for each way to pack, of each version of zarr."""
+        found = [write_packed(folder, *each) for each in packers()]
+        for path in found:
+            read_whole(path)
+        return found
+
+    def attempt(self, whole: list[Path], folder: Path, rng: Random) -> None:
+        """Damage a chunk or a shard, mostly so that its index still fits."""
+        place = folder / "store.ome.zarr"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(rng.choice(whole), place)
+        files = [p for p in place.rglob("*") if p.is_file() and p.name[0] not in ".z"]
+        path = rng.choice(sorted(files))
+        data = path.read_bytes()
+        if path.parts[-4] == "shards" and rng.random() < 0.8:
+            path.write_bytes(_damaged_shard(data, rng))
+        else:
+            path.write_bytes(damaged_bytes(data, rng))
+        read_whole(place)
+
+
+_INNER, _SHARD_INDEX = 16, 4 * 16  # px; offset and length of each of 2 x 2 chunks
+
+
+def _damaged_shard(data: bytes, rng: Random) -> bytes:
+    """Damage a chunk in a shard, or the index, whose checksum is made to fit."""
+    from google_crc32c import value
+
+    index = np.frombuffer(data[-_SHARD_INDEX - 4 : -4], "<u8").reshape(-1, 2).copy()
+    chunks = [data[at : at + size] for at, size in index.tolist()]
+    hit = rng.randrange(len(chunks))
+    chunks[hit] = damaged_bytes(chunks[hit], rng)
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    index[:, 1] = [len(chunk) for chunk in chunks]
+    index[:, 0] = ends - index[:, 1]
+    told = index.tobytes()
+    if rng.random() < 0.2:
+        told = damaged_bytes(told, rng)[:_SHARD_INDEX].ljust(_SHARD_INDEX, b"\0")
+    return b"".join(chunks) + told + struct.pack("<I", value(told))
+
+
+def packers() -> list[tuple[str, Any]]:
+    """Name every way to pack a chunk, with what zarr is told of it."""
+    import numcodecs
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    names = ("lz4", "zstd", "zlib", "blosclz")
+    inner: dict[str, Any] = {f"blosc {n}": BloscCodec(cname=n) for n in names}
+    inner |= {"zstd": ZstdCodec(), "gzip": GzipCodec()}
+    kinds: tuple[Any, ...] = (
+        *(numcodecs.Blosc(cname=name) for name in names),
+        *(numcodecs.Zstd(), numcodecs.GZip(), numcodecs.Zlib(), numcodecs.LZ4()),
+        *(numcodecs.BZ2(), numcodecs.LZMA()),
+    )
+    plain = [(f"plain/{i}", kind) for i, kind in enumerate(kinds)]
+    return [*((f"shards/{name}", codec) for name, codec in inner.items()), *plain]
+
+
+def write_packed(folder: Path, name: str, packer: Any) -> Path:
+    """Write 64 x 64 px in chunks of 16, which shards hold by two and two."""
+    import zarr
+
+    path, sharded = folder / f"{name.replace('/', '-')}.ome.zarr", "shards" in name
+    group = zarr.create_group(path, zarr_format=3 if sharded else 2)
+    array = group.create_array(
+        "shards" if sharded else "0",
+        shape=(64, 64),
+        chunks=(_INNER, _INNER),
+        shards=(2 * _INNER, 2 * _INNER) if sharded else None,
+        compressors=packer,
+        dtype="uint16",
+    )
+    array[...] = _grey("uint16", (64, 64))
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "yx"]
+    scale = {"type": "scale", "scale": [5.0, 5.0]}
+    told = {"path": array.basename, "coordinateTransformations": [scale]}
+    said = {"version": "0.5", "axes": axes, "datasets": [told], "name": "packed"}
+    if sharded:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [said]}
+    else:
+        group.attrs["multiscales"] = [{**said, "version": "0.4"}]
+    return path
 
 
 def _json_again(data: bytes, rng: Random) -> bytes:
@@ -325,12 +448,15 @@ class Scans:
             scan.read(index)
 
 
+HDF5 = (Files("hdf5", ".h5", write_hdf5s),) if find_spec("h5py") else ()
 IMAGES = (
     Files("tiff", ".tif", write_tiffs),
     Pngs("png", ".png", write_pngs),
     Files("bmp", ".bmp", write_bmps),
     Files("jpeg", ".jpg", write_jpegs),
+    *HDF5,
     Mosaics("czi", ".czi", _write_czi),
     Stores(),
+    Packed(),
     Scans(),
 )

@@ -12,7 +12,14 @@ import pytest
 
 from napari_semsr.cli.command import build_parser, load_verb
 from napari_semsr.core import IncompleteError, SemsrError, run, sentence_of
-from napari_semsr.io import describe
+from napari_semsr.io import (
+    Project,
+    ProjectLayer,
+    describe,
+    open_project,
+    write_project,
+)
+from napari_semsr.io.project import ProjectInput
 from tests.hostile.commands import LINES, say, write_inputs
 
 VERBS = [verb for verb, line in LINES.items() if any("out" in word for word in line)]
@@ -187,3 +194,16 @@ def test_aliases_that_multiply_are_one_sentence(last, place):
     code, said = say("train", "laughs.yaml", "-o", "there/out")
     assert code == 2, said
     assert "aliases" in said
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs devices")
+def test_project_whose_input_is_a_device_is_opened_without_it(tmp_path):
+    folder = tmp_path / "session.semsr"
+    folder.mkdir()
+    stamp = [0, 0]
+    noted = {"path": "../nowhere.tif", "absolute": "/dev/zero", "stamp": stamp}
+    layer = ProjectLayer(kind="image", name="in", input="sha256:0")
+    inputs = {"sha256:0": ProjectInput.model_validate(noted)}
+    write_project(folder, Project(inputs=inputs, layers=(layer,)))
+    opened = run(open_project(folder))
+    assert [item.name for item in opened.lost] == ["in"]

@@ -1,16 +1,23 @@
 """Files that say more of themselves than they hold."""
 
+import bz2
+import gzip
+import lzma
 import struct
 import zlib
 
+import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.io.formats import describe, read
 from tests.hostile.czi import write_czi
+from tests.hostile.images import packers, write_packed
 
 
 def png(columns: int, rows: int) -> bytes:
@@ -77,22 +84,83 @@ def test_tile_of_a_czi_is_not_enlarged(tmp_path):
     assert np.array_equal(open_tiles(path).read(0), whole)
 
 
-def test_block_of_blosc_that_is_cut_short_is_not_unpacked(tmp_path):
-    import zarr
+PACKERS = dict(packers())
 
-    path = tmp_path / "a.ome.zarr"
-    group = zarr.create_group(path, zarr_format=2)
-    array = group.create_array("0", shape=(64, 64), chunks=(32, 32), dtype="uint16")
-    array[...] = np.random.default_rng(0).integers(0, 999, (64, 64))
-    places = {"path": "0", "coordinateTransformations": []}
-    axes = [{"name": name, "type": "space"} for name in "yx"]
-    scales = {"version": "0.4", "axes": axes, "datasets": [places]}
-    group.attrs["multiscales"] = [scales]
-    assert type(array.compressors[0]).__name__ == "Blosc"
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_packed_chunks_are_read_as_they_were_written(tmp_path, name):
+    path = write_packed(tmp_path, name, PACKERS[name])
+    whole = zarr.open_group(path, mode="r")["shards" if "shard" in name else "0"]
+    assert np.array_equal(read(path).array(), whole[...])
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_chunk_that_is_cut_short_is_refused_and_others_are_read(tmp_path, name):
+    path = write_packed(tmp_path, name, PACKERS[name])
     whole = read(path).array()
-    assert np.array_equal(whole, array[...])
-    block = path / "0" / "1.1"
-    block.write_bytes(block.read_bytes()[:-100])
+    file = path / ("shards/c/1/1" if "shard" in name else "0/3.3")
+    if "shard" in name:
+        file.write_bytes(with_last_chunk_cut(file.read_bytes()))
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
     assert np.array_equal(np.asarray(read(path).data[:32]), whole[:32])
-    with pytest.raises(ReadError, match=r"0/1\.1 is cut short"):
+    with pytest.raises(ReadError, match=rf"block {file.relative_to(path).as_posix()}"):
         read(path).array()
+
+
+def with_last_chunk_cut(shard: bytes) -> bytes:
+    """A shard of four chunks in which the last is shorter, and the index says so."""
+    index = np.frombuffer(shard[-68:-4], "<u8").reshape(-1, 2).copy()
+    index[index[:, 0].argmax(), 1] -= 100
+    told = index.tobytes()
+    return shard[:-68] + told + struct.pack("<I", google_crc32c.value(told))
+
+
+BOMBS = {
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "bz2": bz2.compress,
+    "lzma": lzma.compress,
+    "two streams": lambda data: gzip.compress(b"") + gzip.compress(data),
+    "zstd": numcodecs.Zstd().encode,
+    "lz4": numcodecs.LZ4().encode,
+    "blosc": numcodecs.Blosc().encode,
+}
+SAID = {"two streams": "gzip"}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_chunk_that_unpacks_without_end_is_refused(tmp_path, kind):
+    packer = numcodecs.get_codec({"id": SAID.get(kind, kind)})
+    path = write_packed(tmp_path, "plain/0", packer)
+    (path / "0" / "0.0").write_bytes(BOMBS[kind](bytes(1 << 26)))
+    with pytest.raises(ReadError, match=r"0/0\.0: a chunk unpacks into more than"):
+        read(path).array()
+
+
+def test_frame_of_zstd_that_says_no_size_is_counted_by_its_blocks(tmp_path):
+    path = write_packed(tmp_path, "plain/zstd", numcodecs.Zstd())
+    block = path / "0" / "0.0"
+    head = b"\x28\xb5\x2f\xfd\x00\x58"  # a window, and no size
+    raw = bytes(range(256)) * 2
+    block.write_bytes(head + (len(raw) << 3 | 1).to_bytes(3, "little") + raw)
+    assert read(path).array()[:16, :16].tobytes() == raw
+    repeated = ((1 << 17) << 3 | 2).to_bytes(3, "little") + b"\0"
+    block.write_bytes(head + repeated * 600)
+    with pytest.raises(ReadError, match=r"0/0\.0: a chunk unpacks into more than"):
+        read(path).array()
+
+
+def test_shard_of_too_many_chunks_is_refused(tmp_path):
+    path = tmp_path / "a.ome.zarr"
+    group = zarr.create_group(path)
+    group.create_array(
+        "0", shape=(512, 512), shards=(512, 512), chunks=(1, 1), dtype="uint8"
+    )
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    places = {"path": "0", "coordinateTransformations": []}
+    said = {"axes": axes, "datasets": [places]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [said]}
+    for door in (read, describe):
+        with pytest.raises(ReadError, match="262144 chunks each"):
+            door(path)

@@ -190,3 +190,16 @@ def test_napari_gets_a_screenful_and_is_told_of_the_rest(make, grey):
     path = make({f"{n:02}": grey for n in range(15)})
     with pytest.warns(UserWarning, match="holds 15 datasets, of which the first 12"):
         assert len(read_layers(str(path))) == 12
+
+
+def test_file_of_which_the_library_comes_to_no_end_is_refused(make, grey):
+    path = make({"a": grey}, {"a": {"axistags": "x" * 50}})
+    data = bytearray(path.read_bytes())
+    heap = (
+        data.index(b"GCOL") + 16
+    )  # its first object has 16 + 56 bytes, the rest is free
+    data[heap + 72 + 8 : heap + 72 + 16] = bytes(8)
+    path.write_bytes(data)
+    for door in (registry.read, registry.describe):
+        with pytest.raises(ReadError, match="did not come to the end of it"):
+            door(path)

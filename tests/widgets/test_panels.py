@@ -8,11 +8,13 @@ import time
 import numpy as np
 import pytest
 from magicgui.widgets import ComboBox, Select
+from qtpy.QtCore import QLocale
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QLabel,
     QListWidget,
 )
@@ -117,6 +119,32 @@ def test_every_control_has_a_tooltip(module, model, qtbot):
         if not item.toolTip() and not item.parentWidget().toolTip()
     ]
     assert not bare, [(type(item), item.objectName()) for item in bare]
+
+
+@pytest.fixture(params=["German", "English"])
+def locale(request):
+    """Numbers as they are written where a comma is the decimal point, or a dot."""
+    before = QLocale()
+    QLocale.setDefault(QLocale(getattr(QLocale.Language, request.param)))
+    yield QLocale()
+    QLocale.setDefault(before)
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_dot_and_comma_are_both_a_decimal_point(module, model, qtbot, locale):
+    panel = make(module, model, qtbot)
+    boxes = [
+        box
+        for box in panel.content.findChildren(QDoubleSpinBox)
+        if box.decimals() and box.minimum() <= 0.5 <= box.maximum()
+    ]
+    for box in boxes:
+        for typed in ("0.5", "0,5"):
+            box.setValue(box.maximum())
+            box.selectAll()
+            qtbot.keyClicks(box, typed)
+            box.interpretText()
+            assert box.value() == 0.5, (typed, box.text(), box.toolTip())
 
 
 @pytest.mark.parametrize("module", PANELS)

@@ -56,6 +56,15 @@ def test_decimal_comma_is_shown_and_typed(german, edit):
     assert edit.value == (7.125, 20.0)
 
 
+def test_either_mark_is_a_decimal_point_where_it_is_pasted(german, edit, qapp):
+    qapp.clipboard().setText("0.25")
+    line = edit.height_box.native.lineEdit()
+    line.selectAll()
+    line.paste()
+    edit.height_box.native.interpretText()
+    assert edit.value == (0.25, 0.25)
+
+
 def test_decimals_are_still_left_out_in_another_style(edit, qtbot):
     edit.show()
     edit.value = (20.0, 20.0)

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,6 +45,9 @@ def check_claim(path: Path, claimed: int, held: int) -> None:
             f"pixels, of which its {held} bytes can hold no part; copy it again."
         )
         raise ReadError(msg)
+
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -256,6 +260,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
         msg = f"{path} is a folder but no image store, so it is not replaced: move it."
         raise WriteError(msg)
+    Hold.check(path)
 
 
 def _is_store(path: Path) -> bool:
@@ -273,9 +278,98 @@ def remove_target(path: Path) -> None:
         File or store; nothing happens when there is none.
     """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        Hold.check(path)
+        gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+        try:
+            path.rename(gone)  # so that nobody reads a store half of which is left
+        except OSError:
+            gone = path
+        shutil.rmtree(gone)
     else:
         path.unlink(missing_ok=True)
+
+
+# Which process fills a store.
+
+
+class Hold:
+    """Keeps other processes from a store, until it is let go or this one ends.
+
+    Nothing is held where a file cannot be locked, as on Windows and some networks.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store, which is there.
+
+    Raises
+    ------
+    WriteError
+        If another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file, self._open, self._process = _held(folder), -1, os.getpid()
+        self._open = os.open(self._file, _MODE, 0o666)
+        try:
+            _lock(self._open)
+        except BlockingIOError as error:
+            self._close()
+            msg = (
+                f"{folder} is being written by another process: wait for its end, or "
+                "choose another name."
+            )
+            raise WriteError(msg) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy in another process hold nothing."""
+        return type(None), ()
+
+    def __del__(self) -> None:
+        if self._open >= 0 and self._process == os.getpid():
+            with suppress(OSError):
+                self.let_go()
+
+    def _close(self) -> None:
+        if self._open >= 0:
+            os.close(self._open)
+        self._open = -1
+
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Refuse a store that another process holds."""
+        if _held(folder).is_file():
+            Hold(folder).let_go()
+
+    def let_go(self) -> None:
+        """Leave the store to others, and nothing beside it."""
+        if self._open >= 0:
+            self._file.unlink(missing_ok=True)
+        self._close()
+
+
+_MODE = os.O_CREAT | os.O_RDWR
+
+
+def _held(folder: Path) -> Path:
+    """Name the file that is locked: beside a store, which zarr looks through."""
+    return folder.with_name(f".held.{folder.name}")
+
+
+def _lock(number: int) -> None:
+    """Lock an open file, or raise `BlockingIOError` where another process has."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:  # as some systems put it
+        raise BlockingIOError from error
+    except BlockingIOError:
+        raise
+    except OSError:
+        _logger.debug("Files cannot be locked here.")
 
 
 def label_path(target: Path, name: str) -> Path:

@@ -4,13 +4,19 @@ A dataset is an image when it has two axes of more than one pixel or further one
 them. Axes are named by ilastik's ``axistags`` or HDF5's dimension labels; elsewhere the
 last two are rows and columns, and what stands before them counts planes. Links out of
 the file are not followed.
+
+HDF5's library comes to no end of some damaged files, and is ended by others. So a file
+is read by a process of its own first, once in a session.
 """
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +47,33 @@ _NAMED = 8  # datasets that a refusal names; chosen: two lines of text
 _EVEN = 1e-3  # departure of NeXus's coordinates from even steps, of a step; chosen
 
 
+_REHEARSAL_S = 60.0  # chosen: a slow disk's
+_BUSY_S = 3  # of one item, where a system counts it; chosen: a thousand times the usual
+_REHEARSED = 1 << 24  # bytes of pixels; chosen: unpacked in 0.2 s
+_REHEARSAL = f"""
+import signal
+import sys
+import h5py
+left = {_REHEARSED}
+def live():
+    if hasattr(signal, "ITIMER_PROF"):
+        signal.setitimer(signal.ITIMER_PROF, {_BUSY_S})
+def visit(name, item):
+    global left
+    live()
+    dict(item.attrs)
+    if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif":
+        [axis.label for axis in item.dims]
+        if item.shape and item.nbytes <= left and not item.external:
+            left -= item.nbytes
+            item[...]
+live()
+with h5py.File(sys.argv[1], "r") as file:
+    visit("", file)
+    file.visititems(visit)
+"""
+
+
 def matches(path: Path, head: bytes) -> bool:
     """Tell HDF5 by its first bytes."""
     return path.is_file() and head.startswith(_MAGIC)
@@ -55,6 +88,34 @@ def describe(path: Path, dataset: str | None = None) -> FileInfo:
 def read(path: Path, options: ReadOptions) -> Micrograph:
     """Read one plane of a dataset."""
     return to_micrograph(path, _load(path, options), options)
+
+
+def _rehearse(path: Path) -> None:
+    """Refuse a file by which the library is ended, or of which it comes to no end."""
+    with suppress(OSError):
+        told = path.stat()
+        if not _survived(path.resolve(), told.st_size, told.st_mtime_ns):
+            msg = (
+                f"{path} cannot be read as HDF5 (its library did not come to the end "
+                "of it): the file is damaged or cut short, copy or export it again."
+            )
+            raise ReadError(msg)
+
+
+@lru_cache(maxsize=256)
+def _survived(path: Path, _size: int, _changed: int) -> bool:
+    """Whether a process that reads a file lives to its end; errors are no deaths."""
+    words = [sys.executable, "-P", "-c", _REHEARSAL, str(path)]
+    none = subprocess.DEVNULL
+    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            words, stdin=none, stdout=none, stderr=none, check=False,
+            timeout=_REHEARSAL_S, creationflags=hidden,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode in (0, 1)
 
 
 @contextmanager
@@ -127,6 +188,9 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
     """Find the plane, its calibration and its pixels."""
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
+    with suppress(ImportError):
+        import_module("h5py")
+        _rehearse(path)
     with _opened(path) as file:
         found = _datasets(file)
         name = _chosen(path, file, found, options.dataset, first=first)

@@ -335,12 +335,11 @@ def _read_array(path: Path) -> Any:
     import dask.array as da
     import zarr
 
-    try:
-        array = zarr.open_array(str(path), mode="r")
+    from napari_semsr.io.zarr import held
+
+    with decoding(path, "an array"):
+        array = held(zarr.open_array(str(path), mode="r"))
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
-    except (OSError, ValueError, LookupError) as error:
-        msg = f"{path} cannot be read as an array: copy the project again."
-        raise ReadError(msg) from error
 
 
 # -- attributes of layers as JSON ---------------------------------------------------
@@ -506,15 +505,19 @@ def note_input(
 
 
 def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
-    """Whether an input is what it was; where its stamp is, it is not read."""
-    return _stamp(path, frames) == one.stamp or _digest(path, frames) == digest
+    """Whether an input is what it was; where its stamp tells that, it is not read."""
+    size, changed = _stamp(path, frames)
+    if size != one.stamp[0]:
+        return False
+    return changed == one.stamp[1] or _digest(path, frames) == digest
 
 
 def _find(folder: Path, digest: str, one: ProjectInput, frames: bool) -> Path | None:
     """Find an input that has the digest, else one that has its name."""
     name = PurePosixPath(one.path).name
     places = [folder / one.path, Path(one.absolute), folder.parent / name]
-    there = [place for place in places if place.exists()]
+    # a device is neither, and has no end
+    there = [place for place in places if place.is_file() or place.is_dir()]
     for place in there:
         if _is_same(place, digest, one, frames):
             return place.resolve()

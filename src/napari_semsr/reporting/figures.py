@@ -23,9 +23,9 @@ _DPI = 100
 _BAR_SHARE = 0.28
 _APART_PX = 43  # between two numbers of an upper axis; chosen
 _EMPTY = "#c9d2dc"
-_COLOURS = ("#1b1f24", "#c2572b", "#8a63b8", "#16836a", "#2f6db5")
+CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
-_REJECTED, _AMBIGUOUS = "#e05d44", "#ff9f1c"
+_REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +231,15 @@ def curves_png(
     left, low = 82 / size_px[0], 64 / size_px[1]
     axes = figure.add_axes((left, low, 0.98 - left, 0.865 - low))
     for curve in curves:
-        index = curve.colour % len(_COLOURS)
+        index = curve.colour % len(CURVE_COLOURS)
         x = np.asarray(curve.frequency_per_px, dtype=float) * factor
         y = np.asarray(curve.value, dtype=float)
-        look = {"color": _COLOURS[index], "linestyle": _DASHES[index]}
+        look = {"color": CURVE_COLOURS[index], "linestyle": _DASHES[index]}
         axes.plot(x, y, linewidth=1.7, label=curve.label, **look)
         if curve.mark_px is not None:
             at = 1 / curve.mark_px * factor
             level = threshold[1] if threshold else np.interp(at, x, y)
-            colour = _COLOURS[index]
+            colour = CURVE_COLOURS[index]
             axes.plot([at], [level], "o", color=colour, markersize=7, alpha=0.85)
     if threshold is not None:
         name, value = threshold
@@ -289,7 +289,7 @@ def lines_png(
     left, low = 78 / size_px[0], 58 / size_px[1]
     axes = figure.add_axes((left, low, 1 - left - 0.025, 1 - low - 0.05))
     for index, (name, (x, y)) in enumerate(curves.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
         dash = _DASHES[index % len(_DASHES)]
         if filled:
             axes.fill_between(x, y, step="mid", alpha=0.3, color=colour, linewidth=0)
@@ -435,8 +435,8 @@ def errors_png(
     """
     figure = _figure(width_px, round(width_px * 0.47))
     both = (
-        (0.09, "nominal less true", nominal_px, _COLOURS[1]),
-        (0.59, "solved less true", solved_px, _COLOURS[3]),
+        (0.09, "nominal less true", nominal_px, CURVE_COLOURS[1]),
+        (0.59, "solved less true", solved_px, CURVE_COLOURS[3]),
     )
     for left, title, errors, colour in both:
         axes = figure.add_axes((left, 0.14, 0.39, 0.76))

@@ -43,6 +43,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     push_button,
     shorten_number,
+    take_either_mark,
 )
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
@@ -122,6 +123,7 @@ class PixelSizeEdit(QWidget):
         )
         box.native.setDecimals(_DECIMALS)
         shorten_number(box.native)
+        take_either_mark(box.native)
         box.native.setPrefix(f"{name} ")
         box.native.setSpecialValueText(f"{name} unknown")
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)

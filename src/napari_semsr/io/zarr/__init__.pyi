@@ -1,4 +1,5 @@
 from .image import tell_missing as tell_missing
+from .packed import held as held
 from .store import (
     OmeZarrStore as OmeZarrStore,
     halve as halve,

@@ -1,8 +1,8 @@
 """OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,6 @@ _CHUNK = 512
 _WHITE = 0xFFFFFF
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
-_BLOSC, _BLOSC_HEAD = ("Blosc", "BloscCodec"), 16
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 
@@ -360,12 +359,15 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     import dask.array as da
     from dask.base import tokenize
 
+    from napari_semsr.io.zarr.packed import held
+
+    held(array)  # which refuses shards of more chunks than can be read
     marks = [path / mark for mark in _MARKS if (path / mark).is_file()]
     changed = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
     chunks = array.shards or array.chunks
     _check_blocks(path, array, chunks)
-    blocks = _Blocks(path, array)
+    blocks = _Blocks(path, array, _made(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
@@ -389,12 +391,29 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
         raise ReadError(msg)
 
 
+def _made(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
+    """Tell when an array was made; None where it is there no more."""
+    for name in ("zarr.json", ".zarray"):
+        with suppress(OSError):
+            told = (path / array.path / name).stat()
+            return told.st_ino, told.st_mtime_ns, told.st_size
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """An array whose damaged blocks are told of in a sentence."""
+    """An array whose damaged blocks are told of in a sentence.
+
+    Another that has taken its place meanwhile is not read for it: a block without a
+    file would be one of zeros.
+    """
 
     path: Path
     array: "zarr.Array[Any]"
+    made: tuple[int, ...] | None = None  # None where another machine may tell it so
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Blocks, (self.path, self.array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -409,38 +428,32 @@ class _Blocks:
         return self.array.ndim
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
+        from napari_semsr.io.zarr.packed import held
+
         with decoding(self.path, "OME-Zarr"):
-            if self.array.shards is None and _by_blosc(self.array):
-                self._check(index)
-            return np.asarray(self.array[index])
+            try:
+                found = np.asarray(held(self.array)[index])
+            except MemoryError:
+                raise
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                self._check_there()
+                msg = f"block {self._name(index)}: {reason}"
+                raise ValueError(msg) from error
+        self._check_there()  # then, as it may have gone while it was read
+        return found
 
-    def _check(self, index: Any) -> None:
-        """Refuse chunks that say to Blosc that they are longer than they are.
+    def _check_there(self) -> None:
+        if self.made is not None and _made(self.path, self.array) != self.made:
+            msg = f"{self.path} was written anew, or moved, since it was opened: open "
+            raise ReadError(msg + "it again.")
 
-        Its library believes them, and ends the process where it reads on.
-        """
-        spans = []
-        for one, side, chunk in zip(
-            index, self.array.shape, self.array.chunks, strict=True
-        ):
-            places = range(side)[one if isinstance(one, slice) else slice(one, one + 1)]
-            spans.append(range(places[0] // chunk, places[-1] // chunk + 1))
-        folder = self.path / self.array.path
-        for place in itertools.product(*spans):
-            file = folder / self.array.metadata.encode_chunk_key(place)
-            if not file.is_file():
-                continue
-            with file.open("rb") as stream:
-                head = stream.read(_BLOSC_HEAD)
-            told = head[12:16]  # bytes in all, after c-blosc's README_CHUNK_FORMAT
-            if len(told) < 4 or int.from_bytes(told, "little") != file.stat().st_size:
-                msg = f"block {file.relative_to(self.path)} is cut short"
-                raise ValueError(msg)
-
-
-def _by_blosc(array: "zarr.Array[Any]") -> bool:
-    """Whether chunks are packed by Blosc, of either version of zarr."""
-    return any(type(one).__name__ in _BLOSC for one in array.compressors)
+    def _name(self, index: Any) -> str:
+        """Name the file in which what is read begins."""
+        chunks = self.array.shards or self.array.chunks
+        starts = [one.start or 0 if isinstance(one, slice) else one for one in index]
+        place = tuple(at // chunk for at, chunk in zip(starts, chunks, strict=True))
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(place)}"
 
 
 def _calibration(

@@ -4,7 +4,8 @@ The group is an OME-Zarr image from the first moment, marked incomplete. Each wr
 unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
 an array of one-element chunks, so that several writers never share a file. zarr
 renames each file into place, so a killed run leaves no torn chunk; nothing is
-flushed to the disk before that, so a power cut is not covered.
+flushed to the disk before that, so a power cut is not covered. A process that fills a
+store holds it, where the system knows how, so that no other mixes its tiles in.
 """
 
 import json
@@ -37,6 +38,7 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     LABELS,
     RECORD_KEY,
+    Hold,
     Record,
     check_target,
     remove_target,
@@ -116,6 +118,8 @@ class OmeZarrStore:
         several writers at once.
     record : Record
         Name, calibration and provenance, as written.
+    hold : Hold or None
+        What keeps other processes away until it is finished.
     """
 
     path: Path
@@ -124,6 +128,7 @@ class OmeZarrStore:
     marks: "zarr.Array[Any]"
     unit: IntPair
     record: Record = field(repr=False)
+    hold: Hold | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> IntPair:
@@ -279,6 +284,8 @@ class OmeZarrStore:
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
+        if self.hold is not None:
+            self.hold.let_go()
 
     def add_label(self, name: str) -> "zarr.Array[Any]":
         """Make, or find, the finest level of the one label image of the store.
@@ -574,8 +581,18 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Write the metadata and empty arrays of a new store."""
     import zarr
 
+    with writing(path):
+        try:
+            path.mkdir()
+        except FileExistsError as error:
+            msg = (
+                f"{path} was begun by another process just now: wait for its end, or "
+                "choose another name."
+            )
+            raise WriteError(msg) from error
     with writing(path), _whole_or_gone(path):
-        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        hold = Hold(path)
+        group = zarr.open_group(path, mode="a", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
         level0 = group.create_array(
@@ -590,7 +607,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         done = group.create_array(
             _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
         )
-    return OmeZarrStore(path, group, level0, done, plan.unit, record)
+    return OmeZarrStore(path, group, level0, done, plan.unit, record, hold)
 
 
 @contextmanager
@@ -674,6 +691,8 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Open an interrupted store and make sure that it is of the same making."""
     import zarr
 
+    with writing(path):
+        hold = Hold(path)
     for orphan in path.rglob("*.partial"):
         _logger.info("Removing %s, left by an interrupted write.", orphan)
         orphan.unlink(missing_ok=True)
@@ -705,7 +724,9 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             f"{' and the '.join(changed)} changed: use --overwrite to start anew."
         )
         raise WriteError(msg)
-    return OmeZarrStore(path, group, level0, done, plan.unit, found)
+    if _attribute(group).get("complete"):
+        hold.let_go()
+    return OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
 
 
 # The metadata of an image: axes, units, and where each level lies.

@@ -16,6 +16,7 @@ from .folding import (
     elide_items as elide_items,
     fold_combo as fold_combo,
     shorten_number as shorten_number,
+    take_either_mark as take_either_mark,
 )
 from .form import (
     Form as Form,
@@ -31,6 +32,7 @@ from .history import (
 )
 from .manual import open_manual as open_manual
 from .panel import (
+    COLOURS as COLOURS,
     DASH as DASH,
     SIGMA as SIGMA,
     TIMES as TIMES,
@@ -40,7 +42,6 @@ from .panel import (
     table as table,
 )
 from .plots import (
-    COLOURS as COLOURS,
     PlotCanvas as PlotCanvas,
     label_frequency as label_frequency,
     short_label as short_label,

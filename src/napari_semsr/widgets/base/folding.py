@@ -14,7 +14,13 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QUrl,
     Signal as QtSignal,
 )
-from qtpy.QtGui import QDesktopServices, QHelpEvent, QResizeEvent, QTextDocument
+from qtpy.QtGui import (
+    QDesktopServices,
+    QHelpEvent,
+    QKeyEvent,
+    QResizeEvent,
+    QTextDocument,
+)
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -288,6 +294,48 @@ def shorten_number(box: QDoubleSpinBox) -> None:
     box.textChanged.connect(shortening.follow)
     box.editingFinished.connect(shortening.shorten)
     box.installEventFilter(shortening)
+
+
+def take_either_mark(box: QDoubleSpinBox) -> None:
+    """Let a dot and a comma both be the decimal point, typed or pasted.
+
+    Qt takes one of them for a mark between thousands, which our numbers have not, and
+    reads 0.25 as 25 where numbers have a comma.
+    """
+    line, marks = box.lineEdit(), _Marks(box)
+    box.installEventFilter(marks)
+    if line is not None:
+        line.installEventFilter(marks)
+        line.textEdited.connect(marks.follow)
+
+
+class _Marks(QObject):
+    """Puts the point that a spin box knows in the place of the other mark."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Let either key type the point."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            box, line, point = self._parts()
+            if event.text() in (".", ",") and event.text() != point and box.decimals():
+                line.insert(point)
+                return True
+        return super().eventFilter(watched, event)
+
+    def follow(self, text: str) -> None:
+        """Do so in what was pasted, when there is one mark, and it is the other."""
+        box, line, point = self._parts()
+        other = "." if point == "," else ","
+        if box.decimals() and point not in text and text.count(other) == 1:
+            line.setSelection(text.index(other), 1)
+            line.insert(point)
+            line.setCursorPosition(len(text))
+
+    def _parts(self) -> tuple[QDoubleSpinBox, QLineEdit, str]:
+        box = self.parent()
+        assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
+        line = box.lineEdit()
+        assert line is not None  # noqa: S101 - every spin box has one
+        return box, line, box.locale().decimalPoint()
 
 
 class _Shortening(QObject):

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QGridLayout,
     QLabel,
     QPushButton,
@@ -32,6 +33,7 @@ from napari_semsr.widgets.base.folding import (
     fold_combo,
     fold_text,
     least_width,
+    take_either_mark,
 )
 
 _AUTOMATIC = "automatic"
@@ -116,6 +118,8 @@ class Form(Foldable):
         if isinstance(native, QAbstractSpinBox | QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
+        if isinstance(native, QDoubleSpinBox):
+            take_either_mark(native)
         if isinstance(native, QComboBox):
             fold_combo(native)
         if isinstance(native, QAbstractItemView):

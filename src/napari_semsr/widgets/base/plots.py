@@ -22,7 +22,6 @@ from napari_semsr.widgets.base.runner import is_alive
 if TYPE_CHECKING:
     import napari.viewer
 
-COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
 _DPI = 90
 _PRINT_DPI = 300
 _INK = "#222222"

@@ -86,7 +86,7 @@ _DIFFERENCE_KEY = "frc_difference"  # a difference of maps is no map of resoluti
 _APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
 _BINS = 40  # chosen, of the histogram
 # of regions in the histogram, off the marks'; of more the table tells
-_REGION_COLOURS = "#ff7f0e", "#e377c2", "#17becf", "#bcbd22", "#9467bd", "#8c564b"
+REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e"
 _CRITERIA = {"3-sigma": f"3{SIGMA}"}
 
 _ONE_MOSAIC = (
@@ -96,15 +96,16 @@ _ONE_MOSAIC = (
 )
 _HALVES = "The halves beside this mosaic tell its resolution, where both cover it."
 
-# Colours that viridis has not, so that a failed block is never read as a number.
+# Colours that viridis has not, to any eye, so that a failed block is never read as a
+# number.
 REASON_COLOURS = {
-    "no-signal": "#9aa0a6",
-    "correlated-noise": "#d7263d",
-    "identical": "#e040fb",
-    "periodic": "#ff5722",
-    "too-small": "#8c4a2f",
+    "no-signal": "#78695a",
+    "correlated-noise": "#a50f00",
+    "identical": "#875af0",
+    "periodic": "#c36900",
+    "too-small": "#690f2d",
     "beyond-nyquist": "#ffffff",
-    "not-independent": "#ff8fd8",
+    "not-independent": "#ffa5ff",
 }
 
 
@@ -593,7 +594,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
             color=COLOURS[0],
             alpha=0.85,
         )
-        for (name, own), colour in zip(counts.items(), _REGION_COLOURS, strict=False):
+        for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
             axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     else:
         _say_empty(axes, "no block has a resolution")

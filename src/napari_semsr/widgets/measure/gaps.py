@@ -64,7 +64,7 @@ _ROWS = {
     ),
 }
 # Colours of Okabe and Ito, which all eyes tell apart; the shapes say the same
-_LOOKS = {
+LOOKS = {
     "found": ("#56b4e9", "disc", "\N{BLACK CIRCLE}"),
     "missed": ("#d55e00", "x", "\N{MULTIPLICATION X}"),
     "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
@@ -227,7 +227,7 @@ class GapsPanel(Panel):
         """
         result, part = outcome.report.result, outcome.measured
         gaps = (*result.found, *result.invented)
-        looks = [_LOOKS[gap.kind] for gap in gaps]
+        looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         active = self.viewer.layers.selection.active
         self._marks = None
@@ -395,7 +395,7 @@ def _legend(found: Gaps) -> str:
     }
     shown = counts if found.own is not None else {"found": found.detected}
     said = [
-        f'<span style="color:{_LOOKS[kind][0]}">{_LOOKS[kind][2]}</span> {kind} {count}'
+        f'<span style="color:{LOOKS[kind][0]}">{LOOKS[kind][2]}</span> {kind} {count}'
         for kind, count in shown.items()
     ]
     return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""

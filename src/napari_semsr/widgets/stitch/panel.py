@@ -41,6 +41,7 @@ from napari_semsr.jobs import (
     stitch_job,
 )
 from napari_semsr.widgets.base import (
+    COLOURS,
     SIGMA,
     TIMES,
     Columns,
@@ -85,15 +86,15 @@ if TYPE_CHECKING:
 
     from napari_semsr.stitching import PairReport
 
-# Colours that viridis has not, so that a bad joint is never read as a poor one.
-_REJECTED = "#e05d44"
-_AMBIGUOUS = "#ff9f1c"
-_LOST = "#e05d44"
+# Colours that viridis has not, to any eye, so that a bad joint is never read as a poor
+# one.
+_REJECTED = _LOST = "#c00000"
+_AMBIGUOUS = "#ff8fd8"
 _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006
 # of the plots: how joints disagree, and how the stage missed
-_JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
+_JOINT, _LINE, _STAGE, _NONE = COLOURS[:4]
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"

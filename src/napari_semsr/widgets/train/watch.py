@@ -12,6 +12,7 @@ from napari_semsr.core import Micrograph, SemsrError, spell_time
 from napari_semsr.io import HELPER_KEY, read
 from napari_semsr.jobs import TrainStep
 from napari_semsr.widgets.base import (
+    COLOURS,
     Findings,
     Note,
     Quantity,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from napari_semsr.widgets.base import PlotCanvas
 
-_LOSS, _GAIN, _BEST = "#4ca3dd", "#59b368", "#f2a33a"
+_LOSS, _BEST, _GAIN = COLOURS[:3]
 _SMOOTH_SHARE = 25
 
 

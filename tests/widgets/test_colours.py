@@ -1,0 +1,102 @@
+"""Colours that eyes without one kind of cone tell apart too."""
+
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from napari_semsr.reporting.figures import CURVE_COLOURS
+from napari_semsr.widgets.base import COLOURS
+from napari_semsr.widgets.measure.frc_map import REASON_COLOURS, REGION_COLOURS
+from napari_semsr.widgets.measure.gaps import LOOKS
+from napari_semsr.widgets.stitch.panel import joint_colour
+
+# What eyes see of linear red, green and blue, after Machado, Oliveira & Fernandes
+# (2009), doi:10.1109/TVCG.2009.113, where a kind of cone is missing.
+EYES = {
+    "three cones": np.eye(3),
+    "no red": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "no green": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "no blue": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
+APART = 15.0  # CIEDE2000; 2 is just seen side by side, small marks need far more
+OFF_A_MAP = 12.0
+JOINTS = [
+    joint_colour(SimpleNamespace(used=used, ambiguous=used, quality=1.0))[:3]
+    for used in (True, False)
+]
+CLASSES = {
+    "plots": COLOURS,
+    "report": CURVE_COLOURS,
+    "reasons": tuple(REASON_COLOURS.values()),
+    "regions": REGION_COLOURS,
+    "gaps": tuple(look[0] for look in LOOKS.values()),
+    "joints": JOINTS,
+}
+MAPS = ("viridis", "magma", "inferno", "plasma")
+
+
+def seen(colours, eye):
+    """Lab values that an eye has of colours, (N, 3)."""
+    red_green_blue = np.array([to_rgb(colour) for colour in colours])
+    curved = ((red_green_blue + 0.055) / 1.055) ** 2.4
+    linear = np.where(red_green_blue <= 0.04045, red_green_blue / 12.92, curved)
+    light = np.clip(linear @ EYES[eye].T, 0, 1)
+    back = 1.055 * light ** (1 / 2.4) - 0.055
+    return rgb2lab(np.where(light <= 0.0031308, 12.92 * light, back)[None])[0]
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_are_told_apart(name, eye):
+    lab = seen(CLASSES[name], eye)
+    for one, two in combinations(range(len(lab)), 2):
+        apart = deltaE_ciede2000(lab[one], lab[two])
+        assert apart >= APART, (CLASSES[name][one], CLASSES[name][two])
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("name", ["reasons", "joints"])
+def test_what_is_no_number_has_no_colour_of_the_map(name, eye):
+    scale = seen(colormaps["viridis"](np.linspace(0, 1, 256))[:, :3], eye)
+    for colour, lab in zip(CLASSES[name], seen(CLASSES[name], eye), strict=True):
+        apart = deltaE_ciede2000(scale, np.broadcast_to(lab, scale.shape)).min()
+        assert apart >= OFF_A_MAP, colour
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("name", MAPS)
+def test_more_is_lighter(name, eye):
+    lightness = seen(colormaps[name](np.linspace(0, 1, 256))[:, :3], eye)[:, 0]
+    assert (np.diff(lightness) > 0).all()
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_less_is_not_taken_for_more_in_a_difference(eye):
+    places = np.linspace(0, 0.35, 20)  # beyond, there is nearly none
+    less, more = (
+        seen(colormaps["PiYG"](at)[:, :3], eye) for at in (places, 1 - places)
+    )
+    assert deltaE_ciede2000(less, more).min() >= APART
