@@ -4,9 +4,11 @@ Run: ``python -m scripts.mutants [--count 100] [--seed 0] [--log FILE] [--again]
 places of both packages where the code may be changed are found, and as many as were
 asked for are drawn before anything runs: places evenly, without repetition, then one of
 the changes that the place allows. Each change is made alone, in a copy of the checkout,
-where the quick tests of its package run (``tests/core``, ``tests/analysis``; the file's
-own tests first) until one fails. A change is killed by a test that fails, an import
-that fails, or by running four times as long as the tests of the unchanged package.
+where the quick tests of its package run (``tests/core``, ``tests/analysis``) until one
+fails: those files of them that run a line of the change, the module's own first, and
+all where the line runs at the import. A change is killed by a test that fails, an
+import that fails, or by taking as much processor time as the unchanged package with
+all its tests while their lines are counted, which is several times what they need.
 
 Printed are the share that was killed with its standard error, and what survived as
 diffs. Each result is a line of ``build/mutants/seed-N.jsonl`` (``--log``): a run that
@@ -37,8 +39,10 @@ alone stay as they are.
 
 import argparse
 import ast
+import contextlib
 import difflib
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -49,17 +53,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import coverage
+import pytest
 from scripts.hard_test import ROOT, copy_checkout
 
 SOURCE = "src/napari_semsr"
 PACKAGES = ("core", "analysis")
-PATIENCE = 4  # times what the unchanged package takes; others may use the machine too
+LIBRARIES = (
+    *("dask.array", "distributed", "hypothesis", "matplotlib.figure", "pydantic"),
+    *("scipy.ndimage", "scipy.optimize", "scipy.stats"),
+    *("skimage.measure", "skimage.registration", "tifffile", "zarr"),
+)
 MEMORY = 12 * 2**30  # bytes that the tests may address, since a change may ask for all
 
 ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
@@ -102,6 +112,32 @@ class Place:
     end: int
     kind: str
     choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Which files of tests run which lines of a package, and how long all take."""
+
+    package: str
+    limit_s: float
+    tests: dict[str, dict[int, set[str]]]
+
+    def find_tests(self, mutant: "Mutant", source: bytes) -> set[str]:
+        """Find the files of tests that run a place, all if it runs at the import."""
+        lines = find_lines(mutant, source)
+        if lines is None:
+            return {f"tests/{self.package}"}
+        known = self.tests.get(mutant.path, {})
+        return set().union(*(known.get(line, ()) for line in lines)) - {""}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant, by which test, and the processor time that it took."""
+
+    outcome: str
+    by: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -278,68 +314,106 @@ def read_sources(root: Path) -> dict[str, bytes]:
     }
 
 
+def find_lines(mutant: Mutant, source: bytes) -> range | None:
+    """Give the lines of the statement that a change is in, none if the import runs it.
+
+    Of a statement that holds others these are left out.
+    """
+    first = source[: mutant.start].count(b"\n") + 1
+    last = source[: mutant.end].count(b"\n") + 1
+    inner, in_function = None, False
+    for node in ast.walk(ast.parse(source)):  # the outer before the inner
+        if isinstance(node, ast.stmt) and node.lineno <= first <= node.end_lineno:
+            in_function |= isinstance(inner, ast.FunctionDef)
+            inner = node
+    if inner is None or not in_function:
+        return None
+    body = getattr(inner, "body", ())
+    end = body[0].lineno - 1 if body else inner.end_lineno
+    return range(inner.lineno, max(end, last) + 1)
+
+
 def package_of(path: str) -> str:
     """Name the package that a source belongs to."""
     return path.removeprefix(f"{SOURCE}/").split("/")[0]
 
 
-def order_tests(path: str, root: Path) -> list[str]:
-    """Name the tests of a source: those that bear its name, its folder's, the others'.
+def order_tests(path: str, covering: Iterable[str]) -> list[str]:
+    """Put the tests first that bear the name of a source, then those of its folder."""
+    *folders, name = Path(path).relative_to(SOURCE).with_suffix("").parts
 
-    What is named twice runs once, where it is named first.
-    """
-    parts = Path(path.removeprefix(f"{SOURCE}/")).with_suffix("").parts
-    tests = root / "tests" / parts[0]
-    folders = parts[1:-1]
-    own = sorted(tests.rglob(f"test_{parts[-1]}.py"))
-    near = [tests / name for name in folders]
-    near += [tests / f"test_{name}.py" for name in folders]
-    found = [*own, *(item for item in near if item.exists()), tests]
-    return [item.relative_to(root).as_posix() for item in dict.fromkeys(found)]
+    def far(test: str) -> tuple[bool, bool, str]:
+        near = {f"test_{folder}" for folder in folders} | set(folders)
+        in_folder = near & {*Path(test).parts[2:-1], Path(test).stem}
+        return Path(test).stem != f"test_{name}", not in_folder, test
+
+    return sorted(covering, key=far)
 
 
-def run_tests(names: Iterable[str], copy: Path, limit_s: float | None) -> dict:
-    """Run tests until one fails; tell whether any did, which, and how long it took."""
-    line = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
-    line += ["-p", "no:cacheprovider", "--tb=no", f"--basetemp={copy.parent / 'tmp'}"]
-    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    begun = time.monotonic()
-    with subprocess.Popen(
-        [*line, *names],
-        cwd=copy,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-    ) as process:
-        try:
-            said, ended = process.communicate(timeout=limit_s)[0], True
-        except subprocess.TimeoutExpired:
-            said, ended = "", False
-        finally:
-            stop(process)
-    seconds = round(time.monotonic() - begun, 1)
-    if not ended:
-        return {"outcome": "killed", "by": "time", "seconds": seconds}
-    if process.returncode == 0:
-        return {"outcome": "survived", "by": "", "seconds": seconds}
-    failed = re.search(r"(?m)^(?:FAILED|ERROR) (\S+)", said)
-    by = failed.group(1) if failed else said.strip().splitlines()[-1][:200]
-    return {"outcome": "killed", "by": by, "seconds": seconds}
-
-
-def stop(process: subprocess.Popen) -> None:
-    """End the tests and whatever they started."""
+def become_pytest(words: list[str], copy: Path, log: Path, seconds: int | None) -> None:
+    """Run pytest in this process, which was forked for it, and end with its status."""
+    os.setsid()
+    where = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(where, stream)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if seconds is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy / "src")
+    here = {str(ROOT), str(ROOT / "src"), ""}
+    sys.path[:] = [str(copy / "src"), *(item for item in sys.path if item not in here)]
+    status = 70  # as sysexits says it of software
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+        status = int(pytest.main(words))
+    except BaseException:  # noqa: BLE001 - nothing may get back to who forked this
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def run_tests(names: Iterable[str], copy: Path, limit_s: float | None) -> Result:
+    """Run tests until one fails; tell whether any did, which, and how long it took.
+
+    They run in a fork of this process, which has the libraries, and `limit_s` is of
+    processor time. What waits for ever is ended by the limit in pyproject.toml.
+    """
+    words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # they are loaded
+    words += ["--tb=no", f"--basetemp={copy.parent / 'tmp'}", *names]
+    log = copy.parent / "log"
+    child = os.fork()
+    if child == 0:
+        become_pytest(words, copy, log, None if limit_s is None else math.ceil(limit_s))
+    try:
+        _, status, used = os.wait4(child, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what the tests have started and left
+    seconds = round(used.ru_utime + used.ru_stime, 1)
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0:  # of all that pytest says, this alone means that all passed
+        return Result("survived", "", seconds)
+    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        return Result("killed", "time", seconds)
+    said = log.read_text(errors="replace")
+    failed = re.search(r"(?m)^(?:FAILED|ERROR) (\S+)", said)
+    last = (said.strip().splitlines() or [""])[-1]
+    return Result("killed", failed.group(1) if failed else f"{code}: {last}", seconds)
+
+
+def judge(mutant: Mutant, source: bytes, copy: Path, covered: Covered) -> Result:
+    """Make the change, run the tests that run its lines, and take the change back."""
+    covering = covered.find_tests(mutant, source)
+    if not covering:
+        return Result("survived", "", 0.0)
+    target = copy / mutant.path
+    target.write_bytes(mutant.applied(source))
+    try:
+        return run_tests(order_tests(mutant.path, covering), copy, covered.limit_s)
+    finally:
+        target.write_bytes(source)
 
 
 def make_copy(folder: Path) -> Path:
@@ -356,55 +430,66 @@ def make_copy(folder: Path) -> Path:
     return copy
 
 
-def measure(copy: Path, packages: Iterable[str]) -> dict[str, float]:
-    """Run the tests of the unchanged packages, which must pass; give the seconds."""
-    taken = {}
-    for package in packages:
-        done = run_tests([f"tests/{package}"], copy, None)
-        if done["outcome"] != "survived":
-            raise SystemExit(f"The unchanged {package} fails: {done['by']}")
-        taken[package] = done["seconds"]
-        print(f"tests/{package}: {done['seconds']} s unchanged", flush=True)
-    return taken
+def cover(copy: Path, package: str) -> Covered:
+    """Run the tests of the unchanged package, which must pass, and count its lines."""
+    data, settings = copy.parent / "lines", copy.parent / "settings"
+    settings.write_text(f"[run]\ndata_file = {data}\n")
+    words = [f"--cov={copy / SOURCE / package}", f"--cov-config={settings}"]
+    words += ["--cov-context=test", "--cov-report=", f"tests/{package}"]
+    done = run_tests(words, copy, None)
+    if done.outcome != "survived":
+        log = (copy.parent / "log").read_text(errors="replace")
+        raise SystemExit(f"{log}\nThe unchanged {package} fails: {done.by}")
+    found = coverage.CoverageData(str(data))
+    found.read()
+    tests: dict[str, dict[int, set[str]]] = {}
+    for name in found.measured_files():
+        path = Path(name).relative_to(copy).as_posix()
+        tests[path] = {
+            line: {context.split("::")[0] for context in contexts}
+            for line, contexts in found.contexts_by_lineno(name).items()
+        }
+    print(f"tests/{package}: {done.seconds} s unchanged", flush=True)
+    return Covered(package, done.seconds, tests)
 
 
-def begin_log(log: Path, about: dict) -> dict[int, dict]:
-    """Read what a former run found, if it drew from the same sources."""
+def begin_log(log: Path, about: dict) -> dict[int, Result]:
+    """Read what a former run found, if it is of the same draw."""
     if not log.exists():
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(json.dumps(about) + "\n")
         return {}
-    former, *results = map(json.loads, log.read_text().splitlines())
+    former, *lines = map(json.loads, log.read_text().splitlines())
     if former != about:
         raise SystemExit(
             f"{log} is of another draw. Remove it, or name another with --log."
         )
-    return {result["number"]: result for result in results}
+    return {
+        one["number"]: Result(one["outcome"], one["by"], one["seconds"])
+        for one in lines
+    }
 
 
-def tell(mutants: list[Mutant], results: dict[int, dict], texts: list[str]) -> None:
-    """Print what survived, the share killed by package and kind, and in all."""
-    left = [n for n in results if results[n]["outcome"] == "survived"]
-    for number in sorted(left):
+def tell(mutants: list[Mutant], results: dict[int, Result], texts: list[str]) -> None:
+    """Print what survived, and the share killed by package, by kind and in all."""
+    left = sorted(at for at, one in results.items() if one.outcome == "survived")
+    for number in left:
         print(f"\n#{number} survived ({mutants[number].kind})\n{texts[number]}")
-    groups = Counter[str]()
-    killed = Counter[str]()
+    tried, killed = Counter[str](), Counter[str]()
     for number in results:
         one = mutants[number]
         for name in (package_of(one.path), one.kind, "all"):
-            groups[name] += 1
+            tried[name] += 1
             killed[name] += number not in left
     print()
-    for name in (*PACKAGES, *sorted({one.kind for one in mutants}), "all"):
-        count = groups[name]
-        if count:
-            share = killed[name] / count
-            error = math.sqrt(share * (1 - share) / count)
-            print(
-                f"{name:11s} {killed[name]:4d} of {count:4d} killed: "
-                f"{100 * share:5.1f} % ± {100 * error:.1f} %"
-            )
-    late = sum(result["by"] == "time" for result in results.values())
+    for name in [*PACKAGES, *sorted(tried.keys() - {*PACKAGES, "all"}), "all"]:
+        share = killed[name] / max(tried[name], 1)
+        error = math.sqrt(share * (1 - share) / max(tried[name], 1))
+        print(
+            f"{name:11s} {killed[name]:4d} of {tried[name]:4d} killed: "
+            f"{100 * share:5.1f} % ± {100 * error:.1f} %"
+        )
+    late = sum(one.by == "time" for one in results.values())
     print(f"{late} of them by time; {len(mutants) - len(results)} did not run")
 
 
@@ -421,6 +506,19 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def load_libraries() -> None:
+    """Import what every run would, before it is forked off."""
+    os.environ |= dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+    )
+    os.environ |= {"MPLBACKEND": "Agg", "QT_QPA_PLATFORM": "offscreen"}
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for plugin in importlib.metadata.entry_points(group="pytest11"):
+        plugin.load()
+
+
 def main(words: list[str] | None = None) -> None:
     """Draw, run what has not run, and tell."""
     options = parse(words)
@@ -428,32 +526,31 @@ def main(words: list[str] | None = None) -> None:
     mutants = draw(sources, options.count, options.seed)
     texts = [one.diff(sources[one.path]) for one in mutants]
     if options.list:
-        print("\n".join(f"#{at} {text}" for at, text in enumerate(texts)))
+        print("\n".join(f"#{at}\n{text}" for at, text in enumerate(texts)))
         return
     digest = hashlib.sha256(json.dumps([asdict(one) for one in mutants]).encode())
     log = options.log or ROOT / f"build/mutants/seed-{options.seed}.jsonl"
     results = begin_log(log, {"seed": options.seed, "drawn": digest.hexdigest()})
+    again = {"survived"} if options.again else set()
     waiting = [
-        number
-        for number in range(len(mutants))
-        if number not in results
-        or (options.again and results[number]["outcome"] == "survived")
+        at
+        for at in range(len(mutants))
+        if at not in results or results[at].outcome in again
     ]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the copy is removed
+    load_libraries()
     with tempfile.TemporaryDirectory(prefix="semsr-mutants-") as folder:
-        copy = make_copy(Path(folder)) if waiting else Path(folder)
-        taken = measure(copy, sorted({package_of(mutants[n].path) for n in waiting}))
-        for number in waiting:
-            one = mutants[number]
-            target = copy / one.path
-            target.write_bytes(one.applied(sources[one.path]))
-            limit_s = PATIENCE * taken[package_of(one.path)]
-            done = run_tests(order_tests(one.path, copy), copy, limit_s)
-            target.write_bytes(sources[one.path])
-            results[number] = {"number": number, **done, "diff": texts[number]}
+        copy = make_copy(Path(folder))
+        packages = sorted({package_of(mutants[at].path) for at in waiting})
+        covered = {name: cover(copy, name) for name in packages}
+        for at in waiting:
+            one, text = mutants[at], texts[at]
+            done = judge(one, sources[one.path], copy, covered[package_of(one.path)])
+            results[at] = done
             with log.open("a") as stream:
-                stream.write(json.dumps(results[number]) + "\n")
-            print(f"#{number} {one.path}: {done['outcome']} {done['by']}", flush=True)
+                line = {"number": at, **asdict(done), "diff": text}
+                stream.write(json.dumps(line) + "\n")
+            print(f"#{at} {one.path}: {done.outcome} {done.by}", flush=True)
     tell(mutants, results, texts)
 
 
