@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis.gaps import GapOptions, measure_gaps
+from napari_semsr.analysis.gaps import GapOptions, Gaps, measure_gaps
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
@@ -189,3 +191,13 @@ def test_wrong_input_is_refused():
         measure_gaps(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
     with pytest.raises(ReadError, match="81 NaN or infinite in hole"):
         measure_gaps(micrograph(np.full((9, 9), np.nan), name="hole"))
+
+
+def test_lengths_of_a_sure_pixel_size_are_as_sure_in_nm_as_in_px():
+    gaps = Gaps(2, 1, 0, (), 30.0, None, ())
+    values = np.array([3.0, 4.0, 5.0, 4.5, 3.5, 4.0])
+    assert gaps.interval_of(values, "nm") == gaps.interval_of(values, "px")
+    unsure = replace(gaps, size_error=0.1)
+    low, high = unsure.interval_of(values, "nm")
+    inner = unsure.interval_of(values, "px")
+    assert low < inner[0] < inner[1] < high

@@ -195,3 +195,15 @@ def test_tally_counts_by_radius_and_change(trial):
         assert sum(row.enhanced for row in own) == discs
         assert sum(row.degraded for row in own) == 0
     assert [row.radius_px for row in rows] == sorted(row.radius_px for row in rows)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.3, False), (0.37, True)])
+def test_a_disc_is_told_from_a_third_of_the_local_contrast(trial, share, told):
+    inserted, original = trial.places.inserted, trial.original
+    local = local_contrast(original)[inserted.pixels]
+    plain = np.abs(inserted.contrast(original)) < 0.1 * local
+    assert plain.sum() >= 4
+    discs, none = inserted.chosen(plain), inserted.chosen(np.zeros_like(plain))
+    changed = discs.insert_into(original, share * local[plain])
+    kept = Trial.of(original, changed, DiscPlaces(discs, none))
+    assert len(kept.places.inserted) == (len(discs) if told else 0)

@@ -50,6 +50,16 @@ def test_psnr_and_nrmse_equal_scikit_image(images) -> None:
     assert found.nrmse == pytest.approx(normalized_root_mse(b, a), rel=1e-9)
 
 
+def test_both_kinds_of_ssim_are_those_of_the_data_range(images) -> None:
+    a, b = images
+    found = measure_metrics(Micrograph(a), Micrograph(b))
+    values = a.astype(float), b.astype(float)
+    assert found.ssim == pytest.approx(structural_similarity(*values, 255))
+    assert found.ssim_gao == pytest.approx(structural_similarity(*values, 255, k2=0.02))
+    wide = measure_metrics(Micrograph(a), Micrograph(b), data_range=1000)
+    assert wide.ssim == pytest.approx(structural_similarity(*values, 1000))
+
+
 def test_identical_images_have_no_finite_psnr(images) -> None:
     found = measure_metrics(Micrograph(images[1]), Micrograph(images[1]))
     assert found.psnr_db is None

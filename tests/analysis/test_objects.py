@@ -68,6 +68,11 @@ def test_plain_picture_has_none(rng):
     assert len(find_objects(*np.zeros((4, 20, 20)))) == 0
 
 
+def test_what_is_fainter_than_rounding_is_no_object():
+    after = 1e-7 * spots(PLACES)
+    assert len(find_objects(blurred(after), after, *np.zeros((2, *after.shape)))) == 0
+
+
 def test_object_beside_what_is_not_known_can_be_left_out(rng):
     after = spots(PLACES)
     found = found_in(after, after, rng)

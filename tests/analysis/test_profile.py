@@ -165,6 +165,14 @@ def test_noise_alone_reads_nothing():
         assert found.edge is None
 
 
+def test_levels_are_told_where_no_line_is():
+    curve = read_profile(Micrograph(100 + 0.01 * COLUMNS), ACROSS)
+    found = measure_profile(curve)
+    assert found.lines == ()
+    assert found.level == pytest.approx(curve.intensity.max(), abs=0.1)
+    assert 100.1 <= found.background < found.level
+
+
 def test_oblong_and_turned_pixels_measure_the_same_length():
     """A line 40 nm wide, seen by pixels of 8 x 4 nm and by turned ones."""
     oblong = Micrograph(bell(4 * (COLUMNS - 60), 40.0), parse_pixel_size((8.0, 4.0)))

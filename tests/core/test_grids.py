@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_semsr.core.grids import (
-    Grid,
-    gap_free_box,
-)
+from napari_semsr.core.grids import Area, Grid, gap_free_box
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
 
@@ -120,3 +117,17 @@ def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
         assert covered[box.slices].all()
         assert min(box.shape) >= least
         assert box.shape[0] * box.shape[1] == max(areas)
+
+
+@pytest.mark.parametrize("pitch", [10.0, 13.7], ids=["own", "resampled"])
+def test_a_part_of_an_area_lies_and_reads_as_it_does_in_the_whole(pitch, rng):
+    image = Micrograph(rng.normal(size=(40, 50)), parse_pixel_size(10.0))
+    area = Area.of(image, Grid((20, 24), (pitch, pitch), (25.0, 35.0)))
+    assert area.is_resampled == (pitch != 10.0)
+    box = Box(3, 11, 5, 19)
+    part = area.part(box)
+    np.testing.assert_allclose(part.read(), area.read()[box.slices])
+    assert part.grid.shape == box.shape
+    assert part.grid.corner == pytest.approx((25 + 3 * pitch, 35 + 5 * pitch))
+    inner = Box(1, 3, 2, 4)
+    np.testing.assert_allclose(part.part(inner).read(), part.read()[inner.slices])

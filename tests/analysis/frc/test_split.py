@@ -19,6 +19,12 @@ def test_halves_stand_for_two_exposures_of_four_times_their_signal(make_pair) ->
     np.testing.assert_allclose(
         found.correlation, np.sign(half) * 4 * size / (1 + 3 * size)
     )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_crossing_of_one_image_is_where_its_curve_is_drawn(make_pair, seed) -> None:
+    image, _ = make_pair((256, 256), 10.0, 50.0, seed=seed)
+    found = measure(image[None], None, estimator="plain")
     ring = np.searchsorted(found.frequency, found.crossing[0])
     above, below = found.correlation[0, ring - 1 : ring + 1]
     assert above >= found.threshold[0] > below
