@@ -70,7 +70,9 @@ def test_a_slow_drift_of_the_level_is_not_noise(rng):
     second += 50 * np.linspace(-1, 1, SHAPE[0])[:, None] ** 2
     found = semsr.repeatability(first, second, align=False)
     assert found.sd > 12
-    assert found.noise == pytest.approx(4.0, rel=0.03)
+    # the drift lowers the gain, which scales the noise of the second scan
+    expected = 4 * np.sqrt((1 + found.gain**2) / 2)
+    assert found.noise == pytest.approx(expected, rel=0.02)
 
 
 def test_charging_is_not_noise_and_shows_where_it_is(rng):
