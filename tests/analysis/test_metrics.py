@@ -10,6 +10,8 @@ from napari_semsr.analysis.metrics import (
     average_gradient,
     contrast,
     measure_metrics,
+    part_errors,
+    psnr_gain,
     spatial_frequency,
     structural_similarity,
 )
@@ -163,3 +165,37 @@ def test_data_range_out_of_all_proportion_is_refused(images, span: float) -> Non
 def test_match_needs_a_reference(images) -> None:
     with pytest.raises(OptionError, match="needs a reference"):
         measure_metrics(Micrograph(images[0]), match="affine")
+
+
+def test_errors_of_parts_add_up_to_the_whole(images) -> None:
+    a, b = (image.astype(float) for image in images)
+    parts = part_errors(a, b)
+    assert parts.shape == (16,)
+    assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
+    assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
+    assert parts[-1] == pytest.approx(((a - b)[30:, 42:] ** 2).sum())
+
+
+def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images) -> None:
+    noisy, clean = images
+    half = ((noisy.astype(float) + clean) / 2).astype(np.float32)
+    before, after = part_errors(noisy, clean), part_errors(half, clean)
+    gain, error = psnr_gain(after, before)
+    psnr = [
+        measure_metrics(Micrograph(image), Micrograph(clean), data_range=255).psnr_db
+        for image in (half, noisy)
+    ]
+    assert gain == pytest.approx(psnr[0] - psnr[1], rel=1e-4)
+    rows = [np.delete(np.arange(16), at) for at in range(16)]
+    each = [10 * np.log10(before[kept].sum() / after[kept].sum()) for kept in rows]
+    assert error == pytest.approx(np.sqrt(15 * np.var(each)))
+    assert psnr_gain(after, after) == (0, 0)
+
+
+def test_no_gain_over_or_of_what_has_no_error() -> None:
+    some, none = np.arange(1.0, 17.0), np.zeros(16)
+    assert psnr_gain(none, some) == psnr_gain(some, none) == (None, None)
+    assert psnr_gain(some, np.full(16, np.inf)) == (None, None)
+    alone = none.copy()
+    alone[3] = 5.0  # without that part nothing is left to compare
+    assert psnr_gain(alone, some) == (pytest.approx(10 * np.log10(136 / 5)), None)

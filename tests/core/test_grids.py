@@ -131,3 +131,20 @@ def test_a_part_of_an_area_lies_and_reads_as_it_does_in_the_whole(pitch, rng):
     assert part.grid.corner == pytest.approx((25 + 3 * pitch, 35 + 5 * pitch))
     inner = Box(1, 3, 2, 4)
     np.testing.assert_allclose(part.part(inner).read(), part.read()[inner.slices])
+
+
+def test_pixels_made_of_what_is_missing_are_missing(rng):
+    image = rng.normal(10, 1, (40, 50))
+    grid = Grid((20, 24), (13.7, 13.7), (25.0, 35.0))
+    whole = Area.of(Micrograph(image, parse_pixel_size(10.0)), grid).read()
+    torn = image.copy()
+    torn[20, 25] = np.nan
+    made = Area.of(Micrograph(torn, parse_pixel_size(10.0)), grid).read()
+    lost = np.isnan(made)
+    assert 4 <= lost.sum() < 40
+    rows, columns = np.nonzero(lost)
+    y, x = (25 + 13.7 * (rows + 0.5)) / 10, (35 + 13.7 * (columns + 0.5)) / 10
+    assert np.hypot(y - 21, x - 26).max() < 6  # the corner counts from pixel -0.5
+    np.testing.assert_allclose(made[~lost], whole[~lost], atol=0.15)
+    none = Micrograph(np.full((40, 50), np.nan), parse_pixel_size(10.0))
+    assert np.isnan(Area.of(none, grid).read()).all()
