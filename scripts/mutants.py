@@ -6,7 +6,8 @@ asked for are drawn before anything runs: places evenly, without repetition, the
 the changes that the place allows. Each change is made alone, in a copy of the checkout,
 where the quick tests of its package run (``tests/core``, ``tests/analysis``) until one
 fails: those files of them that run a line of the change, the module's own first; where
-that line runs at the import, those that run any line of the module. A change is killed
+that line runs at the import or by no test of this process, those that run any line of
+the module. A change is killed
 by a test that fails, an import that fails, or by taking twice the processor time that
 all tests of the unchanged package take while their lines are counted.
 
@@ -126,7 +127,9 @@ class Covered:
         """Find the files of tests that run a place, all if it runs at the import."""
         known = self.tests.get(mutant.path, {})
         lines = find_lines(mutant, source) or known
-        return set().union(*(known.get(line, ()) for line in lines)) - {""}
+        found = set().union(*(known.get(line, ()) for line in lines)) - {""}
+        # a line that none runs may run in a process that a test starts
+        return found or set().union(*known.values()) - {""}
 
 
 @dataclass(frozen=True)

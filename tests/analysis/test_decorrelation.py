@@ -49,6 +49,9 @@ def test_grey_levels_change_nothing_and_pixels_scale(rng):
     image = cut_off((256, 256), 5, rng)
     plain, other = found_in(image), found_in(500 - 30 * image)
     assert other.resolution_px == plain.resolution_px
+    far = found_in(1e5 + image)
+    assert far.resolution_px == pytest.approx(plain.resolution_px)
+    np.testing.assert_allclose(far.correlation, plain.correlation, atol=1e-6)
     sized = Micrograph(image, (4.0, 4.0))
     nm = run(measure_decorrelation(sized)).resolution_nm
     assert nm == pytest.approx(4 * plain.resolution_px)

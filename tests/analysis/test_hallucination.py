@@ -111,6 +111,18 @@ def test_choose_places_repeats_by_seed(blobs):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(1, 5000), (0.01, -3)])
+def test_choose_places_does_so_in_any_grey_scale(blobs, gain, offset):
+    plain, other = (
+        DiscPlaces.choose(image, (6, 6), np.random.default_rng(0))
+        for image in (blobs, gain * blobs + offset)
+    )
+    for change in ("inserted", "erased"):
+        one, two = getattr(plain, change), getattr(other, change)
+        assert len(one) == 6
+        np.testing.assert_array_equal(one.centres, two.centres)
+
+
 @pytest.mark.parametrize("shape", [(192, 192), (40, 300)])
 def test_choose_places_finds_none_without_contrast_or_room(shape, rng):
     image = np.zeros(shape) if shape[0] > 48 else rng.uniform(0, 255, shape)

@@ -229,3 +229,15 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
     with pytest.raises(ReadError, match="7 all along"):
         measure_profile(flat)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (80.0, 500.0), (-0.02, 7.0)])
+def test_a_dip_is_a_share_in_any_grey_scale(gain, offset):
+    x = np.linspace(-4, 4, 801)
+    level = bell(x - 4, 6.0) + bell(x + 4, 6.0)
+    dip = 1 - level.min() / level.max()
+    two = bell(COLUMNS - 56, 6.0) + bell(COLUMNS - 64, 6.0)
+    curve = read_profile(Micrograph(gain * two + offset), ACROSS)
+    (pair,) = measure_profile(curve, pixel="point").pairs
+    assert pair.dip.value == pytest.approx(dip, abs=0.01)
+    assert pair.plain_dip == pytest.approx(dip, abs=0.05)

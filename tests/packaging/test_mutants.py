@@ -171,7 +171,8 @@ def test_tests_are_those_that_run_the_statement():
     assert tests(b"items or ()") == {"a"}  # without what is in the loop
     assert tests(b"item >= least") == {"c"}
     assert tests(b"1\n") == {"d", "e"}  # all lines of one statement
-    assert tests(b"total, f") == set()
+    assert tests(b"total, f") == {"a", "b", "c", "d", "e"}  # by none, or in a child
+    assert covered.find_tests(mutants.Mutant("b.py", 0, 1, "", ""), b"a = 1") == set()
     assert tests(b"2) ->") == {"a", "b", "c", "d", "e"}  # runs at the import
 
 

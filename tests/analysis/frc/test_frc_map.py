@@ -192,3 +192,13 @@ def test_some_of_the_blocks_are_summed_up(pair) -> None:
     inside[0, 1:] = False
     none = torn.summarise(inside)
     assert (none.blocks, none.failed, none.median) == (1, 1, None)
+
+
+@pytest.mark.parametrize("gain", [1e-25, 1e25])
+def test_grey_levels_of_any_size_give_the_same_map(pair, gain: float) -> None:
+    options = FrcMapOptions(step=48)
+    plain = run(measure_frc_map(*pair, options))
+    scaled = [m.replace(data=gain * (m.data + 3)) for m in pair]
+    found = run(measure_frc_map(*scaled, options))
+    np.testing.assert_allclose(found.measured, plain.measured, rtol=1e-3)
+    assert found.failed == plain.failed

@@ -60,6 +60,13 @@ def test_coloured_noise_is_refused(make_pair, kind: str) -> None:
     assert found.reason in {"correlated-noise", "beyond-nyquist"}
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_that_is_hardly_smoothed_is_told_from_white(make_pair, seed: int) -> None:
+    image, _ = make_pair((256, 256), 12.0, 50.0, seed=seed)
+    assert single(image).reason is None
+    assert single(gaussian_filter(image, 0.4)).reason == "correlated-noise"
+
+
 def test_odd_sides_are_cropped(make_pair) -> None:
     image, _ = make_pair((201, 199), 9.0, 50.0)
     assert single(image).resolution_px == pytest.approx(9.0, rel=0.15)
