@@ -90,6 +90,17 @@ def test_blocks_give_their_median_and_spread(rng):
     assert found.resolution_px == pytest.approx(6, rel=0.05)
 
 
+def test_percentiles_are_those_of_unlike_blocks(rng):
+    periods = (4, 5, 7, 9, 12)
+    image = np.hstack([cut_off((256, 256), period, rng) for period in periods])
+    found = found_in(image, block=256)
+    np.testing.assert_allclose(found.values_px, [periods], rtol=0.06)
+    spread = np.percentile(found.values_px, (10, 50, 90))
+    assert (found.p10_px, found.resolution_px, found.p90_px) == pytest.approx(
+        tuple(spread)
+    )
+
+
 def test_blocks_with_a_gap_are_left_out(rng):
     image = cut_off((256, 512), 5, rng)
     image[10, 10] = np.nan

@@ -28,6 +28,8 @@ def test_too_few_widths_have_no_gaussian():
     assert count_widths([30.0, 31.0], np.arange(0, 82, 2)).fit is None
     assert count_widths([], width_edges([])).counts == (0,)
     assert count_widths([5.0] * 20, width_edges([5.0] * 20)).beyond == 0
+    whole = count_widths([1.0, 2.0, 3.0, 3.5], [0.0, 1.0, 2.0, 3.0])
+    assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
 
 def test_error_of_the_gaussian_holds_its_mean():

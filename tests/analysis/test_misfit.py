@@ -80,3 +80,13 @@ def test_nothing_is_told_of_noise_or_of_nothing(sharp, rng):
     assert run(measure_misfit(seen(sharp, rng, 0.0), flat)) is None
     small = sharp.replace(data=sharp.data[:50, :50])
     assert run(measure_misfit(small, small)) is None
+
+
+def test_the_share_is_the_same_in_any_grey_scale(sharp, rng):
+    before = seen(sharp, rng, 60.0)
+    plain = run(measure_misfit(before, sharp))
+    brighter = before.replace(data=before.data * 50)
+    found = run(measure_misfit(brighter, sharp.replace(data=sharp.data * 0.1 - 3)))
+    assert found.share == pytest.approx(plain.share, rel=1e-3)
+    assert found.noise == pytest.approx(50 * plain.noise, rel=1e-3)
+    assert found.contrast == pytest.approx(50 * plain.contrast, rel=1e-3)

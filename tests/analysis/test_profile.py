@@ -241,3 +241,17 @@ def test_a_dip_is_a_share_in_any_grey_scale(gain, offset):
     (pair,) = measure_profile(curve, pixel="point").pairs
     assert pair.dip.value == pytest.approx(dip, abs=0.01)
     assert pair.plain_dip == pytest.approx(dip, abs=0.05)
+
+
+def test_each_pair_of_a_row_has_its_own_distance_and_dip():
+    at, widths = (30, 40, 54, 72), 6.0
+    image = sum(bell(COLUMNS - place, widths) for place in at)
+    found = measure_profile(read_profile(Micrograph(image), ACROSS), pixel="point")
+    apart = [pair.distance.value for pair in found.pairs]
+    assert apart == pytest.approx(np.diff(at), abs=0.1)
+    x = np.linspace(0, 120, 12_001)
+    level = sum(bell(x - place, widths) for place in at)
+    for pair, one, two in zip(found.pairs, at[:-1], at[1:], strict=True):
+        between = level[one * 100 : two * 100 + 1]
+        lower = min(between[0], between[-1])
+        assert pair.dip.value == pytest.approx(1 - between.min() / lower, abs=0.02)

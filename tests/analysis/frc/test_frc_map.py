@@ -138,6 +138,7 @@ def test_a_field_smaller_than_a_block_is_refused(pair) -> None:
 def test_progress_counts_blocks_and_closing_stops(pair) -> None:
     steps: list[Progress] = []
     found = run(measure_frc_map(*pair, FrcMapOptions(step=32)), steps.append)
+    assert steps[0].done == 0
     assert steps[-1].done == steps[-1].total == found.blocks
     job = measure_frc_map(*pair, FrcMapOptions(step=32))
     next(job)
