@@ -15,7 +15,7 @@ WITH_DISPLAY := scripts/with_display.sh
 # who is done takes over from the other. Compiled tests are kept for the next run.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=worksteal
 
-.PHONY: help .venv demo test soak hard lowest lint format bench tables docs screenshots clean
+.PHONY: help .venv demo test soak coverage mutants hard lowest lint format bench tables docs screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,21 @@ test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
 soak: $(STAMP)  ## the slow tests too
 	@scripts/system_packages.sh
 	@$(WITH_DISPLAY) $(PYTEST)
+
+# A test that fails under the counting is told, and what was counted is shown.
+coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
+coverage: $(STAMP)  ## which lines and branches the quick tests run
+	@scripts/system_packages.sh
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(WITH_DISPLAY) $(BIN)/python -m coverage run -m pytest -n 2 --dist=worksteal \
+	  -m "not slow" || echo "Tests failed while they were counted."
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage json -q -o build/coverage/counts.json
+	@$(BIN)/python scripts/room_coverage.py build/coverage/counts.json
+
+mutants: $(STAMP)  ## change core and analysis, see whether tests notice (COUNT=100, SEED=0)
+	@$(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(AGAIN),--again)
 
 hard: $(STAMP)  ## the quick tests where surroundings are hostile (CASES="other-user …")
 	@scripts/system_packages.sh
@@ -86,5 +101,5 @@ screenshots: $(STAMP)  ## the pictures of the manual, in docs/images
 
 clean:  ## remove what was made here, the environment too
 	rm -rf $(VENV) build dist docs/_build docs/reference $(DEMO_DIR) artefacts \
-	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

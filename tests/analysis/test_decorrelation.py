@@ -49,6 +49,9 @@ def test_grey_levels_change_nothing_and_pixels_scale(rng):
     image = cut_off((256, 256), 5, rng)
     plain, other = found_in(image), found_in(500 - 30 * image)
     assert other.resolution_px == plain.resolution_px
+    far = found_in(1e5 + image)
+    assert far.resolution_px == pytest.approx(plain.resolution_px)
+    np.testing.assert_allclose(far.correlation, plain.correlation, atol=1e-6)
     sized = Micrograph(image, (4.0, 4.0))
     nm = run(measure_decorrelation(sized)).resolution_nm
     assert nm == pytest.approx(4 * plain.resolution_px)
@@ -85,6 +88,17 @@ def test_blocks_give_their_median_and_spread(rng):
     assert found.resolution_px == pytest.approx(float(np.median(found.values_px)))
     assert found.p10_px <= found.resolution_px <= found.p90_px
     assert found.resolution_px == pytest.approx(6, rel=0.05)
+
+
+def test_percentiles_are_those_of_unlike_blocks(rng):
+    periods = (4, 5, 7, 9, 12)
+    image = np.hstack([cut_off((256, 256), period, rng) for period in periods])
+    found = found_in(image, block=256)
+    np.testing.assert_allclose(found.values_px, [periods], rtol=0.06)
+    spread = np.percentile(found.values_px, (10, 50, 90))
+    assert (found.p10_px, found.resolution_px, found.p90_px) == pytest.approx(
+        tuple(spread)
+    )
 
 
 def test_blocks_with_a_gap_are_left_out(rng):

@@ -28,6 +28,8 @@ def test_too_few_widths_have_no_gaussian():
     assert count_widths([30.0, 31.0], np.arange(0, 82, 2)).fit is None
     assert count_widths([], width_edges([])).counts == (0,)
     assert count_widths([5.0] * 20, width_edges([5.0] * 20)).beyond == 0
+    whole = count_widths([1.0, 2.0, 3.0, 3.5], [0.0, 1.0, 2.0, 3.0])
+    assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
 
 def test_error_of_the_gaussian_holds_its_mean():
@@ -93,3 +95,15 @@ def test_interval_of_a_mean_is_the_same_twice_and_none_of_few():
     assert mean_interval(values[:4]) is None
     assert mean_interval([2.5] * 9) == (2.5, 2.5)
     assert mean_interval([]) is None
+
+
+@pytest.mark.parametrize("scale", [0.013, 1.0, 1.9, 2.6, 3.1, 3.4, 4.0, 7.0, 830.0])
+def test_bins_are_as_wide_as_a_reader_can_add_up(scale):
+    widths = scale * np.random.default_rng(0).normal(10, 1, 300)
+    edges = width_edges(widths)
+    step = edges[1] - edges[0]
+    digits = step / 10.0 ** np.floor(np.log10(step * 1.0001))
+    assert min(abs(digits - one) for one in (1, 2, 2.5, 5, 10)) < 1e-6
+    low, high = np.quantile(widths, [0.25, 0.75])
+    plain = 2 * (high - low) / 300 ** (1 / 3)  # Freedman and Diaconis
+    assert 0.6 < step / plain < 1.6

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis.gaps import GapOptions, measure_gaps
+from napari_semsr.analysis.gaps import GapOptions, Gaps, measure_gaps
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
@@ -189,3 +191,28 @@ def test_wrong_input_is_refused():
         measure_gaps(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
     with pytest.raises(ReadError, match="81 NaN or infinite in hole"):
         measure_gaps(micrograph(np.full((9, 9), np.nan), name="hole"))
+
+
+def test_lengths_of_a_sure_pixel_size_are_as_sure_in_nm_as_in_px():
+    gaps = Gaps(2, 1, 0, (), 30.0, None, ())
+    values = np.array([3.0, 4.0, 5.0, 4.5, 3.5, 4.0])
+    assert gaps.interval_of(values, "nm") == gaps.interval_of(values, "px")
+    unsure = replace(gaps, size_error=0.1)
+    low, high = unsure.interval_of(values, "nm")
+    inner = unsure.interval_of(values, "px")
+    assert low < inner[0] < inner[1] < high
+
+
+def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
+    found = measure_gaps(micrograph(row(6.0), 2.0))
+    widths = np.random.default_rng(0).normal(12, 2, 60)
+    gaps = tuple(replace(found.found[0], width_px=w, width_nm=2 * w) for w in widths)
+    sure = replace(found, found=gaps)
+    unsure = replace(sure, size_error=0.1)
+    in_px, in_nm = (each.histograms("px", 1.0)[0].fit for each in (sure, unsure))
+    assert in_px.mean == pytest.approx(12, abs=1)
+    assert unsure.histograms("px", 1.0)[0].fit == in_px
+    plain = sure.histograms("nm", 2.0)[0].fit
+    doubted = unsure.histograms("nm", 2.0)[0].fit
+    assert doubted.mean == plain.mean == pytest.approx(2 * in_nm.mean)
+    assert doubted.error == pytest.approx(np.hypot(plain.error, 0.1 * plain.mean))

@@ -190,3 +190,12 @@ def test_a_tilted_grating_is_told_and_not_taken_for_a_centre(kind, bent):
 def test_the_phase_of_a_grating_is_of_no_account(phase):
     found = measured(picture(bent=0.03, noise=0.3, phase=phase))
     assert abs(found.distortion - 0.03) < 4 * found.distortion_sd
+
+
+def test_what_is_dark_counts_for_nothing():
+    image = picture("square", shape=(360, 360), bent=0.03, noise=0.02)
+    y, x = np.indices(image.shape) - 179.5
+    image[np.hypot(y, x) > 110] = 0  # four fifths of the nearest square
+    found = measured(image)
+    for size, error in zip(found.pixel_size_nm, found.pixel_size_sd_nm, strict=True):
+        assert abs(size - NM) < 4 * error < 0.002 * NM

@@ -111,6 +111,18 @@ def test_choose_places_repeats_by_seed(blobs):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(1, 5000), (0.01, -3)])
+def test_choose_places_does_so_in_any_grey_scale(blobs, gain, offset):
+    plain, other = (
+        DiscPlaces.choose(image, (6, 6), np.random.default_rng(0))
+        for image in (blobs, gain * blobs + offset)
+    )
+    for change in ("inserted", "erased"):
+        one, two = getattr(plain, change), getattr(other, change)
+        assert len(one) == 6
+        np.testing.assert_array_equal(one.centres, two.centres)
+
+
 @pytest.mark.parametrize("shape", [(192, 192), (40, 300)])
 def test_choose_places_finds_none_without_contrast_or_room(shape, rng):
     image = np.zeros(shape) if shape[0] > 48 else rng.uniform(0, 255, shape)
@@ -195,3 +207,15 @@ def test_tally_counts_by_radius_and_change(trial):
         assert sum(row.enhanced for row in own) == discs
         assert sum(row.degraded for row in own) == 0
     assert [row.radius_px for row in rows] == sorted(row.radius_px for row in rows)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.3, False), (0.37, True)])
+def test_a_disc_is_told_from_a_third_of_the_local_contrast(trial, share, told):
+    inserted, original = trial.places.inserted, trial.original
+    local = local_contrast(original)[inserted.pixels]
+    plain = np.abs(inserted.contrast(original)) < 0.1 * local
+    assert plain.sum() >= 4
+    discs, none = inserted.chosen(plain), inserted.chosen(np.zeros_like(plain))
+    changed = discs.insert_into(original, share * local[plain])
+    kept = Trial.of(original, changed, DiscPlaces(discs, none))
+    assert len(kept.places.inserted) == (len(discs) if told else 0)

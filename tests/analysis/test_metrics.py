@@ -10,6 +10,8 @@ from napari_semsr.analysis.metrics import (
     average_gradient,
     contrast,
     measure_metrics,
+    part_errors,
+    psnr_gain,
     spatial_frequency,
     structural_similarity,
 )
@@ -48,6 +50,16 @@ def test_psnr_and_nrmse_equal_scikit_image(images) -> None:
         peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9
     )
     assert found.nrmse == pytest.approx(normalized_root_mse(b, a), rel=1e-9)
+
+
+def test_both_kinds_of_ssim_are_those_of_the_data_range(images) -> None:
+    a, b = images
+    found = measure_metrics(Micrograph(a), Micrograph(b))
+    values = a.astype(float), b.astype(float)
+    assert found.ssim == pytest.approx(structural_similarity(*values, 255))
+    assert found.ssim_gao == pytest.approx(structural_similarity(*values, 255, k2=0.02))
+    wide = measure_metrics(Micrograph(a), Micrograph(b), data_range=1000)
+    assert wide.ssim == pytest.approx(structural_similarity(*values, 1000))
 
 
 def test_identical_images_have_no_finite_psnr(images) -> None:
@@ -153,3 +165,37 @@ def test_data_range_out_of_all_proportion_is_refused(images, span: float) -> Non
 def test_match_needs_a_reference(images) -> None:
     with pytest.raises(OptionError, match="needs a reference"):
         measure_metrics(Micrograph(images[0]), match="affine")
+
+
+def test_errors_of_parts_add_up_to_the_whole(images) -> None:
+    a, b = (image.astype(float) for image in images)
+    parts = part_errors(a, b)
+    assert parts.shape == (16,)
+    assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
+    assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
+    assert parts[-1] == pytest.approx(((a - b)[30:, 42:] ** 2).sum())
+
+
+def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images) -> None:
+    noisy, clean = images
+    half = ((noisy.astype(float) + clean) / 2).astype(np.float32)
+    before, after = part_errors(noisy, clean), part_errors(half, clean)
+    gain, error = psnr_gain(after, before)
+    psnr = [
+        measure_metrics(Micrograph(image), Micrograph(clean), data_range=255).psnr_db
+        for image in (half, noisy)
+    ]
+    assert gain == pytest.approx(psnr[0] - psnr[1], rel=1e-4)
+    rows = [np.delete(np.arange(16), at) for at in range(16)]
+    each = [10 * np.log10(before[kept].sum() / after[kept].sum()) for kept in rows]
+    assert error == pytest.approx(np.sqrt(15 * np.var(each)))
+    assert psnr_gain(after, after) == (0, 0)
+
+
+def test_no_gain_over_or_of_what_has_no_error() -> None:
+    some, none = np.arange(1.0, 17.0), np.zeros(16)
+    assert psnr_gain(none, some) == psnr_gain(some, none) == (None, None)
+    assert psnr_gain(some, np.full(16, np.inf)) == (None, None)
+    alone = none.copy()
+    alone[3] = 5.0  # without that part nothing is left to compare
+    assert psnr_gain(alone, some) == (pytest.approx(10 * np.log10(136 / 5)), None)

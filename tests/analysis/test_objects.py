@@ -10,6 +10,7 @@ from napari_semsr.analysis import (
     ObjectDoubt,
     find_objects,
 )
+from napari_semsr.analysis.objects import RADII_PX
 
 
 def spots(places, shape=(160, 160), radius=4.0, size=0.5):
@@ -66,6 +67,24 @@ def test_plain_picture_has_none(rng):
     flat = np.full((96, 96), 0.5)
     assert len(found_in(flat, flat, rng)) == 0
     assert len(find_objects(*np.zeros((4, 20, 20)))) == 0
+
+
+def test_an_object_is_whole_if_its_ring_is_known(rng):
+    after = spots(PLACES)
+    found = found_in(after, after, rng)
+    one = nearest(found, (100, 44))
+    y, x = found.centres[one]
+    ring = 2 * max(RADII_PX) + 1
+    for way in ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 1)):
+        for more, whole in ((0, False), (1, True)):
+            known = np.ones(after.shape, bool)
+            known[y + (ring + more) * way[0], x + (ring + more) * way[1]] = False
+            assert found.lies_in(known)[one] == whole
+
+
+def test_what_is_fainter_than_rounding_is_no_object():
+    after = 1e-7 * spots(PLACES)
+    assert len(find_objects(blurred(after), after, *np.zeros((2, *after.shape)))) == 0
 
 
 def test_object_beside_what_is_not_known_can_be_left_out(rng):

@@ -160,9 +160,12 @@ def test_edge_is_read_from_10_to_90_per_cent(sign):
 def test_noise_alone_reads_nothing():
     for seed in range(10):
         noise = np.random.default_rng(seed).normal(size=(96, 128))
-        found = measure_profile(read_profile(Micrograph(noise), ACROSS))
+        curve = read_profile(Micrograph(100 + noise), ACROSS)
+        found = measure_profile(curve)
         assert "noise" in found.reason
         assert found.edge is None
+        for level in (found.background, found.level):
+            assert curve.intensity.min() <= level <= curve.intensity.max()
 
 
 def test_oblong_and_turned_pixels_measure_the_same_length():
@@ -226,3 +229,29 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
     with pytest.raises(ReadError, match="7 all along"):
         measure_profile(flat)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (80.0, 500.0), (-0.02, 7.0)])
+def test_a_dip_is_a_share_in_any_grey_scale(gain, offset):
+    x = np.linspace(-4, 4, 801)
+    level = bell(x - 4, 6.0) + bell(x + 4, 6.0)
+    dip = 1 - level.min() / level.max()
+    two = bell(COLUMNS - 56, 6.0) + bell(COLUMNS - 64, 6.0)
+    curve = read_profile(Micrograph(gain * two + offset), ACROSS)
+    (pair,) = measure_profile(curve, pixel="point").pairs
+    assert pair.dip.value == pytest.approx(dip, abs=0.01)
+    assert pair.plain_dip == pytest.approx(dip, abs=0.05)
+
+
+def test_each_pair_of_a_row_has_its_own_distance_and_dip():
+    at, widths = (30, 40, 54, 72), 6.0
+    image = sum(bell(COLUMNS - place, widths) for place in at)
+    found = measure_profile(read_profile(Micrograph(image), ACROSS), pixel="point")
+    apart = [pair.distance.value for pair in found.pairs]
+    assert apart == pytest.approx(np.diff(at), abs=0.1)
+    x = np.linspace(0, 120, 12_001)
+    level = sum(bell(x - place, widths) for place in at)
+    for pair, one, two in zip(found.pairs, at[:-1], at[1:], strict=True):
+        between = level[one * 100 : two * 100 + 1]
+        lower = min(between[0], between[-1])
+        assert pair.dip.value == pytest.approx(1 - between.min() / lower, abs=0.02)

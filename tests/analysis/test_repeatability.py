@@ -63,6 +63,18 @@ def test_noise_with_a_memory_along_its_lines_is_noise(rng):
     assert turned.noise == pytest.approx(found.noise, rel=1e-6)
 
 
+def test_a_slow_drift_of_the_level_is_not_noise(rng):
+    first, second = scans(rng)
+    along = np.linspace(-1, 1, SHAPE[1])
+    second += 60 * along - 40 * along**3
+    second += 50 * np.linspace(-1, 1, SHAPE[0])[:, None] ** 2
+    found = semsr.repeatability(first, second, align=False)
+    assert found.sd > 12
+    # the drift lowers the gain, which scales the noise of the second scan
+    expected = 4 * np.sqrt((1 + found.gain**2) / 2)
+    assert found.noise == pytest.approx(expected, rel=0.02)
+
+
 def test_charging_is_not_noise_and_shows_where_it_is(rng):
     first, second = scans(rng)
     y, x = np.indices(SHAPE)

@@ -19,3 +19,27 @@ def test_error_derives_from_ours_and_not_from_runtime_error(error):
 
 def test_an_incomplete_store_is_a_reading_error():
     assert issubclass(errors.IncompleteError, errors.ReadError)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.ShapeError("Frames differ."), "Frames differ."),
+        (MemoryError(), "Not enough memory for this image"),
+        (FileNotFoundError(2, "No such file", "a.tif"), "No such file (a.tif)."),
+        (OSError("gone"), "refused to read or write: gone."),
+        (ZeroDivisionError("by 0"), "Unexpected ZeroDivisionError: by 0; run again"),
+        (KeyError(), "Unexpected KeyError: no message"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_error_is_said_in_a_sentence(error, said):
+    assert said in errors.sentence_of(error)
+
+
+def test_words_of_a_file_are_shortened_and_shown_on_one_line():
+    assert errors.one_line("plain") == "plain"
+    assert errors.one_line("two\nlines") == r"two\nlines"
+    long = errors.one_line("a" * 10_000)
+    assert len(long) == len(errors.one_line("b" * 5_000)) < 1000
+    assert long.endswith("a…")

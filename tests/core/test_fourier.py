@@ -69,6 +69,9 @@ def test_rings_are_one_bin_of_the_shorter_side_wide() -> None:
     rings = plan_rings((64, 128))
     assert rings.bin_width == pytest.approx(1 / 64)
     assert rings.complete == 33
+    for pitch in ((0.5, 2.0), (2.0, 0.5)):
+        assert plan_rings((16, 16), pitch).bin_width == pytest.approx(1 / 8)
+    assert plan_rings((40, 16), (0.5, 2.0)).bin_width == pytest.approx(1 / 20)
 
 
 def test_frequencies_are_physical_for_oblong_pixels() -> None:

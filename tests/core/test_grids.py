@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_semsr.core.grids import (
-    Grid,
-    gap_free_box,
-)
+from napari_semsr.core.grids import Area, Grid, gap_free_box
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
 
@@ -120,3 +117,34 @@ def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
         assert covered[box.slices].all()
         assert min(box.shape) >= least
         assert box.shape[0] * box.shape[1] == max(areas)
+
+
+@pytest.mark.parametrize("pitch", [10.0, 13.7], ids=["own", "resampled"])
+def test_a_part_of_an_area_lies_and_reads_as_it_does_in_the_whole(pitch, rng):
+    image = Micrograph(rng.normal(size=(40, 50)), parse_pixel_size(10.0))
+    area = Area.of(image, Grid((20, 24), (pitch, pitch), (25.0, 35.0)))
+    assert area.is_resampled == (pitch != 10.0)
+    box = Box(3, 11, 5, 19)
+    part = area.part(box)
+    np.testing.assert_allclose(part.read(), area.read()[box.slices])
+    assert part.grid.shape == box.shape
+    assert part.grid.corner == pytest.approx((25 + 3 * pitch, 35 + 5 * pitch))
+    inner = Box(1, 3, 2, 4)
+    np.testing.assert_allclose(part.part(inner).read(), part.read()[inner.slices])
+
+
+def test_pixels_made_of_what_is_missing_are_missing(rng):
+    image = rng.normal(10, 1, (40, 50))
+    grid = Grid((20, 24), (13.7, 13.7), (25.0, 35.0))
+    whole = Area.of(Micrograph(image, parse_pixel_size(10.0)), grid).read()
+    torn = image.copy()
+    torn[20, 25] = np.nan
+    made = Area.of(Micrograph(torn, parse_pixel_size(10.0)), grid).read()
+    lost = np.isnan(made)
+    assert 4 <= lost.sum() < 40
+    rows, columns = np.nonzero(lost)
+    y, x = (25 + 13.7 * (rows + 0.5)) / 10, (35 + 13.7 * (columns + 0.5)) / 10
+    assert np.hypot(y - 21, x - 26).max() < 6  # the corner counts from pixel -0.5
+    np.testing.assert_allclose(made[~lost], whole[~lost], atol=0.15)
+    none = Micrograph(np.full((40, 50), np.nan), parse_pixel_size(10.0))
+    assert np.isnan(Area.of(none, grid).read()).all()

@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
+    contrast_limits,
     field_range,
     finite_mean,
     noise_level,
@@ -105,3 +106,38 @@ def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
     assert noise_level(image) == pytest.approx(7, rel=0.03)
     assert noise_level(3.0 * y[:, :1]) == 0
     assert np.isnan(noise_level(np.full((3, 3), np.nan)))
+
+
+def test_contrast_limits_are_percentiles_of_the_coarsest_level(rng):
+    fine, coarse = rng.normal(0, 9, (64, 64)), rng.normal(100, 5, (32, 32))
+    coarse[3, 4] = np.nan
+    expected = tuple(np.nanpercentile(coarse, (0.1, 99.9)))
+    assert contrast_limits([fine, coarse]) == pytest.approx(expected)
+    assert contrast_limits((fine, coarse)) == pytest.approx(expected)
+    assert contrast_limits(coarse, 20, 70) == pytest.approx(
+        tuple(np.nanpercentile(coarse, (20, 70)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "limits"),
+    [
+        (np.full((4, 4), 7, np.uint8), (0, 255)),
+        (np.zeros((4, 4), bool), (0, 1)),
+        (np.full((4, 4), np.nan), (0, 1)),
+        (np.full((4, 4), 7.0), (7, 8)),
+        (np.eye(64), (0, 1)),  # percentiles that are one value give way to all values
+    ],
+    ids=["bytes", "truths", "nothing", "even", "rare"],
+)
+def test_contrast_limits_are_never_one_value(data, limits):
+    assert contrast_limits(data, 5, 95) == limits
+
+
+def test_contrast_limits_look_at_a_sample(rng):
+    image = rng.normal(size=(3000, 1500))
+    seen = image[::3, ::2]
+    assert contrast_limits(image) == tuple(np.percentile(seen, (0.1, 99.9)))
+    lazy = da.from_array(image, chunks=500)
+    middle = image[988:2012, 238:1262]
+    assert contrast_limits(lazy) == tuple(np.percentile(middle, (0.1, 99.9)))

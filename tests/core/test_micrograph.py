@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import (
+    InputRecord,
+    Look,
+    Micrograph,
+    Provenance,
+    parse_pixel_size,
+)
 from tests.strategies import micrographs, pixel_sizes
 
 
@@ -96,3 +102,44 @@ def test_replace_leaves_the_original_alone():
 def test_replace_checks_the_pixel_size():
     with pytest.raises(OptionError, match="pixel size"):
         Micrograph(np.zeros((3, 4))).replace(pixel_size_nm=-1)
+
+
+def test_the_error_of_a_pixel_size_is_kept_as_a_share():
+    image = Micrograph(np.zeros((2, 2)), parse_pixel_size((10.0, 20.0)))
+    assert image.pixel_size_sd_nm is None
+    assert image.with_size_error(None) is image
+    sure = image.with_size_error((0.1, 0.4))
+    assert sure.pixel_size_sd_nm == pytest.approx((0.1, 0.4))
+    finer = sure.replace(pixel_size_nm=parse_pixel_size((5.0, 5.0)))
+    assert finer.pixel_size_sd_nm == pytest.approx((0.05, 0.1))
+    assert sure.with_size_error(None).pixel_size_sd_nm is None
+    bare = Micrograph(np.zeros((2, 2)))
+    assert bare.pixel_size_sd_nm is None
+    assert bare.with_size_error((0.1, 0.1)) is bare
+
+
+def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
+    def step(inputs=(), **options):
+        return Provenance(job="convert", inputs=inputs, options=options)
+
+    def after(before, **options):
+        source = InputRecord(role="image", name="a", provenance=before)
+        other = InputRecord(role="image", name="b")
+        return step((other, source), **options)
+
+    def error(history):
+        size = parse_pixel_size((10.0, 10.0))
+        return Micrograph(np.zeros((2, 2)), size, provenance=history).pixel_size_sd_nm
+
+    told = {"pixel_size_nm": (20.0, 20.0), "pixel_size_sd_nm": (0.2, 0.4)}
+    assert error(step(**told)) == pytest.approx((0.1, 0.2))
+    assert error(after(step(**told))) == pytest.approx((0.1, 0.2))
+    assert error(after(step(reading=told), sigma=2)) == pytest.approx((0.1, 0.2))
+    assert error(after(step(**told), pixel_size_nm=(10.0, 10.0))) is None
+    assert error(step()) is None
+
+
+@pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
+def test_contrast_limits_of_a_look_rise(limits):
+    with pytest.raises(ValueError, match="two rising numbers"):
+        Look(limits=limits)

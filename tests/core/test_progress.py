@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import Cancelled
-from napari_semsr.core.progress import Pace, Progress, run, spell_time
+from napari_semsr.core.progress import (
+    Pace,
+    Progress,
+    hear_warnings,
+    run,
+    spell_time,
+    warn,
+)
 
 
 def counting(total, log):
@@ -63,3 +70,16 @@ def test_time_left_is_told_once_there_is_a_pace():
 
 
 STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]
+
+
+def test_warnings_are_told_to_who_listens_and_else_to_python():
+    heard, inner = [], []
+    with hear_warnings(heard.append):
+        warn("one")
+        with hear_warnings(inner.append):
+            warn("two")
+        warn("three")
+    assert (heard, inner) == (["one", "three"], ["two"])
+    with pytest.warns(UserWarning, match="four") as told:
+        warn("four", stacklevel=1)
+    assert told[0].filename == __file__

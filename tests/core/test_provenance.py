@@ -5,6 +5,7 @@ import pytest
 from napari_semsr.core.micrograph import (
     InputRecord,
     Provenance,
+    digest_job,
     digest_path,
     software_versions,
 )
@@ -67,6 +68,17 @@ def test_digest_of_a_file_depends_on_its_bytes_only(tmp_path):
     same, again, other = (digest_path(tmp_path / name) for name in "abc")
     assert same == again != other
     assert same.startswith("sha256:")
+
+
+def test_digest_of_much_tells_how_far_it_is(tmp_path):
+    for name in ("a", "b"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(40 << 20)
+    steps = list(digest_job(tmp_path))
+    assert [step.done for step in steps] == sorted({step.done for step in steps})
+    assert {step.total for step in steps} == {80}
+    assert 1 < len(steps) <= 3
+    assert 0 < steps[0].done < steps[-1].done <= 80
 
 
 @pytest.mark.parametrize("change", ["content", "name", "extra"])

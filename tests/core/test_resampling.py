@@ -77,6 +77,17 @@ def test_the_field_itself_is_returned_for_a_step_of_one(rng):
     np.testing.assert_array_equal(made, image)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_parts_equal_the_whole_where_one_axis_stays(axis, rng):
+    image = rng.random((40, 50))
+    steps = (Fraction(3, 2), Fraction(1))
+    resampling = Resampling(image.shape, steps if axis == 0 else steps[::-1])
+    box = Box(4, 17, 6, 23)
+    place = resampling.source(box)
+    part = resampling.make(image[place.slices], place, box)
+    np.testing.assert_array_equal(part, _all(image, resampling)[box.slices])
+
+
 def test_double_precision_is_kept_where_single_would_lose():
     kinds = {"u1": "f4", "u2": "f4", "?": "f4", "f2": "f4", "f4": "f4"}
     kinds |= {"i4": "f8", "u8": "f8", "f8": "f8"}

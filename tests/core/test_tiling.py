@@ -126,6 +126,8 @@ def test_read_box_reflects_beyond_the_border(kind):
     expected = np.pad(field, ((2, 4), (1, 9)), mode="reflect")
     np.testing.assert_array_equal(read_box(data, Box(-2, 9, -1, 16)), expected)
     np.testing.assert_array_equal(read_box(data, Box(1, 3, 2, 4)), field[1:3, 2:4])
+    below = read_box(data, Box(1, 6, 2, 9))  # whose reflection lies within it
+    np.testing.assert_array_equal(below, expected[3:8, 3:10])
 
 
 def test_pad_to_leaves_a_fitting_field_alone():

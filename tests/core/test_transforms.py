@@ -146,6 +146,19 @@ def test_a_bend_that_does_not_fold_is_inverted(affine, strength):
     assert back.inverse() is elastic
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_an_inverse_is_as_close_in_any_unit(unit):
+    one = _bending()
+    bending = Bending(
+        tuple(unit * np.array(one.origin)),
+        tuple(unit * np.array(one.spacing)),
+        unit * one.coefficients,
+    )
+    places = _places(200)
+    found = bending.back(unit * places) / unit
+    np.testing.assert_allclose(found, one.back(places), atol=1e-4)
+
+
 def test_the_least_area_is_that_of_a_stretch():
     # displacement along y of -0.6 y in the middle of the grid, from B-splines: linear
     # coefficients give linear displacements

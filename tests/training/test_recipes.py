@@ -65,6 +65,11 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
         ("name: a\nbetas: [2, 3]\n", OptionError, "betas.*less than 1"),
         ("name: a\ninclude: r.yaml\n", OptionError, "must not include itself"),
         ("name: a\ninclude: shared.yaml\ndata: 5\n", OptionError, "data must be"),
+        ("name: a\ndata: {sources: {images: 0}}\n", OptionError, "share is above 0"),
+        ("name: a\ndata: {patch_px: 64, scene_px: 32}\n", OptionError, "got 64 and 32"),
+        ("name: a\narchitecture: same\n", OptionError, "same needs start_from"),
+        ("name: a\ngan: {kernel: {size_px: 8}}\n", OptionError, "must be odd, got 8"),
+        ("name: a\ngan: {shares: [1, 1, 0]}\n", OptionError, "shares must be positive"),
     ],
     ids=[
         "unknown",
@@ -76,6 +81,11 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
         "betas",
         "circle",
         "data",
+        "no source",
+        "patch",
+        "same",
+        "even kernel",
+        "no share",
     ],
 )
 def test_bad_recipes_are_refused(

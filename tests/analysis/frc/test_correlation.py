@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_semsr.analysis.frc.correlation import FrcOptions, FrcResult, measure_frc
+from napari_semsr.analysis.frc.correlation import (
+    FrcOptions,
+    FrcResult,
+    laid_over,
+    measure_frc,
+)
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
@@ -227,3 +232,19 @@ def test_exposures_that_share_a_detector_pattern() -> None:
     found = measure(a, b)
     assert found.reason == "correlated-noise"
     assert found.resolution_px is None
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (3.2, -5.4), (-7.6, 2.0)])
+def test_images_are_cut_to_what_they_share(shift, rng) -> None:
+    whole = rng.normal(size=(80, 90))
+    down, right = (round(part) for part in shift)
+    first = Micrograph(whole[20:60, 20:70], parse_pixel_size((2.0, 3.0)))
+    moved = whole[20 + down : 60 + down, 20 + right : 70 + right]
+    second = first.replace(data=moved)
+    ours, theirs = laid_over(first, second, shift)
+    np.testing.assert_array_equal(ours.data, theirs.data)
+    assert ours.shape == (40 - abs(down), 50 - abs(right))
+    assert ours.origin == (2.0 * max(0, down), 3.0 * max(0, right))
+    assert theirs.origin == ours.origin
+    with pytest.raises(ShapeError, match="overlap once registered"):
+        laid_over(first, second, (41.0, 0.0))

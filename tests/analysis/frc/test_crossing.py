@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.crossing import first_crossing, slope_at
+from napari_semsr.analysis.frc.crossing import Question, first_crossing, slope_at
+from napari_semsr.analysis.frc.rings import plan_geometry
 
 FREQUENCY = np.arange(6) / 10
 
@@ -30,3 +31,15 @@ def test_slope_of_a_line_is_its_slope() -> None:
     curve = (1 - 1.5 * FREQUENCY)[None, :]
     slope = slope_at(curve, np.array([0.3]), FREQUENCY, np.ones(6))
     assert slope[0] == pytest.approx(-1.5)
+
+
+@pytest.mark.parametrize(("criterion", "first"), [("1/7", 1), ("3-sigma", 2)])
+def test_three_sigma_leaves_the_two_inner_rings_out(criterion: str, first: int) -> None:
+    geometry = plan_geometry((64, 64), (1.0, 1.0), 0.5)
+    question = Question(criterion, "plain", False, False)
+    curve = np.ones((1, geometry.rings.complete))
+    curve[0, 2], curve[0, 20:] = -1.0, 0.0
+    samples = geometry.rings.samples[: curve.shape[1]]
+    crossing = question.read(curve, geometry, question.threshold(samples)).crossing[0]
+    ring = crossing / geometry.rings.bin_width
+    assert ring == pytest.approx(1.5, abs=0.5) if first == 1 else 19 < ring < 20

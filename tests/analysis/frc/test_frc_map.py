@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -136,6 +138,7 @@ def test_a_field_smaller_than_a_block_is_refused(pair) -> None:
 def test_progress_counts_blocks_and_closing_stops(pair) -> None:
     steps: list[Progress] = []
     found = run(measure_frc_map(*pair, FrcMapOptions(step=32)), steps.append)
+    assert steps[0].done == 0
     assert steps[-1].done == steps[-1].total == found.blocks
     job = measure_frc_map(*pair, FrcMapOptions(step=32))
     next(job)
@@ -152,3 +155,51 @@ def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     found = run(measure_frc_map(pair[0], pair[0]))
     assert found.reason_counts == {"identical": found.blocks}
     assert found.field_reason is None
+
+
+def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(
+    pair,
+) -> None:
+    a = pair[0].replace(pixel_size_nm=10.0)
+    found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
+    low, high = found.median_interval
+    assert low < found.median_nm < high
+    assert low * high == pytest.approx(found.median_nm**2)
+    half = float(np.log(high / found.median_nm))
+    noise = np.sqrt(np.mean(found.relative_sd[np.isfinite(found.measured)] ** 2))
+    blocks = found.blocks - found.failed
+    assert half == pytest.approx(1.96 * noise * np.sqrt(np.pi / 2 / blocks), rel=1e-3)
+    closer = replace(found, step=32)  # of each block a quarter is its own
+    assert np.log(closer.median_interval[1] / found.median_nm) > 1.5 * half
+    unsure = replace(found, size_error=0.2)
+    assert np.log(unsure.median_interval[1] / found.median_nm) == pytest.approx(
+        np.hypot(half, 1.96 * 0.2), rel=1e-3
+    )
+    lost = replace(found, measured=np.full_like(found.measured, np.nan))
+    assert lost.median_interval is None
+
+
+def test_some_of_the_blocks_are_summed_up(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
+    values = found.measured.copy()
+    values[0, 0] = np.nan
+    torn = replace(found, measured=values)
+    inside = np.zeros(values.shape, bool)
+    inside[0] = True
+    some = torn.summarise(inside)
+    expected = np.nanpercentile(values[0], (10, 50, 90))
+    assert (some.blocks, some.failed) == (values.shape[1], 1)
+    assert (some.p10, some.median, some.p90) == pytest.approx(tuple(expected))
+    inside[0, 1:] = False
+    none = torn.summarise(inside)
+    assert (none.blocks, none.failed, none.median) == (1, 1, None)
+
+
+@pytest.mark.parametrize("gain", [1e-25, 1e25])
+def test_grey_levels_of_any_size_give_the_same_map(pair, gain: float) -> None:
+    options = FrcMapOptions(step=48)
+    plain = run(measure_frc_map(*pair, options))
+    scaled = [m.replace(data=gain * (m.data + 3)) for m in pair]
+    found = run(measure_frc_map(*scaled, options))
+    np.testing.assert_allclose(found.measured, plain.measured, rtol=1e-3)
+    assert found.failed == plain.failed

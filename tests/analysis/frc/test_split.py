@@ -19,6 +19,14 @@ def test_halves_stand_for_two_exposures_of_four_times_their_signal(make_pair) ->
     np.testing.assert_allclose(
         found.correlation, np.sign(half) * 4 * size / (1 + 3 * size)
     )
+
+
+def test_one_image_crosses_where_its_exposures_would_meet_the_threshold(make_pair):
+    image, _ = make_pair((256, 256), 10.0, 50.0)
+    found = measure(image[None], None, estimator="plain")
+    half = found.sums.correlation[0, 1 : found.frequency.size + 1]
+    at = np.interp(found.crossing[0], found.frequency, half)
+    assert 4 * at / (1 + 3 * at) == pytest.approx(found.threshold[0], rel=1e-6)
     ring = np.searchsorted(found.frequency, found.crossing[0])
     above, below = found.correlation[0, ring - 1 : ring + 1]
     assert above >= found.threshold[0] > below
@@ -50,6 +58,13 @@ def test_coloured_noise_is_refused(make_pair, kind: str) -> None:
     found = single(changed)
     assert found.resolution_px is None
     assert found.reason in {"correlated-noise", "beyond-nyquist"}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_that_is_hardly_smoothed_is_told_from_white(make_pair, seed: int) -> None:
+    image, _ = make_pair((256, 256), 12.0, 50.0, seed=seed)
+    assert single(image).reason is None
+    assert single(gaussian_filter(image, 0.4)).reason == "correlated-noise"
 
 
 def test_odd_sides_are_cropped(make_pair) -> None:

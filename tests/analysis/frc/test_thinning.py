@@ -92,3 +92,11 @@ def test_what_is_not_counted_is_refused_in_a_sentence():
         FrcOptions.parse({"gain": 2})
     with pytest.raises(OptionError, match="more than 0"):
         FrcOptions.parse({"split": "binomial", "gain": 0})
+
+
+@pytest.mark.parametrize("shape", [(900, 40), (40, 900)], ids=["tall", "wide"])
+def test_both_halves_hold_every_row(shape, rng):
+    image = rng.poisson(30, shape).astype(np.float32)
+    first, second = thin(Micrograph(image), Counts(1.0))
+    np.testing.assert_allclose(first.data + second.data, image, rtol=1e-5)
+    assert np.mean(first.data - second.data) == pytest.approx(0, abs=0.2)

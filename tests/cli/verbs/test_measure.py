@@ -1,0 +1,71 @@
+"""What measuring commands say to a person: each reading with its error."""
+
+import numpy as np
+import pytest
+import tifffile
+
+
+def _saved(path, image):
+    tifffile.imwrite(path, image.astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def across(rng):
+    """Two lines of 6 px, 14 px apart, on noise; 120 px wide."""
+    x = np.arange(120.0)
+    lines = sum(np.exp(-4 * np.log(2) * ((x - at) / 6) ** 2) for at in (50, 64))
+    return np.tile(10 + 100 * lines, (40, 1)) + rng.normal(0, 1, (40, 120))
+
+
+def _rows(said):
+    assert (said.code, said.err.count("Traceback")) == (0, 0)
+    split = (line.split("  ", 1) for line in said.out.splitlines() if line.strip())
+    return {cells[0].strip(): cells[-1].strip() for cells in split}
+
+
+@pytest.mark.parametrize("nm", [None, 5])
+def test_profile_says_lines_and_their_distance(semsr, tmp_path, across, nm):
+    path = _saved(tmp_path / "lines.tif", across)
+    size = () if nm is None else ("--pixel-size-nm", nm)
+    rows = _rows(semsr("profile", path, "--line", "20,10,20,110", "--width", 9, *size))
+    unit = "px" if nm is None else "nm"
+    apart, plain = rows["distance 1 and 2"].split("; plain ")
+    assert apart.endswith(unit)
+    assert float(apart.split(" ")[0]) == pytest.approx(14 * (nm or 1), rel=0.03)
+    assert float(plain.split(" ")[0]) == pytest.approx(14 * (nm or 1), rel=0.08)
+    assert float(rows["FWHM 1"].split(" ")[0]) == pytest.approx(6 * (nm or 1), rel=0.1)
+    assert "Rayleigh: resolved; Sparrow: resolved" in rows["dip 1 and 2"]
+
+
+def test_profile_says_of_many_lines_how_many_are_left_out(semsr, tmp_path, rng):
+    image = 100 + 50 * np.cos(2 * np.pi * np.arange(400.0) / 16) + np.zeros((20, 1))
+    path = _saved(tmp_path / "many.tif", image + rng.normal(0, 0.5, image.shape))
+    said = semsr("profile", path, "--line", "10,4,10,395", "--width", 5)
+    assert "more; --json has all" in said.out
+    assert said.out.count("FWHM") < 20
+
+
+def test_profile_says_edge_and_nothing(semsr, tmp_path, rng):
+    step = np.where(np.arange(120) > 60, 100.0, 10.0) + rng.normal(0, 0.5, (40, 120))
+    line = ("--line", "20,10,20,110", "--width", 9)
+    rows = _rows(semsr("profile", _saved(tmp_path / "step.tif", step), *line))
+    assert float(rows["edge at"].split(" ")[0]) == pytest.approx(50.5, abs=1)
+    assert rows["10 to 90 %"].endswith("px")
+    noise = _saved(tmp_path / "noise.tif", rng.normal(100, 1, (40, 120)))
+    assert "noise" in _rows(semsr("profile", noise, *line))["nothing"]
+
+
+def test_decorrelation_says_the_cut_off_and_that_of_blocks(semsr, tmp_path, rng):
+    q = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
+    white = np.fft.rfft2(rng.normal(size=(256, 256)))
+    image = np.fft.irfft2(white * (q < 0.2), s=(256, 256))
+    image = 100 + 30 * image / image.std() + rng.normal(0, 1, image.shape)
+    path = _saved(tmp_path / "band.tif", image)
+    rows = _rows(semsr("decorrelation", path, "--pixel-size-nm", 4))
+    assert "nm" in rows["cut-off"]
+    blocks = _rows(semsr("decorrelation", path, "--pixel-size-nm", 4, "--block", 128))
+    assert blocks["10 to 90 %"].endswith("nm")
+    assert blocks["blocks"].startswith("4 of 128 px, 0 without")
+    even = _saved(tmp_path / "even.tif", np.full((128, 128), 7.0))
+    assert _rows(semsr("decorrelation", even))["cut-off"].startswith("none: ")

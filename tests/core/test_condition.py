@@ -1,0 +1,47 @@
+"""What is wrong with an image, told as numbers and read back."""
+
+import pytest
+
+from napari_semsr.core.condition import (
+    FAULTS,
+    blur_of,
+    mirrored,
+    noise_of,
+    overruled,
+)
+
+PLAIN = tuple(0.1 * place for place in range(len(FAULTS)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("blur", [0.0, 0.7, 3.0])
+def test_what_is_told_is_read(noise, blur):
+    told = overruled(PLAIN, noise, blur)
+    assert noise_of(told) == pytest.approx(noise, abs=1e-12)
+    assert blur_of(told) == pytest.approx(blur, abs=1e-12)
+    assert len(told) == len(PLAIN)
+
+
+def test_what_is_not_told_is_kept():
+    assert overruled(PLAIN, None, None) == PLAIN
+    assert blur_of(overruled(PLAIN, 0.1, None)) == blur_of(PLAIN)
+    assert noise_of(overruled(PLAIN, None, 1.0)) == noise_of(PLAIN)
+    changed = [a != b for a, b in zip(overruled(PLAIN, 0.1, 1.0), PLAIN, strict=True)]
+    assert [FAULTS[at] for at in range(len(FAULTS)) if changed[at]] == [
+        FAULTS[at] for at in (0, 5, 6, 7)
+    ]
+
+
+def test_an_oblong_blur_counts_by_its_mean_square():
+    wide, narrow = (overruled(PLAIN, None, blur) for blur in (3.0, 1.0))
+    both = (*wide[:6], narrow[6], *wide[7:])
+    assert blur_of(both) == pytest.approx(5**0.5)
+
+
+def test_a_mirrored_field_slants_the_other_way():
+    there = mirrored(PLAIN)
+    assert mirrored(there) == PLAIN
+    changed = [a != b for a, b in zip(there, PLAIN, strict=True)]
+    assert sum(changed) == 1
+    assert blur_of(there) == blur_of(PLAIN)
+    assert there[changed.index(True)] == -PLAIN[changed.index(True)]
