@@ -31,7 +31,7 @@ exclude_patterns = ["_build"]
 default_role = "code"
 
 nitpicky = True
-nitpick_ignore_regex = [  # of other packages, whose manuals are not asked while building
+nitpick_ignore_regex = [  # manuals of other packages are not asked while building
     ("py:class", r"(collections|pydantic)\..*"),
     ("py:class", r".*\._\w+"),  # private validators within annotated types
 ]
