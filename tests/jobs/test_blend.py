@@ -1,0 +1,124 @@
+"""What lies between two images: blends and differences, in memory and lazy."""
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size, run
+from napari_semsr.io import halve
+from napari_semsr.jobs import blend_levels, difference_of, input_levels
+
+TEN, FIVE = (parse_pixel_size(size) for size in (10.0, 5.0))
+
+
+@pytest.fixture
+def before(rng):
+    return Micrograph(rng.integers(0, 200, (60, 80)).astype(np.uint8), TEN, "before")
+
+
+def drawn(shape, size):
+    """A smooth scene whose first corner is the same at every pixel size."""
+    y, x = ((np.indices(shape) + 0.5) * size).astype(np.float32)
+    data = 100 + 50 * np.sin(y / 70) * np.cos(x / 90)
+    origin = ((size - 10) / 2,) * 2
+    return Micrograph(data, parse_pixel_size(size), f"{size} nm", origin=origin)
+
+
+def levels_of(image):
+    return [image.data, halve(image.data)]
+
+
+def values(levels):
+    return [np.asarray(level) for level in levels]
+
+
+@pytest.mark.parametrize("lazy", ["neither", "first", "second", "both"])
+@pytest.mark.parametrize("strength", [0.0, 0.25, 0.8])
+def test_a_blend_mixes_level_by_level(before, rng, lazy, strength):
+    after = before.replace(data=rng.normal(100, 20, before.shape).astype(np.float32))
+    first, second = levels_of(before), levels_of(after)
+    expected = [
+        (1 - strength) * one.astype(float) + strength * two
+        for one, two in zip(first, second, strict=True)
+    ]
+    if lazy in {"first", "both"}:
+        first = [da.from_array(level, 16) for level in first]
+    if lazy in {"second", "both"}:
+        second = [da.from_array(level, 25) for level in second]
+    mixed = blend_levels(first, second, strength)
+    assert all(hasattr(level, "dask") == (lazy != "neither") for level in mixed)
+    assert all(level.dtype == np.float32 for level in mixed)
+    for made, wanted in zip(values(mixed), expected, strict=True):
+        np.testing.assert_allclose(made, wanted, rtol=1e-5)
+
+
+def test_a_whole_blend_is_the_second_image_and_integers_are_rounded(before):
+    brighter = [level + np.uint8(5) for level in levels_of(before)]
+    assert blend_levels(levels_of(before), brighter, 1.0)[0] is brighter[0]
+    half = blend_levels(levels_of(before), brighter, 0.5)[0]
+    assert half.dtype == np.uint8
+    assert set(np.unique(half.astype(int) - before.data)) <= {2, 3}
+
+
+def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
+    coarse, fine = drawn((60, 80), 10.0), drawn((120, 160), 5.0)
+    first, second = run(input_levels(coarse, (), fine, levels_of(fine)))
+    inner = np.s_[4:-4, 4:-4]
+    np.testing.assert_allclose(first[inner], fine.data[inner], atol=0.5)
+    np.testing.assert_allclose(second[inner], coarse.data[inner], atol=0.5)
+    assert second.shape == coarse.shape
+
+
+def test_levels_that_an_image_has_are_taken_and_others_made(before):
+    known = [halve(before.data)]
+    result = before.replace(data=before.data + 1)
+    taken = run(input_levels(before, known, result, levels_of(result)))
+    assert taken[0] is before.data
+    assert taken[1] is known[0]
+    made = run(input_levels(before, (), result, levels_of(result)))
+    np.testing.assert_array_equal(made[1], known[0])
+
+
+def test_a_large_image_is_drawn_when_it_is_looked_at(rng):
+    data = rng.normal(size=(1200, 40)).astype(np.float32)
+    image = Micrograph(data, TEN)
+    fine = Micrograph(np.zeros((2400, 80), np.float32), FIVE, origin=(-2.5, -2.5))
+    (level,) = run(input_levels(image, (), fine, [fine.data]))
+    assert hasattr(level, "dask")
+    part = np.asarray(level[1000:1100, 10:60])
+    np.testing.assert_array_equal(part, level.compute()[1000:1100, 10:60])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_difference_is_taken_where_both_lie(before, lazy):
+    shifted = before.replace(
+        data=before.data[10:, 20:].astype(np.int16) + 7, origin=(100.0, 200.0)
+    )
+    if lazy:
+        shifted = shifted.replace(data=da.from_array(shifted.data, 16))
+    found = difference_of(before, shifted)
+    assert found.shape == (50, 60)
+    assert found.origin == (100.0, 200.0)
+    assert found.data.dtype == np.float32
+    np.testing.assert_allclose(np.asarray(found.data), 7)
+    assert found.provenance.job == "difference"
+    assert {item.role for item in found.provenance.inputs} == {"minuend", "subtrahend"}
+
+
+def test_a_difference_lies_on_the_coarser_pixels():
+    coarse, fine = drawn((60, 80), 10.0), drawn((120, 160), 5.0)
+    brighter = fine.replace(data=fine.data + 3)
+    for pair, rest in (((coarse, brighter), 3), ((brighter, coarse), -3)):
+        found = difference_of(*pair)
+        assert found.pixel_size_nm == TEN
+        assert (found.shape, found.origin) == ((60, 80), (0.0, 0.0))
+        inner = np.asarray(found.data)[2:-2, 2:-2]
+        np.testing.assert_allclose(inner, rest, atol=0.5)
+
+
+def test_images_of_two_places_or_of_no_size_have_no_difference(before):
+    with pytest.raises(ShapeError, match="do not overlap"):
+        difference_of(before, before.replace(origin=(5000.0, 0.0)))
+    bare = before.replace(pixel_size_nm=None, name="bare")
+    with pytest.raises(ShapeError, match="'bare' has none"):
+        difference_of(bare, before)
