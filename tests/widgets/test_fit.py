@@ -39,6 +39,7 @@ from qtpy.QtWidgets import (
 import napari_semsr
 from napari_semsr.widgets.base import Note, shorten_number
 from napari_semsr.widgets.base.panel import Panel
+from tests.children import LIMIT_MS
 
 WINDOW, DOCK_PX = (1360, 860), 320
 LETTERS = 6  # of an entry that is elided, or of a field, that must be seen
@@ -170,7 +171,7 @@ def fits(qtbot) -> Any:
             assert panel.width() <= DOCK_PX
             assert not faults(panel)
 
-        qtbot.waitUntil(see)
+        qtbot.waitUntil(see, timeout=LIMIT_MS)
 
     return check
 
@@ -191,7 +192,7 @@ def dock(make_napari_viewer_proxy, qtbot) -> Any:
             place = place.parentWidget()
         window = place.parentWidget()
         window.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
-        qtbot.waitUntil(lambda: place.width() == DOCK_PX)
+        qtbot.waitUntil(lambda: place.width() == DOCK_PX, timeout=LIMIT_MS)
         return viewer, panel
 
     return show
@@ -241,11 +242,11 @@ def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, q
     _, panel = dock("Metrics", module, "MetricsPanel")
     control = panel.form.widget("data_range").native
     letters(9)
-    qtbot.waitUntil(lambda: control.x() > 0)
+    qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
     letters(16)
-    qtbot.waitUntil(lambda: control.x() == 0)
+    qtbot.waitUntil(lambda: control.x() == 0, timeout=LIMIT_MS)
     letters(9)
-    qtbot.waitUntil(lambda: control.x() > 0)
+    qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
 
 
 def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
@@ -267,7 +268,10 @@ def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
     )
     for text in ("grey, by hypothesis", "grey, by hypothesis " * 6):
         panel.show_status(text)
-        qtbot.waitUntil(lambda: area.viewport().height() >= panel.status.height() > 0)
+        qtbot.waitUntil(
+            lambda: area.viewport().height() >= panel.status.height() > 0,
+            timeout=LIMIT_MS,
+        )
 
 
 def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
@@ -276,7 +280,9 @@ def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
     size = panel.pixel_size
     size.value = (55.82, 55.82)
     boxes = (size.height_box, size.width_box, size.unit_box)
-    qtbot.waitUntil(lambda: len({box.native.y() for box in boxes}) == 1)
+    qtbot.waitUntil(
+        lambda: len({box.native.y() for box in boxes}) == 1, timeout=LIMIT_MS
+    )
 
 
 def test_box_shortens_its_number_and_leaves_qt_no_function_to_call(qtbot):
@@ -290,7 +296,9 @@ def test_box_shortens_its_number_and_leaves_qt_no_function_to_call(qtbot):
     assert _functions() <= before
     box.setValue(2.5)
     box.show()
-    qtbot.waitUntil(lambda: box.text() == f"2{box.locale().decimalPoint()}5")
+    qtbot.waitUntil(
+        lambda: box.text() == f"2{box.locale().decimalPoint()}5", timeout=LIMIT_MS
+    )
 
 
 def _functions() -> set[int]:

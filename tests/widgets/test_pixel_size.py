@@ -3,6 +3,7 @@ from hypothesis import given, strategies as st
 from qtpy.QtCore import QLocale
 
 from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
+from tests.children import LIMIT_MS
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_decimals_are_still_left_out_in_another_style(edit, qtbot):
     edit.value = (20.0, 20.0)
     edit.height_box.native.setStyleSheet("QDoubleSpinBox { color: red; }")
     edit.height_box.native.setSuffix("")  # which makes Qt write the text anew
-    qtbot.waitUntil(lambda: edit.height_box.native.text() == "y 20")
+    qtbot.waitUntil(lambda: edit.height_box.native.text() == "y 20", timeout=LIMIT_MS)
 
 
 def test_both_axes_move_together_until_they_differ(edit):

@@ -13,6 +13,7 @@ from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from tests.children import LIMIT_MS
 from tests.widgets.scenes import with_gaps
 
 MAP = "second · FRC map (nm)"
@@ -128,7 +129,7 @@ def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_pan
     panel = StitchMosaicPanel(model)
     qtbot.addWidget(panel)
     panel.folder.value = scan
-    qtbot.waitUntil(lambda: not panel.busy)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     run_panel(panel)
     helpers = {f"scan · {name}" for name in ("nominal outlines", "outlines", "joints")}
     assert set(names(model)) == {"scan mosaic", *helpers}

@@ -68,12 +68,12 @@ def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
         item for item in panel.findChildren(Limited) if item.isAncestorOf(panel.status)
     )
     bar = area.verticalScrollBar()
-    qtbot.waitUntil(lambda: area.height() > 0)
+    qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
     assert not bar.isVisible()
     panel.show_status("one line after another " * 60)
-    qtbot.waitUntil(bar.isVisible)
+    qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
     panel.show_status("one line")
-    qtbot.waitUntil(lambda: not bar.isVisible())
+    qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)
 
 
 def test_the_plane_in_view_is_measured(model, qtbot, stack, run_panel):

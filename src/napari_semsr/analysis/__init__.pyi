@@ -122,6 +122,10 @@ from .scale_bar import (
     ScaleBar as ScaleBar,
     find_scale_bar as find_scale_bar,
 )
+from .scale_label import (
+    ScaleLabel as ScaleLabel,
+    read_scale_label as read_scale_label,
+)
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,

@@ -881,22 +881,32 @@ _DECODED = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
 
 
-def _printed_bar(path: Path, facts: dict[str, Any]) -> float | None:
-    """Measure a printed scale bar in px, where the file does not tell a pixel size."""
-    from napari_semsr.analysis import find_scale_bar
+def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | str | None]:
+    """Measure a printed scale bar, where the file does not tell a pixel size."""
+    from napari_semsr.analysis import find_scale_bar, read_scale_label
     from napari_semsr.io import read
 
+    nothing = dict.fromkeys(
+        ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
+    )
     known = facts.get("pixel_size_nm") is not None
     if known or facts["format"] not in _DECODED:
-        return None
+        return nothing
     if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
-        return None
+        return nothing
     try:
         image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
     except ReadError:
-        return None  # what can be told of a file is told all the same
+        return nothing  # what can be told of a file is told all the same
     bar = find_scale_bar(image.data)
-    return None if bar is None else bar.length_px
+    if bar is None:
+        return nothing
+    found = {**nothing, "suggested_bar_px": bar.length_px}
+    label = read_scale_label(image.data, bar)
+    if label is not None:
+        found["suggested_label"] = label.text
+        found["suggested_pixel_size_nm"] = label.length_nm / bar.length_px
+    return found
 
 
 def describe_job(
@@ -933,7 +943,7 @@ def describe_job(
         raise no_file(Path(path))
     dataset = None if options is None else options.dataset
     facts = jsonable(describe_file(Path(path), dataset=dataset))
-    facts["suggested_bar_px"] = _printed_bar(Path(path), facts)
+    facts |= _printed_bar(Path(path), facts)
     if options is not None and options.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(options.pixel_size_nm)
     yield Progress(1, 1, "done")

@@ -1,6 +1,7 @@
 """Find the scale bar printed into an image, and what it says where its number is given.
 
-The number is the user's to read: nothing is calibrated by what only looks like a bar.
+Its number is read, too, and suggested: nothing is calibrated by what only looks like a
+bar, or was only read by a network.
 """
 
 import math
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.analysis import find_scale_bar
+from napari_semsr.analysis import find_scale_bar, read_scale_label
 from napari_semsr.core import (
     BarCalibration,
     FloatPair,
@@ -47,6 +48,8 @@ class ScaleBarReport(Result):
         Length of the bar and its standard deviation.
     box : tuple of int
         Where it lies, ``(y0, x0, y1, x1)``.
+    label, label_nm : str and float, or None
+        What is printed beside it, as far as that can be read; check it.
     calibration : BarCalibration or None
         None where the printed length was not given.
     stated_nm : tuple of float or None
@@ -58,8 +61,15 @@ class ScaleBarReport(Result):
     bar_px: float
     bar_sd_px: float
     box: tuple[int, int, int, int]
+    label: str | None
+    label_nm: float | None
     calibration: BarCalibration | None
     stated_nm: FloatPair | None
+
+    @property
+    def suggested_nm(self) -> float | None:
+        """Pixel size that the label asks for, if it was read rightly."""
+        return None if self.label_nm is None else self.label_nm / self.bar_px
 
     def to_json(self) -> dict[str, Any]:
         """Give one flat record.
@@ -67,7 +77,8 @@ class ScaleBarReport(Result):
         Returns
         -------
         dict
-            The pixel size is null where the printed length was not given.
+            The pixel size is null where the printed length was not given; what is
+            suggested is what the label says, where it can be read.
         """
         sizes = ("pixel_size_nm", "pixel_size_sd_nm", "bar_nm")
         found = jsonable(self.calibration) or dict.fromkeys(sizes)
@@ -77,6 +88,9 @@ class ScaleBarReport(Result):
             "bar_px": self.bar_px,
             "bar_sd_px": self.bar_sd_px,
             "box": list(self.box),
+            "label": self.label,
+            "label_nm": self.label_nm,
+            "suggested_pixel_size_nm": self.suggested_nm,
             **found,
             "stated_pixel_size_nm": jsonable(self.stated_nm),
         }
@@ -157,6 +171,7 @@ def scale_bar_job(
             "pixel size."
         )
         raise ReadError(msg)
+    label = read_scale_label(opened.data, bar)
     found = None
     if length_nm is not None:
         pitch = length_nm / bar.length_px
@@ -165,6 +180,8 @@ def scale_bar_job(
             (pitch, pitch), (error, error), bar.length_px, bar.sd_px, length_nm
         )
         _compare(found, opened.pixel_size_nm)
+        if label is not None and not math.isclose(label.length_nm, found.bar_nm):
+            warn(f"The bar's label seems to read {label.text}: check what was typed.")
         if target is not None:
             write_calibration(target, found)
     yield Progress(2, 2, "done")
@@ -174,6 +191,8 @@ def scale_bar_job(
         bar.length_px,
         bar.sd_px,
         bar.box,
+        None if label is None else label.text,
+        None if label is None else label.length_nm,
         found,
         opened.pixel_size_nm,
     )

@@ -298,8 +298,8 @@ class CalibrateGroup(QWidget):
         self.bar_button = push_button(
             "Find the printed bar",
             self.find_bar,
-            "Look for the microscope's scale bar and lay the line over it; its printed "
-            "length is yours to type.",
+            "Look for the microscope's scale bar and lay the line over it; its label "
+            "is read as well, and yours to check.",
         )
         self.measure_button = push_button(
             "Set scale from line",
@@ -504,9 +504,18 @@ class CalibrateGroup(QWidget):
         half = report.bar_px / 2
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
+        asked = "type what its label says"
+        if report.label_nm is not None:
+            unit = max(
+                (one for one, nm in _UNITS_NM.items() if nm <= report.label_nm),
+                key=lambda one: _UNITS_NM[one],
+            )
+            self.distance_unit.value = unit
+            self.distance.value = report.label_nm / _UNITS_NM[unit]
+            asked = f"that its label says {report.label}, as it was read"
         self._say(
             f"The printed bar is {report.bar_px:g} px long: check that the line lies "
-            "over it, type what its label says, then press Set scale from line."
+            f"over it and {asked}, then press Set scale from line."
         )
 
     def measure_grating(self) -> None:

@@ -221,9 +221,11 @@ class OpenMosaicPanel(Panel):
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
         if facts.get("suggested_bar_px"):
+            label = facts.get("suggested_label")
+            reads = "" if label is None else f", labelled {label} as it seems"
             lines.append(
-                f"A printed scale bar, {facts['suggested_bar_px']:g} px long: once the "
-                "image is open, Calibrate a layer lays a line over it."
+                f"A printed scale bar, {facts['suggested_bar_px']:g} px long{reads}: "
+                "once the image is open, Calibrate a layer lays a line over it."
             )
         self.about.setText("\n".join(lines))
         self._show_counts(facts)

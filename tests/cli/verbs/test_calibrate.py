@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 
 import napari_semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError
@@ -129,6 +131,37 @@ def test_info_suggests_a_printed_bar_where_no_size_is_told(semsr, barred, tmp_pa
     assert semsr("info", str(barred), "--json").record["suggested_bar_px"] == 118
     write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
     assert semsr("info", "sized.tif", "--json").record["suggested_bar_px"] is None
+
+
+@pytest.fixture
+def labelled(barred):
+    """The same, with a label above its bar."""
+    image = Image.open(barred)
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 16)
+    drawing = ImageDraw.Draw(image)
+    drawing.text((490, 366), "5 \u00b5m", fill=255, font=font, anchor="lm")
+    image.save(barred)
+    return barred
+
+
+def test_a_label_is_read_and_only_suggested(semsr, labelled):
+    record = semsr("calibrate", str(labelled), "--bar", "--json").record
+    assert record["label"] == "5 \u00b5m"
+    assert record["label_nm"] == 5000
+    assert record["suggested_pixel_size_nm"] == pytest.approx(5000 / 118)
+    assert record["pixel_size_nm"] is None
+    assert "--bar '5 \u00b5m'" in semsr("calibrate", str(labelled), "--bar").out
+    told = semsr("info", str(labelled), "--json").record
+    assert told["suggested_label"] == "5 \u00b5m"
+    assert told["suggested_pixel_size_nm"] == pytest.approx(5000 / 118)
+    assert told["pixel_size_nm"] is None
+
+
+def test_a_length_that_is_not_what_the_label_reads_is_told(semsr, labelled):
+    said = semsr("calibrate", str(labelled), "--bar", "50 um", "--json")
+    assert "seems to read 5 \u00b5m" in said.err
+    said = semsr("calibrate", str(labelled), "--bar", "5 um", "--json")
+    assert "seems to read" not in said.err
 
 
 def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):

@@ -49,7 +49,9 @@ def panel(viewer, qtbot, add, exposures):
 def focus(panel, qtbot):
     """Click into the panel, beside its controls."""
     qtbot.mouseClick(panel.scroll_area.viewport(), Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: panel.isAncestorOf(panel.window().focusWidget()))
+    qtbot.waitUntil(
+        lambda: panel.isAncestorOf(panel.window().focusWidget()), timeout=LIMIT_MS
+    )
 
 
 def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):

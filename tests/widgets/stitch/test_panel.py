@@ -18,6 +18,7 @@ from napari_semsr.widgets.stitch.panel import (
     joint_colour,
     quality_colour,
 )
+from tests.children import LIMIT_MS
 
 NM = ["nanometer", "nanometer"]
 
@@ -170,7 +171,9 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
 
     def tick(shown: bool) -> list:
         panel.coverage.native.setChecked(shown)
-        qtbot.waitUntil(lambda: len(model.layers) == len(before) + shown)
+        qtbot.waitUntil(
+            lambda: len(model.layers) == len(before) + shown, timeout=LIMIT_MS
+        )
         return [layer for layer in model.layers if layer.name.endswith("coverage")]
 
     [layer] = tick(True)
@@ -193,7 +196,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     assert tick(False) == []
     [layer] = tick(True)
     run_panel(panel)  # a coverage of the new mosaic takes its place
-    qtbot.waitUntil(lambda: len(model.layers) == len(before) + 1)
+    qtbot.waitUntil(lambda: len(model.layers) == len(before) + 1, timeout=LIMIT_MS)
     assert layer not in model.layers
     model.layers.remove("scan mosaic")
     before = [item for item in model.layers if not item.name.endswith("coverage")]

@@ -96,7 +96,11 @@ def _summarise_bar(result: "jobs.ScaleBarReport") -> str:
     bar = f"{result.bar_px:g} {_PLUS_MINUS} {number(result.bar_sd_px, 2)} px"
     rows = [("bar", bar), ("place", f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}")]
     found = result.calibration
-    if found is None:
+    if found is None and result.suggested_nm is not None:
+        rows.append(("label", f"reads {result.label}, if the network is right"))
+        rows.append(("suggests", f"{result.suggested_nm:.6g} nm a pixel"))
+        rows.append(("length", f"check the label, and run with --bar '{result.label}'"))
+    elif found is None:
         rows.append(("length", "not given: read its label, and run with --bar '50 um'"))
     else:
         error = found.pixel_size_sd_nm[1]
