@@ -44,7 +44,8 @@ def run_python(code: str, *words: object, **options: Any) -> str:
     """Run Python code in a process of its own, and give what it printed."""
     # A process that a signal ends says nothing, but for where its threads were.
     done = run([sys.executable, "-X", "faulthandler", "-c", code, *words], **options)
-    said = done.stdout[-3000:] + done.stderr[-3000:]
+    told = done.stderr.partition("\nExtension modules: ")[0]  # which takes all the room
+    said = done.stdout[-3000:] + told[-3000:]
     assert done.returncode == 0, f"ended with {done.returncode}: {said}"
     return done.stdout
 

@@ -98,10 +98,27 @@ def asks_for_the_system(owner: ast.AST, name: str) -> bool:
     return "sys.platform" in text or f"hasattr({module}, '{attribute}')" in text
 
 
+def tried(tree: ast.Module) -> set[ast.AST]:
+    """Give the imports whose absence is caught."""
+    return {
+        node
+        for attempt in ast.walk(tree)
+        if isinstance(attempt, ast.Try)
+        and any(
+            isinstance(handler.type, ast.Name) and handler.type.id == "ImportError"
+            for handler in attempt.handlers
+        )
+        for node in attempt.body
+    }
+
+
 def unguarded(tree: ast.Module) -> list[str]:
     """Name what only one system has and stands there without a question."""
     found = []
+    guarded = tried(tree)
     for node, owner in with_owners(tree, tree):
+        if node in guarded:
+            continue
         if isinstance(node, ast.Import):
             used = {item.name.partition(".")[0] for item in node.names}
             found += sorted(used & (POSIX_MODULES | WINDOWS_MODULES))

@@ -394,7 +394,8 @@ def write_blocks(
     """
     with _kept(target) if resumable else _hidden(target) as place:
         store = make(place)
-        with _resuming(target, store) if resumable else nullcontext():
+        kept = _resuming(target, store) if resumable else nullcontext()
+        with store.ours(), kept:
             told = yield from fill(store)
             if not store.complete:
                 yield from store.finish()

@@ -113,10 +113,11 @@ def write(image: Micrograph, path: Path) -> None:
     with replacing(path) as place:
         store = store_of(image, place)
         blocks = (image.data[box.slices] for box in store.boxes())
-        for _ in store.fill(blocks, f"writing {path.name}"):
-            pass
-        for _ in store.finish():
-            pass
+        with store.ours():
+            for _ in store.fill(blocks, f"writing {path.name}"):
+                pass
+            for _ in store.finish():
+                pass
 
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")

@@ -222,6 +222,15 @@ class OmeZarrStore:
             yield Progress(number, total, message)
         return clipped
 
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Leave the store to other processes in the end, however that comes."""
+        try:
+            yield
+        finally:
+            if self.hold is not None:
+                self.hold.let_go()
+
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value in the store's own attributes.
 

@@ -14,6 +14,7 @@ from napari_semsr.widgets.base import (
     Panel,
     Row,
     Work,
+    shorten_number,
     typed_path,
 )
 from napari_semsr.widgets.enhance.models import (
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _TITLE = "Import model"
-_MOST = 1e9
+_MOST = 1e7  # chosen: beyond what detectors count, and no wider than a narrow dock
 _ENDS = ("black", "white")
 _END = "What becomes 0 (black) and 1 (white) for the network."
 _ROWS = {
@@ -82,6 +83,8 @@ class ImportPanel(Panel):
             FloatSpinBox(name=name, label=name, min=-_MOST, max=_MOST, tooltip=_END)
             for name in _ENDS
         )
+        for end in self.ends:
+            shorten_number(end.native)
         self.range = Form(*self.ends)
         self.overwrite = CheckBox(
             name="overwrite",
