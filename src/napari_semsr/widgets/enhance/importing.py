@@ -88,11 +88,11 @@ class ImportPanel(Panel):
         self.range = Form(*self.ends)
         self.overwrite = CheckBox(
             name="overwrite",
-            text="Replace a model of that name",
-            tooltip="Of those that were imported; bundled models stay.",
+            text="Replace, if it exists",
+            tooltip="Replace an imported model of the same name; bundled models stay.",
         )
         self.add_group("File", Form(self.file))
-        self.add_group("What the file does not say", self.form, self.range)
+        self.add_group("Not in the file", self.form, self.range)
         self.add_group("Shelf", Form(self.overwrite))
         self.add_results("Imported")
         self.form.on_change("scaling", self._show_range)
