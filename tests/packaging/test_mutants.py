@@ -135,7 +135,7 @@ def checkout(tmp_path):
     return copy
 
 
-@pytest.mark.slow  # failed once beside a whole run: forks and clocks, not yet understood
+@pytest.mark.slow  # failed once beside a whole run, for no known reason
 def test_a_change_is_killed_by_a_test_or_by_time_or_survives(checkout):
     bare = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # starts within the limit
     said = children.run_python(JUDGE, PATH, checkout, env=os.environ | bare)
