@@ -115,7 +115,7 @@ class _Piece:
 
 
 def _lines(part: Float32, inner: Box, whole: int) -> Iterator[Float32]:
-    """Give the lines of print that may be a bar's number, nearest first."""
+    """Give the lines of print that may be a bar's number, from left to right."""
     from scipy import ndimage
 
     quiet = (part <= _EVEN).mean(axis=1) >= _ROW  # no specimen
@@ -236,7 +236,7 @@ def _spelt(line: Float32) -> tuple[str, float]:
 
 
 def _beliefs(line: Float32) -> Float32:
-    """Run the network: (columns, characters and blank)."""
+    """Run the network: (pairs of columns, ground and characters)."""
     known = line
     weights = _weights()
     layers = sorted(name for name in weights if name.startswith("w"))

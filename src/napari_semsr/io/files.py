@@ -309,31 +309,28 @@ class Hold:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file, self._open, self._process = _held(folder), -1, os.getpid()
-        self._open = os.open(self._file, _MODE, 0o666)
-        try:
-            _lock(self._open)
-        except BlockingIOError as error:
-            self._close()
-            msg = (
-                f"{folder} is being written by another process: wait for its end, or "
-                "choose another name."
-            )
-            raise WriteError(msg) from error
+        self._lock: _Lock | None = None
+        file = _held(folder)
+        lock = _of_this_process(file)
+        if lock is None:
+            try:
+                lock = _LOCKS[file] = _Lock(file)
+            except BlockingIOError as error:
+                msg = (
+                    f"{folder} is being written by another process: wait for its end, "
+                    "or choose another name."
+                )
+                raise WriteError(msg) from error
+        lock.users += 1
+        self._lock = lock
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a copy in another process hold nothing."""
         return type(None), ()
 
     def __del__(self) -> None:
-        if self._open >= 0 and self._process == os.getpid():
-            with suppress(OSError):
-                self.let_go()
-
-    def _close(self) -> None:
-        if self._open >= 0:
-            os.close(self._open)
-        self._open = -1
+        with suppress(OSError):
+            self.let_go()
 
     @staticmethod
     def check(folder: Path) -> None:
@@ -343,12 +340,38 @@ class Hold:
 
     def let_go(self) -> None:
         """Leave the store to others, and nothing beside it."""
-        if self._open >= 0:
-            self._file.unlink(missing_ok=True)
-        self._close()
+        lock, self._lock = self._lock, None
+        if lock is not None and lock.process == os.getpid():
+            lock.users -= 1
+            if not lock.users:
+                lock.end()
 
 
-_MODE = os.O_CREAT | os.O_RDWR
+class _Lock:
+    """A locked file; all of a process have one, since closing a second unlocks it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.process, self.users = file, os.getpid(), 0
+        self._open = os.open(file, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            _lock(self._open)
+        except BlockingIOError:
+            os.close(self._open)
+            raise
+
+    def end(self) -> None:
+        """Unlock the file and remove it."""
+        _LOCKS.pop(self.file, None)
+        self.file.unlink(missing_ok=True)
+        os.close(self._open)
+
+
+_LOCKS: dict[Path, _Lock] = {}
+
+
+def _of_this_process(file: Path) -> _Lock | None:
+    lock = _LOCKS.get(file)
+    return lock if lock is not None and lock.process == os.getpid() else None
 
 
 def _held(folder: Path) -> Path:

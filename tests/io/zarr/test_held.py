@@ -7,6 +7,7 @@ import pytest
 
 from napari_semsr.core import Micrograph, ReadError, WriteError
 from napari_semsr.io import create_store, read, write
+from napari_semsr.io.files import check_target
 from tests import children
 
 pytest.importorskip("fcntl", reason="files are not locked here")
@@ -99,3 +100,33 @@ def test_what_was_opened_is_not_read_from_what_took_its_place(tmp_path, away):
         opened.array()
     if away == "moved":
         assert read(tmp_path / "b.ome.zarr").array().all()
+
+
+REFUSED = """
+import sys
+from pathlib import Path
+from napari_semsr.core import WriteError
+from napari_semsr.io import create_store
+try:
+    create_store(Path(sys.argv[1]), shape=(8, 8), dtype="f4", chunk=4, resume=True)
+except WriteError as error:
+    assert "being written by another process" in str(error)
+else:
+    raise SystemExit("written by two")
+"""
+
+
+def test_looking_at_its_own_store_does_not_let_it_go(tmp_path):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **HOW)
+    check_target(path, overwrite=True)
+    children.run_python(REFUSED, path)
+    with pytest.raises(WriteError, match="as it was begun"):
+        create_store(path, **(HOW | {"chunk": 2}), resume=True)
+    children.run_python(REFUSED, path)
+    again = create_store(path, **HOW, resume=True)
+    del store
+    children.run_python(REFUSED, path)
+    assert again.pending()
+    del again
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]

@@ -18,6 +18,7 @@ from qtpy.QtGui import (
     QDesktopServices,
     QHelpEvent,
     QKeyEvent,
+    QPaintEvent,
     QResizeEvent,
     QTextDocument,
 )
@@ -239,20 +240,22 @@ class _Eliding(QObject):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Take the painting over, and the tooltip where something is left out."""
-        if event is not None and isinstance(watched, QComboBox):
-            option, text = _elided(watched)
-            cut = text != watched.currentText()
-            if event.type() == QEvent.Type.Paint:
-                option.currentText = text
-                painter = QStylePainter(watched)
-                painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-                painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-                painter.end()
-                return True
-            if cut and isinstance(event, QHelpEvent):
-                said = f"{watched.currentText()}\n\n{watched.toolTip()}"
-                QToolTip.showText(event.globalPos(), said, watched)
-                return True
+        # Others come from a box that is being destroyed, which no longer can be asked.
+        meant = isinstance(event, QPaintEvent | QHelpEvent)
+        if not meant or not isinstance(watched, QComboBox):
+            return super().eventFilter(watched, event)
+        option, text = _elided(watched)
+        if isinstance(event, QPaintEvent):
+            option.currentText = text
+            painter = QStylePainter(watched)
+            painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+            painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+            painter.end()
+            return True
+        if isinstance(event, QHelpEvent) and text != watched.currentText():
+            said = f"{watched.currentText()}\n\n{watched.toolTip()}"
+            QToolTip.showText(event.globalPos(), said, watched)
+            return True
         return super().eventFilter(watched, event)
 
 

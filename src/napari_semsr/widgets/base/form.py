@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractSpinBox,
@@ -57,7 +58,7 @@ class _WheelGuard(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Pass the wheel on where the control has no focus."""
         idle = isinstance(watched, QWidget) and not watched.hasFocus()
-        if event is not None and event.type() == QEvent.Type.Wheel and idle:
+        if isinstance(event, QWheelEvent) and idle:
             event.ignore()
             return True
         return super().eventFilter(watched, event)
