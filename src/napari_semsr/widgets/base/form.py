@@ -57,8 +57,11 @@ class _WheelGuard(QObject):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Pass the wheel on where the control has no focus."""
-        idle = isinstance(watched, QWidget) and not watched.hasFocus()
-        if isinstance(event, QWheelEvent) and idle:
+        if (
+            isinstance(event, QWheelEvent)
+            and isinstance(watched, QWidget)
+            and not watched.hasFocus()
+        ):
             event.ignore()
             return True
         return super().eventFilter(watched, event)
