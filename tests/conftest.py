@@ -166,7 +166,7 @@ def _no_file_left_open(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     assert not left, f"files left open: {sorted(left)}"
 
 
-_LEAVING_S = 60  # within which what is closed must be gone, on any machine
+LEAVING_S = 60  # within which what is closed must be gone, on any machine
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +192,7 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     application = QApplication.instance()
     if application is None or not ours_left():
         return
-    limit = time.monotonic() + _LEAVING_S  # a job that ends holds its panel until then
+    limit = time.monotonic() + LEAVING_S  # a job that ends holds its panel until then
     while ours_left() and time.monotonic() < limit:
         gc.collect()  # slow once torch and napari are loaded, so only on suspicion
         application.sendPostedEvents(None, QEvent.Type.DeferredDelete)

@@ -16,7 +16,9 @@ import os
 import signal
 import pytest
 from qtpy.QtWidgets import QWidget
+from tests import conftest
 from tests.children import run_python
+conftest.LEAVING_S = 0.1
 KEPT = []
 
 def test_leaves_a_file_open(tmp_path):
