@@ -47,7 +47,10 @@ def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
     model = str(write_tiny_model(tmp_path, training=SUPERLENS))
     line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
     assert main([*line, *LINE]) == 0
-    assert "of the input's contrast is not explained" in capsys.readouterr().out
+    assert (
+        "explained by the result (true SEM images leave 31 %)"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_field_of_noise_has_no_map(tmp_path, rng):

@@ -151,8 +151,18 @@ def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, whe
     finish(window.page.panel)
 
 
+def test_nothing_comes_next_before_an_image_is_open(window, model):
+    assert window.next_button.isHidden()
+    window.show_step(2)
+    assert not window.next_button.isHidden()
+    window.show_step(0)
+    layer = model.add_image(np.zeros((8, 8)))
+    assert not window.next_button.isHidden()
+    model.layers.remove(layer)
+    assert window.next_button.isHidden()
+
+
 def test_next_passes_over_what_needs_another_image(window, model):
-    assert window.next_button.text() == "Next: Enhance"
     model.add_image(np.zeros((8, 8)))
     assert window.next_button.text() == "Next: Enhance"
     second = model.add_image(np.zeros((8, 8)))

@@ -329,22 +329,28 @@ class Hold:
         return type(None), ()
 
     def __del__(self) -> None:
-        with suppress(OSError):
-            self.let_go()
+        lock = self._lock
+        if lock is not None and lock.process == os.getpid():
+            lock.users -= 1
+            if not lock.users:
+                with suppress(OSError):
+                    lock.end()
 
     @staticmethod
     def check(folder: Path) -> None:
         """Refuse a store that another process holds."""
         if _held(folder).is_file():
-            Hold(folder).let_go()
+            Hold(folder)
 
     def let_go(self) -> None:
-        """Leave the store to others, and nothing beside it."""
+        """Leave the store to others, and nothing beside it.
+
+        Whatever else of this process holds it: a run that was broken off may stay in
+        memory, with what it had begun.
+        """
         lock, self._lock = self._lock, None
         if lock is not None and lock.process == os.getpid():
-            lock.users -= 1
-            if not lock.users:
-                lock.end()
+            lock.end()
 
 
 class _Lock:
@@ -360,8 +366,10 @@ class _Lock:
             raise
 
     def end(self) -> None:
-        """Unlock the file and remove it."""
-        _LOCKS.pop(self.file, None)
+        """Unlock the file and remove it, once."""
+        if _LOCKS.get(self.file) is not self:
+            return
+        del _LOCKS[self.file]
         self.file.unlink(missing_ok=True)
         os.close(self._open)
 

@@ -610,7 +610,8 @@ def _told_of_misfit(misfit: "Misfit | None") -> dict[str, Quantity]:
     """Say how much of the input the result, blurred again, does not explain."""
     if misfit is None:
         return {}
-    return {"Misfit": Quantity(100 * misfit.share, "% of the input's contrast", ".0f")}
+    unit, true = "% of the input's contrast", f"(true: {100 * misfit.TRUE_SHARE:.0f} %)"
+    return {"Misfit": Quantity(100 * misfit.share, unit, ".0f", true)}
 
 
 def _told_of_trust(trust: "TrustReport | None") -> Numbers:

@@ -289,9 +289,9 @@ class StepsWindow(QWidget):
     def _mark(self) -> None:
         """Show which steps are done, and which comes next."""
         opened, later = bool(self._opened()), self._later()
-        first = self.stack.currentIndex() == 0 and not self.viewer.layers
-        self.beginning.setVisible(first)
-        self.next_button.setVisible(bool(later))
+        first = self.stack.currentIndex() == 0
+        self.beginning.setVisible(first and not self.viewer.layers)
+        self.next_button.setVisible(bool(later) and (opened or not first))
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
