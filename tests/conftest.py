@@ -178,6 +178,7 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
+    _set_imports_aside()
     before = {id(widget) for widget in QApplication.topLevelWidgets()}
 
     def ours_left() -> list[object]:
@@ -216,10 +217,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+_aside = [0]  # modules, when imports were last set aside
+
+
+def _set_imports_aside() -> None:
+    """Leave what imports made out of every later search for garbage."""
+    if len(sys.modules) > _aside[0]:
+        _aside[0] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_collection_finish() -> None:
     """Look for garbage from now on, among what tests make."""
-    gc.collect()
-    gc.freeze()
+    _set_imports_aside()
     gc.enable()
 
 
