@@ -232,6 +232,7 @@ print(len(plan), lockstep.room.spilled / 1e6, (most - before) / 1e6)
 
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
     said = run_python(MANY_TILES, 1792, tmp_path)
     tiles, spilled, grown = (float(word) for word in said.split())

@@ -92,9 +92,8 @@ def read_complete(store: Path) -> bool:
     return store.is_dir() and not (store / "done").exists()
 
 
-@pytest.mark.parametrize(
-    "kills", [1, pytest.param(10, marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.parametrize("kills", [1, 10], ids=["short", "long"])
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
     from distributed import LocalCluster

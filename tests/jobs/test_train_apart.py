@@ -83,6 +83,7 @@ def _saved(folder: Path) -> int:
     return int(state["global_step"])
 
 
+@pytest.mark.slow
 def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children):
     folder = Path(request_of.run_dir)
     job = train_apart(request_of)

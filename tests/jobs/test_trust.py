@@ -66,7 +66,7 @@ def test_what_was_learnt_names_its_model(model):
 @pytest.mark.filterwarnings("ignore:.*unlike the fields")
 def test_bound_lies_on_the_result_and_holds_on_other_fields(model, tmp_path):
     below = []
-    for number in range(16):
+    for number in range(6):
         image, pair = field(number)
         made = semsr.enhance(
             image, tmp_path / "made.ome.zarr", model=model, overwrite=True

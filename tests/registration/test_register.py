@@ -91,6 +91,7 @@ def test_a_similarity_keeps_shapes(near):
     assert distances(found.transform, truth, moving, fixed).max() < 0.5
 
 
+@pytest.mark.slow
 def test_a_mirrored_image_far_turned_is_found_by_the_full_search():
     moving, fixed, truth = draw_views(128, degrees=5.0, shift_nm=(90.0, -150.0), seed=4)
     pitch, side = moving.scale[0], moving.shape[0]

@@ -177,6 +177,7 @@ def test_port_is_a_number(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check_machines(Recipe(name="n", nodes=2))
 
 
+@pytest.mark.slow
 def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(yaml.safe_dump(NODES))
     call = [sys.executable, "-m", "napari_semsr", "train", str(tmp_path / "n.yaml")]

@@ -41,6 +41,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith("network")}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     together = SMALL | {"name": "two", "devices": 2}
     recipe = tmp_path / "two.yaml"

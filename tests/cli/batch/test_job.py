@@ -9,6 +9,7 @@ import pytest
 from distributed import LocalCluster
 
 from napari_semsr.core import Micrograph, OptionError, SemsrError, WriteError
+from napari_semsr.inference.tiles import cluster
 from napari_semsr.io import read, read_sheet, write
 from tests.children import LIMIT_S, started
 from tests.cli.batch.conftest import STEPS
@@ -128,11 +129,15 @@ def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
     assert table_of(report) == whole
 
 
-def test_a_scheduler_that_does_not_answer_is_a_sentence(scans, save, batch):
+def test_a_scheduler_that_does_not_answer_is_a_sentence(
+    scans, save, batch, monkeypatch
+):
+    monkeypatch.setattr(cluster, "PATIENCE", "500ms")
     with pytest.raises(OptionError, match="No dask scheduler answers"):
         batch(save(), scheduler="tcp://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_batch_on_workers_is_stopped_and_goes_on(scans, save, batch, whole):
     steps = save()
     with pytest.raises(StopError):
@@ -142,7 +147,7 @@ def test_a_batch_on_workers_is_stopped_and_goes_on(scans, save, batch, whole):
     assert table_of(report) == whole
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failing_image_does_not_stop_the_others(
     scans, save, batch, tmp_path, workers
 ):

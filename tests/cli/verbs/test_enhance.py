@@ -142,6 +142,7 @@ def test_enhance_refuses_what_it_cannot_do(refused, images, words, needs):
     assert not [p for p in images.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, images):
     big = np.tile(read(images / "first.tif").array(), (3, 2))
     write(Micrograph(big), images / "big.tif")

@@ -490,6 +490,7 @@ def test_curve_is_read_as_far_as_it_is_written(tmp_path):
     sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
     reason="needs a display; run under xvfb-run",
 )
+@pytest.mark.slow
 def test_real_training_is_watched_and_ends_with_the_viewer(
     make_napari_viewer_proxy, qtbot, add, keep_picture, folder, recipe
 ):
