@@ -237,6 +237,21 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
     assert f"semsr {verb}" in " ".join(result.methods)
 
 
+@pytest.mark.parametrize("y", ["correlation", "power", "intensity"])
+def test_numbers_that_no_axis_can_hold_are_left_out(folder, y):
+    keys = {
+        "correlation": ("frequency_per_px", {"criterion": "1/7", "resolution_px": 2}),
+        "power": ("frequency_per_px", {}),
+        "intensity": ("distance_px", {"fwhm_px": None}),
+    }
+    x, record = keys[y]
+    record |= {x: [0.1, 0.2, 0.3], y: [-1.7e308, 1, 1e308]}
+    record |= {"pixel_size_nm": [5, 5], "images": ["a.tif"]}
+    (folder / "odd.json").write_text(json.dumps(record))
+    _, page, _ = made_of([folder / "odd.json"], folder)
+    assert page.pictures == 1
+
+
 def test_what_a_panel_found_is_told(tmp_path: Path) -> None:
     found = FoundBefore("Gaps <1>", ("image A",), (("Median width", "41 nm"),))
     _, page, told = made_of([], tmp_path, found=[found])

@@ -53,6 +53,10 @@ _STRIP_MM = 3.0  # chosen: width of what is one pixel wide
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: what fits on a sheet
+_LARGEST, _LARGEST_NM = (
+    1e300,
+    1e12,
+)  # of a plot, and a pixel there; chosen: any true one
 _CURVES = 5  # in a plot: so many colours there are
 
 
@@ -399,13 +403,14 @@ def _record_plots(item: "StoredNumbers") -> Iterator[tuple[str, bytes]]:
 
 
 def _curve(values: Any) -> Any:
-    """Read a list of numbers; None stands for no number."""
+    """Read a list of numbers; None stands for no number, as what no axis can hold."""
     if not isinstance(values, list):
         return None
     try:
-        return np.array([np.nan if v is None else float(v) for v in values])
+        read = np.array([np.nan if v is None else float(v) for v in values])
     except (TypeError, ValueError):
         return None
+    return np.where(np.abs(read) < _LARGEST, read, np.nan)
 
 
 def _mean(content: Mapping[str, Any]) -> float | None:
