@@ -64,9 +64,8 @@ def tiles_done(store: Path) -> int:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.parametrize("kills", [2, 20], ids=["short", "long"])
+@pytest.mark.slow
 def test_killed_runs_are_resumed_to_the_same_pixels(kills, image, expected):
     chance = random.Random(kills)  # noqa: S311
     store = image.with_name("killed.ome.zarr")

@@ -130,6 +130,7 @@ def test_images_and_output_of_the_form_are_taken(panel, run_panel, tmp_path):
     assert (tmp_path / "there" / "table.csv").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images(panel, run_panel):
     panel.workers.max = 2
     panel.workers.value = 2
