@@ -201,10 +201,12 @@ def dock(make_napari_viewer_proxy, qtbot) -> Any:
 @pytest.mark.parametrize(("title", "module", "name"), list(panels()))
 def test_panel_fits_a_narrow_dock(title, module, name, dock, letters, fits):
     _, panel = dock(title, module, name)
-    for size in (9, 16, 12):
-        letters(size)
-        fits(panel)
+    fits(panel)
+    letters(16)
+    fits(panel)
     if not isinstance(panel, Panel):
+        letters(9)
+        fits(panel)
         return
     panel.runner.busy_changed.emit(True)
     fits(panel)
@@ -214,10 +216,11 @@ def test_panel_fits_a_narrow_dock(title, module, name, dock, letters, fits):
         panel.show_result({"Store": LONG_TEXT, "Frames": "25 of 25"}, "Done.")
         fits(panel)
     panel.show_problem(LONG_TEXT)
-    for size in (16, 9):
-        letters(size)
-        fits(panel)
-        assert panel.status.isVisible()
+    fits(panel)
+    assert panel.status.isVisible()
+    letters(9)
+    fits(panel)
+    assert panel.status.isVisible()
 
 
 def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
