@@ -49,6 +49,7 @@ _HOME = Path(tempfile.mkdtemp(prefix="semsr-home-"))
 os.environ["HOME"] = os.environ["USERPROFILE"] = str(_HOME)
 os.environ["NAPARI_CONFIG"] = str(_HOME / "settings.yaml")
 os.environ["SEMSR_CACHE"] = str(_HOME / "cache")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_HOME / "inductor")  # else in TMPDIR
 os.environ["MPLBACKEND"] = "Agg"
 
 import hypothesis  # noqa: E402

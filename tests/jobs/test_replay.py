@@ -319,6 +319,16 @@ def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
         semsr.replay(cut)
 
 
+def test_path_that_a_history_made_up_stays_in_one_line(cut, a):
+    (record,) = read(cut).provenance.inputs
+    odd = record.model_copy(update={"path": "/nowhere\r\n/" + "a" * 9000})
+    retell(cut, inputs=(odd,))
+    a.unlink()
+    with pytest.raises(ReadError, match=r"not at /nowhere\\r\\n/a+…, nor") as refused:
+        semsr.replay(cut)
+    assert "\n" not in str(refused.value)
+
+
 def test_history_without_paths_takes_what_lies_beside_the_output(place, a):
     path = place / "raw" / "o.tif"
     semsr.crop(a, path, box=(5, 6, 70, 80))
@@ -367,8 +377,14 @@ def test_model_that_is_nowhere_is_one_sentence(place, a):
         ({"job": "simulate"}, "which picture of its simulation"),
         ({"inputs": ()}, "names no input"),
         ({"job": "convert", "options": {}}, "run semsr demo"),
+        ({"job": "degrade", "options": {"reading": [1]}}, "as a history"),
+        ({"job": "register", "options": {}}, "as a history"),
+        ({"job": "gold", "options": {"seed": "a"}}, "as a history"),
     ],
-    ids=["unknown", "window", "part", "inputs", "demonstration"],
+    ids=[
+        *("unknown", "window", "part", "inputs", "demonstration"),
+        *("reading", "lacking", "wrong"),
+    ],
 )
 def test_history_that_cannot_be_followed_is_one_sentence(place, a, change, needs):
     path = place / "o.tif"

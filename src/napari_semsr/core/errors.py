@@ -82,13 +82,15 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, longest: int = _LONGEST) -> str:
     """Write a name that a user or a file chose, for a message.
 
     Parameters
     ----------
     text : str
         The name, however long, with line breaks perhaps.
+    longest : int, default=60
+        Letters, beyond which it is cut.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def one_line(text: str) -> str:
         In one line, without quotes.
     """
     plain = text if text.isprintable() else repr(text)[1:-1]
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def sentence_of(error: Exception) -> str:

@@ -24,10 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from napari_semsr.core import CheckpointError
+from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.models.architectures import RRDBNet
 
 _SIZE_LIMIT = 2**30
+_LONGEST = 300  # letters of what torch misses; chosen: the first three names
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _DAMAGE = (  # what the readers raise at files that are none or were tampered with
     OSError,
@@ -188,7 +189,7 @@ def load_esrgan(path: Path, *, grey: bool = True) -> tuple[RRDBNet, dict[str, in
         network = RRDBNet(**options)
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[-1].strip()
+        first = one_line(str(error).strip().splitlines()[-1].strip(), _LONGEST)
         msg = f"The weights in {path.name} do not fit an ESRGAN generator: {first}"
         raise CheckpointError(msg) from error
     if not all(v.isfinite().all() for v in state.values()):

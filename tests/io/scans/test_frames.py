@@ -186,6 +186,10 @@ def bad_values(folder):
     (folder / "scan.json").write_text('{"grid": [2, "two"]}')
 
 
+def bad_infinite(folder):
+    (folder / "scan.json").write_text('{"grid": [2, 1e999]}')
+
+
 def bad_single(folder):
     for index in (2, 9, 10):
         (folder / f"frame{index}.tif").unlink()
@@ -211,6 +215,7 @@ def bad_empty(folder):
         (bad_json, "JSON object"),
         (bad_list, "JSON object, got list"),
         (bad_values, "two whole numbers"),
+        (bad_infinite, "two whole numbers"),
         (bad_single, "at least two frames"),
         (bad_empty, "no image at all"),
     ],

@@ -483,7 +483,7 @@ def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
             values["overlap"] = float(found["overlap"])
         if found.get("pixel_size_nm") is not None:
             values["pixel_size_nm"] = parse_pixel_size(found["pixel_size_nm"])
-    except (SemsrError, TypeError, ValueError) as error:
+    except (SemsrError, TypeError, ValueError, OverflowError) as error:
         msg = (
             f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
             f"share and pixel_size_nm in nm, got {shown(found.get('grid'))}, "

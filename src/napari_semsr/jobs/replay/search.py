@@ -14,11 +14,13 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     digest_job,
+    one_line,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import digest_image, digest_values, open_image
 
 _ABOVE = 4  # folders above an output below which inputs are sought; chosen
+_LONGEST = 1000  # letters of a path that a sentence shows; chosen: any true one
 _SHOWN = 12  # hexadecimal digits of a digest that a sentence shows; chosen
 _STORES = (".zarr",)
 
@@ -208,7 +210,9 @@ def short(digest: str | None) -> str:
 
 def missing(record: InputRecord, made: Provenance) -> ReadError:
     """Say that an input is nowhere, and what to do."""
-    where = f"not at {record.path}" if record.path else "at no place that is recorded"
+    where = "at no place that is recorded"
+    if record.path:
+        where = f"not at {one_line(str(record.path), _LONGEST)}"
     digest = record.digest or "without a digest"
     return ReadError(
         f"The {record.role} {record.name!r} ({digest}), of which {made.job} made "

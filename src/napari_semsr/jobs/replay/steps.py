@@ -1,7 +1,7 @@
 """How each step is run again: one table, from the job that a history names."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
 )
-from napari_semsr.io import ReadOptions, beside_path
+from napari_semsr.io import ReadOptions, beside_path, decoding
 from napari_semsr.jobs import (
     TrustOptions,
     error_map_job,
@@ -86,11 +86,15 @@ class ReplayStep:
 
     def reading(self, side: str | None = None) -> ReadOptions:
         """Read how its images were opened."""
-        told = self.made.options.get("reading") or {}
-        told = told.get(side) or {} if side else told
-        return ReadOptions.parse(
-            {k: told[k] for k in ReadOptions.model_fields if k in told}
-        )
+        with self.as_recorded():
+            told = dict(self.made.options.get("reading") or {})
+            told = dict(told.get(side) or {}) if side else told
+            known = {k: told[k] for k in ReadOptions.model_fields if k in told}
+        return ReadOptions.parse(known)
+
+    def as_recorded(self) -> AbstractContextManager[None]:
+        """Say of a history that it is damaged where it cannot be read."""
+        return decoding(self.search.output, "a history")
 
     def guide(self, role: str) -> InputRecord | None:
         """Give the record of what the step went by, if it did."""
@@ -249,9 +253,10 @@ def _crop(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
     told, like, options = step.made.options, None, step.options(CropOptions)
     if "like" in told:
-        record = step.guide("like") or InputRecord(
-            role="like", name=told["like"], digest=told.get("like_digest")
-        )
+        with step.as_recorded():
+            record = step.guide("like") or InputRecord(
+                role="like", name=told["like"], digest=told.get("like_digest")
+            )
         reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
         like = yield from step.image(record, reading)
     else:  # the same area of a reference is cut by its box
@@ -267,14 +272,16 @@ def _register(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     moving, fixed = step.reading("moving"), step.reading("fixed")
     path = yield from step.image(_first(step), moving)
-    record = step.guide("fixed") or InputRecord(
-        role="fixed", name=told["fixed"], digest=told.get("fixed_digest")
-    )
+    with step.as_recorded():
+        record = step.guide("fixed") or InputRecord(
+            role="fixed", name=told["fixed"], digest=told.get("fixed_digest")
+        )
     other = yield from step.image(record, fixed)
     landmarks: Landmarks | Path | None = yield from step.guided("landmarks")
     places = told.get("landmarks")
     if places is not None:
-        landmarks = Landmarks(*(np.array(places[k], float) for k in places))
+        with step.as_recorded():
+            landmarks = Landmarks(*(np.array(places[k], float) for k in places))
     transform = yield from step.guided("transform")
     if told.get("searched") == "stored" and transform is None:
         msg = (
@@ -290,7 +297,9 @@ def _register(step: ReplayStep) -> Job[Path]:
         raise ReadError(msg)
     asked = RegisterOptions()
     if transform is None:
-        asked = step.options(RegisterOptions, **told.get("asked", {}))
+        with step.as_recorded():
+            more = {**told.get("asked", {})}
+        asked = step.options(RegisterOptions, **more)
     yield from register_job(
         path,
         other,
@@ -323,7 +332,8 @@ def _stitch(step: ReplayStep) -> Job[Path]:
     yield from stitch_job(folder, step.target, positions=positions, options=options)
     half = step.made.options.get(HALF)
     if half is not None:
-        return half_paths(step.target)["ab".index(half["name"])]
+        with step.as_recorded():
+            return half_paths(step.target)["ab".index(half["name"])]
     if step.made.part == HEIGHT:
         return beside_path(step.target, "height")
     return step.target
@@ -385,11 +395,12 @@ def _restore(step: ReplayStep) -> Job[Path]:
 
     options = step.options(RestoreOptions)
     if parse_psf(options.psf).kind == "file":
-        record = step.guide("psf") or InputRecord(
-            role="psf",
-            name=Path(options.psf).name,
-            digest=step.made.options.get("psf_digest"),
-        )
+        with step.as_recorded():
+            record = step.guide("psf") or InputRecord(
+                role="psf",
+                name=Path(options.psf).name,
+                digest=step.made.options.get("psf_digest"),
+            )
         options = options.replace(psf=str((yield from step.file(record))))
     found = yield from step.images()
     reading = step.reading()
@@ -502,26 +513,30 @@ def _saved(step: ReplayStep, image: Micrograph) -> Job[Path]:
 
 
 def _specimen(step: ReplayStep) -> Job[Path]:
-    shape, seed = step.made.options["shape"], step.made.options["seed"]
-    return (yield from _saved(step, draw_specimen(tuple(shape), seed=seed)))
+    with step.as_recorded():
+        shape, seed = step.made.options["shape"], step.made.options["seed"]
+        made = draw_specimen(tuple(shape), seed=seed)
+    return (yield from _saved(step, made))
 
 
 def _exposure(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     truth = yield from step.image(_role(step, "truth"))
     names = ("kind", "electrons", "read_noise")
-    made = expose(
-        open_image(truth),
-        Exposure(**{name: told[name] for name in names}),
-        seed=told["seed"],
-        noise_seed=told["noise_seed"],
-        name=step.search.output.name,
-    )
+    with step.as_recorded():
+        made = expose(
+            open_image(truth),
+            Exposure(**{name: told[name] for name in names}),
+            seed=told["seed"],
+            noise_seed=told["noise_seed"],
+            name=step.search.output.name,
+        )
     return (yield from _saved(step, made))
 
 
 def _gold(step: ReplayStep) -> Job[Path]:
-    coarse, fine = gold_pair(seed=step.made.options["seed"])
+    with step.as_recorded():
+        coarse, fine = gold_pair(seed=step.made.options["seed"])
     return (yield from _saved(step, fine if step.made.part == "fine" else coarse))
 
 
@@ -540,7 +555,8 @@ def _blend(step: ReplayStep) -> Job[Path]:
     result = open_image((yield from step.image(after)))
     image = open_image((yield from step.image(before)))
     levels = yield from input_levels(image, (), result, [result.data])
-    strength = float(step.made.options["strength"])
+    with step.as_recorded():
+        strength = float(step.made.options["strength"])
     mixed = blend_levels(levels, [result.data], strength)[0]
     history = derived_from("blend", step.made.options, input=image, result=result)
     return (yield from _saved(step, result.replace(data=mixed, provenance=history)))
