@@ -539,6 +539,19 @@ def test_a_missing_input_is_said_and_the_rest_opens(
     assert "missing" not in panel.status.text()
 
 
+def test_an_input_whose_path_no_system_takes_is_missing(
+    with_input, save_panel, qtbot, choose
+):
+    path, file = with_input
+    content = json.loads((path / "project.json").read_text())
+    (one,) = content["inputs"].values()
+    one |= {"path": "a" * 5000, "absolute": "/" + "a" * 5000}
+    (path / "project.json").write_text(json.dumps(content))
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert [item.name for item in viewer.layers] == ["mark"]
+    assert "a… is missing: put it back" in panel.status.text()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
 )

@@ -28,12 +28,20 @@ from napari_semsr.core import (
     WriteError,
     digest_path,
     hear_warnings,
+    one_line,
     run,
     shown,
     software_versions,
     warn,
 )
-from napari_semsr.io.files import decoding, read_text, renaming, replacing, writing
+from napari_semsr.io.files import (
+    decoding,
+    is_there,
+    read_text,
+    renaming,
+    replacing,
+    writing,
+)
 from napari_semsr.io.layers import (
     DRAWN_KEY,
     FOLDER_KEY,
@@ -53,6 +61,7 @@ from napari_semsr.io.layers import (
 PROJECT_SUFFIX = ".semsr"
 """Ending of the name of a project's folder."""
 
+_LONGEST = 1000  # letters of a path in a sentence; chosen: any true one
 _FILE = "project.json"
 _VERSION = 1
 _FORMAT = "napari-semsr project"
@@ -517,7 +526,7 @@ def _find(folder: Path, digest: str, one: ProjectInput, frames: bool) -> Path | 
     name = PurePosixPath(one.path).name
     places = [folder / one.path, Path(one.absolute), folder.parent / name]
     # a device is neither, and has no end
-    there = [place for place in places if place.is_file() or place.is_dir()]
+    there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
         if _is_same(place, digest, one, frames):
             return place.resolve()
@@ -585,7 +594,8 @@ def open_project(path: Path) -> Job[OpenedProject]:
         yield Progress(len(found), len(project.inputs), f"looking for {name}")
         place = found[digest] = _find(folder, digest, one, digest in frames)
         if place is None:
-            said.append(f"{one.absolute} is missing: put it back beside {folder.name}.")
+            lost_at = one_line(one.absolute, _LONGEST)
+            said.append(f"{lost_at} is missing: put it back beside {folder.name}.")
         elif not _is_same(place, digest, one, digest in frames):
             said.append(f"{place} has changed since the project was saved.")
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
@@ -627,7 +637,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     """Read the pixels of an image or of labels as a layer of their own."""
     if layer.store is not None:
         path = folder / layer.store
-        if Path(layer.store).name != layer.store or not path.exists():
+        if Path(layer.store).name != layer.store or not is_there(path):
             msg = f"its store {layer.store} is missing in {folder}; copy it there."
             raise ReadError(msg)
         if layer.store.endswith(".ome.zarr"):

@@ -16,7 +16,7 @@ from napari_semsr.core import (
     digest_job,
     one_line,
 )
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, is_there
 from napari_semsr.jobs.images import digest_image, digest_values, open_image
 
 _ABOVE = 4  # folders above an output below which inputs are sought; chosen
@@ -127,7 +127,7 @@ class InputSearch:
             places.append(Path(record.path))
         seen = {self.output.resolve()}
         for place in places:
-            if _exists(place) and place.resolve() not in seen:
+            if is_there(place) and place.resolve() not in seen:
                 seen.add(place.resolve())
                 yield place
 
@@ -154,14 +154,6 @@ class InputSearch:
             except (SemsrError, OSError, ValueError):
                 self._digests[key] = None
         return self._digests[key]
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is something; what may not be looked at is not there."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
