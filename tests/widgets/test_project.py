@@ -542,7 +542,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(
 def test_an_input_whose_path_no_system_takes_is_missing(
     with_input, save_panel, qtbot, choose
 ):
-    path, file = with_input
+    path, _ = with_input
     content = json.loads((path / "project.json").read_text())
     (one,) = content["inputs"].values()
     one |= {"path": "a" * 5000, "absolute": "/" + "a" * 5000}
