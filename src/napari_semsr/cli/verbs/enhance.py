@@ -94,7 +94,8 @@ def _summarise(result: "jobs.EnhancedFile") -> str:
         rows.append(("change", result.change.say("model")))
     if result.misfit is not None:
         percent = f"{number(100 * result.misfit.share)} %"
-        true = f"true SEM images leave {100 * result.misfit.TRUE_SHARE:.0f} %"
+        share = 100 * result.misfit.TRUE_SHARE
+        true = f"true SEM images of superlens fields leave {share:.0f} %"
         said = f"{percent} of the input's contrast is not explained by the result"
         rows.append(("misfit", f"{said} ({true})"))
     if result.misfit_map is not None:
