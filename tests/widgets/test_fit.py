@@ -57,7 +57,7 @@ def panels() -> Iterator[Any]:
     names = {item["id"]: item["python_name"] for item in found["commands"]}
     for item in found["widgets"]:
         title = item["display_name"]
-        yield pytest.param(title, *names[item["command"]].split(":"), id=title)
+        yield (title, *names[item["command"]].split(":"))
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def fits(qtbot) -> Any:
     def check(panel: QWidget) -> None:
         def see() -> None:
             assert panel.width() <= DOCK_PX
-            assert not faults(panel)
+            assert not faults(panel), type(panel).__name__
 
         qtbot.waitUntil(see, timeout=LIMIT_MS)
 
@@ -178,53 +178,70 @@ def fits(qtbot) -> Any:
 
 @pytest.fixture
 def dock(make_napari_viewer_proxy, qtbot) -> Any:
-    """Open a panel in a narrow dock of a real window."""
+    """Open a panel in a narrow dock of a real window, in place of the one before."""
+    opened: list[Any] = []
 
-    def show(title: str, module: str, name: str) -> tuple[Any, QWidget]:
+    def window() -> Any:
         viewer = make_napari_viewer_proxy(show=True)
         viewer.window.resize(*WINDOW)
         for number in range(2):
             viewer.add_image(np.eye(32), name=f"{LONG_NAME} {number}")
+        return viewer
+
+    def show(title: str, module: str, name: str) -> QWidget:
+        if opened:
+            viewer, before = opened
+            viewer.window.remove_dock_widget(before)
+        else:
+            viewer = window()
         panel = getattr(importlib.import_module(module), name)(viewer)
+        opened[:] = viewer, panel
         viewer.window.add_dock_widget(panel, name=title)
         place = panel
         while not isinstance(place, QDockWidget):
             place = place.parentWidget()
-        window = place.parentWidget()
-        window.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
+        window_of_napari = place.parentWidget()
+        window_of_napari.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
         qtbot.waitUntil(lambda: place.width() == DOCK_PX, timeout=LIMIT_MS)
-        return viewer, panel
+        return panel
 
     return show
 
 
-@pytest.mark.parametrize(("title", "module", "name"), list(panels()))
-def test_panel_fits_a_narrow_dock(title, module, name, dock, letters, fits):
-    _, panel = dock(title, module, name)
-    fits(panel)
-    letters(16)
-    fits(panel)
-    if not isinstance(panel, Panel):
-        letters(9)
-        fits(panel)
-        return
-    panel.runner.busy_changed.emit(True)
-    fits(panel)
-    panel.runner.busy_changed.emit(False)
-    if hasattr(panel, "results"):
-        panel.clear_plot()
-        panel.show_result({"Store": LONG_TEXT, "Frames": "25 of 25"}, "Done.")
-        fits(panel)
+def test_every_panel_fits_a_narrow_dock(dock, letters, fits):
+    # One window for all: letters of another size make its whole look anew.
+    for size in (16, 9):
+        letters(size)
+        for title, module, name in panels():
+            panel = dock(title, module, name)
+            fits(panel)
+            if not isinstance(panel, Panel):
+                continue
+            if size == 16:
+                panel.runner.busy_changed.emit(True)
+                fits(panel)
+                panel.runner.busy_changed.emit(False)
+                if hasattr(panel, "results"):
+                    panel.clear_plot()
+                    figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
+                    panel.show_result(figures, "Done.")
+                    fits(panel)
+            panel.show_problem(LONG_TEXT)
+            fits(panel)
+            assert panel.status.isVisible()
+
+
+def test_what_is_said_is_seen_in_letters_of_another_size(dock, letters, fits):
+    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     panel.show_problem(LONG_TEXT)
-    fits(panel)
-    assert panel.status.isVisible()
-    letters(9)
-    fits(panel)
-    assert panel.status.isVisible()
+    for size in (16, 9):
+        letters(size)
+        fits(panel)
+        assert panel.status.isVisible()
 
 
 def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
-    _, panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     box = panel.layer.native
 
     def told() -> str:
@@ -242,7 +259,7 @@ def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
 
 def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, qtbot):
     module = "napari_semsr.widgets.measure.metrics"
-    _, panel = dock("Metrics", module, "MetricsPanel")
+    panel = dock("Metrics", module, "MetricsPanel")
     control = panel.form.widget("data_range").native
     letters(9)
     qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
@@ -253,7 +270,7 @@ def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, q
 
 
 def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
-    _, panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+    panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
     for size in (9, 16):
         letters(size)
         panel.pixel_size.value = (123.456789, 123.456781)
@@ -263,7 +280,7 @@ def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
 
 
 def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
-    _, panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     (area,) = (
         item
         for item in panel.findChildren(QScrollArea)
@@ -278,7 +295,7 @@ def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
 
 
 def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
-    _, panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+    panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
     letters(9)
     size = panel.pixel_size
     size.value = (55.82, 55.82)

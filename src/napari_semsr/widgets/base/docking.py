@@ -3,7 +3,7 @@
 from typing import Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QSizePolicy, QWidget
 
 from napari_semsr.widgets.base.runner import is_alive
 
@@ -20,6 +20,10 @@ def lay_as_tab(widget: QWidget, title: str) -> None:
     if isinstance(dock, QDockWidget) and not dock.property(_OURS):
         dock.setProperty(_OURS, "shown")
         dock.setWindowTitle(title)
+        # napari 0.9.0 takes from what it docks the wish to fill the side of the window
+        policy = widget.sizePolicy()
+        policy.setVerticalPolicy(QSizePolicy.Policy.Expanding)
+        widget.setSizePolicy(policy)
         # napari sets the sizes of the docks after it has shown this one
         QTimer.singleShot(0, lambda: _tabify(dock))
 
