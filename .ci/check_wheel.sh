@@ -2,15 +2,18 @@
 # usage: check_wheel.sh [CONSTRAINTS]
 # Build the source archive and from it the wheel, install that into an empty
 # environment with the base dependencies only, and use it from another folder.
-# BIN: where the tools lie; PYTHON: the interpreter that the environment is made of.
+# BIN: where the tools lie; EMPTY: that environment, if it has been made;
+# PYTHON: the interpreter that it is made of, if not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 root=$PWD
 bin=${BIN:-$root/.venv/bin}
+python=${PYTHON:-$bin/python}
 constraints=$(realpath "${1:-constraints.txt}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+folder=${EMPTY:-$work/empty}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 "$bin/python" -m build --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 ||
@@ -19,12 +22,9 @@ ls -l "$work/dist"
 "$bin/twine" --no-color check --strict "$work"/dist/*
 "$bin/check-wheel-contents" --no-config "$work"/dist/*.whl
 
-python=${PYTHON:-$bin/python}
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-"$python" -m venv "$work/empty"
-empty=$work/empty/bin
+[ -x "$folder/bin/python" ] || PYTHON=$python .ci/empty_environment.sh "$folder" "$constraints"
+empty=$folder/bin
 install() { "$empty/python" -m pip install --quiet --no-compile --constraint "$constraints" "$@"; }
-install torch
 install "$work"/dist/*.whl
 "$empty/python" -m pip check
 

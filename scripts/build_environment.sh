@@ -29,11 +29,18 @@ install() {
   }
 }
 
-# torch first, so that its pinned build decides what comes with it.
+compile() {
+  # Not what only its own makers import; what is compiled already is left.
+  local unused='/(tests?|pip|debugpy|virtualenv|dns|OpenGL/(raw|GL|GLES.|EGL|GLX|WGL)/[A-Z]+[0-9]*)/'
+  "$folder/bin/python" -m compileall -q -j "$1" -x "$unused" "$folder/lib" >/dev/null 2>&1 || true
+}
+
+# torch first, so that its pinned build decides what comes with it. pip works on one
+# core: on another, what it brought is compiled meanwhile.
 install torch
+compile 1 &
 install hatchling editables
 install --no-build-isolation --editable ".$extras"
-# Not what only its own makers import.
-unused='/(tests?|pip|debugpy|virtualenv|dns|OpenGL/(raw|GL|GLES.|EGL|GLX|WGL)/[A-Z]+[0-9]*)/'
-"$folder/bin/python" -m compileall -q -j 2 -x "$unused" "$folder/lib" >/dev/null 2>&1 || true
+wait
+compile 2
 echo "Environment $folder is ready after $((SECONDS - started)) s."
