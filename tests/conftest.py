@@ -1,6 +1,7 @@
 """Fixtures and guards that every test shares."""
 
 import gc
+import itertools
 import os
 import shutil
 import sys
@@ -196,10 +197,13 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if application is None or not ours_left():
         return
     limit = time.monotonic() + LEAVING_S  # a job that ends holds its panel until then
-    while ours_left() and time.monotonic() < limit:
-        gc.collect()  # slow once torch and napari are loaded, so only on suspicion
+    for again in itertools.count():
+        if again:  # slow once torch and napari are loaded, so only on suspicion
+            gc.collect()
         application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         application.processEvents()
+        if not ours_left() or time.monotonic() > limit:
+            break
         time.sleep(0.01)
     assert not ours_left(), f"widgets left behind: {ours_left()}"
 

@@ -16,7 +16,7 @@ from tests.hostile.commands import Commands
 from tests.hostile.play import play
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW, MANY = 50, 5000  # of files; of the lines of each verb:
+FEW, MANY = 25, 5000  # of files; of the lines of each verb:
 FEW_LINES, MANY_LINES = 2, 500
 SLOW = {"hdf5": 10}  # a process for each file
 

@@ -173,17 +173,6 @@ def test_a_tooltip_says_more_than_the_label(module, model, qtbot):
     assert not same
 
 
-@pytest.mark.parametrize("module", PANELS)
-def test_panel_fits_a_dock_of_400_pixels(module, model, qtbot):
-    panel = make(module, model, qtbot)
-    panel.resize(400, 500)
-    panel.show()
-    qtbot.waitExposed(panel)
-    assert panel.width() == 400
-    assert panel.content.minimumSizeHint().width() <= panel.scroll_area.width()
-    assert panel.content.width() <= panel.scroll_area.viewport().width()
-
-
 @pytest.mark.parametrize("module", MEASURING)
 def test_run_without_layers_says_what_to_do(module, model, qtbot):
     panel = make(module, model, qtbot)
@@ -439,26 +428,6 @@ def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
     assert panel.status.text() == "The layer is gone."
 
 
-OPENING = """
-import importlib, sys
-from napari.components import ViewerModel
-from qtpy.QtWidgets import QApplication
-app = QApplication([])
-viewer = ViewerModel()
-for argument in sys.argv[1:]:
-    module, name = argument.split(":")
-    found = importlib.import_module("napari_semsr.widgets." + module)
-    panel = getattr(found, name)(viewer)
-    panel.show(); app.processEvents()
-    assert "torch" not in sys.modules, module
-    panel.close()
-"""
-
-
-def test_panels_open_without_torch():
-    run_python(OPENING, *(f"{module}:{name}" for module, name in PANELS.items()))
-
-
 NOTING = """
 import importlib, sys, threading, time
 import numpy as np
@@ -475,25 +444,40 @@ class Note:
 sys.meta_path.insert(0, Note())
 """
 
-PLOTTING = """
+OPENING = """
 for argument in sys.argv[1:]:
     module, name = argument.split(":")
     found = importlib.import_module("napari_semsr.widgets." + module)
     panel = getattr(found, name)(viewer)
-    assert "matplotlib" not in importers, module
+    panel.show(); app.processEvents()
+    assert not {"matplotlib", "torch"} & set(importers), module
+    panel.close()
+
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+looked_at = EnhancePanel(viewer)
+looked_at.show()
+while "torch" not in sys.modules:
+    app.processEvents(); time.sleep(0.01)
+looked_at.close()
+
 panel.run_button.click()
 while panel.busy:
     app.processEvents(); time.sleep(0.01)
 assert panel.plot is not None, panel.status.text()
-for module in ("matplotlib", "matplotlib.figure", "pandas"):
+for module in ("torch", "matplotlib", "matplotlib.figure", "pandas"):
     assert importers[module] is not threading.main_thread(), module
+panel.close()
+for panel in (looked_at, panel):
+    panel.deleteLater()  # at exit PyQt may trip over what it deletes itself
+app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 """
 
 
-def test_matplotlib_is_imported_in_the_thread_of_a_job():
+def test_what_takes_long_to_import_is_imported_in_a_thread():
+    """Torch while its panel is looked at, matplotlib by the job that plots."""
     names = [*PANELS, "measure.metrics"]
     words = [f"{module}:{PANELS[module]}" for module in names]
-    run_python(NOTING + PLOTTING, *words)
+    run_python(NOTING + OPENING, *words)
 
 
 COLLECTING = """
@@ -517,20 +501,3 @@ for _ in range(5):
 def test_panels_may_be_collected_in_another_thread():
     """Qt lives on a little longer than what Python kept of them."""
     run_python(NOTING + COLLECTING, *(f"{m}:{name}" for m, name in PANELS.items()))
-
-
-LOOKING = """
-from napari_semsr.widgets.enhance.panel import EnhancePanel
-panel = EnhancePanel(viewer)
-panel.show()
-while "torch" not in sys.modules:
-    app.processEvents(); time.sleep(0.01)
-assert importers["torch"] is not threading.main_thread()
-panel.close()
-panel.deleteLater()  # at exit PyQt may trip over what it deletes itself
-app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-"""
-
-
-def test_torch_is_imported_in_a_thread_while_its_panel_is_looked_at():
-    run_python(NOTING + LOOKING)
