@@ -24,6 +24,7 @@ from tests import children
 
 TINY = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 LINE = ("--tile", "32", "--precision", "fp32", "--device", "cpu")
+PROCESSES, WORKERS = 20, 10  # that are killed
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -64,13 +65,12 @@ def tiles_done(store: Path) -> int:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize("kills", [2, 20], ids=["short", "long"])
 @pytest.mark.slow
-def test_killed_runs_are_resumed_to_the_same_pixels(kills, image, expected):
-    chance = random.Random(kills)  # noqa: S311
+def test_killed_runs_are_resumed_to_the_same_pixels(image, expected):
+    chance = random.Random(20)  # noqa: S311
     store = image.with_name("killed.ome.zarr")
     total, killed = 25, 0
-    while killed < kills:
+    while killed < PROCESSES:
         goal = min(total - 2, 1 + tiles_done(store) + chance.randrange(3))
         with started(image, "-o", store, "--resume") as child:
             while child.poll() is None and tiles_done(store) < goal:
@@ -91,10 +91,9 @@ def read_complete(store: Path) -> bool:
     return store.is_dir() and not (store / "done").exists()
 
 
-@pytest.mark.parametrize("kills", [1, 10], ids=["short", "long"])
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
+def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
     from distributed import LocalCluster
 
     store = image.with_name("cluster.ome.zarr")
@@ -110,13 +109,13 @@ def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
         )
         killed, last = 0, 0
         for step in job:
-            if killed < kills and step.done >= last + 2:
+            if killed < WORKERS and step.done >= last + 2:
                 last = step.done
                 nannies = [w for w in cluster.workers.values() if w.pid]
                 if nannies:
                     os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
                     killed += 1
-        assert killed == kills
+        assert killed == WORKERS
     np.testing.assert_array_equal(read(store).array(), expected)
 
 

@@ -1,6 +1,7 @@
 """What all formats share: faults as sentences, whole outputs, our own record."""
 
 import errno
+import importlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +297,7 @@ def remove_target(path: Path) -> None:
 class Hold:
     """Keeps other processes from a store, until it is let go or this one ends.
 
-    Nothing is held where a file cannot be locked, as on Windows and some networks.
+    Nothing is held where a file cannot be locked, as on some networks.
 
     Parameters
     ----------
@@ -370,8 +372,14 @@ class _Lock:
         if _LOCKS.get(self.file) is not self:
             return
         del _LOCKS[self.file]
-        self.file.unlink(missing_ok=True)
-        os.close(self._open)
+        try:
+            self.file.unlink(missing_ok=True)
+        except PermissionError:  # Windows removes no file that is open
+            os.close(self._open)
+            with suppress(OSError):  # another process has opened it since
+                self.file.unlink(missing_ok=True)
+        else:
+            os.close(self._open)
 
 
 _LOCKS: dict[Path, _Lock] = {}
@@ -392,14 +400,15 @@ def _lock(number: int) -> None:
     try:
         import fcntl
     except ImportError:
-        return
+        msvcrt = importlib.import_module("msvcrt")  # of Windows
+        lock = partial(msvcrt.locking, number, msvcrt.LK_NBLCK, 1)
+    else:
+        lock = partial(fcntl.lockf, number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except PermissionError as error:  # as some systems put it
-        raise BlockingIOError from error
-    except BlockingIOError:
-        raise
-    except OSError:
+        lock()
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
+            raise BlockingIOError from error
         _logger.debug("Files cannot be locked here.")
 
 

@@ -1,6 +1,10 @@
 """A store that one process fills is left alone by others, until it ends."""
 
+import errno
+import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from napari_semsr.io import create_store, read, write
 from napari_semsr.io.files import check_target
 from tests import children
 
-pytest.importorskip("fcntl", reason="files are not locked here")
+fcntl = pytest.importorskip("fcntl", reason="Windows has locks of its own")
 HOW = {"shape": (8, 8), "dtype": "f4", "chunk": 4}
 
 # Begins a store, writes a part of it, says so, and waits until it is told to end.
@@ -34,6 +38,50 @@ def filling(tmp_path):
     with children.started([sys.executable, "-c", FILLING, path], **pipes) as process:
         assert process.stdout.readline().strip() == b"begun"
         yield path, process
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Locks as Windows has them, where a file that is open cannot be removed."""
+    real = Path.unlink
+    opened = set()
+
+    def locking(number, mode, count):
+        assert (mode, count) == (2, 1)
+        try:
+            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+        opened.add(os.fstat(number).st_ino)
+
+    def close(number, real=os.close):
+        opened.discard(os.fstat(number).st_ino)
+        real(number)
+
+    def unlink(path, missing_ok=False):
+        if path.exists() and path.stat().st_ino in opened:
+            raise PermissionError(errno.EACCES, "used by another process")
+        real(path, missing_ok)
+
+    stand_in = SimpleNamespace(LK_NBLCK=2, locking=locking)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", stand_in)
+    monkeypatch.setattr(os, "close", close)
+    monkeypatch.setattr(Path, "unlink", unlink)
+
+
+def test_windows_locks_too(windows, filling):
+    path, _ = filling
+    with pytest.raises(WriteError, match="being written by another process"):
+        create_store(path, **HOW, resume=True)
+    other = path.with_name("b.ome.zarr")
+    store = create_store(other, **HOW)
+    assert path.with_name(".held.b.ome.zarr").exists()
+    for _ in store.fill([np.ones((4, 4), np.float32)] * 4, "filling"):
+        pass
+    for _ in store.finish():
+        pass
+    assert not path.with_name(".held.b.ome.zarr").exists()
 
 
 @pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}], ids=str)
