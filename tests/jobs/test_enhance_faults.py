@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import WriteError
+from napari_semsr.core.errors import SemsrError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
@@ -104,17 +104,21 @@ def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
         worker_dashboard_address="127.0.0.1:0",
         silence_logs=50,
     ) as cluster:
-        job = enhance_job(
-            image, store, options=TINY, scheduler=cluster.scheduler_address
-        )
-        killed, last = 0, 0
-        for step in job:
-            if killed < WORKERS and step.done >= last + 2:
-                last = step.done
-                nannies = [w for w in cluster.workers.values() if w.pid]
-                if nannies:
-                    os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
-                    killed += 1
+        how = {"options": TINY, "scheduler": cluster.scheduler_address}
+        killed, last, finished = 0, 0, False
+        while not finished:
+            try:
+                for step in enhance_job(image, store, **how):
+                    if killed < WORKERS and step.done >= last + 2:
+                        last = step.done
+                        nannies = [w for w in cluster.workers.values() if w.pid]
+                        if nannies:
+                            os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
+                            killed += 1
+                finished = True
+            except SemsrError as error:  # Dask gives up what four were killed with
+                assert "run again with --resume" in str(error)  # noqa: PT017
+                how["resume"] = True
         assert killed == WORKERS
     np.testing.assert_array_equal(read(store).array(), expected)
 
