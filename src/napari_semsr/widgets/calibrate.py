@@ -265,9 +265,37 @@ class CalibrateGroup(QWidget):
         super().__init__()
         self._viewer, self.layer = viewer, layer
         self._say, self._told, self._start = say, told, start
+        self._found: Calibration | None = None
+        self._history = history_of(viewer)
         self.pixel_size = PixelSizeEdit(
             "Pitch of the layer's pixels, kept in nm; every length follows from it."
         )
+        self.apply_button = push_button(
+            "Apply pixel size", self.apply, "Give the layer the pixel size above."
+        )
+        self.undo_button = push_button(
+            "Undo", self.undo, "Give the pixel size back that was replaced last."
+        )
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(
+            Form(
+                layer,
+                self.pixel_size,
+                self.apply_button,
+                *self._build_line(),
+                *self._build_grating(),
+                self.undo_button,
+            )
+        )
+        self._history.changed.connect(self._show_undo)
+        viewer.layers.events.inserted.connect(self._show_undo)
+        self._show_undo()
+        layer.changed.connect(self._show_size)
+        self._show_size(layer.value)
+
+    def _build_line(self) -> list[Any]:
+        """Build the controls of a line whose length is known."""
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",
@@ -287,9 +315,6 @@ class CalibrateGroup(QWidget):
             value="nm",
         )
         self.length = Note()
-        self.apply_button = push_button(
-            "Apply pixel size", self.apply, "Give the layer the pixel size above."
-        )
         self.draw_button = push_button(
             "Draw a line",
             self.draw,
@@ -306,6 +331,17 @@ class CalibrateGroup(QWidget):
             self.measure,
             "Pixel size = known distance / length of the last line drawn.",
         )
+        return [
+            self.draw_button,
+            self.bar_button,
+            self.length,
+            self.distance,
+            self.distance_unit,
+            self.measure_button,
+        ]
+
+    def _build_grating(self) -> list[Any]:
+        """Build the controls of a grating whose period is known."""
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",
@@ -330,36 +366,7 @@ class CalibrateGroup(QWidget):
             "Write pixel size, skew and distortion with their errors, as Stitch mosaic "
             "takes them.",
         )
-        self._found: Calibration | None = None
-        self.undo_button = push_button(
-            "Undo", self.undo, "Give the pixel size back that was replaced last."
-        )
-        self._history = history_of(viewer)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(
-            Form(
-                layer,
-                self.pixel_size,
-                self.apply_button,
-                self.draw_button,
-                self.bar_button,
-                self.length,
-                self.distance,
-                self.distance_unit,
-                self.measure_button,
-                self.pitch,
-                self.grating_button,
-                self.grating,
-                self.save_button,
-                self.undo_button,
-            )
-        )
-        self._history.changed.connect(self._show_undo)
-        viewer.layers.events.inserted.connect(self._show_undo)
-        self._show_undo()
-        layer.changed.connect(self._show_size)
-        self._show_size(layer.value)
+        return [self.pitch, self.grating_button, self.grating, self.save_button]
 
     def _show_size(self, layer: Image | None) -> None:
         try:

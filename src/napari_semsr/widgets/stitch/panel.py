@@ -230,6 +230,15 @@ class StitchMosaicPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, _TITLE, "Stitch")
+        self._stated: PixelSize | None = None
+        self._build_frames()
+        self._build_how()
+        self._build_target()
+        self._build_results()
+        self._follow_controls()
+        self._take_open_scan()
+
+    def _build_frames(self) -> None:
         self.folder = FileEdit(
             name="folder",
             label="Folder",
@@ -243,13 +252,16 @@ class StitchMosaicPanel(Panel):
             "Add the raw frames where they should lie.",
         )
         self.about = Note(_NOTHING)
-        self.positions = FileEdit(
-            name="positions",
-            label="Positions",
-            tooltip="A table frame,y_px,x_px or frame,y_nm,x_nm; empty takes the "
-            "folder's own.",
-            mode=FileDialogMode.OPTIONAL_FILE,
-            filter="*.csv",
+        self.add_group("Frames", Form(self.folder, self.show_button), self.about)
+
+    def _build_how(self) -> None:
+        self.focus = ComboBox(
+            name="focus",
+            label="Heights",
+            tooltip="Join the heights that heights.csv names, each place from where it "
+            "is sharpest, with a map of heights; or the folder's own frames alone.",
+            choices=[("all, where sharpest", "max"), ("the folder's frames", "none")],
+            value="none",
         )
         self.grid = LineEdit(
             name="grid",
@@ -285,6 +297,28 @@ class StitchMosaicPanel(Panel):
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
+        self.advanced = self._build_advanced()
+        self.how = Form(
+            self.focus,
+            self.grid,
+            self.pixel_size,
+            self.calibration,
+            self.calibrated,
+            self.flat,
+            self.flat_file.native,
+        )
+        self.how.show_row("focus", False)
+        self.add_group("How", self.how, self.advanced)
+
+    def _build_advanced(self) -> Folded:
+        self.positions = FileEdit(
+            name="positions",
+            label="Positions",
+            tooltip="A table frame,y_px,x_px or frame,y_nm,x_nm; empty takes the "
+            "folder's own.",
+            mode=FileDialogMode.OPTIONAL_FILE,
+            filter="*.csv",
+        )
         self.distortion = ComboBox(
             name="distortion",
             label="Distortion",
@@ -300,6 +334,11 @@ class StitchMosaicPanel(Panel):
             step=0.005,
         )
         self.form = OptionsForm(StitchFolderOptions, _ROWS)
+        told = "How frames are ordered, joined and blended; few scans need it."
+        bent = Form(self.positions, self.distortion, self.distortion_amount.native)
+        return Folded("Advanced", told, bent, self.form)
+
+    def _build_target(self) -> None:
         self.output = store_edit("mosaic")
         self.existing = ComboBox(
             name="existing",
@@ -315,34 +354,11 @@ class StitchMosaicPanel(Panel):
             "map tells the resolution of this one scan. They take as long to write as "
             "the mosaic.",
         )
-        self.trouble = Note()
-        told = "How frames are ordered, joined and blended; few scans need it."
-        bent = Form(self.positions, self.distortion, self.distortion_amount.native)
-        self.advanced = Folded("Advanced", told, bent, self.form)
-        self.focus = ComboBox(
-            name="focus",
-            label="Heights",
-            tooltip="Join the heights that heights.csv names, each place from where it "
-            "is sharpest, with a map of heights; or the folder's own frames alone.",
-            choices=[("all, where sharpest", "max"), ("the folder's frames", "none")],
-            value="none",
-        )
-        self.how = Form(
-            self.focus,
-            self.grid,
-            self.pixel_size,
-            self.calibration,
-            self.calibrated,
-            self.flat,
-            self.flat_file.native,
-        )
-        self.how.show_row("focus", False)
-        self.add_group("Frames", Form(self.folder, self.show_button), self.about)
-        self.add_group("How", self.how, self.advanced)
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
+
+    def _follow_controls(self) -> None:
         self.focus.changed.connect(self._show_halves)
-        self._build_results()
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
         # a grid that is typed has an order, and an overlap that may be known
@@ -350,12 +366,11 @@ class StitchMosaicPanel(Panel):
         self._show_flat_file(self.flat.value)
         self.distortion.changed.connect(self._show_amount)
         self._show_amount(self.distortion.value)
-        self._stated: PixelSize | None = None
         self.calibration.changed.connect(self._show_calibration)
-        self._take_open_scan()
 
     def _build_results(self) -> None:
         self._mosaic: Image | None = None
+        self.trouble = Note()
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.add_results("Result", self.trouble, helpers="Show outlines and joints")
