@@ -610,8 +610,9 @@ def _told_of_misfit(misfit: "Misfit | None") -> dict[str, Quantity]:
     """Say how much of the input the result, blurred again, does not explain."""
     if misfit is None:
         return {}
-    unit, true = "% of the input's contrast", f"(true: {100 * misfit.TRUE_SHARE:.0f} %)"
-    return {"Misfit": Quantity(100 * misfit.share, unit, ".0f", true)}
+    unit = "% of the input's contrast"
+    note = f"(true SEM images leave {100 * misfit.TRUE_SHARE:.0f} %)"
+    return {"Misfit": Quantity(100 * misfit.share, unit, ".0f", note)}
 
 
 def _told_of_trust(trust: "TrustReport | None") -> Numbers:
