@@ -15,7 +15,7 @@ WITH_DISPLAY := scripts/with_display.sh
 # who is done takes over from the other. Compiled tests are kept for the next run.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=worksteal
 
-.PHONY: help .venv demo test soak coverage mutants hard lowest lint format bench tables docs screenshots clean
+.PHONY: help .venv demo test soak coverage mutants hard lowest lint format bench tables docs links screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (HOURS=
 docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Manual: docs/_build/html/index.html"
+
+links: $(STAMP)  ## whether what the manual links to on the web is there
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
 
 screenshots: $(STAMP)  ## the pictures of the manual, in docs/images
 	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py

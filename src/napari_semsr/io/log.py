@@ -1,4 +1,4 @@
-"""A log of errors that nobody foresaw, with what is needed to report them.
+"""A log of jobs that failed, with what is needed to report it.
 
 It holds no image and no name of one but where an error's own words have it.
 """
@@ -17,7 +17,7 @@ _TOLD = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
 def error_log() -> Path:
-    """Tell where panels keep errors that nobody foresaw; it may not be there yet.
+    """Tell where panels keep how their jobs failed; it may not be there yet.
 
     Returns
     -------

@@ -289,9 +289,11 @@ def _check_verb(number: int, verb: str) -> None:
     """Refuse what is no verb, or none for images."""
     if verb not in VERBS:
         known = [one for one in VERBS if one not in _NO_STEPS]
-        near = difflib.get_close_matches(verb, known, n=_NEAR) or known
-        msg = f"Step {number} names {verb!r:.60}, which is no verb; there are "
-        raise OptionError(f"{msg}{', '.join(near)}.")
+        near = difflib.get_close_matches(verb, known, n=_NEAR)
+        meant = f"did you mean {' or '.join(near)}?"
+        hint = meant if near else f"there are {', '.join(known)}."
+        msg = f"Step {number} names {verb!r:.60}, which is no verb; {hint}"
+        raise OptionError(msg)
     if verb in _NO_STEPS:
         msg = f"Step {number} names {verb}, which cannot be a step: {_NO_STEPS[verb]}."
         raise OptionError(msg)

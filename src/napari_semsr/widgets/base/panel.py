@@ -907,12 +907,12 @@ class Panel(QWidget):
         """Say in the panel and as a notification what went wrong."""
         said, place = self.worded(text), _advice_on(text)
         self.status.setText(said, "problem")
-        if place is not None:
-            self.status.add_link(_WHAT_TO_DO, place)
+        label = _WHAT_TO_DO if place else "Troubleshooting"
+        self.status.add_link(label, place or "troubleshooting.md")
         show_error(said)
 
     def _show_logged(self, path: str) -> None:
-        """Offer the log of what nobody foresaw."""
+        """Offer the log of jobs that failed."""
         self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
 
     def _show_advice(self, place: str) -> None:

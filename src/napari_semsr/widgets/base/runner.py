@@ -412,7 +412,7 @@ class JobRunner(QObject):
     failed = QtSignal(str)
     """Emits the error as one sentence."""
     logged = QtSignal(str)
-    """Emits, after that, the log that an error nobody foresaw was written to."""
+    """Emits, after that, the log that the error was written to."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)
@@ -501,10 +501,9 @@ class JobRunner(QObject):
         else:
             _log.debug("%s failed", run.title, exc_info=error)
             self.failed.emit(_sentence(run.title, error))
-            if not isinstance(error, SemsrError):
-                kept = note_error(run.title, error)
-                if kept is not None:
-                    self.logged.emit(str(kept))
+            kept = note_error(run.title, error)
+            if kept is not None:
+                self.logged.emit(str(kept))
 
 
 def _sentence(title: str, error: BaseException) -> str:
