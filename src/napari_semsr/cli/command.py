@@ -86,6 +86,9 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
+_TROUBLES = (
+    "https://github.com/napari-semsr/napari-semsr/blob/main/docs/troubleshooting.md"
+)
 _NEEDED = "the following arguments are required: "
 
 
@@ -130,7 +133,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options.",
+        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
+        f"What to do about a message: {_TROUBLES}",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
