@@ -86,9 +86,6 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
-_TROUBLES = (
-    "https://github.com/napari-semsr/napari-semsr/blob/main/docs/troubleshooting.md"
-)
 _NEEDED = "the following arguments are required: "
 
 
@@ -134,7 +131,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
         epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
-        f"What to do about a message: {_TROUBLES}",
+        "What to do about a message: docs/troubleshooting.md of the manual.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
