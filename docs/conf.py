@@ -77,6 +77,7 @@ def setup(app: typing.Any) -> None:  # noqa: D103
     app.connect("autodoc-skip-member", skip_new_types)
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
 
+
 # Of `make links`. Publishers refuse programs that follow a DOI.
 linkcheck_ignore = [r"https://doi\.org/"]
 linkcheck_retries = 2
