@@ -6,7 +6,6 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -448,13 +447,12 @@ class Scans:
             scan.read(index)
 
 
-HDF5 = (Files("hdf5", ".h5", write_hdf5s),) if find_spec("h5py") else ()
 IMAGES = (
     Files("tiff", ".tif", write_tiffs),
     Pngs("png", ".png", write_pngs),
     Files("bmp", ".bmp", write_bmps),
     Files("jpeg", ".jpg", write_jpegs),
-    *HDF5,
+    Files("hdf5", ".h5", write_hdf5s),
     Mosaics("czi", ".czi", _write_czi),
     Stores(),
     Packed(),

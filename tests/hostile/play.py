@@ -1,5 +1,6 @@
 """Give a case many damaged inputs, and note what came out that is not ours."""
 
+import os
 import traceback
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from napari_semsr.core import SemsrError
 
+LONGEST_S = 5.0  # of processor time that one input may take
 _LONGEST = 3000  # letters of a message that somebody could still read
 
 
@@ -36,6 +38,16 @@ class Outcome:
     count: int = 0
     refused: int = 0
     findings: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0  # of processor time
+    slowest: int = -1
+
+    def note_time(self, number: int, took_s: float, longest_s: float | None) -> None:
+        """Remember the slowest input; one that took too long is a finding."""
+        if took_s > self.slowest_s:
+            self.slowest_s, self.slowest = took_s, number
+        if longest_s is not None and took_s > longest_s:
+            told = f"took {took_s:.1f} s of processor time, {longest_s:g} are allowed"
+            self.findings.append(f"{self.case} {number}: {told}")
 
 
 def _asked_for_all(error: BaseException | None) -> bool:
@@ -59,6 +71,11 @@ def _fault(error: Exception) -> str | None:
     return None
 
 
+def _processor_s() -> float:
+    """Tell the processor time of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
 def play(
     case: Case,
     folder: Path,
@@ -66,6 +83,7 @@ def play(
     *,
     seed: int = 0,
     first: int = 0,
+    longest_s: float | None = LONGEST_S,
     each: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Give a case `count` inputs, of which each is the same by seed and number.
@@ -80,6 +98,9 @@ def play(
         How many.
     seed, first : int
         Which ones.
+    longest_s : float, optional
+        Processor time that an input may take; None for any. The clock is not looked
+        at, since the machine may have other work.
     each : callable, optional
         Called before each input with its number.
     """
@@ -90,6 +111,7 @@ def play(
             each(number)
         rng = Random(f"{case.name}-{seed}-{number}")  # noqa: S311
         outcome.count += 1
+        begun_s = _processor_s()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -100,4 +122,5 @@ def play(
             if fault is not None:
                 told = "".join(traceback.format_exception(error))
                 outcome.findings.append(f"{case.name} {number}: {fault}\n{told}")
+        outcome.note_time(number, _processor_s() - begun_s, longest_s)
     return outcome
