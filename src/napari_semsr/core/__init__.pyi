@@ -82,7 +82,10 @@ from .micrograph import (
     processor_name as processor_name,
     software_versions as software_versions,
 )
-from .options import Options as Options
+from .options import (
+    Options as Options,
+    count_values as count_values,
+)
 from .progress import (
     Job as Job,
     Pace as Pace,

@@ -1,6 +1,7 @@
 """Options: what a user edits and a store records, frozen and validated once."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Self, get_args
@@ -171,3 +172,30 @@ class Options(BaseModel):
             The changed copy.
         """
         return self.parse({**self.model_dump(), **changes})
+
+
+def count_values(value: Any) -> float:
+    """Count what a text held as if written out: aliases repeat parts of it.
+
+    Parameters
+    ----------
+    value : object
+        Tables and lists within each other, as YAML gives them.
+
+    Returns
+    -------
+    float
+        Infinity for what holds itself.
+    """
+    return _counted(value, {})
+
+
+def _counted(value: Any, known: dict[int, float]) -> float:
+    """Count values; `known` has what was counted before."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # of what holds itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_counted(item, known) for item in inside)
+    return known[id(value)]

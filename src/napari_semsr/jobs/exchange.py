@@ -8,9 +8,12 @@ in is read as data: nothing of it is unpickled or called.
 import hashlib
 import io
 import json
+import lzma
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +29,9 @@ from napari_semsr.core import (
     FAULTS,
     CheckpointError,
     Options,
+    count_values,
     field_range,
+    one_line,
     round_up,
 )
 from napari_semsr.io import ReadOptions, replacing
@@ -57,6 +62,20 @@ _RUNS_CODE: Mapping[str, str] = {
 
 _ONNX_LIMIT = 2**31  # bytes
 _WRONG = (TypeError, ValueError)
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)  # what reading a damaged archive raises
+_SAID = 300  # letters of what a file says that a message repeats; chosen
+_MOST_VALUES = 100_000  # chosen: descriptions of bioimage.io hold some hundred
 _TEXT_LIMIT = 2**20  # bytes of a description: those of bioimage.io have some thousand
 
 
@@ -481,7 +500,8 @@ def import_foreign(
     if path.stat().st_size > _ONNX_LIMIT:
         raise CheckpointError(f"{path.name} must be under 2 GiB to be read as ONNX.")
     data = path.read_bytes()
-    start = {"name": _plain_name(path.stem), "description": f"ONNX network {path.name}"}
+    said = _text(f"ONNX network {path.name}", 2000)
+    start = {"name": _plain_name(path.stem), "description": said}
     return _network_of(
         data, path.name, path.parent, start, {}, options or ImportOptions()
     )
@@ -538,7 +558,8 @@ def _network_of(
         where = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
         msg = (
-            f"What {name} says of itself is not valid at {where or 'its top'}: {said}."
+            f"What {name} says of itself is not valid at {one_line(where) or 'its top'}"
+            f": {one_line(said, _SAID)}."
         )
         raise CheckpointError(msg) from None
     if known.get("receptive_field") != card.receptive_field:  # measured on others
@@ -564,30 +585,41 @@ def _from_package(
         with zipfile.ZipFile(path) as package:
             said = _described(package, path.name)
             source, weights = _weights_of(package, said, path.name)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        msg = f"{path.name} cannot be read as a package: {str(error).rstrip('.')}."
+    except _BAD_ZIP as error:
+        reason = one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
+        msg = f"{path.name} cannot be read as a package: {reason}."
         raise CheckpointError(msg) from error
     try:
         stated = _stated(said, path.name)
     except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
-        msg = f"The description in {path.name} is damaged: {error!r}."
+        reason = one_line(repr(error), _SAID)
+        msg = f"The description in {path.name} is damaged: {reason}."
         raise CheckpointError(msg) from error
     start = {
         "name": _plain_name(str(said.get("name") or path.stem)),
-        "description": str(said.get("description") or "")[:2000],
-        "licence": str(said.get("license") or "as its author says")[:200],
+        "description": _text(said.get("description") or "", 2000),
+        "licence": _text(said.get("license") or "as its author says", 200),
         "grey": "unit",
-        "training": {"authors": _names(said.get("authors")), "package": path.name},
+        "training": {
+            "authors": _names(said.get("authors")),
+            "package": _text(path.name, 200),
+        },
     }
     name = f"{source} in {path.name}"
     return _network_of(weights, name, None, start, stated, options)
+
+
+def _text(value: Any, longest: int) -> str:
+    """Take a text for a card; halves of letters that JSON wrote are joined, or lost."""
+    whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole[:longest]
 
 
 def _names(people: Any) -> list[str]:
     """Names of authors, as far as they are there."""
     rows = people if isinstance(people, list) else []
     return [
-        str(row["name"])[:200]
+        _text(row["name"], 200)
         for row in rows[:100]
         if isinstance(row, dict) and row.get("name")
     ]
@@ -617,13 +649,19 @@ def _described(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         msg = f"{found[0]} in {name} cannot be read: {first.rstrip('.')}."
         raise CheckpointError(msg) from error
+    if count_values(said) > _MOST_VALUES:
+        msg = (
+            f"{found[0]} in {name} must hold at most {_MOST_VALUES} values, with what "
+            "aliases repeat."
+        )
+        raise CheckpointError(msg)
     if not isinstance(said, dict) or said.get("type") != "model":
         raise CheckpointError(f"{name} describes no model.")
     version = str(said.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
-            f"{name} is described by format {version}, and 0.5 is read: update it with "
-            "`bioimageio update-format`."
+            f"{name} is described by format {one_line(version)}, and 0.5 is read: "
+            "update it with `bioimageio update-format`."
         )
         raise CheckpointError(msg)
     return said
@@ -638,25 +676,24 @@ def _weights_of(
     entry = weights.get("onnx") if isinstance(weights, dict) else None
     if not isinstance(entry, dict):
         msg = (
-            f"{name} has weights as {', '.join(kinds) or 'nothing'} alone, and only "
-            "ONNX is read: to load the others runs code that came with them."
+            f"{name} has weights as {one_line(', '.join(kinds)) or 'nothing'} alone, "
+            "and only ONNX is read: to load the others runs code that came with them."
         )
         raise CheckpointError(msg)
     source = str(entry.get("source"))
+    told = one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
-        msg = (
-            f"The weights of {name} lie at {source}, not in it: get the whole package."
-        )
+        msg = f"The weights of {name} lie at {told}, not in it: get the whole package."
         raise CheckpointError(msg)
     if source not in package.namelist():
-        raise CheckpointError(f"{name} lacks its weights {source}; copy it again.")
+        raise CheckpointError(f"{name} lacks its weights {told}; copy it again.")
     data = _member(package, source, _ONNX_LIMIT)
     stated = entry.get("sha256")
     if stated is not None and hashlib.sha256(data).hexdigest() != stated:
-        msg = f"{source} in {name} is not what its description says; copy it again."
+        msg = f"{told} in {name} is not what its description says; copy it again."
         raise CheckpointError(msg)
-    return source, data
+    return told, data
 
 
 def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
@@ -673,8 +710,8 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
     if set(after) - {"ensure_dtype"}:
         msg = (
-            f"{name} asks for {', '.join(after)} after its network, which is not done "
-            "here."
+            f"{name} asks for {one_line(', '.join(map(str, after)))} after its "
+            "network, which is not done here."
         )
         raise CheckpointError(msg)
     sizes = [
@@ -694,6 +731,7 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
     many = [len(a.get("channel_names") or (0,)) for a in channels]
     if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
         told = ", ".join(str(a.get("id") or a.get("type")) for a in tensor["axes"])
+        told = one_line(told)
         msg = f"A network must have axes batch, channel, y, x: {name} has {told}."
         raise CheckpointError(msg)
     if many != [1]:
@@ -725,7 +763,7 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
             zero = -_single(kwargs.get("offset", 0.0)) / gain
             return _levels(zero, zero + 1 / gain)
     told = ", ".join(str(s["id"]) for s in real)
-    msg = f"{name} prepares images by {told} in a way that is not known here."
+    msg = f"{name} prepares images by {one_line(told)} in a way that is not known here."
     raise CheckpointError(msg)
 
 

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import CheckpointError
+from napari_semsr.core import CheckpointError, one_line
 
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SIDE = 1024  # of the field for which sizes are worked out; nothing is computed on it
 _SMALL = 4096  # elements: arithmetic of sizes and scales needs no more; chosen
 _WIDEST = 4096  # values a pixel of the field in one layer; esrgan's largest: 1024
+_SAID = 300  # letters of what a file or a library says in a message; chosen
 _LARGEST_SCALE = 8  # as a card may say
 _STANDARD = ("", "ai.onnx")
 _DRAWN = frozenset({
@@ -153,7 +154,8 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # google's DecodeError, which is not for us to import
-        msg = f"{name} cannot be read as ONNX: {str(error).rstrip('.')}."
+        reason = one_line(str(error), _SAID).rstrip(".")
+        msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg) from error
     if not model.graph.node:
         raise CheckpointError(f"{name} is no ONNX model: it has no nodes.")
@@ -165,10 +167,13 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     if len(model.graph.output) != 1:
         found = len(model.graph.output)
         raise _unfit(name, f"give one image, and it gives {found} outputs")
+    made = shapes.get(model.graph.output[0].name)
+    if made is None:
+        raise _unfit(name, "make its output, which none of its layers does")
     return OnnxGraph(
         model,
         source,
-        _scale_of(shapes[model.graph.output[0].name], name),
+        _scale_of(made, name),
         _peak(left, shapes) / _SIDE**2,
         any(node.op_type in _DECIDING and not _is_float(node) for node in left),
     )
@@ -180,6 +185,11 @@ def _is_float(node: Any) -> bool:
     real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
     to = [a.i for a in node.attribute if a.name == "to"]
     return node.op_type == "Cast" and all(kind in real for kind in to)
+
+
+def _named(told: str | bytes) -> str:
+    """Write a name of a file into a sentence; bytes where it is no text."""
+    return one_line(told if isinstance(told, str) else repr(told))
 
 
 def _unfit(name: str, what: str) -> CheckpointError:
@@ -211,15 +221,16 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
             try:
                 helper.load_external_data_for_tensor(tensor, str(place))
             except Exception as error:  # onnx has many; a damaged file, all of them
-                msg = f"The weights beside {name} cannot be read: {error}"
-                raise CheckpointError(msg.rstrip(".") + ".") from error
+                reason = one_line(str(error), _SAID).rstrip(".")
+                msg = f"The weights beside {name} cannot be read: {reason}."
+                raise CheckpointError(msg) from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
         claimed = math.prod(tensor.dims)
         if min(tensor.dims, default=1) < 0 or claimed > 2 * tensor.ByteSize():
             msg = (
-                f"{name} is damaged: its tensor {tensor.name or '(unnamed)'} claims "
-                f"{claimed} numbers in {tensor.ByteSize()} bytes."
+                f"{name} is damaged: its tensor {_named(tensor.name) or '(unnamed)'} "
+                f"claims {claimed} numbers in {tensor.ByteSize()} bytes."
             )
             raise CheckpointError(msg)
 
@@ -231,8 +242,8 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     where = PurePosixPath(told.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} keeps weights in another file, {told}: only weights in the same "
-            "file are read here; save it with them."
+            f"{name} keeps weights in another file, {_named(told)}: only weights in "
+            "the same file are read here; save it with them."
         )
         raise CheckpointError(msg)
     inside = folder.resolve()
@@ -247,6 +258,7 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
         msg = f"{name} asks for weights at {told!r}, which is not in its own folder."
         raise CheckpointError(msg)
     if not (inside / where).is_file():
+        told = _named(told)
         msg = f"{name} keeps weights in {told}, which is not beside it; copy both."
         raise CheckpointError(msg)
     return inside
@@ -259,8 +271,9 @@ def _inlined(model: Any, name: str) -> Any:
     try:
         return onnx_library("onnx.inliner").inline_local_functions(model)
     except Exception as error:
-        msg = f"The functions of {name} cannot be followed: {error}"
-        raise CheckpointError(msg.rstrip(".") + ".") from error
+        reason = one_line(str(error), _SAID).rstrip(".")
+        msg = f"The functions of {name} cannot be followed: {reason}."
+        raise CheckpointError(msg) from error
 
 
 def _check_nodes(model: Any, name: str) -> None:
@@ -276,7 +289,8 @@ def _check_nodes(model: Any, name: str) -> None:
             why = "draws random numbers, so that tiles would not agree"
         else:
             continue
-        raise CheckpointError(f"{name} uses the operator {told}, which {why}.")
+        msg = f"{name} uses the operator {_named(told)}, which {why}."
+        raise CheckpointError(msg)
 
 
 def _input_of(model: Any, name: str) -> str:
@@ -309,26 +323,28 @@ def _shapes(
     model: Any, source: str, name: str
 ) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
     """Work out the shape of every layer for a field, and the nodes that compute it."""
-    work = _Sizes(model, source)
     try:
+        work = _Sizes(model, source)
         shapes = work.settle()
     except Exception as error:  # whatever onnx finds wrong with a graph
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = one_line(first, _SAID)
         msg = f"The layers of {name} do not fit each other: {first.rstrip('.')}."
         raise CheckpointError(msg) from error
     for node in work.graph.node:
         for made in filter(None, node.output):
             shape = shapes.get(made)
+            layer = f"{_named(made)} ({_named(node.op_type)})"
             if shape is None:
                 msg = (
-                    f"The size of {made} ({node.op_type}) in {name} cannot be told "
+                    f"The size of {layer} in {name} cannot be told "
                     "before it is run: it may need any amount of memory."
                 )
                 raise CheckpointError(msg)
             if math.prod(shape) > _WIDEST * _SIDE**2:
                 msg = (
                     f"{name} would need {math.prod(shape) / _SIDE**2:.3g} values a "
-                    f"pixel for {made} ({node.op_type}), and {_WIDEST} are allowed."
+                    f"pixel for {layer}, and {_WIDEST} are allowed."
                 )
                 raise CheckpointError(msg)
     return shapes, list(work.graph.node)

@@ -21,6 +21,7 @@ from napari_semsr.models.probing import Probe, probe, smallest_side
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve, or do not
 _EQUAL = 1e-5  # of the range; rounding leaves 1e-6, a grid that is off 4e-5 and more
 _COMPARED = 32  # px at the least that are compared; chosen
+_MEASURED = 2**30  # bytes of layers that a measurement may take; chosen
 _FATAL = 4  # ONNX Runtime's level at which it writes to the terminal
 _NO_MEMORY = "alloc"  # what its messages of lacking memory have in common
 
@@ -70,7 +71,10 @@ def _session(data: bytes) -> Any:
     options.enable_cpu_mem_arena = False  # else it keeps the largest window's memory
     try:
         return runtime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"]
+            data,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,  # there is no other, and it prints
         )
     except Exception as error:  # as above
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -95,6 +99,8 @@ class OnnxNetwork(nn.Module):
         meet between them.
     single_precision : bool
         It runs in float32, whatever is asked for.
+    most_bytes : int or None
+        Windows whose layers would need more are refused; None for none.
     """
 
     graph: Tensor
@@ -112,6 +118,7 @@ class OnnxNetwork(nn.Module):
         self.register_buffer("graph", torch.from_numpy(stored))
         self._runner: _Runner | None = None
         self._spread = False
+        self.most_bytes: int | None = None
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
         """Take a graph of any length."""
@@ -155,6 +162,7 @@ class OnnxNetwork(nn.Module):
         """
         made = OnnxNetwork(self.scale, self.stride)
         made.graph, made._spread = self.graph, True
+        made.most_bytes = self.most_bytes
         return made
 
     def activation_bytes(self, shape: tuple[int, int]) -> int:
@@ -188,6 +196,12 @@ class OnnxNetwork(nn.Module):
         if x.device.type == "meta":
             rows, columns = (n * self.scale for n in x.shape[2:])
             return x.new_empty((x.shape[0], 1, rows, columns))
+        rows, columns = x.shape[2:]
+        if self.most_bytes is not None:
+            needed = self.activation_bytes((rows, columns))
+            if needed > self.most_bytes:
+                msg = f"{rows} x {columns} px need {needed} of {self.most_bytes} bytes"
+                raise RuntimeError(msg)
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.runner().run
         made = [run(plane[None], spreading=self._spread) for plane in planes]
@@ -229,11 +243,13 @@ def measure_onnx(
     scale = OnnxNetwork(data=data).runner().graph.scale
     for step in (*(() if stride is None else (stride,)), *_STRIDES):
         network = OnnxNetwork(scale, step, data=data).eval()
+        network.most_bytes = _MEASURED  # what takes no field is shown large ones
         try:
             smallest = smallest_side(network, stride=step)
             _check_sizes(network, smallest)
             found = probe(network, stride=step)
             if found.halo is None or _moves_along(network, found):
+                network.most_bytes = None
                 return network, found
         except (RuntimeError, SemsrError):
             continue

@@ -273,8 +273,9 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
     Gives side in pixels, a multiple of the stride.
     """
     probed = module.eval()
-    for multiple in (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM):
-        side = multiple * stride
+    multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
+    sides = [n * stride for n in multiples if n == 1 or n * stride <= _LAST_SIDE]
+    for side in sides:
         try:
             with torch.no_grad():
                 probed(torch.zeros(1, 1, side, side))
@@ -283,7 +284,7 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
         return side
     msg = (
         f"A network must accept fields whose sides are multiples of its stride "
-        f"{stride}, and this one refused all up to {_LARGEST_MINIMUM * stride} px."
+        f"{stride}, and this one refused all up to {sides[-1]} px."
     )
     raise CheckpointError(msg)
 

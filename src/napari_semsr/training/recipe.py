@@ -1,13 +1,12 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import OptionError, Options, ReadError, shown
+from napari_semsr.core import OptionError, Options, ReadError, count_values, shown
 from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
@@ -573,7 +572,7 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     above = (*above, path.resolve())
     try:
         values = yaml.safe_load(read_text(path))
-        count = _written_out(values, {})
+        count = count_values(values)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
@@ -601,20 +600,6 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         msg = f"Option data must be a table of options, in {path} and in {source}."
         raise OptionError(msg)
     return {**shared, **values, "data": {**tables[0], **tables[1]}}
-
-
-def _written_out(value: Any, known: dict[int, float]) -> float:
-    """Count values as if written out: aliases may repeat them, or hold themselves.
-
-    `known` has what was counted before.
-    """
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = math.inf  # of what holds itself
-        inside = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written_out(item, known) for item in inside)
-    return known[id(value)]
 
 
 def _followed(path: Path) -> Path:

@@ -19,7 +19,7 @@ import yaml
 
 from napari_semsr import jobs
 from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
-from napari_semsr.core import OptionError, ReadError, WriteError, sentence_of
+from napari_semsr.core import OptionError, ReadError, WriteError, one_line, sentence_of
 from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
 
 STATE = ".batch"
@@ -35,6 +35,7 @@ _LARGEST = 1 << 20  # bytes; chosen: a step for each line of ten thousand
 _DEEPEST = 16  # tables and lists within each other; chosen: steps need five
 _MOST_STEPS = 100  # chosen: nobody reads a longer list
 _MOST_INPUTS = 100_000  # chosen: as many rows as a table of measures may have
+_SAID = 300  # letters of a path in a sentence; chosen
 _NEAR = 3  # names that a sentence offers
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -429,7 +430,8 @@ def _check_places(steps: Sequence[_Step], columns: Sequence[str]) -> None:
                         continue
                     offered = [*known, *(f"{_STEP_MARK}{n}" for n in names)]
                     told = ", ".join(f"{{{one}}}" for one in offered)
-                    msg = f"{step.said} names {{{place}}}, but there are {told}."
+                    named = f"{{{one_line(place)}}}"
+                    msg = f"{step.said} names {named}, but there are {told}."
                     raise OptionError(msg)
                 if other.number >= step.number:
                     msg = (
@@ -458,6 +460,11 @@ class _Input:
     root: Path = field(default_factory=Path)  # from which cells count
 
 
+def _told(path: Path) -> str:
+    """Write a path into a sentence."""
+    return one_line(str(path), _SAID)
+
+
 def _inputs(given: Path, folder: Path) -> list[_Input]:
     """Find the images, none of which lies in the output folder."""
     whole = folder.resolve()
@@ -467,7 +474,8 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
         paths = [path.absolute() for path in jobs.find_images(given)]
         kept = [path for path in paths if whole not in path.resolve().parents]
         if paths and not kept:
-            msg = f"The images of {given} lie in the output folder {folder}."
+            place = f"the output folder {_told(folder)}"
+            msg = f"The images of {_told(given)} lie in {place}."
             raise OptionError(msg)
         found = [_Input(path, _name_of(path)) for path in kept]
     if len(found) > _MOST_INPUTS:
@@ -475,10 +483,11 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
         raise OptionError(msg)
     for one in found:
         if not one.path.exists():
-            msg = f"There is no image {one.path}, which inputs name."
+            msg = f"There is no image {_told(one.path)}, which inputs name."
             raise ReadError(msg)
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
-            msg = f"The input {one.path} lies in the output folder {folder}."
+            place = f"the output folder {_told(folder)}"
+            msg = f"The input {_told(one.path)} lies in {place}."
             raise OptionError(msg)
     _check_names(found)
     return found
@@ -500,8 +509,9 @@ def _check_names(found: Sequence[_Input]) -> None:
         other = seen.setdefault(one.name.casefold(), one)
         if other is not one:
             msg = (
-                f"Two inputs are called {one.name}, {other.path} and {one.path}: name "
-                "them apart in a table with the columns image and name."
+                f"Two inputs are called {one.name}, {_told(other.path)} and "
+                f"{_told(one.path)}: name them apart in a table with the columns "
+                "image and name."
             )
             raise OptionError(msg)
 
@@ -675,7 +685,8 @@ class _Maker:
         if _there(path) and (image or name in _FILES or path.suffix):
             return [Piece(str(path), "file", str(path))]
         if image or name in _FILES:
-            msg = f"{step.said} needs {name} {text}, but there is no file {path}."
+            told = f"{name} {one_line(text)}"
+            msg = f"{step.said} needs {told}, but there is no file {_told(path)}."
             raise ReadError(msg)
         return pieces
 
@@ -684,20 +695,20 @@ class _Maker:
         text = "".join(piece.said for piece in pieces)
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
+        place = self.folder.joinpath(*parts)
         outside = not parts or ".." in parts or windows.drive or windows.root
         whole = self.folder.resolve()
-        inside = self.folder.joinpath(*parts).resolve().parents
-        if outside or whole not in inside:
+        if outside or not _is_path(place) or whole not in place.resolve().parents:
             msg = (
                 f"{step.said} must write its {name} inside the output folder, as "
                 f"{step.name}/{{name}}.ome.tif does, got {text!r:.80}."
             )
             raise OptionError(msg)
         if parts[0] == STATE or (len(parts) == 1 and _is_reserved(parts[0])):
-            msg = f"{step.said} must not write {text}, which the batch itself writes."
+            told = one_line(text)
+            msg = f"{step.said} must not write {told}, which the batch itself writes."
             raise OptionError(msg)
-        place = "/".join(parts)
-        return Piece(str(self.folder / place), "output", place)
+        return Piece(str(place), "output", "/".join(parts))
 
 
 def _is_reserved(name: str) -> bool:
@@ -731,8 +742,9 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
                 other = owners.setdefault(key, owner)
                 if other is not owner:
                     msg = (
-                        f"The output {text} would be written twice, by {other} and by "
-                        f"{owner}: put {{name}} into it, or another text."
+                        f"The output {one_line(text)} would be written twice, by "
+                        f"{other} and by {owner}: put {{name}} into it, or another "
+                        "text."
                     )
                     raise OptionError(msg)
     for key, owner in owners.items():
@@ -741,7 +753,8 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
         )
         if above is not None:
             msg = (
-                f"The output {key} of {owner} would lie in {above} of {owners[above]}."
+                f"The output {one_line(key)} of {owner} would lie in "
+                f"{one_line(above)} of {owners[above]}."
             )
             raise OptionError(msg)
 
@@ -778,7 +791,7 @@ def plan_batch(
         )
         raise OptionError(msg)
     if folder.exists() and not folder.is_dir():
-        msg = f"The output of a batch must be a folder, got the file {folder}."
+        msg = f"The output of a batch must be a folder, got the file {_told(folder)}."
         raise WriteError(msg)
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
@@ -812,7 +825,22 @@ def _named(
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         msg = f"Steps must say {name}, a path; got {value!r:.60}."
         raise OptionError(msg)
+    if not _is_path(base / value):
+        msg = f"Steps say {value!r:.60} as {name}, which no system takes as a path."
+        raise OptionError(msg)
     return base / value
+
+
+def _is_path(path: Path) -> bool:
+    """Tell whether the system takes a path, be there something or not."""
+    try:
+        path.exists()
+        path.resolve()
+    except PermissionError:
+        return True  # whoever opens it says so
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _tasked(

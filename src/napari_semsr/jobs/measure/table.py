@@ -25,6 +25,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     hear_warnings,
+    one_line,
     sentence_of,
     software_versions,
     warn,
@@ -418,7 +419,8 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
     else:
         names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
         if not names:
-            msg = f"No file matches {os.fspath(images)}; check the pattern."
+            told = one_line(os.fspath(images), 300)
+            msg = f"No file matches {told}; check the pattern."
             raise ReadError(msg)
         found = [Path(name) for name in sorted(names, key=natural_key)]
     halves = {half for one in found for half in half_paths(one)}
