@@ -289,6 +289,36 @@ def test_a_zip_that_is_no_package_is_refused(tmp_path, files, reason):
         semsr.import_model(out)
 
 
+@pytest.mark.parametrize("place", [120, 300, 600, 900])
+def test_a_package_whose_bytes_are_damaged_is_refused(tmp_path, package, place):
+    data = bytearray(package.read_bytes())
+    data[place : place + 40] = bytes(40)
+    package.write_bytes(data)
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        semsr.import_model(package)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for level in range(1, 30):
+        inner = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} [{inner}]")
+    lines += ["type: model", "format_version: *a29"]
+    out = tmp_path / "p.zip"
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr("rdf.yaml", "\n".join(lines))
+    with pytest.raises(CheckpointError, match="aliases repeat"):
+        semsr.import_model(out)
+
+
+def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package):
+    changes = {"weights__onnx__sha256": None, "name": "halves"}
+    out = _changed(package, tmp_path, **changes, description="\ud83d\udd2c \ud800")
+    made = semsr.import_model(out)
+    assert made.card["description"] == "\U0001f52c \ufffd"
+
+
 def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
     from napari_semsr.models import ModelCard, build, save_model
 

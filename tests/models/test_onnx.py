@@ -285,3 +285,64 @@ def test_values_that_decide_are_run_whole():
     model = _model(nodes, weights=[_numbers("w", np.zeros((), np.float32))])
     _, found = measure_onnx(model.SerializeToString())
     assert found.halo is None
+
+
+# What damaged files led to.
+
+
+def test_names_that_are_no_line_are_refused_in_one():
+    nodes = [helper.make_node("NonZero", ["x"], ["a\nb"])]
+    nodes.append(helper.make_node("Cast", ["a\nb"], ["y"], to=1))
+    with pytest.raises(CheckpointError, match="cannot be told before") as caught:
+        read_graph(_model(nodes).SerializeToString(), "bad.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_that_no_layer_makes_is_refused():
+    model = _model([_node("Relu")])
+    model.graph.node[0].output[0] = "z"
+    with pytest.raises(CheckpointError, match="none of its layers does"):
+        read_graph(model.SerializeToString(), "bad.onnx")
+
+
+def test_numbers_of_no_kind_are_refused():
+    weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
+    weight.data_type = 0
+    model = _model([_node("Mul", "x", "w")], weights=[weight])
+    with pytest.raises(CheckpointError, match=r"bad\.onnx"):
+        read_graph(model.SerializeToString(), "bad.onnx")
+
+
+def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):
+    seen = []
+    forward = OnnxNetwork.forward
+
+    def watched(self, x):
+        seen.append(max(x.shape))
+        return forward(self, x)
+
+    monkeypatch.setattr(OnnxNetwork, "forward", watched)
+    scale = _numbers("w", np.ones((1, 1, 3, 3), np.float32))
+    model = _model([_node("LayerNormalization", "x", "w")], weights=[scale])
+    with pytest.raises(CheckpointError, match="for none of them"):
+        measure_onnx(model.SerializeToString())
+    assert max(seen) <= 1024
+
+
+def test_windows_beyond_the_bytes_that_are_allowed_are_not_run():
+    network = OnnxNetwork(data=_model([_node("Relu")]).SerializeToString())
+    network.most_bytes = 1 << 16
+    network(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(RuntimeError, match="bytes"):
+        network(torch.zeros(1, 1, 512, 512))
+
+
+def test_onnx_runtime_prints_nothing_of_a_graph_that_it_refuses(capfd):
+    model = _model([_node("LayerNormalization", "x", "x")])
+    model.graph.node[0].name = "n"
+    data = model.SerializeToString().replace(
+        b"LayerNormalization", b"LayerNormalizatio\xb1"
+    )
+    with pytest.raises(CheckpointError):
+        measure_onnx(data)
+    assert capfd.readouterr() == ("", "")

@@ -224,7 +224,8 @@ class FixedMoments(Answering):
 
 _FIRST_SIDE = 64
 _LAST_SIDE = 4096
-_LARGEST_MINIMUM = 64
+_LARGEST_MINIMUM = 64  # strides, and at most
+_LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,7 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
     """
     probed = module.eval()
     multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
-    sides = [n * stride for n in multiples if n == 1 or n * stride <= _LAST_SIDE]
+    sides = [n * stride for n in multiples if n == 1 or n * stride <= _LAST_MINIMUM]
     for side in sides:
         try:
             with torch.no_grad():

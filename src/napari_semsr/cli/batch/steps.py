@@ -257,7 +257,7 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
         raise OptionError(msg)
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
-        named = ", ".join(map(str, verbs)) or "none"
+        named = one_line(", ".join(map(str, verbs))) or "none"
         msg = (
             f"Step {number} must name one verb, with its options below it, got {named}."
         )
