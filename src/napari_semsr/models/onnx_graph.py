@@ -422,9 +422,37 @@ class _Sizes:
             self._keep(left)
 
     def _inferred(self) -> dict[str, tuple[int, ...]]:
-        """Ask onnx for the shapes that follow from what is known."""
+        """Ask onnx for the shapes that follow from what is known.
+
+        A slice is asked for once its input is known: of one whose sides are below
+        zero, as kernels larger than a field make them, onnx ends the process.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        nodes: list[Any] = []
+        while True:
+            known = {"", *shapes, *self.values}
+            found = [
+                node
+                for node in self.graph.node
+                if node.op_type != "Slice" or known.issuperset(node.input[:1])
+            ]
+            if len(found) == len(nodes):
+                return shapes
+            nodes = found
+            model = onnx_library().ModelProto()
+            model.CopyFrom(self.model)
+            del model.graph.node[:]
+            model.graph.node.extend(nodes)
+            shapes = self._asked(model)
+            for name, shape in shapes.items():
+                if min(shape, default=0) < 0:
+                    msg = f"a side of {_named(name)} is below zero"
+                    raise ValueError(msg)
+
+    def _asked(self, model: Any) -> dict[str, tuple[int, ...]]:
+        """Give the shapes that onnx infers."""
         found = self.infer.infer_shapes(  # type: ignore[attr-defined]
-            self.model, data_prop=True
+            model, data_prop=True
         )
         shapes = {}
         parts = (found.graph.value_info, found.graph.output, found.graph.input)
