@@ -2,30 +2,56 @@
 
 import json
 import locale
+import shutil
+from contextlib import suppress
 
 import pytest
 
 from napari_semsr.cli.command import main
+from tests import children
 from tests.hostile.commands import LINES, write_inputs
 
 WITH_COMMA = ("de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "German_Germany.1252")
 VERBS = ("info", "metrics", "frc", "decorrelation", "gaps", "profile", "histogram")
 
 
+def has(*names):
+    """Set the first locale of these that there is."""
+    for name in names:
+        with suppress(locale.Error):
+            return locale.setlocale(locale.LC_ALL, name)
+    return None
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with a German locale of our own; where none can be made, the reason."""
+    folder = tmp_path_factory.mktemp("locales")
+    if shutil.which("localedef") is None:
+        return "localedef is not installed"
+    place = folder / "de_DE.UTF-8"
+    said = children.run(["localedef", "-i", "de_DE", "-f", "UTF-8", place]).stderr
+    return folder if place.is_dir() else said.strip()
+
+
 @pytest.fixture
-def comma():
+def comma(request, monkeypatch):
     """Set a locale with a decimal comma for C and Python, as Qt may."""
     before = locale.setlocale(locale.LC_ALL)
-    for name in WITH_COMMA:
-        try:
-            locale.setlocale(locale.LC_ALL, name)
-        except locale.Error:
-            continue
-        assert locale.localeconv()["decimal_point"] == ","
-        yield lambda: locale.setlocale(locale.LC_ALL, before)
+
+    def leave():
+        monkeypatch.delenv("LOCPATH", raising=False)
         locale.setlocale(locale.LC_ALL, before)
-        return
-    pytest.skip("no locale with a decimal comma is installed")
+
+    if not has(*WITH_COMMA):
+        folder = request.getfixturevalue("built")
+        if isinstance(folder, str):
+            pytest.skip(f"no locale with a decimal comma, and none made: {folder}")
+        monkeypatch.setenv("LOCPATH", str(folder))
+        assert has("de_DE.UTF-8")
+    assert locale.localeconv()["decimal_point"] == ","
+    yield leave
+    leave()
 
 
 @pytest.mark.parametrize("verb", VERBS)
