@@ -1,0 +1,105 @@
+"""One store in two viewers: read at once, and written anew by one of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from npe2 import PluginManifest
+
+from napari_semsr.core import Micrograph, ReadError, parse_pixel_size
+from napari_semsr.io import write
+from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_S
+
+SIZE = parse_pixel_size(5.0)
+SHAPE = (2100, 96)  # large enough to be read from its store when it is shown
+
+
+@pytest.fixture(params=["reader", "panel"])
+def show(request, npe2pm, qtbot, finish, run_panel):
+    """Open a store in a viewer, by our reader or by our panel; give its layer."""
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+
+    def opened(viewer, path):
+        if request.param == "reader":
+            [layer] = viewer.open(str(path), plugin="napari-semsr")
+            return layer
+        panel = OpenMosaicPanel(viewer)
+        qtbot.addWidget(panel)
+        panel.path.value = path
+        finish(panel)
+        run_panel(panel)
+        return viewer.layers[-1]
+
+    return opened
+
+
+@pytest.fixture
+def image(rng):
+    data = rng.normal(100, 20, SHAPE).cumsum(1).astype(np.float32)
+    return Micrograph(data, SIZE, "field")
+
+
+def levels(layer):
+    return [np.asarray(level) for level in layer.data]
+
+
+def test_two_viewers_that_read_at_once_show_the_same(show, image, tmp_path):
+    path = tmp_path / "field.ome.zarr"
+    write(image, path)
+    layers = [show(ViewerModel(), path) for _ in range(2)]
+    together = Barrier(len(layers))
+
+    def read(layer):
+        together.wait(LIMIT_S)
+        return levels(layer)
+
+    with ThreadPoolExecutor(len(layers)) as pool:
+        one, other = pool.map(read, layers)
+    np.testing.assert_array_equal(one[0], image.data)
+    assert len(one) == len(other) > 1
+    for here, there in zip(one, other, strict=True):
+        np.testing.assert_array_equal(here, there)
+
+
+def test_a_viewer_tells_that_another_wrote_its_store_anew(
+    show, image, tmp_path, qtbot, finish, run_panel
+):
+    path = tmp_path / "field.ome.zarr"
+    write(image, path)
+    one, other = ViewerModel(), ViewerModel()
+    for viewer in (one, other):
+        show(viewer, path)
+    [layer] = other.layers
+    source = one.add_image(image.data, **layer_keywords(image.replace(name="source")))
+
+    writing = RestorePanel(one)
+    qtbot.addWidget(writing)
+    finish(writing)
+    writing.layer.value = source
+    writing.output.value = path
+    writing.replace.value = True
+    assert run_panel(writing).startswith("Restored source"), writing.status.text()
+    made = one.layers[-1]
+    assert made.data[0].any()
+
+    told = "was written anew, or moved, since it was opened: open it again."
+    for level in layer.data:
+        with pytest.raises(ReadError, match=told):
+            np.asarray(level)
+    with pytest.raises(ReadError, match=told):
+        layer.data_level = 0  # as it is seen from near; napari holds the coarsest
+    using = RestorePanel(other)
+    qtbot.addWidget(using)
+    finish(using)
+    said = run_panel(using)
+    assert said == f"{path} {told}"
+    assert len(other.layers) == 1
+
+    # and what it tells to do is enough
+    again = show(other, path)
+    np.testing.assert_array_equal(levels(again)[0], levels(made)[0])
