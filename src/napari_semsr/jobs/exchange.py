@@ -156,7 +156,8 @@ def export_foreign(
     if kind == "bioimageio":
         people = tuple(authors) or _known_authors(card, bundled=bundled)
         weights = export_onnx(told.loaded.module, card)
-        data = _package(told, weights, people)
+        ours = field is None and model.suffix == SUFFIXES["semsr"]
+        data = _package(told, weights, people, model.read_bytes() if ours else None)
     else:
         data = export_onnx(told.loaded.module, card)
     with replacing(target) as place:
@@ -245,8 +246,10 @@ _TINY = 1e-12  # added to the span by the package's reader: less than float32 no
 _SPARE = 64  # px of the test field beyond what its borders reach; chosen
 
 
-def _package(told: _Told, weights: bytes, authors: Sequence[str]) -> bytes:
-    """Put a network, its description and a test into a zip."""
+def _package(
+    told: _Told, weights: bytes, authors: Sequence[str], ours: bytes | None
+) -> bytes:
+    """Put a network, its description and a test into a zip; `ours`: its own file."""
     from napari_semsr.models import probe
 
     loaded = told.loaded
@@ -268,6 +271,8 @@ def _package(told: _Told, weights: bytes, authors: Sequence[str]) -> bytes:
         "cover.png": _cover(seen, made),
         "README.md": _page(told, probed.halo).encode(),
     }
+    if ours is not None and card.architecture != "onnx":  # which holds them itself
+        files[card.name + SUFFIXES["semsr"]] = ours
     said = _description(card, files, authors, least=least, halo=probed.halo)
     text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
     written = io.BytesIO()
@@ -401,6 +406,7 @@ def _description(
             }
         ],
         "weights": {"onnx": {**file("weights.onnx"), "opset_version": OPSET}},
+        "attachments": [file(n) for n in files if n.endswith(SUFFIXES["semsr"])],
         "config": {"semsr": {"card": json.loads(card.model_dump_json())}},
     }
     if said["license"] is None:
