@@ -1,247 +1,87 @@
 """Every panel of the manifest fits a narrow dock, in small and in large letters."""
 
 import gc
-import importlib
 import os
 import sys
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
-from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
-from qtpy.QtCore import QPoint, Qt
+from napari.settings import get_settings
+from qtpy.QtCore import QPoint
 from qtpy.QtGui import QHelpEvent
-from qtpy.QtWidgets import (
-    QAbstractButton,
-    QAbstractSpinBox,
-    QApplication,
-    QComboBox,
-    QDockWidget,
-    QDoubleSpinBox,
-    QGroupBox,
-    QLabel,
-    QLineEdit,
-    QScrollArea,
-    QStyle,
-    QStyleOptionComboBox,
-    QToolTip,
-    QWidget,
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QScrollArea, QToolTip
+
+from napari_semsr.widgets.base import shorten_number
+from tests import children
+from tests.children import LIMIT_MS, SLOW_LIMIT_S
+from tests.widgets.fitting import (
+    LONG_NAME,
+    LONG_TEXT,
+    Dock,
+    choose_letters,
+    entry_width,
 )
 
-import napari_semsr
-from napari_semsr.widgets.base import Note, shorten_number
-from napari_semsr.widgets.base.panel import Panel
-from tests.children import LIMIT_MS
-
-WINDOW, DOCK_PX = (1360, 860), 320
-LETTERS = 6  # of an entry that is elided, or of a field, that must be seen
-LONG_NAME = "sample 7, after the second etch, 15 kV, mag 50 k, line by line, tile 031"
-LONG_TEXT = (
-    "The file /home/microscope/2026-11-21/a_folder_whose_name_has_no_place_to_break/"
-    "mosaic_of_all_frames_after_the_second_etch.ome.zarr cannot be written: "
-) + "the disk is full; choose another place, or make room and go on. " * 12
-
-
-def panels() -> Iterator[Any]:
-    """Widgets of the manifest: title, module and class."""
-    place = Path(napari_semsr.__file__).with_name("napari.yaml")
-    found = yaml.safe_load(place.read_text(encoding="utf-8"))["contributions"]
-    names = {item["id"]: item["python_name"] for item in found["commands"]}
-    for item in found["widgets"]:
-        title = item["display_name"]
-        yield (title, *names[item["command"]].split(":"))
-
 
 @pytest.fixture
-def letters() -> Iterator[Any]:
+def letters() -> Iterator[Callable[[int], None]]:
     """Set napari's font size."""
-    from napari.settings import get_settings
-
-    look = get_settings().appearance
-    before = look.font_size
-
-    def choose(size: int) -> None:
-        look.font_size = size
-
-    yield choose
-    look.font_size = before
-
-
-def shown(root: QWidget) -> Iterator[QWidget]:
-    """Everything below a widget that can be seen, or scrolled to."""
-    for item in root.findChildren(QWidget):
-        if item.isVisible():
-            yield item
-
-
-def _entry_width(box: QComboBox) -> int:
-    option = QStyleOptionComboBox()
-    option.initFrom(box)
-    control = QStyle.ComplexControl.CC_ComboBox
-    part = QStyle.SubControl.SC_ComboBoxEditField
-    return box.style().subControlRect(control, option, part, box).width()
-
-
-def _needs(item: QWidget) -> tuple[int, int]:
-    """Give the width and the height that a control needs for its text."""
-    metrics = item.fontMetrics()
-    few = LETTERS * metrics.averageCharWidth()
-    if isinstance(item, QAbstractButton):
-        hint = item.minimumSizeHint()
-        return hint.width(), hint.height()
-    if isinstance(item, QLabel):
-        if item.wordWrap():
-            return 0, item.heightForWidth(item.width())
-        return item.sizeHint().width(), item.sizeHint().height()
-    if isinstance(item, Note):
-        page = item.document().size()
-        return int(item.document().idealWidth()), int(page.height())
-    if isinstance(item, QGroupBox):
-        return metrics.horizontalAdvance(item.title()), 0
-    if isinstance(item, QComboBox):
-        most = metrics.horizontalAdvance(item.currentText())
-        chrome = item.width() - _entry_width(item)
-        return min(few, most) + chrome, metrics.height()
-    if isinstance(item, QLineEdit):
-        owner = item.parentWidget()
-        if isinstance(owner, QAbstractSpinBox):
-            few = metrics.horizontalAdvance(owner.text())
-        return few, metrics.height() - 2  # of which no letter makes use
-    return 0, 0
-
-
-def _place(item: QWidget) -> str:
-    said = getattr(item, "text", getattr(item, "currentText", ""))
-    return f"{type(item).__name__} {said()[:40] if callable(said) else ''!r}"
-
-
-def too_small(root: QWidget) -> Iterator[str]:
-    """Controls that are smaller than their text."""
-    for item in shown(root):
-        width, height = _needs(item)
-        if item.width() < width or item.height() < height:
-            yield (
-                f"{_place(item)} is {item.width()} x {item.height()} px and needs "
-                f"{width} x {height}"
-            )
-
-
-def cut_off(root: QWidget) -> Iterator[str]:
-    """Controls that reach beyond what they lie in; what scrolls may do so down."""
-    for item in shown(root):
-        outer = item.parentWidget()
-        scrolls = isinstance(outer.parentWidget(), QScrollArea)
-        inner, room = item.geometry(), outer.rect()
-        if not inner.height():
-            continue
-        wide = inner.left() < 0 or inner.right() > room.right()
-        high = inner.top() < 0 or inner.bottom() > room.bottom()
-        if wide or (high and not scrolls):
-            yield f"{_place(item)} at {inner} of {room} in {_place(outer)}"
-
-
-def overlapping(root: QWidget) -> Iterator[str]:
-    """Controls that lie over each other."""
-    kinds = (QAbstractButton, QLabel, QComboBox, QAbstractSpinBox, QLineEdit, Note)
-    controls = [item for item in shown(root) if isinstance(item, kinds)]
-    for one, other in combinations(controls, 2):
-        beside = one.parentWidget() is other.parentWidget()
-        if beside and one.geometry().intersects(other.geometry()):
-            yield f"{_place(one)} and {_place(other)}"
-
-
-def faults(root: QWidget) -> list[str]:
-    return [*too_small(root), *cut_off(root), *overlapping(root)]
+    before = get_settings().appearance.font_size
+    yield choose_letters
+    choose_letters(before)
 
 
 @pytest.fixture
-def fits(qtbot) -> Any:
-    """Wait until a panel is laid out; fail with what is wrong with it."""
-
-    def check(panel: QWidget) -> None:
-        def see() -> None:
-            assert panel.width() <= DOCK_PX
-            assert not faults(panel), type(panel).__name__
-
-        qtbot.waitUntil(see, timeout=LIMIT_MS)
-
-    return check
+def dock(make_napari_viewer_proxy, qtbot) -> Dock:
+    """A narrow dock of a real window."""
+    viewer = make_napari_viewer_proxy(show=True)
+    return Dock(viewer, lambda see: qtbot.waitUntil(see, timeout=LIMIT_MS))
 
 
-@pytest.fixture
-def dock(make_napari_viewer_proxy, qtbot) -> Any:
-    """Open a panel in a narrow dock of a real window, in place of the one before."""
-    opened: list[Any] = []
-
-    def window() -> Any:
-        viewer = make_napari_viewer_proxy(show=True)
-        viewer.window.resize(*WINDOW)
-        for number in range(2):
-            viewer.add_image(np.eye(32), name=f"{LONG_NAME} {number}")
-        return viewer
-
-    def show(title: str, module: str, name: str) -> QWidget:
-        if opened:
-            viewer, before = opened
-            viewer.window.remove_dock_widget(before)
-        else:
-            viewer = window()
-        panel = getattr(importlib.import_module(module), name)(viewer)
-        opened[:] = viewer, panel
-        viewer.window.add_dock_widget(panel, name=title)
-        place = panel
-        while not isinstance(place, QDockWidget):
-            place = place.parentWidget()
-        window_of_napari = place.parentWidget()
-        window_of_napari.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
-        qtbot.waitUntil(lambda: place.width() == DOCK_PX, timeout=LIMIT_MS)
-        return panel
-
-    return show
+@pytest.mark.usefixtures("letters")
+def test_every_panel_fits_a_narrow_dock(dock):
+    dock.check_every_panel()
 
 
-def test_every_panel_fits_a_narrow_dock(dock, letters, fits):
-    # One window for all: letters of another size make its whole look anew.
-    for size in (16, 9):
-        letters(size)
-        for title, module, name in panels():
-            panel = dock(title, module, name)
-            fits(panel)
-            if not isinstance(panel, Panel):
-                continue
-            if size == 16:
-                panel.runner.busy_changed.emit(True)
-                fits(panel)
-                panel.runner.busy_changed.emit(False)
-                if hasattr(panel, "results"):
-                    panel.clear_plot()
-                    figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
-                    panel.show_result(figures, "Done.")
-                    fits(panel)
-            panel.show_problem(LONG_TEXT)
-            fits(panel)
-            assert panel.status.isVisible()
+# The scale of a screen is read when Qt starts, once in a process.
+AT_TWICE_THE_SCALE = """
+import napari
+from qtpy.QtWidgets import QApplication
+from tests.widgets.fitting import Dock, wait_until
+viewer = napari.Viewer()
+assert QApplication.instance().devicePixelRatio() == 2
+Dock(viewer, wait_until).check_every_panel()
+viewer.close()
+"""
 
 
-def test_what_is_said_is_seen_in_letters_of_another_size(dock, letters, fits):
-    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+@pytest.mark.slow
+def test_every_panel_fits_a_narrow_dock_at_twice_the_scale():
+    children.run_python(
+        AT_TWICE_THE_SCALE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "QT_SCALE_FACTOR": "2"},
+        timeout=SLOW_LIMIT_S,
+    )
+
+
+def test_what_is_said_is_seen_in_letters_of_another_size(dock, letters):
+    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     panel.show_problem(LONG_TEXT)
     for size in (16, 9):
         letters(size)
-        fits(panel)
+        dock.check(panel)
         assert panel.status.isVisible()
 
 
 def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
-    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     box = panel.layer.native
 
     def told() -> str:
@@ -250,7 +90,7 @@ def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
         QApplication.sendEvent(box, event)
         return QToolTip.text()
 
-    assert _entry_width(box) < box.fontMetrics().horizontalAdvance(box.currentText())
+    assert entry_width(box) < box.fontMetrics().horizontalAdvance(box.currentText())
     assert LONG_NAME in told()
     assert box.toolTip() in told()
     panel.layer.value.name = "b"
@@ -259,7 +99,7 @@ def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
 
 def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, qtbot):
     module = "napari_semsr.widgets.measure.metrics"
-    panel = dock("Metrics", module, "MetricsPanel")
+    panel = dock.show("Metrics", module, "MetricsPanel")
     control = panel.form.widget("data_range").native
     letters(9)
     qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
@@ -269,18 +109,18 @@ def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, q
     qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
 
 
-def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
-    panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+def test_pixel_size_of_many_digits_is_seen_whole(dock, letters):
+    panel = dock.show("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
     for size in (9, 16):
         letters(size)
         panel.pixel_size.value = (123.456789, 123.456781)
-        fits(panel)
+        dock.check(panel)
         panel.pixel_size.value = None
-        fits(panel)
+        dock.check(panel)
 
 
 def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
-    panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     (area,) = (
         item
         for item in panel.findChildren(QScrollArea)
@@ -295,7 +135,7 @@ def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
 
 
 def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
-    panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+    panel = dock.show("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
     letters(9)
     size = panel.pixel_size
     size.value = (55.82, 55.82)
