@@ -146,6 +146,8 @@ class Note(QTextBrowser):
         height = math.ceil(self._page.size().height()) if self._said else 0
         if height != self.maximumHeight():
             self.setFixedHeight(height)
+            # lays the inside out; while it is being shown, Qt forgets to
+            self.setViewportMargins(0, 0, 0, 0)
 
 
 def link_to(label: str, target: str) -> str:
