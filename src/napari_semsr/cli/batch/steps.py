@@ -474,8 +474,10 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
         paths = [path.absolute() for path in jobs.find_images(given)]
         kept = [path for path in paths if whole not in path.resolve().parents]
         if paths and not kept:
-            place = f"the output folder {_told(folder)}"
-            msg = f"The images of {_told(given)} lie in {place}."
+            msg = (
+                f"The images of {_told(given)} lie in the output folder "
+                f"{_told(folder)}."
+            )
             raise OptionError(msg)
         found = [_Input(path, _name_of(path)) for path in kept]
     if len(found) > _MOST_INPUTS:
@@ -486,8 +488,10 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
             msg = f"There is no image {_told(one.path)}, which inputs name."
             raise ReadError(msg)
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
-            place = f"the output folder {_told(folder)}"
-            msg = f"The input {_told(one.path)} lies in {place}."
+            msg = (
+                f"The input {_told(one.path)} lies in the output folder "
+                f"{_told(folder)}."
+            )
             raise OptionError(msg)
     _check_names(found)
     return found
