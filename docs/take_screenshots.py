@@ -10,7 +10,9 @@ an error. They are to be looked at when panels have changed.
 """
 
 import argparse
+import base64
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ from qtpy.QtWidgets import (  # noqa: E402
 
 import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
+from napari_semsr.demonstration.job import demo_job  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job  # noqa: E402
@@ -341,6 +344,19 @@ def photograph_register() -> None:
     keep(viewer, "register")
 
 
+def photograph_demonstration() -> None:
+    """Take the first picture of the demonstration's report, details of its place."""
+    made = run(demo_job(Path(_SCRATCH.name) / "demonstration"))
+    page = Path(made.report).read_text(encoding="utf-8")
+    found = re.search(r'<img src="data:image/png;base64,([^"]+)"', page)
+    if found is None:
+        msg = f"{made.report} shows no picture"
+        raise RuntimeError(msg)
+    path = IMAGES / "demonstration.png"
+    path.write_bytes(base64.b64decode(found[1]))
+    print(path)
+
+
 # -- every panel, to be looked at ----------------------------------------------------
 
 THEMES = ("dark", "light")
@@ -448,6 +464,7 @@ PICTURES = (
     photograph_metrics,
     photograph_error_map,
     photograph_crop,
+    photograph_demonstration,
 )
 
 

@@ -111,7 +111,13 @@ def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
                 for step in enhance_job(image, store, **how):
                     if killed < WORKERS and step.done >= last + 2:
                         last = step.done
-                        nannies = [w for w in cluster.workers.values() if w.pid]
+                        # one that has not joined yet would not be started again
+                        joined = cluster.scheduler.workers
+                        nannies = [
+                            one
+                            for one in cluster.workers.values()
+                            if one.pid and one.worker_address in joined
+                        ]
                         if nannies:
                             os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
                             killed += 1

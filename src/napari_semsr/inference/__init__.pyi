@@ -21,4 +21,7 @@ from .options import (
 )
 from .plan import told_of_field as told_of_field
 from .predictor import machine_of as machine_of
-from .tiles.cluster import remote_client as remote_client
+from .tiles.cluster import (
+    remote_client as remote_client,
+    without_workers as without_workers,
+)

@@ -408,6 +408,9 @@ def _land(
     yield step
     with closing(work) as pieces:
         for group in pieces:
+            if isinstance(group, Waiting):
+                yield replace(group, done=done, total=len(plan))
+                continue
             if group is None or isinstance(group, Progress):
                 step = group or step
                 yield step

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from napari_semsr.core import Micrograph, OptionError, SemsrError, WriteError
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    SemsrError,
+    Waiting,
+    WriteError,
+)
 from napari_semsr.inference.tiles import cluster
 from napari_semsr.io import read, read_sheet, write
 from tests.children import LIMIT_S, started
@@ -119,14 +125,23 @@ def test_two_workers_give_the_same_table(scans, save, batch, whole):
 
 
 def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
+    said = []
+
+    def hear(step):
+        if isinstance(step, Waiting):
+            said.append(step.message)
+            there.scale(1)
+
     with LocalCluster(
+        n_workers=0,
         processes=False,
         threads_per_worker=1,
         host="tcp://127.0.0.1",
         dashboard_address=None,
-    ) as cluster:
-        report = batch(save(), scheduler=cluster.scheduler_address)
+    ) as there:
+        report = batch(save(), scheduler=there.scheduler_address, report=hear)
     assert table_of(report) == whole
+    assert f"the cluster at {there.scheduler_address} has none" in said[0]
 
 
 def test_a_scheduler_that_does_not_answer_is_a_sentence(

@@ -14,7 +14,7 @@ from distributed.protocol.pickle import dumps
 
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
+from napari_semsr.core.progress import Waiting, run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
@@ -238,6 +238,22 @@ def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
         run(job)
     assert "\n" not in str(caught.value)
     assert len(store.pending()) < 35
+
+
+def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_path):
+    image, loaded = Micrograph(rng.random((60, 50))), make_loaded("plain")
+    store = store_for(tmp_path / "l.zarr", image, loaded, OPTIONS)
+    said = []
+    with LocalCluster(n_workers=0, processes=False, **LOOPBACK) as there:
+        for step in fill(
+            image, loaded, store, OPTIONS, scheduler=there.scheduler_address
+        ):
+            if isinstance(step, Waiting) and not said:
+                said.append(step)
+                there.scale(1)
+    assert "has none" in said[0].message
+    assert (said[0].done, said[0].total) == (0, 16)
+    assert not store.pending()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +343,7 @@ def _check_token(mark: Path, token: str) -> None:
 
 def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None]:
     """Let workers take images, a few of which wait at a time."""
-    from napari_semsr.inference import remote_client
+    from napari_semsr.inference import remote_client, without_workers
 
     total = _total(plan)
     yield Progress(0, total, "joining the workers")
@@ -353,8 +353,8 @@ def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None
     with remote_client(address) as client:
         try:
             while waiting or running:
-                threads = max(1, sum(client.nthreads().values()))
-                while waiting and len(running) < (1 + _WAITING) * threads:
+                threads = sum(client.nthreads().values())
+                while waiting and len(running) < (1 + _WAITING) * max(1, threads):
                     task = waiting.pop()
                     key = f"batch-{task.name}-{token[:8]}"
                     future = client.submit(run_image, task, token, pure=False, key=key)
@@ -366,7 +366,8 @@ def _there(plan: BatchPlan, table: _Table, address: str, token: str) -> Job[None
                     table.add(task, _result_of(future, task))
                     future.release()
                 said = f"{len(table.found)} of {len(plan.images)} images"
-                yield Progress(table.finished, total, said)
+                step = Progress(0, 0, said) if threads else without_workers(address)
+                yield replace(step, done=table.finished, total=total)
         finally:
             _end(plan)  # workers look for it, so that none goes on for long
             client.cancel(list(running))

@@ -1,23 +1,25 @@
 """Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
 from distributed import Client, WorkerPlugin
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from napari_semsr.core import Cancelled, IntPair, OptionError, SemsrError
+from napari_semsr.core import Cancelled, IntPair, OptionError, SemsrError, Waiting
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.executors import STOPPED, Executor, TileWorker
 from napari_semsr.inference.tiles.run import TiledRun, TileResult
 
 _WAITING_PER_THREAD = 2
 PATIENCE = "10s"
+_LOOK_S = 2.0  # without a tile, between looks for workers; chosen
 
 
 # A run is registered once in each process; tasks name it by its token, so that neither
@@ -110,6 +112,11 @@ def remote_client(address: str) -> Iterator[Client]:
         client.close()
 
 
+def without_workers(address: str) -> Waiting:
+    """Say that a cluster has nobody who could take a task, which it may get yet."""
+    return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
+
+
 class ClusterExecutor(Executor):
     """Workers of a cluster that sees the same files.
 
@@ -125,6 +132,8 @@ class ClusterExecutor(Executor):
         self._client: Any = None
         self._end = ExitStack()
         self._futures: set[Any] = set()
+        self._looked_s = 0.0
+        self._lonely: Waiting | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
@@ -147,6 +156,20 @@ class ClusterExecutor(Executor):
         )
         self._futures.add(future)
         self._watch(future)
+
+    def result(self) -> Any:
+        """Give what a task has returned; say so where no worker can take any."""
+        found, now = super().result(), time.monotonic()
+        if found is not None:
+            self._looked_s, self._lonely = now, None
+            return found
+        if now - self._looked_s >= _LOOK_S:
+            self._lonely = None
+            with suppress(OSError, TimeoutError):  # it was lost, as its tasks will say
+                if not any(self._client.nthreads().values()):
+                    self._lonely = without_workers(self._address)
+            self._looked_s = time.monotonic()
+        return self._lonely
 
     def _result_of(self, future: Any) -> list[TileResult]:
         """Fetch a result; say in a sentence what stands in its way."""
