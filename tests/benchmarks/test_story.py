@@ -15,7 +15,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 
 
-@pytest.mark.parametrize("kind", ["jpeg", pytest.param("scan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jpeg", "scan"])
 def test_story_of_frames_is_told_to_its_end(
     make_napari_viewer_proxy, tmp_path, monkeypatch, kind
 ):

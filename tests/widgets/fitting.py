@@ -196,28 +196,26 @@ class Dock:
 
         self.wait(see)
 
-    def check_every_panel(self) -> None:
-        """Open all of the manifest, in large and in small letters."""
+    def check_every_panel(self, size: int) -> None:
+        """Open all of the manifest, in letters of one size."""
         # One window for all: letters of another size make its whole look anew.
-        for size in (16, 9):
-            choose_letters(size)
-            for title, module, name in panels():
-                panel = self.show(title, module, name)
-                self.check(panel)
-                if isinstance(panel, Panel):
-                    self._check_used(panel, busy=size == 16)
-
-    def _check_used(self, panel: Panel, *, busy: bool) -> None:
-        """Check a panel that works, shows a result, and says what went wrong."""
-        if busy:
-            panel.runner.busy_changed.emit(True)
+        choose_letters(size)
+        for title, module, name in panels():
+            panel = self.show(title, module, name)
             self.check(panel)
-            panel.runner.busy_changed.emit(False)
-            if hasattr(panel, "results"):
-                panel.clear_plot()
-                figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
-                panel.show_result(figures, "Done.")
-                self.check(panel)
+            if isinstance(panel, Panel):
+                self._check_used(panel)
+
+    def _check_used(self, panel: Panel) -> None:
+        """Check a panel that works, shows a result, and says what went wrong."""
+        panel.runner.busy_changed.emit(True)
+        self.check(panel)
+        panel.runner.busy_changed.emit(False)
+        if hasattr(panel, "results"):
+            panel.clear_plot()
+            figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
+            panel.show_result(figures, "Done.")
+            self.check(panel)
         panel.show_problem(LONG_TEXT)
         self.check(panel)
         assert panel.status.isVisible()

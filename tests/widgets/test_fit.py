@@ -45,8 +45,9 @@ def dock(make_napari_viewer_proxy, qtbot) -> Dock:
 
 
 @pytest.mark.usefixtures("letters")
-def test_every_panel_fits_a_narrow_dock(dock):
-    dock.check_every_panel()
+@pytest.mark.parametrize("size", [16, pytest.param(9, marks=pytest.mark.slow)])
+def test_every_panel_fits_a_narrow_dock(dock, size):
+    dock.check_every_panel(size)
 
 
 # The scale of a screen is read when Qt starts, once in a process.
@@ -56,7 +57,9 @@ from qtpy.QtWidgets import QApplication
 from tests.widgets.fitting import Dock, wait_until
 viewer = napari.Viewer()
 assert QApplication.instance().devicePixelRatio() == 2
-Dock(viewer, wait_until).check_every_panel()
+dock = Dock(viewer, wait_until)
+for size in (16, 9):
+    dock.check_every_panel(size)
 viewer.close()
 """
 

@@ -53,6 +53,7 @@ def counted(window: QObject, folder) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
     viewer = make_napari_viewer_proxy(show=True)
     viewer.window.resize(*WINDOW)

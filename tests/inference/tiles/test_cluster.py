@@ -256,6 +256,7 @@ def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_pat
     assert not store.pending()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_killed_workers_lose_nothing(rng, tmp_path):
