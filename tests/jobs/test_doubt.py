@@ -101,6 +101,7 @@ def gaps_of(rng: np.random.Generator, size: float, sd: float) -> Gaps:
     return Gaps(60, 60, 0, tuple(found), 0.0, 0.0, tuple(sizes), (), 60, share)
 
 
+@pytest.mark.slow
 def test_widths_errors_diameters_and_gaussians_are_held():
     rng, sd = np.random.default_rng(14), 0.04 * NM
     held: dict[str, list[bool]] = {}

@@ -101,6 +101,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert _saved(folder) >= first
 
 
+@pytest.mark.slow
 def test_state_is_kept_when_the_viewer_dies(request_of, children):
     job = train_apart(request_of)
     reached = next(step for step in job if step.loss is not None)

@@ -47,6 +47,7 @@ def blind(pairs) -> UnpairedValidator:
     return UnpairedValidator(low, [pair.high.astype(float) for pair in pairs[1::2]])
 
 
+@pytest.mark.slow
 def test_it_ranks_as_the_truth_does(pairs, blind):
     truth = Validator(pairs[::2])
     networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]

@@ -498,6 +498,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.slow
 def test_panels_may_be_collected_in_another_thread():
     """Qt lives on a little longer than what Python kept of them."""
     run_python(NOTING + COLLECTING, *(f"{m}:{name}" for m, name in PANELS.items()))

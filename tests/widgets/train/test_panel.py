@@ -544,6 +544,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert {"Low", "High"} <= set(labels)
 
 
+@pytest.mark.slow
 def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model, add):
     clean = grain((160, 160))
     rng = np.random.default_rng(0)

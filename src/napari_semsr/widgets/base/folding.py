@@ -100,8 +100,10 @@ class Note(QTextBrowser):
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
         """Show another text; all of it is marked as of a `kind`, if one is given."""
-        self._said, self._kind, self._links = text or "", kind, []
         self.setVisible(bool(text))
+        if (text or "", kind, []) == (self._said, self._kind, self._links):
+            return
+        self._said, self._kind, self._links = text or "", kind, []
         self._write()
 
     def add_link(self, label: str, target: str) -> None:
