@@ -32,7 +32,6 @@ def test_too_few_widths_have_no_gaussian():
     assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
 
-@pytest.mark.slow
 def test_error_of_the_gaussian_holds_its_mean():
     rng, held = np.random.default_rng(3), []
     for _ in range(60):
