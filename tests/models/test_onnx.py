@@ -318,6 +318,18 @@ def test_sides_below_zero_are_refused_before_they_are_cut():
         read_graph(model.SerializeToString(), "bad.onnx")
 
 
+def test_lists_too_long_to_be_kept_number_by_number_are_refused():
+    numbers = [_numbers("n", np.array([1 << 30])), _numbers("o", np.array([1]))]
+    nodes = [
+        helper.make_node("ConstantOfShape", ["n"], ["a"]),
+        helper.make_node("Concat", ["a", "o"], ["b"], axis=0),
+        helper.make_node("Reshape", ["x", "b"], ["y"]),
+    ]
+    model = _model(nodes, weights=numbers)
+    with pytest.raises(CheckpointError, match="a lists 1073741824 sizes"):
+        read_graph(model.SerializeToString(), "bad.onnx")
+
+
 def test_numbers_of_no_kind_are_refused():
     weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
     weight.data_type = 0

@@ -9,7 +9,7 @@ is refused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from napari_semsr.core import CheckpointError, one_line
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SIDE = 1024  # of the field for which sizes are worked out; nothing is computed on it
 _SMALL = 4096  # elements: arithmetic of sizes and scales needs no more; chosen
+_LONGEST = 1 << 20  # numbers of a list that is joined; chosen
 _WIDEST = 4096  # values a pixel of the field in one layer; esrgan's largest: 1024
 _SAID = 300  # letters of what a file or a library says in a message; chosen
 _LARGEST_SCALE = 8  # as a card may say
@@ -350,6 +351,20 @@ def _shapes(
     return shapes, list(work.graph.node)
 
 
+def _is_ready(node: Any, known: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether onnx may be asked for the shapes of a node."""
+    if node.op_type == "Slice":
+        return set(node.input[:1]) <= known.keys()
+    ends = [a.i for a in node.attribute if a.name == "axis"]
+    if node.op_type != "Concat" or not {0, -1}.issuperset(ends):
+        return True
+    for name in node.input:
+        if math.prod(known.get(name, ())) > _LONGEST and len(known[name]) == 1:
+            msg = f"{_named(name)} lists {known[name][0]} sizes"
+            raise ValueError(msg)
+    return set(node.input) <= known.keys()
+
+
 class _Sizes:
     """A graph without its weights, in which arithmetic of sizes becomes numbers."""
 
@@ -424,18 +439,16 @@ class _Sizes:
     def _inferred(self) -> dict[str, tuple[int, ...]]:
         """Ask onnx for the shapes that follow from what is known.
 
-        A slice is asked for once its input is known: of one whose sides are below
-        zero, as kernels larger than a field make them, onnx ends the process.
+        Slices and joined lists are asked for once their inputs are known. Of a slice
+        whose sides are below zero, as kernels larger than a field make them, onnx ends
+        the process; of a list it keeps each number apart, in 120 bytes.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         nodes: list[Any] = []
         while True:
-            known = {"", *shapes, *self.values}
-            found = [
-                node
-                for node in self.graph.node
-                if node.op_type != "Slice" or known.issuperset(node.input[:1])
-            ]
+            values = {name: value.shape for name, value in self.values.items()}
+            known = {"": (), **values, **shapes}
+            found = [node for node in self.graph.node if _is_ready(node, known)]
             if len(found) == len(nodes):
                 return shapes
             nodes = found
