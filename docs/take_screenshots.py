@@ -11,6 +11,7 @@ an error. They are to be looked at when panels have changed.
 
 import argparse
 import base64
+import io
 import os
 import re
 import tempfile
@@ -57,6 +58,7 @@ SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
 FILM_PX, FILM_MS = 960, 1500
+DETAILS, BETWEEN_PX = (2, 4), 10
 OPEN, STITCH, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
 
@@ -345,15 +347,24 @@ def photograph_register() -> None:
 
 
 def photograph_demonstration() -> None:
-    """Take the first picture of the demonstration's report, details of its place."""
+    """Take the first pictures of the demonstration's report, details of its place."""
     made = run(demo_job(Path(_SCRATCH.name) / "demonstration"))
     page = Path(made.report).read_text(encoding="utf-8")
-    found = re.search(r'<img src="data:image/png;base64,([^"]+)"', page)
-    if found is None:
-        msg = f"{made.report} shows no picture"
-        raise RuntimeError(msg)
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
+    rows, columns = DETAILS
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+        for png in found[: rows * columns]
+    ]
+    (side,) = {edge for picture in pictures for edge in picture.size}
+    step = side + BETWEEN_PX
+    plate = Image.new("RGB", (columns * step - BETWEEN_PX, rows * step - BETWEEN_PX))
+    plate.paste("white", (0, 0, *plate.size))
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        plate.paste(picture, (column * step, row * step))
     path = IMAGES / "demonstration.png"
-    path.write_bytes(base64.b64decode(found[1]))
+    plate.save(path, optimize=True)
     print(path)
 
 
