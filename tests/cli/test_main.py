@@ -194,6 +194,42 @@ def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_that_a_library_makes_an_error_of_is_one(semsr, info_does, number):
+    def job():
+        yield Progress(0, 1, "working")
+        try:
+            signal.raise_signal(number)
+            yield Progress(1, 1, "done")
+        except KeyboardInterrupt:
+            raise ValueError("no matrix") from None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        info_does(job)
+        said = semsr("info", "x")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said.code == 130
+    assert said.err == "semsr info: Interrupted; what was finished is kept.\n"
+
+
+def test_interrupt_that_is_ignored_stays_so(semsr, info_does):
+    def job():
+        yield Progress(0, 1, "working")
+        signal.raise_signal(signal.SIGINT)
+        yield Progress(1, 1, "done")
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        info_does(job)
+        assert semsr("info", "x").code != 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does):
     def job():
         for _ in range(2):

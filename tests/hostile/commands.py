@@ -147,6 +147,11 @@ def _fitting(verb: str, rng: Random) -> list[str]:
     return [flag, *(rng.choice(values) for _ in range(count))]
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    """Press Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
 # What Python says itself where Ctrl-C comes while it tidies up.
 _LOST = re.compile(r"Exception ignored in.*?\nKeyboardInterrupt: *\n", re.DOTALL)
 
@@ -163,7 +168,8 @@ class Patience:
         if self.seconds is None:
             yield
             return
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored
+        signal.signal(signal.SIGALRM, _interrupt)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, 10 * self.seconds)
         try:
             yield

@@ -301,19 +301,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((word for word in words if word in VERBS), None)
     quiet = "--quiet" in words or _helps(verb)
     console = Console(as_json="--json" in words, quiet=quiet)
+    heard: list[int] = []
     try:
-        with _terminable(), _quiet_logging(debug=debug):
+        with _terminable(heard), _quiet_logging(debug=debug):
             return _run(words, verb, console, debug=debug)
     except KeyboardInterrupt:
-        if not _helps(verb):
-            console.error("Interrupted; what was finished is kept.", verb)
-        if not debug:
-            _leave_quietly()
-        return _INTERRUPTED
+        return _interrupted(verb, console, debug=debug)
     except BrokenPipeError:
         _abandon_stdout()
         return _DONE
     except Exception as error:  # noqa: BLE001 - the last door before the user
+        if heard and not debug:  # C code may have made an error of its own of it
+            return _interrupted(verb, console, debug=debug)
         if debug:
             console.clear()
             traceback.print_exc(file=console.err)
@@ -324,6 +323,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if facts and console.as_json:
             console.emit({**facts, "message": str(error)}, "")
         return _BAD_INPUT
+
+
+def _interrupted(verb: str | None, console: Console, *, debug: bool) -> int:
+    """Say that a command was stopped."""
+    if not _helps(verb):
+        console.error("Interrupted; what was finished is kept.", verb)
+    if not debug:
+        _leave_quietly()
+    return _INTERRUPTED
 
 
 def _note(error: Exception, verb: str | None) -> None:
@@ -420,21 +428,32 @@ def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat a polite kill as Ctrl-C, so that clean-up runs."""
+def _terminable(heard: list[int]) -> Iterator[None]:
+    """Treat a polite kill as Ctrl-C, so that clean-up runs; note what came.
+
+    An interrupt that the process was told not to hear is not heard.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before: dict[int, Any] = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if number == signal.SIGTERM
+        or signal.getsignal(number) is signal.default_int_handler
+    }
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Turn a signal into the exception of Ctrl-C."""
-    raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
