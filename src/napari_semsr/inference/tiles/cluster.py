@@ -113,7 +113,18 @@ def remote_client(address: str) -> Iterator[Client]:
 
 
 def without_workers(address: str) -> Waiting:
-    """Say that a cluster has nobody who could take a task, which it may get yet."""
+    """Say that a cluster has nobody who could take a task, which it may get yet.
+
+    Parameters
+    ----------
+    address : str
+        Of its scheduler.
+
+    Returns
+    -------
+    Waiting
+        Of unknown length.
+    """
     return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
 
 
