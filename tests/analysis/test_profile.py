@@ -255,3 +255,17 @@ def test_each_pair_of_a_row_has_its_own_distance_and_dip():
         between = level[one * 100 : two * 100 + 1]
         lower = min(between[0], between[-1])
         assert pair.dip.value == pytest.approx(1 - between.min() / lower, abs=0.02)
+
+
+def test_of_too_many_lines_the_highest_are_read():
+    columns = np.arange(800.0)
+    places = [40 + 10 * number for number in range(72)]
+    row = sum(
+        (0.4 if number < 12 else 1.0) * bell(columns - place, 3.0)
+        for number, place in enumerate(places)
+    )
+    curve = read_profile(Micrograph(np.tile(row, (9, 1))), (4.0, 10.0, 4.0, 790.0))
+    found = measure_profile(curve, pixel="point", prominence=0.01)
+    assert len(found.lines) == 60
+    begin = places[12] - 10  # of the first that is high, from where the line begins
+    assert min(line.plain_place for line in found.lines) == pytest.approx(begin, abs=1)

@@ -144,3 +144,11 @@ def test_two_magnifications_of_one_microscope_agree(shared_data):
 def test_real_images_without_a_bar_have_none(shared_data, folder):
     for path in sorted((shared_data / "sem" / folder).iterdir()):
         assert find_scale_bar(read(path, colour="luminance").array()) is None
+
+
+@pytest.mark.parametrize("length", [15, 16])
+def test_a_bar_of_few_pixels_says_too_little(length):
+    image = np.zeros((300, 400), np.uint8)
+    _line(image, 280, 60, 60 + length)
+    bar = find_scale_bar(image)
+    assert (bar is not None) == (length == 16)

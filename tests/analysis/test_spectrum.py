@@ -74,3 +74,8 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     two = images == 2 and measure in (measure_frc, measure_metrics)
     with pytest.raises(DeviceMemoryError, match="huge of 16777216 x 16777216 px needs"):
         measure(*[image, image] if two else [image])
+
+
+def test_rings_begin_with_the_lowest_frequency_of_the_field() -> None:
+    found = radial_spectrum(Micrograph(np.eye(40)))
+    assert found.frequency_per_px[:2] == pytest.approx((1 / 40, 2 / 40))

@@ -119,3 +119,10 @@ def test_memory_is_returned_now_and_then_while_a_job_runs(monkeypatch):
         now[0] = at
         returning.now_and_then()
     assert len(returned) == 4  # the last in another thread, whose time began later
+
+
+@pytest.mark.parametrize(("told", "cores"), [(3, 3), (None, 1)])
+def test_cores_are_those_of_the_machine_where_none_are_kept(monkeypatch, told, cores):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: told)
+    assert background.available_cores() == cores

@@ -43,3 +43,9 @@ def test_words_of_a_file_are_shortened_and_shown_on_one_line():
     long = errors.one_line("a" * 10_000)
     assert len(long) == len(errors.one_line("b" * 5_000)) < 1000
     assert long.endswith("a…")
+
+
+def test_what_was_given_is_cut_at_its_end():
+    assert errors.shown("a" * 100) == "'" + "a" * 58 + "…"
+    assert errors.shown("a" * 40) == repr("a" * 40)
+    assert errors.shown([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"

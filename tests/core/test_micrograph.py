@@ -139,6 +139,10 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
     assert error(step()) is None
 
 
+def test_contrast_limits_of_a_look_are_kept():
+    assert Look(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
+
+
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
 def test_contrast_limits_of_a_look_rise(limits):
     with pytest.raises(ValueError, match="two rising numbers"):

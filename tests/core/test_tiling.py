@@ -171,3 +171,13 @@ assert found.sum() == 63
 assert "distributed" not in sys.modules
 """
     run_python(code)
+
+
+@given(plans, st.integers(1, 5))
+def test_pieces_of_a_tile_are_its_pixels_each_with_what_it_needs(plan, times):
+    side = times * plan.stride
+    for tile in list(plan)[:2]:
+        pieces = list(plan.pieces(tile, side))
+        found = [pixel for piece in pieces for pixel in pixels(piece.core)]
+        assert sorted(found) == sorted(pixels(tile.core))
+        assert all(max(piece.core.shape) <= side for piece in pieces)

@@ -19,6 +19,21 @@ def test_no_crossing_is_nan(level: float) -> None:
     assert np.isnan(first_crossing(curve, np.full(6, 0.5), FREQUENCY)[0])
 
 
+def test_the_mean_of_the_field_is_no_ring() -> None:
+    curve = np.array([[1.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
+    found = first_crossing(curve, np.full(6, 0.5), FREQUENCY)
+    assert found[0] == pytest.approx(0.25)
+
+
+def test_slope_is_that_of_the_rings_beside_the_crossing() -> None:
+    frequency = np.arange(12) / 20
+    curve = np.clip(1.2 - 10 * (frequency - 0.1), 0.2, 0.8)[None]  # steep within 0.06
+    found = slope_at(curve, np.array([0.17]), frequency, np.ones(12))
+    inside = np.abs(frequency - 0.17) <= 1.5 / 20
+    expected = np.polyfit(frequency[inside], curve[0, inside], 1)[0]
+    assert found[0] == pytest.approx(expected)
+
+
 def test_start_skips_inner_rings() -> None:
     curve = np.array([[0, 1.0, 0.0, 1.0, 1.0, 0.0]])
     early = first_crossing(curve, np.full(6, 0.5), FREQUENCY)
