@@ -318,16 +318,48 @@ def test_sides_below_zero_are_refused_before_they_are_cut():
         read_graph(model.SerializeToString(), "bad.onnx")
 
 
-def test_lists_too_long_to_be_kept_number_by_number_are_refused():
-    numbers = [_numbers("n", np.array([1 << 30])), _numbers("o", np.array([1]))]
+@pytest.mark.parametrize(("size", "times"), [(1 << 30, 1), (1 << 19, 2048)])
+def test_lists_too_long_to_be_kept_number_by_number_are_refused(size, times):
+    numbers = [_numbers("n", np.array([size])), _numbers("o", np.array([1]))]
     nodes = [
         helper.make_node("ConstantOfShape", ["n"], ["a"]),
-        helper.make_node("Concat", ["a", "o"], ["b"], axis=0),
+        helper.make_node("Concat", ["o", *["a"] * times], ["b"], axis=0),
         helper.make_node("Reshape", ["x", "b"], ["y"]),
     ]
     model = _model(nodes, weights=numbers)
-    with pytest.raises(CheckpointError, match="a lists 1073741824 sizes"):
+    with pytest.raises(CheckpointError, match="b lists 1073741825 sizes"):
         read_graph(model.SerializeToString(), "bad.onnx")
+
+
+def _chain(steps, kind):
+    """Layers in a row, each of which needs the size of the one before."""
+    nodes = []
+    for number in range(steps):
+        a, b, c = (f"{name}{number}" for name in "abc")
+        last = f"c{number - 1}" if number else "x"
+        if kind == "list":
+            nodes.append(helper.make_node("Shape", [last], [a]))
+            nodes.append(helper.make_node("Concat", [a], [b], axis=0))
+            nodes.append(helper.make_node("Reshape", [last, b], [c]))
+        else:
+            nodes.append(helper.make_node("MaxPool", [last], [a], kernel_shape=[1, 1]))
+            nodes.append(helper.make_node("Slice", [a, "i", "j"], [c]))
+    return [*nodes, helper.make_node("Identity", [c], ["y"])]
+
+
+@pytest.mark.parametrize("kind", ["list", "slice"])
+def test_sizes_that_follow_from_each_other_are_worked_out(kind):
+    numbers = [_numbers(name, np.array([n])) for name, n in (("i", 0), ("j", 1))]
+    few, many = (
+        _model(_chain(steps, kind), weights=numbers).SerializeToString()
+        for steps in (40, 800)
+    )
+    assert read_graph(few, "few.onnx").scale == 1
+    if kind == "list":  # of sides, which need no look at each
+        assert read_graph(many, "many.onnx").scale == 1
+    else:
+        with pytest.raises(CheckpointError, match="in too many steps"):
+            read_graph(many, "many.onnx")
 
 
 def test_numbers_of_no_kind_are_refused():

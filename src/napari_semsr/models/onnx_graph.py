@@ -24,6 +24,39 @@ _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SIDE = 1024  # of the field for which sizes are worked out; nothing is computed on it
 _SMALL = 4096  # elements: arithmetic of sizes and scales needs no more; chosen
 _LONGEST = 1 << 20  # numbers of a list that is joined; chosen
+_ASKED = 1 << 18  # nodes whose shapes are asked for, again and again; chosen: 2 s
+# Of sides that are none below zero they make no others; kernels and pads may
+_SURE = frozenset(
+    {
+        *(
+            "Add",
+            "Cast",
+            "Clip",
+            "Concat",
+            "Div",
+            "Erf",
+            "Gather",
+            "Identity",
+            "LeakyRelu",
+        ),
+        *(
+            "LayerNormalization",
+            "MatMul",
+            "Mul",
+            "Pow",
+            "PRelu",
+            "Relu",
+            "Reshape",
+            "Shape",
+        ),
+        *("Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh"),
+        *("Transpose", "Unsqueeze"),
+    }
+)
+_COUNTING = frozenset(
+    {"Shape", "Size"}
+)  # which give a list as short as there are sides
+_KEEPING = frozenset({"Cast", "Gather", "Slice", "Squeeze", "Unsqueeze"})  # no longer
 _WIDEST = 4096  # values a pixel of the field in one layer; esrgan's largest: 1024
 _SAID = 300  # letters of what a file or a library says in a message; chosen
 _LARGEST_SCALE = 8  # as a card may say
@@ -351,18 +384,43 @@ def _shapes(
     return shapes, list(work.graph.node)
 
 
-def _is_ready(node: Any, known: Mapping[str, tuple[int, ...]]) -> bool:
-    """Tell whether onnx may be asked for the shapes of a node."""
-    if node.op_type == "Slice":
-        return set(node.input[:1]) <= known.keys()
-    ends = [a.i for a in node.attribute if a.name == "axis"]
-    if node.op_type != "Concat" or not {0, -1}.issuperset(ends):
-        return True
-    for name in node.input:
-        if math.prod(known.get(name, ())) > _LONGEST and len(known[name]) == 1:
-            msg = f"{_named(name)} lists {known[name][0]} sizes"
-            raise ValueError(msg)
-    return set(node.input) <= known.keys()
+def _ready(nodes: Sequence[Any], known: Mapping[str, tuple[int, ...]]) -> list[Any]:
+    """Choose nodes that onnx may be asked for: see `_Sizes._inferred`.
+
+    A slice needs sides that cannot be below zero, a joined list parts that are short:
+    those that are known, and what other nodes make of them.
+    """
+    whole, chosen = set(known), []
+    short = {name for name, shape in known.items() if math.prod(shape) <= _SMALL}
+    for node in nodes:
+        given = set(node.input)
+        ends = {a.i for a in node.attribute if a.name == "axis"}
+        joins = node.op_type == "Concat" and ends <= {0, -1}
+        if node.op_type == "Slice" and not set(node.input[:1]) <= whole:
+            continue
+        if joins and not _joins_few(node, known, short):
+            continue
+        chosen.append(node)
+        if node.op_type in _SURE and given <= whole:
+            whole.update(node.output)
+        if node.op_type in _COUNTING or (node.op_type in _KEEPING and given <= short):
+            short.update(node.output)
+    return chosen
+
+
+def _joins_few(
+    node: Any, known: Mapping[str, tuple[int, ...]], short: set[str]
+) -> bool:
+    """Tell whether a joined list is short; images may be as large as they like."""
+    given = set(node.input)
+    shapes = [known.get(name, (_SMALL,)) for name in node.input]
+    sizes = sum(shape[0] for shape in shapes if len(shape) == 1)
+    if sizes <= _LONGEST:
+        return given <= short or given <= known.keys()
+    if given <= known.keys():
+        msg = f"{_named(node.output[0])} lists {sizes} sizes"
+        raise ValueError(msg)
+    return False
 
 
 class _Sizes:
@@ -377,6 +435,7 @@ class _Sizes:
         self.model.CopyFrom(model)
         self.graph = self.model.graph
         self.values: dict[str, NDArray[Any]] = {}
+        self.asked = 0  # nodes that onnx was asked for, one by one
         stored = list(self.graph.initializer)
         names = {tensor.name for tensor in stored}
         field = next(v for v in self.graph.input if v.name == source)
@@ -439,19 +498,24 @@ class _Sizes:
     def _inferred(self) -> dict[str, tuple[int, ...]]:
         """Ask onnx for the shapes that follow from what is known.
 
-        Slices and joined lists are asked for once their inputs are known. Of a slice
-        whose sides are below zero, as kernels larger than a field make them, onnx ends
-        the process; of a list it keeps each number apart, in 120 bytes.
+        Slices and joined lists are asked for once their inputs are known, or sure to
+        be of use. Of a slice whose sides are below zero, as kernels larger than a field
+        make them, onnx ends the process; of a list it keeps each number apart, in 120
+        bytes.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         nodes: list[Any] = []
         while True:
             values = {name: value.shape for name, value in self.values.items()}
             known = {"": (), **values, **shapes}
-            found = [node for node in self.graph.node if _is_ready(node, known)]
+            found = _ready(self.graph.node, known)
             if len(found) == len(nodes):
                 return shapes
             nodes = found
+            self.asked += len(nodes)
+            if self.asked > _ASKED:
+                msg = "sizes follow from each other in too many steps"
+                raise ValueError(msg)
             model = onnx_library().ModelProto()
             model.CopyFrom(self.model)
             del model.graph.node[:]
