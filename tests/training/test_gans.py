@@ -190,6 +190,25 @@ def test_generators_copy_what_they_are_to_make_at_first() -> None:
     assert any(image.equal(low) for image in shown[:2])
 
 
+def test_generators_may_begin_as_a_weak_blur_and_its_inverse() -> None:
+    gan = {**CYCLE["gan"], "content_only_steps": 1, "start_sigma_px": 0.7}
+    learner = _learner("cycle", gan=gan)
+    low, high = torch.rand(2, 1, 1, 32, 32)
+    shown: list[Tensor] = []
+    for generator in (learner.network, learner.back):
+        generator.register_forward_pre_hook(lambda _m, given: shown.append(given[0]))
+    learner.teach_generators(low, high, 0)
+    weak, clear = shown
+    assert clear.equal(high)
+    line = torch.exp(-torch.arange(-3.0, 4).square() / 2 / 0.7**2)
+    kernel = torch.outer(line, line)[None, None]
+    wanted = torch.nn.functional.conv2d(high, kernel / kernel.sum())
+    torch.testing.assert_close(weak[..., 3:-3, 3:-3], wanted)
+    shown.clear()
+    learner.teach_generators(low, high, 1)
+    assert any(image.equal(low) for image in shown[:2])
+
+
 def test_share_of_a_round_trip_reaches_the_way_back() -> None:
     alone = {"adversarial_weight": 0.0, "identity_weight": 0.0, "edge_weight": 0.0}
     low, high = torch.rand(2, 1, 1, 32, 32)

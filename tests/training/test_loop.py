@@ -1,5 +1,6 @@
 """The training loop learns, resumes exactly, and stops when told."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     assert result.steps == 6
     whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_state_is_saved_between_validations_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "Recorder", partial(recorder.Recorder, save_every_s=0.0))
+    job = loop.train(RECIPE.replace(steps=9000, validate_every=9000), tmp_path / "run")
+    for progress in job:
+        if progress.done >= 3:
+            break
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert state["global_step"] >= 3
+    assert not (tmp_path / "run" / "curve.csv").exists()
+    job.close()
 
 
 def test_run_directory_in_use_is_refused(tmp_path: Path) -> None:

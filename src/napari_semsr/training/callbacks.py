@@ -12,6 +12,7 @@ import functools
 import math
 import queue
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,14 +111,21 @@ class Recorder(Callback):
     to tell, from the thread of the training; `stop` is set from outside to end the run
     after its present step; `begin` is called once, when the first step is done and
     before anything is written. `best`, what is known of the best model, is kept up to
-    date.
+    date. The state is saved at each validation, and when `save_every_s` are over, since
+    the end of a run may come as a kill.
     """
 
     def __init__(
-        self, folder: RunFolder, best: dict[str, float], *, writes: bool = True
+        self,
+        folder: RunFolder,
+        best: dict[str, float],
+        *,
+        writes: bool = True,
+        save_every_s: float = 300.0,
     ) -> None:
         self.folder, self.recipe, self.best = folder, folder.recipe, best
-        self.writes = writes
+        self.writes, self.save_every_s = writes, save_every_s
+        self._saved_s = time.monotonic()
         self.metrics = MetricsLogger(folder.path, _loggers_of(folder.path))
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
@@ -157,9 +165,9 @@ class Recorder(Callback):
         self._begin()
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
-        elif stopped:
+        elif stopped or _agreed(trainer, self._is_save_due()):
             module.check_weights()
-            self.folder.save_state(trainer, self.best)
+            self._save(trainer)
         if stopped or reached >= last or _agreed(trainer, self._stale(step)):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
@@ -181,7 +189,7 @@ class Recorder(Callback):
     ) -> None:
         module.check_weights()
         if not self.writes:
-            self.folder.save_state(trainer, self.best)
+            self._save(trainer)
             return
         step, found = trainer.global_step, module.validate_pairs()
         measured: str = EXPECTED if EXPECTED in found else self.recipe.measure
@@ -197,7 +205,7 @@ class Recorder(Callback):
             raise SemsrError(msg)
         if value == math.inf or value > self.best.get(measured, -math.inf):
             self._keep(module.best_network, module.beside(), found, step)
-        self.folder.save_state(trainer, self.best)
+        self._save(trainer)
         with self.folder.saving():
             self.folder.keep_preview(module.best_network, module.validator.pairs)
 
@@ -217,6 +225,13 @@ class Recorder(Callback):
             )
             if beside is not None:
                 save_weights(self.folder.path / NETWORKS, beside.state_dict())
+
+    def _is_save_due(self) -> bool:
+        return time.monotonic() - self._saved_s >= self.save_every_s
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self.folder.save_state(trainer, self.best)
+        self._saved_s = time.monotonic()
 
     def _stale(self, step: int) -> bool:
         """Whether the best model is too old to go on."""

@@ -206,7 +206,11 @@ class GanOptions(Options):
         Over how many steps the shares are measured.
     content_only_steps : int
         Steps at the start in which the content alone counts; in a cycle, generators
-        copy images of the kind that they are to make.
+        copy images of the kind that they are to make, or learn `start_sigma_px`.
+    start_sigma_px : float
+        Of a cycle: what `content_only_steps` teach on clear images. The way back learns
+        a Gaussian blur of this width, and the other generator to undo it, so that
+        neither begins as a copy; 0 for copies.
     cycle, identity : {"l1", "ssim"}, {"l1", "mse"}
         How what came back, and what was to stay, are compared (`cycle-gan`).
     cycle_weight, identity_weight, edge_weight : float
@@ -245,6 +249,7 @@ class GanOptions(Options):
     shares: tuple[float, float, float] | None = None
     calibration_steps: int = Field(default=200, ge=1)
     content_only_steps: int = Field(default=0, ge=0)
+    start_sigma_px: float = Field(default=0.0, ge=0, le=2)
     cycle: Literal["l1", "ssim"] = "l1"
     cycle_weight: float = Field(default=10.0, ge=0)
     identity: Literal["l1", "mse"] = "l1"
@@ -353,7 +358,7 @@ class Recipe(Options):
     betas, clip_norm : tuple of float, float or None
         Adam's decays; largest norm of a gradient.
     validate_every : int
-        Steps between validations; at most this much is lost by a killed run.
+        Steps between validations; a killed run loses five minutes at most.
     measure : {"gain_db", "ssim", "frc_per_px", "hidden_db"}
         Held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
         which has no other.

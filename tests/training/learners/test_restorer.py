@@ -244,7 +244,8 @@ def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
     both = seen_error(torch.cat([disc, fine]), spread, 2)
     assert both[0].max() > 0.5
     assert both[0].argmax() // 64 in range(31, 33)
-    assert torch.equal(both[1], seen_error(fine, spread, 1)[0])
+    # a processor may take the kernels of one image and of two in another order
+    torch.testing.assert_close(both[1], seen_error(fine, spread, 1)[0])
 
 
 def test_the_data_term_pulls_towards_what_light_has_told() -> None:

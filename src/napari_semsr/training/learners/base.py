@@ -121,13 +121,14 @@ class Learner(lightning.LightningModule):
             raise CheckpointError(msg) from error
 
     def on_train_start(self) -> None:
-        """Start the clock, and lay weights out as a GPU wants them.
+        """Start the clock, and lay weights out as a GPU and bf16 units want them.
 
         A run that goes on takes the recipe's learning rate, not that of its state.
         """
         for held in () if self._trainer is None else self.trainer.lr_scheduler_configs:
             _set_rate(held.scheduler, self.recipe.learning_rate)
-        if self.device.type == "cuda":
+        mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
+        if mixed or self.device.type == "cuda":
             self.to(memory_format=torch.channels_last)
         if self.recipe.minutes is not None:
             self._began = self._constructed - float(self.spent)

@@ -247,6 +247,10 @@ class CycleGan(AdversarialLearner):
         )
         self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._made: dict[str, Tensor] = {}
+        self.start: Blur | None = None
+        if gan.start_sigma_px > 0:
+            weak = KernelOptions(sigma_px=gan.start_sigma_px)
+            self.start = Blur(kernel_of(weak))
         fields = None if pairs else unpaired_fields(recipe)
         self.unpaired = None if fields is None else UnpairedValidator(*fields)
 
@@ -268,7 +272,7 @@ class CycleGan(AdversarialLearner):
         `low`, `high` (B, 1, H, W) are of different places.
         """
         if step < self.gan.content_only_steps:
-            return self._teach_copying(low, high)
+            return self._teach_start(low, high)
         clear, kept_high = self._translate(self.network, low, high)
         if self.gan.kernel is None:
             coarse, kept_low = self._translate(self.back, high, low)
@@ -294,19 +298,23 @@ class CycleGan(AdversarialLearner):
         self.terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack(list(terms.values())).sum()
 
-    def _teach_copying(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the loss of generators that copy images of the kind they are to make.
+    def _teach_start(self, low: Tensor, high: Tensor) -> Tensor:
+        """Return the loss of generators that are taught what to begin as.
 
-        What makes degraded images is shown no fine detail then, and learns to pass on
-        little of it, so that the cycle begins with something to mend.
+        As copies of the kind that each is to make: what makes degraded images is shown
+        no fine detail then, and learns to pass on little of it, so that the cycle
+        begins with something to mend. Or as a weak blur of clear images, and its
+        inverse.
         """
-        kept_high = self.network(high).float()
-        kept_low = None if self.gan.kernel else self.back(low).float()
+        weak = None if self.start is None else self.start(high)
+        clear = self.network(high if weak is None else weak).float()
+        taught: list[Way] = [(clear, high, clear)]
+        if self.gan.kernel is None:
+            shown, wanted = (low, low) if weak is None else (high, weak)
+            coarse = self.back(shown).float()
+            taught.append((coarse, wanted, coarse))
         with self.exact():
-            copied = [(kept_high, high, kept_high)]
-            if kept_low is not None:
-                copied.append((kept_low, low, kept_low))
-            terms = self._terms(*copied)
+            terms = self._terms(*taught)
             if isinstance(self.back, LearntBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
         self.terms = {name: value.detach() for name, value in terms.items()}
