@@ -1,10 +1,11 @@
 """Train for hours in the background: ``python scripts/campaign.py start``.
 
-``recipes/campaign.yaml`` lists recipes and processor hours. Each takes one thread at
-the lowest priority, by turns (``--jobs 2``: two at once), from a copy of the commit
-that it began with. ``status`` tells figures, ``pause`` and ``resume`` stand around
-timings, ``start`` goes on after ``stop`` or a kill. All lies in ``runs/campaign``;
-where that is lost, it goes on from what ``keep NAME`` wrote to ``benchmarks/campaign``.
+``recipes/campaign.yaml`` lists recipes and the processor hours that their steps should
+take. Each has one thread at the lowest priority, by turns (``--jobs 2``: two at once),
+from a copy of the commit that it began with. ``status`` tells figures, ``pause`` and
+``resume`` stand around timings, ``start`` goes on after ``stop`` or a kill. All lies in
+``runs/campaign``; where that is lost, it goes on from what ``keep NAME`` wrote to
+``benchmarks/campaign``.
 """
 
 import argparse
@@ -47,9 +48,8 @@ class Training:
             self.last = [*csv.DictReader(curve.read_text().splitlines())][-1]
 
     def share(self) -> float:
-        """Hours over those that it may take; 1 when it ended."""
-        spent = self.record["seconds"] / 3600 / self.hours
-        return spent if self.record["state"] == "waiting" else 1.0
+        """Hours over those that it should take."""
+        return float(self.record["seconds"] / 3600 / self.hours)
 
     def write(self, **changes: Any) -> None:
         """Keep what changed, in one step."""
@@ -87,7 +87,7 @@ class Training:
         killed = code is None or code < 0  # what was killed begins again
         state = "waiting" if killed else f"failed ({code})" if code else "ended"
         self.write(seconds=self.since + used_s, state=state)
-        return code is None and used_s < turn_s and self.share() < 1
+        return code is None and used_s < turn_s
 
     def stop(self) -> None:
         """Let it save its state, and end."""
@@ -140,19 +140,19 @@ class Training:
 
 
 def work(trainings: list[Training], jobs: int) -> None:
-    """Train by turns until all hours are spent."""
+    """Train by turns until all have done their steps."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.nice(19)
     os.environ["OMP_NUM_THREADS"] = "1"
     running: list[Training] = []
     try:
-        while open_ones := [t for t in trainings if t.share() < 1]:
-            waiting = [t for t in open_ones if t not in running]
+        while left := [t for t in trainings if t.record["state"] == "waiting"]:
+            waiting = [t for t in left if t not in running]
             for one in sorted(waiting, key=Training.share)[: jobs - len(running)]:
                 one.start()
                 running.append(one)
             time.sleep(5)
-            turn = TURN_S if len(open_ones) > len(running) else 1e9
+            turn = TURN_S if len(left) > len(running) else 1e9
             for one in [t for t in running if not t.goes_on(turn)]:
                 one.stop()
                 running.remove(one)
