@@ -220,7 +220,8 @@ class Metrics:
         Shortest period that the light carried, where the error is split (see
         `split_light`); None without a reference, pixel size or known cut-off.
     psnr_below_db, psnr_above_db : float or None
-        PSNR of the error below and above the cut-off in frequency; None where none is.
+        PSNR of the error below and above the cut-off in frequency, with a match by the
+        gain that fits below; None where there is no error.
     psnr_above_blank_db : float or None
         What an image with nothing above the cut-off would have there.
     band_errors : tuple of (16,) numpy.ndarray or None
@@ -575,7 +576,8 @@ def _against(
         values = gain * values + offset
     error = float(np.mean((values - target) ** 2))
     energy = float(np.mean(target**2))
-    if cut_off_nm is not None and pixel_size_nm is not None:
+    own = replace(own, match=match, gain=gain, offset=offset * span)
+    if cut_off_nm and pixel_size_nm and min(values.shape) > 1:  # rings need two
         own = _split(values, target, own, cut_off_nm, pixel_size_nm)
     return replace(
         own,
@@ -583,9 +585,6 @@ def _against(
         ssim=structural_similarity(values, target, 1.0),
         ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
-        match=match,
-        gain=gain,
-        offset=offset * span,
         identical=error == 0,
     )
 
@@ -602,15 +601,23 @@ def _split(
     cut_off_nm: float,
     pixel_size_nm: FloatPair,
 ) -> Metrics:
-    """Add the errors below and above the optical cut-off."""
-    split = split_light(values - target, cut_off_nm, pixel_size_nm)
-    below, above = (part_errors(band, np.zeros(1)) for band in split)
-    blank = split_light(target, cut_off_nm, pixel_size_nm)[1]
+    """Add the errors below and above the optical cut-off.
+
+    A gain is fitted anew, below alone: else what is drawn above would change it, and
+    with it the error below.
+    """
+    shown, truth = (
+        split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
+    )
+    gain = 1.0 if own.match is None else match_affine(shown[0], truth[0])[0]
+    below, above = (
+        part_errors(gain * one, other) for one, other in zip(shown, truth, strict=True)
+    )
     return replace(
         own,
         cut_off_nm=cut_off_nm,
         psnr_below_db=_psnr(float(below.sum()) / values.size),
         psnr_above_db=_psnr(float(above.sum()) / values.size),
-        psnr_above_blank_db=_psnr(float(np.mean(blank**2))),
+        psnr_above_blank_db=_psnr(float(np.mean(truth[1] ** 2))),
         band_errors=(below, above),
     )
