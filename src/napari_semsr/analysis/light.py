@@ -52,15 +52,20 @@ def split_light(
     window. A band that has no frequency is 0.
     """
     shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
-    window = window_plane(shape, _TAPER)
-    window /= np.sqrt(np.mean(window**2))
-    windowed = (plane - plane.mean()) * window
+    spectrum = fft.rfft2(_windowed(plane), workers=cores)
     rings = plan_rings(shape, mean_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
-    spectrum = fft.rfft2(windowed, workers=cores)
     below, above = (
         fft.irfft2(np.where(finer == kept, spectrum, 0), s=shape, workers=cores)
         for kept in (False, True)
     )
     return below, above
+
+
+def _windowed(plane: FloatArray) -> FloatArray:
+    """Lay a window of mean square 1 over a plane without its mean."""
+    window = window_plane((plane.shape[0], plane.shape[1]), _TAPER)
+    window /= math.sqrt(np.mean(window**2))
+    window *= plane - plane.mean()
+    return window

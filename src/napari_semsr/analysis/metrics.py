@@ -576,17 +576,20 @@ def _against(
         values = gain * values + offset
     error = float(np.mean((values - target) ** 2))
     energy = float(np.mean(target**2))
-    own = replace(own, match=match, gain=gain, offset=offset * span)
-    if cut_off_nm and pixel_size_nm and min(values.shape) > 1:  # rings need two
-        own = _split(values, target, own, cut_off_nm, pixel_size_nm)
-    return replace(
+    found = replace(
         own,
         psnr_db=_psnr(error),
         ssim=structural_similarity(values, target, 1.0),
         ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
+        match=match,
+        gain=gain,
+        offset=offset * span,
         identical=error == 0,
     )
+    if cut_off_nm and pixel_size_nm and min(values.shape) > 1:  # rings need two
+        return _split(values, target, found, cut_off_nm, pixel_size_nm)
+    return found
 
 
 def _psnr(error: float) -> float | None:
