@@ -174,7 +174,8 @@ class FrcResult:
             return ""
         return (
             f"The resolution lies beyond the optical cut-off of {end:.4g} nm: light "
-            "carried nothing that fine, so that what agrees there was guessed."
+            "carried nothing that fine, so that what agrees there was guessed, or the "
+            "cut-off is another."
         )
 
     @property
