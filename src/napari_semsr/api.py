@@ -1446,9 +1446,9 @@ def judge(
     progress : callable, optional
         Receives every `Progress`.
     **options : object
-        ``model``, ``search`` and ``landmarks_only`` of the map, ``data_range``, those
-        of `enhance`, and reading options for both images, or for one with ``moving_``
-        (the optical one) or ``fixed_`` (SEM) before them.
+        ``model``, ``search`` and ``landmarks_only`` of the map, ``data_range``,
+        ``cut_off_nm``, those of `enhance`, and reading options for both images, or for
+        one with ``moving_`` (the optical one) or ``fixed_`` (SEM) before them.
 
     Returns
     -------
@@ -1715,8 +1715,9 @@ def frc(
     register : bool, default=True
         Move `b` onto `a` by parts of a pixel first, where a shift is believed.
     **options : object
-        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``allow_self``,
-        ``split``, ``gain``, ``offset``, ``read_noise``, and reading options.
+        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``cut_off_nm``,
+        ``allow_self``, ``split``, ``gain``, ``offset``, ``read_noise``, and reading
+        options.
 
     Returns
     -------
@@ -1893,7 +1894,7 @@ def metrics(
     reference : Micrograph, (Y, X) numpy.ndarray or path, optional
         The truth, of the same shape.
     **options : object
-        ``data_range``, ``match``, and reading options.
+        ``data_range``, ``match``, ``cut_off_nm``, and reading options.
 
     Returns
     -------

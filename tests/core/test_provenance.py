@@ -57,6 +57,41 @@ def test_created_is_a_time_in_utc():
     assert Provenance(job="convert").created.endswith("+00:00")
 
 
+PUPIL = {"optics": "pupil", "wavelength_nm": 540.0, "numerical_aperture": 1.8}
+
+
+def scan(part: str = "frame_000.tif", **changes: object) -> Provenance:
+    return Provenance(job="simulate", options=PUPIL | changes, part=part)
+
+
+def test_optical_cut_off_is_that_of_the_pupil_upstream():
+    assert scan().optical_cut_off_nm() == pytest.approx(150)
+    assert derived(derived(scan())).optical_cut_off_nm() == pytest.approx(150)
+    finest = derived(scan(), scan(numerical_aperture=2), Provenance(job="x"))
+    assert finest.optical_cut_off_nm() == pytest.approx(135)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        scan(optics="gaussian"),
+        scan("sem/sem.ome.tif"),
+        scan("truth/object.ome.tif"),
+        scan(numerical_aperture=0),
+        scan(wavelength_nm="green"),
+        scan(numerical_aperture=None),
+        Provenance(job="enhance"),
+    ],
+    ids=["gaussian", "electrons", "truth", "zero", "text", "none", "other"],
+)
+def test_no_optical_cut_off_where_nothing_tells_it(made):
+    assert derived(made).optical_cut_off_nm() is None
+
+
+def test_what_the_truth_is_seen_through_the_pupil_has_its_cut_off():
+    assert scan("truth/seen.ome.tif").optical_cut_off_nm() == pytest.approx(150)
+
+
 def test_software_versions_name_what_is_installed():
     found = software_versions()
     assert {"python", "numpy", "scipy"} <= set(found)

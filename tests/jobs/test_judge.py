@@ -9,10 +9,17 @@ import tifffile
 from scipy import ndimage
 
 import napari_semsr
-from napari_semsr.core import Affine, Grid, Micrograph, digest_path, run
+from napari_semsr.core import (
+    Affine,
+    Grid,
+    Micrograph,
+    digest_path,
+    hear_warnings,
+    run,
+)
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.io import ReadOptions, Side, StoredTransform, write
-from napari_semsr.jobs import judge_job
+from napari_semsr.jobs import JudgeOptions, judge_job
 from napari_semsr.registration import RegistrationRefused
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
@@ -330,3 +337,71 @@ def test_images_that_share_too_little_are_refused(tmp_path):
     ):
         run(job)
     assert list(tmp_path.iterdir()) == []
+
+
+def _sharpener(folder):
+    """Write a network that only raises what is fine: 2 δ less a Gaussian of 1.2 px."""
+    import torch
+
+    from napari_semsr.models.cards import ModelCard
+    from napari_semsr.models.checkpoint import build, save_model
+
+    options = {"widths": [1, 1]}
+    network = build("srcnn", options)
+    kernel = np.zeros((9, 9))
+    kernel[4, 4] = 1
+    kernel = 2 * kernel - ndimage.gaussian_filter(kernel, 1.2, mode="constant")
+    weights = network.state_dict()
+    for name, value in weights.items():
+        weights[name] = torch.zeros_like(value)
+    weights["patches.weight"] = torch.tensor(kernel, dtype=torch.float32)[None, None]
+    weights["patches.bias"][:] = 9  # so that nothing is cut off at zero
+    weights["mapping.weight"][:] = 1
+    weights["head.weight"][..., 2, 2] = 1
+    weights["head.bias"][:] = -9
+    network.load_state_dict(weights)
+    card = ModelCard(
+        name="sharpener", architecture="srcnn", options=options, receptive_field=6
+    )
+    save_model(folder / "sharpener.safetensors", network, card)
+    return folder / "sharpener.safetensors"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_model_that_gains_above_the_cut_off_alone_is_told(tmp_path, known):
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.fft2(rng.standard_normal((160, 160)))
+    radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(160)] * 2, indexing="ij"))
+    bands = ((0.0, 1 / 20), (1 / 6, 1 / 3), (1 / 40, 1 / 20))
+    low, high, off = (
+        np.fft.ifft2(noise * ((radius > start) & (radius < stop))).real
+        for noise, (start, stop) in zip(
+            (spectrum, spectrum, spectrum.T), bands, strict=True
+        )
+    )
+    optical, sem = (
+        Micrograph((128 + 200 * (low + error) + 30 * fine).astype(np.float32), (10, 10))
+        for error, fine in ((0.2 * off, 0.5 * high), (0, high))
+    )
+    job = judge_job(
+        *(optical, sem, tmp_path / "p.html"),
+        models=[_sharpener(tmp_path)],
+        options=JudgeOptions(cut_off_nm=100 if known else None),
+        transform=_stored(optical, sem),
+    )
+    text = "sharpener gains above the optical cut-off alone"
+    with hear_warnings([].append):
+        made = run(job)
+    row, record = made.models["sharpener"], made.to_json()["models"]["sharpener"]
+    page = (tmp_path / "p.html").read_text()
+    assert (text in page) == known
+    assert any(text in told for told in made.warnings) == known
+    assert ("What light carried and what is guessed" in page) == known
+    if not known:
+        assert record["gain_above_db"] is record["cut_off_nm"] is None
+        return
+    assert record["cut_off_nm"] == 100
+    assert record["gain_above_db"] == row.light.gain_above_db > 3
+    assert abs(record["gain_below_db"]) < 0.3
+    assert "band_errors" not in record
+    assert 0.3 < record["correlation_above"] < 1

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.analysis import ProfileOptions
+from napari_semsr.analysis import ProfileOptions, measure_metrics
 from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
-from napari_semsr.io import write
+from napari_semsr.io import read, write
 from napari_semsr.jobs import (
     FoundBefore,
     ReportOptions,
@@ -207,6 +207,21 @@ def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
     assert result.images == ("one/same.tif", "two/same.tif")
     again, _, _ = made_of([inputs[0], inputs[0]], tmp_path)
     assert again.images == ("first",)
+
+
+def test_pair_is_split_where_the_history_tells_what_light_carried(folder: Path) -> None:
+    optics = {"optics": "pupil", "wavelength_nm": 240.0, "numerical_aperture": 1.5}
+    images = [read(folder / f"{name}.tif") for name in ("first", "second")]
+    made = Provenance(job="simulate", options=optics, part="frame_000.tif")
+    write(images[1].replace(provenance=made), folder / "lit.tif")
+    _, _, told = made_of([f"{folder / 'first.tif'}::{folder / 'lit.tif'}"], folder)
+    numbers = by_name(told["pairs"][0]["numbers"])
+    figures = measure_metrics(images[1], images[0], match="affine", cut_off_nm=80)
+    for band in ("below", "above"):
+        number = numbers[f"PSNR {band} the optical cut-off"]
+        wanted = getattr(figures, f"psnr_{band}_db")
+        assert number["value"] == pytest.approx(wanted, abs=0.01)
+        assert "than 80 nm" in number["method"]
 
 
 @pytest.mark.parametrize("verb", ["frc", "metrics", "gaps", "profile"])

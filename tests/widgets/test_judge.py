@@ -95,6 +95,16 @@ def test_network_is_named_with_its_figures(panel, opened, stored, run_panel):
     assert "Over the input, sem-restore" in told
 
 
+def test_gains_on_either_side_of_the_cut_off_are_told(panel, stored, run_panel):
+    panel.take_registered(panel.optical.value, panel.sem.value, stored)
+    panel.networks.value = []
+    panel.form.set_values(cut_off_nm=150)
+    run_panel(panel)
+    told = panel.figures.text()
+    for words in ("Below the cut-off, linear filter", "Above the cut-off, linear"):
+        assert words in told
+
+
 def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     panel.networks.value = []
     panel.placed.value = "stored"

@@ -68,10 +68,15 @@ from .hallucination import (
     local_contrast as local_contrast,
     tally as tally,
 )
+from .light import (
+    CutOff as CutOff,
+)
 from .metrics import (
     Histogram as Histogram,
+    LightGain as LightGain,
     Metrics as Metrics,
     MetricsOptions as MetricsOptions,
+    light_gain as light_gain,
     match_affine as match_affine,
     measure_histogram as measure_histogram,
     measure_metrics as measure_metrics,

@@ -5,7 +5,7 @@ affine match is asked for.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
+from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
 from napari_semsr.core import (
+    Z95,
     FloatArray,
     FloatPair,
     Micrograph,
@@ -185,6 +187,7 @@ class MetricsOptions(Options):
     match: Literal["affine"] | None = Field(
         default=None, description="fit gain and offset first"
     )
+    cut_off_nm: CutOff = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,16 @@ class Metrics:
         What the match multiplied and added; 1 and 0 without one.
     identical : bool
         Every pixel equals the reference's.
+    cut_off_nm : float or None
+        Shortest period that the light carried, where the error is split (see
+        `split_light`); None without a reference, pixel size or known cut-off.
+    psnr_below_db, psnr_above_db : float or None
+        PSNR of the error below and above the cut-off in frequency, with a match by the
+        gain that fits below; None where there is no error.
+    psnr_above_blank_db : float or None
+        What an image with nothing above the cut-off would have there.
+    band_errors : tuple of (16,) numpy.ndarray or None
+        Squared errors below and above, over the data range, as from `part_errors`.
     """
 
     psnr_db: float | None
@@ -227,6 +240,13 @@ class Metrics:
     gain: float = 1.0
     offset: float = 0.0
     identical: bool = False
+    cut_off_nm: float | None = None
+    psnr_below_db: float | None = None
+    psnr_above_db: float | None = None
+    psnr_above_blank_db: float | None = None
+    band_errors: tuple[FloatArray, FloatArray] | None = field(
+        default=None, repr=False, compare=False, metadata={"json": False}
+    )
 
 
 def average_gradient(image: FloatArray) -> float:
@@ -328,6 +348,58 @@ def psnr_gain(
     return gain, float(np.sqrt((len(errors) - 1) * each.var()))
 
 
+@dataclass(frozen=True, slots=True)
+class LightGain:
+    """What an image gains over another below and above the optical cut-off.
+
+    Attributes
+    ----------
+    gain_below_db, gain_below_sd_db : float or None
+        PSNR where light carried something over that of the other, and its standard
+        error, as from `psnr_gain`; None where the error is not split.
+    gain_above_db, gain_above_sd_db : float or None
+        The same where it carried nothing.
+    """
+
+    gain_below_db: float | None = None
+    gain_below_sd_db: float | None = None
+    gain_above_db: float | None = None
+    gain_above_sd_db: float | None = None
+
+    @property
+    def bands(self) -> tuple[tuple[float | None, float | None], ...]:
+        """Gain and standard error of both bands."""
+        below = self.gain_below_db, self.gain_below_sd_db
+        return below, (self.gain_above_db, self.gain_above_sd_db)
+
+    @property
+    def above_alone(self) -> bool:
+        """Whether all that is gained beyond doubt is gained above the cut-off."""
+        below, above = (
+            gain is not None and gain > Z95 * (error or 0) for gain, error in self.bands
+        )
+        return above and not below
+
+
+def light_gain(after: Metrics, before: Metrics) -> LightGain:
+    """Compare two images by their errors below and above the optical cut-off.
+
+    Parameters
+    ----------
+    after, before : Metrics
+        Of both images against one reference.
+
+    Returns
+    -------
+    LightGain
+        Without figures where the errors of one are not split.
+    """
+    if after.band_errors is None or before.band_errors is None:
+        return LightGain()
+    below, above = map(psnr_gain, after.band_errors, before.band_errors)
+    return LightGain(*below, *above)
+
+
 def structural_similarity(
     image: FloatArray, reference: FloatArray, data_range: float, *, k2: float = 0.03
 ) -> float | None:
@@ -400,6 +472,7 @@ def measure_metrics(
     *,
     data_range: float | None = None,
     match: Literal["affine"] | None = None,
+    cut_off_nm: float | None = None,
 ) -> Metrics:
     """Measure an image, and how near it comes to a reference.
 
@@ -414,6 +487,9 @@ def measure_metrics(
         else the range of the reference's (else the image's) values.
     match : {"affine"}, optional
         Fit gain and offset first.
+    cut_off_nm : float, optional
+        Shortest period that the light carried; by default what the image's history
+        tells.
 
     Returns
     -------
@@ -425,8 +501,8 @@ def measure_metrics(
     ShapeError
         If the shapes differ.
     OptionError
-        If the data range is not positive or out of all proportion, or a match is
-        asked for without a reference.
+        If the data range is not positive or out of all proportion, or a match or a
+        cut-off is given without a reference.
     ReadError
         If a pixel is NaN or infinite.
     """
@@ -436,10 +512,13 @@ def measure_metrics(
             f"{reference.shape}; bring them onto one grid with semsr crop."
         )
         raise ShapeError(msg)
-    if match is not None and reference is None:
-        msg = f"The match {match} needs a reference, got one image."
-        raise OptionError(msg)
-    options = MetricsOptions.parse({"data_range": data_range, "match": match})
+    options = MetricsOptions.parse(
+        {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
+    )
+    for name, asked in (("match", match), ("cut-off", cut_off_nm)):
+        if asked is not None and reference is None:
+            msg = f"The {name} {asked} needs a reference, got one image."
+            raise OptionError(msg)
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values = _values(image)
@@ -469,7 +548,15 @@ def measure_metrics(
     )
     if reference is None:
         return own
-    return _against(values, _values(reference), own, match)
+    cut_off = find_cut_off(image, options.cut_off_nm)
+    return _against(
+        values,
+        _values(reference),
+        own,
+        match,
+        cut_off,
+        image.pixel_size_nm or reference.pixel_size_nm,
+    )
 
 
 def _against(
@@ -477,6 +564,8 @@ def _against(
     target: FloatArray,
     own: Metrics,
     match: Literal["affine"] | None,
+    cut_off_nm: float | None,
+    pixel_size_nm: FloatPair | None,
 ) -> Metrics:
     """Add the figures that need a reference."""
     span = own.data_range
@@ -487,9 +576,9 @@ def _against(
         values = gain * values + offset
     error = float(np.mean((values - target) ** 2))
     energy = float(np.mean(target**2))
-    return replace(
+    found = replace(
         own,
-        psnr_db=-10 * math.log10(error) if error > 0 else None,
+        psnr_db=_psnr(error),
         ssim=structural_similarity(values, target, 1.0),
         ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
@@ -497,4 +586,41 @@ def _against(
         gain=gain,
         offset=offset * span,
         identical=error == 0,
+    )
+    if cut_off_nm and pixel_size_nm and min(values.shape) > 1:  # rings need two
+        return _split(values, target, found, cut_off_nm, pixel_size_nm)
+    return found
+
+
+def _psnr(error: float) -> float | None:
+    """Turn a mean square error over the data range into dB; None where it is 0."""
+    return -10 * math.log10(error) if error > 0 else None
+
+
+def _split(
+    values: FloatArray,
+    target: FloatArray,
+    own: Metrics,
+    cut_off_nm: float,
+    pixel_size_nm: FloatPair,
+) -> Metrics:
+    """Add the errors below and above the optical cut-off.
+
+    A gain is fitted anew, below alone: else what is drawn above would change it, and
+    with it the error below.
+    """
+    shown, truth = (
+        split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
+    )
+    gain = 1.0 if own.match is None else match_affine(shown[0], truth[0])[0]
+    below, above = (
+        part_errors(gain * one, other) for one, other in zip(shown, truth, strict=True)
+    )
+    return replace(
+        own,
+        cut_off_nm=cut_off_nm,
+        psnr_below_db=_psnr(float(below.sum()) / values.size),
+        psnr_above_db=_psnr(float(above.sum()) / values.size),
+        psnr_above_blank_db=_psnr(float(np.mean(truth[1] ** 2))),
+        band_errors=(below, above),
     )

@@ -125,6 +125,28 @@ class Provenance(BaseModel):
         before = (item.provenance for item in self.inputs if item.provenance)
         return next(filter(None, (step.network() for step in before)), None)
 
+    def optical_cut_off_nm(self) -> float | None:
+        """Find the shortest period that the light carried which made this image.
+
+        An incoherent image through a pupil ends at λ / (2 NA). What electrons took of
+        the same scan, and its truth, no light made.
+
+        Returns
+        -------
+        float or None
+            That of the step, or of its inputs the shortest; None where nothing tells
+            it, and for a Gaussian, which has no end.
+        """
+        said = self.options
+        lit = said.get("optics") == "pupil" and not (self.part or "").startswith(_UNLIT)
+        match lit, said.get("wavelength_nm"), said.get("numerical_aperture"):
+            case True, float() | int() as wavelength, float() | int() as aperture:
+                if wavelength > 0 and aperture > 0:
+                    return wavelength / (2 * aperture)
+        before = (item.provenance for item in self.inputs if item.provenance)
+        told = (step.optical_cut_off_nm() for step in before)
+        return min(filter(None, told), default=None)
+
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
@@ -152,6 +174,7 @@ class Provenance(BaseModel):
         return frozenset(found)
 
 
+_UNLIT = ("sem/", "truth/object", "truth/height", "truth/flat")  # parts of a scan
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 

@@ -375,7 +375,9 @@ def jsonable(value: object) -> Any:
     -------
     object
         The same made of dict, list, str, int, float, bool and None; numbers that are
-        not finite become None, and what JSON has no word for becomes its text.
+        not finite become None, and what JSON has no word for becomes its text. Fields
+        whose metadata say ``json=False`` stay out: arrays and other things that a panel
+        wants and a command does not print.
     """
     if isinstance(value, (np.ndarray, np.generic)):
         return jsonable(value.tolist())
@@ -383,7 +385,9 @@ def jsonable(value: object) -> Any:
         return jsonable(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            item.name: jsonable(getattr(value, item.name)) for item in fields(value)
+            item.name: jsonable(getattr(value, item.name))
+            for item in fields(value)
+            if item.metadata.get("json", True)
         }
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
@@ -407,11 +411,7 @@ def _scalar(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base of what a job returns.
-
-    Fields whose metadata say ``json=False`` stay out of the record: arrays and other
-    things that a panel wants and a command does not print.
-    """
+    """Base of what a job returns."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints.
@@ -421,11 +421,7 @@ class Result:
         dict
             Made only of what JSON can hold.
         """
-        record = {
-            item.name: jsonable(getattr(self, item.name))
-            for item in fields(self)
-            if item.metadata.get("json", True)
-        }
+        record: dict[str, Any] = jsonable(self)
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
             record["pixel_size_basis"] = size_basis(size, error)

@@ -58,3 +58,12 @@ def test_bad_input_is_refused_in_one_line(refused, pair):
     told = refused(*LINE, "--transform", "map.json", "--data-range", -1)
     assert "data_range" in told
     assert not list(pair.glob("*page*"))
+
+
+def test_gains_below_and_above_the_cut_off_are_columns(semsr, pair):
+    line = (*LINE, "--transform", "map.json", "--cut-off-nm", 150)
+    rows = semsr(*line).out.splitlines()
+    assert "below 150 nm  " in rows[1]
+    record = json.loads((pair / "page.json").read_text())
+    gained = record["baselines"]["linear filter"]["gain_above_db"]
+    assert f"{gained:+.2f} ± " in rows[3].replace("\N{MINUS SIGN}", "-")

@@ -69,3 +69,22 @@ def test_decorrelation_says_the_cut_off_and_that_of_blocks(semsr, tmp_path, rng)
     assert blocks["blocks"].startswith("4 of 128 px, 0 without")
     even = _saved(tmp_path / "even.tif", np.full((128, 128), 7.0))
     assert _rows(semsr("decorrelation", even))["cut-off"].startswith("none: ")
+
+
+def test_what_light_carried_is_told_apart(semsr, refused, tmp_path, rng):
+    truth = rng.normal(0, 1, (96, 96))
+    image, reference = (
+        _saved(tmp_path / f"{name}.tif", truth + rng.normal(0, sd, truth.shape))
+        for name, sd in (("image", 0.2), ("truth", 0))
+    )
+    how = ("--pixel-size-nm", 10, "--cut-off-nm", 153)
+    rows = _rows(semsr("metrics", image, reference, *how))
+    assert rows["optical cut-off"] == "153.0 nm"
+    assert rows["PSNR below it"].endswith(" dB")
+    rows = _rows(semsr("frc", image, reference, "--reference", *how))
+    assert "below it, 0.9" in rows["mean FRC"]
+    assert "--reference" in refused("frc", image, reference, *how)
+    wrong = (*how[:3], 0.153)
+    said = "Option cut_off_nm must be at least 10"
+    assert said in refused("metrics", image, reference, *wrong)
+    assert "--cut-off-nm" not in semsr("frc-map", "--help").out

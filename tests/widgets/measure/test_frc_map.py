@@ -24,6 +24,19 @@ def panel(model, qtbot, exposures, add) -> FrcMapPanel:
     return made
 
 
+def test_resolution_beyond_what_light_carries_is_told(panel, run_panel):
+    panel.form.set_values(cut_off_nm=1000)
+    assert "'Second is noise-free'" in run_panel(panel)
+    panel.form.set_values(reference=True)
+    run_panel(panel)
+    text = panel.figures.text()
+    for said in ("Mean FRC below it", "Mean FRC above it", "beyond the optical cut"):
+        assert said in text
+    panel.form.set_values(cut_off_nm=None)
+    run_panel(panel)
+    assert "cut-off" not in panel.figures.text()
+
+
 def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     said = run_panel(panel)
     layer = model.layers["second · FRC map (nm)"]

@@ -16,6 +16,7 @@ from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Question
 from napari_semsr.analysis.frc.thinning import Counts, thin
 from napari_semsr.analysis.frc.validity import Reason
+from napari_semsr.analysis.light import CutOff, find_cut_off
 from napari_semsr.core import (
     Z95,
     FloatArray,
@@ -55,6 +56,7 @@ class FrcOptions(Options):
     reference: bool = Field(
         default=False, description="The second image is nearly free of noise."
     )
+    cut_off_nm: CutOff = None
     allow_self: bool = Field(
         default=False,
         description="Give the number for images that a network made from one "
@@ -89,9 +91,15 @@ class FrcOptions(Options):
         return Counts(self.gain, self.offset, self.read_noise)
 
     @model_validator(mode="after")
-    def _reference_needs_fixed_threshold(self) -> "FrcOptions":
+    def _reference_goes_with(self) -> "FrcOptions":
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
+            raise ValueError(msg)
+        if self.cut_off_nm is not None and not self.reference:
+            msg = (
+                "cut_off_nm is where a comparison with a noise-free reference is "
+                "split; choose that too (--reference)"
+            )
             raise ValueError(msg)
         return self
 
@@ -130,6 +138,12 @@ class FrcResult:
         ``(y, x)`` by which the second image was moved; None where it was not.
     reference : bool
         Whether the second image counted as free of noise.
+    cut_off_nm : float or None
+        Shortest period that the light carried, where the curve is split; None without
+        a noise-free reference, pixel size or known cut-off.
+    correlation_below, correlation_above : float or None
+        Mean of the curve below and above the cut-off in frequency; None where no ring
+        is.
     """
 
     resolution_px: float | None
@@ -148,6 +162,21 @@ class FrcResult:
     shape: IntPair
     shift_px: FloatPair | None = None
     reference: bool = False
+    cut_off_nm: float | None = None
+    correlation_below: float | None = None
+    correlation_above: float | None = None
+
+    @property
+    def beyond_cut_off(self) -> str:
+        """A sentence where the resolution is finer than all that the light carried."""
+        found, end = self.resolution_nm, self.cut_off_nm
+        if found is None or end is None or found >= end:
+            return ""
+        return (
+            f"The resolution lies beyond the optical cut-off of {end:.4g} nm: light "
+            "carried nothing that fine, so that what agrees there was guessed, or the "
+            "cut-off is another."
+        )
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:
@@ -407,7 +436,7 @@ def measure_frc(
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
     nm, error = plan.calibrated.mean_pixel_size_nm, length_error(plan.calibrated)
-    return FrcResult(
+    result = FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
         interval_px=_interval(pixels, 1.0, spread),
@@ -425,6 +454,17 @@ def measure_frc(
         shift_px=shift_px,
         reference=options.reference,
     )
+    end = find_cut_off(a, options.cut_off_nm)
+    if not options.reference or end is None or nm is None:
+        return result
+    carried = outcome.frequency <= nm / end
+    below, above = (
+        float(kept.mean()) if kept.size else None
+        for kept in (result.correlation[carried], result.correlation[~carried])
+    )
+    return replace(
+        result, cut_off_nm=end, correlation_below=below, correlation_above=above
+    )
 
 
 def _interval(
@@ -437,7 +477,9 @@ def _interval(
     return pixels * size / reach, pixels * size * reach
 
 
-def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:
+def measure_agreement(
+    image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
+) -> FrcResult:
     """Measure down to what length an image agrees with a much better one.
 
     The usual fit is local, and may find no crossing for a curve that dips and comes
@@ -449,15 +491,18 @@ def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:
         What is judged.
     reference : Micrograph
         On the same grid; it counts as free of noise.
+    cut_off_nm : float, optional
+        Shortest period that the light carried; by default what the image's history
+        tells.
 
     Returns
     -------
     FrcResult
         Resolution, or the reason why there is none.
     """
-    found = measure_frc(image, reference, FrcOptions(reference=True))
+    options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
+    found = measure_frc(image, reference, options)
     if found.reason != "beyond-nyquist":
         return found
-    options = FrcOptions(reference=True, estimator="plain")
-    plain = measure_frc(image, reference, options)
+    plain = measure_frc(image, reference, options.replace(estimator="plain"))
     return plain if plain.reason is None else found

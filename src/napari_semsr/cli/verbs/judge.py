@@ -84,14 +84,19 @@ def _summarise(result: "jobs.Judged") -> str:
     off = length(found["error_nm"], found["error_px"])
     size = shape(result.area["shape"])
     lines = [f"{result.output}: {size} of {result.sem}, map expected to be {off} off"]
-    rows = [("", "PSNR (dB)", "over the input", "SSIM", "agrees down to")]
+    end = next(iter(result.baselines.values())).metrics.cut_off_nm
+    split = () if end is None else (f"below {end:.4g} nm", "above")
+    rows = [("", "PSNR (dB)", "over the input", *split, "SSIM", "agrees down to")]
     for item in result.pictures:
         gained = item.psnr_gain_db, item.psnr_gain_sd_db
         rows.append(
             (
                 item.name,
                 number(item.metrics.psnr_db, 4),
-                "" if gained[0] is None else spread(gained),
+                *(
+                    "" if gain[0] is None else spread(gain)
+                    for gain in (gained, *item.light.bands[: len(split)])
+                ),
                 number(item.metrics.ssim),
                 item.frc.reason or length(item.frc.resolution_nm),
             )

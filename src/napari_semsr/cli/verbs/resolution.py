@@ -99,6 +99,12 @@ def _summarise_frc(result: "jobs.FrcReport") -> str:
         ("criterion", str(found.criterion)),
         ("method", str(found.method)),
     ]
+    if found.cut_off_nm is not None:
+        both = number(found.correlation_below), number(found.correlation_above)
+        rows += [
+            ("optical cut-off", f"{number(found.cut_off_nm)} nm"),
+            ("mean FRC", f"{both[0]} below it, {both[1]} above"),
+        ]
     rows += _shift(found.shift_px, result.found_shift_px, result.found_shift_sd_px)
     if found.reason is not None and found.resolution_px is not None:
         rows.append(("note", _because(found.reason)))
@@ -132,7 +138,9 @@ def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
         "where the map of one image goes; its suffix names the format",
         required=False,
     )
-    add_options(parser, analysis.FrcMapOptions, title="measurement")
+    add_options(
+        parser, analysis.FrcMapOptions, title="measurement", exclude=("cut_off_nm",)
+    )
     _add_register(parser)
     add_opening(parser)
 

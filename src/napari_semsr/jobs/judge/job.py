@@ -21,8 +21,11 @@ from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.analysis import (
+    CutOff,
     FrcResult,
+    LightGain,
     Metrics,
+    light_gain,
     measure_agreement,
     measure_frc,
     measure_metrics,
@@ -100,6 +103,9 @@ _PER_TAP = 100  # places at least; chosen: what fits the noise costs 0.04 dB
 _LEAST_TAPS = 3
 
 
+_REGISTERING = set(RegisterOptions.model_fields)
+
+
 class JudgeOptions(RegisterOptions):
     """How an image is registered, and what grey levels it is judged by."""
 
@@ -109,6 +115,7 @@ class JudgeOptions(RegisterOptions):
         description="span of the grey values for PSNR and SSIM; 255 for an 8-bit SEM "
         "image, 65535 for 16-bit, else its own",
     )
+    cut_off_nm: CutOff = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,8 @@ class JudgedPicture(Result):
         pictures share drops out; None for the input.
     model : dict or None
         Digest, description, limits and notes of the network that made it.
+    light : LightGain
+        PSNR over that of the input below and above the optical cut-off.
     """
 
     name: str
@@ -139,6 +148,7 @@ class JudgedPicture(Result):
     psnr_gain_db: float | None = None
     psnr_gain_sd_db: float | None = None
     model: dict[str, Any] | None = None
+    light: LightGain = field(default_factory=LightGain)
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record.
@@ -153,7 +163,7 @@ class JudgedPicture(Result):
             for name in ("psnr_sd_db", "psnr_gain_db", "psnr_gain_sd_db", "model")
         }
         record: dict[str, Any] = jsonable(self.metrics)
-        record |= jsonable(self.frc) | jsonable(own)
+        record |= jsonable(self.frc) | jsonable(own) | jsonable(self.light)
         return record
 
 
@@ -301,7 +311,7 @@ def judge_job(
     registering = register_in_memory(
         optical,
         sem,
-        options=RegisterOptions(**chosen.model_dump(exclude={"data_range"})),
+        options=RegisterOptions(**chosen.model_dump(include=_REGISTERING)),
         landmarks=landmarks,
         transform=transform,
         opening=opening,
@@ -313,7 +323,7 @@ def judge_job(
     _tell_inputs(source, fixed, said)
     box = yield from _common(registered.image, fixed, source)
     record = input_record(sem, fixed, sem_opening)
-    table = _Table.of(fixed, box, record, chosen.data_range, said, worded)
+    table = _Table.of(fixed, box, record, chosen, said, worded)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     named = named if named is not None else _named([_recommended(source)])
     part = lens.looks_at(source, _reach_nm(named.values(), source))
@@ -596,7 +606,7 @@ class _Table:
     """Rows as they come; no picture is kept but as PNG."""
 
     sem: Micrograph  # the judged area
-    data_range: float | None
+    options: JudgeOptions
     pictures: Pictures
     said: list[str]
     worded: Worded
@@ -609,7 +619,7 @@ class _Table:
         sem: Micrograph,
         box: Box,
         record: InputRecord,
-        data_range: float | None,
+        options: JudgeOptions,
         said: list[str],
         worded: Worded,
     ) -> Self:
@@ -619,28 +629,44 @@ class _Table:
             origin=Grid.of(sem).centre(box),
             provenance=made_by("crop", {}, record),
         )
-        return cls(part, data_range, Pictures(part), said, worded)
+        return cls(part, options, Pictures(part), said, worded)
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
     ) -> None:
         """Measure a picture, and draw it."""
-        span, sem = self.data_range, self.sem
-        metrics = measure_metrics(picture, sem, data_range=span, match="affine")
+        sem, end = self.sem, self.options.cut_off_nm
+        metrics = measure_metrics(
+            picture,
+            sem,
+            data_range=self.options.data_range,
+            match="affine",
+            cut_off_nm=end,
+        )
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
         matched = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
         errors = part_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first
         gain = (None, None) if first is None else psnr_gain(errors, first)
+        before = next(iter(self.rows.values()), None)
+        light = LightGain() if before is None else light_gain(metrics, before.metrics)
         self.rows[name] = JudgedPicture(
             name,
             metrics,
-            measure_agreement(matched, sem),
+            measure_agreement(matched, sem, cut_off_nm=end),
             psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
             *gain,
             model,
+            light,
         )
+        if model is not None and light.above_alone:
+            _tell(
+                f"{name} gains above the optical cut-off alone (periods under "
+                f"{metrics.cut_off_nm:.4g} nm): what it adds there was guessed from "
+                "samples of training, not seen.",
+                self.said,
+            )
         heard: list[str] = []
         with hear_warnings(heard.append):
             tell_learnt([(picture, picture), (sem, sem)])

@@ -280,7 +280,12 @@ def frc_job(
         result = analysis.measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
         result = analysis.measure_frc(one, other, chosen, whole=first)
-    said = [_doubted(placed), note, _cut(box, halves=halves is not None)]
+    said = [
+        _doubted(placed),
+        note,
+        _cut(box, halves=halves is not None),
+        result.beyond_cut_off,
+    ]
     yield Progress(2, 2, "done")
     return FrcReport(
         names_of(a, b),

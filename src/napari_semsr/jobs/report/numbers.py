@@ -263,11 +263,19 @@ def metric_numbers(found: Metrics, names: Sequence[str]) -> list[Number]:
     same = "infinite: every pixel is equal." if found.identical else ""
     ssim = f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px"
     small = "" if found.ssim is not None else "the images are smaller than 11 px."
+    end = found.cut_off_nm if found.match else None
+    split = [] if end is None else [
+        Number(f"PSNR {where} the optical cut-off", value, "dB", method=f"{how}; error "
+               f"in periods {which} than {end:.4g} nm", form=".2f")
+        for where, which, value in (("below", "longer", found.psnr_below_db),
+                                    ("above", "shorter", found.psnr_above_db))
+    ]  # fmt: skip
     return [
         Number(names[0], found.psnr_db, "dB", method=how, reason=same, form=".2f"),
         Number(names[1], found.ssim, method=ssim, reason=small, form=".4f"),
         Number(names[2], found.nrmse, method=f"{how}; over the reference's root mean "
                "square", form=".4f"),
+        *split,
     ]  # fmt: skip
 
 

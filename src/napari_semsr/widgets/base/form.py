@@ -52,6 +52,10 @@ class Row:
     step: float | None = None  # of a spin box
 
 
+CUT_OFF = {"cut_off_nm": Row("Optical cut-off (nm)")}
+"""Row of the option that splits a comparison with the truth."""
+
+
 class _WheelGuard(QObject):
     """Leaves the wheel to the panel, unless a control was clicked first."""
 

@@ -42,6 +42,7 @@ from napari_semsr.jobs import (
     half_paths,
 )
 from napari_semsr.widgets.base import (
+    CUT_OFF,
     DASH,
     SIGMA,
     TIMES,
@@ -200,6 +201,7 @@ _ROWS = {
         "Second is noise-free",
         "The second image is a nearly noise-free reference: threshold √(1/7).",
     ),
+    **CUT_OFF,
     "split": Row(
         "One image is split by",
         "Its pixels, valid for white noise, or its counts, valid for Poisson noise of "
@@ -799,6 +801,11 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         note = f"(95 %: {between[0]:.4g}{DASH}{between[1]:.4g} {report.unit})"
         rows["Median"] = Quantity(_numbers(report)["Median"], report.unit, note=note)
     rows["Whole field"] = _whole_of(outcome)
+    curve = outcome.whole.result if outcome.whole else None
+    if curve is not None and curve.cut_off_nm is not None:
+        rows["Optical cut-off"] = Quantity(curve.cut_off_nm, "nm")
+        rows["Mean FRC below it"] = Quantity(curve.correlation_below, "", ".3f")
+        rows["Mean FRC above it"] = Quantity(curve.correlation_above, "", ".3f")
     rows["Pixel size"] = say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm)
     if report.found_shift_px is not None:
         rows["Shift of second image"] = _shift_of(report)
@@ -824,6 +831,6 @@ def _reasons_text(outcome: FrcOutcome) -> str:
             f"All blocks together show <b>{report.result.field_reason}</b>: "
             f"{REASON_TEXTS[report.result.field_reason]}"
         )
-    if outcome.note:
-        lines.append(outcome.note)
+    beyond = outcome.whole.result.beyond_cut_off if outcome.whole else ""
+    lines += filter(None, (outcome.note, beyond))
     return "<br>".join(lines)

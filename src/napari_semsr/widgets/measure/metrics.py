@@ -20,6 +20,7 @@ from napari_semsr.jobs import (
     metrics_job,
 )
 from napari_semsr.widgets.base import (
+    CUT_OFF,
     TIMES,
     Columns,
     Form,
@@ -60,12 +61,17 @@ _ROWS = {
         "Range (grey levels)",
         "Span of PSNR and SSIM; automatic: 255, 65535 or the reference's own.",
     ),
+    **CUT_OFF,
 }
 _BINS = {"bins": Row("Histogram bins", "Number of grey-level bins.")}
 _NAMES = {
     "psnr_db": ("PSNR", "dB", ".2f"),
     "ssim": ("SSIM", "", ".4f"),
     "nrmse": ("NRMSE", "", ".4f"),
+    "cut_off_nm": ("Optical cut-off", "nm", ".4g"),
+    "psnr_below_db": ("PSNR below the cut-off", "dB", ".2f"),
+    "psnr_above_db": ("PSNR above the cut-off", "dB", ".2f"),
+    "psnr_above_blank_db": ("The same, if blank there", "dB", ".2f"),
     "average_gradient": ("Average gradient", "", ".3f"),
     "contrast": ("Contrast", "", ".2f"),
     "spatial_frequency": ("Spatial frequency", "", ".3f"),

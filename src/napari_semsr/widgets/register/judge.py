@@ -31,6 +31,7 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
+    CUT_OFF,
     Columns,
     FoldingRow,
     Form,
@@ -65,6 +66,7 @@ _ROWS = {
         "Grey range",
         "Span of PSNR and SSIM; automatic: 255, 65535 or the SEM image's own.",
     ),
+    **CUT_OFF,
 }
 
 
@@ -299,6 +301,12 @@ def _figures(result: Judged) -> Numbers:
             rows[f"Over the input, {item.name}"] = Quantity(
                 item.psnr_gain_db, "dB", "+.2f", f"± {_said(item.psnr_gain_sd_db)}"
             )
+        bands = zip(("Below", "Above"), item.light.bands, strict=True)
+        for band, (gain, error) in bands:
+            if gain is not None:
+                rows[f"{band} the cut-off, {item.name}"] = Quantity(
+                    gain, "dB", "+.2f", f"± {_said(error)}"
+                )
         rows[f"SSIM, {item.name}"] = Quantity(item.metrics.ssim, "", ".3f")
         name = f"Agrees down to, {item.name}"
         if item.frc.interval_nm is None:

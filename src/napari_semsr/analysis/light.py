@@ -1,0 +1,71 @@
+"""What light carried and what is guessed: a comparison split at the optical cut-off.
+
+Light that passes a pupil carries no period shorter than λ / (2 NA). What an image shows
+below that frequency may have been seen; what it shows above it was not.
+"""
+
+import math
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from scipy import fft
+
+from napari_semsr.core import (
+    FloatArray,
+    FloatPair,
+    Micrograph,
+    available_cores,
+    mean_pitch,
+    plan_rings,
+    window_plane,
+)
+
+_TAPER = 0.5  # as of ring correlation, beside which the figures stand
+
+# bounds: chosen, so that a length typed in µm or m is refused
+CutOff = Annotated[
+    float | None,
+    Field(
+        ge=10,
+        le=10_000,
+        description="shortest period that the light carries, lambda/(2 NA), in nm; by "
+        "default what the image's history tells",
+    ),
+]
+"""Option: where a comparison with the truth is split."""
+
+
+def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
+    """Give what a person says, else what an image's history tells; nm or None."""
+    made = image.provenance
+    return given or (None if made is None else made.optical_cut_off_nm())
+
+
+def split_light(
+    plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
+) -> tuple[FloatArray, FloatArray]:
+    """Split a plane (Y, X) into what light carries, and what it does not.
+
+    The mean is taken off and a window laid over (Tukey, half of each side tapered);
+    nothing is padded. The mean squares of both add up to that of the plane under the
+    window. A band that has no frequency is 0.
+    """
+    shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
+    spectrum = fft.rfft2(_windowed(plane), workers=cores)
+    rings = plan_rings(shape, mean_pitch(pixel_size_nm))
+    end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
+    finer = (rings.frequency > end)[rings.index]
+    below, above = (
+        fft.irfft2(np.where(finer == kept, spectrum, 0), s=shape, workers=cores)
+        for kept in (False, True)
+    )
+    return below, above
+
+
+def _windowed(plane: FloatArray) -> FloatArray:
+    """Lay a window of mean square 1 over a plane without its mean."""
+    window = window_plane((plane.shape[0], plane.shape[1]), _TAPER)
+    window /= math.sqrt(np.mean(window**2))
+    window *= plane - plane.mean()
+    return window
