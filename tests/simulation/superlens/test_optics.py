@@ -8,7 +8,6 @@ from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
 from napari_semsr.simulation.superlens.optics import (
     field_of_light,
     focus_depth_nm,
-    fwhm_nm,
     gaussian_fwhm_nm,
     half_light_nm,
     image_of,
@@ -61,7 +60,7 @@ def test_airys_first_zero_and_width_are_where_they_belong():
     assert zero / 60 == pytest.approx(0.61, abs=0.01)
     assert row[zero] < 1e-3 * row[0]
     width = 2 * np.interp(-0.5 * row[0], -row[:37], np.arange(37)) / 60 * UNIT
-    assert width == pytest.approx(fwhm_nm(LENS), rel=0.01)
+    assert width == pytest.approx(LENS.fwhm_nm, rel=0.01)
 
 
 def test_two_points_at_rayleighs_distance_have_his_dip():

@@ -21,10 +21,24 @@ from scipy import ndimage
 
 from napari_semsr.core import MOST_DISTORTION, Float32Array, Options
 
+_MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
+_AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
 _WIDEST = 0.95  # NA over the refractive index; chosen: a cone of 72 degrees
 _ROUND_RADIUS = 0.98  # of half the frame's side; chosen
 _RIM_SOFTNESS = 0.006  # of the same: deviation of the field stop's image; chosen
 _EDGE_NM = 12.0  # over which a surface's slope is felt; chosen: the default sidewall
+
+
+OPTICS = (
+    "optics",
+    "numerical_aperture",
+    "refractive_index",
+    "wavelength_nm",
+    "coherence_factor",
+    "spherical_waves",
+    "coma_waves",
+)
+"""Options that say what a point looks like in focus."""
 
 
 class MicroscopeOptions(Options):
@@ -179,6 +193,13 @@ class MicroscopeOptions(Options):
         if self.optics == "gaussian":
             return None
         return self.wavelength_nm / (2 * self.numerical_aperture)
+
+    @property
+    def fwhm_nm(self) -> float:
+        """Full width at half maximum of a point in focus and in incoherent light."""
+        if self.optics == "gaussian":
+            return self.resolution_nm or _MAKERS_FWHM_NM
+        return _AIRY_FWHM * self.wavelength_nm / self.numerical_aperture
 
     @property
     def is_aberrated(self) -> bool:

@@ -46,10 +46,6 @@ from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
 
 ANY_FOCUS = 3.0
 """Distances from the focus that are drawn at most, in units of `focus_depth_nm`."""
-AIRY_FWHM = 0.51
-"""Width of a point at half maximum over wavelength / NA, in focus and incoherent."""
-PHANTOM_FWHM_NM = 80.0
-"""Width of a Gaussian that states none: the resolution that the makers state."""
 _STEP = 1.0  # phase at the rim, in radians, between neighbouring depths or zones
 _RINGS = 4  # of source points over a whole pupil, 61 in all; chosen: 6 % off endless
 _FINE = 80  # samples from a pupil's centre to its rim; gives the transfer to 1e-3
@@ -399,7 +395,7 @@ def gaussian_fwhm_nm(
 ) -> NDArray[np.floating]:
     """Full width at half maximum of a Gaussian, at distances from the focus."""
     off = np.asarray(off_nm) / focus_depth_nm(options)
-    return fwhm_nm(options) * np.sqrt(1 + off**2)
+    return options.fwhm_nm * np.sqrt(1 + off**2)
 
 
 def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
@@ -423,13 +419,6 @@ def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Ar
     return np.asarray(
         seen[border : border + rows, border : border + columns], np.float32
     )
-
-
-def fwhm_nm(options: MicroscopeOptions) -> float:
-    """Full width at half maximum of a point in focus; of a lens in incoherent light."""
-    if options.optics == "gaussian":
-        return options.resolution_nm or PHANTOM_FWHM_NM
-    return AIRY_FWHM * options.wavelength_nm / options.numerical_aperture
 
 
 # How wide a point is: the radius of the circle that holds half of its light.

@@ -35,6 +35,9 @@ from napari_semsr.simulation.superlens.optics import (
 )
 from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
 
+# Options that all cards from before the optics hold, and that some of them hold.
+_FORMER = {"focused", "defocus_nm"}
+_FORMER_PUPILS = {"pupils", "coherence"}
 _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chosen
 
 
@@ -116,6 +119,15 @@ class SsumPairOptions(SampleRanges):
         le=1,
         description="share of pictures of 8 bits; the others have 12",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        """Take what the card of a model tells that learnt from Gaussians alone."""
+        if not isinstance(values, dict) or not values.keys() >= _FORMER:
+            return values
+        kept = {k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS}
+        return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **kept}
 
     @model_validator(mode="after")
     def _seen_by_lenses(self) -> Self:

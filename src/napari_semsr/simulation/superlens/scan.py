@@ -31,7 +31,7 @@ from napari_semsr.simulation.superlens.microscope import (
     expose,
     illumination_field,
 )
-from napari_semsr.simulation.superlens.optics import focus_depth_nm, fwhm_nm
+from napari_semsr.simulation.superlens.optics import focus_depth_nm
 from napari_semsr.simulation.superlens.scene import Extent, Scene
 
 # Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
@@ -498,7 +498,7 @@ def _make_scene(
         scene = Scene.from_image(source, extent, options.fine, binning, options, pixel)
         return scene, size
     pixel = _phantom_pixel(options)
-    extent = _widened(extent, 2 * fwhm_nm(options) / pixel)
+    extent = _widened(extent, 2 * options.fwhm_nm / pixel)
     shape, origin = extent.fine_grid(options.fine)
     fine = pixel / options.fine
     surface = source or draw_object(

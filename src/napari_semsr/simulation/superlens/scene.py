@@ -23,7 +23,7 @@ from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     reflectance,
 )
-from napari_semsr.simulation.superlens.optics import Place, fwhm_nm, image_of
+from napari_semsr.simulation.superlens.optics import Place, image_of
 
 _IMAGE_FWHM_PX = 3.0
 """Width of a point, in frame pixels, where an image tells no pixel size."""
@@ -106,7 +106,7 @@ class Scene:
             wavelength_nm=options.wavelength_nm,
         )
         fine_nm = surface.pixel_nm
-        fwhm_px = fwhm_nm(options) / (fine_nm * oversampling)
+        fwhm_px = options.fwhm_nm / (fine_nm * oversampling)
         made = cls(
             sharp, sharp, surface, oversampling, origin_px, fine_nm, fwhm_px, options
         )
@@ -148,7 +148,7 @@ class Scene:
         sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
         stated = options.optics == "pupil" or options.resolution_nm is not None
         if pixel_nm is None or not stated:
-            pixel_nm = fwhm_nm(options) / _IMAGE_FWHM_PX
+            pixel_nm = options.fwhm_nm / _IMAGE_FWHM_PX
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
@@ -161,7 +161,7 @@ class Scene:
             oversampling,
             origin,
             pixel_nm / oversampling,
-            fwhm_nm(options) / pixel_nm,
+            options.fwhm_nm / pixel_nm,
             options,
             (float(offset[0]), float(offset[1])),
         )
