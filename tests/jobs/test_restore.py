@@ -111,7 +111,7 @@ def test_lens_of_a_simulation_tells_what_it_makes_of_a_point(scene, tmp_path):
     made = napari_semsr.restore(scene.first, psf=str(path))
     assert made.metadata["restore"]["psf"]["kind"] == "file"
     path.write_text(json.dumps({**told, "numerical_aperture": 2.8}))
-    with pytest.raises(napari_semsr.OptionError, match=r"at most 1\.805"):
+    with pytest.raises(OptionError, match=r"at most 1\.805"):
         napari_semsr.restore(scene.first, psf=str(path))
     oblong = scene.first.replace(pixel_size_nm=(10.0, 12.0))
     with pytest.raises(napari_semsr.SemsrError):
