@@ -47,6 +47,7 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         noiseless=low,
         blur_px=np.nan,  # neither is known of a scan that was stitched
         spread=np.ones((1, 1), np.float32),
+        defocus=np.nan,
     )
 
 

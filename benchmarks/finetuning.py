@@ -84,7 +84,7 @@ class Sample:
 
     def scan_options(self) -> ScanOptions:
         """Say how it is scanned."""
-        common = {"frames_grid": (5, 5), "frame_px": 256, "resolution_nm": 80.0}
+        common = {"frames_grid": (5, 5), "frame_px": 256, "optics": "gaussian"}
         return ScanOptions.parse({**common, **self.options, "seed": self.seed})
 
 
@@ -156,7 +156,7 @@ def look(sample: Sample) -> Place:
 def _surface(sample: Sample, options: ScanOptions) -> Specimen:
     """Draw a sample that covers the scan and its rim."""
     extent = options.extent()
-    rim = 2 * (options.resolution_nm or 0.0) / options.magnified_pixel_nm
+    rim = 2 * options.fwhm_nm / options.magnified_pixel_nm
     rows, columns = (
         int(np.ceil(high - low + 2 * rim + 4)) * options.fine
         for low, high in zip(extent.low, extent.high, strict=True)

@@ -52,7 +52,7 @@ class Row:
 
 def pair_of(number: int) -> tuple[str, Micrograph, Micrograph]:
     """Make a field and its truth."""
-    options = SsumPairOptions(relief_nm=(40, 160))
+    options = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
     (pair,) = ssum_validation(1, SIDE, options=options, first=SEED + number)
     size = parse_pixel_size(pair.pixel_nm)
     return (

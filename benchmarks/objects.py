@@ -33,7 +33,7 @@ SIDE = 256
 DISCS_SIDE = 320
 DISCS = (14, 14)
 NEAR_PX = 4  # from a disc's centre to that of the object that shows it
-ODD = {"pupils": 1.0, "coherence": 0.3, "focus_drift_nm": 60, "distortion_px": 0.5}
+ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Image = NDArray[np.float64]
 
 
@@ -77,7 +77,7 @@ class Asked:
 
 def fields(asked: Asked, part: str, count: int) -> Iterator[Judged]:
     """Judge the objects of simulated fields."""
-    ranges = SsumPairOptions(relief_nm=(40, 160))
+    ranges = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
     if part == "microscopes":
         ranges = ranges.replace(**ODD, changed=1.0, read_noise=(10, 600))
     for number in range(count):

@@ -3,6 +3,9 @@
 Run: ``python benchmarks/superlens.py --model ssum-sem -o OUT_DIR``. Prints tables in
 Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib).
 
+Quality, sizes and depth are of a microscope that blurs by a Gaussian of 80 nm; *light*
+is of lenses of a numerical aperture of 1.3 to 2.0, at any focus, by distance from it.
+
 Samples are simulated, drawn with seeds that training never uses, 40 to 160 nm high; the
 Siemens star and the letters are of kinds that it never draws. Peers: the optical image
 itself and the oracle linear filter (21 x 21 taps and an offset, fitted by least squares
@@ -41,7 +44,7 @@ from _superlens_fields import (
 )
 from _superlens_figures import draw_figures
 from _superlens_mosaic import stitched_pair
-from _superlens_tables import print_depth, print_quality, print_sizes
+from _superlens_tables import print_depth, print_light, print_quality, print_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -74,7 +77,8 @@ HEIGHTS = tuple(range(0, 401, 50))
 RELIEF_NM = (40.0, 160.0)
 STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
-PARTS = ("quality", "sizes", "depth")
+PARTS = ("quality", "sizes", "depth", "light")
+LIGHT_SEED = 41_000  # of fields through a lens; nothing else draws them
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +129,10 @@ def inner(image: Image, scale: int) -> Image:
 
 
 def look(focus_nm: float, *, photons: float = PHOTONS) -> RandomLook:
-    """Take a picture as the simulator's microscope does, by default."""
-    microscope = MicroscopeOptions(resolution_nm=80, focus_nm=focus_nm, photons=photons)
+    """Take a picture by a Gaussian of 80 nm."""
+    microscope = MicroscopeOptions(
+        optics="gaussian", focus_nm=focus_nm, photons=photons
+    )
     return RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
 
 
@@ -182,22 +188,20 @@ def held_out_pairs(
 
 def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
     """Fields in focus of every kind, and of kinds that training never draws."""
-    sharp = SsumPairOptions(
+    usual = SsumPairOptions(gaussian=1, relief_nm=RELIEF_NM)
+    sharp = usual.replace(
         resolution_nm=(80, 80),
         depth_of_field_nm=(100, 100),
         wavelength_nm=(550, 550),
-        defocus_nm=0,
+        any_focus=0,
         photons=(PHOTONS, PHOTONS),
         shading=0.01,
-        relief_nm=RELIEF_NM,
         joined=0,
         eight_bit=0,
     )
     found = {k: list(held_out_pairs(k, judge, sharp)) for k in SAMPLE_KINDS}
     found["any focus"] = [
-        pair
-        for kind in SAMPLE_KINDS
-        for pair in held_out_pairs(kind, judge, SsumPairOptions(relief_nm=RELIEF_NM))
+        pair for kind in SAMPLE_KINDS for pair in held_out_pairs(kind, judge, usual)
     ]
     for relief in (60, 160):
         found[f"chip, 80 nm lines, {relief} nm high"] = [
@@ -214,9 +218,13 @@ def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
 
 
 def stitched_chip(index: int) -> ScanOptions:
-    """Scan wiring of the default size with the default microscope, half-way focused."""
+    """Scan wiring of the default size by a Gaussian of 80 nm, half-way focused."""
     return ScanOptions(
-        frames_grid=(3, 3), overlap=0.5, focus_nm=80.0, seed=KEPT_SEED + index
+        optics="gaussian",
+        frames_grid=(3, 3),
+        overlap=0.5,
+        focus_nm=80.0,
+        seed=KEPT_SEED + index,
     )
 
 
@@ -402,17 +410,54 @@ def extent(heights: Image, values: Image, level: float) -> float:
     return float(2 * (heights[at - 1] + share * (heights[at] - heights[at - 1])))
 
 
+def light(judges: dict[str, Judge], count: int) -> list[dict[str, Any]]:
+    """Measure gains of filter and models on fields through a lens, at any focus."""
+    options = SsumPairOptions(gaussian=0, any_focus=1, relief_nm=RELIEF_NM)
+    rows = []
+    for number in range(count):
+        row: dict[str, Any] = {}
+        for name, judge in judges.items():
+            (pair,) = ssum_validation(
+                1,
+                SIDE,
+                scale=judge.scale,
+                options=options.replace(
+                    kinds=(SAMPLE_KINDS[number % len(SAMPLE_KINDS)],)
+                ),
+                first=LIGHT_SEED + number,
+            )
+            found = scores(judge.images(pair, linear=not row), 20.0, judge.scale)
+            before = found["optical"]["psnr_db"]
+            row |= {"kind": pair.kind, "defocus": pair.defocus, "optical": before}
+            for image, score in found.items():
+                if image != "optical":
+                    label = name if image == "enhanced" else image
+                    row[label] = score["psnr_db"] - before
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     """Measure each model and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["ssum-sem"])
     parser.add_argument("--fields", type=int, default=3, help="of each sample")
+    parser.add_argument("--light-fields", type=int, default=32, help="through a lens")
     parser.add_argument("--no-oracle", action="store_true")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--self-ensemble", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     everything: dict[str, Any] = {}
+    if "light" in arguments.parts:
+        judges = {
+            name: Judge(load_model(name), 0, with_oracle=not arguments.no_oracle)
+            for name in arguments.model
+        }
+        everything["light"] = light(judges, arguments.light_fields)
+        print_light(everything["light"], print)
+    if arguments.parts == ["light"]:
+        arguments.model = []
     for model in arguments.model:
         judge = Judge(
             load_model(model),
@@ -438,6 +483,7 @@ def main() -> None:
             arguments.output.mkdir(parents=True, exist_ok=True)
             draw_figures(arguments.output, name, result, shown)
     if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
         text = json.dumps(everything, indent=1)
         (arguments.output / "superlens.json").write_text(text)
 

@@ -47,7 +47,7 @@ OWN_SEED = 3_000_000  # bounds are learnt from fields of seed 1 000 000
 LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
 SIDE = 256
 WORST = 0.1
-ODD = {"pupils": 1.0, "coherence": 0.3, "focus_drift_nm": 60, "distortion_px": 0.5}
+ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Image = NDArray[np.float64]
 
 
@@ -84,7 +84,7 @@ class Field:
 
 def options_of(part: str) -> SsumPairOptions:
     """Give the ranges of a part."""
-    usual = SsumPairOptions(relief_nm=(40, 160))
+    usual = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
     if part == "microscopes":
         return usual.replace(**ODD, changed=1.0, read_noise=(10, 600))
     return usual

@@ -48,7 +48,7 @@ from napari_semsr.simulation.phantoms.specimen import KINDS
 from napari_semsr.training.validation import affine_psnr_db
 
 GOALS = Path(__file__).with_name("superlens_goals.yaml")
-ODD = {"pupils": 1.0, "coherence": 0.3, "focus_drift_nm": 60, "distortion_px": 0.5}
+ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Row = dict[str, Any]
 
 
@@ -85,7 +85,7 @@ def gain(judge: Judge, pair: SsumPair) -> Row:
 def measure_fields(judge: Judge, rows: Rows, goals: Row, part: str) -> list[Row]:
     """Measure fields of the eight kinds, one after the other."""
     wanted, odd = goals[part], part == "microscopes"
-    options = SsumPairOptions(relief_nm=(40, 160))
+    options = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
     if odd:
         options = options.replace(**ODD, changed=1.0, read_noise=(10, 600))
 

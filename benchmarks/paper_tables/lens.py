@@ -136,7 +136,7 @@ def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]
         resolution_nm=(80, 80),
         depth_of_field_nm=(100, 100),
         wavelength_nm=(550, 550),
-        defocus_nm=0,
+        any_focus=0,
         photons=(PHOTONS, PHOTONS),
         shading=0.01,
         joined=0,

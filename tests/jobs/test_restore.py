@@ -1,5 +1,7 @@
 """The job: calibrated output with its history, resumable, the same by every way."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,20 @@ def test_estimated_blur_is_told_with_a_warning(scene):
         made = napari_semsr.restore(scene.first, method="cls")
     assert made.metadata["restore"]["psf"]["kind"] == "estimated"
     napari_semsr.restore(scene.first, method="richardson-lucy", iterations=2)
+
+
+def test_lens_of_a_simulation_tells_what_it_makes_of_a_point(scene, tmp_path):
+    path = tmp_path / "microscope.json"
+    told = {"psf_fwhm_px": 7.8, "pixel_size_nm": [20.0, 20.0], "optics": "pupil"}
+    path.write_text(json.dumps({**told, "numerical_aperture": 1.8}))
+    made = napari_semsr.restore(scene.first, psf=str(path))
+    assert made.metadata["restore"]["psf"]["kind"] == "file"
+    path.write_text(json.dumps({**told, "numerical_aperture": 2.8}))
+    with pytest.raises(OptionError, match=r"at most 1\.805"):
+        napari_semsr.restore(scene.first, psf=str(path))
+    oblong = scene.first.replace(pixel_size_nm=(10.0, 12.0))
+    with pytest.raises(napari_semsr.SemsrError):
+        napari_semsr.restore(oblong, psf=str(path))
 
 
 def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):

@@ -75,7 +75,13 @@ def test_truth_tells_what_was_drawn(folder):
     record = json.loads((folder / "truth" / "microscope.json").read_text())
     assert record["options"]["seed"] == 3
     assert record["counts_per_photon"] == 30
-    assert record["psf_fwhm_px"] == pytest.approx(4)
+    assert record["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
+    assert record["cut_off_period_nm"] == pytest.approx(550 / 3.6)
+    said = {name: record["options"][name] for name in record.keys() & record["options"]}
+    assert said["optics"] == "pupil"
+    assert (said["numerical_aperture"], said["refractive_index"]) == (1.8, 1.9)
+    assert (said["wavelength_nm"], said["coherence_factor"]) == (550, 1)
+    assert (said["spherical_waves"], said["coma_waves"]) == (0, 0)
     assert list(record["bad_frames"].values()) == ["blank"]
     assert set(record["gains"].values()) == {1.0}
 

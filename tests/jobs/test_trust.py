@@ -32,7 +32,8 @@ def model(tmp_path_factory):
     network = build("two-scale", NETWORK)
     for weights in network.parameters():  # else it gives back what it is given
         torch.nn.init.normal_(weights, 0, 0.03)
-    recipe = {"name": "small", "data": {"sources": {"superlens": 1.0}}}
+    data = {"sources": {"superlens": 1.0}, "superlens": {"gaussian": 1.0}}
+    recipe = {"name": "small", "data": data}
     card = ModelCard(
         name="small",
         architecture="two-scale",
@@ -48,7 +49,7 @@ def model(tmp_path_factory):
 
 
 def field(number=0, side=256):
-    options = SsumPairOptions(relief_nm=(40, 160))
+    options = SsumPairOptions(relief_nm=(40, 160), gaussian=1)
     (pair,) = ssum_validation(1, side, options=options, first=1000 + number)
     low = (pair.low * 200).astype(np.float32)
     return Micrograph(low, (20.0, 20.0), "field", origin=(500.0, 40.0)), pair

@@ -31,7 +31,7 @@ def take(amount, **more):
         "frame_px": SIDE,
         "overlap": 0.35,
         "field": "square",
-        "seed": 4,
+        "seed": 5,
     }
     scan = cut_scan(None, ScanOptions(**{**options, **more}, distortion=amount))
     frames = ArrayFrames(scan.frames)

@@ -78,9 +78,8 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     """Say how the demonstration's scan is simulated, and the place's electron image."""
     return SimulateOptions(
         phantom="circuit",
-        pitch_nm=200.0,
+        pitch_nm=240.0,  # lines of 120 nm, which light carries
         relief_nm=100.0,
-        resolution_nm=80.0,
         frames_grid=(4, 5),
         frame_px=frame_px,
         overlap=0.4,
@@ -135,7 +134,7 @@ def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun
 
 def blur_sigma_px(options: SimulateOptions, pixel_nm: float) -> float:
     """Give the width of the microscope's blur in focus, as a Gaussian's sigma."""
-    return (options.resolution_nm or 0.0) / _FWHM / pixel_nm
+    return options.fwhm_nm / _FWHM / pixel_nm
 
 
 def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:

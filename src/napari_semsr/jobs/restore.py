@@ -20,6 +20,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     TilePlan,
+    parse_pixel_size,
     to_dtype,
     warn,
 )
@@ -56,9 +57,10 @@ from napari_semsr.restoration import (
 # The blur that a file tells: the image of a point, or a simulated microscope.
 
 _FWHM_PER_SIGMA = 2.354820045
+_REACH = 3.0  # of a lens's rings, in widths; chosen: 95 % of its light
 
 
-def _read_psf(text: str) -> tuple[str, Micrograph | None]:
+def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     """Read the file of a blur: the option, with the width that a JSON file tells."""
     choice = parse_psf(text)
     if choice.kind != "file":
@@ -74,7 +76,30 @@ def _read_psf(text: str) -> tuple[str, Micrograph | None]:
             f"truth/microscope.json of a simulation does; {choice.path} does not."
         )
         raise OptionError(msg) from None
-    return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
+    if told.get("optics") != "pupil":
+        return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
+    size = image.pixel_size_nm or (pixel_nm, pixel_nm)
+    return text, _of_pupil(told, size, pixel_nm, choice.path)
+
+
+def _of_pupil(
+    told: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
+) -> Micrograph:
+    """Give what the lens of a simulation makes of a point, in focus and in its middle.
+
+    `size`: pixel of the image to restore; `pixel_nm`: of the camera.
+    """
+    from napari_semsr.simulation import OPTICS, MicroscopeOptions, point_spread
+
+    optics = MicroscopeOptions.parse({k: told[k] for k in OPTICS if k in told})
+    if not np.isclose(*size):
+        msg = f"The microscope's pixels are square, got {size[0]:g} x {size[1]:g} nm."
+        raise OptionError(msg)
+    side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
+    kernel = point_spread(
+        optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0]
+    )
+    return Micrograph(kernel, parse_pixel_size(size), Path(name).name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -239,7 +264,7 @@ def _prepare(
     dtype = _dtype_of(options)
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
-    asked, kernel = _read_psf(options.psf)
+    asked, kernel = _read_psf(options.psf, source)
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:

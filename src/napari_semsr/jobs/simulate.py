@@ -38,7 +38,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
-from napari_semsr.simulation import ScanOptions, ViewOptions
+from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -434,6 +434,8 @@ class _ScanWriter:
             "source": self.inputs[0].name if self.inputs else options.phantom,
             "pixel_size_nm": scan.pixel_size_nm,
             "psf_fwhm_px": scene.fwhm_px,
+            **options.model_dump(mode="json", include=set(OPTICS)),
+            "cut_off_period_nm": options.cut_off_nm,
             "rim": options.rim,
             "dark_counts": options.offset,
             "counts_per_photon": per_photon,

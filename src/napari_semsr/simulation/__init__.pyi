@@ -32,7 +32,14 @@ from .sem import (
     add_effects as add_effects,
     expose as expose,
 )
-from .superlens.microscope import MicroscopeOptions as MicroscopeOptions
+from .superlens.microscope import (
+    OPTICS as OPTICS,
+    MicroscopeOptions as MicroscopeOptions,
+)
+from .superlens.optics import (
+    focus_depth_nm as focus_depth_nm,
+    point_spread as point_spread,
+)
 from .superlens.pairs import (
     SPREAD_PX as SPREAD_PX,
     RandomLook as RandomLook,

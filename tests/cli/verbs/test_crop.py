@@ -9,6 +9,7 @@ from napari_semsr.io.formats import read, write
 SCAN = (
     "--phantom", "circuit", "--frames-grid", "2x2", "--frame-px", "128",
     "--overlap", "0.5", "--field", "square", "--focus-nm", "80", "--seed", "2",
+    "--optics", "gaussian",  # light that interferes shows what electrons do not
 )  # fmt: skip
 
 

@@ -5,64 +5,11 @@ import pytest
 
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
-    blur_by_height,
     expected_counts,
     expose,
     illumination_field,
     reflectance,
 )
-
-PIXEL = 8.0
-
-
-def width_of(spot):
-    """Full width at half maximum of the row through a spot's peak, in pixels."""
-    row = spot[spot.shape[0] // 2]
-    half = row.max() / 2
-    above = np.flatnonzero(row >= half)
-    first, last = above[0], above[-1]
-    left = first - (row[first] - half) / (row[first] - row[first - 1])
-    right = last + (row[last] - half) / (row[last] - row[last + 1])
-    return right - left
-
-
-@pytest.mark.parametrize("height", [0.0, 50.0, 100.0, 150.0])
-def test_point_has_the_stated_width_in_focus_and_a_wider_one_above(height):
-    options = MicroscopeOptions(depth_of_field_nm=100, focus_nm=0)
-    point = np.zeros((121, 121), np.float32)
-    point[60, 60] = 1
-    level = np.full(point.shape, height, np.float32)
-    seen = blur_by_height(point, level, 80 / PIXEL, options)
-    stated = 80 * np.sqrt(1 + (height / 100) ** 2)
-    assert options.psf_fwhm_nm(height, 80.0) == pytest.approx(stated)
-    assert width_of(seen) * PIXEL == pytest.approx(stated, rel=0.01)
-    assert seen.sum() == pytest.approx(1, abs=1e-3)
-
-
-def test_each_height_has_its_own_width_in_one_picture():
-    options = MicroscopeOptions(depth_of_field_nm=100)
-    points = np.zeros((121, 242), np.float32)
-    points[60, 60] = points[60, 181] = 1
-    height = np.zeros(points.shape, np.float32)
-    height[:, 121:] = 120
-    seen = blur_by_height(points, height, 80 / PIXEL, options)
-    assert width_of(seen[:, :121]) * PIXEL == pytest.approx(80, rel=0.01)
-    wide = 80 * np.sqrt(1 + 1.2**2)
-    assert width_of(seen[:, 121:]) * PIXEL == pytest.approx(wide, rel=0.01)
-
-
-def test_even_surface_stays_even_across_a_step():
-    height = np.zeros((64, 64), np.float32)
-    height[:, 32:] = 200
-    even = np.full(height.shape, 0.5, np.float32)
-    seen = blur_by_height(even, height, 6.0, MicroscopeOptions())
-    assert seen == pytest.approx(0.5, abs=1e-5)
-
-
-def test_focus_moves_the_sharp_plane():
-    options = MicroscopeOptions(focus_nm=120.0)
-    assert options.psf_fwhm_nm(120.0, 80.0) == 80
-    assert options.psf_fwhm_nm(0.0, 80.0) > 80
 
 
 def test_reflectance_depends_on_height_material_and_slope():

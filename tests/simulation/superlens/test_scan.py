@@ -182,7 +182,10 @@ def test_bad_frames_are_blank_or_foreign():
 
 def test_image_lies_where_the_offset_says(picture):
     found = cut_scan(
-        picture, QUIET.replace(jitter_px=0.0, oversampling=1, image_binning=1)
+        picture,
+        QUIET.replace(
+            jitter_px=0.0, oversampling=1, image_binning=1, optics="gaussian"
+        ),
     )
     dy, dx = (round(v) for v in found.scene.image_offset_px)
     frame = found.frames[3].astype(float)
@@ -194,7 +197,9 @@ def test_image_lies_where_the_offset_says(picture):
 
 @pytest.mark.parametrize("binning", [0.7, 2.0, 2.5])
 def test_binning_makes_frames_of_other_pixels(picture, binning):
-    options = QUIET.replace(frame_px=40, image_binning=binning, oversampling=2)
+    options = QUIET.replace(
+        frame_px=40, image_binning=binning, oversampling=2, optics="gaussian"
+    )
     found = cut_scan(picture, options.replace(jitter_px=0, pixel_size_nm=10))
     assert found.pixel_size_nm == (10, 10)
     dy, dx = found.scene.image_offset_px
@@ -204,6 +209,24 @@ def test_binning_makes_frames_of_other_pixels(picture, binning):
     expected = ndimage.map_coordinates(blurred, [y + dy, x + dx], order=3)
     found_first = found.frames[0].astype(float)
     assert np.corrcoef(expected.ravel(), found_first.ravel())[0, 1] > 0.998
+
+
+def test_a_point_of_an_image_has_three_pixels_where_no_size_is_known(picture):
+    for optics in ("pupil", "gaussian"):
+        found = cut_scan(picture, QUIET.replace(optics=optics)).scene
+        assert found.fwhm_px == pytest.approx(3)
+    known = cut_scan(picture, QUIET.replace(pixel_size_nm=20)).scene
+    assert known.fwhm_px == pytest.approx(0.51 * 550 / 1.8 / 20)
+
+
+def test_aberrations_belong_to_places_in_a_frame():
+    options = QUIET.replace(frames_grid=(1, 1), jitter_px=0)
+    plain = cut_scan(None, options).frames[0].astype(float)
+    none = cut_scan(None, options.replace(coma_waves=1e-9)).frames[0].astype(float)
+    assert np.abs(none - plain).mean() < 0.01 * np.ptp(plain)
+    spoilt = cut_scan(None, options.replace(coma_waves=0.6)).frames[0].astype(float)
+    off = np.abs(spoilt - plain)
+    assert off[26:38, 26:38].mean() < 0.7 * off.mean()
 
 
 def test_small_image_is_enlarged_until_the_scan_fits(picture):
@@ -248,7 +271,7 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
     with pytest.raises(OptionError, match="finite"):
         cut_scan(holes, SMALL)
     with pytest.raises(OptionError, match="pixel size is known"):
-        cut_scan(picture, SMALL.replace(resolution_nm=80))
+        cut_scan(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
     with pytest.raises(OptionError, match="at most 4, got 5"):
         plan_scan(SMALL.replace(bad_frames=5))
     with pytest.raises(OptionError, match="must be square"):

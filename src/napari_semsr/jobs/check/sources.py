@@ -44,6 +44,7 @@ from napari_semsr.simulation import (
     degrade_plane,
     draw,
     expose,
+    focus_depth_nm,
     gaussian_kernel,
     pair_of_surface,
     random_surface,
@@ -246,8 +247,7 @@ class ClearImages(TruthSource):
         return np.clip(np.rint(_WHITE * seen), 0, _WHITE).astype(np.uint8)
 
 
-_RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
-_SHARP_NM = 50.0  # from the focus, half of the depth of field: blur is 1.12 times wider
+_PHOTONS = 3500.0
 _LEAST_RELIEF_NM = 20.0
 _HALF = 0.5  # of the local contrast
 _TRIES = 2
@@ -277,8 +277,8 @@ class DrawnSurfaces(TruthSource):
 
     Discs are put into height and material: up or down, and towards the other material.
     They are as strong as makes about half of the local contrast in the electron image,
-    free of noise, which is the truth. The median height is in focus, and only discs are
-    judged whose height is within half of the depth of field of it.
+    free of noise, which is the truth. The focus is on the median height, and only discs
+    are judged that are in focus.
     """
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
@@ -288,7 +288,8 @@ class DrawnSurfaces(TruthSource):
         if scale not in (1, self._fine):
             msg = f"The superlens' task needs a network of scale 1 or 2, got {scale}."
             raise OptionError(msg)
-        self.widths_px = {"superlens": _RESOLUTION_NM * scale / self._pixel_nm}
+        self._optics = MicroscopeOptions(photons=_PHOTONS)
+        self.widths_px = {"superlens": self._optics.fwhm_nm * scale / self._pixel_nm}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one sample, and take it."""
@@ -307,9 +308,10 @@ class DrawnSurfaces(TruthSource):
         places = DiscPlaces.choose(original, counts, rng)
         changed = self._changed(surface, original, places, rng)
         pair = self._taken(changed, focus, rng)
+        depth = focus_depth_nm(self._optics)
         sharp = DiscPlaces(
             *(
-                discs.chosen(np.abs(self._height(changed, discs) - focus) <= _SHARP_NM)
+                discs.chosen(np.abs(self._height(changed, discs) - focus) <= depth)
                 for discs in (places.inserted, places.erased)
             )
         )
@@ -323,12 +325,7 @@ class DrawnSurfaces(TruthSource):
         self, surface: Specimen, focus_nm: float, rng: np.random.Generator
     ) -> SsumPair:
         """Look at a surface with both microscopes."""
-        microscope = MicroscopeOptions(
-            resolution_nm=_RESOLUTION_NM,
-            depth_of_field_nm=2 * _SHARP_NM,
-            focus_nm=focus_nm,
-            photons=_PHOTONS,
-        )
+        microscope = self._optics.replace(focus_nm=focus_nm)
         look = RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
         return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
 

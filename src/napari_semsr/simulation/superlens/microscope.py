@@ -5,47 +5,91 @@ The model, step by step:
 1. *Contrast.* Reflectance is a material's own, times an interference term of the
    height, times a loss at steep edges whose light misses the objective
    (`reflectance`).
-2. *Blur.* A Gaussian whose full width at half maximum is the stated resolution in
-   focus and ``sqrt(1 + (d / D)^2)`` times as wide at a distance ``d`` from the focal
-   plane, ``D`` being the depth of field (`blur_by_height`). The width is that of the
-   whole system, the camera's pixel included: a frame samples the blurred scene.
+2. *Image.* What a lens passes of that light, or a Gaussian blur in its place
+   (`napari_semsr.simulation.superlens.optics`).
 3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
    to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
    are displaced along the radius by ``k rho^2`` (`napari_semsr.core.distort`).
-
-The blur is shared out by height and normalised: light of each depth is blurred by its
-own width, and divided by the depth's own cover, so that an even surface stays even
-across a step. This keeps out the halo that an opaque step would not show.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 
 from napari_semsr.core import MOST_DISTORTION, Float32Array, Options
-from napari_semsr.simulation.phantoms import FWHM, blur_by_width, gaussian_blur
 
+_MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
+_AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
+_WIDEST = 0.95  # NA over the refractive index; chosen: a cone of 72 degrees
 _ROUND_RADIUS = 0.98  # of half the frame's side; chosen
 _RIM_SOFTNESS = 0.006  # of the same: deviation of the field stop's image; chosen
 _EDGE_NM = 12.0  # over which a surface's slope is felt; chosen: the default sidewall
 
 
+OPTICS = (
+    "optics",
+    "numerical_aperture",
+    "refractive_index",
+    "wavelength_nm",
+    "coherence_factor",
+    "spherical_waves",
+    "coma_waves",
+)
+"""Options that say what a point looks like in focus."""
+
+
 class MicroscopeOptions(Options):
     """Microsphere, objective, field and camera."""
 
+    optics: Literal["pupil", "gaussian"] = Field(
+        default="pupil",
+        description="a lens of a numerical aperture, or a Gaussian blur, as of "
+        "instruments that do better than a lens can",
+    )
+    numerical_aperture: float = Field(
+        default=1.8,
+        gt=0,
+        description="numerical aperture of microsphere and objective together, up to "
+        "0.95 of the refractive index",
+    )
+    refractive_index: float = Field(
+        default=1.9, ge=1, le=4, description="refractive index of the microsphere"
+    )
+    coherence_factor: float | None = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="aperture of the illumination over that of the imaging: 0 for "
+        "coherent light, 1 for light that comes through the same lens; or incoherent",
+    )
+    spherical_waves: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="spherical aberration at the rim of the field, in waves at the rim "
+        "of the pupil; it grows with the square of the distance from the centre",
+    )
+    coma_waves: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="coma at the rim of the field, in waves at the rim of the pupil; "
+        "it grows with the distance from the centre, along the radius",
+    )
     resolution_nm: float | None = Field(
         default=None,
         gt=0,
-        description="width of the point spread function in focus at half maximum, in "
-        "nm; 80 for a phantom, 3 px for an image",
+        description="width of a Gaussian in focus at half maximum, in nm; 80 for a "
+        "phantom, 3 px for an image",
     )
-    depth_of_field_nm: float = Field(
-        default=100.0,
+    depth_of_field_nm: float | None = Field(
+        default=None,
         gt=0,
-        description="distance from the focus at which blur is 1.41 times as wide",
+        description="distance from the focus at which a Gaussian is 1.41 times as "
+        "wide; 100",
     )
     focus_nm: float = Field(
         default=0.0, description="height of the focal plane above the lowest surface"
@@ -122,6 +166,47 @@ class MicroscopeOptions(Options):
         description="camera counts, above the offset, of a reflectance of 1",
     )
 
+    @field_validator("coherence_factor", mode="before")
+    @classmethod
+    def _incoherent(cls, value: object) -> object:
+        """Accept the word for light none of which interferes."""
+        return None if value == "incoherent" else value
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse what no lens does, and the width of a Gaussian for a lens."""
+        given = {"resolution_nm", "depth_of_field_nm"}
+        if self.optics == "pupil":
+            for name in sorted(given):
+                if getattr(self, name) is not None:
+                    msg = (
+                        f"{name} is of a Gaussian, and the optics are a pupil: give "
+                        "--numerical-aperture, or --optics gaussian"
+                    )
+                    raise ValueError(msg)
+        check_aperture(self.numerical_aperture, self.refractive_index)
+        return self
+
+    @property
+    def cut_off_nm(self) -> float | None:
+        """Shortest period that light carries; None for a Gaussian, which has none."""
+        if self.optics == "gaussian":
+            return None
+        return self.wavelength_nm / (2 * self.numerical_aperture)
+
+    @property
+    def fwhm_nm(self) -> float:
+        """Full width at half maximum of a point in focus and in incoherent light."""
+        if self.optics == "gaussian":
+            return self.resolution_nm or _MAKERS_FWHM_NM
+        return _AIRY_FWHM * self.wavelength_nm / self.numerical_aperture
+
+    @property
+    def is_aberrated(self) -> bool:
+        """Whether a point looks otherwise at the rim of the field."""
+        waves = self.spherical_waves, self.coma_waves
+        return self.optics == "pupil" and any(waves)
+
     @property
     def magnified_pixel_nm(self) -> float:
         """Pixel on the sample: that of the camera over both magnifications."""
@@ -135,31 +220,32 @@ class MicroscopeOptions(Options):
         return min(max(100.0, 4 * self.read_noise), 20000.0)
 
     @property
+    def field_radius(self) -> float:
+        """From the centre of the lit field to rim or corner, over half a side."""
+        return _ROUND_RADIUS if self.field == "round" else float(np.sqrt(2.0))
+
+    @property
     def rim(self) -> float:
         """Brightness at the rim over that at the centre."""
         if self.vignetting is not None:
             return self.vignetting
         return 0.35 if self.field == "round" else 0.65
 
-    def psf_fwhm_nm(
-        self, height_nm: NDArray[np.floating] | float, in_focus: float
-    ) -> NDArray[np.float64]:
-        """Width of the point spread function at a height.
 
-        Parameters
-        ----------
-        height_nm : float or numpy.ndarray
-            Above the lowest surface.
-        in_focus : float
-            Full width at half maximum in focus, in any unit.
+def least_index(numerical_aperture: float) -> float:
+    """Lowest refractive index in which light has an aperture."""
+    return numerical_aperture / _WIDEST
 
-        Returns
-        -------
-        numpy.ndarray
-            Full width at half maximum, in that unit.
-        """
-        off = np.asarray(height_nm, np.float64) - self.focus_nm
-        return np.asarray(in_focus * np.sqrt(1 + (off / self.depth_of_field_nm) ** 2))
+
+def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
+    """Refuse an aperture that light in a medium does not have."""
+    most = _WIDEST * refractive_index
+    if numerical_aperture > most * (1 + 1e-9):
+        msg = (
+            f"numerical_aperture must be at most {most:.4g}, {_WIDEST:g} of the "
+            f"refractive index {refractive_index:g}, got {numerical_aperture:g}"
+        )
+        raise ValueError(msg)
 
 
 def reflectance(
@@ -183,21 +269,6 @@ def reflectance(
     return np.asarray(own * interference * (1 - lost), dtype=np.float32)
 
 
-def blur_by_height(
-    image: Float32Array,
-    height_nm: Float32Array | None,
-    fwhm_px: float,
-    options: MicroscopeOptions,
-) -> Float32Array:
-    """Blur a scene (Y, X) by a width that grows with the distance from the focal plane.
-
-    `fwhm_px`: full width at half maximum in focus, in pixels of `image`.
-    """
-    if height_nm is None:
-        return gaussian_blur(image, float(options.psf_fwhm_nm(0.0, fwhm_px)) / FWHM)
-    return blur_by_width(image, options.psf_fwhm_nm(height_nm, fwhm_px))
-
-
 def illumination_field(
     options: MicroscopeOptions, size: int, rng: np.random.Generator
 ) -> Float32Array:
@@ -208,7 +279,7 @@ def illumination_field(
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
     y, x = _unit_grid(size)
     centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
-    outer = _ROUND_RADIUS if options.field == "round" else np.sqrt(2.0)
+    outer = options.field_radius
     rho2 = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / outer**2
     light = options.rim**rho2
     light *= 1 + options.tilt * (y * np.sin(sideways) + x * np.cos(sideways)) / outer

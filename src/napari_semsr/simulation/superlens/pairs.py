@@ -1,32 +1,43 @@
 """How one superlens picture of a sample is taken: focus, resolution, light, rounding.
 
-The optics are those of `microscope`, on the mosaic's own pixels and in Fourier space,
-which makes them quick. A mosaic averages frames, so its noise is that of more light
-where frames overlap, of less at rims that the flat field lifted, and is a little
-correlated by resampling; some shading is left.
-
-Not every microscope is a Gaussian: pictures may be taken through a `Pupil`, whose rings
-and reversed contrasts are those of a real lens, partly in light that interferes; the
-focus may drift over a field, and a lens leave it bent.
+The optics are those of `optics`, on the mosaic's own pixels. A mosaic averages frames,
+so its noise is that of more light where frames overlap, of less at rims that the flat
+field lifted, and is a little correlated by resampling; some shading is left. The focus
+may drift over a field, and a lens leave it bent. A mosaic shows each of its places from
+one place in the field of the lens, so a picture has one aberration throughout.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import fft, ndimage
 
 from napari_semsr.core import Float32Array, OptionError, ShapeError
-from napari_semsr.simulation.phantoms import FWHM, Canvas, Specimen, blur_shares
+from napari_semsr.simulation.phantoms import Canvas, Specimen
 from napari_semsr.simulation.sem import SemOptions, sem_contrast
-from napari_semsr.simulation.superlens.microscope import MicroscopeOptions, reflectance
+from napari_semsr.simulation.superlens.microscope import (
+    MicroscopeOptions,
+    check_aperture,
+    least_index,
+    reflectance,
+)
+from napari_semsr.simulation.superlens.optics import (
+    ANY_FOCUS,
+    field_of_light,
+    focus_depth_nm,
+    half_light_nm,
+    image_of,
+    point_spread,
+)
 from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
 
-# In pixels: a box of width w has the variance = w^2 / 12; a pixel's less a fine one's.
-_BINNED_VARIANCE = (1 - 1 / 4) / 12
+# Options that all cards from before the optics hold, and that some of them hold.
+_FORMER = {"focused", "defocus_nm"}
+_FORMER_PUPILS = {"pupils", "coherence"}
 _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chosen
 
 
@@ -34,41 +45,50 @@ class SsumPairOptions(SampleRanges):
     """Ranges that pairs are drawn from: sample, microscope, noise."""
 
     pixel_nm: float = Field(default=20.0, gt=0, description="pixel of the mosaic in nm")
+    numerical_aperture: tuple[float, float] = Field(
+        default=(1.3, 2.0), description="numerical aperture of the lens"
+    )
+    refractive_index: tuple[float, float] = Field(
+        default=(1.9, 2.2),
+        description="refractive index of the lens, drawn where it has the aperture",
+    )
+    coherence_factor: tuple[float, float] = Field(
+        default=(0.4, 1.0),
+        description="aperture of the illumination over that of the lens",
+    )
+    spherical_waves: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="greatest spherical aberration at the rim of the field",
+    )
+    coma_waves: float = Field(
+        default=0.25, ge=0, le=1, description="greatest coma at the rim of the field"
+    )
+    gaussian: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of pictures that a Gaussian blurs in place of a lens, as of "
+        "instruments that do better than theory",
+    )
     resolution_nm: tuple[float, float] = Field(
         default=(70.0, 110.0),
-        description="width of the point spread function in focus at half maximum",
+        description="width of a Gaussian in focus at half maximum",
     )
     depth_of_field_nm: tuple[float, float] = Field(
         default=(80.0, 130.0),
-        description="distance from the focus at which blur is 1.41 times as wide",
+        description="distance from the focus at which a Gaussian is 1.41 times as wide",
     )
     wavelength_nm: tuple[float, float] = Field(
         default=(500.0, 600.0), description="wavelength of the light"
     )
-    defocus_nm: float = Field(
-        default=220.0,
-        ge=0,
-        description="farthest that the focal plane lies above or below the sample",
-    )
-    focused: float = Field(
+    any_focus: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="share of pictures whose focal plane is within the sample's relief",
-    )
-    pupils: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of pictures taken through a pupil, plain or apodised, with "
-        "coma; the others are blurred by a Gaussian",
-    )
-    coherence: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="greatest share of a pupil's light that interferes, which draws "
-        "fringes along edges",
+        description="share of pictures at any focus; the others have the mean height "
+        "of their sample in focus",
     )
     focus_drift_nm: float = Field(
         default=0.0, ge=0, description="greatest drift of the focus across a field"
@@ -100,25 +120,20 @@ class SsumPairOptions(SampleRanges):
         description="share of pictures of 8 bits; the others have 12",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        """Take what the card of a model tells that learnt from Gaussians alone."""
+        if not isinstance(values, dict) or not values.keys() >= _FORMER:
+            return values
+        kept = {k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS}
+        return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **kept}
 
-@dataclass(frozen=True, slots=True)
-class Pupil:
-    """What a lens lets pass, in place of a Gaussian.
-
-    Attributes
-    ----------
-    apodisation : float
-        Amplitude falls as ``exp(-a rho^2)`` towards the rim, 0 at the centre and 1 at
-        the rim; 0 gives Airy's rings, less than 0 stronger ones.
-    coma : tuple of float
-        Phase at the rim in radians, along y and x.
-    coherence : float
-        Share of the light that interferes.
-    """
-
-    apodisation: float = 0.0
-    coma: tuple[float, float] = (0.0, 0.0)
-    coherence: float = 0.0
+    @model_validator(mode="after")
+    def _seen_by_lenses(self) -> Self:
+        """Refuse apertures that no index of the range has."""
+        check_aperture(self.numerical_aperture[1], self.refractive_index[1])
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +143,16 @@ class RandomLook:
     Attributes
     ----------
     microscope : MicroscopeOptions
-        Resolution, depth of field, focus, wavelength, photons (0 for no noise).
+        Optics, focus, wavelength, photons (0 for no noise).
     shading : float
         Standard deviation of the light left uneven, as a share.
     correlation_px : float
         Standard deviation of the blur that resampling lays on the noise.
     bits : int
         8 or 12; 0 for no rounding.
-    pupil : Pupil or None
-        None for a Gaussian.
+    place : tuple of float or None
+        Where in the field of the lens the picture was taken, ``(y, x)`` over the
+        field's radius; the middle when None.
     focus_drift_nm : tuple of float
         By how much the focus rises across the field, along y and x.
     bending_px : tuple of float
@@ -148,7 +164,7 @@ class RandomLook:
     shading: float = 0.0
     correlation_px: float = 0.0
     bits: int = 0
-    pupil: Pupil | None = None
+    place: tuple[float, float] | None = None
     focus_drift_nm: tuple[float, float] = (0.0, 0.0)
     bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -160,146 +176,65 @@ def _random_look(
     wavelength_nm: float,
 ) -> RandomLook:
     """Draw how a picture is taken."""
-    low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
-    away = 0.0 if rng.random() < options.focused else options.defocus_nm
-    focus = float(rng.uniform(low - away, high + away))
     dim, bright = options.photons
     photons = (
         0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
     )
-    microscope = MicroscopeOptions(
-        resolution_nm=float(rng.uniform(*options.resolution_nm)),
-        depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
-        focus_nm=focus,
+    quiet, loud = np.log(options.read_noise)
+    microscope = _random_optics(rng, options).replace(
         wavelength_nm=wavelength_nm,
         photons=photons,
+        read_noise=float(np.exp(rng.uniform(quiet, loud))),
     )
-    look = RandomLook(
-        microscope,
-        shading=options.shading * float(rng.random()) ** 2,
-        correlation_px=0.6 * float(rng.random()),
-        bits=8 if rng.random() < options.eight_bit else 12,
-    )
-    return _imperfect(look, rng.spawn(1)[0], options)
-
-
-def _imperfect(
-    look: RandomLook, rng: np.random.Generator, options: SsumPairOptions
-) -> RandomLook:
-    """Draw what sets a real microscope apart; a stream of its own moves no other."""
-    quiet, loud = np.log(options.read_noise)
-    noise = float(np.exp(rng.uniform(quiet, loud)))
-    pupil = None
-    if rng.random() < options.pupils:
-        strength, turn = 1.5 * rng.random() ** 2, rng.uniform(0, 2 * np.pi)
-        pupil = Pupil(
-            # chosen: from rings twice as bright as Airy's to hardly any
-            apodisation=float(rng.uniform(-0.7, 1.5)),
-            coma=(float(strength * np.sin(turn)), float(strength * np.cos(turn))),
-            coherence=options.coherence * float(rng.random()) ** 2,
-        )
+    far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
+    away = far * focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
+    focus = float(surface.height_nm.mean()) - away
+    # places lie in the field as evenly as its area does
+    radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     drift = options.focus_drift_nm * float(rng.random())
     way = rng.uniform(0, 2 * np.pi)
     bending = options.distortion_px * float(rng.uniform(-1, 1))
     y, x = (float(v) for v in rng.uniform(-1, 1, 2))
-    return replace(
-        look,
-        microscope=look.microscope.replace(read_noise=noise),
-        pupil=pupil,
+    return RandomLook(
+        microscope.replace(focus_nm=focus),
+        shading=options.shading * float(rng.random()) ** 2,
+        correlation_px=0.6 * float(rng.random()),
+        bits=8 if rng.random() < options.eight_bit else 12,
+        place=(float(radius * np.sin(turn)), float(radius * np.cos(turn))),
         focus_drift_nm=(drift * float(np.sin(way)), drift * float(np.cos(way))),
         bending_px=(bending, y, x),
     )
 
 
-def _see(
-    light: Float32Array, height_nm: Float32Array, pixel_nm: float, look: RandomLook
-) -> Float32Array:
-    """Blur by height, on the mosaic's pixels, (Y, X).
-
-    As `blur_by_height`, but of a picture that was averaged over two fine pixels on each
-    axis: the blur is narrowed by what that has done, so that the whole is as wide as
-    stated (80 nm in focus when nothing is). The picture repeats at its borders.
-    """
-    sigma = _widths(height_nm, pixel_nm, look)
-    shape = light.shape
-    total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
-    cover = np.zeros_like(total)
-    amplitude = np.zeros(shape, np.complex64)
-    field = None
-    if look.pupil is not None and look.pupil.coherence > 0:
-        phase = 4 * np.pi / look.microscope.wavelength_nm * height_nm
-        field = np.sqrt(np.maximum(light, 0)) * np.exp(1j * phase)
-    for level, share in blur_shares(sigma):
-        transfer = _transfer(shape, level, pixel_nm, look)
-        part = np.ones(shape, np.float32) if share is None else share
-        total += transfer * fft.rfft2(light * part)
-        cover += transfer * fft.rfft2(part)
-        if field is not None and look.pupil is not None:
-            passed = _passed(shape, level, pixel_nm, look)
-            amplitude += fft.ifft2(passed * fft.fft2(field * part))
-    seen = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
-    if field is not None and look.pupil is not None:
-        waves = look.pupil.coherence
-        seen = (1 - waves) * seen + waves * np.abs(amplitude) ** 2
-    return np.asarray(_bent(seen, look.bending_px), np.float32)
+def _random_optics(
+    rng: np.random.Generator, options: SsumPairOptions
+) -> MicroscopeOptions:
+    """Draw a lens, or the Gaussian in its place."""
+    if rng.random() < options.gaussian:
+        return MicroscopeOptions(
+            optics="gaussian",
+            resolution_nm=float(rng.uniform(*options.resolution_nm)),
+            depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
+        )
+    aperture = float(rng.uniform(*options.numerical_aperture))
+    low, high = options.refractive_index
+    least = max(low, least_index(aperture))
+    return MicroscopeOptions(
+        numerical_aperture=aperture,
+        refractive_index=float(rng.uniform(least, high)),
+        coherence_factor=float(rng.uniform(*options.coherence_factor)),
+        spherical_waves=options.spherical_waves * float(rng.uniform(-1, 1)),
+        coma_waves=options.coma_waves * float(rng.random()),
+    )
 
 
-def _widths(
-    height_nm: Float32Array, pixel_nm: float, look: RandomLook
-) -> NDArray[np.float32]:
-    """Deviation of the blur in pixels, (Y, X)."""
+def _level(height_nm: Float32Array, look: RandomLook) -> Float32Array:
+    """Height above a focal plane that drifts across the field as heights then do."""
     rows, columns = height_nm.shape
     down, across = look.focus_drift_nm
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
     drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
-    in_focus = _focused_nm(look) / pixel_nm
-    width = look.microscope.psf_fwhm_nm(height_nm - drift, in_focus) / FWHM
-    return width.astype(np.float32)
-
-
-def _focused_nm(look: RandomLook) -> float:
-    """Full width at half maximum in focus."""
-    return look.microscope.resolution_nm or 80.0
-
-
-def _transfer(
-    shape: tuple[int, ...], sigma_px: float, pixel_nm: float, look: RandomLook
-) -> NDArray[np.complex64]:
-    """Transfer of light through a microscope, for one width of its blur, as `rfft2`."""
-    squares = np.float32(-2 * np.pi**2) * _frequencies(shape)
-    if look.pupil is None:
-        variance = np.float32(max(sigma_px**2 - _BINNED_VARIANCE, 0.0))
-        return np.asarray(np.exp(variance * squares), np.complex64)
-    spread = np.abs(fft.ifft2(_passed(shape, sigma_px, pixel_nm, look))) ** 2
-    transfer = fft.rfft2(spread / spread.sum())
-    return np.asarray(transfer * np.exp(-_BINNED_VARIANCE * squares), np.complex64)
-
-
-# Of the rim of a pupil, in cycles over the width at half maximum of what it makes of a
-# point: 0.516 for Airy's, and for others by its apodisation (fitted from -1 to 2).
-_RIM = (0.516, 0.046, 0.005)
-# Phase at the rim at a depth of field from the focus: half of the light then lies
-# within a circle 1.3 times as wide, and far from the focus within one 1.3 times that of
-# the Gaussian.
-_DEFOCUS_PHASE = 1.6
-
-
-def _passed(
-    shape: tuple[int, ...], sigma_px: float, pixel_nm: float, look: RandomLook
-) -> NDArray[np.complex64]:
-    """Transfer of amplitude through a pupil, as `fft2` orders it; 1 on the axis."""
-    pupil = look.pupil or Pupil()
-    a = pupil.apodisation
-    in_focus = _focused_nm(look) / pixel_nm
-    rim = (_RIM[0] + _RIM[1] * a + _RIM[2] * a * a) / in_focus
-    y, x = fft.fftfreq(shape[0])[:, None] / rim, fft.fftfreq(shape[1])[None] / rim
-    square = y * y + x * x
-    away = np.sqrt(max((sigma_px * FWHM / in_focus) ** 2 - 1, 0.0))
-    phase = _DEFOCUS_PHASE * away * square
-    phase = phase + (pupil.coma[0] * y + pupil.coma[1] * x) * square
-    # the rim is as soft as a step of the grid
-    cover = np.clip((1 - np.sqrt(square)) * rim * min(shape) + 0.5, 0, 1)
-    return np.asarray(cover * np.exp(-a * square + 1j * phase), np.complex64)
+    return np.asarray(height_nm - drift, np.float32)
 
 
 def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArray[Any]:
@@ -318,12 +253,6 @@ def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArra
     places = np.indices(image.shape) + moved
     found = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
     return np.asarray(found)
-
-
-def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Squared frequency in cycles per pixel, as `rfft2` orders it."""
-    y, x = fft.fftfreq(shape[0]), fft.rfftfreq(shape[1])
-    return np.asarray(y[:, None] ** 2 + x[None, :] ** 2, dtype=np.float32)
 
 
 def _record(
@@ -359,10 +288,9 @@ def _record(
 # from the border, and so it is for the electron image: at scale 2 its pixels ``2 i``
 # and ``2 i + 1`` lie on pixel ``i``. Nothing is shifted or distorted.
 #
-# The optics are those of `microscope`: reflectance by material, interference and steep
-# edges; a blur that widens with the distance from the focal plane. Resolution, depth of
-# field and the height in focus are drawn for each picture, the wavelength for each
-# sample; noise is a mosaic's.
+# Reflectance is that of `microscope`, by material, interference and steep edges, and
+# its image that of `optics`. The lens and the height in focus are drawn for each
+# picture, the wavelength for each sample; noise is a mosaic's.
 #
 # Grey levels carry no unit: either picture is put on the scale where its own
 # percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
@@ -375,7 +303,8 @@ _VALIDATION_STREAM = 9_600_017
 _MARGIN = 16  # mosaic pixels around a field for blur to blur; chosen: 320 nm
 SPREAD_PX = 49
 """Side of `SsumPair.spread`: two deviations of a blur 700 nm off the focus; chosen."""
-_WHOLE_PX = 192  # of the field in which that is computed, so that nothing wraps
+_DEPTHS = 5  # of a sample in `SsumPair.spread`; chosen: none is far from the next
+_HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its deviation
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
 
@@ -402,9 +331,14 @@ class SsumPair:
     noiseless : (side, side) numpy.ndarray of float32
         `low` without noise, shading and rounding, on its scale.
     blur_px : float
-        Deviation of the blur, root of its mean square over the field.
+        Deviation of the Gaussian that holds half of a point's light in the same radius,
+        root of its mean square over the field.
     spread : (49, 49) numpy.ndarray of float32
-        What the microscope makes of a point at that blur; its sum is 1.
+        What the microscope makes of a point in incoherent light, mean over the field's
+        distances from the focus; its sum is 1.
+    defocus : float
+        Mean distance of the sample from the focus over that at which focus ends; rises
+        with the sample, and is within -1 to 1 in focus.
     """
 
     low: Float32Array
@@ -418,6 +352,18 @@ class SsumPair:
     noiseless: Float32Array
     blur_px: float
     spread: Float32Array
+    defocus: float
+
+    @property
+    def in_focus(self) -> bool:
+        """Whether the sample is in focus, in the mean over the field."""
+        return abs(self.defocus) <= 1
+
+    @property
+    def cut_off_per_nm(self) -> float | None:
+        """Highest frequency that light carries; None for a Gaussian."""
+        period = self.look.microscope.cut_off_nm
+        return None if period is None else 1 / period
 
 
 def surface_shape(side: int) -> tuple[int, int]:
@@ -576,6 +522,7 @@ class _Field:
     """A sample on the mosaic's pixels, margin included, and its electron image."""
 
     light: Float32Array
+    wave: NDArray[np.complexfloating[Any, Any]]
     height_nm: Float32Array
     electrons: Float32Array
     side: int
@@ -605,6 +552,7 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
     fine = sem_contrast(surface, SemOptions())
     return _Field(
         light=_binned(light),
+        wave=_binned(field_of_light(light, surface.height_nm, wavelength_nm)),
         height_nm=_binned(surface.height_nm),
         electrons=_middle(fine if scale == _FINE else _binned(fine), scale * side),
         side=side,
@@ -615,14 +563,26 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
 
 def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
     """Take the superlens picture and put both on their scales."""
-    seen = _see(field.light, field.height_nm, field.pixel_nm, look)
-    light = _middle(seen, field.side)
+    level, pixel = _level(field.height_nm, look), field.pixel_nm
+    seen = image_of(
+        field.light,
+        level,
+        pixel,
+        look.microscope,
+        wave=field.wave,
+        place=look.place,
+        box_px=1.0,
+        binned=_FINE,
+    )
+    bent = np.asarray(_bent(seen, look.bending_px), np.float32)
+    light = _middle(bent, field.side)
     low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _unit(field.electrons)
-    widths = _middle(_widths(field.height_nm, field.pixel_nm, look), field.side)
-    blur_px = float(np.sqrt(np.mean(np.square(widths))))
+    off = _middle(level, field.side) - look.microscope.focus_nm
+    radii = half_light_nm(look.microscope, off)
+    blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
     return SsumPair(
         low,
         high,
@@ -634,26 +594,30 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
         look,
         _on_scale(light, low_range),
         blur_px,
-        _spread(blur_px, field.pixel_nm, look),
+        point_spread(look.microscope, _depths(off), pixel, SPREAD_PX, place=look.place),
+        float(off.mean()) / focus_depth_nm(look.microscope),
     )
 
 
-def _spread(sigma_px: float, pixel_nm: float, look: RandomLook) -> Float32Array:
-    """Give what a microscope makes of a point, (49, 49)."""
-    shape = (_WHOLE_PX, _WHOLE_PX)
-    made = fft.irfft2(_transfer(shape, sigma_px, pixel_nm, look), shape)
-    half = SPREAD_PX // 2
-    part = np.roll(made, (half, half), (0, 1))[:SPREAD_PX, :SPREAD_PX]
-    return np.asarray(part / part.sum(), np.float32)
+def _depths(off: NDArray[np.floating]) -> list[tuple[float, float]]:
+    """Give a few distances from the focus that stand for all, and their shares."""
+    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
+    counts, _ = np.histogram(off, edges)
+    middles = (edges[1:] + edges[:-1]) / 2
+    return [
+        (float(at), float(count) / off.size)
+        for at, count in zip(middles, counts, strict=True)
+        if count
+    ]
 
 
-def _binned(image: Float32Array) -> Float32Array:
+def _binned(image: NDArray[Any]) -> NDArray[Any]:
     """Average over the mosaic's pixels."""
     rows = image[::_FINE] + image[1::_FINE]
-    return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, np.float32)
+    return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
 
-def _middle(image: Float32Array, side: int) -> Float32Array:
+def _middle(image: NDArray[Any], side: int) -> NDArray[Any]:
     """Leave out the margin."""
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]

@@ -28,11 +28,11 @@ from napari_semsr.simulation.phantoms import ObjectOptions, Specimen, draw_objec
 from napari_semsr.simulation.sem import acquire_sem
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
-    blur_by_height,
     expose,
     illumination_field,
 )
-from napari_semsr.simulation.superlens.scene import PHANTOM_FWHM_NM, Extent, Scene
+from napari_semsr.simulation.superlens.optics import focus_depth_nm
+from napari_semsr.simulation.superlens.scene import Extent, Scene
 
 # Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
 _LARGE_SCENE = 60_000_000
@@ -384,7 +384,7 @@ class Scan:
         ----------
         count : int
             Number of heights, evenly spaced; of a drawn sample over its relief, of an
-            image over once the depth of field up and down.
+            image over once the depth of focus up and down.
 
         Returns
         -------
@@ -441,7 +441,7 @@ class Scan:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise OptionError(msg)
-        depth = self.options.depth_of_field_nm
+        depth = focus_depth_nm(self.options)
         low, high = -depth, depth
         if self.scene.surface is not None:
             relief = self.scene.surface.height_nm
@@ -471,12 +471,8 @@ class Scan:
         return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
 
     def _refocused(self, height_nm: float) -> Scene:
-        """Blur the sample as seen with another focal plane."""
-        scene = self.scene
-        options = self.options.replace(focus_nm=height_nm)
-        height = None if scene.surface is None else scene.surface.height_nm
-        width = scene.fwhm_px * scene.oversampling
-        return replace(scene, seen=blur_by_height(scene.sharp, height, width, options))
+        """Look at the sample with another focal plane."""
+        return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
 
     def _light(self, scene: Scene) -> NDArray[np.float64]:
         """Light of the middle field, at its true position and with its illumination."""
@@ -502,7 +498,7 @@ def _make_scene(
         scene = Scene.from_image(source, extent, options.fine, binning, options, pixel)
         return scene, size
     pixel = _phantom_pixel(options)
-    extent = _widened(extent, 2 * (options.resolution_nm or PHANTOM_FWHM_NM) / pixel)
+    extent = _widened(extent, 2 * options.fwhm_nm / pixel)
     shape, origin = extent.fine_grid(options.fine)
     fine = pixel / options.fine
     surface = source or draw_object(
@@ -558,6 +554,9 @@ def clean_frame(
     `corner`: true position ``(y, x)`` of the top-left pixel.
     """
     size = options.frame_px
+    if scene.options.is_aberrated:
+        scene = scene.around(corner, size)
+        coefficients = scene.coefficients()
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
     if options.distortion:
         y, x = distort(y, x, (size, size), options.distortion)

@@ -1,14 +1,16 @@
 """Scene: what an ideal camera sees of the whole scanned area, finer than the frames.
 
-The scene is blurred first and sampled after. It is the cubic spline through its fine
+The scene is imaged first and sampled after. It is the cubic spline through its fine
 pixels: a continuous function, of which each frame holds exact samples at its true
-position. Blurred as it is, it has no detail that a frame's pixel could not follow.
+position. Imaged as it is, it has no detail that a frame's pixel could not follow.
+Aberrations belong to a place in the field: with them each frame's part of the scene is
+imaged for itself, and the scene as a whole as it is in the middle of a field.
 
 Coordinates are those of the frames: pixel centres at whole numbers, (0, 0) at the
 nominal top-left pixel of the first frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +21,12 @@ from napari_semsr.core import Float32Array, OptionError, ShapeError
 from napari_semsr.simulation.phantoms import Specimen
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
-    blur_by_height,
     reflectance,
 )
+from napari_semsr.simulation.superlens.optics import Place, image_of
 
 _IMAGE_FWHM_PX = 3.0
-"""Blur of a scene made of an image, in frame pixels, when no resolution is given."""
-PHANTOM_FWHM_NM = 80.0
-"""Blur of a drawn sample: the resolution that the microscope's makers state."""
+"""Width of a point, in frame pixels, where an image tells no pixel size."""
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 _BAND = 256  # rows that are resampled at once; chosen: bounds the memory
@@ -74,14 +74,16 @@ class Extent:
 class Scene:
     """A scene on a grid finer than the frames."""
 
-    sharp: Float32Array  # (Y, X) Reflectance before the blur
-    seen: Float32Array  # (Y, X) Reflectance after it
+    sharp: Float32Array  # (Y, X) Reflectance before any optics
+    seen: Float32Array  # (Y, X) What light carries of it to the camera's pixels
     # The drawn sample on the same grid; None for a scene made of an image
     surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
     # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
     origin_px: tuple[float, float]
-    fwhm_px: float  # Blur in focus, in frame pixels
+    fine_nm: float  # Fine pixel, or what stands for it where none is known
+    fwhm_px: float  # Width of a point in focus, in frame pixels
+    options: MicroscopeOptions  # Through which it is seen
     # Pixel of the source image on which frame coordinate (0, 0) lies
     image_offset_px: tuple[float, float] | None = None
 
@@ -97,17 +99,18 @@ class Scene:
 
         `origin_px`: frame coordinate of the centre of its pixel (0, 0).
         """
-        fine_nm = surface.pixel_nm
-        fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
         sharp = reflectance(
             surface.height_nm,
             surface.material,
-            fine_nm,
+            surface.pixel_nm,
             wavelength_nm=options.wavelength_nm,
         )
-        seen = blur_by_height(sharp, surface.height_nm, fwhm_nm / fine_nm, options)
-        fwhm_px = fwhm_nm / (fine_nm * oversampling)
-        return cls(sharp, seen, surface, oversampling, origin_px, fwhm_px)
+        fine_nm = surface.pixel_nm
+        fwhm_px = options.fwhm_nm / (fine_nm * oversampling)
+        made = cls(
+            sharp, sharp, surface, oversampling, origin_px, fine_nm, fwhm_px, options
+        )
+        return made.seen_with(options)
 
     @classmethod
     def from_image(
@@ -143,24 +146,74 @@ class Scene:
         start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
         part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
         sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
-        fwhm_px = _IMAGE_FWHM_PX
-        if options.resolution_nm is not None and pixel_nm is not None:
-            fwhm_px = options.resolution_nm / pixel_nm
-        seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)
+        stated = options.optics == "pupil" or options.resolution_nm is not None
+        if pixel_nm is None or not stated:
+            pixel_nm = options.fwhm_nm / _IMAGE_FWHM_PX
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
             for s, o in zip(start, origin, strict=True)
         ]
-        return cls(
+        made = cls(
             sharp,
-            seen,
+            sharp,
             None,
             oversampling,
             origin,
-            fwhm_px,
+            pixel_nm / oversampling,
+            options.fwhm_nm / pixel_nm,
+            options,
             (float(offset[0]), float(offset[1])),
         )
+        return made.seen_with(options)
+
+    def seen_with(
+        self, options: MicroscopeOptions, place: Place | None = None
+    ) -> "Scene":
+        """Look at the same sample, with another focus or at a place in the field."""
+        height = None if self.surface is None else self.surface.height_nm
+        seen = image_of(
+            self.sharp,
+            height,
+            self.fine_nm,
+            options,
+            place=place,
+            box_px=self.oversampling,
+        )
+        return replace(self, seen=seen, options=options)
+
+    def around(self, corner: NDArray[np.float64], side: int) -> "Scene":
+        """Look at a frame's part through the whole of the lens's field.
+
+        `corner`: of the frame, in frame coordinates.
+        """
+        fine, options = self.oversampling, self.options
+        spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
+        lines, parts = [], []
+        for at, first, count in zip(
+            corner, self.origin_px, self.sharp.shape, strict=True
+        ):
+            low = max(0, int((at - spare - first) * fine))
+            high = min(count, int((at + side + spare - first) * fine) + 1)
+            frame = first + np.arange(low, high) / fine - at - (side - 1) / 2
+            lines.append(frame / (side / 2 * options.field_radius))
+            parts.append(slice(low, high))
+        surface = self.surface
+        if surface is not None:
+            planes = (surface.height_nm, surface.material)
+            height, material = (plane[tuple(parts)] for plane in planes)
+            surface = replace(surface, height_nm=height, material=material)
+        origin = [
+            first + part.start / fine
+            for first, part in zip(self.origin_px, parts, strict=True)
+        ]
+        part = replace(
+            self,
+            sharp=self.sharp[tuple(parts)],
+            surface=surface,
+            origin_px=(float(origin[0]), float(origin[1])),
+        )
+        return part.seen_with(options, (lines[0][:, None], lines[1][None]))
 
     def coefficients(self) -> Float32Array:
         """Spline coefficients of `seen`, from which `sample` reads, (Y, X)."""
