@@ -191,7 +191,11 @@ class PairStore:
         if made is None:
             return []
         inputs = made["inputs"]
-        moved = made["options"].get("transform") is not None
+        options = made["options"]
+        moved = {
+            "low": options.get("transform") is not None,
+            "high": options.get("align", False),
+        }
         found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
@@ -200,7 +204,7 @@ class PairStore:
                 zip(images, self.record["sources"][side], strict=True)
             ):
                 calibrated = source["pixel_size_nm"] is not None
-                here = None if moved and side == "low" else areas.get(number, [])
+                here = None if moved[side] else areas.get(number, [])
                 unit = "nm" if calibrated else "px"
                 found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
