@@ -107,6 +107,7 @@ class PairStore:
     path: Path
     record: dict[str, Any]
     group: "zarr.Group"
+    _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
     def paired(self) -> bool:
@@ -168,11 +169,17 @@ class PairStore:
         """
         found = []
         for side in ("low", "high"):
-            places: Any = self.group[f"{name}/{side}_places"]
-            source = int(np.asarray(places[index])[0])
+            source = int(self._numbers(f"{name}/{side}_places")[index])
             low, high = self.record["sources"][side][source]["range"]
             found.append((float(low), float(high)))
         return found[0], found[1]
+
+    def _numbers(self, array: str) -> NDArray[Any]:
+        """Give the number of each patch's source, read once."""
+        if array not in self._sources:
+            places: Any = self.group[array]
+            self._sources[array] = np.asarray(places[:])[:, 0]
+        return self._sources[array]
 
     def learnt_from(self) -> list[dict[str, Any]]:
         """Say what a model learns from that is trained on these pairs.

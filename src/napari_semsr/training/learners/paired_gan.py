@@ -17,6 +17,7 @@ from napari_semsr.training.learners.adversarial import (
 )
 from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.residual_shift import moved_onto
 from napari_semsr.training.validation import ValidationPair
 
 _TV_WEIGHT = 0.0  # only de Haan's system has the term, and states its share
@@ -59,7 +60,8 @@ class PairedGan(AdversarialLearner):
         made = self.network(low)
         self._made = made.detach()
         with self.exact():
-            content = PIXEL_LOSSES[self.gan.content](made.float(), high)
+            truth = moved_onto(high, made.float(), self.recipe.shift_px)
+            content = PIXEL_LOSSES[self.gan.content](made.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
