@@ -34,11 +34,13 @@ class PairedGan(AdversarialLearner):
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        super().__init__(network, recipe, pairs)
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
         self.scale = int(getattr(network, "scale", 1))
         gan = self.gan
         chosen = gan.discriminator, gan.discriminator_options
-        self.judge_of_high = build_discriminator(*chosen)
+        judge = build_discriminator(*chosen)
+        self.judge_of_high = judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
@@ -57,7 +59,7 @@ class PairedGan(AdversarialLearner):
 
         `low`, `high` (B, 1, H, W).
         """
-        made = self.network(low)
+        made = self.network(low.contiguous(memory_format=torch.channels_last))
         self._made = made.detach()
         with self.exact():
             truth = moved_onto(high, made.float(), self.recipe.shift_px)
