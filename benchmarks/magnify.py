@@ -12,8 +12,8 @@ coarse pixels for each of the four fine ones, fitted to the truth of that very i
 
 Real pairs, one place scanned at both pitches, are aligned and cut by ``semsr pairs`` to
 tiles of 128 fine pixels, and those that correlate by less than 0.9 are left out. Whole
-coarse pictures are enlarged, then tiles are judged: PSNR after the best gain and offset
-and, for each method alike, the best shift of half a fine pixel. The Gaussian is the best
+coarse pictures are enlarged, then tiles are judged: PSNR after the best gain, offset
+and, for each method alike, shift of up to half a fine pixel. The Gaussian is the best
 for each tile, in hindsight. Standard errors are those of means over pictures, which are
 what is independent. ``--final`` judges the pictures that are kept for the end.
 """
@@ -114,7 +114,9 @@ def tiles(
     with tempfile.TemporaryDirectory() as place:
         store = Path(place) / "pairs.zarr"
         made = run(
-            pairs_job(folder / "*_low.png", folder / "*_high.png", store, options=options)
+            pairs_job(
+                folder / "*_low.png", folder / "*_high.png", store, options=options
+            )
         )
         print(f"{made.train} of {made.candidates} tiles align\n", flush=True)
         opened = open_pairs(store)
@@ -151,7 +153,9 @@ def judge_pictures(folder: Path, models: list[str], names: tuple[str, ...]) -> N
             )
     count = sum(map(len, psnr["cubic splines"]))
     print(f"{count} tiles of {len(names)} pictures\n")
-    print("| method | PSNR, dB | over splines | over Gaussian | 2nd percentile | worst |")
+    print(
+        "| method | PSNR, dB | over splines | over Gaussian | 2nd percentile | worst |"
+    )
     print("|---|---|---|---|---|---|")
     for name, rows in psnr.items():
         told = [f"{np.mean(np.concatenate(rows)):.2f}"]

@@ -170,7 +170,7 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A place scanned twice, the finer scan off by some px, darker; and a blank scan."""
+    """A place scanned twice, the finer scan off by some px, darker; a blank scan."""
     fine = ndimage.gaussian_filter(np.random.default_rng(4).random((330, 330)), 3)
     fine = (fine - fine.min()) / np.ptp(fine)
     low = fine[20:276, 20:276].reshape(128, 2, 128, 2).mean((1, 3))
@@ -233,13 +233,28 @@ GRAIN = np.random.default_rng(0).random((64, 64))
         ),
         (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
         (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),
-        (image(GRAIN), image(GRAIN[:50]), {"align": True}, "must show one field at scale"),
+        (
+            image(GRAIN),
+            image(GRAIN[:50]),
+            {"align": True},
+            "must show one field at scale",
+        ),
         (image(GRAIN), image(GRAIN), {"whole_images": True}, "at least 3 images with"),
         (image(GRAIN), image(GRAIN), {"patch": 64}, "3 disjoint sets need at least 3"),
         (image(GRAIN), image(GRAIN), {"patch": 99}, "needs an image of at least that"),
         (image(GRAIN), image(GRAIN), {"test": 0.9, "validation": 0.2}, "leave patches"),
     ],
-    ids=["empty", "nan", "foreign", "shapes", "fields", "one-image", "one-patch", "too-small", "shares"],
+    ids=[
+        "empty",
+        "nan",
+        "foreign",
+        "shapes",
+        "fields",
+        "one-image",
+        "one-patch",
+        "too-small",
+        "shares",
+    ],
 )
 def test_wrong_input_is_one_sentence(tmp_path, low, high, options, needs):
     with pytest.raises(SemsrError, match=needs) as caught:

@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    PixelSize,
     Progress,
     Provenance,
     ReadError,
@@ -260,18 +261,14 @@ def _brought_onto(
 
     HIGH is what is resampled: LOW goes into the network as it is.
     """
-    pitch = low.pixel_size_nm or high.pixel_size_nm
-    if low.pixel_size_nm is None and pitch is not None:
-        pitch = pitch[0] * scale, pitch[1] * scale
-    coarse = pitch or (float(scale), float(scale))
-    fine = high.pixel_size_nm or (coarse[0] / scale, coarse[1] / scale)
+    coarse, fine = _pitches(low, high, scale)
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
     unplaced = low.origin == high.origin == (0.0, 0.0)
     if unplaced and np.any(np.abs(stretch - 1) > _STRETCHED):
-        sizes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
+        shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
-            f"{sizes} px: crop them to one field, or give --scale or pixel sizes."
+            f"{shapes} px: crop them to one field, or give --scale or pixel sizes."
         )
         raise ShapeError(msg)
     fixed, moving = (
@@ -294,39 +291,59 @@ def _brought_onto(
     box = _known_box(np.isfinite(blocks).all((1, 3)))
     part, shown = low.array()[box.slices], seen[box.scaled(scale).slices]
     gain, offset = _grey_match(blocks.mean((1, 3))[box.slices], part)
-    sizes = (None, None) if pitch is None else (low.pixel_size_nm or pitch, wanted.pitch)
+    known = (low.pixel_size_nm or high.pixel_size_nm) is not None
     corners = [
         Grid.of(one).centre(each)
         for one, each in ((low, box), (high, box.scaled(scale)))
     ]
     data = (gain * shown + offset).astype(np.float32)
     return (
-        low.replace(data=part, pixel_size_nm=sizes[0], origin=corners[0]),
-        high.replace(data=data, pixel_size_nm=sizes[1], origin=corners[1]),
+        low.replace(
+            data=part, pixel_size_nm=coarse if known else None, origin=corners[0]
+        ),
+        high.replace(
+            data=data, pixel_size_nm=wanted.pitch if known else None, origin=corners[1]
+        ),
     )
 
 
+def _pitches(low: Micrograph, high: Micrograph, scale: int) -> tuple[FloatPair, ...]:
+    """Give the pitches of LOW and HIGH; what is not known follows from the other."""
+    coarse, fine = low.pixel_size_nm, high.pixel_size_nm
+    if coarse is None:
+        y, x = fine or (1.0, 1.0)
+        coarse = PixelSize((y * scale, x * scale))
+    return coarse, fine or (coarse[0] / scale, coarse[1] / scale)
+
+
 def _known_box(known: BoolArray) -> Box:
-    """Leave lines out at the borders, those that lack most first, until none lacks."""
+    """Leave lines out at the borders, those that lack most first, until none lacks.
+
+    Gaps inside are left to the patches.
+    """
     y0, x0 = 0, 0
     y1, x1 = known.shape
-    while not known[y0:y1, x0:x1].all():
+    while min(y1 - y0, x1 - x0) > 1:
         part = known[y0:y1, x0:x1]
-        lines = (part[0], part[-1], part[:, 0], part[:, -1])
-        worst = int(np.argmin([line.mean() for line in lines]))
+        shares = [line.mean() for line in (part[0], part[-1], part[:, 0], part[:, -1])]
+        worst = int(np.argmin(shares))
+        if shares[worst] == 1:
+            break
         y0, y1 = y0 + (worst == 0), y1 - (worst == 1)
-        x0, x1 = x0 + (worst == 2), x1 - (worst == 3)  # noqa: PLR2004
+        x0, x1 = x0 + (worst == 2), x1 - (worst == 3)
     return Box(y0, y1, x0, x1)
 
 
 def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
     """Gain and offset that give an image the contrast and the mean of another."""
+    known = np.isfinite(image) & np.isfinite(other)
     soft = [
-        ndimage.gaussian_filter(np.asarray(one, float), _GREY_SIGMA_PX)
-        for one in (image, other)
+        ndimage.gaussian_filter(np.where(known, one, one[known].mean()), _GREY_SIGMA_PX)
+        for one in (np.asarray(image, float), np.asarray(other, float))
     ]
-    gain = float(soft[1].std() / max(soft[0].std(), 1e-12))
-    return gain, float(soft[1].mean() - gain * soft[0].mean())
+    here, there = (one[known] for one in soft)
+    gain = float(there.std() / max(here.std(), 1e-12))
+    return gain, float(there.mean() - gain * here.mean())
 
 
 def _map_error_nm(

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_semsr.core import (
-    FloatArray,
     FloatPair,
     Job,
     Micrograph,

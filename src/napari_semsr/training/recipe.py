@@ -315,7 +315,7 @@ class Recipe(Options):
     shift_px : float
         By what part of a pixel each truth is moved along each axis, so that it lies
         best on what the network makes of its patch, before they are compared: real
-        pairs are registered no better. For `supervised` and the content of
+        pairs are registered no better than that. For `supervised` and the content of
         `paired-gan`; held-out figures are taken alike.
     degradations, faults : DegradationRanges, FaultRanges
         What is done to clear images: Gao's sets drawn wider, and for the kind

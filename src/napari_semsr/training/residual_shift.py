@@ -1,8 +1,8 @@
 """What part of a pixel a truth still lies off: two scans are registered no better.
 
-A truth is moved onto an image by whole steps of Gauss and Newton, both smoothed, and not
-by what makes the error least: an interpolated truth is smoother, and half a pixel would
-win for that alone.
+A truth is moved onto an image by steps of Gauss and Newton, both smoothed, and not by
+what makes the error least: an interpolated truth is smoother, and half a pixel would be
+best for that alone.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 _LOBES = 3  # of Lanczos's kernel
 _STEPS = 2  # chosen: the second changes the shift by some hundredths of a pixel
-_SIGMA_PX = 1.5  # as in `FINDINGS`' band: finer is noise, which tells no place
+_SIGMA_PX = 1.5  # chosen: finer is noise, which tells no place
 _RIDGE = 1e-3  # of the gradients' power: flat patches stay where they are
 _BORDER = 4  # where both are padded
 

@@ -20,8 +20,12 @@ from napari_semsr.pairing import PairOptions
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_image(parser, "low", "the image to be improved, or a folder or '*_low.png' of such")
-    add_image(parser, "high", "what it should look like, or a folder or '*_high.png' of such")
+    add_image(
+        parser, "low", "the image to be improved, or a folder or '*_low.png' of such"
+    )
+    add_image(
+        parser, "high", "what it should look like, or a folder or '*_high.png' of such"
+    )
     add_output(parser, "store of the pairs, .zarr; a contact sheet goes beside it")
     parser.add_argument(
         "--transform",

@@ -39,8 +39,8 @@ class PairedGan(AdversarialLearner):
         self.scale = int(getattr(network, "scale", 1))
         gan = self.gan
         chosen = gan.discriminator, gan.discriminator_options
-        judge = build_discriminator(*chosen)
-        self.judge_of_high = judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge_of_high = build_discriminator(*chosen)
+        self.judge_of_high.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
