@@ -720,19 +720,12 @@ def test_real_gold_is_cut_to_pairs_of_one_place(
     from paper_tables import gold_pairs
 
     (tmp_path / "data" / "time").mkdir(parents=True)
-    image = (255 * draw("particles", (160, 160), seed=3)).astype(np.uint8)
-
-    def register(*_: Any, **__: Any) -> None:
-        (tmp_path / "scans").mkdir()
-        for place in range(3):
-            for speed in ("fast", "slow"):
-                path = tmp_path / "scans" / f"{place:03}-{speed}.tif"
-                tifffile.imwrite(path, np.roll(image, 20 * place, axis=1))
-
+    image = (255 * draw("particles", (224, 200), seed=3)).astype(np.uint8)
+    for name, place in (("100ns", np.s_[:, :192]), ("30us", np.s_[:, 2:194])):
+        tifffile.imwrite(tmp_path / "data" / "time" / f"001_{name}.tif", image[place])
     monkeypatch.setattr(gold_pairs, "SCANS", tmp_path / "data")
-    monkeypatch.setattr(gold_pairs.subprocess, "run", register)
     assert gold_pairs.make_gold_pairs(tmp_path / "gold.zarr", lambda _: None)
     store = open_pairs(tmp_path / "gold.zarr")
     assert store.paired
-    low, high = (np.asarray(a[0]) for a in store.arrays("train"))
-    np.testing.assert_array_equal(low, high)
+    low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.arrays("train"))
+    assert np.abs(low - high).mean() < 2  # of 255

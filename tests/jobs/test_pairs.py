@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import napari_semsr
 from napari_semsr.core import Affine, Grid, Warped
@@ -161,8 +162,56 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
     assert made.kind == "paired"
     assert made.candidates == 40
     (tmp_path / "b" / "two.tif").unlink()
-    with pytest.raises(SemsrError, match="got two in one only"):
+    with pytest.raises(SemsrError, match="but two has none in HIGH"):
         napari_semsr.pairs(*line, overwrite=True, **options)
+    made = napari_semsr.pairs(*line, overwrite=True, leave_out="two", **options)
+    assert made.candidates == 20
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A place scanned twice, the finer scan off by some px, darker; a blank scan."""
+    fine = ndimage.gaussian_filter(np.random.default_rng(4).random((330, 330)), 3)
+    fine = (fine - fine.min()) / np.ptp(fine)
+    low = fine[20:276, 20:276].reshape(128, 2, 128, 2).mean((1, 3))
+    high = ndimage.affine_transform(
+        fine, (1.004, 0.997), offset=(25.3, 16.6), output_shape=(256, 256)
+    )
+    for name, image in (
+        ("1_low", low),
+        ("1_high", 0.8 * high + 0.1),
+        ("2_low", low),
+        ("2_high", np.zeros_like(high)),
+    ):
+        made = Micrograph(image.astype(np.float32), name=name)
+        napari_semsr.write(made, tmp_path / f"{name}.tif")
+    return tmp_path
+
+
+def test_scans_are_aligned_in_place_and_grey_levels(pictures):
+    made = napari_semsr.pairs(
+        pictures / "*_low.tif",
+        pictures / "*_high.tif",
+        pictures / "p.zarr",
+        align=True,
+        patch=24,
+        min_correlation=0.9,
+    )
+    good, foreign = made.images
+    assert (good["name"], foreign["name"]) == ("1_low", "2_low")
+    assert sum(good[name] for name in SPLITS) == made.candidates > 0
+    assert foreign["refused"].endswith(".")
+    store = open_pairs(pictures / "p.zarr")
+    assert store.record["images"] == made.images
+    low, high = (np.asarray(part[:]) for part in store.arrays("train"))
+    assert high.shape[1:] == (48, 48)
+    binned = high.reshape(-1, 24, 2, 24, 2).mean((2, 4))
+    assert np.abs(binned - low).mean() < 0.05 * low.std()
+    (y, x) = np.asarray(store.record["sources"]["low"][0]["origin"]).astype(int)
+    _, row, column = store.group["train/low_places"][0]
+    whole = napari_semsr.read(pictures / "1_low.tif").array()
+    window = whole[y + row : y + row + 24, x + column : x + column + 24]
+    np.testing.assert_array_equal(window, low[0])  # LOW is what a network will see
 
 
 def image(data, pixel=None) -> Micrograph:
@@ -184,11 +233,28 @@ GRAIN = np.random.default_rng(0).random((64, 64))
         ),
         (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
         (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),
+        (
+            image(GRAIN),
+            image(GRAIN[:50]),
+            {"align": True},
+            "must show one field at scale",
+        ),
+        (image(GRAIN), image(GRAIN), {"whole_images": True}, "at least 3 images with"),
         (image(GRAIN), image(GRAIN), {"patch": 64}, "3 disjoint sets need at least 3"),
         (image(GRAIN), image(GRAIN), {"patch": 99}, "needs an image of at least that"),
         (image(GRAIN), image(GRAIN), {"test": 0.9, "validation": 0.2}, "leave patches"),
     ],
-    ids=["empty", "nan", "foreign", "shapes", "one-patch", "too-small", "shares"],
+    ids=[
+        "empty",
+        "nan",
+        "foreign",
+        "shapes",
+        "fields",
+        "one-image",
+        "one-patch",
+        "too-small",
+        "shares",
+    ],
 )
 def test_wrong_input_is_one_sentence(tmp_path, low, high, options, needs):
     with pytest.raises(SemsrError, match=needs) as caught:

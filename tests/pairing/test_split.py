@@ -118,3 +118,13 @@ def test_without_overlap_patches_share_nothing():
     )
     assert total.max() == 1
     assert total.sum() == 5 * 4 * 400
+
+
+@given(st.integers(3, 9), st.sampled_from([None, 8]), st.integers(0, 99))
+def test_whole_images_give_patches_to_one_set_each(count, step, seed):
+    options = PairOptions(patch=16, step=step, seed=seed, whole_images=True)
+    places = [p for n in range(count) for p in lay_out(n, (40, 40), options)]
+    sets = split(places, options)
+    images = [{place.source for place in sets[name]} for name in SPLITS]
+    assert sum(map(len, images)) == len(set.union(*images)) == count
+    assert sum(map(len, sets.values())) == len(places)

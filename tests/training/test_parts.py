@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
+from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.training.callbacks import MetricsLogger
@@ -18,6 +19,7 @@ from napari_semsr.training.learners.adversarial import (
 from napari_semsr.training.learners.base import Learner, learning_rate_factor
 from napari_semsr.training.learners.cycle_gan import Blur, kernel_of
 from napari_semsr.training.recipe import KernelOptions, Recipe
+from napari_semsr.training.residual_shift import moved_onto
 from napari_semsr.training.validation import (
     ValidationPair,
     Validator,
@@ -177,6 +179,38 @@ def test_judge_leaves_the_border_out() -> None:
     )
     assert kept["psnr_db"] > 100
     assert whole["psnr_db"] < 30
+
+
+def test_judge_allows_for_a_truth_that_lies_part_of_a_pixel_off(
+    rng: np.random.Generator,
+) -> None:
+    fine = 90 * ndimage.gaussian_filter(rng.normal(size=(96, 96)), 2)
+    pair = ValidationPair("pairs", fine, ndimage.shift(fine, (0.4, -0.3), order=5))
+    blind, fair = (
+        Validator([pair], shift_px=most).figures(torch.nn.Identity())
+        for most in (0.0, 0.5)
+    )
+    assert fair["psnr_db"] > blind["psnr_db"] + 15
+    assert fair["gain_db"] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, -0.4), (0.9, -0.2)])
+def test_truth_is_moved_no_further_than_allowed(
+    rng: np.random.Generator, shift: tuple[float, float]
+) -> None:
+    fine = ndimage.gaussian_filter(rng.normal(size=(96, 96)), 2.5).astype(np.float32)
+    allowed = np.clip(shift, -0.5, 0.5)
+    truth, left = (
+        torch.from_numpy(ndimage.shift(fine, by, order=5))[None, None]
+        for by in (shift, np.subtract(shift, allowed))
+    )
+    image = torch.from_numpy(fine)[None, None].requires_grad_()
+    moved = moved_onto(truth, image, 0.5)
+    assert not moved.requires_grad
+    inner = (..., slice(8, -8), slice(8, -8))
+    error = float((moved - left)[inner].std())
+    assert error < 0.02 * fine.std()
+    assert moved_onto(truth, image, 0.0) is truth
 
 
 def test_judge_without_a_truth_says_nothing() -> None:

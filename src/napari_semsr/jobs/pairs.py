@@ -1,24 +1,33 @@
 """Cut pairs of patches from images or folders into a store, with a contact sheet."""
 
+import fnmatch
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from napari_semsr.core import (
+    BoolArray,
     Box,
+    FloatArray,
     FloatPair,
+    Grid,
     InputRecord,
     Job,
     Micrograph,
     OptionError,
+    PixelSize,
     Progress,
     Provenance,
     ReadError,
+    RegistrationError,
+    ShapeError,
+    Warped,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -38,7 +47,13 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
-from napari_semsr.jobs.register import check_sides, residuals_of, told
+from napari_semsr.jobs.register import (
+    RegisterOptions,
+    check_sides,
+    register_in_memory,
+    residuals_of,
+    told,
+)
 from napari_semsr.pairing import (
     ATTRIBUTE,
     FORMAT,
@@ -88,6 +103,9 @@ class PairsMade(Result):
         Why this scale, and what gives another, where none was asked for.
     map_error_nm : float or None
         Expected error of the map from LOW to HIGH; None where nothing tells it.
+    images : list of dict
+        Of each pair its ``name``, patches in ``train``, ``validation`` and ``test``,
+        and those ``rejected`` by reason; ``refused`` says why it has none at all.
     """
 
     output: str
@@ -104,6 +122,7 @@ class PairsMade(Result):
     resampled: bool
     scale_note: str | None = None
     map_error_nm: float | None = None
+    images: list[dict[str, Any]] = field(default_factory=list)
 
 
 def pairs_job(
@@ -121,7 +140,8 @@ def pairs_job(
     Parameters
     ----------
     low, high : Micrograph, path or sequence of Micrograph
-        Two images of one field on one grid, or calibrated; or two folders.
+        Two images of one field on one grid, or calibrated; or two folders, or patterns
+        such as ``folder/*_low.png``.
     output : path
         Ends in ``.zarr``; the contact sheet goes beside it, with ``.png``.
     options : PairOptions, optional
@@ -153,9 +173,9 @@ def pairs_job(
     yield Progress(0, 0, "checking")
     target, sheet = _targets(low, high, output, overwrite=overwrite)
     lows, highs, folders = _images(low, high)
-    paired = not folders or chosen.match == "name"
+    paired = not folders or chosen.match == "name" or chosen.align
     if folders and paired:
-        lows, highs = _by_name(lows, highs)
+        lows, highs = _by_name((low, lows), (high, highs), chosen)
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
@@ -170,6 +190,9 @@ def pairs_job(
     images = [[image for _, image in side] for side in opened]
     placed = None if transform is None else _placed(transform, opened)
     chosen, scale_note = _scaled(chosen, images, paired=paired)
+    refused: list[dict[str, Any]] = []
+    if chosen.align:
+        images, refused = yield from _aligned(images, chosen.factor)
     choice = yield from choose_pairs(
         images[0], images[1], chosen, paired=paired, placed=placed
     )
@@ -184,7 +207,8 @@ def pairs_job(
     }
     provenance = made_by("pairs", said, *records)
     off_nm = _map_error_nm(transform, records) if paired and not folders else None
-    yield from _write(target, choice, chosen, provenance, off_nm)
+    by_image = [*choice.by_image, *refused]
+    yield from _write(target, choice, chosen, provenance, off_nm, by_image)
     yield Progress(0, 0, "drawing the contact sheet")
     _draw_sheet(target, sheet)
     counts = {name: len(choice.sets[name]) for name in SPLITS}
@@ -200,10 +224,126 @@ def pairs_job(
         patch=chosen.patch,
         scale=chosen.factor,
         pixel_size_nm=choice.pixel_nm,
-        resampled=choice.resampled,
+        resampled=choice.resampled or chosen.align,
         scale_note=scale_note,
         map_error_nm=off_nm,
+        images=by_image,
     )
+
+
+# Two scans of one place, brought together.
+
+_GREY_SIGMA_PX = 4.0  # chosen: the noise that is left is small beside the structure
+_STRETCHED = 0.1  # of the numbers of pixels; chosen: what registration searches
+
+
+def _aligned(
+    images: list[list[Micrograph]], scale: int
+) -> Job[tuple[list[list[Micrograph]], list[dict[str, Any]]]]:
+    """Bring each HIGH onto its LOW; say which pairs cannot be, if some can."""
+    found, refused = [], []
+    error: RegistrationError | None = None
+    for low, high in zip(*images, strict=True):
+        try:
+            found.append((yield from _brought_onto(low, high, scale)))
+        except RegistrationError as why:
+            error = why
+            refused.append({"name": low.name, "refused": str(why)})
+    if error is not None and not found:
+        raise error
+    return [list(side) for side in zip(*found, strict=True)], refused
+
+
+def _brought_onto(
+    low: Micrograph, high: Micrograph, scale: int
+) -> Job[tuple[Micrograph, Micrograph]]:
+    """Bring HIGH onto LOW, place and grey levels; keep of both what both show.
+
+    HIGH is what is resampled: LOW goes into the network as it is.
+    """
+    coarse, fine = _pitches(low, high, scale)
+    stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
+    unplaced = low.origin == high.origin == (0.0, 0.0)
+    if unplaced and np.any(np.abs(stretch - 1) > _STRETCHED):
+        shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
+        msg = (
+            f"{low.name} and {high.name} must show one field at scale {scale}, got "
+            f"{shapes} px: crop them to one field, or give --scale or pixel sizes."
+        )
+        raise ShapeError(msg)
+    fixed, moving = (
+        one.replace(
+            pixel_size_nm=size,
+            # where neither says where it lies, their outer corners coincide
+            origin=(size[0] / 2, size[1] / 2) if unplaced else one.origin,
+        )
+        for one, size in ((low, coarse), (high, fine))
+    )
+    found = yield from register_in_memory(
+        moving, fixed, options=RegisterOptions(model="elastic")
+    )
+    yield Progress(0, 0, f"bringing {high.name} onto {low.name}")
+    grid = Grid.of(fixed)
+    rows, columns = (n * scale for n in low.shape)
+    wanted = Grid((rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner)
+    seen = Warped(moving, wanted, found.registration.transform).read()
+    blocks = seen.reshape(low.shape[0], scale, low.shape[1], scale)
+    box = _known_box(np.isfinite(blocks).all((1, 3)))
+    part, shown = low.array()[box.slices], seen[box.scaled(scale).slices]
+    gain, offset = _grey_match(blocks.mean((1, 3))[box.slices], part)
+    known = (low.pixel_size_nm or high.pixel_size_nm) is not None
+    corners = [
+        Grid.of(one).centre(each)
+        for one, each in ((low, box), (high, box.scaled(scale)))
+    ]
+    data = (gain * shown + offset).astype(np.float32)
+    return (
+        low.replace(
+            data=part, pixel_size_nm=coarse if known else None, origin=corners[0]
+        ),
+        high.replace(
+            data=data, pixel_size_nm=wanted.pitch if known else None, origin=corners[1]
+        ),
+    )
+
+
+def _pitches(low: Micrograph, high: Micrograph, scale: int) -> tuple[FloatPair, ...]:
+    """Give the pitches of LOW and HIGH; what is not known follows from the other."""
+    coarse, fine = low.pixel_size_nm, high.pixel_size_nm
+    if coarse is None:
+        y, x = fine or (1.0, 1.0)
+        coarse = PixelSize((y * scale, x * scale))
+    return coarse, fine or (coarse[0] / scale, coarse[1] / scale)
+
+
+def _known_box(known: BoolArray) -> Box:
+    """Leave lines out at the borders, those that lack most first, until none lacks.
+
+    Gaps inside are left to the patches.
+    """
+    y0, x0 = 0, 0
+    y1, x1 = known.shape
+    while min(y1 - y0, x1 - x0) > 1:
+        part = known[y0:y1, x0:x1]
+        shares = [line.mean() for line in (part[0], part[-1], part[:, 0], part[:, -1])]
+        worst = int(np.argmin(shares))
+        if shares[worst] == 1:
+            break
+        y0, y1 = y0 + (worst == 0), y1 - (worst == 1)
+        x0, x1 = x0 + (worst == 2), x1 - (worst == 3)
+    return Box(y0, y1, x0, x1)
+
+
+def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
+    """Gain and offset that give an image the contrast and the mean of another."""
+    known = np.isfinite(image) & np.isfinite(other)
+    soft = [
+        ndimage.gaussian_filter(np.where(known, one, one[known].mean()), _GREY_SIGMA_PX)
+        for one in (np.asarray(image, float), np.asarray(other, float))
+    ]
+    here, there = (one[known] for one in soft)
+    gain = float(there.std() / max(here.std(), 1e-12))
+    return gain, float(there.mean() - gain * here.mean())
 
 
 def _map_error_nm(
@@ -372,41 +512,65 @@ def _listed(side: Any) -> Any:
     """Turn a folder into its files, in name order."""
     if isinstance(side, (list, tuple)):
         return list(side)
-    if isinstance(side, Micrograph) or not Path(side).is_dir():
+    pattern = Path(side).name if _is_pattern(side) else _ANY
+    if isinstance(side, Micrograph):
         return side
-    folder = Path(side)
-    if folder.name.lower().endswith(".zarr"):
+    folder = Path(side) if pattern == _ANY else Path(side).parent
+    if not folder.is_dir() or folder.name.lower().endswith(".zarr"):
         return side
     found = sorted(
         item
         for item in folder.iterdir()
         if not item.name.startswith(".")
+        and fnmatch.fnmatchcase(item.name, pattern)
         and item.suffix.lower() not in _SKIPPED
         and (item.is_file() or item.name.lower().endswith(".zarr"))
     )
     if not found:
-        msg = f"The folder {folder} must hold images, got none."
+        named = "" if pattern == _ANY else f" named {pattern}"
+        msg = f"The folder {folder} must hold images{named}, got none."
         raise ReadError(msg)
     return found
 
 
-def _by_name(lows: list[Image], highs: list[Image]) -> tuple[list[Image], list[Image]]:
-    """Bring files of one name together."""
-    names = [{_stem(item): item for item in side} for side in (lows, highs)]
+def _by_name(
+    low: tuple[Any, list[Image]], high: tuple[Any, list[Image]], options: PairOptions
+) -> tuple[list[Image], list[Image]]:
+    """Bring files of one name together, of folders or patterns."""
+    left_out = {name.strip() for name in options.leave_out.split(",")}
+    names = [
+        {name: item for item in found if (name := _key(item, side)) not in left_out}
+        for side, found in (low, high)
+    ]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
+        lacks = "LOW" if alone[0] in names[1] else "HIGH"
         msg = (
-            "Folders that are matched by name must hold the same names, got "
-            f"{alone[0]} in one only ({len(alone)} in all)."
+            "Images that are matched by name need a partner of the same name, but "
+            f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or leave "
+            f"it out with --leave-out {alone[0]}."
         )
         raise ReadError(msg)
     both = sorted(names[0])
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
 
-def _stem(image: Image) -> str:
-    """Name of an image without its suffixes."""
-    return name_of(image).split(".")[0]
+def _key(image: Image, side: Any) -> str:
+    """Name of an image without its suffixes, or what a pattern's * stands for."""
+    if not _is_pattern(side):
+        return name_of(image).split(".")[0]
+    before, after = Path(side).name.split(_ANY)
+    return Path(str(image)).name.removeprefix(before).removesuffix(after)
+
+
+_ANY = "*"
+
+
+def _is_pattern(side: Any) -> bool:
+    """Whether a side is a pattern of file names, with one *."""
+    if not isinstance(side, (str, os.PathLike)):
+        return False
+    return Path(side).name.count(_ANY) == 1 and not Path(side).exists()
 
 
 def _open_each(
@@ -445,6 +609,7 @@ def _write(
     options: PairOptions,
     provenance: Provenance,
     map_error_nm: float | None,
+    by_image: list[dict[str, Any]],
 ) -> Iterator[Progress]:
     """Write the store beside its place, and move it there when it is whole."""
     import zarr
@@ -461,6 +626,7 @@ def _write(
         "counts": {name: len(pairs) for name, pairs in choice.sets.items()},
         "candidates": choice.candidates,
         "rejected": dict(Counter(choice.rejected)),
+        "images": by_image,
         "sources": choice.sources,
         "options": options.model_dump(mode="json"),
         "provenance": provenance.model_dump(mode="json"),
@@ -472,9 +638,13 @@ def _write(
         for name, pairs in choice.sets.items():
             writer = SetWriter(group.create_group(name), len(pairs))
             for first, second in pairs:
+                low = choice.read("low", first.source, first.box)
+                high = choice.read("high", second.source, second.box)
+                if options.align:  # charge changes the level from place to place
+                    high += low.mean() - high.mean()
                 writer.add(
-                    low=choice.read("low", first.source, first.box),
-                    high=choice.read("high", second.source, second.box),
+                    low=low,
+                    high=high,
                     low_places=_place(first.source, first.box, 1),
                     high_places=_place(second.source, second.box, options.factor),
                 )

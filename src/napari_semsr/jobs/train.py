@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_semsr.core import (
-    FloatArray,
     FloatPair,
     Job,
     Micrograph,
@@ -35,7 +33,7 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.pairs import LEAST_SIDE, fitting_options, pairs_job
-from napari_semsr.jobs.register import COSTLY_PX, RegisterOptions, register_in_memory
+from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.pairing import PairOptions
 
 if TYPE_CHECKING:
@@ -624,7 +622,7 @@ _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
 
 
 def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]:
-    """Pair an image with itself, or with a second scan brought onto it."""
+    """Pair an image with itself, or with a second scan that is to be aligned."""
     from napari_semsr.training import load_recipe
 
     plan = load_recipe(_find_recipe(recipe))
@@ -646,9 +644,8 @@ def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]
         options = options.replace(step=side)
     if own.second is None:
         return CutRequest(own.image, own.image, options=options)
-    second = yield from _brought_onto(open_image(own.second), image)
-    options = options.replace(second_scan=True, max_shift_px=side)
-    return CutRequest(own.image, second, options=options)
+    options = options.replace(second_scan=True, align=True, max_shift_px=side)
+    return CutRequest(own.image, own.second, options=options)
 
 
 def _check_own(image: Micrograph) -> None:
@@ -679,40 +676,6 @@ def _check_learns_pairs(recipe: str | os.PathLike[str]) -> None:
             "noisy and a clear one, or give two noisy scans as image and second scan."
         )
         raise OptionError(msg)
-
-
-def _brought_onto(second: Micrograph, image: Micrograph) -> Job[Micrograph]:
-    """Bring a second scan onto an image, with its grey levels.
-
-    The scan is what is resampled: the image goes into the network as it is.
-    """
-    size = image.pixel_size_nm or second.pixel_size_nm or (1.0, 1.0)  # one instrument
-    moving, fixed = (one.replace(pixel_size_nm=size) for one in (second, image))
-    found = yield from register_in_memory(
-        moving, fixed, options=RegisterOptions(model="elastic")
-    )
-    yield Progress(0, 0, "comparing grey levels")
-    there, here = (np.asarray(one.array(), dtype=float) for one in (found.image, fixed))
-    return found.image.replace(
-        data=_grey_matched(there, here).astype(np.float32),
-        pixel_size_nm=image.pixel_size_nm,
-    )
-
-
-_GREY_SIGMA_PX = 4.0  # chosen: the noise that is left is small beside the structure
-
-
-def _grey_matched(second: FloatArray, image: FloatArray) -> FloatArray:
-    """Give a scan the mean and the contrast of another, where both are known."""
-    known = np.isfinite(second) & np.isfinite(image)
-    inner = ndimage.binary_erosion(known, iterations=round(2 * _GREY_SIGMA_PX))
-    soft = [
-        ndimage.gaussian_filter(np.where(known, one, 0.0), _GREY_SIGMA_PX, truncate=2)
-        for one in (second, image)
-    ]
-    there, here = (one[inner] if inner.any() else one[known] for one in soft)
-    gain = here.std() / max(float(there.std()), 1e-12)
-    return np.asarray((second - there.mean()) * gain + here.mean())
 
 
 def _fitted(

@@ -144,6 +144,7 @@ class PairChoice:
     rejected: dict[str, int]  # How many were left out, by reason
     pixel_nm: float | None  # Pixel of HIGH, where all agree
     resampled: bool  # Whether any image was brought to another grid
+    by_image: list[dict[str, Any]]  # Patches of each set and those left out, of pairs
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
         """Read a patch.
@@ -200,9 +201,12 @@ def choose_pairs(
         Images brought to one grid, patches judged.
     """
     rejected: Counter[str] = Counter()
+    by_image: list[dict[str, Any]] = []
     if paired:
         sides = yield from _on_one_grid(lows, highs, options, placed)
-        sets, candidates = yield from _same_places(sides, options, rejected, placed)
+        sets, candidates, by_image = yield from _same_places(sides, options, placed)
+        for row in by_image:
+            rejected.update(row["rejected"])
     else:
         sides = _to_one_pitch(lows, highs, options)
         sets, candidates = yield from _equal_patterns(sides, options, rejected)
@@ -217,18 +221,19 @@ def choose_pairs(
         rejected=dict(rejected),
         pixel_nm=_common_pixel(images["high"]),
         resampled=any(one.resampled for found in sides.values() for one in found),
+        by_image=by_image,
     )
 
 
 def _same_places(
     sides: _Sides,
     options: PairOptions,
-    rejected: Counter[str],
     placed: PairMap | None,
-) -> Job[tuple[_Sets, int]]:
-    """Keep places that both images show alike; count all."""
+) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
+    """Keep places that both images show alike; count all, and those of each image."""
     places = _places(sides["low"], options)
     passed: list[Place] = []
+    rejected: list[Counter[str]] = [Counter() for _ in sides["low"]]
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
         reason = judge(
@@ -247,11 +252,18 @@ def _same_places(
         if reason is None:
             passed.append(place)
         else:
-            rejected[reason] += 1
+            rejected[place.source][reason] += 1
         yield Progress(number + 1, len(places), "judging patches")
     sets = split(passed, options)
-    _count_border(rejected, passed, sets)
-    return {name: [(one, one) for one in sets[name]] for name in SPLITS}, len(places)
+    rows = []
+    for source, one in enumerate(sides["low"]):
+        own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
+        _count_border(rejected[source], [p for p in passed if p.source == source], own)
+        counts = {name: len(found) for name, found in own.items()}
+        row = {"name": one.image.name, **counts, "rejected": dict(rejected[source])}
+        rows.append(row)
+    pairs = {name: [(one, one) for one in sets[name]] for name in SPLITS}
+    return pairs, len(places), rows
 
 
 def _equal_patterns(
@@ -547,7 +559,7 @@ def align(
         high.replace(data=high.data[: rows * scale, : columns * scale]),
     )
     first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
-    if options.second_scan:  # percentiles also tell how noisy an image is
+    if options.on_range_of_low:  # percentiles also tell how noisy an image is
         second = replace(second, value_range=first.value_range)
     return first, second
 

@@ -83,12 +83,24 @@ class PairOptions(Options):
         description="HIGH is another scan by LOW's instrument: its grey values count "
         "on LOW's range",
     )
+    align: bool = Field(
+        default=False,
+        description="bring HIGH onto LOW first (shift, scale, drift), and its grey "
+        "levels to LOW's: two scans by one kind of detector",
+    )
     prepare: Literal["both", "low", "high"] = Field(
         default="both", description="which images are prepared, where any way is chosen"
     )
     match: Literal["none", "name"] = Field(
         default="none",
-        description="two folders: unpaired sets, or pairs of files of one name",
+        description="two folders: unpaired sets, or pairs of files of one name; with "
+        "--align always pairs",
+    )
+    whole_images: bool = Field(
+        default=False, description="no image gives patches to more than one set"
+    )
+    leave_out: str = Field(
+        default="", description="names in two folders that no set takes: 36,37"
     )
     seed: int = Field(default=0, ge=0, description="makes the sets repeatable")
 
@@ -112,6 +124,11 @@ class PairOptions(Options):
     def prepares(self) -> bool:
         """Whether any way of preparation is chosen."""
         return self.denoise or self.sharpen or self.equalise
+
+    @property
+    def on_range_of_low(self) -> bool:
+        """Whether the grey values of HIGH count on the range of LOW."""
+        return self.second_scan or self.align
 
     @property
     def shares(self) -> dict[str, float]:

@@ -51,8 +51,12 @@ def split(
     ordered = sorted(places, key=lambda place: (place.source, place.index))
     rng = np.random.default_rng([options.seed, salt])
     apart = -(-options.patch // (options.step or options.patch))
+    sources = sorted({place.source for place in places})
     wanted = [name for name in SPLITS if options.shares[name] > 0]
-    if apart == 1:
+    if options.whole_images:
+        dealt = dict(zip(sources, _dealt(len(sources), options, rng), strict=True))
+        sets = np.array([dealt[place.source] for place in ordered])
+    elif apart == 1:
         sets = _dealt(len(ordered), options, rng)
     else:
         sets = _held_out(ordered, options, apart, rng)
@@ -61,6 +65,13 @@ def split(
         for number, name in enumerate(SPLITS)
     }
     if not all(found[name] for name in wanted):
+        if options.whole_images:
+            msg = (
+                f"{len(wanted)} sets of whole images need at least {len(wanted)} "
+                f"images with patches, got {len(sources)}: give more images, or drop "
+                "--whole-images."
+            )
+            raise OptionError(msg)
         msg = (
             f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
             f"of {options.patch} px, got too few of {len(places)}: lower --patch, "

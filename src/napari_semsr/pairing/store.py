@@ -107,6 +107,7 @@ class PairStore:
     path: Path
     record: dict[str, Any]
     group: "zarr.Group"
+    _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
     def paired(self) -> bool:
@@ -168,11 +169,17 @@ class PairStore:
         """
         found = []
         for side in ("low", "high"):
-            places: Any = self.group[f"{name}/{side}_places"]
-            source = int(np.asarray(places[index])[0])
+            source = int(self._numbers(f"{name}/{side}_places")[index])
             low, high = self.record["sources"][side][source]["range"]
             found.append((float(low), float(high)))
         return found[0], found[1]
+
+    def _numbers(self, array: str) -> NDArray[Any]:
+        """Give the number of each patch's source, read once."""
+        if array not in self._sources:
+            places: Any = self.group[array]
+            self._sources[array] = np.asarray(places[:])[:, 0]
+        return self._sources[array]
 
     def learnt_from(self) -> list[dict[str, Any]]:
         """Say what a model learns from that is trained on these pairs.
@@ -191,7 +198,11 @@ class PairStore:
         if made is None:
             return []
         inputs = made["inputs"]
-        moved = made["options"].get("transform") is not None
+        options = made["options"]
+        moved = {
+            "low": options.get("transform") is not None,
+            "high": options.get("align", False),
+        }
         found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
@@ -200,7 +211,7 @@ class PairStore:
                 zip(images, self.record["sources"][side], strict=True)
             ):
                 calibrated = source["pixel_size_nm"] is not None
-                here = None if moved and side == "low" else areas.get(number, [])
+                here = None if moved[side] else areas.get(number, [])
                 unit = "nm" if calibrated else "px"
                 found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}

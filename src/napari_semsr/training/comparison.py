@@ -62,7 +62,9 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     linear = fit_linear(store, scale)
     # what lies beyond a patch is unknown to all, and a mosaic has few borders
     margin = linear.kernels.shape[-1] // 2 * scale
-    validator = Validator(pairs, cross_frc=True, margin=margin)
+    validator = Validator(
+        pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
+    )
     trained = load_model(str(model))
     networks: dict[str, nn.Module] = {
         "input": _Enlarged(scale),

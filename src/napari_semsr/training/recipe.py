@@ -317,6 +317,11 @@ class Recipe(Options):
         around it.
     loss : {"l1", "mse", "log-mse"}
         Loss of the kind `supervised`; `restorer` has ``log-mse``.
+    shift_px : float
+        By what part of a pixel each truth is moved along each axis, so that it lies
+        best on what the network makes of its patch, before they are compared: real
+        pairs are registered no better than that. For `supervised` and the content of
+        `paired-gan`; held-out figures are taken alike.
     degradations, faults : DegradationRanges, FaultRanges
         What is done to clear images: Gao's sets drawn wider, and for the kind
         `restorer` the faults of a microscope.
@@ -405,6 +410,7 @@ class Recipe(Options):
     measure: Literal["gain_db", "ssim", "frc_per_px", "hidden_db"] = "gain_db"
     cross_frc: bool = False
     loss: Literal["l1", "mse", "log-mse"] = "l1"
+    shift_px: float = Field(default=0.0, ge=0, le=1)
     data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()
     hidden: HiddenOptions = HiddenOptions()
@@ -512,6 +518,12 @@ class Recipe(Options):
             msg = (
                 "kind restorer degrades images itself; for a store of pairs give "
                 "kind: supervised"
+            )
+            raise ValueError(msg)
+        if self.shift_px > 0 and self.kind not in ("supervised", "paired-gan"):
+            msg = (
+                "shift_px is for pairs, kind supervised or paired-gan, got kind "
+                f"{self.kind}"
             )
             raise ValueError(msg)
         if self.learns != "all" and self.kind != "restorer":

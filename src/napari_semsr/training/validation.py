@@ -37,6 +37,7 @@ from napari_semsr.training.data import (
     to_unit,
 )
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.residual_shift import moved_onto
 
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
@@ -242,7 +243,7 @@ class Validator:
     `margin` pixels of the truth are left out along each border: networks that pad with
     zeros lose 2 to 5 dB by it, of which the inside of a mosaic shows nothing. By
     default as many as docs/results.md leaves out, or an eighth of a side if that is
-    less.
+    less. The truth is moved onto each image first, by at most `shift_px`.
     """
 
     def __init__(
@@ -251,12 +252,22 @@ class Validator:
         *,
         cross_frc: bool = False,
         margin: int | None = None,
+        shift_px: float = 0.0,
     ) -> None:
         self.pairs, self.cross_frc, self.margin = pairs, cross_frc, margin
-        self._before = [
-            affine_psnr_db(self._inner(_enlarged(p)), self._inner(p.high))
-            for p in pairs
-        ]
+        self.shift_px = shift_px
+        self._before = [affine_psnr_db(*self.beside(_enlarged(p), p)) for p in pairs]
+
+    def beside(
+        self, image: NDArray[Any], pair: ValidationPair
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Give the insides of an image and of the truth, moved onto it."""
+        truth, seen = (
+            torch.from_numpy(np.asarray(one, np.float32))[None, None]
+            for one in (pair.high, image)
+        )
+        moved = moved_onto(truth, seen, self.shift_px)[0, 0].numpy()
+        return self._inner(image), self._inner(moved if self.shift_px else pair.high)
 
     def _inner(self, image: NDArray[Any]) -> NDArray[Any]:
         """Leave out the border."""
@@ -274,8 +285,7 @@ class Validator:
         """
         found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
-            restored = self._inner(restore_field(network, pair.low))
-            high = self._inner(pair.high)
+            restored, high = self.beside(restore_field(network, pair.low), pair)
             psnr = affine_psnr_db(restored, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
@@ -318,7 +328,7 @@ def preview(
     parts = [low.repeat(scale, 0).repeat(scale, 1), made]
     if high is not None:
         parts.append(_centre(high, _PREVIEW_PX * scale))
-    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
+    return Micrograph(beside(parts), _pixel_size(recipe), "low | output | truth")
 
 
 def _chosen(
@@ -336,7 +346,7 @@ def _chosen(
     return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
 
 
-def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
+def beside(parts: list[Float32Array]) -> NDArray[np.float32]:
     """Put images of one size side by side, with dark gaps between them."""
     rows, columns = parts[0].shape
     gap: NDArray[Any] = np.full(

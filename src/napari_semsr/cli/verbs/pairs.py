@@ -1,6 +1,7 @@
 """``semsr pairs LOW HIGH -o PAIRS.zarr``: patches to train on, in disjoint sets."""
 
 import argparse
+from typing import Any
 
 from napari_semsr import jobs
 from napari_semsr.cli.verb import (
@@ -19,8 +20,12 @@ from napari_semsr.pairing import PairOptions
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_image(parser, "low", "the image to be improved, or a folder of such")
-    add_image(parser, "high", "what it should look like, or a folder of such")
+    add_image(
+        parser, "low", "the image to be improved, or a folder or '*_low.png' of such"
+    )
+    add_image(
+        parser, "high", "what it should look like, or a folder or '*_high.png' of such"
+    )
     add_output(parser, "store of the pairs, .zarr; a contact sheet goes beside it")
     parser.add_argument(
         "--transform",
@@ -52,8 +57,19 @@ def _summarise(result: "jobs.PairsMade") -> str:
     if result.pixel_size_nm is not None:
         rows.append(("  pixel", f"{number(result.pixel_size_nm, 4)} nm"))
     rows.append(("  contact sheet", result.sheet))
+    if len(result.images) > 1:
+        rows += [("  of " + row["name"], _of_one(row)) for row in result.images]
     head = f"{result.output}: {result.kind} patches of {result.patch} px"
     return "\n".join([head, columns(rows)])
+
+
+def _of_one(row: dict[str, Any]) -> str:
+    """Say what one pair of images gave."""
+    if "refused" in row:
+        return f"left out: {row['refused']}"
+    sets = [f"{name} {row[name]}" for name in _SETS if row[name]]
+    left = [f"left out: {why} {count}" for why, count in row["rejected"].items()]
+    return ", ".join(sets + left)
 
 
 _SETS = ("train", "validation", "test")

@@ -87,7 +87,9 @@ class Learner(lightning.LightningModule):
         self._constructed = time.monotonic()
         self.network = network
         self.recipe = recipe
-        self.validator = Validator(pairs, cross_frc=recipe.cross_frc)
+        self.validator = Validator(
+            pairs, cross_frc=recipe.cross_frc, shift_px=recipe.shift_px
+        )
         self.terms: dict[str, Tensor] = {}
         self._began: float | None = None
         if recipe.minutes is not None:

@@ -17,6 +17,7 @@ from napari_semsr.training.learners.adversarial import (
 )
 from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.residual_shift import moved_onto
 from napari_semsr.training.validation import ValidationPair
 
 _TV_WEIGHT = 0.0  # only de Haan's system has the term, and states its share
@@ -33,11 +34,13 @@ class PairedGan(AdversarialLearner):
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        super().__init__(network, recipe, pairs)
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
         self.scale = int(getattr(network, "scale", 1))
         gan = self.gan
         chosen = gan.discriminator, gan.discriminator_options
         self.judge_of_high = build_discriminator(*chosen)
+        self.judge_of_high.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
@@ -56,10 +59,11 @@ class PairedGan(AdversarialLearner):
 
         `low`, `high` (B, 1, H, W).
         """
-        made = self.network(low)
+        made = self.network(low.contiguous(memory_format=torch.channels_last))
         self._made = made.detach()
         with self.exact():
-            content = PIXEL_LOSSES[self.gan.content](made.float(), high)
+            truth = moved_onto(high, made.float(), self.recipe.shift_px)
+            content = PIXEL_LOSSES[self.gan.content](made.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content

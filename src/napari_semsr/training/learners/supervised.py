@@ -9,6 +9,7 @@ from torch.nn import functional
 from napari_semsr.training.data import Patches, flat
 from napari_semsr.training.learners.base import PIXEL_LOSSES, Learner, check_finite
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.residual_shift import moved_onto
 from napari_semsr.training.validation import ValidationPair
 
 # of the mean square, 40 dB below the range: a patch that needs no change must not
@@ -46,6 +47,7 @@ class Supervised(Learner):
         prediction = self.run(low.contiguous(memory_format=torch.channels_last))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
         with self.exact():
-            loss = compare(prediction.float(), high)
+            made = prediction.float()
+            loss = compare(made, moved_onto(high, made, self.recipe.shift_px))
         check_finite("loss is", loss, self.global_step)
         return loss
