@@ -9,6 +9,7 @@ from .architectures.survey import (
     SurveyNet as SurveyNet,
     dehaze as dehaze,
 )
+from .architectures.wiener import power_spectrum as power_spectrum
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

@@ -285,7 +285,8 @@ class InformedRestorer(nn.Module):
     widths, down, up : sequence of int
         As in `ThreeScale`.
     sharpener : sequence of int
-        Where given, there is a `Sharpener` of these widths.
+        Where given, there is a `Sharpener` of these widths; its layers reach as far as
+        those of a `ThreeScale`, which the local part must be then.
     survey_width : int
         Channels of `SurveyNet`.
     dilations : sequence of int
@@ -316,6 +317,9 @@ class InformedRestorer(nn.Module):
         sharpener: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if sharpener and dilations:
+            msg = "a sharpener needs a local part of three scales, without dilations"
+            raise ValueError(msg)
         self.survey = SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
