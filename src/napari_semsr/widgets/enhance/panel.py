@@ -183,7 +183,7 @@ class Sharpen(Form):
             "deviation that you know. Choose, and look at it under the mouse.",
             choices=[(n, n) for n in (_FOUND, _OFF, "px", "nm")],
         )
-        self.width = FloatSpinBox(
+        self.sigma = FloatSpinBox(
             name="blur_px",
             label="Width",
             tooltip="Standard deviation of the blur; a full width at half maximum is "
@@ -193,9 +193,9 @@ class Sharpen(Form):
             max=1e4,
             step=0.1,
         )
-        super().__init__(self.kind, self.width)
+        super().__init__(self.kind, self.sigma)
         self.kind.changed.connect(self._show_width)
-        self.tell_found(None)
+        self.forget_found()
         self._show_width()
 
     def _show_width(self) -> None:
@@ -208,18 +208,22 @@ class Sharpen(Form):
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
+    def forget_found(self, _: Any = None) -> None:
+        """Say no more what was found in another layer, or by another model."""
+        self.tell_found(None)
+
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Give the option's value, for a layer of a pixel size."""
         if self.kind.value in (_FOUND, _OFF):
             return None if self.kind.value == _FOUND else 0.0
-        told = parse_psf(f"{self.width.value:g}{self.kind.value}")
-        return math.hypot(*told.sigma_px(size)) / math.sqrt(2)
+        told = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
+        return sum(told.sigma_px(size)) / 2
 
-    def show(self, blur_px: float | None) -> None:
+    def choose(self, blur_px: float | None) -> None:
         """Choose what an option says."""
         self.kind.value = _FOUND if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
-            self.width.value = blur_px
+            self.sigma.value = blur_px
 
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
@@ -340,12 +344,12 @@ class EnhancePanel(Panel):
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
-        for control in (self.sharpen.kind, self.sharpen.width):
+        for control in (self.sharpen.kind, self.sharpen.sigma):
             control.changed.connect(self.look.preview.change)
         # a choice of the user's is looked at; one that a run left is not
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
         for change in (self.layer.changed, self.model.changed):
-            change.connect(lambda _: self.sharpen.tell_found(None))
+            change.connect(self.sharpen.forget_found)
         self.look.preview.found.connect(self.sharpen.tell_found)
         self.runner.failed.connect(self._stop_drawing)
 
@@ -436,7 +440,7 @@ class EnhancePanel(Panel):
         """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
-        self.sharpen.show(options.blur_px)
+        self.sharpen.choose(options.blur_px)
         for part in (self.weights, self.advanced):
             part.set_values(**{name: shown[name] for name in part.form.names})
 
