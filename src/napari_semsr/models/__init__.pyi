@@ -1,5 +1,8 @@
 from .architectures.blocks import bicubic as bicubic
-from .architectures.informed import InformedRestorer as InformedRestorer
+from .architectures.informed import (
+    InformedRestorer as InformedRestorer,
+    blur_known as blur_known,
+)
 from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .architectures.survey import (
     BLOCK as BLOCK,

@@ -32,6 +32,7 @@ input. Every number here is chosen.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from typing import NamedTuple
@@ -80,6 +81,18 @@ def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     known = condition.float()
     rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, 6) for n in (5, 6))
     return rows, columns, known[:, 7].clamp(-0.95, 0.95)
+
+
+def blur_known(found: Tensor, true: Tensor) -> Tensor:
+    """Put a known blur in place of what was found, and none where it is not known.
+
+    Numbers (B, 9), in the order of `core.FAULTS`; a user knows no more of a blur's rim
+    than that of a Gaussian.
+    """
+    known = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
+    sharp = math.log(NO_BLUR)
+    widths = torch.where(torch.isfinite(true[:, 5:7]), known[:, :2], sharp)
+    return torch.cat([found[:, :5], widths, known[:, 2:], 0 * found[:, 8:]], dim=1)
 
 
 def sharpening_filters(
@@ -474,13 +487,16 @@ class InformedRestorer(nn.Module):
             block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
         return made.train(self.training)
 
-    def forward(self, field: Tensor) -> Tensor:
+    def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
         """Restore whole fields.
 
         Parameters
         ----------
         field : (B, 1, H, W) torch.Tensor
             On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+        faults : (B, 9) torch.Tensor or None
+            In the order of `core.FAULTS`, of which the sharpener is told the blur where
+            they are given.
 
         Returns
         -------
@@ -489,6 +505,12 @@ class InformedRestorer(nn.Module):
         """
         found = self.look(field)
         clear = dehaze(field, found.haze)
-        planes = self.planes(clear, found.condition, found.rings)
-        corrections = self.local.correct(planes, self.told(found.condition))
+        local, condition, sharpen = self.local, found.condition, faults is not None
+        if faults is not None and self.sharpener is not None:
+            local = self.sharpener.local
+            condition = blur_known(condition, faults)
+            planes = self.sharpening_planes(clear, condition)
+        else:
+            planes = self.planes(clear, condition, found.rings)
+        corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
         return clear + corrections.sum(1, keepdim=True)

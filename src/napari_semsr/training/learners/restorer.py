@@ -3,7 +3,6 @@
 Haze is found from a scene and lifted before patches are cut; patches go in as they are.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from napari_semsr.models import (
     SPREAD,
     Haze,
     InformedRestorer,
+    blur_known,
     dehaze,
 )
 from napari_semsr.training.data import BlockScenes, Scenes, cut
@@ -29,7 +29,6 @@ _FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp a
 _LEVEL_WEIGHT = 0.1  # of the loss on means over squares, grey levels of flat places
 _LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
 _WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
-_BLUR = slice(5, 9)  # all of its numbers there
 _UNSURE = 0.02  # deviation of a width that is told, over the width; chosen
 _TOO_WIDE = 4.0  # times the error of one as much too narrow; chosen
 _VEILED = 16  # scenes of a batch from which haze is learnt, where a survey is alone
@@ -134,7 +133,7 @@ class RestorerLearner(Learner):
             scenes = Scenes(*batch)
             clear = dehaze(scenes.low, haze)
             if self.sharpens:
-                told = _blur_known(named, scenes.faults)
+                told = _about(blur_known(named, scenes.faults))
                 planes = self.network.sharpening_planes(clear, told)
             else:
                 told = _told(named, within, scenes.faults)
@@ -206,18 +205,13 @@ def _window(statistics: Tensor) -> Tensor:
     return statistics[..., rows, columns]
 
 
-def _blur_known(found: Tensor, true: Tensor) -> Tensor:
-    """Tell a sharpener the true blur, none where that is not known, and what was found.
-
-    Numbers (S, 9). A user knows a width to a few per cent, and never its rim.
-    """
-    sharp = torch.tensor([math.log(NO_BLUR)] * 2 + [0.0] * 2, device=true.device)
-    blur = torch.where(torch.isfinite(true[:, _BLUR]), true[:, _BLUR], sharp)
-    about = 1 + _UNSURE * torch.randn(len(true), 1, device=true.device)
-    width = (blur[:, :2].exp() - NO_BLUR).clamp_min(0) * about.clamp_min(0.5)
-    told = [found[:, : _BLUR.start], (width + NO_BLUR).log(), blur[:, 2:3], sharp[3:]]
-    told[-1] = told[-1].expand(len(true), 1)
-    return torch.cat(told, dim=1)
+def _about(condition: Tensor) -> Tensor:
+    """Tell widths as nearly as a user may know them; `condition` (S, 9)."""
+    wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+    away = 1 + _UNSURE * torch.randn(len(condition), 1, device=condition.device)
+    told = condition.clone()
+    told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+    return told
 
 
 def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:
