@@ -3,12 +3,12 @@
 In a microscope's order: the optics blur a clear image (defocus, astigmatism, drift,
 vibration, or a plain Gaussian), a veil lies over it (Gao et al. 2024, with any airlight
 and any scale), it is counted and read with noise from one to a quarter of the range and
-streaks from line to line, and a slow detector smears signal and noise together along the
-scan line, before it is clipped, rounded, stored as JPEG. So grain is no clue to the
-blur: a defocused image has as much of it as a sharp one. What the detector smears is not
-undone: the clear image is what it would have shown of sharp optics without noise. Each
-fault is there or not, by chance, so that all mixtures occur, and none alone, and none at
-all.
+streaks from line to line, and a slow detector smears signal and noise together along
+the line, before it is clipped, rounded, stored as JPEG. So grain is no clue to the
+blur: a defocused image has as much of it as a sharp one. What the detector smears is
+not undone: the clear image is what it would have shown of sharp optics without noise.
+Each fault is there or not, by chance, so that all mixtures occur, and none alone, and
+none at all.
 
 What was done is told in the numbers of `core.FAULTS`, which a network can learn to
 find. Every share and range here is chosen: wider than any benchmark's, equal to none.
@@ -44,8 +44,8 @@ class FaultRanges(Options):
     blurred, veiled, noisy : float
         Shares of scenes with each fault.
     round : float
-        Share of blurs that are a round Gaussian; the others are astigmatic, a defocus, a
-        drift, or several one after the other.
+        Share of blurs that are a round Gaussian; the others are astigmatic, a defocus,
+        a drift, or several one after the other.
     sigma_px : tuple of float
         Deviation of a blur that is Gaussian.
     motion_px, defocus_px : float

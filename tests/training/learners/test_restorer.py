@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from napari_semsr.core import FAULTS, OptionError, blur_of, noise_of, run
 from napari_semsr.models import InformedRestorer, build, load_model, save_model
-from napari_semsr.simulation import FaultRanges, SsumPairOptions, draw
+from napari_semsr.simulation import SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.scenes import (

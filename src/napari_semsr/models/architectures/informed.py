@@ -11,9 +11,9 @@ agree.
 What it finds in an image are two corrections, the noise and what the blur took, each
 with a weight that the user may change.
 
-Where the blur is known, a second expert of the same layers may take over, the sharpener.
-Its filters are made of that blur and of the field's own spectrum, and it begins as these
-alone: untrained it is a Wiener filter, and what it learns is added to that.
+Where the blur is known, a second expert of such layers may take over, the sharpener.
+Its filters are made of that blur and of the field's own spectrum, and it begins as
+these alone: untrained it is a Wiener filter, and what it learns is added to that.
 
 =======  ==========================================================  ==========
 part     layers of `ThreeScale`                                      resolution
@@ -86,8 +86,15 @@ def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def blur_known(found: Tensor, true: Tensor) -> Tensor:
     """Put a known blur in place of what was found, and none where it is not known.
 
-    Numbers (B, 9), in the order of `core.FAULTS`; a user knows no more of a blur's rim
-    than that of a Gaussian.
+    Parameters
+    ----------
+    found, true : (B, 9) torch.Tensor
+        In the order of `core.FAULTS`, NaN where the truth is not known.
+
+    Returns
+    -------
+    (B, 9) torch.Tensor
+        In the same order. The rim is a Gaussian's: no user knows more of it.
     """
     known = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
     sharp = math.log(NO_BLUR)
@@ -269,20 +276,18 @@ class Sharpener(nn.Module):
         shares[0, 3] = 1.0  # the noise is what the filter against noise takes
         shares[1, 1], shares[1, 3] = 1.0, -1.0
         with torch.no_grad():
-            head = self.local.head.bias
-            assert head is not None  # noqa: S101 - it has one
-            head.copy_(shares.flatten().repeat_interleave(4))  # pixel-shuffled by 2
+            bias = self.local.head.get_parameter("bias")
+            bias.copy_(shares.flatten().repeat_interleave(4))  # pixel-shuffled by 2
 
 
-def _teller(local: nn.Module) -> tuple[nn.Sequential, nn.ModuleList]:
+def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build what scales and shifts the layers of a local part."""
     embed = nn.Sequential(
         nn.Linear(len(FAULTS), _TOLD), nn.GELU(), nn.Linear(_TOLD, _TOLD), nn.GELU()
     )
-    blocks: list[DilatedBlock] = local.blocks()  # type: ignore[operator]
     tell = [
         start_at_zero(nn.Linear(_TOLD, 2 * block.first.out_channels))
-        for block in blocks
+        for block in local.blocks()
     ]
     return embed, nn.ModuleList(tell)
 
@@ -297,14 +302,14 @@ class InformedRestorer(nn.Module):
     ----------
     widths, down, up : sequence of int
         As in `ThreeScale`.
-    sharpener : sequence of int
-        Where given, there is a `Sharpener` of these widths; its layers reach as far as
-        those of a `ThreeScale`, which the local part must be then.
     survey_width : int
         Channels of `SurveyNet`.
     dilations : sequence of int
         Where given, the local part is a `TwoScale` with these dilations, as wide as the
         first of `widths`, and with the first of `down` blocks on either side.
+    sharpener : sequence of int
+        Where given, there is a `Sharpener` of these widths; its layers reach as far as
+        those of a `ThreeScale`, which the local part must be then.
 
     Attributes
     ----------
@@ -424,7 +429,9 @@ class InformedRestorer(nn.Module):
         list of (B, 2, C) torch.Tensor
             Scales beyond 1, and shifts, one for each block.
         """
-        part = self.sharpener if sharpen and self.sharpener is not None else self
+        part: InformedRestorer | Sharpener = self
+        if sharpen and self.sharpener is not None:
+            part = self.sharpener
         with torch.autocast(condition.device.type, enabled=False):
             unit = (condition.float() - self.survey.usual) / self.survey.spread
             embedded = part.embed(unit)
@@ -463,7 +470,7 @@ class InformedRestorer(nn.Module):
             What mends tiles of this field, without its veil.
         """
         sharpen = spectrum is not None and self.sharpener is not None
-        local: nn.Module = self.local
+        local: ThreeScale | TwoScale = self.local
         made = self._local(corrections=1)
         if spectrum is not None and self.sharpener is not None:
             local = self.sharpener.local
@@ -505,7 +512,8 @@ class InformedRestorer(nn.Module):
         """
         found = self.look(field)
         clear = dehaze(field, found.haze)
-        local, condition, sharpen = self.local, found.condition, faults is not None
+        local: ThreeScale | TwoScale = self.local
+        condition, sharpen = found.condition, faults is not None
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = blur_known(condition, faults)

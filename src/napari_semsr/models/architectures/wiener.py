@@ -41,9 +41,9 @@ _LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
 _NYQUIST = 0.5
 _CORNER = 0.6  # cycles per pixel, above which hardly any image is left
 _ACROSS = 0.25  # the same across lines, above which noise is told from image
-_LINES = 3  # frequencies along a line that streaks share
+_LINES = 3  # frequencies along a line that streaks share under the window
 _LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
-_LEAST_FLOOR = 1.28e-6  # variance of 8 bits of which all is used, over the range squared
+_LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
 _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
 _SMEARED = 3  # rings that the window smears
@@ -58,7 +58,7 @@ def wiener_taps(
     columns in pixels, and their correlation; `rings` (R,) and (B, R), frequencies in
     cycles per pixel and the power there; gives (B, 3, 21, 21).
     """
-    rows, columns, slant = blur
+    rows, columns, _ = blur
     power = noise.square() + _ROUNDING
     variance = (rows.square() + columns.square()) / 2
     height, slope = _power_law(rings, power, variance)
@@ -67,9 +67,7 @@ def wiener_taps(
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MOST_POWER)
-    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
-    xy = (slant * rows * columns)[:, None, None] * (x * y)
-    exponent = -2 * math.pi**2 * (yy + xx + 2 * xy)
+    exponent = _blur_exponent(y, x, blur)
     likeness, wanted = [], []
     for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
         passed, squared = _passed(share**2 * exponent, doubt)
@@ -82,9 +80,18 @@ def wiener_taps(
 def power_spectrum(field: Tensor) -> Tensor:
     """Average the power of blocks of 64 px, every 32, under a Hann window.
 
-    `field` (B, 1, H, W); gives (B, 64, 33), white noise its variance. What a window
-    lets through from other frequencies is far below the rounding of 8 bits, which the
-    blocks of a survey do not reach.
+    What such a window lets through from other frequencies is far below the rounding of
+    8 bits; the blocks of a survey let more through.
+
+    Parameters
+    ----------
+    field : (B, 1, H, W) torch.Tensor
+        Images.
+
+    Returns
+    -------
+    (B, 64, 33) torch.Tensor
+        Of white noise, its variance at each frequency.
     """
     line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
     window = line[:, None] * line
@@ -93,7 +100,8 @@ def power_spectrum(field: Tensor) -> Tensor:
     blocks = field[:, 0].unfold(1, _SIDE, _SIDE // 2).unfold(2, _SIDE, _SIDE // 2)
     mean = (blocks * window).sum((-1, -2), keepdim=True) / window.sum()
     power = torch.fft.rfft2((blocks - mean) * window).abs().square().mean((1, 2))
-    return power / window.square().sum()
+    spectrum: Tensor = power / window.square().sum()
+    return spectrum
 
 
 def sharpening_taps(
@@ -129,9 +137,10 @@ def sharpening_taps(
 
 def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Take the log of what Gaussians let pass; gives (B, 64, 33)."""
-    rows, columns, slant = (part[:, None, None] for part in blur)
-    form = (rows * y) ** 2 + (columns * x) ** 2 + 2 * slant * rows * columns * y * x
-    return -2 * math.pi**2 * form
+    rows, columns, slant = blur
+    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
+    xy = (slant * rows * columns)[:, None, None] * (x * y)
+    return -2 * math.pi**2 * (yy + xx + 2 * xy)
 
 
 def _mirrored_twice(x: Tensor) -> Tensor:
@@ -157,7 +166,8 @@ def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
     spread = (weight * apart.square()).sum(1).clamp_min(1e-30)
     slope = ((weight * apart * seen).sum(1) / spread).clamp_min(0)
     floor = torch.maximum(level - slope * mean, _LEAST_SHARE * seen.amin(1))
-    first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)  # lines of one grey lie there
+    # streaks lie at the lowest ones
+    first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)
     floor = torch.cat([first, floor[:, _LINES:]], dim=1)
     return floor.clamp_min(_LEAST_FLOOR)[:, None]
 
@@ -201,7 +211,8 @@ def _measured_power(
     spread = (weight * (log_f - middle).square()).sum(1, keepdim=True)
     slope = (-rise + _USUAL_SLOPE * _DOUBT) / (spread + _DOUBT)
     fallen = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
-    log_power = torch.where(number > last, log_power.gather(1, last) - fallen, log_power)
+    below_noise = log_power.gather(1, last) - fallen
+    log_power = torch.where(number > last, below_noise, log_power)
     log_power = torch.cat([log_power[:, 1:2], log_power[:, 1:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image
-from qtpy.QtCore import QObject, QTimer, Signal
+from psygnal import Signal
+from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Job, Micrograph, SemsrError
 from napari_semsr.jobs import PreviewDesk, preview_job
