@@ -87,9 +87,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "informed": lambda: build(
         "informed", {"widths": (8, 16, 16), "down": (1, 1, 1), "survey_width": 8}
     ),
+    "sharpener": lambda: build(
+        "informed",
+        {
+            "widths": (8, 16, 16),
+            "down": (1, 1, 1),
+            "survey_width": 8,
+            "sharpener": (8, 8, 8),
+        },
+    ),
 }
-STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16}
-SPREADS = {"informed": 0.06}
+STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16, "sharpener": 16}
+SPREADS = {"informed": 0.06, "sharpener": 0.06}
 
 
 def _make(kind: str, **card: Any) -> LoadedModel:

@@ -12,7 +12,8 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.architectures.informed import filters_for
+from napari_semsr.models import InformedRestorer, power_spectrum
+from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
 from napari_semsr.models.architectures.wiener import filtered
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -43,6 +44,41 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
         made = module.mender(condition, rings, denoise=0.25, deblur=0.5)(x)
     expected = x + 0.25 * both[:, :1] + 0.5 * both[:, 1:]
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
+    """Noise and blur each come off by the filter that is made for it."""
+    module = InformedRestorer((8, 8, 8), survey_width=8, sharpener=(8, 8, 8))
+    x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
+    spectrum = power_spectrum(x)
+    taps = filtered(x, sharpening_filters(condition[None], spectrum))
+    for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
+        made = module.mender(
+            condition,
+            torch.rand(12),
+            denoise=denoise,
+            deblur=deblur,
+            spectrum=spectrum[0],
+        )
+        quiet = taps[:, 2:] - x
+        expected = x + denoise * quiet + deblur * (taps[:, :1] - taps[:, 2:])
+        with torch.no_grad():
+            torch.testing.assert_close(made(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
+    make_loaded: Make, field: np.ndarray
+) -> None:
+    loaded, alone = make_loaded("sharpener"), make_loaded("sharpener")
+    alone.module.sharpener = None
+    told, other = (enhanced(field, one, blur_px=1.5).array() for one in (loaded, alone))
+    assert np.abs(told - other).max() > 1e-3
+    off, same = (enhanced(field, one, blur_px=0.0).array() for one in (loaded, alone))
+    np.testing.assert_array_equal(off, same)
+    plain = enhanced(field, alone, blur_px=0.0, deblur=0.0).array()
+    np.testing.assert_array_equal(off, plain)
+    tiled = enhanced(field, loaded, blur_px=1.5, tile=32).array()
+    np.testing.assert_allclose(tiled, told, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from napari_semsr.simulation import FaultRanges, FaultyScene, draw, random_fault
 ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
 
 
-def scenes(count: int = 12, **shares: float) -> list[FaultyScene]:
+def scenes(count: int = 12, **shares: object) -> list[FaultyScene]:
     """Degrade a drawn sample several times."""
     clear = draw("particles", (128, 128), seed=3)
     ranges = FaultRanges(**{**ALONE, **shares})
@@ -79,3 +79,27 @@ def test_ranges_bound_what_is_drawn() -> None:
     # over the range of the noisy image, which is wider than the clear one's
     assert all(0.05 < value < 0.15 for value in told)
     assert math.isfinite(sum(told))
+
+
+def test_grain_tells_nothing_of_the_blur() -> None:
+    """The finest grain is that of the noise, however wide the blur before it."""
+    sharp, soft = (
+        scenes(24, noisy=1.0, blurred=share, noise=(0.05, 0.05), sigma_px=(2.0, 2.5))
+        for share in (0.0, 1.0)
+    )
+    for made in (sharp, soft):
+        grain = [s.low - s.noiseless for s in made]
+        told = [s.faults[FAULTS.index("along")] for s in made]
+        rough = [np.diff(g, axis=1).std() / g.std() / np.sqrt(2) for g in grain]
+        np.testing.assert_allclose(rough, 1 - np.array(told), atol=0.12)
+
+
+def test_a_slow_detector_smears_what_is_clear_as_it_smears_the_noise() -> None:
+    for scene in scenes(24, noisy=1.0, noise=(0.02, 0.02)):
+        # no blur of the optics: what was to be restored is what was seen without noise
+        np.testing.assert_array_equal(scene.noiseless, scene.high)
+    made = scenes(48, noisy=1.0, noise=(0.004, 0.004))
+    alike = [s.faults[FAULTS.index("along")] for s in made]
+    detail = [np.diff(s.high, axis=1).std() for s in made]
+    smeared = np.array(alike) > 0.2
+    assert np.mean(np.array(detail)[smeared]) < 0.9 * np.max(detail)

@@ -16,7 +16,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core import Box, Micrograph, Tile, run as finish, to_dtype
+from napari_semsr.core import Box, Micrograph, Tile, blur_of, run as finish, to_dtype
 from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.exact import Statistics, exact_statistics
 from napari_semsr.inference.layout import plan_output
@@ -241,6 +241,12 @@ class BoxPreview:
     # Whether a box shows what the run will show. It does not where normalisation layers
     # take their statistics from the whole field
     exact: bool
+
+    @property
+    def blur_px(self) -> float | None:
+        """Deviation of the blur that the model goes by, in pixels of its grid."""
+        condition = self.plan.condition
+        return None if condition is None else blur_of(condition)
 
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
         """Enhance one box.

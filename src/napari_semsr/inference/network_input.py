@@ -40,6 +40,7 @@ from napari_semsr.models import (
     ModelCard,
     Probe,
     Surveyed,
+    power_spectrum,
 )
 
 # Grey values: scaled by percentiles of the whole field, and back.
@@ -184,6 +185,7 @@ def set_missing(
 
 _WINDOW = 1024
 _WINDOWS = 4  # along each axis
+_SPECTRUM_PX = 256  # side of those that a spectrum is measured in
 LARGEST_MAP = 256
 _KNOWN = 0.5
 
@@ -305,6 +307,32 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
         for parts in zip(*((one.condition, one.rings) for one in seen), strict=True)
     )
     return seen[0]._replace(condition=condition, rings=rings)
+
+
+def field_spectrum(
+    data: Any, scaling: Scaling, haze: HazeMap | None = None
+) -> torch.Tensor:
+    """Measure the power of a field in windows all over it, (64, 33).
+
+    At each frequency the median over the windows, since a data bar or a place without a
+    sample is no part of the image. `data` (Y, X); `haze` is lifted first.
+    """
+    starts = [
+        np.linspace(0, max(n - _SPECTRUM_PX, 0), _WINDOWS).astype(int)
+        for n in data.shape
+    ]
+    found = []
+    for y, x in itertools.product(*(sorted(set(s.tolist())) for s in starts)):
+        box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
+        box = box.intersection(Box.of(tuple(data.shape)))
+        window, _ = read_window(data, box, scaling.mean)
+        lifted = window if haze is None else haze.lift(window, box)
+        field = torch.from_numpy(scaling.normalise(lifted))[None, None]
+        found.append(power_spectrum(field)[0])
+    seen = torch.stack(found)
+    # what a mosaic does not cover has no power at all
+    covered = seen[:, 1:].flatten(1).amax(1) > 0
+    return (seen[covered] if covered.any() else seen).median(0).values
 
 
 def _statistics(

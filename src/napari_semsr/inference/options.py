@@ -47,7 +47,8 @@ class EnhanceOptions(Options):
         Standard deviation of the noise that a model which tells faults apart goes by,
         in per cent of the range of grey values; None takes what it finds.
     blur_px : float or None
-        The same of the blur, in pixels.
+        Standard deviation in pixels of the blur that such a model undoes: 0 is off, it
+        undoes none; None takes what it finds.
     self_ensemble : bool
         Whether each tile is enhanced flipped and turned too, and the mean is taken:
         eight passes, or the four flips of a model that tells faults apart. Steadier,

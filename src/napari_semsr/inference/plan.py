@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     TilePlan,
+    blur_of,
     is_empty,
     mirrored,
     overruled,
@@ -37,7 +38,9 @@ from napari_semsr.inference.exact import (
 from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
 from napari_semsr.inference.network_input import (
     FieldSurvey,
+    Scaling,
     cut_field,
+    field_spectrum,
     scaling_of,
     see_field,
     survey_field,
@@ -102,7 +105,7 @@ def plan_enhance(
     if isinstance(loaded.module, InformedRestorer):
         yield Progress(0, 0, "Looking at the whole field")
         survey = survey_field(seen, loaded.module, scaling, haze=options.haze)
-        loaded, survey = _told(loaded, survey, options)
+        loaded, survey = _told(loaded, survey, options, (seen, scaling))
     if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
         loaded = replace(loaded, module=ensemble_of(loaded.module))
     return EnhancePlan(
@@ -121,6 +124,7 @@ def plan_enhance(
     )
 
 
+_LEAST_SHARPENED = 0.5  # px that are found; below, a sample soft by nature is as likely
 _WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px")
 
 
@@ -138,22 +142,32 @@ def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
 
 
 def _told(
-    loaded: LoadedModel, survey: FieldSurvey, options: EnhanceOptions
+    loaded: LoadedModel,
+    survey: FieldSurvey,
+    options: EnhanceOptions,
+    field: tuple[Any, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
-    """Follow the user's weights, and make the network for the field that was found."""
+    """Follow the user's weights, and make the network for the field that was found.
+
+    `field`: the field and its scaling, of which a sharpener needs the spectrum.
+    """
     share = options.strength * options.dehaze
     haze = None if survey.haze is None else survey.haze.weighted(share)
     module, condition = loaded.module, survey.condition
     if isinstance(module, InformedRestorer) and condition is not None:
-        noise = options.noise_percent
-        condition = overruled(
-            condition, None if noise is None else noise / 100, options.blur_px
+        percent, blur = options.noise_percent, options.blur_px
+        noise = None if percent is None else percent / 100
+        condition = overruled(condition, noise, blur)
+        sharpens = module.sharpener is not None and (
+            blur_of(condition) > _LEAST_SHARPENED if blur is None else blur > 0
         )
         mender = partial(
             module.mender,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
-            deblur=options.strength * options.deblur,
+            deblur=0.0 if blur == 0 else options.strength * options.deblur,
+            spectrum=field_spectrum(*field, haze) if sharpens else None,
+            noise=noise,
         )
         made: nn.Module = mender(torch.tensor(condition))
         if options.self_ensemble:
@@ -191,7 +205,7 @@ def told_of_field(
     seen = see_field(micrograph, fit)
     scaling = scaling_of(seen, loaded.card)
     survey = survey_field(seen, loaded.module, scaling, haze=False)
-    loaded, survey = _told(loaded, survey, options)
+    loaded, survey = _told(loaded, survey, options, (seen, scaling))
     return loaded, survey.condition
 
 

@@ -24,6 +24,7 @@ class PreviewDesk:
         self._changed = threading.Condition()
         self._wish: Box | None = None
         self._answer: Answer | None = None
+        self.blur_px: float | None = None  # What the model goes by, once it has looked
 
     def ask(self, box: Box) -> None:
         """Ask for a box; an older wish is forgotten.
@@ -107,6 +108,7 @@ def preview_job(
     from napari_semsr.models import load_model
 
     boxes = preview_boxes(source, load_model(path), options)
+    desk.blur_px = boxes.blur_px
     said = "preview" if boxes.exact else "preview (with the statistics of the box)"
     while True:
         wish = desk.next_wish()

@@ -1,5 +1,8 @@
 from .architectures.blocks import bicubic as bicubic
-from .architectures.informed import InformedRestorer as InformedRestorer
+from .architectures.informed import (
+    InformedRestorer as InformedRestorer,
+    blur_known as blur_known,
+)
 from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .architectures.survey import (
     BLOCK as BLOCK,
@@ -9,6 +12,7 @@ from .architectures.survey import (
     SurveyNet as SurveyNet,
     dehaze as dehaze,
 )
+from .architectures.wiener import power_spectrum as power_spectrum
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

@@ -284,7 +284,9 @@ def _wrong_on_cpu(network: nn.Module) -> int | None:
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     """Join a network, a recipe, and the fields that choose the checkpoint."""
-    pairs = held_out_fields(recipe, _scale_of(network))
+    # what finds faults alone is not judged by what mends: its newest state is kept
+    alone = recipe.learns == "survey"
+    pairs = [] if alone else held_out_fields(recipe, _scale_of(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
     if recipe.start_from is not None and recipe.adversarial:
         learner.take_over(load_beside(recipe.start_from))

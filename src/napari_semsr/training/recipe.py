@@ -88,10 +88,6 @@ class DataOptions(Options):
     bent, inverted : float
         Shares of clear images whose grey levels follow a power law, and whose contrast
         is turned over.
-    grain : float
-        Largest deviation of white noise that clear scenes are given as their own, for
-        the kind `restorer`: what is sharp has such a grain up to the finest detail, and
-        what was blurred has lost it, by which a blur is told.
     patchwork : float
         Share of clear scenes that are put together of two, so that a network learns
         that contrast may differ across a sample by nature.
@@ -125,7 +121,6 @@ class DataOptions(Options):
     scanned: float = Field(default=0.0, ge=0, le=1)
     slow: float = Field(default=0.0, ge=0, le=1)
     phantoms: float = Field(default=0.25, ge=0, le=1)
-    grain: float = Field(default=0.0, ge=0, le=0.1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
     bent: float = Field(default=0.3, ge=0, le=1)
@@ -299,7 +294,12 @@ FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
 
 _MOST_VALUES = 10_000  # chosen: the longest recipe of ours has a hundred
-_FORMER = {"veil_weight": 0.3, "gan.tv_weight": 0.0, "gan.kernel.spectrum_weight": 1.0}
+_FORMER = {
+    "veil_weight": 0.3,
+    "data.grain": 0.0,
+    "gan.tv_weight": 0.0,
+    "gan.kernel.spectrum_weight": 1.0,
+}
 """Options that are constants now, which the recipes in folders of runs still name."""
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -325,9 +325,10 @@ class Recipe(Options):
     degradations, faults : DegradationRanges, FaultRanges
         What is done to clear images: Gao's sets drawn wider, and for the kind
         `restorer` the faults of a microscope.
-    learns : {"all", "survey", "local"}
-        Of the kind `restorer`: all of it, or what finds faults alone, a fifth of the
-        work, or what mends them alone; the other part stays as it is.
+    learns : {"all", "survey", "local", "sharpener"}
+        Of the kind `restorer`: all but the sharpener, or what finds faults alone, a
+        fifth of the work, or what mends them alone, or what is told the blur alone; the
+        other parts stay as they are.
     gan : GanOptions
         What the kinds with discriminators minimise.
     hidden : HiddenOptions
@@ -388,7 +389,7 @@ class Recipe(Options):
     data: DataOptions = DataOptions()
     degradations: DegradationRanges = DegradationRanges()
     faults: FaultRanges = FaultRanges()
-    learns: Literal["all", "survey", "local"] = "all"
+    learns: Literal["all", "survey", "local", "sharpener"] = "all"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
     start_from: str | None = None

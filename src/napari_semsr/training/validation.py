@@ -23,7 +23,6 @@ from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import (
     KINDS,
     PHANTOMS,
-    FaultRanges,
     degrade_plane,
     draw,
     random_faults,
@@ -50,12 +49,14 @@ _GAP_SHARE = 64
 class ValidationPair:
     """A degraded field (Y, X) and its truth, both on a 0-255 scale.
 
-    The truth may be a multiple as large; `kind` names the degradation.
+    The truth may be a multiple as large; `kind` names the degradation, `faults` what
+    was done, in the order of `core.FAULTS`, where a network may be told.
     """
 
     kind: str
     low: NDArray[Any]
     high: NDArray[Any]
+    faults: NDArray[np.float32] | None = None
 
 
 def _centre(image: Float32Array, side: int) -> Float32Array:
@@ -91,7 +92,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
         small = (side // 2, side // 2)
         clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
     if recipe.whole_scenes:
-        return _faulty_pairs(clear, recipe.faults)
+        return _faulty_pairs(clear, recipe)
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     pairs = [
@@ -113,16 +114,16 @@ _ALONE = {
 }
 
 
-def _faulty_pairs(
-    clear: list[Float32Array], ranges: FaultRanges
-) -> list[ValidationPair]:
+def _faulty_pairs(clear: list[Float32Array], recipe: Recipe) -> list[ValidationPair]:
     """Give each image each fault alone, all of them, and none."""
     pairs = []
     for index, image in enumerate(clear):
         for number, (kind, shares) in enumerate(_ALONE.items()):
             rng = np.random.default_rng([PHANTOM_SEED, index, number])
-            made = random_faults(image, ranges.replace(**shares), rng)
-            pairs.append(ValidationPair(kind, made.low * WHITE, made.high * WHITE))
+            made = random_faults(image, recipe.faults.replace(**shares), rng)
+            low, high = made.low * WHITE, made.high * WHITE
+            told = made.faults if recipe.learns == "sharpener" else None
+            pairs.append(ValidationPair(kind, low, high, told))
     return pairs
 
 
@@ -212,8 +213,10 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 @torch.inference_mode()
-def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]:
-    """Run a network on one small field, whole, in fp32.
+def restore_field(
+    module: nn.Module, image: NDArray[Any], faults: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Run a network on one small field, whole, in fp32; it may be told the faults.
 
     (Y, X) on any grey scale to (Y * scale, X * scale) on the same. The attributes
     `stride` and `scale` of the network, if any, say which sides it takes and how it
@@ -227,7 +230,8 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     given = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
     rows, columns = (n * scale for n in image.shape)
     learning = module.training
-    restored = module.eval()(given[None, None])[0, 0, :rows, :columns]
+    told = () if faults is None else (torch.from_numpy(faults)[None].to(given.device),)
+    restored = module.eval()(given[None, None], *told)[0, 0, :rows, :columns]
     module.train(learning)
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
 
@@ -285,7 +289,8 @@ class Validator:
         """
         found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
-            restored, high = self.beside(restore_field(network, pair.low), pair)
+            made = restore_field(network, pair.low, pair.faults)
+            restored, high = self.beside(made, pair)
             psnr = affine_psnr_db(restored, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}

@@ -5,13 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, signal
 from torch.nn import functional
 
 from napari_semsr.core import NO_BLUR, NO_NOISE
 from napari_semsr.models import InformedRestorer
 from napari_semsr.models.architectures.informed import filters_for
-from napari_semsr.models.architectures.wiener import filtered, packed, wiener_taps
+from napari_semsr.models.architectures.wiener import (
+    filtered,
+    packed,
+    power_spectrum,
+    sharpening_taps,
+    wiener_taps,
+)
 from napari_semsr.simulation import draw
 
 
@@ -57,3 +63,45 @@ def test_strange_conditions_give_finite_filters() -> None:
     conditions, rings = 4 * torch.randn(20, 9), torch.rand(20, 12) ** 8
     assert filters_for(conditions, rings).isfinite().all()
     assert filters_for(conditions, torch.zeros(20, 12)).isfinite().all()
+
+
+def test_white_noise_has_its_variance_at_every_frequency() -> None:
+    torch.manual_seed(4)
+    power = power_spectrum(0.1 * torch.randn(1, 1, 512, 512))
+    assert power.shape == (1, 64, 33)
+    inner = power[:, 3:-3, 3:]
+    torch.testing.assert_close(inner.mean(), torch.tensor(0.01), rtol=0.02, atol=0)
+    assert inner.std() < 0.0015
+
+
+@pytest.mark.parametrize("along", [0.0, 0.6])
+@pytest.mark.parametrize(("noise", "blur"), [(0.0, 0.7), (0.02, 1.0), (0.05, 2.0)])
+def test_a_known_blur_is_undone_under_white_noise_and_noise_along_lines(
+    noise: float, blur: float, along: float
+) -> None:
+    clear = draw("fracture", (256, 256), seed=5)
+    grain = np.random.default_rng(2).standard_normal(clear.shape)
+    grain = signal.lfilter([1], [1, -along], grain, axis=1)
+    low = ndimage.gaussian_filter(clear, blur) + noise * grain / grain.std()
+    x = torch.from_numpy(low.astype(np.float32))[None, None]
+    width = torch.tensor([blur])
+    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    made = filtered(x, packed(taps))[0].numpy()
+    inner = np.s_[12:-12, 12:-12]
+    before, after = (np.square(a - clear)[inner].mean() for a in (low, made[0]))
+    assert after < 0.9 * before
+    blurred = ndimage.gaussian_filter(clear, blur)
+    left = [np.square(a - blurred)[inner].mean() for a in (low, made[2])]
+    assert left[1] <= 1.01 * left[0] + 1e-5
+
+
+def test_strange_spectra_give_finite_sharpening() -> None:
+    torch.manual_seed(3)
+    blur = 6 * torch.rand(20), 6 * torch.rand(20), 1.8 * torch.rand(20) - 0.9
+    for spectra in (torch.rand(20, 64, 33) ** 8, torch.zeros(20, 64, 33)):
+        assert sharpening_taps(spectra, blur).isfinite().all()
+        assert sharpening_taps(spectra, blur, torch.rand(20)).isfinite().all()
+
+
+def test_a_small_field_has_a_spectrum() -> None:
+    assert power_spectrum(torch.rand(1, 1, 20, 300)).isfinite().all()

@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from napari_semsr.core import FAULTS, OptionError, blur_of, noise_of, run
 from napari_semsr.models import InformedRestorer, build, load_model, save_model
-from napari_semsr.simulation import FaultRanges, SsumPairOptions, draw
+from napari_semsr.simulation import SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.scenes import (
@@ -89,32 +89,22 @@ def test_every_part_learns_from_a_batch() -> None:
     assert np.mean(reached) > 0.9
 
 
-@pytest.mark.parametrize("part", ["survey", "local"])
+@pytest.mark.parametrize("part", ["survey", "local", "sharpener"])
 def test_a_part_may_learn_alone(part: str) -> None:
-    network = InformedRestorer(**SMALL)
+    network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
     learner = RestorerLearner(network, recipe(learns=part), [])
     scenes = batch(recipe())
     seen = BlockScenes.of(scenes, network.survey) if part == "survey" else scenes
     learner.training_step(seen, 0).backward()
     for name, weight in network.named_parameters():
-        of_survey = name.startswith("survey.")
-        assert (weight.grad is not None) == (of_survey == (part == "survey")), name
+        owner = name.split(".")[0]
+        owner = owner if owner in ("survey", "sharpener") else "local"
+        assert (weight.grad is not None) == (owner == part), name
 
 
-def test_a_grain_belongs_to_the_clear_scene() -> None:
-    still = FaultRanges(blurred=0, veiled=0, noisy=0)
-    plain, grained = (
-        SceneDataset(recipe(faults=still, data=DATA.replace(grain=grain)))
-        for grain in (0.0, 0.1)
-    )
-    fine = [
-        np.mean([float(scenes[n].high.diff(dim=-1).abs().median()) for n in range(6)])
-        for scenes in (plain, grained)
-    ]
-    assert fine[1] > 1.3 * fine[0]
-    scene = grained[0]
-    assert noise_of(scene.faults.tolist()) < 0.002
-    assert (scene.low - scene.high).abs().max() < 0.05
+def test_a_sharpener_that_is_not_there_cannot_learn() -> None:
+    with pytest.raises(OptionError, match="needs a network that has one"):
+        RestorerLearner(InformedRestorer(**SMALL), recipe(learns="sharpener"), [])
 
 
 def test_another_architecture_is_refused() -> None:

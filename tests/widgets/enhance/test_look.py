@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs.enhance import enhance_in_memory
@@ -59,6 +60,36 @@ def test_changed_options_are_shown(panel, model, qtbot):
     panel.form.set_values(tile=128)
     qtbot.waitUntil(lambda: len(seen) > 1, timeout=LIMIT_MS)
     assert seen == [64, 128]
+    panel.look.stop_preview()
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+
+
+def test_sharpen_is_off_found_or_a_width(panel):
+    """A width in nm is one of the layer's pixels, here of 10 nm."""
+    sharpen = panel.sharpen
+
+    def chosen(kind, width=1.5):
+        sharpen.kind.value, sharpen.sigma.value = kind, width
+        return sharpen.blur_px((10.0, 10.0))
+
+    assert chosen("found") is None
+    assert chosen("off") == 0
+    assert chosen("px") == pytest.approx(1.5)
+    assert chosen("nm", 12.0) == pytest.approx(1.2)
+    with pytest.raises(OptionError, match="needs an image with a pixel size"):
+        sharpen.blur_px(None)
+    for value in (None, 0.0, 0.8):
+        sharpen.choose(value)
+        assert sharpen.blur_px(None) == value
+
+
+def test_a_chosen_width_is_looked_at_and_what_is_found_is_told(panel, model, qtbot):
+    point(model, 90, 100)
+    panel.sharpen.kind.native.activated.emit(0)
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
+    qtbot.waitUntil(
+        lambda: "px" in panel.sharpen.kind.native.itemText(0), timeout=LIMIT_MS
+    )
     panel.look.stop_preview()
     qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
 

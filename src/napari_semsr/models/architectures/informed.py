@@ -11,6 +11,10 @@ agree.
 What it finds in an image are two corrections, the noise and what the blur took, each
 with a weight that the user may change.
 
+Where the blur is known, a second expert of such layers may take over, the sharpener.
+Its filters are made of that blur and of the field's own spectrum, and it begins as
+these alone: untrained it is a Wiener filter, and what it learns is added to that.
+
 =======  ==========================================================  ==========
 part     layers of `ThreeScale`                                      resolution
 =======  ==========================================================  ==========
@@ -28,6 +32,7 @@ input. Every number here is chosen.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from typing import NamedTuple
@@ -56,6 +61,8 @@ from napari_semsr.models.architectures.wiener import (
     FILTERS,
     filtered,
     packed,
+    power_spectrum,
+    sharpening_taps,
     wiener_taps,
 )
 
@@ -63,12 +70,44 @@ from napari_semsr.models.architectures.wiener import (
 def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
     """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
     with torch.no_grad(), torch.autocast(condition.device.type, enabled=False):
-        known = condition.float()
-        noise = (known[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
-        rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, 6) for n in (5, 6))
-        slant = known[:, 7].clamp(-0.95, 0.95)
+        noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = torch.tensor(RINGS, device=condition.device)
-        taps = wiener_taps(noise, (rows, columns, slant), (frequency, rings.float()))
+        taps = wiener_taps(noise, _blur_of(condition), (frequency, rings.float()))
+    return packed(taps)
+
+
+def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give deviations by rows and columns, and their correlation; (B,) each."""
+    known = condition.float()
+    rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, 6) for n in (5, 6))
+    return rows, columns, known[:, 7].clamp(-0.95, 0.95)
+
+
+def blur_known(found: Tensor, true: Tensor) -> Tensor:
+    """Put a known blur in place of what was found, and none where it is not known.
+
+    Parameters
+    ----------
+    found, true : (B, 9) torch.Tensor
+        In the order of `core.FAULTS`, NaN where the truth is not known.
+
+    Returns
+    -------
+    (B, 9) torch.Tensor
+        In the same order. The rim is a Gaussian's: no user knows more of it.
+    """
+    known = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
+    sharp = math.log(NO_BLUR)
+    widths = torch.where(torch.isfinite(true[:, 5:7]), known[:, :2], sharp)
+    return torch.cat([found[:, :5], widths, known[:, 2:], 0 * found[:, 8:]], dim=1)
+
+
+def sharpening_filters(
+    condition: Tensor, spectrum: Tensor, noise: Tensor | None = None
+) -> Tensor:
+    """Make the packed filters of a sharpener; `condition` (B, 9), the rest as there."""
+    with torch.no_grad(), torch.autocast(condition.device.type, enabled=False):
+        taps = sharpening_taps(spectrum.float(), _blur_of(condition), noise)
     return packed(taps)
 
 
@@ -220,6 +259,42 @@ def _outwards(box: Box, grid: int) -> Box:
     return Box(y0, y1, x0, x1)
 
 
+class Sharpener(nn.Module):
+    """The expert for a known blur: it begins as a Wiener filter, and corrects that.
+
+    `widths`, `down`, `up` as in `ThreeScale`.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], down: Sequence[int], up: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.local = ThreeScale(widths, down, up, corrections=2)
+        self.embed, self.tell = _teller(self.local)
+        shares = torch.zeros(2, 1 + FILTERS)
+        shares[0, 3] = 1.0  # the noise is what the filter against noise takes
+        shares[1, 1], shares[1, 3] = 1.0, -1.0
+        with torch.no_grad():
+            bias = self.local.head.get_parameter("bias")
+            bias.copy_(shares.flatten().repeat_interleave(4))  # pixel-shuffled by 2
+
+
+def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
+    """Build what scales and shifts the layers of a local part."""
+    embed = nn.Sequential(
+        nn.Linear(len(FAULTS), _TOLD), nn.GELU(), nn.Linear(_TOLD, _TOLD), nn.GELU()
+    )
+    tell = [
+        start_at_zero(nn.Linear(_TOLD, 2 * block.first.out_channels))
+        for block in local.blocks()
+    ]
+    return embed, nn.ModuleList(tell)
+
+
+_TOLD = 64  # numbers that the nine of a condition become
+
+
 class InformedRestorer(nn.Module):
     """`SurveyNet`, and a local part that is told what it found.
 
@@ -232,6 +307,9 @@ class InformedRestorer(nn.Module):
     dilations : sequence of int
         Where given, the local part is a `TwoScale` with these dilations, as wide as the
         first of `widths`, and with the first of `down` blocks on either side.
+    sharpener : sequence of int
+        Where given, there is a `Sharpener` of these widths; its layers reach as far as
+        those of a `ThreeScale`, which the local part must be then.
 
     Attributes
     ----------
@@ -240,6 +318,8 @@ class InformedRestorer(nn.Module):
     local : ThreeScale or TwoScale
         What mends tiles of the dehazed field, as it is for a field that ails nothing
         unusual; finds noise and loss by blur apart.
+    sharpener : Sharpener or None
+        What takes its place where the blur is known.
     """
 
     scale = 1
@@ -252,20 +332,18 @@ class InformedRestorer(nn.Module):
         up: Sequence[int] = (2, 2),
         survey_width: int = 32,
         dilations: Sequence[int] = (),
+        sharpener: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if sharpener and dilations:
+            msg = "a sharpener needs a local part of three scales, without dilations"
+            raise ValueError(msg)
         self.survey = SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
         self.local = self._local(corrections=2)
-        told = 64
-        self.embed = nn.Sequential(
-            nn.Linear(len(FAULTS), told), nn.GELU(), nn.Linear(told, told), nn.GELU()
-        )
-        self.tell = nn.ModuleList(
-            start_at_zero(nn.Linear(told, 2 * block.first.out_channels))
-            for block in self.local.blocks()
-        )
+        self.embed, self.tell = _teller(self.local)
+        self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
     def _local(self, corrections: int) -> ThreeScale | TwoScale:
         """Build the local part."""
@@ -313,23 +391,51 @@ class InformedRestorer(nn.Module):
         through = filtered(clear.detach(), filters_for(condition, rings))
         return torch.cat([clear, through], dim=1)
 
-    def told(self, condition: Tensor) -> list[Tensor]:
+    def sharpening_planes(
+        self, clear: Tensor, condition: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Put what the filters of the sharpener make of images beside them.
+
+        Parameters
+        ----------
+        clear : (B, 1, H, W) torch.Tensor
+            Images without their veil. No gradient passes through the filters.
+        condition : (B, 9) torch.Tensor
+            In the order of `core.FAULTS`; of it the blur alone.
+        noise : (B,) torch.Tensor or None
+            Deviation of the noise, where that is known, too.
+
+        Returns
+        -------
+        (B, 4, H, W) torch.Tensor
+            What the sharpener sees.
+        """
+        seen = clear.detach()
+        filters = sharpening_filters(condition, power_spectrum(seen), noise)
+        return torch.cat([clear, filtered(seen, filters)], dim=1)
+
+    def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
         """Find what the blocks of the local part are scaled and shifted by.
 
         Parameters
         ----------
         condition : (B, 9) torch.Tensor
             In the order of `core.FAULTS`.
+        sharpen : bool
+            Of the sharpener in its place.
 
         Returns
         -------
         list of (B, 2, C) torch.Tensor
             Scales beyond 1, and shifts, one for each block.
         """
+        part: InformedRestorer | Sharpener = self
+        if sharpen and self.sharpener is not None:
+            part = self.sharpener
         with torch.autocast(condition.device.type, enabled=False):
             unit = (condition.float() - self.survey.usual) / self.survey.spread
-            embedded = self.embed(unit)
-            return [layer(embedded).unflatten(1, (2, -1)) for layer in self.tell]
+            embedded = part.embed(unit)
+            return [layer(embedded).unflatten(1, (2, -1)) for layer in part.tell]
 
     @torch.no_grad()
     def mender(
@@ -339,6 +445,8 @@ class InformedRestorer(nn.Module):
         *,
         denoise: float = 1.0,
         deblur: float = 1.0,
+        spectrum: Tensor | None = None,
+        noise: float | None = None,
     ) -> ThreeScale | TwoScale:
         """Make the plain network for a field.
 
@@ -350,14 +458,28 @@ class InformedRestorer(nn.Module):
             Power at `RINGS`.
         denoise, deblur : float
             Weights of the two corrections.
+        spectrum : (64, 33) torch.Tensor or None
+            The field's, from `power_spectrum`: where given, the sharpener is told the
+            condition.
+        noise : float or None
+            Deviation of the noise, where that is known beside the blur.
 
         Returns
         -------
         ThreeScale or TwoScale
             What mends tiles of this field, without its veil.
         """
+        sharpen = spectrum is not None and self.sharpener is not None
+        local: ThreeScale | TwoScale = self.local
         made = self._local(corrections=1)
-        state = {name: value.clone() for name, value in self.local.state_dict().items()}
+        if spectrum is not None and self.sharpener is not None:
+            local = self.sharpener.local
+            made = ThreeScale(self.sharpener.widths, *self.shape[1:], corrections=1)
+            known = None if noise is None else torch.tensor([noise])
+            made.filters = sharpening_filters(condition[None], spectrum[None], known)
+        else:
+            made.filters = filters_for(condition[None], rings[None])
+        state = {name: value.clone() for name, value in local.state_dict().items()}
         weights = torch.tensor([denoise, deblur], device=condition.device)
         for part in ("head.weight", "head.bias"):
             # pixel-shuffle takes all of the first correction first
@@ -365,20 +487,23 @@ class InformedRestorer(nn.Module):
             share = weights.reshape(2, *[1] * (both.ndim - 1))
             state[part] = (both * share).sum(0)
         made.load_state_dict(state)
-        made.filters = filters_for(condition[None], rings[None])
-        for block, told in zip(made.blocks(), self.told(condition[None]), strict=True):
+        numbers = self.told(condition[None], sharpen=sharpen)
+        for block, told in zip(made.blocks(), numbers, strict=True):
             scale, shift = told[0]
             block.first.weight.mul_(1 + scale[:, None, None, None])
             block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
         return made.train(self.training)
 
-    def forward(self, field: Tensor) -> Tensor:
+    def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
         """Restore whole fields.
 
         Parameters
         ----------
         field : (B, 1, H, W) torch.Tensor
             On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+        faults : (B, 9) torch.Tensor or None
+            In the order of `core.FAULTS`, of which the sharpener is told the blur where
+            they are given.
 
         Returns
         -------
@@ -387,6 +512,13 @@ class InformedRestorer(nn.Module):
         """
         found = self.look(field)
         clear = dehaze(field, found.haze)
-        planes = self.planes(clear, found.condition, found.rings)
-        corrections = self.local.correct(planes, self.told(found.condition))
+        local: ThreeScale | TwoScale = self.local
+        condition, sharpen = found.condition, faults is not None
+        if faults is not None and self.sharpener is not None:
+            local = self.sharpener.local
+            condition = blur_known(condition, faults)
+            planes = self.sharpening_planes(clear, condition)
+        else:
+            planes = self.planes(clear, condition, found.rings)
+        corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
         return clear + corrections.sum(1, keepdim=True)

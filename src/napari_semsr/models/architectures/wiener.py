@@ -6,6 +6,10 @@ blocks tells. Three filters come of it: one that undoes the
 blur, one that undoes it as far as that is right for a blur of which the width is known
 to a quarter alone, and one against noise alone.
 
+Where the blur is known (`sharpening_taps`), nothing but the field's own spectrum is
+asked: its floor is the noise, white or alike along lines, and what stands above it,
+with the blur undone, the clear image's power. A power law goes on where nothing does.
+
 A filter of 21 x 21 taps on single pixels is slow; on 4 x 4 pixels as channels, at a
 quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as fast.
 """
@@ -33,6 +37,17 @@ _DEBLUR, _DOUBTED = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
 _NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
 _LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
 
+# Of fields whose blur is known. Chosen on development images.
+_NYQUIST = 0.5
+_CORNER = 0.6  # cycles per pixel, above which hardly any image is left
+_ACROSS = 0.25  # the same across lines, above which noise is told from image
+_LINES = 3  # frequencies along a line that streaks share under the window
+_LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
+_LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
+_TOLD = 0.3  # times the noise: above it the image's power is what is seen
+_LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
+_SMEARED = 3  # rings that the window smears
+
 
 def wiener_taps(
     noise: Tensor, blur: tuple[Tensor, Tensor, Tensor], rings: tuple[Tensor, Tensor]
@@ -43,7 +58,7 @@ def wiener_taps(
     columns in pixels, and their correlation; `rings` (R,) and (B, R), frequencies in
     cycles per pixel and the power there; gives (B, 3, 21, 21).
     """
-    rows, columns, slant = blur
+    rows, columns, _ = blur
     power = noise.square() + _ROUNDING
     variance = (rows.square() + columns.square()) / 2
     height, slope = _power_law(rings, power, variance)
@@ -52,9 +67,7 @@ def wiener_taps(
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MOST_POWER)
-    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
-    xy = (slant * rows * columns)[:, None, None] * (x * y)
-    exponent = -2 * math.pi**2 * (yy + xx + 2 * xy)
+    exponent = _blur_exponent(y, x, blur)
     likeness, wanted = [], []
     for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
         passed, squared = _passed(share**2 * exponent, doubt)
@@ -62,6 +75,148 @@ def wiener_taps(
         wanted.append(passed * prior)
     taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
+
+
+def power_spectrum(field: Tensor) -> Tensor:
+    """Average the power of blocks of 64 px, every 32, under a Hann window.
+
+    What such a window lets through from other frequencies is far below the rounding of
+    8 bits; the blocks of a survey let more through.
+
+    Parameters
+    ----------
+    field : (B, 1, H, W) torch.Tensor
+        Images.
+
+    Returns
+    -------
+    (B, 64, 33) torch.Tensor
+        Of white noise, its variance at each frequency.
+    """
+    line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
+    window = line[:, None] * line
+    lacking = [max(0, _SIDE - n) for n in field.shape[:-3:-1]]
+    field = functional.pad(field, (0, lacking[0], 0, lacking[1]), mode="replicate")
+    blocks = field[:, 0].unfold(1, _SIDE, _SIDE // 2).unfold(2, _SIDE, _SIDE // 2)
+    mean = (blocks * window).sum((-1, -2), keepdim=True) / window.sum()
+    power = torch.fft.rfft2((blocks - mean) * window).abs().square().mean((1, 2))
+    spectrum: Tensor = power / window.square().sum()
+    return spectrum
+
+
+def sharpening_taps(
+    spectrum: Tensor, blur: tuple[Tensor, Tensor, Tensor], noise: Tensor | None = None
+) -> Tensor:
+    """Make the filters of fields whose blur is known.
+
+    One for noise that may be alike along lines, one for white noise, and one against
+    noise alone. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
+    `wiener_taps`; `noise` (B,), deviations where these are known, too; gives
+    (B, 3, 21, 21).
+    """
+    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
+    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
+    passed = _blur_exponent(y, x, blur).exp()
+    squared, away = passed.square(), torch.hypot(y, x)
+    if noise is None:
+        along = _floor_along(spectrum, squared)
+        corner = (away > _CORNER) * _mirrored_twice(x)
+        flat = (spectrum * corner).sum((1, 2)) / corner.sum()
+        flat = flat.clamp_min(_LEAST_FLOOR)[:, None, None]
+    else:
+        flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
+        along = flat
+    likeness, wanted = [], []
+    for floor, cross in ((along, passed), (flat, passed), (along, squared)):
+        prior = _measured_power(spectrum, floor.expand_as(spectrum), squared, away)
+        likeness.append(squared * prior + floor)
+        wanted.append(cross * prior)
+    taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
+    return (taps / taps.sum((-1, -2), keepdim=True)).float()
+
+
+def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Take the log of what Gaussians let pass; gives (B, 64, 33)."""
+    rows, columns, slant = blur
+    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
+    xy = (slant * rows * columns)[:, None, None] * (x * y)
+    return -2 * math.pi**2 * (yy + xx + 2 * xy)
+
+
+def _mirrored_twice(x: Tensor) -> Tensor:
+    """Count how often a column of half a spectrum stands in the whole one, (1, 33)."""
+    return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
+
+
+def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
+    """Find the noise's power by its frequency along a line; gives (B, 1, 33).
+
+    From row to row it is independent, and so level across lines, where what is left of
+    the image falls as the blur lets it: a line through both says which is which.
+    """
+    half = _SIDE // 2
+    rows = slice(round(_ACROSS * _SIDE), half + 1)
+    both = (spectrum[:, rows] + spectrum.flip(1).roll(1, 1)[:, rows]) / 2
+    around = functional.pad(both[:, None], (2, 2, 0, 0), mode="replicate")
+    seen = functional.avg_pool2d(around, (1, 5), 1)[:, 0]
+    left, weight = squared[:, rows], 1 / seen.square().clamp_min(1e-30)
+    weight = weight / weight.sum(1, keepdim=True)
+    mean, level = (weight * left).sum(1), (weight * seen).sum(1)
+    apart = left - mean[:, None]
+    spread = (weight * apart.square()).sum(1).clamp_min(1e-30)
+    slope = ((weight * apart * seen).sum(1) / spread).clamp_min(0)
+    floor = torch.maximum(level - slope * mean, _LEAST_SHARE * seen.amin(1))
+    # streaks lie at the lowest ones
+    first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)
+    floor = torch.cat([first, floor[:, _LINES:]], dim=1)
+    return floor.clamp_min(_LEAST_FLOOR)[:, None]
+
+
+def _measured_power(
+    spectrum: Tensor, floor: Tensor, squared: Tensor, away: Tensor
+) -> Tensor:
+    """Measure the clear image's power, and go on by a power law below the noise.
+
+    All (B, 64, 33) but `away` (64, 33), frequencies; the same in all directions.
+    """
+    place = away * _SIDE
+    ring, count = place.round().long(), math.ceil(float(place.max())) + 1
+    share = _mirrored_twice(away[:1]).expand_as(away)
+    many = torch.zeros(count, device=away.device)
+    many = many.index_add(0, ring.flatten(), share.flatten()).clamp_min(1)
+
+    def over_rings(power: Tensor) -> Tensor:
+        sums = torch.zeros(len(power), count, device=power.device)
+        parts = (power * share).flatten(1)
+        return sums.index_add(1, ring.flatten(), parts) / many
+
+    seen, noise, lets = map(over_rings, (spectrum, floor, squared))
+    above = seen - noise
+    log_power = above.clamp_min(1e-12).log() - lets.clamp_min(1e-30).log()
+    number = torch.arange(count, device=away.device)[None]
+    told = (above > _TOLD * noise) & (lets > _LEAST_PASSED)
+    told = (told | (number < _SMEARED)).float()
+    last = told.cumprod(1).sum(1, keepdim=True).long() - 1
+    log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)
+    around = functional.pad(log_power[:, None], (1, 1), mode="replicate")
+    smooth = functional.avg_pool1d(around, 3, 1)[:, 0]
+    inside = (number >= _SMEARED) & (number < last)
+    log_power = torch.where(inside, smooth, log_power)
+    weight = ((number >= (last // 2).clamp_min(2)) & (number <= last)).float()
+    weight = weight / weight.sum(1, keepdim=True)
+    middle, level = (
+        (weight * part).sum(1, keepdim=True) for part in (log_f, log_power)
+    )
+    rise = (weight * (log_f - middle) * (log_power - level)).sum(1, keepdim=True)
+    spread = (weight * (log_f - middle).square()).sum(1, keepdim=True)
+    slope = (-rise + _USUAL_SLOPE * _DOUBT) / (spread + _DOUBT)
+    fallen = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
+    below_noise = log_power.gather(1, last) - fallen
+    log_power = torch.where(number > last, below_noise, log_power)
+    log_power = torch.cat([log_power[:, 1:2], log_power[:, 1:]], dim=1)
+    below = place.clamp_max(count - 1.001).floor().long()
+    part = place.clamp_max(count - 1.001) - below
+    return torch.lerp(log_power[:, below], log_power[:, below + 1], part).exp()
 
 
 def _passed(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:

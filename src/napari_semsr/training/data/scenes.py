@@ -209,21 +209,12 @@ class SceneDataset(Dataset[Scenes]):
         if recipe.whole_scenes:
             if self.scans and rng.random() < recipe.data.scanned:
                 return _cut_scans(self.scans, recipe.data.scene_px, rng)
-            return random_faults(self._grained(rng), recipe.faults, rng)
+            return random_faults(self._with_contrast(rng), recipe.faults, rng)
         made = random_scene(self.clear(rng), recipe.degradations, rng)
         faults = np.full(len(FAULTS), np.nan, np.float32)
         return FaultyScene(
             made.low, made.high, made.high, made.log_gain, made.airlight, faults
         )
-
-    def _grained(self, rng: np.random.Generator) -> Float32Array:
-        """Draw a clear scene with a grain of its own."""
-        image, most = self._with_contrast(rng), self.recipe.data.grain
-        if most <= 0:
-            return image
-        deviation = most * _GRAIN ** rng.random()
-        grain = rng.standard_normal(image.shape, dtype=np.float32)
-        return np.asarray(image + np.float32(deviation) * grain)
 
     def _with_contrast(self, rng: np.random.Generator) -> Float32Array:
         """Draw clear scenes until one shows something; noise alone says nothing."""
@@ -321,7 +312,6 @@ def _shown(slow: Float32Array) -> Float32Array:
 
 
 _TRIES = 50
-_GRAIN = 0.05  # the least, over the largest
 _LEAST_CONTRAST = 0.02  # deviation, of a range of 1; a scene of less is all but empty
 
 

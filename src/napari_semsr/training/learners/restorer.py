@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import OptionError
+from napari_semsr.core import NO_BLUR, OptionError
 from napari_semsr.models import (
     SPREAD,
     Haze,
     InformedRestorer,
+    blur_known,
     dehaze,
 )
 from napari_semsr.training.data import BlockScenes, Scenes, cut
@@ -28,6 +29,7 @@ _FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp a
 _LEVEL_WEIGHT = 0.1  # of the loss on means over squares, grey levels of flat places
 _LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
 _WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
+_UNSURE = 0.02  # deviation of a width that is told, over the width; chosen
 _TOO_WIDE = 4.0  # times the error of one as much too narrow; chosen
 _VEILED = 16  # scenes of a batch from which haze is learnt, where a survey is alone
 _LEAST_WINDOW = 8  # blocks of 16 px
@@ -93,12 +95,22 @@ class RestorerLearner(Learner):
             raise OptionError(msg)
         ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(ordered, recipe, pairs)
-        if recipe.learns != "all":
-            network.survey.requires_grad_(recipe.learns == "survey")
-            for part in (network.local, network.embed, network.tell):
-                part.requires_grad_(recipe.learns == "local")
+        self.sharpens = recipe.learns == "sharpener"
+        if self.sharpens and network.sharpener is None:
+            msg = (
+                "learns: sharpener needs a network that has one; give the option "
+                "sharpener of architecture informed, its widths."
+            )
+            raise OptionError(msg)
+        network.survey.requires_grad_(recipe.learns in ("all", "survey"))
+        for part in (network.local, network.embed, network.tell):
+            part.requires_grad_(recipe.learns in ("all", "local"))
+        local = network.local
+        if network.sharpener is not None:
+            network.sharpener.requires_grad_(self.sharpens)
+            local = network.sharpener.local if self.sharpens else local
         # not a module, so that the names of weights stay as they are
-        correct = network.local.correct
+        correct = local.correct
         self.correct = torch.compile(correct) if recipe.compiled else correct
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
@@ -114,35 +126,36 @@ class RestorerLearner(Learner):
             named = survey.named(seen.statistics)
             within = survey.named(_window(seen.statistics))
         loss = torch.zeros((), device=named.device)
-        if self.recipe.learns != "local":
+        if self.recipe.learns in ("all", "survey"):
             both = naming_loss(named, seen.faults) + naming_loss(within, seen.faults)
             loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, veiled)
         if not alone:
             scenes = Scenes(*batch)
             clear = dehaze(scenes.low, haze)
-            told = _told(named, within, scenes.faults)
-            loss = loss + self._mended(
-                scenes, clear, told, survey.rings(seen.statistics)
-            )
+            if self.sharpens:
+                told = _about(blur_known(named, scenes.faults))
+                planes = self.network.sharpening_planes(clear, told)
+            else:
+                told = _told(named, within, scenes.faults)
+                rings = survey.rings(seen.statistics)
+                planes = self.network.planes(clear, told, rings)
+            loss = loss + self._mended(scenes, planes, told)
         check_finite("loss is", loss, self.global_step)
         return loss
 
-    def _mended(
-        self, scenes: Scenes, clear: Tensor, told: Tensor, rings: Tensor
-    ) -> Tensor:
-        """Compare what the local part makes of patches with the clear ones.
+    def _mended(self, scenes: Scenes, planes: Tensor, told: Tensor) -> Tensor:
+        """Compare what the part that learns makes of patches with the clear ones.
 
-        `clear` (S, 1, H, W), scenes without haze; `told` (S, 9) and `rings` (S, 12).
+        `planes` (S, 4, H, W), scenes without haze and filtered; `told` (S, 9).
         """
-        network = self.network
-        planes = network.planes(clear, told, rings)
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
             cut(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         seen = planes[:, :1]
-        conditions = [t.repeat_interleave(many, 0) for t in network.told(told)]
+        numbers = self.network.told(told, sharpen=self.sharpens)
+        conditions = [t.repeat_interleave(many, 0) for t in numbers]
         ordered = planes.contiguous(memory_format=torch.channels_last)
         corrections = self.correct(ordered, conditions)
         with self.exact():
@@ -190,6 +203,15 @@ def _window(statistics: Tensor) -> Tensor:
         place.append(slice(first, first + length))
     rows, columns = place
     return statistics[..., rows, columns]
+
+
+def _about(condition: Tensor) -> Tensor:
+    """Tell widths as nearly as a user may know them; `condition` (S, 9)."""
+    wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+    away = 1 + _UNSURE * torch.randn(len(condition), 1, device=condition.device)
+    told = condition.clone()
+    told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+    return told
 
 
 def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image
+from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Job, Micrograph, SemsrError
@@ -27,6 +28,8 @@ Subject = tuple[Image, Micrograph, str, Any]
 
 class MousePreview(OverLayer):
     """Shows what a model makes of the place under the mouse."""
+
+    found = Signal(object)  # the blur that the model goes by, in px, or None
 
     def __init__(
         self,
@@ -95,6 +98,8 @@ class MousePreview(OverLayer):
         answer = self._desk.take()
         if answer is not None:
             self._show(*answer)
+            if self._subject[3].blur_px is None:
+                self.found.emit(self._desk.blur_px)
 
     def _box(self, layer: Image, place: tuple[float, ...]) -> Box:
         """Centre a box on a point of the world."""
@@ -140,6 +145,10 @@ class EnhanceCompare(CompareControls):
         self.preview = MousePreview(panel.viewer, read, panel.show_problem, self)
         self.pointing.changed.connect(self._point)
         self.preview.runner.failed.connect(self.stop_preview)
+
+    def start_preview(self, _: Any = None) -> None:
+        """Show a preview, because an option was chosen that wants to be looked at."""
+        self.pointing.value = True
 
     def stop_preview(self, _: Any = None) -> None:
         """Take the preview away, because a run begins or it failed."""

@@ -7,12 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtGui import QShowEvent
 
 from napari_semsr.analysis import map_misfit
-from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    OptionError,
+    PixelSize,
+    Progress,
+    SemsrError,
+)
 from napari_semsr.io import move
 from napari_semsr.jobs import (
     MOSAIC_MODEL,
@@ -24,6 +31,7 @@ from napari_semsr.jobs import (
     trust_job,
     unfinished,
 )
+from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
     Folded,
     Form,
@@ -135,12 +143,6 @@ _WEIGHT_ROWS = {
         "automatic takes what the model finds, which the result tells.",
         step=0.5,
     ),
-    "blur_px": Row(
-        "Blur (px)",
-        "Standard deviation of the blur, in pixels; automatic takes what the model "
-        "finds, which the result tells.",
-        step=0.1,
-    ),
 }
 _TELLS_APART = "informed"  # architecture of models that follow these
 
@@ -165,6 +167,63 @@ class Weights(Folded):
         usual = EnhanceOptions().model_dump()
         if any(value != usual[name] for name, value in values.items()):
             self.unfold()
+
+
+_OFF, _FOUND = "off", "found"
+
+
+class Sharpen(Form):
+    """The blur that is undone: none, what the model finds, or a width."""
+
+    def __init__(self) -> None:
+        self.kind = ComboBox(
+            name="sharpen",
+            label="Sharpen",
+            tooltip="Undo a blur: none, what the model finds, or of a standard "
+            "deviation that you know. Choose, and look at it under the mouse.",
+            choices=[(n, n) for n in (_FOUND, _OFF, "px", "nm")],
+        )
+        self.sigma = FloatSpinBox(
+            name="blur_px",
+            label="Width",
+            tooltip="Standard deviation of the blur; a full width at half maximum is "
+            "2.35 times as much.",
+            value=1.0,
+            min=0.01,
+            max=1e4,
+            step=0.1,
+        )
+        super().__init__(self.kind, self.sigma)
+        self.kind.changed.connect(self._show_width)
+        self.forget_found()
+        self._show_width()
+
+    def _show_width(self) -> None:
+        self.show_row("blur_px", self.kind.value in ("px", "nm"))
+
+    def tell_found(self, blur_px: float | None) -> None:
+        """Say beside the choice what the model found."""
+        told = _FOUND if blur_px is None else f"{_FOUND}: {blur_px:.2f} px"
+        texts = told, _OFF, "a width in px", "a width in nm"
+        for place, text in enumerate(texts):
+            self.kind.native.setItemText(place, text)
+
+    def forget_found(self, _: Any = None) -> None:
+        """Say no more what was found in another layer, or by another model."""
+        self.tell_found(None)
+
+    def blur_px(self, size: PixelSize | None) -> float | None:
+        """Give the option's value, for a layer of a pixel size."""
+        if self.kind.value in (_FOUND, _OFF):
+            return None if self.kind.value == _FOUND else 0.0
+        told = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
+        return sum(told.sigma_px(size)) / 2
+
+    def choose(self, blur_px: float | None) -> None:
+        """Choose what an option says."""
+        self.kind.value = _FOUND if blur_px is None else "px" if blur_px else _OFF
+        if blur_px:
+            self.sigma.value = blur_px
 
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
@@ -222,6 +281,7 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         self.weights, self.advanced = Weights(), Advanced()
+        self.sharpen = Sharpen()
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
@@ -259,7 +319,8 @@ class EnhancePanel(Panel):
         where = Form(self.whole, *maps, self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
-        self.add_group("How", self.form, self.weights, where, self.advanced)
+        parts = self.form, self.sharpen, self.weights, where, self.advanced
+        self.add_group("How", *parts)
         self.add_group("Compare", self.look)
         self.add_results("Result", helpers="Ring objects that are likely invented")
         self.helpers.value = True
@@ -283,6 +344,13 @@ class EnhancePanel(Panel):
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
+        for control in (self.sharpen.kind, self.sharpen.sigma):
+            control.changed.connect(self.look.preview.change)
+        # a choice of the user's is looked at; one that a run left is not
+        self.sharpen.kind.native.activated.connect(self.look.start_preview)
+        for change in (self.layer.changed, self.model.changed):
+            change.connect(self.sharpen.forget_found)
+        self.look.preview.found.connect(self.sharpen.tell_found)
         self.runner.failed.connect(self._stop_drawing)
 
     def _propose(self, layer: Any) -> None:
@@ -301,7 +369,8 @@ class EnhancePanel(Panel):
         self.form.show_row("norm", bool(self.model.card.get("norms")))
         sized = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", sized)
-        self.weights.setVisible(self._tells_apart())
+        for part in (self.sharpen, self.weights):
+            part.setVisible(self._tells_apart())
         self.misfit.visible = learnt_from_instrument(self.model.card)
         self.trust.visible = knows_errors(str(self.model.value))
 
@@ -325,7 +394,10 @@ class EnhancePanel(Panel):
         if model is None:
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
-        weights = self.weights.form.values() if self._tells_apart() else {}
+        weights = {}
+        if self._tells_apart():
+            blur = self.sharpen.blur_px(micrograph.pixel_size_nm)
+            weights = self.weights.form.values() | {"blur_px": blur}
         options = self.form.options(**self.advanced.form.values(), **weights)
         return layer, micrograph, model, options
 
@@ -368,6 +440,7 @@ class EnhancePanel(Panel):
         """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
+        self.sharpen.choose(options.blur_px)
         for part in (self.weights, self.advanced):
             part.set_values(**{name: shown[name] for name in part.form.names})
 
