@@ -1,12 +1,22 @@
 """A network that is told what ails a field: by its survey, or by the user."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from napari_semsr.core import Micrograph, OptionError, blur_of, noise_of, overruled, run
+from napari_semsr.core import (
+    NO_BLUR,
+    Micrograph,
+    OptionError,
+    blur_of,
+    noise_of,
+    overruled,
+    run,
+)
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
@@ -16,6 +26,7 @@ from napari_semsr.models import InformedRestorer, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
 from napari_semsr.models.architectures.wiener import filtered
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.simulation import draw
 
 Make = Callable[..., LoadedModel]
 
@@ -77,8 +88,30 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
     np.testing.assert_array_equal(off, same)
     plain = enhanced(field, alone, blur_px=0.0, deblur=0.0).array()
     np.testing.assert_array_equal(off, plain)
+    with torch.no_grad():
+        x, faults = torch.rand(1, 1, 64, 64), torch.full((1, 9), torch.nan)
+        assert (loaded.module(x, faults) - loaded.module(x)).abs().max() > 1e-3
     tiled = enhanced(field, loaded, blur_px=1.5, tile=32).array()
     np.testing.assert_allclose(tiled, told, atol=1e-5)
+
+
+def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None:
+    """A blur alone is undone by the filter, which a network could only spoil."""
+    module = make_loaded("sharpener").module
+    condition = torch.full((9,), math.log(1.0 + NO_BLUR))
+    condition[7:] = 0
+    smooth = torch.from_numpy(
+        ndimage.gaussian_filter(draw("fracture", (64, 64), seed=5), 1.5)
+    )
+    x, away = smooth[None, None], []
+    for noise in (0.0, 0.1):
+        seen = x + noise * torch.randn_like(x)
+        spectrum = power_spectrum(seen)
+        taps = filtered(seen, sharpening_filters(condition[None], spectrum))
+        with torch.no_grad():
+            made = module.mender(condition, torch.rand(12), spectrum=spectrum[0])(seen)
+        away.append((made - taps[:, :1]).abs().mean())
+    assert away[0] < 0.2 * away[1]
 
 
 @pytest.mark.parametrize(

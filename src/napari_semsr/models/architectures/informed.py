@@ -63,6 +63,7 @@ from napari_semsr.models.architectures.wiener import (
     packed,
     power_spectrum,
     sharpening_taps,
+    white_floor,
     wiener_taps,
 )
 
@@ -262,8 +263,12 @@ def _outwards(box: Box, grid: int) -> Box:
 class Sharpener(nn.Module):
     """The expert for a known blur: it begins as a Wiener filter, and corrects that.
 
-    `widths`, `down`, `up` as in `ThreeScale`.
+    The less noise a field has, the smaller a share of its correction is taken: without
+    any the filter is nearly as good as a filter can be, and what seems grain belongs to
+    the sample. `widths`, `down`, `up` as in `ThreeScale`.
     """
+
+    start: Tensor  # bias of the head that gives the filters alone
 
     def __init__(
         self, widths: Sequence[int], down: Sequence[int], up: Sequence[int]
@@ -275,9 +280,25 @@ class Sharpener(nn.Module):
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is what the filter against noise takes
         shares[1, 1], shares[1, 3] = 1.0, -1.0
+        start = shares.flatten().repeat_interleave(4)  # pixel-shuffled by 2
+        self.register_buffer("start", start, persistent=False)
         with torch.no_grad():
-            bias = self.local.head.get_parameter("bias")
-            bias.copy_(shares.flatten().repeat_interleave(4))  # pixel-shuffled by 2
+            self.local.head.get_parameter("bias").copy_(start)
+
+    def gated(self, corrections: Tensor, planes: Tensor, trust: Tensor) -> Tensor:
+        """Take a share of what differs from the filters.
+
+        `corrections` (B, 2, H, W); `planes` (B, 4, H, W); `trust` (B,), that share.
+        """
+        quiet = planes[:, 3:] - planes[:, :1]
+        filters = torch.cat([quiet, planes[:, 1:2] - planes[:, 3:]], dim=1)
+        return filters + trust[:, None, None, None] * (corrections - filters)
+
+
+def trust_in(spectrum: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Tell what share of a sharpener's correction is taken; gives (B,)."""
+    power = white_floor(spectrum) if noise is None else noise.square()
+    return power / (power + _FAINT**2)
 
 
 def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
@@ -292,6 +313,7 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
     return embed, nn.ModuleList(tell)
 
 
+_FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is taken
 _TOLD = 64  # numbers that the nine of a condition become
 
 
@@ -392,8 +414,8 @@ class InformedRestorer(nn.Module):
         return torch.cat([clear, through], dim=1)
 
     def sharpening_planes(
-        self, clear: Tensor, condition: Tensor, noise: Tensor | None = None
-    ) -> Tensor:
+        self, clear: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Put what the filters of the sharpener make of images beside them.
 
         Parameters
@@ -402,17 +424,19 @@ class InformedRestorer(nn.Module):
             Images without their veil. No gradient passes through the filters.
         condition : (B, 9) torch.Tensor
             In the order of `core.FAULTS`; of it the blur alone.
-        noise : (B,) torch.Tensor or None
-            Deviation of the noise, where that is known, too.
 
         Returns
         -------
         (B, 4, H, W) torch.Tensor
             What the sharpener sees.
+        (B,) torch.Tensor
+            The share of its correction that is taken.
         """
         seen = clear.detach()
-        filters = sharpening_filters(condition, power_spectrum(seen), noise)
-        return torch.cat([clear, filtered(seen, filters)], dim=1)
+        spectrum = power_spectrum(seen)
+        filters = sharpening_filters(condition, spectrum)
+        planes = torch.cat([clear, filtered(seen, filters)], dim=1)
+        return planes, trust_in(spectrum)
 
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
         """Find what the blocks of the local part are scaled and shifted by.
@@ -477,9 +501,13 @@ class InformedRestorer(nn.Module):
             made = ThreeScale(self.sharpener.widths, *self.shape[1:], corrections=1)
             known = None if noise is None else torch.tensor([noise])
             made.filters = sharpening_filters(condition[None], spectrum[None], known)
+            trust, start = trust_in(spectrum[None], known), self.sharpener.start
         else:
             made.filters = filters_for(condition[None], rings[None])
         state = {name: value.clone() for name, value in local.state_dict().items()}
+        if sharpen:
+            state["head.weight"] *= trust
+            state["head.bias"] = start + trust * (state["head.bias"] - start)
         weights = torch.tensor([denoise, deblur], device=condition.device)
         for part in ("head.weight", "head.bias"):
             # pixel-shuffle takes all of the first correction first
@@ -517,8 +545,10 @@ class InformedRestorer(nn.Module):
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = blur_known(condition, faults)
-            planes = self.sharpening_planes(clear, condition)
+            planes, trust = self.sharpening_planes(clear, condition)
         else:
             planes = self.planes(clear, condition, found.rings)
         corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
+        if sharpen and self.sharpener is not None:
+            corrections = self.sharpener.gated(corrections, planes, trust)
         return clear + corrections.sum(1, keepdim=True)

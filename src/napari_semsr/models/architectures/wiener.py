@@ -120,9 +120,7 @@ def sharpening_taps(
     squared, away = passed.square(), torch.hypot(y, x)
     if noise is None:
         along = _floor_along(spectrum, squared)
-        corner = (away > _CORNER) * _mirrored_twice(x)
-        flat = (spectrum * corner).sum((1, 2)) / corner.sum()
-        flat = flat.clamp_min(_LEAST_FLOOR)[:, None, None]
+        flat = white_floor(spectrum)[:, None, None]
     else:
         flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
         along = flat
@@ -133,6 +131,15 @@ def sharpening_taps(
         wanted.append(cross * prior)
     taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
+
+
+def white_floor(spectrum: Tensor) -> Tensor:
+    """Take the noise's variance from where hardly any image is left; gives (B,)."""
+    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
+    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
+    corner = (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
+    floor = (spectrum * corner).sum((1, 2)) / corner.sum()
+    return floor.clamp_min(_LEAST_FLOOR)
 
 
 def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -134,19 +134,22 @@ class RestorerLearner(Learner):
             clear = dehaze(scenes.low, haze)
             if self.sharpens:
                 told = _about(blur_known(named, scenes.faults))
-                planes = self.network.sharpening_planes(clear, told)
+                planes, trust = self.network.sharpening_planes(clear, told)
             else:
                 told = _told(named, within, scenes.faults)
                 rings = survey.rings(seen.statistics)
-                planes = self.network.planes(clear, told, rings)
-            loss = loss + self._mended(scenes, planes, told)
+                planes, trust = self.network.planes(clear, told, rings), None
+            loss = loss + self._mended(scenes, planes, told, trust)
         check_finite("loss is", loss, self.global_step)
         return loss
 
-    def _mended(self, scenes: Scenes, planes: Tensor, told: Tensor) -> Tensor:
+    def _mended(
+        self, scenes: Scenes, planes: Tensor, told: Tensor, trust: Tensor | None
+    ) -> Tensor:
         """Compare what the part that learns makes of patches with the clear ones.
 
-        `planes` (S, 4, H, W), scenes without haze and filtered; `told` (S, 9).
+        `planes` (S, 4, H, W), scenes without haze and filtered; `told` (S, 9); `trust`
+        (S,), the share of a sharpener's correction that is taken.
         """
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
@@ -159,7 +162,11 @@ class RestorerLearner(Learner):
         ordered = planes.contiguous(memory_format=torch.channels_last)
         corrections = self.correct(ordered, conditions)
         with self.exact():
-            noise, blur = corrections.float().chunk(2, dim=1)
+            corrections = corrections.float()
+            if trust is not None and self.network.sharpener is not None:
+                share = trust.repeat_interleave(many, 0)
+                corrections = self.network.sharpener.gated(corrections, planes, share)
+            noise, blur = corrections.chunk(2, dim=1)
             quiet = seen + noise
             loss = log_mse(quiet + blur, high, _FINE_FLOOR)
             loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
