@@ -1,7 +1,7 @@
 """What ``sem-2x`` makes of real SEM images that it never saw, taken at half the pitch.
 
 Run: ``python benchmarks/magnify.py`` (needs the images that the recipe names), or
-``python benchmarks/magnify.py --pictures FOLDER`` for real pairs.
+``python benchmarks/magnify.py --pictures STORE`` for real pairs.
 
 The held-out images stand for the truth. Each is blurred or not, averaged over 2 x 2
 pixels, given Poisson noise or not, rounded to 8 bits, and brought back to its size.
@@ -10,16 +10,17 @@ is the least gain over cubic splines on any image. Peers are those of
 ``benchmarks/gold.py``; the oracle is the best linear filter in hindsight: 11 x 11
 coarse pixels for each of the four fine ones, fitted to the truth of that very image.
 
-Real pairs, one place scanned at both pitches, are aligned and cut by ``semsr pairs`` to
-tiles of 128 fine pixels, and those that correlate by less than 0.9 are left out. Whole
-coarse pictures are enlarged, then tiles are judged: PSNR after the best gain, offset
-and, for each method alike, shift of up to half a fine pixel. The Gaussian is the best
-for each tile, in hindsight. Standard errors are those of means over pictures, which are
-what is independent. ``--final`` judges the pictures that are kept for the end.
+Real pairs, one place scanned at both pitches, are the validation set of the store that
+``recipes/sem-2x-pictures.yaml`` learns from (``--pictures STORE``): whole pictures that
+it never saw, aligned and cut by ``semsr pairs``. Whole coarse pictures are enlarged,
+then their tiles are judged: PSNR after the best gain and offset and, for each method
+alike, shift of up to half a fine pixel. The Gaussian is the best for each tile, in
+hindsight; *2nd percentile* and *worst* are of the gain over it. Standard errors are
+those of means over pictures, which are what is independent. ``--final`` makes STORE of
+the pictures that are kept for the end, and judges those.
 """
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,16 @@ from napari_semsr.io.formats import read
 from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.models.cards import bundled
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.pairing.store import open_pairs
+from napari_semsr.pairing.store import PairStore, open_pairs
 from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
 from napari_semsr.training.validation import ValidationPair, Validator, affine_psnr_db
 
 SEED = 41
 PICTURES = Path("../shared/data/magnification_pairs")
-DEVELOPMENT = ("03", "13", "14", "26", "31")  # those that recipes/sem-2x-pictures holds
 FINAL = ("36", "37", "38", "39", "40")
-TILE = 64  # coarse pixels
-SIGMAS_PX = np.arange(0, 3.01, 0.1)
+TILE = 88  # coarse pixels; as recipes/sem-2x-pictures.yaml has them
+SIGMAS_PX = np.arange(0, 3.01, 0.2)
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,8 @@ def truths(recipe: Path, side: int) -> list[Image]:
     return found
 
 
-def tiles(
-    folder: Path, names: tuple[str, ...]
-) -> Iterator[tuple[str, Image, list[tuple[tuple[slice, slice], Image]]]]:
-    """Align real pairs; give each coarse picture, and its tiles of the truth."""
+def final_store(folder: Path, store: Path) -> None:
+    """Align and cut the pictures that are kept for the end."""
     every = {path.name.removesuffix("_low.png") for path in folder.glob("*_low.png")}
     options = PairOptions(
         patch=TILE,
@@ -109,28 +107,27 @@ def tiles(
         min_correlation=0.9,
         validation=0,
         test=0,
-        leave_out=",".join(sorted(every - set(names))),
+        leave_out=",".join(sorted(every - set(FINAL))),
     )
-    with tempfile.TemporaryDirectory() as place:
-        store = Path(place) / "pairs.zarr"
-        made = run(
-            pairs_job(
-                folder / "*_low.png", folder / "*_high.png", store, options=options
-            )
-        )
-        print(f"{made.train} of {made.candidates} tiles align\n", flush=True)
-        opened = open_pairs(store)
-        places = np.asarray(opened.group["train/low_places"][:])
-        truth = np.asarray(opened.arrays("train")[1][:], float)
-        for number, source in enumerate(opened.record["sources"]["low"]):
-            low = read(folder / f"{source['name']}.png").array().astype(float)
-            first = np.round(source["origin"]).astype(int)
-            found = []
-            for which in np.flatnonzero(places[:, 0] == number):
-                y, x = 2 * (places[which, 1:] + first)
-                area = slice(y, y + 2 * TILE), slice(x, x + 2 * TILE)
-                found.append((area, truth[which]))
-            yield source["name"], low, found
+    lows, highs = folder / "*_low.png", folder / "*_high.png"
+    run(pairs_job(lows, highs, store, options=options))
+
+
+def tiles(
+    folder: Path, store: PairStore, name: str
+) -> Iterator[tuple[Image, list[tuple[tuple[slice, slice], Image]]]]:
+    """Give each coarse picture of a set, and the places and truths of its tiles."""
+    places = np.asarray(store.group[f"{name}/low_places"][:])
+    truths = np.asarray(store.arrays(name)[1][:], float)
+    for number in np.unique(places[:, 0]):
+        source = store.record["sources"]["low"][number]
+        low = read(folder / f"{source['name']}.png").array().astype(float)
+        found = []
+        for which in np.flatnonzero(places[:, 0] == number):
+            y, x = 2 * (places[which, 1:] + np.round(source["origin"]).astype(int))
+            side = truths.shape[-1]
+            found.append(((slice(y, y + side), slice(x, x + side)), truths[which]))
+        yield low, found
 
 
 def gaussian(low: Image) -> list[Image]:
@@ -138,26 +135,28 @@ def gaussian(low: Image) -> list[Image]:
     return [ndimage.gaussian_filter(splines(low), sigma) for sigma in SIGMAS_PX]
 
 
-def judge_pictures(folder: Path, models: list[str], names: tuple[str, ...]) -> None:
+def judge_pictures(
+    folder: Path, store: PairStore, name: str, models: list[str]
+) -> None:
     """Print the table of real pairs."""
     methods = {"cubic splines": lambda low: [splines(low)], "best Gaussian": gaussian}
-    for name in models:
-        enlarge = network(name)
-        methods[Path(name).stem] = lambda low, enlarge=enlarge: [enlarge(low)]
-    psnr: dict[str, list[list[float]]] = {name: [] for name in methods}
-    for _, low, places in tiles(folder, names):
-        for name, method in methods.items():
+    for model in models:
+        enlarge = network(model)
+        methods[Path(model).stem] = lambda low, enlarge=enlarge: [enlarge(low)]
+    psnr: dict[str, list[list[float]]] = {each: [] for each in methods}
+    for low, places in tiles(folder, store, name):
+        for each, method in methods.items():
             images = method(low)
-            psnr[name].append(
+            psnr[each].append(
                 [max(near(im[area], truth) for im in images) for area, truth in places]
             )
     count = sum(map(len, psnr["cubic splines"]))
-    print(f"{count} tiles of {len(names)} pictures\n")
+    print(f"{count} tiles of {len(psnr['cubic splines'])} pictures\n")
     print(
         "| method | PSNR, dB | over splines | over Gaussian | 2nd percentile | worst |"
     )
     print("|---|---|---|---|---|---|")
-    for name, rows in psnr.items():
+    for each, rows in psnr.items():
         told = [f"{np.mean(np.concatenate(rows)):.2f}"]
         for other in ("cubic splines", "best Gaussian"):
             gains = [np.subtract(*both) for both in zip(rows, psnr[other], strict=True)]
@@ -166,7 +165,7 @@ def judge_pictures(folder: Path, models: list[str], names: tuple[str, ...]) -> N
             told.append(f"{np.concatenate(gains).mean():+.2f} ± {error:.2f}")
         gain = np.concatenate(gains)
         told += [f"{np.percentile(gain, 2):+.2f}", f"{gain.min():+.2f}"]
-        print(f"| {name} | {' | '.join(told)} |", flush=True)
+        print(f"| {each} | {' | '.join(told)} |", flush=True)
 
 
 def near(image: Image, truth: Image) -> float:
@@ -182,12 +181,16 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=Path("recipes/sem-restore.yaml"))
     parser.add_argument("--model", nargs="*", default=own, help="names or files")
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--pictures", type=Path, nargs="?", const=PICTURES)
+    parser.add_argument("--pictures", type=Path, metavar="STORE", help="of real pairs")
+    parser.add_argument("--folder", type=Path, default=PICTURES, help="of the pictures")
     parser.add_argument("--final", action="store_true", help="those kept for the end")
     arguments = parser.parse_args()
     if arguments.pictures is not None:
-        names = FINAL if arguments.final else DEVELOPMENT
-        judge_pictures(arguments.pictures, arguments.model, names)
+        if arguments.final:
+            final_store(arguments.folder, arguments.pictures)
+        name = "train" if arguments.final else "validation"
+        store = open_pairs(arguments.pictures)
+        judge_pictures(arguments.folder, store, name, arguments.model)
         return
     clear = truths(arguments.recipe, arguments.side)
     fixed = {
