@@ -48,7 +48,7 @@ def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
     line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
     assert main([*line, *LINE]) == 0
     assert (
-        "explained by the result (true SEM images of superlens fields leave 31 %)"
+        "explained by the result (true SEM images of superlens fields leave 42 %)"
         in capsys.readouterr().out
     )
 

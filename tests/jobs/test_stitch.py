@@ -143,7 +143,7 @@ def bent_scan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bent") / "scan"
     napari_semsr.simulate(
         folder, phantom="particles", frames_grid=(2, 2), frame_px=SIDE,
-        overlap=0.4, field="square", seed=1, distortion=0.04,
+        overlap=0.4, field="square", seed=1, distortion=0.04, optics="gaussian",
     )  # fmt: skip
     return folder
 

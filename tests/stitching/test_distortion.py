@@ -119,7 +119,7 @@ def test_a_calibrated_distortion_brings_its_deviation(still, bent):
 def test_overlaps_that_contradict_a_calibration_are_told(bent):
     solution = calibrated(bent[1], 0.02)
     (said,) = solution.warnings
-    assert "The overlaps tell a distortion of 0.030" in said
+    assert "The overlaps tell a distortion of 0.0298 +- 0.0002" in said
     assert "the calibration 0.0200 +- 0.0003, which is taken" in said
 
 

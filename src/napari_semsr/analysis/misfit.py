@@ -6,11 +6,13 @@ out of the one before, or put in that light contradicts, stays over.
 
 Blur and map are fitted on the field, together and linearly: ramps of the grey levels,
 each blurred by Gaussians of three widths, whose weights leave least. Slow shading is
-left out on both sides, and noise is taken off. So much freedom is needed: the best
-monotone map with one Gaussian leaves 57 % of the contrast of 40 simulated superlens
-fields even of the true electron image, noise included. This leaves 31 %, and of what
+left out on both sides, and noise is taken off. So much freedom is needed: of 40 fields
+that a Gaussian blurred, the best monotone map with one Gaussian leaves 57 % of the
+contrast even of the true electron image, noise included. This leaves 31 %, and of what
 `ssum-sem` makes of them 40 %, which ranks the fields as the error does that light could
-show (Spearman 0.81, with the monotone map 0.69).
+show (Spearman 0.81, with the monotone map 0.69). Light that a lens carried interferes,
+which no map of grey levels explains: of 40 fields as training draws them, a quarter of
+them Gaussian, the true electron image leaves 42 % (standard error 3 %).
 """
 
 from dataclasses import dataclass
@@ -59,10 +61,11 @@ class Misfit:
     weights : numpy.ndarray
         Of the blurred ramps.
     TRUE_SHARE : float
-        What true electron images of 40 simulated superlens fields leave, in the mean.
+        What true electron images of 40 simulated superlens fields, as training draws
+        them, leave in the mean.
     """
 
-    TRUE_SHARE: ClassVar[float] = 0.31
+    TRUE_SHARE: ClassVar[float] = 0.42
 
     share: float
     contrast: float

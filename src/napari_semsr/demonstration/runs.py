@@ -79,14 +79,14 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     return SimulateOptions(
         phantom="circuit",
         pitch_nm=240.0,  # lines of 120 nm, which light carries
-        relief_nm=100.0,
+        relief_nm=40.0,  # thin: light of higher lines cancels that of their ground
         frames_grid=(4, 5),
         frame_px=frame_px,
         overlap=0.4,
         jitter_px=min(10.0, frame_px / 20),
         illumination_drift=0.2,
         photons=4000.0,
-        focus_nm=80.0,
+        focus_nm=40.0,
         positions="nm",
         sem_view=True,
         seed=seed,

@@ -260,6 +260,16 @@ def test_pictures_are_drawn_in_focus_and_at_any_focus() -> None:
     assert shares[1.0] < 0.6
 
 
+def test_a_card_from_before_the_lenses_means_gaussians() -> None:
+    told = {"defocus_nm": 420.0, "focused": 0.4, "pupils": 0.0, "coherence": 0.0}
+    found = SsumPairOptions.parse({**told, "resolution_nm": [70.0, 95.0]})
+    assert found == SsumPairOptions(
+        gaussian=1, any_focus=0.6, resolution_nm=(70.0, 95.0)
+    )
+    with pytest.raises(OptionError, match="Unknown option 'pupils'"):
+        SsumPairOptions.parse({"pupils": 0.5})
+
+
 def test_apertures_that_no_lens_has_are_refused() -> None:
     with pytest.raises(OptionError, match=r"numerical_aperture must be at most 2.09"):
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})

@@ -362,10 +362,27 @@ def point_spread(
     place: Place | None = None,
     box_px: float = 1.0,
 ) -> Float32Array:
-    """Give what is made of a point in incoherent light, (side, side); its sum is 1.
+    """Give what is made of a point in incoherent light.
 
-    `depths`: distance from the focus in nm and share of each; `box_px`: side of the
-    camera's pixel.
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Optics; the focus is not looked at.
+    depths : list of tuple of float
+        Distances from the focus in nm, and the share of each.
+    pixel_nm : float
+        Side of a pixel.
+    side : int
+        Pixels along an axis, odd; the point lies in the middle.
+    place : tuple of float, optional
+        ``(y, x)`` in the field over its radius; its middle when not given.
+    box_px : float, default=1.0
+        Side of the camera's pixel, which a Gaussian has in its width.
+
+    Returns
+    -------
+    (side, side) numpy.ndarray of float32
+        Its sum is 1.
     """
     whole = int(fft.next_fast_len(4 * side, real=True))
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
@@ -436,7 +453,19 @@ def half_light_nm(
 
 
 def focus_depth_nm(options: MicroscopeOptions) -> float:
-    """Distance from the focus at which half-light radius is root 2 of its least."""
+    """Give the distance from the focal plane at which focus ends.
+
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Optics.
+
+    Returns
+    -------
+    float
+        In nm: there the radius that holds half of a point's light is root 2 of its
+        least.
+    """
     if options.optics == "gaussian":
         return options.depth_of_field_nm or 100.0
     upright = abs(float(_defocus(np.ones(1), options)[0]))
