@@ -24,7 +24,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, KEPT = ROOT / "runs" / "campaign", ROOT / "benchmarks" / "campaign"
-TURN_S = 1200.0  # of processor time, after which the training with least has its turn
+TURN_S = 900.0  # of processor time, after which the training with least has its turn
 
 
 def read(path: Path) -> Any:
