@@ -60,22 +60,25 @@ def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
 def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
     """Print gains in dB with standard error and worst, by distance from the focus."""
     names = [n for n in rows[0] if n not in ("kind", "defocus", "optical")]
-    say("\n| focus (fields) | optical, dB | " + " | ".join(names) + " |")
-    say("|---|" + "---:|" * (len(names) + 1))
     groups = {
         "in focus": [row for row in rows if abs(row["defocus"]) <= 1],
         "out of focus": [row for row in rows if abs(row["defocus"]) > 1],
         "any focus": rows,
     }
-    for group, some in groups.items():
-        if not some:
-            continue
-        cells = [number(float(np.mean([row["optical"] for row in some])), 2)]
-        for name in names:
-            gains = np.array([row[name] for row in some])
-            error = gains.std(ddof=1) / np.sqrt(len(gains))
-            cells.append(f"{gains.mean():+.2f} ± {error:.2f}, worst {gains.min():+.2f}")
-        say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
+    for band in rows[0][names[0]]:
+        say(f"\n| {band}: focus (fields) | optical, dB | " + " | ".join(names) + " |")
+        say("|---|" + "---:|" * (len(names) + 1))
+        for group, some in groups.items():
+            if not some:
+                continue
+            cells = [number(float(np.mean([row["optical"] for row in some])), 2)]
+            for name in names:
+                gains = np.array([row[name][band] for row in some])
+                error = gains.std(ddof=1) / np.sqrt(len(gains))
+                cells.append(
+                    f"{gains.mean():+.2f} ± {error:.2f}, worst {gains.min():+.2f}"
+                )
+            say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
 
 
 def number(value: float | None, digits: int) -> str:

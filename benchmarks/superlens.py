@@ -49,7 +49,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
-from napari_semsr.analysis.metrics import match_affine, structural_similarity
+from napari_semsr.analysis.metrics import (
+    Metrics,
+    light_gain,
+    match_affine,
+    measure_metrics,
+    structural_similarity,
+)
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
@@ -426,15 +432,40 @@ def light(judges: dict[str, Judge], count: int) -> list[dict[str, Any]]:
                 ),
                 first=LIGHT_SEED + number,
             )
-            found = scores(judge.images(pair, linear=not row), 20.0, judge.scale)
+            images = judge.images(pair, linear=not row)
+            found = scores(images, 20.0, judge.scale)
+            split = split_at_cut_off(images, pair, judge.scale)
             before = found["optical"]["psnr_db"]
             row |= {"kind": pair.kind, "defocus": pair.defocus, "optical": before}
             for image, score in found.items():
                 if image != "optical":
                     label = name if image == "enhanced" else image
-                    row[label] = score["psnr_db"] - before
+                    bands = light_gain(split[image], split["optical"])
+                    row[label] = {
+                        "whole": score["psnr_db"] - before,
+                        "below the cut-off": bands.gain_below_db,
+                        "above it": bands.gain_above_db,
+                    }
         rows.append(row)
     return rows
+
+
+def split_at_cut_off(
+    images: dict[str, Image], pair: SsumPair, scale: int
+) -> dict[str, Metrics]:
+    """Measure images against the truth, the errors split where the light ends."""
+    grey = {
+        name: Micrograph(inner(image, scale), (pair.pixel_nm / scale,) * 2)
+        for name, image in images.items()
+    }
+    end = None if pair.cut_off_per_nm is None else 1 / pair.cut_off_per_nm
+    truth = grey.pop("truth")
+    return {
+        name: measure_metrics(
+            image, truth, data_range=255.0, match="affine", cut_off_nm=end
+        )
+        for name, image in grey.items()
+    }
 
 
 def main() -> None:

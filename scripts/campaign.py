@@ -1,6 +1,6 @@
 """Train for hours in the background: ``python scripts/campaign.py start``.
 
-``recipes/campaign.yaml`` lists recipes and the processor hours that their steps should
+``scripts/campaign.yaml`` lists recipes and the processor hours that their steps should
 take. Each has one thread at the lowest priority, by turns (``--jobs 2``: two at once),
 from a copy of the commit that it began with. ``status`` tells figures, ``pause`` and
 ``resume`` stand around timings, ``start`` goes on after ``stop`` or a kill. All lies in
@@ -171,7 +171,7 @@ def main() -> None:
     given, file = parser.parse_args(), FOLDER / "pid"
     number = int(read(file) or 0)
     found = psutil.Process(number) if number and psutil.pid_exists(number) else None
-    every = [Training(**entry) for entry in read(ROOT / "recipes" / "campaign.yaml")]
+    every = [Training(**entry) for entry in read(ROOT / "scripts" / "campaign.yaml")]
     if given.verb == "status":
         state = found.status() if found else "not running"
         print(f"campaign: {state}", *map(Training.status, every), sep="\n")
