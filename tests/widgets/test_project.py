@@ -376,6 +376,32 @@ def test_the_chosen_model_and_advanced_options_come_back(
     assert again.advanced.form.values()["memory_gb"] == 1.5
 
 
+@pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
+def test_a_project_gives_no_address_to_connect_to(
+    place, model, save_panel, qtbot, choose, tmp_path
+):
+    model.add_points([[1, 2]], name="mark")
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    file = path / "project.json"
+    assert "tcp://" not in file.read_text()
+    told = json.loads(file.read_text())
+    one = {"scheduler": "tcp://127.0.0.1:9"}
+    more = {f"{place}.scheduler": one["scheduler"], place: one}
+    told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
+    file.write_text(json.dumps(told))
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    again = EnhancePanel(viewer)
+    qtbot.addWidget(again)
+    again.show()
+    assert again.advanced.form.values()["memory_gb"] == 1.5
+    assert again.advanced.scheduler is None
+
+
 def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):
     model.add_points([[1, 2]], name="mark")
     first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"

@@ -818,11 +818,20 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
+def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
+    """Leave out what a person alone gives, and no file."""
+    return {k: v for k, v in values.items() if k not in form.by_person}
+
+
 def form_values(panel: Any) -> dict[str, Any]:
     """Read what is typed in a panel; a layer by its name."""
     found = {}
     for name, item in _controls(panel):
-        value = item.values() if isinstance(item, OptionsForm) else item.value
+        value = (
+            _restorable(item.values(), item)
+            if isinstance(item, OptionsForm)
+            else item.value
+        )
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
@@ -836,7 +845,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
     for name, item in list(_controls(panel)):
         value = values.get(name)
         if isinstance(item, OptionsForm):
-            for key, one in (value or {}).items():
+            for key, one in _restorable(value or {}, item).items():
                 with suppress(ValueError, TypeError, LookupError):
                     item.set_values(**{key: one})
         elif name in values:
