@@ -19,7 +19,14 @@ import yaml
 
 from napari_semsr import jobs
 from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
-from napari_semsr.core import OptionError, ReadError, WriteError, one_line, sentence_of
+from napari_semsr.core import (
+    OptionError,
+    ReadError,
+    WriteError,
+    one_line,
+    refuse_persons,
+    sentence_of,
+)
 from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
 
 STATE = ".batch"
@@ -40,6 +47,9 @@ _NEAR = 3  # names that a sentence offers
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_FLAG = re.compile(r"-(?![\d.])")
+"""How a word begins that a parser takes for a flag, not for a negative number."""
+
 _STEP_MARK = "step."
 
 _NO_STEPS = {
@@ -361,6 +371,8 @@ def _arguments(step: _Step) -> dict[str, Any]:
             msg = f"{step.said} must leave {key} to the batch, which sees to it."
             raise OptionError(msg)
         found[name] = value
+    persons = {name for name in found if vars(known[name][0]).get("by_person")}
+    refuse_persons(found, persons, step.said)
     return found
 
 
@@ -582,11 +594,11 @@ class _Maker:
                 pieces = [[placed]]
             parts += [(name, tuple(one)) for one in pieces]
             texts = ["".join(piece.said for piece in one) for one in pieces]
-            if flag:
-                flags += _flagged(step, action, flag, texts)
-            elif any(text.startswith("-") for text in texts):
+            if (not flag or action.nargs) and any(map(_FLAG.match, texts)):
                 msg = f"{step.said} must have no {name} that begins with '-'."
                 raise OptionError(msg)
+            if flag:
+                flags += _flagged(step, action, flag, texts)
             else:
                 before += texts
         mine = outputs.get("output", outputs.get("out_dir"))
