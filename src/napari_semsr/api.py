@@ -508,6 +508,8 @@ def train(
     name: str | None = None,
     patch: int | None = None,
     anew: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
     progress: Report | None = None,
 ) -> "Trained":
     """Train a model from a recipe.
@@ -542,6 +544,8 @@ def train(
         Side in pixels of the patches to learn from, in place of the recipe's.
     anew : bool, default=False
         Begin with fresh weights although the recipe names a model.
+    devices, nodes : int, optional
+        Processors of this machine, and machines, that learn together.
     progress : callable, optional
         Receives every `Progress`.
 
@@ -550,7 +554,7 @@ def train(
     Trained
         Steps, held-out figures, and the model's path.
     """
-    from napari_semsr.jobs import images_to_cut, train_job
+    from napari_semsr.jobs import TrainingPlace, images_to_cut, train_job
 
     given = [
         None if one is None else _source(one) for one in (low, high, image, second)
@@ -568,6 +572,7 @@ def train(
         name=name,
         patch=patch,
         anew=anew,
+        place=TrainingPlace.parse({"devices": devices, "nodes": nodes}),
     )
     return run(job, progress)
 

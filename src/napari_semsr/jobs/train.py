@@ -17,9 +17,11 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    Options,
     Progress,
     ReadError,
     ShapeError,
+    by_person,
     field_range,
     in_digits,
     warn,
@@ -41,6 +43,22 @@ from napari_semsr.pairing import PairOptions
 if TYPE_CHECKING:
     from napari_semsr.models import ModelCard
     from napari_semsr.training import Recipe
+
+
+class TrainingPlace(Options):
+    """Where a training runs: a person says so, and no recipe.
+
+    Attributes
+    ----------
+    devices : int or None
+        Processors of this machine that learn together, each from a batch of its own.
+    nodes : int or None
+        Machines that learn together.
+    """
+
+    devices: int | None = by_person(None)
+    nodes: int | None = by_person(None)
+
 
 # The recipes that come with the package, and what a recipe says of itself.
 
@@ -308,6 +326,7 @@ def train_job(
     name: str | None = None,
     patch: int | None = None,
     anew: bool = False,
+    place: TrainingPlace | None = None,
 ) -> Job[Trained]:
     """Train a model.
 
@@ -343,6 +362,8 @@ def train_job(
     anew : bool, default=False
         Begin with fresh weights although the recipe names a model; its network is
         kept.
+    place : TrainingPlace, optional
+        Where it runs, which no recipe says.
 
     Returns
     -------
@@ -385,6 +406,7 @@ def train_job(
                 name=name,
                 patch=patch,
                 anew=anew,
+                place=place,
             ),
             cut,
             run_dir,
@@ -401,7 +423,8 @@ def train_job(
     from napari_semsr.training import load_recipe
 
     changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
-    plan = _changed(load_recipe(path), {**changes, "patch": patch}, anew=anew)
+    changes |= {"patch": patch, **(place or TrainingPlace()).model_dump()}
+    plan = _changed(load_recipe(path), changes, anew=anew)
     if plan.data.pairs is not None:
         check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import OptionError, Options, ReadError, count_values, shown
+from napari_semsr.core import (
+    OptionError,
+    Options,
+    ReadError,
+    by_person,
+    count_values,
+    persons_options,
+    refuse_persons,
+    shown,
+)
 from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
@@ -367,6 +376,7 @@ class Recipe(Options):
     devices, nodes : int
         Processors and machines that learn together, each from a batch of its own: the
         gradients of all are averaged, as if the batch were that many times as large.
+        They listen to each other, so that a person gives them, and no recipe.
     compiled : bool
         Compile the local network, which takes a minute at the start and pays on a GPU.
     """
@@ -410,8 +420,8 @@ class Recipe(Options):
     hidden: HiddenOptions = HiddenOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
-    devices: int = Field(default=1, ge=1, le=1024)
-    nodes: int = Field(default=1, ge=1, le=1024)
+    devices: int = by_person(1, ge=1, le=1024)
+    nodes: int = by_person(1, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
@@ -550,13 +560,17 @@ def load_recipe(path: Path) -> Recipe:
     ReadError
         If the file is missing or is no YAML.
     OptionError
-        If a key is unknown or a value out of range.
+        If a key is unknown or a value out of range, or a person's alone to give.
     """
     values = _values(path)
     for name, constant in _FORMER.items():
         table, last = _holder(values, name)
         if table.get(last) == constant:
             del table[last]
+    persons = persons_options(Recipe)
+    usual = {name: Recipe.model_fields[name].default for name in persons}
+    given = [name for name in values if values[name] != usual.get(name)]
+    refuse_persons(given, persons, f"The recipe {path.name}")
     return _absolute(Recipe.parse(values), path.parent)
 
 

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from napari_semsr.core import CheckpointError, WriteError, digest_path
+from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
 from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
@@ -218,6 +218,10 @@ class RunFolder:
                 )
                 raise CheckpointError(msg)
 
+    def _kept_recipe(self) -> dict[str, Any]:
+        """Write the recipe without what no recipe may say, so that it opens again."""
+        return self.recipe.model_dump(mode="json", exclude={*persons_options(Recipe)})
+
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Put the run there, in place of an earlier one unless that goes on."""
         with self.saving():
@@ -226,7 +230,7 @@ class RunFolder:
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
                     file.unlink(missing_ok=True)
-            _put(self.path / _RECIPE, self.recipe.model_dump(mode="json"))
+            _put(self.path / _RECIPE, self._kept_recipe())
             _put(self.path / INPUTS, inputs)
 
     @contextmanager
