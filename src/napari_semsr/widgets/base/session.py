@@ -1,6 +1,5 @@
 """What a viewer has open, kept in a project as one goes, and what is not kept yet."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -56,6 +55,7 @@ from napari_semsr.widgets.base.results import (
     is_temporary,
     is_unsaved,
     keep_results_in,
+    remove_own,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
@@ -454,7 +454,7 @@ class Session(QObject):
         """Remove pixels that were written anew since, and that no layer has."""
         for path in self._outdated:
             if path.name not in listed:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_own(path)
         self._outdated.clear()
 
     def _finish(self, show: Callable[[], object]) -> None:
