@@ -50,12 +50,16 @@ class TrainingPlace(Options):
 
     Attributes
     ----------
+    bank_folder : str or None
+        Where scenes are kept that a recipe makes ahead (``data.bank``), to be shared by
+        several runs; by default in the folder of the run.
     devices : int or None
         Processors of this machine that learn together, each from a batch of its own.
     nodes : int or None
         Machines that learn together.
     """
 
+    bank_folder: str | None = by_person(None)
     devices: int | None = by_person(None)
     nodes: int | None = by_person(None)
 
@@ -423,7 +427,9 @@ def train_job(
     from napari_semsr.training import load_recipe
 
     changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
-    changes |= {"patch": patch, **(place or TrainingPlace()).model_dump()}
+    where = (place or TrainingPlace()).model_dump()
+    banks = where.pop("bank_folder")
+    changes |= {"patch": patch, **where}
     plan = _changed(load_recipe(path), changes, anew=anew)
     if plan.data.pairs is not None:
         check_not_input(folder, [plan.data.pairs])
@@ -432,7 +438,9 @@ def train_job(
         _tell_map(Path(plan.data.pairs))
     from napari_semsr.training import train as train_model
 
-    found = yield from train_model(plan, folder, resume=resume, overwrite=overwrite)
+    found = yield from train_model(
+        plan, folder, resume=resume, overwrite=overwrite, bank_folder=banks
+    )
     compared = found.comparison
     kept = compared is None or compared.kept
     if compared is not None and not kept:

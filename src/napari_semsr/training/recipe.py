@@ -115,10 +115,11 @@ class DataOptions(Options):
         Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
         at random; 0 makes a new scene for every step. For a GPU, which learns faster
         than scenes are made. One of 512 px takes 1 MiB, and 0.1 where a survey learns
-        alone.
-    bank_folder : str
-        Where banks are kept, relative to the recipe; runs that want the same scenes
-        share them.
+        alone; all take 64 GiB at most.
+    bank_folder : str or None
+        Where banks are kept, relative to the recipe, inside the folder of the run; None
+        is its folder ``banks``. Runs that want the same scenes share those of a folder
+        that a person gives to the training.
     """
 
     pairs: str | None = None
@@ -143,8 +144,8 @@ class DataOptions(Options):
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
-    bank: int = Field(default=0, ge=0)
-    bank_folder: str = "../runs/banks"
+    bank: int = Field(default=0, ge=0, le=100_000)
+    bank_folder: str | None = None
 
     @model_validator(mode="after")
     def _some_source(self) -> Self:

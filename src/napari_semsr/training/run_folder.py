@@ -40,6 +40,7 @@ from napari_semsr.training.validation import ValidationPair, preview
 PREVIEW = "preview.tif"
 STATE = "last.ckpt"
 NETWORKS = "networks.safetensors"
+BANKS = "banks"
 _PARTIAL = f"{STATE}.partial"
 _RECIPE = "recipe.yaml"
 _BEST = "best.yaml"
@@ -130,7 +131,7 @@ class RunFolder:
         if resume:
             self._check_same()
         held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
-        if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
+        if not (resume or overwrite) and held - {_RECIPE, INPUTS, BANKS}:
             remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
             msg = (
                 f"The run directory {run_dir} is not empty; give {remedy} or another "
@@ -220,7 +221,9 @@ class RunFolder:
 
     def _kept_recipe(self) -> dict[str, Any]:
         """Write the recipe without what no recipe may say, so that it opens again."""
-        return self.recipe.model_dump(mode="json", exclude={*persons_options(Recipe)})
+        left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
+        left_out["data"] = {"bank_folder"}
+        return self.recipe.model_dump(mode="json", exclude=left_out)
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Put the run there, in place of an earlier one unless that goes on."""
