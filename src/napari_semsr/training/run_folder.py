@@ -138,6 +138,10 @@ class RunFolder:
                 "one."
             )
             raise WriteError(msg)
+        linked = [n for n in (*_RUN_FILES, "board") if (run_dir / n).is_symlink()]
+        if linked:
+            msg = f"{run_dir / linked[0]} must be the run's own, got a link: remove it."
+            raise WriteError(msg)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
