@@ -100,7 +100,7 @@ class Training:
 
         recipe, done = load_recipe(self.recipe), self.record["steps"]
         plain, left = recipe.model_dump(mode="json"), max(1, recipe.steps - done)
-        plain["data"]["bank_folder"] = str(FOLDER / "banks")
+        plain["data"]["bank_folder"] = str(self.run / "banks")
         if done:
             plain["start_from"] = str(self.kept / "last.safetensors")
             plain["gan"]["content_only_steps"] = 0

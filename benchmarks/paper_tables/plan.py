@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes" / "tables"
 NARROW = FOLDER / "narrow"
 RUNS = ROOT / "runs" / "tables"
+BANKS = ROOT / "runs" / "banks"  # of scenes, which trainings share
 
 RECIPES = (
     "gao-a",
@@ -110,6 +111,8 @@ class Planned:
     def recipe(self) -> Recipe:
         """Read the recipe, and change what is to be compared."""
         recipe = load_recipe(self.path).replace(name=self.name)
+        banks = recipe.data.bank_folder or str(BANKS)
+        recipe = recipe.replace(data=recipe.data.replace(bank_folder=banks))
         if self.edge_weight is None:
             return recipe
         minutes, gan = recipe.minutes, recipe.gan

@@ -60,7 +60,8 @@ def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
         recipe = begin_with(earlier, recipe)
     resume = (folder / STATE).exists()
     began = time.monotonic()
-    result = run(train(recipe, folder, resume=resume, overwrite=not resume))
+    where = {"bank_folder": recipe.data.bank_folder}  # which all tables share
+    result = run(train(recipe, folder, resume=resume, overwrite=not resume, **where))
     spent = (time.monotonic() - began) / _SECOND
     module = load_model(result.model).module
     gpu = torch.cuda.is_available()

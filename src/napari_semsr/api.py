@@ -508,6 +508,9 @@ def train(
     name: str | None = None,
     patch: int | None = None,
     anew: bool = False,
+    bank_folder: PathLike | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     progress: Report | None = None,
 ) -> "Trained":
     """Train a model from a recipe.
@@ -542,6 +545,11 @@ def train(
         Side in pixels of the patches to learn from, in place of the recipe's.
     anew : bool, default=False
         Begin with fresh weights although the recipe names a model.
+    bank_folder : path, optional
+        Where scenes are kept that the recipe makes ahead, to be shared by several runs;
+        by default in the folder of the run.
+    devices, nodes : int, optional
+        Processors of this machine, and machines, that learn together.
     progress : callable, optional
         Receives every `Progress`.
 
@@ -550,12 +558,14 @@ def train(
     Trained
         Steps, held-out figures, and the model's path.
     """
-    from napari_semsr.jobs import images_to_cut, train_job
+    from napari_semsr.jobs import TrainingPlace, images_to_cut, train_job
 
     given = [
         None if one is None else _source(one) for one in (low, high, image, second)
     ]
     cut = images_to_cut(given[0], given[1], transform, image=given[2], second=given[3])
+    banks = None if bank_folder is None else str(bank_folder)
+    place = {"bank_folder": banks, "devices": devices, "nodes": nodes}
     job = train_job(
         recipe,
         run_dir,
@@ -568,6 +578,7 @@ def train(
         name=name,
         patch=patch,
         anew=anew,
+        place=TrainingPlace.parse(place),
     )
     return run(job, progress)
 

@@ -6,7 +6,12 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import Options
+from napari_semsr.core.options import (
+    Options,
+    by_person,
+    persons_options,
+    refuse_persons,
+)
 
 
 class Sample(Options):
@@ -14,6 +19,19 @@ class Sample(Options):
 
     size_px: int = Field(64, ge=1, le=512)
     weight: float = 0.5
+
+
+@pytest.mark.parametrize("place", ["A recipe", "Step 1"])
+def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
+    class Elsewhere(Options):
+        address: str | None = by_person(None)
+        count: int = 1
+
+    persons = persons_options(Elsewhere)
+    assert persons == {"address"}
+    refuse_persons(["count"], persons, place)
+    with pytest.raises(OptionError, match=f"^{place} must leave address to a person"):
+        refuse_persons(["count", "address"], persons, place)
 
 
 def test_parse_and_dump_are_inverse():

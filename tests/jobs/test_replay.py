@@ -394,6 +394,69 @@ def test_history_that_cannot_be_followed_is_one_sentence(place, a, change, needs
         semsr.replay(path)
 
 
+@pytest.mark.parametrize(
+    "part", ["/proc/self/cwd/o.tif", "../../place/o.tif", "truth/../../x", "", "."]
+)
+def test_output_is_compared_with_nothing_but_what_is_made_again(
+    place, a, part, monkeypatch
+):
+    frame = scan_of(place / "scan") / "frame_000.tif"
+    path = place / "o.tif"
+    shutil.copy(next(frame.parent.glob("frame_*.tif")), path)
+    spoil(path)
+    monkeypatch.chdir(place)
+    for told in (part, str(path)):
+        retell(path, part=told)
+        with pytest.raises(ReadError, match="makes no such image"):
+            semsr.replay(path)
+
+
+def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
+    specimen = draw_specimen((64, 72), seed=1)
+    run(save_job(expose(specimen, name="x"), place / "o.tif"))
+    history = read(place / "o.tif").provenance
+    record = history.inputs[0].model_copy(update={"role": "truth/../../../away"})
+    assert record.digest is None
+    retell(place / "o.tif", inputs=(record,), job="degrade", options={"kind": "blur"})
+    semsr.replay(place / "o.tif")
+    assert not list(tmp_path.glob("away*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job": "specimen", "options": {"shape": [30000, 30000], "seed": 1}},
+        {"job": "specimen", "options": {"shape": [100, 100], "seed": 1}},
+        {"job": "simulate", "part": "a.tif", "options": {"frames_grid": "1000x1000"}},
+        {"job": "simulate", "part": "a.tif", "options": {"exposures": 10**9}},
+        {"job": "simulate", "part": "a.tif", "options": {"jitter_px": 1e9}},
+    ],
+    ids=["specimen", "output", "frames", "exposures", "scene"],
+)
+def test_no_more_is_drawn_than_belongs_to_the_output(place, a, change):
+    path = place / "o.tif"
+    semsr.crop(a, path, box=(5, 6, 70, 80))
+    retell(path, **change)
+    with pytest.raises(ReadError, match="drawn pixels"):
+        semsr.replay(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": -5},
+        {"threads": 10**12},
+        {"device": "cuda:abc"},
+    ],
+    ids=str,
+)
+def test_a_machine_that_cannot_be_is_one_sentence(place, a, change):
+    semsr.enhance(a, place / "o.tif", model="sem-restore", **CPU)
+    retell(place / "o.tif", **change)
+    with pytest.raises(ReadError, match=r"threads, got|as a history"):
+        semsr.replay(place / "o.tif")
+
+
 def test_image_without_a_history_is_refused(a):
     with pytest.raises(ReadError, match="does not tell what made it"):
         semsr.replay(a)

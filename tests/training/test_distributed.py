@@ -23,7 +23,6 @@ NODES = {
     "kind": "supervised",
     "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
     "data": {"phantoms": 1.0, "scene_px": 32, "patch_px": 32},
-    "nodes": 2,
     "precision": "fp32",
     "workers": 0,
 }
@@ -182,7 +181,7 @@ def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(yaml.safe_dump(NODES))
     call = [sys.executable, "-m", "napari_semsr", "train", str(tmp_path / "n.yaml")]
     with children.started(
-        [*call, "-o", tmp_path / "run"],
+        [*call, "-o", tmp_path / "run", "--nodes", "2"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -58,6 +58,9 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
     [
         ("name: a\nstep: 3\n", OptionError, "step"),
         ("name: a\nsteps: 0\n", OptionError, "steps.*got 0"),
+        ("name: a\ndata: {bank: 1000000000}\n", OptionError, "at most 100000"),
+        ("name: a\nnodes: 2\n", OptionError, "must leave nodes to a person"),
+        ("name: a\ndevices: 2\n", OptionError, "must leave devices to a person"),
         ("steps: 3\n", OptionError, "name"),
         ("- a\n", OptionError, "YAML table.*got list"),
         ("a: [", ReadError, "cannot be read as YAML"),
@@ -74,6 +77,9 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
     ids=[
         "unknown",
         "range",
+        "bank",
+        "nodes",
+        "devices",
         "missing",
         "list",
         "broken",

@@ -279,3 +279,16 @@ def test_fault_in_a_worker_process_is_one_sentence(
     monkeypatch.setattr(loop, "make_learner", fail)
     with pytest.raises(ReadError, match=r"^Pairs must be finite: see it\.$"):
         run(loop.train(_from(_cut(tmp_path / "a.zarr")), tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["curve.csv", "last.ckpt.partial", "board"])
+def test_nothing_is_written_through_a_link_in_the_folder(
+    name: str, begun: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    (begun / name).unlink() if (begun / name).is_file() else None
+    shutil.rmtree(begun / name, ignore_errors=True)
+    (begun / name).symlink_to(away)
+    with pytest.raises(WriteError, match="must be the run's own, got a link"):
+        run(loop.train(_from(tmp_path / "a.zarr"), begun, resume=True))
+    assert not away.exists()

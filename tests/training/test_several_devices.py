@@ -43,11 +43,11 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
-    together = SMALL | {"name": "two", "devices": 2}
+    together = SMALL | {"name": "two"}
     recipe = tmp_path / "two.yaml"
     recipe.write_text(yaml.safe_dump(together))
     call = [sys.executable, "-m", "napari_semsr", "train", str(recipe)]
-    done = children.run([*call, "-o", tmp_path / "two"])
+    done = children.run([*call, "-o", tmp_path / "two", "--devices", "2"])
     assert done.returncode == 0, done.stderr
     alone = Recipe.parse(SMALL | {"name": "one", "batch": 4})
     run(train(alone, tmp_path / "one"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
 from qtpy.QtWidgets import QFileDialog
@@ -376,6 +377,32 @@ def test_the_chosen_model_and_advanced_options_come_back(
     assert again.advanced.form.values()["memory_gb"] == 1.5
 
 
+@pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
+def test_a_project_gives_no_address_to_connect_to(
+    place, model, save_panel, qtbot, choose, tmp_path
+):
+    model.add_points([[1, 2]], name="mark")
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    file = path / "project.json"
+    assert "tcp://" not in file.read_text()
+    told = json.loads(file.read_text())
+    one = {"scheduler": "tcp://127.0.0.1:9"}
+    more = {f"{place}.scheduler": one["scheduler"], place: one}
+    told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
+    file.write_text(json.dumps(told))
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    again = EnhancePanel(viewer)
+    qtbot.addWidget(again)
+    again.show()
+    assert again.advanced.form.values()["memory_gb"] == 1.5
+    assert again.advanced.scheduler is None
+
+
 def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):
     model.add_points([[1, 2]], name="mark")
     first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
@@ -685,6 +712,57 @@ def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
         model.layers.remove(made)
     assert store.is_dir()  # the project still lists it
     panel.history.undo()
+
+
+STORE, MADE, PROJECT = "semsr store", "semsr made", "semsr project"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"metadata": {STORE: "{path}/.."}},
+        {"metadata": {STORE: "{path}/..", MADE: "Restore"}},
+        {"metadata": {STORE: "{path}/../precious"}},
+        {"metadata": {STORE: "{path}/link"}},
+        {"metadata": {STORE: "{path}/other", PROJECT: "{path}/../precious"}},
+        {"store": ".."},
+        {"store": "link"},
+    ],
+    ids=str,
+)
+def test_a_project_removes_nothing_that_was_not_made_here(
+    told, model, save_panel, qtbot, choose, tmp_path
+):
+    given = tmp_path / "given"
+    path, precious = given / "p.semsr", given / "precious"
+    precious.mkdir(parents=True)
+    for place in (given, precious):  # which can be opened as the pixels of labels
+        zarr.create_array(str(place), shape=(4, 4), dtype="int32", overwrite=False)
+    (precious / "notes.txt").write_text("all")
+    model.add_labels(np.eye(4, dtype=int), name="one")
+    model.add_labels(np.eye(4, dtype=int), name="two")
+    save_into(save_panel(model), qtbot, choose, path)
+    (path / "link").symlink_to(precious)
+    (path / "other").mkdir()
+    file = path / "project.json"
+    content = json.loads(file.read_text())
+    content["layers"][1]["attributes"]["metadata"] |= {
+        key: text.format(path=path) for key, text in told.get("metadata", {}).items()
+    }
+    content["layers"][1]["store"] = told.get("store", content["layers"][1]["store"])
+    file.write_text(json.dumps(content))
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    if "two" in viewer.layers:
+        viewer.layers["two"].paint([0, 0], 3)
+        panel.session.save()
+        wait(panel, qtbot)
+        viewer.layers.remove("two")
+        panel.session.save()
+        wait(panel, qtbot)
+    panel.history.clear()
+    assert (precious / "notes.txt").read_text() == "all"
+    assert (path / "link").is_symlink()
+    assert (path / "other").is_dir()
 
 
 def test_crop_is_taken_back(restored, model, save_panel, qtbot, run_panel):

@@ -19,7 +19,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import FloatPair, Job, Options, size_basis
+from napari_semsr.core import FloatPair, Job, Options, persons_options, size_basis
 from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ def add_options(
     panel and a store refuse the same values in the same words.
     """
     group = parser.add_argument_group(title)
-    told = _attributes_of(model)
+    told, persons = _attributes_of(model), persons_options(model)
     for name, info in model.model_fields.items():
         if name not in exclude:
             text = info.description or told.get(name, "")
-            _add_field(group, name, info, text, prefix)
+            action = _add_field(group, name, info, text, prefix)
+            vars(action)["by_person"] = name in persons  # batch files must not give it
     known = set(model.model_fields) - set(exclude)
     if "pixel_size_sd_nm" in known:
         group.add_argument(
@@ -78,7 +79,7 @@ def _add_field(
     info: FieldInfo,
     description: str,
     prefix: str,
-) -> None:
+) -> argparse.Action:
     """Add the flag of one field."""
     kind = _without_none(info.annotation)
     text = _help(info, description)
@@ -86,14 +87,15 @@ def _add_field(
     flag = "--" + dest.replace("_", "-")
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
-        group.add_argument(
+        return group.add_argument(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
-        return
     extra: dict[str, Any] = {"metavar": _metavar(name, kind)}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
-    group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
+    return group.add_argument(
+        flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra
+    )
 
 
 def _without_none(annotation: Any) -> Any:

@@ -84,7 +84,10 @@ from .micrograph import (
 )
 from .options import (
     Options as Options,
+    by_person as by_person,
     count_values as count_values,
+    persons_options as persons_options,
+    refuse_persons as refuse_persons,
 )
 from .progress import (
     Job as Job,

@@ -3,10 +3,10 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from napari_semsr.core.errors import OptionError, one_line, shown
@@ -172,6 +172,73 @@ class Options(BaseModel):
             The changed copy.
         """
         return self.parse({**self.model_dump(), **changes})
+
+
+def by_person(default: Any, **bounds: Any) -> Any:
+    """Declare an option that a person alone gives, never a file.
+
+    Such an option connects to an address or another process, or writes where it likes.
+
+    Parameters
+    ----------
+    default : object
+        Its value where nobody gives it.
+    **bounds : object
+        As `pydantic.Field` takes them.
+
+    Returns
+    -------
+    object
+        The field.
+    """
+    return Field(default=default, json_schema_extra={"by_person": True}, **bounds)
+
+
+def persons_options(model: type[BaseModel]) -> frozenset[str]:
+    """Name the options of a set that a person alone gives.
+
+    Parameters
+    ----------
+    model : type
+        The option set.
+
+    Returns
+    -------
+    frozenset of str
+        Their names.
+    """
+    return frozenset(
+        name
+        for name, info in model.model_fields.items()
+        if isinstance(info.json_schema_extra, dict)
+        and info.json_schema_extra.get("by_person")
+    )
+
+
+def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -> None:
+    """Refuse options of a file that a person alone gives.
+
+    Parameters
+    ----------
+    given : iterable of str
+        Options that the file gives.
+    persons : collection of str
+        Those that it must not give.
+    place : str
+        What gives them, as the sentence calls it.
+
+    Raises
+    ------
+    OptionError
+        If it gives one.
+    """
+    for name in given:
+        if name in persons:
+            msg = (
+                f"{place} must leave {name} to a person, since it connects to another "
+                "process or writes elsewhere: take it out, and give it to the command."
+            )
+            raise OptionError(msg)
 
 
 def count_values(value: Any) -> float:

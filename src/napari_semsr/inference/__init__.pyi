@@ -16,6 +16,7 @@ from .lazy import (
 )
 from .live.field import LiveField as LiveField
 from .options import (
+    ClusterOptions as ClusterOptions,
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )

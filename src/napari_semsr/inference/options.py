@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from napari_semsr.core import Options
+from napari_semsr.core import Options, by_person
 
 _ROUNDING = 1e-6  # of the range; sums of single precision in another order differ less
 
@@ -100,6 +100,19 @@ class EnhanceOptions(Options):
             msg = "must name an integer or floating type such as uint8 or float32"
             raise ValueError(msg)
         return found.name
+
+
+class ClusterOptions(Options):
+    """Where work is done that is not done here.
+
+    Attributes
+    ----------
+    scheduler : str or None
+        Address of a dask scheduler to run on, such as ``tcp://127.0.0.1:8786``; its
+        workers see the same files.
+    """
+
+    scheduler: str | None = by_person(None)
 
 
 # What a run of the engine says of itself; importable without torch.

@@ -427,7 +427,8 @@ def _is_plain(value: Any) -> bool:
 def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     """Turn the attributes of a layer back into keywords."""
     made = dict(layer.attributes, name=layer.name)
-    made["metadata"] = dict(made.get("metadata") or {})
+    told = dict(made.get("metadata") or {})
+    made["metadata"] = {key: told[key] for key in told if key not in _PLACES}
     features = made.get("features")
     if features:
         made["features"] = {
@@ -637,7 +638,8 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     """Read the pixels of an image or of labels as a layer of their own."""
     if layer.store is not None:
         path = folder / layer.store
-        if Path(layer.store).name != layer.store or not is_there(path):
+        plain_name = Path(layer.store).name == layer.store != ".."
+        if not plain_name or not is_there(path):
             msg = f"its store {layer.store} is missing in {folder}; copy it there."
             raise ReadError(msg)
         if layer.store.endswith(".ome.zarr"):

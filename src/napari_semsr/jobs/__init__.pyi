@@ -177,6 +177,7 @@ from .train import (
     OwnImage as OwnImage,
     RecipeFacts as RecipeFacts,
     Trained as Trained,
+    TrainingPlace as TrainingPlace,
     bundled_recipes as bundled_recipes,
     images_to_cut as images_to_cut,
     recipe_facts as recipe_facts,

@@ -111,6 +111,13 @@ class SimulateOptions(ScanOptions, ViewOptions):
         """Sideways shift that the scene must leave room for."""
         return self.focal_shift_px if self.has_heights else 0.0
 
+    def drawn_pixels(self) -> int:
+        """Count the pixels of the scene and of all frames."""
+        rows, columns = self.extent().fine_grid(self.fine)[0]
+        series = self.focal_series * (self.frames if self.has_heights else 1)
+        taken = self.frames + self.exposures + series
+        return rows * columns + taken * self.frame_px**2
+
     @property
     def has_heights(self) -> bool:
         """Whether every field is taken at several heights."""

@@ -15,9 +15,11 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    Options,
     Progress,
     ReadError,
     ShapeError,
+    by_person,
     field_range,
     in_digits,
     warn,
@@ -39,6 +41,26 @@ from napari_semsr.pairing import PairOptions
 if TYPE_CHECKING:
     from napari_semsr.models import ModelCard
     from napari_semsr.training import Recipe
+
+
+class TrainingPlace(Options):
+    """Where a training runs: a person says so, and no recipe.
+
+    Attributes
+    ----------
+    bank_folder : str or None
+        Where scenes are kept that a recipe makes ahead (``data.bank``), to be shared by
+        several runs; by default in the folder of the run.
+    devices : int or None
+        Processors of this machine that learn together, each from a batch of its own.
+    nodes : int or None
+        Machines that learn together.
+    """
+
+    bank_folder: str | None = by_person(None)
+    devices: int | None = by_person(None)
+    nodes: int | None = by_person(None)
+
 
 # The recipes that come with the package, and what a recipe says of itself.
 
@@ -306,6 +328,7 @@ def train_job(
     name: str | None = None,
     patch: int | None = None,
     anew: bool = False,
+    place: TrainingPlace | None = None,
 ) -> Job[Trained]:
     """Train a model.
 
@@ -341,6 +364,8 @@ def train_job(
     anew : bool, default=False
         Begin with fresh weights although the recipe names a model; its network is
         kept.
+    place : TrainingPlace, optional
+        Where it runs, which no recipe says.
 
     Returns
     -------
@@ -383,6 +408,7 @@ def train_job(
                 name=name,
                 patch=patch,
                 anew=anew,
+                place=place,
             ),
             cut,
             run_dir,
@@ -399,7 +425,10 @@ def train_job(
     from napari_semsr.training import load_recipe
 
     changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
-    plan = _changed(load_recipe(path), {**changes, "patch": patch}, anew=anew)
+    where = (place or TrainingPlace()).model_dump()
+    banks = where.pop("bank_folder")
+    changes |= {"patch": patch, **where}
+    plan = _changed(load_recipe(path), changes, anew=anew)
     if plan.data.pairs is not None:
         check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))
@@ -407,7 +436,9 @@ def train_job(
         _tell_map(Path(plan.data.pairs))
     from napari_semsr.training import train as train_model
 
-    found = yield from train_model(plan, folder, resume=resume, overwrite=overwrite)
+    found = yield from train_model(
+        plan, folder, resume=resume, overwrite=overwrite, bank_folder=banks
+    )
     compared = found.comparison
     kept = compared is None or compared.kept
     if compared is not None and not kept:

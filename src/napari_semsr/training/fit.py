@@ -47,7 +47,7 @@ from napari_semsr.training.learners import (
     Supervised,
 )
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.run_folder import RunFolder
+from napari_semsr.training.run_folder import BANKS, RunFolder
 from napari_semsr.training.validation import held_out_fields
 
 _LEARNERS: dict[str, type[Learner]] = {
@@ -73,7 +73,12 @@ class TrainResult:
 
 
 def train(
-    recipe: Recipe, run_dir: Path, *, resume: bool = False, overwrite: bool = False
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    bank_folder: str | None = None,
 ) -> Job[TrainResult]:
     """Train a model by its recipe.
 
@@ -87,6 +92,9 @@ def train(
         Continue from the last saved state.
     overwrite : bool, default=False
         Remove the files of an earlier run from the folder and start anew.
+    bank_folder : str, optional
+        Where scenes are kept that were made ahead, wherever that is; a recipe's own
+        must lie in the run's folder.
 
     Returns
     -------
@@ -111,7 +119,7 @@ def train(
         If memory ran out.
     """
     check_machines(recipe)
-    recipe = recipe.settled()
+    recipe = _with_bank(recipe.settled(), run_dir, bank_folder)
     network = first_network(recipe)
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
@@ -152,6 +160,21 @@ def train(
 
 
 # Set-up of a run: the network, the checks before any work, and what learns.
+
+
+def _with_bank(recipe: Recipe, run_dir: Path, given: str | None) -> Recipe:
+    """Settle where scenes are kept: in the run's folder, unless a person says where."""
+    if not recipe.data.bank or recipe.data.pairs is not None:
+        return recipe
+    inside = run_dir.resolve()
+    place = Path(given or recipe.data.bank_folder or inside / BANKS).resolve()
+    if given is None and not place.is_relative_to(inside):
+        msg = (
+            f"data.bank_folder must lie in the folder of the run, {inside}, got "
+            f"{place}; take it out of the recipe, or give --bank-folder."
+        )
+        raise OptionError(msg)
+    return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
 def first_network(recipe: Recipe) -> nn.Module:

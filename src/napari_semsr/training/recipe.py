@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import OptionError, Options, ReadError, count_values, shown
+from napari_semsr.core import (
+    OptionError,
+    Options,
+    ReadError,
+    by_person,
+    count_values,
+    persons_options,
+    refuse_persons,
+    shown,
+)
 from napari_semsr.io import read_text
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
@@ -102,10 +111,11 @@ class DataOptions(Options):
         Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
         at random; 0 makes a new scene for every step. For a GPU, which learns faster
         than scenes are made. One of 512 px takes 1 MiB, and 0.1 where a survey learns
-        alone.
-    bank_folder : str
-        Where banks are kept, relative to the recipe; runs that want the same scenes
-        share them.
+        alone; all take 64 GiB at most.
+    bank_folder : str or None
+        Where banks are kept, relative to the recipe, inside the folder of the run; None
+        is its folder ``banks``. Runs that want the same scenes share those of a folder
+        that a person gives to the training.
     """
 
     pairs: str | None = None
@@ -129,8 +139,8 @@ class DataOptions(Options):
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
-    bank: int = Field(default=0, ge=0)
-    bank_folder: str = "../runs/banks"
+    bank: int = Field(default=0, ge=0, le=100_000)
+    bank_folder: str | None = None
 
     @model_validator(mode="after")
     def _some_source(self) -> Self:
@@ -373,6 +383,7 @@ class Recipe(Options):
     devices, nodes : int
         Processors and machines that learn together, each from a batch of its own: the
         gradients of all are averaged, as if the batch were that many times as large.
+        They listen to each other, so that a person gives them, and no recipe.
     compiled : bool
         Compile the local network, which takes a minute at the start and pays on a GPU.
     """
@@ -417,8 +428,8 @@ class Recipe(Options):
     hidden: HiddenOptions = HiddenOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
-    devices: int = Field(default=1, ge=1, le=1024)
-    nodes: int = Field(default=1, ge=1, le=1024)
+    devices: int = by_person(1, ge=1, le=1024)
+    nodes: int = by_person(1, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
@@ -563,13 +574,17 @@ def load_recipe(path: Path) -> Recipe:
     ReadError
         If the file is missing or is no YAML.
     OptionError
-        If a key is unknown or a value out of range.
+        If a key is unknown or a value out of range, or a person's alone to give.
     """
     values = _values(path)
     for name, constant in _FORMER.items():
         table, last = _holder(values, name)
         if table.get(last) == constant:
             del table[last]
+    persons = persons_options(Recipe)
+    usual = {name: Recipe.model_fields[name].default for name in persons}
+    given = [name for name in values if values[name] != usual.get(name)]
+    refuse_persons(given, persons, f"The recipe {path.name}")
     return _absolute(Recipe.parse(values), path.parent)
 
 

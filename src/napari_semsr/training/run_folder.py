@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from napari_semsr.core import CheckpointError, WriteError, digest_path
+from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
 from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
@@ -40,6 +40,7 @@ from napari_semsr.training.validation import ValidationPair, preview
 PREVIEW = "preview.tif"
 STATE = "last.ckpt"
 NETWORKS = "networks.safetensors"
+BANKS = "banks"
 _PARTIAL = f"{STATE}.partial"
 _RECIPE = "recipe.yaml"
 _BEST = "best.yaml"
@@ -130,12 +131,16 @@ class RunFolder:
         if resume:
             self._check_same()
         held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
-        if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
+        if not (resume or overwrite) and held - {_RECIPE, INPUTS, BANKS}:
             remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
             msg = (
                 f"The run directory {run_dir} is not empty; give {remedy} or another "
                 "one."
             )
+            raise WriteError(msg)
+        linked = [n for n in (*_RUN_FILES, "board") if (run_dir / n).is_symlink()]
+        if linked:
+            msg = f"{run_dir / linked[0]} must be the run's own, got a link: remove it."
             raise WriteError(msg)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -218,6 +223,12 @@ class RunFolder:
                 )
                 raise CheckpointError(msg)
 
+    def _kept_recipe(self) -> dict[str, Any]:
+        """Write the recipe without what no recipe may say, so that it opens again."""
+        left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
+        left_out["data"] = {"bank_folder"}
+        return self.recipe.model_dump(mode="json", exclude=left_out)
+
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Put the run there, in place of an earlier one unless that goes on."""
         with self.saving():
@@ -226,7 +237,7 @@ class RunFolder:
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
                     file.unlink(missing_ok=True)
-            _put(self.path / _RECIPE, self.recipe.model_dump(mode="json"))
+            _put(self.path / _RECIPE, self._kept_recipe())
             _put(self.path / INPUTS, inputs)
 
     @contextmanager

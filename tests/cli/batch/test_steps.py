@@ -3,7 +3,7 @@
 import pytest
 
 from napari_semsr.cli.command import VERBS, arguments_of
-from napari_semsr.core import OptionError, SemsrError
+from napari_semsr.core import OptionError, SemsrError, WriteError
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -48,6 +48,11 @@ def refuse(scans, tmp_path, batch):
         (f"{HEAD}steps: frc", "list of verbs"),
         (f"{HEAD}steps: [{'frc, ' * 101}]", "at most 100"),
         (f"{HEAD}steps: [frc]\nreport: 3", "report must be"),
+        (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "leave output to the"),
+        (f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}", "leave inputs to the batch"),
+        (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
+        (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "invalid choice: '3/4'"),
+        (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "of these as title"),
         ("inputs: none\noutput: made\nsteps: [frc]", "no image"),
         ('inputs: "no\\nne"\noutput: made\nsteps: [frc]', r"no\nne"),
         ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "no system takes"),
@@ -103,6 +108,9 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("calibrate: {}", "pitch_nm must be given"),
         ("crop: {like: other.tif}", "needs like other.tif"),
         ("enhance: {model: nothing}", "nothing"),
+        ("enhance: {scheduler: 'tcp://127.0.0.1:9'}", "leave scheduler to a person"),
+        ("enhance: {--scheduler: null}", "leave scheduler to a person"),
+        ("judge: {sem: '{input}', models: [a, --output=/tmp/a]}", "begins with '-'"),
         ("restore: {output: ../away.tif}", "inside the output folder"),
         ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
         ("restore: {output: /tmp/away.tif}", "inside the output folder"),
@@ -139,6 +147,16 @@ def test_a_link_in_the_output_folder_leads_nowhere(scans, tmp_path, batch):
     (made / "degrade").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(made), "steps": ["degrade"]}
     with pytest.raises(OptionError, match="inside the output folder"):
+        batch(asked)
+    assert not any((tmp_path / "away").iterdir())
+
+
+def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
+    asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
+    with pytest.raises(WriteError, match=r"\.batch must be a folder .* got a link"):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
 

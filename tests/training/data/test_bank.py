@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from napari_semsr.core.errors import WriteError
+import napari_semsr as semsr
+from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.patches import Patches, ScenePairs
 from napari_semsr.training.data.scene_cache import CachedBatches, SceneCache
@@ -44,6 +46,39 @@ def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -
     low, high = ScenePairs(asked, 2).pair(7)
     np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
     np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
+
+
+@pytest.mark.parametrize("folder", ["../banks", "link", "/banks"])
+def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(
+    folder: str, tmp_path: Path
+) -> None:
+    data = {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "bank": 2}
+    asked = {
+        "name": "n",
+        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+        "data": data,
+        "batch": 2,
+        "steps": 1,
+        "warmup_steps": 0,
+        "decay_steps": 0,
+        "workers": 0,
+    }
+    (tmp_path / "run").mkdir()
+    (tmp_path / "away").mkdir()
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "away")
+    path = tmp_path / "run" / "recipe.yaml"
+    outside = asked | {"data": data | {"bank_folder": folder}}
+    path.write_text(yaml.safe_dump(outside))
+    with pytest.raises(OptionError, match=r"data\.bank_folder must lie in the folder"):
+        semsr.train(path, tmp_path / "run")
+    assert not any((tmp_path / "away").iterdir())
+    where = {"bank_folder": tmp_path / "shared"}
+    semsr.train(path, tmp_path / "run", overwrite=True, **where)
+    assert len(list((tmp_path / "shared").glob("*/bank.json"))) == 1
+    semsr.train(path, tmp_path / "run", resume=True)  # which keeps no folder of others
+    path.write_text(yaml.safe_dump(asked))
+    semsr.train(path, tmp_path / "other")
+    assert len(list((tmp_path / "other").glob("banks/*/bank.json"))) == 1
 
 
 def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> None:

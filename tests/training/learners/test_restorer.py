@@ -282,7 +282,7 @@ def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(
     tmp_path: Path,
 ) -> None:
     asked = superlens()
-    kept = asked.data.replace(bank=4, bank_folder=str(tmp_path / "banks"))
+    kept = asked.data.replace(bank=4)
     run(loop.train(asked.replace(data=kept), tmp_path / "run"))
     made = load_model(tmp_path / "run" / "told.safetensors")
     assert made.card.pixel_size_nm == (20, 20)

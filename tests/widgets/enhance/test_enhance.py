@@ -221,7 +221,7 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
     panel.advanced.set_values(self_ensemble=False)
     assert not panel.advanced.unfolded
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
-    panel.advanced.scheduler.value = " tcp://127.0.0.1:8786 "
+    panel.advanced.cluster.widget("scheduler").value = " tcp://127.0.0.1:8786 "
     assert panel.advanced.unfolded
     seen = asked()
     assert seen["scheduler"] == "tcp://127.0.0.1:8786"
@@ -235,7 +235,7 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
 def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):
     monkeypatch.setattr("napari_semsr.inference.tiles.cluster.PATIENCE", "200ms")
     panel.form.set_values(tile=64, precision="fp32")
-    panel.advanced.scheduler.value = "tcp://127.0.0.1:9"
+    panel.advanced.cluster.widget("scheduler").value = "tcp://127.0.0.1:9"
     assert "No dask scheduler answers at tcp://127.0.0.1:9" in run_panel(panel)
 
 
@@ -257,7 +257,9 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
         worker_dashboard_address="127.0.0.1:0",
         set_as_default=False,
     ) as client:
-        panel.advanced.scheduler.value = client.cluster.scheduler_address
+        panel.advanced.cluster.widget(
+            "scheduler"
+        ).value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
     assert panel.live.live.done == 9
     found = micrograph_from_layer(model.layers["field · tiny"]).array()

@@ -165,6 +165,9 @@ def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
             "--overwrite to write between them."
         )
         raise WriteError(msg)
+    if state.is_symlink():
+        msg = f"{state} must be a folder that a batch made, got a link: remove it."
+        raise WriteError(msg)
     token = uuid.uuid4().hex
     try:
         if overwrite and state.is_dir():
@@ -420,8 +423,7 @@ def _page(plan: BatchPlan, page: Path, images: Sequence[ImageTask]) -> Job[None]
     for image in images:
         shown.append(image.image)
         shown += [] if image.last is None else [str(plan.folder / image.last)]
-    options = {"title": f"Batch {plan.title}", **(plan.report or {})}
-    words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    words = [f"--title=Batch {plan.title}", *(plan.report or ())]
     states = [jobs.file_state(Path(path)) for path in shown]
     mark = hashlib.sha256(json.dumps([shown, words, states]).encode()).hexdigest()
     record = plan.folder / STATE / f"{page.name}.txt"

@@ -19,7 +19,14 @@ import yaml
 
 from napari_semsr import jobs
 from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
-from napari_semsr.core import OptionError, ReadError, WriteError, one_line, sentence_of
+from napari_semsr.core import (
+    OptionError,
+    ReadError,
+    WriteError,
+    one_line,
+    refuse_persons,
+    sentence_of,
+)
 from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
 
 STATE = ".batch"
@@ -40,6 +47,9 @@ _NEAR = 3  # names that a sentence offers
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_FLAG = re.compile(r"-(?![\d.])")
+"""How a word begins that a parser takes for a flag, not for a negative number."""
+
 _STEP_MARK = "step."
 
 _NO_STEPS = {
@@ -143,7 +153,7 @@ class BatchPlan:
     folder: Path
     images: tuple[ImageTask, ...]
     columns: tuple[str, ...]  # of the table, what steps find
-    report: dict[str, Any] | None  # options of the report, if there is one
+    report: tuple[str, ...] | None  # options of the report, if there is one, as words
     title: str
 
     @property
@@ -217,6 +227,8 @@ class _Step:
     @property
     def said(self) -> str:
         """How sentences call it."""
+        if not self.number:
+            return f"The entry {self.name}"
         alias = f" {self.name}" if self.name != self.verb else ""
         return f"Step {self.number}{alias} ({self.verb})"
 
@@ -361,6 +373,8 @@ def _arguments(step: _Step) -> dict[str, Any]:
             msg = f"{step.said} must leave {key} to the batch, which sees to it."
             raise OptionError(msg)
         found[name] = value
+    persons = {name for name in found if vars(known[name][0]).get("by_person")}
+    refuse_persons(found, persons, step.said)
     return found
 
 
@@ -547,6 +561,27 @@ def _of_table(path: Path) -> Iterator[_Input]:
 # Steps of one image.
 
 
+def _texts_of(step: _Step, name: str, action: argparse.Action, value: Any) -> list[str]:
+    """Write the values that an option is set to."""
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            msg = f"{step.said} must have {name} true or false, got {value!r:.60}."
+            raise OptionError(msg)
+        return ["true" if value else "false"]
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    for one in given:
+        kind = (str, int, float, os.PathLike)
+        if isinstance(one, bool) or not isinstance(one, kind):
+            msg = (
+                f"{step.said} must have a text, a number or a list of these as "
+                f"{name}, got {one!r:.60}."
+            )
+            raise OptionError(msg)
+    texts = [str(one) for one in given]
+    several = action.nargs is not None or len(texts) == 1
+    return texts if several else [",".join(texts)]
+
+
 def _there(path: Path) -> bool:
     """Tell whether something is at a path, which may be no path at all."""
     try:
@@ -582,11 +617,11 @@ class _Maker:
                 pieces = [[placed]]
             parts += [(name, tuple(one)) for one in pieces]
             texts = ["".join(piece.said for piece in one) for one in pieces]
-            if flag:
-                flags += _flagged(step, action, flag, texts)
-            elif any(text.startswith("-") for text in texts):
+            if (not flag or action.nargs) and any(map(_FLAG.match, texts)):
                 msg = f"{step.said} must have no {name} that begins with '-'."
                 raise OptionError(msg)
+            if flag:
+                flags += _flagged(step, action, flag, texts)
             else:
                 before += texts
         mine = outputs.get("output", outputs.get("out_dir"))
@@ -623,22 +658,8 @@ class _Maker:
         if value is None:
             return None
         if action.nargs == 0:
-            if not isinstance(value, bool):
-                msg = f"{step.said} must have {name} true or false, got {value!r:.60}."
-                raise OptionError(msg)
-            return [[Piece("true" if value else "false")]]
-        given = list(value) if isinstance(value, (list, tuple)) else [value]
-        several = [str(one) if isinstance(one, os.PathLike) else one for one in given]
-        for one in several:
-            if isinstance(one, bool) or not isinstance(one, (str, int, float)):
-                msg = (
-                    f"{step.said} must have a text, a number or a list of these as "
-                    f"{name}, got {one!r:.60}."
-                )
-                raise OptionError(msg)
-        if action.nargs is None and len(several) > 1:
-            several = [",".join(str(one) for one in several)]
-        found = [self._pieces(str(one)) for one in several]
+            return [[Piece(_texts_of(step, name, action, value)[0])]]
+        found = [self._pieces(one) for one in _texts_of(step, name, action, value)]
         if not any(piece.said for one in found for piece in one):
             return None  # an empty cell of a table
         if _is_output(step.verb, action.dest):
@@ -812,8 +833,22 @@ def plan_batch(
             *step.columns,
         )
     )
-    options = dict(report) if isinstance(report, Mapping) else {}
-    return BatchPlan(folder, tasks, names, options if report else None, title)
+    words = _report_words(report if isinstance(report, Mapping) else {})
+    return BatchPlan(folder, tasks, names, words if report else None, title)
+
+
+def _report_words(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write the options of the report as words; where it lies is no option."""
+    step, known, words = _Step(0, REPORT, REPORT, options), _known(REPORT), list[str]()
+    for name, value in _arguments(step).items():
+        action, flag = known[name]
+        if not flag or _is_output(REPORT, action.dest):
+            msg = f"{step.said} must leave {name} to the batch, which sees to it."
+            raise OptionError(msg)
+        words += _flagged(step, action, flag, _texts_of(step, name, action, value))
+    arguments = parse_step(REPORT, ["image", "-o", f"{REPORT}.html", *words])
+    load_verb(REPORT).start(arguments).close()
+    return tuple(words)
 
 
 def _named(

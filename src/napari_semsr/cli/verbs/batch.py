@@ -3,7 +3,7 @@
 import argparse
 
 from napari_semsr.cli.batch import BatchReport, batch_job
-from napari_semsr.cli.verb import Verb, add_image, columns
+from napari_semsr.cli.verb import Verb, add_image, add_options, columns, options_from
 from napari_semsr.cli.verbs.enhance import compact_memory
 from napari_semsr.core import Job
 
@@ -12,6 +12,8 @@ _SHOWN = 12  # rows of failures in a summary
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
+    from napari_semsr.inference import ClusterOptions
+
     add_image(parser, "steps", "a YAML file: inputs, output, and steps in order")
     parser.add_argument(
         "--inputs",
@@ -35,20 +37,20 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="processes that take images side by side (default: 1)",
     )
-    group.add_argument(
-        "--scheduler", metavar="ADDRESS", help="dask scheduler to run the images on"
-    )
+    add_options(parser, ClusterOptions, title="cluster")
 
 
 def _start(arguments: argparse.Namespace) -> Job[BatchReport]:
     """Make the job."""
+    from napari_semsr.inference import ClusterOptions
+
     return batch_job(
         arguments.steps,
         inputs=arguments.inputs,
         output=arguments.output,
         overwrite=arguments.overwrite,
         workers=arguments.workers,
-        scheduler=arguments.scheduler,
+        scheduler=options_from(arguments, ClusterOptions).scheduler,
     )
 
 

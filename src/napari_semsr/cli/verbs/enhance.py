@@ -16,6 +16,7 @@ from napari_semsr.cli.verb import (
     asked,
     columns,
     number,
+    options_from,
     pixel_size,
     shape,
 )
@@ -24,7 +25,7 @@ from napari_semsr.core import Job
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.inference import ClusterOptions, EnhanceOptions
 
     add_image(parser, "image", "the image to enhance")
     add_output(parser, "where the result goes; its suffix names the format")
@@ -37,9 +38,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         f"(default: {jobs.DEFAULT_MODEL})",
     )
     group.add_argument(
-        "--scheduler", metavar="ADDRESS", help="dask scheduler to run the tiles on"
-    )
-    group.add_argument(
         "--resume", action="store_true", help="go on with an interrupted output"
     )
     group.add_argument(
@@ -48,6 +46,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="write a map of what the result, blurred again, does not explain of the "
         "image",
     )
+    add_options(parser, ClusterOptions, title="cluster")
     add_options(parser, EnhanceOptions, title="tiles")
     group.add_argument(
         "--no-resample",
@@ -62,7 +61,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
     """Make the job."""
-    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.inference import ClusterOptions, EnhanceOptions
 
     return jobs.enhance_job(
         arguments.image,
@@ -70,7 +69,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
         model=arguments.model,
         **asked(arguments, EnhanceOptions),
         resume=arguments.resume,
-        scheduler=arguments.scheduler,
+        scheduler=options_from(arguments, ClusterOptions).scheduler,
         misfit=arguments.misfit,
     )
 

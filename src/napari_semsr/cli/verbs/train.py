@@ -3,7 +3,15 @@
 import argparse
 
 from napari_semsr import jobs
-from napari_semsr.cli.verb import Verb, add_output, columns, length, number
+from napari_semsr.cli.verb import (
+    Verb,
+    add_options,
+    add_output,
+    columns,
+    length,
+    number,
+    options_from,
+)
 from napari_semsr.core import Job
 
 
@@ -70,6 +78,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin with fresh weights although the recipe names a model",
     )
+    add_options(parser, jobs.TrainingPlace, title="place")
 
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.Trained"]:
@@ -93,6 +102,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Trained"]:
         name=arguments.name,
         patch=arguments.patch,
         anew=arguments.anew,
+        place=options_from(arguments, jobs.TrainingPlace),
     )
 
 

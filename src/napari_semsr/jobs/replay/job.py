@@ -122,7 +122,9 @@ def replay_job(
     search = InputSearch(path, folder)
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         target = Path(scratch) / _named(path)
-        again = yield from _in_silence(ReplayStep(made, target, search).run())
+        size = stored.shape[0] * stored.shape[1]
+        step = ReplayStep(made, target, search, size)
+        again = yield from _in_silence(step.run())
         found = yield from _compare(path, again)
         now = open_image(
             again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True

@@ -1,12 +1,18 @@
-"""How each step is run again: one table, from the job that a history names."""
+"""How each step is run again: one table, from the job that a history names.
+
+A history may come from anyone. What it names is read, but what is made lies in a folder
+of its own, is compared from there alone, and is no larger than an output of that size
+can ask for.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 
 from napari_semsr import analysis
 from napari_semsr.core import (
@@ -17,6 +23,10 @@ from napari_semsr.core import (
     Options,
     Provenance,
     ReadError,
+    one_line,
+    persons_options,
+    refuse_persons,
+    shown,
 )
 from napari_semsr.io import ReadOptions, beside_path, decoding
 from napari_semsr.jobs import (
@@ -64,9 +74,15 @@ from napari_semsr.jobs.stitch import (
 )
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import RestoreOptions
+from napari_semsr.simulation import ViewOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 _DEEPEST = 8  # steps that are made again for the sake of one; chosen: circles end
+_MOST_THREADS = 1024  # chosen: no machine of a user has more
+_DRAWN = 1 << 22  # pixels that may be drawn for any output; our samples have 2^19
+_SCENE = 256  # drawn pixels for each of a frame; chosen: a scan of 8 x 8 takes 190
+_LARGE = 1 << 26  # pixels of a scene that a frame alone can ask for; chosen: 3 GB
+_BYTES = 110  # for each drawn pixel; measured: 108 for a specimen, 55 for a scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +92,14 @@ class ReplayStep:
     made: Provenance  # What was recorded
     target: Path  # Where the output goes, in a folder of its own
     search: InputSearch  # Where its inputs are
+    pixels: int  # Of the output that is made again in the end
     depth: int = 0  # Steps after it that are run again, too
 
     def options(self, model: type[O], /, **changes: Any) -> O:
         """Read the options of the step."""
         told = self.made.options
         known = {key: told[key] for key in model.model_fields if key in told}
+        refuse_persons(known, persons_options(model), "A history")
         return model.parse({**known, **changes})
 
     def reading(self, side: str | None = None) -> ReadOptions:
@@ -124,8 +142,10 @@ class ReplayStep:
                 return path
         if told is None:
             raise missing(record, self.made)
-        place = self.target.parent / f"input-{record.role}-{self.depth}.ome.zarr"
-        path = yield from ReplayStep(told, place, self.search, self.depth + 1).run()
+        made = len([*self.target.parent.glob("input-*")])
+        place = self.target.parent / f"input-{made}.ome.zarr"
+        again = replace(self, made=told, target=place, depth=self.depth + 1)
+        path = yield from again.run()
         self._compare(record, (yield from digest_values(open_image(path, blank=True))))
         return path
 
@@ -214,7 +234,37 @@ class ReplayStep:
                 f"these can: {', '.join(STEPS)}."
             )
             raise ReadError(msg)
-        return (yield from again(self))
+        path = yield from again(self)
+        if not path.resolve().is_relative_to(self.target.parent.resolve()):
+            raise self._no_part()
+        return path
+
+    def part(self, folder: Path) -> Path:
+        """Find the part of a folder, made again, that the output is."""
+        names = {item.relative_to(folder).as_posix() for item in folder.rglob("*")}
+        if self.made.part not in names:
+            raise self._no_part()
+        return folder / self.made.part
+
+    def _no_part(self) -> ReadError:
+        """Say that the output is nothing that was made again."""
+        what = self.search.output.name
+        part = one_line(repr(self.made.part))
+        return ReadError(
+            f"{what} says that it is {part} of what {self.made.job} makes, which makes "
+            "no such image: its history is damaged or forged."
+        )
+
+    def check_drawn(self, pixels: int, most: int) -> None:
+        """Refuse to draw more than an output of this size is made of."""
+        free = psutil.virtual_memory().available // _BYTES
+        if pixels > min(most, free):
+            why = "memory holds" if pixels > free else "its size can ask for"
+            msg = (
+                f"The history of {self.search.output.name} asks for {pixels} drawn "
+                f"pixels, more than {why}, {min(most, free)}."
+            )
+            raise ReadError(msg)
 
 
 def _first(step: ReplayStep, number: int = 0) -> InputRecord | None:
@@ -348,26 +398,28 @@ def _enhance(step: ReplayStep) -> Job[Path]:
     many = [open_image(path, reading) for path in found] if len(found) > 1 else None
     image: Image | Sequence[Micrograph] = many or found[0]
     misfit = step.beside("misfit.ome.zarr") if step.made.part == MISFIT else None
-    with _threads(step.made.threads):
+    with _threads(step):
         yield from enhance_job(
             image,
             step.target,
             model=model,
-            options=step.options(EnhanceOptions, **_same_device(step.made)),
+            options=step.options(EnhanceOptions, **_same_device(step)),
             opening=reading,
             misfit=misfit,
         )
     return misfit or step.target
 
 
-def _same_device(made: Provenance) -> dict[str, Any]:
+def _same_device(step: ReplayStep) -> dict[str, Any]:
     """Ask for the device and the arithmetic of before, where they are here."""
     import torch
 
+    made = step.made
     if made.device is None:
         return {}
     kind, _, _ = made.device.partition(": ")
-    number = int(kind.partition(":")[2] or 0)
+    with step.as_recorded():
+        number = int(kind.partition(":")[2] or 0)
     here = kind == "cpu" or (
         torch.cuda.is_available() and number < torch.cuda.device_count()
     )
@@ -376,10 +428,17 @@ def _same_device(made: Provenance) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(step: ReplayStep) -> Iterator[None]:
     """Let torch compute on as many threads as before."""
     import torch
 
+    count = step.made.threads
+    if count is not None and not 1 <= count <= _MOST_THREADS:
+        msg = (
+            f"The history of {step.search.output.name} must tell 1 to {_MOST_THREADS} "
+            f"threads, got {shown(count)}."
+        )
+        raise ReadError(msg)
     usual = torch.get_num_threads()
     try:
         if count is not None and count != usual:
@@ -466,8 +525,8 @@ def _trust(step: ReplayStep) -> Job[Path]:
     image = yield from step.image(_role(step, "image"))
     enhanced = yield from step.image(_role(step, "enhanced"))
     model = yield from step.model()
-    device = {k: v for k, v in _same_device(step.made).items() if k == "device"}
-    with _threads(step.made.threads):
+    device = {k: v for k, v in _same_device(step).items() if k == "device"}
+    with _threads(step):
         yield from trust_job(
             image,
             enhanced,
@@ -496,14 +555,16 @@ def _simulate(step: ReplayStep) -> Job[Path]:
     image, record = None, _first(step)
     if record is not None:
         image = yield from step.image(record)
+    # a view has no history, so that it is never what is compared
+    usual = ViewOptions().model_dump()
+    options = step.options(SimulateOptions, **usual, sem_view=False)
+    most = max(4 * step.pixels, min(_SCENE * step.pixels, _LARGE), 4 * _DRAWN)
+    step.check_drawn(options.drawn_pixels(), most)
     folder = step.beside("scan")
     yield from simulate_job(
-        folder,
-        image=image,
-        options=step.options(SimulateOptions),
-        opening=step.reading(),
+        folder, image=image, options=options, opening=step.reading()
     )
-    return folder / step.made.part
+    return step.part(folder)
 
 
 def _saved(step: ReplayStep, image: Micrograph) -> Job[Path]:
@@ -514,8 +575,10 @@ def _saved(step: ReplayStep, image: Micrograph) -> Job[Path]:
 
 def _specimen(step: ReplayStep) -> Job[Path]:
     with step.as_recorded():
-        shape, seed = step.made.options["shape"], step.made.options["seed"]
-        made = draw_specimen(tuple(shape), seed=seed)
+        rows, columns = (int(count) for count in step.made.options["shape"])
+        most = max(step.pixels, _DRAWN if step.depth else 0)
+        step.check_drawn(rows * columns, most)
+        made = draw_specimen((rows, columns), seed=step.made.options["seed"])
     return (yield from _saved(step, made))
 
 

@@ -37,6 +37,7 @@ Batch = TypeVar("Batch")
 
 _MARK = "bank.json"
 _CHUNK = 16  # scenes that a worker hands over at once
+_LARGEST = 1 << 36  # bytes of a bank; chosen: four times the largest of our recipes
 _IMAGES = 3  # quantities that are images, the first ones
 _NOT_SCENES = {
     "root",
@@ -77,7 +78,7 @@ def _opened(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
     """Open the arrays of a recipe's bank, made first if there is none."""
-    folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale, fields)
+    folder = Path(recipe.data.bank_folder or "banks") / _name(recipe, scale, fields)
     if not (folder / _MARK).exists():
         _make(recipe, scale, folder, report)
     paths = [folder / f"{name}.npy" for name in fields]
@@ -147,6 +148,13 @@ def _fill(
     for batch in loader:
         parts = [part.numpy() for part in batch[: len(fields)]]
         if not arrays:
+            size = count * sum(part[0].nbytes for part in parts)
+            if size > _LARGEST:
+                msg = (
+                    f"The scenes of data.bank must take at most {_LARGEST >> 30} GiB, "
+                    f"got {count} of them, {size / (1 << 30):.3g} GiB; lower data.bank."
+                )
+                raise OptionError(msg)
             arrays = [
                 np.lib.format.open_memmap(
                     folder / f"{name}.npy",

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import Labels, Options
+from napari_semsr.core import Labels, Options, persons_options
 from napari_semsr.widgets.base.folding import (
     Foldable,
     FoldingRow,
@@ -315,6 +315,11 @@ class OptionsForm(Form):
     def widget(self, name: str) -> Any:
         """Look up the magicgui widget of one option."""
         return self._controls[name].widget
+
+    @property
+    def by_person(self) -> frozenset[str]:
+        """Options that a person alone gives, never a file."""
+        return persons_options(self._model)
 
     def values(self) -> dict[str, Any]:
         """Read what is typed now."""

@@ -57,6 +57,7 @@ _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
 _given: set[Path] = set()
+"""Paths at which there was nothing before this process wrote there, links resolved."""
 
 
 def cache_folder() -> Path:
@@ -87,7 +88,7 @@ def drop_store(layer: "Layer", others: Iterable["Layer"]) -> None:
     """Remove the store of a layer that was taken out of its viewer for good.
 
     One that another layer shows, or a job may read, stays until napari ends; one in a
-    project stays while the project lists it.
+    project stays while the project lists it. What this process did not make stays.
     """
     path = layer.metadata.get(STORE_KEY)
     shared = any(
@@ -97,7 +98,13 @@ def drop_store(layer: "Layer", others: Iterable["Layer"]) -> None:
     if not path or shared or any_busy():
         return
     if is_temporary(path) or _is_left_over(Path(path)):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_own(Path(path))
+
+
+def remove_own(path: Path) -> None:
+    """Remove a store that this process made, and nothing else."""
+    if path.resolve() in _given:
+        shutil.rmtree(path.resolve(), ignore_errors=True)
 
 
 def _is_left_over(path: Path) -> bool:
@@ -118,7 +125,7 @@ def keep_results_in(folder: Path | None) -> None:
 
 def is_temporary(path: str) -> bool:
     """Whether a store goes when napari ends."""
-    return any(folder.resolve() in Path(path).parents for folder in _folder)
+    return any(folder.resolve() in Path(path).resolve().parents for folder in _folder)
 
 
 def is_unsaved(layer: "Layer") -> bool:
@@ -148,10 +155,10 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
     """Give a path in a folder that does not exist, and that no job was given."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
-    while path in _given or path.exists():
+    while path.resolve() in _given or path.exists() or path.is_symlink():
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
-    _given.add(path)
+    _given.add(path.resolve())
     return path
 
 

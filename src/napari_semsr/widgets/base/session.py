@@ -1,6 +1,5 @@
 """What a viewer has open, kept in a project as one goes, and what is not kept yet."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -56,6 +55,7 @@ from napari_semsr.widgets.base.results import (
     is_temporary,
     is_unsaved,
     keep_results_in,
+    remove_own,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
@@ -454,7 +454,7 @@ class Session(QObject):
         """Remove pixels that were written anew since, and that no layer has."""
         for path in self._outdated:
             if path.name not in listed:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_own(path)
         self._outdated.clear()
 
     def _finish(self, show: Callable[[], object]) -> None:
@@ -818,11 +818,20 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
+def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
+    """Leave out what a person alone gives, and no file."""
+    return {k: v for k, v in values.items() if k not in form.by_person}
+
+
 def form_values(panel: Any) -> dict[str, Any]:
     """Read what is typed in a panel; a layer by its name."""
     found = {}
     for name, item in _controls(panel):
-        value = item.values() if isinstance(item, OptionsForm) else item.value
+        value = (
+            _restorable(item.values(), item)
+            if isinstance(item, OptionsForm)
+            else item.value
+        )
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
@@ -836,7 +845,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
     for name, item in list(_controls(panel)):
         value = values.get(name)
         if isinstance(item, OptionsForm):
-            for key, one in (value or {}).items():
+            for key, one in _restorable(value or {}, item).items():
                 with suppress(ValueError, TypeError, LookupError):
                     item.set_values(**{key: one})
         elif name in values:

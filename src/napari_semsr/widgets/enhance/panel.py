@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtGui import QShowEvent
 
@@ -113,15 +113,20 @@ class Advanced(Folded):
     has_settings = True
 
     def __init__(self) -> None:
-        from napari_semsr.inference import EnhanceOptions
+        from napari_semsr.inference import ClusterOptions, EnhanceOptions
 
         self.form = OptionsForm(EnhanceOptions, _ADVANCED_ROWS)
-        self.scheduler = LineEdit(
-            name="scheduler", label="Scheduler", tooltip=_SCHEDULER
-        )
-        self.scheduler.native.setPlaceholderText("none: in napari itself")
+        row = Row("Scheduler", _SCHEDULER)
+        self.cluster = OptionsForm(ClusterOptions, {"scheduler": row})
+        line = self.cluster.widget("scheduler").native
+        line.setPlaceholderText("none: in napari itself")
         told = "Memory, tolerance, flips and turns, cluster; few runs need them."
-        super().__init__("Advanced", told, self.form, Form(self.scheduler))
+        super().__init__("Advanced", told, self.form, self.cluster)
+
+    @property
+    def scheduler(self) -> str | None:
+        """Address of the scheduler that was typed."""
+        return str(self.cluster.values()["scheduler"] or "").strip() or None
 
     def set_values(self, **values: Any) -> None:
         """Type values, and unfold when one of them is not as usual."""
@@ -489,7 +494,7 @@ class EnhancePanel(Panel):
         asked = {
             "model": model,
             "options": options,
-            "scheduler": str(self.advanced.scheduler.value).strip() or None,
+            "scheduler": self.advanced.scheduler,
         }
         maps = {
             "misfit": bool(self.misfit.value) and learnt_from_instrument(card),
@@ -524,7 +529,7 @@ class EnhancePanel(Panel):
         name = self._result_name(planes[0], self.model.card)
         scale = int(self.model.card.get("scale", 1))
         target = stack_target(self.output, name, planes, scale)
-        scheduler = str(self.advanced.scheduler.value).strip() or None
+        scheduler = self.advanced.scheduler
 
         def begin() -> None:
             self.look.stop_preview()
