@@ -116,10 +116,8 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(
     low = low + noise * rng.standard_normal(clear.shape)
     best = passed * power / (passed**2 * power + noise**2)
     ideal = np.fft.irfft2(np.fft.rfft2(low) * best)
-    x, width = (
-        torch.from_numpy(low.astype(np.float32))[None, None],
-        torch.tensor([blur]),
-    )
+    x = torch.from_numpy(low.astype(np.float32))[None, None]
+    width = torch.tensor([blur])
     taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
     made = filtered(x, packed(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
