@@ -22,7 +22,7 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models import InformedRestorer, power_spectrum
+from napari_semsr.models import Haze, InformedRestorer, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
 from napari_semsr.models.architectures.wiener import filtered
 from napari_semsr.models.checkpoint import LoadedModel
@@ -93,6 +93,27 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
         assert (loaded.module(x, faults) - loaded.module(x)).abs().max() > 1e-3
     tiled = enhanced(field, loaded, blur_px=1.5, tile=32).array()
     np.testing.assert_allclose(tiled, told, atol=1e-5)
+
+
+def test_beside_a_known_blur_a_slight_veil_stays(
+    make_loaded: Make, field: np.ndarray
+) -> None:
+    loaded, alone = make_loaded("sharpener"), make_loaded("sharpener")
+    alone.module.sharpener = None
+
+    def lifted(one: LoadedModel, blur: float | None) -> tuple[float, float]:
+        made = enhanced(field, one, blur_px=blur)
+        return made.metadata["enhance"]["haze_gain"]
+
+    usual = lifted(alone, None)
+    assert usual[0] < 1 < usual[1]
+    assert lifted(loaded, 1.5) == (1.0, 1.0)
+    others = [lifted(loaded, None), lifted(loaded, 0.0), lifted(alone, 1.5)]
+    assert others == [usual] * 3
+    log_gain = torch.tensor([0.02, 0.5])[:, None, None, None] * torch.randn(2, 1, 8, 8)
+    kept = Haze(log_gain, torch.zeros(2, 1, 1, 1)).certain().log_gain
+    assert not kept[0].any()
+    assert torch.equal(kept[1], log_gain[1])
 
 
 def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None:

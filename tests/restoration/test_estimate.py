@@ -38,6 +38,19 @@ def test_noise_is_found_where_the_blur_is_known():
     assert found.exponent == pytest.approx(2.4, abs=0.25)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 0.7, 1.0])
+@pytest.mark.parametrize("exponent", [2.4, 3.1])
+def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
+    clear = power_law((384, 384), exponent)
+    blurred = ndimage.gaussian_filter(clear, sigma, mode="wrap")
+    image = np.rint(np.clip(128 + 40 * blurred / blurred.std(), 0, 255)).astype("u1")
+    found = RadialPower.of(sample_blocks(image), image.dtype).fit(
+        PointSpread.gaussian((sigma, sigma)).kernel
+    )
+    assert found.noise == pytest.approx(1 / 12, rel=0.05)
+    assert found.exponent == pytest.approx(exponent, abs=0.1)
+
+
 def test_white_noise_has_its_variance_in_every_ring():
     image = np.random.default_rng(0).normal(5, 2, (512, 512))
     rings = RadialPower.of(sample_blocks(image), image.dtype)

@@ -253,13 +253,18 @@ _Statistics = Callable[[torch.Tensor], torch.Tensor]
 
 
 def survey_field(
-    data: Any, module: nn.Module, scaling: Scaling, *, haze: bool = True
+    data: Any,
+    module: nn.Module,
+    scaling: Scaling,
+    *,
+    haze: bool = True,
+    certain: bool = False,
 ) -> FieldSurvey:
     """Look at a whole field, in blocks of 16 px.
 
     Fields above 4096 px are looked at reduced, for haze; for noise and blur, which
     reducing changes, in windows all over the field, of whose findings the medians are
-    taken. `data` (Y, X).
+    taken. `data` (Y, X); `certain`: of haze, what is beyond doubt alone.
     """
     if scaling.high <= scaling.low:
         return FieldSurvey()
@@ -272,7 +277,8 @@ def survey_field(
     statistics = _statistics(data, whole, scaling, shrink, module.survey.statistics)
     with torch.inference_mode():
         found = module.survey(torch.from_numpy(statistics)[None])
-        veil = _haze_map(found.haze, shrink, scaling) if haze else None
+        seen = found.haze.certain() if certain else found.haze
+        veil = _haze_map(seen, shrink, scaling) if haze else None
         if shrink > 1:
             found = _in_windows(data, module, scaling)
     condition, rings = (part[0].tolist() for part in (found.condition, found.rings))

@@ -104,7 +104,11 @@ def plan_enhance(
     _check_weights(loaded, options)
     if isinstance(loaded.module, InformedRestorer):
         yield Progress(0, 0, "Looking at the whole field")
-        survey = survey_field(seen, loaded.module, scaling, haze=options.haze)
+        # a lift that errs costs a filter for a known blur more than it gains
+        certain = loaded.module.sharpener is not None and bool(options.blur_px)
+        survey = survey_field(
+            seen, loaded.module, scaling, haze=options.haze, certain=certain
+        )
         loaded, survey = _told(loaded, survey, options, (seen, scaling))
     if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
         loaded = replace(loaded, module=ensemble_of(loaded.module))

@@ -94,7 +94,7 @@ class RadialPower:
         floor = np.log(max(self.least, float(power.max()) * 1e-14))
 
         def residual(p: FloatArray) -> FloatArray:
-            gauss = -4 * np.pi**2 * p[3] ** 2 * f**2 if kernel is None else known
+            gauss = known if p.size == 3 else -4 * np.pi**2 * p[3] ** 2 * f**2
             model = np.logaddexp(p[0] - p[1] * np.log(f) + gauss, p[2])
             return np.asarray((model - said) * share)
 
@@ -102,12 +102,12 @@ class RadialPower:
         high = [300.0, _EXPONENTS[1], max(said.max(), floor) + 1, _WIDEST_PX]
         first = said[0] + 2.4 * np.log(f[0])
         quiet = float(np.clip(said.min(), low[2] + 1e-9, high[2] - 1e-9))
-        starts = _STARTS if kernel is None else (1.0,)
+        start = [first, 2.4, quiet]
+        # a width that nothing depends on would lead the fit astray
+        starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
         fits = [
-            optimize.least_squares(
-                residual, [first, 2.4, quiet, sigma], bounds=(low, high)
-            )
-            for sigma in starts
+            optimize.least_squares(residual, p, bounds=(low[: len(p)], high[: len(p)]))
+            for p in starts
         ]
         best = min(fits, key=lambda found: float(found.cost)).x
         width = float(best[3]) if kernel is None else None

@@ -95,6 +95,36 @@ def test_a_known_blur_is_undone_under_white_noise_and_noise_along_lines(
     assert left[1] <= 1.01 * left[0] + 1e-5
 
 
+@pytest.mark.parametrize("noise", [0.0012, 0.02])
+@pytest.mark.parametrize("blur", [0.7, 1.0, 2.5])
+@pytest.mark.parametrize("slope", [2.4, 3.2])
+def test_sharpening_is_nearly_as_good_as_if_all_were_known(
+    slope: float, blur: float, noise: float
+) -> None:
+    """Of a field that rows and columns make alike, and of which the law is known."""
+    rng, side = np.random.default_rng(1), 512
+    f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    f[0, 0] = np.inf
+    law = f ** (-slope / 2)
+    clear = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * law)
+    gain = 0.15 / clear.std()
+    clear, power = clear * gain, (law * gain) ** 2
+    point = np.zeros((side, side))
+    point[0, 0] = 1
+    passed = np.fft.rfft2(ndimage.gaussian_filter(point, blur, mode="wrap")).real
+    low = ndimage.gaussian_filter(clear, blur, mode="wrap")
+    low = low + noise * rng.standard_normal(clear.shape)
+    best = passed * power / (passed**2 * power + noise**2)
+    ideal = np.fft.irfft2(np.fft.rfft2(low) * best)
+    x = torch.from_numpy(low.astype(np.float32))[None, None]
+    width = torch.tensor([blur])
+    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    made = filtered(x, packed(taps))[0, 0].numpy()
+    inner = np.s_[12:-12, 12:-12]
+    least, error = (np.square(a - clear)[inner].mean() for a in (ideal, made))
+    assert error < 1.03 * least
+
+
 def test_strange_spectra_give_finite_sharpening() -> None:
     torch.manual_seed(3)
     blur = 6 * torch.rand(20), 6 * torch.rand(20), 1.8 * torch.rand(20) - 0.9

@@ -539,9 +539,10 @@ class InformedRestorer(nn.Module):
             Restored images on the same scale.
         """
         found = self.look(field)
-        clear = dehaze(field, found.haze)
         local: ThreeScale | TwoScale = self.local
-        condition, sharpen = found.condition, faults is not None
+        condition = found.condition
+        sharpen = faults is not None and self.sharpener is not None
+        clear = dehaze(field, found.haze.certain() if sharpen else found.haze)
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = blur_known(condition, faults)

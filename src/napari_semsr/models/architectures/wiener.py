@@ -9,6 +9,8 @@ to a quarter alone, and one against noise alone.
 Where the blur is known (`sharpening_taps`), nothing but the field's own spectrum is
 asked: its floor is the noise, white or alike along lines, and what stands above it,
 with the blur undone, the clear image's power. A power law goes on where nothing does.
+The blur is a Gaussian sampled at the pixels there, which lets more pass near the finest
+frequency than one that is not, and the window smears what falls as steeply as it.
 
 A filter of 21 x 21 taps on single pixels is slow; on 4 x 4 pixels as channels, at a
 quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as fast.
@@ -47,6 +49,7 @@ _LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill 
 _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
 _SMEARED = 3  # rings that the window smears
+_SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
 
 
 def wiener_taps(
@@ -116,17 +119,22 @@ def sharpening_taps(
     """
     y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
-    passed = _blur_exponent(y, x, blur).exp()
+    passed = _sampled_blur(blur)
     squared, away = passed.square(), torch.hypot(y, x)
+    usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
+    lets = (_smeared(squared * usual) / _smeared(usual)).float().clamp_min(0)
     if noise is None:
-        along = _floor_along(spectrum, squared)
         flat = white_floor(spectrum)[:, None, None]
+        along = _floor_along(spectrum, squared)
+        across = _floor_along(_turned(spectrum), _turned(squared))
+        # what both directions share is no noise of lines, but the image
+        along = torch.minimum(along, flat + (along - across).clamp_min(0))
     else:
         flat = noise.square().clamp_min(_LEAST_FLOOR)[:, None, None]
         along = flat
     likeness, wanted = [], []
     for floor, cross in ((along, passed), (flat, passed), (along, squared)):
-        prior = _measured_power(spectrum, floor.expand_as(spectrum), squared, away)
+        prior = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
         likeness.append(squared * prior + floor)
         wanted.append(cross * prior)
     taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(wanted, dim=1))
@@ -148,6 +156,33 @@ def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) ->
     yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
     xy = (slant * rows * columns)[:, None, None] * (x * y)
     return -2 * math.pi**2 * (yy + xx + 2 * xy)
+
+
+def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Take what Gaussians let pass that are sampled at pixels; gives (B, 64, 33)."""
+    rows, columns, slant = (part.double()[:, None, None] for part in blur)
+    away = _SIDE * torch.fft.fftfreq(_SIDE, device=rows.device)
+    y = away[:, None] / rows.clamp_min(_SHARPEST)
+    x = away / columns.clamp_min(_SHARPEST)
+    kernel = torch.exp((2 * slant * y * x - y**2 - x**2) / (1 - slant**2) / 2)
+    passed: Tensor = torch.fft.rfft2(kernel / kernel.sum((1, 2), keepdim=True)).real
+    return passed.float()
+
+
+def _smeared(power: Tensor) -> Tensor:
+    """Smear power (..., 64, 33) as the window of `power_spectrum` does."""
+    lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
+    kept = (2 + lag.cos()) / 3
+    alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
+    smeared: Tensor = torch.fft.rfft2(alike * kept * kept[:, None]).real
+    return smeared
+
+
+def _turned(power: Tensor) -> Tensor:
+    """Swap rows and columns of half a spectrum (..., 64, 33)."""
+    alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
+    turned: Tensor = torch.fft.rfft2(alike.mT).real
+    return turned.float()
 
 
 def _mirrored_twice(x: Tensor) -> Tensor:
@@ -180,11 +215,12 @@ def _floor_along(spectrum: Tensor, squared: Tensor) -> Tensor:
 
 
 def _measured_power(
-    spectrum: Tensor, floor: Tensor, squared: Tensor, away: Tensor
+    spectrum: Tensor, floor: Tensor, lets: Tensor, away: Tensor
 ) -> Tensor:
     """Measure the clear image's power, and go on by a power law below the noise.
 
     All (B, 64, 33) but `away` (64, 33), frequencies; the same in all directions.
+    `lets`: of power, what blur and window together let pass.
     """
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(float(place.max())) + 1
@@ -197,11 +233,11 @@ def _measured_power(
         parts = (power * share).flatten(1)
         return sums.index_add(1, ring.flatten(), parts) / many
 
-    seen, noise, lets = map(over_rings, (spectrum, floor, squared))
+    seen, noise, passed = map(over_rings, (spectrum, floor, lets))
     above = seen - noise
-    log_power = above.clamp_min(1e-12).log() - lets.clamp_min(1e-30).log()
+    log_power = above.clamp_min(1e-12).log() - passed.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
-    told = (above > _TOLD * noise) & (lets > _LEAST_PASSED)
+    told = (above > _TOLD * noise) & (passed > _LEAST_PASSED)
     told = (told | (number < _SMEARED)).float()
     last = told.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)

@@ -131,7 +131,7 @@ class RestorerLearner(Learner):
             loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, veiled)
         if not alone:
             scenes = Scenes(*batch)
-            clear = dehaze(scenes.low, haze)
+            clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
             if self.sharpens:
                 told = _about(blur_known(named, scenes.faults))
                 planes, trust = self.network.sharpening_planes(clear, told)
