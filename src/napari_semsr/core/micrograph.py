@@ -3,7 +3,7 @@
 import hashlib
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -125,6 +125,30 @@ class Provenance(BaseModel):
         before = (item.provenance for item in self.inputs if item.provenance)
         return next(filter(None, (step.network() for step in before)), None)
 
+    def steps(self) -> Iterator["Provenance"]:
+        """Go back through this image's history, from step to step by the first input.
+
+        Yields
+        ------
+        Provenance
+            This step, then what made its first input, and so on.
+        """
+        step: Provenance | None = self
+        while step is not None:
+            yield step
+            step = step.inputs[0].provenance if step.inputs else None
+
+    def essence(self) -> "Provenance":
+        """Find the step that made an image what it is, which crops and copies do not.
+
+        Returns
+        -------
+        Provenance
+            This step, or one before it.
+        """
+        steps = self.steps()
+        return next((step for step in steps if step.job not in _KEEPING), self)
+
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
@@ -152,6 +176,7 @@ class Provenance(BaseModel):
         return frozenset(found)
 
 
+_KEEPING = ("crop", "convert")  # jobs that leave an image what it was
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 

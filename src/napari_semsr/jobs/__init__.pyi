@@ -168,7 +168,6 @@ from .simulate import (
 from .stitch import (
     StitchedFile as StitchedFile,
     StitchFolderOptions as StitchFolderOptions,
-    half_paths as half_paths,
     open_scan as open_scan,
     stitch_job as stitch_job,
 )

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import napari.components
 
 _MEASURES = ("spectrum", "frc-map", "difference")
-_CUTS = ("crop", "convert")  # they leave an image what it was
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
@@ -105,18 +104,14 @@ def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
 
 def step_before(layer: Layer) -> str | None:
     """Name the job that a layer comes from, but for crops and copies."""
-    record = provenance_of(layer)
-    while record is not None and record.job in _CUTS and record.inputs:
-        record = record.inputs[0].provenance
-    return None if record is None else record.job
+    made = provenance_of(layer)
+    return None if made is None else made.essence().job
 
 
 def is_stitched(layer: Layer) -> bool:
     """Whether a layer, or what it was made of, was blended from frames."""
     made = provenance_of(layer)
-    while made is not None and made.job != "stitch":
-        made = made.inputs[0].provenance if made.inputs else None
-    return made is not None
+    return made is not None and any(step.job == "stitch" for step in made.steps())
 
 
 def is_truth(layer: Layer) -> bool:

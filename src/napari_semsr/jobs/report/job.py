@@ -48,7 +48,7 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.measure import error_map_job, find_halves, frc_job
+from napari_semsr.jobs.measure import ALONE, error_map_job, find_halves, frc_job
 from napari_semsr.jobs.report.methods import tell_methods
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
@@ -600,9 +600,9 @@ def _measure_frc(
     options: ReportOptions,
 ) -> Job[None]:
     """Measure the resolution, by the halves of a mosaic where they lie beside it."""
-    halves, note = None, None
-    if item.path is not None:
-        halves, note = find_halves(Path(item.path), item.image)
+    halves, note, place = None, None, item.path or item.image.path
+    if place is not None:
+        halves, note = find_halves(Path(place), item.image)
     parts = None
     if halves is not None:
         parts = _part(halves[0], box), _part(halves[1], box)
@@ -623,7 +623,7 @@ def _measure_frc(
     number = frc_number(found.result, item.image, found.note)
     measured.numbers.append(number)
     if note is not None:
-        measured.notes.append(note)
+        measured.notes.append(f"{note} {ALONE}")
     if item.networks and number.value is not None:
         name = item.networks[-1][0]
         measured.notes.append(
