@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_semsr.core.errors import OptionError, ShapeError, shown
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shown
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -238,6 +238,44 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
     return None
 
 
+def grey_values(data: Any, name: str) -> Any:
+    """Take an array as grey values: what a mask hides is unknown, and so NaN.
+
+    Parameters
+    ----------
+    data : array
+        NumPy, dask, or what is read like them.
+    name : str
+        Of the image, for messages.
+
+    Returns
+    -------
+    array
+        As it is, unless it is masked.
+
+    Raises
+    ------
+    ReadError
+        If the values are complex, or no numbers.
+    """
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        msg = (
+            f"An image must have real grey values, got {dtype} in {name}: take its "
+            "magnitude or its real part."
+        )
+        raise ReadError(msg)
+    if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
+        return data.data
+    if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
+        known = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
+        filled = data.astype(known)
+        if hasattr(data, "dask"):
+            return filled.map_blocks(np.ma.filled, np.nan, dtype=known)
+        return filled.filled(np.nan)
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -245,7 +283,7 @@ class Micrograph:
     Attributes
     ----------
     data : (Y, X) numpy.ndarray or dask.array.Array
-        Grey values in their own dtype.
+        Grey values in their own dtype; of a masked array, NaN where it hides them.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown, never silently 1.
     name : str
@@ -281,6 +319,7 @@ class Micrograph:
             got = tuple(self.data.shape)
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
+        object.__setattr__(self, "data", grey_values(self.data, self.name))
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:

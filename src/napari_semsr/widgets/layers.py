@@ -206,7 +206,7 @@ def say_plane(layer: Image, point: Sequence[float]) -> str:
 def _plane(layer: Image, place: tuple[int, ...]) -> Any:
     """Level 0 of a layer, cut to a plane; colours come last."""
     data = _finest(layer)[place]
-    return data if hasattr(data, "dask") else np.asarray(data)
+    return data if hasattr(data, "dask") else np.asanyarray(data)  # with its mask
 
 
 def _grey(layer: Layer, plane: Any) -> Any:
