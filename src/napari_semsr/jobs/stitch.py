@@ -178,10 +178,12 @@ def _write_mosaic(
                 stack.enter_context(_half_store(half, path, about, request))
                 for half, path in zip(halves, request.half_paths, strict=True)
             ]
+            for beside in filter(None, (heights, *parts)):
+                store.repeat(beside.pending())  # such as those that were damaged
             filled = blocks(store, heights, parts)
             clipped = yield from store.fill(filled, "Fusing the mosaic")
-            for beside in (heights, *parts):
-                if beside is not None and not beside.complete:
+            for beside in filter(None, (heights, *parts)):
+                if not beside.complete:
                     yield from beside.finish()
         return clipped
 
