@@ -10,11 +10,12 @@ from npe2 import PluginManifest
 from qtpy.QtWidgets import QFileDialog
 
 import napari_semsr
-from napari_semsr.core import SemsrError, run
+from napari_semsr.core import Provenance, SemsrError, run
 from napari_semsr.io import get_reader
 from napari_semsr.jobs import (
     convert_job,
     decorrelation_job,
+    error_map_job,
     frc_map_job,
     histogram_job,
     metrics_job,
@@ -26,7 +27,7 @@ from napari_semsr.widgets.base.results import (
     keep_results_in,
     open_store,
 )
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import kind_of, micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
@@ -52,6 +53,7 @@ def made(tmp_path_factory):
     napari_semsr.stitch(folder / "scan", folder / "mosaic.ome.zarr", halves=True)
     first, second = exposures_of()
     bare = first.replace(pixel_size_nm=None)
+    drawn = Provenance(job="enhance", model_name="m", model_digest="sha256:0")
     whole = (1000 * np.nan_to_num(first.array())).astype(np.uint16)
     images = {
         "exposure": first,
@@ -59,10 +61,12 @@ def made(tmp_path_factory):
         "integers": first.replace(data=whole),
         "gaps": with_gaps(first),
         "frc-map": run(frc_map_job(first, second)).result.map,
+        "network": first.replace(provenance=drawn),
     }
     for name, image in images.items():
         napari_semsr.write(image, folder / f"{name}.ome.zarr")
     run(spectrum_job(first, folder / "spectrum.ome.zarr"))
+    run(error_map_job(first, second, folder / "error-map.ome.zarr"))
     return folder
 
 
@@ -118,7 +122,7 @@ WAYS = {
 MEASURES = metrics_job, histogram_job, spectrum_job, decorrelation_job
 KINDS = (
     *("mosaic", "exposure", "uncalibrated", "integers", "gaps"),
-    *("frc-map", "spectrum"),
+    *("network", "frc-map", "error-map", "spectrum"),
 )
 
 
@@ -155,6 +159,7 @@ def answers(qtbot, run_panel):
     def ask(viewer, layer):
         image = micrograph_from_layer(layer)
         told = {"pixels": image.array(), "pixel size": image.pixel_size_nm}
+        told |= {"kind": kind_of(layer), "network": network_of(layer)}
         for measure in MEASURES:
             try:
                 found = run(measure(image)).to_json()

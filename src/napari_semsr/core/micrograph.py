@@ -149,6 +149,31 @@ class Provenance(BaseModel):
         steps = self.steps()
         return next((step for step in steps if step.job not in _KEEPING), self)
 
+    def quantity(self, unit: str) -> str | None:
+        """Name what the values of this history are, where they are no grey values.
+
+        Parameters
+        ----------
+        unit : str
+            Of the image, ``"nm"`` or ``"pixel"``.
+
+        Returns
+        -------
+        str or None
+            Such as ``"resolution (nm)"`` of a map; None of an image.
+        """
+        shown = (step for step in self.steps() if step.job not in _VALUES_KEPT)
+        made = next(shown, self)
+        what = _MAPS.get(made.job if made.part is None else f"{made.job} {made.part}")
+        if what is None:
+            return None
+        if made.options.get("show") == "spread":
+            what = what.replace("bound on the error", "spread")
+        if "difference" in made.options:
+            what = f"difference of {what}"
+        grey = "%" if made.options.get("unit") == "percent" else "grey levels"
+        return what.format(length="px" if unit == "pixel" else unit, grey=grey)
+
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
@@ -177,6 +202,18 @@ class Provenance(BaseModel):
 
 
 _KEEPING = ("crop", "convert")  # jobs that leave an image what it was
+_VALUES_KEPT = (*_KEEPING, "register", "shown")  # that leave its values what they were
+_MAPS = {
+    "frc-map": "resolution ({length})",
+    "error-map": "error ({grey})",
+    "trust": "bound on the error ({grey})",
+    "repeatability": "repeatability s.d. ({grey})",
+    "enhance misfit": "misfit (%)",
+    "stitch height": "height (nm)",
+    "difference": "difference (grey levels)",
+    "spectrum": "log10 power",
+}
+"""Jobs, with the part of their output, whose values are no grey values, and what is."""
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
@@ -387,6 +424,12 @@ class Micrograph:
     def unit(self) -> str:
         """``"nm"`` when calibrated, else ``"pixel"``."""
         return "pixel" if self.pixel_size_nm is None else "nm"
+
+    @property
+    def quantity(self) -> str | None:
+        """What a map shows, such as ``"resolution (nm)"``; None for grey values."""
+        made = self.provenance
+        return None if made is None else made.quantity(self.unit)
 
     @property
     def mean_pixel_size_nm(self) -> float | None:

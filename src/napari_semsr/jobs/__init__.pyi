@@ -27,6 +27,7 @@ from .degrade import (
     degrade_job as degrade_job,
 )
 from .enhance import (
+    MISFIT as MISFIT,
     EnhancedFile as EnhancedFile,
     enhance_in_memory as enhance_in_memory,
     enhance_job as enhance_job,

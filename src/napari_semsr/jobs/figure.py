@@ -225,7 +225,7 @@ def _cells(images: Sequence[Micrograph], *, overlay: bool) -> list[_Cell]:
 def _is_map(image: Micrograph) -> bool:
     """Tell whether an image has a colour bar."""
     look = image.look
-    return map_unit(image)[0] is not None or (look is not None and look.colour_bar)
+    return image.quantity is not None or (look is not None and look.colour_bar)
 
 
 def _overlay(
@@ -309,8 +309,10 @@ def plate_image(
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
-    unit, colours = map_unit(image)
-    limits, gamma, look = grey_limits(values), 1.0, image.look
+    unit, limits, gamma, look = image.quantity, grey_limits(values), 1.0, image.look
+    colours = "gray" if unit is None else "magma"
+    if unit is not None and unit.startswith("resolution"):
+        colours = "viridis_r"
     if look is not None:
         limits, gamma = look.limits, look.gamma
         colours = look.colormap if _is_known(look.colormap) else colours
@@ -334,27 +336,6 @@ def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
     columns = columns_of(count, options.columns, options.width_mm)
     wanted = round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
-
-
-def map_unit(image: Micrograph) -> tuple[str | None, str]:
-    """Tell what a map of ours shows and in what unit, and the colours of its kind.
-
-    None, and grey, of what is no such map.
-    """
-    made = image.provenance
-    job, asked = ("", {}) if made is None else (made.job, made.options)
-    percent = asked.get("unit") == "percent"
-    if job == "frc-map":
-        nm = image.pixel_size_nm is not None
-        return f"resolution ({'nm' if nm else 'px'})", "viridis_r"
-    if job == "error-map":
-        return f"error ({'%' if percent else 'grey levels'})", "magma"
-    if job == "trust":
-        shown = "spread" if asked.get("show") == "spread" else "bound on the error"
-        return f"{shown} ({'%' if percent else 'grey levels'})", "magma"
-    if job == "repeatability":
-        return f"repeatability s.d. ({'%' if percent else 'grey levels'})", "magma"
-    return None, "gray"
 
 
 def _is_known(name: str) -> bool:

@@ -34,7 +34,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, replacing, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
-from napari_semsr.jobs.figure import map_unit
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -123,7 +122,7 @@ class Picture:
     @property
     def is_map(self) -> bool:
         """Whether its values are no grey levels, but what was measured somewhere."""
-        return map_unit(self.image)[0] is not None
+        return self.image.quantity is not None
 
     @property
     def networks(self) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from napari_semsr.analysis import map_misfit
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
 from napari_semsr.jobs import (
+    MISFIT,
     MOSAIC_MODEL,
     TrustOptions,
     check_image_target,
@@ -664,7 +665,9 @@ def _enhance(
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
     shown = []
     if maps["misfit"] and misfit is not None:
-        shown.append((yield from map_misfit(micrograph, made, misfit)))
+        drawn_map = yield from map_misfit(micrograph, made, misfit)
+        part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
+        shown.append(drawn_map.replace(provenance=part))
     if maps["trust"]:
         options = TrustOptions(device=asked["options"].device)
         trust = yield from trust_job(
