@@ -192,6 +192,7 @@ def answers(qtbot, run_panel):
 
 
 @pytest.mark.filterwarnings("ignore:.* has no pixel size")
+@pytest.mark.filterwarnings("ignore:.* was made by the network")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_layer_gives_the_same_answers(
