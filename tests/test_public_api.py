@@ -5,6 +5,7 @@ import pytest
 
 import napari_semsr
 from napari_semsr.cli.command import VERBS
+from napari_semsr.core import ReadError
 from napari_semsr.core.errors import OptionError
 from tests.children import run_python
 
@@ -89,6 +90,19 @@ def test_metrics_histogram_and_spectrum(scene):
     assert found.match == "affine"
     assert napari_semsr.histogram(scene.first, bins=8).counts.sum() == 96 * 128
     assert len(napari_semsr.spectrum(scene.first).power) > 10
+
+
+def test_masked_pixels_are_unknown_and_complex_values_are_refused(scene):
+    image = scene.truth.array()
+    hidden = np.zeros(image.shape, bool)
+    hidden[3, 5:9] = True
+    masked = np.ma.array(image, mask=hidden, fill_value=1e20)
+    with pytest.raises(ReadError, match="4 NaN or infinite"):
+        napari_semsr.metrics(masked, image)
+    whole = napari_semsr.metrics(np.ma.array(image, mask=False), scene.first)
+    assert whole.psnr_db == napari_semsr.metrics(image, scene.first).psnr_db
+    with pytest.raises(ReadError, match="magnitude"):
+        napari_semsr.metrics(image * (1 + 1j), image)
 
 
 def test_frc_map_runs_to_its_end(scene):

@@ -118,16 +118,15 @@ def test_sampled_field_is_fitted_as_the_whole_is(rng):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "dtype", "needs"),
+    ("shapes", "needs"),
     [
-        (((64, 64), (60, 60)), float, "whole multiple"),
-        (((64, 64), (32, 32)), float, "whole multiple"),
-        (((64, 64), (64, 64)), complex, "complex128"),
-        (((10, 64), (10, 64)), float, "without a gap"),
+        (((64, 64), (60, 60)), "whole multiple"),
+        (((64, 64), (32, 32)), "whole multiple"),
+        (((10, 64), (10, 64)), "without a gap"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(rng, shapes, dtype, needs):
-    images = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+def test_what_cannot_be_compared_is_refused(rng, shapes, needs):
+    images = [rng.normal(size=shape) for shape in shapes]
     with pytest.raises((ShapeError, ReadError), match=needs):
         run(fit_error(pair_of(*images)))
 

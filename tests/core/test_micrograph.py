@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.acquisition import ArrayFrames
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import (
     InputRecord,
     Look,
@@ -147,3 +148,37 @@ def test_contrast_limits_of_a_look_are_kept():
 def test_contrast_limits_of_a_look_rise(limits):
     with pytest.raises(ValueError, match="two rising numbers"):
         Look(limits=limits)
+
+
+MASK = np.eye(3, 4, dtype=bool)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float32", "float64"])
+def test_what_a_mask_hides_is_unknown(dtype, lazy):
+    values = np.ones((3, 4), dtype)
+    masked = np.ma.array(values, mask=MASK, fill_value=values.dtype.type(0))
+    image = Micrograph(da.from_array(masked) if lazy else masked)
+    assert image.dtype.kind == "f"
+    assert not isinstance(image.array(), np.ma.MaskedArray)
+    np.testing.assert_array_equal(np.isnan(image.array()), MASK)
+    np.testing.assert_array_equal(image.array()[~MASK], 1)
+
+
+def test_a_mask_that_hides_nothing_leaves_the_values_as_they_are():
+    masked = np.ma.array(np.ones((3, 4), np.uint8), mask=False)
+    assert Micrograph(masked).dtype == np.uint8
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "S3", "object"])
+@pytest.mark.parametrize("made", [np.ones, da.ones], ids=["numpy", "dask"])
+def test_values_that_are_no_grey_values_are_refused(made, dtype):
+    with pytest.raises(ReadError, match=r"real grey values, got .* in field"):
+        Micrograph(made((3, 4)).astype(dtype), name="field")
+    with pytest.raises(ReadError, match="real grey values"):
+        ArrayFrames(made((2, 3, 4)).astype(dtype))
+
+
+def test_masked_frames_are_read_with_gaps():
+    frames = ArrayFrames(np.ma.array(np.ones((2, 3, 4), np.uint8), mask=[MASK] * 2))
+    np.testing.assert_array_equal(np.isnan(frames.read(1)), MASK)

@@ -5,6 +5,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from napari_semsr.cli.command import main
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
@@ -47,6 +48,24 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     assert unfinished(output) is None
     other = run(enhance_job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+
+
+@pytest.mark.parametrize("ends", ["begun", "complete"])
+@pytest.mark.parametrize("damage", ["vanished", "cut short"])
+def test_a_tile_that_is_lost_is_made_again_and_told(folder, capsys, ends, damage):
+    output, whole = folder / "left.ome.zarr", folder / "whole.ome.zarr"
+    run(enhance_job(folder / "first.tif", whole, options=SMALL))
+    _begin(folder / "first.tif", output, 2 if ends == "begun" else 10**6)
+    block = output / "0" / "c" / "0" / "0"
+    if damage == "vanished":
+        block.unlink()
+    else:
+        block.write_bytes(block.read_bytes()[:-20])
+    line = ["enhance", folder / "first.tif", "-o", output, "--resume", "--tile", "64"]
+    line += ["--precision", "fp32", "--device", "cpu"]
+    assert main([str(word) for word in line]) == 0
+    assert "made again" in capsys.readouterr().err
+    np.testing.assert_array_equal(read(output).array(), read(whole).array())
 
 
 def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):

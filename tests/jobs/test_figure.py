@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from napari_semsr.analysis import FrcMapOptions
 from napari_semsr.core import Look, Micrograph, Provenance, SemsrError, run
-from napari_semsr.jobs import FigureOptions, figure_job
+from napari_semsr.io import write
+from napari_semsr.jobs import FigureOptions, figure_job, frc_map_job
 from napari_semsr.reporting import bar_words
 
 
@@ -212,8 +214,69 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 def test_bars_are_told_in_the_unit_that_reads_best() -> None:
     assert bar_words(500, calibrated=True) == "500 nm"
+    assert bar_words(2000, calibrated=True) == "2 µm"
     assert bar_words(20_000, calibrated=True) == "20 µm"
+    assert bar_words(1e6, calibrated=True) == "1 mm"
     assert bar_words(50, calibrated=False) == "50 px"
+
+
+def bars_in(path: Path, columns: int) -> list[int]:
+    """Measure the white bars in the cells of a row of dark images, in pixels."""
+    with Picture.open(path) as picture:
+        grey = np.asarray(picture.convert("L")).astype(int)
+    band = grey[round(0.93 * len(grey)) : round(0.98 * len(grey))]
+    found = []
+    for cell in np.array_split(band, columns, axis=1):
+        bright = cell.max(0) > 120
+        start = np.argmax(~bright)  # what is white left of it lies between the cells
+        start += np.argmax(bright[start:])
+        found.append(int(np.argmin(bright[start:])))
+    return found
+
+
+def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
+    dark = Micrograph(np.full((100, 200), 7, np.uint8), (10.0, 10.0), "dark")
+    half = dark.replace(data=dark.data[:, :120])
+    mapped = dark.replace(look=Look(limits=(0, 1e3), colormap="gray", colour_bar=True))
+    options = FigureOptions(width_mm=240, dpi=100, columns=3)
+    images = [dark, mapped, half]
+    made = run(figure_job(images, tmp_path / "said.png", options=options))
+    assert made.caption.count("bar 200 nm") == 3  # 28 % of the narrowest is 336 nm
+    options = options.replace(no_caption=True)
+    run(figure_job(images, tmp_path / "row.png", options=options))
+    first, second, third = bars_in(tmp_path / "row.png", 3)
+    assert first > 20
+    assert second == pytest.approx(first, abs=1)
+    assert third == pytest.approx(first, abs=1)
+
+
+def test_bar_of_an_uncalibrated_image_counts_its_own_pixels(tmp_path: Path) -> None:
+    large = Micrograph(np.full((1500, 2000), 7, np.uint8), name="large")
+    options = FigureOptions(width_mm=50.8, dpi=100)  # 200 px: ten are drawn as one
+    made = run(figure_job([large], tmp_path / "said.png", options=options))
+    assert made.caption == "large; bar 500 px."
+    run(figure_job([large], tmp_path / "a.png", options=options.replace(no_caption=1)))
+    assert bars_in(tmp_path / "a.png", 1) == [pytest.approx(50, abs=3)]
+
+
+def test_map_lies_on_the_image_that_it_measured(tmp_path: Path, scene) -> None:
+    before, blocks = scene.first, FrcMapOptions(block=48, step=24)
+    history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
+    after = before.replace(data=before.data + 1, name="after", provenance=history)
+    path = tmp_path / "first.ome.zarr"
+    write(before, path)
+    options, figure = FigureOptions(overlay=True), tmp_path / "a.png"
+    for source in (before, path):
+        found = run(frc_map_job(source, scene.second, options=blocks))
+        maps = [found.result.map.replace(name=name) for name in ("one", "two")]
+        for given in ([source, after, maps[0]], [maps[0], after, source]):
+            made = run(figure_job(given, figure, options=options, overwrite=True))
+            assert f"{before.name}, under one; bar" in made.caption
+        with pytest.raises(SemsrError, match="is not among the images"):
+            run(figure_job([after, maps[0]], figure, options=options, overwrite=True))
+        made = run(figure_job([source, *maps], figure, options=options, overwrite=True))
+        assert f"(a) {before.name}, under one" in made.caption
+        assert f"(b) {before.name}, under two" in made.caption
 
 
 def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:

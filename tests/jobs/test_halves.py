@@ -9,13 +9,14 @@ import zarr
 
 import napari_semsr
 from napari_semsr.analysis import FrcMapOptions
+from napari_semsr.cli.command import main
 from napari_semsr.core import OptionError, ReadError, WriteError, run
-from napari_semsr.io import read
+from napari_semsr.io import COVERAGE, half_paths, label_path, read
 from napari_semsr.jobs import (
     StitchFolderOptions,
     frc_job,
     frc_map_job,
-    half_paths,
+    report_job,
     stitch_job,
 )
 
@@ -119,7 +120,8 @@ def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
     found = run(frc_job(read(own).replace(data=data)))
     assert found.note.startswith("Measured in the largest rectangle without gaps")
     assert found.result.shape[0] <= len(data) - 5
-    assert "stitch with --halves" in run(frc_job(own)).note
+    with pytest.warns(UserWarning, match="stitch with --halves"):
+        run(frc_job(own))
 
 
 def test_another_pixel_size_is_that_of_the_halves_too(made):
@@ -128,25 +130,37 @@ def test_another_pixel_size_is_that_of_the_halves_too(made):
     assert wider.median_nm == pytest.approx(2 * plain.median_nm)
 
 
-def alone(found, why):
+def test_command_warns_where_halves_are_missing(own, capsys):
+    assert main(["frc", str(own), "--json"]) == 0
+    assert "warning" not in capsys.readouterr().err.lower()
+    for half in half_paths(own):
+        shutil.rmtree(half)
+    for verb in (["frc", str(own)], ["frc-map", str(own), "-o", f"{own}.tif"]):
+        assert main([*verb, "--json"]) == 0
+        assert "has no halves beside it" in capsys.readouterr().err
+
+
+def alone(path, why):
+    with pytest.warns(UserWarning, match="It is measured as a single image"):
+        found = measured(path)
     assert found.method.startswith("single-image FRC")
-    assert found.note.endswith("so it is measured as a single image.")
+    assert found.note.endswith(" It is measured as a single image.")
     assert why in found.note
 
 
 def test_missing_halves_are_told(own):
     first, second = half_paths(own)
     shutil.rmtree(second)
-    alone(measured(own), "but not the other half")
+    alone(own, "but not the other half")
     shutil.rmtree(first)
-    alone(measured(own), "stitch with --halves")
+    alone(own, "stitch with --halves")
 
 
 def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     other = shutil.copytree(scan, tmp_path / "other")
     (other / "frame_003.tif").unlink()
     napari_semsr.stitch(scan, own, blend="seam", overwrite=True)
-    alone(measured(own), "made of other frames or in another way")
+    alone(own, "made of other frames or in another way")
 
 
 def test_halves_on_another_grid_are_not_used(own):
@@ -159,18 +173,43 @@ def test_halves_on_another_grid_are_not_used(own):
     for item in scales:
         item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
     group.attrs.update({"ome": ome, "semsr": record})
-    alone(measured(own), "another grid")
+    alone(own, "another grid")
 
 
 def test_halves_that_cannot_be_read_are_told(own):
     (half_paths(own)[1] / "zarr.json").write_text("{")
-    alone(measured(own), "cannot be read")
+    alone(own, "cannot be read")
+
+
+def test_report_on_an_open_mosaic_measures_its_halves(made, tmp_path):
+    shown = read(made.output).replace(path=made.output)
+    run(report_job([shown], tmp_path / "r.html"))
+    assert "mosaic-halves" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
+    copy, mosaic = tmp_path / f"copy{suffix}", measured(made.output)
+    napari_semsr.convert(made.output, copy)
+    found = measured(copy)
+    assert (found.method, found.note) == (mosaic.method, mosaic.note)
+    np.testing.assert_array_equal(found.result.measured, mosaic.result.measured)
+    counts = [read(label_path(path, COVERAGE)) for path in (Path(made.output), copy)]
+    np.testing.assert_array_equal(*(item.array() for item in counts))
+
+
+def test_copy_replaces_no_halves_unasked(made, tmp_path):
+    beside = half_paths(tmp_path / "copy.ome.zarr")[0]
+    shutil.copytree(half_paths(Path(made.output))[1], beside)
+    with pytest.raises(WriteError, match="half-a"):
+        napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
+    assert not (tmp_path / "copy.ome.zarr").exists()
 
 
 def test_other_images_say_nothing_of_halves(made, tmp_path):
-    napari_semsr.convert(made.output, tmp_path / "copy.ome.tif")
-    copy = measured(tmp_path / "copy.ome.tif")
-    assert copy.note is None
+    plain = read(made.output).replace(provenance=None)
+    napari_semsr.write(plain, tmp_path / "plain.ome.tif")
+    assert measured(tmp_path / "plain.ome.tif").note is None
 
 
 def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
@@ -185,7 +224,7 @@ def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
 
 def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
     done = napari_semsr.stitch(scan, tmp_path / "m.png", halves=True)
-    alone(measured(done.output), "PNG")
+    alone(done.output, "PNG")
 
 
 def test_several_heights_have_no_halves(scan, tmp_path):

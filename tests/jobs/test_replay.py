@@ -12,7 +12,7 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import read, write, write_pages
+from napari_semsr.io import half_paths, read, write, write_pages
 from napari_semsr.jobs import (
     blend_levels,
     derived_from,
@@ -20,7 +20,6 @@ from napari_semsr.jobs import (
     draw_specimen,
     expose,
     gold_pair,
-    half_paths,
     input_levels,
     replay_job,
     save_job,

@@ -247,3 +247,11 @@ def test_the_scale_bar_lies_where_notifications_do_not_cover_it(model):
     bar.position = "top_left"
     show_scale_bar(model)
     assert bar.position == "top_left"
+
+
+def test_masked_pixels_of_a_layer_are_unknown():
+    mask = np.eye(5, 7, dtype=bool)
+    for data in (IMAGE, np.stack([IMAGE] * 2)):
+        layer = Image(np.ma.array(data, mask=np.broadcast_to(mask, data.shape)))
+        image = micrograph_from_layer(layer)
+        np.testing.assert_array_equal(np.isnan(image.array()), mask)

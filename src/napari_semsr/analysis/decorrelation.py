@@ -35,7 +35,6 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
-    ReadError,
     Rings,
     ShapeError,
     available_cores,
@@ -189,18 +188,10 @@ def measure_decorrelation(
     ------
     ShapeError
         If the image, or what has no gap, is smaller than a block.
-    ReadError
-        If grey values are complex, or a pixel is missing in what is taken as a whole.
     """
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:
         side = min(_BLOCK, *image.shape)
-    if image.dtype.kind == "c":
-        msg = (
-            f"A decorrelation analysis needs real grey values, got {image.dtype} in "
-            f"{image.name}; take its magnitude first."
-        )
-        raise ReadError(msg)
     if min(image.shape) < _LEAST_PX:
         msg = (
             f"A decorrelation analysis needs {_LEAST_PX}x{_LEAST_PX} px or more, got "

@@ -39,7 +39,6 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
-    ReadError,
     ShapeError,
     available_cores,
     gap_free_box,
@@ -151,16 +150,9 @@ class ErrorPair:
 
         Raises
         ------
-        ReadError, ShapeError
-            If an image is complex, or they do not show one place.
+        ShapeError
+            If they do not show one place.
         """
-        for image in (reference, enhanced):
-            if image.dtype.kind == "c":
-                msg = (
-                    f"An error map needs real grey values, got {image.dtype} in "
-                    f"{image.name}; take its magnitude first."
-                )
-                raise ReadError(msg)
         grid, lies = Grid.of(reference), place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:

@@ -46,7 +46,6 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
-    ReadError,
     ShapeError,
 )
 
@@ -148,16 +147,9 @@ class ScanPair:
 
         Raises
         ------
-        ReadError, ShapeError
-            If a scan is complex, or they do not show one place in pixels of one size.
+        ShapeError
+            If they do not show one place in pixels of one size.
         """
-        for image in (first, second):
-            if image.dtype.kind == "c":
-                msg = (
-                    f"Scans must have real grey values, got {image.dtype} in "
-                    f"{image.name}; take its magnitude first."
-                )
-                raise ReadError(msg)
         _require_alike(first, second)
         grid, lies = Grid.of(first), place_over(first, second)
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+from napari_semsr.core.micrograph import PixelSize, grey_values, parse_pixel_size
 from napari_semsr.core.types import FloatArray, IntPair
 
 FrameOrder = Literal["row", "serpentine"]
@@ -53,6 +53,7 @@ class ArrayFrames:
             got = tuple(self.data.shape)
             msg = f"Frames must be a non-empty (N, Y, X) array, got shape {got}."
             raise ShapeError(msg)
+        object.__setattr__(self, "data", grey_values(self.data, "the frames"))
 
     @property
     def shape(self) -> tuple[int, int, int]:

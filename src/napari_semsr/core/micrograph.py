@@ -3,7 +3,7 @@
 import hashlib
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_semsr.core.errors import OptionError, ShapeError, shown
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shown
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -147,6 +147,55 @@ class Provenance(BaseModel):
         told = (step.optical_cut_off_nm() for step in before)
         return min(filter(None, told), default=None)
 
+    def steps(self) -> Iterator["Provenance"]:
+        """Go back through this image's history, from step to step by the first input.
+
+        Yields
+        ------
+        Provenance
+            This step, then what made its first input, and so on.
+        """
+        step: Provenance | None = self
+        while step is not None:
+            yield step
+            step = step.inputs[0].provenance if step.inputs else None
+
+    def essence(self) -> "Provenance":
+        """Find the step that made an image what it is, which crops and copies do not.
+
+        Returns
+        -------
+        Provenance
+            This step, or one before it.
+        """
+        steps = self.steps()
+        return next((step for step in steps if step.job not in _KEEPING), self)
+
+    def quantity(self, unit: str) -> str | None:
+        """Name what the values of this history are, where they are no grey values.
+
+        Parameters
+        ----------
+        unit : str
+            Of the image, ``"nm"`` or ``"pixel"``.
+
+        Returns
+        -------
+        str or None
+            Such as ``"resolution (nm)"`` of a map; None of an image.
+        """
+        shown = (step for step in self.steps() if step.job not in _VALUES_KEPT)
+        made = next(shown, self)
+        what = _MAPS.get(made.job if made.part is None else f"{made.job} {made.part}")
+        if what is None:
+            return None
+        if made.options.get("show") == "spread":
+            what = what.replace("bound on the error", "spread")
+        if "difference" in made.options:
+            what = f"difference of {what}"
+        grey = "%" if made.options.get("unit") == "percent" else "grey levels"
+        return what.format(length="px" if unit == "pixel" else unit, grey=grey)
+
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
@@ -175,6 +224,19 @@ class Provenance(BaseModel):
 
 
 _UNLIT = ("sem/", "truth/object", "truth/height", "truth/flat")  # parts of a scan
+_KEEPING = ("crop", "convert")  # jobs that leave an image what it was
+_VALUES_KEPT = (*_KEEPING, "register", "shown")  # that leave its values what they were
+_MAPS = {
+    "frc-map": "resolution ({length})",
+    "error-map": "error ({grey})",
+    "trust": "bound on the error ({grey})",
+    "repeatability": "repeatability s.d. ({grey})",
+    "enhance misfit": "misfit (%)",
+    "stitch height": "height (nm)",
+    "difference": "difference (grey levels)",
+    "spectrum": "log10 power",
+}
+"""Jobs, with the part of their output, whose values are no grey values, and what is."""
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
@@ -236,6 +298,44 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
     return None
 
 
+def grey_values(data: Any, name: str) -> Any:
+    """Take an array as grey values: what a mask hides is unknown, and so NaN.
+
+    Parameters
+    ----------
+    data : array
+        NumPy, dask, or what is read like them.
+    name : str
+        Of the image, for messages.
+
+    Returns
+    -------
+    array
+        As it is, unless it is masked.
+
+    Raises
+    ------
+    ReadError
+        If the values are complex, or no numbers.
+    """
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        msg = (
+            f"An image must have real grey values, got {dtype} in {name}: take its "
+            "magnitude or its real part."
+        )
+        raise ReadError(msg)
+    if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
+        return data.data
+    if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
+        known = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
+        filled = data.astype(known)
+        if hasattr(data, "dask"):
+            return filled.map_blocks(np.ma.filled, np.nan, dtype=known)
+        return filled.filled(np.nan)
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -243,7 +343,7 @@ class Micrograph:
     Attributes
     ----------
     data : (Y, X) numpy.ndarray or dask.array.Array
-        Grey values in their own dtype.
+        Grey values in their own dtype; of a masked array, NaN where it hides them.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown, never silently 1.
     name : str
@@ -279,6 +379,7 @@ class Micrograph:
             got = tuple(self.data.shape)
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
+        object.__setattr__(self, "data", grey_values(self.data, self.name))
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
@@ -346,6 +447,12 @@ class Micrograph:
     def unit(self) -> str:
         """``"nm"`` when calibrated, else ``"pixel"``."""
         return "pixel" if self.pixel_size_nm is None else "nm"
+
+    @property
+    def quantity(self) -> str | None:
+        """What a map shows, such as ``"resolution (nm)"``; None for grey values."""
+        made = self.provenance
+        return None if made is None else made.quantity(self.unit)
 
     @property
     def mean_pixel_size_nm(self) -> float | None:

@@ -4,11 +4,13 @@ from .calibration import (
     write_calibration as write_calibration,
 )
 from .files import (
+    COVERAGE as COVERAGE,
     beside_path as beside_path,
     check_target as check_target,
     decoding as decoding,
     file_stem as file_stem,
     filling_store as filling_store,
+    half_paths as half_paths,
     is_there as is_there,
     label_path as label_path,
     move as move,
@@ -25,6 +27,7 @@ from .files import (
 )
 from .formats import (
     Written as Written,
+    beside_of as beside_of,
     describe as describe,
     read as read,
     write as write,
@@ -117,6 +120,7 @@ from .transforms import (
     write_transform as write_transform,
 )
 from .zarr.image import (
+    fill_from as fill_from,
     store_of as store_of,
     tell_missing as tell_missing,
 )

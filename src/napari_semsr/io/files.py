@@ -203,6 +203,8 @@ _SUFFIXES = {
 }
 LABELS = "labels"
 """Group of the label images in a store."""
+COVERAGE = "coverage"
+"""Label image of a mosaic: the number of frames at each pixel."""
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
@@ -448,6 +450,22 @@ def beside_path(target: Path, name: str) -> Path:
         A store beside it.
     """
     return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
+
+
+def half_paths(mosaic: Path) -> tuple[Path, Path]:
+    """Give the places of the halves of a mosaic, beside it.
+
+    Parameters
+    ----------
+    mosaic : pathlib.Path
+        Where the mosaic is stored.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        Of either half, whether it is there or not.
+    """
+    return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 
 def _without_suffix(path: Path) -> str:

@@ -29,10 +29,12 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.io.files import (
+    COVERAGE,
     LABELS,
     check_target,
     decoding,
     filling_store,
+    half_paths,
     is_there,
     label_path,
     output_kind,
@@ -42,7 +44,7 @@ from napari_semsr.io.files import (
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions
-from napari_semsr.io.zarr import OmeZarrStore
+from napari_semsr.io.zarr import OmeZarrStore, coverage_of
 
 _HEAD = 16
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5 or OME-Zarr"
@@ -306,11 +308,48 @@ def write(
     ('float32', 0.5)
     """
     path = Path(path)
-    check_target(path, overwrite=overwrite)
+    more = beside_of(image, path)
+    for place in (path, *more):
+        check_target(place, overwrite=overwrite)
     if dtype is not None and np.dtype(dtype) != image.dtype:
         image = _converted(image, np.dtype(dtype))
     module, function = _WRITERS[output_kind(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
+    for place, item in more.items():
+        write(item, place, overwrite=True)
+
+
+def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
+    """Read what lies beside a mosaic and belongs beside a copy of it, too.
+
+    Its halves, and the coverage where the copy is no store, which holds that itself. A
+    picture has other grey values, and nothing beside it.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is copied; its `path` tells where it lies.
+    path : pathlib.Path
+        Of the copy.
+
+    Returns
+    -------
+    dict
+        Images, as the copy is calibrated, by where they go.
+    """
+    kind, source = output_kind(path), Path(image.path or "")
+    if image.path is None or kind == "png" or source.absolute() == path.absolute():
+        return {}
+    found: dict[Path, Micrograph] = {}
+    for half, place in zip(half_paths(source), half_paths(path), strict=True):
+        stored = read(half) if is_there(half) else None
+        if stored is not None and stored.shape == image.shape:
+            own = {"provenance": stored.provenance, "look": stored.look}
+            found[place] = image.replace(data=stored.data, name=stored.name, **own)
+    counts = None if kind == "ome-zarr" else coverage_of(image)
+    if counts is not None:
+        found[label_path(path, COVERAGE)] = counts
+    return found
 
 
 def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:

@@ -36,6 +36,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import (
     decoding,
+    half_paths,
     is_there,
     read_text,
     renaming,
@@ -297,13 +298,18 @@ def write_project(folder: Path, project: Project) -> None:
 def adopt(source: Path, target: Path) -> None:
     """Give a store or a folder a second place, without its bytes where that works.
 
+    The halves of a mosaic, which lie beside it, lie beside its second place too.
+
     Parameters
     ----------
     source, target : pathlib.Path
         What is there, and where it is wanted; no file of it is ever changed in place.
     """
-    with writing(target), renaming(target) as place:
-        shutil.copytree(source, place, copy_function=_link)
+    beside = zip(half_paths(source), half_paths(target), strict=True)
+    for found, wanted in ((source, target), *beside):
+        if found == source or found.is_dir():
+            with writing(wanted), renaming(wanted) as place:
+                shutil.copytree(found, place, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

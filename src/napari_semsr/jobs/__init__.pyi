@@ -27,6 +27,7 @@ from .degrade import (
     degrade_job as degrade_job,
 )
 from .enhance import (
+    MISFIT as MISFIT,
     EnhancedFile as EnhancedFile,
     enhance_in_memory as enhance_in_memory,
     enhance_job as enhance_job,
@@ -168,7 +169,6 @@ from .simulate import (
 from .stitch import (
     StitchedFile as StitchedFile,
     StitchFolderOptions as StitchFolderOptions,
-    half_paths as half_paths,
     open_scan as open_scan,
     stitch_job as stitch_job,
 )

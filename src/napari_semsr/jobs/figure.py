@@ -12,6 +12,7 @@ from pydantic import Field
 from napari_semsr.core import (
     Box,
     FloatPair,
+    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -26,11 +27,12 @@ from napari_semsr.jobs.images import (
     check_target_file,
     open_image,
     paths_of,
+    record_input,
 )
 from napari_semsr.reporting import (
     PlateImage,
     PlateOverlay,
-    bar_length,
+    bar_lengths,
     bar_words,
     columns_of,
     draw_plate,
@@ -73,8 +75,8 @@ class FigureOptions(Options):
     )
     overlay: bool = Field(
         default=False,
-        description="lay each map over the image before it, with its colour bar, in "
-        "place of beside it",
+        description="lay each map over the image that it measured, with its colour "
+        "bar, in place of beside it",
     )
     inset: tuple[int, int, int, int] | None = Field(
         default=None,
@@ -155,7 +157,7 @@ def figure_job(
         output, suffixes=_SUFFIXES, inputs=paths_of(*images), overwrite=overwrite
     )
     opened = [open_image(image, opening) for image in images]
-    cells = _cells(opened, overlay=chosen.overlay)
+    cells = yield from _cells(images, opened, chosen)
     shown = []
     for number, cell in enumerate(cells):
         yield Progress(number, len(cells) + 1, f"reading {number + 1}")
@@ -196,23 +198,29 @@ class _Cell:
     above: Micrograph | None = None  # a map that is laid over it
 
 
-def _cells(images: Sequence[Micrograph], *, overlay: bool) -> list[_Cell]:
-    """Give each image a letter, but for maps that are to lie over the one before."""
-    if not overlay:
+def _cells(
+    given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
+) -> Job[list[_Cell]]:
+    """Give each image a letter, but for maps that are to lie over what they measured.
+
+    A map without a history lies over the image before it.
+    """
+    if not options.overlay:
         return [_Cell(image) for image in images]
-    cells: list[_Cell] = []
-    for image in images:
+    plain: list[tuple[Micrograph, InputRecord]] = []
+    for source, image in zip(given, images, strict=True):
         if not _is_map(image):
-            cells.append(_Cell(image))
-        elif not cells or cells[-1].above is not None:
-            msg = (
-                "A map can be laid over the image before it (--overlay), but before "
-                f"{image.name} comes {'another map' if cells else 'none'}: give an "
-                "image first, and then its map."
-            )
-            raise OptionError(msg)
+            plain.append((image, (yield from record_input(source, image))))
+    cells: list[_Cell] = [_Cell(image) for image, _ in plain]
+    for number, image in enumerate(images):
+        if not _is_map(image):
+            continue
+        under = _measured(image, plain) or _before(images, number)
+        place = next(n for n, cell in enumerate(cells) if cell.image is under)
+        if cells[place].above is None:
+            cells[place] = replace(cells[place], above=image)
         else:
-            cells[-1] = replace(cells[-1], above=image)
+            cells.insert(place + 1, _Cell(under, image))
     if all(cell.above is None for cell in cells):
         msg = (
             "A map must be among the images to be laid over one (--overlay), got none; "
@@ -222,10 +230,50 @@ def _cells(images: Sequence[Micrograph], *, overlay: bool) -> list[_Cell]:
     return cells
 
 
+def _measured(
+    above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
+) -> Micrograph | None:
+    """Find the image that a map measured, as its history has it; None without one."""
+    made = above.provenance
+    inputs = () if made is None else made.essence().inputs
+    for wanted in sorted(inputs, key=lambda item: item.role != "enhanced"):
+        for image, own in images:
+            if _is_same(wanted, own):
+                return image
+    if inputs:
+        msg = (
+            f"The map {above.name} is laid over what it measured (--overlay), and "
+            f"{inputs[0].name} is not among the images: give it, too."
+        )
+        raise OptionError(msg)
+    return None
+
+
+def _is_same(one: InputRecord, other: InputRecord) -> bool:
+    """Whether two records are of one image: its values, its history, or its file."""
+    if one.digest is not None and one.digest == other.digest:
+        return True
+    if one.provenance is not None and other.provenance is not None:
+        return one.provenance.making() == other.provenance.making()
+    return one.path is not None and one.path == other.path
+
+
+def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
+    """Give the image before a map whose history names none."""
+    if number and not _is_map(images[number - 1]):
+        return images[number - 1]
+    msg = (
+        "A map can be laid over the image before it (--overlay), but before "
+        f"{images[number].name} comes {'another map' if number else 'none'}: give an "
+        "image first, and then its map."
+    )
+    raise OptionError(msg)
+
+
 def _is_map(image: Micrograph) -> bool:
     """Tell whether an image has a colour bar."""
     look = image.look
-    return map_unit(image)[0] is not None or (look is not None and look.colour_bar)
+    return image.quantity is not None or (look is not None and look.colour_bar)
 
 
 def _overlay(
@@ -271,6 +319,7 @@ def caption_of(
 ) -> str:
     """Say what every image is; one that a network made is always named as such."""
     said = [options.caption.strip()] if options.caption.strip() else []
+    bars = bar_lengths(shown)
     for number, (cell, drawn) in enumerate(zip(cells, shown, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [cell.image] if cell.above is None else [cell.image, cell.above]
@@ -278,8 +327,7 @@ def caption_of(
             known = dict.fromkeys(n for n in map(_network, parts) if n)
             said += [f"{letter}Made by the network {name}." for name in known]
             continue
-        wide = drawn.values.shape[1] * (drawn.pixel_nm or (1.0, 1.0))[1]
-        bar = bar_words(bar_length(wide), calibrated=drawn.pixel_nm is not None)
+        bar = bar_words(bars[number], calibrated=drawn.calibrated)
         named = ", under ".join(_named(part) for part in parts)
         said.append(f"{letter}{named}; bar {bar}.")
     return " ".join(said)
@@ -309,18 +357,21 @@ def plate_image(
     if not np.isfinite(values).any():
         msg = f"An image of a figure must have finite pixels, got none in {image.name}."
         raise ShapeError(msg)
-    unit, colours = map_unit(image)
-    limits, gamma, look = grey_limits(values), 1.0, image.look
+    unit, limits, gamma, look = image.quantity, grey_limits(values), 1.0, image.look
+    colours = "gray" if unit is None else "magma"
+    if unit is not None and unit.startswith("resolution"):
+        colours = "viridis_r"
     if look is not None:
         limits, gamma = look.limits, look.gamma
         colours = look.colormap if _is_known(look.colormap) else colours
         if unit is None and look.colour_bar:
             unit = "value"
-    pixel = image.pixel_size_nm
+    y, x = image.scale
     return PlateImage(
         values=values,
-        pixel_nm=None if pixel is None else (pixel[0] * factor, pixel[1] * factor),
+        pixel=(y * factor, x * factor),
         limits=limits,
+        calibrated=image.pixel_size_nm is not None,
         colours=colours,
         unit=unit,
         box=None if box is None else _over(box, factor),
@@ -334,27 +385,6 @@ def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
     columns = columns_of(count, options.columns, options.width_mm)
     wanted = round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
-
-
-def map_unit(image: Micrograph) -> tuple[str | None, str]:
-    """Tell what a map of ours shows and in what unit, and the colours of its kind.
-
-    None, and grey, of what is no such map.
-    """
-    made = image.provenance
-    job, asked = ("", {}) if made is None else (made.job, made.options)
-    percent = asked.get("unit") == "percent"
-    if job == "frc-map":
-        nm = image.pixel_size_nm is not None
-        return f"resolution ({'nm' if nm else 'px'})", "viridis_r"
-    if job == "error-map":
-        return f"error ({'%' if percent else 'grey levels'})", "magma"
-    if job == "trust":
-        shown = "spread" if asked.get("show") == "spread" else "bound on the error"
-        return f"{shown} ({'%' if percent else 'grey levels'})", "magma"
-    if job == "repeatability":
-        return f"repeatability s.d. ({'%' if percent else 'grey levels'})", "magma"
-    return None, "gray"
 
 
 def _is_known(name: str) -> bool:

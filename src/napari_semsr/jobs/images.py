@@ -691,6 +691,7 @@ def convert_job(
         If the image cannot be read, or the output not be made.
     """
     from napari_semsr.core import to_dtype
+    from napari_semsr.io import beside_of
 
     yield Progress(0, 0, "checking")
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
@@ -706,7 +707,11 @@ def convert_job(
             f"{clipped} of {source.data.size} pixels do not fit {dtype} and were "
             "clipped; grey values are not rescaled.",
         )
-    made = yield from save_job(source.replace(provenance=provenance), path, dtype=dtype)
+    lies = image.path if isinstance(image, Micrograph) else path_of(image)
+    source = source.replace(provenance=provenance, path=lies)
+    for place in beside_of(source, path):
+        check_target(place, overwrite=overwrite)
+    made = yield from save_job(source, path, dtype=dtype)
     return replace(made, clipped=clipped)
 
 
@@ -761,20 +766,20 @@ def save_job(
     WriteError
         If it cannot be written there.
     """
-    from napari_semsr.io import output_kind, write
+    from napari_semsr.io import beside_of, fill_from, output_kind, write
 
     path = check_image_target(output, inputs=(), overwrite=True)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
 
-    def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = (image.data[box.slices] for box in store.boxes())
-        return (yield from store.fill(blocks, f"writing {path.name}"))
-
     if output_kind(path) == "ome-zarr":
         yield from write_blocks(
-            path, lambda place: store_of(image, place, dtype=dtype), fill
+            path,
+            lambda place: store_of(image, place, dtype=dtype),
+            lambda store: fill_from(store, image, f"writing {path.name}"),
         )
+        for place, item in beside_of(image, path).items():
+            write(item, place, overwrite=True)
     else:
         yield Progress(0, 0, f"writing {path.name}")
         write(image, path, overwrite=True, dtype=dtype)

@@ -34,11 +34,13 @@ from napari_semsr.core import (
     digest_path,
 )
 from napari_semsr.io import (
+    COVERAGE,
     HEIGHTS,
     OmeZarrStore,
     TypedSize,
     beside_path,
     choose_frames,
+    half_paths,
     label_path,
     natural_key,
     read_heights,
@@ -140,27 +142,10 @@ def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
 # Everything is written under hidden names beside the output, and renamed at the end, so
 # that a run that fails or is cancelled leaves nothing, unless it is to be resumed.
 
-_COVERAGE = "coverage"
 HEIGHT = "height"
 """Part of a run: the height at which each place is sharpest."""
 HALF = "half"
 """Where the history of a half says which one it is, and of which frames."""
-
-
-def half_paths(mosaic: Path) -> tuple[Path, Path]:
-    """Give the places of the halves of a mosaic, beside it.
-
-    Parameters
-    ----------
-    mosaic : pathlib.Path
-        Where the mosaic is stored.
-
-    Returns
-    -------
-    tuple of pathlib.Path
-        Of either half, whether it is there or not.
-    """
-    return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +178,12 @@ def _write_mosaic(
                 stack.enter_context(_half_store(half, path, about, request))
                 for half, path in zip(halves, request.half_paths, strict=True)
             ]
+            for beside in filter(None, (heights, *parts)):
+                store.repeat(beside.pending())  # such as those that were damaged
             filled = blocks(store, heights, parts)
             clipped = yield from store.fill(filled, "Fusing the mosaic")
-            for beside in (heights, *parts):
-                if beside is not None and not beside.complete:
+            for beside in filter(None, (heights, *parts)):
+                if not beside.complete:
                     yield from beside.finish()
         return clipped
 
@@ -204,7 +191,7 @@ def _write_mosaic(
         store: OmeZarrStore, heights: OmeZarrStore | None, parts: list[OmeZarrStore]
     ) -> Iterator[NDArray[Any]]:
         nonlocal empty
-        coverage = store.add_label(_COVERAGE)
+        coverage = store.add_label(COVERAGE)
         for unit in store.pending():
             box = store.box(*unit)
             image, count, *more = plan.block(box)
@@ -217,7 +204,7 @@ def _write_mosaic(
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
             yield image
-        store.finish_label(_COVERAGE, coverage)
+        store.finish_label(COVERAGE, coverage)
 
     written = yield from write_blocks(
         request.target, make, fill, resumable=existing.resumable
@@ -225,7 +212,7 @@ def _write_mosaic(
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
-        str(label_path(request.target, _COVERAGE)), written.dtype, written.told - lost
+        str(label_path(request.target, COVERAGE)), written.dtype, written.told - lost
     )
 
 
@@ -739,7 +726,7 @@ def _checked(request: _Request) -> _Request:
     target = check_tiled_target(
         request.target, inputs=inputs, overwrite=overwrite, resume=resume
     )
-    beside = label_path(target, _COVERAGE)
+    beside = label_path(target, COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
     for more in (request.height_path, *request.half_paths):

@@ -1,6 +1,7 @@
 from .figures import (
     FrequencyCurve as FrequencyCurve,
     bar_length as bar_length,
+    bar_words as bar_words,
     curves_png as curves_png,
     errors_png as errors_png,
     grey_limits as grey_limits,
@@ -22,7 +23,7 @@ from .plate import (
     Plate as Plate,
     PlateImage as PlateImage,
     PlateOverlay as PlateOverlay,
-    bar_words as bar_words,
+    bar_lengths as bar_lengths,
     columns_of as columns_of,
     draw_plate as draw_plate,
 )

@@ -488,6 +488,29 @@ def bar_length(extent: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
+def bar_words(length: float, *, calibrated: bool) -> str:
+    """Say the length of a bar.
+
+    Parameters
+    ----------
+    length : float
+        In nm, or in px.
+    calibrated : bool
+        Whether it is in nm.
+
+    Returns
+    -------
+    str
+        Such as ``500 nm``, ``2 µm``, ``1 mm`` or ``50 px``.
+    """
+    if not calibrated:
+        return f"{length:g} px"
+    for unit, nm in (("mm", 1e6), ("µm", 1e3)):
+        if length >= nm:
+            return f"{length / nm:g} {unit}"
+    return f"{length:g} nm"
+
+
 def _extent(
     image: NDArray[Any], pixel_nm: tuple[float, float] | None
 ) -> tuple[float, float]:
@@ -519,7 +542,8 @@ def _show(
         np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
         extent=(0, width, height, 0), aspect="auto", **look,
     )  # fmt: skip
-    long, unit = bar_length(width), "px" if pixel_nm is None else "nm"
+    long = bar_length(width)
+    words = bar_words(long, calibrated=pixel_nm is not None)
     left, thick = width * 0.035, min(height * 0.02, width * 0.015)
     low = height * 0.95
     axes.add_patch(
@@ -528,7 +552,7 @@ def _show(
             linewidth=0.8,
         )
     )  # fmt: skip
-    _say(axes, left + long / 2, low - 1.6 * thick, f"{long:g} {unit}")
+    _say(axes, left + long / 2, low - 1.6 * thick, words)
     return drawn
 
 

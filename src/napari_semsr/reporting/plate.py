@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, FloatPair, IntPair, ShapeError
-from napari_semsr.reporting.figures import bar_length
+from napari_semsr.reporting.figures import bar_length, bar_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ _COLOUR_BAR_MM = 9.5  # the least that bar, numbers and label take
 _LEAST_MM = 35.0  # of an image, where columns are free; chosen
 _TALLEST_MM = 1000.0  # of a figure; chosen: no paper is taller
 _EMPTY = "#c9d2dc"  # where an image knows nothing
-_WIDE_NM = 10_000.0  # from here on a bar is told in micrometres
+_MOST_APART = 4  # of fields that share a scale; chosen: a smaller one is a stamp
 _MOST_COLUMNS = 3
 
 
@@ -64,10 +64,12 @@ class PlateImage:
     ----------
     values : (Y, X) numpy.ndarray
         Grey values or a map; NaN is a light blue-grey.
-    pixel_nm : tuple of float or None
-        ``(y, x)``; the bar is in pixels without it.
+    pixel : tuple of float
+        Sides ``(y, x)`` in nm, or in pixels of the image where it is not calibrated.
     limits : tuple of float
         Values shown darkest and brightest.
+    calibrated : bool, default=True
+        Whether pixels have sides in nm.
     colours : str, default="gray"
         A colour map of matplotlib.
     unit : str or None
@@ -83,14 +85,21 @@ class PlateImage:
     """
 
     values: NDArray[Any]
-    pixel_nm: FloatPair | None
+    pixel: FloatPair
     limits: FloatPair
+    calibrated: bool = True
     colours: str = "gray"
     unit: str | None = None
     box: Box | None = None
     inset: NDArray[Any] | None = None
     gamma: float = 1.0
     overlay: PlateOverlay | None = None
+
+    @property
+    def size(self) -> FloatPair:
+        """Height and width on the sample, in the unit of `pixel`."""
+        rows, columns = self.values.shape
+        return rows * self.pixel[0], columns * self.pixel[1]
 
     @property
     def bar(self) -> str | None:
@@ -125,28 +134,6 @@ def columns_of(count: int, columns: int | None, width_mm: float) -> int:
     room = max(1, int(width_mm // _LEAST_MM))
     free = min(2 if count == 4 else _MOST_COLUMNS, room)
     return min(columns or free, count)
-
-
-def bar_words(length: float, *, calibrated: bool) -> str:
-    """Say the length of a bar.
-
-    Parameters
-    ----------
-    length : float
-        In nm, or in px.
-    calibrated : bool
-        Whether it is in nm.
-
-    Returns
-    -------
-    str
-        Such as ``500 nm``, ``20 µm`` where nm have too many digits, or ``50 px``.
-    """
-    if not calibrated:
-        return f"{length:g} px"
-    if length >= _WIDE_NM:
-        return f"{length / 1000:g} µm"
-    return f"{length:g} nm"
 
 
 def draw_plate(
@@ -191,11 +178,12 @@ def draw_plate(
     count = len(images)
     across = columns_of(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
+    widths, bars = _shown_widths(images, width), bar_lengths(images)
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
         row = range(first, min(first + across, count))
-        tall = max(_height(images[i], width) for i in row)
+        tall = max(_height(images[i], widths[i]) for i in row)
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
     lines = _wrapped(caption, width_mm, dpi)
@@ -209,7 +197,8 @@ def draw_plate(
     figure = _empty(width_mm, whole, dpi)
     for i, left, down, _ in cells:
         letter = f"{chr(ord('a') + i)}" if count > 1 else ""
-        _draw_cell(figure, images[i], (left, down, width), (width_mm, whole), letter)
+        place = left, down, widths[i]
+        _draw_cell(figure, images[i], place, (width_mm, whole), letter, bars[i])
     if lines:
         figure.text(
             0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
@@ -247,31 +236,54 @@ def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
     return points * min(1.0, room_mm / max(_text_mm(text, points, dpi), 1e-9))
 
 
-def _shown_width(image: PlateImage, width: float) -> float:
-    """Tell what a colour bar leaves of the width of a cell."""
-    if not image.bar:
-        return width
-    return width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2)
+def _has_one_scale(images: Sequence[PlateImage]) -> bool:
+    """Whether images are drawn at one scale: of one unit, and of like fields."""
+    wide = [image.size[1] for image in images]
+    units = {image.calibrated for image in images}
+    return len(units) == 1 and max(wide) <= _MOST_APART * min(wide)
 
 
-def _height(image: PlateImage, width: float) -> float:
-    """Tell how tall a cell is, the enlarged part included."""
-    shown = _shown_width(image, width)
-    tall = shown * _ratio(image.values, image.pixel_nm)
+def bar_lengths(images: Sequence[PlateImage]) -> list[float]:
+    """Choose the length of each image's bar: one for all that have one scale.
+
+    Parameters
+    ----------
+    images : sequence of PlateImage
+        Of one figure.
+
+    Returns
+    -------
+    list of float
+        In nm, or in px.
+    """
+    wide = [image.size[1] for image in images]
+    one = _has_one_scale(images)
+    return [bar_length(min(wide) if one else own) for own in wide]
+
+
+def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
+    """Tell how wide images are drawn, beside their colour bars, in cells of a width."""
+    room = [
+        width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2) * bool(i.bar)
+        for i in images
+    ]
+    if not _has_one_scale(images):
+        return room
+    wide = [image.size[1] for image in images]
+    scale = min(mm / own for mm, own in zip(room, wide, strict=True))
+    return [scale * own for own in wide]
+
+
+def _height(image: PlateImage, shown: float) -> float:
+    """Tell how tall an image is that is drawn so wide, its enlarged part included."""
+    tall = shown * image.size[0] / image.size[1]
     if image.box is not None and image.inset is not None:
         tall += _GAP_MM + shown * _box_ratio(image)
     return tall
 
 
-def _ratio(values: NDArray[Any], pixel_nm: FloatPair | None) -> float:
-    """Height over width of an image on its sample."""
-    y, x = pixel_nm or (1.0, 1.0)
-    rows, columns = values.shape
-    return float(rows * y / (columns * x))
-
-
 def _box_ratio(image: PlateImage) -> float:
-    y, x = image.pixel_nm or (1.0, 1.0)
+    y, x = image.pixel
     rows, columns = image.box.shape if image.box is not None else (1, 1)
     return float(rows * y / (columns * x))
 
@@ -289,24 +301,24 @@ def _draw_cell(
     place: tuple[float, float, float],
     whole: FloatPair,
     letter: str,
+    long: float,
 ) -> None:
     """Draw one image, its part below, and its colour bar; lengths are in mm."""
-    left, down, width = place
-    shown = _shown_width(image, width)
-    tall = shown * _ratio(image.values, image.pixel_nm)
+    left, down, shown = place
+    tall = shown * image.size[0] / image.size[1]
 
     def axes_at(x: float, y: float, w: float, h: float) -> "Axes":
         share = (x / whole[0], 1 - (y + h) / whole[1], w / whole[0], h / whole[1])
         return figure.add_axes(share, xticks=[], yticks=[])
 
     axes = axes_at(left, down, shown, tall)
-    drawn = _show(axes, image, image.values, image.pixel_nm)
+    drawn = _show(axes, image, image.values, image.pixel, long)
     if image.overlay is not None:
-        drawn = _lay_over(axes, image.overlay, image.pixel_nm)
+        drawn = _lay_over(axes, image.overlay, image.pixel)
     if letter:
         _say(axes, 0.03, 0.97, letter, va="top", weight="bold")
     if image.bar:
-        thick = 0.14 * width * _COLOUR_BAR
+        thick = 0.14 * shown * _COLOUR_BAR / (1 - _COLOUR_BAR)
         bar = figure.colorbar(
             drawn, cax=axes_at(left + shown + 0.8, down, max(thick, 1.2), tall)
         )
@@ -320,7 +332,7 @@ def _draw_cell(
         return
     from matplotlib.patches import Rectangle
 
-    box, (py, px) = image.box, image.pixel_nm or (1.0, 1.0)
+    box, (py, px) = image.box, image.pixel
     rows, columns = box.shape
     axes.add_patch(
         Rectangle(
@@ -330,27 +342,26 @@ def _draw_cell(
     )  # fmt: skip
     below = axes_at(left, down + tall + _GAP_MM, shown, shown * _box_ratio(image))
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
-    _show(below, image, image.inset, pixel, calibrated=image.pixel_nm is not None)
+    _show(below, image, image.inset, pixel, bar_length(columns * px))
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved = top - box.y0, left - box.x0, bottom - box.y0, right - box.x0
-        _lay_over(below, replace(image.overlay, corners=moved), image.pixel_nm)
+        _lay_over(below, replace(image.overlay, corners=moved), image.pixel)
 
 
 def _show(
     axes: "Axes",
     image: PlateImage,
     values: NDArray[Any],
-    pixel_nm: FloatPair | None,
-    *,
-    calibrated: bool | None = None,
+    pixel: FloatPair,
+    long: float,
 ) -> Any:
-    """Draw values with a scale bar in the lower left."""
+    """Draw values with a scale bar of some length in the lower left."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
-    y, x = pixel_nm or (1.0, 1.0)
+    y, x = pixel
     height, width = values.shape[0] * y, values.shape[1] * x
     drawn = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
@@ -359,8 +370,6 @@ def _show(
     )  # fmt: skip
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
-    known = image.pixel_nm is not None if calibrated is None else calibrated
-    long = bar_length(width)
     from_left, thick, low = width * 0.04, height * 0.015, height * 0.96
     axes.add_patch(
         Rectangle(
@@ -368,7 +377,7 @@ def _show(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = bar_words(long, calibrated=known)
+    words = bar_words(long, calibrated=image.calibrated)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
     size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
@@ -378,11 +387,11 @@ def _show(
     return drawn
 
 
-def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel_nm: FloatPair | None) -> Any:
+def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
     """Draw a map over an image, below its letter and bar, and keep the view."""
     from matplotlib import colormaps
 
-    y, x = pixel_nm or (1.0, 1.0)
+    y, x = pixel
     top, left, bottom, right = overlay.corners
     whole = axes.get_xlim(), axes.get_ylim()
     drawn = axes.imshow(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
@@ -38,8 +38,6 @@ from napari_semsr.io import (
 if TYPE_CHECKING:
     import napari.components
 
-_MEASURES = ("spectrum", "frc-map", "difference")
-_CUTS = ("crop", "convert")  # they leave an image what it was
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
@@ -91,32 +89,44 @@ def nm_per_unit(unit: object) -> float | None:
 
 def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
-    return [
-        item
-        for item in viewer.layers
-        if isinstance(item, Image) and not item.metadata.get(HELPER_KEY)
-    ]
+    kinds = (*_GREY, "map")
+    return [layer for layer in viewer.layers if kind_of(layer) in kinds]
 
 
 def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers that are to be measured: no spectra and maps of images."""
-    return [item for item in image_layers(viewer) if step_before(item) not in _MEASURES]
+    return [item for item in image_layers(viewer) if kind_of(item) in _GREY]
+
+
+Kind = Literal["image", "network", "map", "labels", "helper", "drawing"]
+_GREY: tuple[Kind, ...] = ("image", "network")
+
+
+def kind_of(layer: Layer) -> Kind:
+    """Tell what a layer is: an image, one by a network, a map, or what explains them.
+
+    Its history tells, which goes with it into every file.
+    """
+    if layer.metadata.get(HELPER_KEY):
+        return "helper"
+    if not isinstance(layer, Image):
+        return "labels" if isinstance(layer, Labels) else "drawing"
+    made = provenance_of(layer)
+    if made is not None and made.quantity("nm") is not None:
+        return "map"
+    return "image" if network_of(layer) is None else "network"
 
 
 def step_before(layer: Layer) -> str | None:
     """Name the job that a layer comes from, but for crops and copies."""
-    record = provenance_of(layer)
-    while record is not None and record.job in _CUTS and record.inputs:
-        record = record.inputs[0].provenance
-    return None if record is None else record.job
+    made = provenance_of(layer)
+    return None if made is None else made.essence().job
 
 
 def is_stitched(layer: Layer) -> bool:
     """Whether a layer, or what it was made of, was blended from frames."""
     made = provenance_of(layer)
-    while made is not None and made.job != "stitch":
-        made = made.inputs[0].provenance if made.inputs else None
-    return made is not None
+    return made is not None and any(step.job == "stitch" for step in made.steps())
 
 
 def is_truth(layer: Layer) -> bool:
@@ -211,7 +221,7 @@ def say_plane(layer: Image, point: Sequence[float]) -> str:
 def _plane(layer: Image, place: tuple[int, ...]) -> Any:
     """Level 0 of a layer, cut to a plane; colours come last."""
     data = _finest(layer)[place]
-    return data if hasattr(data, "dask") else np.asarray(data)
+    return data if hasattr(data, "dask") else np.asanyarray(data)  # with its mask
 
 
 def _grey(layer: Layer, plane: Any) -> Any:

@@ -56,7 +56,7 @@ _PAPER_ROWS = {
     ),
     "overlay": Row(
         "Maps over images",
-        "Lay each map over the visible image below it, in place of beside it.",
+        "Lay each map over the visible image that it measured, in place of beside it.",
     ),
     "caption": Row(
         "Caption", "Text before what every image is; networks are always named."

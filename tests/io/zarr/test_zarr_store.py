@@ -109,6 +109,85 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     assert not (path / "done").exists()
 
 
+def _vanish(file):
+    file.unlink()
+
+
+def _cut_short(file):
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def _garble(file):
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+
+
+def _as_before_checksums(path):
+    """Give a store the map of marks that it had before there were checksums."""
+    group = zarr.open_group(path, mode="r+")
+    marks = np.asarray(group["done"][:]) != 0
+    group.create_array("done", data=marks.astype("u1"), chunks=(1, 1), overwrite=True)
+
+
+@pytest.mark.parametrize("damage", [_vanish, _cut_short, _garble])
+@pytest.mark.parametrize("torn", ["0/c/1/1", "done/c/1/1", "labels/frames/0/c/1/1"])
+@pytest.mark.parametrize("checksums", [True, False], ids=["checksums", "bare-marks"])
+def test_resume_makes_damaged_units_again(
+    tmp_path, options, image, damage, torn, checksums
+):
+    path = tmp_path / "a.ome.zarr"
+    first = create_store(path, **options)
+    label = first.add_label("frames")
+    label[:] = 1
+    _fill(first, image, [(0, 0), (1, 1), (2, 2)])
+    if not checksums:
+        _as_before_checksums(path)
+    damage(path / torn)
+    if torn.startswith("done") and damage is _vanish:  # which is as if never begun
+        second = create_store(path, **options, resume=True)
+    else:
+        with pytest.warns(UserWarning, match="1 of 3 finished tiles of a.ome.zarr are"):
+            second = create_store(path, **options, resume=True)
+    assert len(second.pending()) == 7
+    assert (1, 1) in second.pending()
+    second.add_label("frames")[32:64, 32:64] = 1
+    _fill(second, image)
+    second.finish_label("frames", second.add_label("frames"))
+    _finish(second)
+    assert np.array_equal(registry.read(path).array(), image)
+    assert registry.read(path / "labels" / "frames").array().all()
+
+
+def test_a_unit_of_nothing_but_fill_value_is_whole(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    image[32:64, 32:64] = 0
+    first = create_store(path, **options)
+    _fill(first, image, [(0, 0), (1, 1)])
+    assert not (path / "0" / "c" / "1" / "1").exists()
+    assert len(create_store(path, **options, resume=True).pending()) == 7
+
+
+@pytest.mark.parametrize("damage", [_vanish, _cut_short])
+@pytest.mark.parametrize("torn", ["0/c/1/1", "1/c/0/0"])
+def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
+    path = tmp_path / "a.ome.zarr"
+    first = create_store(path, **options)
+    _fill(first, image)
+    _finish(first)
+    damage(path / torn)
+    if torn.startswith("0"):
+        with pytest.warns(UserWarning, match="1 of 9 finished tiles"):
+            second = create_store(path, **options, resume=True)
+        assert second.pending() == [(1, 1)]
+    else:
+        second = create_store(path, **options, resume=True)
+        assert second.pending() == []
+    assert not second.complete
+    _fill(second, image)
+    _finish(second)
+    assert np.array_equal(registry.read(path).array(), image)
+    assert np.array_equal(registry.read(path, level=1).array(), halve(image))
+
+
 def test_store_travels_to_workers(tmp_path, options, image):
     store = create_store(tmp_path / "a.ome.zarr", **options)
     copy = pickle.loads(pickle.dumps(store))  # noqa: S301

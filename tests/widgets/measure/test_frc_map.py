@@ -314,3 +314,26 @@ def test_map_is_shown_over_its_image_and_not_over_what_a_network_made(
     assert said.endswith("lies over the image; enhanced is hidden.")
     run_panel(panel)
     assert panel.status.text().endswith("lies over the image.")
+
+
+def test_mosaic_without_halves_is_split_only_when_asked(
+    panel, model, exposures, run_panel
+):
+    blended = Provenance(job="stitch")
+    alone = model.layers["first"]
+    alone.metadata["micrograph"]["provenance"] = blended.model_dump(mode="json")
+    model.layers.remove("second")
+    panel.show()
+    said = run_panel(panel)
+    assert "A stitched mosaic needs two exposures" in said
+    assert len(model.layers) == 1
+    assert panel.split_mosaic.native.isVisible()
+    panel.split_mosaic.value = True
+    assert "the map lies over the image" in run_panel(panel)
+
+
+def test_any_other_image_is_split_unasked(panel, run_panel):
+    panel.second.value = None
+    panel.show()
+    assert not panel.split_mosaic.native.isVisible()
+    assert "the map lies over the image" in run_panel(panel)

@@ -1,5 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.interactions import (
+    mouse_move_callbacks,
+    mouse_press_callbacks,
+    mouse_release_callbacks,
+)
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.measure.profile import ProfilePanel
@@ -56,6 +64,72 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw):
     distance = found.curves["field"]["distance (nm)"]
     np.testing.assert_allclose(distance[[0, -1]], (0, 500))
     assert found.origin == ("field",)
+
+
+class Mouse:
+    """The mouse on a layer, as napari's canvas tells it; in the world's units."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, kind, y, x):
+        held = {"mouse_press": (True, False), "mouse_move": (True, True)}
+        pressed, dragging = held.get(kind, (False, False))
+        event = SimpleNamespace(
+            type=kind, position=(y, x), is_dragging=dragging, modifiers=(), button=1,
+            buttons=[1] * pressed, handled=False, dims_displayed=[0, 1], pos=(y, x),
+            view_direction=None, up_direction=None,
+        )  # fmt: skip
+        act = {
+            "mouse_press": mouse_press_callbacks,
+            "mouse_move": mouse_move_callbacks,
+            "mouse_release": mouse_release_callbacks,
+        }[kind]
+        act(self.layer, ReadOnlyWrapper(event, exceptions=("handled",)))
+
+
+@pytest.fixture
+def idle(panel, qtbot):
+    """Wait until nothing is read, measured or shown."""
+
+    def wait() -> None:
+        qtbot.wait(1)
+        qtbot.waitUntil(
+            lambda: not panel.busy and not panel.follower.busy, timeout=LIMIT_MS
+        )
+
+    return wait
+
+
+@pytest.mark.parametrize("hurry", [True, False], ids=["in-one-go", "at-leisure"])
+def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
+    panel.draw()
+    mouse = Mouse(panel.line.value)
+    mouse("mouse_press", 200, 50)
+    for x in (60, 150, 300, 450, 550):
+        mouse("mouse_move", 200, x)
+        if not hurry:
+            idle()
+            shown = panel.profiles.layers[0].profile
+            length = shown.length_px * shown.per_px
+            assert length == pytest.approx(x - 50, abs=0.5)
+            assert not panel.findings().numbers  # nothing is told of what moves
+    mouse("mouse_release", 200, 550)
+    idle()
+    assert "1 profile along 500 nm" in panel.status.text()
+    found = panel.findings().numbers["Line, FWHM"].value
+    assert found == pytest.approx(40, rel=1e-3)
+
+
+def test_line_that_is_dragged_anew_is_measured_anew(panel, draw, idle):
+    draw(40, 10, 40, 110)
+    lines = panel.line.value
+    lines.mode, mouse = "direct", Mouse(lines)
+    lines.selected_data = {0}
+    for kind, x in (("press", 550), ("move", 500), ("move", 450), ("release", 450)):
+        mouse(f"mouse_{kind}", 200, x)
+    idle()
+    assert "1 profile along 400 nm" in panel.status.text()
 
 
 def test_the_plot_follows_the_line(panel, draw, model, qtbot):

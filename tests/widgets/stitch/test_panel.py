@@ -244,6 +244,8 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     run_panel(resolution)
     assert "mosaic-halves" in resolution.figures.text()
     shutil.rmtree(tmp_path / "m.half-b.ome.zarr")
+    assert "but not the other half" in run_panel(resolution)
+    resolution.split_mosaic.value = True
     run_panel(resolution)
     assert "single-image" in resolution.figures.text()
 

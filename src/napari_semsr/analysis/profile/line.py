@@ -317,14 +317,8 @@ def read_profile(
     OptionError
         If the line has no length, or its band too many samples.
     ShapeError
-        If no grey value lies under it, or grey values are complex.
+        If no grey value lies under it.
     """
-    if image.dtype.kind not in "buif":
-        msg = (
-            f"{image.name} must have real grey values, got {image.dtype}; take its "
-            "magnitude."
-        )
-        raise ShapeError(msg)
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
         scale = np.diag(image.scale if image.pixel_size_nm is not None else (1.0, 1.0))

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core import (
     IncompleteError,
     IntPair,
+    Job,
     Look,
     Micrograph,
     PixelSize,
@@ -20,10 +21,12 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.files import (
+    COVERAGE,
     RECORD_KEY,
     Record,
     choose,
     decoding,
+    label_path,
     record_of,
     replacing,
 )
@@ -105,6 +108,62 @@ def store_of(
     )
 
 
+def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
+    """Fill a store with an image, and with the coverage that is stored where it lies.
+
+    Parameters
+    ----------
+    store : OmeZarrStore
+        Of its shape.
+    image : Micrograph
+        What to write.
+    message : str
+        What to say meanwhile.
+
+    Returns
+    -------
+    int
+        Pixels that had no place in the type of the store.
+
+    Yields
+    ------
+    Progress
+        Units written.
+    """
+    blocks = (image.data[box.slices] for box in store.boxes())
+    clipped = yield from store.fill(blocks, message)
+    counts = coverage_of(image)
+    if counts is not None:
+        label = store.add_label(COVERAGE)
+        for place in np.ndindex(*store.done.shape):
+            box = store.box(*place)
+            label[box.slices] = np.asarray(counts.data[box.slices])
+        store.finish_label(COVERAGE, label)
+    return clipped
+
+
+def coverage_of(image: Micrograph) -> Micrograph | None:
+    """Read the number of frames at each pixel of a mosaic, where its file lies.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Any image.
+
+    Returns
+    -------
+    Micrograph or None
+        On its grid; None where none is stored.
+    """
+    place = None if image.path is None else label_path(Path(image.path), COVERAGE)
+    if place is None or not matches(place, b""):
+        return None
+    counts = read(place, ReadOptions()).data
+    if counts.shape != image.shape:
+        return None
+    return image.replace(data=counts, name=f"{image.name} {COVERAGE}")
+
+
 def write(image: Micrograph, path: Path) -> None:
     """Write an image as a complete OME-Zarr 0.5 pyramid.
 
@@ -112,9 +171,8 @@ def write(image: Micrograph, path: Path) -> None:
     """
     with replacing(path) as place:
         store = store_of(image, place)
-        blocks = (image.data[box.slices] for box in store.boxes())
         with store.ours():
-            for _ in store.fill(blocks, f"writing {path.name}"):
+            for _ in fill_from(store, image, f"writing {path.name}"):
                 pass
             for _ in store.finish():
                 pass

@@ -2,10 +2,11 @@
 
 The group is an OME-Zarr image from the first moment, marked incomplete. Each write
 unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
-an array of one-element chunks, so that several writers never share a file. zarr
-renames each file into place, so a killed run leaves no torn chunk; nothing is
-flushed to the disk before that, so a power cut is not covered. A process that fills a
-store holds it, where the system knows how, so that no other mixes its tiles in.
+an array of one-element chunks, so that several writers never share a file. An entry is
+the checksum of the unit's files, which a run that goes on compares: zarr renames each
+file into place, but nothing is flushed to the disk before that, so that a power cut may
+leave a unit that is marked, and torn or gone. A process that fills a store holds it,
+where the system knows how, so that no other mixes its tiles in.
 """
 
 import json
@@ -13,8 +14,9 @@ import logging
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ from napari_semsr.core import (
     WriteError,
     parse_pixel_size,
     to_dtype,
+    warn,
 )
 from napari_semsr.io.files import (
     LABELS,
@@ -111,8 +114,9 @@ class OmeZarrStore:
         The image group.
     level0 : zarr.Array
         Finest level, ``(Y, X)``.
-    marks : zarr.Array of uint8
-        The done-map on disk while the store is incomplete; see `done`.
+    marks : zarr.Array
+        The done-map on disk while the store is incomplete; see `done`. Of uint64 with
+        checksums, of uint8 without.
     unit : tuple of int
         Rows and columns of one write unit: only whole units may be written by
         several writers at once.
@@ -142,7 +146,7 @@ class OmeZarrStore:
 
     @property
     def done(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
-        """One entry for each write unit of `level0`; 1 where it is finished."""
+        """One entry for each write unit of `level0`; not 0 where it is finished."""
         return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
     def mark_done(self, row: int, column: int) -> None:
@@ -153,7 +157,60 @@ class OmeZarrStore:
         row, column : int
             Place of the unit in the done-map.
         """
-        self.marks[row, column] = 1
+        self.marks[row, column] = self._mark_of(row, column)
+
+    def _mark_of(self, row: int, column: int) -> int:
+        """Tell the mark of a unit: 1 of one that has no file, being all fill value."""
+        if self.marks.dtype.itemsize == 1:
+            return 1
+        total = 0
+        for file in self._files(row, column):
+            with suppress(FileNotFoundError):
+                total = zlib.crc32(file.read_bytes(), total)
+        return total + 1
+
+    def _arrays(self) -> "list[zarr.Array[Any]]":
+        """Finest levels that are filled unit by unit: of the image and its labels."""
+        labels: Any = self.group.get(LABELS)
+        names = () if labels is None else labels.group_keys()
+        found = (labels[name].get("0") for name in names)
+        return [self.level0, *(item for item in found if item is not None)]
+
+    def _files(self, row: int, column: int) -> list[Path]:
+        """Files of a unit, whether they are there or not."""
+        key = self.level0.metadata.encode_chunk_key((row, column))
+        return [self.path / array.path / key for array in self._arrays()]
+
+    def repeat(self, places: Iterable[IntPair]) -> None:
+        """Take the marks off some write units, so that they are made again.
+
+        Parameters
+        ----------
+        places : iterable of tuple of int
+            ``(row, column)`` in the done-map.
+        """
+        for place in places:
+            self.marks[place] = 0
+
+    def repeat_damaged(self) -> None:
+        """Take the marks off units whose files are gone or torn, and tell of it."""
+        marks = _each(self.marks)
+        done = [place for place, mark in marks.items() if mark != 0]
+        lost = [place for place in done if not self._is_whole(place, marks[place])]
+        self.repeat(lost)
+        if lost:
+            warn(
+                f"{len(lost)} of {len(done)} finished tiles of {self.path.name} are "
+                "missing or damaged, and are made again."
+            )
+
+    def _is_whole(self, place: IntPair, mark: int | None) -> bool:
+        """Whether the files of a marked unit are what was written."""
+        if mark is None or self.marks.dtype.itemsize > 1:
+            return mark == self._mark_of(*place)
+        files = all(file.is_file() for file in self._files(*place))
+        box = self.box(*place)
+        return files and all(_decodes(one, box.slices) for one in self._arrays())
 
     def pending(self) -> list[IntPair]:
         """List the write units that are not finished.
@@ -337,6 +394,27 @@ class OmeZarrStore:
             pass
         levels = len(_shapes_of(finest))
         group.attrs["ome"] = _label_metadata(self.record, name, levels)
+
+
+def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
+    """Read every mark; None for one whose own file is torn."""
+    places = list(np.ndindex(*_extent(marks.shape)))
+    if _decodes(marks, ...):
+        found = np.asarray(marks[...])
+        return {place: int(found[place]) for place in places}
+    return {
+        place: int(np.asarray(marks[place])) if _decodes(marks, place) else None
+        for place in places
+    }
+
+
+def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
+    """Whether a part of an array can be read; codecs fail in every way there is."""
+    try:
+        array[part]
+    except Exception:  # noqa: BLE001
+        return False
+    return True
 
 
 # Coarser levels of an image: means of two by two pixels.
@@ -613,10 +691,15 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             fill_value=0,
             dimension_names=("y", "x"),
         )
-        done = group.create_array(
-            _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
-        )
+        done = _make_map(group, plan.grid, "uint64")
     return OmeZarrStore(path, group, level0, done, plan.unit, record, hold)
+
+
+def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
+    """Create a done-map in which nothing is done."""
+    return group.create_array(
+        _DONE, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
+    )
 
 
 @contextmanager
@@ -734,8 +817,33 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         )
         raise WriteError(msg)
     if _attribute(group).get("complete"):
-        hold.let_go()
-    return OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
+        if _is_whole(path, group, level0):
+            hold.let_go()
+            return OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
+        group.attrs[ATTRIBUTE] = {**_attribute(group), "complete": False}
+        done = _make_map(group, plan.grid, "uint8")
+        done[...] = 1
+    store = OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
+    store.repeat_damaged()
+    return store
+
+
+def _is_whole(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -> bool:
+    """Whether a complete store has all its files, and each can be read."""
+    levels: list[Any] = [group.get(str(n)) for n in range(len(_shapes_of(level0)))]
+    if any(level is None for level in levels):
+        return False
+    files = sum(count_blocks(path, level) for level in levels)
+    if files < _attribute(group).get(BLOCKS, files):
+        return False
+    return all(
+        _decodes(
+            level, tuple(slice(c, c + n) for c, n in zip(corner, unit, strict=True))
+        )
+        for level in levels
+        for unit in [level.shards or level.chunks]
+        for corner in _corners(_extent(level.shape), unit)
+    )
 
 
 # The metadata of an image: axes, units, and where each level lies.

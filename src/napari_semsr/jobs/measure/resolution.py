@@ -23,7 +23,7 @@ from napari_semsr.core import (
     read_box,
     warn,
 )
-from napari_semsr.io import ReadOptions, read, replacing, write
+from napari_semsr.io import ReadOptions, half_paths, read, replacing, write
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     Image,
@@ -43,12 +43,13 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.measure.offset import Offset, find_offset
-from napari_semsr.jobs.stitch import HALF, half_paths
+from napari_semsr.jobs.stitch import HALF
 
 # The halves of a mosaic, which lie beside it.
 
 Halves = tuple[Micrograph, Micrograph]
-_ALONE = "it is measured as a single image"
+ALONE = "It is measured as a single image."
+"""What is said of a mosaic whose halves are not used."""
 
 
 def find_halves(
@@ -74,7 +75,7 @@ def find_halves(
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     made = opened.provenance
-    if not there and (made is None or made.job != "stitch"):
+    if not there and (made is None or made.essence().job != "stitch"):
         return None, None
     fault = (
         "has no halves beside it; stitch with --halves for its resolution"
@@ -93,7 +94,7 @@ def find_halves(
                 for half in halves
             )
             return (first, second), None
-    return None, f"The mosaic {mosaic.name} {fault}, so {_ALONE}."
+    return None, f"The mosaic {mosaic.name} {fault}."
 
 
 def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
@@ -116,9 +117,9 @@ def _foreign(mosaic: Path, opened: Micrograph, halves: Halves) -> str:
 
 def _recipe(made: Provenance | None) -> dict[str, Any] | None:
     """Tell what a mosaic and its halves have in common; None for other images."""
-    if made is None or made.job != "stitch":
+    if made is None or made.essence().job != "stitch":
         return None
-    recipe = made.making()
+    recipe = made.essence().making()
     recipe["options"].pop(HALF, None)
     return recipe
 
@@ -267,6 +268,8 @@ def frc_job(
     alone = b is None and halves is None and chosen.split == "diagonal"
     if alone and not isinstance(a, Micrograph):
         halves, note = find_halves(Path(a), first)
+    if note is not None:
+        warn(note := f"{note} {ALONE}")
     box: Box | None = None
     if halves is not None:
         (first, one, other), box = yield from cut_gaps(first, *halves)
@@ -432,6 +435,8 @@ def frc_map_job(
     alone = b is None and halves is None and chosen.split == "diagonal"
     if alone and not isinstance(a, Micrograph):
         halves, note = find_halves(Path(a), first)
+    if note is not None:
+        warn(note := f"{note} {ALONE}")
     placed = _offset(first, second, register=register)
     if halves is not None:
         result = yield from analysis.measure_frc_map(*halves, chosen, whole=first)

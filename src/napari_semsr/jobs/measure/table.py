@@ -36,6 +36,7 @@ from napari_semsr.io import (
     Cell,
     ReadOptions,
     check_sheet,
+    half_paths,
     holds_frames,
     list_images,
     natural_key,
@@ -61,7 +62,6 @@ from napari_semsr.jobs.measure.resolution import (
     frc_map_job,
     spectrum_job,
 )
-from napari_semsr.jobs.stitch import half_paths
 from napari_semsr.jobs.trust import TrustOptions, trust_job
 
 Cells = dict[str, Cell]

@@ -28,7 +28,7 @@ from napari_semsr.core import (
     refuse_persons,
     shown,
 )
-from napari_semsr.io import ReadOptions, beside_path, decoding
+from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths
 from napari_semsr.jobs import (
     TrustOptions,
     error_map_job,
@@ -68,7 +68,6 @@ from napari_semsr.jobs.stitch import (
     HEIGHT,
     StitchFolderOptions,
     digest_scan,
-    half_paths,
     open_scan,
     stitch_job,
 )

@@ -34,7 +34,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, replacing, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
-from napari_semsr.jobs.figure import map_unit
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -48,7 +47,7 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.measure import error_map_job, find_halves, frc_job
+from napari_semsr.jobs.measure import ALONE, error_map_job, find_halves, frc_job
 from napari_semsr.jobs.report.methods import tell_methods
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
@@ -123,7 +122,7 @@ class Picture:
     @property
     def is_map(self) -> bool:
         """Whether its values are no grey levels, but what was measured somewhere."""
-        return map_unit(self.image)[0] is not None
+        return self.image.quantity is not None
 
     @property
     def networks(self) -> list[tuple[str, str]]:
@@ -600,9 +599,9 @@ def _measure_frc(
     options: ReportOptions,
 ) -> Job[None]:
     """Measure the resolution, by the halves of a mosaic where they lie beside it."""
-    halves, note = None, None
-    if item.path is not None:
-        halves, note = find_halves(Path(item.path), item.image)
+    halves, note, place = None, None, item.path or item.image.path
+    if place is not None:
+        halves, note = find_halves(Path(place), item.image)
     parts = None
     if halves is not None:
         parts = _part(halves[0], box), _part(halves[1], box)
@@ -623,7 +622,7 @@ def _measure_frc(
     number = frc_number(found.result, item.image, found.note)
     measured.numbers.append(number)
     if note is not None:
-        measured.notes.append(note)
+        measured.notes.append(f"{note} {ALONE}")
     if item.networks and number.value is not None:
         name = item.networks[-1][0]
         measured.notes.append(

@@ -16,7 +16,6 @@ from napari_semsr.analysis import (
     Metrics,
 )
 from napari_semsr.core import FloatPair, Micrograph
-from napari_semsr.jobs.figure import map_unit
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure import ErrorMapReport
 
@@ -219,7 +218,7 @@ def map_numbers(image: Micrograph) -> list[Number]:
     """Say the middle and the spread of a map."""
     data = image.array().astype(np.float64)
     known = data[np.isfinite(data)]
-    unit = (map_unit(image)[0] or "").partition("(")[2].rstrip(")")
+    unit = (image.quantity or "").partition("(")[2].rstrip(")")
     low, middle, high = np.percentile(known, (10, 50, 90)) if known.size else [0.0] * 3
     share = 100 * (1 - known.size / data.size)
     method = f"of {known.size} places with a value"

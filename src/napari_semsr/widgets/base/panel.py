@@ -96,6 +96,7 @@ from napari_semsr.widgets.layers import (
     NO_IMAGE,
     grey_layers,
     image_layers,
+    kind_of,
     look_of,
     micrograph_from_layer,
     network_of,
@@ -448,12 +449,16 @@ class Panel(QWidget):
         layers: Callable[[], Sequence[Layer]] | None = None,
         none: str | None = None,
     ) -> ComboBox:
-        """Make a list of layers that follows the viewer; of grey ones, if not told."""
+        """Make a list of layers that follows the viewer; of grey ones, if not told.
+
+        The last image comes first, and is proposed; maps, if there are, come last.
+        """
         viewer = self.viewer
 
         def choices(_: Any) -> list[tuple[str, Layer | None]]:
             listed = grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
+            listed = sorted(listed, key=lambda item: kind_of(item) != "map")
             return first + [(item.name, item) for item in reversed(listed)]
 
         box = ComboBox(name=name, label=label, tooltip=tooltip, choices=choices)

@@ -22,6 +22,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import move
 from napari_semsr.jobs import (
+    MISFIT,
     MOSAIC_MODEL,
     TrustOptions,
     check_image_target,
@@ -742,7 +743,9 @@ def _enhance(
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
     shown = []
     if maps["misfit"] and misfit is not None:
-        shown.append((yield from map_misfit(micrograph, made, misfit)))
+        drawn_map = yield from map_misfit(micrograph, made, misfit)
+        part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
+        shown.append(drawn_map.replace(provenance=part))
     if maps["trust"]:
         options = TrustOptions(device=asked["options"].device)
         trust = yield from trust_job(

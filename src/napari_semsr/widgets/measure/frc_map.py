@@ -29,7 +29,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
 )
-from napari_semsr.io import HELPER_KEY, STORE_KEY, layer_attributes
+from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
 from napari_semsr.jobs import (
     DecorrelationReport,
     FrcMapReport,
@@ -39,7 +39,6 @@ from napari_semsr.jobs import (
     find_halves,
     frc_job,
     frc_map_job,
-    half_paths,
 )
 from napari_semsr.widgets.base import (
     CUT_OFF,
@@ -60,6 +59,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     colour_bar_parts,
+    file_of,
     free_name,
     grey_layers,
     image_layers,
@@ -93,7 +93,7 @@ _CRITERIA = {"3-sigma": f"3{SIGMA}"}
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
     "its halves. Blending mixes the noise of neighbouring pixels, so that one mosaic "
-    "agrees with itself."
+    "agrees with itself; tick Split the mosaic all the same to see what it says."
 )
 _HALVES = "The halves beside this mosaic tell its resolution, where both cover it."
 
@@ -243,17 +243,21 @@ def _measure(
     store: Path | None = None,
     *,
     register: bool = True,
+    needs_halves: bool = False,
     regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
     """Correlate an image, or two independent ones: as a whole, then block by block.
 
     A second image is moved onto the first before, where `register` asks for it.
 
-    A mosaic alone is measured by its halves, where they lie beside its store.
+    A mosaic alone is measured by its halves, where they lie beside its store; one that
+    `needs_halves` is refused without them.
     """
     halves, note = None, None
     if store is not None and len(images) == 1 and options.split == "diagonal":
         halves, note = find_halves(store, images[0])
+    if needs_halves and halves is None:
+        raise OptionError(" ".join(filter(None, (_ONE_MOSAIC, note))))
     shared = {
         name: getattr(options, name)
         for name in FrcOptions.model_fields
@@ -319,6 +323,13 @@ class FrcMapPanel(Panel):
             tooltip="Move it onto the first by parts of a pixel before, where a shift "
             "is believed; it is told below the plots.",
         )
+        self.split_mosaic = CheckBox(
+            name="split_mosaic",
+            value=False,
+            text="Split the mosaic all the same",
+            tooltip="Measure a stitched mosaic without its halves by itself; the "
+            "blending of its frames makes that too good or too bad.",
+        )
         self.regions = new_region_box(
             self,
             "blocks whose centre lies in one of its regions are summed up for each, in "
@@ -326,8 +337,10 @@ class FrcMapPanel(Panel):
         )
         self.form = OptionsForm(FrcMapOptions, _ROWS)
         self.advice = Note()
-        form = Form(self.first, self.second, self.register, self.regions)
-        self.add_group("Layers", self.advice, form)
+        self.layers = Form(
+            self.first, self.second, self.register, self.split_mosaic, self.regions
+        )
+        self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
         self.before, self.after = (
             self.new_layer_box(name, label, tip, layers=self._maps, none="none")
@@ -382,6 +395,7 @@ class FrcMapPanel(Panel):
         store = _store_of(first) if alone else None
         there = store is not None and all(path.exists() for path in half_paths(store))
         self.advice.setText(_HALVES if there else _ONE_MOSAIC if alone else "")
+        self.layers.show_row("split_mosaic", alone)
 
     def job(self) -> Work:
         """Read the form."""
@@ -401,6 +415,12 @@ class FrcMapPanel(Panel):
             options,
             _store_of(layer),
             register=self.register.value,
+            needs_halves=(
+                second is None
+                and options.split == "diagonal"
+                and is_stitched(layer)
+                and not self.split_mosaic.value
+            ),
             regions=read_regions(self, self.regions.value, layer),
         )
         return work, partial(self.show_outcome, layer)
@@ -549,8 +569,8 @@ def _shared_blocks(
 
 
 def _store_of(layer: Image) -> Path | None:
-    """Give the store that a layer shows."""
-    store = layer.metadata.get(STORE_KEY)
+    """Give the store or file that a layer shows."""
+    store = layer.metadata.get(STORE_KEY) or file_of(layer)
     return Path(store) if store else None
 
 

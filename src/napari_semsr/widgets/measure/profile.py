@@ -1,7 +1,7 @@
 """Line profile: grey levels of several layers along a line that can be dragged."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -185,8 +185,8 @@ class ProfilePanel(Panel):
         self._drawn: tuple[Any, ...] = ()  # what the plot shows
         self._lines: list[Line2D] = []  # its curves
         self._named: list[str] = []  # what they are, while they move
-        self._asked_last: tuple[Any, ...] = ()
         self._waiting = False  # whether the line has moved since it was last read
+        self._held = False  # whether the mouse drags on the layer of lines
         self.layers = Select(
             name="layers",
             tooltip="Layers whose profiles are drawn together; hold Ctrl to choose "
@@ -219,7 +219,8 @@ class ProfilePanel(Panel):
             name="live",
             value=True,
             text="Follow the line",
-            tooltip="Measure again while the line is drawn or dragged.",
+            tooltip="Draw the curve while the line is dragged, and measure it when the "
+            "mouse is released.",
         )
         self.alike = CheckBox(
             name="alike",
@@ -236,6 +237,8 @@ class ProfilePanel(Panel):
         self.follower = JobRunner(self)
         self.follower.returned.connect(self._show_followed)
         self.follower.failed.connect(self.show_status)
+        for runner in (self.runner, self.follower):
+            runner.busy_changed.connect(self._catch_up)
         self.take_input(self.layers)
         self.line.changed.connect(self._watch)
         self.alike.changed.connect(self._redraw)
@@ -300,7 +303,13 @@ class ProfilePanel(Panel):
             if alive is not None and is_alive(alive):
                 alive._moved()  # noqa: SLF001 - its own
 
-        self._watched = [_Connection(lines, moved)]
+        def hold(held: bool) -> None:
+            alive = panel()
+            if alive is not None and is_alive(alive):
+                alive._held = held  # noqa: SLF001 - its own
+                alive._moved()  # noqa: SLF001
+
+        self._watched = [_Connection(lines, moved, hold)]
         moved()
 
     @staticmethod
@@ -384,8 +393,16 @@ class ProfilePanel(Panel):
         here = {id(layer) for layer in self.viewer.layers}
         self._known = {key: kept for key, kept in self._known.items() if key in here}
 
+    def _catch_up(self, busy: bool) -> None:
+        """Go on where the line has moved while it was read or measured."""
+        if self._waiting and not busy:
+            self._moved()
+
     def _moved(self, _: object = None) -> None:
-        """Measure again, once what is being read has been shown."""
+        """Measure again, once what is being read has been shown.
+
+        While the mouse holds the line, only its curve is drawn.
+        """
         if not is_alive(self) or self.line.value is None or not self.live.value:
             return
         ends = self._ends(self.line.value)
@@ -401,28 +418,28 @@ class ProfilePanel(Panel):
         except SemsrError as error:
             self.show_status(str(error))
             return
-        told = ([id(one.reader) for one in asked[0]], *asked[1:])
+        told = (self._held, [id(one.reader) for one in asked[0]], *asked[1:])
         if told == self._drawn:
             return
         self._drawn = told
-        if self.profiles is None or not plots_ready():
-            self.run()  # the first time, which imports what plots need
-            return
-        self.note_origin(self._images())
-        self._asked_last = asked
-        self.follower.start(self.title, partial(_measure, *asked, fits=False))
+        read = partial(_measure, *asked, fits=not self._held)
+        if plots_ready() and (self._held or self.profiles is not None):
+            self.note_origin(self._images())
+            self.follower.start(self.title, read)
+        elif self._held:  # which imports what plots need
+            self.start(read, self._show_followed, self.title)
+        else:
+            self.run()
 
     def _show_followed(self, profiles: Profiles) -> None:
-        """Show what was read while the line moved, and go on where it has moved on."""
+        """Show what was read of a line that was moved."""
         if not is_alive(self):
             return
         self._update(profiles, moving=not profiles.fitted)
         if profiles.fitted:
-            self._tell(profiles, reveal=False)
-        if self._waiting:
-            self._moved()
-        if not profiles.fitted and not self.follower.busy:  # the line rests
-            self.follower.start(self.title, partial(_measure, *self._asked_last))
+            self._tell(profiles, reveal=not self.figures.text())
+        elif self.results.isHidden():
+            self.reveal()
 
     # -- showing -------------------------------------------------------------------
 
@@ -431,9 +448,6 @@ class ProfilePanel(Panel):
         self._update(profiles)
         yield
         self._tell(profiles, reveal=True)
-        if self._waiting:
-            yield
-            self._moved()
 
     def _redraw(self, _: object = None) -> None:
         if self.profiles is not None and is_alive(self):
@@ -543,9 +557,12 @@ def _bounds(
 
 
 class _Connection:
-    """Events of a layer of lines that come while one is drawn, dragged or chosen."""
+    """Events of a layer of lines that come while one is drawn, dragged or chosen.
 
-    def __init__(self, lines: Shapes, act: Any) -> None:
+    `hold` is told when the mouse is pressed and when it is released.
+    """
+
+    def __init__(self, lines: Shapes, act: Any, hold: Callable[[bool], None]) -> None:
         self._events = (
             lines.events.data,
             lines.events.set_data,
@@ -555,10 +572,23 @@ class _Connection:
         for event in self._events:
             event.connect(act)
 
+        def drag(_: object, event: Any) -> Iterator[None]:
+            hold(True)
+            try:
+                yield
+                while event.type == "mouse_move":
+                    yield
+            finally:
+                hold(False)
+
+        self._drag, self._callbacks = drag, lines.mouse_drag_callbacks
+        self._callbacks.insert(0, drag)  # before what begins the line
+
     def disconnect(self) -> None:
         """Listen no longer."""
         for event in self._events:
             event.disconnect(self._act)
+        self._callbacks.remove(self._drag)
 
 
 def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:

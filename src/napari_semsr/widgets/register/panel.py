@@ -21,7 +21,6 @@ from napari_semsr.core import (
     shift_in_words,
 )
 from napari_semsr.io import (
-    BAR_KEY,
     HELPER_KEY,
     Side,
     StoredTransform,
@@ -556,11 +555,7 @@ def find_pair(
     viewer: "napari.viewer.Viewer", made: Sequence[Image]
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the electron image of its place."""
-    opened = [
-        item
-        for item in grey_layers(viewer)
-        if item not in made and not item.metadata.get(BAR_KEY)  # a map
-    ]
+    opened = [item for item in grey_layers(viewer) if item not in made]
     sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
     taken = [
         item for item in sized if is_exposure(item) and step_before(item) != "register"

@@ -7,7 +7,7 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from qtpy.QtCore import QObject
 
-from napari_semsr.io import BAR_KEY, HELPER_KEY, STORE_KEY, label_path
+from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
 from napari_semsr.widgets.base import JobRunner, Opened, Panel, is_alive, open_store
 from napari_semsr.widgets.layers import show_colour_bar
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image, Layer
 
-_NAME = "coverage"
+_NAME = COVERAGE
 
 
 def coverage_of(layer: "Layer | None") -> Path | None:
     """Find the coverage that is stored with a mosaic; None where there is none."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
     path = label_path(Path(store), _NAME) if store else None
-    return path if path is not None and path.is_dir() else None
+    return path if path is not None and path.exists() else None
 
 
 class Coverage(QObject):

@@ -1,0 +1,122 @@
+"""Every layer knows what it is, and no panel proposes a map for an image."""
+
+import numpy as np
+import pytest
+from magicgui.widgets import Select
+
+from napari_semsr.analysis import CLUES
+from napari_semsr.io import HELPER_KEY
+from napari_semsr.models import file_digest
+from napari_semsr.models.trust import Trust, save_trust, trust_path
+from napari_semsr.widgets.base.session import form_values
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import kind_of, provenance_of
+from napari_semsr.widgets.measure.error_map import ErrorMapPanel
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.restore import RestorePanel
+from tests.tiny_models import write_tiny_model
+from tests.widgets.test_panels import PANELS, make
+
+
+@pytest.fixture
+def press(model, qtbot, run_panel):
+    """Fill a panel in, press Run, and give the layers that it makes."""
+
+    def run(kind, fill=lambda panel: None):
+        panel, before = kind(model), list(model.layers)
+        qtbot.addWidget(panel)
+        panel.show()
+        fill(panel)
+        said = run_panel(panel)
+        made = [item for item in model.layers if item not in before]
+        assert made, said
+        return panel, made
+
+    return run
+
+
+@pytest.fixture
+def instrument(tmp_path):
+    """A tiny network that learnt from an instrument, with numbers for its trust."""
+    learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+    path = write_tiny_model(tmp_path, training=learnt)
+    trust = Trust(
+        model="tiny",
+        model_digest=file_digest(path),
+        weights=(0.0,) * (CLUES - 1) + (-2.0,),
+        share=0.9,
+        factor=1.0,
+        fields=((0.0,) * 26,) * 6,
+        familiar=1e9,
+    )
+    save_trust(trust_path(path), trust)
+    return path
+
+
+def show_every_map(model, press, finish, instrument):
+    """Let every panel that makes a map make one of the layer ``second``."""
+
+    def two_scans(panel):
+        panel.kind.value = "scans"
+
+    def enhance(panel):
+        panel.model.add_file(instrument)
+        panel.form.set_values(tile=64, precision="fp32")
+        panel.misfit.value = panel.trust.value = True
+
+    def choose(panel):
+        panel.reference.value = model.layers["first"]
+        panel.enhanced.value = model.layers["second"]
+
+    def both(panel):
+        two_scans(panel)
+        choose(panel)
+
+    press(FrcMapPanel)
+    press(ErrorMapPanel, choose)
+    press(ErrorMapPanel, both)
+    press(SpectrumPanel)
+    restored, _ = press(RestorePanel)
+    restored.look.difference_button.click()
+    finish(restored)
+    press(EnhancePanel, enhance)
+
+
+def test_no_default_input_is_a_map_after_every_panel_has_run(
+    model, add, exposures, press, finish, instrument, qtbot
+):
+    for image in exposures:
+        add(model, image.replace(data=image.data[:128, :128]))
+    before = [make(module, model, qtbot) for module in PANELS]
+    show_every_map(model, press, finish, instrument)
+    jobs = {
+        (made.job, made.part)
+        for item in model.layers
+        if kind_of(item) == "map" and (made := provenance_of(item))
+    }
+    assert jobs == {
+        ("frc-map", None), ("error-map", None), ("repeatability", None),
+        ("spectrum", None), ("difference", None), ("enhance", "misfit"),
+        ("trust", None),
+    }  # fmt: skip
+    kinds = {item.name: kind_of(item) for item in model.layers}
+    assert kinds["first"] == kinds["second"] == "image"
+    assert "network" in kinds.values()
+    proposed = {}
+    for panel in [*before, *(make(module, model, qtbot) for module in PANELS)]:
+        for name, value in form_values(panel).items():
+            if isinstance(value, str) and value in kinds:
+                proposed[panel.title, name] = kinds[value]
+        several = getattr(panel, "layers", None)
+        for layer in several.value if isinstance(several, Select) else ():
+            proposed[panel.title, layer.name] = kind_of(layer)
+    assert len(proposed) > 10
+    assert {key: kind for key, kind in proposed.items() if kind == "map"} == {}
+
+
+def test_kinds_of_other_layers(model):
+    assert kind_of(model.add_labels(np.zeros((4, 4), int))) == "labels"
+    assert kind_of(model.add_points([[1, 2]])) == "drawing"
+    about = {HELPER_KEY: "someone"}
+    assert kind_of(model.add_image(np.zeros((4, 4)), metadata=about)) == "helper"

@@ -1,0 +1,211 @@
+"""Every kind of layer, saved and reopened, gives the same answer to every measure."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from npe2 import PluginManifest
+from qtpy.QtWidgets import QFileDialog
+
+import napari_semsr
+from napari_semsr.core import Provenance, SemsrError, run
+from napari_semsr.io import get_reader
+from napari_semsr.jobs import (
+    convert_job,
+    decorrelation_job,
+    error_map_job,
+    frc_map_job,
+    histogram_job,
+    metrics_job,
+    spectrum_job,
+)
+from napari_semsr.widgets.base.results import (
+    add_opened,
+    cache_folder,
+    keep_results_in,
+    open_store,
+)
+from napari_semsr.widgets.layers import kind_of, micrograph_from_layer, network_of
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.project import SavePanel
+from tests.children import LIMIT_MS
+from tests.widgets.scenes import exposures_of, with_gaps
+
+
+@pytest.fixture(autouse=True)
+def _no_project_left(npe2pm):
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+    yield
+    keep_results_in(None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A file of every kind of image; beside the mosaic lie its halves."""
+    folder = tmp_path_factory.mktemp("kinds")
+    napari_semsr.simulate(
+        folder / "scan", phantom="pits", frames_grid=(2, 2), frame_px=128, overlap=0.6,
+        jitter_px=2, field="square", photons=5000, seed=2,
+    )  # fmt: skip
+    napari_semsr.stitch(folder / "scan", folder / "mosaic.ome.zarr", halves=True)
+    first, second = exposures_of()
+    bare = first.replace(pixel_size_nm=None)
+    drawn = Provenance(job="enhance", model_name="m", model_digest="sha256:0")
+    whole = (1000 * np.nan_to_num(first.array())).astype(np.uint16)
+    images = {
+        "exposure": first,
+        "uncalibrated": bare,
+        "integers": first.replace(data=whole),
+        "gaps": with_gaps(first),
+        "frc-map": run(frc_map_job(first, second)).result.map,
+        "network": first.replace(provenance=drawn),
+    }
+    for name, image in images.items():
+        napari_semsr.write(image, folder / f"{name}.ome.zarr")
+    run(spectrum_job(first, folder / "spectrum.ome.zarr"))
+    run(error_map_job(first, second, folder / "error-map.ome.zarr"))
+    return folder
+
+
+def by_project(viewer, layer, folder, qtbot, choose):
+    """Save all into a project, and open it in a viewer of its own."""
+    panel, again = SavePanel(viewer), SavePanel(ViewerModel())
+    for item in (panel, again):
+        qtbot.addWidget(item)
+    choose(folder / "p.semsr")
+    panel.run_button.click()
+    wait(panel, qtbot)
+    assert "All is kept" in panel.status.text()
+    again.open_button.click()
+    wait(again, qtbot)
+    assert "Opened" in again.status.text()
+    return again.viewer, again.viewer.layers[layer.name]
+
+
+def by_button(suffix):
+    def save(viewer, layer, folder, qtbot, choose):
+        """Save a layer by the button of a panel, and open it with napari."""
+        panel = SavePanel(viewer)
+        qtbot.addWidget(panel)
+        choose(folder / f"saved{suffix}")
+        panel.save_as(layer)
+        wait(panel, qtbot)
+        assert "is saved as" in panel.status.text()
+        return opened(folder / f"saved{suffix}")
+
+    return save
+
+
+def by_napari(viewer, layer, folder, qtbot, choose):
+    """Save a layer by napari's own menu, and open it with napari."""
+    viewer.layers.selection.active = layer
+    (path,) = layer.save(str(folder / "saved.ome.zarr"), plugin="napari-semsr")
+    return opened(Path(path))
+
+
+def by_command(viewer, layer, folder, qtbot, choose):
+    """Convert the file of a layer, and open it with napari."""
+    run(convert_job(layer.metadata["semsr store"], folder / "saved.ome.zarr"))
+    return opened(folder / "saved.ome.zarr")
+
+
+WAYS = {
+    "project": by_project,
+    "button-zarr": by_button(".ome.zarr"),
+    "button-tiff": by_button(".ome.tif"),
+    "napari": by_napari,
+    "convert": by_command,
+}
+MEASURES = metrics_job, histogram_job, spectrum_job, decorrelation_job
+KINDS = (
+    *("mosaic", "exposure", "uncalibrated", "integers", "gaps"),
+    *("network", "frc-map", "error-map", "spectrum"),
+)
+
+
+def opened(path):
+    """Open a file as napari does."""
+    viewer = ViewerModel()
+    ((data, attributes, kind),) = get_reader(str(path))(str(path))
+    return viewer, getattr(viewer, f"add_{kind}")(data, **attributes)
+
+
+def wait(panel, qtbot):
+    runners = panel.session.runner, panel.saver
+    qtbot.waitUntil(lambda: not any(r.busy for r in runners), timeout=LIMIT_MS)
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Answer the dialogs for files and folders."""
+
+    def answer(path):
+        kind = "OME-TIFF, calibrated (*.ome.tif)"  # which the suffix overrules
+        monkeypatch.setattr(
+            QFileDialog, "getSaveFileName", lambda *_: (str(path), kind)
+        )
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(path))
+
+    return answer
+
+
+@pytest.fixture
+def answers(qtbot, run_panel):
+    """Ask every measure of one image, and what the panels show of it."""
+
+    def ask(viewer, layer):
+        image = micrograph_from_layer(layer)
+        told = {"pixels": image.array(), "pixel size": image.pixel_size_nm}
+        told |= {"kind": kind_of(layer), "network": network_of(layer)}
+        for measure in MEASURES:
+            try:
+                found = run(measure(image)).to_json()
+            except SemsrError as error:
+                found = {"refused": str(error).replace(image.name, "it")}
+            told[measure.__name__] = {
+                key: value for key, value in found.items() if "image" not in key
+            }
+        panel = FrcMapPanel(viewer)
+        qtbot.addWidget(panel)
+        listed = [item for item in panel.first.choices if item is layer]
+        told["is proposed"] = bool(listed)
+        if listed:
+            panel.first.value, panel.second.value = layer, None
+            run_panel(panel)
+            numbers = panel.findings().numbers
+            told["frc map"] = {
+                name: str(value).replace(layer.name, "it")
+                for name, value in numbers.items()
+            }
+        coverage = OpenMosaicPanel(viewer)
+        qtbot.addWidget(coverage)
+        coverage.show()
+        if layer in coverage.calibrate.layer.choices:
+            coverage.calibrate.layer.value = layer
+        told["has coverage"] = coverage.coverage.native.isVisible()
+        return told
+
+    return ask
+
+
+@pytest.mark.filterwarnings("ignore:.* has no pixel size")
+@pytest.mark.filterwarnings("ignore:.* was made by the network")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_layer_gives_the_same_answers(
+    made, kind, way, model, qtbot, choose, answers, tmp_path
+):
+    place = cache_folder() / tmp_path.name  # as what a panel makes
+    for path in made.glob(f"{kind}.*"):
+        shutil.copytree(path, place / path.name)
+    layer = add_opened(model, run(open_store(place / f"{kind}.ome.zarr")))
+    before = answers(model, layer)
+    for item in [item for item in model.layers if item is not layer]:
+        model.layers.remove(item)
+    viewer, again = WAYS[way](model, layer, tmp_path, qtbot, choose)
+    after = answers(viewer, again)
+    np.testing.assert_array_equal(before.pop("pixels"), after.pop("pixels"))
+    assert before == after
