@@ -31,7 +31,7 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import run
-from napari_semsr.io import describe, read, write, write_pages
+from napari_semsr.io import describe, half_paths, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY
 from napari_semsr.jobs import (
     DegradeOptions,
@@ -42,7 +42,6 @@ from napari_semsr.jobs import (
     draw_specimen,
     expose,
     gold_pair,
-    half_paths,
     input_levels,
     save_job,
 )

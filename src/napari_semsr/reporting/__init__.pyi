@@ -1,6 +1,5 @@
 from .figures import (
     FrequencyCurve as FrequencyCurve,
-    bar_length as bar_length,
     bar_words as bar_words,
     curves_png as curves_png,
     errors_png as errors_png,

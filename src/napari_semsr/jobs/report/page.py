@@ -29,7 +29,7 @@ from napari_semsr.jobs.report.numbers import (
 from napari_semsr.reporting import (
     FrequencyCurve,
     PlateImage,
-    bar_length,
+    bar_lengths,
     bar_words,
     curves_png,
     draw_plate,
@@ -138,8 +138,8 @@ def _many(word: str) -> str:
 
 def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
     """Draw an image with its bar, narrower where it would not go on a sheet."""
-    (rows, columns), (y, x) = plate.values.shape, plate.pixel
-    fitting = max(_SHEET_MM * columns * x / (rows * y), _STRIP_MM)
+    high, wide = plate.size
+    fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
     width = min(options.width_mm, fitting)
     size: Any = {"width_mm": width, "dpi": options.dpi}
     return draw_plate([plate], kind="png", **size).data
@@ -147,9 +147,8 @@ def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
 
 def _told(plate: PlateImage) -> str:
     """Say the length of a bar, and what is shown black and white."""
-    bar = bar_length(plate.values.shape[1] * plate.pixel[1])
     low, high = map(written, plate.limits)
-    words = bar_words(bar, calibrated=plate.calibrated)
+    words = bar_words(*bar_lengths([plate]), calibrated=plate.calibrated)
     return f"Bar {words}; shown from {low} to {high}."
 
 

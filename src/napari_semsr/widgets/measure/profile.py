@@ -440,6 +440,7 @@ class ProfilePanel(Panel):
             self._tell(profiles, reveal=not self.figures.text())
         elif self.results.isHidden():
             self.reveal()
+            self.show_status("Let the line go where it is to be measured.")
 
     # -- showing -------------------------------------------------------------------
 
