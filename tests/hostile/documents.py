@@ -214,7 +214,7 @@ steps: [frc]
 """,
     "table": """inputs: scans/images.csv
 output: made
-report: {title: Scans, models: none}
+report: {title: Scans}
 steps:
   - crop: {box: [2, 3, 30, 40]}
   - name: hazy

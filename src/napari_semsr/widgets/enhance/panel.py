@@ -190,10 +190,10 @@ class Sharpen(Form):
             choices=[(n, n) for n in (_FOUND, _OFF, "px", "nm")],
         )
         self.sigma = FloatSpinBox(
-            name="blur_px",
+            name="blur_width",
             label="Width",
-            tooltip="Standard deviation of the blur; a full width at half maximum is "
-            "2.35 times as much.",
+            tooltip="Standard deviation of the blur in the unit chosen above; a full width "
+            "at half maximum is 2.35 times as much.",
             value=1.0,
             min=0.01,
             max=1e4,
@@ -205,7 +205,7 @@ class Sharpen(Form):
         self._show_width()
 
     def _show_width(self) -> None:
-        self.show_row("blur_px", self.kind.value in ("px", "nm"))
+        self.show_row("blur_width", self.kind.value in ("px", "nm"))
 
     def tell_found(self, blur_px: float | None) -> None:
         """Say beside the choice what the model found."""
