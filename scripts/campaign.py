@@ -135,7 +135,7 @@ class Training:
         told = f"{self.name}: {self.record['state']}, {spent:.2f} of {self.hours:g} h, "
         told += f"judged at step {self.record['steps'] + step}"
         for name in {"gain_db", "expected_gain_db"} & {*self.best}:
-            told += f", {name} best {self.best[name]:+.3f} last {self.last[name]}"
+            told += f", {name} best {self.best[name]:+.3f} last {self.last.get(name)}"
         return told
 
 

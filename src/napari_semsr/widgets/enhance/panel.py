@@ -192,8 +192,8 @@ class Sharpen(Form):
         self.sigma = FloatSpinBox(
             name="blur_width",
             label="Width",
-            tooltip="Standard deviation of the blur in the unit chosen above; a full width "
-            "at half maximum is 2.35 times as much.",
+            tooltip="Standard deviation of the blur in the unit chosen above; a full "
+            "width at half maximum is 2.35 times as much.",
             value=1.0,
             min=0.01,
             max=1e4,
