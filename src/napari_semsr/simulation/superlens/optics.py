@@ -27,8 +27,6 @@ light is within the root of 2 of its least, `focus_depth_nm` from the focal plan
 *out of focus* is beyond; *any focus* is drawn evenly over `ANY_FOCUS` times that
 distance, up and down.
 
-References
-----------
 .. [1] E. Abbe, Archiv f. mikrosk. Anatomie 9, 413 (1873), doi:10.1007/BF02956173.
 """
 
