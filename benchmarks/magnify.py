@@ -171,7 +171,7 @@ def judge_pictures(
 def near(image: Image, truth: Image) -> float:
     """PSNR of a tile after the best gain, offset and shift of half a pixel."""
     judge = Validator([], margin=BORDER, shift_px=0.5)
-    return affine_psnr_db(*judge.beside(image, ValidationPair("real", image, truth)))
+    return affine_psnr_db(*judge.compared(image, ValidationPair("real", image, truth)))
 
 
 def main() -> None:

@@ -458,7 +458,7 @@ def split_at_cut_off(
         name: Micrograph(inner(image, scale), (pair.pixel_nm / scale,) * 2)
         for name, image in images.items()
     }
-    end = None if pair.cut_off_per_nm is None else 1 / pair.cut_off_per_nm
+    end = pair.look.microscope.cut_off_nm
     truth = grey.pop("truth")
     return {
         name: measure_metrics(

@@ -83,7 +83,7 @@ class Training:
     def goes_on(self, turn_s: float) -> bool:
         """Count its hours, and tell whether it goes on."""
         times = psutil.Process(self.process.pid).cpu_times()
-        used_s, code = times.user + times.system, self.process.poll()
+        used_s, code = sum(times[:4]), self.process.poll()  # its children's too
         killed = code is None or code < 0  # what was killed begins again
         state = "waiting" if killed else f"failed ({code})" if code else "ended"
         self.write(seconds=self.since + used_s, state=state)
@@ -171,6 +171,7 @@ def main() -> None:
     given, file = parser.parse_args(), FOLDER / "pid"
     number = int(read(file) or 0)
     found = psutil.Process(number) if number and psutil.pid_exists(number) else None
+    found = found if found and "work" in found.cmdline() else None  # another's number
     every = [Training(**entry) for entry in read(ROOT / "scripts" / "campaign.yaml")]
     if given.verb == "status":
         state = found.status() if found else "not running"

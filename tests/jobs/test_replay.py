@@ -338,6 +338,19 @@ def test_history_without_paths_takes_what_lies_beside_the_output(place, a):
     assert found.differs == ()
 
 
+def test_scan_from_before_there_were_lenses_is_made_again(place):
+    semsr.simulate(
+        place / "scan", frames_grid=(1, 2), frame_px=64, optics="gaussian", seed=3
+    )
+    path = place / "scan" / "frame_001.tif"
+    lens = {"optics", "numerical_aperture", "refractive_index", "coherence_factor"}
+    lens |= {"spherical_waves", "coma_waves"}
+    told = read(path).provenance.options
+    former = {key: value for key, value in told.items() if key not in lens}
+    retell(path, options=former | {"depth_of_field_nm": 100.0})
+    assert semsr.replay(path).identical
+
+
 def test_other_version_and_threads_are_named(place, a):
     path = place / "o.tif"
     semsr.crop(a, path, box=(5, 6, 70, 80))

@@ -78,6 +78,7 @@ from .micrograph import (
     Provenance as Provenance,
     digest_job as digest_job,
     digest_path as digest_path,
+    optical_cut_off_nm as optical_cut_off_nm,
     parse_pixel_size as parse_pixel_size,
     processor_name as processor_name,
     software_versions as software_versions,

@@ -72,6 +72,11 @@ class InputRecord(BaseModel):
     path: str | None = None  # where it lay; None for an image in memory
 
 
+def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
+    """Shortest period that incoherent light carries through a pupil."""
+    return wavelength_nm / (2 * numerical_aperture)
+
+
 class Provenance(BaseModel):
     """What made an image: job, options, inputs, model, versions, device.
 
@@ -142,7 +147,7 @@ class Provenance(BaseModel):
         match lit, said.get("wavelength_nm"), said.get("numerical_aperture"):
             case True, float() | int() as wavelength, float() | int() as aperture:
                 if wavelength > 0 and aperture > 0:
-                    return wavelength / (2 * aperture)
+                    return optical_cut_off_nm(wavelength, aperture)
         before = (item.provenance for item in self.inputs if item.provenance)
         told = (step.optical_cut_off_nm() for step in before)
         return min(filter(None, told), default=None)

@@ -374,7 +374,8 @@ class Recipe(Options):
     betas, clip_norm : tuple of float, float or None
         Adam's decays; largest norm of a gradient.
     validate_every : int
-        Steps between validations; a killed run loses five minutes at most.
+        Steps between validations; a killed run loses what it learnt since its last
+        save, five minutes and a step at most.
     measure : {"gain_db", "ssim", "frc_per_px", "hidden_db"}
         Held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
         which has no other.

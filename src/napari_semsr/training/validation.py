@@ -260,9 +260,9 @@ class Validator:
     ) -> None:
         self.pairs, self.cross_frc, self.margin = pairs, cross_frc, margin
         self.shift_px = shift_px
-        self._before = [affine_psnr_db(*self.beside(_enlarged(p), p)) for p in pairs]
+        self._before = [affine_psnr_db(*self.compared(_enlarged(p), p)) for p in pairs]
 
-    def beside(
+    def compared(
         self, image: NDArray[Any], pair: ValidationPair
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Give the insides of an image and of the truth, moved onto it."""
@@ -290,7 +290,7 @@ class Validator:
         found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
             made = restore_field(network, pair.low, pair.faults)
-            restored, high = self.beside(made, pair)
+            restored, high = self.compared(made, pair)
             psnr = affine_psnr_db(restored, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
@@ -333,7 +333,7 @@ def preview(
     parts = [low.repeat(scale, 0).repeat(scale, 1), made]
     if high is not None:
         parts.append(_centre(high, _PREVIEW_PX * scale))
-    return Micrograph(beside(parts), _pixel_size(recipe), "low | output | truth")
+    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
 
 
 def _chosen(
@@ -351,7 +351,7 @@ def _chosen(
     return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
 
 
-def beside(parts: list[Float32Array]) -> NDArray[np.float32]:
+def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
     """Put images of one size side by side, with dark gaps between them."""
     rows, columns = parts[0].shape
     gap: NDArray[Any] = np.full(

@@ -218,9 +218,9 @@ def test_a_pupil_is_as_wide_as_its_aperture_says(aperture: float) -> None:
     assert through.spread.sum() == pytest.approx(1)
     passed = np.abs(np.fft.fft2(through.spread))
     line = np.fft.fftfreq(through.spread.shape[0], 20.0)
-    beyond = np.hypot(line[:, None], line) > 1.1 * (through.cut_off_per_nm or 0)
+    beyond = np.hypot(line[:, None], line) > 1.1 / through.look.microscope.cut_off_nm
     assert passed[beyond].max() < 0.01
-    assert taken(drawn()).cut_off_per_nm is None
+    assert taken(drawn()).look.microscope.cut_off_nm is None
 
 
 def test_coma_moves_light_to_one_side() -> None:

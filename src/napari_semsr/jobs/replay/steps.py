@@ -555,8 +555,10 @@ def _simulate(step: ReplayStep) -> Job[Path]:
     if record is not None:
         image = yield from step.image(record)
     # a view has no history, so that it is never what is compared
-    usual = ViewOptions().model_dump()
-    options = step.options(SimulateOptions, **usual, sem_view=False)
+    usual: dict[str, Any] = {**ViewOptions().model_dump(), "sem_view": False}
+    if "optics" not in step.made.options:  # before there were lenses
+        usual["optics"] = "gaussian"
+    options = step.options(SimulateOptions, **usual)
     most = max(4 * step.pixels, min(_SCENE * step.pixels, _LARGE), 4 * _DRAWN)
     step.check_drawn(options.drawn_pixels(), most)
     folder = step.beside("scan")

@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from scipy import ndimage
 
-from napari_semsr.core import MOST_DISTORTION, Float32Array, Options
+from napari_semsr.core import (
+    MOST_DISTORTION,
+    Float32Array,
+    Options,
+    optical_cut_off_nm,
+)
 
 _MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
 _AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
@@ -192,7 +197,7 @@ class MicroscopeOptions(Options):
         """Shortest period that light carries; None for a Gaussian, which has none."""
         if self.optics == "gaussian":
             return None
-        return self.wavelength_nm / (2 * self.numerical_aperture)
+        return optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
 
     @property
     def fwhm_nm(self) -> float:

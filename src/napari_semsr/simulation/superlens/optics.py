@@ -78,7 +78,7 @@ def image_of(
     if options.optics == "gaussian":
         sigma = gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
         return _blurred(light, sigma.astype(np.float32), (1 - binned**-2) / 12)
-    rim = min(options.numerical_aperture / options.wavelength_nm * pixel_nm, 0.5)
+    rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
     reach = _REACH * options.wavelength_nm / options.numerical_aperture
     border = int(np.ceil((reach + float(np.abs(off).max())) / pixel_nm))
     coherence = options.coherence_factor

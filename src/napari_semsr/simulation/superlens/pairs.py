@@ -123,7 +123,7 @@ class SsumPairOptions(SampleRanges):
     @model_validator(mode="before")
     @classmethod
     def _former(cls, values: Any) -> Any:
-        """Take what the card of a model tells that learnt from Gaussians alone."""
+        """Read a former card: Gaussians stand for the pupils that were as wide."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
         kept = {k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS}
@@ -358,12 +358,6 @@ class SsumPair:
     def in_focus(self) -> bool:
         """Whether the sample is in focus, in the mean over the field."""
         return abs(self.defocus) <= 1
-
-    @property
-    def cut_off_per_nm(self) -> float | None:
-        """Highest frequency that light carries; None for a Gaussian."""
-        period = self.look.microscope.cut_off_nm
-        return None if period is None else 1 / period
 
 
 def surface_shape(side: int) -> tuple[int, int]:
