@@ -1,5 +1,6 @@
 """A comparison with the truth is split where the light's frequencies end."""
 
+import json
 import math
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_a_cut_off_needs_the_truth(parts):
         semsr.metrics(parts[0], cut_off_nm=END, pixel_size_nm=10)
     with pytest.raises(OptionError, match="--reference"):
         semsr.frc(*parts[:2], cut_off_nm=END, pixel_size_nm=10)
+    with pytest.raises(OptionError, match="give --pixel-size-nm"):
+        semsr.metrics(*parts[:2], cut_off_nm=END)
+
+
+def test_a_scan_of_an_image_of_unknown_scale_has_no_cut_off(tmp_path, rng):
+    semsr.write(Micrograph(rng.random((200, 200), np.float32)), tmp_path / "a.tif")
+    scan = tmp_path / "scan"
+    semsr.simulate(scan, image=tmp_path / "a.tif", frames_grid=(1, 2), frame_px=64)
+    told = json.loads((scan / "truth" / "microscope.json").read_text())
+    assert told["cut_off_period_nm"] is None
+    frames = [scan / f"frame_00{n}.tif" for n in range(2)]
+    assert semsr.metrics(*frames, pixel_size_nm=10).cut_off_nm is None
 
 
 def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):

@@ -519,6 +519,13 @@ def measure_metrics(
         if asked is not None and reference is None:
             msg = f"The {name} {asked} needs a reference, got one image."
             raise OptionError(msg)
+    sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
+    if cut_off_nm is not None and not any(sizes):
+        msg = (
+            f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size, got "
+            "none: give --pixel-size-nm."
+        )
+        raise OptionError(msg)
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values = _values(image)

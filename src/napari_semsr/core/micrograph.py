@@ -144,6 +144,8 @@ class Provenance(BaseModel):
         """
         said = self.options
         lit = said.get("optics") == "pupil" and not (self.part or "").startswith(_UNLIT)
+        if self.inputs and said.get("pixel_size_nm") is None:
+            lit = False  # of an image of unknown scale, whose blur is in pixels
         match lit, said.get("wavelength_nm"), said.get("numerical_aperture"):
             case True, float() | int() as wavelength, float() | int() as aperture:
                 if wavelength > 0 and aperture > 0:

@@ -537,11 +537,19 @@ def _by_name(
     low: tuple[Any, list[Image]], high: tuple[Any, list[Image]], options: PairOptions
 ) -> tuple[list[Image], list[Image]]:
     """Bring files of one name together, of folders or patterns."""
-    left_out = {name.strip() for name in options.leave_out.split(",")}
-    names = [
-        {name: item for item in found if (name := _key(item, side)) not in left_out}
-        for side, found in (low, high)
-    ]
+    left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
+    names = [{_key(item, side): item for item in found} for side, found in (low, high)]
+    known = {*names[0], *names[1]}
+    if lacking := sorted(left_out - known):
+        msg = (
+            f"--leave-out must name images that are there, got {lacking[0]}; there are "
+            f"{', '.join(sorted(known))}."
+        )
+        raise OptionError(msg)
+    if left_out == known:
+        msg = f"--leave-out must leave some images, got all {len(known)} names."
+        raise OptionError(msg)
+    names = [{k: v for k, v in one.items() if k not in left_out} for one in names]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"

@@ -70,12 +70,17 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     told = _read_json(Path(choice.path))
     try:
         width_px, pixel_nm = float(told["psf_fwhm_px"]), float(told["pixel_size_nm"][0])
+        known = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
     except (KeyError, TypeError, ValueError, IndexError):
+        known = False
+    if not known or told.get("optics", "gaussian") not in ("gaussian", "pupil"):
         msg = (
-            "The file of a microscope must hold psf_fwhm_px and pixel_size_nm, as "
-            f"truth/microscope.json of a simulation does; {choice.path} does not."
+            "The file of a microscope must hold psf_fwhm_px, a pixel_size_nm that is "
+            "known, and optics of pupil or gaussian, as truth/microscope.json of a "
+            f"calibrated simulation does; {choice.path} does not: give the width of "
+            "the blur, such as --psf 1.3px."
         )
-        raise OptionError(msg) from None
+        raise OptionError(msg)
     if told.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)

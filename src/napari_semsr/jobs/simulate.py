@@ -442,7 +442,7 @@ class _ScanWriter:
             "pixel_size_nm": scan.pixel_size_nm,
             "psf_fwhm_px": scene.fwhm_px,
             **options.model_dump(mode="json", include=set(OPTICS)),
-            "cut_off_period_nm": options.cut_off_nm,
+            "cut_off_period_nm": options.cut_off_nm if scan.pixel_size_nm else None,
             "rim": options.rim,
             "dark_counts": options.offset,
             "counts_per_photon": per_photon,

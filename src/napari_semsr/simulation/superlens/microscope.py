@@ -189,6 +189,14 @@ class MicroscopeOptions(Options):
                         "--numerical-aperture, or --optics gaussian"
                     )
                     raise ValueError(msg)
+        for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
+            usual = type(self).model_fields[name].default
+            if self.optics == "gaussian" and getattr(self, name) != usual:
+                msg = (
+                    f"{name} is of a lens, and the optics are a Gaussian: leave it "
+                    "out, or give --optics pupil"
+                )
+                raise ValueError(msg)
         check_aperture(self.numerical_aperture, self.refractive_index)
         return self
 
