@@ -73,7 +73,18 @@ class InputRecord(BaseModel):
 
 
 def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
-    """Shortest period that incoherent light carries through a pupil."""
+    """Give the shortest period that incoherent light carries through a pupil.
+
+    Parameters
+    ----------
+    wavelength_nm, numerical_aperture : float
+        Of the light in vacuum, and of the pupil.
+
+    Returns
+    -------
+    float
+        In nm.
+    """
     return wavelength_nm / (2 * numerical_aperture)
 
 
