@@ -108,7 +108,9 @@ def test_the_optics_are_the_microscopes(
     seen = seen[first : first + SIDE, first : first + SIDE]
     low, high = pair.low_range
     error = (seen - low) / (high - low) - pair.low
-    assert np.sqrt(np.mean(error**2)) < 0.02
+    # light of both grids interferes pixel by pixel
+    most = 0.02 if optics.optics == "pupil" else 0.01
+    assert np.sqrt(np.mean(error**2)) < most
 
 
 @pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
