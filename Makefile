@@ -15,7 +15,7 @@ WITH_DISPLAY := scripts/with_display.sh
 # who is done takes over from the other. Compiled tests are kept for the next run.
 PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=worksteal
 
-.PHONY: help .venv demo test soak coverage mutants hard lowest lint format bench tables docs links screenshots clean
+.PHONY: help .venv demo test test-all soak coverage mutants hard lowest lint format bench tables docs links screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,7 +40,11 @@ demo:  ## frames to mosaic to SEM, enhanced, trained, measured; ends in a report
 
 test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
 	@scripts/system_packages.sh
-	@$(WITH_DISPLAY) $(PYTEST) -m "not slow"
+	@$(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" tests
+
+test-all: $(STAMP)  ## the broad tests: products, hostile input, packaging, manual
+	@scripts/system_packages.sh
+	@$(WITH_DISPLAY) $(PYTEST) -m "broad and not slow"
 
 soak: $(STAMP)  ## the slow tests too
 	@scripts/system_packages.sh
@@ -84,7 +88,7 @@ bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 	BIN="$(BIN)" scripts/bench.sh
 
 # A final judgement trains nothing: another time would be another run.
-tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (HOURS=4, FINAL=1)
+tables: $(STAMP)  ## train and judge the papers' models: docs/validation/results.md (HOURS=4, FINAL=1)
 	$(if $(FINAL)$(PUBLISHED),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))

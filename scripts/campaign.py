@@ -91,7 +91,7 @@ class Training:
 
     def stop(self) -> None:
         """Let it save its state, and end."""
-        self.process.send_signal(signal.SIGINT)  # nothing where it has ended
+        self.process.terminate()  # also where interrupts are not heard
         self.process.wait()
 
     def settled(self) -> str:

@@ -21,8 +21,10 @@ ROOMS = (
     "",  # the package itself
     *("core", "io", "simulation", "stitching", "registration", "pairing"),
     *("restoration", "analysis"),
-    *("models", "training", "inference", "jobs", "reporting", "demonstration"),
+    *("models", "training", "inference"),
 )
+"""Rooms that others use from Python. Jobs, pages and the demonstration are used as
+verbs, whose options, figures and files say what they are."""
 
 
 def exported(face: Path) -> dict[Path, set[str]]:

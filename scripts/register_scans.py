@@ -16,7 +16,7 @@ import tifffile
 
 from napari_semsr.core import Micrograph, SemsrError, parse_pixel_size, run
 from napari_semsr.io import read
-from napari_semsr.jobs import RegisterOptions, register_in_memory
+from napari_semsr.jobs import REGISTER, RegisterOptions
 
 PIXEL = parse_pixel_size(5.8)
 DATABAR_ROWS = 39
@@ -47,9 +47,7 @@ def main() -> None:
         )
         try:
             affine, elastic = (
-                run(
-                    register_in_memory(slow, fast, options=RegisterOptions(model=model))
-                )
+                run(REGISTER.job(slow, fast, options=RegisterOptions(model=model)))
                 for model in ("affine", "elastic")
             )
         except SemsrError as error:

@@ -30,6 +30,19 @@ one importer
 public functions
     Functions of modules without a leading underscore. A caller is another module that
     imports the function or takes it from an imported module.
+names on faces
+    Names that all faces pass on, each once a face.
+private functions, called once
+    Functions with a leading underscore, in modules and classes, and the share of them
+    whose name stands once in their module beside their definition.
+lines of tests, of benchmarks and scripts
+    All lines of their ``.py`` files.
+files with "dB", with overwrite
+    Modules with a string that holds the unit of PSNR; modules with a function or a call
+    that has `overwrite` among its arguments.
+words of the manual
+    Of the committed pages below ``docs`` but ``docs/validation`` and
+    ``docs/reference``, which is generated.
 passes through
     Modules with a called function, in any thread, in one
     ``semsr enhance a.png -o a.ome.zarr``, with nothing measured of the model before.
@@ -350,6 +363,62 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
+def faces_of(package: Package) -> int:
+    """Count the names that faces pass on."""
+    return sum(len(names) for names in package.faces.values())
+
+
+def private_functions(module: Module) -> tuple[int, int]:
+    """Count private functions of a module, and those whose name is used once in it."""
+    names = [
+        node.name
+        for node in ast.walk(module.tree)
+        if isinstance(node, Functions) and re.match(r"_[a-z]", node.name)
+    ]
+    used = Counter(
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute | ast.Name)
+    )
+    return len(names), sum(used[name] == 1 for name in names)
+
+
+def says_decibel(module: Module) -> bool:
+    """Whether a module writes the unit of PSNR."""
+    return any(
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.search(r"\bdB\b", node.value)
+        for node in ast.walk(module.tree)
+    )
+
+
+def hands_on(module: Module, name: str) -> bool:
+    """Whether a name is an argument of a function or of a call of a module."""
+    return any(
+        isinstance(node, ast.arg | ast.keyword) and node.arg == name
+        for node in ast.walk(module.tree)
+    )
+
+
+def lines_below(*folders: Path) -> int:
+    """Count the lines of Python files."""
+    files = (path for folder in folders for path in folder.rglob("*.py"))
+    return sum(len(path.read_text("utf-8").splitlines()) for path in files)
+
+
+def beside(root: Path) -> dict[str, int | float]:
+    """Figures of what stands beside the sources."""
+    docs = root / "docs"
+    apart = {"validation", "reference", "_build"}
+    pages = [p for p in docs.rglob("*.md") if not apart & {*p.relative_to(docs).parts}]
+    return {
+        "lines of tests": lines_below(root / "tests"),
+        "  of benchmarks, scripts": lines_below(root / "benchmarks", root / "scripts"),
+        "words of the manual": sum(len(p.read_text("utf-8").split()) for p in pages),
+    }
+
+
 def passes_through(source: Path) -> list[str]:
     """Modules with a called function while a small image is enhanced to a store."""
     folder = f"{source.resolve() / PACKAGE}/"
@@ -418,6 +487,16 @@ def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
         "  with one caller": by_count[1],
         "  with one caller, %": round(100 * by_count[1] / max(len(callers), 1), 1),
         "  with none": by_count[0],
+    }
+    modules = package.counted.values()
+    private, once = map(sum, zip(*map(private_functions, modules), strict=True))
+    figures |= {
+        "names on faces": faces_of(package),
+        "private functions": private,
+        "  called once, %": round(100 * once / max(private, 1), 1),
+        'files with "dB"': sum(map(says_decibel, modules)),
+        "  with overwrite": sum(hands_on(module, "overwrite") for module in modules),
+        **beside(source.resolve().parent),
     }
     used_by = defaultdict(list)
     for name, uses in real.items():

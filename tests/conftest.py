@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,9 +209,22 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not ours_left(), f"widgets left behind: {ours_left()}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests time; skip those marked `gpu`, visibly, where there is none."""
+    """Sort tests into tiers; skip those marked `gpu`, visibly, where there is no GPU.
+
+    Slow ones have more time. Of cases whose test is marked `quick(n)`, the first n are
+    quick and the others broad; broad are examples in docstrings, too.
+    """
+    cases: Counter[str] = Counter()
     for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.broad)
+        if quick := item.get_closest_marker("quick"):
+            name = item.nodeid.partition("[")[0]
+            cases[name] += 1
+            if cases[name] > quick.args[0]:
+                item.add_marker(pytest.mark.broad)
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_LIMIT_S))
     marked = [item for item in items if item.get_closest_marker("gpu")]

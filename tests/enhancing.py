@@ -11,12 +11,12 @@ from napari_semsr.core.tiling import TilePlan
 from napari_semsr.core.types import IntPair
 from napari_semsr.inference.engine import enhance_to_store, plan_run
 from napari_semsr.inference.layout import OutputPlan, create_output, plan_output
-from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.network_input import cut_field
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.run import EnhancePlan
+from napari_semsr.inference.tiles import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.probing import Probe

@@ -8,6 +8,7 @@ one of those listed here, each of which may be absent.
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ POSIX_NAMES = {
 }
 SYSTEM_PATHS = {  # absent elsewhere, where the reader goes another way
     "core/micrograph.py": {"/proc/cpuinfo"},
-    "cli/verbs/enhance.py": {"/sys/kernel/mm/transparent_hugepage/enabled"},
+    "core/background.py": {"/sys/kernel/mm/transparent_hugepage/enabled"},
     "inference/predictor.py": {
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory.high",
@@ -76,11 +77,13 @@ RUNS_CODE = {
 }
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def trees() -> dict[str, ast.Module]:
     """Sources by their path within the package."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = path.relative_to(SOURCE).as_posix()
-        yield name, ast.parse(path.read_text("utf-8"))
+    return {
+        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text("utf-8"))
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
 
 
 def with_owners(node: ast.AST, owner: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -142,6 +145,16 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+@cache
+def all_calls() -> list[tuple[str, str, ast.Call]]:
+    """Give each call of the package with its file and its dotted name."""
+    return [
+        (name, called, call)
+        for name, tree in trees().items()
+        for called, call in calls(tree)
+    ]
+
+
 def keywords(call: ast.Call) -> dict[str, str]:
     """Keywords of a call, as written."""
     return {item.arg: ast.unparse(item.value) for item in call.keywords if item.arg}
@@ -179,13 +192,13 @@ def reads_text_as_the_system_likes(name: str, call: ast.Call) -> bool:
 
 
 def test_nothing_is_used_that_only_one_system_has():
-    found = {name: unguarded(tree) for name, tree in trees()}
+    found = {name: unguarded(tree) for name, tree in trees().items()}
     assert {name: what for name, what in found.items() if what} == {}
 
 
 def test_paths_of_one_system_are_those_known():
     found: dict[str, set[str]] = {}
-    for name, tree in trees():
+    for name, tree in trees().items():
         texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
         for text in texts:
             if isinstance(text, str) and PATH_OF_A_SYSTEM.fullmatch(text):
@@ -201,25 +214,23 @@ def test_paths_of_one_system_are_those_known():
 def test_no_call_leans_on_one_system(is_fault):
     found = [
         f"{name}:{call.lineno} {called}"
-        for name, tree in trees()
-        for called, call in calls(tree)
+        for name, called, call in all_calls()
         if is_fault(called, call)
     ]
     assert found == []
 
 
 def test_nothing_runs_what_a_file_says():
-    for name, tree in trees():
-        for called, call in calls(tree):
-            where = f"{name}:{call.lineno} {called}"
-            given = keywords(call)
-            assert called not in RUNS_CODE | {"eval", "exec"}, where
-            assert given.get("allow_pickle", "False") == "False", where
-            if called == "torch.load":
-                assert name in UNPICKLING, where
-                assert given.get("weights_only") == "True", where
-            if called == "yaml.load":
-                assert "Loader" in given, where
+    for name, called, call in all_calls():
+        where = f"{name}:{call.lineno} {called}"
+        given = keywords(call)
+        assert called not in RUNS_CODE | {"eval", "exec"}, where
+        assert given.get("allow_pickle", "False") == "False", where
+        if called == "torch.load":
+            assert name in UNPICKLING, where
+            assert given.get("weights_only") == "True", where
+        if called == "yaml.load":
+            assert "Loader" in given, where
 
 
 BAD = """

@@ -9,6 +9,8 @@ import pytest
 
 from tests import children
 
+pytestmark = pytest.mark.broad
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CASES = """

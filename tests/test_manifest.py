@@ -27,6 +27,18 @@ def test_manifest_is_valid_and_named_as_the_distribution(manifest):
     assert manifest.name == "napari-semsr"
 
 
+# Panels that menus of layers and the palette open, and the plugin menu has not.
+ASIDE = {
+    "batch", "check_model", "degrade", "demo", "error_map", "import_model", "spectrum"
+}  # fmt: skip
+
+
+def test_plugin_menu_is_short_and_begins_with_the_window(manifest):
+    first, *others = (item.display_name for item in manifest.contributions.widgets)
+    assert first == "SEM-SR"
+    assert len(others) <= 13
+
+
 def test_every_command_is_callable_and_used(manifest):
     contributions = manifest.contributions
     used = {item.command for item in contributions.widgets}
@@ -35,7 +47,7 @@ def test_every_command_is_callable_and_used(manifest):
     used |= {item.command for item in contributions.sample_data}
     # for the command palette
     alone = {"pairs", "info", "convert", "figure", "replay", "decorrelation", "models"}
-    alone |= {"report", "repeatability", "trust"}
+    alone |= {"report", "repeatability", "trust", *ASIDE}
     used |= {f"napari-semsr.{name}" for name in alone}
     assert {command.id for command in contributions.commands} == used
     for command in contributions.commands:
@@ -47,6 +59,7 @@ def test_menus_are_ones_that_napari_shows(manifest):
     known = {str(menu.value) for menu in menus}
     assert set(manifest.contributions.menus) <= known
     panels = {item.command for item in manifest.contributions.widgets}
+    panels |= {f"napari-semsr.{name}" for name in ASIDE}
     shown = {
         item.command
         for items in manifest.contributions.menus.values()
@@ -73,6 +86,7 @@ def test_preferences_have_the_defaults_that_the_panels_know(manifest):
     assert declared == {key: dict(value) for key, value in DEFAULTS.items()}
 
 
+@pytest.mark.broad
 def test_discovery_imports_nothing_of_ours_but_the_package():
     code = (
         "import sys, npe2; m = npe2.PluginManager(); m.discover();"
@@ -84,6 +98,7 @@ def test_discovery_imports_nothing_of_ours_but_the_package():
     run_python(code, cwd=ROOT)
 
 
+@pytest.mark.broad
 def test_files_are_read_where_there_is_no_napari(tmp_path):
     """Through the plugin engine alone, as the base dependencies install it."""
     np = pytest.importorskip("numpy")
@@ -105,6 +120,7 @@ def _registered(npe2pm):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
 def test_napari_opens_and_saves_calibrated(tmp_path, suffix):
@@ -122,6 +138,7 @@ def test_napari_opens_and_saves_calibrated(tmp_path, suffix):
     np.testing.assert_array_equal(np.asarray(layer.data), data)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize("key", ["degraded", "exposures"])
 def test_samples_are_calibrated_layers(key):

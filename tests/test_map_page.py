@@ -1,4 +1,4 @@
-"""What the manual's map of the package names is there."""
+"""What the manual's map of the package, and what it says of additions, is there."""
 
 import re
 import tomllib
@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.broad
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "napari_semsr"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+[ADDING] = re.findall(
+    r"^## How to add$(.*?)^## ",
+    (ROOT / "docs" / "developing.md").read_text(encoding="utf-8"),
+    re.DOTALL | re.MULTILINE,
+)
 DRAWINGS = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 LINES = [
     re.fullmatch(r" *([\w/]+) +(.*)", line)
@@ -21,7 +28,7 @@ CODE = "\n".join(
     for path in (ROOT / folder).rglob("*.py*")
     if path.suffix in (".py", ".pyi")
 )
-NAMED = sorted(set(re.findall(r"`([^`\s]+)`", PAGE)))
+NAMED = sorted(set(re.findall(r"`([^`\s]+)`", PAGE + ADDING)))
 
 
 def _file(name: str) -> bool:

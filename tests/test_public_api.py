@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.cli.command import VERBS
-from napari_semsr.core import ReadError
+from napari_semsr.core import ReadError, SemsrError
 from napari_semsr.core.errors import OptionError
+from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
 from tests.children import run_python
 
 # `semsr models` has verbs of its own.
-FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
-    "check_model",
-    "export_model",
-    "import_model",
-    "list_models",
-    "model_info",
-}
+FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "models"}
 
 
 # Each shows its use; pytest runs that, too.
@@ -44,6 +38,19 @@ def test_main_entry_shows_its_use(name):
 def test_former_name_still_works_and_says_so(former, now):
     with pytest.warns(DeprecationWarning, match=f"is now napari_semsr.{now}"):
         assert getattr(napari_semsr, former) is getattr(napari_semsr, now)
+
+
+@pytest.mark.parametrize(
+    ("name", "former", "now"),
+    [("simulate", "folder", "out_dir"), ("train", "run_dir", "output")],
+)
+def test_former_argument_still_works_and_says_so(name, former, now):
+    function = getattr(napari_semsr, name)
+    with (
+        pytest.warns(DeprecationWarning, match=f"{former} of {name} is now {now}"),
+        pytest.raises(SemsrError),
+    ):
+        function(**{former: "", "recipe" if name == "train" else "image": "none.png"})
 
 
 def test_every_public_name_resolves():

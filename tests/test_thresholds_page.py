@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.broad
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "napari_semsr"
+PAGE = ROOT / "docs" / "validation" / "thresholds.md"
 
 
 def _stated() -> dict[str, dict[str, str]]:
     """Values on the page, by module and name."""
     room, found = "", {}
-    for line in (ROOT / "docs" / "thresholds.md").read_text("utf-8").splitlines():
+    for line in PAGE.read_text("utf-8").splitlines():
         if line.startswith("## "):
             room = line[3:]
         row = re.match(r"\| `([\w/]+)` \| `([\w.]+)` \| `([^`]+)` \|", line)

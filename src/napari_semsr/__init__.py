@@ -9,16 +9,10 @@ from typing import Any
 
 import lazy_loader
 
+from napari_semsr.former import FUNCTIONS
+
 _public, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
-
-_FORMER = {
-    "cut_pairs": "pairs",
-    "restore_image": "restore",
-    "simulate_scan": "simulate",
-    "stitch_frames": "stitch",
-}
-"""Names of version 0.1 for what is now called as its command."""
 
 
 def __getattr__(name: str) -> Any:
@@ -26,10 +20,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("napari-semsr")
-    if name in _FORMER:
-        msg = f"napari_semsr.{name} is now napari_semsr.{_FORMER[name]}."
+    if name in FUNCTIONS:
+        msg = f"napari_semsr.{name} is now napari_semsr.{FUNCTIONS[name]}."
         warnings.warn(msg, DeprecationWarning, stacklevel=2)
-        name = _FORMER[name]
+        name = FUNCTIONS[name]
     return _public(name)
 
 

@@ -63,14 +63,6 @@ def test_a_finer_result_is_averaged_onto_the_input(before, gap):
     assert found.largest == pytest.approx(3, rel=1e-3)
 
 
-def test_a_coarser_result_is_compared_on_its_own_grid(before):
-    rows, columns = before.shape
-    mean = before.data.reshape(rows // 3, 3, columns // 3, 3).mean((1, 3))
-    coarse = Micrograph(mean, parse_pixel_size(30.0), origin=(40.0, -60.0))
-    found = run(measure_change(before, coarse))
-    assert found.largest == pytest.approx(0, abs=1e-3)
-
-
 def test_the_area_of_pixels_in_no_whole_ratio_counts():
     thirds = np.tile([6.0, 0.0, 3.0], (45, 20))
     halves = np.tile([4.0, 2.0], (30, 20))  # (6 + 0 / 2) / 1.5 and (0 / 2 + 3) / 1.5
@@ -80,11 +72,11 @@ def test_the_area_of_pixels_in_no_whole_ratio_counts():
 
 
 def test_a_large_field_is_sampled_and_says_so():
-    field = da.zeros((6144, 6144), dtype=np.uint8, chunks=1024)
+    field = da.zeros((4096, 5120), dtype=np.uint8, chunks=1024)
     found = run(measure_change(Micrograph(field), Micrograph(field + np.uint8(5))))
     assert (found.mean, found.largest) == (5, 5)
-    assert found.looked_at == pytest.approx(64 / 144)
-    assert "in 44% of the field" in found.say("model")
+    assert found.looked_at == pytest.approx(64 / 80)
+    assert "in 80% of the field" in found.say("model")
     assert found.level == 1  # of the type
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import (
+from napari_semsr.analysis.gaps import (
     count_widths,
     mean_interval,
     share_interval,
@@ -32,6 +32,7 @@ def test_too_few_widths_have_no_gaussian():
     assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
 
+@pytest.mark.broad
 def test_error_of_the_gaussian_holds_its_mean():
     rng, held = np.random.default_rng(3), []
     for _ in range(60):
@@ -63,7 +64,8 @@ def test_wilson_knows_the_share_of_none_and_of_all():
     assert share_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
+@pytest.mark.broad
+@pytest.mark.parametrize("share", [0.02, 0.4])
 def test_intervals_of_shares_hold_the_truth(share):
     missed = np.random.default_rng(5).binomial(80, share, 2000)
     held = [
@@ -72,6 +74,7 @@ def test_intervals_of_shares_hold_the_truth(share):
     assert 0.92 < np.mean(held) < 0.99
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [
@@ -97,7 +100,7 @@ def test_interval_of_a_mean_is_the_same_twice_and_none_of_few():
     assert mean_interval([]) is None
 
 
-@pytest.mark.parametrize("scale", [0.013, 1.0, 1.9, 2.6, 3.1, 3.4, 4.0, 7.0, 830.0])
+@pytest.mark.parametrize("scale", [0.013, 3.4])
 def test_bins_are_as_wide_as_a_reader_can_add_up(scale):
     widths = scale * np.random.default_rng(0).normal(10, 1, 300)
     edges = width_edges(widths)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis.gaps import GapOptions, Gaps, measure_gaps
+from napari_semsr.analysis.gaps import GapOptions, measure_gaps
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
@@ -30,7 +30,7 @@ def row(gap: float, heights=(100, 100)) -> np.ndarray:
     return discs((40, left, 20, heights[0]), (40, right, 20, heights[1]))
 
 
-@pytest.mark.parametrize("width", [3.0, 5.5, 8.0])
+@pytest.mark.parametrize("width", [3.0, 8.0])
 def test_width_is_that_between_the_rims(width):
     found = measure_gaps(micrograph(row(width), 2.0))
     assert (found.particles, found.pairs, len(found.found)) == (2, 1, 1)
@@ -40,7 +40,8 @@ def test_width_is_that_between_the_rims(width):
     assert gap.width_nm == pytest.approx(2 * gap.width_px)
     assert gap.place_px == pytest.approx((40, 60 + 20 + width / 2), abs=0.5)
     assert found.background == 30
-    assert found.undetected_fraction is None
+    assert found.undetected_fraction is found.undetected_interval is None
+    assert found.invented_interval is found.own is None
 
 
 def test_width_in_nm_follows_the_direction():
@@ -64,13 +65,6 @@ def test_blurred_gap_is_undetected_and_counted():
     assert dict(zip(widths, shown, strict=True)) == {3: False, 13: True}
     assert found.undetected_fraction == 1 - sum(shown) / len(shown)
     assert found.width_errors("nm").size == sum(shown)
-
-
-def test_same_image_has_no_error():
-    image = micrograph(row(6.0), 2.0)
-    found = measure_gaps(image, image)
-    assert found.undetected_fraction == 0
-    np.testing.assert_allclose(found.width_errors("nm"), 0)
 
 
 def test_particles_of_unequal_brightness_are_left_out_and_counted():
@@ -178,14 +172,6 @@ def test_histograms_of_image_and_reference_share_their_bins():
     assert sum(alone.counts) == 1
 
 
-def test_without_a_reference_nothing_is_missed_or_invented():
-    found = measure_gaps(micrograph(row(6.0)))
-    assert found.undetected_interval is None
-    assert found.invented_interval is None
-    assert found.own is None
-    assert [gap.kind for gap in found.found] == ["found"]
-
-
 def test_wrong_input_is_refused():
     with pytest.raises(ShapeError, match="same shape"):
         measure_gaps(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
@@ -193,16 +179,7 @@ def test_wrong_input_is_refused():
         measure_gaps(micrograph(np.full((9, 9), np.nan), name="hole"))
 
 
-def test_lengths_of_a_sure_pixel_size_are_as_sure_in_nm_as_in_px():
-    gaps = Gaps(2, 1, 0, (), 30.0, None, ())
-    values = np.array([3.0, 4.0, 5.0, 4.5, 3.5, 4.0])
-    assert gaps.interval_of(values, "nm") == gaps.interval_of(values, "px")
-    unsure = replace(gaps, size_error=0.1)
-    low, high = unsure.interval_of(values, "nm")
-    inner = unsure.interval_of(values, "px")
-    assert low < inner[0] < inner[1] < high
-
-
+@pytest.mark.broad
 def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
     found = measure_gaps(micrograph(row(6.0), 2.0))
     widths = np.random.default_rng(0).normal(12, 2, 60)

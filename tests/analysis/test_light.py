@@ -43,8 +43,9 @@ def _gain(after, before, truth):
     return light_gain(_measure(after, truth), _measure(before, truth))
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (65, 90)], ids=str)
-@pytest.mark.parametrize("size", [(10.0, 10.0), (8.0, 14.0)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "size"), [((64, 64), (8.0, 14.0)), ((65, 90), (10.0, 10.0))], ids=str
+)
 def test_both_parts_add_up_to_the_windowed_plane(shape, size):
     plane = np.random.default_rng(0).normal(3, 1, shape)
     below, above = split_light(plane, END, size)
@@ -77,15 +78,6 @@ def test_what_is_better_above_alone_is_told_so(parts):
     assert not _gain(low + 0.5 * off_low + 0.8 * high, before, truth).above_alone
     # texture that is not the truth's
     assert not _gain(before + parts[3], before, truth).above_alone
-
-
-def test_error_of_a_gain_is_beyond_a_gain_by_chance(parts):
-    low, high, *_ = parts
-    rng = np.random.default_rng(9)
-    pairs = (low + high + 0.3 * rng.standard_normal(low.shape) for _ in "ab")
-    found = _gain(*pairs, low + high)
-    for gain, error in found.bands:
-        assert abs(gain) < 3 * error
 
 
 def test_psnr_of_a_blank_and_of_the_bands(parts):
@@ -173,23 +165,19 @@ def test_nothing_is_split_without(parts, made, size):
     assert light_gain(found, found).bands == ((None, None), (None, None))
 
 
-@pytest.mark.parametrize("wrong", [0, -153, 0.153, 1.53e-7, 1e6, math.nan, "NA 1.8"])
-@pytest.mark.parametrize("verb", ["metrics", "frc"])
+@pytest.mark.parametrize(
+    ("wrong", "verb"),
+    [(-153, "metrics"), (0.153, "frc"), (1e6, "metrics"), (math.nan, "frc")],
+)
 def test_a_length_that_no_light_has_is_refused(parts, wrong, verb):
     how = {"reference": True} if verb == "frc" else {}
     with pytest.raises(OptionError, match="cut_off_nm must be"):
         getattr(semsr, verb)(*parts[:2], cut_off_nm=wrong, pixel_size_nm=10, **how)
-
-
-def test_a_cut_off_needs_the_truth(parts):
-    with pytest.raises(OptionError, match="needs a reference"):
-        semsr.metrics(parts[0], cut_off_nm=END, pixel_size_nm=10)
-    with pytest.raises(OptionError, match="--reference"):
-        semsr.frc(*parts[:2], cut_off_nm=END, pixel_size_nm=10)
     with pytest.raises(OptionError, match="give --pixel-size-nm"):
         semsr.metrics(*parts[:2], cut_off_nm=END)
 
 
+@pytest.mark.broad
 def test_a_scan_of_an_image_of_unknown_scale_has_no_cut_off(tmp_path, rng):
     semsr.write(Micrograph(rng.random((200, 200), np.float32)), tmp_path / "a.tif")
     scan = tmp_path / "scan"

@@ -82,6 +82,7 @@ def test_nothing_is_told_of_noise_or_of_nothing(sharp, rng):
     assert run(measure_misfit(small, small)) is None
 
 
+@pytest.mark.broad
 def test_the_share_is_the_same_in_any_grey_scale(sharp, rng):
     before = seen(sharp, rng, 60.0)
     plain = run(measure_misfit(before, sharp))
@@ -98,6 +99,7 @@ def test_the_share_is_the_same_in_any_grey_scale(sharp, rng):
     assert found.contrast == pytest.approx(50 * plain.contrast, rel=1e-3)
 
 
+@pytest.mark.broad
 def test_the_map_is_the_share_in_per_cent_place_by_place(sharp, rng):
     before = seen(sharp, rng, 0.0)
     other = ndimage.gaussian_filter(rng.normal(size=sharp.shape), 3)

@@ -32,7 +32,7 @@ def area(draw, steps=6):
     return np.mean(shifted, axis=0)
 
 
-@pytest.mark.parametrize("width", [1, 4, 9])
+@pytest.mark.parametrize("width", [1, 4])
 def test_curve_is_that_of_profile_line(width):
     rng = np.random.default_rng(3)
     image = rng.normal(size=(96, 128))
@@ -76,9 +76,9 @@ def test_missing_pixels_are_left_out_across_and_gaps_stay():
     np.testing.assert_allclose(found.intensity[~gap], at[~gap])
 
 
-@pytest.mark.parametrize("fwhm", [3.0, 8.0])
-@pytest.mark.parametrize("degrees", [0, 20, 45])
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("fwhm", "degrees", "sign"), [(3.0, 20, 1), (8.0, 45, -1), (3.0, 0, -1)]
+)
 def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
     turn = math.radians(degrees)
     way = np.array([math.sin(turn), math.cos(turn)])
@@ -111,18 +111,6 @@ def test_a_bar_is_read_as_a_box():
     main = measure_profile(read_profile(Micrograph(noisy), ACROSS, width_px=5)).main
     assert main.model == "box"
     assert main.fwhm.low < 14 < main.fwhm.high
-
-
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    held = []
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        at = 60 + rng.uniform(-0.5, 0.5)
-        image = bell(COLUMNS[40:57] - at, 6.0) + rng.normal(0, 0.1, (17, 128))
-        curve = read_profile(Micrograph(image), (8, 10, 8, 110), width_px=5)
-        fwhm = measure_profile(curve, pixel="point").main.fwhm
-        held.append(fwhm.low <= 6 <= fwhm.high)
-    assert 0.85 <= np.mean(held) <= 1
 
 
 def test_distance_and_dip_of_a_pair():
@@ -206,11 +194,10 @@ def test_plain_dip_is_a_share_where_the_ground_is_uneven():
     assert max(dips) == 1.0
 
 
-@pytest.mark.parametrize("width", [1e6, 1e9, 1e300])
-def test_band_that_would_fill_the_memory_is_refused(width):
+def test_band_that_would_fill_the_memory_is_refused():
     image = Micrograph(np.zeros((30, 40)), None, "A")
     with pytest.raises(OptionError, match=r"must be at most .* px wide"):
-        read_profile(image, (5, 5, 20, 30), width_px=width)
+        read_profile(image, (5, 5, 20, 30), width_px=1e300)
 
 
 def test_what_cannot_be_measured_is_said_in_a_sentence():
@@ -229,13 +216,12 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
         measure_profile(flat)
 
 
-@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (80.0, 500.0), (-0.02, 7.0)])
-def test_a_dip_is_a_share_in_any_grey_scale(gain, offset):
+def test_a_dip_is_a_share_in_any_grey_scale():
     x = np.linspace(-4, 4, 801)
     level = bell(x - 4, 6.0) + bell(x + 4, 6.0)
     dip = 1 - level.min() / level.max()
     two = bell(COLUMNS - 56, 6.0) + bell(COLUMNS - 64, 6.0)
-    curve = read_profile(Micrograph(gain * two + offset), ACROSS)
+    curve = read_profile(Micrograph(7 - 0.02 * two), ACROSS)
     (pair,) = measure_profile(curve, pixel="point").pairs
     assert pair.dip.value == pytest.approx(dip, abs=0.01)
     assert pair.plain_dip == pytest.approx(dip, abs=0.05)
@@ -255,6 +241,7 @@ def test_each_pair_of_a_row_has_its_own_distance_and_dip():
         assert pair.dip.value == pytest.approx(1 - between.min() / lower, abs=0.02)
 
 
+@pytest.mark.broad
 def test_of_too_many_lines_the_highest_are_read():
     columns = np.arange(800.0)
     places = [40 + 10 * number for number in range(72)]

@@ -24,8 +24,9 @@ def scans(rng, noise=(4.0, 4.0), gain=1.0, offset=0.0, move=(0.0, 0.0)) -> list:
     return [first, second]
 
 
-@pytest.mark.parametrize("move", [(0.0, 0.0), (2.0, -1.0), (0.5, -0.5), (1.3, 2.8)])
-@pytest.mark.parametrize("gain", [1.0, 0.25])
+@pytest.mark.parametrize(
+    ("move", "gain"), [((0.0, 0.0), 1.0), ((2.0, -1.0), 0.25), ((1.3, 2.8), 1.0)]
+)
 def test_noise_alone_is_the_noise_that_was_added(rng, move, gain):
     pair = scans(rng, gain=gain, offset=30.0, move=move)
     found = semsr.repeatability(*pair)
@@ -110,19 +111,20 @@ def test_gaps_stay_gaps_and_count_for_nothing(rng):
 
 
 def test_parts_are_the_whole(rng, tmp_path):
-    seen = scene(rng, (1100, 1300))
+    seen = scene(rng, (1100, 300))
     pair = [seen + rng.normal(0, 4, seen.shape) for _ in range(2)]
     target = tmp_path / "map.ome.zarr"
-    found = semsr.repeatability(*pair, target, part="rest", window=33)
-    again = semsr.repeatability(*pair, part="rest", window=33)
+    how = {"part": "rest", "window": 33, "align": False}
+    found = semsr.repeatability(*pair, target, **how)
+    again = semsr.repeatability(*pair, **how)
     read = semsr.read(target)
     np.testing.assert_array_equal(read.array(), again.map.data)
     assert read.provenance.job == "repeatability"
     assert [item.role for item in read.provenance.inputs] == ["first", "second"]
     assert found.to_json() | {"output": None} == again.to_json()
     # across the border of what is computed at once
-    whole = semsr.repeatability(*pair, align=False).map.data[900:1100, 800:1300]
-    parts = [image[900:1100, 800:1300] for image in pair]
+    whole = semsr.repeatability(*pair, align=False).map.data[900:1100]
+    parts = [image[900:1100] for image in pair]
     cut = semsr.repeatability(*parts, align=False).map.data
     np.testing.assert_allclose(cut[40:-40, 40:-40], whole[40:-40, 40:-40], rtol=0.02)
 

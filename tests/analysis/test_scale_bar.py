@@ -120,6 +120,7 @@ REAL = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", REAL)
 def test_bars_of_real_microscopes_agree_with_their_headers(shared_data, name):
     printed_nm, stated_nm = REAL[name]
@@ -130,6 +131,7 @@ def test_bars_of_real_microscopes_agree_with_their_headers(shared_data, name):
         assert bar.length_px == pytest.approx(printed_nm / stated_nm, abs=2 * bar.sd_px)
 
 
+@pytest.mark.broad
 def test_two_magnifications_of_one_microscope_agree(shared_data):
     first, second = list(REAL)[:2]
     sizes = [
@@ -140,6 +142,7 @@ def test_two_magnifications_of_one_microscope_agree(shared_data):
     assert sizes[0] / sizes[1] == pytest.approx(25_000 / 10_000, rel=0.02)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("folder", ["ampis-powder", "nasa", "axondeepseg-sem"])
 def test_real_images_without_a_bar_have_none(shared_data, folder):
     for path in sorted((shared_data / "sem" / folder).iterdir()):

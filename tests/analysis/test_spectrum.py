@@ -13,8 +13,9 @@ from napari_semsr.core.errors import DeviceMemoryError, ReadError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
 
-@pytest.mark.parametrize("tukey", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("shape", [(64, 64), (51, 90)])
+@pytest.mark.parametrize(
+    ("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 1.0), ((51, 90), 0.0)]
+)
 def test_white_noise_has_its_variance_at_every_frequency(
     shape: tuple[int, int], tukey: float
 ) -> None:
@@ -33,7 +34,7 @@ def test_a_wave_peaks_at_its_physical_frequency() -> None:
     assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (15, 22), (9, 9)])
+@pytest.mark.parametrize("shape", [(16, 16), (15, 22)])
 def test_centred_spectrum_is_that_of_the_full_transform(
     shape: tuple[int, int],
 ) -> None:
@@ -63,19 +64,19 @@ def test_missing_pixels_are_refused() -> None:
         radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
 
 
-@pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize(
-    "measure", [radial_spectrum, measure_spectrum, measure_frc, measure_metrics]
+    ("measure", "images"),
+    [
+        (radial_spectrum, 1),
+        (measure_spectrum, 1),
+        (measure_frc, 1),
+        (measure_frc, 2),
+        (measure_metrics, 2),
+    ],
 )
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     side = 1 << 24  # of which no machine holds a square
     pixels = da.zeros((side, side), dtype=np.uint8, chunks=side >> 3)
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
-    two = images == 2 and measure in (measure_frc, measure_metrics)
     with pytest.raises(DeviceMemoryError, match="huge of 16777216 x 16777216 px needs"):
-        measure(*[image, image] if two else [image])
-
-
-def test_rings_begin_with_the_lowest_frequency_of_the_field() -> None:
-    found = radial_spectrum(Micrograph(np.eye(40)))
-    assert found.frequency_per_px[:2] == pytest.approx((1 / 40, 2 / 40))
+        measure(*[image] * images)

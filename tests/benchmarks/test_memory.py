@@ -9,6 +9,8 @@ from memory import CHUNK, growth, make_repeated
 
 from tests import children
 
+pytestmark = pytest.mark.broad
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

@@ -8,26 +8,25 @@ import pytest
 from numpy.typing import NDArray
 from paper_tables.frc_maps import blocks, draw_maps, map_rows, maps_table
 from paper_tables.gap_widths import EDGES_NM, width_row
-from paper_tables.gold_part import spread_of
 from paper_tables.lens import dip_rows, series_at, summary
-from paper_tables.light import light_table, lit, michelson, ring_over_middle
-from paper_tables.page import page
-from paper_tables.page_lens import fields, gold, sizes
+from paper_tables.light import lit, michelson, ring_over_middle
+from paper_tables.page_lens import fields, sizes
 from paper_tables.pictures import tradeoff_points
 from paper_tables.real_gold import best_gaussian, gap_row, measure_real_gold
-from paper_tables.spread import standard_error, with_spread, worst, written
-from paper_tables.whole_field import whole_table
+from paper_tables.spread import standard_error, worst
 from scipy import ndimage
 from superlens import held_out_pairs, look
 
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.simulation.superlens.microscope import (
+from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
     illumination_field,
 )
-from napari_semsr.simulation.superlens.pairs import SsumPairOptions, pair_of_surface
+from napari_semsr.simulation.pairs import SsumPairOptions, pair_of_surface
+
+pytestmark = pytest.mark.broad
 
 Image = NDArray[np.float64]
 
@@ -57,14 +56,6 @@ def test_worst_lies_on_the_bad_side_and_nothing_is_worse_than_a_missing_one() ->
     assert worst([1.0, 3.0], "low") == 1.0
     assert worst([1.0, 3.0], "high") == 3.0
     assert worst([1.0, None], "high") is None
-
-
-def test_written_is_mean_error_and_worst_and_leaves_out_what_is_not_known() -> None:
-    found = with_spread([{"gain": 2.0}, {"gain": 1.0}], {"gain": "low"})
-    assert written(found, "gain", 2, sign=True) == "+1.50 ± 0.50 (+1.00)"
-    assert written(with_spread([{"gain": 2.0}], {"gain": "low"}), "gain", 1) == "2.0"
-    assert written({"gain": 2.0}, "gain", 1) == "2.0"
-    assert written({}, "gain", 1) == "\N{EN DASH}"
 
 
 def test_summary_of_fields_has_errors_of_gains_and_not_of_levels() -> None:
@@ -217,35 +208,6 @@ def test_gaussian_finds_the_mean_of_known_widths() -> None:
     assert len(row["width_counts"]) == len(EDGES_NM) - 1
 
 
-def gold_row(**more: Any) -> dict[str, Any]:
-    """Give a row of de Haan's table."""
-    fields = [
-        {"undetected_percent": 2.0, "width_error_nm": 1.0},
-        {"undetected_percent": 4.0, "width_error_nm": 3.0},
-    ]
-    return {
-        "undetected_percent": 3.0,
-        "width_error_nm": 2.0,
-        "signed_width_error_nm": -1.0,
-        "invented_percent": 0.5,
-        "psnr_db": 30.0,
-        "ssim": 0.9,
-        "amplitude_in_bands": [1.0],
-        "correlation_in_bands": [1.0],
-        **spread_of(fields, {"undetected_percent": "high", "width_error_nm": "high"}),
-        **more,
-    }
-
-
-def test_gold_has_errors_over_fields_and_the_truth_its_widths_alone() -> None:
-    fit = {"mean_nm": 30.0, "error_nm": 0.5, "sigma_nm": 8.0, "height": 9.0}
-    rows = {"mine": gold_row(gaussian=fit), "truth": {"gaussian": fit, "seen": 3}}
-    text = gold(rows)
-    assert "| mine | 3.0 ± 1.0 (4.0) | 2.00 ± 1.00 (3.00) |" in text
-    assert "| truth |  |  |  |  | 30.00 ± 0.50 |" in text
-    assert "| 30.00 ± 0.50 | 30.00 | 0.900 |" in text
-
-
 def balls(shift: float = 0.0) -> Image:
     """Draw two rows of bright balls."""
     y, x = np.mgrid[:160, :160]
@@ -281,20 +243,6 @@ def test_real_gold_is_skipped_visibly_without_images(tmp_path: Path) -> None:
     assert "skipped" in said[0]
 
 
-def test_page_shows_a_picture_only_of_what_was_measured() -> None:
-    made = {"command": "make tables", "gold_fields": 2, "gold_side": 64}
-    rows = summary([scores(optical=10.0, mine=13.0), scores(optical=20.0, mine=22.0)])
-    fit = {"mean_nm": 30.0, "error_nm": 0.5, "sigma_nm": 8.0, "height": 9.0}
-    results = {"superlens": {"in focus": rows}, "gold": {"mine": gold_row()}}
-    text = page(results, {}, made)
-    assert "images/results-tradeoff.png" in text
-    assert "images/results-gaps.png" not in text
-    results["gold"]["truth"] = {"gaussian": fit}
-    assert "images/results-gaps.png" in page(results, {}, made)
-    for name in ("results-frc-maps", "Real gold", "A whole field", "Vignetting"):
-        assert name not in text
-
-
 def test_tradeoff_has_each_model_once_and_none_without_a_resolution() -> None:
     row = {"gain_db": 1.0, "resolution_nm": 90.0, "se": {"gain_db": 0.2}}
     lost = {**row, "resolution_nm": None}
@@ -305,26 +253,3 @@ def test_tradeoff_has_each_model_once_and_none_without_a_resolution() -> None:
     points = tradeoff_points(results)
     assert [p["name"] for p in points] == ["optical image", "one", "two"]
     assert [p["model"] for p in points] == [False, True, True]
-
-
-def test_a_whole_field_has_time_and_tiles_of_models_only() -> None:
-    row = {"psnr_db": 15.0, "gain_db": 0.0, "ssim": 0.5, "resolution_nm": 120.0}
-    model = {**row, "gain_db": 3.0, "seconds": 5.5, "tiles": 4, "tile_px": 512}
-    text = whole_table({"optical": row, "mine": {**model, "device": "cpu"}})
-    assert "| optical image | 15.00 |  | 0.500 | 120 |  |  |" in text
-    assert "| mine | 15.00 | +3.00 | 0.500 | 120 | 5.5 | 4 of 512 px, cpu |" in text
-
-
-def test_light_is_written_for_either_light_and_by_size() -> None:
-    row = {
-        **with_spread([{"ring": 0.9, "uneven": 0.1, "contrast": 0.2}] * 2, {}),
-        "ring": 0.9,
-        "uneven": 0.1,
-        "contrast": 0.2,
-        "fields": 2,
-        "at 50": 0.15,
-    }
-    text = light_table({"lines": {"even": {"mine": row}, "frame": {"mine": row}}})
-    assert "**Lines** (2 fields)" in text
-    assert "| mine | 0.900 | 0.100 | 0.200 | 0.900 | 0.100 | 0.200 |" in text
-    assert "| 50 | 0.150 |" in text

@@ -1,4 +1,4 @@
-"""Tests of what makes docs/results.md: shares, keys, scores, markdown, a short run."""
+"""Tests of the papers' tables: shares, keys, scores, markdown, a short run."""
 
 import csv
 import json
@@ -18,11 +18,9 @@ from paper_tables.evaluate import Extent, evaluate, judged, records_of, results_
 from paper_tables.gao import SETS, gao_sets, measure_sets, score, summary
 from paper_tables.given import CLASSICAL, LEGEND, given, given_to_model, legend
 from paper_tables.goals import GOALS, goals, read_goals
-from paper_tables.markdown import how_trained, number, plus_minus, table
+from paper_tables.markdown import number
 from paper_tables.omitted import NOT_REPEATED
 from paper_tables.page import page
-from paper_tables.page_gao import similarity
-from paper_tables.page_lens import fewer
 from paper_tables.plan import (
     BY_STEPS,
     EDGE_OPERATORS,
@@ -49,7 +47,9 @@ from napari_semsr.models import (
 )
 from napari_semsr.pairing import open_pairs
 from napari_semsr.simulation.degrade import degrade_plane
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
+
+pytestmark = pytest.mark.broad
 
 MADE = {
     "command": "make tables",
@@ -179,39 +179,6 @@ def test_key_tells_apart_what_is_trained_differently() -> None:
     assert key_of(planned[0], 20.0) != key_of(planned[0], 60.0)
 
 
-@pytest.mark.parametrize(
-    ("value", "digits", "sign", "text"),
-    [
-        (1.236, 2, False, "1.24"),
-        (0.5, 1, True, "+0.5"),
-        (-0.001, 2, True, "+0.00"),
-        (None, 1, False, "\N{EN DASH}"),
-        (float("nan"), 1, True, "\N{EN DASH}"),
-    ],
-)
-def test_number_is_written(
-    value: float | None, digits: int, sign: bool, text: str
-) -> None:
-    assert number(value, digits, sign=sign) == text
-
-
-def test_table_has_a_line_for_each_row_and_keeps_bars_apart() -> None:
-    assert table(("a", "b"), [("x|y", "1")]) == "| a | b |\n|---|---:|\n| x\\|y | 1 |"
-    with pytest.raises(ValueError, match="2 cells, got 1"):
-        table(("a", "b"), [("x",)])
-
-
-def test_training_is_told_with_width_steps_minutes_and_device() -> None:
-    assert how_trained(RECORD) == [
-        "srcnn, as a correction, width 32 and 16",
-        "0.012",
-        "4 of 64 px",
-        "700",
-        "0.04",
-        "CPU, 1 thread",
-    ]
-
-
 def test_score_does_not_mind_another_scale_of_greys_once_matched() -> None:
     truth = np.rint(draw("circuit", (64, 64), seed=1) * 255)
     found = score(0.5 * truth + 40, truth)
@@ -238,12 +205,6 @@ def test_summary_gives_means_their_errors_and_the_worst_gain() -> None:
         }
     )
     assert summary(after[:1], before[:1])["gain_se"] is None
-
-
-def test_mean_is_written_with_its_error_if_it_has_one() -> None:
-    assert plus_minus(1.236, 0.5, 2, sign=True) == "+1.24 ± 0.50"
-    assert plus_minus(1.236, None, 2) == "1.24"
-    assert plus_minus(None, 0.5, 2) == number(None, 2)
 
 
 def test_goals_say_what_was_not_reached() -> None:
@@ -372,13 +333,6 @@ def test_sets_that_are_not_stretched_keep_the_low_contrast_of_haze() -> None:
     assert not np.array_equal(other, stretched["B"][0][0])
 
 
-def test_tables_of_sets_that_are_not_stretched_have_none_of_the_papers_rows() -> None:
-    text = similarity({"B": rows(degraded=0.0, blind=1.0)}, stretched=False)
-    assert "**Set B, not stretched, blur and haze** (8 images)" in text
-    assert "theirs" not in text
-    assert "| blind |  | 0.800 |" in text
-
-
 def test_best_validation_gain_and_its_step_come_from_the_curve(tmp_path: Path) -> None:
     assert read_curve(tmp_path) == []
     assert best_gain({}) == number(None, 0)
@@ -407,7 +361,7 @@ def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
     sets["A"] |= rows(**{"Wiener, true kernel": 2.0, "gao-a": 1.5})
     text = page({"gao": sets}, {"gao-a": RECORD}, MADE)
     assert "than `gao-a` (+2.00 dB against +1.50 dB)." in text
-    assert "*Written by `make tables`." in text
+    assert "Written by `make tables`:" in text
     assert "Short forms" in text
     assert "700" in text
     for name, methods in GAO_TABLE_1.items():
@@ -425,15 +379,6 @@ def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
     assert last.startswith("What is not repeated")
     for _, what, why in NOT_REPEATED:
         assert f"{what} | {why} |" in last
-
-
-def test_models_that_show_fewer_gaps_than_they_were_given_are_named() -> None:
-    def row(optical: float, mine: float) -> dict[str, dict[str, float]]:
-        return {"optical": {"resolved": optical}, "mine": {"resolved": mine}}
-
-    series = {"discs": {"50": row(0.2, 0.5), "60": row(0.9, 0.2), "80": row(1.0, 0.96)}}
-    assert fewer(series).endswith("shows: `mine` (discs of 60 nm).")
-    assert fewer({"lines": {"50": row(0.2, 0.2)}}) == ""
 
 
 def test_finished_runs_are_not_trained_again(
@@ -702,16 +647,6 @@ def test_hours_are_shared_out_as_minutes_are(
     assert given_to == [(len(plan(narrow=True)), tmp_path, minutes)]
     made = json.loads((tmp_path / "made.json").read_text())
     assert made["command"] == command
-
-
-def test_page_names_the_operators_beside_sobel() -> None:
-    found = {**rows(**{"0": 1.0, "10": 2.0, "prewitt": 2.1, "kirsch": 1.9})}
-    text = page({"edge": {**found, "sobel": found["10"]}}, {}, MADE)
-    weights, operators = text.split("### Operator of the edge loss")
-    assert "| 0 (no edge loss) |" in weights
-    assert "kirsch" not in weights
-    for name in ("sobel", "prewitt", "kirsch"):
-        assert f"| {name} |" in operators
 
 
 def test_real_gold_is_cut_to_pairs_of_one_place(

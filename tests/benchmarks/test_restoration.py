@@ -6,6 +6,8 @@ from scipy import ndimage
 
 from restoration import BORDER, TAPS, oracle
 
+pytestmark = pytest.mark.broad
+
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_oracle_finds_a_linear_filter_at_either_pixel_size(scale: int) -> None:

@@ -12,7 +12,9 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 from story import CLICKS, Hand, Told, frames, six_jpegs, tell
 
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
+
+pytestmark = pytest.mark.broad
 
 
 @pytest.mark.slow
@@ -26,7 +28,7 @@ def test_story_of_frames_is_told_to_its_end(
     else:
         scan = tmp_path / "scan"
         options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-        run(simulate_job(scan, options=options))
+        run(SIMULATE.job(out_dir=scan, options=options))
     told = Told(kind)
     hand = Hand(make_napari_viewer_proxy(show=True), told)
     hand.viewer.window.resize(1200, 800)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.cli.verbs.enhance import compact_memory
+from napari_semsr.core import compact_memory
 from tests.children import run_python
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 BEGIN = """
 import ctypes, threading
-from napari_semsr.cli.verbs.enhance import compact_memory
+from napari_semsr.core import compact_memory
 compact_memory()
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p

@@ -54,6 +54,7 @@ def comma(request, monkeypatch):
     leave()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("verb", VERBS)
 def test_figures_and_tables_keep_the_dot(verb, comma, tmp_path, monkeypatch, capsys):
     write_inputs(tmp_path)

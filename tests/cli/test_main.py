@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from napari_semsr.cli import command
-from napari_semsr.cli.command import VERBS, build_parser, load_verb, main
-from napari_semsr.cli.verb import Verb
+from napari_semsr.cli.command import build_parser, load_verb, main
+from napari_semsr.cli.verb import Command
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
+from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.images import Result
 from tests import children
 
@@ -21,7 +22,7 @@ SEMSR = [sys.executable, "-m", "napari_semsr"]
 
 def verb_of(name, job):
     configure = load_verb(name).configure
-    return Verb(configure, lambda arguments: job(), lambda result: "done")
+    return Command(configure, lambda arguments: job(), lambda result: "done")
 
 
 @pytest.fixture
@@ -167,6 +168,7 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.broad
 def test_nothing_is_said_after_an_interrupt() -> None:
     code = """
 import atexit, importlib, logging
@@ -240,7 +242,7 @@ def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does
 
     info_does(job)
     said = semsr("info", "x", "--json")
-    assert said.record == {"warnings": ["mind this"]}
+    assert said.record == {"kind": "info", "warnings": ["mind this"]}
     assert said.err == "semsr: warning: mind this\n"
     assert semsr("info", "x", "--json", "--quiet").err == ""
 
@@ -261,6 +263,7 @@ def test_main_in_another_thread_leaves_signals_alone(images, capsys):
     assert json.loads(capsys.readouterr().out)["dtype"] == "float32"
 
 
+@pytest.mark.broad
 def test_closed_stdout_ends_in_silence(images):
     line = [*SEMSR, "info", str(images / "first.tif"), "--json"]
     reader, writer = os.pipe()
@@ -281,6 +284,7 @@ def test_help_and_info_load_no_torch(images):
     assert children.run_python(code).splitlines()[-1] == "[]"
 
 
+@pytest.mark.broad
 def test_entry_point_is_installed():
     tool = Path(sys.executable).with_name("semsr")
     done = children.run([tool, "--version"])

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import (
     Options,
-    by_person,
+    option,
     persons_options,
     refuse_persons,
 )
@@ -24,7 +24,7 @@ class Sample(Options):
 @pytest.mark.parametrize("place", ["A recipe", "Step 1"])
 def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
     class Elsewhere(Options):
-        address: str | None = by_person(None)
+        address: str | None = option(None, by_person=True)
         count: int = 1
 
     persons = persons_options(Elsewhere)

@@ -40,9 +40,9 @@ def test_place_truth_leaves_frames_without_a_place_out(rng):
 
 
 @pytest.mark.parametrize("fine", [1, 2, 3])
-@pytest.mark.parametrize("origin", [(0.0, 0.0), (3.4, -1.7)])
-def test_sample_truth_gives_the_mean_of_each_pixel(fine, origin):
+def test_sample_truth_gives_the_mean_of_each_pixel(fine):
     """A tilted plane has the mean of a pixel in its centre, however it is cut."""
+    origin = (3.4, -1.7)
     rows, columns = np.indices((60 * fine, 70 * fine)) / fine
     half = 0.5 - 0.5 / fine
     corner = np.array([-8.0, -9.0]) - half
@@ -91,7 +91,7 @@ def test_gap_free_box_cuts_a_border_off():
     assert gap_free_box(covered) == Box(5, 85, 5, 95)
 
 
-@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (201, 200)])
+@pytest.mark.parametrize("shape", [(300, 500), (201, 200)])
 def test_halves_share_no_pixel_and_are_alike(shape):
     box = Box(7, 7 + shape[0], 3, 3 + shape[1])
     first, second = halves(box)

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_semsr.cli.command import VERBS, build_parser, main
+from napari_semsr.cli.command import build_parser, main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
+from napari_semsr.jobs import VERBS
 from tests.mutations import damaged_words
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from napari_semsr.core import Affine, Bending, Elastic, Micrograph, Provenance, run
+from napari_semsr.core import Affine, Bending, Elastic, Micrograph, run
 from napari_semsr.io import (
     Project,
     ProjectLayer,
@@ -343,9 +343,9 @@ def _write_numbers(folder: Path) -> None:
 
 
 def _read_numbers(path: Path) -> None:
-    from napari_semsr.jobs import report_job
+    from napari_semsr.jobs import REPORT
 
-    run(report_job([path], path.with_name("page.html"), overwrite=True))
+    run(REPORT.job([path], path.with_name("page.html"), overwrite=True))
 
 
 # Projects.
@@ -455,11 +455,6 @@ def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
     record |= {"origin": [0.0, 0.0], "spacing_px": [1.0, 1.0], "provenance": values}
     text = f"napari-semsr={json.dumps(record)}"
     tifffile.imwrite(path, image.array(), description=text, metadata=None)
-
-
-def _write_provenance(folder: Path) -> None:
-    made = Provenance(job="test", options={"tile": 64}, model_name="net")
-    (folder / "made.json").write_text(made.model_dump_json())
 
 
 DOCUMENTS = (

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 25, 5000  # of files; of the lines of each verb:
 FEW_LINES, MANY_LINES = 2, 500
 SLOW = {"hdf5": 10}  # a process for each file
+SMOKE = ("png", "transform", "semsr-convert")  # one of each kind, in the quick tests
 
 
 def count_of(name: str, files: int, lines: int) -> int:
@@ -31,7 +32,13 @@ def skip_unless_installed(name: str) -> None:
         pytest.skip(why)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in SMOKE else pytest.mark.broad)
+        for name in CASES
+    ],
+)
 def test_damage_is_refused_in_a_sentence_or_taken(name, tmp_path, monkeypatch):
     skip_unless_installed(name)
     monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
@@ -75,6 +82,7 @@ class Idle:
             pass
 
 
+@pytest.mark.broad
 def test_an_input_that_takes_too_long_is_a_finding(tmp_path):
     slow = play(Idle(), tmp_path, 2, longest_s=0.02)
     assert [told.partition(" s ")[0] for told in slow.findings] == [

@@ -22,6 +22,7 @@ from napari_semsr.io import (
 from napari_semsr.io.project import ProjectInput
 from tests.hostile.commands import LINES, say, write_inputs
 
+pytestmark = pytest.mark.broad
 VERBS = [verb for verb, line in LINES.items() if any("out" in word for word in line)]
 VERBS = [verb for verb in VERBS if verb != "demo"]
 IMAGES = (".tif", ".zarr", ".png")

@@ -31,12 +31,12 @@ def _field(rng, shape, dtype=np.uint8):
     return (rng.random(shape) * 255).astype(dtype)
 
 
-@pytest.mark.parametrize("shape", [(96, 128), (101, 75), (33, 31)], ids=str)
+@pytest.mark.parametrize("shape", [(101, 75), (33, 31)], ids=str)
 @pytest.mark.parametrize("kind", ["plain", "double", "strided"])
 def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
     image, loaded = _field(rng, shape), make_loaded(kind)
     expected = whole(image, loaded)
-    for tile in (16, 24, 40):
+    for tile in (16, 40):
         options = FP32.replace(tile=tile)
         result = run(enhance_array(Micrograph(image), loaded, options))
         assert result.dtype == np.float32
@@ -48,6 +48,7 @@ def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
         assert report["tiles"] == np.prod([-(-n // tile) for n in shape])
 
 
+@pytest.mark.broad
 def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng):
     image, loaded = _field(rng, (413, 350)), make_loaded("default")
     expected = whole(image, loaded)
@@ -58,7 +59,7 @@ def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng)
         assert result.metadata["enhance"]["tile_mismatch"] <= 1e-5
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5), (130, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (130, 2)], ids=str)
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_fields_thinner_than_the_halo_work(kind, shape, make_loaded, whole, rng):
     image, loaded = _field(rng, shape), make_loaded(kind)
@@ -77,9 +78,7 @@ def test_a_network_that_cannot_reflect_a_thin_field_gets_a_wider_one(
     assert np.isfinite(result.data).all()
 
 
-@pytest.mark.parametrize(
-    "dtype", ["uint16", "int16", ">u2", "float32", "float64", "bool"]
-)
+@pytest.mark.parametrize("dtype", ["int16", ">u2", "float64", "bool"])
 def test_an_identity_returns_its_input_for_any_type(dtype, make_loaded, rng):
     image = (rng.random((40, 50)) * 3000).astype(dtype)
     result = run(enhance_array(Micrograph(image), make_loaded("identity"), FP32))
@@ -111,14 +110,6 @@ def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
     nothing = Micrograph(np.full((20, 20), np.nan))
     with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
         run(enhance_array(nothing, make_loaded("plain"), FP32))
-
-
-def test_the_scaling_is_that_of_the_field_not_of_the_tile(make_loaded, rng):
-    image = _field(rng, (64, 64))
-    image[:32] //= 8
-    result = run(enhance_array(Micrograph(image), make_loaded("plain"), FP32))
-    report = result.metadata["enhance"]
-    assert report["seam_index"] < 1.5
 
 
 def test_scale_and_calibration_go_together(make_loaded, rng):
@@ -283,8 +274,7 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
     ("change", "named"),
     [
         ({"precision": "bf16"}, "option precision"),
-        ({"norm": "exact"}, "option norm"),
-        ("model", "model"),
+        pytest.param("model", "model", marks=pytest.mark.broad),
         ("input", "input"),
     ],
     ids=str,

@@ -14,7 +14,6 @@ from napari_semsr.core import (
     OptionError,
     blur_of,
     noise_of,
-    overruled,
     run,
 )
 from napari_semsr.core.tiling import Box
@@ -95,6 +94,7 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
     np.testing.assert_allclose(tiled, told, atol=1e-5)
 
 
+@pytest.mark.broad
 def test_beside_a_known_blur_a_slight_veil_stays(
     make_loaded: Make, field: np.ndarray
 ) -> None:
@@ -150,6 +150,7 @@ def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
     assert shown[1] < shown[0] / 4
 
 
+@pytest.mark.broad
 def test_a_narrower_halo_keeps_to_its_tolerance(
     make_loaded: Make, rng: np.random.Generator
 ) -> None:
@@ -193,19 +194,12 @@ def test_noise_and_blur_are_told_and_overruled(
     assert np.abs(other.array() - found.array()).max() > 1e-4
 
 
-def test_overruling_one_number_keeps_the_others() -> None:
-    told = tuple(float(n) for n in range(-4, 5))
-    assert overruled(told, None, None) == told
-    assert overruled(told, 0.1, None)[1:] == told[1:]
-    assert noise_of(overruled(told, 0.1, 2.0)) == pytest.approx(0.1)
-    assert blur_of(overruled(told, None, 2.0)) == pytest.approx(2.0)
-
-
 def test_other_models_refuse_weights(make_loaded: Make, field: np.ndarray) -> None:
     with pytest.raises(OptionError, match="does not tell noise, blur and haze apart"):
         enhanced(field, make_loaded("plain"), denoise=0.5)
 
 
+@pytest.mark.broad
 def test_preview_and_lazy_show_what_a_run_shows(
     make_loaded: Make, field: np.ndarray
 ) -> None:
@@ -224,6 +218,7 @@ def test_preview_and_lazy_show_what_a_run_shows(
     )
 
 
+@pytest.mark.broad
 def test_large_fields_are_judged_in_windows(
     make_loaded: Make, monkeypatch: pytest.MonkeyPatch, field: np.ndarray
 ) -> None:
@@ -236,14 +231,3 @@ def test_large_fields_are_judged_in_windows(
     assert far.haze.pitch == 32
     assert near.condition != far.condition
     np.testing.assert_allclose(near.condition, far.condition, atol=1.0)
-
-
-def test_holes_do_not_count_for_noise(make_loaded: Make, field: np.ndarray) -> None:
-    module = make_loaded("informed").module
-    holed = field.copy()
-    holed[20:60, 30:90] = np.nan
-    conditions = [
-        survey_field(a, module, measure_scaling(a, (1, 99))).condition
-        for a in (field, holed)
-    ]
-    np.testing.assert_allclose(*conditions, atol=0.5)

@@ -11,14 +11,14 @@ from napari_semsr.core.background import Returning
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
+from napari_semsr.inference import as_one as once
+from napari_semsr.inference.buffers import NoRoomError, Room, TensorStore
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
-from napari_semsr.inference.exact.buffers import NoRoomError, Room, TensorStore
-from napari_semsr.inference.exact.plan import plan_lockstep
-from napari_semsr.inference.exact.statistics import Gathered, pooled, sums_of
-from napari_semsr.inference.exact.step import TilePass
+from napari_semsr.inference.lockstep import TilePass
+from napari_semsr.inference.lockstep_plan import plan_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import whole as once
+from napari_semsr.inference.statistics import Gathered, pooled, sums_of
 from tests.children import run_python
 from tests.enhancing import fill, store_for, tiles_of
 
@@ -72,6 +72,7 @@ def test_tiles_in_lockstep_are_halved_and_it_is_said(
     assert np.abs(store.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
 
 
+@pytest.mark.broad
 def test_a_run_that_was_cut_is_resumed_as_it_was(make_loaded, rng, short, tmp_path):
     image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
     short(60 * 60)
@@ -196,10 +197,9 @@ import psutil, torch
 from torch.nn import functional
 from napari_semsr.core import background
 from napari_semsr.core.tiling import plan_tiles
-from napari_semsr.inference.exact.step import Lockstep
-from napari_semsr.inference.exact.plan import trace_network
-from napari_semsr.inference.exact.buffers import Room
-from napari_semsr.models.probing import find_refreshes
+from napari_semsr.inference.lockstep import Lockstep
+from napari_semsr.inference.buffers import Room
+from napari_semsr.inference.lockstep_plan import find_refreshes, trace_network
 
 class Norms(torch.nn.Module):
     def __init__(self):
@@ -214,7 +214,7 @@ class Norms(torch.nn.Module):
 background.return_free_memory = lambda: None  # nothing is to be in pieces to begin with
 torch.set_num_threads(1)
 network = Norms().eval().requires_grad_(False)
-found = find_refreshes(network, stride=1)
+found = find_refreshes(network, stride=1, smallest=4)
 trace = trace_network(network, found, stride=1, smallest=4)
 side, core = int(sys.argv[1]), 128
 plan = plan_tiles((side, side), core=core, halo=found.halo, stride=1, constant=False)

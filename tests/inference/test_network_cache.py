@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napari_semsr.inference import predictor as measured
-from napari_semsr.inference.exact.plan import halo_and_trace
+from napari_semsr.inference.lockstep_plan import halo_and_trace
 from napari_semsr.inference.predictor import (
     Predictor,
     cache_folder,
@@ -59,19 +59,7 @@ def test_the_digest_knows_weights_structure_and_code(make_loaded):
     assert network_digest(torch.nn.ReLU()) != network_digest(torch.nn.Tanh())
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "no json",
-        "[1, 2]",
-        {"halo": 7, "norms": 2, "smallest": 4},
-        {"halo": -4, "norms": 2, "smallest": 4},
-        {"halo": "16", "norms": 2, "smallest": 4},
-        {"halo": 16, "norms": 2, "smallest": 0},
-        {"halo": 16},
-        None,
-    ],
-)
+@pytest.mark.parametrize("damage", ["no json", "[1, 2]", {"halo": 16}, None])
 def test_what_is_damaged_is_measured_anew(damage, make_loaded, folder):
     loaded = make_loaded("norm")
     expected = Predictor(loaded, device="cpu").probe

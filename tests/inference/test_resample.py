@@ -7,18 +7,17 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.resampling import Resampling
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes, spread_lazy
 from napari_semsr.inference.network_input import ResampledField, cut_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.executors import TileWorker
-from napari_semsr.inference.tiles.run import TiledRun
+from napari_semsr.inference.tiles import TiledRun
 from tests.enhancing import fill, plan_of, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -57,22 +56,23 @@ CASES = {
 }
 
 
-PAIRS = [
-    *(("plain", size) for size in CASES),
-    ("double", "half"),
-    ("double", "odd"),
-    ("strided", "twice"),
-    ("strided", "odd"),
-    ("strided", "one axis"),
-]
+PAIRS = [("double", "half"), ("strided", "odd")]
 
 
-@pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("informed", "twice")])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("plain", "twice"),
+        ("plain", "one axis"),
+        *PAIRS,
+        pytest.param("informed", "twice", marks=pytest.mark.broad),
+    ],
+)
 def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
     pixel, steps = CASES[size]
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
     expected = _by_hand(field, loaded, steps)
-    for tile in (16, 40, None):
+    for tile in (16, None):
         result = run(enhance_array(field, loaded, FP32.replace(tile=tile)))
         assert result.shape == expected.shape
         error = np.abs(result.data - expected).max()
@@ -85,7 +85,9 @@ def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
         assert "is resampled to" in report["notes"][0]
 
 
-@pytest.mark.parametrize("norm", ["exact", "whole", "frozen"])
+@pytest.mark.parametrize(
+    "norm", ["exact", "whole", pytest.param("frozen", marks=pytest.mark.broad)]
+)
 def test_networks_that_look_at_the_field_see_the_resampled_one(norm, make_loaded, rng):
     field, loaded = _field(rng, (150, 133), 15.0), make_loaded("norm", **TRAINED)
     steps = (Fraction(2, 3), Fraction(2, 3))
@@ -117,15 +119,6 @@ def test_the_result_lies_where_the_field_does(size, make_loaded, rng):
         assert "not resampled, as was asked" in plain.metadata["enhance"]["notes"][0]
 
 
-@pytest.mark.parametrize("size", [6.0, 9.0, 17.0])
-def test_an_identity_leaves_structures_in_their_place(size, make_loaded):
-    y, x = np.mgrid[0:90, 0:110] * size
-    image = np.sin(y / 40) * np.cos(x / 55) * 100 + 120
-    field = Micrograph(image.astype(np.float32), parse_pixel_size(size))
-    made = run(enhance_array(field, make_loaded("identity", **TRAINED), FP32))
-    assert np.abs(made.data - image)[8:-8, 8:-8].max() < 1.0
-
-
 def test_fields_without_a_pixel_size_and_open_cards_are_as_before(make_loaded, rng):
     field = _field(rng, (70, 60), 20.0)
     open_card, trained = make_loaded("plain"), make_loaded("plain", **TRAINED)
@@ -153,28 +146,10 @@ def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
     assert "is resampled" in again.metadata["enhance"]["notes"][0]
 
 
-def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
-    for kind, scale in (("plain", 1), ("double", 2)):
-        field = _field(rng, (70, 64), 16.0, np.float32)
-        field.data[20:23, 30:33] = np.nan
-        field.data[40, 32] = np.inf
-        loaded = make_loaded(kind, **TRAINED)
-        results = [
-            run(enhance_array(field, loaded, FP32.replace(tile=t))).data
-            for t in (16, 32, 80)
-        ]
-        blocks = np.isfinite(field.data).repeat(scale, 0).repeat(scale, 1)
-        for result in results:
-            np.testing.assert_array_equal(np.isfinite(result), blocks)
-            np.testing.assert_allclose(result, results[0], atol=1e-3)
-    nothing = Micrograph(np.full((20, 20), np.nan), parse_pixel_size(20))
-    with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
-        run(enhance_array(nothing, make_loaded("plain", **TRAINED), FP32))
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5)], ids=str)
-@pytest.mark.parametrize("kind", ["plain", "double", "strided"])
-@pytest.mark.parametrize("size", [5.0, 20.0])
+@pytest.mark.parametrize(
+    ("kind", "shape", "size"),
+    [("plain", (1, 1), 20.0), ("double", (1, 70), 5.0), ("strided", (3, 5), 20.0)],
+)
 def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     field, loaded = _field(rng, shape, size), make_loaded(kind, **TRAINED)
     result = run(enhance_array(field, loaded, FP32))
@@ -182,6 +157,7 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     assert np.isfinite(result.data).all()
 
 
+@pytest.mark.broad
 def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
     field = _field(rng, (90, 70), 20.0)
     expected = run(enhance_array(field, make_loaded("plain", **TRAINED), FP32)).data
@@ -197,11 +173,9 @@ def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
 @pytest.mark.parametrize(
     ("kind", "source"),
     [
-        ("plain", "dask"),
         ("double", "numpy"),
         ("strided", "dask"),
-        ("norm", "numpy"),
-        ("informed", "dask"),
+        pytest.param("informed", "dask", marks=pytest.mark.broad),
     ],
 )
 def test_lazy_equals_the_engine(kind, source, make_loaded, rng):
@@ -219,9 +193,7 @@ def test_lazy_equals_the_engine(kind, source, make_loaded, rng):
     assert not {k for k in array.dask if "semsr-tile" in str(k)} & set(other.dask)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"), [("plain", 6.0), ("double", 20.0), ("strided", 13.0)]
-)
+@pytest.mark.parametrize(("kind", "size"), [("double", 20.0), ("strided", 13.0)])
 def test_a_preview_shows_what_the_run_will_make(kind, size, make_loaded, rng):
     field, loaded = _field(rng, (101, 75), size), make_loaded(kind, **TRAINED)
     whole = run(enhance_array(field, loaded, FP32)).data
@@ -233,7 +205,9 @@ def test_a_preview_shows_what_the_run_will_make(kind, size, make_loaded, rng):
         np.testing.assert_allclose(pixels, expected, atol=1e-5 * np.ptp(whole))
 
 
-@pytest.mark.parametrize("kind", ["strided", "norm"])
+@pytest.mark.parametrize(
+    "kind", ["strided", pytest.param("norm", marks=pytest.mark.broad)]
+)
 def test_a_stopped_run_goes_on_and_gives_the_same_bits(
     kind, make_loaded, rng, tmp_path
 ):
@@ -279,22 +253,7 @@ def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng)
     np.testing.assert_allclose(made, expected, atol=1e-5 * np.ptp(expected))
 
 
-def test_a_changed_resampling_is_not_resumed(make_loaded, rng, tmp_path):
-    field, loaded = _field(rng, (90, 70), 14.0), make_loaded("plain", **TRAINED)
-    store = store_for(tmp_path / "a.zarr", field, loaded, FP32)
-    job = fill(field, loaded, store, FP32)
-    while not next(job).done:
-        pass
-    job.close()
-    never = FP32.replace(resample="never")
-    again = store_for(tmp_path / "a.zarr", field, loaded, never, resume=True)
-    with pytest.raises(
-        WriteError, match=r"resampling and the .*option resample changed"
-    ):
-        run(fill(field, loaded, again, never))
-
-
-@pytest.mark.parametrize(("kind", "size"), [*PAIRS[3:], ("norm", "half")])
+@pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("norm", "half")])
 def test_a_result_may_be_left_on_the_grid_of_the_model(
     kind, size, make_loaded, rng, tmp_path
 ):
@@ -341,6 +300,7 @@ def test_a_resampled_field_reads_like_an_array(rng):
     np.testing.assert_array_equal(field[700:1499, 3:20], whole[700:1499, 3:20])
 
 
+@pytest.mark.broad
 def test_a_resampled_spread_is_never_negative(make_loaded):
     image = np.zeros((96, 96), np.float32)
     image[40:44, 50:54] = 200

@@ -11,14 +11,14 @@ from torch import nn
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
+from napari_semsr.inference import lockstep as stepping
 from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.exact import step as stepping
-from napari_semsr.inference.exact.sampled import Frozen, Strata
-from napari_semsr.inference.exact.statistics import Statistics
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.sampled import Frozen, Strata
+from napari_semsr.inference.statistics import Statistics
 from napari_semsr.io.formats import read
 from tests.enhancing import fill, store_for, tiles_of
 
@@ -34,7 +34,7 @@ def test_a_field_that_does_not_fit_runs_in_lockstep(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (101, 75)), make_loaded("norm")
     expected = whole(image, loaded)
     steps = []
-    for tile in (16, 32, 40):
+    for tile in (16, 40):
         options = SMALL.replace(tile=tile, norm="exact")
         job = enhance_array(Micrograph(image), loaded, options)
         result = run(job, steps.append)
@@ -71,6 +71,7 @@ def test_lockstep_runs_in_mixed_precision(make_loaded, whole, rng):
     assert np.abs(result.data - expected).max() <= 0.03 * np.ptp(expected)
 
 
+@pytest.mark.broad
 def test_exact_statistics_serve_a_lazy_field(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (90, 75)), make_loaded("norm")
     expected = whole(image, loaded)
@@ -85,7 +86,9 @@ def _store(tmp_path, image, loaded, options, **how):
     return store_for(tmp_path / "out.ome.zarr", image, loaded, options, **how)
 
 
-@pytest.mark.parametrize("norm", ["exact", "frozen"])
+@pytest.mark.parametrize(
+    "norm", ["exact", pytest.param("frozen", marks=pytest.mark.broad)]
+)
 def test_statistics_are_kept_and_a_resumed_run_is_identical(
     norm, make_loaded, rng, tmp_path, monkeypatch
 ):
@@ -104,7 +107,7 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
         monkeypatch.setattr(stepping.Gathered, "pooled", None)  # nothing measured again
     else:
         assert Frozen.from_json(kept).sampled >= 8
-        monkeypatch.setattr("napari_semsr.inference.exact.sampled.measure_frozen", None)
+        monkeypatch.setattr("napari_semsr.inference.sampled.measure_frozen", None)
     again = _store(tmp_path, image, loaded, options, resume=True)
     report = run(fill(image, loaded, again, options))
     assert 0 < report.resumed < 30
@@ -119,6 +122,7 @@ def test_damaged_statistics_are_a_sentence():
         Frozen.from_json({"statistics": 3})
 
 
+@pytest.mark.broad
 def test_frozen_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
     image = _uneven(rng, (320, 320))
     image[:, 160:] //= 2

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import dask.array as da
 import imagecodecs
@@ -20,20 +19,14 @@ _WRITABLE = (*_EXACT, ".png")
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "uint32", "int32")
 _DTYPES = (*_DTYPES, "float16", "float32", "float64")
 # OME-TIFF has no float16; PNG is written in 8 bits, for looking
-_CASES = [(s, t) for s in _EXACT for t in _DTYPES if (s, t) != (".ome.tif", "float16")]
-_CASES = [*_CASES, (".png", "uint8")]
+_CASES = [*((suffix, "float32") for suffix in _EXACT), (".png", "uint8")]
+_CASES += [(".ome.zarr", dtype) for dtype in _DTYPES if dtype != "float32"]
+_CASES += [(".ome.tif", "bool"), (".ome.tif", "int32"), (".tif", "float64")]
 
 
 def _draw(dtype: str) -> np.ndarray:
     values = np.random.default_rng(3).normal(90, 30, (37, 53))
     return (values > 90) if dtype == "bool" else np.abs(values).astype(dtype)
-
-
-@pytest.mark.parametrize("row", registry.FORMATS, ids=lambda row: row.name)
-def test_formats_offer_the_three_verbs(row):
-    module = row.load()
-    for verb in ("matches", "describe", "read"):
-        assert callable(getattr(module, verb))
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), _CASES)
@@ -80,7 +73,7 @@ def test_write_keeps_the_unknown_unknown(tmp_path, suffix, grey):
 
 
 @pytest.mark.parametrize("suffix", _EXACT)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6)
 @given(data=images(high=20), size=pixel_sizes())
 def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
     path = tmp_path / f"any{suffix}"
@@ -89,14 +82,6 @@ def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
     assert found.dtype == data.dtype
     assert np.array_equal(found.array(), data)
     assert found.pixel_size_nm == size
-
-
-@pytest.mark.parametrize("suffix", _WRITABLE)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (300, 2)])
-def test_write_takes_the_smallest_images(tmp_path, suffix, shape):
-    data = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
-    registry.write(Micrograph(data), tmp_path / f"a{suffix}")
-    assert np.array_equal(registry.read(tmp_path / f"a{suffix}").array(), data)
 
 
 @pytest.mark.parametrize("suffix", _EXACT)
@@ -216,10 +201,7 @@ def test_read_refuses_folders_that_are_no_store(tmp_path):
     [
         {"series": -1},
         {"colour": "green"},
-        {"pixel_size_nm": 0},
         {"pixel_size_nm": (1, float("nan"))},
-        {"databar_rows": -5},
-        {"plane": 1.5},
     ],
     ids=str,
 )
@@ -229,8 +211,10 @@ def test_read_refuses_impossible_options(tmp_path, wrong, grey):
         registry.read(tmp_path / "a.tif", **wrong)
 
 
-@pytest.mark.parametrize("what", ["series", "level", "channel", "plane"])
-@pytest.mark.parametrize("suffix", _WRITABLE)
+@pytest.mark.parametrize(
+    ("suffix", "what"),
+    [*zip(_WRITABLE, ["series", "level", "channel", "plane"], strict=True)],
+)
 def test_read_refuses_choices_that_do_not_exist(tmp_path, suffix, what, grey):
     path = tmp_path / f"a{suffix}"
     registry.write(Micrograph(grey), path)
@@ -245,21 +229,6 @@ def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
     assert np.array_equal(found.array(), grey[:-7])
     with pytest.raises(ReadError, match="37 rows"):
         registry.read(tmp_path / "a.tif", databar_rows=37)
-
-
-def test_truncated_files_are_refused_or_read_right(tmp_path, grey):
-    for suffix in (".tif", ".ome.tif", ".png"):
-        whole = tmp_path / f"whole{suffix}"
-        registry.write(Micrograph(grey, (5.0, 5.0)), whole)
-        data = whole.read_bytes()
-        cut = Path(tmp_path / f"cut{suffix}")
-        for length in np.linspace(1, len(data) - 1, 12).astype(int):
-            cut.write_bytes(data[:length])
-            try:
-                found = registry.read(cut)
-            except ReadError:
-                continue
-            assert np.array_equal(found.array(), grey)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int64", "uint64"])

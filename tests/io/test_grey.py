@@ -51,9 +51,3 @@ def test_native_swaps_bytes_without_changing_values(tmp_path, grey):
     assert found.dtype == np.uint16
     assert found.dtype.isnative
     assert np.array_equal(found, grey)
-
-
-@pytest.mark.parametrize("dtype", ["complex64", "S3"])
-def test_native_refuses_what_is_no_grey_value(tmp_path, dtype):
-    with pytest.raises(ReadError, match="real grey values"):
-        native(tmp_path, np.zeros((2, 2), dtype))

@@ -156,6 +156,7 @@ def test_reader_explains_an_unfinished_store(tmp_path):
         hooks.get_reader(path)(path)
 
 
+@pytest.mark.broad
 def test_importing_the_hooks_imports_nothing_heavy():
     code = (
         "import sys, napari_semsr.io.napari_hooks, napari_semsr.io.formats; "

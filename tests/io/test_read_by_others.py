@@ -40,6 +40,7 @@ def _levels_as_napari_ome_zarr(path: Path):
     return node.metadata["axes"], levels
 
 
+@pytest.mark.broad
 def test_ome_zarr_is_in_its_place_for_napari_ome_zarr(tmp_path, image):
     path = tmp_path / "a.ome.zarr"
     registry.write(image, path)

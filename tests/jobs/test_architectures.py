@@ -13,7 +13,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import models as shelf
-from napari_semsr.jobs.models import list_architectures_job
+from napari_semsr.jobs.models import MODELS_ARCHITECTURES
 from napari_semsr.models.architectures.esrgan import RRDBNet
 from napari_semsr.models.checkpoint import build, build_discriminator, load_model
 
@@ -35,8 +35,9 @@ def public(tmp_path):
     return path
 
 
+@pytest.mark.broad
 def test_listed_options_build_what_is_listed():
-    found = run(list_architectures_job())
+    found = run(MODELS_ARCHITECTURES.job())
     for row in found.architectures:
         if row["weights"] < 2_000_000:
             network = build(row["name"], row["options"])
@@ -50,8 +51,8 @@ def test_listed_options_build_what_is_listed():
 def test_command_lists_them(capsys):
     assert main(["models", "architectures"]) == 0
     said = capsys.readouterr().out
-    assert "multi-residual    1.04 M weights, stride 4, scale 1: Nine" in said
-    assert "patch-gan    2.76 M weights" in said
+    assert "1.04 M weights, stride 4, scale 1: Nine" in said
+    assert "patch-gan (discriminator)    2.76 M weights" in said
     assert main(["models", "architectures", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) >= {
         "architectures",
@@ -60,7 +61,7 @@ def test_command_lists_them(capsys):
 
 
 def test_public_weights_become_a_model_that_enhances(public, own_shelf, rng):
-    made = run(shelf.import_model_job(public))
+    made = run(shelf.MODELS_IMPORT.job(public))
     assert made.card["name"] == "public-weights-x4"
     loaded = load_model(own_shelf / "public-weights-x4.safetensors")
     assert loaded.card.scale == 4
@@ -69,11 +70,11 @@ def test_public_weights_become_a_model_that_enhances(public, own_shelf, rng):
     result = run(enhance_array(Micrograph(image), loaded, options))
     assert result.shape == (160, 144)
     with pytest.raises(WriteError, match="--overwrite"):
-        run(shelf.import_model_job(public))
+        run(shelf.MODELS_IMPORT.job(public))
 
 
 def test_other_pickles_are_refused(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"layer.weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match=r"unknown layer 'layer\.weight'"):
-        run(shelf.import_model_job(path))
+        run(shelf.MODELS_IMPORT.job(path))

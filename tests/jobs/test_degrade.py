@@ -4,7 +4,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.degrade import DegradeOptions, degrade_job
+from napari_semsr.jobs.degrade import DEGRADE, DegradeOptions
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_effects_come_on_top_of_a_kind(grey):
 def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
     options = DegradeOptions(kind="fog", charging=0.3, photons=200, seed=2)
     first, second = (
-        run(degrade_job(grey, tmp_path / f"{name}.tif", options=options))
+        run(DEGRADE.job(grey, output=tmp_path / f"{name}.tif", options=options))
         for name in "ab"
     )
     assert {"beta", "charging", "photons", "white"} <= set(first.parameters)

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 import napari_semsr as semsr
 from napari_semsr.analysis import Gap, Gaps, Particle, ProfileOptions
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.jobs import GapReport, frc_job, frc_map_job, profile_job
+from napari_semsr.jobs import (
+    FRC,
+    FRC_MAP,
+    PROFILE,
+    FrcJobOptions,
+    FrcMapJobOptions,
+    GapReport,
+)
 
 NM = 5.0
 FAR = 4.0  # standard errors that a share of hits may lie off
@@ -52,7 +59,7 @@ def test_width_of_a_line_is_held():
     for _ in range(200):
         data = line + rng.normal(0, 0.1, (12, 80))
         size = NM * (1 + 0.03 * rng.normal())
-        report = run(profile_job(sized(data, size, 0.03 * NM), options=options))
+        report = run(PROFILE.job(sized(data, size, 0.03 * NM), options=options))
         found = report.to_json()
         held.append(holds(9.0 * NM, found["fwhm_interval_nm"]))
         low, high = found["fwhm_interval_px"]
@@ -61,22 +68,24 @@ def test_width_of_a_line_is_held():
     assert np.mean(narrow) < 0.85  # of what the reading alone leaves open
 
 
+@pytest.mark.broad
 def test_resolution_of_a_pair_is_held():
     rng, held = np.random.default_rng(12), []
     for _ in range(120):
         size = NM * (1 + 0.03 * rng.normal())
         images = [sized(image, size, 0.03 * NM) for image in pair(rng, 6.0, 128)]
-        found = run(frc_job(*images, register=False)).result
+        found = run(FRC.job(*images, options=FrcJobOptions(register=False))).result
         held.append(holds(6.0 * NM, found.interval_nm))
     check(held)
 
 
+@pytest.mark.broad
 def test_median_of_a_map_is_held():
     rng, held, steady = np.random.default_rng(13), [], []
     for _ in range(40):
         size = NM * (1 + 0.03 * rng.normal())
         images = [sized(image, size, 0.03 * NM) for image in pair(rng, 6.0, 192)]
-        found = run(frc_map_job(*images, register=False))
+        found = run(FRC_MAP.job(*images, options=FrcMapJobOptions(register=False)))
         held.append(holds(6.0 * NM, found.median_interval_nm))
         steady.append(holds(6.0, found.median_interval_px))
         assert found.result.size_error == pytest.approx(0.03 * NM / size)
@@ -129,7 +138,8 @@ def test_widths_errors_diameters_and_gaussians_are_held():
 def test_record_of_gaps_gives_means_with_their_intervals():
     found = gaps_of(np.random.default_rng(3), NM, 0.1)
     both = found.histograms("nm")
-    report = GapReport(("a", "b"), (NM, NM), (0.1, 0.1), found, both).to_json()
+    facts = {"images": ("a", "b"), "pixel_size_nm": (NM, NM)}
+    report = GapReport(found, both, pixel_size_sd_nm=(0.1, 0.1), **facts).to_json()
     assert report["pixel_size_basis"] == "calibrated"
     for name in ("mean_width", "mean_reference_width", "mean_diameter"):
         low, high = report[f"{name}_interval_nm"]
@@ -138,6 +148,7 @@ def test_record_of_gaps_gives_means_with_their_intervals():
         assert high - low > NM * (inner[1] - inner[0])
 
 
+@pytest.mark.broad
 def test_pixels_have_no_error_in_their_own_unit(rng):
     sure, unsure = (gaps_of(np.random.default_rng(1), NM, sd) for sd in (0.0, 0.5))
     for one, other in zip(
@@ -146,7 +157,7 @@ def test_pixels_have_no_error_in_their_own_unit(rng):
         assert one == other
     assert sure.histograms("px") == unsure.histograms("px")
     images = [sized(image, NM, 0.5) for image in pair(rng, 6.0, 128)]
-    found = run(frc_map_job(*images, register=False))
+    found = run(FRC_MAP.job(*images, options=FrcMapJobOptions(register=False)))
     low, high = found.median_interval_px
     assert high / low < found.median_interval_nm[1] / found.median_interval_nm[0] / 1.1
 
@@ -169,6 +180,7 @@ def test_cut_off_lies_between_its_rings_and_the_pixel_size_widens_them(rng):
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("size", "sd", "basis"),
     [(None, None, "unknown"), (NM, None, "stated"), (NM, 0.1, "calibrated")],
@@ -179,9 +191,9 @@ def test_each_record_says_what_is_known(rng, size, sd, basis):
     image = Micrograph(data) if size is None else sized(data, size, sd)
     options = ProfileOptions(line=(6, 2, 6, 60))
     reports = [
-        run(profile_job(image, options=options)),
-        run(frc_job(image, image.replace(data=data[::-1]))),
-        run(frc_map_job(image, image.replace(data=data[::-1]))),
+        run(PROFILE.job(image, options=options)),
+        run(FRC.job(image, image.replace(data=data[::-1]))),
+        run(FRC_MAP.job(image, image.replace(data=data[::-1]))),
     ]
     for report in reports:
         assert report.to_json()["pixel_size_basis"] == basis

@@ -19,7 +19,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import enhance_job
+from napari_semsr.jobs.enhance import ENHANCE
 from tests import children
 
 TINY = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -38,7 +38,7 @@ def field(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(field) -> np.ndarray:
-    made = run(enhance_job(field, field.with_name("whole.ome.zarr"), options=TINY))
+    made = run(ENHANCE.job(field, field.with_name("whole.ome.zarr"), options=TINY))
     return read(made.output).array()
 
 
@@ -81,7 +81,7 @@ def test_killed_runs_are_resumed_to_the_same_pixels(image, expected):
         killed += child.returncode == -signal.SIGKILL
         if read_complete(store):
             shutil.rmtree(store)
-    run(enhance_job(image, store, options=TINY, resume=True))
+    run(ENHANCE.job(image, store, options=TINY, resume=True))
     np.testing.assert_array_equal(read(store).array(), expected)
     assert not list(store.rglob("*.partial"))
 
@@ -108,7 +108,7 @@ def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
         killed, last, finished = 0, 0, False
         while not finished:
             try:
-                for step in enhance_job(image, store, **how):
+                for step in ENHANCE.job(image, store, **how):
                     if killed < WORKERS and step.done >= last + 2:
                         last = step.done
                         # one that has not joined yet would not be started again
@@ -129,10 +129,11 @@ def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
     np.testing.assert_array_equal(read(store).array(), expected)
 
 
+@pytest.mark.broad
 def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     image, expected, monkeypatch
 ):
-    from napari_semsr.inference.tiles.run import TiledRun
+    from napari_semsr.inference.tiles import TiledRun
 
     output = image.with_name("full.ome.zarr")
     write_tile, written = TiledRun.write, []
@@ -146,9 +147,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(TiledRun, "write", full)
         with pytest.raises(WriteError, match=r"No space left.*--resume") as caught:
-            run(enhance_job(image, output, options=TINY))
+            run(ENHANCE.job(image, output, options=TINY))
     assert "\n" not in str(caught.value)
-    made = run(enhance_job(image, output, options=TINY, resume=True))
+    made = run(ENHANCE.job(image, output, options=TINY, resume=True))
     assert made.report.resumed == 5
     np.testing.assert_array_equal(read(output).array(), expected)
 

@@ -10,7 +10,7 @@ from napari_semsr.cli.command import main
 from napari_semsr.core import Micrograph, OptionError, hear_warnings, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import enhance_job
+from napari_semsr.jobs.enhance import ENHANCE
 from tests.tiny_models import write_tiny_model
 
 LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
@@ -40,7 +40,7 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     assert shown.provenance.job == "enhance"
     line[3] = str(tmp_path / "b.tif")
     assert main([*line, *LINE]) == 0
-    assert "explained" not in capsys.readouterr().out
+    assert "Misfit" not in capsys.readouterr().out
 
 
 def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
     line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
     assert main([*line, *LINE]) == 0
     assert (
-        "explained by the result (true SEM images of superlens fields leave 42 %)"
+        "contrast (true SEM images of superlens fields leave 42 %)"
         in capsys.readouterr().out
     )
 
@@ -56,7 +56,7 @@ def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
 def test_a_field_of_noise_has_no_map(tmp_path, rng):
     path, target = tmp_path / "noise.tif", tmp_path / "misfit.tif"
     write(Micrograph(rng.normal(0, 1, (160, 160)).astype(np.float32)), path)
-    job = enhance_job(
+    job = ENHANCE.job(
         path,
         tmp_path / "a.tif",
         model=write_tiny_model(tmp_path),
@@ -75,4 +75,4 @@ def test_a_field_of_noise_has_no_map(tmp_path, rng):
 def test_a_stack_is_refused_before_any_work(tmp_path):
     planes = [Micrograph(np.zeros((64, 64), np.float32)) for _ in range(2)]
     with pytest.raises(OptionError, match="one plane, got a stack of 2"):
-        run(enhance_job(planes, tmp_path / "a.tif", misfit=tmp_path / "m.tif"))
+        run(ENHANCE.job(planes, tmp_path / "a.tif", misfit=tmp_path / "m.tif"))

@@ -10,27 +10,28 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import enhance_job, unfinished
+from napari_semsr.jobs.enhance import ENHANCE, unfinished
 
 SMALL = EnhanceOptions(tile=64, precision="fp32", device="cpu")
 
 
 def _begin(layer, output, tiles):
     """Run until so many tiles are done, then stop."""
-    with closing(enhance_job(layer, output, options=SMALL)) as job:
+    with closing(ENHANCE.job(layer, output, options=SMALL)) as job:
         for step in job:
             if step.message.startswith("Enhancing") and step.done >= tiles:
                 return
 
 
+@pytest.mark.broad
 def test_a_store_of_a_layer_is_completed_from_its_file(folder):
     output = folder / "live.ome.zarr"
     layer = read(folder / "first.tif").replace(name="as a layer")
     _begin(layer, output, 2)
-    made = run(enhance_job(folder / "first.tif", output, options=SMALL, resume=True))
+    made = run(ENHANCE.job(folder / "first.tif", output, options=SMALL, resume=True))
     assert made.report.resumed == 2
     assert read(output).name == "as a layer"
-    other = run(enhance_job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
+    other = run(ENHANCE.job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
 
 
@@ -42,19 +43,20 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     assert (begun.model, begun.done, begun.options["tile"]) == ("sem-restore", 2, 64)
     assert EnhanceOptions.parse(begun.options) == SMALL
     layer = read(folder / "first.tif").replace(name="as a layer")
-    made = run(enhance_job(layer, output, options=SMALL, resume=True))
+    made = run(ENHANCE.job(layer, output, options=SMALL, resume=True))
     assert made.report.resumed == 2
     assert read(output).name == read(folder / "first.tif").name
     assert unfinished(output) is None
-    other = run(enhance_job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
+    other = run(ENHANCE.job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("ends", ["begun", "complete"])
 @pytest.mark.parametrize("damage", ["vanished", "cut short"])
 def test_a_tile_that_is_lost_is_made_again_and_told(folder, capsys, ends, damage):
     output, whole = folder / "left.ome.zarr", folder / "whole.ome.zarr"
-    run(enhance_job(folder / "first.tif", whole, options=SMALL))
+    run(ENHANCE.job(folder / "first.tif", whole, options=SMALL))
     _begin(folder / "first.tif", output, 2 if ends == "begun" else 10**6)
     block = output / "0" / "c" / "0" / "0"
     if damage == "vanished":
@@ -75,11 +77,12 @@ def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):
     values = layer.array().copy()
     values[0, 0] += 1
     with pytest.raises(WriteError, match="input"):
-        run(enhance_job(layer.replace(data=values), output, options=SMALL, resume=True))
+        run(ENHANCE.job(layer.replace(data=values), output, options=SMALL, resume=True))
     assert unfinished(folder) is None
     assert unfinished(folder / "first.tif") is None
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("change", ["input", "model", "option"])
 def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
     output = folder / "live.ome.zarr"
@@ -102,4 +105,4 @@ def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
         save_model(model, loaded.module, loaded.card.model_copy(update={"limits": "x"}))
         more["model"] = model
     with pytest.raises(WriteError, match=change):
-        run(enhance_job(path, output, resume=True, **more))
+        run(ENHANCE.job(path, output, resume=True, **more))

@@ -103,6 +103,7 @@ def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, fiel
         semsr.import_model(out, name="sem-restore")
 
 
+@pytest.mark.broad
 def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     tmp_path, own_shelf, field
 ):
@@ -250,6 +251,7 @@ def _steps(name, **kwargs):
     ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("steps", "found"),
     [
@@ -300,6 +302,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name):
     changes, reason = REFUSED[name]
@@ -334,6 +337,7 @@ def test_a_zip_that_is_no_package_is_refused(tmp_path, files, reason):
         semsr.import_model(out)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("place", [120, 300, 600, 900])
 def test_a_package_whose_bytes_are_damaged_is_refused(tmp_path, package, place):
     data = bytearray(package.read_bytes())
@@ -357,6 +361,7 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
         semsr.import_model(out)
 
 
+@pytest.mark.broad
 def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package):
     changes = {"weights__onnx__sha256": None, "name": "halves"}
     out = _changed(package, tmp_path, **changes, description="\ud83d\udd2c \ud800")
@@ -364,6 +369,7 @@ def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package)
     assert made.card["description"] == "\U0001f52c \ufffd"
 
 
+@pytest.mark.broad
 def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
     from napari_semsr.models import ModelCard, build, save_model
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.analysis import FrcMapOptions
 from napari_semsr.core import Look, Micrograph, Provenance, SemsrError, run
 from napari_semsr.io import write
-from napari_semsr.jobs import FigureOptions, figure_job, frc_map_job
+from napari_semsr.jobs import FIGURE, FRC_MAP, FigureOptions, FrcMapJobOptions
 from napari_semsr.reporting import bar_words
 
 
@@ -48,11 +47,12 @@ def micrograph(
     return Micrograph(data, size, name, provenance=made)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pdf"])
 def test_figure_has_the_width_that_is_asked_for(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"one{suffix}"
     options = FigureOptions(width_mm=50.8, dpi=100)
-    made = run(figure_job([micrograph()], path, options=options))
+    made = run(FIGURE.job([micrograph()], path, options=options))
     assert made.shape[1] == pytest.approx(200, abs=1)
     assert made.caption == "A; bar 100 nm."
     if suffix == ".pdf":
@@ -65,7 +65,7 @@ def test_figure_has_the_width_that_is_asked_for(tmp_path: Path, suffix: str) -> 
 
 def test_equal_images_make_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        run(figure_job([micrograph()], tmp_path / f"{name}.pdf"))
+        run(FIGURE.job([micrograph()], tmp_path / f"{name}.pdf"))
     one, two = ((tmp_path / f"{name}.pdf").read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -75,7 +75,7 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
     made = plain.replace(provenance=history, name="B")
     options = FigureOptions(no_caption=True, caption="Two.")
-    found = run(figure_job([plain, made], tmp_path / "two.png", options=options))
+    found = run(FIGURE.job([plain, made], tmp_path / "two.png", options=options))
     assert found.caption == f"Two. (b) Made by the network net ({'a' * 16})."
     assert found.networks == (f"net ({'a' * 16})",)
 
@@ -84,7 +84,7 @@ def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
     dark = Micrograph(np.zeros((50, 200), np.uint8) + 7, (10.0, 10.0), "dark")
     path = tmp_path / "dark.png"
     options = FigureOptions(width_mm=101.6, dpi=100, no_caption=True)
-    run(figure_job([dark], path, options=options))
+    run(FIGURE.job([dark], path, options=options))
     with Picture.open(path) as picture:
         grey = np.asarray(picture.convert("L")).astype(int)
     bar = grey[round(0.93 * len(grey)) : round(0.98 * len(grey)), 2:200].max(0)
@@ -94,10 +94,11 @@ def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
     assert np.ptp(bright) + 1 == pytest.approx(100, abs=3)
 
 
+@pytest.mark.broad
 def test_maps_have_a_colour_bar_and_other_colours(tmp_path: Path) -> None:
     grey, mapped = tmp_path / "grey.png", tmp_path / "map.png"
-    run(figure_job([micrograph()], grey))
-    run(figure_job([micrograph(job="frc-map")], mapped))
+    run(FIGURE.job([micrograph()], grey))
+    run(FIGURE.job([micrograph(job="frc-map")], mapped))
     with Picture.open(grey) as one, Picture.open(mapped) as other:
         a, b = (np.asarray(p.convert("RGB")).astype(int) for p in (one, other))
     assert np.ptp(a, axis=2).max() == 0
@@ -113,7 +114,7 @@ def test_part_is_the_same_place_of_every_calibrated_image(tmp_path: Path) -> Non
         inset=(20, 20, 40, 60), width_mm=80, dpi=100, no_caption=True, greys="common"
     )
     path = tmp_path / "both.png"
-    run(figure_job([fine, other], path, options=options))
+    run(FIGURE.job([fine, other], path, options=options))
     with Picture.open(path) as picture:
         grey = np.asarray(picture.convert("L")).astype(int)
     below = grey[-30:-15]  # within both parts, above their bars
@@ -132,7 +133,7 @@ def test_gamma_brightens_as_in_the_window(tmp_path: Path) -> None:
     for name, gamma in (("one", 1.0), ("half", 0.5)):
         shown = plain.replace(look=look.model_copy(update={"gamma": gamma}))
         options = FigureOptions(no_caption=True, dpi=100)
-        run(figure_job([shown], tmp_path / f"{name}.png", options=options))
+        run(FIGURE.job([shown], tmp_path / f"{name}.png", options=options))
     one, half = (colours_of(tmp_path / f"{n}.png")[:, :, 0] for n in ("one", "half"))
     middle = np.s_[60:150, 120:300]  # without bar and frame
     expected = 255 * np.sqrt(one[middle] / 255)
@@ -146,26 +147,28 @@ def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
     lazy = Micrograph(da.from_array(data, chunks=130), None, "lazy")
     for name, image in (("lazy", lazy), ("eager", lazy.replace(data=data))):
         options = FigureOptions(no_caption=True, dpi=50, width_mm=50)
-        run(figure_job([image], tmp_path / f"{name}.png", options=options))
+        run(FIGURE.job([image], tmp_path / f"{name}.png", options=options))
     drawn, other = (colours_of(tmp_path / f"{n}.png") for n in ("lazy", "eager"))
     np.testing.assert_array_equal(drawn, other)
     assert drawn[10:60, 5:45].max() == 0
     assert drawn[10:60, 55:95].min() == 255
 
 
+@pytest.mark.broad
 def test_long_caption_stays_within_the_figure(tmp_path: Path) -> None:
     options = FigureOptions(caption="WWWW MMMM " * 30, dpi=100, width_mm=60)
-    run(figure_job([micrograph()], tmp_path / "wide.png", options=options))
+    run(FIGURE.job([micrograph()], tmp_path / "wide.png", options=options))
     assert (colours_of(tmp_path / "wide.png")[-40:, -1] == 255).all()
 
 
+@pytest.mark.broad
 def test_narrow_images_keep_words_and_colour_bars_to_themselves(tmp_path: Path) -> None:
     made = Provenance(job="error-map", options={"unit": "grey"})
     maps = [micrograph(f"{i}", 100.0, side=200).replace(provenance=made) for i in "AB"]
     plain = micrograph("C", 100.0, side=200)
     path = tmp_path / "three.png"
     options = FigureOptions(width_mm=85, dpi=300, columns=3, no_caption=True)
-    run(figure_job([plain, *maps], path, options=options))
+    run(FIGURE.job([plain, *maps], path, options=options))
     with Picture.open(path) as picture:
         drawn = np.asarray(picture.convert("L"))
     pitch = (85 - 2 * 1.5) / 3 + 1.5  # of the cells, in mm
@@ -175,16 +178,18 @@ def test_narrow_images_keep_words_and_colour_bars_to_themselves(tmp_path: Path) 
     assert drawn[:, -3:].min() == 255  # the last label ends within the figure
 
 
+@pytest.mark.broad
 def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
     heights = []
     for width in (60, 85, 175):
         options = FigureOptions(width_mm=width, dpi=100, no_caption=True)
         images = [micrograph(name) for name in "ABC"]
-        made = run(figure_job(images, tmp_path / f"{width}.png", options=options))
+        made = run(FIGURE.job(images, tmp_path / f"{width}.png", options=options))
         heights.append(round(made.shape[0] / made.shape[1], 1))
     assert heights == [2.3, 0.8, 0.2]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("images", "options", "said"),
     [
@@ -203,13 +208,13 @@ def test_what_cannot_be_drawn_is_refused(
 ) -> None:
     path = tmp_path / "bad.png"
     with pytest.raises(SemsrError, match=said):
-        run(figure_job(images, path, options=FigureOptions.parse(options)))
+        run(FIGURE.job(images, path, options=FigureOptions.parse(options)))
     assert not path.exists()
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SemsrError, match=r"must end in \.png"):
-        run(figure_job([micrograph()], tmp_path / "bad.jpg"))
+        run(FIGURE.job([micrograph()], tmp_path / "bad.jpg"))
 
 
 def test_bars_are_told_in_the_unit_that_reads_best() -> None:
@@ -234,16 +239,17 @@ def bars_in(path: Path, columns: int) -> list[int]:
     return found
 
 
+@pytest.mark.broad
 def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
     dark = Micrograph(np.full((100, 200), 7, np.uint8), (10.0, 10.0), "dark")
     half = dark.replace(data=dark.data[:, :120])
     mapped = dark.replace(look=Look(limits=(0, 1e3), colormap="gray", colour_bar=True))
     options = FigureOptions(width_mm=240, dpi=100, columns=3)
     images = [dark, mapped, half]
-    made = run(figure_job(images, tmp_path / "said.png", options=options))
+    made = run(FIGURE.job(images, tmp_path / "said.png", options=options))
     assert made.caption.count("bar 200 nm") == 3  # 28 % of the narrowest is 336 nm
     options = options.replace(no_caption=True)
-    run(figure_job(images, tmp_path / "row.png", options=options))
+    run(FIGURE.job(images, tmp_path / "row.png", options=options))
     first, second, third = bars_in(tmp_path / "row.png", 3)
     assert first > 20
     assert second == pytest.approx(first, abs=1)
@@ -253,28 +259,29 @@ def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
 def test_bar_of_an_uncalibrated_image_counts_its_own_pixels(tmp_path: Path) -> None:
     large = Micrograph(np.full((1500, 2000), 7, np.uint8), name="large")
     options = FigureOptions(width_mm=50.8, dpi=100)  # 200 px: ten are drawn as one
-    made = run(figure_job([large], tmp_path / "said.png", options=options))
+    made = run(FIGURE.job([large], tmp_path / "said.png", options=options))
     assert made.caption == "large; bar 500 px."
-    run(figure_job([large], tmp_path / "a.png", options=options.replace(no_caption=1)))
+    run(FIGURE.job([large], tmp_path / "a.png", options=options.replace(no_caption=1)))
     assert bars_in(tmp_path / "a.png", 1) == [pytest.approx(50, abs=3)]
 
 
+@pytest.mark.broad
 def test_map_lies_on_the_image_that_it_measured(tmp_path: Path, scene) -> None:
-    before, blocks = scene.first, FrcMapOptions(block=48, step=24)
+    before, blocks = scene.first, FrcMapJobOptions(block=48, step=24)
     history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
     after = before.replace(data=before.data + 1, name="after", provenance=history)
     path = tmp_path / "first.ome.zarr"
     write(before, path)
     options, figure = FigureOptions(overlay=True), tmp_path / "a.png"
     for source in (before, path):
-        found = run(frc_map_job(source, scene.second, options=blocks))
+        found = run(FRC_MAP.job(source, scene.second, options=blocks))
         maps = [found.result.map.replace(name=name) for name in ("one", "two")]
         for given in ([source, after, maps[0]], [maps[0], after, source]):
-            made = run(figure_job(given, figure, options=options, overwrite=True))
+            made = run(FIGURE.job(given, figure, options=options, overwrite=True))
             assert f"{before.name}, under one; bar" in made.caption
         with pytest.raises(SemsrError, match="is not among the images"):
-            run(figure_job([after, maps[0]], figure, options=options, overwrite=True))
-        made = run(figure_job([source, *maps], figure, options=options, overwrite=True))
+            run(FIGURE.job([after, maps[0]], figure, options=options, overwrite=True))
+        made = run(FIGURE.job([source, *maps], figure, options=options, overwrite=True))
         assert f"(a) {before.name}, under one" in made.caption
         assert f"(b) {before.name}, under two" in made.caption
 
@@ -283,7 +290,7 @@ def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
     flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
     options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
     path = tmp_path / "over.png"
-    run(figure_job([flat, frc_map(flat)], path, options=options))
+    run(FIGURE.job([flat, frc_map(flat)], path, options=options))
     seen = coloured(path)
     # the image has 76 % of 400 px, beside the bar: a pixel of it has 3.8 px
     rows, columns = np.nonzero(seen[:, :304])
@@ -294,25 +301,27 @@ def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
     assert seen[:, 308:].any()  # the colour bar
 
 
+@pytest.mark.broad
 def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
     flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
     laid = frc_map(flat)
     moved = laid.replace(origin=(laid.origin[0] + 100, laid.origin[1]))
     options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
     path = tmp_path / "over.png"
-    run(figure_job([flat, moved], path, options=options))
+    run(FIGURE.job([flat, moved], path, options=options))
     assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
     away = laid.replace(origin=(laid.origin[0] + 1e4, laid.origin[1]))
     with pytest.raises(SemsrError, match="must lie on flat, and lies elsewhere"):
-        run(figure_job([flat, away], tmp_path / "away.png", options=options))
+        run(FIGURE.job([flat, away], tmp_path / "away.png", options=options))
 
 
+@pytest.mark.broad
 def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
     history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
     image, other = micrograph(), micrograph("B").replace(provenance=history)
     options = FigureOptions(overlay=True, inset=(5, 5, 30, 30))
     found = run(
-        figure_job([image, frc_map(image), other], tmp_path / "a.png", options=options)
+        FIGURE.job([image, frc_map(image), other], tmp_path / "a.png", options=options)
     )
     network = f"net ({'a' * 16})"
     assert found.caption == (
@@ -322,6 +331,7 @@ def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
     assert found.networks == (network,)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("order", "said"),
     [
@@ -343,4 +353,4 @@ def test_overlay_needs_an_image_and_its_map(
     images = [kinds[letter] for letter in order]
     options = FigureOptions(overlay=True)
     with pytest.raises(SemsrError, match=said):
-        run(figure_job(images, tmp_path / "a.png", options=options))
+        run(FIGURE.job(images, tmp_path / "a.png", options=options))

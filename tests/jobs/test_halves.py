@@ -8,20 +8,20 @@ import pytest
 import zarr
 
 import napari_semsr
-from napari_semsr.analysis import FrcMapOptions
 from napari_semsr.cli.command import main
 from napari_semsr.core import OptionError, ReadError, WriteError, run
 from napari_semsr.io import COVERAGE, half_paths, label_path, read
 from napari_semsr.jobs import (
+    FRC,
+    FRC_MAP,
+    REPORT,
+    STITCH,
+    FrcMapJobOptions,
     StitchFolderOptions,
-    frc_job,
-    frc_map_job,
-    report_job,
-    stitch_job,
 )
 
 HALVES = StitchFolderOptions(halves=True)
-COARSE = FrcMapOptions(block=48, step=24)
+COARSE = FrcMapJobOptions(block=48, step=24)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def own(made, scan, tmp_path):
 
 
 def measured(path):
-    return run(frc_map_job(path, options=COARSE))
+    return run(FRC_MAP.job(path, options=COARSE))
 
 
 def test_halves_lie_on_the_grid_of_the_mosaic(made):
@@ -91,7 +91,7 @@ def test_map_of_the_mosaic_comes_from_its_halves(made):
 
 
 def test_frc_measures_the_part_that_both_cover(made):
-    found = run(frc_job(made.output))
+    found = run(FRC.job(made.output))
     assert found.result.method.startswith("mosaic-halves")
     assert found.result.resolution_nm == pytest.approx(
         measured(made.output).median_nm, rel=0.15
@@ -102,12 +102,12 @@ def test_frc_measures_the_part_that_both_cover(made):
 
 def test_frc_of_two_images_measures_the_part_without_gaps(made):
     halves = [half["output"] for half in made.halves]
-    found = run(frc_job(*halves))
+    found = run(FRC.job(*halves))
     rows, columns = found.result.shape
     assert found.note.startswith(
         f"Measured in the largest rectangle without gaps, {rows} x {columns} px at ("
     )
-    alike = run(frc_job(made.output)).result
+    alike = run(FRC.job(made.output)).result
     assert found.result.shape == alike.shape
     assert found.result.resolution_nm == pytest.approx(alike.resolution_nm, rel=0.15)
 
@@ -117,13 +117,14 @@ def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
         shutil.rmtree(half)
     data = read(own).array().copy()
     data[:5] = np.nan
-    found = run(frc_job(read(own).replace(data=data)))
+    found = run(FRC.job(read(own).replace(data=data)))
     assert found.note.startswith("Measured in the largest rectangle without gaps")
     assert found.result.shape[0] <= len(data) - 5
     with pytest.warns(UserWarning, match="stitch with --halves"):
-        run(frc_job(own))
+        run(FRC.job(own))
 
 
+@pytest.mark.broad
 def test_another_pixel_size_is_that_of_the_halves_too(made):
     plain = napari_semsr.frc_map(made.output, block=48, step=24)
     wider = napari_semsr.frc_map(made.output, block=48, step=24, pixel_size_nm=40)
@@ -156,6 +157,7 @@ def test_missing_halves_are_told(own):
     alone(own, "stitch with --halves")
 
 
+@pytest.mark.broad
 def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     other = shutil.copytree(scan, tmp_path / "other")
     (other / "frame_003.tif").unlink()
@@ -163,6 +165,7 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     alone(own, "made of other frames or in another way")
 
 
+@pytest.mark.broad
 def test_halves_on_another_grid_are_not_used(own):
     path = half_paths(own)[0]
     group = zarr.open_group(path, mode="r+")
@@ -181,12 +184,14 @@ def test_halves_that_cannot_be_read_are_told(own):
     alone(own, "cannot be read")
 
 
+@pytest.mark.broad
 def test_report_on_an_open_mosaic_measures_its_halves(made, tmp_path):
     shown = read(made.output).replace(path=made.output)
-    run(report_job([shown], tmp_path / "r.html"))
+    run(REPORT.job([shown], tmp_path / "r.html"))
     assert "mosaic-halves" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
 def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     copy, mosaic = tmp_path / f"copy{suffix}", measured(made.output)
@@ -198,6 +203,7 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*(item.array() for item in counts))
 
 
+@pytest.mark.broad
 def test_copy_replaces_no_halves_unasked(made, tmp_path):
     beside = half_paths(tmp_path / "copy.ome.zarr")[0]
     shutil.copytree(half_paths(Path(made.output))[1], beside)
@@ -206,12 +212,14 @@ def test_copy_replaces_no_halves_unasked(made, tmp_path):
     assert not (tmp_path / "copy.ome.zarr").exists()
 
 
+@pytest.mark.broad
 def test_other_images_say_nothing_of_halves(made, tmp_path):
     plain = read(made.output).replace(provenance=None)
     napari_semsr.write(plain, tmp_path / "plain.ome.tif")
     assert measured(tmp_path / "plain.ome.tif").note is None
 
 
+@pytest.mark.broad
 def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
     done = napari_semsr.stitch(
         scan, tmp_path / "m.ome.tif", halves=True, dtype="uint16"
@@ -222,6 +230,7 @@ def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
     assert found.method.startswith("mosaic-halves")
 
 
+@pytest.mark.broad
 def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
     done = napari_semsr.stitch(scan, tmp_path / "m.png", halves=True)
     alone(done.output, "PNG")
@@ -230,7 +239,7 @@ def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
 def test_several_heights_have_no_halves(scan, tmp_path):
     options = StitchFolderOptions(halves=True, focus="max")
     with pytest.raises(OptionError, match="do not go together"):
-        run(stitch_job(scan, tmp_path / "m.ome.zarr", options=options))
+        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=options))
 
 
 def test_existing_halves_are_kept(scan, tmp_path):
@@ -238,13 +247,14 @@ def test_existing_halves_are_kept(scan, tmp_path):
     beside.mkdir()
     (beside / "zarr.json").write_text("precious")
     with pytest.raises(WriteError, match="--overwrite"):
-        run(stitch_job(scan, tmp_path / "m.ome.zarr", options=HALVES))
+        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES))
     assert (beside / "zarr.json").read_text() == "precious"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["Finding the flat field of half b", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = stitch_job(scan, tmp_path / "m.ome.zarr", options=HALVES)
+    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES, keep=False)
     for step in job:
         if step.message.startswith(at):
             break
@@ -254,7 +264,7 @@ def test_stopped_work_leaves_nothing(scan, tmp_path, at):
 
 def test_interrupted_work_goes_on(scan, made, tmp_path):
     target = tmp_path / "m.ome.zarr"
-    job = stitch_job(scan, target, options=HALVES, keep=True)
+    job = STITCH.job(scan, target, options=HALVES, keep=True)
     for step in job:
         if step.message.startswith("Fusing") and step.done:
             break
@@ -262,7 +272,7 @@ def test_interrupted_work_goes_on(scan, made, tmp_path):
     for path in half_paths(target):
         with pytest.raises(ReadError, match="resume"):
             read(path)
-    run(stitch_job(scan, target, options=HALVES, resume=True))
+    run(STITCH.job(scan, target, options=HALVES, resume=True))
     for path, half in zip(half_paths(target), made.halves, strict=True):
         wanted = read(half["output"]).array()
         np.testing.assert_array_equal(read(path).array(), wanted)

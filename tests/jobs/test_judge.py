@@ -19,7 +19,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.io import ReadOptions, Side, StoredTransform, write
-from napari_semsr.jobs import JudgeOptions, judge_job
+from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.registration import RegistrationRefused
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
@@ -41,7 +41,7 @@ def judged(tmp_path_factory):
     write(fixed, folder / "sem.tif")
     model = write_tiny_model(folder, description="A network to test with.")
     made = run(
-        judge_job(
+        JUDGE.job(
             folder / "optical.tif",
             folder / "sem.tif",
             folder / "page.html",
@@ -55,7 +55,7 @@ def judged(tmp_path_factory):
 def test_every_number_is_in_the_file_beside_the_page(judged):
     folder, made, _ = judged
     record = json.loads((folder / "page.json").read_text())
-    assert record == made.to_json()
+    assert record == {"kind": "judge", **made.to_json()}
     assert set(record["models"]["tiny"]) >= {"psnr_db", "ssim", "resolution_nm"}
     assert list(record["baselines"]) == ["input", "linear filter"]
     assert record["registration"]["error_nm"] == 3
@@ -119,7 +119,7 @@ def test_linear_filter_undoes_a_blur(tmp_path):
     )
     stored = _stored(optical, sem)
     made = run(
-        judge_job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
+        JUDGE.job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
     )
     row = made.baselines["linear filter"]
     assert row.psnr_gain_db > 3
@@ -128,6 +128,7 @@ def test_linear_filter_undoes_a_blur(tmp_path):
     assert row.psnr_gain_db == pytest.approx(difference, abs=1e-3)
 
 
+@pytest.mark.broad
 def test_linear_filter_gains_nothing_from_noise(tmp_path):
     rng = np.random.default_rng(0)
     size = (10.0, 10.0)
@@ -135,7 +136,7 @@ def test_linear_filter_gains_nothing_from_noise(tmp_path):
     sem = Micrograph(rng.normal(100, 9, (160, 160)).astype(np.float32), size, "b")
     stored = _stored(optical, sem)
     made = run(
-        judge_job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
+        JUDGE.job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
     )
     assert made.models == {}
     # each half is filtered by what the other half tells: noise cannot be learnt
@@ -157,6 +158,7 @@ def test_page_needs_nothing_beside_itself_and_names_all(judged):
     assert f"{rows} \N{MULTIPLICATION SIGN} {columns} px" in page
 
 
+@pytest.mark.broad
 def test_gaps_are_left_out(tmp_path):
     moving, fixed, truth = draw_views(160)
     data = moving.array().astype(np.float32)
@@ -164,7 +166,7 @@ def test_gaps_are_left_out(tmp_path):
     moving = moving.replace(data=data)
     model = write_tiny_model(tmp_path, pixel_size_nm=(30.0, 30.0))
     made = run(
-        judge_job(
+        JUDGE.job(
             *(moving, fixed, tmp_path / "p.html"),
             models=[model],
             transform=_stored(moving, fixed, truth),
@@ -175,6 +177,7 @@ def test_gaps_are_left_out(tmp_path):
     assert made.registration["overlap"] < 1
 
 
+@pytest.mark.broad
 def test_model_that_learnt_here_is_told(tmp_path):
     moving, fixed, truth = draw_views(128)
     write(moving, tmp_path / "optical.tif")
@@ -186,7 +189,7 @@ def test_model_that_learnt_here_is_told(tmp_path):
         "areas": [[0.0, 0.0, 1280.0, 2560.0]],
     }
     model = write_tiny_model(tmp_path, training={"learnt_from": [learnt]})
-    job = judge_job(
+    job = JUDGE.job(
         *(tmp_path / n for n in ("optical.tif", "sem.tif", "p.html")),
         models=[model],
         transform=_stored(moving, fixed, truth),
@@ -198,10 +201,11 @@ def test_model_that_learnt_here_is_told(tmp_path):
     assert told in (tmp_path / "p.html").read_text()
 
 
+@pytest.mark.broad
 def test_doubts_of_the_map_stand_on_the_page(tmp_path):
     moving, fixed, truth = draw_views(128)
     stored = _stored(moving, fixed, truth, error_nm=60.0)
-    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
     with (
         pytest.warns(UserWarning, match="do not compare details"),
         pytest.warns(UserWarning, match="by the same map may be too good"),
@@ -211,6 +215,7 @@ def test_doubts_of_the_map_stand_on_the_page(tmp_path):
     assert "px (60 nm) off" in (tmp_path / "p.html").read_text()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("vendor", "name"), [("FEI", "sem-restore"), (None, "ssum-sem")]
 )
@@ -221,11 +226,12 @@ def test_model_is_chosen_by_the_instrument(tmp_path, vendor, name):
         for image in (moving, fixed)
     )
     stored = _stored(moving, fixed, truth)
-    made = run(judge_job(moving, fixed, tmp_path / "p.html", transform=stored))
+    made = run(JUDGE.job(moving, fixed, tmp_path / "p.html", transform=stored))
     assert list(made.models) == [name]
     assert made.models[name].model["limits"]
 
 
+@pytest.mark.broad
 def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
     moving, fixed, truth = draw_views(96)
     places = [[500.0, 500.0], [500.0, 1400.0], [1400.0, 500.0], [9e9, 9e9]]
@@ -236,18 +242,19 @@ def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
         "side_nm": 400.0,
     }
     stored = _stored(moving, fixed, truth, residuals=residuals)
-    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
     with pytest.warns(UserWarning, match="not confirmed"):
         made = run(job)
     assert any("at 1 of 3 places" in text for text in made.warnings)
     assert (made.area["patches"], made.area["unreliable_patches"]) == (3, 1)
 
 
+@pytest.mark.broad
 def test_exchanged_images_are_told(tmp_path):
     moving, fixed, truth = draw_views(96)
     moving = moving.replace(metadata={"vendor": "FEI"})
     stored = _stored(moving, fixed, truth)
-    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
     with pytest.warns(UserWarning, match="not exchanged"):
         made = run(job)
     assert "not exchanged" in made.warnings[0]
@@ -257,15 +264,16 @@ def test_refusal_writes_nothing(tmp_path):
     _, fixed, _ = draw_views(96)
     blank = fixed.replace(data=np.full((96, 96), 7, np.uint8), name="blank")
     with pytest.raises(RegistrationRefused) as refused:
-        run(judge_job(blank, fixed, tmp_path / "p.html", models=[]))
+        run(JUDGE.job(blank, fixed, tmp_path / "p.html", models=[]))
     assert refused.value.reason == "no-structure"
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.broad
 def test_cancelled_run_leaves_nothing(tmp_path):
     moving, fixed, truth = draw_views(96)
     stored = _stored(moving, fixed, truth)
-    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
     for step in job:
         if "filter" in step.message:
             assert list(tmp_path.iterdir())
@@ -274,15 +282,16 @@ def test_cancelled_run_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["p.html", "p.json"])
 def test_what_is_there_is_not_replaced_unasked(tmp_path, name):
     moving, fixed, truth = draw_views(96)
     (tmp_path / name).write_text("mine")
     how = {"models": [], "transform": _stored(moving, fixed, truth)}
     with pytest.raises(SemsrError, match="--overwrite"):
-        run(judge_job(moving, fixed, tmp_path / "p.html", **how))
+        run(JUDGE.job(moving, fixed, tmp_path / "p.html", **how))
     assert (tmp_path / name).read_text() == "mine"
-    run(judge_job(moving, fixed, tmp_path / "p.html", overwrite=True, **how))
+    run(JUDGE.job(moving, fixed, tmp_path / "p.html", overwrite=True, **how))
     assert (tmp_path / name).read_text() != "mine"
 
 
@@ -298,6 +307,7 @@ def _stack(folder, image):
     return folder / "in.tif"
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("make", "how", "needs"),
     [
@@ -318,15 +328,16 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, make, how, needs):
     image = make(tmp_path, moving)
     sem = tmp_path / given.pop("sem") if "sem" in given else fixed
     with pytest.raises(SemsrError, match=needs) as said:
-        run(judge_job(image, sem, page, **given))
+        run(JUDGE.job(image, sem, page, **given))
     assert "\n" not in str(said.value)
     assert not page.exists()
 
 
+@pytest.mark.broad
 def test_images_that_share_too_little_are_refused(tmp_path):
     moving, fixed, _ = draw_views(96)
     aside = Affine(STILL.matrix, (0.0, 1700.0))
-    job = judge_job(
+    job = JUDGE.job(
         *(moving, fixed, tmp_path / "p.html"),
         models=[],
         transform=_stored(moving, fixed, aside),
@@ -367,6 +378,7 @@ def _sharpener(folder):
     return folder / "sharpener.safetensors"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("known", [True, False])
 def test_model_that_gains_above_the_cut_off_alone_is_told(tmp_path, known):
     rng = np.random.default_rng(0)
@@ -383,7 +395,7 @@ def test_model_that_gains_above_the_cut_off_alone_is_told(tmp_path, known):
         Micrograph((128 + 200 * (low + error) + 30 * fine).astype(np.float32), (10, 10))
         for error, fine in ((0.2 * off, 0.5 * high), (0, high))
     )
-    job = judge_job(
+    job = JUDGE.job(
         *(optical, sem, tmp_path / "p.html"),
         models=[_sharpener(tmp_path)],
         options=JudgeOptions(cut_off_nm=100 if known else None),

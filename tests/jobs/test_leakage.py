@@ -64,6 +64,7 @@ def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     assert len(low["areas"]) < store.counts["train"] / 2
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):
     made = _enhanced(folder, "low-upper")
@@ -78,6 +79,7 @@ def test_judging_elsewhere_is_silent(folder):
         napari_semsr.metrics(made, folder / "high-lower.ome.zarr")
 
 
+@pytest.mark.broad
 def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
     whole = napari_semsr.read(folder / "high.ome.tif")
     part = tmp_path / "a.ome.tif"
@@ -106,6 +108,7 @@ def test_part_that_was_held_out_is_silent(folder):
         napari_semsr.metrics(*parts)
 
 
+@pytest.mark.broad
 def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
     clear = napari_semsr.read(folder / "high.ome.tif")
     for name in ("learnt", "chosen", "other"):

@@ -49,6 +49,7 @@ def rows_of(path):
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_makes_a_row_an_image(pairs, name):
     two = len(MEASURES[name].roles) == 2
@@ -80,26 +81,6 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
     assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
 
 
-@pytest.mark.parametrize("name", MEASURES)
-def test_every_column_is_one_of_the_record(pairs, name):
-    """Each place that a column names is there, if only as None."""
-    measure = MEASURES[name]
-    paths = [pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"]
-    given = {"options": OPTIONS[name]} if name in OPTIONS else {}
-    given |= SWITCHES.get(name, {})
-    report = run(measure.job(*paths[: len(measure.roles)], **given))
-    record = report.to_json()
-    for place in measure.columns.values():
-        found = record
-        for part in place.split("."):
-            if found is None or found == []:
-                break  # nothing of the kind in these images
-            if isinstance(found, dict):
-                assert part in found, place
-            found = found[int(part) if isinstance(found, list) else part]
-    assert set(measure.row(report)) == {*measure.columns, *measure.more_columns}
-
-
 def test_a_glob_takes_what_it_matches(pairs):
     found = run(measure_table_job("histogram", str(pairs / "low" / "field1*.tif")))
     assert [row["image"].rpartition("/")[2] for row in found.rows] == [
@@ -122,12 +103,14 @@ def test_one_reference_serves_all(pairs):
     assert {row["reference"] for row in found.rows} == {high.as_posix()}
 
 
+@pytest.mark.broad
 def test_halves_of_a_mosaic_are_no_images_of_their_own(pairs, scene):
     for half in "ab":
         write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
     assert run(measure_table_job("histogram", pairs / "low")).images == 3
 
 
+@pytest.mark.broad
 def test_a_table_of_pairs_is_read_from_its_own_folder(pairs, monkeypatch):
     monkeypatch.chdir(pairs / "high")
     table = pairs / "pairs.csv"
@@ -226,6 +209,7 @@ def test_rows_of_the_same_files_and_options_are_kept(pairs):
     assert (pairs / "out.csv").read_bytes() == before
 
 
+@pytest.mark.broad
 def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     """As one does where commas are decimal."""
     measured(pairs)
@@ -263,6 +247,7 @@ def test_changed_file_is_measured_again(pairs):
     assert measured(pairs) == (1, 2)
 
 
+@pytest.mark.broad
 def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
     store = pairs / "low" / "store.ome.zarr"
     write(scene.first, store)
@@ -277,6 +262,7 @@ def test_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
+@pytest.mark.broad
 def test_halves_that_appear_are_noticed(pairs, scene):
     measured(pairs)
     for half in "ab":
@@ -294,6 +280,7 @@ def test_failed_row_is_tried_again(pairs):
     assert measured(pairs) == (1, 2)
 
 
+@pytest.mark.broad
 def test_rows_of_other_images_stay(pairs):
     measured(pairs)
     more = pairs / "high"
@@ -303,6 +290,7 @@ def test_rows_of_other_images_stay(pairs):
     assert len(rows_of(pairs / "out.csv")) == 6
 
 
+@pytest.mark.broad
 def test_rows_of_other_images_and_other_options_are_not_mixed(pairs):
     measured(pairs)
     before = (pairs / "out.csv").read_bytes()
@@ -341,6 +329,7 @@ def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
     assert not (pairs / "out.csv").exists()
 
 
+@pytest.mark.broad
 def test_parquet_is_resumed_as_csv_is(pairs):
     pytest.importorskip("pyarrow", reason="the extra [table]")
     found = [
@@ -363,6 +352,7 @@ def test_parquet_is_resumed_as_csv_is(pairs):
 # What is refused.
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("text", "match"),
     [

@@ -8,10 +8,10 @@ import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
 from napari_semsr.io import read
 from napari_semsr.jobs import (
+    CROP,
+    STITCH,
     CropOptions,
     StitchFolderOptions,
-    crop_job,
-    stitch_job,
 )
 
 
@@ -39,26 +39,27 @@ def marks(path):
     return np.asarray(zarr.open_array(path / "done", mode="r")[:])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "focus"), [("mosaic.ome.zarr", "max"), ("mosaic.ome.tif", "none")]
 )
 def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
     options = StitchFolderOptions(focus=focus, dtype="uint16")
-    whole = run(stitch_job(scan, tmp_path / f"whole-{name}", options=options))
+    whole = run(STITCH.job(scan, tmp_path / f"whole-{name}", options=options))
     target = tmp_path / name
-    stop_after_one(stitch_job(scan, target, options=options, keep=True))
+    stop_after_one(STITCH.job(scan, target, options=options, keep=True))
     if name.endswith("zarr"):
         assert np.count_nonzero(marks(target)) == 1
         with pytest.raises(IncompleteError, match="--resume"):
             read(target)
     other = options.replace(blend="seam")
     with pytest.raises(SemsrError, match="option blend changed"):
-        run(stitch_job(scan, target, options=other, resume=True))
+        run(STITCH.job(scan, target, options=other, resume=True))
     bent = {"amount": 0.01, "sd": 0.001, "shape": (224, 224)}
     other = options.replace(known_distortion=bent)  # which makes it larger, too
     with pytest.raises(SemsrError, match="distortion of the calibration"):
-        run(stitch_job(scan, target, options=other, resume=True))
-    done = run(stitch_job(scan, target, options=options, resume=True))
+        run(STITCH.job(scan, target, options=other, resume=True))
+    done = run(STITCH.job(scan, target, options=options, resume=True))
     np.testing.assert_array_equal(read(target).array(), read(whole.output).array())
     counts = [one.coverage for one in (done, whole)]
     if name.endswith("zarr"):
@@ -73,18 +74,19 @@ def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "torn", ["m.ome.zarr", "m.ome.zarr/labels/coverage", "m.half-a.ome.zarr"]
 )
 def test_a_mosaic_that_lost_a_block_is_completed(scan, tmp_path, torn):
     options = StitchFolderOptions(halves=True)
-    run(stitch_job(scan, tmp_path / "whole.ome.zarr", options=options))
+    run(STITCH.job(scan, tmp_path / "whole.ome.zarr", options=options))
     target = tmp_path / "m.ome.zarr"
-    stop_after_one(stitch_job(scan, target, options=options, keep=True))
+    stop_after_one(STITCH.job(scan, target, options=options, keep=True))
     (block,) = (p for p in (tmp_path / torn / "0" / "c").rglob("*") if p.is_file())
     block.unlink()
     with pytest.warns(UserWarning, match="1 of 1 finished tiles"):
-        run(stitch_job(scan, target, options=options, resume=True))
+        run(STITCH.job(scan, target, options=options, resume=True))
     for path in ("{}.ome.zarr", "{}.ome.zarr/labels/coverage", "{}.half-a.ome.zarr"):
         mended, whole = (
             read(tmp_path / path.format(n)).array() for n in ("m", "whole")
@@ -92,12 +94,13 @@ def test_a_mosaic_that_lost_a_block_is_completed(scan, tmp_path, torn):
         np.testing.assert_array_equal(mended, whole)
 
 
+@pytest.mark.broad
 def test_a_complete_mosaic_stays_as_it_is(scan, tmp_path):
     options = StitchFolderOptions(focus="max")
     target = tmp_path / "mosaic.ome.zarr"
-    run(stitch_job(scan, target, options=options))
+    run(STITCH.job(scan, target, options=options))
     before = read(target).array()
-    run(stitch_job(scan, target, options=options, resume=True))
+    run(STITCH.job(scan, target, options=options, resume=True))
     np.testing.assert_array_equal(read(target).array(), before)
 
 
@@ -106,17 +109,18 @@ def test_an_interrupted_part_is_completed(tmp_path, rng):
     image = Micrograph(data, (10.0, 10.0), "image")
     options = CropOptions(box=(0, 10, 600, 700))
     target, beside = tmp_path / "part.ome.zarr", tmp_path / "like.ome.zarr"
-    stop_after_one(crop_job(image, target, options=options, keep=True))
+    stop_after_one(CROP.job(image, output=target, options=options))
     assert np.count_nonzero(marks(target)) == 1
     moved = CropOptions(box=(0, 9, 600, 699))
     with pytest.raises(SemsrError, match="option box changed"):
-        run(crop_job(image, target, options=moved, resume=True))
-    run(crop_job(image, target, options=options, resume=True))
+        run(CROP.job(image, output=target, options=moved, resume=True))
+    run(CROP.job(image, output=target, options=options, resume=True))
     np.testing.assert_array_equal(read(target).array(), data[:, 10:])
     like = image.replace(name="like")
     both = tmp_path / "both.ome.zarr"
-    stop_after_one(crop_job(image, both, like=like, like_output=beside, keep=True))
+    how = {"output": both, "like": like, "like_output": beside}
+    stop_after_one(CROP.job(image, **how))
     assert not beside.exists()
-    run(crop_job(image, both, like=like, like_output=beside, resume=True))
+    run(CROP.job(image, **how, resume=True))
     for path in (both, beside):
         np.testing.assert_array_equal(read(path).array(), data)

@@ -7,13 +7,20 @@ import pytest
 import yaml
 from scipy import ndimage
 
+from napari_semsr import train
 from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.train import CutRequest, OwnImage, images_to_cut, train_job
+from napari_semsr.jobs.train import (
+    TRAIN,
+    CutRequest,
+    OwnImage,
+    TrainOptions,
+    images_to_cut,
+)
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 from tests.tiny_models import write_tiny_recipe
 
 BLIND = {"kind": "blind-spot", "measure": "hidden_db"}
@@ -36,7 +43,7 @@ def _noisy(seed: int, side: int = 160, shift: int = 0) -> Micrograph:
 def test_one_image_makes_a_model_that_says_whose_it_is(
     recipe: Path, tmp_path: Path
 ) -> None:
-    made = run(train_job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1))))
+    made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1))))
     assert made.comparison is None
     assert np.isfinite(made.validation["hidden_db"])
     card = load_model(made.model).card
@@ -49,17 +56,18 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     np.testing.assert_array_equal(low, high)
 
 
+@pytest.mark.broad
 def test_run_on_one_image_goes_on_where_it_was_stopped(
     recipe: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(train_job(recipe, whole, cut=OwnImage(_noisy(1))))
+    run(TRAIN.job(recipe, whole, cut=OwnImage(_noisy(1))))
     plain = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**plain, "stop_after": 2}))
-    run(train_job(recipe, parts, cut=OwnImage(_noisy(1))))
+    run(TRAIN.job(recipe, parts, cut=OwnImage(_noisy(1))))
     kept = yaml.safe_load((parts / "recipe.yaml").read_text())
     (parts / "recipe.yaml").write_text(yaml.safe_dump({**kept, "stop_after": None}))
-    ended = run(train_job(parts / "recipe.yaml", parts, resume=True))
+    ended = train(parts / "recipe.yaml", parts, resume=True)
     assert ended.steps == 4
     loaded = [load_model(str(f / "tiny.safetensors")) for f in (whole, parts)]
     assert loaded[0].card.description == loaded[1].card.description
@@ -68,12 +76,13 @@ def test_run_on_one_image_goes_on_where_it_was_stopped(
         np.testing.assert_array_equal(one.detach().numpy(), other.detach().numpy())
 
 
+@pytest.mark.broad
 def test_second_scan_is_registered_and_learnt_from(
     recipe: Path, tmp_path: Path
 ) -> None:
     second = _noisy(2, shift=3)
     darker = second.replace(data=0.5 * second.array() + 0.1)
-    made = run(train_job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1), darker)))
+    made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1), darker)))
     card = load_model(made.model).card
     assert card.training["recipe"]["kind"] == "supervised"
     assert "Learnt from scan 1 and scan 2" in card.description
@@ -106,10 +115,11 @@ def test_image_that_teaches_nothing_is_refused_and_nothing_is_left(
 ) -> None:
     own = OwnImage(Micrograph(image.astype(np.float32), name="mine"))
     with pytest.raises(error, match=said):
-        run(train_job(recipe, tmp_path / "runs" / "a", cut=own))
+        run(TRAIN.job(recipe, tmp_path / "runs" / "a", cut=own))
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", ["uint16", "gaps", "saturated"])
 def test_images_as_microscopes_write_them_are_learnt_from(
     kind: str, recipe: Path, tmp_path: Path
@@ -122,7 +132,9 @@ def test_images_as_microscopes_write_them_are_learnt_from(
     else:
         image = np.clip(image, 0.3, 0.6)
     own = OwnImage(Micrograph(image, name="mine"))
-    made = run(train_job(recipe, tmp_path / "run", cut=own, steps=2))
+    made = run(
+        TRAIN.job(recipe, tmp_path / "run", cut=own, options=TrainOptions(steps=2))
+    )
     assert np.isfinite(made.validation["hidden_db"])
 
 
@@ -131,11 +143,11 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
 ) -> None:
     image = _noisy(1)
     with pytest.raises(OptionError, match=r"cannot learn from one image.*own-image"):
-        run(train_job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
+        run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
     with pytest.raises(OptionError, match=r"never looks at a clear image.*fine-tune"):
-        run(train_job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
+        run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
     with pytest.raises(OptionError, match=r"learns from one image.*--image"):
-        run(train_job("own-image", tmp_path / "a"))
+        train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

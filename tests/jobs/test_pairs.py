@@ -9,8 +9,9 @@ from napari_semsr.core import Affine, Grid, Warped
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform, write_transform
-from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing import PairMap
+from napari_semsr.pairing.cut import is_doubtful
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 
@@ -53,6 +54,7 @@ def test_patches_are_cut_where_the_store_says(scene, made, tmp_path):
     assert sheet.array().std() > 10
 
 
+@pytest.mark.broad
 def test_same_seed_same_store(scene, made, tmp_path):
     for seed, same in ((0, True), (5, False)):
         path = tmp_path / f"again-{seed}.zarr"
@@ -63,6 +65,7 @@ def test_same_seed_same_store(scene, made, tmp_path):
         assert same == all(np.array_equal(before[k], after[k]) for k in before)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("low_nm", "asked", "scale", "told"),
     [
@@ -112,6 +115,7 @@ def test_lazy_and_calibrated_images_are_brought_together(scene, tmp_path):
     assert high_set.shape[1:] == (32, 32)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
 def test_preparation_is_recorded_and_changes_what_is_chosen(scene, tmp_path, steps):
     path = tmp_path / "pairs.zarr"
@@ -142,7 +146,7 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, tmp_path):
         tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr", patch=16, min_contrast=0.0
     )
     store = open_pairs(tmp_path / "p.zarr")
-    assert made.kind == "unpaired"
+    assert made.pairing == "unpaired"
     assert not store.paired
     for name in SPLITS:
         low, high = store.arrays(name)
@@ -151,6 +155,7 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, tmp_path):
     assert made.rejected["density"] > 0
 
 
+@pytest.mark.broad
 def test_folders_matched_by_name_are_pairs(scene, tmp_path):
     for side, image in (("a", scene.first), ("b", scene.truth)):
         (tmp_path / side).mkdir()
@@ -159,7 +164,7 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
     line = (tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr")
     options = {"patch": 24, "min_contrast": 0.0, "match": "name"}
     made = napari_semsr.pairs(*line, **options)
-    assert made.kind == "paired"
+    assert made.pairing == "paired"
     assert made.candidates == 40
     (tmp_path / "b" / "two.tif").unlink()
     with pytest.raises(SemsrError, match="but two has none in HIGH"):
@@ -191,6 +196,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
+@pytest.mark.broad
 def test_scans_are_aligned_in_place_and_grey_levels(pictures):
     made = napari_semsr.pairs(
         pictures / "*_low.tif",
@@ -224,6 +230,7 @@ def image(data, pixel=None) -> Micrograph:
 GRAIN = np.random.default_rng(0).random((64, 64))
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("low", "high", "options", "needs"),
     [
@@ -276,7 +283,7 @@ def test_one_folder_and_one_image_are_refused(scene, tmp_path):
 
 
 def test_cancelled_job_leaves_nothing(scene, tmp_path):
-    job = pairs_job(
+    job = PAIRS.job(
         scene.first, scene.truth, tmp_path / "p.zarr", options=PairOptions(patch=24)
     )
     for step in job:
@@ -323,7 +330,7 @@ def test_patch_is_doubtful_where_half_of_its_map_is():
 
     def doubtful(low: float, high: float) -> bool:
         corners = np.array([low, low]), np.array([high, high])
-        return found.is_doubtful(*corners)
+        return is_doubtful(found, *corners)
 
     assert not doubtful(-20, 100)  # one of three
     assert doubtful(-20, 20)  # the only one

@@ -28,10 +28,9 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs import (
+    REGISTER,
     RegisterOptions,
     both_openings,
-    register_in_memory,
-    register_job,
 )
 from napari_semsr.registration import Landmarks, RegistrationRefused
 from tests.two_views import draw_views
@@ -52,10 +51,10 @@ def found(views, tmp_path_factory):
     write(moving, folder / "moving.tif")
     write(fixed, folder / "fixed.tif")
     made = run(
-        register_job(
+        REGISTER.job(
             folder / "moving.tif",
             folder / "fixed.tif",
-            folder / "out.ome.zarr",
+            output=folder / "out.ome.zarr",
             transform_out=folder / "map.json",
         )
     )
@@ -115,10 +114,10 @@ def test_history_has_both_images_and_the_map(found):
 def test_stored_map_gives_the_same_image_and_the_same_error(found, folder):
     before, made = found
     again = run(
-        register_job(
+        REGISTER.job(
             folder / "moving.tif",
             folder / "fixed.tif",
-            folder / "out.ome.zarr",
+            output=folder / "out.ome.zarr",
             transform=folder / "map.json",
         )
     )
@@ -165,6 +164,7 @@ def test_map_the_wrong_way_round_is_refused(folder):
         )
 
 
+@pytest.mark.broad
 def test_elastic_map_is_applied(views, tmp_path):
     moving, fixed, truth = views
     knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))
@@ -172,8 +172,8 @@ def test_elastic_map_is_applied(views, tmp_path):
     stored = StoredTransform(bent, Side.of(moving), Side.of(fixed), {"error_nm": 5.0})
     write_transform(tmp_path / "bent.json", stored)
     made = run(
-        register_job(
-            moving, fixed, tmp_path / "out.tif", transform=tmp_path / "bent.json"
+        REGISTER.job(
+            moving, fixed, output=tmp_path / "out.tif", transform=tmp_path / "bent.json"
         )
     )
     assert made.model == "elastic"
@@ -184,6 +184,7 @@ def test_elastic_map_is_applied(views, tmp_path):
     np.testing.assert_array_equal(image, expected.astype(image.dtype))
 
 
+@pytest.mark.broad
 def test_landmarks_start_a_map_that_the_images_refine(views):
     moving, fixed, truth = views
     marks = _marks(truth)
@@ -196,6 +197,7 @@ def test_landmarks_start_a_map_that_the_images_refine(views):
     assert seen.registration.searched == "landmarks"
 
 
+@pytest.mark.broad
 def test_landmark_that_the_images_contradict_is_told(views):
     moving, fixed, truth = views
     marks = _marks(truth, ((400, 500), (4000, 700), (900, 4100), (3900, 3700)) * 2)
@@ -213,10 +215,10 @@ def test_landmarks_alone_give_their_map(views, tmp_path):
     marks = _marks(truth)
     write_landmarks(tmp_path / "marks.csv", marks.moving, marks.fixed)
     made = run(
-        register_job(
+        REGISTER.job(
             moving,
             fixed,
-            tmp_path / "out.tif",
+            output=tmp_path / "out.tif",
             landmarks=tmp_path / "marks.csv",
             options=ALONE,
         )
@@ -240,8 +242,8 @@ def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
 
 def test_image_without_a_finite_pixel_is_refused_and_leaves_nothing(views, tmp_path):
     gone = Micrograph(np.full((90, 90), np.nan, np.float32), (20.0, 20.0), "gone")
-    job = register_job(
-        gone, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
+    job = REGISTER.job(
+        gone, views[1], output=tmp_path / "out.tif", transform_out=tmp_path / "map.json"
     )
     with pytest.raises(SemsrError, match="needs finite pixels, and gone has none"):
         run(job)
@@ -250,8 +252,11 @@ def test_image_without_a_finite_pixel_is_refused_and_leaves_nothing(views, tmp_p
 
 def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
     blank = Micrograph(np.full((90, 90), 7.0, np.float32), (20.0, 20.0), "blank")
-    job = register_job(
-        blank, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
+    job = REGISTER.job(
+        blank,
+        views[1],
+        output=tmp_path / "out.tif",
+        transform_out=tmp_path / "map.json",
     )
     with pytest.raises(RegistrationRefused, match="shows no structure") as refusal:
         run(job)
@@ -259,6 +264,7 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.broad
 def test_small_overlap_and_a_large_error_are_told(views):
     moving, fixed, _ = views
     aside = Affine(((1.0, 0.0), (0.0, 1.0)), (4200.0, 0.0))
@@ -270,6 +276,7 @@ def test_small_overlap_and_a_large_error_are_told(views):
         napari_semsr.register(moving, fixed, transform=stored)
 
 
+@pytest.mark.broad
 def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     moving, fixed, truth = views
     kept = {
@@ -395,7 +402,7 @@ def test_lengths_are_as_sure_as_in_the_fixed_image(views, found):
     for error in (None, (0.1, 0.2)):
         on = fixed.with_size_error(error)
         with pytest.warns(UserWarning, match="is not the image that the transform was"):
-            made = run(register_in_memory(sure, on, transform=transform)).image
+            made = run(REGISTER.job(sure, on, transform=transform)).image
         expected = None if error is None else pytest.approx(error)
         assert made.pixel_size_sd_nm == expected
         # the history tells it too, where nothing else is left

@@ -5,7 +5,7 @@ import pytest
 
 import napari_semsr
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.jobs import frc_job, frc_map_job
+from napari_semsr.jobs import FRC, FRC_MAP, FrcJobOptions, FrcMapJobOptions
 
 SIDE = 256
 pytestmark = pytest.mark.filterwarnings("ignore:.*no pixel size:UserWarning")
@@ -32,13 +32,16 @@ def pair(shift, *, resolution=5.0, seed=0):
     return first, still, off
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("shift", [(1.0, 0.0), (-0.7, 1.9), (2.5, -1.5), (0.3, 0.2)])
 def test_misregistered_images_read_as_aligned_ones(shift):
     ratios = []
     for seed in range(4):
         first, still, off = pair(shift, seed=seed)
-        aligned = run(frc_job(first, still, register=False)).result.resolution_px
-        found = run(frc_job(first, off))
+        aligned = run(
+            FRC.job(first, still, options=FrcJobOptions(register=False))
+        ).result.resolution_px
+        found = run(FRC.job(first, off))
         ratios.append(found.result.resolution_px / aligned)
         np.testing.assert_allclose(found.found_shift_px, np.negative(shift), atol=0.15)
         assert found.result.shift_px == found.found_shift_px
@@ -48,7 +51,7 @@ def test_misregistered_images_read_as_aligned_ones(shift):
 
 def test_it_can_be_left_as_it_lies():
     first, _, off = pair((1.4, 1.4))
-    lying = run(frc_job(first, off, register=False))
+    lying = run(FRC.job(first, off, options=FrcJobOptions(register=False)))
     assert lying.found_shift_px is None
     assert lying.result.shift_px is None
     moved = napari_semsr.frc(first, off)
@@ -58,7 +61,10 @@ def test_it_can_be_left_as_it_lies():
 
 def test_aligned_images_keep_their_number():
     first, still, _ = pair((0, 0))
-    found, plain = (run(frc_job(first, still, register=how)) for how in (True, False))
+    found, plain = (
+        run(FRC.job(first, still, options=FrcJobOptions(register=how)))
+        for how in (True, False)
+    )
     assert np.hypot(*found.found_shift_px) < 0.1
     assert found.result.shift_px is None
     assert found.result.resolution_px == plain.result.resolution_px
@@ -71,8 +77,8 @@ def test_a_map_is_of_what_both_share_and_lies_right():
         image.replace(pixel_size_nm=size, origin=(50.0, 70.0))
         for image in (first, still, off)
     )
-    aligned = run(frc_map_job(first, still, register=False))
-    found = run(frc_map_job(first, off))
+    aligned = run(FRC_MAP.job(first, still, options=FrcMapJobOptions(register=False)))
+    found = run(FRC_MAP.job(first, off))
     assert found.shift_px == found.found_shift_px
     # moved up by three rows and right by one column: the first row still is the first
     assert found.result.map.origin == (50.0 + 315, 70.0 + 10 + 315)
@@ -83,13 +89,13 @@ def test_a_map_is_of_what_both_share_and_lies_right():
 def test_noise_and_lattices_are_not_registered_and_it_is_said():
     rng = np.random.default_rng(0)
     noise = [Micrograph(rng.standard_normal((128, 128))) for _ in "ab"]
-    found = run(frc_job(*noise))
+    found = run(FRC.job(*noise))
     assert found.result.reason == "no-signal"
     assert found.note.startswith("The images were not registered.")
     rows, columns = np.mgrid[:SIDE, :SIDE]
     lattice = np.sin(rows * 2 * np.pi / 7) * np.sin(columns * 2 * np.pi / 7)
     both = [Micrograph(4 * lattice + rng.standard_normal(lattice.shape)) for _ in "ab"]
-    found = run(frc_job(*both))
+    found = run(FRC.job(*both))
     assert found.result.reason == "periodic"
     assert "not registered" in found.note
 
@@ -100,4 +106,4 @@ def test_an_image_and_itself_moved_by_whole_pixels_are_identical():
         image.replace(data=image.array()[part, :200])
         for part in (slice(0, 200), slice(3, 203))
     )
-    assert run(frc_job(one, two)).result.reason == "identical"
+    assert run(FRC.job(one, two)).result.reason == "identical"

@@ -15,14 +15,14 @@ from napari_semsr.analysis import ProfileOptions, measure_metrics
 from napari_semsr.core import Micrograph, Provenance, SemsrError, digest_path, run
 from napari_semsr.io import read, write
 from napari_semsr.jobs import (
-    FoundBefore,
+    FRC,
+    GAPS,
+    METRICS,
+    PROFILE,
+    REPORT,
+    PanelFindings,
     ReportOptions,
-    frc_job,
-    gaps_job,
     jsonable,
-    metrics_job,
-    profile_job,
-    report_job,
 )
 
 VOID = {"meta", "link", "img", "br"}
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 def made_of(inputs, folder: Path, **how):
     """Write a report, and give result, page and numbers."""
     path = folder / "report.html"
-    result = run(report_job(inputs, path, overwrite=True, **how))
+    result = run(REPORT.job(inputs, path, overwrite=True, **how))
     numbers = json.loads(Path(result.numbers).read_text(encoding="utf-8"))
     return result, Page(path), numbers
 
@@ -97,19 +97,20 @@ def test_numbers_are_those_of_the_measures(folder: Path) -> None:
     _, _, told = made_of([f"{first}::{second}"], folder)
     [pair] = told["pairs"]
     numbers = by_name(pair["numbers"])
-    frc = run(frc_job(first, second)).result
+    frc = run(FRC.job(first, second)).result
     assert numbers["Resolution, FRC"]["value"] == pytest.approx(frc.resolution_nm)
     assert numbers["Resolution, FRC"]["interval"] == pytest.approx(frc.interval_nm)
     assert numbers["Resolution, FRC"]["threshold"] == "1/7"
-    metrics = run(metrics_job(second, first)).result
+    metrics = run(METRICS.job(second, first)).result
     assert numbers["PSNR"]["value"] == pytest.approx(metrics.psnr_db)
     assert numbers["SSIM"]["value"] == pytest.approx(metrics.ssim)
     assert numbers["RSP"]["value"] == pytest.approx(pair["results"]["error_map"]["rsp"])
     alone = by_name(told["images"][1]["numbers"])
-    own = run(metrics_job(second)).result
+    own = run(METRICS.job(second)).result
     assert alone["Contrast"]["value"] == pytest.approx(own.contrast)
 
 
+@pytest.mark.broad
 def test_threshold_is_the_one_that_was_chosen(folder: Path) -> None:
     images = [(folder / "first.tif", folder / "second.tif")]
     options = ReportOptions(criterion="half-bit")
@@ -151,6 +152,7 @@ def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
     assert "largest rectangle without a gap" in page.text
 
 
+@pytest.mark.broad
 def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> None:
     history = Provenance(job="enhance", model_name="a-net", model_digest="sha256:12ab")
     enhanced = scene.second.replace(provenance=history)
@@ -162,6 +164,7 @@ def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> 
     assert "made by the network a-net (sha256:12ab)" in " ".join(result.methods)
 
 
+@pytest.mark.broad
 def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
     alone, _, _ = made_of([folder / "first.tif"], folder)
     words = " ".join(alone.methods)
@@ -177,6 +180,7 @@ def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
     assert any("Culley" in item for item in pair.references)
 
 
+@pytest.mark.broad
 def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     images = [scene.first.replace(name=f"image-{n}") for n in range(5)]
     result, page, _ = made_of(images, tmp_path)
@@ -188,6 +192,7 @@ def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     assert "Each image has its own grey scale." in page.text
 
 
+@pytest.mark.broad
 def test_images_of_unlike_greys_have_their_own_scale(tmp_path: Path) -> None:
     ramp = np.add.outer(np.arange(80.0), np.arange(90.0))
     dark, bright = (
@@ -198,6 +203,7 @@ def test_images_of_unlike_greys_have_their_own_scale(tmp_path: Path) -> None:
     assert "Each image has its own grey scale." in page.text
 
 
+@pytest.mark.broad
 def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -209,6 +215,7 @@ def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
     assert again.images == ("first",)
 
 
+@pytest.mark.broad
 def test_pair_is_split_where_the_history_tells_what_light_carried(folder: Path) -> None:
     optics = {"optics": "pupil", "wavelength_nm": 240.0, "numerical_aperture": 1.5}
     images = [read(folder / f"{name}.tif") for name in ("first", "second")]
@@ -224,15 +231,16 @@ def test_pair_is_split_where_the_history_tells_what_light_carried(folder: Path) 
         assert "than 80 nm" in number["method"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", ["frc", "metrics", "gaps", "profile"])
 def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None:
     image = folder / "first.tif"
     line = ProfileOptions(line=(10, 10, 60, 80))
     jobs = {
-        "frc": lambda: frc_job(image, folder / "second.tif"),
-        "metrics": lambda: metrics_job(image, folder / "truth.tif"),
-        "gaps": lambda: gaps_job(image),
-        "profile": lambda: profile_job(image, options=line),
+        "frc": lambda: FRC.job(image, folder / "second.tif"),
+        "metrics": lambda: METRICS.job(image, folder / "truth.tif"),
+        "gaps": lambda: GAPS.job(image),
+        "profile": lambda: PROFILE.job(image, options=line),
     }
     record = run(jobs[verb]()).to_json()
     stored = folder / f"{verb}.json"
@@ -252,6 +260,7 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
     assert f"semsr {verb}" in " ".join(result.methods)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("y", ["correlation", "power", "intensity"])
 def test_numbers_that_no_axis_can_hold_are_left_out(folder, y):
     keys = {
@@ -268,7 +277,7 @@ def test_numbers_that_no_axis_can_hold_are_left_out(folder, y):
 
 
 def test_what_a_panel_found_is_told(tmp_path: Path) -> None:
-    found = FoundBefore("Gaps <1>", ("image A",), (("Median width", "41 nm"),))
+    found = PanelFindings("Gaps <1>", ("image A",), (("Median width", "41 nm"),))
     _, page, told = made_of([], tmp_path, found=[found])
     assert told["found"] == [
         {"title": "Gaps <1>", "of": ["image A"], "numbers": {"Median width": "41 nm"}}
@@ -290,6 +299,7 @@ def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
     assert numbers["Without a value"]["value"] == 25
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("inputs", "name", "needs"),
     [
@@ -319,25 +329,26 @@ def test_wrong_input_is_one_sentence_and_loses_nothing(
     (folder / "kept.json").write_text("mine")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(SemsrError, match=needs) as told:
-        run(report_job(inputs, name))
+        run(REPORT.job(inputs, name))
     assert "\n" not in str(told.value)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.broad
 def test_names_of_a_pair_may_hold_the_mark(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     first, second = sorted(path.name for path in folder.glob("*.tif"))[:2]
     Path(first).rename("a::1.tif")
-    result = run(report_job([f"a::1.tif::{second}"], "page.html"))
+    result = run(REPORT.job([f"a::1.tif::{second}"], "page.html"))
     assert len(result.pairs) == 1
     with pytest.raises(SemsrError, match="two images as A::B"):
-        run(report_job(["a::2.tif::b.tif"], "other.html"))
+        run(REPORT.job(["a::2.tif::b.tif"], "other.html"))
 
 
 def test_picture_of_a_strip_goes_on_a_sheet(tmp_path: Path) -> None:
     strip = Micrograph(np.random.default_rng(0).normal(size=(200, 1)), None, "strip")
     page = tmp_path / "strip.html"
-    run(report_job([strip], page))
+    run(REPORT.job([strip], page))
     pictures = re.findall(r'base64,([^"]+)"', page.read_text(encoding="utf-8"))
     sizes = [Picture.open(io.BytesIO(base64.b64decode(one))).size for one in pictures]
     assert sizes
@@ -346,7 +357,7 @@ def test_picture_of_a_strip_goes_on_a_sheet(tmp_path: Path) -> None:
 
 def test_a_report_that_is_stopped_leaves_nothing(folder: Path) -> None:
     before = set(folder.iterdir())
-    job = report_job([folder / "first.tif"], folder / "r.html")
+    job = REPORT.job([folder / "first.tif"], folder / "r.html")
     for step in job:
         if "decorrelation" in step.message:
             break
@@ -354,6 +365,7 @@ def test_a_report_that_is_stopped_leaves_nothing(folder: Path) -> None:
     assert set(folder.iterdir()) == before
 
 
+@pytest.mark.broad
 def test_finer_image_of_a_pair_is_compared_by_its_error_map(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     coarse = rng.normal(100, 20, size=(80, 96))

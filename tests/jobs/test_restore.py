@@ -8,7 +8,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.restore import restore_job
+from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
 
 
@@ -31,7 +31,7 @@ def test_memory_store_and_file_agree(scene, tmp_path):
 def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
     path = tmp_path / "a.ome.zarr"
     options = RestoreOptions(psf="1px", tile=32)
-    job = restore_job(scene.first, path, options=options)
+    job = RESTORE.job(scene.first, path, options=options)
     for step in job:
         if step.message == "Restoring tiles" and step.done >= 5:
             break
@@ -40,11 +40,11 @@ def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
         napari_semsr.read(path)
     with pytest.raises(WriteError, match="use --overwrite"):
         run(
-            restore_job(
+            RESTORE.job(
                 scene.first, path, options=options.replace(psf="2px"), resume=True
             )
         )
-    run(restore_job(scene.first, path, options=options, resume=True))
+    run(RESTORE.job(scene.first, path, options=options, resume=True))
     whole = napari_semsr.restore(scene.first, psf="1px", tile=32)
     np.testing.assert_array_equal(napari_semsr.read(path).array(), whole.array())
 

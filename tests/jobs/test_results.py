@@ -39,6 +39,7 @@ class Sample(Result):
     arrays: np.ndarray = field(metadata={"json": False})
 
 
+@pytest.mark.broad
 @given(VALUES)
 def test_jsonable_is_always_strict_json(value):
     made = jsonable(value)

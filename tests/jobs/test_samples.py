@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.jobs.samples import (
@@ -29,6 +30,7 @@ def test_two_exposures_share_the_haze_and_not_the_noise():
     assert abs(np.corrcoef(residuals[0].ravel(), residuals[1].ravel())[0, 1]) < 0.05
 
 
+@pytest.mark.broad
 def test_two_exposures_have_a_resolution():
     truth = draw_specimen()
     found = measure_frc(*(expose(truth, noise_seed=number) for number in (1, 2)))

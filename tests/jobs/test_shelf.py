@@ -25,52 +25,52 @@ def other(tmp_path):
 
 
 def test_list_models_has_the_default():
-    found = run(shelf.list_models_job())
+    found = run(shelf.MODELS_LIST.job())
     assert shelf.DEFAULT_MODEL in [row["name"] for row in found.models]
     assert all(row["fault"] is None for row in found.models)
 
 
 def test_model_info_is_the_card():
-    found = run(shelf.model_info_job(shelf.DEFAULT_MODEL))
+    found = run(shelf.MODELS_INFO.job(shelf.DEFAULT_MODEL))
     assert found.bundled
     assert found.card["name"] == shelf.DEFAULT_MODEL
     assert found.digest.startswith("sha256:")
 
 
 def test_export_then_import_then_find(other, own_shelf, tmp_path):
-    made = run(shelf.import_model_job(other))
+    made = run(shelf.MODELS_IMPORT.job(other))
     assert not made.bundled
     assert shelf.find_model("other") == own_shelf / "other.safetensors"
-    assert "other" in [row["name"] for row in run(shelf.list_models_job()).models]
-    copy = run(shelf.export_model_job("other", tmp_path / "copy.safetensors"))
-    assert copy.digest == made.digest == run(shelf.model_info_job(str(other))).digest
+    assert "other" in [row["name"] for row in run(shelf.MODELS_LIST.job()).models]
+    copy = run(shelf.MODELS_EXPORT.job("other", tmp_path / "copy.safetensors"))
+    assert copy.digest == made.digest == run(shelf.MODELS_INFO.job(str(other))).digest
 
 
 def test_import_never_replaces_unasked(other):
-    run(shelf.import_model_job(other))
+    run(shelf.MODELS_IMPORT.job(other))
     with pytest.raises(WriteError, match="--overwrite"):
-        run(shelf.import_model_job(other))
-    run(shelf.import_model_job(other, overwrite=True))
+        run(shelf.MODELS_IMPORT.job(other))
+    run(shelf.MODELS_IMPORT.job(other, overwrite=True))
 
 
 def test_import_refuses_the_name_of_a_bundled_model():
     path = shelf.find_model(shelf.DEFAULT_MODEL)
     with pytest.raises(CheckpointError, match="bundled"):
-        run(shelf.import_model_job(path, overwrite=True))
+        run(shelf.MODELS_IMPORT.job(path, overwrite=True))
 
 
 def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
-        run(shelf.import_model_job(path))
+        run(shelf.MODELS_IMPORT.job(path))
     assert not own_shelf.exists()
 
 
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
     own_shelf.mkdir(parents=True)
     (own_shelf / "bad.safetensors").write_bytes(b"nothing")
-    rows = {row["name"]: row for row in run(shelf.list_models_job()).models}
+    rows = {row["name"]: row for row in run(shelf.MODELS_LIST.job()).models}
     assert "safetensors" in rows["bad"]["fault"]
 
 

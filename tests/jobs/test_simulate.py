@@ -12,8 +12,8 @@ from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
-from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
-from napari_semsr.simulation.superlens.scan import ScanOptions, cut_scan
+from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
+from napari_semsr.simulation.scan import ScanOptions, cut_scan
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     options = SimulateOptions(
         **SIZES, exposures=2, focal_series=2, sem=True, sem_view=True, bad_frames=1
     )
-    run(simulate_job(target, options=options))
+    run(SIMULATE.job(out_dir=target, options=options))
     return target
 
 
@@ -136,24 +136,26 @@ def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
 
 def test_focal_series_of_the_middle_field_is_a_folder_of_pictures(tmp_path):
     options = SimulateOptions(**SIZES, focal_series=3, focal_fields="middle")
-    done = run(simulate_job(tmp_path / "scan", options=options))
+    done = run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     assert done.extra == (str(tmp_path / "scan" / "focal"),)
     assert len(list((tmp_path / "scan" / "focal").iterdir())) == 3
     assert not (tmp_path / "scan" / "heights.csv").exists()
     again = options.replace(focal_series=2, focal_fields="all")
-    run(simulate_job(tmp_path / "scan", options=again, overwrite=True))
+    run(SIMULATE.job(out_dir=tmp_path / "scan", options=again, overwrite=True))
     assert not (tmp_path / "scan" / "focal").exists()
-    run(simulate_job(tmp_path / "scan", options=options, overwrite=True))
+    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options, overwrite=True))
     assert not list((tmp_path / "scan").glob("z_*"))
 
 
 def test_view_alone_is_a_folder_more(tmp_path):
     done = run(
-        simulate_job(tmp_path / "a", options=SimulateOptions(**SIZES, sem_view=True))
+        SIMULATE.job(
+            out_dir=tmp_path / "a", options=SimulateOptions(**SIZES, sem_view=True)
+        )
     )
     assert done.extra == (str(tmp_path / "a" / "sem"),)
     again = SimulateOptions(**SIZES, sem_view=True)
-    run(simulate_job(tmp_path / "b", options=again))
+    run(SIMULATE.job(out_dir=tmp_path / "b", options=again))
     views = [(tmp_path / name / "sem" / "view.tif").read_bytes() for name in "ab"]
     assert views[0] == views[1]
 
@@ -197,11 +199,11 @@ def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
 
 def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
     target = tmp_path / "scan"
-    run(simulate_job(target, options=SimulateOptions(**SIZES, exposures=1)))
+    run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES, exposures=1)))
     small = SimulateOptions(**{**SIZES, "frames_grid": (1, 2)})
     with pytest.raises(WriteError, match="not empty"):
-        run(simulate_job(target, options=small))
-    run(simulate_job(target, options=small, overwrite=True))
+        run(SIMULATE.job(out_dir=target, options=small))
+    run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
     assert len(list(target.glob("frame_*.tif"))) == 2
     assert not (target / "exposures").exists()
 
@@ -210,11 +212,11 @@ def test_folder_of_other_things_is_never_replaced(tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "thesis.txt").write_text("precious")
     with pytest.raises(WriteError, match="holds other things"):
-        run(simulate_job(tmp_path / "scan", overwrite=True))
+        run(SIMULATE.job(out_dir=tmp_path / "scan", overwrite=True))
 
 
 def test_stopped_work_leaves_nothing(tmp_path):
-    job = simulate_job(tmp_path / "scan", options=SimulateOptions(**SIZES))
+    job = SIMULATE.job(out_dir=tmp_path / "scan", options=SimulateOptions(**SIZES))
     for step in job:
         if step.message.startswith("writing frame_002"):
             break
@@ -241,7 +243,7 @@ def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
 def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_path):
     options = SimulateOptions(frames_grid=(300, 300))
     with pytest.raises(DeviceMemoryError, match=r"300 x 300.*lower --frames-grid, --f"):
-        run(simulate_job(tmp_path / "scan", options=options))
+        run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     assert not list(tmp_path.iterdir())
 
 

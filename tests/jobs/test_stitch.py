@@ -12,7 +12,7 @@ import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
-from napari_semsr.jobs.stitch import StitchFolderOptions, stitch_job
+from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 
 SIDE = 128
 
@@ -164,6 +164,7 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
     assert not made.warnings
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("told", "asked", "source", "said"),
     [
@@ -189,6 +190,7 @@ def test_what_is_asked_for_stands_before_a_calibration(
     assert said in " ".join(made.warnings)
 
 
+@pytest.mark.broad
 def test_a_calibration_of_a_smaller_picture_is_doubted(bent_scan, tmp_path):
     path = calibration(
         tmp_path / "c.json", distortion=0.02, distortion_sd=0.0005, shape=[79, 100]
@@ -234,6 +236,7 @@ def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.broad
 def test_flat_field_may_be_a_file(scan, tmp_path):
     flat = scan / "truth" / "flat.ome.tif"
     done = napari_semsr.stitch(scan, tmp_path / "mosaic.ome.tif", flat_field=str(flat))
@@ -243,9 +246,10 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
     assert done.solution.flat.method.startswith("file")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = stitch_job(scan, tmp_path / "mosaic.ome.zarr")
+    job = STITCH.job(scan, tmp_path / "mosaic.ome.zarr", keep=False)
     for step in job:
         if step.message.startswith(at):
             break
@@ -259,11 +263,12 @@ def test_existing_outputs_are_kept(scan, tmp_path):
     for path in (output, beside):
         path.write_text("precious")
         with pytest.raises(WriteError, match="--overwrite"):
-            run(stitch_job(scan, output))
+            run(STITCH.job(scan, output))
         assert path.read_text() == "precious"
         path.unlink()
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [

@@ -9,7 +9,7 @@ import zarr
 import napari_semsr
 from napari_semsr.core import OptionError, ReadError, WriteError, run
 from napari_semsr.io import read
-from napari_semsr.jobs import StitchFolderOptions, stitch_job
+from napari_semsr.jobs import STITCH, StitchFolderOptions
 
 FOCUS = StitchFolderOptions(focus="max")
 
@@ -68,18 +68,20 @@ def test_one_scan_has_no_heights(scan, tmp_path):
     assert not (tmp_path / "flat.height.ome.zarr").exists()
 
 
+@pytest.mark.broad
 def test_positions_of_all_serve_each_height(scan, made, tmp_path):
     bare = shutil.copytree(scan, tmp_path / "bare")
     for name in ("z_000", "z_001", "z_002"):
         (bare / name / "positions.csv").unlink()
-    done = run(stitch_job(bare, tmp_path / "m.ome.tif", options=FOCUS))
+    done = run(STITCH.job(bare, tmp_path / "m.ome.tif", options=FOCUS))
     assert done.positions == made.positions
 
 
+@pytest.mark.broad
 def test_only_frames_of_all_heights_are_joined(scan, tmp_path):
     less = shutil.copytree(scan, tmp_path / "less")
     (less / "z_001" / "frame_002.tif").unlink()
-    done = run(stitch_job(less, tmp_path / "m.ome.tif", options=FOCUS))
+    done = run(STITCH.job(less, tmp_path / "m.ome.tif", options=FOCUS))
     assert [item["frame"] for item in done.positions if item["y_px"] is not None] == [
         "frame_000.tif",
         "frame_001.tif",
@@ -87,6 +89,7 @@ def test_only_frames_of_all_heights_are_joined(scan, tmp_path):
     ]
 
 
+@pytest.mark.broad
 def test_heights_of_other_frames_are_refused(scan, tmp_path):
     odd = shutil.copytree(scan, tmp_path / "odd")
     (odd / "z_001" / "positions.csv").unlink()
@@ -94,7 +97,7 @@ def test_heights_of_other_frames_are_refused(scan, tmp_path):
     for path in (odd / "z_001").glob("frame_*.tif"):
         path.rename(path.with_name(f"b{path.name}"))
     with pytest.raises(ReadError, match="must hold the same frames"):
-        run(stitch_job(odd, tmp_path / "m.ome.tif", options=FOCUS))
+        run(STITCH.job(odd, tmp_path / "m.ome.tif", options=FOCUS))
 
 
 def test_folder_of_heights_alone_says_what_to_give(scan, tmp_path):
@@ -113,13 +116,14 @@ def test_existing_heights_are_kept(scan, tmp_path):
     beside.mkdir()
     (beside / "zarr.json").write_text("precious")
     with pytest.raises(WriteError, match="--overwrite"):
-        run(stitch_job(scan, tmp_path / "mosaic.ome.tif", options=FOCUS))
+        run(STITCH.job(scan, tmp_path / "mosaic.ome.tif", options=FOCUS))
     assert (beside / "zarr.json").read_text() == "precious"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["Laying", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = stitch_job(scan, tmp_path / "mosaic.ome.zarr", options=FOCUS)
+    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=FOCUS, keep=False)
     for step in job:
         if step.message.startswith(at):
             break

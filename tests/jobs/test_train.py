@@ -10,6 +10,7 @@ import yaml
 import zarr
 from scipy import ndimage
 
+from napari_semsr import train
 from napari_semsr.core.errors import (
     CheckpointError,
     OptionError,
@@ -21,18 +22,19 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.transforms import Affine
 from napari_semsr.io.transforms import Side, StoredTransform
-from napari_semsr.jobs.pairs import fitting_options, pairs_job
+from napari_semsr.jobs.pairs import PAIRS, fitting_options
 from napari_semsr.jobs.train import (
     RECIPES,
+    TRAIN,
     CutRequest,
+    TrainOptions,
     bundled_recipes,
     recipe_facts,
-    train_job,
 )
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 from tests.tiny_models import write_tiny_recipe
 
 LONG = {"steps": 100, "warmup_steps": None, "decay_steps": 50, "validate_every": 100}
@@ -51,7 +53,7 @@ def pairs(tmp_path: Path) -> Path:
     low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
     images = [Micrograph(part, name="field") for part in (low, high)]
     store = tmp_path / "pairs.zarr"
-    run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    run(PAIRS.job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
     return store
 
 
@@ -59,27 +61,43 @@ def pairs(tmp_path: Path) -> Path:
 def test_pairs_steps_and_name_are_taken_from_the_user(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    first = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=2, name="mine"))
+    first = train(
+        recipe,
+        tmp_path / "a",
+        pairs=pairs,
+        steps=2,
+        name="mine",
+    )
     assert first.steps == 2
     assert Path(first.model).name == "mine.safetensors"
     kept = yaml.safe_load((tmp_path / "a" / "recipe.yaml").read_text())
     assert (kept["decay_steps"], kept["validate_every"]) == (1, 2)
-    second = run(
-        train_job(recipe, tmp_path / "b", pairs=pairs, steps=1, start_from=first.model)
+    second = train(
+        recipe,
+        tmp_path / "b",
+        pairs=pairs,
+        start_from=first.model,
+        steps=1,
     )
     card = load_model(second.model).card
     assert card.training["recipe"]["start_from"] == "mine.safetensors"
     assert card.training["recipe"]["data"]["pairs"] == "pairs.zarr"
 
 
+@pytest.mark.broad
 def test_fresh_weights_keep_the_network_of_the_model(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    first = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1)).model
+    first = train(recipe, tmp_path / "a", pairs=pairs, steps=1).model
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(first))
-    made = run(
-        train_job(tuned, tmp_path / "b", pairs=pairs, steps=1, anew=True, patch=20)
+    made = train(
+        tuned,
+        tmp_path / "b",
+        pairs=pairs,
+        steps=1,
+        anew=True,
+        patch=20,
     )
     card = load_model(made.model).card
     assert (card.architecture, card.options["width"]) == ("two-scale", 4)
@@ -87,26 +105,32 @@ def test_fresh_weights_keep_the_network_of_the_model(
     assert told["start_from"] is None
     assert told["data"]["patch_px"] == 20
     with pytest.raises(OptionError, match="not both"):
-        run(train_job(tuned, tmp_path / "c", start_from=first, anew=True))
+        train(tuned, tmp_path / "c", start_from=first, anew=True)
 
 
 def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
     deep = tmp_path / "runs" / "of" / "mine"
-    assert run(train_job(recipe, deep, pairs=pairs, steps=1)).run_dir == str(deep)
+    assert train(recipe, deep, pairs=pairs, steps=1).run_dir == str(deep)
     held = sorted(item.name for item in pairs.iterdir())
     for folder in (pairs, pairs / "run"):
         with pytest.raises(WriteError, match="input"):
-            run(train_job(recipe, folder, pairs=pairs, steps=1, overwrite=True))
+            train(
+                recipe,
+                folder,
+                pairs=pairs,
+                overwrite=True,
+                steps=1,
+            )
     assert sorted(item.name for item in pairs.iterdir()) == held
 
 
 def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"fine-tune of the package.*--pairs"):
-        run(train_job("fine-tune", tmp_path / "a"))
+        train("fine-tune", tmp_path / "a")
     with pytest.raises(ReadError, match="no recipe fine-tum; give a YAML file, or one"):
-        run(train_job("fine-tum", tmp_path / "a"))
+        train("fine-tum", tmp_path / "a")
     assert recipe_facts("fine-tune").start_from == "sem-restore"
     assert [recipe_facts(name).scale for name in ("de-haan", "srgan")] == [2, 1]
 
@@ -125,6 +149,7 @@ def _change(store: Path, counts: dict[str, int]) -> None:
     group.attrs["semsr-pairs"] = record | {"counts": {**record["counts"], **counts}}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("counts", "needs"),
     [
@@ -138,20 +163,27 @@ def test_too_few_pairs_are_refused_before_any_work(
 ) -> None:
     _change(pairs, counts)
     with pytest.raises(OptionError, match=needs):
-        run(train_job(recipe, tmp_path / "a", pairs=pairs))
+        train(recipe, tmp_path / "a", pairs=pairs)
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.broad
 def test_missing_pixels_in_validation_keep_the_last_good_state(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1))
+    train(recipe, tmp_path / "a", pairs=pairs, steps=1)
     good = (tmp_path / "a" / "last.ckpt").read_bytes()
     array = zarr.open_group(pairs, mode="r+")["validation/low"]
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
     with pytest.raises(SemsrError, match=r"gain_db must be a number.*NaN pixels"):
-        run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=2, resume=True))
+        train(
+            recipe,
+            tmp_path / "a",
+            pairs=pairs,
+            resume=True,
+            steps=2,
+        )
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
 
@@ -165,11 +197,12 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("what", ["state", "start"])
 def test_hostile_files_are_refused_and_not_executed(
     what: str, recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1))
+    train(recipe, tmp_path / "a", pairs=pairs, steps=1)
     victim, trap = tmp_path / "a" / "last.ckpt", tmp_path / "executed"
     if what == "start":
         victim = tmp_path / "model.safetensors"
@@ -177,22 +210,23 @@ def test_hostile_files_are_refused_and_not_executed(
     asked = {"resume": True} if what == "state" else {"start_from": victim}
     folder = tmp_path / ("a" if what == "state" else "b")
     with pytest.raises(CheckpointError) as caught:
-        run(train_job(recipe, folder, pairs=pairs, steps=1, **asked))
+        train(recipe, folder, pairs=pairs, steps=1, **asked)
     assert "\n" not in str(caught.value)
     assert not trap.exists()
 
 
 def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="at least 1, got 0"):
-        run(train_job(recipe, tmp_path / "a", steps=0))
+        train(recipe, tmp_path / "a", steps=0)
 
 
 # one step may be one for the worse
+@pytest.mark.broad
 @pytest.mark.filterwarnings("ignore:Training made nothing better")
 def test_two_images_and_their_map_are_trained_on_in_one_go(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    begun = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1)).model
+    begun = train(recipe, tmp_path / "a", pairs=pairs, steps=1).model
     loaded = load_model(begun)
     card = loaded.card.model_copy(update={"pixel_size_nm": (20.0, 20.0)})
     save_model(Path(begun), loaded.module, card)
@@ -210,10 +244,18 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
     small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
     with pytest.raises(SemsrError, match="lower --patch"):
-        run(train_job(tuned, tmp_path / "runs" / "b", cut=small, steps=1))
+        run(
+            TRAIN.job(
+                tuned, tmp_path / "runs" / "b", cut=small, options=TrainOptions(steps=1)
+            )
+        )
     assert not (tmp_path / "runs").exists()
     with pytest.warns(UserWarning, match=r"expected to be 0.6 px \(12 nm\) off.*loss"):
-        made = run(train_job(tuned, tmp_path / "runs" / "b", cut=cut, steps=1))
+        made = run(
+            TRAIN.job(
+                tuned, tmp_path / "runs" / "b", cut=cut, options=TrainOptions(steps=1)
+            )
+        )
     store = open_pairs(tmp_path / "runs" / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
     counts = store.counts
@@ -225,7 +267,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
         0.6,
     )
     with pytest.raises(OptionError, match="not both"):
-        run(train_job(tuned, tmp_path / "c", cut=cut, pairs=pairs))
+        run(TRAIN.job(tuned, tmp_path / "c", cut=cut, pairs=pairs))
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.models import runs_folder
-from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train_process import TrainRequest, train_apart
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 from tests.children import LIMIT_S
 from tests.tiny_models import write_tiny_recipe
 
@@ -35,7 +35,7 @@ def request_of(tmp_path: Path) -> TrainRequest:
     high = draw("particles", (96, 96), seed=0)
     images = [Micrograph(part, name="field") for part in (np.roll(high, 1, 1), high)]
     store = tmp_path / "pairs.zarr"
-    run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    run(PAIRS.job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
     write_tiny_recipe(
         tmp_path / "tiny.yaml",
         data={"pairs": "pairs.zarr"},
@@ -162,6 +162,7 @@ def test_gpu_can_be_hidden(played):
         run(train_apart(TrainRequest("a.yaml", "r"), device="cpu"))
 
 
+@pytest.mark.broad
 def test_errors_of_the_training_come_through(tmp_path):
     (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
     asked = TrainRequest(str(tmp_path / "wrong.yaml"), str(tmp_path / "run"))

@@ -12,7 +12,7 @@ from napari_semsr.jobs import train_process
 from napari_semsr.jobs.train import CutRequest
 from napari_semsr.jobs.train_process import TrainRequest, train_to_shelf
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -38,6 +38,7 @@ def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
     assert _contents(tmp_path) == before
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("begins", [False, True])
 def test_failed_start_gives_the_earlier_run_its_pairs_again(
     begins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

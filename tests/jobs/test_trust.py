@@ -1,6 +1,5 @@
 """How far an enhanced image may be off: learnt, mapped, and what is refused."""
 
-import csv
 import json
 
 import numpy as np
@@ -23,8 +22,8 @@ FEW = {"fields": 20, "calibration": 20, "samples": 100}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A small network that learnt nothing, and what was learnt of its errors."""
+def untaught(tmp_path_factory):
+    """A small network that learnt nothing, and of which nothing was learnt."""
     import torch
 
     torch.manual_seed(0)
@@ -44,6 +43,14 @@ def model(tmp_path_factory):
         training={"recipe": recipe},
     )
     save_model(path, network, card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(untaught, tmp_path_factory):
+    """The same network, and what was learnt of its errors."""
+    path = tmp_path_factory.mktemp("learnt") / untaught.name
+    path.write_bytes(untaught.read_bytes())
     semsr.learn_trust(path, **FEW)
     return path
 
@@ -55,6 +62,7 @@ def field(number=0, side=256):
     return Micrograph(low, (20.0, 20.0), "field", origin=(500.0, 40.0)), pair
 
 
+@pytest.mark.broad
 def test_what_was_learnt_names_its_model(model):
     trust = load_trust(trust_path(model))
     assert trust.model == "small"
@@ -64,6 +72,7 @@ def test_what_was_learnt_names_its_model(model):
     assert trust.training["options"]["fields"] == FEW["fields"]
 
 
+@pytest.mark.broad
 @pytest.mark.filterwarnings("ignore:.*unlike the fields")
 def test_bound_lies_on_the_result_and_holds_on_other_fields(model, tmp_path):
     below = []
@@ -87,6 +96,7 @@ def test_bound_lies_on_the_result_and_holds_on_other_fields(model, tmp_path):
     assert found.kinds["spread"]["mean"] > 0
 
 
+@pytest.mark.broad
 def test_map_is_written_with_its_history_and_made_again(model, tmp_path):
     image, _ = field()
     semsr.write(image, tmp_path / "field.ome.tif")
@@ -107,6 +117,7 @@ def test_map_is_written_with_its_history_and_made_again(model, tmp_path):
     assert semsr.replay(tmp_path / "map.ome.zarr").identical
 
 
+@pytest.mark.broad
 def test_image_is_read_as_it_was_to_be_enhanced(model, tmp_path):
     image, _ = field()
     path = tmp_path / "plain.tif"
@@ -124,44 +135,7 @@ def test_image_is_read_as_it_was_to_be_enhanced(model, tmp_path):
         semsr.trust(path, unknown, model=model)
 
 
-@pytest.mark.filterwarnings("ignore:.*unlike the fields")
-def test_objects_are_listed_with_their_doubt(model, tmp_path):
-    image, _ = field(3)
-    made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=model)
-    listed = tmp_path / "objects.csv"
-    found = semsr.trust(image, made.output, model=model, objects=listed)
-    assert load_trust(trust_path(model)).objects is not None
-    assert found.objects == len(found.found) > 0
-    assert found.doubtful == found.found.doubtful.sum()
-    with listed.open() as lines:
-        rows = list(csv.DictReader(lines))
-    assert len(rows) == found.objects
-    assert list(rows[0])[:3] == ["index", "axis-0", "axis-1"]
-    first = rows[0]
-    assert float(first["y_nm"]) == 500 + 20 * float(first["axis-0"])
-    assert float(first["x_nm"]) == 40 + 20 * float(first["axis-1"])
-    assert all(0 <= float(row["doubt"]) <= 1 for row in rows)
-    with pytest.raises(SemsrError, match="exists already"):
-        semsr.trust(image, made.output, model=model, objects=listed)
-    with pytest.raises(SemsrError, match=r"must end in \.csv or \.parquet"):
-        semsr.trust(image, made.output, model=model, objects=tmp_path / "a.txt")
-
-
-@pytest.mark.filterwarnings("ignore:.*unlike the fields")
-def test_files_from_before_objects_were_learnt_still_serve(model, tmp_path):
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(model.read_bytes())
-    told = json.loads(trust_path(model).read_text())
-    del told["objects"]
-    trust_path(other).parent.mkdir()
-    trust_path(other).write_text(json.dumps(told))
-    image, _ = field()
-    made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=other)
-    assert semsr.trust(image, made.output, model=other).objects is None
-    with pytest.raises(SemsrError, match="Nothing was learnt of objects"):
-        semsr.trust(image, made.output, model=other, objects=tmp_path / "o.csv")
-
-
+@pytest.mark.broad
 def test_missing_pixels_stay_missing(model, tmp_path):
     image, _ = field()
     data = image.array()
@@ -173,6 +147,7 @@ def test_missing_pixels_stay_missing(model, tmp_path):
     assert np.isfinite(values[80:, 80:]).all()
 
 
+@pytest.mark.broad
 def test_field_of_another_kind_is_called_so(model, tmp_path, rng):
     noise = Micrograph(rng.normal(100, 20, (256, 256)), (20.0, 20.0), "noise")
     made = semsr.enhance(noise, tmp_path / "made.ome.zarr", model=model)
@@ -182,9 +157,9 @@ def test_field_of_another_kind_is_called_so(model, tmp_path, rng):
     assert found.unfamiliar_fraction == 1
 
 
-def test_spread_needs_nothing_that_was_learnt(model, tmp_path):
+def test_spread_needs_nothing_that_was_learnt(untaught, tmp_path):
     other = tmp_path / "other.safetensors"
-    other.write_bytes(model.read_bytes())
+    other.write_bytes(untaught.read_bytes())
     image, _ = field()
     made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=other)
     with pytest.raises(SemsrError, match="Nothing was learnt of the errors of small"):
@@ -197,6 +172,7 @@ def test_spread_needs_nothing_that_was_learnt(model, tmp_path):
     assert found.map.array().max() > 0
 
 
+@pytest.mark.broad
 def test_what_does_not_fit_is_refused(model, tmp_path):
     image, _ = field()
     made = semsr.enhance(image, tmp_path / "made.ome.zarr", model=model)
@@ -211,10 +187,10 @@ def test_what_does_not_fit_is_refused(model, tmp_path):
         semsr.learn_trust(model, **FEW)
 
 
-def test_model_that_does_not_tell_its_pairs_is_refused(model, tmp_path):
+def test_model_that_does_not_tell_its_pairs_is_refused(untaught, tmp_path):
     from napari_semsr.models import load_model
 
-    loaded = load_model(model)
+    loaded = load_model(untaught)
     path = tmp_path / "mute.safetensors"
     save_model(path, loaded.module, loaded.card.model_copy(update={"training": {}}))
     with pytest.raises(SemsrError, match="must tell how its pairs were made"):
@@ -222,6 +198,7 @@ def test_model_that_does_not_tell_its_pairs_is_refused(model, tmp_path):
     assert not trust_path(path).parent.exists()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "change",
     [
@@ -230,7 +207,6 @@ def test_model_that_does_not_tell_its_pairs_is_refused(model, tmp_path):
         {"fields": [[1.0, 2.0], [1.0]] * 3},
         {"kind": "something"},
         {"weights": ["a"]},
-        {"objects": {"middle": [0], "deviation": [1], "weights": [1], "limit": 0.5}},
         None,
     ],
 )

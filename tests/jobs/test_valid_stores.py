@@ -11,31 +11,32 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.crop import CropOptions, crop_job
-from napari_semsr.jobs.degrade import degrade_job
-from napari_semsr.jobs.enhance import enhance_job
-from napari_semsr.jobs.images import convert_job
-from napari_semsr.jobs.measure.resolution import frc_map_job
-from napari_semsr.jobs.restore import restore_job
-from napari_semsr.jobs.stitch import stitch_job
+from napari_semsr.jobs.convert import CONVERT
+from napari_semsr.jobs.crop import CROP, CropOptions
+from napari_semsr.jobs.degrade import DEGRADE
+from napari_semsr.jobs.enhance import ENHANCE
+from napari_semsr.jobs.measure.resolution import FRC_MAP
+from napari_semsr.jobs.restore import RESTORE
+from napari_semsr.jobs.stitch import STITCH
 from napari_semsr.restoration.method import RestoreOptions
 
 JOBS = {
-    "convert": lambda image, out: convert_job(image, out),
-    "crop": lambda image, out: crop_job(
-        image, out, options=CropOptions(box=(3, 4, 100, 90))
+    "convert": lambda image, out: CONVERT.job(image, output=out),
+    "crop": lambda image, out: CROP.job(
+        image, output=out, options=CropOptions(box=(3, 4, 100, 90))
     ),
-    "degrade": lambda image, out: degrade_job(image, out),
-    "enhance": lambda image, out: enhance_job(
+    "degrade": lambda image, out: DEGRADE.job(image, output=out),
+    "enhance": lambda image, out: ENHANCE.job(
         image, out, options=EnhanceOptions(tile=64, device="cpu")
     ),
-    "frc-map": lambda image, out: frc_map_job(image, None, out),
-    "restore": lambda image, out: restore_job(
+    "frc-map": lambda image, out: FRC_MAP.job(image, output=out),
+    "restore": lambda image, out: RESTORE.job(
         image, out, options=RestoreOptions(method="wiener", psf="1px", tile=64)
     ),
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.filterwarnings("ignore:a has no pixel size")
 @pytest.mark.parametrize("size", [None, (7.5, 7.25)], ids=["pixels", "nm"])
 @pytest.mark.parametrize("name", JOBS)
@@ -53,7 +54,7 @@ def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):
     napari_semsr.simulate(
         frames, phantom="particles", frames_grid=(2, 2), frame_px=128, seed=1
     )
-    run(stitch_job(frames, store))
+    run(STITCH.job(frames, store))
     yaozarrs.validate_zarr_store(str(store))
     yaozarrs.validate_zarr_store(str(store / "labels" / "coverage"))
     about = store / "labels" / "zarr.json"

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from napari_semsr.models.probing import WithoutNorms
+from napari_semsr.core import round_up
+from napari_semsr.models.probing import Answering, receptive_field
 
 
 def count_weights(module: nn.Module) -> int:
@@ -14,9 +15,14 @@ def count_weights(module: nn.Module) -> int:
 def patch_px(network: nn.Module, side: int) -> int:
     """Side of the square of inputs on which one score depends."""
     image = torch.rand(1, 1, side, side, requires_grad=True)
-    with WithoutNorms():
+    with Answering():
         scores = network.eval()(image)
     middle = scores.shape[-1] // 2
     scores[0, 0, middle, middle].backward()
     seen = image.grad[0, 0].ne(0).any(dim=0).nonzero()
     return int(seen.max() - seen.min()) + 1
+
+
+def measure(network: nn.Module, *, stride: int) -> int:
+    """Pixels on each side that an output depends on, out to the grid of the stride."""
+    return round_up(receptive_field(network, stride=stride), stride)

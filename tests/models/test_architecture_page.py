@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
 from napari_semsr.models.checkpoint import ARCHITECTURES
-from napari_semsr.models.probing import measure
-from tests.models.reach import count_weights
+from tests.models.reach import count_weights, measure
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 NARROW: dict[str, dict[str, Any]] = {
@@ -59,6 +58,7 @@ def test_weights_operations_stride_and_scale_are_as_stated(name: str) -> None:
     assert round(thousands) == int(operations.removesuffix(" k"))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", NETWORKS)
 def test_reach_is_as_stated(name: str) -> None:
     network = ARCHITECTURES[name](**NARROW.get(name, {"width": 4})).eval()

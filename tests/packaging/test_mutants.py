@@ -14,6 +14,8 @@ pytest.importorskip("pwd", reason="the copy of the checkout is made on POSIX alo
 
 from scripts import mutants
 
+pytestmark = pytest.mark.broad
+
 PATH = "src/napari_semsr/core/count.py"
 SOURCE = textwrap.dedent(
     '''

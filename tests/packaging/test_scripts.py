@@ -14,9 +14,12 @@ from tests import children
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ROOT / "scripts" / "system_packages.sh"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bash") is None, reason="the set-up scripts need bash"
-)
+pytestmark = [
+    pytest.mark.broad,
+    pytest.mark.skipif(
+        shutil.which("bash") is None, reason="the set-up scripts need bash"
+    ),
+]
 
 
 def fake(folder: Path, name: str, body: str) -> None:

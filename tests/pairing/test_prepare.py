@@ -40,9 +40,8 @@ def test_sharpening_and_equalising_raise_differences(noisy, step):
 def test_missing_pixels_stay_missing(noisy):
     data = noisy.array().copy()
     data[3, 4] = np.nan
-    made = prepare_image(
-        noisy.replace(data=data), PairOptions(denoise=True, equalise=True)
-    )
+    options = PairOptions(denoise=True, equalise=True)
+    made = prepare_image(noisy.replace(data=data), options)
     assert np.isnan(made.data).sum() == 1
 
 

@@ -21,23 +21,15 @@ def _pairs(transform, count=8, noise=0.0, seed=0):
     return Landmarks(moving, transform(moving) + error)
 
 
-@pytest.mark.parametrize("count", [3, 4, 20])
 @pytest.mark.parametrize(
-    ("transform", "model"),
-    [
-        (SIMILAR, "similarity"),
-        (MIRRORED, "similarity"),
-        (SIMILAR, "affine"),
-        (SHEARED, "affine"),
-        (MIRRORED, "affine"),
-    ],
+    ("transform", "model", "count"),
+    [(SIMILAR, "similarity", 3), (MIRRORED, "similarity", 20), (SHEARED, "affine", 3)],
 )
 def test_exact_landmarks_give_back_their_transform(transform, model, count):
     fit = fit_landmarks(_pairs(transform, count), model)
     np.testing.assert_allclose(fit.transform.linear, transform.linear, atol=1e-9)
-    np.testing.assert_allclose(
-        fit.transform(_places()), transform(_places()), atol=1e-4
-    )
+    found, true = fit.transform(_places()), transform(_places())
+    np.testing.assert_allclose(found, true, atol=1e-4)
     assert fit.distances.max() < 1e-4
     assert fit.transform.is_mirrored is transform.is_mirrored
 
@@ -55,13 +47,9 @@ def test_the_fit_is_the_best_of_its_kind(model):
     fit = fit_landmarks(landmarks, model)
     best = (fit.distances**2).sum()
     middle = tuple(landmarks.fixed.mean(axis=0))
-    changes = [
-        Affine.turned(1e-3, about=middle),
-        Affine.turned(scale=1.00001, about=middle),
-        Affine(shift=(0.5, 0.0)),
-        Affine(shift=(0.0, -0.5)),
-    ]
-    for change in changes:
+    turned = Affine.turned(1e-3, about=middle)
+    stretched = Affine.turned(scale=1.00001, about=middle)
+    for change in (turned, stretched, Affine(shift=(0.5, -0.5))):
         for step in (change, change.inverse()):
             other = fit.transform.then(step)(landmarks.moving) - landmarks.fixed
             assert (other**2).sum() > best
@@ -76,14 +64,8 @@ def test_a_landmark_set_wrongly_stands_out_when_left_out():
     assert (fit.left_out > fit.distances).all()
     good = fit_landmarks(landmarks.without(2), "affine")
     assert np.nanmax(good.left_out) < 100
-
-
-def test_what_is_left_out_is_the_fit_of_the_others():
-    landmarks = _pairs(SHEARED, 7, noise=30)
-    fit = fit_landmarks(landmarks, "affine")
-    other = fit_landmarks(landmarks.without(4), "affine").transform
-    missed = other(landmarks.moving[4]) - landmarks.fixed[4]
-    assert fit.left_out[4] == pytest.approx(np.hypot(*missed))
+    missed = good.transform(landmarks.moving[2]) - landmarks.fixed[2]
+    assert fit.left_out[2] == pytest.approx(np.hypot(*missed))
 
 
 def test_three_landmarks_leave_nothing_to_judge_an_affine_map_by():
@@ -96,7 +78,9 @@ def test_three_landmarks_leave_nothing_to_judge_an_affine_map_by():
     assert similar.scatter > 0
 
 
-@pytest.mark.parametrize("model", ["similarity", "affine"])
+@pytest.mark.parametrize(
+    "model", ["affine", pytest.param("similarity", marks=pytest.mark.broad)]
+)
 def test_the_expected_error_is_that_of_many_trials(model):
     noise, wanted = 40.0, np.array([[4.5e5, 4.5e5], [4e5, 4e5], [7e5, 4.2e5]])
     squares, expected = [], []
@@ -112,19 +96,17 @@ def test_the_expected_error_is_that_of_many_trials(model):
     assert told[2] > 4 * told[0]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_are_refused(count):
-    with pytest.raises(RegistrationError, match=f"needs 3 pairs .* got {count}"):
-        fit_landmarks(_pairs(SIMILAR, count), "similarity")
+def test_too_few_are_refused():
+    with pytest.raises(RegistrationError, match=r"needs 3 pairs .* got 2"):
+        fit_landmarks(_pairs(SIMILAR, 2), "similarity")
 
 
-@pytest.mark.parametrize("model", ["similarity", "affine"])
-def test_landmarks_on_a_line_are_refused(model):
+def test_landmarks_on_a_line_are_refused():
     along = np.linspace(0, 1e5, 5)
     moving = np.stack([2 * along, along + 7], axis=1)
     moving[1] += (200, -400)
     with pytest.raises(RegistrationError, match="5 landmarks lie on a line"):
-        fit_landmarks(Landmarks(moving, SIMILAR(moving)), model)
+        fit_landmarks(Landmarks(moving, SIMILAR(moving)), "affine")
 
 
 @pytest.mark.parametrize("side", ["moving", "fixed"])
@@ -134,12 +116,6 @@ def test_a_place_that_was_set_twice_is_refused(side):
     match = f"Landmarks 2 and 5 are one place in the {side} image"
     with pytest.raises(RegistrationError, match=match):
         fit_landmarks(landmarks)
-
-
-def test_all_in_one_place_are_refused():
-    places = np.full((4, 2), 7.0)
-    with pytest.raises(RegistrationError, match="one place"):
-        fit_landmarks(Landmarks(places, places))
 
 
 def test_a_mirror_is_refused_where_it_is_not_allowed():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.registration.quality import doubt, held_out
+from napari_semsr.core import Affine, Micrograph, parse_pixel_size
+from napari_semsr.registration.quality import doubt, held_out, overlap_of
 from napari_semsr.registration.refine import PatchShifts, fit
 
 SIDE = 16  # of a patch, pixels of 1 nm; each overlaps the next by half
@@ -34,13 +35,17 @@ def patches_off(scatter, seed):
     )
 
 
-SCATTERS = {
-    "noise": lambda rng, shape: rng.standard_normal(shape),
-    "few that lie far off": lambda rng, shape: rng.standard_t(2.1, shape),
-}
+def gaussian(rng, shape):
+    return rng.standard_normal(shape)
 
 
-@pytest.mark.parametrize("scatter", SCATTERS.values(), ids=SCATTERS)
+def few_far_off(rng, shape):
+    return rng.standard_t(2.1, shape)
+
+
+@pytest.mark.parametrize(
+    "scatter", [few_far_off, pytest.param(gaussian, marks=pytest.mark.broad)]
+)
 def test_the_stated_error_is_that_of_many_trials(scatter):
     true, stated = [], []
     for seed in range(60):
@@ -56,9 +61,27 @@ def test_the_stated_error_is_that_of_many_trials(scatter):
 
 
 def test_patches_are_held_out_with_those_beside_them():
-    patches = patches_off(SCATTERS["noise"], 1)
+    patches = patches_off(gaussian, 1)
     corner = (patches.places < 2 * SIDE).all(axis=1)
     patches.places[corner, 0] += 1.0
     found = fit(patches, "affine", weights=np.ones(len(patches)))
     left, foretold = found.residuals(), held_out(found, "affine")
     assert foretold[corner, 0].mean() > 1.15 * left[corner, 0].mean()
+
+
+IMAGE = Micrograph(np.zeros((100, 200), np.float32), parse_pixel_size(10))
+
+
+@pytest.mark.parametrize(
+    ("transform", "share"),
+    [
+        (Affine(), 1),
+        (Affine(shift=(10, 0)), 0.99),
+        (Affine(shift=(-500, 500)), 0.5 * 0.75),
+        (Affine(((0.5, 0), (0, 0.5))), 1),
+        (Affine(shift=(2000, 0)), 0),
+    ],
+    ids=["itself", "a pixel off", "moved", "smaller", "elsewhere"],
+)
+def test_overlap_is_what_both_show_of_the_smaller(transform, share):
+    assert overlap_of(transform, IMAGE, IMAGE) == pytest.approx(share, abs=0.006)

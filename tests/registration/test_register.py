@@ -14,11 +14,7 @@ from napari_semsr.core import (
     Warped,
     run,
 )
-from napari_semsr.registration import (
-    RegistrationOptions,
-    RegistrationRefused,
-    register,
-)
+from napari_semsr.registration import RegistrationOptions, RegistrationRefused, register
 from tests.two_views import PIXEL_NM, draw_views
 
 
@@ -36,10 +32,8 @@ def distances(found, truth, moving, fixed):
 
 @pytest.fixture(scope="module")
 def near():
-    moving, fixed, truth = draw_views(
-        192, degrees=-9.0, shift_nm=(90.0, -150.0), seed=3
-    )
-    return moving, fixed, truth, run(register(moving, fixed))
+    views = draw_views(192, degrees=-9.0, shift_nm=(90.0, -150.0), seed=3)
+    return *views, run(register(*views[:2]))
 
 
 def test_the_map_is_found_to_a_fraction_of_a_pixel(near):
@@ -66,6 +60,7 @@ def test_patches_are_held_out_where_both_images_lie(near):
     assert kept.reliable.mean() > 0.8
 
 
+@pytest.mark.broad
 def test_inverted_contrast_changes_nothing(near):
     moving, fixed, truth, _ = near
     turned = moving.replace(data=255 - np.asarray(moving.data))
@@ -73,6 +68,7 @@ def test_inverted_contrast_changes_nothing(near):
     assert distances(found.transform, truth, moving, fixed).max() < 0.5
 
 
+@pytest.mark.broad
 def test_edges_that_all_lie_off_bend_no_map():
     """As where light dims at a step, and what is bright is smaller all around."""
     moving, fixed, truth = draw_views(192, seed=4, eroded_px=2)
@@ -113,10 +109,10 @@ def test_a_mirrored_image_far_turned_is_found_by_the_full_search():
     assert distances(found.transform, expected, turned, fixed).max() < 1
 
 
+@pytest.mark.broad
 def test_near_goes_on_to_full():
-    moving, fixed, truth = draw_views(
-        128, degrees=35.0, shift_nm=(90.0, -150.0), seed=5
-    )
+    turned = {"degrees": 35.0, "shift_nm": (90.0, -150.0)}
+    moving, fixed, truth = draw_views(128, seed=5, **turned)
     found = run(register(moving, fixed))
     assert found.searched == "full"
     assert distances(found.transform, truth, moving, fixed).max() < 0.5
@@ -138,24 +134,23 @@ def test_a_bend_is_followed(near):
     found = run(register(moving, other, elastic, start=truth))
     assert found.model == "elastic"
     miss = distances(found.transform, true, moving, fixed)
-    assert np.median(miss) < 0.5 * np.median(
-        distances(plain.transform, true, moving, fixed)
-    )
+    by_affine = distances(plain.transform, true, moving, fixed)
+    assert np.median(miss) < 0.5 * np.median(by_affine)
     assert not found.transform.bending.folds
 
 
-@pytest.mark.parametrize("inverted", [False, True])
-def test_a_pattern_that_repeats_is_refused_with_its_rivals(inverted):
+def test_a_pattern_that_repeats_is_refused_with_its_rivals():
     y, x = np.mgrid[:192, :192] * PIXEL_NM
     rng = np.random.default_rng(1)
+
+    def seen(grey):
+        return (grey + rng.normal(0, 5, grey.shape)).astype(np.uint8)
+
     dots = (np.cos(y * 2 * np.pi / 400) + np.cos(x * 2 * np.pi / 400) > 0.8) * 1.0
     grey = 40 + 150 * ndimage.gaussian_filter(dots, 1)
     size = (PIXEL_NM, PIXEL_NM)
-    fixed = Micrograph((grey + rng.normal(0, 5, grey.shape)).astype(np.uint8), size)
-    seen = 255 - grey if inverted else grey
-    moving = Micrograph(
-        (seen + rng.normal(0, 5, grey.shape)).astype(np.uint8)[20:165, 30:175], size
-    )
+    fixed = Micrograph(seen(grey), size)
+    moving = Micrograph(seen(255 - grey)[20:165, 30:175], size)
     with pytest.raises(RegistrationRefused) as refused:
         run(register(moving, fixed))
     assert refused.value.reason == "ambiguous"
@@ -164,6 +159,7 @@ def test_a_pattern_that_repeats_is_refused_with_its_rivals(inverted):
     assert away.max() < 2 * PIXEL_NM
 
 
+@pytest.mark.broad
 def test_images_of_different_places_are_refused():
     moving, _, _ = draw_views(78, seed=6)
     _, fixed, _ = draw_views(78, seed=7)
@@ -200,9 +196,9 @@ def test_pixel_sizes_and_sides_are_needed(near):
         run(register(small, fixed))
 
 
-@pytest.mark.parametrize("seeds", [(8, 9), (3, 8)])
-def test_a_start_does_not_join_images_of_different_places(seeds):
-    moving, _, truth = draw_views(seed=seeds[0])
-    _, fixed, _ = draw_views(seed=seeds[1])
-    with pytest.raises(RegistrationRefused, match="do not agree near the landmarks"):
+def test_a_start_does_not_join_images_of_different_places():
+    moving, _, truth = draw_views(seed=3)
+    _, fixed, _ = draw_views(seed=8)
+    with pytest.raises(RegistrationRefused, match="near the landmarks") as refused:
         run(register(moving, fixed, start=truth))
+    assert refused.value.reason == "no-overlap"

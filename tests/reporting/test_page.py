@@ -6,9 +6,14 @@ import pytest
 from jinja2 import UndefinedError
 
 from napari_semsr.reporting.figures import image_png
-from napari_semsr.reporting.page import fixed, length, render, signed, write_page
+from napari_semsr.reporting.page import (
+    NO_VALUE,
+    length,
+    render,
+    write_page,
+    written,
+)
 
-DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 VOID = {"meta", "link", "img", "br"}
 
@@ -37,9 +42,10 @@ class Checker(HTMLParser):
 
 TAGS = """\
 {% from "page.html" import page, part, picture, table, row, facts %}
-{% call page(name, name, parts, name) %}
-{% call part(1, "First <half>", "Of two.") %}<h3>Inner</h3>{% endcall %}
-{% call part(2, name, name) %}<p>{{ name }}</p>{% endcall %}
+{% call page(name, name, ", " ~ name) %}
+{% for title in parts %}
+{% call part(title, name) %}<h3>Inner</h3>{% endcall %}
+{% endfor %}
 {{ picture(png, name, name) }}{{ picture(png, name) }}
 {% call table([name, "Value"], name) %}
 {{ row("a", [1]) }}{{ row(name, [name], marked=true) }}
@@ -61,7 +67,7 @@ def checked(name: str = "Title", parts: tuple[str, ...] = ()) -> Checker:
 
 def test_render_nests_tags_and_shows_every_one():
     found = checked("Mine")
-    assert [text.strip() for text in found.text].count("Mine") == 14
+    assert [text.strip() for text in found.text].count("Mine") == 10
     assert [row.get("class") for row in found.of("tr")] == [None, None, "marked"]
     assert [image["alt"] for image in found.of("img")] == ["Mine"] * 2
     assert len(found.of("figcaption")) == len(found.of("caption")) == 1
@@ -109,25 +115,21 @@ def test_pictures_say_their_size():
 
 
 def test_write_page_replaces_whole_files_only(tmp_path):
-    path = tmp_path / "report.html"
-    write_page(path, "<p>{{ unit }}</p>", unit="µm⁻¹")
+    path, template = tmp_path / "report.html", tmp_path / "template.html"
+    template.write_text("<p>{{ unit }}</p>")
+    write_page(path, template, unit="µm⁻¹")
     before = path.read_text(encoding="utf-8")
     assert before == "<p>µm⁻¹</p>"
     with pytest.raises(UndefinedError):
-        write_page(path, "<p>{{ unit }}</p>")
+        write_page(path, template)
     assert path.read_text(encoding="utf-8") == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [path, template]
 
 
 def test_numbers_of_a_report():
-    assert (fixed(1.005, 1), fixed(None, 1), fixed(float("nan"), 1)) == (
-        "1.0",
-        DASH,
-        DASH,
-    )
-    assert (signed(-0.5, 1), signed(0.5, 1), signed(None, 1)) == (
-        f"{MINUS}0.5",
-        "+0.5",
-        DASH,
-    )
-    assert (length(12.34), length(1234.5), length(None)) == ("12.3 nm", "1234 nm", DASH)
+    dashes = [written(None), written(float("nan"), ".1f"), length(None)]
+    assert dashes == [NO_VALUE] * 3
+    assert [written(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
+    assert [written(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
+    assert [written(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
+    assert (length(12.34), length(1234.5)) == ("12.3 nm", "1234 nm")

@@ -17,7 +17,7 @@ def power_law(shape: tuple[int, int], exponent: float) -> np.ndarray:
     return np.fft.irfft2(spectrum, shape)
 
 
-@pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
+@pytest.mark.parametrize("sigma", [0.8, 3.0])
 def test_width_of_a_blur_is_found(sigma):
     blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), sigma, mode="wrap")
     blurred = blurred + np.random.default_rng(2).normal(
@@ -38,8 +38,7 @@ def test_noise_is_found_where_the_blur_is_known():
     assert found.exponent == pytest.approx(2.4, abs=0.25)
 
 
-@pytest.mark.parametrize("sigma", [0.5, 0.7, 1.0])
-@pytest.mark.parametrize("exponent", [2.4, 3.1])
+@pytest.mark.parametrize(("sigma", "exponent"), [(0.5, 2.4), (1.0, 3.1)])
 def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
     clear = power_law((384, 384), exponent)
     blurred = ndimage.gaussian_filter(clear, sigma, mode="wrap")

@@ -10,6 +10,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
+EXAMPLES = ["wiener", "blind"]  # one linear, one iterative
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +29,14 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 def restored(image: Micrograph, *, tile: int | None = None, **options) -> np.ndarray:
     restorer = choose(image, RestoreOptions(tile=tile, **options))
     result = np.full(image.shape, -1e9, np.float32)
-    for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
-        result[piece.tile.core.slices] = piece.values
+    for tile_, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+        result[tile_.core.slices] = values
     return result
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("psf", ["1.5px", "estimate"])
+@pytest.mark.parametrize(
+    ("method", "psf"), [*((m, "estimate") for m in METHODS), ("wiener", "1.5px")]
+)
 def test_result_is_nearer_to_the_truth(pair, method, psf):
     sharp, blurred = pair
     made = restored(Micrograph(blurred), method=method, psf=psf)
@@ -45,8 +47,7 @@ def test_result_is_nearer_to_the_truth(pair, method, psf):
 
 
 @pytest.mark.parametrize(
-    ("method", "tv"),
-    [*((m, 0.0) for m in METHODS), ("richardson-lucy", 0.005), ("blind", 0.005)],
+    ("method", "tv"), [("wiener", 0.0), ("cls", 0.0), ("blind", 0.0), ("blind", 0.005)]
 )
 def test_tiles_equal_the_whole(pair, method, tv):
     image = Micrograph(pair[1].astype(np.float32))
@@ -59,19 +60,17 @@ def test_tiles_equal_the_whole(pair, method, tv):
 
 def test_lazy_field_equals_one_in_memory(pair):
     data = pair[1].astype(np.float32)
-    lazy = Micrograph(da.from_array(data, chunks=64))
-    np.testing.assert_array_equal(
-        restored(lazy, psf="1px", tile=64),
-        restored(Micrograph(data), psf="1px", tile=64),
-    )
+    lazy = restored(Micrograph(da.from_array(data, chunks=64)), psf="1px", tile=64)
+    held = restored(Micrograph(data), psf="1px", tile=64)
+    np.testing.assert_array_equal(lazy, held)
 
 
+@pytest.mark.broad
 def test_cut_off_halo_has_a_small_measured_tolerance(pair):
     image = Micrograph(pair[1])
-    options = RestoreOptions(
-        method="richardson-lucy", psf="1px", iterations=24, tile=64
+    restorer = choose(
+        image, RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
     )
-    restorer = choose(image, options)
     assert restorer.halo == LARGEST_HALO
     assert not restorer.exact
     plan = restorer.plan(image.shape)
@@ -79,14 +78,13 @@ def test_cut_off_halo_has_a_small_measured_tolerance(pair):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_constant_field_stays(method, dtype):
-    image = Micrograph(np.full((40, 50), 7, dtype))
+def test_constant_field_stays(method):
+    image = Micrograph(np.full((40, 50), 7, np.uint8))
     made = restored(image, method=method, psf="1px")
     np.testing.assert_allclose(made, 7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXAMPLES)
 def test_missing_pixels_stay_missing_and_alone(pair, method):
     data = pair[1].astype(np.float32)
     data[40, 50], data[90:93, 20] = np.nan, np.inf
@@ -94,8 +92,8 @@ def test_missing_pixels_stay_missing_and_alone(pair, method):
     np.testing.assert_array_equal(np.isfinite(made), np.isfinite(data))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (5, 3), (33, 17)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 17)], ids=str)
+@pytest.mark.parametrize("method", EXAMPLES)
 def test_small_fields_are_restored(shape, method):
     data = np.random.default_rng(0).random(shape).astype(np.float32)
     made = restored(Micrograph(data), method=method, psf="1px", tile=32)

@@ -7,13 +7,7 @@ from napari_semsr.restoration.psf import PointSpread, parse_psf
 
 
 @pytest.mark.parametrize(
-    ("text", "sigma", "unit"),
-    [
-        ("1.5px", 1.5, "px"),
-        ("12 nm", 12, "nm"),
-        ("1e1nm", 10, "nm"),
-        (".5px", 0.5, "px"),
-    ],
+    ("text", "sigma", "unit"), [(".5px", 0.5, "px"), ("12 nm", 12, "nm")]
 )
 def test_width_with_its_unit(text, sigma, unit):
     found = parse_psf(text)
@@ -23,6 +17,7 @@ def test_width_with_its_unit(text, sigma, unit):
 def test_words_and_files():
     assert parse_psf("estimate").kind == "estimate"
     assert parse_psf("kernels/point.tif").path == "kernels/point.tif"
+    assert parse_psf("-1px").kind == parse_psf("flat.tif").kind == "file"
 
 
 def test_flat_kernel_has_a_side():
@@ -31,14 +26,10 @@ def test_flat_kernel_has_a_side():
     for text in ("flat8px", "flat1px", "flat131px"):
         with pytest.raises(OptionError, match=r"odd side from 3 to 129 px.*got 'flat"):
             parse_psf(text)
-    assert parse_psf("flat.tif").kind == "file"
 
 
-@pytest.mark.parametrize("text", ["1.5", "-2", "0px", "", "  ", "-1px"])
+@pytest.mark.parametrize("text", ["1.5", "0px", "  "])
 def test_width_without_unit_or_sign_is_no_width(text):
-    if text == "-1px":
-        assert parse_psf(text).kind == "file"
-        return
     with pytest.raises(OptionError, match="with its unit"):
         parse_psf(text)
 
@@ -49,7 +40,7 @@ def test_option_is_refused_in_one_sentence():
     assert str(no.value).count("got") == 1
 
 
-@pytest.mark.parametrize("sigma", [(0.01, 0.01), (1.0, 1.0), (0.8, 3.0)])
+@pytest.mark.parametrize("sigma", [(0.01, 0.01), (0.8, 3.0)])
 def test_gaussian_sums_to_one_and_has_its_width(sigma):
     made = PointSpread.gaussian(sigma)
     assert made.kernel.sum() == pytest.approx(1)

@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.simulation.degrade import DegradationRanges, random_scene
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def clear() -> np.ndarray:
     return draw("fracture", (96, 96), seed=2)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_target_is_an_affine_change_of_the_clear_image(
     clear: np.ndarray, seed: int
 ) -> None:
@@ -35,26 +35,6 @@ def test_without_blur_and_noise_the_input_is_the_target(clear: np.ndarray) -> No
     )
     scene = random_scene(clear, still, np.random.default_rng(0))
     assert np.abs(scene.low - scene.high).max() < 1e-3
-
-
-@pytest.mark.parametrize("kind", ["blur", "fog", "hybrid"])
-def test_the_degraded_image_sits_near_the_unit_range(
-    clear: np.ndarray, kind: str
-) -> None:
-    shares = {"blur": 0, "fog": 0, "hybrid": 0} | {kind: 1}
-    ranges = DegradationRanges(**shares)
-    low = random_scene(clear, ranges, np.random.default_rng(1)).low
-    assert -0.4 < np.percentile(low, 1) < 0.4
-    assert 0.6 < np.percentile(low, 99) < 1.4
-
-
-def test_draws_repeat_with_their_generator(clear: np.ndarray) -> None:
-    ranges = DegradationRanges()
-    first, again = (
-        random_scene(clear, ranges, np.random.default_rng(9)) for _ in range(2)
-    )
-    assert np.array_equal(first.low, again.low)
-    assert np.array_equal(first.high, again.high)
 
 
 def test_the_stated_gain_lifts_the_haze(clear: np.ndarray) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from napari_semsr.simulation.phantoms.specimen import Specimen, draw_object
+from napari_semsr.simulation.microscope import reflectance
 from napari_semsr.simulation.sem import SemOptions, acquire_sem, sem_contrast
-from napari_semsr.simulation.superlens.microscope import reflectance
+from napari_semsr.simulation.specimen import Specimen, draw_object
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.core.errors import RegistrationError
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.discovery import grow
+from napari_semsr.stitching.discovery import Agreement, grow
+from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint
+from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
 
@@ -15,7 +19,7 @@ TRUTH = np.array([[0.0, 0.0], [0.0, 70.0], [68.0, 3.0], [71.0, 74.0]])
 
 def joint(first, second, weight, wrong=(0, 0)):
     shift = TRUTH[second] - TRUTH[first] + wrong
-    return Joint(first, second, (float(shift[0]), float(shift[1])), weight)
+    return Joint(first, second, tuple(shift.tolist()), weight)
 
 
 def judge(index, place, positions):
@@ -26,13 +30,8 @@ def judge(index, place, positions):
 
 
 def test_grow_takes_what_agrees_with_all_frames():
-    joints = [
-        joint(0, 1, 9.0),
-        joint(0, 2, 7.0),
-        joint(1, 3, 12.0, wrong=(20, 5)),
-        joint(2, 3, 6.5),
-    ]
-    found = grow(4, joints, judge)
+    joints = [joint(0, 1, 9.0), joint(0, 2, 7.0), joint(2, 3, 6.5)]
+    found = grow(4, [*joints, joint(1, 3, 12.0, wrong=(20, 5))], judge)
     assert np.allclose(found - found[0], TRUTH)
 
 
@@ -43,19 +42,9 @@ def test_grow_leaves_out_what_nothing_holds():
     assert np.isnan(grow(4, [joint(0, 1, 3.0)], judge)).all()
 
 
-@pytest.mark.parametrize(
-    ("grid", "side", "overlap"), [((3, 3), 96, 0.22), ((4, 4), 112, 0.24)], ids=str
-)
-def test_small_round_frames_are_placed_by_their_images_alone(grid, side, overlap):
-    scan = scans.cut_scan(
-        scans.texture((480, 480), 2),
-        grid=grid,
-        side=side,
-        overlap=overlap,
-        jitter=3,
-        flat=scans.round_flat(side),
-        known="nothing",
-    )
+def test_small_round_frames_are_placed_by_their_images_alone():
+    how = {"side": 96, "overlap": 0.22, "jitter": 3, "flat": scans.round_flat(96)}
+    scan = scans.cut_scan(scans.texture((480, 480), 2), known="nothing", **how)
     solution = run(solve_mosaic(scan.acquisition))
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.15
@@ -67,3 +56,30 @@ def test_a_scan_without_detail_that_occurs_once_is_refused():
     scan = scans.cut_scan(scene, side=96, known="nothing", overlap=0.3, sigma=2)
     with pytest.raises(RegistrationError, match="without positions"):
         run(solve_mosaic(scan.acquisition))
+
+
+def agreement_of(acquisition, positions):
+    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
+    pairs = overlapping_pairs(positions, acquisition.frame_shape)
+    return Agreement.measure(prepared, positions, pairs)
+
+
+def test_misfits_are_foreign_or_misplaced_frames_alone(square_scan):
+    data = square_scan.acquisition.frames.data.copy()
+    other = scans.texture(data.shape[1:], 77) * square_scan.flat * scans.FULL
+    data[4] = np.clip(2000 + other, 0, 65535)
+    acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    positions = square_scan.truth.copy()
+    positions[8] -= (9, 14)
+    found = agreement_of(acquisition, positions)
+    assert sorted(found.misfits(9)) == [4, 8]
+    assert found.share(9, without=[4, 8])[[0, 1, 2, 3, 5, 6, 7]].min() > 0.7
+
+
+def test_share_says_nothing_where_there_is_no_detail():
+    pairs = np.array([[0, 1], [1, 2]])
+    flat = Agreement(pairs, np.zeros(2), np.full(2, 1000.0), np.full(2, 1000.0))
+    # frames that differ by noise alone
+    assert flat.noise == pytest.approx(1)
+    assert np.isnan(flat.share(3)).all()
+    assert flat.misfits(3) == []

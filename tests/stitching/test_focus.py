@@ -7,7 +7,7 @@ from scipy import ndimage
 from napari_semsr.core import Acquisition, Box, RegistrationError, run
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.jobs import SimulateOptions
-from napari_semsr.simulation.superlens.scan import cut_scan
+from napari_semsr.simulation.scan import cut_scan
 from napari_semsr.stitching import plan_focus, sharpest, solve_mosaic
 
 HEIGHTS = 5

@@ -19,9 +19,8 @@ def solved(disorder, seed):
     return scan, run(solve_mosaic(scan.acquisition))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_disorder_decides_where_there_is_some(seed):
-    scan, solution = solved(0.05, seed)
+def test_disorder_decides_where_there_is_some():
+    scan, solution = solved(0.05, 0)
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     assert not solution.warnings
 
@@ -32,6 +31,7 @@ def test_perfect_lattice_is_reported():
     assert any(pair.ambiguous for pair in solution.pairs)
 
 
+@pytest.mark.broad
 def test_a_perfect_grating_is_not_placed_worse_than_nominal():
     x = np.indices((420, 420))[1]
     scene = 0.5 + 0.3 * np.cos(2 * np.pi * x / PITCH)
@@ -55,6 +55,10 @@ def test_lattice_is_never_silently_wrong(disorder):
         assert not wrong or solution.warnings, seed
 
 
+def improbable(choice, shift):
+    return 6.0
+
+
 def choice(first, second, shifts, doubt):
     return ShiftChoice(
         first, second, np.array(shifts, float), np.array(doubt, float), 20.0
@@ -71,7 +75,7 @@ def test_resolve_lets_several_pairs_decide_together():
         choice(2, 3, [(0, 50), (0, 60)], [0, 4.9]),
         choice(0, 3, [(50, 50), (50, 60)], [0, 4.9]),
     ]
-    layout, ambiguous = resolve(4, weighed, nominal)
+    layout, ambiguous = resolve(4, weighed, nominal, improbable)
     assert not ambiguous
     assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
 
@@ -79,6 +83,6 @@ def test_resolve_lets_several_pairs_decide_together():
 def test_resolve_asks_the_stage_and_says_so():
     nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
     weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
-    layout, ambiguous = resolve(2, weighed, nominal)
+    layout, ambiguous = resolve(2, weighed, nominal, improbable)
     assert ambiguous == {(0, 1)}
     assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))

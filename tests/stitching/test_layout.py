@@ -54,11 +54,7 @@ def test_solve_layout_leaves_loose_frames_without_a_place():
     layout = solve_layout(9, found, 5.0, PLACES)
     assert np.isnan(layout.positions[8]).all()
     assert np.isfinite(layout.positions[:8]).all()
-
-
-def test_solve_layout_without_joints_places_nothing():
-    found = [candidates(0, 1, true(0, 1), score=3.0)]
-    assert np.isnan(solve_layout(9, found, 5.0, PLACES).positions).all()
+    assert np.isnan(solve_layout(9, found[-1:], 5.0, PLACES).positions).all()
 
 
 def test_components_calls_the_largest_group_zero():

@@ -36,16 +36,13 @@ def turned():
 
 def test_rotation_finds_turn_scale_and_place(turned):
     acquisition, truth, turns = turned
-    plain = run(solve_mosaic(acquisition))
     solution = run(solve_mosaic(acquisition, StitchOptions(rotation=True)))
     found = solution.turns - solution.turns.mean(axis=0)
     assert np.abs(found - turns).max() < 1e-3
-    _, before = scans.errors(plain.positions_px, truth)
-    _, after = scans.errors(solution.positions_px, truth)
-    assert after < 0.5 * before
-    assert after < 0.1
+    assert scans.errors(solution.positions_px, truth)[1] < 0.1
 
 
+@pytest.mark.broad
 def test_rotation_finds_nothing_where_there_is_none(square_scan):
     solution = run(solve_mosaic(square_scan.acquisition, StitchOptions(rotation=True)))
     assert np.abs(solution.turns).max() < 1e-3

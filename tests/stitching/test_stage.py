@@ -33,18 +33,12 @@ def test_fit_stage_ignores_an_outlier_and_unplaced_frames():
 def test_fit_stage_by_shift_only_moves():
     fit = fit_stage(GRID, 1.1 * GRID, "shift")
     assert np.array_equal(fit.matrix, np.eye(2))
-
-
-def test_fit_stage_needs_frames():
     assert fit_stage(GRID, np.full(GRID.shape, np.nan)) is None
 
 
-def test_pixel_size_from_stage_takes_both_axes():
+def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
     solved = GRID / (10.0, 12.0)
     assert pixel_size_from_stage(GRID, solved) == pytest.approx((10, 12))
-
-
-def test_pixel_size_from_stage_of_one_row():
     row = np.array([[0.0, 0.0], [0.0, 900.0]])
     assert pixel_size_from_stage(row, row / 9) == pytest.approx((9, 9))
     assert pixel_size_from_stage(row[:1], row[:1]) is None

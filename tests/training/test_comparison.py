@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import ndimage
 
+from napari_semsr import train
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.pairs import pairs_job
-from napari_semsr.jobs.train import train_job
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing import PairOptions, open_pairs
 from napari_semsr.training.comparison import fit_linear
@@ -28,11 +28,11 @@ def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Pa
     images = [Micrograph(part, name="field") for part in (low, high)]
     store = folder / "pairs.zarr"
     chosen = PairOptions(patch=32 // scale, scale=scale, min_correlation=0, **options)
-    run(pairs_job(*images, store, options=chosen))
+    run(PAIRS.job(*images, store, options=chosen))
     return store
 
 
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [1, pytest.param(2, marks=pytest.mark.broad)])
 def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -> None:
     store = open_pairs(_pairs(tmp_path, scale))
     validator = Validator(stored_pairs(store, "test"), margin=2 * scale)
@@ -45,20 +45,17 @@ def start(tmp_path: Path) -> Path:
     """A model that was trained a little."""
     write_tiny_recipe(tmp_path / "first.yaml", **SHORT, learning_rate=1e-3)
     pairs = _pairs(tmp_path, 1)
-    return Path(
-        run(train_job(tmp_path / "first.yaml", tmp_path / "a", pairs=pairs)).model
-    )
+    return Path(train(tmp_path / "first.yaml", tmp_path / "a", pairs=pairs).model)
 
 
+@pytest.mark.broad
 def test_better_model_is_kept_and_its_card_tells_the_gain(
     start: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "more.yaml"
     write_tiny_recipe(recipe, **{**SHORT, "steps": 30}, learning_rate=2e-3)
-    made = run(
-        train_job(
-            recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
-        )
+    made = train(
+        recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
     )
     told = made.comparison
     assert (told["set"], told["begun_with"], made.kept) == ("test", "tiny", True)
@@ -69,14 +66,13 @@ def test_better_model_is_kept_and_its_card_tells_the_gain(
     assert load_model(made.model).card.training["comparison"]["rows"] == told["rows"]
 
 
+@pytest.mark.broad
 def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "harm.yaml"
     write_tiny_recipe(recipe, **SHORT, learning_rate=3.0)
     with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
-        made = run(
-            train_job(
-                recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
-            )
+        made = train(
+            recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
         )
     assert not made.kept
     weights = (load_model(path).module.state_dict() for path in (start, made.model))

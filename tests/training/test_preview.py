@@ -9,9 +9,9 @@ from torch import nn
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.run_folder import PREVIEW, RunFolder
 from napari_semsr.training.validation import ValidationPair, preview
@@ -48,15 +48,6 @@ def test_parts_stand_side_by_side(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(data[:, 44:], high, rtol=1e-6)
 
 
-def test_large_fields_are_cut_and_training_goes_on(rng: np.random.Generator) -> None:
-    field = rng.random((300, 400))
-    network = nn.Identity()
-    made = preview(network, RECIPE, [pair(field, field)])
-    assert made is not None
-    assert made.shape == (256, 3 * 256 + 2 * 4)
-    assert network.training
-
-
 @pytest.mark.parametrize("paired", [True, False])
 def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
     folders = []
@@ -68,7 +59,7 @@ def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
         write(micrograph, folder / "a.tif")
         folders.append(folder / "a.tif" if paired else folder)
     store = tmp_path / "pairs.zarr"
-    run(pairs_job(*folders, store, options=PairOptions(patch=16, min_correlation=0)))
+    run(PAIRS.job(*folders, store, options=PairOptions(patch=16, min_correlation=0)))
     recipe = RECIPE.replace(kind="cycle-gan", data=DataOptions(pairs=str(store)))
     truth = [pair(np.eye(16), np.eye(16))] if paired else []
     RunFolder(tmp_path, recipe).keep_preview(nn.Identity(), truth)
@@ -76,8 +67,3 @@ def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
     parts = 3 if paired else 2
     assert kept.shape == (16, parts * 16 + (parts - 1) * 2)
     assert kept.pixel_size_nm == pytest.approx((5.0, 5.0))
-
-
-def test_nothing_to_show_is_nothing(tmp_path: Path) -> None:
-    RunFolder(tmp_path, RECIPE).keep_preview(nn.Identity(), [])
-    assert not list(tmp_path.iterdir())

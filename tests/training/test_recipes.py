@@ -45,14 +45,6 @@ def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
     assert recipe.data.pairs == str(tmp_path / "p.zarr")
 
 
-def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text("name: a\nstart_from: b.safetensors\ndata: {root: images}\n")
-    recipe = load_recipe(path)
-    assert recipe.data.root == str(tmp_path / "images")
-    assert recipe.start_from == str(tmp_path / "b.safetensors")
-
-
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
@@ -73,25 +65,14 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
         ("name: a\narchitecture: same\n", OptionError, "same needs start_from"),
         ("name: a\ngan: {kernel: {size_px: 8}}\n", OptionError, "must be odd, got 8"),
         ("name: a\ngan: {shares: [1, 1, 0]}\n", OptionError, "shares must be positive"),
-    ],
-    ids=[
-        "unknown",
-        "range",
-        "bank",
-        "nodes",
-        "devices",
-        "missing",
-        "list",
-        "broken",
-        "kind",
-        "betas",
-        "circle",
-        "data",
-        "no source",
-        "patch",
-        "same",
-        "even kernel",
-        "no share",
+        ("name: a\nmeasure: frc_per_px\n", OptionError, "cross_frc"),
+        ("name: a\nkind: blind-spot\n", OptionError, "blind-spot and the measure"),
+        ("name: a\nlearns: survey\n", OptionError, "survey is for kind restorer"),
+        (
+            "name: a\nkind: restorer\ndata: {sources: {gold: 1}}\n",
+            OptionError,
+            "images alone",
+        ),
     ],
 )
 def test_bad_recipes_are_refused(

@@ -57,6 +57,7 @@ def test_it_ranks_as_the_truth_does(pairs, blind):
     assert spearmanr(known, told)[0] > 0.8
 
 
+@pytest.mark.broad
 def test_a_copy_gains_nothing(blind):
     assert blind.figures(Sharpened(0))[EXPECTED] == pytest.approx(0, abs=1e-3)
 
@@ -67,6 +68,7 @@ def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blin
     assert drawn[EXPECTED] < plain[EXPECTED]
 
 
+@pytest.mark.broad
 def test_what_comes_back_is_told_where_there_is_a_way_back(blind):
     assert "returned" not in blind.figures(Sharpened(0))
     same = blind.figures(Sharpened(0), Sharpened(0))["returned"]

@@ -15,10 +15,12 @@ from tests.children import LIMIT_MS, LIMIT_S
 pytest.importorskip("napari", reason="needs napari and a Qt binding")
 
 from napari.components import ViewerModel
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.tiles.executors import TileWorker
+from napari_semsr.inference.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
@@ -28,6 +30,14 @@ from tests.widgets.scenes import exposures_of
 def model() -> ViewerModel:
     """A viewer without a window."""
     return ViewerModel()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[QUrl]:
+    """List what is opened in the web browser, and open none."""
+    urls: list[QUrl] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: not urls.append(url))
+    return urls
 
 
 @pytest.fixture

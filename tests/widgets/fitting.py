@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 import napari_semsr
-from napari_semsr.widgets.base import Note
+from napari_semsr.widgets.base import ASIDE, RichLabel
 from napari_semsr.widgets.base.panel import Panel
 from tests.children import LIMIT_S
 
@@ -44,13 +44,16 @@ LONG_TEXT = (
 
 
 def panels() -> Iterator[Any]:
-    """Widgets of the manifest: title, module and class."""
+    """Widgets of the manifest, and those beside it: title, module and class."""
     place = Path(napari_semsr.__file__).with_name("napari.yaml")
     found = yaml.safe_load(place.read_text(encoding="utf-8"))["contributions"]
     names = {item["id"]: item["python_name"] for item in found["commands"]}
     for item in found["widgets"]:
         title = item["display_name"]
         yield (title, *names[item["command"]].split(":"))
+    for title, place in ASIDE.items():
+        module, name = place.split(":")
+        yield (title, f"napari_semsr.widgets.{module}", name)
 
 
 def wait_until(see: Callable[[], Any]) -> None:
@@ -99,7 +102,7 @@ def _needs(item: QWidget) -> tuple[int, int]:
         if item.wordWrap():
             return 0, item.heightForWidth(item.width())
         return item.sizeHint().width(), item.sizeHint().height()
-    if isinstance(item, Note):
+    if isinstance(item, RichLabel):
         page = item.document().size()
         return int(item.document().idealWidth()), int(page.height())
     if isinstance(item, QGroupBox):
@@ -148,7 +151,7 @@ def cut_off(root: QWidget) -> Iterator[str]:
 
 def overlapping(root: QWidget) -> Iterator[str]:
     """Controls that lie over each other."""
-    kinds = (QAbstractButton, QLabel, QComboBox, QAbstractSpinBox, QLineEdit, Note)
+    kinds = (QAbstractButton, QLabel, QComboBox, QAbstractSpinBox, QLineEdit, RichLabel)
     controls = [item for item in shown(root) if isinstance(item, kinds)]
     for one, other in combinations(controls, 2):
         beside = one.parentWidget() is other.parentWidget()
@@ -196,8 +199,8 @@ class Dock:
 
         self.wait(see)
 
-    def check_every_panel(self, size: int) -> None:
-        """Open all of the manifest, in letters of one size."""
+    def check_panels(self, size: int) -> None:
+        """Open all of the manifest in letters of one size."""
         # One window for all: letters of another size make its whole look anew.
         choose_letters(size)
         for title, module, name in panels():

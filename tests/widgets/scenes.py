@@ -1,11 +1,25 @@
 """Small scenes for tests of panels."""
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
+import pytest
 from napari.layers import Shapes
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+
+
+def one_per_axis(*axes: Sequence[Any]) -> list[Any]:
+    """All combinations; those are broad that leave the first on two axes at once."""
+    first = [axis[0] for axis in axes]
+    cases = []
+    for case in product(*axes):
+        away = sum(one is not other for one, other in zip(case, first, strict=True))
+        marks = [pytest.mark.broad] if away > 1 else []
+        cases.append(pytest.param(*case, marks=marks))
+    return cases
 
 
 def grain(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:

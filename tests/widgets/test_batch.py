@@ -59,6 +59,7 @@ def test_steps_end_in_a_table_that_is_shown_and_copied(
     assert paths == [made, made / "report.html"]
 
 
+@pytest.mark.broad
 def test_a_second_run_keeps_what_is_finished(panel, run_panel):
     run_panel(panel)
     run_panel(panel)
@@ -69,6 +70,7 @@ def test_a_second_run_keeps_what_is_finished(panel, run_panel):
     assert panel.findings().numbers["Steps run"].value == 8
 
 
+@pytest.mark.broad
 def test_a_cancelled_batch_goes_on(panel, run_panel):
     heard = threading.Event()
 
@@ -87,6 +89,7 @@ def test_a_cancelled_batch_goes_on(panel, run_panel):
     assert found["Steps kept"].value >= 3
 
 
+@pytest.mark.broad
 def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     (tmp_path / "scans" / "s1.tif").write_bytes(b"no image")
     assert run_panel(panel) == "3 images done, 1 failed (column error)."
@@ -96,6 +99,7 @@ def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     assert "1 of 4 images failed" in panel.warned.text()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("text", "needs"),
     [
@@ -116,6 +120,7 @@ def test_without_steps_it_says_what_to_do(panel):
     assert "A steps file must be chosen" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_a_folder_of_others_names_the_box_that_begins_anew(panel, run_panel, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
@@ -123,6 +128,7 @@ def test_a_folder_of_others_names_the_box_that_begins_anew(panel, run_panel, tmp
     assert "'Begin anew'" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_images_and_output_of_the_form_are_taken(panel, run_panel, tmp_path):
     panel.inputs.value = str(tmp_path / "scans" / "s[12].tif")
     panel.output.value = tmp_path / "there"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QFileDialog
 
@@ -64,6 +65,7 @@ print("left")
 """
 
 
+@pytest.mark.broad
 def test_script_may_leave_its_window_open():
     assert run_python(LEAVING).endswith("left\n")
 
@@ -95,29 +97,35 @@ def closings(opened):
     window.removeEventFilter(seen)
 
 
-def test_cancel_keeps_the_window(opened, closings):
-    viewer, panel, _, asked = opened
+def test_what_is_not_saved_is_asked_for(opened, closings, tmp_path):
+    viewer, panel, answer, asked = opened
     panel.window().close()
     assert asked == [[viewer.layers[-1].name]]
     assert closings.count == 0
     assert len(viewer.layers) == 2
-
-
-def test_discard_closes(opened, closings):
-    _, panel, answer, asked = opened
     answer("discard")
     panel.window().close()
-    assert len(asked) == 1
+    assert len(asked) == 2
     assert closings.count == 1
+    viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
+    panel.window().close()
+    assert len(asked) == 2
+    assert closings.count == 2
 
 
+@pytest.mark.broad
 def test_save_closes_when_all_is_in_a_project(
     opened, closings, qtbot, tmp_path, monkeypatch
 ):
     viewer, panel, answer, asked = opened
     answer("save")
-    path = tmp_path / "kept.semsr"
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "kept.semsr"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    panel.window().close()
+    assert "could not be written" in notification_manager.records[-1].message
+    asked.clear()
+    path = tmp_path / "kept.semsr"
     panel.window().close()
     assert closings.count == 0  # until it is saved
     qtbot.waitUntil(lambda: closings.count == 1, timeout=LIMIT_MS)
@@ -128,22 +136,7 @@ def test_save_closes_when_all_is_in_a_project(
     assert store.parent == path
 
 
-def test_what_cannot_be_saved_is_said_and_keeps_the_window(
-    opened, closings, tmp_path, monkeypatch
-):
-    from napari.utils.notifications import notification_manager
-
-    viewer, panel, answer, _ = opened
-    answer("save")
-    (tmp_path / "file").write_text("no folder")
-    path = tmp_path / "file" / "kept.semsr"
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
-    panel.window().close()
-    assert closings.count == 0
-    assert len(viewer.layers) == 2
-    assert "could not be written" in notification_manager.records[-1].message
-
-
+@pytest.mark.broad
 def test_what_was_added_last_is_in_the_project_before_it_closes(
     opened, closings, qtbot, tmp_path, monkeypatch
 ):
@@ -161,6 +154,7 @@ def test_what_was_added_last_is_in_the_project_before_it_closes(
     assert "painted" in (path / "project.json").read_text()
 
 
+@pytest.mark.broad
 def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp_path):
     viewer, panel, answer, asked = opened
     path = tmp_path / "kept.semsr"
@@ -179,28 +173,22 @@ def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp
     assert closings.count == 1
 
 
-def test_saved_results_are_not_asked_for(opened, closings, tmp_path):
-    viewer, panel, _, asked = opened
-    viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
-    panel.window().close()
-    assert asked == []
-    assert closings.count == 1
-
-
-def test_a_script_is_never_asked(opened):
+@pytest.mark.parametrize(
+    "close",
+    [
+        lambda viewer: viewer.close(),
+        pytest.param(lambda viewer: viewer.window.close(), marks=pytest.mark.broad),
+    ],
+    ids=["viewer", "window"],
+)
+def test_a_script_is_never_asked(opened, close):
     viewer, _, _, asked = opened
-    store = Path(viewer.layers[-1].metadata["semsr store"])
-    assert is_temporary(str(store))
-    viewer.close()
+    assert is_temporary(viewer.layers[-1].metadata["semsr store"])
+    close(viewer)
     assert asked == []
 
 
-def test_a_script_that_closes_the_window_is_never_asked(opened):
-    viewer, _, _, asked = opened
-    viewer.window.close()
-    assert asked == []
-
-
+@pytest.mark.broad
 def test_closing_by_a_script_leaves_the_project_as_it_was(
     opened, qtbot, tmp_path, monkeypatch
 ):
@@ -220,6 +208,7 @@ def test_closing_by_a_script_leaves_the_project_as_it_was(
     assert store.parent == path
 
 
+@pytest.mark.broad
 def test_a_project_that_napari_opens_is_gone_on_with(
     opened, make_napari_viewer, qtbot, tmp_path, monkeypatch
 ):
@@ -241,6 +230,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     assert "saved as you go on" in again.about.text()
 
 
+@pytest.mark.broad
 def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
     from PIL import Image
 
@@ -276,19 +266,7 @@ def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
         assert plain[1] < marked[1]
 
 
-def test_canvas_that_docks_have_squeezed_is_no_figure(opened, tmp_path, monkeypatch):
-    viewer, _, _, _ = opened
-    saver = SavePanel(viewer)
-    viewer.window.add_dock_widget(saver, name="Save")
-    chosen = str(tmp_path / "none.png"), "PNG (*.png)"
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: chosen)
-    saver.window().centralWidget().setFixedWidth(2)
-    saver.extent.value = "canvas"
-    saver.figure_button.click()
-    assert "must be at least 16 px wide to be a figure" in saver.status.text()
-    assert not (tmp_path / "none.png").exists()
-
-
+@pytest.mark.broad
 def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch, finish):
     from PIL import Image
 
@@ -318,11 +296,15 @@ def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch, fin
         other.visible = False
     saver.figure_button.click()
     assert "must be visible" in saver.status.text()
+    layer.visible = True
+    saver.window().centralWidget().setFixedWidth(2)  # as docks may squeeze it
+    saver.extent.value = "canvas"
+    saver.figure_button.click()
+    assert "must be at least 16 px wide to be a figure" in saver.status.text()
 
 
+@pytest.mark.broad
 def test_a_removal_offers_to_be_taken_back(opened, qtbot):
-    from napari.utils.notifications import notification_manager
-
     viewer, _, _, _ = opened
     made, sources = viewer.layers[-1], []
 

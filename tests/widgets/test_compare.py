@@ -77,6 +77,7 @@ def test_before_and_after_shows_these_two_alone(panel, model):
     assert visible(model) == ["field", "field · wiener", "mark"]
 
 
+@pytest.mark.broad
 def test_before_of_a_turned_layer_is_turned_as_well(panel, model):
     source = model.layers["field"]
     source.affine = np.array([[0.9, 0.2, 70], [-0.2, 0.9, 5], [0, 0, 1]])
@@ -95,6 +96,7 @@ def test_before_of_a_turned_layer_is_turned_as_well(panel, model):
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("turned", [False, True], ids=["in order", "the other way"])
 def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turned):
     first, second = model.layers["field"], model.layers["field · wiener"]
@@ -118,6 +120,7 @@ def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turn
     assert (camera.center, camera.zoom) == ((0, 1234.0, 567.0), 3.5)
 
 
+@pytest.mark.broad
 def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
     panel.look.beside.value = True
     model.layers.remove("field · wiener")
@@ -130,6 +133,7 @@ def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
     assert panel.look.split.value == 0
 
 
+@pytest.mark.broad
 def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, qtbot):
     dock = QWidget()
     qtbot.addWidget(dock)
@@ -165,6 +169,7 @@ def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
     assert panel.look.note.text() == ""
 
 
+@pytest.mark.broad
 def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     panel, model, run_panel, set_strength, tmp_path, monkeypatch, qtbot
 ):
@@ -218,6 +223,7 @@ def test_layers_of_two_places_have_no_difference(panel, model, add, exposures, q
     assert "do not overlap" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_grey_levels_of_another_kind_are_not_mixed(
     model, qtbot, add, exposures, run_panel, tmp_path
 ):
@@ -234,6 +240,7 @@ def test_grey_levels_of_another_kind_are_not_mixed(
     assert look.note.text() == ""
 
 
+@pytest.mark.broad
 def test_a_result_of_half_the_pixel_size_is_compared(
     model, qtbot, add, exposures, run_panel, set_strength
 ):
@@ -258,6 +265,7 @@ def test_a_result_of_half_the_pixel_size_is_compared(
     assert network_of(model.layers[-1]) == network_of(layer)
 
 
+@pytest.mark.broad
 def test_a_large_lazy_result_is_mixed_level_by_level(
     model, qtbot, add, run_panel, set_strength, tmp_path
 ):
@@ -284,6 +292,7 @@ def test_a_large_lazy_result_is_mixed_level_by_level(
     assert hasattr(model.layers[-1].data[0], "dask")
 
 
+@pytest.mark.broad
 def test_a_project_keeps_a_mixture_as_it_is_seen(
     panel, model, set_strength, tmp_path, qtbot
 ):
@@ -302,6 +311,7 @@ def test_a_project_keeps_a_mixture_as_it_is_seen(
     assert not is_unsaved(again)
 
 
+@pytest.mark.broad
 def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strength):
     layer = panel.look.right.value
     set_strength(panel, 40)
@@ -314,11 +324,11 @@ def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strengt
 
 def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     change = Change(0.1, 2.0, 0.0, noise=4.0, level=1.0, looked_at=0.25, hardly=True)
-    rows, said = told_of_change(change, "model")
-    assert said == " Hardly changed: this model finds nothing to do here."
-    assert rows["Change"] in said
+    rows, said = told_of_change(change)
+    assert said == " Hardly changed: there is nothing to do here."
+    assert str(rows["Change"]) in said
     assert str(rows["Mean change"]) == "0.1 grey levels (0.025 times the noise)"
     assert str(rows["Change seen in"]) == "25 % of the field"
-    rows, said = told_of_change(replace(change, hardly=False, looked_at=1.0), "model")
+    rows, said = told_of_change(replace(change, hardly=False, looked_at=1.0))
     assert (list(rows), said) == (["Mean change", "Largest change"], "")
-    assert told_of_change(None, "model") == ({}, "")
+    assert told_of_change(None) == ({}, "")

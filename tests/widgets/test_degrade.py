@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from napari_semsr.widgets.degrade import DegradePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
@@ -28,6 +29,7 @@ def test_haze_alone_has_a_strength(model, qtbot):
             assert panel.form.widget(name).native.isVisibleTo(panel) == shown
 
 
+@pytest.mark.broad
 def test_haze_draws_to_the_grey_that_is_asked_for(
     model, qtbot, add, exposures, run_panel
 ):

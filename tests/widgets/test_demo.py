@@ -6,6 +6,7 @@ import pytest
 from napari_semsr.analysis.frc.validity import code_of
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
+from napari_semsr.demonstration import DemoResult
 from napari_semsr.io.formats import read, write
 from napari_semsr.widgets import demo
 from napari_semsr.widgets.base.results import is_unsaved
@@ -31,7 +32,9 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
             pixels = np.full((options.size, 40), 7, np.uint8)
             write(Micrograph(pixels, parse_pixel_size(20.0), "made"), path)
         version = SimpleNamespace(
-            label="Enhanced", cross=1, metrics=SimpleNamespace(psnr_db=30.0)
+            label="Enhanced",
+            cross=SimpleNamespace(resolution_nm=40.0),
+            metrics=SimpleNamespace(psnr_db=30.0),
         )
         half = SimpleNamespace(measured=SimpleNamespace(versions=[version]))
         codes = np.full((options.size, 40), code_of("beyond-nyquist"))
@@ -45,16 +48,18 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
         )
         scan = {"placed": 20, "frames": 20}
         scan |= {"nominal_error_px": 5.0, "solved_error_px": 0.1}
-        return SimpleNamespace(
+        return DemoResult(
             report=str(folder / "report.html"),
             seconds=1.0,
+            frames="frames",
             figures={"scan": scan},
+            scan=SimpleNamespace(measured=SimpleNamespace(pair=None)),
             place=place,
             sem=half,
             **paths,
         )
 
-    monkeypatch.setattr(demo, "demo_job", made)
+    monkeypatch.setattr(demo, "DEMO", SimpleNamespace(job=made))
     shown = demo.DemoPanel(model)
     qtbot.addWidget(shown)
     shown.form.set_values(size=200)
@@ -86,6 +91,7 @@ def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_
     assert "30.00 dB" in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_demonstration_without_a_folder_is_not_saved(panel, model, run_panel):
     run_panel(panel)
     assert all(is_unsaved(layer) for layer in model.layers)

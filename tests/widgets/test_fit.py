@@ -45,9 +45,15 @@ def dock(make_napari_viewer_proxy, qtbot) -> Dock:
 
 
 @pytest.mark.usefixtures("letters")
-@pytest.mark.parametrize("size", [16, pytest.param(9, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(16, marks=pytest.mark.broad),
+        pytest.param(9, marks=pytest.mark.slow),
+    ],
+)
 def test_every_panel_fits_a_narrow_dock(dock, size):
-    dock.check_every_panel(size)
+    dock.check_panels(size)
 
 
 # The scale of a screen is read when Qt starts, once in a process.
@@ -59,7 +65,7 @@ viewer = napari.Viewer()
 assert QApplication.instance().devicePixelRatio() == 2
 dock = Dock(viewer, wait_until)
 for size in (16, 9):
-    dock.check_every_panel(size)
+    dock.check_panels(size)
 viewer.close()
 """
 
@@ -74,15 +80,7 @@ def test_every_panel_fits_a_narrow_dock_at_twice_the_scale():
     )
 
 
-def test_what_is_said_is_seen_in_letters_of_another_size(dock, letters):
-    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
-    panel.show_problem(LONG_TEXT)
-    for size in (16, 9):
-        letters(size)
-        dock.check(panel)
-        assert panel.status.isVisible()
-
-
+@pytest.mark.broad
 def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
     panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     box = panel.layer.native
@@ -100,30 +98,16 @@ def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
     assert told() == box.toolTip()
 
 
-def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, qtbot):
+@pytest.mark.broad
+def test_labels_and_what_is_said_follow_the_letters(dock, letters, qtbot):
     module = "napari_semsr.widgets.measure.metrics"
     panel = dock.show("Metrics", module, "MetricsPanel")
     control = panel.form.widget("data_range").native
-    letters(9)
-    qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
-    letters(16)
-    qtbot.waitUntil(lambda: control.x() == 0, timeout=LIMIT_MS)
-    letters(9)
-    qtbot.waitUntil(lambda: control.x() > 0, timeout=LIMIT_MS)
-
-
-def test_pixel_size_of_many_digits_is_seen_whole(dock, letters):
-    panel = dock.show("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
-    for size in (9, 16):
+    panel.show_problem(LONG_TEXT)
+    for size in (9, 16, 9):
         letters(size)
-        panel.pixel_size.value = (123.456789, 123.456781)
+        qtbot.waitUntil(lambda: (control.x() > 50) == (size == 9), timeout=LIMIT_MS)  # noqa: B023 - waits here
         dock.check(panel)
-        panel.pixel_size.value = None
-        dock.check(panel)
-
-
-def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
-    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
     (area,) = (
         item
         for item in panel.findChildren(QScrollArea)
@@ -137,11 +121,15 @@ def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
         )
 
 
-def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
+@pytest.mark.broad
+def test_pixel_size_is_seen_whole_beside_its_unit(dock, letters, qtbot):
     panel = dock.show("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
-    letters(9)
     size = panel.pixel_size
-    size.value = (55.82, 55.82)
+    for points in (16, 9):
+        letters(points)
+        for value in ((123.456789, 123.456781), None, (55.82, 55.82)):
+            size.value = value
+            dock.check(panel)
     boxes = (size.height_box, size.width_box, size.unit_box)
     qtbot.waitUntil(
         lambda: len({box.native.y() for box in boxes}) == 1, timeout=LIMIT_MS

@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets.base import Note
+from napari_semsr.widgets.base import RichLabel, open_panel
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import exposures_of
 
@@ -23,7 +23,7 @@ PLUGIN = "napari-semsr"
 
 def dock(viewer, name):
     """Open a panel as the Plugins menu does, in a dock of 400 pixels."""
-    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    panel = open_panel(viewer, name)
     panel.setFixedWidth(400)
     return panel
 
@@ -32,7 +32,7 @@ def labels_cut_off(panel) -> list[str]:
     """Texts of visible notes that are lower than what they have to show."""
     return [
         note.text()
-        for note in panel.findChildren(Note)
+        for note in panel.findChildren(RichLabel)
         if note.isVisible() and note.height() < note.document().size().height()
     ]
 
@@ -45,6 +45,7 @@ def viewer(make_napari_viewer_proxy, qtbot):
     return made
 
 
+@pytest.mark.broad
 def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     from napari.utils.theme import get_theme
 
@@ -68,44 +69,7 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     assert get_theme(viewer.theme)
 
 
-def test_comparing_adds_one_layer_and_leaves_what_is_chosen(viewer, qtbot, finish, add):
-    first, second = exposures_of((128, 128))
-    add(viewer, second)
-    add(viewer, first)
-    panel = dock(viewer, "Restore")
-    panel.form.set_values(psf="1px")
-    panel.run_button.click()
-    finish(panel)
-    before = [item.name for item in viewer.layers]
-    source, result = panel.look.left.value, panel.look.right.value
-    assert [source.name, result.name] == before[1:]
-    panel.look.split.value = 50
-    qtbot.wait(100)
-    assert [item.name for item in viewer.layers] == [*before, "before"]
-    assert panel.layer.value == panel.look.left.value == source
-    panel.look.split.value = 0
-    assert [item.name for item in viewer.layers] == before
-    saver = dock(viewer, "Save and project")
-    viewer.layers.selection.active = result
-    assert saver.made_list.currentItem().text().startswith(result.name)
-
-
-def test_removing_a_layer_that_is_being_enhanced_stops_the_run(
-    viewer, qtbot, finish, add, computed
-):
-    add(viewer, exposures_of((192, 192))[0])
-    panel = dock(viewer, "Enhance")
-    panel.form.set_values(tile=64, precision="fp32")
-    computed.allow(1)
-    panel.run_button.click()
-    qtbot.waitUntil(lambda: len(computed) > 1, timeout=LIMIT_MS)
-    viewer.layers.remove(viewer.layers[-1])
-    computed.allow()
-    finish(panel)
-    assert "its layer was removed" in panel.status.text()
-    assert len(viewer.layers) == 1
-
-
+@pytest.mark.broad
 def test_frc_map_lies_in_colour_over_the_image(
     viewer, qtbot, finish, keep_picture, add
 ):
@@ -137,6 +101,7 @@ def colourfulness(picture: np.ndarray) -> float:
     return float(np.ptp(middle.astype(float), axis=-1).mean())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("how", ["panel", "viewer"])
 def test_closing_stops_the_job(viewer, qtbot, how):
     panel = dock(viewer, "Metrics and histogram")
@@ -160,6 +125,7 @@ def test_closing_stops_the_job(viewer, qtbot, how):
     qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 
+@pytest.mark.broad
 def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatch):
     panel = dock(viewer, "Metrics and histogram")
     closed, handle = threading.Event(), QApplication.processEvents
@@ -187,6 +153,7 @@ def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatc
     qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 
+@pytest.mark.broad
 def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     viewer, qtbot, add, computed
 ):
@@ -241,6 +208,7 @@ def tabs_of(place) -> list[str]:
     )
 
 
+@pytest.mark.broad
 def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
     from qtpy.QtWidgets import QDockWidget
 
@@ -257,6 +225,7 @@ def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
     keep_picture(viewer, "tabs")
 
 
+@pytest.mark.broad
 def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
     place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "SEM-SR")
     viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")

@@ -86,25 +86,7 @@ def test_figures_are_shown_and_the_report_is_kept(
     assert "input and SEM" in curves
 
 
-def test_network_is_named_with_its_figures(panel, opened, stored, run_panel):
-    panel.take_registered(*opened.layers, stored)
-    panel.networks.value = ["sem-restore"]
-    run_panel(panel)
-    told = panel.figures.text()
-    assert "Made by a network: <b>sem-restore</b>" in told
-    assert "Over the input, sem-restore" in told
-
-
-def test_gains_on_either_side_of_the_cut_off_are_told(panel, stored, run_panel):
-    panel.take_registered(panel.optical.value, panel.sem.value, stored)
-    panel.networks.value = []
-    panel.form.set_values(cut_off_nm=150)
-    run_panel(panel)
-    told = panel.figures.text()
-    for words in ("Below the cut-off, linear filter", "Above the cut-off, linear"):
-        assert words in told
-
-
+@pytest.mark.broad
 def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     panel.networks.value = []
     panel.placed.value = "stored"
@@ -115,6 +97,7 @@ def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     assert "Judged moving by fixed" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_doubts_on_the_page_are_in_the_panels_words(panel, stored, run_panel, tmp_path):
     residuals = {
         "places_nm": [[500.0, 500.0], [900.0, 900.0]],
@@ -136,6 +119,7 @@ def test_doubts_on_the_page_are_in_the_panels_words(panel, stored, run_panel, tm
     assert said.split(". ")[0] in panel.report.read_text().replace("&#39;", "'")
 
 
+@pytest.mark.broad
 def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
     flat = Micrograph(np.full((96, 96), 7, np.uint8), parse_pixel_size(20), "flat")
     panel.optical.value = add(opened, flat)
@@ -154,6 +138,7 @@ def test_layer_is_not_judged_by_itself(panel, opened):
     assert "cannot be judged by itself" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_register_goes_on_to_judge(
     make_napari_viewer_proxy, views, stored, add, finish, tmp_path
 ):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from magicgui.widgets import Select
 
-from napari_semsr.analysis import CLUES
+from napari_semsr.analysis.trust import CLUES
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.models import file_digest
 from napari_semsr.models.trust import Trust, save_trust, trust_path
@@ -58,7 +58,7 @@ def show_every_map(model, press, finish, instrument):
     """Let every panel that makes a map make one of the layer ``second``."""
 
     def two_scans(panel):
-        panel.kind.value = "scans"
+        panel.kind.value = "two scans"
 
     def enhance(panel):
         panel.model.add_file(instrument)
@@ -66,8 +66,8 @@ def show_every_map(model, press, finish, instrument):
         panel.misfit.value = panel.trust.value = True
 
     def choose(panel):
-        panel.reference.value = model.layers["first"]
-        panel.enhanced.value = model.layers["second"]
+        panel.boxes["reference"].value = model.layers["first"]
+        panel.boxes["enhanced"].value = model.layers["second"]
 
     def both(panel):
         two_scans(panel)

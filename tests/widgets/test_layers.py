@@ -14,7 +14,7 @@ from napari_semsr.core.micrograph import (
     Provenance,
     parse_pixel_size,
 )
-from napari_semsr.io.layers import NETWORK_KEY, layer_affine, layer_attributes
+from napari_semsr.io.layers import NETWORK_KEY
 from napari_semsr.widgets.layers import (
     free_name,
     layer_keywords,
@@ -31,19 +31,6 @@ TURNED = Affine.turned(30, scale=1.2, mirrored=True, shift=(40, -9), about=(50, 
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
 COLOUR = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
 sizes = st.floats(1e-3, 1e5)
-
-
-@pytest.mark.parametrize("planes", [0, 1])
-def test_a_layer_with_an_affine_lies_where_the_transform_brings_it(planes):
-    image = Micrograph(IMAGE, parse_pixel_size((7.0, 5.0)), origin=(100.0, -30.0))
-    data = np.stack([IMAGE] * 2) if planes else IMAGE
-    attributes = layer_attributes(image, extra=planes)
-    layer = Image(data, affine=layer_affine(TURNED, extra=planes), **attributes)
-    for pixel in ((0, 0), (4, 6), (2.5, 1)):
-        place = np.multiply(pixel, image.scale) + image.origin
-        shown = layer.data_to_world((1,) * planes + pixel)
-        assert shown[:planes] == (1,) * planes
-        np.testing.assert_allclose(shown[planes:], TURNED(place))
 
 
 @given(y=sizes, x=sizes, oy=st.floats(-1e5, 1e5), calibrated=st.booleans())

@@ -6,7 +6,7 @@ import tifffile
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs import SimulateOptions, simulate_job, stitch_job
+from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
@@ -63,6 +63,7 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
 
 
+@pytest.mark.broad
 def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
     model.add_image(GRAIN, name="bare")
     choose(panel, sized, finish)
@@ -91,6 +92,7 @@ def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
     np.testing.assert_array_equal(micrograph_from_layer(layer).array(), data)
 
 
+@pytest.mark.broad
 def test_store_that_was_copied_in_part_is_told_once(
     panel, model, tmp_path, finish, run_panel
 ):
@@ -104,6 +106,7 @@ def test_store_that_was_copied_in_part_is_told_once(
     assert panel.warned.text().count("have no file and are read as 0") == 1
 
 
+@pytest.mark.broad
 def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
     path = tmp_path / "stack.tif"
     pages = np.stack([GRAIN, GRAIN // 2, GRAIN // 3])
@@ -117,6 +120,7 @@ def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
     np.testing.assert_array_equal(model.layers[1].data, GRAIN // 3)
 
 
+@pytest.mark.broad
 def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_panel):
     h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
     path = tmp_path / "scan.h5"
@@ -142,6 +146,7 @@ def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_p
     np.testing.assert_array_equal(model.layers[1].data, GRAIN // 2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", ["jpg", "bmp"])
 def test_formats_that_are_only_read_open_without_an_error(
     panel, model, tmp_path, finish, run_panel, suffix
@@ -154,12 +159,6 @@ def test_formats_that_are_only_read_open_without_an_error(
     assert "Opened field" in run_panel(panel)  # the layer to calibrate changes
     assert panel.over.isHidden()
     assert model.layers[0].data.shape == GRAIN.shape
-
-
-def test_dataset_is_asked_of_no_other_file(panel, sized, finish):
-    choose(panel, sized, finish)
-    assert panel.dataset.native.isHidden()
-    assert panel.options().dataset is None
 
 
 def test_no_file_and_lost_file_are_told(panel, tmp_path, finish, run_panel):
@@ -178,6 +177,7 @@ def test_text_file_is_refused_in_one_sentence(panel, tmp_path, finish):
     assert "\n" not in said
 
 
+@pytest.mark.broad
 def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
     choose(panel, shared_data / "vendor" / "fei-sem-rbc.tif", finish)
     assert panel.bar.value == 70
@@ -213,18 +213,7 @@ def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
     assert not panel.bar_button.isVisibleTo(panel)
 
 
-def test_bar_is_left_out_before_the_image_is_opened(
-    panel, model, tmp_path, finish, run_panel
-):
-    path, image = with_bar(tmp_path)
-    choose(panel, path, finish)
-    panel.bar_button.click()
-    assert not model.layers
-    assert "press Open" in panel.status.text()
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[0].data, image[:-60])
-
-
+@pytest.mark.broad
 def test_folder_of_frames_is_opened_and_calibrated(
     panel, model, tmp_path, finish, run_panel
 ):
@@ -251,13 +240,14 @@ def test_folder_without_images_is_told(panel, tmp_path, finish, run_panel):
     assert "at least two frames" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_coverage_of_a_mosaic_that_is_opened_again(
     panel, model, finish, run_panel, qtbot, tmp_path, sized
 ):
     options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(simulate_job(tmp_path / "scan", options=options))
+    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     store = tmp_path / "mosaic.ome.zarr"
-    run(stitch_job(tmp_path / "scan", store))
+    run(STITCH.job(tmp_path / "scan", store))
     panel.show()
     for path in (sized, store):
         choose(panel, path, finish)

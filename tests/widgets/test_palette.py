@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QDockWidget, QPushButton
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
-from napari_semsr.cli.command import VERBS
+from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.window import commands
 from tests.test_manifest import INSIDE
 
@@ -40,10 +40,11 @@ def test_every_verb_is_in_the_palette(verb):
     assert any(word in title for title in titles())
 
 
+@pytest.mark.broad
 def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, npe2pm, qtbot):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     viewer = make_napari_viewer_proxy(show=True)
-    for command in (commands.list_models, commands.convert_image, commands.list_models):
+    for command in (commands.open_enhance, commands.open_save, commands.open_enhance):
         command()
     docks = viewer.window.dock_widgets
     names = [name.partition(" (")[0] for name in docks]

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from tests.children import LIMIT_MS, run_python
 
 PANELS = {
@@ -103,25 +104,7 @@ def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
 
 
-@pytest.mark.parametrize("module", PANELS)
-def test_every_control_has_a_tooltip(module, model, qtbot):
-    panel = make(module, model, qtbot)
-    controls = [
-        item
-        for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget)
-        for item in panel.content.findChildren(kind)
-        if item.objectName() != "qt_spinbox_lineedit"
-    ]
-    assert controls
-    bare = [
-        item
-        for item in controls
-        if not item.toolTip() and not item.parentWidget().toolTip()
-    ]
-    assert not bare, [(type(item), item.objectName()) for item in bare]
-
-
-@pytest.fixture(params=["German", "English"])
+@pytest.fixture(params=["German", pytest.param("English", marks=pytest.mark.broad)])
 def locale(request):
     """Numbers as they are written where a comma is the decimal point, or a dot."""
     before = QLocale()
@@ -130,64 +113,72 @@ def locale(request):
     QLocale.setDefault(before)
 
 
-@pytest.mark.parametrize("module", PANELS)
-def test_dot_and_comma_are_both_a_decimal_point(module, model, qtbot, locale):
-    panel = make(module, model, qtbot)
-    boxes = [
-        box
-        for box in panel.content.findChildren(QDoubleSpinBox)
-        if box.decimals() and box.minimum() <= 0.5 <= box.maximum()
-    ]
-    for box in boxes:
-        for typed in ("0.5", "0,5"):
-            box.setValue(box.maximum())
-            box.selectAll()
-            qtbot.keyClicks(box, typed)
-            box.interpretText()
-            assert box.value() == 0.5, (typed, box.text(), box.toolTip())
+def without_tooltip(panel):
+    """Controls that say nothing of themselves."""
+    for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget):
+        for item in panel.content.findChildren(kind):
+            told = item.toolTip() or item.parentWidget().toolTip()
+            if not told and item.objectName() != "qt_spinbox_lineedit":
+                yield type(item), item.objectName()
 
 
-@pytest.mark.parametrize("module", PANELS)
-def test_lengths_and_levels_say_their_unit(module, model, qtbot):
-    panel = make(module, model, qtbot)
+def with_idle_tooltip(panel):
+    """Texts whose tooltip says no more."""
+    labels = [item for item in panel.content.findChildren(QLabel) if item.toolTip()]
+    for item in (*labels, *panel.content.findChildren(QCheckBox)):
+        if item.toolTip().strip(" .").lower() == item.text().strip(" .:").lower():
+            yield item.text()
+
+
+def without_unit(panel):
+    """Options whose name has a unit that neither label nor tooltip says."""
     told = {item.text(): item.toolTip() for item in panel.findChildren(QLabel)}
-    bare = []
     for name, (label, _) in panel.labels().items():
         unit = UNITS.get(name.rpartition("_")[2])
         said = f"{label} {told.get(label, '')}"
         if unit and not re.search(rf"(?<!\w)({unit})(?!\w)", said):
-            bare.append((name, said))
-    assert not bare
+            yield name, said
+
+
+def check_decimal_point(panel, qtbot):
+    """Type a number with a dot and with a comma into every field for one."""
+    for box in panel.content.findChildren(QDoubleSpinBox):
+        if box.decimals() and box.minimum() <= 0.5 <= box.maximum():
+            for typed in ("0.5", "0,5"):
+                box.setValue(box.maximum())
+                box.selectAll()
+                qtbot.keyClicks(box, typed)
+                box.interpretText()
+                assert box.value() == 0.5, (typed, box.text(), box.toolTip())
 
 
 @pytest.mark.parametrize("module", PANELS)
-def test_a_tooltip_says_more_than_the_label(module, model, qtbot):
+def test_controls_say_what_they_are_and_take_either_point(
+    module, model, qtbot, locale, opened
+):
     panel = make(module, model, qtbot)
-    labels = [item for item in panel.content.findChildren(QLabel) if item.toolTip()]
-    ticks = panel.content.findChildren(QCheckBox)
-    same = [
-        item.text()
-        for item in [*labels, *ticks]
-        if item.toolTip().strip(" .").lower() == item.text().strip(" .:").lower()
-    ]
-    assert not same
+    assert panel.content.findChildren(QAbstractButton)
+    assert not list(without_tooltip(panel))
+    assert not list(with_idle_tooltip(panel))
+    assert not list(without_unit(panel))
+    check_decimal_point(panel, qtbot)
+    page, _, heading = panel.help_place.partition("#")
+    assert page != "panels.md"  # its own, not what all share
+    text = (manual_folder() / page).read_text("utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert not heading or heading in map(slug, headings)
+    panel.help_button.click()
+    assert opened == [manual_url(panel.help_place)]
 
 
 @pytest.mark.parametrize("module", MEASURING)
-def test_run_without_layers_says_what_to_do(module, model, qtbot):
+def test_run_says_which_layers_it_takes(module, model, qtbot):
     panel = make(module, model, qtbot)
     panel.run()
-    assert not panel.runner.busy
     assert "image layer must be chosen" in panel.status.text()
-    model.add_image(np.eye(40))
-    assert panel.status.text() == ""
-
-
-@pytest.mark.parametrize("module", MEASURING)
-def test_run_refuses_colour_and_turned_layers(module, model, qtbot):
-    panel = make(module, model, qtbot)
     samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
     layer = model.add_image(samples, rgb=True, name="photo")
+    assert panel.status.text() == ""
     panel.run()
     assert "'photo' must be a grey image" in panel.status.text()
     model.layers.remove(layer)
@@ -198,27 +189,21 @@ def test_run_refuses_colour_and_turned_layers(module, model, qtbot):
 
 
 @pytest.mark.parametrize("module", ["measure.frc_map", "measure.metrics"])
-def test_pair_of_different_shapes_is_refused(module, model, qtbot):
-    model.add_image(np.zeros((40, 50)), name="a")
-    model.add_image(np.zeros((40, 40)), name="b")
-    panel = make(module, model, qtbot)
-    second = panel.second if module == "measure.frc_map" else panel.reference
-    second.value = model.layers["a"]
-    panel.run()
-    assert "onto one grid" in panel.status.text()
-
-
-@pytest.mark.parametrize("module", ["measure.frc_map", "measure.metrics"])
-def test_pair_that_is_shown_at_two_places_is_refused(module, model, qtbot):
-    for name, down in (("a", 0), ("b", 7)):
-        shift = np.array([[1, 0, down], [0, 1, 0], [0, 0, 1]])
-        model.add_image(np.zeros((40, 40)), name=name, affine=shift)
+def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
+    down = np.array([[1, 0, 7], [0, 1, 0], [0, 0, 1]])
+    model.add_image(np.zeros((40, 50)), name="wide")
+    model.add_image(np.zeros((40, 40)), name="a")
+    model.add_image(np.zeros((40, 40)), name="b", affine=down)
     panel = make(module, model, qtbot)
     second = panel.second if module == "measure.frc_map" else panel.reference
     assert second.value is None
-    second.value = model.layers["a"]
-    panel.run()
-    assert "is shown 7 px down or up and 0 px beside" in panel.status.text()
+    for name, said in (
+        ("wide", "onto one grid"),
+        ("a", "is shown 7 px down or up and 0 px beside"),
+    ):
+        second.value = model.layers[name]
+        panel.run()
+        assert said in panel.status.text()
 
 
 @pytest.mark.parametrize("module", ["measure.frc_map", "measure.spectrum"])
@@ -473,6 +458,7 @@ app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 """
 
 
+@pytest.mark.broad
 def test_what_takes_long_to_import_is_imported_in_a_thread():
     """Torch while its panel is looked at, matplotlib by the job that plots."""
     names = [*PANELS, "measure.metrics"]

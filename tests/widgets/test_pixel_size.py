@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, strategies as st
 from qtpy.QtCore import QLocale
 
-from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
+from napari_semsr.core import spell_pixel_size
+from napari_semsr.widgets.calibrate import PixelSizeEdit
 from tests.children import LIMIT_MS
 
 
@@ -99,8 +100,8 @@ def test_unit_suits_the_size(edit, size, unit):
     assert edit.value == pytest.approx(size)
 
 
-def test_format_nm_says_both_axes_when_they_differ():
-    assert format_nm((5.0, 5.0)) == "5 nm"
-    assert format_nm((5.0, 4.0)).startswith("5 ")
-    assert "4 nm" in format_nm((5.0, 4.0))
-    assert format_nm(None) == "unknown"
+def test_pixel_size_says_both_axes_when_they_differ():
+    assert spell_pixel_size((5.0, 5.0)) == "5 nm"
+    assert spell_pixel_size((5.0, 4.0)).startswith("5 ")
+    assert "4 nm" in spell_pixel_size((5.0, 4.0))
+    assert spell_pixel_size(None) == "unknown"

@@ -14,7 +14,6 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.train.panel import TrainPanel
 
 BOXES = {
@@ -54,6 +53,7 @@ def box(request, model, qtbot):
     panel.close()
 
 
+@pytest.mark.quick(2)
 def test_panel_works_on_the_active_layer(box, model, put):
     first, second = put("first"), put("second")
     assert box.value is second
@@ -66,6 +66,7 @@ def test_panel_works_on_the_active_layer(box, model, put):
     assert box.value is second
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", BOXES, ids=lambda kind: kind.__name__)
 def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, qtbot):
     first, _ = put("first"), put("second")
@@ -95,20 +96,12 @@ def test_spectrum_draws_what_is_selected(model, put, qtbot):
     assert panel.layers.value == [first]
 
 
-def test_maps_and_spectra_are_not_offered(box, model, put):
-    image, field = put("image"), put("map", "frc-map")
-    spectrum = put("spectrum", "spectrum")
-    assert image in box.choices
-    assert field not in box.choices
-    assert spectrum not in box.choices
-    assert box.value is image
-
-
 def show(model, layers):
     for data, keywords, _ in layers:
         model.add_image(data, **keywords)
 
 
+@pytest.mark.broad
 def test_second_exposure_is_the_second_image(model, qtbot):
     panel = FrcMapPanel(model)
     qtbot.addWidget(panel)
@@ -118,6 +111,7 @@ def test_second_exposure_is_the_second_image(model, qtbot):
     assert not panel.form.values()["reference"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "other",
     [
@@ -143,6 +137,7 @@ def test_what_is_no_exposure_of_the_field_is_no_second_image(
     assert panel.second.value is None
 
 
+@pytest.mark.broad
 def test_second_image_that_was_chosen_is_kept(model, put, qtbot):
     layers = [put(name) for name in ("a", "b", "c")]
     panel = FrcMapPanel(model)
@@ -159,6 +154,7 @@ def test_resolution_of_what_a_network_made_is_not_proposed(model, put, qtbot):
     assert panel.first.value is image
 
 
+@pytest.mark.broad
 def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
     show(model, samples.degraded_and_truth())
     truth, degraded = model.layers["truth"], model.layers["degraded"]
@@ -181,6 +177,7 @@ def test_low_and_high_differ(model, put, qtbot):
     assert (panel.pairs.low.value, panel.pairs.high.value) == (two, one)
 
 
+@pytest.mark.broad
 def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
     panel = EnhancePanel(model)
     qtbot.addWidget(panel)
@@ -196,14 +193,3 @@ def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
     panel.model.box.value = "sem-2x"
     model.layers.selection.active = mosaic
     assert panel.model.value == "sem-2x"
-
-
-def test_frames_that_are_opened_are_what_to_stitch(model, qtbot, finish):
-    panel = StitchMosaicPanel(model)
-    qtbot.addWidget(panel)
-    layers = samples.superlens_scan()
-    for data, keywords, kind in layers:
-        getattr(model, f"add_{kind}")(data, **keywords)
-    finish(panel)
-    assert "16 frames" in panel.about.text()
-    assert str(panel.typed_folder()) == layers[0][1]["metadata"]["frames_folder"]

@@ -14,10 +14,10 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.layers import STORE_KEY, STRENGTH_KEY
+from napari_semsr.io.layers import STORE_KEY
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.io.project import read_project
-from napari_semsr.jobs import SimulateOptions, simulate_job
+from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.base.results import (
     add_opened,
     keep_results_in,
@@ -134,7 +134,7 @@ def story(model, qtbot, tmp_path, run_panel):
     scan = tmp_path / "work" / "scan"
     scan.parent.mkdir()
     options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(simulate_job(scan, options=options))
+    run(SIMULATE.job(out_dir=scan, options=options))
     for data, attributes, kind in get_reader(str(scan))(str(scan)):
         getattr(model, f"add_{kind}")(data, **attributes)
 
@@ -174,7 +174,8 @@ def story(model, qtbot, tmp_path, run_panel):
     panels.clear()
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["stays", "moved"])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "stays"])
 def test_every_layer_that_we_make_comes_back(
     story, model, save_panel, qtbot, choose, tmp_path, moved
 ):
@@ -259,20 +260,7 @@ def test_painted_labels_are_written_anew(model, save_panel, qtbot, choose, tmp_p
     assert [item.name for item in stores] == [listed(path)["layers"][0]["store"]]
 
 
-def test_a_mixture_is_kept_as_it_is_shown(
-    restored, model, save_panel, qtbot, choose, tmp_path
-):
-    panel, path = save_panel(model), tmp_path / "p.semsr"
-    save_into(panel, qtbot, choose, path)
-    made = model.layers[-1]
-    made.metadata[STRENGTH_KEY] = 0.5
-    made.data = made.data / 2
-    panel.run_button.click()
-    wait(panel, qtbot)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
-    np.testing.assert_array_equal(viewer.layers[-1].data, made.data)
-
-
+@pytest.mark.broad
 def test_a_partly_enhanced_layer_is_not_put_back(restored, model, save_panel):
     panel, made = save_panel(model), model.layers[-1]
     made.metadata["semsr live"] = True
@@ -300,6 +288,7 @@ def test_forms_camera_and_choice_come_back(
     assert again.layer.value.name == "field"
 
 
+@pytest.mark.broad
 def test_what_is_only_typed_is_saved_as_one_goes(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -315,6 +304,7 @@ def test_what_is_only_typed_is_saved_as_one_goes(
     qtbot.waitUntil(typed, timeout=LIMIT_MS)
 
 
+@pytest.mark.broad
 def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -328,6 +318,7 @@ def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
     assert "Not kept" not in panel.status.text()
 
 
+@pytest.mark.broad
 def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp_path):
     model.add_points([[1, 2]], name="mark")
     window = StepsWindow(model)
@@ -357,6 +348,7 @@ def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp
     assert before.state() == window.state()
 
 
+@pytest.mark.broad
 def test_the_chosen_model_and_advanced_options_come_back(
     model, save_panel, qtbot, choose, tmp_path
 ):
@@ -400,9 +392,10 @@ def test_a_project_gives_no_address_to_connect_to(
     qtbot.addWidget(again)
     again.show()
     assert again.advanced.form.values()["memory_gb"] == 1.5
-    assert again.advanced.scheduler is None
+    assert again.advanced.options.scheduler is None
 
 
+@pytest.mark.broad
 def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):
     model.add_points([[1, 2]], name="mark")
     first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
@@ -419,6 +412,7 @@ def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path)
     assert second not in panel.recent.choices
 
 
+@pytest.mark.broad
 def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -441,6 +435,7 @@ def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
     assert (first / kept["store"]).is_dir()
 
 
+@pytest.mark.broad
 def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     model, save_panel, qtbot, choose, tmp_path
 ):
@@ -463,6 +458,7 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     assert listed(path)["layers"][0]["name"] == "mark 1"
 
 
+@pytest.mark.broad
 def test_a_project_that_does_not_open_leaves_the_open_one_saved(
     model, save_panel, qtbot, choose, tmp_path
 ):
@@ -477,6 +473,7 @@ def test_a_project_that_does_not_open_leaves_the_open_one_saved(
     qtbot.waitUntil(lambda: "renamed" in str(listed(path)), timeout=LIMIT_MS)
 
 
+@pytest.mark.broad
 def test_progress_goes_when_a_project_is_saved(
     model, save_panel, qtbot, choose, tmp_path
 ):
@@ -492,6 +489,7 @@ def test_progress_goes_when_a_project_is_saved(
     assert panel.status.text() == ""
 
 
+@pytest.mark.broad
 def test_another_project_takes_all_and_leaves_the_first(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -517,6 +515,7 @@ def test_another_project_takes_all_and_leaves_the_first(
     assert "is a project already" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_a_pyramid_is_kept_lazy(model, save_panel, qtbot, choose, tmp_path, rng):
     image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
     store = new_store_path("field")
@@ -566,6 +565,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(
     assert "missing" not in panel.status.text()
 
 
+@pytest.mark.broad
 def test_an_input_whose_path_no_system_takes_is_missing(
     with_input, save_panel, qtbot, choose
 ):
@@ -579,6 +579,7 @@ def test_an_input_whose_path_no_system_takes_is_missing(
     assert "a… is missing: put it back" in panel.status.text()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
 )
@@ -599,6 +600,7 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
     assert {item["name"] for item in listed(path)["layers"]} == {"field", "mark"}
 
 
+@pytest.mark.broad
 def test_a_changed_input_is_said_and_opens(with_input, save_panel, qtbot, choose, rng):
     path, file = with_input
     write(Micrograph(rng.random((30, 20)).astype(np.float32)), file, overwrite=True)
@@ -607,6 +609,7 @@ def test_a_changed_input_is_said_and_opens(with_input, save_panel, qtbot, choose
     assert f"{file} has changed since" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_an_input_beside_the_project_is_known_by_its_digest(
     with_input, save_panel, qtbot, choose, tmp_path
 ):
@@ -621,6 +624,7 @@ def test_an_input_beside_the_project_is_known_by_its_digest(
     assert "changed" not in panel.status.text()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -648,6 +652,7 @@ def test_what_is_no_project_is_refused_in_a_sentence(
     assert panel.session.folder is None
 
 
+@pytest.mark.broad
 def test_a_damaged_store_is_said_and_the_rest_opens(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -661,6 +666,7 @@ def test_a_damaged_store_is_said_and_the_rest_opens(
     assert f"was left out: its store {store.name}" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_napari_opens_a_project_by_its_folder_or_file(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -688,6 +694,7 @@ def test_removing_a_result_is_taken_back(restored, model, save_panel):
     assert not panel.undo_button.isEnabled()
 
 
+@pytest.mark.broad
 def test_stores_go_when_too_many_steps_were_made_since(restored, model, save_panel):
     made = model.layers[-1]
     store = Path(made.metadata[STORE_KEY])
@@ -700,6 +707,7 @@ def test_stores_go_when_too_many_steps_were_made_since(restored, model, save_pan
     assert not store.exists()
 
 
+@pytest.mark.broad
 def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):
@@ -717,6 +725,7 @@ def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
 STORE, MADE, PROJECT = "semsr store", "semsr made", "semsr project"
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "told",
     [
@@ -765,6 +774,7 @@ def test_a_project_removes_nothing_that_was_not_made_here(
     assert (path / "other").is_dir()
 
 
+@pytest.mark.broad
 def test_crop_is_taken_back(restored, model, save_panel, qtbot, run_panel):
     panel, crop = save_panel(model), CropPanel(model)
     qtbot.addWidget(crop)

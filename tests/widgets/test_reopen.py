@@ -13,17 +13,14 @@ import napari_semsr
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io import write
-from napari_semsr.jobs import frc_map_job
-from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.jobs import FRC_MAP
 from napari_semsr.widgets.layers import layer_keywords, nm_per_unit
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
-from tests.tiny_models import write_tiny_model
+from tests.widgets.scenes import one_per_axis
 
 LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
 PLUGIN = "napari-semsr"
@@ -64,27 +61,9 @@ class Maker:
     def put(self, image):
         self.model.add_image(image.data, **layer_keywords(image))
 
-    def mosaic(self):
-        scan = self.folder / "scan"
-        napari_semsr.simulate(
-            scan, phantom="particles", frames_grid=(1, 2), frame_px=96, field="square"
-        )
-        panel = self.press(StitchMosaicPanel, folder=scan)
-        return panel, "scan mosaic"
-
-    def enhanced(self):
-        self.put(self.small)
-        tiny = write_tiny_model(self.folder)
-        made = self.press(EnhancePanel, lambda panel: panel.model.add_file(tiny))
-        return made, "first · tiny"
-
     def restored(self):
         self.put(self.small)
         return self.press(RestorePanel), "first · wiener"
-
-    def crop(self):
-        self.put(self.small.replace(data=(self.small.data * 100).astype(np.uint16)))
-        return self.press(CropPanel), "first · crop"
 
     def field(self, name):
         rng = np.random.default_rng(3)
@@ -119,10 +98,6 @@ class Maker:
             image = self.small.replace(data=self.small.data + number, name=str(number))
             write(image, folder / f"{number}.tif")
         [layer] = self.model.open(str(folder), plugin=PLUGIN)
-        return None, layer.name
-
-    def simulated(self):
-        [_, layer] = self.model.open_sample(PLUGIN, "degraded")
         return None, layer.name
 
 
@@ -199,20 +174,9 @@ def assert_same(found, layer):
     assert told == kept
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "mosaic",
-        "enhanced",
-        "restored",
-        "crop",
-        "map",
-        "status",
-        "spectrum",
-        "pyramid",
-        "frames",
-        "simulated",
-    ],
+    "kind", ["restored", "map", "pyramid", "status", "spectrum", "frames"]
 )
 def test_what_was_saved_reopens_as_it_was(
     maker, kind, model, tmp_path, monkeypatch, qtbot
@@ -236,8 +200,10 @@ def test_what_was_saved_reopens_as_it_was(
         assert reopen(other).name == "mine"
 
 
-@pytest.mark.parametrize("suffix", [*LOSSLESS, ".png"])
-@pytest.mark.parametrize("unit", ["nm", "um", "mm", "pixel"])
+@pytest.mark.quick(5)
+@pytest.mark.parametrize(
+    ("unit", "suffix"), one_per_axis(["nm", "um", "mm", "pixel"], [*LOSSLESS, ".png"])
+)
 def test_eight_bits_of_any_unit_reopen_at_their_place(model, tmp_path, unit, suffix):
     data = np.arange(600, dtype=np.uint8).reshape(20, 30)
     layer = model.add_image(
@@ -273,6 +239,7 @@ def grey_ramp():
     return np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
 
 
+@pytest.mark.broad
 def test_a_picture_keeps_the_contrast_of_what_it_shows(model, tmp_path, grey_ramp):
     layer = model.add_image(grey_ramp * 40 - 10, name="field")
     layer.contrast_limits = (-10, 10)
@@ -280,19 +247,21 @@ def test_a_picture_keeps_the_contrast_of_what_it_shows(model, tmp_path, grey_ram
     assert reopen(tmp_path / "field.png").contrast_limits == pytest.approx((0, 127.5))
 
 
+@pytest.mark.broad
 def test_a_map_of_the_command_looks_as_that_of_the_panel(maker, model, tmp_path):
     maker.map()
     shown = model.layers["second · FRC map (nm)"]
     images = [
         Micrograph(layer.data, (10.0, 10.0), layer.name) for layer in model.layers[:2]
     ]
-    run(frc_map_job(images[1], images[0], tmp_path / "map.ome.zarr"))
+    run(FRC_MAP.job(*images[1::-1], output=tmp_path / "map.ome.zarr"))
     found = reopen(tmp_path / "map.ome.zarr")
     assert look(found) == look(shown)
     np.testing.assert_array_equal(found.data, shown.data)
     np.testing.assert_allclose(world(found), world(shown))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("suffix", LOSSLESS)
 def test_open_mosaic_shows_a_file_as_napari_does(maker, model, press, tmp_path, suffix):
     _, name = maker.map()
@@ -306,6 +275,7 @@ def test_open_mosaic_shows_a_file_as_napari_does(maker, model, press, tmp_path, 
     assert layer.colorbar.visible
 
 
+@pytest.mark.broad
 def test_the_display_range_of_imagej_is_taken(tmp_path, model, grey_ramp):
     layer = model.add_image(grey_ramp, name="field", contrast_limits=(0.25, 0.5))
     layer.save(str(tmp_path / "field.tif"), plugin=PLUGIN)
@@ -316,6 +286,7 @@ def test_the_display_range_of_imagej_is_taken(tmp_path, model, grey_ramp):
     assert reopen(tmp_path / "field.tif").contrast_limits == [0.25, 0.8]
 
 
+@pytest.mark.broad
 def test_other_viewers_find_window_and_colour_in_a_store(tmp_path, model, grey_ramp):
     layer = model.add_image(grey_ramp, name="field", contrast_limits=(0.25, 0.5))
     layer.colormap = "#ff8800"
@@ -328,6 +299,7 @@ def test_other_viewers_find_window_and_colour_in_a_store(tmp_path, model, grey_r
     assert (channel["window"]["start"], channel["window"]["end"]) == (0.25, 0.5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("turn", [{"rotate": 5}, {"shear": [0.1]}, {"scale": (-1, 1)}])
 def test_turned_layers_are_refused_in_a_sentence(model, tmp_path, grey_ramp, turn):
     layer = model.add_image(grey_ramp, name="field", **turn)

@@ -20,6 +20,7 @@ def panel(model, qtbot, field) -> RestorePanel:
     return made
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["wiener", "blind"])
 def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     panel.form.set_values(method=method, psf="10nm")

@@ -53,6 +53,7 @@ def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
     assert tuple(camera.center) == (0, 300.0, 400.0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("how", ["renamed", "saved"])
 def test_a_map_that_the_user_kept_stays(frc, model, run_panel, how):
     run_panel(frc)
@@ -78,6 +79,7 @@ def test_failed_blocks_are_shown_by_a_tick(frc, model, run_panel):
     assert model.layers[FAILED].visible
 
 
+@pytest.mark.broad
 def test_layers_are_added_and_taken_away_one_at_a_time(frc, model, run_panel):
     seen: list[str] = []
 
@@ -95,6 +97,7 @@ def test_layers_are_added_and_taken_away_one_at_a_time(frc, model, run_panel):
     assert seen == [f"removed {MAP}", "turn", f"removed {FAILED}", "turn", *added]
 
 
+@pytest.mark.broad
 def test_what_the_user_adds_meanwhile_is_not_of_the_run(frc, model, run_panel):
     def add_once(event: Any) -> None:
         if event.value.name == MAP:
@@ -108,6 +111,7 @@ def test_what_the_user_adds_meanwhile_is_not_of_the_run(frc, model, run_panel):
     assert model.layers.selection.active.name == MAP
 
 
+@pytest.mark.broad
 def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run_panel):
     add(model, exposures[0])
     panel = SpectrumPanel(model)
@@ -121,6 +125,7 @@ def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run
     assert list(panel.layers.choices) == [model.layers["first"]]
 
 
+@pytest.mark.broad
 def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_panel):
     scan = tmp_path / "scan"
     napari_semsr.simulate(
@@ -144,6 +149,7 @@ def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_pan
     assert {str(item) for item in crop.like.choices} == {"None", "scan mosaic"}
 
 
+@pytest.mark.broad
 def test_what_was_measured_of_a_mosaic_is_shown_by_a_tick(
     model, qtbot, add, exposures, run_panel
 ):
@@ -157,6 +163,7 @@ def test_what_was_measured_of_a_mosaic_is_shown_by_a_tick(
     assert outline.visible
 
 
+@pytest.mark.broad
 def test_one_mosaic_is_told_to_need_two_exposures(model, qtbot, add, exposures):
     blended = Provenance(job="stitch")
     cut = Provenance(

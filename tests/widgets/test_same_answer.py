@@ -13,13 +13,13 @@ import napari_semsr
 from napari_semsr.core import Provenance, SemsrError, run
 from napari_semsr.io import get_reader
 from napari_semsr.jobs import (
-    convert_job,
-    decorrelation_job,
-    error_map_job,
-    frc_map_job,
-    histogram_job,
-    metrics_job,
-    spectrum_job,
+    CONVERT,
+    DECORRELATION,
+    ERROR_MAP,
+    FRC_MAP,
+    HISTOGRAM,
+    METRICS,
+    SPECTRUM,
 )
 from napari_semsr.widgets.base.results import (
     add_opened,
@@ -32,7 +32,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
-from tests.widgets.scenes import exposures_of, with_gaps
+from tests.widgets.scenes import exposures_of, one_per_axis, with_gaps
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +60,13 @@ def made(tmp_path_factory):
         "uncalibrated": bare,
         "integers": first.replace(data=whole),
         "gaps": with_gaps(first),
-        "frc-map": run(frc_map_job(first, second)).result.map,
+        "frc-map": run(FRC_MAP.job(first, second)).result.map,
         "network": first.replace(provenance=drawn),
     }
     for name, image in images.items():
         napari_semsr.write(image, folder / f"{name}.ome.zarr")
-    run(spectrum_job(first, folder / "spectrum.ome.zarr"))
-    run(error_map_job(first, second, folder / "error-map.ome.zarr"))
+    run(SPECTRUM.job(first, output=folder / "spectrum.ome.zarr"))
+    run(ERROR_MAP.job(first, second, output=folder / "error-map.ome.zarr"))
     return folder
 
 
@@ -108,7 +108,7 @@ def by_napari(viewer, layer, folder, qtbot, choose):
 
 def by_command(viewer, layer, folder, qtbot, choose):
     """Convert the file of a layer, and open it with napari."""
-    run(convert_job(layer.metadata["semsr store"], folder / "saved.ome.zarr"))
+    run(CONVERT.job(layer.metadata["semsr store"], output=folder / "saved.ome.zarr"))
     return opened(folder / "saved.ome.zarr")
 
 
@@ -119,7 +119,12 @@ WAYS = {
     "napari": by_napari,
     "convert": by_command,
 }
-MEASURES = metrics_job, histogram_job, spectrum_job, decorrelation_job
+MEASURES = {
+    "metrics": METRICS.job,
+    "histogram": HISTOGRAM.job,
+    "spectrum": SPECTRUM.job,
+    "decorrelation": DECORRELATION.job,
+}
 KINDS = (
     *("mosaic", "exposure", "uncalibrated", "integers", "gaps"),
     *("network", "frc-map", "error-map", "spectrum"),
@@ -160,12 +165,12 @@ def answers(qtbot, run_panel):
         image = micrograph_from_layer(layer)
         told = {"pixels": image.array(), "pixel size": image.pixel_size_nm}
         told |= {"kind": kind_of(layer), "network": network_of(layer)}
-        for measure in MEASURES:
+        for name, measure in MEASURES.items():
             try:
                 found = run(measure(image)).to_json()
             except SemsrError as error:
                 found = {"refused": str(error).replace(image.name, "it")}
-            told[measure.__name__] = {
+            told[name] = {
                 key: value for key, value in found.items() if "image" not in key
             }
         panel = FrcMapPanel(viewer)
@@ -193,8 +198,7 @@ def answers(qtbot, run_panel):
 
 @pytest.mark.filterwarnings("ignore:.* has no pixel size")
 @pytest.mark.filterwarnings("ignore:.* was made by the network")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("way", "kind"), one_per_axis([*WAYS], KINDS))
 def test_saved_layer_gives_the_same_answers(
     made, kind, way, model, qtbot, choose, answers, tmp_path
 ):

@@ -5,6 +5,7 @@ import pytest
 from napari_semsr.widgets import samples
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("draw", "names"),
     [
@@ -23,6 +24,7 @@ def test_a_sample_is_two_calibrated_layers(draw, names):
         assert attributes["units"] == ("nm", "nm")
 
 
+@pytest.mark.broad
 def test_one_place_is_shown_by_light_and_by_electrons():
     (mosaic, light, _), (view, beam, _) = samples.optical_and_sem()
     assert [light["name"], beam["name"]] == ["optical mosaic", "SEM image"]

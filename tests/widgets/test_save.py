@@ -15,9 +15,9 @@ from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
-from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
+from tests.widgets.scenes import one_per_axis
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
 KINDS = ["uint8", "float32", "uncalibrated", "mosaic", "pyramid"]
@@ -104,9 +104,9 @@ def assert_same(path, image):
         assert found.dtype == image.dtype
 
 
-@pytest.mark.parametrize("typed", [True, False], ids=["suffix", "no-suffix"])
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "suffix", "typed"), one_per_axis(KINDS, SUFFIXES, [True, False])
+)
 def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, typed):
     image, shown = layer(kind)
     assert shown.multiscale == (kind == "pyramid")
@@ -118,6 +118,7 @@ def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, 
     assert {item.name for item in tmp_path.iterdir()} == {"source", f"b.v2{added}"}
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", ["mosaic", "pyramid"])
 def test_small_results_are_single_arrays_and_reopen_as_such(layer, kind):
     _, shown = layer(kind)
@@ -126,6 +127,7 @@ def test_small_results_are_single_arrays_and_reopen_as_such(layer, kind):
     assert isinstance(data, list if kind == "pyramid" else np.ndarray)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["b", "b.ome.zarr/inside"])
 def test_a_store_is_replaced_after_a_question(layer, tmp_path, qtbot, answer, name):
     image, shown = layer("float32")
@@ -152,6 +154,7 @@ def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):
     assert_same(store, image)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
     _, shown = layer("float32")
@@ -161,6 +164,7 @@ def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
     assert [item.name for item in tmp_path.iterdir()] == ["source"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("shape", "rgb", "suffix"),
     [
@@ -208,6 +212,7 @@ def press_save(panel, qtbot):
     return panel.status.text()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_button_saves_what_the_panel_made(
     panel, model, qtbot, monkeypatch, tmp_path, suffix
@@ -248,6 +253,7 @@ def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
     assert panel.unsaved.text() == ""  # Enhance says what becomes of it
 
 
+@pytest.mark.broad
 def test_saving_is_cancelled_without_a_trace(
     panel, model, qtbot, monkeypatch, tmp_path
 ):
@@ -282,14 +288,8 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     assert not store.exists()
 
 
+@pytest.mark.broad
 def test_stores_that_the_user_chose_stay(layer, model, panel, tmp_path):
     _, shown = layer("float32")
     model.layers.remove(shown)
     assert (tmp_path / "source" / "a.ome.zarr").is_dir()
-
-
-def test_layers_made_in_memory_are_saved_too(model, tmp_path, rng):
-    field = Micrograph(rng.random((12, 14)).astype(np.float32), (640.0, 640.0), "map")
-    shown = model.add_image(field.data, **layer_keywords(field, colormap="viridis"))
-    [saved] = save(shown, tmp_path / "map", ".ome.zarr")
-    assert read(saved).pixel_size_nm == (640.0, 640.0)

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import read_layers
-from napari_semsr.widgets.base.folding import Limited
+from napari_semsr.widgets.base.folding import ScrollBox
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -48,6 +48,7 @@ def panel(request, model, qtbot, stack):
     return panel
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("module", MEASURING)
 def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
@@ -60,12 +61,15 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     assert panel.plane.text() == ""
 
 
+@pytest.mark.broad
 def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
     panel.resize(340, 700)
     panel.show()
     qtbot.waitExposed(panel)
     area = next(
-        item for item in panel.findChildren(Limited) if item.isAncestorOf(panel.status)
+        item
+        for item in panel.findChildren(ScrollBox)
+        if item.isAncestorOf(panel.status)
     )
     bar = area.verticalScrollBar()
     qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
@@ -86,6 +90,7 @@ def test_the_plane_in_view_is_measured(model, qtbot, stack, run_panel):
     )
 
 
+@pytest.mark.quick(1)
 def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
     tick = panel.all_planes
     assert tick.native.isVisibleTo(panel)
@@ -97,6 +102,7 @@ def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
     assert panel.plane.text() == ""
 
 
+@pytest.mark.quick(1)
 def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     panel.all_planes.value = True
     assert f"{PLANES} planes" in run_panel(panel)
@@ -117,6 +123,7 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     np.testing.assert_allclose(made.data[2], np.asarray(alone.data), atol=1e-5)
 
 
+@pytest.mark.broad
 def test_a_stack_is_mixed_with_its_input(panel, model, stack, run_panel, finish):
     panel.all_planes.value = True
     run_panel(panel)
@@ -135,6 +142,7 @@ def test_a_stack_is_mixed_with_its_input(panel, model, stack, run_panel, finish)
     assert panel.look.note.text() == ""
 
 
+@pytest.mark.quick(1)
 def test_a_stack_is_saved_whole(
     panel, model, stack, run_panel, qtbot, monkeypatch, tmp_path
 ):
@@ -171,6 +179,7 @@ def typed(monkeypatch, tmp_path):
     return type_in
 
 
+@pytest.mark.broad
 def test_the_last_step_saves_all_planes(model, stack, qtbot, finish, typed):
     panel = SavePanel(model)
     qtbot.addWidget(panel)
@@ -181,6 +190,7 @@ def test_the_last_step_saves_all_planes(model, stack, qtbot, finish, typed):
     np.testing.assert_array_equal(np.asarray(data), stack.data)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
@@ -205,6 +215,7 @@ def test_what_holds_no_stack_is_refused_by_all_doors(
     assert not path.exists()
 
 
+@pytest.mark.broad
 def test_a_stack_goes_where_it_is_told(panel, model, run_panel, tmp_path):
     panel.all_planes.value = True
     panel.output.value = tmp_path / "kept.ome.zarr"

@@ -19,7 +19,7 @@ SIZE = parse_pixel_size(5.0)
 SHAPE = (2100, 96)  # large enough to be read from its store when it is shown
 
 
-@pytest.fixture(params=["reader", "panel"])
+@pytest.fixture(params=["reader", pytest.param("panel", marks=pytest.mark.broad)])
 def show(request, npe2pm, qtbot, finish, run_panel):
     """Open a store in a viewer, by our reader or by our panel; give its layer."""
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
@@ -66,6 +66,7 @@ def test_two_viewers_that_read_at_once_show_the_same(show, image, tmp_path):
         np.testing.assert_array_equal(here, there)
 
 
+@pytest.mark.broad
 def test_a_viewer_tells_that_another_wrote_its_store_anew(
     show, image, tmp_path, qtbot, finish, run_panel
 ):

@@ -8,7 +8,7 @@ from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io import write_fei
 from napari_semsr.io.layers import read_layers
-from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
@@ -31,7 +31,7 @@ def scan(tmp_path):
     """A small scan: its folder, and its layers as napari opens them."""
     folder = tmp_path / "scan"
     options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(simulate_job(folder, options=options))
+    run(SIMULATE.job(out_dir=folder, options=options))
     return folder, read_layers(str(folder))
 
 
@@ -45,6 +45,7 @@ def button_of(row, title):
     return found
 
 
+@pytest.mark.broad
 def test_a_step_fills_its_dock_in_a_later_window_too(make_napari_viewer):
     viewer, made = make_napari_viewer(), None
     for number in range(2):  # napari stretches below a widget more with each dock
@@ -52,13 +53,6 @@ def test_a_step_fills_its_dock_in_a_later_window_too(make_napari_viewer):
         viewer.window.add_dock_widget(made, name=f"steps {number}")
     rows = made.layout()
     assert rows.itemAt(rows.count() - 1).spacerItem() is None
-
-
-def test_window_leaves_most_of_the_screen_to_the_image(window):
-    for number in range(len(STEPS)):
-        window.show_step(number)
-        assert window.sizeHint().width() <= 400
-        assert window.minimumSizeHint().width() <= 320
 
 
 def test_samples_are_offered_while_nothing_is_open(window, model):
@@ -113,26 +107,24 @@ def test_every_step_is_reached_by_next(window, model):
     assert window.next_button.isHidden()
 
 
-def test_every_panel_of_the_steps_can_be_shown(window):
-    for number, page in enumerate(window.pages):
-        window.show_step(number)
-        for button in page.kinds.buttons:
-            button.click()
-        assert len(page.panels) == len(page.step.panels)
-
-
-def test_window_fits_a_dock_of_320_pixels(window, qtbot):
+@pytest.mark.broad
+def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
     window.resize(320, 700)
     window.show()
     qtbot.waitExposed(window)
     for number, page in enumerate(window.pages):
         window.show_step(number)
+        for button in page.kinds.buttons:
+            button.click()
+        assert len(page.panels) == len(page.step.panels)
         assert window.width() == 320
+        assert window.sizeHint().width() <= 400
         for button in (*window.steps.buttons, *page.kinds.buttons):
             if button.isVisible():
                 assert button.width() >= button.minimumSizeHint().width()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, when):
     folder, layers = scan
@@ -172,6 +164,7 @@ def test_next_passes_over_what_needs_another_image(window, model):
     assert window.page.step.key == "enhance"
 
 
+@pytest.mark.broad
 def test_frames_that_were_stitched_before_change_no_step(window, model):
     window.next_button.click()
     pixels = np.zeros((8, 8))
@@ -186,6 +179,7 @@ def test_opened_image_ends_the_first_step(window, model):
     assert button_of(window.steps, "Open").text() == "Open"
 
 
+@pytest.mark.broad
 def test_from_frames_to_a_measured_mosaic(
     window, model, scan, tmp_path, run_panel, finish
 ):
@@ -207,6 +201,7 @@ def test_from_frames_to_a_measured_mosaic(
         assert button_of(window.steps, step.title).text().startswith("\N{CHECK MARK}")
 
 
+@pytest.mark.broad
 def test_stitching_goes_on_with_the_electron_image_of_the_folder(
     window, model, scan, run_panel, finish
 ):
@@ -251,6 +246,7 @@ def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):
     assert window.page.panel.image.value is sharp
 
 
+@pytest.mark.broad
 def test_closing_the_window_stops_what_runs(window, qtbot, finish):
     from qtpy.QtWidgets import QWidget
 

@@ -29,11 +29,13 @@ def test_existing_store_names_the_row_that_replaces_it(restore, run_panel, tmp_p
     assert (store / "other").read_text() == "kept"
 
 
+@pytest.mark.broad
 def test_blur_in_nm_asks_for_a_pixel_size_where_it_is_given(restore, run_panel):
     restore.form.set_values(psf="12nm")
     assert "give a pixel size (in Open mosaic), or the blur in px" in run_panel(restore)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -49,6 +51,7 @@ def test_every_panel_has_its_own_word_for_overwriting(kind, said, model, qtbot):
     assert panel.status.text() == f"It is damaged; start anew with {said}."
 
 
+@pytest.mark.broad
 def test_wrong_option_is_called_as_its_row(model, qtbot, run_panel):
     model.add_image(np.zeros((64, 64)), name="bare")
     panel = EnhancePanel(model)
@@ -57,6 +60,7 @@ def test_wrong_option_is_called_as_its_row(model, qtbot, run_panel):
     assert run_panel(panel).startswith("'Tile (px)' must be")
 
 
+@pytest.mark.broad
 def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, qtbot):
     panel = StitchMosaicPanel(model)
     qtbot.addWidget(panel)
@@ -64,6 +68,7 @@ def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, qtbot):
     assert panel.status.text() == "It is not calibrated: give 'Pixel size'."
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["mine.tif", "mine.PNG", "mine.ome.tiff"])
 def test_a_result_is_not_written_under_the_name_of_another_format(
     restore, run_panel, tmp_path, name
@@ -75,6 +80,7 @@ def test_a_result_is_not_written_under_the_name_of_another_format(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["mine", "mine.zarr", "mine.ome.zarr"])
 def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name):
     restore.output.value = tmp_path / name
@@ -83,6 +89,7 @@ def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name
     assert [item.name for item in tmp_path.iterdir()] == ["mine.ome.zarr"]
 
 
+@pytest.mark.broad
 def test_warning_of_a_run_is_said_once_in_the_panels_words(model, qtbot, run_panel):
     planes = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
     model.add_image(planes, name="stack")
@@ -98,6 +105,7 @@ def test_warning_of_a_run_is_said_once_in_the_panels_words(model, qtbot, run_pan
     assert panel.warned.text() == ""
 
 
+@pytest.mark.broad
 def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeypatch):
     told = []
     monkeypatch.setattr(notification_manager, "dispatch", told.append)
@@ -105,6 +113,7 @@ def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeyp
     assert [n.severity.value for n in told].count("warning") == 1
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", [EnhancePanel, RestorePanel])
 def test_layer_without_a_pixel_is_refused(kind, model, qtbot, run_panel):
     model.add_image(np.full((64, 64), np.nan, np.float32), name="hole")

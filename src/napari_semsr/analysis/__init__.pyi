@@ -27,7 +27,6 @@ from .frc.correlation import (
     measure_frc as measure_frc,
 )
 from .frc.map import (
-    BlockSummary as BlockSummary,
     FrcMap as FrcMap,
     FrcMapOptions as FrcMapOptions,
     measure_frc_map as measure_frc_map,
@@ -37,36 +36,20 @@ from .frc.validity import (
     REASONS as REASONS,
     code_of as code_of,
 )
-from .gap_statistics import (
+from .gaps import (
+    GAP_MEANS as GAP_MEANS,
     RESAMPLES as RESAMPLES,
     SEED as SEED,
-    WidthFit as WidthFit,
-    WidthHistogram as WidthHistogram,
-    count_widths as count_widths,
-    mean_interval as mean_interval,
-    share_interval as share_interval,
-    width_edges as width_edges,
-)
-from .gaps import (
     Gap as Gap,
     GapOptions as GapOptions,
     Gaps as Gaps,
     Particle as Particle,
+    WidthHistogram as WidthHistogram,
     measure_gaps as measure_gaps,
 )
 from .grating import (
     CalibrateOptions as CalibrateOptions,
     measure_grating as measure_grating,
-)
-from .hallucination import (
-    MARGIN_PX as MARGIN_PX,
-    DiscPlaces as DiscPlaces,
-    Discs as Discs,
-    PresenceRow as PresenceRow,
-    Trial as Trial,
-    Verdict as Verdict,
-    local_contrast as local_contrast,
-    tally as tally,
 )
 from .light import (
     CutOff as CutOff,
@@ -89,13 +72,6 @@ from .misfit import (
     map_misfit as map_misfit,
     measure_misfit as measure_misfit,
 )
-from .objects import (
-    OBJECT_NUMBERS as OBJECT_NUMBERS,
-    OBJECT_REACH_PX as OBJECT_REACH_PX,
-    ObjectDoubt as ObjectDoubt,
-    Objects as Objects,
-    find_objects as find_objects,
-)
 from .profile.fits import (
     Estimate as Estimate,
 )
@@ -108,28 +84,18 @@ from .profile.line import (
 )
 from .profile.readings import (
     RAYLEIGH_DIP as RAYLEIGH_DIP,
-    EdgeReading as EdgeReading,
-    LineReading as LineReading,
-    PairReading as PairReading,
     Readings as Readings,
     measure_profile as measure_profile,
 )
 from .repeatability import (
-    GreyMatch as GreyMatch,
     RepeatabilityOptions as RepeatabilityOptions,
     RepeatField as RepeatField,
-    RepeatPart as RepeatPart,
     RepeatTally as RepeatTally,
     ScanPair as ScanPair,
     match_scans as match_scans,
 )
 from .scale_bar import (
-    ScaleBar as ScaleBar,
     find_scale_bar as find_scale_bar,
-)
-from .scale_label import (
-    ScaleLabel as ScaleLabel,
-    read_scale_label as read_scale_label,
 )
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
@@ -138,7 +104,6 @@ from .spectrum import (
     radial_spectrum as radial_spectrum,
 )
 from .trust import (
-    CLUES as CLUES,
     REACH_PX as REACH_PX,
     bound_factor as bound_factor,
     clues as clues,

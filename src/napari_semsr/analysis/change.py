@@ -5,16 +5,19 @@ finer image is averaged over the area of each of these.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from napari_semsr.core import (
+    LEVELS,
     Box,
     FloatArray,
     Grid,
     Job,
     Micrograph,
     Progress,
+    Quantity,
     in_digits,
     noise_level,
     read_box,
@@ -37,38 +40,54 @@ _HARDLY_LEVEL = 0.5
 _HARDLY_SHARE = 1e-3
 
 
+_TIMES = Quantity("Of the noise", "times the noise", ".2g")
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By how much an image was changed.
+    """By how much an image was changed."""
 
-    Attributes
-    ----------
-    mean, largest : float
-        Absolute change in grey levels of the image.
-    share : float
-        Part of the pixels that were changed by more than both the noise and a level.
-    noise : float
-        Deviation of the white noise of the image before, in grey levels; fine texture
-        counts as noise.
-    level : float
-        A step of the image's own type, or 1/256 of its range of grey values, whichever
-        is larger.
-    looked_at : float
-        Part of the pixels that were compared: 1 unless the field is large.
-    hardly : bool
-        Whether nothing was changed that can be seen or measured.
-    """
-
-    mean: float
-    largest: float
+    # absolute change of the image
+    mean: Annotated[float, Quantity("Mean change", LEVELS, ".3g", also="mean_of_noise")]
+    largest: Annotated[
+        float, Quantity("Largest change", LEVELS, ".3g", also="largest_of_noise")
+    ]
+    # part of the pixels that were changed by more than both the noise and a level
     share: float
+    # deviation of the white noise of the image before, in grey levels; fine texture
+    # counts as noise
     noise: float
+    # A step of the image's own type, or 1/256 of its range of grey values, whichever is
+    # larger
     level: float
+    # part of the pixels that were compared: 1 unless the field is large
     looked_at: float
-    hardly: bool
+    hardly: bool  # whether nothing was changed that can be seen or measured
+
+    @property
+    def mean_of_noise(self) -> Annotated[float | None, _TIMES]:
+        """The mean over the noise."""
+        return self.mean / self.noise if self.noise else None
+
+    @property
+    def largest_of_noise(self) -> Annotated[float | None, _TIMES]:
+        """The largest over the noise."""
+        return self.largest / self.noise if self.noise else None
+
+    @property
+    def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
+        """The part that was compared, where that is not all."""
+        part = f"{100 * self.looked_at:.0f} % of the field"
+        return part if self.looked_at < 1 else None
+
+    @property
+    def verdict(self) -> Annotated[str | None, Quantity("Change")]:
+        """What there is to say where nothing was changed."""
+        said = "Hardly changed: there is nothing to do here."
+        return said if self.hardly else None
 
     def say(self, maker: str) -> str:
-        """Say it in words.
+        """Say it in one or two clauses.
 
         Parameters
         ----------
@@ -78,7 +97,7 @@ class Change:
         Returns
         -------
         str
-            One or two clauses, without a full stop.
+            Without a full stop.
         """
         mean, largest = in_digits(self.mean), in_digits(self.largest)
         said = f"{mean} grey levels on average, {largest} at most"

@@ -19,7 +19,8 @@ is as fine as the rings are.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -35,6 +36,7 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
+    Quantity,
     Rings,
     ShapeError,
     available_cores,
@@ -82,58 +84,42 @@ class DecorrelationOptions(Options):
     )
 
 
+_SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
+    within="", reason="why", large=True)  # fmt: skip
+_BESIDE = {"shown": False, "tabled": False}
+
+
 @dataclass(frozen=True, slots=True)
 class Decorrelation:
-    """The cut-off of an image.
+    """The cut-off of an image: its period, or the median of those of several blocks.
 
-    Attributes
-    ----------
-    resolution_px, resolution_nm : float or None
-        Its period, in mean pixels and nm; the median of the blocks where there are
-        several. None without a cut-off, and in nm without a pixel size.
-    step_px : float or None
-        How far the next ring lies: it is not known better.
-    interval_px, interval_nm : tuple of float or None
-        From the ring before to the ring after; in nm with the error of the pixel size.
-    p10_px, p90_px, p10_nm, p90_nm : float or None
-        Spread of the blocks; None where the image was taken as a whole.
-    reason : str or None
-        Why there is no cut-off: ``no-signal`` or ``beyond-nyquist``, which also is
-        what noise leaves that hides the cut-off.
-    method : str
-        What was done and what it assumes, in words, for people to quote.
-    blocks, failed : int
-        Blocks that have no gap, and those of them without a cut-off.
-    gaps : int
-        Blocks that were left out for a gap.
-    block : int or None
-        Side of the blocks; None where the image was taken as a whole.
-    values_px : (rows, columns) numpy.ndarray
-        Cut-off of each block; NaN where there is none.
-    peak : float or None
-        Height of the outermost peak, which grows with the signal-to-noise ratio; of
-        the whole image, or of the middle block of those with a cut-off.
-    frequency_per_px : (K,) numpy.ndarray
-        Radii of that image or block, cycles per mean pixel.
-    correlation, filtered : (K,) numpy.ndarray
-        d(r) without a filter, and with the one that gave the cut-off.
-    sigma_px : float or None
-        Width of the Gaussian that this filter takes off.
+    `interval` is from the ring before to the ring after, as it is not known better, in
+    nm with the error of the pixel size; `p10` and `p90` are of blocks. `reason` is
+    ``no-signal`` or ``beyond-nyquist``, which also is what noise leaves that hides the
+    cut-off. Of `blocks`, which have no gap, `failed` have no cut-off; `gaps` more have
+    one. The curves, `peak` and `sigma_px`, the width of the Gaussian that the filter
+    takes off, are of the whole image, or of the middle block of those with a cut-off:
+    d(r) without and with the filter over radii in cycles per mean pixel.
     """
 
-    resolution_px: float | None
-    resolution_nm: float | None
+    resolution_px: Annotated[
+        float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
+    ]
+    resolution_nm: Annotated[float | None, _SHORTEST]
     step_px: float | None
-    interval_px: FloatPair | None
-    interval_nm: FloatPair | None
-    p10_px: float | None
-    p90_px: float | None
-    p10_nm: float | None
-    p90_nm: float | None
-    reason: Reason | None
-    method: str
-    blocks: int
-    failed: int
+    interval_px: Annotated[FloatPair | None, Quantity("From ring to ring", **_BESIDE)]
+    interval_nm: Annotated[FloatPair | None, Quantity("From ring to ring", **_BESIDE)]
+    p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
+    p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
+    p10_nm: Annotated[float | None, Quantity("10 % below", "nm", shown=False)]
+    p90_nm: Annotated[float | None, Quantity("90 % below", "nm", shown=False)]
+    reason: Annotated[Reason | None, Quantity("Reason", shown=False)]
+    method: Annotated[str, Quantity("Method", tabled=False)]
+    blocks: Annotated[int, Quantity("Blocks", shown=False)]
+    failed: Annotated[
+        int,
+        Quantity("Without a cut-off", column="blocks_without_cut_off", shown=False),
+    ]
     gaps: int
     block: int | None
     values_px: FloatArray
@@ -142,6 +128,28 @@ class Decorrelation:
     correlation: FloatArray
     filtered: FloatArray
     sigma_px: float | None
+
+    @property
+    def why(self) -> Annotated[str | None, Quantity("Why", **_BESIDE)]:
+        """Why there is no cut-off, in words."""
+        return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
+
+    @property
+    def spread(self) -> Annotated[str | None, Quantity("10 to 90 %", tabled=False)]:
+        """What most blocks have."""
+        for unit in ("nm", "px"):
+            ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
+            if None not in ends:
+                return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
+        return None
+
+    @property
+    def laid(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
+        """How many blocks of what size there are, and what they lack."""
+        if self.block is None:
+            return None
+        lack = f"{self.failed} without a cut-off, {self.gaps} more with gaps"
+        return f"{self.blocks} of {self.block} px, {lack}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +191,6 @@ def measure_decorrelation(
     ------
     Progress
         Blocks.
-
-    Raises
-    ------
-    ShapeError
-        If the image, or what has no gap, is smaller than a block.
     """
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:

@@ -22,7 +22,6 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import fft, ndimage, optimize
 
 from napari_semsr.analysis.change import spread_boxes
@@ -42,6 +41,7 @@ from napari_semsr.core import (
     ShapeError,
     available_cores,
     gap_free_box,
+    option,
     warn,
 )
 
@@ -64,68 +64,51 @@ _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 class ErrorMapOptions(Options):
     """How an error map is made."""
 
-    unit: Literal["grey", "percent"] = Field(
-        default="grey",
-        description="Of the map: grey levels of the reference, or per cent of their "
-        "range.",
+    unit: Literal["grey", "percent"] = option(
+        "grey",
+        "Map in",
+        "Of the map: grey levels of the reference, or per cent of their range (0.1 to "
+        "99.9 %).",
+        choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
-    align: bool = Field(
-        default=True,
-        description="Find by what part of a pixel the enhanced image lies off, and "
-        "move it.",
+    align: bool = option(
+        True,
+        "Find the shift first",
+        "Find by what part of a pixel the enhanced image lies off, and move it.",
     )
-    search: int = Field(
-        default=8,
+    search: int = option(
+        8,
+        "Search",
+        "Largest shift that is looked for, in pixels of the reference.",
+        unit="px",
         ge=1,
         le=512,
-        description="Largest shift that is looked for, in pixels of the reference.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorFit:
-    """What makes a reference of an enhanced image.
+    """What makes a reference of an enhanced image."""
 
-    Attributes
-    ----------
-    alpha, beta : float
-        Gain and offset of its grey levels.
-    sigma_px : float
-        Standard deviation of the Gaussian, in pixels of the enhanced image as it was
-        laid over the reference.
-    residual : float
-        Root mean square of what was left in the fit, grey levels of the reference.
-    looked_at : float
-        Part of the pixels that were fitted: 1 unless the field is large or has gaps.
-    widest : bool
-        Whether the search ended at its largest sigma.
-    """
-
-    alpha: float
+    alpha: float  # gain and offset of its grey levels
     beta: float
+    # standard deviation of the Gaussian, in pixels of the enhanced image as it was laid
+    # over the reference
     sigma_px: float
+    # root mean square of what was left in the fit, grey levels of the reference
     residual: float
+    # part of the pixels that were fitted: 1 unless the field is large or has gaps
     looked_at: float
-    widest: bool
+    widest: bool  # whether the search ended at its largest sigma
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorPair:
-    """A reference, and an enhanced image laid over it.
+    """A reference, and an enhanced image laid over it."""
 
-    Attributes
-    ----------
-    reference : Area
-        Its part that both show.
-    enhanced : Area
-        The same area in pixels that are `factor` times finer.
-    factor : int
-        Pixels of the enhanced image along a side of one of the reference.
-    """
-
-    reference: Area
-    enhanced: Area
-    factor: int
+    reference: Area  # its part that both show
+    enhanced: Area  # the same area in pixels that are `factor` times finer
+    factor: int  # pixels of the enhanced image along a side of one of the reference
 
     @classmethod
     def of(
@@ -147,11 +130,6 @@ class ErrorPair:
         -------
         ErrorPair
             Nothing is read yet.
-
-        Raises
-        ------
-        ShapeError
-            If they do not show one place.
         """
         grid, lies = Grid.of(reference), place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
@@ -201,23 +179,7 @@ class ErrorPair:
 
 
 def place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
-    """Find where an enhanced image lies, whose pixel size may be unknown.
-
-    Parameters
-    ----------
-    reference, enhanced : Micrograph
-        Images of one place.
-
-    Returns
-    -------
-    Grid
-        Of the enhanced image, in the plane of the reference.
-
-    Raises
-    ------
-    ShapeError
-        If nothing says how the one lies over the other.
-    """
+    """Lay an enhanced image, perhaps without a pixel size, over a reference."""
     grid, lies = Grid.of(reference), Grid.of(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
@@ -240,25 +202,15 @@ def place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Cosine coefficients of a block, and what does not depend on the blur.
+    """Cosine coefficients of a block, and what does not depend on the blur."""
 
-    Attributes
-    ----------
-    coefficients : (Y, X) numpy.ndarray
-        Of the reference where the enhanced image is finer; else their product with
-        those of the enhanced image.
-    enhanced : (factor Y, factor X) numpy.ndarray
-        Of the enhanced image where that is finer; else their squares.
-    means : tuple of float
-        Coefficients of the zero frequency of both.
-    square : float
-        Sum of the reference's squares.
-    """
-
+    # (Y, X) Of the reference where the enhanced image is finer; else their product with
+    # those of the enhanced image
     coefficients: FloatArray
+    # (factor Y, factor X) Of the enhanced image where that is finer; else their squares
     enhanced: FloatArray
-    means: FloatPair
-    square: float
+    means: FloatPair  # coefficients of the zero frequency of both
+    square: float  # sum of the reference's squares
 
     @classmethod
     def of(cls, reference: FloatArray, enhanced: FloatArray) -> Self:
@@ -353,11 +305,6 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     ------
     Progress
         Blocks.
-
-    Raises
-    ------
-    ShapeError
-        If one of the images is constant there, or nothing is free of gaps.
     """
     whole = Box.of(pair.shape)
     boxes = [whole]
@@ -502,18 +449,10 @@ class ErrorTally:
 
 @dataclass(frozen=True, slots=True)
 class ErrorField:
-    """A pair with its fit, read part by part.
-
-    Attributes
-    ----------
-    pair : ErrorPair
-        Both images.
-    fit : ErrorFit
-        How the one becomes the other.
-    """
+    """A pair with its fit, read part by part."""
 
     pair: ErrorPair
-    fit: ErrorFit
+    fit: ErrorFit  # how the one becomes the other
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
         """Compute a part of the reference and of what should be it.

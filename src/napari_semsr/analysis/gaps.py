@@ -18,33 +18,29 @@ in the reference: those that it does not show are *invented*.
 """
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
-from scipy import ndimage, spatial
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage, optimize, spatial
 from skimage import filters, morphology, segmentation
 
-from napari_semsr.analysis.gap_statistics import (
-    WidthHistogram,
-    count_widths,
-    mean_interval,
-    share_interval,
-    width_edges,
-)
+from napari_semsr.analysis.metrics import finite_values, require_one_shape
 from napari_semsr.core import (
     BoolArray,
     FloatArray,
     FloatPair,
     IntPair,
     Micrograph,
+    OptionError,
     Options,
-    ReadError,
-    ShapeError,
+    Quantity,
     length_error,
+    option,
     widened,
 )
 
@@ -58,25 +54,217 @@ _STEP_PX = 0.25  # widths are interpolated between these points
 _LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its power
 
 
+# What many gaps say together: histogram, fitted Gaussian, and 95 % intervals.
+
+LEVEL = 0.95  # of all intervals
+# Another seed moves an end by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
+RESAMPLES = 4000
+SEED = 0
+_LEAST_VALUES = 5  # fewer are often drawn as one value alone, which has no spread
+_REFITS = 200  # for a standard error that is known to 5 %, as 1 / sqrt(2 n)
+_LEAST_GAPS = 8  # fewer make no histogram of three numbers
+_FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
+_ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # widths of bins that a reader can add up
+_MOST_BINS = 1000
+_AT_ONCE = 1 << 22  # resampled values held in memory
+
+
+@dataclass(frozen=True, slots=True)
+class WidthFit:
+    """Gaussian that was fitted to a histogram of widths, in the histogram's unit."""
+
+    mean: float
+    # Its standard error: the spread of fits to gaps that are drawn again
+    error: float
+    sigma: float
+    height: float  # gaps per bin
+
+    def at(self, widths: ArrayLike) -> FloatArray:
+        """Gaps per bin at some widths."""
+        return _gaussian(
+            np.asarray(widths, dtype=float), self.height, self.mean, self.sigma
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WidthHistogram:
+    """Widths of gaps, counted."""
+
+    edges: tuple[float, ...]  # of the bins, one more than there are counts
+    counts: tuple[int, ...]  # gaps in each bin
+    beyond: int  # gaps that are wider than the last edge
+    fit: WidthFit | None  # None where there are too few gaps, or no Gaussian fits
+
+
+def width_edges(widths: Iterable[float], bin_width: float | None = None) -> FloatArray:
+    """Choose the bins of a histogram, from 0 to Tukey's outer fence.
+
+    Their width is `bin_width`, else that of Freedman and Diaconis [1]_, rounded.
+
+    .. [1] D. Freedman and P. Diaconis, Z. Wahrscheinlichkeitstheorie 57, 453 (1981),
+       doi:10.1007/BF01025868.
+    """
+    known = np.array(list(widths), dtype=float)
+    if not known.size:
+        return np.array([0.0, bin_width or 1.0])
+    low, high = np.quantile(known, [0.25, 0.75])
+    last = min(float(known.max()), float(high + _FAR * (high - low)))
+    step = bin_width
+    if step is None:
+        step = 2 * float(high - low) / known.size ** (1 / 3)
+        step = _round_number(step if step > last / _MOST_BINS else last / 10)
+    count = math.floor(last / step) + 1
+    if count > _MOST_BINS:
+        msg = (
+            f"bin_width must give at most {_MOST_BINS} bins, got {step:g} for gaps as "
+            f"wide as {last:.4g}; choose wider bins."
+        )
+        raise OptionError(msg)
+    return np.arange(count + 1, dtype=float) * step
+
+
+def _round_number(value: float) -> float:
+    """Round to the nearest of 1, 2, 2.5, 5 and 10 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * min(_ROUND, key=lambda one: abs(math.log(value / power / one)))
+
+
+def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
+    """Count widths, and fit a Gaussian to the counts by plain least squares.
+
+    Widths have a long tail, which no Gaussian has: the fit's mean is that of the hump.
+    """
+    known, at = np.array(list(widths), dtype=float), np.asarray(edges, dtype=float)
+    counts, _ = np.histogram(known, at)
+    return WidthHistogram(
+        tuple(at.tolist()),
+        tuple(counts.tolist()),
+        int(np.count_nonzero(known > at[-1])),
+        _fit(known[known <= at[-1]], counts, at),
+    )
+
+
+def _fit(
+    known: FloatArray, counts: NDArray[np.integer], edges: FloatArray
+) -> WidthFit | None:
+    if counts.sum() < _LEAST_GAPS or counts.size <= 3:
+        return None
+    middle, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+    start = (float(counts.max()), float(np.median(known)), float(known.std()))
+    best = _fitted(middle, counts, (*start[:2], max(start[2], step)))
+    if best is None or not 0 <= best[1] <= edges[-1]:
+        return None
+    rng, means = np.random.default_rng(SEED), []
+    for drawn in rng.multinomial(counts.sum(), counts / counts.sum(), _REFITS):
+        again = _fitted(middle, drawn, best)
+        if again is not None:
+            means.append(again[1])
+    if len(means) < _REFITS / 2:  # a hump that comes and goes is none
+        return None
+    # half of what holds 68 %: one wild fit would make a standard deviation large
+    low, high = np.quantile(means, [0.16, 0.84])
+    height, mean, sigma = best
+    return WidthFit(mean, float(high - low) / 2, abs(sigma), height)
+
+
+def _fitted(
+    middle: FloatArray, counts: NDArray[np.integer], start: tuple[float, float, float]
+) -> tuple[float, float, float] | None:
+    """Fit height, mean and sigma; None without convergence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a spread that is not asked for
+            best, _ = optimize.curve_fit(_gaussian, middle, counts, start, jac=_slopes)
+    except RuntimeError:
+        return None
+    height, mean, sigma = (float(value) for value in best)
+    return (height, mean, sigma) if math.isfinite(mean) else None
+
+
+def _gaussian(x: FloatArray, height: float, mean: float, sigma: float) -> FloatArray:
+    return np.asarray(height * np.exp(-0.5 * ((x - mean) / sigma) ** 2))
+
+
+def _slopes(x: FloatArray, height: float, mean: float, sigma: float) -> FloatArray:
+    away = (x - mean) / sigma
+    shape = np.exp(-0.5 * away**2)
+    rise = height * shape * away / sigma
+    return np.stack([shape, rise, rise * away], axis=1)
+
+
+def share_interval(part: int, whole: int) -> FloatPair | None:
+    """Give Wilson's 95 % interval of a share, which holds at 0 of n; None of none.
+
+    .. [1] E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.2307/2276774.
+    """
+    if whole < 1:
+        return None
+    z2 = NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
+    share = part / whole
+    middle = (share + z2 / (2 * whole)) / (1 + z2 / whole)
+    half = math.sqrt(z2 * share * (1 - share) / whole + (z2 / (2 * whole)) ** 2)
+    half /= 1 + z2 / whole
+    low = 0.0 if part == 0 else max(0.0, middle - half)
+    high = 1.0 if part == whole else min(1.0, middle + half)
+    return low, high
+
+
+def mean_interval(values: ArrayLike, *, seed: int = SEED) -> FloatPair | None:
+    """Give the studentised bootstrap's 95 % interval of a mean; None of few values.
+
+    Values are drawn again 4000 times, from one seed: measured twice, it is the same.
+    Each draw's mean is told in units of its own standard error, so that skewed
+    values, as absolute errors are, have an interval that is longer on one side.
+
+    .. [1] B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993),
+       section 12.5.
+    """
+    known = np.asarray(values, dtype=float)
+    count = known.size
+    if count < _LEAST_VALUES:
+        return None
+    mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(count)
+    if error <= 1e-9 * abs(mean):  # all are one value
+        return mean, mean
+    rng = np.random.default_rng(seed)
+    step = max(1, _AT_ONCE // count)
+    ratios = []
+    for first in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - first)
+        drawn = known[rng.integers(0, count, (rows, count))]
+        errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
+        spread = errors > 1e-9 * error  # else one value was drawn each time
+        ratios.append((drawn[spread].mean(axis=1) - mean) / errors[spread])
+    low, high = np.quantile(
+        np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    ).tolist()
+    return mean - high * error, mean - low * error
+
+
 class GapOptions(Options):
     """Which pairs of particles are looked at."""
 
-    dark: bool = Field(default=False, description="particles are darker than the rest")
+    dark: bool = option(
+        False, "Particles are dark", "Particles are darker than what lies around."
+    )
     # 4 px and one diameter are chosen: less is noise, and further apart is no gap
-    min_diameter_px: float = Field(
-        default=4.0, gt=0, description="smaller particles are left out"
+    min_diameter_px: float = option(
+        4.0, "Least diameter", "Smaller particles are left out.", unit="px", gt=0
     )
-    reach: float = Field(
-        default=1.0,
+    reach: float = option(
+        1.0,
+        "Reach",
+        "Largest distance of neighbours, outline to outline, over their mean diameter.",
+        unit="diameters",
+        step=0.1,
         gt=0,
-        description="largest distance of neighbours, outline to outline, over their "
-        "mean diameter",
     )
-    bin_width: float | None = Field(
-        default=None,
+    bin_width: float | None = option(
+        None,
+        "Bin width",
+        "Width of the histogram's bins in nm, in px without a pixel size; by itself "
+        "that of Freedman and Diaconis, rounded.",
         gt=0,
-        description="width of the histogram's bins in nm, in px without a pixel size; "
-        "by itself that of Freedman and Diaconis, rounded",
     )
 
 
@@ -113,22 +301,62 @@ class Gap:
         """Whether the image shows it."""
         return self.kind != "missed"
 
-    def width_error(self, unit: str) -> float | None:
-        """Give the width in the image less that in the reference.
 
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the widths.
+_MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
+    "mean_diameter": ("Mean diameter", lambda gaps, unit: gaps.diameters(unit)),
+    "mean_width": ("Mean width", lambda gaps, unit: gaps.widths(unit)[0]),
+    "mean_reference_width": (
+        "Mean width, reference",
+        lambda gaps, unit: gaps.widths(unit)[1],
+    ),
+    "mean_width_error": (
+        "Mean error of widths",
+        lambda gaps, unit: np.abs(gaps.width_errors(unit)),
+    ),
+    "mean_signed_width_error": (
+        "Signed error",
+        lambda gaps, unit: gaps.width_errors(unit),
+    ),
+}
+GAP_MEANS = tuple(_MEANS)
+"""Names of mean lengths, without their unit."""
 
-        Returns
-        -------
-        float or None
-            None where either is not known.
-        """
-        width = getattr(self, f"width_{unit}")
-        known = getattr(self, f"reference_{unit}")
-        return None if width is None or known is None else float(width - known)
+
+def _mean(stem: str, unit: str) -> tuple[property, property]:
+    """Make properties of a mean length and its 95 % interval."""
+    label, values = _MEANS[stem]
+
+    def mean(self: "Gaps") -> float | None:
+        found = values(self, unit)
+        return float(found.mean()) if found.size else None
+
+    def interval(
+        self: "Gaps",
+    ) -> Annotated[FloatPair | None, Quantity(label, unit, shown=False, tabled=False)]:
+        return self.interval_of(values(self, unit), unit)
+
+    told = _length(stem, unit, label, interval=f"{stem}_interval_{unit}")
+    mean.__annotations__["return"] = Annotated[float | None, told]
+    return property(mean), property(interval)
+
+
+def _median(unit: str) -> property:
+    """Make the property of the particles' median diameter."""
+    told = _length("median_diameter", unit, "Median diameter")
+
+    def median(self: "Gaps") -> float | None:
+        found = self.diameters(unit)
+        return float(np.median(found)) if found.size else None
+
+    median.__annotations__["return"] = Annotated[float | None, told]
+    return property(median)
+
+
+def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
+    """Declare a length in nm, beside which the same stands in px, or one in px."""
+    also = f"{stem}_px" if unit == "nm" else ""
+    tabled = stem != "mean_reference_width"
+    return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=tabled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +365,20 @@ class Gaps:
 
     Attributes
     ----------
-    particles, pairs : int
-        Particles, and neighbours among them.
     excluded : int
-        Pairs left out for their unequal peaks.
-    found : tuple of Gap
-        The gaps of the reference or, without one, of the image.
-    background : float
-        Grey level that was taken off the image.
-    reference_background : float or None
-        The same of the reference.
-    sizes : tuple of Particle
-        The particles, one by one.
-    invented : tuple of Gap
-        Gaps of the image that the reference does not show.
+        Pairs of neighbours that were left out for their unequal peaks.
+    found, invented : tuple of Gap
+        The gaps of the reference or, without one, of the image; those of the image that
+        the reference does not show.
+    background, reference_background : float or None
+        Grey level that was taken off.
     own : int or None
         Gaps between particles found on the image; None without a reference.
     size_error : float
         Relative standard deviation of the pixel size, which is in all intervals in nm.
     """
 
-    particles: int
+    particles: Annotated[int, Quantity("Particles")]
     pairs: int
     excluded: int
     found: tuple[Gap, ...]
@@ -168,34 +389,89 @@ class Gaps:
     own: int | None = None
     size_error: float = 0.0
 
+    mean_diameter_nm, mean_diameter_interval_nm = _mean("mean_diameter", "nm")
+    mean_diameter_px, mean_diameter_interval_px = _mean("mean_diameter", "px")
+    median_diameter_nm = _median("nm")
+    median_diameter_px = _median("px")
+
     @property
-    def detected(self) -> int:
+    def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
+        """Pairs that were looked at, and how many were left out."""
+        apart = f" ({self.excluded} left out for unequal brightness)"
+        return f"{self.pairs}{apart if self.excluded else ''}"
+
+    @property
+    def gaps(self) -> Annotated[int, Quantity("Gaps")]:
+        """Gaps of the reference or, without one, of the image."""
+        return len(self.found)
+
+    @property
+    def detected(self) -> Annotated[int, Quantity("Detected", shown=False)]:
         """Gaps that the image shows."""
         return sum(gap.detected for gap in self.found)
 
     @property
-    def undetected_fraction(self) -> float | None:
+    def seen(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
+        """How many of the reference's gaps the image shows."""
+        alone = self.reference_background is None
+        return None if alone else f"{self.detected} of {self.gaps}"
+
+    @property
+    def undetected_fraction(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
+    ]:
         """Share of the reference's gaps that the image does not show."""
         if self.reference_background is None or not self.found:
             return None
         return 1 - self.detected / len(self.found)
 
     @property
-    def undetected_interval(self) -> FloatPair | None:
+    def undetected_interval(
+        self,
+    ) -> Annotated[
+        FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
+    ]:
         """Wilson's 95 % interval of that share."""
         if self.reference_background is None:
             return None
         return share_interval(len(self.found) - self.detected, len(self.found))
 
     @property
-    def invented_fraction(self) -> float | None:
+    def invented_fraction(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("Invented", form=".1%", interval="invented_interval")
+    ]:
         """Share of the image's own gaps that the reference does not show."""
         return len(self.invented) / self.own if self.own else None
 
     @property
-    def invented_interval(self) -> FloatPair | None:
+    def invented_interval(
+        self,
+    ) -> Annotated[
+        FloatPair | None, Quantity("Its interval", shown=False, tabled=False)
+    ]:
         """Wilson's 95 % interval of that share."""
         return share_interval(len(self.invented), self.own or 0)
+
+    mean_width_nm, mean_width_interval_nm = _mean("mean_width", "nm")
+    mean_width_px, mean_width_interval_px = _mean("mean_width", "px")
+    mean_reference_width_nm, mean_reference_width_interval_nm = _mean(
+        "mean_reference_width", "nm"
+    )
+    mean_reference_width_px, mean_reference_width_interval_px = _mean(
+        "mean_reference_width", "px"
+    )
+    mean_width_error_nm, mean_width_error_interval_nm = _mean("mean_width_error", "nm")
+    mean_width_error_px, mean_width_error_interval_px = _mean("mean_width_error", "px")
+    mean_signed_width_error_nm, mean_signed_width_error_interval_nm = _mean(
+        "mean_signed_width_error", "nm"
+    )
+    mean_signed_width_error_px, mean_signed_width_error_interval_px = _mean(
+        "mean_signed_width_error", "px"
+    )
 
     def width_errors(self, unit: str) -> FloatArray:
         """Give the widths in the image less those in the reference.
@@ -210,8 +486,8 @@ class Gaps:
         (N,) numpy.ndarray
             One for each gap that both show; empty where none, or no unit, is known.
         """
-        errors = [gap.width_error(unit) for gap in self.found]
-        return np.array([error for error in errors if error is not None], dtype=float)
+        errors = (_width_error(gap, unit) for gap in self.found)
+        return np.array(_known(errors), dtype=float)
 
     def error_intervals(self, unit: str) -> tuple[FloatPair | None, FloatPair | None]:
         """Give 95 % intervals of the mean absolute and the mean signed error of width.
@@ -332,7 +608,7 @@ class Gaps:
                 getattr(gap, f"reference_{unit}") for gap in gaps
             ]
             columns[f"width_{unit}"] = [getattr(gap, f"width_{unit}") for gap in gaps]
-            columns[f"error_{unit}"] = [gap.width_error(unit) for gap in gaps]
+            columns[f"error_{unit}"] = [_width_error(gap, unit) for gap in gaps]
         return columns
 
 
@@ -343,6 +619,12 @@ def _doubted(counted: WidthHistogram, share: float) -> WidthHistogram:
         return counted
     error = math.hypot(fit.error, share * fit.mean)
     return replace(counted, fit=replace(fit, error=error))
+
+
+def _width_error(gap: Gap, unit: str) -> float | None:
+    """Width in the image less that in the reference, where both are known."""
+    width, known = getattr(gap, f"width_{unit}"), getattr(gap, f"reference_{unit}")
+    return None if width is None or known is None else float(width - known)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -394,25 +676,14 @@ def measure_gaps(
     Gaps
         The gaps, in the order of their particles.
 
-    Raises
-    ------
-    ShapeError
-        If the shapes differ.
-    ReadError
-        If pixels are not finite.
-
     References
     ----------
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019),
        doi:10.1038/s41598-019-48444-2.
     """
     chosen = options or GapOptions()
-    if reference is not None and reference.shape != image.shape:
-        msg = (
-            f"Image and reference must have the same shape, got {image.shape} and "
-            f"{reference.shape}; bring them onto one grid with semsr crop."
-        )
-        raise ShapeError(msg)
+    if reference is not None:
+        require_one_shape(image, reference)
     values, background = _above_background(image, dark=chosen.dark)
     guide, guide_background = values, None
     if reference is not None:
@@ -502,14 +773,7 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
 
 def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
     """Grey levels above the background, and the background."""
-    values = image.array().astype(float)
-    if not np.isfinite(values).all():
-        missing = values.size - int(np.count_nonzero(np.isfinite(values)))
-        msg = (
-            f"Gaps need finite pixels, got {missing} NaN or infinite in {image.name}; "
-            "cut them off (semsr crop --gap-free)."
-        )
-        raise ReadError(msg)
+    values = finite_values(image, "Gaps")
     turned = -values if dark else values
     low, high = float(turned.min()), float(turned.max())
     level = low

@@ -13,12 +13,13 @@ fitted freely first; where they are beyond doubt, and a centre explains them, it
 fitted in their stead. What else adds such terms is a tilt of the grating.
 """
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import model_validator
 from scipy import fft, ndimage
 from scipy.stats import chi2, norm
 
@@ -30,6 +31,7 @@ from napari_semsr.core import (
     Options,
     RegistrationError,
     distort,
+    option,
     rim_displacement,
 )
 
@@ -72,16 +74,40 @@ _Freedom = Literal["none", "lean", "centre"]
 
 
 class CalibrateOptions(Options):
-    """What is known of a grating."""
+    """What is known of a grating, or of a printed scale bar."""
 
-    pitch_nm: float = Field(gt=0, description="period of the grating in nm")
-    pitch_sd_nm: float = Field(
-        default=0.0, ge=0, description="standard deviation of that period in nm"
+    bar: bool | str | float = option(
+        False,
+        "",
+        "look for the printed scale bar instead of a grating; with what its label "
+        "says, as '50 um', it gives the pixel size",
+        metavar="LENGTH",
     )
-    lattice: Literal["auto", "lines", "square", "hexagonal"] = Field(
-        default="auto",
-        description="what repeats: lines, or dots on a square or hexagonal lattice",
+    pitch_nm: float | None = option(None, "", "period of the grating in nm", gt=0)
+    pitch_sd_nm: float = option(
+        0.0, "", "standard deviation of that period in nm", ge=0
     )
+    lattice: Literal["auto", "lines", "square", "hexagonal"] = option(
+        "auto", "", "what repeats: lines, or dots on a square or hexagonal lattice"
+    )
+
+    @model_validator(mode="after")
+    def _grating_or_bar(self) -> Self:
+        """Refuse a grating without its period, and a bar with it."""
+        of_grating = [name for name in self.model_fields_set if name != "bar"]
+        if self.bar is not False and of_grating:
+            told = ", ".join(sorted(of_grating))
+            msg = f"A printed bar is no grating: leave {told} out, or --bar"
+            raise ValueError(msg)
+        if self.bar is False and self.pitch_nm is None:
+            msg = "pitch_nm must be given"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def period_nm(self) -> float:
+        """The period of a grating; of a bar there is none."""
+        return math.nan if self.pitch_nm is None else self.pitch_nm
 
 
 def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibration:
@@ -98,19 +124,6 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
     -------
     Calibration
         With standard deviations.
-
-    Raises
-    ------
-    RegistrationError
-        If the picture does not show one.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> lines = np.sin(2 * np.pi * np.arange(256) / 12.5) * np.ones((256, 1))
-    >>> found = measure_grating(lines, CalibrateOptions(pitch_nm=250))
-    >>> round(found.pixel_size_nm[1], 3), abs(found.distortion) < 1e-4
-    (20.0, True)
     """
     plane, lit = _prepared(image)
     waves = _waves(plane, options.lattice)
@@ -151,7 +164,7 @@ class _Fit:
     # (W, 3) Terms of second order in px at the rim: along each way, of yy, yx and xx
     lean: FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
     # Of phases, waves, distortion, and what was free besides, as a step lists them
-    covariance: FloatArray | None = None
+    covariance: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     residual: float = float("nan")  # RMS of the phases about it, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
 
@@ -254,8 +267,6 @@ def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:
 
 def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     """Decide what explains the terms of second order: nothing, a centre, or neither."""
-    if fit.covariance is None:  # only for the type: the last fit has one
-        raise RegistrationError(_NONE)
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
     if lean @ certain @ lean < chi2.isf(_CHANCE, len(lean)):
@@ -421,24 +432,22 @@ def _described(
     periods: float,
 ) -> Calibration:
     """Turn wave vectors into pixel sizes."""
-    if fit.covariance is None:  # only for the type: the last fit has one
-        raise RegistrationError(_NONE)
     lattice = _lattice(fit.waves, options.lattice)
     _check_lattice(fit.waves, lattice)
     count = len(fit.waves)
     places = np.array([[3 * n + 1, 3 * n + 2] for n in range(count)]).ravel()
     covariance = fit.covariance[np.ix_(places, places)]
-    values = _sizes(fit.waves, lattice, options.pitch_nm)
+    values = _sizes(fit.waves, lattice, options.period_nm)
     changes = []
     for index in range(2 * count):
         moved = fit.waves.copy().ravel()
         small = 1e-6 * float(np.abs(moved).max())
         moved[index] += small
-        changed = _sizes(moved.reshape(-1, 2), lattice, options.pitch_nm)
+        changed = _sizes(moved.reshape(-1, 2), lattice, options.period_nm)
         changes.append((changed - values) / small)
     change = np.array(changes)
     variance = np.einsum("ia,ij,ja->a", change, covariance, change)
-    share = options.pitch_sd_nm / options.pitch_nm
+    share = options.pitch_sd_nm / options.period_nm
     variance[:2] += (values[:2] * share) ** 2
     spread = np.sqrt(np.maximum(variance, 0))
     centre, error = fit.centre, np.sqrt(np.diag(fit.covariance)[-2:])
@@ -457,9 +466,9 @@ def _described(
         distortion_sd=float(np.sqrt(fit.covariance[3 * count, 3 * count])),
         rotation_deg=float(np.degrees(np.arctan2(first[0], first[1]))),
         lattice=lattice,
-        pitch_nm=options.pitch_nm,
+        pitch_nm=options.period_nm,
         periods=periods,
-        residual_nm=fit.residual / (2 * np.pi) * options.pitch_nm,
+        residual_nm=fit.residual / (2 * np.pi) * options.period_nm,
         shape=(int(shape[0]), int(shape[1])),
         centre_px=None if centred else (float(centre[0]), float(centre[1])),
         centre_sd_px=None if centred else (float(error[0]), float(error[1])),

@@ -8,7 +8,6 @@ import math
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 from scipy import fft
 
 from napari_semsr.core import (
@@ -17,6 +16,7 @@ from napari_semsr.core import (
     Micrograph,
     available_cores,
     mean_pitch,
+    option,
     plan_rings,
     window_plane,
 )
@@ -26,11 +26,14 @@ _TAPER = 0.5  # as of ring correlation, beside which the figures stand
 # bounds: chosen, so that a length typed in µm or m is refused
 CutOff = Annotated[
     float | None,
-    Field(
+    option(
+        None,
+        "Optical cut-off",
+        "Shortest period that the light carries, lambda/(2 NA), in nm; by default what "
+        "the image's history tells.",
+        unit="nm",
         ge=10,
         le=10_000,
-        description="shortest period that the light carries, lambda/(2 NA), in nm; by "
-        "default what the image's history tells",
     ),
 ]
 """Option: where a comparison with the truth is split."""

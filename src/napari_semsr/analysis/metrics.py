@@ -6,23 +6,25 @@ affine match is asked for.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
 from napari_semsr.core import (
+    LEVELS,
     Z95,
     FloatArray,
     FloatPair,
     Micrograph,
     OptionError,
     Options,
+    Quantity,
     ReadError,
     ShapeError,
+    option,
     require_memory,
 )
 
@@ -39,27 +41,21 @@ class Histogram:
     Attributes
     ----------
     bins : (N + 1,) numpy.ndarray
-        Edges of the bins, in grey levels.
-    counts : (N,) numpy.ndarray of int64
-        Pixels of the image in each bin; the last bin holds its right edge.
-    reference_counts : (N,) numpy.ndarray of int64 or None
-        Pixels of the reference.
+        Edges, in grey levels; the last bin holds its right edge.
     emd : float or None
         Earth mover's distance in grey levels, of all pixel values and not of the
         bins; None without a reference.
-    mean, sd, median, lowest, highest : float
-        Of all pixel values of the image, in grey levels.
     """
 
     bins: FloatArray
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
-    emd: float | None
-    mean: float
-    sd: float
-    median: float
-    lowest: float
-    highest: float
+    mean: Annotated[float, Quantity("Mean grey level", LEVELS)]
+    sd: Annotated[float, Quantity("Standard deviation", LEVELS)]
+    median: Annotated[float, Quantity("Median grey level", LEVELS)]
+    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS)]
+    highest: Annotated[float, Quantity("Highest grey level", LEVELS)]
+    emd: Annotated[float | None, Quantity("Distance of grey levels", LEVELS)]
 
 
 def _finite(m: Micrograph) -> NDArray[np.generic]:
@@ -139,13 +135,6 @@ def measure_histogram(
     -------
     Histogram
         Bin edges, counts, and the earth mover's distance.
-
-    Raises
-    ------
-    OptionError
-        If `bins` is not positive.
-    ReadError
-        If an image has no finite pixel.
     """
     if bins < 1:
         msg = f"A histogram needs one bin or more, got {bins}."
@@ -157,12 +146,12 @@ def measure_histogram(
         edges,
         np.histogram(values, edges)[0].astype(np.int64),
         None if other is None else np.histogram(other, edges)[0].astype(np.int64),
-        None if other is None else earth_movers_distance(values, other),
         mean=float(values.mean(dtype=np.float64)),
         sd=float(values.std(dtype=np.float64)),
         median=float(np.median(values.astype(np.float64))),
         lowest=float(values.min()),
         highest=float(values.max()),
+        emd=None if other is None else earth_movers_distance(values, other),
     )
 
 
@@ -178,75 +167,84 @@ _PROPORTION = 1e12  # chosen: beyond any grey scale, and squares stay within dou
 class MetricsOptions(Options):
     """How to compare two images."""
 
-    data_range: float | None = Field(
-        default=None,
+    data_range: float | None = option(
+        None,
+        "Range",
+        "Span of the grey values, for PSNR and SSIM; 255 for 8-bit, 65535 for 16-bit, "
+        "else the reference's own.",
+        unit=LEVELS,
         gt=0,
-        description="span of the grey values; 255 for 8-bit, 65535 for 16-bit, "
-        "else the reference's own",
     )
-    match: Literal["affine"] | None = Field(
-        default=None, description="fit gain and offset first"
+    match: Literal["affine"] | None = option(
+        None,
+        "Grey levels",
+        "Fit gain and offset first.",
+        choices={"as they are": None, "fit gain and offset": "affine"},
     )
     cut_off_nm: CutOff = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Figures of quality and what they rest on.
+    """How near an image comes to a reference, how sharp it is, and what that rests on.
 
-    Attributes
-    ----------
-    psnr_db : float or None
-        Peak signal-to-noise ratio; None without a reference, and for identical images,
-        where it is infinite (see `identical`).
-    ssim : float or None
-        Mean structural similarity, borders of 5 px left out; None without a reference
-        and for images of less than 11 px.
-    ssim_gao : float or None
-        The same with K₂ = 0.02.
-    nrmse : float or None
-        Root mean square difference over the reference's root mean square.
-    average_gradient, contrast, spatial_frequency : float
-        Of the image itself, unmatched, on the scale where the data range is 255.
-    data_range : float
-        Grey levels from black to white.
-    match : str or None
-        ``affine`` when gain and offset were fitted first.
-    gain, offset : float
-        What the match multiplied and added; 1 and 0 without one.
-    identical : bool
-        Every pixel equals the reference's.
-    cut_off_nm : float or None
-        Shortest period that the light carried, where the error is split (see
-        `split_light`); None without a reference, pixel size or known cut-off.
-    psnr_below_db, psnr_above_db : float or None
-        PSNR of the error below and above the cut-off in frequency, with a match by the
-        gain that fits below; None where there is no error.
-    psnr_above_blank_db : float or None
-        What an image with nothing above the cut-off would have there.
-    band_errors : tuple of (16,) numpy.ndarray or None
-        Squared errors below and above, over the data range, as from `part_errors`.
+    `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
+    those of the image itself, unmatched, on the scale where the data range is 255.
+    `gain` and `offset` are what the match multiplied and added. PSNR on both sides of
+    the cut-off is with a match by the gain that fits below (see `split_light`);
+    `psnr_above_blank_db` is what an image with nothing above it would have.
+    `band_errors` are squared errors below and above, over the data range, as from
+    `part_errors`.
     """
 
-    psnr_db: float | None
-    ssim: float | None
-    ssim_gao: float | None
-    nrmse: float | None
-    average_gradient: float
-    contrast: float
-    spatial_frequency: float
-    data_range: float
+    psnr_db: Annotated[
+        float | None, Quantity("PSNR", "dB", ".2f", reason="why_no_psnr")
+    ] = None
+    ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
+        None
+    )
+    ssim_gao: float | None = None
+    nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
+    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
+    psnr_below_db: Annotated[
+        float | None, Quantity("PSNR below the optical cut-off", "dB", ".2f")
+    ] = None
+    psnr_above_db: Annotated[
+        float | None, Quantity("PSNR above the optical cut-off", "dB", ".2f")
+    ] = None
+    psnr_above_blank_db: Annotated[
+        float | None, Quantity("The same, if blank there", "dB", ".2f")
+    ] = None
+    average_gradient: Annotated[float, Quantity("Average gradient")]
+    contrast: Annotated[float, Quantity("Contrast")]
+    spatial_frequency: Annotated[float, Quantity("Spatial frequency")]
+    data_range: Annotated[float, Quantity("Data range", LEVELS)]
     match: str | None = None
-    gain: float = 1.0
-    offset: float = 0.0
-    identical: bool = False
-    cut_off_nm: float | None = None
-    psnr_below_db: float | None = None
-    psnr_above_db: float | None = None
-    psnr_above_blank_db: float | None = None
+    gain: Annotated[float, Quantity("Gain", shown=False)] = 1.0
+    offset: Annotated[float, Quantity("Offset", LEVELS, shown=False)] = 0.0
+    identical: Annotated[bool, Quantity("Identical", shown=False)] = False
     band_errors: tuple[FloatArray, FloatArray] | None = field(
         default=None, repr=False, compare=False, metadata={"json": False}
     )
+
+    @property
+    def matched(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
+        """How grey levels were fitted before images were compared."""
+        if self.match is None:
+            return None
+        return f"gain {self.gain:.4g}, offset {self.offset:.4g} {LEVELS}"
+
+    @property
+    def why_no_psnr(self) -> str | None:
+        """Why there is none, where there is a reference."""
+        return "infinite: every pixel is equal" if self.identical else None
+
+    @property
+    def why_no_ssim(self) -> str | None:
+        """Why there is none, where there is a reference."""
+        compared = self.psnr_db is not None or self.identical
+        small = compared and self.ssim is None
+        return "the images are smaller than 11 px" if small else None
 
 
 def average_gradient(image: FloatArray) -> float:
@@ -350,20 +348,13 @@ def psnr_gain(
 
 @dataclass(frozen=True, slots=True)
 class LightGain:
-    """What an image gains over another below and above the optical cut-off.
+    """What an image gains over another below and above the optical cut-off."""
 
-    Attributes
-    ----------
-    gain_below_db, gain_below_sd_db : float or None
-        PSNR where light carried something over that of the other, and its standard
-        error, as from `psnr_gain`; None where the error is not split.
-    gain_above_db, gain_above_sd_db : float or None
-        The same where it carried nothing.
-    """
-
+    # PSNR where light carried something over that of the other, and its standard error,
+    # as from `psnr_gain`; None where the error is not split
     gain_below_db: float | None = None
     gain_below_sd_db: float | None = None
-    gain_above_db: float | None = None
+    gain_above_db: float | None = None  # the same where it carried nothing
     gain_above_sd_db: float | None = None
 
     @property
@@ -418,8 +409,7 @@ def structural_similarity(
     -------
     float or None
         Mean over all but a border of 5 px; deviation 1.5 px, population covariance.
-        None when nothing
-        is left.
+        None when nothing is left.
 
     References
     ----------
@@ -453,17 +443,27 @@ def _default_range(array: NDArray[Any], reference: NDArray[Any] | None) -> float
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0
 
 
-def _values(m: Micrograph) -> FloatArray:
+def finite_values(m: Micrograph, measure: str) -> FloatArray:
     """Whole image in double precision, refused when pixels are missing."""
     data = m.array()
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
         msg = (
-            f"Metrics need finite pixels, got {missing} NaN or infinite in {m.name}; "
+            f"{measure} need finite pixels, got {missing} NaN or infinite in {m.name}; "
             "cut them off (semsr crop --gap-free)."
         )
         raise ReadError(msg)
     return data.astype(np.float64)
+
+
+def require_one_shape(image: Micrograph, reference: Micrograph) -> None:
+    """Refuse images that are not on one grid."""
+    if reference.shape != image.shape:
+        msg = (
+            f"Image and reference must have the same shape, got {image.shape} and "
+            f"{reference.shape}; bring them onto one grid with semsr crop."
+        )
+        raise ShapeError(msg)
 
 
 def measure_metrics(
@@ -495,23 +495,9 @@ def measure_metrics(
     -------
     Metrics
         All figures and what they rest on.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ.
-    OptionError
-        If the data range is not positive or out of all proportion, or a match or a
-        cut-off is given without a reference.
-    ReadError
-        If a pixel is NaN or infinite.
     """
-    if reference is not None and reference.shape != image.shape:
-        msg = (
-            f"Image and reference must have the same shape, got {image.shape} and "
-            f"{reference.shape}; bring them onto one grid with semsr crop."
-        )
-        raise ShapeError(msg)
+    if reference is not None:
+        require_one_shape(image, reference)
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )
@@ -528,7 +514,7 @@ def measure_metrics(
         raise OptionError(msg)
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
-    values = _values(image)
+    values = finite_values(image, "Metrics")
     span = options.data_range or _default_range(
         image.array(), None if reference is None else reference.array()
     )
@@ -544,10 +530,6 @@ def measure_metrics(
         raise OptionError(msg)
     scaled = values / span * _FULL_SCALE
     own = Metrics(
-        psnr_db=None,
-        ssim=None,
-        ssim_gao=None,
-        nrmse=None,
         average_gradient=average_gradient(scaled),
         contrast=contrast(scaled),
         spatial_frequency=spatial_frequency(scaled),
@@ -558,7 +540,7 @@ def measure_metrics(
     cut_off = find_cut_off(image, options.cut_off_nm)
     return _against(
         values,
-        _values(reference),
+        finite_values(reference, "Metrics"),
         own,
         match,
         cut_off,

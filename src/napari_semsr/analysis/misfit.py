@@ -48,48 +48,19 @@ _AROUND = 5  # pixels of the map that are averaged along each axis; chosen
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """How an enhanced image, blurred again, differs from the one before.
+    """How an enhanced image, blurred again, differs from the one before."""
 
-    Attributes
-    ----------
-    share : float
-        Deviation of the difference over that of the image before, noise taken off both.
-    contrast, noise : float
-        Deviation of the image before, and of its noise, in its grey levels.
-    bounds : tuple of float
-        Grey levels of the enhanced image between which its ramps lie.
-    weights : numpy.ndarray
-        Of the blurred ramps.
-    TRUE_SHARE : float
-        What true electron images of 40 simulated superlens fields, as training draws
-        them, leave in the mean.
-    """
-
+    # what true electron images of 40 simulated superlens fields, as training draws
+    # them, leave in the mean
     TRUE_SHARE: ClassVar[float] = 0.42
 
+    # deviation of the difference over that of the image before, noise taken off both
     share: float
+    # deviation of the image before, and of its noise, in its grey levels
     contrast: float
     noise: float
-    bounds: FloatPair
-    weights: FloatArray
-
-    def left(self, before: FloatArray, after: FloatArray) -> FloatArray:
-        """Give what is left of a part of an image, in its grey levels.
-
-        Parameters
-        ----------
-        before, after : (Y, X) numpy.ndarray
-            A part of both images on one grid.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Not to be trusted within 32 px of the border.
-        """
-        made: FloatArray = _quick(before)
-        for weight, ramp in zip(self.weights, _ramps(after, self.bounds), strict=True):
-            made = made - weight * ramp
-        return made
+    bounds: FloatPair  # grey levels of the enhanced image between which its ramps lie
+    weights: FloatArray  # of the blurred ramps
 
 
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
@@ -191,7 +162,12 @@ def map_misfit(
         if not known.any():
             continue
         seen, made = (np.where(known, p, p[known].mean()) for p in (seen, made))
-        square = np.where(known, misfit.left(seen, made) ** 2, np.nan)
+        left = _quick(seen)
+        for weight, ramp in zip(
+            misfit.weights, _ramps(made, misfit.bounds), strict=True
+        ):
+            left = left - weight * ramp  # not to be trusted near the border
+        square = np.where(known, left**2, np.nan)
         part = square[box.within(grown).slices]
         y, x = (v // _BINNED for v in (box.y0 - field.y0, box.x0 - field.x0))
         high, wide = (n // _BINNED for n in part.shape)
@@ -202,8 +178,8 @@ def map_misfit(
     filled = ndimage.uniform_filter(np.where(known, squares, 0.0), _AROUND)
     share = ndimage.uniform_filter(known.astype(float), _AROUND)
     smooth = np.where(known, filled / np.maximum(share, 1e-9), np.nan)
-    left = np.maximum(smooth - misfit.noise**2, 0)
-    percent = 100 * np.sqrt(left) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
+    rest = np.maximum(smooth - misfit.noise**2, 0)
+    percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
     return _placed(percent, grid, field, before)
 
 

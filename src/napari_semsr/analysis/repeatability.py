@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from scipy import ndimage
 
 from napari_semsr.analysis.change import spread_boxes
@@ -47,6 +47,7 @@ from napari_semsr.core import (
     Options,
     Progress,
     ShapeError,
+    option,
 )
 
 _SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
@@ -66,33 +67,42 @@ _PROBE = 17  # px, side of an image of one point that shows the kernel; its reac
 class RepeatabilityOptions(Options):
     """How two scans of one place are compared."""
 
-    part: Literal["all", "rest"] = Field(
-        default="all",
-        description="Of the differences that is mapped: all, or what white noise does "
-        "not explain.",
+    part: Literal["all", "rest"] = option(
+        "all",
+        "Map of",
+        "Of the differences that is mapped: all, or what white noise does not explain "
+        "(drift, charging, contamination, distortion).",
+        choices={"all differences": "all", "what is not noise": "rest"},
     )
-    window: int = Field(
-        default=32,
+    window: int = option(
+        32,
+        "Window",
+        "Side of the window in px over which the map's root mean square is taken; 1 "
+        "maps each pixel's own difference.",
+        unit="px",
         ge=1,
         le=512,
-        description="Side of the window in px over which the map's root mean square is "
-        "taken; 1 maps each pixel's own difference.",
     )
-    unit: Literal["grey", "percent"] = Field(
-        default="grey",
-        description="Of the map: grey levels of the first scan, or per cent of their "
-        "range.",
+    unit: Literal["grey", "percent"] = option(
+        "grey",
+        "Map in",
+        "Of the map: grey levels of the first scan, or per cent of their range (0.1 to "
+        "99.9 %).",
+        choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
-    align: bool = Field(
-        default=True,
-        description="Find by what part of a pixel the second scan lies off, and move "
-        "both to the middle.",
+    align: bool = option(
+        True,
+        "Find the shift first",
+        "Find by what part of a pixel the second scan lies off, and move both to the "
+        "middle.",
     )
-    search: int = Field(
-        default=16,
+    search: int = option(
+        16,
+        "Search",
+        "Largest shift that is looked for, in pixels.",
+        unit="px",
         ge=1,
         le=512,
-        description="Largest shift that is looked for, in pixels.",
     )
 
     @model_validator(mode="after")
@@ -108,19 +118,12 @@ class RepeatabilityOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class ScanPair:
-    """Two scans, met in the middle.
+    """Two scans, met in the middle."""
 
-    Attributes
-    ----------
-    first, second : Area
-        What both show, on one grid.
-    kept, kept_rough : tuple of float
-        Share of white noise's variance that interpolation along ``(y, x)`` leaves, of
-        grey values and of their fourth differences along that axis.
-    """
-
-    first: Area
+    first: Area  # what both show, on one grid
     second: Area
+    # share of white noise's variance that interpolation along ``(y, x)`` leaves, of
+    # grey values and of their fourth differences along that axis
     kept: FloatPair
     kept_rough: FloatPair
 
@@ -144,11 +147,6 @@ class ScanPair:
         -------
         ScanPair
             Nothing is read yet.
-
-        Raises
-        ------
-        ShapeError
-            If they do not show one place in pixels of one size.
         """
         _require_alike(first, second)
         grid, lies = Grid.of(first), place_over(first, second)
@@ -246,28 +244,15 @@ def _rough(values: FloatArray, axis: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class GreyMatch:
-    """What brings the second scan's grey levels to those of the first.
+    """What brings the second scan's grey levels to those of the first."""
 
-    Attributes
-    ----------
-    gain, offset : float
-        First = offset + gain · second.
-    correlation : float
-        Pearson's r of both, averaged over squares of 4 px.
-    contrast : float
-        Standard deviation of the first scan's squares, grey levels.
-    axis : int
-        Along which noise is told: 0 for y, across the lines of most scans.
-    kept, kept_rough : float
-        Share of the noise's variance that interpolation leaves, of grey values and of
-        their differences along `axis`.
-    """
-
-    gain: float
+    gain: float  # first = offset + gain · second
     offset: float
-    correlation: float
-    contrast: float
-    axis: int
+    correlation: float  # Pearson's r of both, averaged over squares of 4 px
+    contrast: float  # standard deviation of the first scan's squares, grey levels
+    axis: int  # along which noise is told: 0 for y, across the lines of most scans
+    # share of the noise's variance that interpolation leaves, of grey values and of
+    # their differences along `axis`
     kept: float
     kept_rough: float
 
@@ -289,11 +274,6 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     ------
     Progress
         Parts.
-
-    Raises
-    ------
-    ShapeError
-        If one of the scans is constant, or they have too little in common.
     """
     boxes = spread_boxes(Box.of(pair.shape), None, _PART)
     squares = _Sums()
@@ -397,24 +377,12 @@ class RepeatPart:
 
 @dataclass(frozen=True, slots=True)
 class RepeatField:
-    """Two matched scans, compared part by part.
-
-    Attributes
-    ----------
-    pair : ScanPair
-        Both scans.
-    match : GreyMatch
-        How grey levels of the one become those of the other.
-    part : {"all", "rest"}
-        What is mapped.
-    window : int
-        Pixels along the side of the windows.
-    """
+    """Two matched scans, compared part by part."""
 
     pair: ScanPair
-    match: GreyMatch
-    part: str
-    window: int
+    match: GreyMatch  # how grey levels of the one become those of the other
+    part: str  # what is mapped
+    window: int  # pixels along the side of the windows
 
     def read(self, box: Box) -> RepeatPart:
         """Compare a part.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import BoolArray, Box, read_box
 
 # Chosen on 38 real images: eight of nine printed bars are found with these, and no
-# other line (docs/calibrate.md, tests/analysis/test_scale_bar.py).
+# other line (docs/validation/calibrate.md, tests/analysis/test_scale_bar.py).
 _SHARE = 0.2  # part of the height, at the bottom and at the top, that is searched
 _GROUNDS = 2  # most frequent grey values that may be the ground
 _BINS = 64
@@ -38,24 +38,14 @@ _GAP = 0.75  # most of a bar that its label takes
 
 @dataclass(frozen=True, slots=True)
 class ScaleBar:
-    """A printed scale bar.
+    """A printed scale bar."""
 
-    Attributes
-    ----------
-    length_px : float
-        From the middle of one end to that of the other, in pixels.
-    sd_px : float
-        Standard deviation of that, as far as ends on whole pixels can be placed.
-    box : tuple of int
-        Where it lies, ``(y0, x0, y1, x1)``, the last row and column left out.
-    light : bool
-        Whether it is brighter than its ground.
-    """
-
-    length_px: float
+    length_px: float  # from the middle of one end to that of the other, in pixels
+    # standard deviation of that, as far as ends on whole pixels can be placed
     sd_px: float
+    # where it lies, ``(y0, x0, y1, x1)``, the last row and column left out
     box: tuple[int, int, int, int]
-    light: bool
+    light: bool  # whether it is brighter than its ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +77,6 @@ def find_scale_bar(image: Any) -> ScaleBar | None:
     -------
     ScaleBar or None
         None where there is no bar, or more than one thing that looks like one.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image = np.random.default_rng(0).integers(90, 200, (300, 400), dtype=np.uint8)
-    >>> image[270:] = 0
-    >>> image[280:282, 250:350] = 255
-    >>> image[276:286, [250, 251, 348, 349]] = 255
-    >>> find_scale_bar(image).length_px
-    98.0
     """
     height, width = image.shape
     depth = max(1, round(height * _SHARE))

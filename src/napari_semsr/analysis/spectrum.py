@@ -40,24 +40,15 @@ class SpectrumOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class RadialSpectrum:
-    """Power averaged over rings of equal physical frequency.
+    """Power averaged over rings of equal physical frequency."""
 
-    Attributes
-    ----------
-    frequency_per_px : (K,) numpy.ndarray
-        Ring centres up to Nyquist in cycles per mean pixel; ring 0 left out.
-    power : (K,) numpy.ndarray
-        Mean power density of each ring, grey levels squared times pixel area.
-    frequency_per_um : (K,) numpy.ndarray or None
-        The same frequencies per µm; None when uncalibrated.
-    samples : (K,) numpy.ndarray
-        FFT samples in each ring.
-    """
-
+    # (K,) Ring centres up to Nyquist in cycles per mean pixel; ring 0 left out
     frequency_per_px: FloatArray
+    # (K,) Mean power density of each ring, grey levels squared times pixel area
     power: FloatArray
+    # (K,) The same frequencies per µm; None when uncalibrated
     frequency_per_um: FloatArray | None
-    samples: FloatArray
+    samples: FloatArray  # (K,) FFT samples in each ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +133,6 @@ def radial_spectrum(
     -------
     RadialSpectrum
         Frequencies and power.
-
-    Raises
-    ------
-    ReadError
-        If a pixel is NaN or infinite.
     """
     return _radial(m, _power(m, options or SpectrumOptions()))
 
@@ -165,11 +151,6 @@ def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> S
     -------
     Spectrum
         Radial average and centred picture.
-
-    Raises
-    ------
-    ReadError
-        If a pixel is NaN or infinite.
     """
     power = _power(m, options or SpectrumOptions())
     return Spectrum(_radial(m, power), _centred(m, power))

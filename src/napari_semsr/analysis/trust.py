@@ -9,7 +9,8 @@ gives the scale of the error at a pixel,
 
 whose weights make errors of known truth most likely under Laplace's law, the mean of
 :math:`\ln s + |e| / s` least; that is a convex problem, with one answer. A network in
-place of the sum, which saw clues, picture and input, told no more (docs/trust.md).
+place of the sum, which saw clues, picture and input, told no more
+(docs/validation/trust.md).
 
 The *bound* is ``factor * s``. The factor is calibrated by split conformal prediction
 [1]_ on fields whose truth is known and which taught nothing: the share of their pixels

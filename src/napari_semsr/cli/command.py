@@ -27,59 +27,10 @@ from napari_semsr.core import (
     Waiting,
     sentence_of,
 )
+from napari_semsr.jobs import ACTIONS, VERBS, actions_of, verb_of
 
 if TYPE_CHECKING:
-    from napari_semsr.cli.verb import Verb
-
-VERBS = {
-    "info": "say what a file is: size, type, pixel size, vendor, metadata",
-    "convert": "write any readable image in any writable format",
-    "crop": "cut out a box, or what another image shows, on the grid of that image",
-    "register": "bring an image onto another of the same place, whatever its contrast",
-    "judge": "register, enhance and measure an image against SEM, on one page",
-    "simulate": "make a folder of superlens frames whose truth is known",
-    "stitch": "join a folder of frames to one calibrated mosaic",
-    "calibrate": "find pixel size, skew and distortion by a known grating",
-    "degrade": "blur and haze an image as published test sets do, add noise and drift",
-    "pairs": "cut aligned patches into disjoint training, validation and test sets",
-    "train": "train a model from a recipe",
-    "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
-    "frc": "measure resolution by Fourier ring correlation",
-    "frc-map": "map the resolution block by block",
-    "decorrelation": "measure the cut-off of one image by decorrelation analysis",
-    "spectrum": "radially averaged and 2-D power spectrum",
-    "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
-    "error-map": "map where an enhanced image, blurred again, misses its reference",
-    "trust": "map how far what a network made may be off",
-    "repeatability": "map by how much two scans of one place differ, beyond noise too",
-    "gaps": "count and measure the gaps between particles",
-    "profile": "grey levels along a line: widths, edge, distance of two lines",
-    "histogram": "grey-level distributions and their distance",
-    "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
-    "batch": "take every image of a folder or table through steps, to one table",
-    "replay": "make an output again from its provenance, and compare the two",
-    "report": "one page of pictures, numbers and how each was found, to print",
-    "models": "list, describe, export, import, check models, learn their errors",
-    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
-}
-"""What each verb does, in the order of the help."""
-
-_FAMILIES = {
-    "info": "files",
-    "convert": "files",
-    "frc": "resolution",
-    "frc-map": "resolution",
-    "decorrelation": "resolution",
-    "spectrum": "resolution",
-    "metrics": "grey",
-    "error-map": "grey",
-    "repeatability": "grey",
-    "gaps": "grey",
-    "histogram": "grey",
-}
-"""Modules that serve several verbs; every other bears its verb's name."""
-
+    from napari_semsr.cli.verb import Command
 
 _COMMON = {
     "--json": "print one JSON object on stdout",
@@ -110,11 +61,16 @@ class _Parser(argparse.ArgumentParser):
         return name
 
 
-def load_verb(name: str) -> "Verb[Any]":
+def load_verb(name: str) -> "Command[Any]":
     """Import the module that serves a verb."""
+    value = verb_of(name)
+    if value is not None:
+        from napari_semsr.cli.many import command_of
+
+        return command_of(value)
     word = name.replace("-", "_")
-    module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
-    verb: Verb[Any] = getattr(module, word.upper())
+    module = import_module(f"napari_semsr.cli.verbs.{word}")
+    verb: Command[Any] = getattr(module, word.upper())
     return verb
 
 
@@ -138,16 +94,38 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, text in VERBS.items():
-        one = verbs.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            allow_abbrev=False,
-        )
+        one = _added(verbs, name, text)
         if only is None or only == name:
-            load_verb(name).configure(one)
-            _add_common(one)
+            _fill(one, name)
     return parser
+
+
+def _added(place: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add the parser of a verb, or of one of its actions."""
+    about = f"{text[0].upper()}{text[1:]}."
+    made: argparse.ArgumentParser = place.add_parser(
+        name, help=text, description=about, allow_abbrev=False
+    )
+    return made
+
+
+def _fill(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of a verb, or its actions with theirs."""
+    actions = actions_of(name)
+    if actions:
+        place = parser.add_subparsers(dest="action", metavar="action", required=True)
+        for action in actions:
+            full = f"{name} {action}"
+            _fill(_added(place, action, ACTIONS[full]), full)
+    else:
+        load_verb(name).configure(parser)
+    _add_common(parser)
+
+
+def _named(arguments: argparse.Namespace) -> str:
+    """Name the verb of a command with its action, if it has some."""
+    verb = str(arguments.verb)
+    return f"{verb} {arguments.action}" if actions_of(verb) else verb
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -321,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _note(error, verb)
         facts = error.to_json() if isinstance(error, SemsrError) else {}
         if facts and console.as_json:
-            console.emit({**facts, "message": str(error)}, "")
+            console.emit({"kind": verb, **facts, "message": str(error)}, "")
         return _BAD_INPUT
 
 
@@ -357,7 +335,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     try:
         arguments, strange = parser.parse_known_args(words)
         if strange:
-            _refuse(strange, verb or "")
+            _refuse(strange, _named(arguments))
     except SystemExit as stop:  # --help has printed what was asked for
         sys.stdout.flush()
         return int(stop.code or 0)
@@ -388,8 +366,13 @@ def _refuse_verb(word: str) -> NoReturn:
 
 def _refuse(strange: list[str], verb: str) -> NoReturn:
     """Refuse arguments that nothing knows, with one that is much like the first."""
-    flags = [flag for action in arguments_of(verb) for flag in action.option_strings]
-    near = get_close_matches(strange[0].partition("=")[0], [*flags, *_COMMON], 1)
+    flag = strange[0].partition("=")[0]
+    group = verb.partition(" ")[0]
+    for other in ACTIONS:
+        if other.startswith(f"{group} ") and flag in _flags(other):
+            msg = f"{flag} belongs to `{other}`, got `{verb}`."
+            raise OptionError(msg)
+    near = get_close_matches(flag, [*_flags(verb), *_COMMON], 1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     msg = (
         f"Unrecognized arguments: {' '.join(strange)}{meant}; see `semsr {verb} "
@@ -398,16 +381,21 @@ def _refuse(strange: list[str], verb: str) -> NoReturn:
     raise OptionError(msg)
 
 
+def _flags(verb: str) -> list[str]:
+    """List the flags of a verb."""
+    return [flag for action in arguments_of(verb) for flag in action.option_strings]
+
+
 def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
     """Run the job of a verb and give its record and its summary."""
     from napari_semsr.core import run
 
-    verb = load_verb(arguments.verb)
+    verb = load_verb(_named(arguments))
     verb.prepare()
     result = run(verb.start(arguments), console.report)
-    return result.to_json(), verb.summarise(result)
+    return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
 
 
 def _print_version(console: Console) -> int:

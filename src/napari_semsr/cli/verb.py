@@ -2,9 +2,8 @@
 
 import argparse
 import inspect
-import math
 import types
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -19,7 +18,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import FloatPair, Job, Options, persons_options, size_basis
+from napari_semsr.core import Job, Options, persons_options, words_of
 from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
@@ -85,12 +84,21 @@ def _add_field(
     text = _help(info, description)
     dest = prefix + name
     flag = "--" + dest.replace("_", "-")
+    for other, value in (words_of(info).flags or {}).items():
+        same = f"the same as {flag} {value}"
+        how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
+        group.add_argument(other, dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
         return group.add_argument(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
-    extra: dict[str, Any] = {"metavar": _metavar(name, kind)}
+    told = words_of(info).metavar
+    extra: dict[str, Any] = {"metavar": told or _metavar(name, kind)}
+    if isinstance(told, tuple):
+        extra["nargs"] = len(told)
+    if bool in get_args(info.annotation):  # it may stand without a value
+        extra |= {"nargs": "?", "const": True}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
     return group.add_argument(
@@ -149,21 +157,18 @@ def _help(info: FieldInfo, description: str) -> str:
 
 
 def add_image(
-    parser: argparse.ArgumentParser, name: str, text: str, *, optional: bool = False
+    parser: argparse.ArgumentParser,
+    name: str,
+    text: str,
+    *,
+    optional: bool = False,
+    many: bool = False,
+    metavar: str = "",
 ) -> None:
-    """Add the positional path of an image."""
-    nargs = "?" if optional else None
-    parser.add_argument(name, metavar=name.upper(), type=_path, nargs=nargs, help=text)
-
-
-def add_output(
-    parser: argparse.ArgumentParser, text: str, *, required: bool = True
-) -> None:
-    """Add ``-o`` and ``--overwrite``."""
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", type=_path, required=required, help=text
-    )
-    add_overwrite(parser)
+    """Add the positional path of an image, or of several."""
+    nargs = "+" if many else "?" if optional else None
+    said = metavar or name.upper()
+    parser.add_argument(name, metavar=said, type=path_word, nargs=nargs, help=text)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -192,18 +197,7 @@ def add_openings(parser: argparse.ArgumentParser, **sides: str) -> None:
         )
 
 
-def asked(arguments: argparse.Namespace, model: type[Options]) -> dict[str, Any]:
-    """Collect what most jobs take: options, how to read, whether to replace."""
-    given: dict[str, Any] = {
-        "options": options_from(arguments, model),
-        "opening": options_from(arguments, ReadOptions),
-    }
-    if "overwrite" in arguments:
-        given["overwrite"] = arguments.overwrite
-    return given
-
-
-def _path(text: str) -> str:
+def path_word(text: str) -> str:
     """Refuse an empty path, which would mean the current folder."""
     if not text.strip():
         msg = "a path must not be empty"
@@ -221,7 +215,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb(Generic[R]):
+class Command(Generic[R]):
     """One sub-command of ``semsr``."""
 
     # Adds the verb's arguments to its parser
@@ -231,56 +225,6 @@ class Verb(Generic[R]):
     summarise: Callable[[R], str]  # Says a result in one or more lines
     # Sets up a process that does nothing else; not where another program runs the job
     prepare: Callable[[], object] = _nothing
-
-
-# Numbers for reading: sensible digits, units, tables that line up.
-
-_MISSING = "\N{EN DASH}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Say a number with a few significant digits."""
-    if value is None or not math.isfinite(value):
-        return _MISSING
-    if value == 0:
-        return "0"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    if -6 <= decimals <= 9:
-        return f"{round(value, decimals):.{max(0, decimals)}f}"
-    return f"{value:.{digits - 1}e}"
-
-
-def length(nm: float | None, px: float | None = None) -> str:
-    """Say a length in nm (``"41.2 nm (4.12 px)"``), or in px without a calibration."""
-    if nm is None:
-        return f"{number(px)} px" if px is not None else _MISSING
-    return f"{number(nm)} nm" + (f" ({number(px)} px)" if px is not None else "")
-
-
-def pixel_size(
-    value: Sequence[float] | None, error: Sequence[float] | None = None
-) -> str:
-    """Say a pixel size, ``(y, x)`` in nm, and the larger deviation of the two."""
-    if value is None:
-        return "unknown"
-    if error is not None:
-        return f"{pixel_size(value)} +- {number(max(error), 2)} nm"
-    y, x = value
-    if math.isclose(y, x, rel_tol=1e-9):
-        return f"{y:.6g} nm"
-    return f"{y:.6g} \N{MULTIPLICATION SIGN} {x:.6g} nm (y \N{MULTIPLICATION SIGN} x)"
-
-
-def known_pixel(value: FloatPair | None, error: FloatPair | None) -> str:
-    """Say a pixel size and what is known of it, as ``"5 +- 0.02 nm (calibrated)"``."""
-    basis = size_basis(value, error)
-    said = pixel_size(value, error)
-    return "unknown, so lengths are in px" if value is None else f"{said} ({basis})"
-
-
-def shape(value: Sequence[int]) -> str:
-    """Say the size of an image."""
-    return " \N{MULTIPLICATION SIGN} ".join(str(item) for item in value) + " px"
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:

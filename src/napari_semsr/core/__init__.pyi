@@ -8,6 +8,7 @@ from .acquisition import (
 from .background import (
     Returning as Returning,
     available_cores as available_cores,
+    compact_memory as compact_memory,
     in_background as in_background,
     load_torch_libraries as load_torch_libraries,
     require_memory as require_memory,
@@ -85,10 +86,13 @@ from .micrograph import (
 )
 from .options import (
     Options as Options,
-    by_person as by_person,
+    OptionWords as OptionWords,
     count_values as count_values,
+    device_option as device_option,
+    option as option,
     persons_options as persons_options,
     refuse_persons as refuse_persons,
+    words_of as words_of,
 )
 from .progress import (
     Job as Job,
@@ -99,6 +103,19 @@ from .progress import (
     run as run,
     spell_time as spell_time,
     warn as warn,
+)
+from .quantities import (
+    FLAT as FLAT,
+    LEVELS as LEVELS,
+    SIGMA as SIGMA,
+    Figure as Figure,
+    Quantity as Quantity,
+    cells_of as cells_of,
+    columns_of as columns_of,
+    declared_figures as declared_figures,
+    figures_of as figures_of,
+    in_figures as in_figures,
+    quantities_of as quantities_of,
 )
 from .resampling import (
     Resampling as Resampling,
@@ -133,8 +150,10 @@ from .types import (
 from .uncertainty import (
     Z95 as Z95,
     SizeBasis as SizeBasis,
+    describe_pixel_size as describe_pixel_size,
     length_error as length_error,
     size_basis as size_basis,
+    spell_pixel_size as spell_pixel_size,
     widened as widened,
 )
 from .warping import Warped as Warped
@@ -143,5 +162,7 @@ from .wording import (
     in_digits as in_digits,
     in_panel_words as in_panel_words,
     shift_in_words as shift_in_words,
+    spell_shape as spell_shape,
+    spell_shift as spell_shift,
     told_in_panel_words as told_in_panel_words,
 )

@@ -1,11 +1,12 @@
 """What a grating, or a printed scale bar, says of a microscope."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from napari_semsr.core.options import Options
+from napari_semsr.core.quantities import Figure, Quantity
 from napari_semsr.core.types import FloatPair, IntPair
 
 
@@ -44,7 +45,7 @@ class Calibration:
 
     pixel_size_nm: FloatPair
     pixel_size_sd_nm: FloatPair
-    skew: float | None
+    skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
     distortion: float
     distortion_sd: float
@@ -52,11 +53,41 @@ class Calibration:
     lattice: Literal["lines", "square", "hexagonal"]
     pitch_nm: float
     periods: float
-    residual_nm: float
+    residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
     shape: IntPair
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
     uneven_px: float | None = None
+
+    @property
+    def distortion_percent(
+        self,
+    ) -> Annotated[
+        float, Quantity("Distortion", "% at the rim", ".3g", sd="distortion_sd_percent")
+    ]:
+        """The distortion in per cent."""
+        return 100 * self.distortion
+
+    @property
+    def distortion_sd_percent(self) -> float:
+        """Its standard deviation."""
+        return 100 * self.distortion_sd
+
+    @property
+    def grating(self) -> Annotated[str, Quantity("Grating")]:
+        """What repeats, and how often."""
+        return f"{self.lattice}, {self.periods:.1f} periods"
+
+    @property
+    def centre(self) -> Annotated[str | None, Quantity("Centre of the distortion")]:
+        """Where it lies, where that is not the middle."""
+        if self.centre_px is None or self.centre_sd_px is None:
+            return None
+        y, x = (
+            str(Figure(at, form="+.1f", sd=error))
+            for at, error in zip(self.centre_px, self.centre_sd_px, strict=True)
+        )
+        return f"y {y}, x {x} px off the middle"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ import difflib
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from napari_semsr.core.errors import OptionError, one_line, shown
@@ -174,24 +176,130 @@ class Options(BaseModel):
         return self.parse({**self.model_dump(), **changes})
 
 
-def by_person(default: Any, **bounds: Any) -> Any:
-    """Declare an option that a person alone gives, never a file.
+@dataclass(frozen=True, slots=True)
+class OptionWords:
+    """How an option is shown in a form, and who may give it.
 
-    Such an option connects to an address or another process, or writes where it likes.
+    Attributes
+    ----------
+    label, unit : str
+        What its row is called.
+    choices : dict or None
+        Entries of a closed list as they read, and their values.
+    step : float or None
+        Of a spin box.
+    by_person : bool
+        Whether a person alone gives it, never a file.
+    metavar : str or tuple of str
+        What the command's help calls its value; several for a list of so many words.
+    group : str
+        Frame of a panel that it stands in.
+    flags : dict or None
+        Further flags of the command, each for one value.
+    """
+
+    label: str = ""
+    unit: str = ""
+    choices: Mapping[str, Any] | None = None
+    step: float | None = None
+    by_person: bool = False
+    metavar: str | tuple[str, ...] = ""
+    group: str = ""
+    flags: Mapping[str, Any] | None = None
+
+    @property
+    def row(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def option(
+    default: Any,
+    label: str = "",
+    description: str = "",
+    *,
+    unit: str = "",
+    choices: Mapping[str, Any] | None = None,
+    step: float | None = None,
+    by_person: bool = False,
+    metavar: str | tuple[str, ...] = "",
+    group: str = "",
+    flags: Mapping[str, Any] | None = None,
+    **bounds: Any,
+) -> Any:
+    """Declare an option: what it does, what a form calls it, who may give it.
 
     Parameters
     ----------
     default : object
         Its value where nobody gives it.
+    label, description : str
+        What its row in a form is called; what it does, for help, tooltip and manual.
+    unit : str
+        What stands beside the label.
+    choices : dict, optional
+        Entries of a closed list as they read, and their values.
+    step : float, optional
+        Of a spin box.
+    by_person : bool, default=False
+        It connects to an address or another process, or writes where it likes, so that
+        a person alone gives it, never a file.
+    metavar : str or tuple of str, default=""
+        What the command's help calls its value, or so many values.
+    group : str, default=""
+        Frame of a panel that it stands in.
+    flags : dict, optional
+        Further flags of the command, each for one value.
     **bounds : object
         As `pydantic.Field` takes them.
 
     Returns
     -------
     object
+        The field of an option set.
+    """
+    words = OptionWords(label, unit, choices, step, by_person, metavar, group, flags)
+    return Field(
+        default=default,
+        description=description or None,
+        json_schema_extra={"words": words},  # type: ignore[dict-item]
+        **bounds,
+    )
+
+
+def device_option() -> Any:
+    """Declare the option that says where a model runs.
+
+    Returns
+    -------
+    object
         The field.
     """
-    return Field(default=default, json_schema_extra={"by_person": True}, **bounds)
+    return option(
+        "auto",
+        "Device",
+        "Where the model runs: auto, which takes a GPU, cpu, cuda or cuda:N.",
+        choices={"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"},
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+    )
+
+
+def words_of(info: FieldInfo) -> OptionWords:
+    """Look up how an option is shown.
+
+    Parameters
+    ----------
+    info : pydantic.fields.FieldInfo
+        The field of an option set.
+
+    Returns
+    -------
+    OptionWords
+        Empty for a field that was not declared by `option`.
+    """
+    extra: Any = info.json_schema_extra
+    found = extra.get("words") if isinstance(extra, dict) else None
+    return found if isinstance(found, OptionWords) else OptionWords()
 
 
 def persons_options(model: type[BaseModel]) -> frozenset[str]:
@@ -207,12 +315,8 @@ def persons_options(model: type[BaseModel]) -> frozenset[str]:
     frozenset of str
         Their names.
     """
-    return frozenset(
-        name
-        for name, info in model.model_fields.items()
-        if isinstance(info.json_schema_extra, dict)
-        and info.json_schema_extra.get("by_person")
-    )
+    fields = model.model_fields.items()
+    return frozenset(name for name, info in fields if words_of(info).by_person)
 
 
 def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -> None:

@@ -42,6 +42,49 @@ def size_basis(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> SizeBasis:
     return "stated" if sd_nm is None else "calibrated"
 
 
+def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
+    """Write a pixel size, and the larger standard deviation of its two.
+
+    Parameters
+    ----------
+    size_nm, sd_nm : tuple of float or None
+        ``(y, x)``, and its standard deviation.
+
+    Returns
+    -------
+    str
+        As ``5 ± 0.02 nm``.
+    """
+    if size_nm is None:
+        return "unknown"
+    if sd_nm is not None:
+        error = max(sd_nm)
+        return f"{spell_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
+    y, x = size_nm
+    if math.isclose(y, x, rel_tol=1e-6):
+        return f"{y:.6g} nm"
+    times = "\N{MULTIPLICATION SIGN}"
+    return f"{y:.6g} {times} {x:.6g} nm (y {times} x)"
+
+
+def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
+    """Write a pixel size, and what is known of it.
+
+    Parameters
+    ----------
+    size_nm, sd_nm : tuple of float or None
+        ``(y, x)``, and its standard deviation.
+
+    Returns
+    -------
+    str
+        As ``5 ± 0.02 nm (calibrated)``.
+    """
+    if size_nm is None:
+        return "unknown, so lengths are in px"
+    return f"{spell_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
+
+
 def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
     """Give the relative standard deviation that the pixel size leaves on a length.
 

@@ -1,7 +1,7 @@
 """Numbers for reading, and sentences in the words of a panel instead of a command."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from napari_semsr.core.errors import SemsrError
@@ -163,3 +163,41 @@ def told_in_panel_words() -> Iterator[None]:
     except SemsrError as error:
         error.args = (in_panel_words(str(error)),)
         raise
+
+
+def spell_shape(shape: Sequence[int]) -> str:
+    """Write the size of an image.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Planes, if there are several, rows and columns.
+
+    Returns
+    -------
+    str
+        As ``480 x 640 px``, with the sign of multiplication.
+    """
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
+
+
+def spell_shift(shift_px: tuple[float, float]) -> str:
+    """Write a shift without signs.
+
+    Parameters
+    ----------
+    shift_px : tuple of float
+        ``(y, x)`` in pixels.
+
+    Returns
+    -------
+    str
+        As ``1.25 px down, 0.50 px left``.
+    """
+    down, right = shift_px
+    if not (down or right):
+        return "nothing"
+    return (
+        f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
+        f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
+    )

@@ -1,6 +1,5 @@
-from .fields import FieldFigures as FieldFigures
 from .job import (
+    DEMO as DEMO,
     DemoOptions as DemoOptions,
     DemoResult as DemoResult,
-    demo_job as demo_job,
 )

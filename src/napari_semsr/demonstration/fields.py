@@ -9,7 +9,6 @@ import numpy as np
 
 from napari_semsr.analysis import (
     FrcMap,
-    FrcMapOptions,
     FrcResult,
     Metrics,
     RadialSpectrum,
@@ -23,7 +22,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import FloatArray, Job, Micrograph
 from napari_semsr.io import write
-from napari_semsr.jobs import EnhancedFile, enhance_job, frc_map_job
+from napari_semsr.jobs import ENHANCE, FRC_MAP, EnhancedFile, FrcMapJobOptions
 
 EXPOSURES = "two_exposures"
 """Role of the map of local resolution that needs nothing to compare with."""
@@ -56,28 +55,13 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class FieldFigures:
-    """All figures of one field.
+    """All figures of one field."""
 
-    Attributes
-    ----------
-    versions : tuple of Version
-        The field as it was taken, as methods restore it, and at last the aim: what all
-        of them are compared with.
-    pair : FrcResult or None
-        FRC of two exposures, which needs no aim.
-    pair_label : str
-        What the exposures are called.
-    maps : dict
-        Local resolution by role: what is compared, and the map.
-    data_range : float
-        Grey levels from black to white.
-    """
-
-    versions: tuple[Version, ...]
-    pair: FrcResult | None
+    versions: tuple[Version, ...]  # as taken, as restored, and at last the aim
+    pair: FrcResult | None  # of two exposures, which needs no aim
     pair_label: str
-    maps: dict[str, tuple[str, FrcMap]]
-    data_range: float
+    maps: dict[str, tuple[str, FrcMap]]  # by role: what is compared, local resolution
+    data_range: float  # grey levels from black to white
 
     @property
     def before(self) -> Version:
@@ -94,21 +78,6 @@ class FieldFigures:
         """What the field should look like."""
         return self.versions[-1]
 
-    def named(self, label: str) -> Version:
-        """Find a version by its label.
-
-        Parameters
-        ----------
-        label : str
-            As tables have it.
-
-        Returns
-        -------
-        Version
-            The version.
-        """
-        return next(item for item in self.versions if item.label == label)
-
 
 @dataclass(frozen=True, slots=True)
 class Half:
@@ -123,7 +92,7 @@ def enhance_by_tiles(image: Path, output: Path, model: str | Path) -> Job[Enhanc
     from napari_semsr.inference import EnhanceOptions
 
     options: Any = {"options": EnhanceOptions(tile=_TILE_PX), "overwrite": True}
-    return (yield from enhance_job(image, output, model=model, **options))
+    return (yield from ENHANCE.job(image, output, model=model, **options))
 
 
 def measure_field(
@@ -133,13 +102,7 @@ def measure_field(
     mapped: Mapping[str, str],
     data_range: float = 255.0,
 ) -> Job[FieldFigures]:
-    """Measure versions of one field, on one grid, against the last of them.
-
-    `images` by their labels; `again`, what two exposures are called and the second one
-    of the first image; `mapped`, which versions are compared with the aim block by
-    block, by role. The aim is taken for free of noise, which asks for the higher
-    threshold.
-    """
+    """Measure versions of one field, on one grid, against the last of them."""
     aim = list(images)[-1]
 
     def version(label: str) -> Version:
@@ -161,15 +124,13 @@ def measure_field(
 
     first = next(iter(images.values()))
     maps: dict[str, tuple[str, FrcMap]] = {}
+    alone = FrcMapJobOptions(step=_MAP_STEP, register=False)
     if again is not None:
-        alone = FrcMapOptions(step=_MAP_STEP)
-        made = yield from frc_map_job(first, again[1], register=False, options=alone)
+        made = yield from FRC_MAP.job(first, again[1], options=alone)
         maps[EXPOSURES] = again[0], made.result
-    against = FrcMapOptions(step=_MAP_STEP, reference=True)
+    against = alone.replace(reference=True)
     for role, label in mapped.items():
-        made = yield from frc_map_job(
-            images[label], images[aim], register=False, options=against
-        )
+        made = yield from FRC_MAP.job(images[label], images[aim], options=against)
         maps[role] = f"{label} and {aim.replace('Truth', 'truth')}", made.result
     return FieldFigures(
         tuple(version(label) for label in images),
@@ -181,12 +142,8 @@ def measure_field(
 
 
 def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
-    """Restore an image by scikit-image's unsupervised Wiener filter.
-
-    The filter must be told the width `sigma_px` of the Gaussian blur. The strength of
-    the regularisation is sampled, not given (Orieux, Giovannelli, Rodet, J. Opt. Soc.
-    Am. A 27, 1593 (2010), doi:10.1364/JOSAA.27.001593); its draws are seeded.
-    """
+    """Restore by scikit-image's unsupervised Wiener filter, told the blur's sigma."""
+    # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
 
     from napari_semsr.simulation import gaussian_kernel

@@ -5,16 +5,16 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Annotated, Any, Literal
 
 from napari_semsr.core import (
     Job,
     OptionError,
     Options,
     Progress,
+    Quantity,
     WriteError,
+    option,
     software_versions,
 )
 from napari_semsr.demonstration.fields import EXPOSURES, FieldFigures, Half
@@ -25,12 +25,15 @@ from napari_semsr.io import check_target
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     MOSAIC_MODEL,
+    Output,
     RegisterOptions,
     Result,
+    Verb,
     check_target_folder,
     find_model,
     jsonable,
 )
+from napari_semsr.reporting import resolution
 
 _STEPS = 200  # chosen: about a minute on two cores
 _FILES = {
@@ -70,84 +73,134 @@ _FILES = {
 class DemoOptions(Options):
     """What the demonstration shows."""
 
-    model: str = Field(
-        default=MOSAIC_MODEL,
-        description="model for the mosaic, which is fine-tuned: on the shelf, or a "
-        "file",
+    model: str = option(
+        MOSAIC_MODEL,
+        "",
+        "Model for the mosaic, which is fine-tuned: on the shelf, or a file.",
     )
-    restorer: str = Field(
-        default=DEFAULT_MODEL,
-        description="model for the electron image at the end: on the shelf, or a file",
+    restorer: str = option(
+        DEFAULT_MODEL,
+        "",
+        "Model for the electron image at the end: on the shelf, or a file.",
     )
-    steps: int = Field(
-        default=_STEPS, ge=1, description="steps of fine-tuning on half of the place"
+    steps: int = option(
+        _STEPS,
+        "Training steps",
+        "Steps of fine-tuning on half of the place; the other half judges.",
+        step=50,
+        ge=1,
     )
-    registration: Literal["affine", "elastic"] = Field(
-        default="elastic",
-        description="map from the mosaic to the electron image of its place, which is "
-        "bent a little",
+    registration: Literal["affine", "elastic"] = option(
+        "elastic",
+        "",
+        "Map from the mosaic to the electron image of its place, which is bent a "
+        "little.",
     )
-    frame_px: int = Field(
-        default=224,
+    frame_px: int = option(
+        224,
+        "Frame",
+        "Side of a superlens frame, in pixels of 20 nm.",
+        unit="px",
         ge=144,
         le=512,
-        description="side of a superlens frame, in pixels of 20 nm",
     )
-    size: int = Field(
-        default=640,
+    size: int = option(
+        640,
+        "Electron image",
+        "Rows of the electron image, in pixels of 10 nm.",
+        unit="px",
         ge=192,
         le=4096,
-        description="rows of the electron image, in pixels of 10 nm",
     )
-    seed: int = Field(
-        default=0, ge=0, description="other specimens, stage errors, haze and noise"
+    seed: int = option(
+        0, "Seed", "Other specimens, stage errors, haze and noise.", ge=0
     )
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult(Result):
-    """Where the report is, and what it says.
+    """Where the report is, and what it says; images of the place, on one grid."""
 
-    Attributes
-    ----------
-    report : str
-        Path of the page.
-    seconds : float
-        From start to page.
-    frames : str
-        Folder of the simulated frames.
-    mosaic : str
-        Path of the mosaic.
-    registered : str
-        Path of the mosaic on the grid of the electron image.
-    place_sem : str
-        Path of the electron image on that grid.
-    enhanced, tuned : str
-        Paths of what the model made of it, before and after fine-tuning.
-    frc_map : str
-        Path of the map of where the last agrees with the electron image.
-    figures : dict
-        The numbers on the page.
-    scan, place, sem : object
-        Images, curves and maps behind them.
-    """
-
-    report: str
+    report: Annotated[str, Quantity("Report")]
     seconds: float
-    frames: str
+    frames: str  # folder of the simulated frames
     mosaic: str
-    registered: str
+    registered: str  # the mosaic on the grid of the electron image
     place_sem: str
-    enhanced: str
-    tuned: str
-    frc_map: str
-    figures: dict[str, Any]
+    enhanced: str  # what the model made of it, before fine-tuning
+    tuned: str  # and after
+    frc_map: str  # where that agrees with the electron image
+    figures: dict[str, Any]  # the numbers on the page
     scan: ScanRun = field(metadata={"json": False})
     place: PlaceRun = field(metadata={"json": False})
     sem: Half = field(metadata={"json": False})
 
+    @property
+    def placed(self) -> Annotated[str, Quantity("Frames")]:
+        """How many frames have a place."""
+        scan = self.figures["scan"]
+        return f"{scan['placed']} of {scan['frames']} placed"
 
-def demo_job(
+    @property
+    def nominal(
+        self,
+    ) -> Annotated[float, Quantity("Error of nominal positions", "px", ".3g")]:
+        """Root mean square, from the truth."""
+        error: float = self.figures["scan"]["nominal_error_px"]
+        return error
+
+    @property
+    def solved(
+        self,
+    ) -> Annotated[float, Quantity("Error of solved positions", "px", ".3g")]:
+        """Root mean square, from the truth."""
+        error: float = self.figures["scan"]["solved_error_px"]
+        return error
+
+    @property
+    def resolved(self) -> Annotated[str, Quantity("Mosaic resolves")]:
+        """By two exposures."""
+        return resolution(self.scan.measured.pair)
+
+    @property
+    def expected(
+        self,
+    ) -> Annotated[float | None, Quantity("Expected error of the map", "nm", ".3g")]:
+        """Of the map from the mosaic to the electron image."""
+        return self.place.registered.error_nm
+
+    @property
+    def true(self) -> Annotated[float, Quantity("True error of the map", "nm", ".3g")]:
+        """As the drawing knows it."""
+        return self.place.true_error_nm
+
+    @property
+    def judged(self) -> Annotated[str, Quantity("Half of the place")]:
+        """Against its electron image; nothing learnt from that half."""
+        return _versions(self.place.measured)
+
+    @property
+    def restored(self) -> Annotated[str, Quantity("Electron image")]:
+        """Against the truth."""
+        return _versions(self.sem.measured)
+
+    @property
+    def opened(self) -> Annotated[str, Quantity("In napari")]:
+        """The command that shows the place."""
+        shown = self.registered, self.place_sem, self.enhanced, self.tuned
+        return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in shown)])
+
+
+def _versions(measured: FieldFigures) -> str:
+    """Say PSNR and resolution of each version of a field against its aim."""
+    return "; ".join(
+        f"{item.label} {item.metrics.psnr_db:.2f} dB, {resolution(item.cross)}"
+        for item in measured.versions
+        if item.cross is not None
+    )
+
+
+def _demonstrate(
     folder: str | os.PathLike[str],
     *,
     options: DemoOptions | None = None,
@@ -156,32 +209,6 @@ def demo_job(
     """Go the whole way: frames, mosaic, electron image of its place, trained network.
 
     At last an electron image is restored.
-
-    Parameters
-    ----------
-    folder : path
-        Where images and report go; made if its parent exists.
-    options : DemoOptions, optional
-        Models, sizes, seed.
-    overwrite : bool, default=False
-        Replace what an earlier run left there.
-
-    Returns
-    -------
-    DemoResult
-        Path of the report, and its figures.
-
-    Yields
-    ------
-    Progress
-        Every step.
-
-    Raises
-    ------
-    WriteError
-        If the folder holds something, or cannot be written to.
-    CheckpointError, OptionError
-        If there is no such model, or it makes smaller pixels.
     """
     started = time.monotonic()
     chosen = options or DemoOptions()
@@ -325,3 +352,23 @@ def _figures(found: FieldFigures) -> dict[str, Any]:
             for role, (_, item) in found.maps.items()
         },
     }
+
+
+DEMO = Verb(
+    "demo",
+    (),
+    DemoOptions,
+    DemoResult,
+    start=_demonstrate,
+    title="samples and model",
+    output=Output(
+        "where images and report go",
+        name="folder",
+        flag="",
+        metavar="OUT_DIR",
+        default="demo-output",
+        ending="",
+        is_image=False,
+    ),
+    reads=False,
+)

@@ -31,21 +31,22 @@ from napari_semsr.demonstration.fields import (
     wiener,
     write_maps,
 )
-from napari_semsr.demonstration.runs import ScanRun, blur_sigma_px, gap_free_box, rms
+from napari_semsr.demonstration.runs import ScanRun, gap_free_box, rms
 from napari_semsr.io import Side, StoredTransform, read_transform, write
 from napari_semsr.jobs import (
+    CROP,
+    PAIRS,
+    REGISTER,
+    TRAIN,
     CropOptions,
     EnhancedFile,
     PairsMade,
     Registered,
     RegisterOptions,
     Trained,
-    crop_in_memory,
+    TrainOptions,
     derived_from,
     open_image,
-    pairs_job,
-    register_job,
-    train_job,
 )
 from napari_semsr.pairing import PairOptions
 from napari_semsr.registration import RegistrationRefused
@@ -54,6 +55,7 @@ from napari_semsr.restoration import fit_linear_filter
 LINEAR = "Best linear filter"
 TUNED = "Fine-tuned"
 
+_FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 _TAPS = 21  # taps along each side, as the benchmarks of restoration have it
 _APART_PX = 32  # between both halves; chosen: farther than blur and filter reach
 _PATCH_PX = 128  # as the recipe
@@ -64,34 +66,14 @@ _LOOKS = 64  # along each side, places at which the map is compared with the tru
 
 @dataclass(frozen=True, slots=True)
 class PlaceRun:
-    """The mosaic on an electron image of the same place.
-
-    Attributes
-    ----------
-    registered : Registered
-        What registering says of the map.
-    true_error_nm : float
-        Distance of the map from the true one, root mean square over what both show.
-    sem, mosaic : Micrograph
-        Both on one grid: the electron image on pixels of the mosaic's size.
-    taught, judged : Box
-        Which pixels gave pairs, and which judge.
-    pairs : PairsMade
-        What was cut.
-    trained : Trained
-        What training came to.
-    untouched, tuned : EnhancedFile
-        What both models made of the whole mosaic.
-    measured : FieldFigures
-        All versions on the half that judges, against the electron image.
-    """
+    """The mosaic on an electron image of the same place."""
 
     registered: Registered
-    true_error_nm: float
-    sem: Micrograph
-    mosaic: Micrograph
-    taught: Box
-    judged: Box
+    true_error_nm: float  # of the map, root mean square over what both show
+    sem: Micrograph  # on pixels of the mosaic's size
+    mosaic: Micrograph  # on the same grid
+    taught: Box  # which pixels gave pairs
+    judged: Box  # and which judge
     pairs: PairsMade
     trained: Trained
     untouched: EnhancedFile
@@ -124,13 +106,12 @@ def run_place(
     box = gap_free_box(np.isfinite(mosaic.array()))
     taught, judged = halves(box)
     pairs = yield from _cut_pairs(paths, stored, taught)
-    trained = yield from train_job(
+    trained = yield from TRAIN.job(
         "fine-tune",
         paths["place_training"],
         pairs=paths["place_pairs"],
         start_from=model,
-        steps=steps,
-        name="fine-tuned",
+        options=TrainOptions(steps=steps, name="fine-tuned"),
         overwrite=True,
     )
     source = paths["place_mosaic"]
@@ -185,10 +166,7 @@ def map_error_nm(
     found: Callable[[FloatArray], FloatArray],
     true: Callable[[FloatArray], FloatArray],
 ) -> float:
-    """Compare two maps of a grid's places: root mean square distance in nm.
-
-    `covered` tells which places (N, 2) count.
-    """
+    """Root mean square distance of two maps, over places (N, 2) that are covered."""
     lines = (
         np.linspace(start, stop, _LOOKS)
         for start, stop in zip(grid.corner, grid.end, strict=True)
@@ -219,10 +197,10 @@ def _register(paths: dict[str, Path], options: RegisterOptions) -> Job[Registere
     """Find the map from the mosaic to the electron image, and apply it."""
     try:
         return (
-            yield from register_job(
+            yield from REGISTER.job(
                 paths["mosaic"],
                 paths["place_sem"],
-                paths["place_mosaic"],
+                output=paths["place_mosaic"],
                 options=options,
                 transform_out=paths["place_map"],
                 overwrite=True,
@@ -236,11 +214,7 @@ def _register(paths: dict[str, Path], options: RegisterOptions) -> Job[Registere
 def _true_error_nm(
     paths: dict[str, Path], scan: ScanRun, stored: StoredTransform, mosaic: Micrograph
 ) -> float:
-    """Tell how far the found map is from the one that the view was drawn by.
-
-    The true one leads to the scan's plane, in which the mosaic begins where the
-    positions of its frames say.
-    """
+    """Tell how far the found map is from the one that the view was drawn by."""
     true = read_transform(paths["scan"] / "truth" / "view.json").transform
     begins = scan.placement.origin_px * np.array(scan.mosaic.scale)
     shown, grid = np.isfinite(mosaic.array()), Grid.of(mosaic)
@@ -258,7 +232,9 @@ def _true_error_nm(
 def _part(image: Path, box: Box) -> Job[Micrograph]:
     """Cut a part out of an image, which stays where it lies."""
     corners = (box.y0, box.x0, box.y1, box.x1)
-    return (yield from crop_in_memory(image, options=CropOptions(box=corners)))
+    made = yield from CROP.job(image, options=CropOptions(box=corners))
+    part: Micrograph = CROP.given(made)
+    return part
 
 
 def _cut_pairs(
@@ -272,7 +248,7 @@ def _cut_pairs(
     side = min(_PATCH_PX, *(n // 4 * 4 for n in part.shape))
     options = PairOptions(patch=side, step=_STEP_PX, validation=_VALIDATION, test=0.0)
     return (
-        yield from pairs_job(
+        yield from PAIRS.job(
             paths["mosaic"],
             part,
             paths["place_pairs"],
@@ -284,16 +260,14 @@ def _cut_pairs(
 
 
 def _filter(paths: dict[str, Path], scan: ScanRun, taught: Box, box: Box) -> None:
-    """Write what linear filters make of the mosaic: the learnt one, and Wiener's.
-
-    Both see all of the field around what is judged, as the network does.
-    """
+    """Write what the learnt linear filter and Wiener's make of the whole mosaic."""
     whole = open_image(paths["place_mosaic"])
     mosaic = whole.array()
     sem = open_image(paths["place_sem"]).array()
     kernel = fit_linear_filter([(mosaic[taught.slices], sem[taught.slices])], _TAPS)[0]
     inner = whole.replace(data=mosaic[box.slices])
-    blur = wiener(inner, sigma_px=blur_sigma_px(scan.options, whole.scale[0]))
+    sigma = scan.options.fwhm_nm / _FWHM / whole.scale[0]  # of the blur in focus
+    blur = wiener(inner, sigma_px=sigma)
     made = {
         "place_linear": ndimage.correlate(inner.array(), kernel, mode="mirror"),
         "place_wiener": blur.array(),

@@ -30,29 +30,25 @@ from napari_semsr.demonstration.fields import (
 )
 from napari_semsr.io import write
 from napari_semsr.jobs import (
+    SIMULATE,
+    STITCH,
     Exposure,
     SimulateOptions,
     StitchedFile,
     draw_specimen,
     expose,
     open_image,
-    simulate_job,
-    stitch_job,
 )
 
 if TYPE_CHECKING:
     from napari_semsr.core import Acquisition
 
 _LEAST_PX = 64
-_FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Positions ``(y, x)`` of N frames against the truth, mean offsets taken off.
-
-    Errors are less the truth, and NaN for frames that are left out.
-    """
+    """Positions (y, x) of N frames against the truth; NaN for those left out."""
 
     placed: NDArray[np.bool_]  # (N,), frames that have a place
     origin_px: FloatArray  # (2,), of the mosaic's pixel (0, 0) in the truth's frame
@@ -132,11 +128,6 @@ def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun
     return ScanRun(measured, options, frames, stitched, mosaic, placement, box)
 
 
-def blur_sigma_px(options: SimulateOptions, pixel_nm: float) -> float:
-    """Give the width of the microscope's blur in focus, as a Gaussian's sigma."""
-    return options.fwhm_nm / _FWHM / pixel_nm
-
-
 def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:
     """Draw a specimen, take it twice, enhance it by tiles, and measure."""
     yield Progress(0, 0, "drawing a specimen and taking it twice")
@@ -174,20 +165,17 @@ def _stitch(
 ) -> Job[StitchedFile]:
     """Take the scan once, and stitch its frames."""
     scan, mosaic = paths[f"scan{which}"], paths[f"mosaic{which}"]
-    yield from simulate_job(scan, options=options, overwrite=True)
+    yield from SIMULATE.job(out_dir=scan, options=options, overwrite=True)
     positions = None if which else paths["positions"]
     return (
-        yield from stitch_job(scan, mosaic, positions_out=positions, overwrite=True)
+        yield from STITCH.job(scan, mosaic, positions_out=positions, overwrite=True)
     )
 
 
 def place_truth(
     solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
 ) -> Placement:
-    """Compare solved and nominal ``(N, 2)`` corners ``(y, x)`` with the true ones.
-
-    Solved ones are NaN for frames that are left out.
-    """
+    """Compare solved and nominal (N, 2) corners with the true ones."""
     placed: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
     origin = (true_px - solved_px)[placed].mean(axis=0)
     moved = nominal_px + (solved_px - nominal_px)[placed].mean(axis=0)
@@ -204,11 +192,7 @@ def rms(steps_px: FloatArray) -> float:
 def sample_truth(
     truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
 ) -> Micrograph:
-    """Average the finely drawn truth over the pixels of a mosaic, in float32.
-
-    The origin of the truth is in nm of the scan; `origin_px` is where the mosaic's
-    pixel (0, 0) lies in the scan, in its own pixels ``(y, x)``.
-    """
+    """Average the finely drawn truth over the pixels of a mosaic, in float32."""
     pixel = np.array(mosaic.scale)
     fine = pixel / np.array(truth.scale)
     counts = np.maximum(1, np.rint(fine).astype(int))
@@ -238,11 +222,7 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
 
 
 def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Micrograph:
-    """Cut a rectangle out of an image, which stays where it lies.
-
-    `shift` says by how many rows and columns the content of this image lies further
-    than that of the image for which `box` was found.
-    """
+    """Cut a box out of an image whose content is shifted; it stays where it lies."""
     (y, x), (down, right) = image.origin, image.scale
     origin = (y + box.y0 * down, x + box.x0 * right)
     return image.replace(data=image.array()[box.moved(shift).slices], origin=origin)

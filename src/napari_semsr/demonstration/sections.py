@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import FrcMap, code_of
-from napari_semsr.core import Provenance, software_versions
 from napari_semsr.demonstration.fields import (
     WIENER,
     FieldFigures,
@@ -28,6 +27,7 @@ from napari_semsr.reporting import (
     image_png,
     joints_png,
     lay_frames,
+    making,
     map_png,
     overlay_png,
     spread,
@@ -54,7 +54,7 @@ def write_report(
     """Write the page."""
     write_page(
         paths["report"],
-        Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
+        Path(__file__).with_name("report.html"),
         **_stitching(scan),
         scan=scan,
         place=place,
@@ -62,21 +62,26 @@ def write_report(
         judged=_field(place.measured),
         electron=_field(sem.measured),
         verdict=verdict(place),
-        aligned=_aligned(place),
+        aligned=overlay_png(
+            place.mosaic.array(),
+            place.sem.array(),
+            place.sem.pixel_size_nm,
+            boxes={"learnt from": place.taught, "judged": place.judged},
+        ),
         apart=place.apart_px,
         reports=[item.report for item in (place.untouched, place.tuned)],
         restored=sem.made.report,
         paths=paths,
         provenance=_provenance(place, sem, options),
-        version=software_versions()["napari-semsr"],
     )
 
 
 def verdict(place: PlaceRun) -> list[str]:
     """Say what the network and its training on this place brought, and what not."""
     found = place.measured
-    network = found.named(place.untouched.report.model)
-    linear, tuned = found.named(LINEAR), found.named(TUNED)
+    named = {item.label: item for item in found.versions}
+    network, linear = named[place.untouched.report.model], named[LINEAR]
+    tuned = named[TUNED]
     gain, simple = (item.gain_over(found.before) for item in (network, linear))
     brought = (
         f"On the half that nothing learnt from, {network.label} brings the mosaic "
@@ -99,16 +104,6 @@ def verdict(place: PlaceRun) -> list[str]:
             f"{spread(more)} dB."
         )
     return [brought, taught]
-
-
-def _aligned(place: PlaceRun) -> bytes:
-    """Show the mosaic over the electron image, and which half is which."""
-    return overlay_png(
-        place.mosaic.array(),
-        place.sem.array(),
-        place.sem.pixel_size_nm,
-        boxes={"learnt from": place.taught, "judged": place.judged},
-    )
 
 
 def _stitching(scan: ScanRun) -> dict[str, Any]:
@@ -182,11 +177,9 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     many = len(found.versions) > _CURVES
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
-        FrequencyCurve(
+        FrequencyCurve.of(
             f"{item.label} and {found.aim.label.replace('Truth', 'truth')}",
-            item.cross.frequency_per_px,
-            item.cross.correlation,
-            item.cross.resolution_px,
+            item.cross,
             colour,
         )
         for colour, item in enumerate(drawn, start=1)
@@ -250,16 +243,10 @@ def _provenance(
     place: PlaceRun, sem: Half, options: dict[str, Any]
 ) -> list[tuple[str, object]]:
     """Tell what made the page: options, digests of models and inputs, versions."""
-    made: list[Provenance] = [
-        item.provenance for item in (place.untouched, place.tuned, sem.made)
-    ]
-    asked = options | _flat(made[0].options)
-    return [
-        *((f"Option {name}", value) for name, value in asked.items()),
-        *((f"Digest of the model {m.model_name}", m.model_digest) for m in made),
-        *((f"Digest of {i.name}", i.digest) for one in made for i in one.inputs),
-        *((f"Version of {name}", v) for name, v in software_versions().items()),
-    ]
+    made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
+    digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
+    digests += [(item.name, item.digest) for one in made for item in one.inputs]
+    return making(options | _flat(made[0].options), digests)
 
 
 def _flat(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,7 @@
+from .cluster import (
+    remote_client as remote_client,
+    without_workers as without_workers,
+)
 from .engine import (
     enhance_array as enhance_array,
     enhance_to_store as enhance_to_store,
@@ -14,15 +18,13 @@ from .lazy import (
     preview_boxes as preview_boxes,
     spread_lazy as spread_lazy,
 )
-from .live.field import LiveField as LiveField
+from .live import LiveField as LiveField
 from .options import (
+    ADVANCED as ADVANCED,
+    WEIGHTS as WEIGHTS,
     ClusterOptions as ClusterOptions,
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
 )
 from .plan import told_of_field as told_of_field
 from .predictor import machine_of as machine_of
-from .tiles.cluster import (
-    remote_client as remote_client,
-    without_workers as without_workers,
-)

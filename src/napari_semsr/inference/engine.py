@@ -30,32 +30,30 @@ from napari_semsr.core import (
     blur_of,
     noise_of,
 )
-from napari_semsr.inference.exact import (
-    STRATEGY_KEY,
-    Frozen,
-    exact_statistics,
+from napari_semsr.inference.as_one import STRATEGY_KEY, exact_statistics, run_as_one
+from napari_semsr.inference.executors import (
+    LocalExecutor,
+    Take,
+    Work,
+    in_blocks,
+    in_order,
+    in_thread,
+    run_tiles,
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import choose_block, frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.sampled import Frozen
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
-    LocalExecutor,
     SeamMeter,
     Sink,
     StoreSink,
-    Take,
     TiledRun,
     TileResult,
-    Work,
-    in_blocks,
-    in_order,
-    in_thread,
-    run_as_one,
-    run_tiles,
 )
 from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
@@ -171,11 +169,6 @@ def plan_run(
     ------
     Progress
         What is measured.
-
-    Raises
-    ------
-    OptionError
-        If the options ask for what the network cannot do.
     """
     chosen = options or EnhanceOptions()
     with MemoryWatch() as watch:
@@ -224,15 +217,6 @@ def enhance_to_store(
     Progress
         Tiles done, ten times a second at least. Closing the job keeps what is done and
         stops within a layer of the network.
-
-    Raises
-    ------
-    WriteError
-        If the store was begun with another input, model or option; it says which.
-    ShapeError
-        If the store's shape or chunks do not fit.
-    DeviceMemoryError
-        If the device's memory does not even hold the smallest piece.
     """
     report = yield from _carry_out(planned, StoreSink(store, live))
     if not store.complete:
@@ -260,10 +244,8 @@ def enhance_array(
 
     Parameters
     ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
+    micrograph, loaded : Micrograph, LoadedModel
+        The input, and the network.
     options : EnhanceOptions, optional
         How the network is run.
     provenance : Provenance, optional
@@ -279,11 +261,6 @@ def enhance_array(
     ------
     Progress
         Tiles done.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If the device's memory does not even hold the smallest piece.
     """
     chosen = options or EnhanceOptions()
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)
@@ -388,7 +365,7 @@ def _independent(
     batch = predictor.batch or 1
     if scheduler is None:
         return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
-    from napari_semsr.inference.tiles import ClusterExecutor  # starts slowly
+    from napari_semsr.inference.cluster import ClusterExecutor  # starts slowly
 
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 

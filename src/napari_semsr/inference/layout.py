@@ -29,24 +29,14 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class TrainedPixelSizes:
-    """What a model's card says of pixel sizes.
+    """What a model's card says of pixel sizes."""
 
-    Attributes
-    ----------
-    name : str
-        The model's.
-    pixel_size_nm : tuple of float or None
-        Least and largest pixel size that it was trained for; None when it is open.
-    resample_factors : tuple of float
-        Least and largest pixel size of a field that is resampled, over the trained one.
-    scale : int
-        Output pixels per input pixel.
-    """
-
-    name: str
+    name: str  # The model's
+    # Least and largest pixel size that it was trained for; None when it is open
     pixel_size_nm: tuple[float, float] | None
+    # Least and largest pixel size of a field that is resampled, over the trained one
     resample_factors: tuple[float, float] = (0.5, 2.0)
-    scale: int = 1
+    scale: int = 1  # Output pixels per input pixel
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
@@ -335,11 +325,6 @@ def create_output(
     -------
     OmeZarrStore
         Its write units are the tiles' cores.
-
-    Raises
-    ------
-    WriteError
-        If the path cannot be written, or an existing store is of another making.
     """
     frame = output.frame
     return create_store(

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_semsr.core import Box, Micrograph, Tile, blur_of, run as finish, to_dtype
+from napari_semsr.inference.as_one import exact_statistics
 from napari_semsr.inference.ensemble import SelfEnsemble
-from napari_semsr.inference.exact import Statistics, exact_statistics
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
@@ -100,10 +101,8 @@ def enhance_lazy(
 
     Parameters
     ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
+    micrograph, loaded : Micrograph, LoadedModel
+        The input, and the network.
     options : EnhanceOptions, optional
         How it is run.
 
@@ -111,11 +110,6 @@ def enhance_lazy(
     -------
     (Y * scale, X * scale) dask.array.Array
         Chunks are the tiles' cores.
-
-    Raises
-    ------
-    OptionError
-        If the options ask for what the network cannot do.
     """
     return _assemble(micrograph, *_planned(micrograph, loaded, options))
 
@@ -154,11 +148,6 @@ def spread_lazy(
     (Y * scale, X * scale) dask.array.Array of float32
         Standard deviation of the passes, in grey levels of what it makes; chunks are
         the tiles' cores.
-
-    Raises
-    ------
-    OptionError
-        If the options ask for what the network cannot do.
     """
     chosen = (options or EnhanceOptions()).replace(self_ensemble=True, dtype="float32")
     plan, statistics = _planned(micrograph, loaded, chosen)
@@ -281,10 +270,8 @@ def preview_boxes(
 
     Parameters
     ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
+    micrograph, loaded : Micrograph, LoadedModel
+        The input, and the network.
     options : EnhanceOptions, optional
         How it is run.
 

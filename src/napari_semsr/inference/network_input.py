@@ -54,8 +54,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 class Scaling:
     """One linear map for the whole field."""
 
-    low: float  # Grey values that become 0 and 1; equal only in a constant field
-    high: float  # Grey values that become 0 and 1; equal only in a constant field
+    low: float  # Grey value that becomes 0
+    high: float  # Grey value that becomes 1; equal to `low` only in a constant field
     # Mean of the finite pixels: what missing pixels become when nothing near them is
     # known. Zero when no pixel is missing
     mean: float = 0.0
@@ -244,9 +244,7 @@ class FieldSurvey:
 
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
-    rings: tuple[float, ...] | None = (
-        None  # Power by frequency, as the network's `RINGS`
-    )
+    rings: tuple[float, ...] | None = None  # Power by frequency, at `RINGS`
 
 
 _Statistics = Callable[[torch.Tensor], torch.Tensor]
@@ -466,12 +464,8 @@ class ResampledField:
 class Regrid:
     """How tiles of the output lie on the network's grid."""
 
-    # From the field's grid to the network's; from the network's output to that of the
-    # run
-    there: Resampling
-    # From the field's grid to the network's; from the network's output to that of the
-    # run
-    back: Resampling
+    there: Resampling  # From the field's grid to the network's
+    back: Resampling  # From the network's output to that of the run
     # Cores partition the field; scaled, they are the chunks of the output
     outputs: TilePlan
     scale: int  # Output pixels per input pixel

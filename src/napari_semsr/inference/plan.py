@@ -27,15 +27,8 @@ from napari_semsr.core import (
     overruled,
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
-from napari_semsr.inference.exact import (
-    Frozen,
-    frozen_work,
-    halo_and_trace,
-    measure_frozen,
-    plan_lockstep,
-    work_of,
-)
 from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
+from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep, work_of
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     Scaling,
@@ -47,6 +40,7 @@ from napari_semsr.inference.network_input import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor, free_memory
+from napari_semsr.inference.sampled import Frozen, frozen_work, measure_frozen
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import InformedRestorer, LoadedModel
 

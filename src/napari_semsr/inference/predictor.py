@@ -10,7 +10,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import platformdirs
 import psutil
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -34,18 +35,16 @@ from napari_semsr.core import (
     round_up,
 )
 from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
-from napari_semsr.inference.exact import Statistics, on_device
+from napari_semsr.inference.lockstep_plan import Refreshes, find_refreshes
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
 from napari_semsr.io import renaming
 from napari_semsr.models import (
-    FixedMoments,
     InformedRestorer,
     LoadedModel,
     Probe,
-    Refreshes,
     effective_halo,
-    find_refreshes,
     probe,
 )
 
@@ -239,6 +238,9 @@ def estimate_peak(
 _METHOD = 1  # raise it when a measurement changes
 _LARGEST = 2**20
 _T = TypeVar("_T")
+_PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
+_HALO: TypeAdapter[int] = TypeAdapter(int)
+_REFRESHES: TypeAdapter[Refreshes | None] = TypeAdapter(Refreshes | None)
 _known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
 _known = weakref.WeakKeyDictionary()
 
@@ -290,33 +292,27 @@ class ProbedNetwork:
         """Give the exact halo, live norms and smallest side."""
         return self._recall(
             f"probe, stride {stride}",
+            _PROBE,
             lambda: probe(self._network, stride=stride),
-            asdict,
-            lambda kept: _checked_probe(kept, stride),
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
         """Give the halo that suffices for a tolerance."""
         return self._recall(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
+            _HALO,
             lambda: effective_halo(
                 self._network, stride=stride, halo=halo, tolerance=tolerance
             ),
-            int,
-            lambda kept: _checked(kept, stride, halo),
         )
 
     def refreshes(self, stride: int) -> Refreshes | None:
         """Give the places where tiles in lockstep exchange pixels."""
+        smallest = self.probe(stride).smallest
         return self._recall(
             f"refreshes, stride {stride}",
-            lambda: find_refreshes(self._network, stride=stride),
-            lambda found: (
-                None
-                if found is None
-                else {**asdict(found), "points": sorted(found.points)}
-            ),
-            lambda kept: _checked_refreshes(kept, stride),
+            _REFRESHES,
+            lambda: find_refreshes(self._network, stride=stride, smallest=smallest),
         )
 
     @property
@@ -327,22 +323,16 @@ class ProbedNetwork:
             raise ValueError(msg)
         return found
 
-    def _recall(
-        self,
-        key: str,
-        measure: Callable[[], _T],
-        write: Callable[[_T], Any],
-        read: Callable[[Any], _T],
-    ) -> _T:
+    def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
         """Take a figure from the cache, or measure and keep it."""
         entries = self._load()
         if key in entries:
             try:
-                return read(entries[key])
-            except (KeyError, TypeError, ValueError):
+                return form.validate_python(entries[key])
+            except ValidationError:
                 _logger.info("A kept figure is not usable and is measured anew.")
         found = measure()
-        entries[key] = write(found)
+        entries[key] = form.dump_python(found, mode="json")
         self._save()
         return found
 
@@ -383,31 +373,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _checked(value: Any, stride: int, most: int = 65536) -> int:
-    """Refuse what cannot be a halo."""
-    if type(value) is not int or value % stride or not 0 <= value <= most:
-        msg = f"A halo must be a multiple of {stride} up to {most}, got {value!r}."
-        raise ValueError(msg)
-    return value
-
-
-def _checked_probe(kept: Any, stride: int) -> Probe:
-    halo = None if kept["halo"] is None else _checked(kept["halo"], stride)
-    norms = _checked(kept["norms"], 1)
-    smallest = _checked(kept["smallest"], stride)
-    if not smallest:
-        msg = "A field that a network accepts must have pixels."
-        raise ValueError(msg)
-    return Probe(halo, norms, smallest)
-
-
-def _checked_refreshes(kept: Any, stride: int) -> Refreshes | None:
-    if kept is None:
-        return None
-    points = frozenset(_checked(point, 1, _LARGEST) for point in kept["points"])
-    return Refreshes(_checked(kept["halo"], stride), points)
 
 
 # A network on a device.

@@ -22,7 +22,6 @@ from .files import (
     renaming as renaming,
     replacing as replacing,
     scratch as scratch,
-    stored_type as stored_type,
     writing as writing,
 )
 from .formats import (
@@ -50,17 +49,13 @@ from .layers import (
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     STRENGTH_KEY as STRENGTH_KEY,
-    LayerTuple as LayerTuple,
-    Paths as Paths,
     holds_frames as holds_frames,
-    layer_affine as layer_affine,
     layer_attributes as layer_attributes,
     list_images as list_images,
-    network_mark as network_mark,
     scan_layers as scan_layers,
     stacked as stacked,
 )
-from .log import error_log as error_log, note_error as note_error
+from .log import note_error as note_error
 from .napari_hooks import get_reader as get_reader
 from .png import write_picture as write_picture
 from .project import (
@@ -89,7 +84,6 @@ from .read_image import (
     luminance as luminance,
     parse_length_nm as parse_length_nm,
     suggest_databar as suggest_databar,
-    to_nm as to_nm,
 )
 from .scans.frames import (
     HEIGHTS as HEIGHTS,
@@ -102,7 +96,6 @@ from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,
     TABLE_SUFFIXES as TABLE_SUFFIXES,
     Cell as Cell,
-    Sheet as Sheet,
     check_sheet as check_sheet,
     read_sheet as read_sheet,
     write_sheet as write_sheet,
@@ -112,10 +105,9 @@ from .tiff.write import (
     write_pages as write_pages,
 )
 from .transforms import (
-    EXPORTS as EXPORTS,
+    TRANSFORM_SUFFIXES as TRANSFORM_SUFFIXES,
     Side as Side,
     StoredTransform as StoredTransform,
-    export_transform as export_transform,
     read_transform as read_transform,
     write_transform as write_transform,
 )
@@ -127,9 +119,7 @@ from .zarr.image import (
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
     create_store as create_store,
-    done_of as done_of,
     halve as halve,
     level_shapes as level_shapes,
-    noted as noted,
-    recorded as recorded,
+    peek as peek,
 )

@@ -23,7 +23,6 @@ from napari_semsr.core import (
 from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.read_image import ReadOptions
 
-_LARGEST = 1 << 20  # bytes; chosen: a calibration has some hundred
 _KEY = "calibration"
 
 
@@ -58,15 +57,8 @@ def read_calibration(
         ``(y, x)`` in nm.
     distortion : FieldDistortion or None
         None where it tells none.
-
-    Raises
-    ------
-    ReadError
-        If it does not hold the size and its error, or a distortion that is none.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ReadError(f"{path} is too large for a calibration.")
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is no JSON"
@@ -125,11 +117,6 @@ def with_calibration(
     dict
         With ``pixel_size_nm`` and ``pixel_size_sd_nm`` in place of it, and
         ``known_distortion`` where one of the models has that.
-
-    Raises
-    ------
-    ReadError, OptionError
-        If it cannot be read, or a pixel size is given as well.
     """
     given = dict(values)
     takes = any("pixel_size_sd_nm" in model.model_fields for model in models)

@@ -1,7 +1,6 @@
 """What all formats share: faults as sentences, whole outputs, our own record."""
 
 import errno
-import importlib
 import json
 import logging
 import os
@@ -12,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +62,6 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         What is read.
     kind : str
         As what, such as ``"TIFF"``.
-
-    Yields
-    ------
-    None
-        Nothing.
-
-    Raises
-    ------
-    ReadError
-        If anything but an error of ours is raised meanwhile.
     """
     try:
         yield
@@ -154,13 +142,6 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     -------
     str
         What it holds, with line feeds between its lines.
-
-    Raises
-    ------
-    ReadError
-        If it is no file, or too large.
-    OSError, UnicodeDecodeError
-        If the system refuses, or it is no text.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         msg = f"{path} must be a file, not a pipe or device: copy it first."
@@ -221,15 +202,10 @@ def output_kind(path: Path) -> str:
     -------
     str
         ``"ome-zarr"``, ``"ome-tiff"``, ``"tiff"`` or ``"png"``.
-
-    Raises
-    ------
-    WriteError
-        If the suffix names no format that can be written.
     """
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
-        if name.endswith(suffix) and path.name.lower() not in _SUFFIXES:
+        if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
     known = ".ome.zarr, .ome.tif, .tif or .png"
     msg = f"An image is written as {known}, got {path.name!r}: change the suffix."
@@ -264,7 +240,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
         msg = f"{path} is a folder but no image store, so it is not replaced: move it."
         raise WriteError(msg)
-    Hold.check(path)
+    StoreLock.check(path)
 
 
 def _is_store(path: Path) -> bool:
@@ -282,7 +258,7 @@ def remove_target(path: Path) -> None:
         File or store; nothing happens when there is none.
     """
     if path.is_dir() and not path.is_symlink():
-        Hold.check(path)
+        StoreLock.check(path)
         gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
         try:
             path.rename(gone)  # so that nobody reads a store half of which is left
@@ -296,122 +272,65 @@ def remove_target(path: Path) -> None:
 # Which process fills a store.
 
 
-class Hold:
-    """Keeps other processes from a store, until it is let go or this one ends.
+class StoreLock:
+    """Keeps other processes from a store, until it is released or this one ends.
 
-    Nothing is held where a file cannot be locked, as on some networks.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The store, which is there.
-
-    Raises
-    ------
-    WriteError
-        If another process holds it.
+    All of a process share one lock. Nothing is locked where a file cannot be, as on
+    some networks.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._lock: _Lock | None = None
-        file = _held(folder)
-        lock = _of_this_process(file)
-        if lock is None:
-            try:
-                lock = _LOCKS[file] = _Lock(file)
-            except BlockingIOError as error:
-                msg = (
-                    f"{folder} is being written by another process: wait for its end, "
-                    "or choose another name."
-                )
-                raise WriteError(msg) from error
-        lock.users += 1
-        self._lock = lock
+        from filelock import FileLock, Timeout
+
+        self._lock: FileLock | None = None
+        lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            msg = (
+                f"{folder} is being written by another process: wait for its end, or "
+                "choose another name."
+            )
+            raise WriteError(msg) from error
+        except (OSError, NotImplementedError):
+            _logger.debug("Files cannot be locked here.")
+        else:
+            self._lock = lock
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a copy in another process hold nothing."""
+        """Let a copy in another process lock nothing."""
         return type(None), ()
 
     def __del__(self) -> None:
-        lock = self._lock
-        if lock is not None and lock.process == os.getpid():
-            lock.users -= 1
-            if not lock.users:
-                with suppress(OSError):
-                    lock.end()
+        with suppress(Exception):
+            self.release(force=False)
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Refuse a store that another process holds."""
-        if _held(folder).is_file():
-            Hold(folder)
+        """Refuse a store that another process has locked."""
+        if _lock_file(folder).is_file():
+            StoreLock(folder)
 
-    def let_go(self) -> None:
+    def release(self, *, force: bool = True) -> None:
         """Leave the store to others, and nothing beside it.
 
-        Whatever else of this process holds it: a run that was broken off may stay in
-        memory, with what it had begun.
+        With `force` whatever else of this process locks it: a run that was broken off
+        may stay in memory, with what it had begun.
         """
         lock, self._lock = self._lock, None
-        if lock is not None and lock.process == os.getpid():
-            lock.end()
-
-
-class _Lock:
-    """A locked file; all of a process have one, since closing a second unlocks it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.process, self.users = file, os.getpid(), 0
-        self._open = os.open(file, os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            _lock(self._open)
-        except BlockingIOError:
-            os.close(self._open)
-            raise
-
-    def end(self) -> None:
-        """Unlock the file and remove it, once."""
-        if _LOCKS.get(self.file) is not self:
+        if lock is None or not lock.is_locked:
             return
-        del _LOCKS[self.file]
-        try:
-            self.file.unlink(missing_ok=True)
-        except PermissionError:  # Windows removes no file that is open
-            os.close(self._open)
-            with suppress(OSError):  # another process has opened it since
-                self.file.unlink(missing_ok=True)
-        else:
-            os.close(self._open)
+        last = force or lock.lock_counter == 1
+        file = Path(lock.lock_file)
+        with suppress(PermissionError):  # Windows removes no file that is open
+            if last:
+                file.unlink(missing_ok=True)
+        lock.release(force=force)
 
 
-_LOCKS: dict[Path, _Lock] = {}
-
-
-def _of_this_process(file: Path) -> _Lock | None:
-    lock = _LOCKS.get(file)
-    return lock if lock is not None and lock.process == os.getpid() else None
-
-
-def _held(folder: Path) -> Path:
+def _lock_file(folder: Path) -> Path:
     """Name the file that is locked: beside a store, which zarr looks through."""
     return folder.with_name(f".held.{folder.name}")
-
-
-def _lock(number: int) -> None:
-    """Lock an open file, or raise `BlockingIOError` where another process has."""
-    try:
-        import fcntl
-    except ImportError:
-        msvcrt = importlib.import_module("msvcrt")  # of Windows
-        lock = partial(msvcrt.locking, number, msvcrt.LK_NBLCK, 1)
-    else:
-        lock = partial(fcntl.lockf, number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    try:
-        lock()
-    except OSError as error:
-        if error.errno in {errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
-            raise BlockingIOError from error
-        _logger.debug("Files cannot be locked here.")
 
 
 def label_path(target: Path, name: str) -> Path:
@@ -512,24 +431,6 @@ def own_name(path: Path, name: str) -> str:
     return name if file_stem(name) == stem else stem
 
 
-def stored_type(path: Path, dtype: object) -> str:
-    """Name the type of the grey values in an output: 8 bits in a picture.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The output; its suffix names the format.
-    dtype : dtype-like
-        Type of the grey values as they were computed.
-
-    Returns
-    -------
-    str
-        Such as ``"float32"``.
-    """
-    return "uint8" if output_kind(path) == "png" else str(dtype)
-
-
 def filling_store(target: Path) -> Path:
     """Give the store that is filled on the way to an output.
 
@@ -569,16 +470,6 @@ def writing(path: Path) -> Iterator[None]:
     ----------
     path : pathlib.Path
         What is being written.
-
-    Yields
-    ------
-    None
-        Nothing.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses: no space, no permission, no folder any more.
     """
     try:
         yield
@@ -596,7 +487,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch(path: Path, suffix: str | None = None) -> Iterator[Path]:
+def scratch(
+    path: Path, suffix: str | None = None, *, place: Path | None = None
+) -> Iterator[Path]:
     """Give a hidden name beside a path; what is left under it is removed.
 
     Parameters
@@ -605,6 +498,8 @@ def scratch(path: Path, suffix: str | None = None) -> Iterator[Path]:
         What is made on this way.
     suffix : str, optional
         Ending of the hidden name, with its dot; that of the path by default.
+    place : pathlib.Path, optional
+        The hidden name, where several processes must agree on it.
 
     Yields
     ------
@@ -612,14 +507,8 @@ def scratch(path: Path, suffix: str | None = None) -> Iterator[Path]:
         There is nothing of this name.
     """
     stem, dot, own = path.name.partition(".")
-    place = path.with_name(f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}")
-    with _removing(place):
-        yield place
-
-
-@contextmanager
-def _removing(place: Path) -> Iterator[Path]:
-    """Remove what is left under a hidden name."""
+    hidden = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
+    place = path.with_name(hidden) if place is None else place
     try:
         yield place
     finally:
@@ -645,7 +534,7 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     pathlib.Path
         A name in the same folder, with the same suffixes.
     """
-    with scratch(path) if place is None else _removing(place) as hidden:
+    with scratch(path, place=place) as hidden:
         yield hidden
         if hidden.is_dir():
             remove_target(path)
@@ -665,11 +554,6 @@ def replacing(path: Path) -> Iterator[Path]:
     ------
     pathlib.Path
         A name in the same folder, with the same suffixes.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses: no space, no permission.
     """
     with writing(path), renaming(path) as place:
         yield place
@@ -697,10 +581,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
-        made = None
-        size = None if self.pixel_size_nm is None else list(self.pixel_size_nm)
-        if self.provenance is not None:
-            made = self.provenance.model_dump(mode="json")
+        made = self.provenance and self.provenance.model_dump(mode="json")
+        size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
         return {
             "record": _FORMAT,
@@ -738,17 +620,16 @@ class Record:
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None if made is None else Provenance.model_validate(made),
-                look=_look(values.get("look")),
+                look=cls._look(values.get("look")),
             )
         except (LookupError, TypeError, ValueError, OptionError):
             return None
 
-
-def _look(values: object) -> Look | None:
-    """Read how an image is shown; what cannot be understood is left out."""
-    try:
-        return None if values is None else Look.model_validate(values)
-    except ValueError:
+    @staticmethod
+    def _look(values: object) -> Look | None:
+        """Read how an image is shown; what cannot be understood is left out."""
+        with suppress(ValueError):
+            return None if values is None else Look.model_validate(values)
         return None
 
 

@@ -1,8 +1,9 @@
 """The door to all files: what can be read and written, and by which module.
 
-A format is a module with ``matches(path, head)``, ``describe(path)`` and
-``read(path, options)``. Modules are imported when they are first needed; the first
-one that recognises the first bytes of a file reads it, whatever its name.
+A format is a module with ``matches(path, head)``, ``describe(path)``, which reads no
+more than needed, and ``read(path, options)``, lazily where that saves memory. Modules
+are imported when they are first needed; the first one that recognises the first bytes
+of a file reads it, whatever its name.
 """
 
 import errno
@@ -12,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -40,7 +41,6 @@ from napari_semsr.io.files import (
     output_kind,
     renaming,
     scratch,
-    stored_type,
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions
@@ -48,19 +48,6 @@ from napari_semsr.io.zarr import OmeZarrStore, coverage_of
 
 _HEAD = 16
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5 or OME-Zarr"
-
-
-class _Module(Protocol):
-    """What a format module offers; all but `matches` raise ReadError."""
-
-    def matches(self, path: Path, head: bytes) -> bool:
-        """Whether it can read a file that begins with `head`; a folder has no head."""
-
-    def describe(self, path: Path) -> FileInfo:
-        """Say what a file is, without reading more than needed."""
-
-    def read(self, path: Path, options: ReadOptions) -> Micrograph:
-        """Read one plane of one channel; lazily where that saves memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +58,9 @@ class Format:
     suffixes: tuple[str, ...]  # Usual endings of file names
     module: str  # Where the reader is
 
-    def load(self) -> _Module:
+    def load(self) -> Any:
         """Import the module."""
-        return cast("_Module", import_module(self.module))
+        return import_module(self.module)
 
 
 FORMATS = (
@@ -82,7 +69,7 @@ FORMATS = (
     Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
     Format("HDF5", (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
 )
-_FILES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
+FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _WRITERS = {
     "ome-zarr": ("zarr.image", "write"),
     "ome-tiff": ("tiff.write", "write_ome"),
@@ -123,13 +110,10 @@ def find_format(path: Path) -> Format:
         if row.load().matches(path, head):
             return row
     if path.is_dir():
-        what = (
-            "an empty folder"
-            if not any(path.iterdir())
-            else "a folder without zarr data"
-        )
+        filled = any(path.iterdir())
+        what = "a folder without zarr data" if filled else "an empty folder"
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
-        if any(item.suffix.lower() in _FILES for item in path.iterdir()):
+        if any(item.suffix.lower() in FILE_SUFFIXES for item in path.iterdir()):
             msg = (
                 f"{path} must be an image, but is a folder of images: join frames to a "
                 "mosaic (semsr stitch), or name one image of it."
@@ -156,22 +140,15 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     -------
     FileInfo
         Shape, type, calibration, and what there is to choose from.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read.
     """
     path = Path(path)
     row = find_format(path)
     if dataset is not None:
         _check_dataset(path, row)
+    which = () if dataset is None else (dataset,)
     with decoding(path, row.name):
-        if dataset is None:
-            return row.load().describe(path)
-        from napari_semsr.io import hdf5
-
-        return hdf5.describe(path, dataset)
+        found: FileInfo = row.load().describe(path, *which)
+    return found
 
 
 def _check_dataset(path: Path, row: Format) -> None:
@@ -374,23 +351,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[T]):
-    """An output that is whole.
+    """An output that is whole."""
 
-    Attributes
-    ----------
-    told : object
-        What the filling returned.
-    shape : tuple of int
-        Rows and columns.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    """
-
-    told: T
+    told: T  # what the filling returned
     shape: IntPair
-    dtype: str
+    dtype: str  # of the grey values in the output
     pixel_size_nm: PixelSize | None
 
 
@@ -421,11 +386,6 @@ def write_blocks(
     Written
         What was written, and what the filling told.
 
-    Yields
-    ------
-    Progress
-        Blocks, then the pyramid, then the conversion.
-
     Raises
     ------
     WriteError
@@ -445,7 +405,7 @@ def write_blocks(
     return Written(
         told=told,
         shape=store.shape,
-        dtype=stored_type(target, store.level0.dtype),
+        dtype="uint8" if output_kind(target) == "png" else str(store.level0.dtype),
         pixel_size_nm=store.record.pixel_size_nm,
     )
 

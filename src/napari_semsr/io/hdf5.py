@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,11 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     pixel_size,
+    plan_blocks,
     to_info,
     to_micrograph,
     to_nm,
 )
-
-if TYPE_CHECKING:
-    import dask.array
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 2048  # px; chosen: 16 MB of float32
@@ -178,12 +176,6 @@ class _Source:
         return data.transpose(order)
 
 
-def _read_block(source: _Source, block_info: Any = None) -> NDArray[Any]:
-    """Read one dask block."""
-    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
-    return source.window(slice(top, bottom), slice(left, right))
-
-
 def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
     """Find the plane, its calibration and its pixels."""
     for what in ("series", "level"):
@@ -218,7 +210,7 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
         data=(
             source.window(everything, everything)
             if small
-            else _lazy(source, shape, dtype)
+            else plan_blocks(source, shape, dtype, (_BLOCK, _BLOCK))
         ),
         pixel_size_nm=size,
         channels=channels,
@@ -227,26 +219,6 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
         metadata={"dataset": name, **({"datasets": told} if len(told) > 1 else {})},
         warnings=tuple(warnings),
     )
-
-
-def _lazy(
-    source: _Source, shape: tuple[int, ...], dtype: "np.dtype[Any]"
-) -> "dask.array.Array":
-    """Plan the reading of a large plane, block by block."""
-    import dask.array as da
-    from dask.base import tokenize
-
-    chunks = da.core.normalize_chunks((_BLOCK, _BLOCK, *shape[2:]), shape, dtype=dtype)
-    changed = source.path.stat().st_mtime_ns
-    planned: dask.array.Array = da.map_blocks(
-        _read_block,
-        source,
-        chunks=chunks,
-        dtype=dtype,
-        meta=np.empty((0,) * len(shape), dtype),
-        name=f"hdf5-{tokenize(source, changed)}",
-    )
-    return planned
 
 
 # Which dataset, and what its axes are.

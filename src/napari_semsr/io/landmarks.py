@@ -36,11 +36,6 @@ def read_landmarks(
     -------
     moving, fixed : (N, 2) numpy.ndarray
         ``(y, x)`` in nm, by pairs; in pixels for images without a pixel size.
-
-    Raises
-    ------
-    ReadError
-        If there is no such table, or it is not whole.
     """
     sheet = read_sheet(path, "landmarks")
     found = {}
@@ -108,11 +103,6 @@ def write_landmarks(path: Path, moving: FloatArray, fixed: FloatArray) -> None:
         Receives the table, whole or not at all; what is there is replaced.
     moving, fixed : (N, 2) numpy.ndarray
         ``(y, x)`` in nm, by pairs.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     with replacing(path) as place, place.open("w", encoding="utf-8", newline="") as out:
         table = csv.writer(out, lineterminator="\n")

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
-    Affine,
-    FloatArray,
     Look,
     Micrograph,
     OptionError,
     ReadError,
     contrast_limits,
-    grid_cells,
     run,
     told_in_panel_words,
     warn,
@@ -30,54 +27,20 @@ from napari_semsr.io.read_image import ColourError, FileInfo
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
-_SUFFIXES = (
-    ".tif",
-    ".tiff",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".czi",
-    ".h5",
-    ".hdf5",
-    ".nxs",
-)
-
-LIVE_KEY = "semsr live"
-"""Entry of a layer's metadata while it is being enhanced."""
-
-STORE_KEY = "semsr store"
-"""Entry of a layer's metadata that tells what file or store it is drawn from."""
-
-SAVED_KEY = "semsr saved"
-"""Entry of a layer's metadata that tells where all its values were saved last."""
-
-NETWORK_KEY = "semsr network"
-"""Entry of a layer's metadata: model and digest of the last network behind it."""
-
-HELPER_KEY = "semsr helper"
-"""Entry of a layer's metadata that keeps it out of the lists of the panels.
-
-It tells whose helper it is.
-"""
-
-BAR_KEY = "semsr colour bar"
-"""Entry of a layer's metadata that tells that it is read by a colour bar."""
-
-PROJECT_KEY = "semsr project"
-"""Entry of a layer's metadata: project that napari itself read it from."""
-
+# Entries of a layer's metadata
+LIVE_KEY = "semsr live"  # while it is being enhanced
+STORE_KEY = "semsr store"  # file or store that it is drawn from
+SAVED_KEY = "semsr saved"  # where all its values were saved last
+NETWORK_KEY = "semsr network"  # model and digest of the last network behind it
+HELPER_KEY = "semsr helper"  # whose helper it is: no panel lists it
+BAR_KEY = "semsr colour bar"  # that it is read by a colour bar
+PROJECT_KEY = "semsr project"  # project that napari itself read it from
+# how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
+# reader gives to napari for the file
 READ_KEY = "semsr read"
-"""Entry of a layer's metadata that tells how it was read: a table of options.
-
-``{"layer": N}`` is the Nth of those that our reader gives to napari for the file.
-"""
-
-STRENGTH_KEY = "semsr strength"
-"""Entry of a layer's metadata: its share of a result, the rest is the input."""
-
-DRAWN_KEY = "semsr drawn from"
-"""Entry of a layer's metadata: further stores that it is drawn from."""
+STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
+DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
+FOLDER_KEY = "frames_folder"  # where its frames are
 
 _MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
 
@@ -92,7 +55,9 @@ need neither levels nor chunks.
 def is_readable(path: Path) -> bool:
     """Whether a file, a store, or a folder of some file can be read."""
     if not path.is_dir():
-        return path.suffix.lower() in _SUFFIXES and _is_image(path)
+        from napari_semsr.io.formats import FILE_SUFFIXES
+
+        return path.suffix.lower() in (*FILE_SUFFIXES, ".czi") and _is_image(path)
     return _has_table(path) or _is_image(path) or bool(_images_in(path))
 
 
@@ -150,11 +115,6 @@ def list_images(folder: Path) -> list[Path]:
     -------
     list of pathlib.Path
         In natural order, without hidden ones.
-
-    Raises
-    ------
-    ReadError
-        If it is a scan, whose frames belong to one mosaic, or holds no image.
     """
     from napari_semsr.io.formats import FORMATS
     from napari_semsr.io.scans import HEIGHTS, natural_key
@@ -322,7 +282,9 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     """
     made = image.provenance
     network = None if made is None else made.network()
-    marks = {} if network is None else network_mark(*network)
+    marks: dict[str, Any] = {}
+    if network is not None:
+        marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
     look = image.look
     if look is not None and look.colour_bar:
         marks[BAR_KEY] = True
@@ -341,31 +303,6 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         "metadata": {"micrograph": about, **marks},
         **({} if look is None else _shown(look)),
     }
-
-
-def layer_affine(transform: Affine, *, extra: int = 0) -> FloatArray:
-    """Say how napari shows an image where a transform brings it.
-
-    napari takes `affine` after scale and translation, so that it maps places of the
-    plane, in the layer's unit, as the transform does. It turns what is shown and
-    resamples nothing.
-
-    Parameters
-    ----------
-    transform : Affine
-        From the plane of the image to that in which it is shown.
-    extra : int, default=0
-        Axes of the layer before y and x.
-
-    Returns
-    -------
-    (3 + extra, 3 + extra) numpy.ndarray
-        Keyword `affine` of a layer.
-    """
-    matrix = np.eye(3 + extra)
-    matrix[extra:-1, extra:-1] = transform.linear
-    matrix[extra:-1, -1] = transform.shift
-    return matrix
 
 
 def _shown(look: Look) -> dict[str, Any]:
@@ -389,24 +326,6 @@ def _shown(look: Look) -> dict[str, Any]:
         "blending": look.blending,
         "interpolation2d": look.interpolation,
     }
-
-
-def network_mark(model: str, digest: str | None = None) -> dict[str, Any]:
-    """Mark a layer that a network had a hand in.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model.
-    digest : str, optional
-        Of its file; None where it is not known yet.
-
-    Returns
-    -------
-    dict
-        Metadata of the layer.
-    """
-    return {NETWORK_KEY: {"model": model, "digest": digest}}
 
 
 def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
@@ -447,9 +366,6 @@ def stacked(planes: list[Any]) -> Any:
 
 # A frames folder as napari layers: every frame at its nominal place.
 
-FOLDER_KEY = "frames_folder"
-"""Entry of a layer's metadata that tells where its frames are."""
-
 _LARGEST = 1 << 31
 _EDGE = 0.008
 _COLOUR = "#7fb2e5"
@@ -466,12 +382,9 @@ def nominal_corners(acquisition: Acquisition) -> NDArray[np.float64] | None:
         return np.asarray(acquisition.nominal_px, dtype=float)
     if acquisition.nominal_nm is not None and size is not None:
         return np.asarray(acquisition.nominal_nm / np.array(size), dtype=float)
-    if acquisition.grid is None or acquisition.overlap is None:
-        return None
-    cells = grid_cells(len(acquisition), acquisition.grid, acquisition.order)
-    step = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
-    placed: NDArray[np.float64] = cells * step
-    return placed
+    from napari_semsr.io.scans import grid_corners
+
+    return grid_corners(acquisition)
 
 
 def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:

@@ -17,13 +17,7 @@ _TOLD = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
 def error_log() -> Path:
-    """Tell where panels keep how their jobs failed; it may not be there yet.
-
-    Returns
-    -------
-    pathlib.Path
-        In the user's folder for the state of programs.
-    """
+    """Tell where panels keep how their jobs failed; it may not be there yet."""
     folder = platformdirs.user_state_path("napari-semsr", appauthor=False)
     return folder / "errors.log"
 

@@ -45,10 +45,6 @@ _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
 _IHDR = 13  # bytes of a PNG's header
-_MARK = 0xFF  # begins every marker of a JPEG
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81, table B.1: SOF0 to SOF15
-_ALONE = {0x01, *range(0xD0, 0xDA)}  # markers that have no length
-_OLD_BMP = 12  # bytes of the header of OS/2's, whose sides have 16 bits
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -76,9 +72,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         return _png(path, data)
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"
     with decoding(path, kind):
-        sides = _jpeg_size(data) if kind == "JPEG" else _bmp_size(data)
-        check_claim(path, math.prod(sides), len(data))
-        pixels = _jpeg_pixels(data) if kind == "JPEG" else _bmp_pixels(data)
+        pixels = _jpeg_or_bmp(path, data)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg)
@@ -150,29 +144,6 @@ def _png_bytes(needed: bytes) -> int:
     return int(columns * rows * samples * max(1, bits // 8))
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int, int]:
-    """Rows, columns and samples that the header of the frame tells of."""
-    at = 2
-    while at + 10 <= len(data):
-        mark, code = data[at], data[at + 1]
-        if mark != _MARK or code == _MARK:  # not yet at a marker
-            at += 1
-            continue
-        if code in _FRAMES:
-            rows, columns, samples = struct.unpack_from(">HHB", data, at + 5)
-            return rows, columns, samples
-        at += 2 if code in _ALONE else 2 + struct.unpack_from(">H", data, at + 2)[0]
-    msg = "it has no header of a frame"
-    raise ValueError(msg)
-
-
-def _bmp_size(data: bytes) -> tuple[int, int, int]:
-    """Rows, columns and bytes of a pixel that the header tells of."""
-    (size,) = struct.unpack_from("<I", data, 14)
-    shape = struct.unpack_from("<HH" if size == _OLD_BMP else "<ii", data, 18)
-    return abs(shape[1]), abs(shape[0]), 3
-
-
 def _text(name: str, content: bytes) -> tuple[str, str] | None:
     """Read keyword and text of a chunk; None of what is no text, or is damaged."""
     key, _, rest = content.partition(b"\0")
@@ -212,27 +183,24 @@ def _is_rounded(own: PixelSize, stated: PixelSize) -> bool:
     return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
-def _jpeg_pixels(data: bytes) -> NDArray[Any]:
-    """Decode a JPEG; one that is cut short is refused."""
+def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
+    """Decode a JPEG, or a BMP, whose palettes become grey or colour."""
     import imagecodecs
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
 
+    # not by Image.open, which refuses what is large: that is judged by what it holds
+    is_jpeg = data.startswith(_JPEG)
+    with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(data)) as image:
+        bands = len(image.getbands()) if is_jpeg else 3
+        check_claim(path, math.prod(image.size) * bands, len(data))
+        if not is_jpeg:
+            mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
+            return np.asarray(image if image.mode == mode else image.convert(mode))
     if data.rfind(b"\xff\xd9", -(1 << 16)) < 0:
         msg = "its end is missing"
         raise ValueError(msg)
     return np.asarray(imagecodecs.jpeg_decode(data))
-
-
-def _bmp_pixels(data: bytes) -> NDArray[Any]:
-    """Decode a BMP; palettes become grey or colour."""
-    from PIL.BmpImagePlugin import BmpImageFile
-
-    # not by Image.open, which refuses what is large: that was judged by what it holds
-    with BmpImageFile(io.BytesIO(data)) as image:
-        if image.mode in ("L", "RGB"):
-            return np.asarray(image)
-        if image.mode == "1":
-            return np.asarray(image.convert("L"))
-        return np.asarray(image.convert("RGB"))
 
 
 def _range(data: NDArray[Any]) -> FloatPair:
@@ -290,11 +258,6 @@ def write_picture(
         A file that is there is replaced.
     lines : sequence of str
         What must not get lost, such as that a network made the image.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     from PIL import Image, ImageDraw, ImageFont
     from PIL.PngImagePlugin import PngInfo

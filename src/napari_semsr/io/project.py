@@ -85,52 +85,26 @@ class _Part(BaseModel):
 
 
 class ProjectInput(_Part):
-    """A file or folder that we did not make.
+    """A file or folder that we did not make."""
 
-    Attributes
-    ----------
-    path : str
-        From the project's folder, with ``/``; absolute where there is no such way.
-    absolute : str
-        Where it was when the project was saved.
-    stamp : tuple of int
-        Bytes and time of change (ns); while they are the same, nothing is digested.
-    """
-
-    path: str
-    absolute: str
+    path: str  # from the project's folder, with "/"; absolute where there is no way
+    absolute: str  # where it was when the project was saved
+    # bytes and time of change (ns); while they are the same, nothing is digested
     stamp: tuple[int, int]
 
 
 class ProjectLayer(_Part):
-    """One layer.
+    """One layer."""
 
-    Attributes
-    ----------
-    kind : str
-        Of layer, as napari calls it.
-    name : str
-        Of the layer.
-    attributes : dict
-        Keywords of the layer as JSON: transform, look, metadata.
-    store : str or None
-        Name of the store in the project's folder.
-    input : str or None
-        Digest of the input that it shows, or whose frames it outlines.
-    read : dict or None
-        How it is read from its input: ``{"frames": True}``, ``{"layer": N}`` for one of
-        those that our reader gives to napari, or options.
-    data : list or None
-        Vertices of shapes, points, vectors or tracks, in pixels.
-    """
-
-    kind: Kind
+    kind: Kind  # as napari calls it
     name: str
-    attributes: dict[str, Any] = {}
-    store: str | None = None
-    input: str | None = None
+    attributes: dict[str, Any] = {}  # keywords as JSON: transform, look, metadata
+    store: str | None = None  # name of the store in the project's folder
+    input: str | None = None  # digest of what it shows, or whose frames it outlines
+    # ``{"frames": True}``, ``{"layer": N}`` for one of those that our reader gives to
+    # napari, or options
     read: dict[str, Any] | None = None
-    data: list[Any] | None = None
+    data: list[Any] | None = None  # vertices, points, vectors or tracks, in pixels
 
     @field_validator("read", mode="before")
     @classmethod
@@ -147,34 +121,16 @@ class ProjectLayer(_Part):
 
 
 class Project(_Part):
-    """What ``project.json`` holds.
-
-    Attributes
-    ----------
-    format, version : str, int
-        What file this is.
-    saved : str
-        When, in UTC.
-    versions : dict
-        Of the software that saved it.
-    inputs : dict
-        Files that layers are drawn from, by digest.
-    layers : tuple
-        Bottom first.
-    options : dict
-        Forms of the panels, by the panel's title.
-    window : dict
-        Camera, axes and the chosen layer.
-    """
+    """What ``project.json`` holds."""
 
     format: Literal["napari-semsr project"] = "napari-semsr project"
     version: int = _VERSION
-    saved: str = ""
-    versions: dict[str, str] = {}
-    inputs: dict[str, ProjectInput] = {}
-    layers: tuple[ProjectLayer, ...] = ()
-    options: dict[str, dict[str, Any]] = {}
-    window: dict[str, Any] = {}
+    saved: str = ""  # when, in UTC
+    versions: dict[str, str] = {}  # of the software that saved it
+    inputs: dict[str, ProjectInput] = {}  # by digest
+    layers: tuple[ProjectLayer, ...] = ()  # bottom first
+    options: dict[str, dict[str, Any]] = {}  # forms of the panels, by their titles
+    window: dict[str, Any] = {}  # camera, axes and the chosen layer
 
 
 def project_folder(path: Path) -> Path:
@@ -222,11 +178,6 @@ def read_project(path: Path) -> Project:
     -------
     Project
         Checked.
-
-    Raises
-    ------
-    ReadError
-        If there is none, if it is damaged, or if it is of a later version.
     """
     file = project_folder(path) / _FILE
     try:
@@ -273,11 +224,6 @@ def write_project(folder: Path, project: Project) -> None:
         Of the project; made where there is none.
     project : Project
         What it holds.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     made = project.model_copy(
         update={
@@ -545,26 +491,14 @@ def _find(folder: Path, digest: str, one: ProjectInput, frames: bool) -> Path | 
 
 @dataclass(frozen=True, slots=True)
 class OpenedProject:
-    """A project, with the layers that could be read.
-
-    Attributes
-    ----------
-    folder : pathlib.Path
-        Where it is.
-    project : Project
-        What its file says.
-    layers : tuple
-        Of each layer what its file says, and its data, keywords and kind for napari.
-    lost : tuple
-        Layers that could not be read.
-    said : tuple of str
-        A sentence for each input or store that is missing, damaged or changed.
-    """
+    """A project, with the layers that could be read."""
 
     folder: Path
     project: Project
+    # of each layer what the file says, and its data, keywords and kind for napari
     layers: tuple[tuple[ProjectLayer, LayerTuple], ...]
-    lost: tuple[ProjectLayer, ...]
+    lost: tuple[ProjectLayer, ...]  # layers that could not be read
+    # a sentence for each input or store that is missing, damaged or changed
     said: tuple[str, ...]
 
 
@@ -580,16 +514,6 @@ def open_project(path: Path) -> Job[OpenedProject]:
     -------
     OpenedProject
         Layers, and what was missing.
-
-    Yields
-    ------
-    Progress
-        Inputs, then layers.
-
-    Raises
-    ------
-    ReadError
-        If it is no project that can be read.
     """
     folder = project_folder(path).resolve()
     project = read_project(folder)
@@ -687,18 +611,7 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
 
 
 def read_project_layers(path: Path) -> list[LayerTuple]:
-    """Read the layers of a project for napari; what is missing is a warning.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder or its ``project.json``.
-
-    Returns
-    -------
-    list of tuple
-        Data, keywords and kind.
-    """
+    """Read the layers of a project for napari; what is missing is a warning."""
     opened = run(open_project(path))
     for sentence in opened.said:
         warn(sentence)
@@ -716,13 +629,7 @@ def _recent_file() -> Path:
 
 
 def recent_projects() -> list[Path]:
-    """List projects that were open lately and are still there.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Last one first.
-    """
+    """List projects that were open lately and are still there, the last one first."""
     try:
         found = json.loads(_recent_file().read_text("utf-8"))
         return [Path(item) for item in found if (Path(item) / _FILE).is_file()]

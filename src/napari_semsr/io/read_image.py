@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
+    IntPair,
     Look,
     Micrograph,
     OptionError,
@@ -89,20 +90,7 @@ def unit_nm(unit: str) -> float | None:
 
 
 def to_nm(value: object, unit: str) -> float | None:
-    """Turn a number and its unit into nanometres.
-
-    Parameters
-    ----------
-    value : object
-        A number, or text of one.
-    unit : str
-        In any usual spelling.
-
-    Returns
-    -------
-    float or None
-        None of what is no length that a pixel or a field can have.
-    """
+    """Turn a number, or text of one, into nanometres; None of what is no length."""
     size = unit_nm(unit)
     if size is None or isinstance(value, bool):
         return None
@@ -117,22 +105,25 @@ def to_nm(value: object, unit: str) -> float | None:
     return number
 
 
-def parse_length_nm(text: str) -> float | None:
+def parse_length_nm(text: str, unit: str = "") -> float | None:
     """Turn text such as ``"55.82 nm"`` into nanometres.
 
     Parameters
     ----------
     text : str
         A number and a unit.
+    unit : str, default=""
+        Of a number alone.
 
     Returns
     -------
     float or None
         None of what is no such length.
     """
+    alone = to_nm(text, unit)
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
-    if found is None:
-        return None
+    if alone is not None or found is None:
+        return alone
     return to_nm(found.group(1).replace(",", "."), found.group(2))
 
 
@@ -300,16 +291,23 @@ _TESCAN_KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """What a microscope's text says of an image."""
-
-    vendor: str
-    # ``(y, x)``, in pixels of the image that was asked about
-    pixel_size_nm: PixelSize | None
-    databar_rows: int  # Rows below the frame
-    keys: Mapping[str, str]  # Lines worth keeping
-    warnings: tuple[str, ...] = ()  # What could not be used
+def told_by(
+    vendor: str,
+    size: PixelSize | None,
+    databar_rows: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> RawImage:
+    """Put together what a microscope's text says of an image; it has no pixels yet."""
+    return RawImage(
+        format="TIFF",
+        data=None,
+        pixel_size_nm=size,
+        vendor=vendor,
+        databar_rows=databar_rows,
+        metadata=metadata or {},
+        warnings=tuple(warnings),
+    )
 
 
 def _beside(path: Path) -> list[Path]:
@@ -338,7 +336,7 @@ def _text_of(path: Path) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
+def _read_sidecar(path: Path, shape: tuple[int, int]) -> RawImage | None:
     """Read the text file beside an image of a JEOL, Hitachi or TESCAN."""
     for beside in _beside(path):
         text = _text_of(beside)
@@ -346,7 +344,7 @@ def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
             found = parse_tescan(text, shape, beside.name)
         else:
             found = _parse_jeol(text, shape, beside.name)
-            found = found or parse_hitachi(text, shape, beside.name)
+            found = found or _parse_hitachi(text, shape, beside.name)
         if found is not None:
             return found
     return None
@@ -370,7 +368,7 @@ def _pair(text: str, separator: str | None = None) -> tuple[int, int] | None:
     return int(parts[1][:8]), int(parts[0][:8])
 
 
-def _parse_jeol(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+def _parse_jeol(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
     """Read the lines of a JEOL."""
     keys: dict[str, str] = {}
     for line in text.splitlines():
@@ -384,7 +382,7 @@ def _parse_jeol(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
     if length is not None and frame is not None:
         length *= frame[1] / shape[1]
     rows = _rows_below(frame, shape)
-    return Sidecar("JEOL", pixel_size((length, length)), rows, keys, warnings)
+    return told_by("JEOL", pixel_size((length, length)), rows, keys, warnings)
 
 
 def _pitch_nm(
@@ -408,7 +406,7 @@ def _pitch_nm(
     return length / pixels, ()
 
 
-def parse_hitachi(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+def _parse_hitachi(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
     """Read the INI text of a Hitachi; `name` is that of its file."""
     start = text.lower().find(_HITACHI)
     if start < 0:
@@ -429,10 +427,10 @@ def parse_hitachi(text: str, shape: tuple[int, int], name: str) -> Sidecar | Non
     elif frame is not None:
         length *= frame[1] / shape[1]
     rows = _rows_below(frame, shape)
-    return Sidecar("Hitachi", pixel_size((length, length)), rows, keys, warnings)
+    return told_by("Hitachi", pixel_size((length, length)), rows, keys, warnings)
 
 
-def parse_tescan(text: str, shape: tuple[int, int], name: str) -> Sidecar | None:
+def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
     """Read the INI text of a TESCAN; `name` says where it stands."""
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
@@ -450,7 +448,7 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> Sidecar | None
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
     kept = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    return Sidecar("TESCAN", size, rows, kept, warnings)
+    return told_by("TESCAN", size, rows, kept, warnings)
 
 
 # Find rows below an image that look like the data bar of a microscope.
@@ -641,21 +639,53 @@ def to_grey(path: Path, data: Any, *, colour: str) -> Any:
 
 
 def native(path: Path, data: Any) -> Any:
-    """Bring samples into this machine's byte order and refuse what is no image."""
-    dtype = np.dtype(data.dtype)
-    if dtype.kind not in "buif":
-        msg = (
-            f"{path} must hold real grey values, got {dtype}: export its magnitude "
-            "or its real part."
-        )
-        raise ReadError(msg)
+    """Bring samples into this machine's byte order and refuse what has no pixel."""
     if 0 in data.shape:
         msg = f"{path} must hold at least one pixel, got shape {tuple(data.shape)}."
         raise ReadError(msg)
+    dtype = np.dtype(data.dtype)
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
 
 LAZY_BYTES = 64 * 2**20
+
+
+class Windows(Protocol):
+    """Where the pixels of a plane lie; small, and can be sent to a worker."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part, (Y, X) or (Y, X, S)."""
+
+
+def plan_blocks(
+    source: Windows, shape: tuple[int, ...], dtype: DTypeLike, block: IntPair
+) -> Any:
+    """Plan the reading of a large plane, block by block, with dask."""
+    import dask.array as da
+    from dask.base import tokenize
+
+    chunks: Any = (*block, *shape[2:])
+    made = np.dtype(dtype)
+    return da.map_blocks(
+        _read_block,
+        source,
+        chunks=da.core.normalize_chunks(chunks, shape, dtype=made),
+        dtype=made,
+        meta=np.empty((0,) * len(shape), made),
+        name=f"plane-{tokenize(source, source.path.stat().st_mtime_ns)}",
+    )
+
+
+def _read_block(source: Windows, block_info: Any = None) -> NDArray[Any]:
+    """Read one dask block."""
+    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
+    return source.window(slice(top, bottom), slice(left, right))
+
+
 _SUFFIXES = (
     *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
     *(".h5", ".hdf5", ".nxs"),
@@ -677,7 +707,7 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     """Take calibration and data bar from a microscope's text file beside the image."""
     if source.vendor is not None or source.record is not None:
         return source
-    found = read_sidecar(path, (source.data.shape[0], source.data.shape[1]))
+    found = _read_sidecar(path, (source.data.shape[0], source.data.shape[1]))
     if found is None:
         return source
     return replace(
@@ -685,7 +715,7 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
         vendor=found.vendor,
         pixel_size_nm=found.pixel_size_nm or source.pixel_size_nm,
         databar_rows=found.databar_rows,
-        metadata={**source.metadata, found.vendor.lower(): found.keys},
+        metadata={**source.metadata, str(found.vendor).lower(): found.metadata},
         warnings=source.warnings + found.warnings,
     )
 

@@ -23,7 +23,6 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 """Endings of those that can be written."""
 
 _PARQUET = ".parquet"
-_LARGEST = 1 << 26  # bytes; chosen: a row for each of 100 000 images
 
 Cell = str | int | float | bool | None
 """What a cell holds; None where nothing is known."""
@@ -31,22 +30,12 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table as text.
+    """A table as text."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        What the columns are called.
-    rows : tuple of (int, tuple of str)
-        Line and cells of each row that is not empty, the cells without spaces around
-        them. There may be fewer or more of them than names.
-    mark : str
-        What stands between cells: decimal commas are told by it.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # what the columns are called
+    # line and cells of each row that is not empty, as many or more or fewer than names
     rows: tuple[tuple[int, tuple[str, ...]], ...]
-    mark: str = ","
+    mark: str = ","  # what stands between cells: decimal commas are told by it
 
 
 def read_sheet(path: Path, what: str) -> Sheet:
@@ -63,17 +52,10 @@ def read_sheet(path: Path, what: str) -> Sheet:
     -------
     Sheet
         Names and cells; without any where the file is empty.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read as a table.
     """
     if path.suffix.lower() == _PARQUET:
         return _read_parquet(path)
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ReadError(f"{path} is too large for a table of {what}.")
         text = read_text(path, "utf-8-sig")
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
@@ -102,11 +84,6 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
         Ends in ``.csv`` or ``.parquet``.
     columns : dict
         Cells of each column by its name, all of one length.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses, or Parquet cannot be written here.
     """
     if path.suffix.lower() == _PARQUET:
         _write_parquet(path, columns)
@@ -126,11 +103,6 @@ def check_sheet(path: Path) -> None:
     ----------
     path : pathlib.Path
         Where it shall go.
-
-    Raises
-    ------
-    WriteError
-        If it is Parquet and pyarrow is not installed.
     """
     if path.suffix.lower() == _PARQUET:
         _library(path, "written", WriteError)

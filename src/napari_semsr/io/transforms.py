@@ -38,31 +38,18 @@ _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
 _CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": _AXES}
-_LARGEST = 1 << 28  # bytes; chosen: more is no transform
 _WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the same
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An image of a transform, by what tells it again.
+    """An image of a transform, by what tells it again."""
 
-    Attributes
-    ----------
-    name : str
-        What it was called.
-    shape : tuple of int
-        Rows and columns.
-    pixel_size_nm, origin_nm : tuple of float
-        ``(y, x)``; the origin is the centre of the first pixel.
-    digest : str or None
-        Of its file or store.
-    """
-
-    name: str
+    name: str  # what it was called
     shape: IntPair
-    pixel_size_nm: FloatPair
-    origin_nm: FloatPair = (0.0, 0.0)
-    digest: str | None = None
+    pixel_size_nm: FloatPair  # (y, x)
+    origin_nm: FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
+    digest: str | None = None  # of its file or store
 
     @classmethod
     def of(cls, image: Micrograph, digest: str | None = None) -> "Side":
@@ -127,21 +114,12 @@ def _corner(side: Side) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StoredTransform:
-    """A transform with the images that it is for.
+    """A transform with the images that it is for."""
 
-    Attributes
-    ----------
-    transform : Affine or Elastic
-        From the moving image to the fixed one, in nm.
-    moving, fixed : Side
-        The images.
-    quality : dict
-        What is known of its error; plain values.
-    """
-
-    transform: Affine | Elastic
+    transform: Affine | Elastic  # from the moving image to the fixed one, in nm
     moving: Side
     fixed: Side
+    # what is known of its error; plain values
     quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,21 +130,43 @@ class StoredTransform:
         return "similarity" if self.transform.is_similarity else "affine"
 
 
+TRANSFORM_SUFFIXES = (".json", ".ngff.json", ".tfm", ".csv")
+"""How files end that `write_transform` writes: ours, of NGFF, of ITK, for napari."""
+
+
 def write_transform(path: Path, stored: StoredTransform) -> None:
-    """Write a transform as JSON, whole or not at all.
+    """Write a transform, whole or not at all; the suffix says for which program.
 
     Parameters
     ----------
     path : pathlib.Path
-        Receives it.
+        Ends in ``.ngff.json``, a coordinate transformation of NGFF (RFC 5) from the
+        moving image to the fixed one; ``.tfm``, an affine transform of ITK, ``(x, y)``
+        and from the fixed image to the moving one, as its resampling takes it;
+        ``.csv``, the 3 x 3 matrix that a layer of napari has as its ``affine``; else
+        JSON of ours. Lengths are in nm in each.
     stored : StoredTransform
-        What is written; numbers in its quality are finite.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
+        What is written; numbers in its quality are finite. No other program knows a
+        bending that is applied after a matrix.
     """
+    writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
+    ending = next((end for end in writers if path.name.lower().endswith(end)), None)
+    found = stored.transform
+    if ending is None:
+        text = _as_own(stored)
+    elif isinstance(found, Elastic):
+        msg = (
+            f"An elastic map cannot be written as {path.name}, which holds a matrix: "
+            "keep it as JSON of this program, or register with --model affine."
+        )
+        raise OptionError(msg)
+    else:
+        text = writers[ending](found, stored)
+    with replacing(path) as place:
+        place.write_text(text, encoding="utf-8")
+
+
+def _as_own(stored: StoredTransform) -> str:
     found = stored.transform
     affine = found.affine if isinstance(found, Elastic) else found
     values: dict[str, Any] = {
@@ -187,49 +187,7 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
         }
     if stored.quality:
         values["quality"] = dict(stored.quality)
-    text = json.dumps(values, indent=1, allow_nan=False)
-    with replacing(path) as place:
-        place.write_text(text + "\n", encoding="utf-8")
-
-
-# For other programs. Of these, none knows a bending that is applied after a matrix.
-
-EXPORTS = (".ngff.json", ".tfm", ".csv")
-"""How files end that `export_transform` writes: of NGFF, of ITK, and for napari."""
-
-
-def export_transform(path: Path, stored: StoredTransform) -> None:
-    """Write a linear map as other programs read it; the suffix says for which.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Ends in ``.ngff.json``, a coordinate transformation of NGFF (RFC 5) from the
-        moving image to the fixed one; ``.tfm``, an affine transform of ITK, ``(x, y)``
-        and from the fixed image to the moving one, as its resampling takes it; or
-        ``.csv``, the 3 x 3 matrix that a layer of napari has as its ``affine``.
-        Lengths are in nm in each.
-    stored : StoredTransform
-        Similar or affine.
-
-    Raises
-    ------
-    OptionError
-        If the map bends.
-    WriteError
-        If the system refuses.
-    """
-    found = stored.transform
-    if isinstance(found, Elastic):
-        msg = (
-            f"An elastic map cannot be written as {path.name}, which holds a matrix: "
-            "keep it as JSON of this program, or register with --model affine."
-        )
-        raise OptionError(msg)
-    ending = next(end for end in EXPORTS if path.name.lower().endswith(end))
-    writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
-    with replacing(path) as place:
-        place.write_text(writers[ending](found, stored), encoding="utf-8")
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def _rows(found: Affine) -> list[list[float]]:
@@ -297,15 +255,8 @@ def read_transform(path: Path) -> StoredTransform:
     -------
     StoredTransform
         The transform and its images.
-
-    Raises
-    ------
-    ReadError
-        If there is none, or it is not whole.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ReadError(f"{path} is too large for a transform.")
         values = json.loads(read_text(path))
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error

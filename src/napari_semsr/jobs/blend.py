@@ -59,29 +59,7 @@ def _on_grid(image: Micrograph, grid: Grid) -> Any:
 def input_levels(
     image: Micrograph, known: Sequence[Any], result: Micrograph, levels: Sequence[Any]
 ) -> Job[list[Any]]:
-    """Draw an image in the pixels of what was made of it, at every level of that.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    known : sequence of (Y, X) array
-        Its own coarser levels, if any; those that fit are taken.
-    result : Micrograph
-        What was made of it.
-    levels : sequence of (Y, X) array
-        All levels of that, the finest first.
-
-    Returns
-    -------
-    list of (Y, X) numpy.ndarray or dask.array.Array
-        One for each level.
-
-    Yields
-    ------
-    Progress
-        Strips of the levels that had to be made.
-    """
+    """Draw an image in the pixels of what was made of it, at every level of that."""
     found = [_on_grid(image, Grid.of(result))]
     own = known if found[0] is image.data else ()
     for level in levels[1:]:
@@ -114,20 +92,7 @@ def _halved(fine: Any, name: str) -> Job[Any]:
 def blend_levels(
     before: Sequence[Any], after: Sequence[Any], strength: float
 ) -> list[Any]:
-    """Mix two images of one grid, level by level.
-
-    Parameters
-    ----------
-    before, after : sequence of (Y, X) array
-        Levels of both, of equal shapes.
-    strength : float
-        Share of the second: 0 gives the first, and 1 the second itself.
-
-    Returns
-    -------
-    list of (Y, X) numpy.ndarray or dask.array.Array
-        In the type of the second.
-    """
+    """Mix two images of one grid, level by level."""
     if strength >= 1:
         return list(after)
     return [
@@ -161,23 +126,7 @@ def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
 
 
 def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
-    """Subtract an image from another, where both lie.
-
-    Parameters
-    ----------
-    first, second : Micrograph
-        Two images that overlap; of two pixel sizes the coarser is taken.
-
-    Returns
-    -------
-    Micrograph
-        The second minus the first, in float32, with the history of both.
-
-    Raises
-    ------
-    ShapeError
-        If they do not overlap, or one has a pixel size and the other none.
-    """
+    """Subtract an image from another, where both lie."""
     if first.unit != second.unit:
         bare = first if first.unit == "pixel" else second
         msg = (

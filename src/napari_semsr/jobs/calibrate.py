@@ -1,115 +1,124 @@
-"""Measure a microscope by the picture of a grating."""
+"""Measure a microscope by the picture of a grating, or by a printed scale bar.
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+A bar's number is not read: nothing is calibrated by what only looks like a bar.
+"""
 
-from napari_semsr.analysis import CalibrateOptions, measure_grating
-from napari_semsr.core import Calibration, Job, Progress
-from napari_semsr.io import ReadOptions, write_calibration
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_target_file,
-    jsonable,
-    name_of,
-    open_image,
-    paths_of,
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from napari_semsr.analysis import CalibrateOptions, find_scale_bar, measure_grating
+from napari_semsr.core import (
+    FLAT,
+    BarCalibration,
+    Calibration,
+    Figure,
+    FloatPair,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    Quantity,
+    ReadError,
+    declared_figures,
+    spell_pixel_size,
+    warn,
 )
+from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
+from napari_semsr.jobs.images import Result, jsonable
+from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+
+_APART = 4.0  # standard deviations beyond which bar and header are told to disagree
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(Result):
-    """What a grating says of a microscope.
+    """What a grating says of a microscope, with standard deviations."""
 
-    Attributes
-    ----------
-    image : str
-        Name of the picture.
-    output : str or None
-        Path of the calibration, where it was to be written.
-    calibration : Calibration
-        Pixel size, skew and distortion with their standard deviations.
-    warnings : tuple of str
-        One sentence each.
+    image: str
+    output: str | None
+    calibration: Calibration = field(metadata=FLAT)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one flat record."""
+        record: dict[str, Any] = jsonable(self)
+        return record
+
+    def figures(self) -> dict[str, Figure]:
+        """Write the pixel size first."""
+        found = self.calibration
+        size = spell_pixel_size(found.pixel_size_nm, found.pixel_size_sd_nm)
+        return {"Pixel size": Figure(size), **declared_figures(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleBarReport(Result):
+    """A printed scale bar, and what it says where its length is known.
+
+    `box` is where it lies, ``(y0, x0, y1, x1)``, `calibration` None where the printed
+    length was not given, `stated_nm` the pixel size ``(y, x)`` that the file states.
     """
 
     image: str
     output: str | None
-    calibration: Calibration
-    warnings: tuple[str, ...] = ()
+    bar_px: Annotated[float, Quantity("Bar", "px", "g", sd="bar_sd_px")]
+    bar_sd_px: float
+    box: tuple[int, int, int, int]
+    calibration: BarCalibration | None
+    stated_nm: FloatPair | None
 
     def to_json(self) -> dict[str, Any]:
         """Give one flat record.
 
-        Returns
-        -------
-        dict
-            The calibration's fields, with the picture's name and the output.
+        The pixel size is null where the printed length was not given. The label is not
+        read: the keys of what it suggests stay, and are null.
         """
+        sizes = ("pixel_size_nm", "pixel_size_sd_nm", "bar_nm")
+        found = jsonable(self.calibration) or dict.fromkeys(sizes)
         return {
             "image": self.image,
             "output": self.output,
-            **jsonable(self.calibration),
-            "warnings": list(self.warnings),
+            "bar_px": self.bar_px,
+            "bar_sd_px": self.bar_sd_px,
+            "box": list(self.box),
+            **dict.fromkeys(("label", "label_nm", "suggested_pixel_size_nm")),
+            **found,
+            "stated_pixel_size_nm": jsonable(self.stated_nm),
         }
 
+    @property
+    def place(self) -> Annotated[str, Quantity("Place")]:
+        """Where it lies."""
+        y0, x0, y1, x1 = self.box
+        return f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}"
 
-def calibrate_job(
-    image: Image,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    options: CalibrateOptions,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[CalibrationReport]:
-    """Find pixel size, skew and distortion by a known grating.
+    @property
+    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
+        """The pixel size, or what is wanting for it."""
+        found = self.calibration
+        if found is None:
+            return "unknown: read the bar's label, and run with --bar '50 um'"
+        return spell_pixel_size(found.pixel_size_nm, found.pixel_size_sd_nm)
 
-    Parameters
-    ----------
-    image : Micrograph or path
-        Picture of the grating.
-    output : path, optional
-        Ends in ``.json``; what others take as their calibration.
-    options : CalibrateOptions
-        What is known of the grating.
-    opening : ReadOptions, optional
-        How to read the file.
-    overwrite : bool, default=False
-        Replace an existing output.
+    @property
+    def stated(self) -> Annotated[str | None, Quantity("The file says")]:
+        """The pixel size that the file states."""
+        return None if self.stated_nm is None else spell_pixel_size(self.stated_nm)
 
-    Returns
-    -------
-    CalibrationReport
-        With standard deviations.
 
-    Yields
-    ------
-    Progress
-        Reading, measuring.
-
-    Raises
-    ------
-    RegistrationError
-        If the picture does not show a grating.
-    ReadError, WriteError
-        If it cannot be read, or the output not be written.
-    """
-    yield Progress(0, 2, "reading")
-    target = None if output is None else Path(output)
-    if target is not None:
-        check_target_file(
-            target, suffixes=(".json",), inputs=paths_of(image), overwrite=overwrite
-        )
-    opened = open_image(image, opening)
+def _calibrate(
+    run: Run[CalibrateOptions], image: Micrograph
+) -> Job[CalibrationReport | ScaleBarReport]:
+    """Find pixel size, skew and distortion by a known grating, or by a printed bar."""
+    if run.options.bar is not False:
+        return (yield from _measure_bar(run, image))
     yield Progress(1, 2, "measuring the grating")
-    found = measure_grating(opened.array(), options)
-    if target is not None:
-        write_calibration(target, found)
+    found = measure_grating(image.array(), run.options)
+    if run.target is not None:
+        write_calibration(run.target, found)
     yield Progress(2, 2, "done")
-    shown = None if target is None else str(target)
-    return CalibrationReport(name_of(image), shown, found, _warnings(found))
+    return CalibrationReport(run.names[0], run.output, found, _warnings(found))
 
 
 def _warnings(found: Calibration) -> tuple[str, ...]:
@@ -122,3 +131,104 @@ def _warnings(found: Calibration) -> tuple[str, ...]:
         "take the picture anew; pixel size and distortion are those of the middle."
     )
     return (said,)
+
+
+def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
+    """Find the scale bar that is printed into an image."""
+    length = run.options.bar
+    length_nm = None if length is True else _length_nm(length)
+    if run.target is not None and length_nm is None:
+        msg = (
+            f"{run.target} needs the bar's printed length to be written: read it off "
+            "the image and give it, as in --bar '50 um'."
+        )
+        raise OptionError(msg)
+    yield Progress(1, 2, "looking for the bar")
+    bar = find_scale_bar(image.data)
+    if bar is None:
+        msg = (
+            f"{run.names[0]} shows no printed scale bar that can be told from the "
+            "rest: draw a line over it (Open mosaic, Calibrate a layer), or give the "
+            "pixel size."
+        )
+        raise ReadError(msg)
+    found = None
+    if length_nm is not None:
+        pitch = length_nm / bar.length_px
+        error = pitch * bar.sd_px / bar.length_px
+        found = BarCalibration(
+            (pitch, pitch), (error, error), bar.length_px, bar.sd_px, length_nm
+        )
+        _compare(found, image.pixel_size_nm)
+        if run.target is not None:
+            write_calibration(run.target, found)
+    yield Progress(2, 2, "done")
+    return ScaleBarReport(
+        run.names[0],
+        run.output,
+        bar.length_px,
+        bar.sd_px,
+        bar.box,
+        found,
+        image.pixel_size_nm,
+    )
+
+
+def _length_nm(text: str | float) -> float:
+    """Read a printed length, such as ``"50 um"``; a number alone is nm."""
+    length = parse_length_nm(str(text), "nm")
+    if length is None:
+        msg = f"The length of a bar is one such as '50 um' or '200 nm', got {text!r}."
+        raise OptionError(msg)
+    return length
+
+
+def _compare(found: BarCalibration, stated: FloatPair | None) -> None:
+    """Warn where a file states another pixel size than its bar tells."""
+    if stated is None:
+        return
+    told, error = found.pixel_size_nm[1], found.pixel_size_sd_nm[1]
+    if not math.isclose(told, stated[1], abs_tol=_APART * error):
+        warn(
+            f"The bar tells {told:.4g} nm a pixel, but the file states "
+            f"{stated[1]:.4g} nm: check the length that was typed."
+        )
+
+
+def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:
+    """Keep the data bar where the scale bar in it is looked for."""
+    if options.bar is False:
+        return opening
+    return opening.replace(crop_databar=False, databar_rows=None)
+
+
+CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
+    "calibrate",
+    (
+        ImageIn(
+            "grating",
+            "picture of a grating, or with a printed scale bar",
+            reading=_reading,
+        ),
+    ),
+    CalibrateOptions,
+    CalibrationReport,
+    _calibrate,
+    title="grating or bar",
+    output=Output(
+        "where the calibration goes, a .json file",
+        required=False,
+        ending=".json",
+        is_image=False,
+    ),
+    not_read=("pixel_size_nm", "pixel_size_sd_nm"),
+    gives=CalibrationReport | ScaleBarReport,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(256) / 12.5), (256, 1))
+    >>> found = semsr.calibrate(lines, pitch_nm=250).calibration
+    >>> round(found.pixel_size_nm[1], 2), found.lattice
+    (20.0, 'lines')
+    """,
+)

@@ -1,48 +1,45 @@
 """Cut an area out of an image: a box, or what another image shows, on its grid."""
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from napari_semsr.core import (
     Area,
     Box,
+    Figure,
+    FloatPair,
     Grid,
-    InputRecord,
+    IntPair,
     Job,
     Micrograph,
     OptionError,
     Options,
     Progress,
+    Provenance,
+    Quantity,
     ShapeError,
+    declared_figures,
     gap_free_box,
+    option,
+    shift_in_words,
+    spell_shift,
     to_dtype,
     warn,
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
     Existing,
-    Image,
-    Result,
-    as_guide,
-    check_apart,
-    check_tiled_target,
     jsonable,
     made_by,
     name_of,
-    open_image,
-    paths_of,
-    record_input,
     write_area,
 )
+from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 from napari_semsr.registration import Shift, find_shift
-
-Where = str | os.PathLike[str]
 
 _CELLS = 2048  # along each side of the coarse mask in which gaps are looked for
 _BLOCK = 1024  # pixels along each side of what is read at once
@@ -50,43 +47,54 @@ _WINDOW = 2048  # pixels along each side of the middle in which a shift is looke
 _FARTHEST = 100.0  # one pixel is at most so many times as large as the other
 
 Corners = tuple[float, float, float, float]
+_CORNERS = ("Y0", "X0", "Y1", "X1")
 
 
 class CropOptions(Options):
     """An area, and what is done to bring two images onto it."""
 
-    box: tuple[int, int, int, int] | None = Field(
-        default=None,
-        description="first row, first column, and the row and column after the last, "
-        "in pixels of the image",
+    box: tuple[int, int, int, int] | None = option(
+        None,
+        "",
+        "rows Y0 to Y1 and columns X0 to X1 of the image, the last ones excluded",
+        metavar=_CORNERS,
     )
-    box_nm: Corners | None = Field(
-        default=None,
-        description="the same as places in nm, where the image's origin counts",
+    box_nm: Corners | None = option(
+        None,
+        "",
+        "the same between places in nm, where the image's origin counts",
+        metavar=_CORNERS,
     )
-    align: bool = Field(
-        default=False,
-        description="find by how much the image lies off the reference, and move it",
+    align: bool = option(
+        False,
+        "Find the shift between both",
+        "find by how much the image lies off the reference, and move it: for origins "
+        "that are not to be trusted, such as a stitched mosaic's",
     )
-    search: int = Field(
-        default=32,
+    search: int = option(
+        32,
+        "Search",
+        "largest shift that is looked for, in pixels of the reference",
+        unit="px",
         ge=1,
         le=2048,
-        description="largest shift that is looked for, in pixels of the reference",
     )
-    gap_free: bool = Field(
-        default=False,
-        description="shrink the area to a rectangle in which no pixel is empty",
+    gap_free: bool = option(
+        False,
+        "Leave empty places out",
+        "shrink the area to a rectangle in which no pixel is empty, as measures need "
+        "it",
     )
-    like_pixel_size_nm: TypedSize = Field(
-        default=None,
-        description="pixel size of the reference in nm, one number or Y,X; overrides "
-        "the file's",
+    like_pixel_size_nm: TypedSize = option(
+        None,
+        "",
+        "pixel size of the reference in nm, one number or Y,X; overrides the file's",
     )
-    dtype: Literal["uint8", "uint16", "float32"] | None = Field(
-        default=None,
-        description="type of the output, rounded and clipped; the image's own, or "
-        "float32 where it is resampled",
+    dtype: Literal["uint8", "uint16", "float32"] | None = option(
+        None,
+        "",
+        "type of the output, rounded and clipped; the image's own, or float32 where "
+        "it is resampled",
     )
 
     @model_validator(mode="after")
@@ -105,60 +113,54 @@ class CropOptions(Options):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Cropped(Result):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cropped(ImageMade):
     """What was cut, and where it lies.
 
-    Attributes
-    ----------
-    output : str
-        Path of the file or store.
-    like_output : str or None
-        Path of the same area of the reference.
-    shape : tuple of int
-        Rows and columns.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where no calibration told it.
-    origin : tuple of float
-        Centre of the first pixel ``(y, x)``, in nm when calibrated.
-    area : tuple of int
-        ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without one.
-    resampled : bool
-        Whether grey values were interpolated.
-    shift_px, shift_nm : tuple of float or None
-        ``(y, x)`` by which the image was moved; None where that was not asked for.
-    shift_error_px : float or None
-        Standard error of the shift.
-    quarters : int or None
-        Quarters of the field, of four, that find this shift by themselves.
-    runner_up : float or None
-        How well the next best shift fits, over the best.
-    correlation : float or None
-        Of both images, band-passed, when moved; negative for inverted contrast.
-    clipped : int
-        Pixels that had no place in the type of the output.
+    `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without
+    one; `origin` the centre of the first pixel, in nm when calibrated. The shift is
+    that by which the image was moved, `quarters` how many of four quarters of the field
+    find it by themselves, `runner_up` how well the next best fits, `correlation` that
+    of both images, band-passed, when moved: negative for inverted contrast.
     """
 
-    output: str
-    like_output: str | None
-    shape: tuple[int, int]
-    dtype: str
-    pixel_size_nm: tuple[float, float] | None
-    pixel_size_sd_nm: tuple[float, float] | None
-    origin: tuple[float, float]
+    like_output: Annotated[str | None, Quantity("Reference")]
+    shape: IntPair
+    pixel_size_sd_nm: FloatPair | None
+    origin: FloatPair
     area: tuple[int, int, int, int]
+    area_of: str = field(metadata={"json": False})
     resampled: bool
-    shift_px: tuple[float, float] | None
-    shift_nm: tuple[float, float] | None
-    shift_error_px: float | None
-    quarters: int | None
-    runner_up: float | None
-    correlation: float | None
-    clipped: int = 0
+    shift_px: FloatPair | None
+    shift_nm: FloatPair | None
+    shift_error_px: Annotated[float | None, Quantity("Standard error", "px", ".2g")]
+    quarters: Annotated[int | None, Quantity("Found by", "of 4 quarters")]
+    runner_up: Annotated[float | None, Quantity("Next best", "of the best", ".2f")]
+    correlation: Annotated[float | None, Quantity("Correlation", form=".2f")]
+
+    @property
+    def cut(self) -> Annotated[str, Quantity("Area")]:
+        """Rows and columns that were cut, and of what."""
+        y0, x0, y1, x1 = self.area
+        return f"rows {y0} to {y1}, columns {x0} to {x1} of {self.area_of}"
+
+    @property
+    def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
+        """Whether they are as before."""
+        return "interpolated" if self.resampled else "as they are"
+
+    @property
+    def moved(self) -> Annotated[str | None, Quantity("Moved by")]:
+        """The shift in words."""
+        if self.shift_px is None or self.shift_nm is None:
+            return None
+        return f"{spell_shift(self.shift_px)} ({shift_in_words(self.shift_nm)})"
+
+    def figures(self) -> dict[str, Figure]:
+        """Write where it lies before how that was found."""
+        found = declared_figures(self)
+        first = ("Area", "Grey values", "Moved by")
+        return {name: found[name] for name in first if name in found} | found
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,167 +183,51 @@ class _CropPlan:
         return y * down, x * right
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A plan, and the records of its outputs."""
-
-    plan: _CropPlan
-    about: Micrograph
-    reference: Micrograph | None
-
-
-def crop_job(
-    image: Image,
-    output: Where,
-    *,
-    like: Image | None = None,
-    like_output: Where | None = None,
-    options: CropOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    keep: bool = False,
+def _crop(
+    run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[Cropped]:
-    """Cut an area out of an image and write it.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What is cut.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    like : Micrograph or path, optional
-        A reference, onto whose grid the image is brought where both overlap.
-    like_output : path, optional
-        Receives the same area of the reference.
-    options : CropOptions, optional
-        A box in place of a reference; shift, gaps, type.
-    opening : ReadOptions, optional
-        How to read the image.
-    overwrite : bool, default=False
-        Replace existing outputs.
-    resume : bool, default=False
-        Go on with outputs that were interrupted.
-    keep : bool, default=False
-        Keep what is finished when the run fails or is stopped, to be resumed.
-
-    Returns
-    -------
-    Cropped
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Searching, writing.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError, ShapeError, RegistrationError
-        If images cannot be read or have nothing in common, no shift can be believed,
-        or an output cannot be made.
-    """
-    yield Progress(0, 0, "checking")
-    chosen = options or CropOptions()
-    inputs = paths_of(image, like)
-    existing = Existing(overwrite, resume, keep)
-    check = partial(
-        check_tiled_target, inputs=inputs, overwrite=overwrite, resume=resume
-    )
-    target = check(output)
-    beside = None
-    if like_output is not None:
-        beside = check(like_output)
-        check_apart(target, beside)
-    cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
-    plan = cut.plan
+    """Cut a box out of an image, or bring it onto the grid of another."""
+    chosen, beside = run.options, run.targets.get("like_output")
+    if beside is not None and run.target is None:
+        msg = "A part of the reference is written beside an output: give one."
+        raise OptionError(msg)
+    if beside is not None and like is None:
+        msg = "An area of a reference needs a reference: give --like as well."
+        raise OptionError(msg)
+    plan, record = yield from _planned(run, image, like)
+    about = _about(image, plan.area, record)
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    written = yield from write_area(
-        plan.area, cut.about, target, dtype, existing=existing
-    )
-    if beside is not None and plan.reference is not None and cut.reference is not None:
-        kept = plan.reference
-        yield from write_area(
-            kept, cut.reference, beside, kept.dtype, existing=existing
-        )
+    existing = Existing(run.overwrite, run.resume, keep=True)
+    if run.target is None:
+        yield Progress(0, 0, "cutting")
+        data, clipped = to_dtype(plan.area.read(), dtype)
+        more = {**about.metadata, "crop": jsonable(_facts(plan))}
+        made, kind = about.replace(data=np.array(data), metadata=more), str(data.dtype)
+    else:
+        cut = write_area(plan.area, about, run.target, dtype, existing=existing)
+        written = yield from cut
+        made, kind, clipped = None, written.dtype, written.told
+    kept = plan.reference
+    if beside is not None and like is not None and kept is not None:
+        other = _about(like, kept, (yield from _beside(run, plan)))
+        yield from write_area(kept, other, beside, kept.dtype, existing=existing)
     return Cropped(
-        output=str(target),
+        output=run.output,
         like_output=None if beside is None else str(beside),
         shape=plan.area.grid.shape,
-        dtype=written.dtype,
-        pixel_size_nm=cut.about.pixel_size_nm,
-        pixel_size_sd_nm=cut.about.pixel_size_sd_nm,
-        origin=cut.about.origin,
-        clipped=written.told,
+        dtype=kind,
+        pixel_size_nm=about.pixel_size_nm,
+        pixel_size_sd_nm=about.pixel_size_sd_nm,
+        origin=about.origin,
+        area_of=run.names[-1],
+        clipped=clipped,
+        image=made,
         **_facts(plan),
     )
 
 
-def crop_in_memory(
-    image: Image,
-    *,
-    like: Image | None = None,
-    options: CropOptions | None = None,
-    opening: ReadOptions | None = None,
-) -> Job[Micrograph]:
-    """Cut an area out of an image, and keep it in memory.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What is cut.
-    like : Micrograph or path, optional
-        A reference, onto whose grid the image is brought where both overlap.
-    options : CropOptions, optional
-        A box in place of a reference; shift, gaps, type.
-    opening : ReadOptions, optional
-        How to read the image.
-
-    Returns
-    -------
-    Micrograph
-        With its history; ``metadata["crop"]`` tells area and shift.
-
-    Yields
-    ------
-    Progress
-        Searching, cutting.
-    """
-    chosen = options or CropOptions()
-    cut = yield from _prepare(image, like, chosen, opening, both=False)
-    yield Progress(0, 0, "cutting")
-    data = cut.plan.area.read()
-    if chosen.dtype is not None:
-        data, _ = to_dtype(data, chosen.dtype)
-    about = {**cut.about.metadata, "crop": jsonable(_facts(cut.plan))}
-    return cut.about.replace(data=np.array(data), metadata=about)
-
-
 def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
-    """Cut images of one shape to the largest rectangle in which all have grey values.
-
-    Parameters
-    ----------
-    *images : Micrograph
-        Images whose pixels lie over each other; NaN marks a gap.
-
-    Returns
-    -------
-    tuple of Micrograph
-        The parts, each where it lies; the images themselves where nothing is missing.
-    Box or None
-        The rectangle in their pixels; None where nothing was cut off.
-
-    Yields
-    ------
-    Progress
-        Looking for gaps.
-
-    Raises
-    ------
-    ShapeError
-        If no pixel has grey values in all of them.
-    """
+    """Cut images of one shape to the largest rectangle in which all have values."""
     areas = [Area.of(image, Grid.of(image)) for image in images]
     box = yield from find_gap_free(areas)
     if box is None:
@@ -356,68 +242,37 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
     return tuple(cut), box
 
 
-def _prepare(
-    image: Image,
-    like: Image | None,
-    options: CropOptions,
-    opening: ReadOptions | None,
-    *,
-    both: bool,
-) -> Job[_Cut]:
-    """Open images, choose the area, and say what is made of them."""
-    yield Progress(0, 0, f"reading {name_of(image)}")
-    source = open_image(image, opening)
-    record = yield from record_input(image, source, opening)
+def _planned(
+    run: Run[CropOptions], image: Micrograph, like: Micrograph | None
+) -> Job[tuple[_CropPlan, Provenance]]:
+    """Choose the area, and say what is made of it."""
+    # as the user calls them: parts of one image share the name inside
+    source = image.replace(name=name_of(run.given["image"]))
     if like is None:
-        if both:
-            msg = "An area of a reference needs a reference: give --like as well."
-            raise OptionError(msg)
-        plan = yield from _plan_box(_called(source, image), options)
-        return _Cut(plan, _about(source, plan.area, record, options, opening), None)
-    reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
-    reference = open_image(like, reading)
-    called = _called(reference, like)
-    plan = yield from _plan_common(_called(source, image), called, options)
-    kept = yield from record_input(like, reference, reading, role="image")
-    # no input: two images do not share a source by where one of them lies
+        plan = yield from _plan_box(source, run.options)
+        return plan, (yield from run.history())
+    reference = like.replace(name=name_of(run.given["like"]))
+    plan = yield from _plan_common(source, reference, run.options)
+    if "like_output" not in run.targets and plan.box.shape != like.shape:
+        _tell_part(plan, reference)
+    kept = yield from run.record("like")
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
-    about = _about(source, plan.area, record, options, opening, more, kept)
-    if plan.reference is None:
-        return _Cut(plan, about, None)
-    if not both and plan.box.shape != reference.shape:
-        _tell_part(plan, called)
-    box = options.replace(box=_corners(plan.box), align=False, gap_free=False)
-    beside = _about(reference, plan.reference, kept, box, reading)
-    return _Cut(plan, about, beside)
+    return plan, (yield from run.history(**jsonable(more)))
 
 
-def _called(opened: Micrograph, image: Image) -> Micrograph:
-    """Call an image as the user does: parts of one image share the name inside."""
-    return opened.replace(name=name_of(image))
+def _beside(run: Run[CropOptions], plan: _CropPlan) -> Job[Provenance]:
+    """Give the history of the reference's part, which is cut by its box."""
+    box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
+    record = (yield from run.record("like")).model_copy(update={"role": "image"})
+    reading = run.reading("like").model_dump(mode="json")
+    return made_by("crop", {**box.model_dump(mode="json"), "reading": reading}, record)
 
 
-def _about(
-    source: Micrograph,
-    area: Area,
-    record: InputRecord,
-    options: CropOptions,
-    opening: ReadOptions | None,
-    more: dict[str, Any] | None = None,
-    like: InputRecord | None = None,
-) -> Micrograph:
+def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
     """Name, calibration and history of what is cut; the data are not looked at."""
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**options.model_dump(mode="json"), "reading": reading, **(more or {})}
-    rows, columns = area.grid.shape
-    origin = area.grid.centre(Box.of((rows, columns)))
-    pitch = area.grid.pitch
+    origin, pitch = area.grid.centre(Box.of(area.grid.shape)), area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
-    guides = () if like is None else (as_guide(like, "like"),)
-    return source.replace(
-        origin=origin,
-        provenance=made_by("crop", jsonable(said), record, guides=guides),
-        **size,
-    )
+    return source.replace(origin=origin, provenance=history, **size)
 
 
 def _facts(plan: _CropPlan) -> dict[str, Any]:
@@ -667,3 +522,49 @@ def _blocks(shape: tuple[int, int], side: int) -> Iterator[Box]:
     for y in range(0, shape[0], side):
         for x in range(0, shape[1], side):
             yield Box(y, min(y + side, shape[0]), x, min(x + side, shape[1]))
+
+
+def _of_like(options: CropOptions, _: ReadOptions) -> ReadOptions:
+    """Read the reference with a pixel size of its own."""
+    return ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
+
+
+CROP = Verb(
+    "crop",
+    (
+        ImageIn("image", "the image to cut"),
+        ImageIn(
+            "like",
+            "what this image shows too, on its grid: places are compared in nm",
+            optional=True,
+            flag="--like",
+            metavar="REFERENCE",
+            guide=True,
+            reading=_of_like,
+        ),
+    ),
+    CropOptions,
+    Cropped,
+    _crop,
+    title="area and cutting",
+    output=Output(
+        "where the part goes; its suffix names the format", goes_on=True, kept=True
+    ),
+    outputs=(
+        Output(
+            "write the same area of the reference here",
+            name="like_output",
+            required=False,
+            flag="--like-out",
+        ),
+    ),
+    resumes=True,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
+    >>> part = semsr.crop(image, box=(8, 16, 40, 64))
+    >>> part.shape, part.origin
+    ((32, 48), (80.0, 160.0))
+    """,
+)

@@ -1,53 +1,61 @@
 """Degrade an image as published test sets do, and as a scanning microscope does."""
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from napari_semsr.core import Job, Micrograph, OptionError, Progress, to_dtype
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_image_target,
-    input_record,
-    jsonable,
-    made_by,
-    name_of,
-    open_image,
-    paths_of,
+from napari_semsr.core import (
+    Figure,
+    FloatPair,
+    IntPair,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    option,
+    to_dtype,
 )
+from napari_semsr.jobs.images import Result, jsonable
+from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import EffectOptions, add_effects
+
+_UNITS = ("px", "nm")  # in which names of parameters end
 
 
 class DegradeOptions(EffectOptions):
     """How to degrade."""
 
-    kind: Literal["blur", "fog", "hybrid", "none"] = Field(
-        default="blur",
-        description="Gaussian blur, blur with haze, three blurs with haze, or none of "
-        "these",
+    kind: Literal["blur", "fog", "hybrid", "none"] = option(
+        "blur",
+        "Degradation",
+        "Gaussian blur, blur with haze, three blurs with haze, or none of these",
+        choices={
+            "Gaussian blur": "blur",
+            "blur and haze": "fog",
+            "three blurs and haze": "hybrid",
+            "none of these": "none",
+        },
     )
-    uniform_fog: bool = Field(
-        default=False,
-        description="haze of one strength instead of a smooth random field",
+    uniform_fog: bool = option(
+        False, "Even haze", "haze of one strength instead of a smooth random field"
     )
-    airlight: float | None = Field(
-        default=None,
+    airlight: float | None = option(
+        None,
+        "Haze draws to",
+        "grey level that haze draws to, on the 0-255 scale; by default the image's "
+        "mean",
         ge=0,
         le=255,
-        description="grey level that haze draws to, on the 0-255 scale; by default the "
-        "image's mean",
     )
-    stretch: bool = Field(
-        default=True,
-        description="bring mean and contrast back to what they were before the haze",
+    stretch: bool = option(
+        True,
+        "Keep contrast",
+        "bring mean and contrast back to what they were before the haze",
     )
-    seed: int = Field(default=0, ge=0, description="makes what is random repeatable")
+    seed: int = option(0, "Seed", "makes what is random repeatable", ge=0)
 
     @model_validator(mode="after")
     def _airlight_of_some_haze(self) -> Self:
@@ -61,119 +69,43 @@ class DegradeOptions(EffectOptions):
 
 @dataclass(frozen=True, slots=True)
 class DegradedFile(Result):
-    """What was degraded, and how.
+    """What was degraded, and the numbers that shaped it, as they were drawn."""
 
-    Attributes
-    ----------
-    output : str
-        Path of the file or store.
-    kind : str
-        The degradation.
-    parameters : dict
-        Its numbers, as drawn.
-    shape : tuple of int
-        Rows and columns.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    """
-
-    output: str
-    kind: str
+    output: str | None
+    degradation: str
     parameters: dict[str, Any]
-    shape: tuple[int, int]
-    pixel_size_nm: tuple[float, float] | None
+    shape: IntPair
+    pixel_size_nm: FloatPair | None
+    image: Micrograph = field(metadata={"json": False})
+
+    def figures(self) -> dict[str, Figure]:
+        """Say what was drawn: numbers with their units, the rest in words."""
+        rows = {"Degradation": Figure(self.degradation)}
+        for name, value in self.parameters.items():
+            word, _, unit = name.rpartition("_")
+            word, unit = (word, unit) if unit in _UNITS else (name, "")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            label = word.replace("_", " ").capitalize()
+            rows[label] = Figure(value if number else str(value), unit)
+        return rows
 
 
-def degrade_job(
-    image: Image,
-    output: str | os.PathLike[str],
-    *,
-    options: DegradeOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[DegradedFile]:
-    """Blur and haze an image, let it drift, charge and be noisy, in its own type.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        A sharp image.
-    output : path
-        Where the degraded one goes; its suffix names the format.
-    options : DegradeOptions, optional
-        Kind, effects and seed.
-    opening : ReadOptions, optional
-        How to read a file.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    DegradedFile
-        What was done.
-
-    Yields
-    ------
-    Progress
-        Reading, degrading, writing.
-
-    Raises
-    ------
-    ReadError, WriteError
-        If the image cannot be read, or the output not be made.
-    """
-    from napari_semsr.io import write
-
-    chosen = options or DegradeOptions()
-    yield Progress(0, 3, "checking")
-    path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
-    yield Progress(1, 3, f"degrading {name_of(image)}")
-    made, parameters = degrade_image(image, options=chosen, opening=opening)
-    yield Progress(2, 3, f"writing {path.name}")
-    write(made, path, overwrite=overwrite)
+def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
+    """Blur and haze an image, let it drift, charge and be noisy, in its own type."""
+    yield Progress(1, 3, f"degrading {image.name}")
+    data, parameters = _degraded(image.array(), run.options)
+    made = image.replace(data=data, provenance=(yield from run.history()))
+    yield Progress(2, 3, "writing")
+    run.write(made)
     yield Progress(3, 3, "done")
     return DegradedFile(
-        output=str(path),
-        kind=chosen.kind,
-        parameters=parameters,
+        output=run.output,
+        degradation=run.options.kind,
+        parameters=jsonable(parameters),
         shape=made.shape,
         pixel_size_nm=made.pixel_size_nm,
+        image=made,
     )
-
-
-def degrade_image(
-    image: Image,
-    *,
-    options: DegradeOptions | None = None,
-    opening: ReadOptions | None = None,
-) -> tuple[Micrograph, dict[str, Any]]:
-    """Blur and haze an image in memory.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        A sharp image.
-    options : DegradeOptions, optional
-        Kind, effects and seed.
-    opening : ReadOptions, optional
-        How to read a file.
-
-    Returns
-    -------
-    degraded : Micrograph
-        In the input's own type, with its history.
-    parameters : dict
-        Every number that shaped it.
-    """
-    chosen = options or DegradeOptions()
-    source = open_image(image, opening)
-    data, parameters = _degraded(source.array(), chosen)
-    record = input_record(image, source, opening)
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**chosen.model_dump(mode="json"), "reading": reading}
-    provenance = made_by("degrade", said, record)
-    made = source.replace(data=data, provenance=provenance)
-    return made, jsonable(parameters)
 
 
 def _degraded(
@@ -210,3 +142,28 @@ def _black_and_white(image: NDArray[Any]) -> tuple[float, float]:
         return float(max(info.min, 0)), float(info.max)
     low, high = float(image.min()), float(image.max())
     return (low, high) if high > low else (low, low + 1.0)
+
+
+DEGRADE = Verb(
+    "degrade",
+    (ImageIn("image", "a sharp image"),),
+    DegradeOptions,
+    DegradedFile,
+    _degrade,
+    title="degradation",
+    output=Output(
+        "where the degraded one goes; its suffix names the format",
+        flag="",
+        goes_on=True,
+        kept=True,
+    ),
+    gives=Micrograph,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    >>> soft = semsr.degrade(sharp, kind="blur")
+    >>> soft.shape, soft.dtype, [round(one.std()) for one in (sharp, soft.array())]
+    ((48, 64), dtype('uint8'), [75, 22])
+    """,
+)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import psutil
 
+from napari_semsr import inference, models
 from napari_semsr.analysis import (
     Change,
     Misfit,
@@ -25,20 +26,29 @@ from napari_semsr.analysis import (
     measure_misfit,
 )
 from napari_semsr.core import (
+    FLAT,
+    Figure,
     InputRecord,
     Job,
     Micrograph,
     OptionError,
     Progress,
     Provenance,
+    Quantity,
     Waiting,
     WriteError,
+    compact_memory,
+    declared_figures,
+    figures_of,
     warn,
 )
+from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     ReadOptions,
+    describe,
     filling_store,
     output_kind,
+    peek,
     write,
     write_blocks,
     write_pages,
@@ -60,10 +70,11 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
+from napari_semsr.jobs.verb import Group, ImageIn, ImageMade, Output, Verb
 
 if TYPE_CHECKING:
-    from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField
+    from napari_semsr.inference import LiveField
     from napari_semsr.io import OmeZarrStore
     from napari_semsr.models import LoadedModel
 
@@ -91,24 +102,11 @@ class Unfinished:
 
 
 def unfinished(path: Path) -> Unfinished | None:
-    """Read how a store was begun that is not finished.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The store; it need not exist.
-
-    Returns
-    -------
-    Unfinished or None
-        None for what is finished, or was not made by `enhance`.
-    """
-    from napari_semsr.io import done_of, noted, recorded
-
-    found = recorded(path)
-    if found is None or noted(path).get("complete"):
+    """Read how a store was begun that is not finished."""
+    found, notes, counts = peek(path)
+    if found is None or notes.get("complete"):
         return None
-    made, counts = found.provenance, done_of(path)
+    made = found.provenance
     if made is None or made.job != "enhance" or counts is None:
         return None
     options = {k: v for k, v in made.options.items() if k not in ("reading", LEARNT)}
@@ -119,9 +117,7 @@ def _as_begun(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
     """Name an input as the store that is to be resumed names it."""
-    from napari_semsr.io import noted, recorded
-
-    found = recorded(place)
+    found, notes, _ = peek(place)
     if found is None or found.provenance is None or len(found.provenance.inputs) != 1:
         return source, provenance
     before = found.provenance.inputs[0]
@@ -129,7 +125,7 @@ def _as_begun(
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
     values = yield from digest_values(source)
-    if values not in (before.digest, noted(place).get(_VALUES)):
+    if values not in (before.digest, notes.get(_VALUES)):
         return source, provenance
     reading = found.provenance.options.get("reading")
     same = provenance.model_copy(
@@ -141,63 +137,45 @@ def _as_begun(
     return source.replace(name=found.name), same
 
 
-@dataclass(frozen=True, slots=True)
-class EnhancedFile(Result):
+_TRUE = f"(true SEM images of superlens fields leave {100 * Misfit.TRUE_SHARE:.0f} %)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnhancedFile(ImageMade):
     """What was written, and what it cost.
 
-    Attributes
-    ----------
-    output : str
-        Path of the file or store.
-    shape : tuple of int
-        Rows and columns; planes before them for a stack.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the output; None when unknown.
-    report : EnhanceReport
-        Tiles, time, memory, device, model, and how well neighbouring tiles agree.
-    provenance : Provenance
-        Input, model, options, versions.
-    change : Change or None
-        By how much the image was changed; None where the model has grey levels of its
-        own.
-    misfit : Misfit or None
-        What of the image the result does not explain: of models that learnt from a
-        simulated instrument, or where a map of it was asked for.
-    misfit_map : str or None
-        Path of that map.
+    `change` is None where the model has grey levels of its own; `misfit`, what of the
+    image the result does not explain, is known of models that learnt from a simulated
+    instrument, or where a map of it was asked for.
     """
 
-    output: str
-    shape: tuple[int, ...]
-    dtype: str
-    pixel_size_nm: tuple[float, float] | None
-    report: "EnhanceReport"
+    report: EnhanceReport = field(metadata=FLAT)
     provenance: Provenance = field(metadata={"json": False})
     change: Change | None = None
     misfit: Misfit | None = field(default=None, metadata={"json": False})
-    misfit_map: str | None = None
+    misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
+
+    @property
+    def misfit_percent(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("Misfit", "% of the input's contrast", ".0f", note=_TRUE)
+    ]:
+        """What the result, blurred again, does not explain of the image."""
+        return None if self.misfit is None else 100 * self.misfit.share
+
+    def figures(self) -> dict[str, Figure]:
+        """Write the change, and what it cost."""
+        change = {} if self.change is None else figures_of(self.change)
+        return change | declared_figures(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as one flat record.
-
-        Returns
-        -------
-        dict
-            The engine's figures, with what was written.
-        """
-        return {
-            **jsonable(self.report),
-            "output": self.output,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "pixel_size_nm": jsonable(self.pixel_size_nm),
+        """Give the report as one flat record."""
+        more = {
             "model_digest": self.provenance.model_digest,
-            "change": jsonable(self.change),
-            "misfit_percent": None if self.misfit is None else 100 * self.misfit.share,
-            "misfit_map": self.misfit_map,
+            "misfit_percent": self.misfit_percent,
         }
+        return {**Result.to_json(self), **jsonable(more)}
 
 
 def _enhance_plane(
@@ -205,11 +183,11 @@ def _enhance_plane(
     output: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: "EnhanceOptions | None" = None,
+    options: EnhanceOptions | None = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    scheduler: str | None = None,
+    cluster: ClusterOptions | None = None,
     live: "LiveField | None" = None,
     misfit: str | os.PathLike[str] | None = None,
 ) -> Job[EnhancedFile]:
@@ -227,30 +205,21 @@ def _enhance_plane(
     path = find_model(model)
     source = open_image(image, opening)
     yield Progress(0, 0, f"loading the model {path.stem}")
-    from napari_semsr.inference import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-        plan_output,
-        plan_run,
-    )
-    from napari_semsr.models import load_model
-
     chosen = options or EnhanceOptions()
-    loaded = load_model(path)
+    loaded = models.load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
     place = filling_store(target)
     if resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
-        plan_output(source, loaded.card.model_dump(), chosen)
+        inference.plan_output(source, loaded.card.model_dump(), chosen)
         if live is None
         else live.output
     )
 
     def make(place: Path) -> "OmeZarrStore":
-        return create_output(
+        return inference.create_output(
             place,
             output_plan,
             name=source.name,
@@ -259,15 +228,16 @@ def _enhance_plane(
             resume=resume,
         )
 
-    def fill(store: "OmeZarrStore") -> Job[tuple["EnhanceReport", _Judged]]:
+    def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Judged]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
+        scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
-        planned = yield from plan_run(
+        planned = yield from inference.plan_run(
             source, output_plan, loaded, chosen, store=store, scheduler=scheduler
         )
-        report = yield from enhance_to_store(planned, store, live=live)
+        report = yield from inference.enhance_to_store(planned, store, live=live)
         if not scheduler:
             report = _told_of_memory(report, chosen, held)
         mapped = map_path is not None
@@ -289,6 +259,7 @@ def _enhance_plane(
         shape=written.shape,
         dtype=written.dtype,
         pixel_size_nm=written.pixel_size_nm,
+        clipped=report.clipped,
         report=report,
         provenance=provenance,
         change=judged.change,
@@ -321,18 +292,7 @@ def _judge(
 
 
 def learnt_from_instrument(card: dict[str, Any]) -> bool:
-    """Tell whether a model turns the images of one instrument into another's.
-
-    Parameters
-    ----------
-    card : dict
-        What its card says.
-
-    Returns
-    -------
-    bool
-        Whether it learnt from a simulated instrument alone.
-    """
+    """Tell whether a model turns the images of one instrument into another's."""
     recipe = card.get("training", {}).get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     sources = data.get("sources") if isinstance(data, dict) else None
@@ -340,8 +300,8 @@ def learnt_from_instrument(card: dict[str, Any]) -> bool:
 
 
 def _told_of_memory(
-    report: "EnhanceReport", options: "EnhanceOptions", held: int
-) -> "EnhanceReport":
+    report: EnhanceReport, options: EnhanceOptions, held: int
+) -> EnhanceReport:
     """Add a note where a run took more than it was to take."""
     if options.memory_gb is None or report.device != "cpu":
         return report
@@ -359,7 +319,7 @@ def _provenance_of(
     image: Image,
     source: Micrograph,
     loaded: "LoadedModel",
-    options: "EnhanceOptions",
+    options: EnhanceOptions,
     opening: ReadOptions | None,
     model: Path,
 ) -> Job[Provenance]:
@@ -369,8 +329,6 @@ def _provenance_of(
     learnt = loaded.card.training.get("learnt_from")
     if learnt:
         said[LEARNT] = learnt
-    from napari_semsr.inference import machine_of
-
     record = yield from record_input(image, source, opening)
     found = InputRecord(
         role="model", name=model.name, digest=loaded.digest, path=path_of(model)
@@ -379,7 +337,7 @@ def _provenance_of(
         update={
             "model_name": loaded.card.name,
             "model_digest": loaded.digest,
-            **machine_of(options, loaded),
+            **inference.machine_of(options, loaded),
         }
     )
 
@@ -398,8 +356,6 @@ def _count_planes(
     chosen = opening is not None and opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return 1
-    from napari_semsr.io import describe
-
     return describe(Path(image)).planes
 
 
@@ -479,85 +435,37 @@ def _named(job: Job[File], prefix: str) -> Job[File]:
             yield replace(step, message=f"{prefix}: {step.message}")
 
 
-def enhance_job(
+def _enhance(
     image: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: "EnhanceOptions | None" = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    scheduler: str | None = None,
     live: "LiveField | None" = None,
     misfit: str | os.PathLike[str] | None = None,
+    **how: Any,
 ) -> Job[EnhancedFile]:
     """Enhance an image, or a stack plane by plane, into a store or a file.
 
-    Parameters
-    ----------
-    image : Micrograph, path, or sequence of Micrograph
-        What to enhance; several images in memory are the planes of a stack.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    options : EnhanceOptions, optional
-        Tile, normalisation, device, precision, type.
-    opening : ReadOptions, optional
-        How to read a file; its `plane` picks one plane of a stack.
-    overwrite : bool, default=False
-        Replace an existing output.
-    resume : bool, default=False
-        Go on with an output that was interrupted.
-    scheduler : str, optional
-        Address of a dask scheduler.
-    live : LiveField, optional
-        What a viewer draws meanwhile: one plane, into a store.
-    misfit : path, optional
-        Where a map goes of what the result does not explain of the image: of one plane.
-
-    Returns
-    -------
-    EnhancedFile
-        What was written, and what it cost.
-
-    Yields
-    ------
-    Progress
-        Tiles.
-
-    Raises
-    ------
-    ReadError, WriteError, CheckpointError, DeviceMemoryError
-        If the image cannot be read, the output not be made, or the model not be run.
+    `live`: what a viewer draws meanwhile, of one plane, into a store.
     """
-    job = partial(_enhance_plane, model=model, options=options, scheduler=scheduler)
-    if misfit is not None:
-        planes = _count_planes(image, opening)
-        if planes != 1:
-            msg = (
-                f"A map of the misfit is made of one plane, got a stack of {planes}: "
-                "choose one with --plane."
-            )
-            raise OptionError(msg)
-        job = partial(job, misfit=misfit)
-    if live is not None and _count_planes(image, opening) == 1:
-        job = partial(job, live=live)
+    asked = live is not None or misfit is not None
+    planes = _count_planes(image, opening) if asked else 1
+    if misfit is not None and planes != 1:
+        msg = (
+            f"A map of the misfit is made of one plane, got a stack of {planes}: "
+            "choose one with --plane."
+        )
+        raise OptionError(msg)
+    if planes == 1:
+        how |= {"misfit": misfit, "live": live}
     return (
         yield from plane_by_plane(
-            job,
+            partial(_enhance_plane, **how),
             image,
             output,
-            lambda made: {
-                "report": _summed([item.report for item in made]),
-                "change": overall_change([item.change for item in made]),
-                "misfit": max(
-                    (item.misfit for item in made if item.misfit is not None),
-                    key=lambda misfit: misfit.share,
-                    default=None,
-                ),
-            },
+            _summed,
             opening=opening,
             overwrite=overwrite,
             resume=resume,
@@ -565,12 +473,15 @@ def enhance_job(
     )
 
 
-def _summed(reports: Sequence["EnhanceReport"]) -> "EnhanceReport":
+def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
     """Sum up what the planes cost, and keep the worst of what tells of quality."""
+    reports = [item.report for item in made]
     seconds = sum(item.seconds for item in reports)
     pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
     notes = dict.fromkeys(note for item in reports for note in item.notes)
-    return replace(
+    clipped = sum(item.clipped for item in reports)
+    misfits = [item.misfit for item in made if item.misfit is not None]
+    report = replace(
         reports[0],
         tiles=sum(item.tiles for item in reports),
         resumed=sum(item.resumed for item in reports),
@@ -579,9 +490,15 @@ def _summed(reports: Sequence["EnhanceReport"]) -> "EnhanceReport":
         peak_memory_mb=max(item.peak_memory_mb for item in reports),
         tile_mismatch=_largest(item.tile_mismatch for item in reports),
         seam_index=max(item.seam_index for item in reports),
-        clipped=sum(item.clipped for item in reports),
+        clipped=clipped,
         notes=tuple(notes),
     )
+    return {
+        "report": report,
+        "clipped": clipped,
+        "change": overall_change([item.change for item in made]),
+        "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
+    }
 
 
 def _largest(values: Iterable[float]) -> float:
@@ -605,43 +522,55 @@ def overall_change(changes: Sequence[Change | None]) -> Change | None:
     )
 
 
-def enhance_in_memory(
+def _enhance_in_memory(
     image: Image,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: "EnhanceOptions | None" = None,
+    options: EnhanceOptions | None = None,
     opening: ReadOptions | None = None,
+    **_: object,
 ) -> Job[Micrograph]:
-    """Enhance an image in memory.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What to enhance.
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    options : EnhanceOptions, optional
-        Tile, normalisation, device, precision, type.
-    opening : ReadOptions, optional
-        How to read a file.
-
-    Returns
-    -------
-    Micrograph
-        With its history.
-
-    Yields
-    ------
-    Progress
-        Tiles.
-    """
+    """Enhance an image in memory; neither a map nor a cluster goes with it."""
     yield Progress(0, 0, "reading")
     path = find_model(model)
-    source = open_image(image, opening)
-    from napari_semsr.inference import EnhanceOptions, enhance_array
-    from napari_semsr.models import load_model
-
-    chosen = options or EnhanceOptions()
-    loaded = load_model(path)
+    source, chosen = open_image(image, opening), options or EnhanceOptions()
+    loaded = models.load_model(path)
     provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
-    return (yield from enhance_array(source, loaded, chosen, provenance=provenance))
+    job = inference.enhance_array(source, loaded, chosen, provenance=provenance)
+    return (yield from job)
+
+
+ENHANCE = Verb(
+    "enhance",
+    (ImageIn("image", "the image to enhance"),),
+    EnhanceOptions,
+    EnhancedFile,
+    start=_enhance,
+    title="tiles",
+    files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
+    output=Output(
+        "where the result goes; its suffix names the format", goes_on=True, kept=True
+    ),
+    outputs=(
+        Output(
+            "write a map of what the result, blurred again, does not explain of the "
+            "image",
+            name=MISFIT,
+            required=False,
+            flag="--misfit",
+            metavar="FILE",
+        ),
+    ),
+    groups=(Group("cluster", "cluster", ClusterOptions),),
+    resumes=True,
+    prepare=compact_memory,
+    in_memory=_enhance_in_memory,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
+    >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)
+    >>> sharp.shape, sharp.dtype, sharp.provenance.job
+    ((96, 64), dtype('float32'), 'enhance')
+    """,
+)

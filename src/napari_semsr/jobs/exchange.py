@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import FiniteFloat
 
 from napari_semsr.core import (
     FAULTS,
@@ -32,6 +32,7 @@ from napari_semsr.core import (
     count_values,
     field_range,
     one_line,
+    option,
     round_up,
 )
 from napari_semsr.io import ReadOptions, replacing
@@ -39,7 +40,9 @@ from napari_semsr.jobs.images import Image, name_of, open_image
 from napari_semsr.jobs.samples import draw_specimen, expose
 
 if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel, ModelCard, OnnxNetwork
+    from torch import nn
+
+    from napari_semsr.models import LoadedModel, ModelCard
 
 Kind = Literal["semsr", "onnx", "bioimageio"]
 
@@ -79,33 +82,55 @@ _MOST_VALUES = 100_000  # chosen: descriptions of bioimage.io hold some hundred
 _TEXT_LIMIT = 2**20  # bytes of a description: those of bioimage.io have some thousand
 
 
+class ExportOptions(Options):
+    """What is written of a model."""
+
+    to: Kind | None = option(None, "", "what is written; by default the suffix tells")
+
+
 class ImportOptions(Options):
     """What a network's file does not say."""
 
-    name: str | None = Field(
-        default=None,
+    name: str | None = option(
+        None,
+        "Name",
+        "Name on the shelf; default: what the file says, or its own name.",
         pattern=r"^[\w.+-]{1,100}$",
-        description="name on the shelf; default: what the file says, or its own name",
     )
-    pixel_size_nm: FiniteFloat | None = Field(
-        default=None, gt=0, description="pixel size that it was trained for, in nm"
+    pixel_size_nm: FiniteFloat | None = option(
+        None,
+        "Pixel size",
+        "Pixel size that it was trained for, in nm; a field at another is resampled.",
+        unit="nm",
+        gt=0,
     )
-    scaling: Literal["percentiles", "deviation", "levels"] | None = Field(
-        default=None,
-        description="what becomes 0 and 1 for the network: percentiles of the field, "
-        "its mean and one standard deviation above it, or fixed grey levels; default: "
-        "what the file says, or percentiles",
+    scaling: Literal["percentiles", "deviation", "levels"] | None = option(
+        None,
+        "Scaling",
+        "What becomes 0 and 1 for the network: percentiles of the field, its mean and "
+        "one standard deviation above it, or fixed grey levels; default: what the file "
+        "says, or percentiles.",
+        choices={
+            "percentiles of the field": "percentiles",
+            "mean and deviation": "deviation",
+            "fixed grey levels": "levels",
+        },
     )
-    percentiles: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        default=None, description="the two percentiles; default: 0.1 99.9"
+    percentiles: tuple[FiniteFloat, FiniteFloat] | None = option(
+        None, "", "the two percentiles; default: 0.1 99.9", metavar=("LOW", "HIGH")
     )
-    levels: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        default=None, description="the two grey levels; default: 0 1"
+    levels: tuple[FiniteFloat, FiniteFloat] | None = option(
+        None, "", "the two grey levels; default: 0 1", metavar=("LOW", "HIGH")
     )
-    grey: Literal["input", "unit"] | None = Field(
-        default=None,
-        description="whether the result returns to the grey levels of the input, or "
-        "stays as the network gives it; default: what the file says, or input",
+    grey: Literal["input", "unit"] | None = option(
+        None,
+        "Result",
+        "Whether it returns to the grey levels of the input, or stays as the network "
+        "gives it; default: what the file says, or input.",
+        choices={
+            "grey levels of the input": "input",
+            "as the network gives it": "unit",
+        },
     )
 
     def changes(self) -> dict[str, Any]:
@@ -493,14 +518,8 @@ def check_no_code(path: Path) -> None:
 
 def import_foreign(
     path: Path, options: ImportOptions | None = None
-) -> tuple["OnnxNetwork", "ModelCard"]:
-    """Read a network from an ONNX file or a package, and measure it.
-
-    Raises
-    ------
-    CheckpointError
-        If it is refused: what it is, asks for or would run.
-    """
+) -> tuple["nn.Module", "ModelCard"]:
+    """Read a network from an ONNX file or a package, and measure it."""
     if path.suffix.lower() == ".zip":
         return _from_package(path, options or ImportOptions())
     if path.stat().st_size > _ONNX_LIMIT:
@@ -525,7 +544,7 @@ def _network_of(
     start: dict[str, Any],
     stated: dict[str, Any],
     options: ImportOptions,
-) -> tuple["OnnxNetwork", "ModelCard"]:
+) -> tuple["nn.Module", "ModelCard"]:
     """Check and measure a graph; `start` where no card is in it, `stated` over it."""
     from pydantic import ValidationError
 
@@ -585,7 +604,7 @@ _METRES: Mapping[str, float] = {
 
 def _from_package(
     path: Path, options: ImportOptions
-) -> tuple["OnnxNetwork", "ModelCard"]:
+) -> tuple["nn.Module", "ModelCard"]:
     """Read a package of bioimage.io: its description, then its ONNX weights."""
     try:
         with zipfile.ZipFile(path) as package:

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from napari_semsr.core import (
     Box,
@@ -18,7 +17,10 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
+    Quantity,
     ShapeError,
+    option,
+    spell_pixel_size,
 )
 from napari_semsr.io import ReadOptions, replacing
 from napari_semsr.jobs.images import (
@@ -29,6 +31,7 @@ from napari_semsr.jobs.images import (
     paths_of,
     record_input,
 )
+from napari_semsr.jobs.verb import ImageIn, Output, Verb
 from napari_semsr.reporting import (
     PlateImage,
     PlateOverlay,
@@ -49,67 +52,66 @@ _BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
 class FigureOptions(Options):
     """How a figure looks."""
 
-    width_mm: float = Field(
-        default=85.0,
+    width_mm: float = option(
+        85.0,
+        "Width",
+        "Width, 85 a column, 175 a page.",
+        unit="mm",
         ge=20,
         le=400,
-        description="width, 85 a column, 175 a page",
     )
-    dpi: int = Field(default=300, ge=50, le=1200, description="pixels in an inch")
-    columns: int | None = Field(
-        default=None,
-        ge=1,
-        le=_MOST,
-        description="images in a row; automatic if unset",
+    dpi: int = option(
+        300, "Resolution", "Pixels in an inch.", unit="dpi", ge=50, le=1200
     )
-    caption: str = Field(
-        default="", max_length=2000, description="text before what every image is"
+    columns: int | None = option(
+        None, "Columns", "Images in a row; automatic if unset.", ge=1, le=_MOST
     )
-    no_caption: bool = Field(
-        default=False,
-        description="leave away what each image is, but for networks that made it",
+    caption: str = option(
+        "", "Caption", "Text before what every image is.", max_length=2000
     )
-    greys: Literal["own", "common"] = Field(
-        default="own",
-        description="grey scale of each image, or one for all that are no maps",
+    no_caption: bool = option(
+        False,
+        "",
+        "Leave away what each image is, but for networks that made it.",
     )
-    overlay: bool = Field(
-        default=False,
-        description="lay each map over the image that it measured, with its colour "
-        "bar, in place of beside it",
+    greys: Literal["own", "common"] = option(
+        "own",
+        "Grey scale",
+        "Grey scale of each image, or one for all that are no maps.",
+        choices={"as on screen": "own", "one for all": "common"},
     )
-    inset: tuple[int, int, int, int] | None = Field(
-        default=None,
-        description="rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged",
+    overlay: bool = option(
+        False,
+        "Maps over images",
+        "Lay each map over the image that it measured, with its colour bar, in place "
+        "of beside it.",
+    )
+    inset: tuple[int, int, int, int] | None = option(
+        None,
+        "",
+        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; of "
+        "calibrated images the same place.",
+        metavar=("Y0", "X0", "Y1", "X1"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FigureMade(Result):
-    """A figure that was written.
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the first image; None when unknown.
-    shape : tuple of int
-        Rows and columns of the picture, in pixels.
-    caption : str
-        What is written below the images.
-    networks : tuple of str
-        Names of the networks that had a hand in them.
-    """
+    """A figure that was written; pixel size of its first image."""
 
     path: str
     pixel_size_nm: FloatPair | None
-    shape: tuple[int, int]
-    caption: str
-    networks: tuple[str, ...]
+    shape: tuple[int, int]  # of the picture
+    caption: Annotated[str, Quantity("Caption")]
+    networks: tuple[str, ...]  # that had a hand in the images
+
+    @property
+    def first_pixel(self) -> Annotated[str, Quantity("Pixel of the first image")]:
+        """The pixel size of the first image."""
+        return spell_pixel_size(self.pixel_size_nm, None)
 
 
-def figure_job(
+def _draw(
     images: Sequence[Image],
     output: str | os.PathLike[str],
     *,
@@ -117,38 +119,7 @@ def figure_job(
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[FigureMade]:
-    """Draw images side by side, with a bar in nm, colour bars and a caption.
-
-    Parameters
-    ----------
-    images : sequence of Micrograph or path
-        Up to twelve, in the order of their letters.
-    output : path
-        ``.png``, ``.tif`` or ``.pdf``.
-    options : FigureOptions, optional
-        Size, caption, parts to enlarge.
-    opening : ReadOptions, optional
-        How to read files.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    FigureMade
-        The file, and its caption.
-
-    Yields
-    ------
-    Progress
-        Reading, drawing.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        If there are no images or too many, or the part to enlarge lies outside.
-    ReadError, WriteError
-        If an image cannot be read, or the output not be made.
-    """
+    """Draw images side by side, with a bar in nm, colour bars and a caption."""
     chosen = options or FigureOptions()
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
@@ -448,3 +419,23 @@ def _alike(shown: Sequence[PlateImage]) -> list[PlateImage]:
         return list(shown)
     limits = min(low for low, _ in greys), max(high for _, high in greys)
     return [i if i.unit is not None else replace(i, limits=limits) for i in shown]
+
+
+FIGURE = Verb(
+    "figure",
+    (ImageIn("images", "images and maps, in the order of their letters", many=True),),
+    FigureOptions,
+    FigureMade,
+    start=_draw,
+    title="figure",
+    output=Output("the figure: .png, .tif or .pdf", ending=".png"),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.figure([image, image], f"{folder}/one.png", dpi=100).caption
+    '(a) A; bar 100 nm. (b) A; bar 100 nm.'
+    """,
+)

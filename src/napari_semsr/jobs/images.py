@@ -1,16 +1,13 @@
-"""In and out of every job: images to open, targets to check, results as JSON.
-
-Two jobs do no more than that: one converts an image, one says what a file is.
-"""
+"""In and out of every job: images to open, targets to check, results as JSON."""
 
 import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from pathlib import Path, PurePath
 from typing import Any, Protocol, TypeVar
@@ -37,7 +34,6 @@ from napari_semsr.core import (
     is_empty,
     processor_name,
     read_box,
-    read_chunks,
     run,
     size_basis,
     software_versions,
@@ -52,7 +48,6 @@ from napari_semsr.io import (
     is_there,
     no_file,
     store_of,
-    stored_type,
     write_blocks,
 )
 
@@ -65,28 +60,7 @@ Image = Micrograph | str | os.PathLike[str]
 def open_image(
     image: Image, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
-    """Open what a job was given.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        An image in memory is taken as it is, but for its pixel size.
-    options : ReadOptions, optional
-        How to read a file.
-    blank : bool, default=False
-        Take also an image without a finite pixel, as a map is whose blocks all failed.
-
-    Returns
-    -------
-    Micrograph
-        Lazy when large.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read as one grey image, holds no finite pixel, or its grey
-        values are too large to be computed with.
-    """
+    """Open what a job was given."""
     opened = _opened(image, options or ReadOptions())
     if not blank and opened.dtype.kind == "f" and is_empty(opened.data):
         msg = (
@@ -257,22 +231,7 @@ def made_by(
 
 
 def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:
-    """Compose the provenance of what is drawn from images without reading them.
-
-    Parameters
-    ----------
-    job : str
-        What was done.
-    options : dict
-        How it was done.
-    **images : Micrograph
-        What it was made of, by role; their grey values are not digested.
-
-    Returns
-    -------
-    Provenance
-        With the history of each image.
-    """
+    """Compose the provenance of what is drawn from images without reading them."""
     inputs = [
         InputRecord(
             role=role, name=image.name, provenance=image.provenance, path=image.path
@@ -310,14 +269,6 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
         if row + step < end:
             yield Progress(row + step, end, f"recording the input {micrograph.name}")
     return f"sha256:{digest.hexdigest()}"
-
-
-def open_pair(
-    a: Image, b: Image | None, opening: ReadOptions | None = None
-) -> tuple[Micrograph, Micrograph | None]:
-    """Open one or two images."""
-    first = open_image(a, opening)
-    return first, None if b is None else open_image(b, opening)
 
 
 def names_of(*images: Image | None) -> tuple[str, ...]:
@@ -364,31 +315,20 @@ def hearing(job: Job[T], said: list[str]) -> Job[T]:
 
 
 def jsonable(value: object) -> Any:
-    """Turn a value into what JSON can hold.
-
-    Parameters
-    ----------
-    value : object
-        Numbers, arrays, mappings, sequences, dataclasses, pydantic models, paths.
-
-    Returns
-    -------
-    object
-        The same made of dict, list, str, int, float, bool and None; numbers that are
-        not finite become None, and what JSON has no word for becomes its text. Fields
-        whose metadata say ``json=False`` stay out: arrays and other things that a panel
-        wants and a command does not print.
-    """
+    """Turn a value into what JSON can hold."""
     if isinstance(value, (np.ndarray, np.generic)):
         return jsonable(value.tolist())
     if isinstance(value, BaseModel):
         return jsonable(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: jsonable(getattr(value, item.name))
-            for item in fields(value)
-            if item.metadata.get("json", True)
-        }
+        record: dict[str, Any] = {}
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if item.metadata.get("flat"):
+                record |= jsonable(inner)
+            elif item.metadata.get("json", True):
+                record[item.name] = jsonable(inner)
+        return record
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -414,13 +354,7 @@ class Result:
     """Base of what a job returns."""
 
     def to_json(self) -> dict[str, Any]:
-        """Give the record that a command prints.
-
-        Returns
-        -------
-        dict
-            Made only of what JSON can hold.
-        """
+        """Give the record that a command prints."""
         record: dict[str, Any] = jsonable(self)
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
@@ -448,27 +382,7 @@ def check_image_target(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Refuse a place where an image cannot or must not be written.
-
-    Parameters
-    ----------
-    output : path
-        Where the image shall go; its suffix names the format.
-    inputs : iterable of path, optional
-        Files that the job reads; none of them may be the output.
-    overwrite : bool, default=False
-        Whether an existing output may be replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The output.
-
-    Raises
-    ------
-    WriteError
-        If the output exists, is an input, or cannot be made.
-    """
+    """Refuse a place where an image cannot or must not be written."""
     path = Path(output)
     check_not_input(path, inputs)
     _check_parent(path)
@@ -539,27 +453,7 @@ def check_target_file(
 def check_target_folder(
     output: str | os.PathLike[str], *, overwrite: bool, parents: bool = False
 ) -> Path:
-    """Refuse a folder that holds something already.
-
-    Parameters
-    ----------
-    output : path
-        The folder; made when the job starts.
-    overwrite : bool
-        Whether files inside may be replaced.
-    parents : bool, default=False
-        Whether the job makes the folders above it, too, where they are missing.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    WriteError
-        If it is a file, holds files, or the folder above it is missing or read-only.
-    """
+    """Refuse a folder that holds something already."""
     path = Path(output)
     if path.name in ("", ".."):  # hidden names beside it are made of its own
         path = _real(path)
@@ -621,173 +515,6 @@ def _check_parent(path: Path) -> None:
         raise WriteError(msg)
 
 
-# Convert an image.
-
-DTYPES = ("uint8", "uint16", "float32")
-"""Types that an output can be converted to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Converted(Result):
-    """What was written.
-
-    Attributes
-    ----------
-    output : str
-        Path of the file or store.
-    shape : tuple of int
-        Rows and columns; planes before them for a stack.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    clipped : int
-        Pixels that had no place in the new type: out of its range, or not a number.
-    """
-
-    output: str
-    shape: tuple[int, ...]
-    dtype: str
-    pixel_size_nm: tuple[float, float] | None
-    clipped: int = 0
-
-
-def convert_job(
-    image: Image,
-    output: str | os.PathLike[str],
-    *,
-    opening: ReadOptions | None = None,
-    dtype: str | None = None,
-    overwrite: bool = False,
-) -> Job[Converted]:
-    """Write an image in the format that the output's suffix names.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What to convert.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    opening : ReadOptions, optional
-        How to read a file.
-    dtype : str, optional
-        Type of the grey values in the output; the input's by default.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    Converted
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Reading, writing.
-
-    Raises
-    ------
-    ReadError, WriteError
-        If the image cannot be read, or the output not be made.
-    """
-    from napari_semsr.core import to_dtype
-    from napari_semsr.io import beside_of
-
-    yield Progress(0, 0, "checking")
-    path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
-    source = open_image(image, opening)
-    said = {"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")}
-    record = yield from record_input(image, source, opening)
-    provenance = made_by("convert", said, record)
-    clipped = 0
-    if dtype is not None:
-        clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(source.data))
-    if clipped:
-        warn(
-            f"{clipped} of {source.data.size} pixels do not fit {dtype} and were "
-            "clipped; grey values are not rescaled.",
-        )
-    lies = image.path if isinstance(image, Micrograph) else path_of(image)
-    source = source.replace(provenance=provenance, path=lies)
-    for place in beside_of(source, path):
-        check_target(place, overwrite=overwrite)
-    made = yield from save_job(source, path, dtype=dtype)
-    return replace(made, clipped=clipped)
-
-
-def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
-    """Write the planes of a stack as the pages of a TIFF."""
-    from napari_semsr.io import output_kind, write_pages
-
-    if output_kind(path) not in ("ome-tiff", "tiff"):
-        msg = (
-            f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "
-            f"{path.name}: change the suffix."
-        )
-        raise WriteError(msg)
-    yield Progress(0, 0, f"writing {path.name}")
-    first = planes[0]
-    write_pages(first, len(planes), (plane.array() for plane in planes), path)
-    yield Progress(1, 1, "done")
-    shape = (len(planes), *first.shape)
-    return Converted(str(path), shape, str(first.dtype), first.pixel_size_nm)
-
-
-def save_job(
-    image: Micrograph | Sequence[Micrograph],
-    output: str | os.PathLike[str],
-    *,
-    dtype: str | None = None,
-) -> Job[Converted]:
-    """Write an image as it is, with its history; what is there is replaced.
-
-    Parameters
-    ----------
-    image : Micrograph, or sequence of Micrograph
-        What to write; several are the planes of a stack.
-    output : path
-        As for `convert_job`, which checks it and adds to the history; a stack needs a
-        TIFF.
-    dtype : str, optional
-        As for `convert_job`.
-
-    Returns
-    -------
-    Converted
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Blocks of a store; other formats are written in one step.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written there.
-    """
-    from napari_semsr.io import beside_of, fill_from, output_kind, write
-
-    path = check_image_target(output, inputs=(), overwrite=True)
-    if not isinstance(image, Micrograph):
-        return (yield from _save_stack(image, path))
-
-    if output_kind(path) == "ome-zarr":
-        yield from write_blocks(
-            path,
-            lambda place: store_of(image, place, dtype=dtype),
-            lambda store: fill_from(store, image, f"writing {path.name}"),
-        )
-        for place, item in beside_of(image, path).items():
-            write(item, place, overwrite=True)
-    else:
-        yield Progress(0, 0, f"writing {path.name}")
-        write(image, path, overwrite=True, dtype=dtype)
-    yield Progress(1, 1, "done")
-    kind = stored_type(path, dtype or image.dtype)
-    return Converted(str(path), image.shape, kind, image.pixel_size_nm)
-
-
 # Write an image that is computed where it is asked for.
 
 
@@ -847,105 +574,3 @@ def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:
         finally:
             for part in ahead:
                 part.cancel()
-
-
-# Say what a file is.
-
-
-@dataclass(frozen=True, slots=True)
-class Description(Result):
-    """What a file is.
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    facts : dict
-        Shape, dtype, pixel size, vendor, levels, data bar and metadata.
-    """
-
-    path: str
-    facts: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the facts as one flat record.
-
-        Returns
-        -------
-        dict
-            The facts, and the path.
-        """
-        return {"path": self.path, **self.facts}
-
-
-_DECODED = ("TIFF", "PNG", "JPEG", "BMP")
-_LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
-
-
-def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | str | None]:
-    """Measure a printed scale bar, where the file does not tell a pixel size."""
-    from napari_semsr.analysis import find_scale_bar, read_scale_label
-    from napari_semsr.io import read
-
-    nothing = dict.fromkeys(
-        ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
-    )
-    known = facts.get("pixel_size_nm") is not None
-    if known or facts["format"] not in _DECODED:
-        return nothing
-    if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
-        return nothing
-    try:
-        image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
-    except ReadError:
-        return nothing  # what can be told of a file is told all the same
-    bar = find_scale_bar(image.data)
-    if bar is None:
-        return nothing
-    found = {**nothing, "suggested_bar_px": bar.length_px}
-    label = read_scale_label(image.data, bar)
-    if label is not None:
-        found["suggested_label"] = label.text
-        found["suggested_pixel_size_nm"] = label.length_nm / bar.length_px
-    return found
-
-
-def describe_job(
-    path: str | Path, *, options: ReadOptions | None = None
-) -> Job[Description]:
-    """Look into a file without reading its pixels.
-
-    Parameters
-    ----------
-    path : path
-        An image, a store or a folder of frames.
-    options : ReadOptions, optional
-        Its dataset, and its pixel size, which overrides the file's.
-
-    Returns
-    -------
-    Description
-        What the file is.
-
-    Yields
-    ------
-    Progress
-        One step.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read.
-    """
-    from napari_semsr.io import describe as describe_file
-
-    yield Progress(0, 1, f"reading {Path(path).name}")
-    if not Path(path).exists():
-        raise no_file(Path(path))
-    dataset = None if options is None else options.dataset
-    facts = jsonable(describe_file(Path(path), dataset=dataset))
-    facts |= _printed_bar(Path(path), facts)
-    if options is not None and options.pixel_size_nm is not None:
-        facts["pixel_size_nm"] = list(options.pixel_size_nm)
-    yield Progress(1, 1, "done")
-    return Description(path=str(path), facts=facts)

@@ -7,14 +7,26 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import platformdirs
 
-from napari_semsr.core import CheckpointError, Job, OptionError, Progress, WriteError
+from napari_semsr.core import (
+    CheckpointError,
+    Figure,
+    Job,
+    OptionError,
+    Options,
+    Progress,
+    Quantity,
+    WriteError,
+    declared_figures,
+)
 from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.disc_record import DiscRecord
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
+    ExportOptions,
     ImportOptions,
     Kind,
     check_no_code,
@@ -28,6 +40,7 @@ from napari_semsr.jobs.images import (
     jsonable,
     paths_of,
 )
+from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,34 +50,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureList(Result):
-    """What can be built.
+    """What can be built: networks that map an image to an image, and discriminators.
 
-    Attributes
-    ----------
-    architectures : tuple of dict
-        Name, summary, weights, scale, stride and options with their defaults of each
-        network that maps an image to an image.
-    discriminators : tuple of dict
-        Name, summary, weights and options of each network that judges an image.
+    Each has name, summary, weights, and options with their defaults; networks have
+    scale and stride, too.
     """
 
     architectures: tuple[dict[str, Any], ...]
     discriminators: tuple[dict[str, Any], ...]
 
+    def figures(self) -> dict[str, Figure]:
+        """Write each in a line."""
+        found = {}
+        for row in (*self.architectures, *self.discriminators):
+            facts = [f"{row['weights'] / 1e6:.2f} M weights"]
+            facts += [f"{n} {row[n]}" for n in ("stride", "scale") if n in row]
+            judges = "" if "scale" in row else " (discriminator)"
+            said = f"{', '.join(facts)}: {row['summary']}"
+            found[f"{row['name']}{judges}"] = Figure(said)
+        return found
 
-def list_architectures_job() -> Job[ArchitectureList]:
-    """List the architectures, with their default options.
 
-    Returns
-    -------
-    ArchitectureList
-        Networks and discriminators.
-
-    Yields
-    ------
-    Progress
-        One step.
-    """
+def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
+    """List the architectures, with their default options."""
     from napari_semsr.models import ARCHITECTURES, DISCRIMINATORS
 
     yield Progress(0, 1, "building without weights")
@@ -129,45 +137,64 @@ MOSAIC_MODEL = "ssum-sem"  # learnt from superlens mosaics
 _SUFFIX = ".safetensors"
 
 
+MODEL_IN = FileIn(
+    "model",
+    "model on the shelf, or a .safetensors file",
+    metavar="MODEL",
+    named=True,
+    default=DEFAULT_MODEL,
+)
+"""What verbs call the model that they go by."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile(Result):
-    """One model file.
+    """One model file: where and how large it is, and its card."""
 
-    Attributes
-    ----------
-    path : str
-        Where it is.
-    bundled : bool
-        Whether it came with the package.
-    digest : str
-        SHA-256 of the file.
-    megabytes : float
-        Size of the file.
-    card : dict
-        What the model is and how it is used.
-    """
-
-    path: str
+    path: Annotated[str, Quantity("Path")]
     bundled: bool
-    digest: str
-    megabytes: float
+    digest: Annotated[str, Quantity("Digest")]
+    megabytes: Annotated[float, Quantity("Size", "MB", ".3g")]
     card: dict[str, Any]
+
+    def figures(self) -> dict[str, Figure]:
+        """Write the file, then what its card tells of use and checks."""
+        hidden = {"training", "checks"}
+        if self.card.get("pixel_size_nm") is None:
+            hidden.add("resample_factors")
+        by_share = self.card["input_scaling"] == "percentiles"
+        hidden.add("input_levels" if by_share else "input_percentiles")
+        shown = {
+            name: Figure(str(value))
+            for name, value in self.card.items()
+            if value not in (None, "", {}, []) and name not in hidden
+        }
+        for kind, record in DiscRecord.of_card(self.card).items():
+            lines = (line.partition(": ") for line in record.lines())
+            about = f"discs, {kind.replace('_', ' ')}"
+            shown |= {f"{about}, {name}": Figure(said) for name, _, said in lines}
+        return declared_figures(self) | shown
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList(Result):
-    """What is on the shelf.
+    """What is on the shelf: name, origin, architecture and description of each.
 
-    Attributes
-    ----------
-    models : tuple of dict
-        Name, origin, architecture, scale and description of each.
-    shelf : str
-        Folder of imported models.
+    The default model comes first, then the other bundled ones, then those of the folder
+    `shelf`. A file without a valid card is listed with its fault.
     """
 
     models: tuple[dict[str, Any], ...]
     shelf: str
+
+    def figures(self) -> dict[str, Figure]:
+        """Write each in a line."""
+        return {
+            row["name"]: Figure(
+                row["fault"] or row["description"] or row["architecture"]
+            )
+            for row in self.models
+        }
 
 
 def shelf_folder() -> Path:
@@ -189,35 +216,13 @@ def kept_folder(new: Path, old: Path) -> Path:
 
 
 def runs_folder() -> Path:
-    """Give the folder where runs are kept that were given no other.
-
-    Returns
-    -------
-    pathlib.Path
-        ``$SEMSR_RUNS`` if set, else ``runs`` beside the shelf of models.
-    """
+    """Give the folder where runs are kept that were given no other."""
     chosen = os.environ.get("SEMSR_RUNS")
     return Path(chosen) if chosen else shelf_folder().parent / "runs"
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a model: bundled, imported, or a file.
-
-    Parameters
-    ----------
-    name_or_path : str or path
-        A name on the shelf, or a ``.safetensors`` file.
-
-    Returns
-    -------
-    pathlib.Path
-        An existing file.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such model.
-    """
+    """Find a model: bundled, imported, or a file."""
     from napari_semsr.models import bundled, resolve
 
     name = str(name_or_path)
@@ -229,18 +234,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def on_shelf(name: str) -> str | None:
-    """Tell whether a name is taken.
-
-    Parameters
-    ----------
-    name : str
-        Name of a model.
-
-    Returns
-    -------
-    {"bundled", "imported"} or None
-        Whose it is.
-    """
+    """Tell whether a name is taken."""
     from napari_semsr.models import bundled
 
     if name in bundled():
@@ -248,20 +242,8 @@ def on_shelf(name: str) -> str | None:
     return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
 
 
-def list_models_job() -> Job[ModelList]:
-    """List what is on the shelf.
-
-    Returns
-    -------
-    ModelList
-        The default model first, then the other bundled ones, then the user's own. A
-        file without a valid card is listed with its fault.
-
-    Yields
-    ------
-    Progress
-        One step.
-    """
+def _list(_: Run[Options]) -> Job[ModelList]:
+    """List what is on the shelf."""
     from napari_semsr.models import bundled, resolve
 
     yield Progress(0, 1, "reading cards")
@@ -275,79 +257,28 @@ def list_models_job() -> Job[ModelList]:
     return ModelList(tuple(rows), str(folder))
 
 
-def model_info_job(name_or_path: str) -> Job[ModelFile]:
-    """Read the card of a model.
-
-    Parameters
-    ----------
-    name_or_path : str
-        A name on the shelf, or a file.
-
-    Returns
-    -------
-    ModelFile
-        The card, with where and how large the file is.
-
-    Yields
-    ------
-    Progress
-        One step.
-    """
+def _info(run: Run[Options]) -> Job[ModelFile]:
+    """Read the card of a model."""
     yield Progress(0, 1, "reading card")
-    path = find_model(name_or_path)
-    found = _describe(path)
+    found = _describe(find_model(run.named["model"]))
     yield Progress(1, 1, "done")
     return found
 
 
-def export_model_job(
-    name_or_path: str,
+def _export(
+    model: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    to: Kind | None = None,
+    options: ExportOptions | None = None,
     field: Image | None = None,
     opening: ReadOptions | None = None,
-    authors: Sequence[str] = (),
+    authors: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Job[ModelFile]:
-    """Write a model out of the shelf, for this program or for others.
-
-    Parameters
-    ----------
-    name_or_path : str
-        A name on the shelf, or a file.
-    output : path
-        Ends in ``.safetensors``, ``.onnx``, or ``.zip`` for bioimage.io.
-    to : {"semsr", "onnx", "bioimageio"}, optional
-        What is written; by default the suffix tells.
-    field : Micrograph or path, optional
-        For a model that looks at whole fields, where others cannot: what it is told of
-        this one is written into its weights; haze is left out.
-    opening : ReadOptions, optional
-        How to read `field`.
-    authors : sequence of str, optional
-        Who is named in a package of bioimage.io.
-    overwrite : bool, default=False
-        Replace an existing file.
-
-    Returns
-    -------
-    ModelFile
-        What was written.
-
-    Yields
-    ------
-    Progress
-        One step.
-
-    Raises
-    ------
-    CheckpointError
-        If what the model does cannot be said in what is asked for.
-    """
+    """Write a model out of the shelf, for this program or for others."""
     yield Progress(0, 1, "writing")
-    path = find_model(name_or_path)
-    kind = to or _kind_of(output)
+    path = find_model(model)
+    kind = (options or ExportOptions()).to or _kind_of(output)
     inputs = [path, *paths_of(field)]
     target = check_target_file(
         output, suffixes=(SUFFIXES[kind],), inputs=inputs, overwrite=overwrite
@@ -366,7 +297,7 @@ def export_model_job(
             kind,
             field=field,
             opening=opening,
-            authors=authors,
+            authors=authors or (),
             bundled=bundled,
         )
         found = _file_of(target, card)
@@ -381,40 +312,13 @@ def _kind_of(output: str | os.PathLike[str]) -> Kind:
     return fitting[0] if fitting else "semsr"
 
 
-def import_model_job(
+def _import(
     file: str | os.PathLike[str],
     *,
     options: ImportOptions | None = None,
     overwrite: bool = False,
 ) -> Job[ModelFile]:
-    """Put a model file on the shelf, after reading its card and trying its weights.
-
-    Parameters
-    ----------
-    file : path
-        A ``.safetensors`` file with a card, an ``.onnx`` file or a ``.zip`` of
-        bioimage.io with ONNX weights, or a ``.pth`` file with the published weights of
-        an ESRGAN generator.
-    options : ImportOptions, optional
-        What an ONNX file does not say, or says otherwise.
-    overwrite : bool, default=False
-        Replace an imported model of the same name.
-
-    Returns
-    -------
-    ModelFile
-        The model on the shelf, under the name on its card.
-
-    Yields
-    ------
-    Progress
-        Checking, copying.
-
-    Raises
-    ------
-    CheckpointError
-        If it is refused, or its name is that of a bundled model.
-    """
+    """Put a model file on the shelf, after reading its card and trying its weights."""
     from napari_semsr.models import load_model, save_model
 
     yield Progress(0, 2, "checking")
@@ -510,3 +414,80 @@ def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
         "scale": card.scale,
         "description": card.description,
     }
+
+
+MODELS_LIST = Verb(
+    "models list",
+    (),
+    Options,
+    ModelList,
+    _list,
+    reads=False,
+    example="""
+    >>> import napari_semsr as semsr
+    >>> first = semsr.list_models().models[0]
+    >>> first["name"], first["bundled"], first["scale"]
+    ('sem-restore', True, 1)
+    """,
+)
+MODELS_INFO = Verb(
+    "models info", (), Options, ModelFile, _info, files=(MODEL_IN,), reads=False
+)
+MODELS_EXPORT = Verb(
+    "models export",
+    (
+        ImageIn(
+            "field",
+            "for a model that looks at whole fields, which others cannot: write the "
+            "network that is told what ails this one, without the haze",
+            optional=True,
+            flag="--field",
+        ),
+    ),
+    ExportOptions,
+    ModelFile,
+    start=_export,
+    files=(
+        MODEL_IN,
+        FileIn(
+            "authors",
+            "who is named in a package of bioimage.io; may be given several times",
+            flag="--author",
+            metavar="NAME",
+            many=True,
+        ),
+    ),
+    output=Output(
+        "where it goes: .safetensors, or with the extra [onnx] .onnx, or .zip for "
+        "bioimage.io",
+        ending=".safetensors",
+        is_image=False,
+    ),
+    reads=False,
+)
+MODELS_IMPORT = Verb(
+    "models import",
+    (),
+    ImportOptions,
+    ModelFile,
+    start=_import,
+    files=(
+        FileIn(
+            "file",
+            "a .safetensors file with a card, an .onnx file, a .zip of bioimage.io "
+            "with ONNX weights, or a .pth file with published weights of ESRGAN",
+            optional=False,
+            metavar="MODEL",
+        ),
+    ),
+    reads=False,
+    replaces=True,
+)
+MODELS_ARCHITECTURES = Verb(
+    "models architectures",
+    (),
+    Options,
+    ArchitectureList,
+    _list_architectures,
+    reads=False,
+)

@@ -2,11 +2,10 @@
 
 import fnmatch
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from scipy import ndimage
@@ -14,6 +13,7 @@ from scipy import ndimage
 from napari_semsr.core import (
     BoolArray,
     Box,
+    Figure,
     FloatArray,
     FloatPair,
     Grid,
@@ -23,11 +23,12 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
-    Provenance,
+    Quantity,
     ReadError,
     RegistrationError,
     ShapeError,
     Warped,
+    declared_figures,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -48,24 +49,23 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.register import (
+    REGISTER,
     RegisterOptions,
     check_sides,
-    register_in_memory,
     residuals_of,
     told,
 )
+from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 from napari_semsr.pairing import (
-    ATTRIBUTE,
-    FORMAT,
     NUMBERS,
     SPLITS,
     PairChoice,
     PairMap,
     PairOptions,
-    SetWriter,
     choose_pairs,
     open_pairs,
     prepare_image,
+    write_pairs,
 )
 
 _SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
@@ -77,55 +77,61 @@ _MOST = 4  # as `PairOptions.scale`
 
 @dataclass(frozen=True, slots=True)
 class PairsMade(Result):
-    """What was cut.
+    """What was cut: numbers of pairs, and of patches that were left out, by reason.
 
-    Attributes
-    ----------
-    output : str
-        Path of the store.
-    sheet : str
-        Path of the contact sheet.
-    kind : str
-        ``paired`` or ``unpaired``.
-    train, validation, test : int
-        Number of pairs of each set.
-    candidates : int
-        Patches that were looked at.
-    rejected : dict
-        How many were left out, by reason.
-    patch, scale : int
-        Side of a LOW patch, and HIGH pixels for each LOW pixel.
-    pixel_size_nm : float or None
-        Pixel of HIGH; None when unknown, or when images differ in it.
-    resampled : bool
-        Whether any image was brought to another grid.
-    scale_note : str or None
-        Why this scale, and what gives another, where none was asked for.
-    map_error_nm : float or None
-        Expected error of the map from LOW to HIGH; None where nothing tells it.
-    images : list of dict
-        Of each pair its ``name``, patches in ``train``, ``validation`` and ``test``,
-        and those ``rejected`` by reason; ``refused`` says why it has none at all.
+    `pairing` is ``paired`` or ``unpaired``, `patch` the side of a LOW patch, `scale`
+    the HIGH pixels for each LOW pixel, `scale_note` why this one, and what gives
+    another, where none was asked for. The pixel is that of HIGH; None when unknown, or
+    when images differ in it. `images` has of each pair its ``name``, patches in
+    ``train``, ``validation`` and ``test``, and those ``rejected`` by reason;
+    ``refused`` says why it has none at all.
     """
 
     output: str
-    sheet: str
-    kind: str
-    train: int
-    validation: int
-    test: int
-    candidates: int
+    sheet: Annotated[str, Quantity("Contact sheet")]
+    pairing: Annotated[str, Quantity("Pairs")]
+    train: Annotated[int, Quantity("To train on", "pairs", "d")]
+    validation: Annotated[int, Quantity("To validate", "pairs", "d")]
+    test: Annotated[int, Quantity("To test", "pairs", "d")]
+    candidates: Annotated[int, Quantity("Looked at", "patches", "d")]
     rejected: dict[str, int]
-    patch: int
+    patch: Annotated[int, Quantity("Side of a patch", "px", "d")]
     scale: int
-    pixel_size_nm: float | None
+    pixel_size_nm: Annotated[float | None, Quantity("Pixel", "nm")]
     resampled: bool
     scale_note: str | None = None
-    map_error_nm: float | None = None
+    map_error_nm: Annotated[
+        float | None, Quantity("Expected error of the map", "nm", ".3g")
+    ] = None
     images: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
+        """The scale, where it is not 1 or was not asked for, and why this one."""
+        if self.scale == 1 and not self.scale_note:
+            return None
+        return f"{self.scale} ({self.scale_note})".removesuffix(" (None)")
 
-def pairs_job(
+    def figures(self) -> dict[str, Figure]:
+        """Say also what was left out, and what each pair of images gave."""
+        rows = declared_figures(self)
+        for reason, count in self.rejected.items():
+            rows[f"Left out: {reason}"] = Figure(count, "patches", "d")
+        for row in self.images if len(self.images) > 1 else ():
+            rows[f"Of {row['name']}"] = Figure(_of_one(row))
+        return rows
+
+
+def _of_one(row: dict[str, Any]) -> str:
+    """Say what one pair of images gave."""
+    if "refused" in row:
+        return f"left out: {row['refused']}"
+    sets = [f"{name} {row[name]}" for name in SPLITS if row[name]]
+    left = [f"left out: {why} {count}" for why, count in row["rejected"].items()]
+    return ", ".join(sets + left)
+
+
+def _cut(
     low: Image | Sequence[Micrograph],
     high: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
@@ -135,40 +141,7 @@ def pairs_job(
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[PairsMade]:
-    """Cut patches that belong together, and deal them out to three disjoint sets.
-
-    Parameters
-    ----------
-    low, high : Micrograph, path or sequence of Micrograph
-        Two images of one field on one grid, or calibrated; or two folders, or patterns
-        such as ``folder/*_low.png``.
-    output : path
-        Ends in ``.zarr``; the contact sheet goes beside it, with ``.png``.
-    options : PairOptions, optional
-        Patch, preparation, sets.
-    transform : StoredTransform or path, optional
-        Map from LOW, the moving image, to HIGH, the fixed one.
-    opening : ReadOptions, optional
-        How to read files.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    PairsMade
-        Numbers of pairs, and of what was left out.
-
-    Yields
-    ------
-    Progress
-        Reading, judging, writing.
-
-    Raises
-    ------
-    ReadError, ShapeError, OptionError, WriteError
-        If images cannot be read or do not fit, too few patches pass, or the output
-        cannot be made.
-    """
+    """Cut patches that belong together, and deal them out to three disjoint sets."""
     chosen = options or PairOptions()
     yield Progress(0, 0, "checking")
     target, sheet = _targets(low, high, output, overwrite=overwrite)
@@ -208,14 +181,16 @@ def pairs_job(
     provenance = made_by("pairs", said, *records)
     off_nm = _map_error_nm(transform, records) if paired and not folders else None
     by_image = [*choice.by_image, *refused]
-    yield from _write(target, choice, chosen, provenance, off_nm, by_image)
+    with replacing(target) as hidden:
+        yield from write_pairs(hidden, choice, chosen, provenance, off_nm, by_image)
     yield Progress(0, 0, "drawing the contact sheet")
-    _draw_sheet(target, sheet)
+    picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
+    write(picture, sheet, overwrite=True)
     counts = {name: len(choice.sets[name]) for name in SPLITS}
     return PairsMade(
         output=str(target),
         sheet=str(sheet),
-        kind="paired" if paired else "unpaired",
+        pairing="paired" if paired else "unpaired",
         train=counts["train"],
         validation=counts["validation"],
         test=counts["test"],
@@ -279,7 +254,7 @@ def _brought_onto(
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    found = yield from register_in_memory(
+    found = yield from REGISTER.job(
         moving, fixed, options=RegisterOptions(model="elastic")
     )
     yield Progress(0, 0, f"bringing {high.name} onto {low.name}")
@@ -376,28 +351,7 @@ def fitting_options(
     scale: int | None = None,
     trained_nm: FloatPair | None = None,
 ) -> PairOptions:
-    """Choose how to cut pairs for a model, where it is not said.
-
-    Parameters
-    ----------
-    low, high : Micrograph
-        The images.
-    options : PairOptions, optional
-        What was said; it is kept.
-    patch_px : int
-        Side of the patches that the model's recipe learns from. It is halved until
-        three fit along the shorter side.
-    scale : int, optional
-        HIGH pixels for each LOW pixel of the model.
-    trained_nm : tuple of float, optional
-        Least and largest pixel that the model was trained for. Where both images are
-        calibrated, LOW is brought to the nearest, as `enhance_job` does it.
-
-    Returns
-    -------
-    PairOptions
-        Patches half of which overlap.
-    """
+    """Choose how to cut pairs for a model, where it is not said."""
     given = options or PairOptions()
     said, factor = given.model_fields_set, given.scale or scale or 1
     chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
@@ -611,63 +565,45 @@ def _require(choice: PairChoice) -> None:
     raise OptionError(msg)
 
 
-def _write(
-    target: Path,
-    choice: PairChoice,
-    options: PairOptions,
-    provenance: Provenance,
-    map_error_nm: float | None,
-    by_image: list[dict[str, Any]],
-) -> Iterator[Progress]:
-    """Write the store beside its place, and move it there when it is whole."""
-    import zarr
-
-    total = sum(len(pairs) for pairs in choice.sets.values())
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "complete": False,
-        "kind": choice.kind,
-        "patch": options.patch,
-        "scale": options.factor,
-        "pixel_size_nm": choice.pixel_nm,
-        "map_error_nm": map_error_nm,
-        "counts": {name: len(pairs) for name, pairs in choice.sets.items()},
-        "candidates": choice.candidates,
-        "rejected": dict(Counter(choice.rejected)),
-        "images": by_image,
-        "sources": choice.sources,
-        "options": options.model_dump(mode="json"),
-        "provenance": provenance.model_dump(mode="json"),
-    }
-    with replacing(target) as hidden:
-        group = zarr.open_group(hidden, mode="w-", zarr_format=3)
-        group.attrs[ATTRIBUTE] = record
-        done = 0
-        for name, pairs in choice.sets.items():
-            writer = SetWriter(group.create_group(name), len(pairs))
-            for first, second in pairs:
-                low = choice.read("low", first.source, first.box)
-                high = choice.read("high", second.source, second.box)
-                if options.align:  # charge changes the level from place to place
-                    high += low.mean() - high.mean()
-                writer.add(
-                    low=low,
-                    high=high,
-                    low_places=_place(first.source, first.box, 1),
-                    high_places=_place(second.source, second.box, options.factor),
-                )
-                done += 1
-                yield Progress(done, total, "writing pairs")
-            writer.flush()
-        group.attrs[ATTRIBUTE] = {**record, "complete": True}
-
-
-def _place(source: int, box: Box, scale: int) -> Any:
-    """Join the number of the source and the corner of a patch."""
-    return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
-
-
-def _draw_sheet(target: Path, sheet: Path) -> None:
-    """Draw the contact sheet of a finished store."""
-    picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
-    write(picture, sheet, overwrite=True)
+PAIRS = Verb(
+    "pairs",
+    (
+        ImageIn(
+            "low",
+            "the image to be improved, or a folder or '*_low.png' of such",
+            takes=Sequence[Micrograph],
+        ),
+        ImageIn(
+            "high",
+            "what it should look like, or a folder or '*_high.png' of such",
+            takes=Sequence[Micrograph],
+        ),
+    ),
+    PairOptions,
+    PairsMade,
+    start=_cut,
+    title="pairs",
+    files=(
+        FileIn(
+            "transform",
+            "map from LOW (moving) to HIGH (fixed), kept by semsr register",
+            flag="--transform",
+            metavar="JSON",
+            takes=StoredTransform,
+        ),
+    ),
+    output=Output(
+        "store of the pairs, .zarr; a contact sheet goes beside it", ending=".zarr"
+    ),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> high = np.random.default_rng(0).random((96, 96))
+    >>> low = (high + np.roll(high, 1, axis=1)) / 2
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.pairs(low, high, f"{folder}/pairs.zarr", patch=16)
+    >>> made.train, made.validation, made.test
+    (28, 4, 4)
+    """,
+)

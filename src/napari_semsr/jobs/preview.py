@@ -27,37 +27,19 @@ class PreviewDesk:
         self.blur_px: float | None = None  # What the model goes by, once it has looked
 
     def ask(self, box: Box) -> None:
-        """Ask for a box; an older wish is forgotten.
-
-        Parameters
-        ----------
-        box : Box
-            In pixels of the input.
-        """
+        """Ask for a box; an older wish is forgotten."""
         with self._changed:
             self._wish = box
             self._changed.notify_all()
 
     def take(self) -> Answer | None:
-        """Fetch what was enhanced last.
-
-        Returns
-        -------
-        tuple or None
-            The box and its pixels; None when there is nothing new.
-        """
+        """Fetch what was enhanced last."""
         with self._changed:
             answer, self._answer = self._answer, None
             return answer
 
     def next_wish(self) -> Box | None:
-        """Wait a moment for a wish.
-
-        Returns
-        -------
-        Box or None
-            The box; None when nobody asked.
-        """
+        """Wait a moment for a wish."""
         with self._changed:
             if self._wish is None:
                 self._changed.wait(_PATIENCE_S)
@@ -65,13 +47,7 @@ class PreviewDesk:
             return wish
 
     def put(self, answer: Answer) -> None:
-        """Leave the pixels of a box.
-
-        Parameters
-        ----------
-        answer : tuple
-            The box and its pixels.
-        """
+        """Leave the pixels of a box."""
         with self._changed:
             self._answer = answer
 
@@ -83,24 +59,7 @@ def preview_job(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: "EnhanceOptions | None" = None,
 ) -> Job[None]:
-    """Enhance the boxes that are asked for; it ends when it is closed.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What is looked at.
-    desk : PreviewDesk
-        Where boxes are asked for.
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    options : EnhanceOptions, optional
-        Device, precision, haze.
-
-    Yields
-    ------
-    Progress
-        One step for each box, and while waiting.
-    """
+    """Enhance the boxes that are asked for; it ends when it is closed."""
     yield Progress(0, 0, "preparing the preview")
     path = find_model(model)
     source = open_image(image)

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from napari_semsr.core import (
     Affine,
@@ -23,18 +22,21 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    Quantity,
     ReadError,
     RegistrationError,
     Warped,
+    describe_pixel_size,
     in_digits,
+    option,
+    shift_in_words,
     warn,
 )
 from napari_semsr.io import (
-    EXPORTS,
+    TRANSFORM_SUFFIXES,
     ReadOptions,
     Side,
     StoredTransform,
-    export_transform,
     read_landmarks,
     read_transform,
     with_calibration,
@@ -42,27 +44,19 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import (
     Existing,
-    Image,
     Result,
-    as_guide,
-    check_apart,
-    check_image_target,
-    check_target_file,
     jsonable,
-    made_by,
     name_of,
-    open_image,
-    paths_of,
     record_file,
-    record_input,
     write_area,
 )
+from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 from napari_semsr.registration import (
-    NO_RESIDUALS,
     Landmarks,
     Registration,
     RegistrationOptions,
     Residuals,
+    Rival,
     fit_landmarks,
     register,
     register_landmarks,
@@ -83,268 +77,180 @@ _ASTRAY_PX = 10.0  # landmark off the found map; chosen: clicks land within a fe
 class RegisterOptions(RegistrationOptions):
     """How an image is brought onto another, and what landmarks decide."""
 
-    landmarks_only: bool = Field(
-        default=False,
-        description="take the map from the landmarks alone, whatever the images show",
+    landmarks_only: bool = option(
+        False,
+        "Landmarks alone decide",
+        "take the map from the landmarks alone, whatever the images show; else they "
+        "are where it starts",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredImage:
-    """A moving image on the grid of a fixed one, computed where it is looked at.
-
-    Attributes
-    ----------
-    image : Micrograph
-        A dask array; NaN where the moving image shows nothing.
-    registration : Registration
-        The map, and what it is worth.
-    stored : StoredTransform
-        The same with what tells both images again, as `write_transform` takes it.
-    """
-
-    image: Micrograph
-    registration: Registration
-    stored: StoredTransform
-
-    def facts(self) -> dict[str, Any]:
-        """Say what the map is and what it is worth.
-
-        Returns
-        -------
-        dict
-            From ``model`` to ``unreliable``, as `Registered` has it.
-        """
-        return _facts(self.registration)
+_FOUND = {
+    "near": "search near what the pixel sizes say",
+    "full": "search of every turn",
+    "landmarks": "landmarks",
+    "stored": "stored transform",
+}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Result):
-    """What was written, and what the map is worth.
+    """An image on the grid of another, written or not, and what the map is worth.
 
-    Attributes
-    ----------
-    output : str
-        Path of the file or store.
-    transform_output : str or None
-        Path of the stored transform.
-    shape : tuple of int
-        Rows and columns, those of the fixed image.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm, origin : tuple of float
-        ``(y, x)``, those of the fixed image.
-    pixel_size_sd_nm : tuple of float or None
-        Standard deviation of that pixel size; None where no calibration told it.
-    model : str
-        ``"similarity"``, ``"affine"`` or ``"elastic"``.
-    transform : dict
-        The affine ``matrix`` ``[[yy, yx, y], [xy, xx, x]]`` from the moving to the
-        fixed image in nm; the same as ``degrees``, ``scale`` and ``mirrored``; of an
-        elastic map also the ``spacing_nm`` of its knots and ``largest_nm``, by which it
-        bends at most where it was tested.
-    error_px, error_nm : float or None
-        Expected distance from the true map, root mean square over the overlap, in
-        pixels of the coarser image and in nm; None where nothing tells it.
-    overlap : float
-        Share of the smaller image that the other shows.
-    mutual_information_before, mutual_information_after : float
-        In bits, by the origins alone and after registration.
-    searched : str
-        ``"near"``, ``"full"``, ``"landmarks"`` or ``"stored"``: where the map is from.
-    score : float or None
-        Height of the search's best place in deviations of chance.
-    rivals : list of dict
-        Other places that fit: ``shift_nm``, ``degrees`` and ``score`` over the best.
-    residual_median_nm, residual_p95_nm : float or None
-        Of patches that were held out, or of landmarks.
-    patches : int
-        How many of them there are.
-    unreliable : float or None
-        Share of them where the map cannot be believed.
+    What is not written is `image`, a dask array that is computed where it is looked at;
+    NaN is where the moving image shows nothing. `registration` is the map, `stored` the
+    same as `write_transform` takes it. `transform` has the affine ``matrix`` ``[[yy,
+    yx, y], [xy, xx, x]]`` from the moving to the fixed image in nm; the same as
+    ``degrees``, ``scale`` and ``mirrored``; of an elastic map also the ``spacing_nm``
+    of its knots and ``largest_nm``, by which it bends at most where it was tested. The
+    expected error is the root mean square over the overlap, in pixels of the coarser
+    image and in nm, the mutual information in bits, by the origins alone and after
+    registration, `score` the height of the search's best place in deviations of chance.
+    Residuals are of patches that were held out, or of landmarks; `unreliable` is the
+    share of them where the map cannot be believed.
     """
 
-    output: str
-    transform_output: str | None
+    output: str | None
+    transform_output: Annotated[str | None, Quantity("Transform")]
     shape: IntPair
-    dtype: str
+    dtype: Annotated[str, Quantity("Type")]
     pixel_size_nm: FloatPair
     pixel_size_sd_nm: FloatPair | None
     origin: FloatPair
     model: str
     transform: dict[str, Any]
-    error_px: float | None
-    error_nm: float | None
-    overlap: float
-    mutual_information_before: float
-    mutual_information_after: float
+    error_px: Annotated[float | None, Quantity("Expected error", "px", ".2g")]
+    error_nm: Annotated[
+        float | None,
+        Quantity("Expected error", "nm", ".3g", also="error_px", reason="no_error"),
+    ]
+    overlap: Annotated[float, Quantity("Overlap", "of the smaller image", ".0%")]
+    mutual_information_before: Annotated[
+        float, Quantity("Mutual information before", "bit", ".2f")
+    ]
+    mutual_information_after: Annotated[
+        float, Quantity("Mutual information", "bit", ".2f")
+    ]
     searched: str
     score: float | None
     rivals: list[dict[str, Any]]
-    residual_median_nm: float | None
-    residual_p95_nm: float | None
+    residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
+    residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
     patches: int
-    unreliable: float | None
+    unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
+    image: Micrograph | None = field(metadata={"json": False})
+    registration: Registration = field(metadata={"json": False})
+    stored: StoredTransform = field(metadata={"json": False})
+
+    @property
+    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
+        """The pixel size, and what is known of it."""
+        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def found(self) -> Annotated[str, Quantity("Map")]:
+        """Which map it is, and where it is from."""
+        return f"{self.model}, by {_FOUND[self.searched]}"
+
+    @property
+    def shift(self) -> Annotated[str, Quantity("Shift")]:
+        """By how much the middle of the moving image goes."""
+        side = self.stored.moving
+        half = (np.array(side.shape) - 1) / 2
+        middle = np.array(side.origin_nm) + half * np.array(side.pixel_size_nm)
+        down, right = (self.stored.transform(middle[None]) - middle)[0]
+        return shift_in_words((float(down), float(right)))
+
+    @property
+    def turn(self) -> Annotated[str, Quantity("Turn")]:
+        """By how much it is turned, without a sign."""
+        turned = round(self.transform["degrees"], 2)
+        return f"{abs(turned):.2f}° {'anticlockwise' if turned < 0 else 'clockwise'}"
+
+    @property
+    def scale(self) -> Annotated[float, Quantity("Scale", form=".4f")]:
+        """By how much it is scaled."""
+        scale: float = self.transform["scale"]
+        return scale
+
+    @property
+    def mirrored(self) -> Annotated[bool, Quantity("Mirrored")]:
+        """Whether it is mirrored."""
+        return bool(self.transform["mirrored"])
+
+    @property
+    def bending(self) -> Annotated[float | None, Quantity("Bends by", "nm", ".3g")]:
+        """How far an elastic map bends at most, where it was tested."""
+        largest: float | None = self.transform.get("largest_nm")
+        return largest
+
+    @property
+    def no_error(self) -> str:
+        """Why there is no expected error."""
+        return "nothing tells it"
+
+    @property
+    def tested(self) -> Annotated[str | None, Quantity("Tested on")]:
+        """What the residuals are of."""
+        kind = "landmarks" if self.searched == "landmarks" else "patches held out"
+        return f"{self.patches} {kind}" if self.patches else None
+
+    @property
+    def next_best(self) -> Annotated[str | None, Quantity("Next best place")]:
+        """Where else the image would lie."""
+        found = self.registration.rivals
+        return rival_in_words(found[0]) if found else None
 
 
-def register_job(
-    moving: Image,
-    fixed: Image,
-    output: Where,
-    *,
-    options: RegisterOptions | None = None,
-    landmarks: Landmarks | Where | None = None,
-    transform: StoredTransform | Where | None = None,
-    transform_out: Where | None = None,
-    opening: ReadOptions | None = None,
-    fixed_opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[Registered]:
-    """Bring an image onto another and write it on the grid of that one.
-
-    Parameters
-    ----------
-    moving, fixed : Micrograph or path
-        Calibrated images of one place.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    options : RegisterOptions, optional
-        Kind of map, how far to search.
-    landmarks : Landmarks or path, optional
-        Pairs of places, in nm or as CSV, from which the map starts.
-    transform : StoredTransform or path, optional
-        A map that is applied; none is searched for.
-    transform_out : path, optional
-        Receives the map: ``.json`` of this program, or for others ``.tfm`` (ITK),
-        ``.ngff.json`` or ``.csv`` (napari), which hold no elastic one.
-    opening, fixed_opening : ReadOptions, optional
-        How to read the moving image and the fixed one.
-    overwrite : bool, default=False
-        Replace existing outputs.
-
-    Returns
-    -------
-    Registered
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Searching, refining, writing.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError, RegistrationError
-        If images cannot be read, belong to no stored map, or an output cannot be made.
-    RegistrationRefused
-        If no map can be believed; nothing is written then.
-    """
-    yield Progress(0, 0, "checking")
-    chosen = options or RegisterOptions()
-    tables = [
-        Path(given)
-        for given in (landmarks, transform)
-        if isinstance(given, (str, os.PathLike))
-    ]
-    inputs = [*paths_of(moving, fixed), *tables]
-    target = check_image_target(output, inputs=inputs, overwrite=overwrite)
-    beside = None
-    if transform_out is not None:
-        beside = check_target_file(
-            transform_out,
-            suffixes=(".json", *EXPORTS),
-            inputs=inputs,
-            overwrite=overwrite,
-        )
-        check_apart(target, beside)
-    pair = yield from _open(moving, fixed, opening, fixed_opening)
-    pair = pair.led_by(landmarks, transform)
-    found, stored = yield from _mapped(pair, chosen, landmarks, transform)
-    if beside is not None:  # before the image: what took long is kept in any case
-        foreign = beside.name.lower().endswith(EXPORTS)
-        (export_transform if foreign else write_transform)(beside, stored)
-    about = pair.about(chosen, found, stored)
-    seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
-    written = yield from write_area(
-        seen, about, target, message="writing", existing=Existing(overwrite)
+def rival_in_words(rival: Rival) -> str:
+    """Say where another place lies, and how well it fits beside what was tried."""
+    share = rival.score
+    alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
+    return (
+        f"{alike} as well, {shift_in_words(rival.shift_nm)} of the first place, "
+        f"turned by {rival.degrees:+.1f}°"
     )
+
+
+def _register(
+    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
+) -> Job[Registered]:
+    """Bring an image onto another: write it on the grid of that one, or give it."""
+    beside = run.targets.get("transform_out")
+    if beside is not None and run.target is None:
+        msg = "A map is written beside an image: give an output as well."
+        raise OptionError(msg)
+    pair = yield from _pair(run, moving, fixed)
+    found, stored = yield from _mapped(run, pair)
+    if beside is not None:  # before the image: what took long is kept in any case
+        write_transform(beside, stored)
+    about = yield from _about(run, pair, found)
+    seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
+    made, dtype = None, str(seen.dtype)
+    if run.target is None:
+        facts = {**about.metadata, "register": jsonable(map_facts(found))}
+        made = about.replace(data=_lazy(seen), metadata=facts)
+    else:
+        existing = Existing(run.overwrite)
+        how: dict[str, Any] = {"message": "writing", "existing": existing}
+        dtype = (yield from write_area(seen, about, run.target, **how)).dtype
     return Registered(
-        output=str(target),
+        output=run.output,
         transform_output=None if beside is None else str(beside),
         shape=pair.fixed.shape,
-        dtype=written.dtype,
+        dtype=dtype,
         pixel_size_nm=pair.fixed.scale,
         pixel_size_sd_nm=pair.fixed.pixel_size_sd_nm,
         origin=pair.fixed.origin,
-        **_facts(found),
+        image=made,
+        registration=found,
+        stored=stored,
+        **map_facts(found),
     )
 
 
-def register_in_memory(
-    moving: Image,
-    fixed: Image,
-    *,
-    options: RegisterOptions | None = None,
-    landmarks: Landmarks | Where | None = None,
-    transform: StoredTransform | Where | None = None,
-    opening: ReadOptions | None = None,
-    fixed_opening: ReadOptions | None = None,
-) -> Job[RegisteredImage]:
-    """Bring an image onto another, and compute its pixels where they are looked at.
-
-    Parameters
-    ----------
-    moving, fixed : Micrograph or path
-        Calibrated images of one place.
-    options : RegisterOptions, optional
-        Kind of map, how far to search.
-    landmarks : Landmarks or path, optional
-        Pairs of places, in nm or as CSV, from which the map starts.
-    transform : StoredTransform or path, optional
-        A map that is applied; none is searched for.
-    opening, fixed_opening : ReadOptions, optional
-        How to read the moving image and the fixed one.
-
-    Returns
-    -------
-    RegisteredImage
-        The image on the other's grid, and the map.
-
-    Yields
-    ------
-    Progress
-        Searching, refining.
-    """
-    chosen = options or RegisterOptions()
-    pair = yield from _open(moving, fixed, opening, fixed_opening)
-    pair = pair.led_by(landmarks, transform)
-    found, stored = yield from _mapped(pair, chosen, landmarks, transform)
-    seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
-    about = pair.about(chosen, found, stored)
-    facts = {**about.metadata, "register": jsonable(_facts(found))}
-    image = about.replace(data=_lazy(seen), metadata=facts)
-    return RegisteredImage(image, found, stored)
-
-
 def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
-    """Say how to read two images of options for both and for one of them.
-
-    Parameters
-    ----------
-    values : mapping
-        Reading options by name, and perhaps a ``calibration``, for both images; with
-        ``moving_`` or ``fixed_`` before it, an option is that of one image.
-
-    Returns
-    -------
-    tuple of ReadOptions
-        Of the moving image and of the fixed one.
-
-    Raises
-    ------
-    OptionError
-        If a name is unknown or a value is out of range.
-    """
+    """Say how to read two images of options for both and for one of them."""
     both, moving, fixed = (
         with_calibration(
             {
@@ -365,7 +271,7 @@ def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
     )
 
 
-# Open both images, and find the map, or take it.
+# Find the map between both images, or take it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,87 +282,66 @@ class _Pair:
     fixed: Micrograph
     moving_record: InputRecord
     fixed_record: InputRecord
-    reading: dict[str, Any]
-    guides: tuple[InputRecord, ...] = ()
-    places: dict[str, Any] | None = None  # landmarks that lie in no file
-
-    def led_by(
-        self,
-        landmarks: Landmarks | Where | None,
-        transform: StoredTransform | Where | None,
-    ) -> "_Pair":
-        """Record what leads from one image to the other."""
-        guides, places = [as_guide(self.fixed_record, "fixed")], None
-        if isinstance(landmarks, Landmarks):
-            places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
-        elif landmarks is not None and Path(landmarks).is_file():
-            guides.append(record_file(landmarks, "landmarks"))
-        if isinstance(transform, (str, os.PathLike)) and Path(transform).is_file():
-            guides.append(record_file(transform, "transform"))
-        return replace(self, guides=tuple(guides), places=places)
-
-    def about(
-        self, options: RegisterOptions, found: Registration, stored: StoredTransform
-    ) -> Micrograph:
-        """Name, calibration and history of the result; the data are not looked at."""
-        asked = options.model_dump(mode="json")
-        said = {
-            **asked,
-            "asked": asked,  # the model that was found stands in its place
-            # no input: what an image shows is not made of where it lies
-            "fixed": self.fixed_record.name,
-            "fixed_digest": self.fixed_record.digest,
-            # lengths in the result are as sure as those in the fixed image
-            "pixel_size_nm": self.fixed.pixel_size_nm,
-            "pixel_size_sd_nm": self.fixed.pixel_size_sd_nm,
-            "reading": self.reading,
-            **({"landmarks": self.places} if self.places else {}),
-            **_facts(found),
-        }
-        made = self.moving.replace(
-            pixel_size_nm=self.fixed.pixel_size_nm,
-            origin=self.fixed.origin,
-            provenance=made_by(
-                "register", jsonable(said), self.moving_record, guides=self.guides
-            ),
-        )
-        return made.with_size_error(self.fixed.pixel_size_sd_nm)
 
 
-def _open(
-    moving: Image,
-    fixed: Image,
-    opening: ReadOptions | None,
-    fixed_opening: ReadOptions | None,
+def _pair(
+    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
 ) -> Job[_Pair]:
-    """Open both images."""
-    opened, records, reading = [], [], {}
-    for image, how, which in (
-        (moving, opening, "moving"),
-        (fixed, fixed_opening, "fixed"),
-    ):
-        yield Progress(0, 0, f"reading {name_of(image)}")
-        one = open_image(image, how).replace(name=name_of(image))
+    """Call both images as the user does; refuse one without a pixel size."""
+    both = []
+    for role, image in (("moving", moving), ("fixed", fixed)):
+        one = image.replace(name=name_of(run.given[role]))
         if one.pixel_size_nm is None:
             msg = (
-                f"The {which} image {one.name} has no pixel size, without which its "
-                f"size on the other is unknown: give --{which}-pixel-size-nm, or Open "
+                f"The {role} image {one.name} has no pixel size, without which its "
+                f"size on the other is unknown: give --{role}-pixel-size-nm, or Open "
                 "mosaic in napari."
             )
             raise RegistrationError(msg)
-        opened.append(one)
-        records.append((yield from record_input(image, one, how)))
-        reading[which] = (how or ReadOptions()).model_dump(mode="json")
-    return _Pair(opened[0], opened[1], records[0], records[1], reading)
+        both.append(one)
+    first = yield from run.record("moving")
+    return _Pair(both[0], both[1], first, (yield from run.record("fixed")))
+
+
+def _about(
+    run: Run[RegisterOptions], pair: _Pair, found: Registration
+) -> Job[Micrograph]:
+    """Name, calibration and history of the result; the data are not looked at."""
+    guides, places = [], {}
+    for name in ("landmarks", "transform"):
+        given = run.named.get(name)
+        if isinstance(given, Landmarks):
+            places = {name: {"moving": given.moving, "fixed": given.fixed}}
+        elif isinstance(given, (str, os.PathLike)) and Path(given).is_file():
+            guides.append(record_file(given, name))
+    fixed = pair.fixed
+    more = {
+        # the model that was found stands in place of the one asked for
+        "asked": run.options.model_dump(mode="json"),
+        # no input: what an image shows is not made of where it lies
+        "fixed": pair.fixed_record.name,
+        "fixed_digest": pair.fixed_record.digest,
+        # lengths in the result are as sure as those in the fixed image
+        "pixel_size_nm": fixed.pixel_size_nm,
+        "pixel_size_sd_nm": fixed.pixel_size_sd_nm,
+        "reading": {side: run.reading(side) for side in run.given},
+        **places,
+        **map_facts(found),
+    }
+    made = pair.moving.replace(
+        pixel_size_nm=fixed.pixel_size_nm,
+        origin=fixed.origin,
+        provenance=(yield from run.history(*guides, **jsonable(more))),
+    )
+    return made.with_size_error(fixed.pixel_size_sd_nm)
 
 
 def _mapped(
-    pair: _Pair,
-    options: RegisterOptions,
-    landmarks: Landmarks | Where | None,
-    transform: StoredTransform | Where | None,
+    run: Run[RegisterOptions], pair: _Pair
 ) -> Job[tuple[Registration, StoredTransform]]:
     """Find the map, or take one that is given."""
+    options, landmarks = run.options, run.named.get("landmarks")
+    transform = run.named.get("transform")
     if transform is not None:
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
@@ -589,7 +474,7 @@ def _taken(pair: _Pair, stored: StoredTransform) -> Registration:
 
 def _quality(found: Registration) -> dict[str, Any]:
     """Give what is stored of a map's worth, so that others can use its residuals."""
-    facts = {k: v for k, v in _facts(found).items() if k != "transform"}
+    facts = {k: v for k, v in map_facts(found).items() if k != "transform"}
     if len(found.residuals.places_nm):
         facts["residuals"] = found.residuals
     kept: dict[str, Any] = jsonable(facts)
@@ -600,7 +485,7 @@ def residuals_of(stored: StoredTransform) -> Residuals:
     """Read residuals of a stored map; none where there are none."""
     kept = stored.quality.get("residuals")
     if not isinstance(kept, Mapping):
-        return NO_RESIDUALS
+        return Residuals()
     try:
         read = Residuals(
             np.array(kept["places_nm"], dtype=float).reshape(-1, 2),
@@ -617,7 +502,7 @@ def residuals_of(stored: StoredTransform) -> Residuals:
     return read
 
 
-def _facts(found: Registration) -> dict[str, Any]:
+def map_facts(found: Registration) -> dict[str, Any]:
     """Say what a map is and what it is worth."""
     off = np.hypot(*found.residuals.off_nm.T)
     off = off[np.isfinite(off)]
@@ -771,3 +656,72 @@ def _lazy(seen: Warped) -> Any:
         asarray=False,
         meta=np.empty((0, 0), seen.dtype),
     )
+
+
+REGISTER = Verb(
+    "register",
+    (
+        ImageIn(
+            "moving",
+            "the image that is brought onto the other: the optical mosaic",
+            role="image",
+        ),
+        ImageIn(
+            "fixed",
+            "the image that stays, and gives the result its pixels: the SEM image",
+            guide=True,
+        ),
+    ),
+    RegisterOptions,
+    Registered,
+    _register,
+    title="registration",
+    files=(
+        FileIn(
+            "landmarks",
+            "places that show the same in both, from which the map starts",
+            flag="--landmarks",
+            metavar="CSV",
+            takes=Landmarks,
+        ),
+        FileIn(
+            "transform",
+            "apply this stored map, and search for none",
+            flag="--transform",
+            metavar="JSON",
+            takes=StoredTransform,
+        ),
+    ),
+    output=Output(
+        "where MOVING on the grid of FIXED goes; its suffix names the format",
+        goes_on=True,
+        kept=True,
+    ),
+    outputs=(
+        Output(
+            "write the map here: .json for other images, or .tfm (ITK), .ngff.json or "
+            ".csv (napari) for other programs, which hold no elastic one",
+            name="transform_out",
+            required=False,
+            flag="--transform-out",
+            metavar="FILE",
+            ending=".json",
+            is_image=False,
+            also=TRANSFORM_SUFFIXES[1:],
+        ),
+    ),
+    sides=("moving", "fixed"),
+    numbers=("error_px", "error_nm", "overlap", "mutual_information_after"),
+    gives=Registered,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from napari_semsr.registration import Landmarks
+    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
+    >>> places = np.array([[0.0, 0.0], [0.0, 600.0], [600.0, 0.0], [600.0, 600.0]])
+    >>> marks = Landmarks(places, places)
+    >>> found = semsr.register(image, image, landmarks=marks, landmarks_only=True)
+    >>> found.image.shape, round(found.registration.transform.scale, 6)
+    ((64, 64), 1.0)
+    """,
+)

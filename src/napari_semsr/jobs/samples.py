@@ -36,20 +36,7 @@ class Exposure:
 
 
 def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
-    """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image.
-
-    Parameters
-    ----------
-    shape : tuple of int, default=(640, 896)
-        Rows and columns.
-    seed : int, default=0
-        Same seed, same specimen.
-
-    Returns
-    -------
-    Micrograph
-        Pixels of 10 nm, named ``truth``.
-    """
+    """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image."""
     from napari_semsr.simulation import draw
 
     wiring = draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
@@ -74,26 +61,7 @@ def expose(
     noise_seed: int = 0,
     name: str = "exposure",
 ) -> Micrograph:
-    """Take a blurred, hazy, noisy image of a specimen.
-
-    Parameters
-    ----------
-    truth : Micrograph
-        The specimen, 8-bit.
-    exposure : Exposure, optional
-        Degradation and noise.
-    seed : int, default=0
-        Of the haze, which two exposures of one place share.
-    noise_seed : int, default=0
-        Of the noise, which they do not.
-    name : str, default="exposure"
-        Name of the image.
-
-    Returns
-    -------
-    Micrograph
-        8-bit, on the specimen's grid.
-    """
+    """Take a blurred, hazy, noisy image of a specimen."""
     from napari_semsr.simulation import degrade_plane
 
     chosen = exposure or Exposure()
@@ -105,20 +73,7 @@ def expose(
 
 
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
-    """Make the sample "gold on carbon at two magnifications".
-
-    Parameters
-    ----------
-    seed : int, default=0
-        Same seed, same images.
-
-    Returns
-    -------
-    coarse : Micrograph
-        8-bit scan with noise, pixels of 14.2 nm.
-    fine : Micrograph
-        The same place without noise on the same grey scale, pixels of 7.1 nm.
-    """
+    """Make the sample "gold on carbon at two magnifications"."""
     from napari_semsr.simulation import COARSE_NM, FINE_NM, gold_rng, random_gold_pair
 
     pair = random_gold_pair(_GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))

@@ -2,42 +2,37 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psutil
 from pydantic import Field
 
 from napari_semsr.core import (
     DeviceMemoryError,
+    FloatPair,
     InputRecord,
+    IntPair,
     Job,
     Micrograph,
     OptionError,
     Progress,
     Provenance,
+    Quantity,
     WriteError,
     digest_path,
     parse_pixel_size,
     software_versions,
+    spell_pixel_size,
+    spell_shape,
     warn,
 )
 from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_not_input,
-    check_target_folder,
-    input_record,
-    jsonable,
-    made_by,
-    open_image,
-    paths_of,
-)
+from napari_semsr.jobs.images import Result, jsonable, made_by
+from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
 
 if TYPE_CHECKING:
@@ -128,90 +123,62 @@ class SimulateOptions(ScanOptions, ViewOptions):
 class SimulatedScan(Result):
     """What was simulated, and where it is.
 
-    Attributes
-    ----------
-    frames : int
-        Number of frames.
-    truth : str
-        Folder of true positions, object and parameters.
-    output : str
-        The frames folder.
-    grid : tuple of int
-        Rows and columns of frames.
-    frame_shape : tuple of int
-        Rows and columns of a frame.
-    pixel_size_nm : tuple of float or None
-        True pixel of the frames; None when unknown.
-    bad_frames : dict
-        Names of frames that are blank or foreign.
-    extra : tuple of str
-        Folders of further acquisitions.
+    `pixel_size_nm` is the true one; `bad_frames` are blank or foreign, `extra` folders
+    of further acquisitions.
     """
 
     frames: int
-    truth: str
+    truth: Annotated[str, Quantity("Truth")]
     output: str
-    grid: tuple[int, int]
-    frame_shape: tuple[int, int]
-    pixel_size_nm: tuple[float, float] | None
+    grid: IntPair
+    frame_shape: IntPair
+    pixel_size_nm: FloatPair | None
     bad_frames: dict[str, str]
     extra: tuple[str, ...]
 
+    @property
+    def scan(self) -> Annotated[str, Quantity("Scan")]:
+        """How many frames of what size there are."""
+        rows, columns = self.grid
+        size = spell_shape(self.frame_shape)
+        return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-def simulate_job(
-    folder: str | os.PathLike[str],
-    *,
-    image: Image | None = None,
-    options: SimulateOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
+    @property
+    def pixel(self) -> Annotated[str, Quantity("Pixel size")]:
+        """The true pixel size."""
+        return spell_pixel_size(self.pixel_size_nm)
+
+    @property
+    def also(self) -> Annotated[str | None, Quantity("Also")]:
+        """Folders of further acquisitions, if there are any."""
+        return ", ".join(self.extra) or None
+
+    @property
+    def bad(self) -> Annotated[str | None, Quantity("Bad frames")]:
+        """Frames that are none of the sample, if there are any."""
+        return ", ".join(f"{n}: {kind}" for n, kind in self.bad_frames.items()) or None
+
+
+def _simulate(
+    run: Run[SimulateOptions], image: Micrograph | None
 ) -> Job[SimulatedScan]:
-    """Simulate a scan of a drawn sample or of an image, and write it as a folder.
-
-    Parameters
-    ----------
-    folder : path
-        Receives frames, ``positions.csv``, ``scan.json`` and ``truth``.
-    image : Micrograph or path, optional
-        What is scanned; ``options.phantom`` is drawn when not given.
-    options : SimulateOptions, optional
-        Sample, microscope, stage, camera.
-    opening : ReadOptions, optional
-        How to read an image file.
-    overwrite : bool, default=False
-        Replace an earlier simulation.
-
-    Returns
-    -------
-    SimulatedScan
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Drawing, scanning, writing.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError, ShapeError
-        If the image cannot be used, the folder not be written, or options contradict
-        each other.
-    DeviceMemoryError
-        If memory does not hold the scan.
-    """
+    """Simulate a scan of a drawn sample or of an image, and write it as a folder."""
     from napari_semsr.simulation import simulate_scan
 
-    chosen = options or SimulateOptions()
-    yield Progress(0, 0, "checking")
-    target = _check_scan(folder, image, chosen, overwrite=overwrite)
-    source, inputs, chosen = _open_source(image, chosen, opening)
+    chosen, target = run.options, run.targets["out_dir"]
+    _check_scan(target, image, chosen)
+    source, inputs = None, list[InputRecord]()
+    if image is not None:
+        chosen = _fitted(image, chosen)
+        source = image.array()
+        inputs.append((yield from run.record("image")))
     _check_memory(chosen)
     try:
         scan = yield from simulate_scan(chosen, source)
     except MemoryError as error:
         raise _too_large(chosen, None) from error
     with _whole_folder(target) as place:
-        writer = _ScanWriter(place, scan, chosen, inputs, opening)
+        writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
         yield from writer.frames()
         yield Progress(0, 0, "writing the truth")
         writer.tables()
@@ -233,16 +200,12 @@ def simulate_job(
 
 
 def _check_scan(
-    folder: str | os.PathLike[str],
-    image: Image | None,
-    options: SimulateOptions,
-    *,
-    overwrite: bool,
-) -> Path:
-    """Refuse a folder that must not be written, and what cannot be had."""
-    target = Path(folder)
-    check_not_input(target, paths_of(image))
-    check_target_folder(target, overwrite=overwrite)
+    target: Path, image: Micrograph | None, options: SimulateOptions
+) -> None:
+    """Refuse a folder of other things, and what cannot be had."""
+    if image is not None and "phantom" in options.model_fields_set:
+        msg = "Give --phantom or --from, not both."
+        raise OptionError(msg)
     stranger = target.is_dir() and any(target.iterdir())
     if stranger and not (target / _MARK).is_file():
         msg = (
@@ -263,19 +226,10 @@ def _check_scan(
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
         raise OptionError(msg)
-    return target
 
 
-def _open_source(
-    image: Image | None, options: SimulateOptions, opening: ReadOptions | None
-) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
-    """Open the image (Y, X), and give its pixel size to frames that were given none.
-
-    The options come back with the binning and the pixel size that follow from it.
-    """
-    if image is None:
-        return None, (), options
-    opened = open_image(image, opening)
+def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
+    """Give frames the binning and the pixel size that follow from their image's."""
     binning = options.fit_binning(opened.shape)
     if options.image_binning is None and binning < 1:
         msg = (
@@ -293,7 +247,7 @@ def _open_source(
             "--pixel-size-nm."
         )
         raise OptionError(msg)
-    return opened.array(), (input_record(image, opened, opening),), options
+    return options
 
 
 def _check_memory(options: SimulateOptions) -> None:
@@ -345,7 +299,7 @@ class _ScanWriter:
     scan: "Scan"  # What is written
     options: SimulateOptions  # How it was made, and what is wanted beside it
     inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
-    opening: ReadOptions | None = None  # How it was read
+    opening: ReadOptions  # How it was read
 
     def _image(
         self, data: Any, path: Path, *, said: bool = True, fine: bool = False
@@ -382,8 +336,7 @@ class _ScanWriter:
         said = self.options.model_dump(mode="json")
         if self.inputs:  # its pixel size is that of the frames, in the options
             sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
-            reading = self.opening or ReadOptions()
-            said["reading"] = reading.model_dump(mode="json", exclude=sizes)
+            said["reading"] = self.opening.model_dump(mode="json", exclude=sizes)
         return made_by("simulate", said, *self.inputs, part=part)
 
     def frames(self) -> Iterator[Progress]:
@@ -558,3 +511,31 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record for people and programs."""
     text = json.dumps(jsonable(record), indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+SIMULATE = Verb(
+    "simulate",
+    (ImageIn("image", "scan this image, not a phantom", optional=True, flag="--from"),),
+    SimulateOptions,
+    SimulatedScan,
+    _simulate,
+    title="sample, microscope and scan",
+    output=Output(
+        "folder for the frames and their truth",
+        name="out_dir",
+        flag="",
+        ending="",
+        goes_on=True,
+    ),
+    not_read=("pixel_size_nm", "pixel_size_sd_nm"),
+    example="""
+    >>> import tempfile
+    >>> import napari_semsr as semsr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.simulate(
+    ...         folder, phantom="particles", frames_grid=(2, 3), frame_px=64
+    ...     )
+    >>> made.grid, made.frame_shape, made.pixel_size_nm
+    ((2, 3), (64, 64), (20.0, 20.0))
+    """,
+)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from napari_semsr.core import (
     Acquisition,
     Fault,
     FieldDistortion,
+    Figure,
+    FloatPair,
     InputRecord,
     IntPair,
     Job,
@@ -27,11 +29,15 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     Provenance,
+    Quantity,
     ReadError,
     SemsrError,
     WriteError,
+    declared_figures,
+    describe_pixel_size,
     digest_job,
     digest_path,
+    spell_pixel_size,
 )
 from napari_semsr.io import (
     COVERAGE,
@@ -63,6 +69,7 @@ from napari_semsr.jobs.images import (
     path_of,
     record_file,
 )
+from napari_semsr.jobs.verb import FileIn, Output, Verb
 from napari_semsr.stitching import StitchOptions
 
 if TYPE_CHECKING:
@@ -83,27 +90,7 @@ def open_scan(
     positions: Path | None = None,
     options: "StitchFolderOptions | None" = None,
 ) -> Job[Acquisition]:
-    """Open the frames of a scan with what the user says of it.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Frames folder, or one file of many pages.
-    positions : pathlib.Path, optional
-        Table of nominal positions, in place of the folder's own.
-    options : StitchFolderOptions, optional
-        Grid, order, overlap and pixel size override what the folder says.
-
-    Returns
-    -------
-    Acquisition
-        The frames, read when needed.
-
-    Yields
-    ------
-    Progress
-        While frames are opened.
-    """
+    """Open the frames of a scan with what the user says of it."""
     from napari_semsr.io import open_frames
 
     yield Progress(0, 0, f"opening the frames of {folder.name}")
@@ -342,92 +329,130 @@ class StitchFolderOptions(StitchOptions):
         return rows, columns
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
     """A mosaic that was written, and how its frames were placed.
 
-    Attributes
-    ----------
-    output : str
-        Path of the mosaic.
-    coverage : str
-        Path of the number of frames at each pixel.
-    height : str or None
-        Path of the height in nm at which each pixel is sharpest; None for one height.
-    halves : tuple of dict
-        ``output, frames`` of each half; empty where none were asked for.
-    heights : tuple of dict
-        ``folder, z_nm, y_px, x_px, scatter_px`` of each height that was joined: its
-        shift off the one that was solved, null where it was left out; empty for one.
-    shape : tuple of int
-        Rows and columns.
-    dtype : str
-        Type of the grey values in the output.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``, as stated, else as estimated from the stage.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where none was stated.
-    stage_pixel_size_nm : tuple of float or None
-        Stage nanometres over solved pixels; None without such positions.
-    frames : int
-        Number of frames that the scan has.
-    pairs_used, pairs_rejected : int
-        Joints that the positions rest on, and those that were not believed.
-    residual_px : float
-        RMS residual of the joints in use.
-    distortion : float
-        Displacement at the rim over its radius that was taken back from every frame; 0
-        where there is none beyond doubt, or was not to be.
-    distortion_sd : float or None
-        Its standard deviation; None where it was neither measured nor told.
-    distortion_centre_px : tuple of float
-        Its centre off the middle of a frame, ``(y, x)``.
-    distortion_from : {"overlaps", "calibration", "option"} or None
-        What told it; None where none was to be taken back.
-    shading_percent : float
-        What the flat field leaves, in % of the mean.
-    warnings : tuple of str
-        One sentence each.
-    positions : tuple of dict
-        ``frame, y_px, x_px`` of every frame; null where it was left out.
-    left_out : tuple of Fault
-        Frames that are not in the mosaic, and why.
-    seconds : float
-        Time that it took.
-    frame_shape : tuple of int
-        Rows and columns of a frame.
-    solution : StitchSolution
-        Joints, nominal positions, shading.
-    provenance : Provenance
-        Inputs, options, versions.
+    `coverage` is the path of the number of frames at each pixel, `height` that of the
+    height in nm at which each is sharpest. `halves` has ``output, frames`` of each,
+    `heights` ``folder, z_nm, y_px, x_px, scatter_px`` of each that was joined: its
+    shift off the one that was solved, null where it was left out; `positions` ``frame,
+    y_px, x_px`` of every frame. The pixel size is the one stated, else that estimated
+    from the stage: stage nanometres over solved pixels. `pairs_used` are joints that
+    the positions rest on, `distortion` the displacement at the rim over its radius that
+    was taken back from every frame; 0 where there is none beyond doubt, or was not to
+    be.
     """
 
     output: str
-    coverage: str
-    height: str | None
+    coverage: Annotated[str, Quantity("Coverage")]
+    height: Annotated[str | None, Quantity("Heights")]
     halves: tuple[dict[str, Any], ...]
     heights: tuple[dict[str, Any], ...]
-    shape: tuple[int, int]
-    dtype: str
-    pixel_size_nm: tuple[float, float] | None
-    pixel_size_sd_nm: tuple[float, float] | None
-    stage_pixel_size_nm: tuple[float, float] | None
+    shape: IntPair
+    dtype: Annotated[str, Quantity("Type")]
+    pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
+    stage_pixel_size_nm: FloatPair | None
     frames: int
     pairs_used: int
     pairs_rejected: int
-    residual_px: float
+    residual_px: Annotated[
+        float, Quantity("RMS residual", "px", ".3g", also="residual_nm")
+    ]
     distortion: float
     distortion_sd: float | None
-    distortion_centre_px: tuple[float, float]
+    distortion_centre_px: FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
-    shading_percent: float
+    shading_percent: Annotated[float, Quantity("Shading left", "% of the mean", ".2g")]
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
     left_out: tuple[Fault, ...]
-    seconds: float
-    frame_shape: tuple[int, int] = field(metadata={"json": False})
+    seconds: Annotated[float, Quantity("Time", "s", ".3g")]
+    frame_shape: IntPair = field(metadata={"json": False})
     solution: "StitchSolution" = field(metadata={"json": False})
     provenance: Provenance = field(metadata={"json": False})
+
+    @property
+    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
+        """The pixel size, and what is known of it."""
+        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def by_stage(self) -> Annotated[str | None, Quantity("Pixel by stage")]:
+        """The pixel size that the stage tells, if it does."""
+        size = self.stage_pixel_size_nm
+        return None if size is None else spell_pixel_size(size)
+
+    @property
+    def placed(self) -> Annotated[str, Quantity("Frames")]:
+        """How many frames are in the mosaic."""
+        return f"{self.frames - len(self.left_out)} of {self.frames} placed"
+
+    @property
+    def joints(self) -> Annotated[str, Quantity("Joints")]:
+        """How many joints hold."""
+        return f"{self.pairs_used} used, {self.pairs_rejected} rejected"
+
+    @property
+    def residual_nm(
+        self,
+    ) -> Annotated[float | None, Quantity("RMS residual", "nm", ".3g")]:
+        """Root mean square of the residuals of the joints in use."""
+        return self._in_nm(self.residual_px)
+
+    @property
+    def stage_error_px(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("RMS stage error", "px", ".3g", also="stage_error_nm")
+    ]:
+        """How far frames lie from their nominal places, if there are such."""
+        stage = self.solution.stage
+        known = stage is not None and self.solution.nominal_px is not None
+        return float(stage.scatter_px) if stage is not None and known else None
+
+    @property
+    def stage_error_nm(
+        self,
+    ) -> Annotated[float | None, Quantity("RMS stage error", "nm", ".3g")]:
+        """The same in nm."""
+        return self._in_nm(self.stage_error_px)
+
+    def _in_nm(self, px: float | None) -> float | None:
+        """Give a distance in nm, where that is known."""
+        size = self.pixel_size_nm
+        if px is None or size is None or not np.isfinite(px):
+            return None
+        return px * float(np.mean(size))
+
+    def figures(self) -> dict[str, Figure]:
+        """Say also the distortion, halves, heights and what was left out."""
+        rows = {**declared_figures(self), "Distortion": self._distortion()}
+        for name, half in zip("ab", self.halves, strict=False):
+            rows[f"Half {name}"] = Figure(
+                f"{half['output']} ({len(half['frames'])} frames)"
+            )
+        for item in self.heights:
+            lies = "left out"
+            if item["y_px"] is not None:
+                lies = f"off by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
+            rows[f"Height {item['folder']}"] = Figure(item["z_nm"], "nm", note=lies)
+        for fault in self.left_out:
+            rows[f"Left out: {fault.frame}"] = Figure(fault.reason)
+        return rows
+
+    def _distortion(self) -> Figure:
+        """Say what was taken back, and how sure it is."""
+        share, sd = 100 * self.distortion, self.distortion_sd
+        if sd is None and not share:
+            return Figure("not looked for")
+        note = "at the rim"
+        if self.distortion_from == "calibration" and sd is not None:
+            note += ", by calibration"
+        elif not share:
+            note += ", none found"
+        return Figure(share, "%", ".3g", note, None if sd is None else 100 * sd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,7 +488,7 @@ class _Request:
         return None if named in _METHODS else Path(named)
 
 
-def stitch_job(
+def _stitch(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
@@ -472,46 +497,9 @@ def stitch_job(
     options: StitchFolderOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    keep: bool = False,
+    keep: bool = True,
 ) -> Job[StitchedFile]:
-    """Join the frames of a folder to one calibrated mosaic.
-
-    Parameters
-    ----------
-    folder : path
-        Frames with an optional ``positions.csv`` and ``scan.json``, or one file of many
-        pages.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    positions : path, optional
-        Table of nominal positions, in place of the folder's own.
-    positions_out : path, optional
-        Receives the solved positions as a table.
-    options : StitchFolderOptions, optional
-        Grid, flat field, joints, blending.
-    overwrite : bool, default=False
-        Replace existing outputs.
-    resume : bool, default=False
-        Go on with an output that was interrupted: frames are placed anew, and what is
-        written stays.
-    keep : bool, default=False
-        Keep what is finished when the run fails or is stopped, to be resumed.
-
-    Returns
-    -------
-    StitchedFile
-        What was written, where every frame lies, and what to know of it.
-
-    Yields
-    ------
-    Progress
-        Reading, comparing, placing, fusing.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError, ShapeError, RegistrationError
-        If frames cannot be read, joined, or the output not be made.
-    """
+    """Join frames; what is finished is kept for `resume`, unless `keep` is False."""
     from napari_semsr.stitching import solve_mosaic
 
     begun = time.monotonic()
@@ -937,3 +925,60 @@ def _warnings(
             "clipped."
         )
     return tuple(said)
+
+
+STITCH = Verb(
+    "stitch",
+    (),
+    StitchFolderOptions,
+    StitchedFile,
+    start=_stitch,
+    title="frames, joints and blending",
+    files=(
+        FileIn(
+            "folder",
+            "folder of frames, or one file of many pages",
+            optional=False,
+            metavar="FRAMES_DIR",
+        ),
+        FileIn(
+            "positions",
+            "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm "
+            "(default: positions.csv in the folder)",
+            flag="--positions",
+            metavar="CSV",
+        ),
+    ),
+    output=Output(
+        "where the mosaic goes; its suffix names the format",
+        ending=".ome.zarr",
+        goes_on=True,
+    ),
+    outputs=(
+        Output(
+            "write the solved positions as a table",
+            name="positions_out",
+            required=False,
+            flag="--positions-out",
+            metavar="CSV",
+            ending=".csv",
+            is_image=False,
+        ),
+    ),
+    exclude=("known_distortion",),
+    reads=False,
+    resumes=True,
+    numbers=("frames", "pairs_used", "pairs_rejected", "residual_px"),
+    example="""
+    >>> import tempfile
+    >>> import napari_semsr as semsr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scan = f"{folder}/scan"
+    ...     made = semsr.simulate(
+    ...         scan, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
+    ...     )
+    ...     mosaic = semsr.stitch(scan, f"{folder}/mosaic.ome.tif")
+    >>> mosaic.frames, mosaic.pairs_used, mosaic.shape
+    (2, 1, (71, 96))
+    """,
+)

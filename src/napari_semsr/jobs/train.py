@@ -6,22 +6,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import field_validator
 
+from napari_semsr import models, training
 from napari_semsr.core import (
+    Figure,
     FloatPair,
     Job,
     Micrograph,
     OptionError,
     Options,
     Progress,
+    Quantity,
     ReadError,
     ShapeError,
-    by_person,
+    declared_figures,
     field_range,
     in_digits,
+    option,
     warn,
 )
 from napari_semsr.io import StoredTransform, move
@@ -34,32 +39,65 @@ from napari_semsr.jobs.images import (
     open_image,
 )
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.pairs import LEAST_SIDE, fitting_options, pairs_job
+from napari_semsr.jobs.pairs import LEAST_SIDE, PAIRS, fitting_options
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.pairing import PairOptions
+from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Verb
+from napari_semsr.pairing import PairOptions, open_pairs
 
 if TYPE_CHECKING:
     from napari_semsr.models import ModelCard
     from napari_semsr.training import Recipe
 
 
+class TrainOptions(Options):
+    """What is trained otherwise than the recipe says."""
+
+    steps: int | None = option(
+        None, "Steps", "Train this long; the recipe's schedule is stretched.", ge=1
+    )
+    name: str | None = option(
+        None, "Name", "Name of the model, which lists call it by."
+    )
+    patch: int | None = option(
+        None,
+        "Patch",
+        "Side of the patches to learn from, no larger than those of the pairs; smaller "
+        "ones give more of them.",
+        unit="px",
+    )
+    anew: bool = option(
+        False,
+        "Begin anew",
+        "Begin with fresh weights although the recipe names a model; its network is "
+        "kept.",
+    )
+
+
 class TrainingPlace(Options):
-    """Where a training runs: a person says so, and no recipe.
+    """Where a training runs: a person says so, and no recipe."""
 
-    Attributes
-    ----------
-    bank_folder : str or None
-        Where scenes are kept that a recipe makes ahead (``data.bank``), to be shared by
-        several runs; by default in the folder of the run.
-    devices : int or None
-        Processors of this machine that learn together, each from a batch of its own.
-    nodes : int or None
-        Machines that learn together.
-    """
+    bank_folder: str | None = option(
+        None,
+        "",
+        "Where scenes are kept that a recipe makes ahead (data.bank), to be shared by "
+        "several runs; by default in the folder of the run.",
+        by_person=True,
+    )
+    devices: int | None = option(
+        None,
+        "",
+        "Processors of this machine that learn together, each from a batch of its own.",
+        by_person=True,
+    )
+    nodes: int | None = option(
+        None, "", "Machines that learn together.", by_person=True
+    )
 
-    bank_folder: str | None = by_person(None)
-    devices: int | None = by_person(None)
-    nodes: int | None = by_person(None)
+    @field_validator("bank_folder", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Take a path, too."""
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 # The recipes that come with the package, and what a recipe says of itself.
@@ -101,13 +139,7 @@ class RecipeFacts(Result):
 
 
 def bundled_recipes() -> list[str]:
-    """Name the recipes that come with the package.
-
-    Returns
-    -------
-    list of str
-        Sorted names; all learn from a store of pairs.
-    """
+    """Name the recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
@@ -126,29 +158,9 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
-    """Read what a recipe says of itself; torch is not needed for that.
-
-    Parameters
-    ----------
-    name_or_path : str or path
-        A YAML file, or the name of a recipe that comes with the package.
-
-    Returns
-    -------
-    RecipeFacts
-        The facts.
-
-    Raises
-    ------
-    ReadError, OptionError
-        If it cannot be read, or is no recipe.
-    CheckpointError
-        If it takes over the network of a model that is not there.
-    """
-    from napari_semsr.training import load_recipe
-
+    """Read what a recipe says of itself; torch is not needed for that."""
     path = _find_recipe(name_or_path)
-    recipe = load_recipe(path)
+    recipe = training.load_recipe(path)
     return RecipeFacts(
         name=recipe.name,
         path=str(path),
@@ -164,19 +176,16 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
 
 def _scale(recipe: "Recipe") -> int:
     """Clear pixels for each degraded one."""
-    from napari_semsr.training import SAME
-
     card = _start_card(recipe)
-    if recipe.architecture == SAME and card is not None:
+    if recipe.architecture == training.SAME and card is not None:
         return card.scale
     return int(recipe.architecture_options.get("scale", 1))
 
 
 def _start_card(recipe: "Recipe") -> "ModelCard | None":
     """Read the card of the model that a recipe begins with."""
-    from napari_semsr.models import read_card, resolve
-
-    return None if recipe.start_from is None else read_card(resolve(recipe.start_from))
+    start = recipe.start_from
+    return None if start is None else models.read_card(models.resolve(start))
 
 
 _LEAST_PAIRS = 2
@@ -228,27 +237,7 @@ def images_to_cut(
     image: Image | None = None,
     second: Image | None = None,
 ) -> CutRequest | OwnImage | None:
-    """Take the images that a user gave to train on, in either of the two ways.
-
-    Parameters
-    ----------
-    low, high : Micrograph or path, optional
-        What is to be improved, and what it should look like.
-    transform : StoredTransform or path, optional
-        Map from `low` to `high`.
-    image, second : Micrograph or path, optional
-        A noisy image alone, or with another scan of its place.
-
-    Returns
-    -------
-    CutRequest, OwnImage or None
-        What to cut pairs from; None where nothing was given.
-
-    Raises
-    ------
-    OptionError
-        If one of two is missing, or both ways are asked for.
-    """
+    """Take the images that a user gave to train on, in either of the two ways."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on a pair of images needs --low and --high; give both."
         raise OptionError(msg)
@@ -265,178 +254,122 @@ def images_to_cut(
 
 @dataclass(frozen=True, slots=True)
 class Trained(Result):
-    """What a training run came to.
+    """What a training run came to: steps, figures that were held out, the best model.
 
-    Attributes
-    ----------
-    steps : int
-        Optimiser steps done, those before a resume included.
-    validation : object
-        Figures on images that were held out.
-    model : str
-        Path of the best model.
-    run_dir : str
-        Folder of the run.
-    comparison : object
-        On held-out pairs, which nothing learnt from: ``rows`` with ``psnr_db``,
-        ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``, ``untouched`` and
-        ``trained``; the ``set``, its number of ``pairs``, and ``begun_with``, the name
-        of the untouched model; ``map_error_nm`` and ``map_error_px``, by which the
-        pairs are expected to be off. None where there are no pairs.
-    kept : bool
-        Whether the trained model is better there than the untouched one; if not, the
-        file is the untouched one.
+    `comparison` is made on held-out pairs, which nothing learnt from: ``rows`` with
+    ``psnr_db``, ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``,
+    ``untouched`` and ``trained``; the ``set``, its number of ``pairs``, and
+    ``begun_with``, the name of the untouched model; ``map_error_nm`` and
+    ``map_error_px``, by which the pairs are expected to be off. None where there are no
+    pairs. `kept` tells whether the trained model is better there than the untouched
+    one; if not, the file is the untouched one.
     """
 
-    steps: int
+    steps: Annotated[int, Quantity("Steps", form="d")]  # those before a resume, too
     validation: Any
-    model: str
+    model: Annotated[str, Quantity("Model")]
     run_dir: str
     comparison: Any = None
     kept: bool = True
 
+    def figures(self) -> dict[str, Figure]:
+        """Write what was held out, and what the comparison tells."""
+        found, held = declared_figures(self), self.validation
+        if not isinstance(held, dict):
+            held = {} if held is None else {"held out": held}
+        found |= {name: _written(value) for name, value in held.items()}
+        compared = self.comparison
+        if compared is None:
+            return found
+        about = f"on {compared['pairs']} pairs of the {compared['set']} set"
+        for name, row in compared["rows"].items():
+            told = ", ".join(f"{key} {_written(value)}" for key, value in row.items())
+            found[f"{name}, {about}"] = Figure(told)
+        gain, off = self.gain_over("untouched"), compared["map_error_nm"]
+        if gain is not None:
+            found["Gain by training"] = Figure(gain, "dB", "+.2f")
+        if off is not None:
+            beside = f"({compared['map_error_px']:.3g} px)"
+            found["Expected error of the map"] = Figure(off, "nm", ".3g", beside)
+        return found
+
     def gain_over(self, which: str) -> float | None:
-        """Tell by how much the trained model is better on held-out pairs.
-
-        Parameters
-        ----------
-        which : {"input", "linear filter", "untouched"}
-            What it is compared with.
-
-        Returns
-        -------
-        float or None
-            PSNR of the trained model less that of the other, in dB; None where there is
-            no comparison.
-        """
+        """Tell by how much the trained model is better on held-out pairs."""
         rows = (self.comparison or {}).get("rows", {})
         if which not in rows:
             return None
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
 
 
-def train_job(
+def _written(value: Any) -> Figure:
+    """Write a number, or what else it is."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Figure(value if number else str(value))
+
+
+def _train(
     recipe: str | os.PathLike[str],
-    run_dir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
+    options: TrainOptions | None = None,
+    place: TrainingPlace | None = None,
     resume: bool = False,
     overwrite: bool = False,
     pairs: str | os.PathLike[str] | None = None,
     cut: CutRequest | OwnImage | None = None,
     start_from: str | os.PathLike[str] | None = None,
-    steps: int | None = None,
-    name: str | None = None,
-    patch: int | None = None,
-    anew: bool = False,
-    place: TrainingPlace | None = None,
+    **images: Any,
 ) -> Job[Trained]:
-    """Train a model.
+    """Train a model; with images, the whole way to what a fine-tuned one gained.
 
-    With `cut` this is the whole way from two registered images to a fine-tuned model
-    and what it gained: ``train_job("fine-tune", run_dir, start_from="ssum-sem",
-    cut=CutRequest(mosaic, sem, transform))``.
-
-    Parameters
-    ----------
-    recipe : path or str
-        A YAML file that names architecture, data, losses and schedule, or the name of
-        a recipe that comes with the package.
-    run_dir : path
-        Folder for checkpoints, log and model.
-    resume : bool, default=False
-        Go on from the last checkpoint in the folder.
-    overwrite : bool, default=False
-        Start anew in a folder that holds something.
-    pairs : path, optional
-        Store of pairs to learn from, in place of the recipe's images.
-    cut : CutRequest or OwnImage, optional
-        What pairs are cut from, which lie beside the folder of the run; a run that is
-        resumed takes those.
-    start_from : path or str, optional
-        Model file, or name of a model on the shelf, in place of the recipe's.
-    steps : int, optional
-        Optimiser steps in place of the recipe's; its schedule is stretched.
-    name : str, optional
-        Name of the model in place of the recipe's.
-    patch : int, optional
-        Side in pixels of the patches to learn from, in place of the recipe's, or of
-        the pairs' where these are smaller.
-    anew : bool, default=False
-        Begin with fresh weights although the recipe names a model; its network is
-        kept.
-    place : TrainingPlace, optional
-        Where it runs, which no recipe says.
-
-    Returns
-    -------
-    Trained
-        Steps, held-out figures, and the model's path.
-
-    Yields
-    ------
-    Progress
-        Steps of the optimiser.
-
-    Raises
-    ------
-    ReadError, OptionError, WriteError
-        If the recipe or its pairs cannot be used, or the folder holds another run.
+    `cut`: what pairs are cut from, in place of `images`; they lie beside the folder of
+    the run, and a run that is resumed takes those.
     """
+    chosen = options or TrainOptions()
+    cut = cut or images_to_cut(**{"low": None, "high": None, **images})
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
     if resume and overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
-    if anew and start_from is not None:
+    if chosen.anew and start_from is not None:
         msg = "Give --start-from to begin with a model or --anew for none, not both."
         raise OptionError(msg)
-    beside, packaged = _pairs_beside(run_dir), path.parent == RECIPES
+    beside, packaged = _pairs_beside(output), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
         pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
             raise OptionError(msg)
-        made = yield from with_pairs(
-            lambda store: train_job(
-                recipe,
-                run_dir,
-                overwrite=overwrite,
-                pairs=store,
-                start_from=start_from,
-                steps=steps,
-                name=name,
-                patch=patch,
-                anew=anew,
-                place=place,
-            ),
-            cut,
-            run_dir,
-            recipe=recipe,
-            start_from=start_from,
-            patch=patch,
-            overwrite=overwrite,
+        how: dict[str, Any] = {"overwrite": overwrite, "start_from": start_from}
+        return (
+            yield from with_pairs(
+                lambda store: _train(
+                    recipe, output, options=options, place=place, pairs=store, **how
+                ),
+                cut,
+                output,
+                recipe=recipe,
+                patch=chosen.patch,
+                **how,
+            )
         )
-        return made
     if pairs is None and packaged:
         raise OptionError(_wanted(path))
     # The loop looks inside.
-    folder = check_target_folder(run_dir, overwrite=True, parents=True)
-    from napari_semsr.training import load_recipe
+    folder = check_target_folder(output, overwrite=True, parents=True)
 
-    changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
     where = (place or TrainingPlace()).model_dump()
     banks = where.pop("bank_folder")
-    changes |= {"patch": patch, **where}
-    plan = _changed(load_recipe(path), changes, anew=anew)
+    changes = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
+    plan = _changed(training.load_recipe(path), changes)
     if plan.data.pairs is not None:
         check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))
         _tell_pixel(plan)
         _tell_map(Path(plan.data.pairs))
-    from napari_semsr.training import train as train_model
-
-    found = yield from train_model(
+    found = yield from training.train(
         plan, folder, resume=resume, overwrite=overwrite, bank_folder=banks
     )
     compared = found.comparison
@@ -459,9 +392,7 @@ def train_job(
 
 def _wanted(recipe: Path) -> str:
     """Say what a recipe of the package learns from."""
-    from napari_semsr.training import load_recipe
-
-    if load_recipe(recipe).blind:
+    if training.load_recipe(recipe).blind:
         return f"The recipe {recipe.stem} learns from one image; give it by --image."
     return (
         f"The recipe {recipe.stem} of the package learns from pairs; give --pairs, "
@@ -469,14 +400,12 @@ def _wanted(recipe: Path) -> str:
     )
 
 
-def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe":
+def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     """Put what the user gave in place of what the recipe says."""
     given = {key: value for key, value in changes.items() if value is not None}
+    anew = given.pop("anew")
     if "steps" in given:
-        if int(given["steps"]) < 1:
-            msg = f"steps must be at least 1, got {given['steps']}."
-            raise OptionError(msg)
-        plan = plan.with_steps(int(given.pop("steps")))
+        plan = plan.with_steps(given.pop("steps"))
     data: dict[str, Any] = {}
     if "pairs" in given:
         data["pairs"] = str(Path(given.pop("pairs")).resolve())
@@ -497,8 +426,6 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
 
 def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
     """Learn from two scans where there are two, and say from which image."""
-    from napari_semsr.pairing import open_pairs
-
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
@@ -514,15 +441,11 @@ def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
 
 def _stored_patch(path: str) -> int:
     """Side of the patches of a store."""
-    from napari_semsr.pairing import open_pairs
-
     return int(open_pairs(Path(path)).record["patch"])
 
 
 def _check_pairs(path: Path) -> None:
     """Refuse a store from which nothing can be learnt, before any work."""
-    from napari_semsr.pairing import open_pairs
-
     store = open_pairs(path)
     counts = store.counts
     if counts["train"] < _LEAST_PAIRS:
@@ -545,8 +468,6 @@ _PIXEL_OFF = 0.05  # of the trained pixel; from there on a field is resampled, t
 
 def _tell_pixel(plan: "Recipe") -> None:
     """Warn where a model goes on with pixels that it was not trained for."""
-    from napari_semsr.pairing import open_pairs
-
     card, record = _start_card(plan), open_pairs(Path(str(plan.data.pairs))).record
     fine = record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None or fine is None:
@@ -566,8 +487,6 @@ def _tell_pixel(plan: "Recipe") -> None:
 
 def _tell_map(path: Path) -> None:
     """Warn where pairs are so far off that what they are judged by is off as well."""
-    from napari_semsr.pairing import open_pairs
-
     off_nm, off_px = open_pairs(path).map_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
@@ -596,27 +515,6 @@ def with_pairs(
 
     Pairs that were cut for a run which never began are removed; an earlier run that was
     to be replaced then has its own again.
-
-    Parameters
-    ----------
-    train : callable
-        Makes the training of the store's path.
-    cut : CutRequest or OwnImage
-        What is cut.
-    run_dir : path
-        Folder of the run; the store is ``NAME-pairs.zarr`` beside it.
-    recipe, start_from, patch, overwrite
-        As `train_job` takes them.
-
-    Returns
-    -------
-    Trained
-        What the training gave.
-
-    Yields
-    ------
-    Progress
-        Of cutting, then of the training.
     """
     folder = check_target_folder(run_dir, overwrite=True, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
@@ -630,7 +528,7 @@ def with_pairs(
     aside = _set_aside(store) if overwrite else None
     ours = not _sheet_of(store).exists() and not store.exists()
     try:
-        yield from pairs_job(
+        yield from PAIRS.job(
             cut.low, cut.high, store, options=options, transform=cut.transform
         )
         trained = yield from train(store)
@@ -654,9 +552,7 @@ _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
 
 def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]:
     """Pair an image with itself, or with a second scan that is to be aligned."""
-    from napari_semsr.training import load_recipe
-
-    plan = load_recipe(_find_recipe(recipe))
+    plan = training.load_recipe(_find_recipe(recipe))
     if own.second is None and not plan.blind:
         msg = (
             f"The recipe {plan.name} cannot learn from one image; take own-image, or "
@@ -699,9 +595,7 @@ def _check_own(image: Micrograph) -> None:
 
 def _check_learns_pairs(recipe: str | os.PathLike[str]) -> None:
     """Refuse a recipe for one image, which would never look at the clear one."""
-    from napari_semsr.training import load_recipe
-
-    if load_recipe(_find_recipe(recipe)).blind:
+    if training.load_recipe(_find_recipe(recipe)).blind:
         msg = (
             "The recipe own-image never looks at a clear image; take fine-tune for a "
             "noisy and a clear one, or give two noisy scans as image and second scan."
@@ -716,9 +610,7 @@ def _fitted(
     patch: int | None,
 ) -> PairOptions:
     """Choose how to cut, where it is not said, by recipe, model and images."""
-    from napari_semsr.training import load_recipe
-
-    plan = load_recipe(_find_recipe(recipe))
+    plan = training.load_recipe(_find_recipe(recipe))
     if start_from is not None:
         plan = plan.replace(start_from=str(find_model(start_from)))
     card = _start_card(plan)
@@ -776,3 +668,74 @@ def _put_back(store: Path, aside: Path | None) -> None:
 def _sheet_of(store: Path) -> Path:
     """Where pairs have their contact sheet."""
     return store.with_suffix(".png")
+
+
+TRAIN = Verb(
+    "train",
+    (
+        ImageIn(
+            "low",
+            "cut pairs from this image, the one to be improved, and from --high; they "
+            "are cut as model and recipe want them, and lie beside the run",
+            optional=True,
+            flag="--low",
+        ),
+        ImageIn(
+            "high",
+            "what --low should look like: the same place",
+            optional=True,
+            flag="--high",
+        ),
+        ImageIn(
+            "image",
+            "learn from this noisy image alone, as the recipe own-image does",
+            optional=True,
+            flag="--image",
+        ),
+        ImageIn(
+            "second",
+            "another scan of the place that --image shows, by the same instrument; it "
+            "is registered, and each is learnt from the other",
+            optional=True,
+            flag="--second",
+        ),
+    ),
+    TrainOptions,
+    Trained,
+    start=_train,
+    files=(
+        FileIn(
+            "recipe",
+            "what to train, and how: a YAML file, or a recipe of the package "
+            f"({', '.join(bundled_recipes())})",
+            optional=False,
+            metavar="RECIPE",
+            named=True,
+        ),
+        FileIn(
+            "pairs",
+            "learn from these pairs, made by semsr pairs, instead of the images",
+            flag="--pairs",
+            metavar="PAIRS.zarr",
+        ),
+        FileIn(
+            "transform",
+            "map from --low to --high that semsr register has kept, if they lie on two "
+            "grids",
+            flag="--transform",
+            metavar="JSON",
+            takes=StoredTransform,
+        ),
+        FileIn(
+            "start_from",
+            "begin with the weights of a model: a name, or a model file",
+            flag="--start-from",
+            metavar="MODEL",
+            named=True,
+        ),
+    ),
+    output=Output("folder of the run: checkpoints, log, model", ending=""),
+    groups=(Group("place", "place", TrainingPlace),),
+    reads=False,
+    resumes=True,
+)

@@ -33,8 +33,15 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.jobs.images import jsonable
-from napari_semsr.jobs.models import import_model_job
-from napari_semsr.jobs.train import CutRequest, OwnImage, Trained, with_pairs
+from napari_semsr.jobs.models import MODELS_IMPORT
+from napari_semsr.jobs.train import (
+    TRAIN,
+    CutRequest,
+    OwnImage,
+    Trained,
+    TrainOptions,
+    with_pairs,
+)
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
@@ -45,7 +52,7 @@ _KILL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What to train; the arguments of `napari_semsr.jobs.train.train_job`.
+    """What to train; the arguments of `TRAIN`.
 
     Attributes
     ----------
@@ -72,23 +79,7 @@ class TrainRequest:
 
     @classmethod
     def resumed(cls, run_dir: str | os.PathLike[str]) -> Self:
-        """Ask for a run to go on, as its folder says.
-
-        Parameters
-        ----------
-        run_dir : path
-            Folder of a run that was stopped or killed.
-
-        Returns
-        -------
-        TrainRequest
-            The request.
-
-        Raises
-        ------
-        CheckpointError
-            If there is no run in the folder.
-        """
+        """Ask for a run to go on, as its folder says."""
         recipe = Path(run_dir) / _RECIPE
         if not recipe.is_file():
             msg = (
@@ -117,28 +108,7 @@ def train_to_shelf(
     *,
     device: str = "auto",
 ) -> Job[Trained]:
-    """Cut pairs where images are given, train, and put the model on the shelf.
-
-    Parameters
-    ----------
-    request : TrainRequest
-        What to train; with images its pairs are cut, and lie beside the run.
-    cut : CutRequest or OwnImage, optional
-        Images to cut pairs from.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        ``cpu`` hides the GPUs from the training.
-
-    Returns
-    -------
-    Trained
-        What the training came to; its model is the one on the shelf, or where that is
-        no better than the untouched one, that of the run's folder.
-
-    Yields
-    ------
-    Progress
-        Of cutting, then `TrainStep`, then of importing.
-    """
+    """Cut pairs where images are given, train, and put the model on the shelf."""
 
     def train(store: Path | None = None) -> Job[Trained]:
         pairs = request.pairs if store is None else str(store)
@@ -158,41 +128,14 @@ def train_to_shelf(
         )
     if not trained.kept:
         return trained
-    model = yield from import_model_job(trained.model, overwrite=True)
+    model = yield from MODELS_IMPORT.job(trained.model, overwrite=True)
     return replace(trained, model=model.path)
 
 
 def train_apart(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a process of its own; closing the job stops it with its state kept.
-
-    Parameters
-    ----------
-    request : TrainRequest
-        What to train.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        ``cpu`` hides the GPUs from that process.
-    patience_s : float, default=60
-        Seconds that it gets to save its state before it is killed; the state of the
-        last validation then remains.
-
-    Returns
-    -------
-    Trained
-        Steps, held-out figures, and the model's path.
-
-    Yields
-    ------
-    TrainStep
-        Steps, several times a second whether or not there is news, so that the job can
-        be closed at any time.
-
-    Raises
-    ------
-    SemsrError
-        What the training raised, or a sentence on how the process died.
-    """
+    """Train in a process of its own; closing the job stops it with its state kept."""
     child = _Child(request, device)
     last = TrainStep(0, 0, "starting a process for the training")
     try:
@@ -312,7 +255,7 @@ class _Child:
 # A training in a process of its own: ``python -m napari_semsr.jobs.train_process``.
 #
 # The first line on stdin is a JSON object with the arguments of
-# `napari_semsr.jobs.train.train_job`. Another line, or the end of stdin (which comes
+# `TRAIN`. Another line, or the end of stdin (which comes
 # when the other process dies, too), ends the training with its state kept. Every line
 # on stdout is a JSON object with one key:
 #
@@ -366,9 +309,11 @@ def _main() -> int:
 
 def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Run the service, and tell its steps, not too many of them."""
-    from napari_semsr.jobs.train import train_job
-
-    job, told = train_job(**request), float("-inf")
+    own = {name: request.pop(name, None) for name in ("steps", "name", "patch")}
+    options = TrainOptions.parse({**own, "anew": request.pop("anew", False)})
+    recipe, folder = request.pop("recipe"), request.pop("run_dir")
+    job = TRAIN.job(recipe, folder, options=options, **request)
+    told = float("-inf")
     try:
         while True:
             step = next(job)

@@ -3,7 +3,10 @@ from .architectures.informed import (
     InformedRestorer as InformedRestorer,
     blur_known as blur_known,
 )
-from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
+from .architectures.published import (
+    ARCHITECTURES as ARCHITECTURES,
+    DISCRIMINATORS as DISCRIMINATORS,
+)
 from .architectures.survey import (
     BLOCK as BLOCK,
     SPREAD as SPREAD,
@@ -23,7 +26,6 @@ from .cards import (
     write_card as write_card,
 )
 from .checkpoint import (
-    ARCHITECTURES as ARCHITECTURES,
     LoadedModel as LoadedModel,
     build as build,
     build_discriminator as build_discriminator,
@@ -40,27 +42,18 @@ from .onnx_export import (
     scaling_sentence as scaling_sentence,
 )
 from .onnx_graph import read_graph as read_graph
-from .onnx_network import (
-    OnnxNetwork as OnnxNetwork,
-    measure_onnx as measure_onnx,
-)
+from .onnx_network import measure_onnx as measure_onnx
 from .probing import (
     Answering as Answering,
-    FixedMoments as FixedMoments,
     LiveNorm as LiveNorm,
-    Moments as Moments,
     Probe as Probe,
-    Refreshes as Refreshes,
     effective_fields as effective_fields,
     effective_halo as effective_halo,
-    find_refreshes as find_refreshes,
     live_norm as live_norm,
     probe as probe,
-    ratio_of as ratio_of,
 )
 from .trust import (
     Trust as Trust,
-    TrustOfObjects as TrustOfObjects,
     load_trust as load_trust,
     save_trust as save_trust,
     trust_path as trust_path,

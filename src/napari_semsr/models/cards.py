@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -41,7 +42,7 @@ class ModelCard(BaseModel):
     name : str
         Short name, as listed.
     architecture : str
-        Key of `ARCHITECTURES`, in `napari_semsr.models.checkpoint`.
+        Key of `ARCHITECTURES`.
     options : dict
         Arguments that rebuild the network.
     scale : int
@@ -103,19 +104,14 @@ class ModelCard(BaseModel):
     limits: str = ""
     licence: str = "BSD-3-Clause"
 
-    @field_validator("input_percentiles")
+    @field_validator("input_percentiles", "input_levels")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _ordered(
+        cls, value: tuple[float, float], info: ValidationInfo
+    ) -> tuple[float, float]:
+        kind = "percentile" if info.field_name == "input_percentiles" else "grey value"
         if value[0] >= value[1]:
-            msg = f"the low percentile must be below the high one, got {value}"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("input_levels")
-    @classmethod
-    def _apart(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] >= value[1]:
-            msg = f"the low grey value must be below the high one, got {value}"
+            msg = f"the low {kind} must be below the high one, got {value}"
             raise ValueError(msg)
         return value
 
@@ -144,7 +140,7 @@ def bundled() -> list[str]:
     Returns
     -------
     list of str
-        Sorted names.
+        Sorted.
     """
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
@@ -161,11 +157,6 @@ def resolve(name_or_path: str | Path) -> Path:
     -------
     pathlib.Path
         An existing file.
-
-    Raises
-    ------
-    CheckpointError
-        If there is neither a bundled model nor a file of that name.
     """
     if str(name_or_path) in bundled():
         return WEIGHTS / f"{name_or_path}.safetensors"
@@ -223,11 +214,6 @@ def read_card(path: Path) -> ModelCard:
     -------
     ModelCard
         The validated card.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no safetensors file or carries no valid card.
     """
     metadata = _header(path).get("__metadata__")
     text = metadata.get("card") if isinstance(metadata, dict) else None
@@ -255,13 +241,6 @@ def write_card(path: Path, card: ModelCard) -> None:
         A ``.safetensors`` file, replaced in one step.
     card : ModelCard
         The new card.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no safetensors file.
-    WriteError
-        If it cannot be written.
     """
     header = _header(path)
     metadata = header.get("__metadata__") or {}

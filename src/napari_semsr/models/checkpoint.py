@@ -4,6 +4,7 @@ A model file is safetensors: weights, with the card in the header.
 """
 
 import inspect
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,51 +17,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from napari_semsr.core import CheckpointError, one_line, shown
 from napari_semsr.io import renaming
-from napari_semsr.models.architectures import (
-    DISCRIMINATORS,
-    PUBLISHED,
-    Correction,
-    InformedRestorer,
-    TwoScale,
-)
+from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30
 _REFUSALS = (  # what constructors and readers raise at values that they cannot take
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
-
-
-# The shelf of architectures: names that a card may carry, and how to build them.
-
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "two-scale": TwoScale,
-    "informed": InformedRestorer,
-    "correction": Correction,
-    **PUBLISHED,
-}
-# What a file may hold beside them, and nobody can train
+# What a file may hold beside what can be trained
 _LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network with fresh weights.
+    """Build a network with fresh weights, in training mode.
 
     Parameters
     ----------
@@ -72,18 +48,13 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        The network, in training mode.
-
-    Raises
-    ------
-    CheckpointError
-        If the architecture or one of its options is unknown, or a value is refused.
+        Of that class.
     """
     return _make(ARCHITECTURES, "architecture", architecture, options)
 
 
 def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network that judges images, with fresh weights.
+    """Build a network that judges images, with fresh weights, in training mode.
 
     Parameters
     ----------
@@ -95,12 +66,7 @@ def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Modul
     Returns
     -------
     torch.nn.Module
-        The network, in training mode.
-
-    Raises
-    ------
-    CheckpointError
-        If the discriminator or one of its options is unknown, or a value is refused.
+        Of that class.
     """
     return _make(DISCRIMINATORS, "discriminator", discriminator, options)
 
@@ -143,55 +109,6 @@ class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
     """A network that is built would have more weights than a file holds."""
 
 
-class _Bound:
-    """Lets networks that are built have no more weights than a file holds.
-
-    What is built meanwhile by other threads does not count.
-    """
-
-    def __init__(self, tensors: int, numbers: int) -> None:
-        self._thread = threading.get_ident()
-        self._largest = _SPARE + 2 * numbers  # for what is made and then replaced
-        self._left = {
-            "parts": _SPARE + _PARTS * tensors,
-            "tensors": _SPARE + 2 * tensors,
-            "numbers": self._largest,
-        }
-
-    def limit(self, number: float) -> None:
-        """Refuse a number of an option that is larger than all weights."""
-        if number > self._largest:
-            raise _TooManyWeights
-
-    def _take(self, **counts: int) -> None:
-        if threading.get_ident() != self._thread:
-            return
-        for name, count in counts.items():
-            self._left[name] -= count
-        if min(self._left.values()) < 0:
-            raise _TooManyWeights
-
-    def _part(self, _owner: nn.Module, _name: str, _new: nn.Module | None) -> None:
-        self._take(parts=1)
-
-    def _weights(self, _owner: nn.Module, _name: str, new: nn.Parameter | None) -> None:
-        if new is not None:
-            self._take(tensors=1, numbers=new.numel())
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count what is built meanwhile."""
-        hooks = (
-            register_module_module_registration_hook(self._part),
-            register_module_parameter_registration_hook(self._weights),
-        )
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
 def _build_within(
     path: Path, card: ModelCard, state: Mapping[str, Tensor]
 ) -> nn.Module:
@@ -202,11 +119,9 @@ def _build_within(
     if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
         return _make(_LOADED, "architecture", card.architecture, card.options)
     held = sum(weights.numel() for weights in state.values())
-    bound = _Bound(len(state), held)
+    most = _SPARE + 2 * held  # for what is made and then replaced
     try:
-        bound.limit(_largest(card.options))
-        with bound.counting(), torch.device("meta"):
-            sketch = build(card.architecture, card.options)
+        sketch = _sketch(card, parts=_SPARE + _PARTS * len(state), numbers=most)
         reach: float = max(map(_reach, sketch.modules()))
     except _TooManyWeights as error:
         msg = (
@@ -224,6 +139,33 @@ def _build_within(
         )
         raise CheckpointError(msg)
     return build(card.architecture, card.options)
+
+
+def _sketch(card: ModelCard, *, parts: int, numbers: int) -> nn.Module:
+    """Build a network without numbers, of so many parts and weights at most."""
+    if _largest(card.options) > numbers:
+        raise _TooManyWeights
+    with _at_most(parts), torch.device("meta"):
+        sketch = build(card.architecture, card.options)
+    if sum(weights.numel() for weights in sketch.parameters()) > numbers:
+        raise _TooManyWeights
+    return sketch
+
+
+@contextmanager
+def _at_most(parts: int) -> Iterator[None]:
+    """Refuse networks of more parts; what other threads build does not count."""
+    thread, number = threading.get_ident(), itertools.count(1)
+
+    def count(*_: object) -> None:
+        if threading.get_ident() == thread and next(number) > parts:
+            raise _TooManyWeights
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _largest(options: object) -> float:
@@ -249,21 +191,11 @@ def _reach(part: nn.Module) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to use, with what it says of itself.
+    """A network ready to use, with what it says of itself."""
 
-    Attributes
-    ----------
-    module : torch.nn.Module
-        In evaluation mode, on the CPU, in float32.
-    card : ModelCard
-        Its card.
-    digest : str
-        Digest of the file that it came from.
-    """
-
-    module: nn.Module
+    module: nn.Module  # in evaluation mode, on the CPU, in float32
     card: ModelCard
-    digest: str
+    digest: str  # of the file that it came from
 
 
 def save_model(
@@ -326,12 +258,6 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     -------
     LoadedModel
         Network in evaluation mode, its card and digest.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, too large, without a card, or its weights do
-        not fit the architecture that the card names or are not finite.
     """
     path = resolve(name_or_path)
     if path.stat().st_size > _SIZE_LIMIT:
@@ -374,11 +300,6 @@ def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
     -------
     dict of str to torch.Tensor
         By name, in float32; empty where the file holds the model alone.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or damaged.
     """
     return {
         name.removeprefix(_BESIDE): value

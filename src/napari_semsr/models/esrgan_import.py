@@ -31,19 +31,10 @@ _SIZE_LIMIT = 2**30
 _LONGEST = 300  # letters of what torch misses; chosen: the first three names
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _DAMAGE = (  # what the readers raise at files that are none or were tampered with
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    RuntimeError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    struct.error,
-)
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    AssertionError, MemoryError, RuntimeError, SafetensorError,
+    pickle.UnpicklingError, struct.error,
+)  # fmt: skip
 _ENDS = {
     "conv_first": "conv_first",
     "trunk_conv": "conv_body",
@@ -175,11 +166,6 @@ def load_esrgan(path: Path, *, grey: bool = True) -> tuple[RRDBNet, dict[str, in
         The network in evaluation mode.
     dict
         The options that build it, as a model card wants them.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no table of weights, or not those of an RRDBNet.
     """
     state = {k: v.float() for k, v in rename_keys(_read(path)).items()}
     options = _options(state, path.name)

@@ -59,12 +59,6 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     -------
     bytes
         An ONNX file for any batch and size; sides are at least the stride.
-
-    Raises
-    ------
-    CheckpointError
-        If the network looks at a whole field first, cannot be written as ONNX, or
-        ONNX Runtime gives something else.
     """
     if isinstance(module, InformedRestorer):
         msg = (

@@ -3,60 +3,24 @@
 A graph is data, but one that is followed blindly can read files, ask for any amount of
 memory, or never end. So only standard operators without inner graphs are taken, weights
 must lie in the file or beside it, and the size of every layer is worked out before
-anything is run: nodes that compute with sizes alone are evaluated one by one, as long
-as they are small, and what is left has shapes that onnx can tell. What cannot be told
-is refused.
+anything is run: node by node, onnx tells the shapes that follow, and what computes with
+a few numbers alone is evaluated. What cannot be told is refused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import CheckpointError, one_line
 
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SIDE = 1024  # of the field for which sizes are worked out; nothing is computed on it
 _SMALL = 4096  # elements: arithmetic of sizes and scales needs no more; chosen
-_LONGEST = 1 << 20  # numbers of a list that is joined; chosen
-_ASKED = 1 << 18  # nodes whose shapes are asked for, again and again; chosen: 2 s
-# Of sides that are none below zero they make no others; kernels and pads may
-_SURE = frozenset(
-    {
-        *(
-            "Add",
-            "Cast",
-            "Clip",
-            "Concat",
-            "Div",
-            "Erf",
-            "Gather",
-            "Identity",
-            "LeakyRelu",
-        ),
-        *(
-            "LayerNormalization",
-            "MatMul",
-            "Mul",
-            "Pow",
-            "PRelu",
-            "Relu",
-            "Reshape",
-            "Shape",
-        ),
-        *("Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh"),
-        *("Transpose", "Unsqueeze"),
-    }
-)
-_COUNTING = frozenset(
-    {"Shape", "Size"}
-)  # which give a list as short as there are sides
-_KEEPING = frozenset({"Cast", "Gather", "Slice", "Squeeze", "Unsqueeze"})  # no longer
 _WIDEST = 4096  # values a pixel of the field in one layer; esrgan's largest: 1024
 _SAID = 300  # letters of what a file or a library says in a message; chosen
 _LARGEST_SCALE = 8  # as a card may say
@@ -89,13 +53,7 @@ _DECIDING = frozenset({  # what reads values and passes none of them on
 
 
 def onnx_library(name: str = "onnx") -> Any:
-    """Import onnx, a module of it, or onnxruntime, or say how to get them.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not installed.
-    """
+    """Import onnx, a module of it, or onnxruntime, or say how to get them."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -176,11 +134,6 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     -------
     OnnxGraph
         What may be run.
-
-    Raises
-    ------
-    CheckpointError
-        If it is no ONNX model, asks for what is not allowed, or is no such network.
     """
     onnx = onnx_library()
     if len(data) > _SIZE_LIMIT:
@@ -352,22 +305,25 @@ def _input_of(model: Any, name: str) -> str:
 
 # Sizes, without computing anything large.
 
+_Shapes = dict[str, tuple[int, ...]]
 
-def _shapes(
-    model: Any, source: str, name: str
-) -> tuple[dict[str, tuple[int, ...]], list[Any]]:
+
+def _shapes(model: Any, source: str, name: str) -> tuple[_Shapes, list[Any]]:
     """Work out the shape of every layer for a field, and the nodes that compute it."""
-    try:
-        work = _Sizes(model, source)
-        shapes = work.settle()
-    except Exception as error:  # whatever onnx finds wrong with a graph
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        first = one_line(first, _SAID)
-        msg = f"The layers of {name} do not fit each other: {first.rstrip('.')}."
-        raise CheckpointError(msg) from error
-    for node in work.graph.node:
+    sizes, computing = _Sizes(model, source), []
+    for node in model.graph.node:
+        try:
+            computes = not sizes.follow(node)
+        except Exception as error:  # whatever onnx finds wrong with a graph
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = one_line(first, _SAID)
+            msg = f"The layers of {name} do not fit each other: {first.rstrip('.')}."
+            raise CheckpointError(msg) from error
+        if not computes:
+            continue
+        computing.append(node)
         for made in filter(None, node.output):
-            shape = shapes.get(made)
+            shape = sizes.shapes.get(made)
             layer = f"{_named(made)} ({_named(node.op_type)})"
             if shape is None:
                 msg = (
@@ -381,198 +337,89 @@ def _shapes(
                     f"pixel for {layer}, and {_WIDEST} are allowed."
                 )
                 raise CheckpointError(msg)
-    return shapes, list(work.graph.node)
-
-
-def _ready(nodes: Sequence[Any], known: Mapping[str, tuple[int, ...]]) -> list[Any]:
-    """Choose nodes that onnx may be asked for: see `_Sizes._inferred`.
-
-    A slice needs sides that cannot be below zero, a joined list parts that are short:
-    those that are known, and what other nodes make of them.
-    """
-    whole, chosen = set(known), []
-    short = {name for name, shape in known.items() if math.prod(shape) <= _SMALL}
-    for node in nodes:
-        given = set(node.input)
-        ends = {a.i for a in node.attribute if a.name == "axis"}
-        joins = node.op_type == "Concat" and ends <= {0, -1}
-        if node.op_type == "Slice" and not set(node.input[:1]) <= whole:
-            continue
-        if joins and not _joins_few(node, known, short):
-            continue
-        chosen.append(node)
-        if node.op_type in _SURE and given <= whole:
-            whole.update(node.output)
-        if node.op_type in _COUNTING or (node.op_type in _KEEPING and given <= short):
-            short.update(node.output)
-    return chosen
-
-
-def _joins_few(
-    node: Any, known: Mapping[str, tuple[int, ...]], short: set[str]
-) -> bool:
-    """Tell whether a joined list is short; images may be as large as they like."""
-    given = set(node.input)
-    shapes = [known.get(name, (_SMALL,)) for name in node.input]
-    sizes = sum(shape[0] for shape in shapes if len(shape) == 1)
-    if sizes <= _LONGEST:
-        return given <= short or given <= known.keys()
-    if given <= known.keys():
-        msg = f"{_named(node.output[0])} lists {sizes} sizes"
-        raise ValueError(msg)
-    return False
+    return sizes.shapes, computing
 
 
 class _Sizes:
-    """A graph without its weights, in which arithmetic of sizes becomes numbers."""
+    """What is known of the tensors of a graph: types, shapes, and small values."""
 
     def __init__(self, model: Any, source: str) -> None:
-        onnx = onnx_library()
-        self.helper = onnx_library("onnx.helper")
-        self.numpy = onnx_library("onnx.numpy_helper")
-        self.infer: Callable[..., Any] = onnx_library("onnx.shape_inference")
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
-        self.graph = self.model.graph
-        self.values: dict[str, NDArray[Any]] = {}
-        self.asked = 0  # nodes that onnx was asked for, one by one
-        stored = list(self.graph.initializer)
-        names = {tensor.name for tensor in stored}
-        field = next(v for v in self.graph.input if v.name == source)
-        dims = field.type.tensor_type.shape.dim
-        for dim, size in zip(dims, (1, 1, _SIDE, _SIDE), strict=True):
-            dim.dim_value = size
-        kept = [v for v in self.graph.input if v.name not in names]
-        for part in (self.graph.initializer, self.graph.input, self.graph.value_info):
-            del part[:]
-        self.graph.input.extend(kept)
-        for value in self.graph.output:  # what a file claims is not relied on
-            value.type.tensor_type.ClearField("shape")
-        for tensor in stored:
-            self._know(tensor.name, tensor)
-        self._constants()
+        self.onnx, self.helper = onnx_library(), onnx_library("onnx.helper")
+        self.opsets = model.opset_import
+        self.values: dict[str, Any] = {}  # TensorProto
+        self.types: dict[str, Any] = {}  # TypeProto
+        self.shapes: _Shapes = {}
+        kind = self.onnx.TensorProto.FLOAT
+        self._know(source, kind, (1, 1, _SIDE, _SIDE))
+        for sparse in model.graph.sparse_initializer:
+            self._know(sparse.values.name, sparse.values.data_type, sparse.dims)
+        for tensor in model.graph.initializer:
+            self._know(tensor.name, tensor.data_type, tensor.dims)
+            if math.prod(tensor.dims) <= _SMALL:
+                self.values[tensor.name] = tensor
 
-    def _know(self, name: str, tensor: Any) -> None:
-        """Keep the values of a small tensor, and of a large one only its shape."""
-        if math.prod(tensor.dims) > _SMALL:
-            info = self.helper.make_tensor_value_info(
-                name, tensor.data_type, list(tensor.dims)
+    def _know(self, name: str, kind: int, shape: Sequence[int]) -> None:
+        self.types[name] = self.helper.make_tensor_type_proto(kind, tuple(shape))
+        self.shapes[name] = tuple(shape)
+
+    def follow(self, node: Any) -> bool:
+        """Find what a node makes; tell whether that is numbers, and no layer."""
+        if node.op_type == "Shape" and node.input[0] in self.shapes:
+            ends = {a.name: a.i for a in node.attribute}
+            cut = slice(ends.get("start"), ends.get("end"))
+            sizes = self.shapes[node.input[0]][cut]
+            kind = self.onnx.TensorProto.INT64
+            name = node.output[0]
+            self._know(name, kind, (len(sizes),))
+            self.values[name] = self.helper.make_tensor(
+                name, kind, (len(sizes),), sizes
             )
-            self.graph.input.append(info)
-            return
-        self._set(name, self.numpy.to_array(tensor))
-
-    def _set(self, name: str, value: NDArray[Any]) -> None:
-        self.values[name] = value
-        self.graph.initializer.append(self.numpy.from_array(value, name))
-
-    def _constants(self) -> None:
-        """Take tensors that stand in nodes out of them."""
-        left = []
-        for node in self.graph.node:
-            tensors = [a.t for a in node.attribute if a.name == "value"]
-            if node.op_type == "Constant" and tensors:
-                self._know(node.output[0], tensors[0])
-            else:
-                left.append(node)
-        self._keep(left)
-
-    def _keep(self, nodes: Sequence[Any]) -> None:
-        copies = [onnx_library().NodeProto() for _ in nodes]
-        for copy, node in zip(copies, nodes, strict=True):
-            copy.CopyFrom(node)
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
-
-    def settle(self) -> dict[str, tuple[int, ...]]:
-        """Evaluate until nothing more can be; gives the shapes that are known then."""
-        while True:
-            shapes = self._inferred()
-            left = [
-                node for node in self.graph.node if not self._evaluate(node, shapes)
-            ]
-            if len(left) == len(self.graph.node):
-                return shapes
-            self._keep(left)
-
-    def _inferred(self) -> dict[str, tuple[int, ...]]:
-        """Ask onnx for the shapes that follow from what is known.
-
-        Slices and joined lists are asked for once their inputs are known, or sure to
-        be of use. Of a slice whose sides are below zero, as kernels larger than a field
-        make them, onnx ends the process; of a list it keeps each number apart, in 120
-        bytes.
-        """
-        shapes: dict[str, tuple[int, ...]] = {}
-        nodes: list[Any] = []
-        while True:
-            values = {name: value.shape for name, value in self.values.items()}
-            known = {"": (), **values, **shapes}
-            found = _ready(self.graph.node, known)
-            if len(found) == len(nodes):
-                return shapes
-            nodes = found
-            self.asked += len(nodes)
-            if self.asked > _ASKED:
-                msg = "sizes follow from each other in too many steps"
-                raise ValueError(msg)
-            model = onnx_library().ModelProto()
-            model.CopyFrom(self.model)
-            del model.graph.node[:]
-            model.graph.node.extend(nodes)
-            shapes = self._asked(model)
-            for name, shape in shapes.items():
-                if min(shape, default=0) < 0:
-                    msg = f"a side of {_named(name)} is below zero"
-                    raise ValueError(msg)
-
-    def _asked(self, model: Any) -> dict[str, tuple[int, ...]]:
-        """Give the shapes that onnx infers."""
-        found = self.infer.infer_shapes(  # type: ignore[attr-defined]
-            model, data_prop=True
-        )
-        shapes = {}
-        parts = (found.graph.value_info, found.graph.output, found.graph.input)
-        for value in (value for part in parts for value in part):
+            return True
+        alone = self._alone(node)
+        found = self.onnx.shape_inference.infer_shapes(alone)
+        for value in found.graph.output:
             tensor = value.type.tensor_type
+            self.types[value.name] = value.type
             if tensor.HasField("shape") and all(
                 dim.HasField("dim_value") for dim in tensor.shape.dim
             ):
-                shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-        return shapes
-
-    def _evaluate(self, node: Any, shapes: dict[str, tuple[int, ...]]) -> bool:
-        """Compute a node of small numbers; tell whether it could be."""
-        if node.op_type == "Shape" and node.input[0] in shapes:
-            marks = {a.name: a.i for a in node.attribute}
-            cut = slice(marks.get("start"), marks.get("end"))
-            sizes = np.array(shapes[node.input[0]], dtype=np.int64)[cut]
-            self._set(node.output[0], sizes)
-            return True
-        if not all(i in self.values for i in node.input if i):
+                shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+                if min(shape, default=0) < 0:
+                    msg = f"a side of {_named(value.name)} is below zero"
+                    raise ValueError(msg)
+                self.shapes[value.name] = shape
+        made = [self.shapes.get(name) for name in node.output if name]
+        if not all(name in self.values for name in node.input if name) or any(
+            shape is None or math.prod(shape) > _SMALL for shape in made
+        ):
             return False
-        made = [shapes.get(o) for o in node.output if o]
-        if any(s is None or math.prod(s) > _SMALL for s in made):
-            return False
-        for name, value in zip(node.output, self._computed(node), strict=False):
-            if name:
-                self._set(name, np.asarray(value))
+        evaluator = onnx_library("onnx.reference").ReferenceEvaluator(alone)
+        outputs = [name for name in node.output if name]
+        for name, value in zip(outputs, evaluator.run(None, {}), strict=True):
+            tensor = self.onnx.numpy_helper.from_array(np.asarray(value), name)
+            self._know(name, tensor.data_type, tensor.dims)
+            self.values[name] = tensor
         return True
 
-    def _computed(self, node: Any) -> Sequence[Any]:
-        """Run one node, in onnx's own slow and plain way."""
-        inputs = sorted({i for i in node.input if i})
+    def _alone(self, node: Any) -> Any:
+        """Make a model of one node, which has the numbers that are known inside."""
+        given = sorted({name for name in node.input if name})
         graph = self.helper.make_graph(
             [node],
             "one",
-            [],
-            [self.helper.make_empty_tensor_value_info(o) for o in node.output if o],
-            initializer=[self.numpy.from_array(self.values[i], i) for i in inputs],
+            [
+                self.helper.make_value_info(name, self.types[name])
+                for name in given
+                if name in self.types and name not in self.values
+            ],
+            [
+                self.helper.make_empty_tensor_value_info(name)
+                for name in node.output
+                if name
+            ],
+            initializer=[self.values[name] for name in given if name in self.values],
         )
-        alone = self.helper.make_model(graph, opset_imports=self.model.opset_import)
-        evaluator = onnx_library("onnx.reference").ReferenceEvaluator(alone)
-        results: list[Any] = evaluator.run(None, {})
-        return results
+        return self.helper.make_model(graph, opset_imports=self.opsets)
 
 
 def _scale_of(shape: tuple[int, ...], name: str) -> int:
@@ -595,7 +442,7 @@ def _scale_of(shape: tuple[int, ...], name: str) -> int:
     return scale
 
 
-def _peak(nodes: Sequence[Any], shapes: dict[str, tuple[int, ...]]) -> int:
+def _peak(nodes: Sequence[Any], shapes: _Shapes) -> int:
     """Bytes of layers that are alive at once, each until it is used last."""
     last = {name: place for place, node in enumerate(nodes) for name in node.input}
     live, peak = _SIDE**2, _SIDE**2

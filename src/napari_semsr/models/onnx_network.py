@@ -83,29 +83,15 @@ def _session(data: bytes) -> Any:
 
 
 class OnnxNetwork(nn.Module):
-    """A graph of one grey image in and one out.
+    """A graph of one grey image in and one out, from the bytes of an ONNX file.
 
-    Parameters
-    ----------
-    scale, stride : int
-        As on a card; the graph does not say its stride.
-    data : bytes
-        An ONNX file with its weights.
-
-    Attributes
-    ----------
-    opaque : bool
-        Its layers cannot be watched: no live norms are found in it, and tiles cannot
-        meet between them.
-    single_precision : bool
-        It runs in float32, whatever is asked for.
-    most_bytes : int or None
-        Windows whose layers would need more are refused; None for none.
+    `scale`, `stride`: as on a card; the graph does not say its stride.
     """
 
     graph: Tensor
+    # Its layers cannot be watched: no live norms are found, and tiles cannot meet there
     opaque = True
-    single_precision = True
+    single_precision = True  # whatever is asked for
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
@@ -118,7 +104,7 @@ class OnnxNetwork(nn.Module):
         self.register_buffer("graph", torch.from_numpy(stored))
         self._runner: _Runner | None = None
         self._spread = False
-        self.most_bytes: int | None = None
+        self.most_bytes: int | None = None  # more than layers of a window may need
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
         """Take a graph of any length."""
@@ -133,18 +119,7 @@ class OnnxNetwork(nn.Module):
         return {**self.__dict__, "_runner": None}
 
     def runner(self) -> _Runner:
-        """Check the graph and make it ready, once in a process.
-
-        Returns
-        -------
-        _Runner
-            Its graph, and what runs it.
-
-        Raises
-        ------
-        CheckpointError
-            If it is refused.
-        """
+        """Check the graph and make it ready, once in a process."""
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
@@ -153,45 +128,20 @@ class OnnxNetwork(nn.Module):
         return self._runner
 
     def spreading(self) -> "OnnxNetwork":
-        """Give a network of the same reach that lets NaN through.
-
-        Returns
-        -------
-        OnnxNetwork
-            Its values are not those of the network.
-        """
+        """Give a network of the same reach, and other values, that lets NaN through."""
         made = OnnxNetwork(self.scale, self.stride)
         made.graph, made._spread = self.graph, True
         made.most_bytes = self.most_bytes
         return made
 
     def activation_bytes(self, shape: tuple[int, int]) -> int:
-        """Estimate the layers that a pass over a window holds at its peak.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of the window.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Estimate the bytes of layers that a pass over a window holds at its peak."""
         return int(self.runner().graph.bytes_per_pixel * shape[0] * shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Run images one by one, since a graph may know no batches.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Grey values as the card scales them.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            On the device of `x`.
+        `x` (B, 1, H, W), on any device; gives (B, 1, H * scale, W * scale) on it.
         """
         if x.device.type == "meta":
             rows, columns = (n * self.scale for n in x.shape[2:])
@@ -234,11 +184,6 @@ def measure_onnx(
         field that is cut one stride further gives the same.
     Probe
         Its halo, as of other networks.
-
-    Raises
-    ------
-    CheckpointError
-        If the graph is refused, or no stride fits.
     """
     scale = OnnxNetwork(data=data).runner().graph.scale
     for step in (*(() if stride is None else (stride,)), *_STRIDES):

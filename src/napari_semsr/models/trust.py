@@ -18,73 +18,25 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-def _terms(count: int) -> int:
-    """Count numbers, their squares and products, and a constant."""
-    return count + count * (count + 1) // 2 + 1
-
-
-class TrustOfObjects(BaseModel):
-    """What tells how likely an object of such a picture is invented.
-
-    Attributes
-    ----------
-    middle, deviation, weights : tuple of float
-        As `napari_semsr.analysis.ObjectDoubt` has them.
-    limit : float
-        Doubt that one in twenty of the objects that are there exceeds.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    middle: tuple[_Number, ...] = Field(min_length=1, max_length=1000)
-    deviation: tuple[_Positive, ...] = Field(min_length=1, max_length=1000)
-    weights: tuple[_Number, ...] = Field(min_length=1, max_length=100_000)
-    limit: float = Field(ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> "TrustOfObjects":
-        count = len(self.middle)
-        if len(self.deviation) != count or len(self.weights) != _terms(count):
-            msg = "numbers, deviations and weights must fit together"
-            raise ValueError(msg)
-        return self
-
-
 class Trust(BaseModel):
-    """What tells how far a model's pictures may be off.
-
-    Attributes
-    ----------
-    model, model_digest : str
-        Whose pictures.
-    weights : tuple of float
-        Of the clues, in the logarithm of the scale of the error.
-    share : float
-        Of pixels whose error is below the bound.
-    factor : float
-        Of the scale, which makes the bound hold for that share.
-    fields : tuple of tuple of float
-        What the fields were like that it was calibrated on.
-    familiar : float
-        Distance to those fields from which a field is of another kind; of fields of
-        their kind one in twenty is farther.
-    objects : TrustOfObjects or None
-        What tells invented objects; None in files made before these were learnt.
-    training : dict
-        What it learnt from, and how it did on fields that it had not seen.
-    """
+    """What tells how far a model's pictures may be off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["semsr-trust"] = "semsr-trust"
     model: str = Field(min_length=1, max_length=100)
     model_digest: str
+    # of the clues, in the logarithm of the scale of the error
     weights: tuple[_Number, ...] = Field(min_length=1, max_length=1000)
-    share: float = Field(gt=0, lt=1)
-    factor: _Positive
+    share: float = Field(gt=0, lt=1)  # of pixels whose error is below the bound
+    factor: _Positive  # of the scale, which makes the bound hold for that share
+    # what the fields were like that it was calibrated on
     fields: tuple[tuple[_Number, ...], ...] = Field(min_length=6)
+    # distance to them from which a field is of another kind; of fields of their kind
+    # one in twenty is farther
     familiar: _Positive
-    objects: TrustOfObjects | None = None
+    # what former files tell of single objects; not used, and not written
+    objects: dict[str, Any] | None = Field(default=None, exclude=True)
     training: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -138,11 +90,6 @@ def load_trust(path: Path) -> Trust:
     -------
     Trust
         What it holds.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing, damaged, or no trust file.
     """
     try:
         if path.stat().st_size > _LARGEST:

@@ -63,11 +63,9 @@ def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variat
 
 
 def vary(
-    patch: NDArray[Any],
-    variation: Variation,
-    value_range: FloatPair = (0.0, 1.0),
+    patch: NDArray[Any], variation: Variation, value_range: FloatPair = (0.0, 1.0)
 ) -> Float32Array:
-    """Vary one patch; `patch` (N, N); `value_range` (0.0, 1.0); gives (N, N)."""
+    """Vary one patch (N, N)."""
     made = patch.astype(np.float32)
     made = made[::-1] if variation.up_down else made
     made = made[:, ::-1] if variation.left_right else made
@@ -75,24 +73,18 @@ def vary(
     if rest == 0 and variation.zoom == 1:
         made = np.rot90(made, int(quarter))
     else:
-        made = _turned(made, variation)
+        angle = np.deg2rad(variation.angle_deg)
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
+        centre = (np.array(patch.shape) - 1) / 2
+        made = ndimage.affine_transform(
+            made, matrix, offset=centre - matrix @ centre, order=3, mode="mirror"
+        )
     if variation.gain == 1 and variation.offset == 0:
         return np.ascontiguousarray(made)
     low, high = value_range
     changed = variation.gain * (made - low) + low + variation.offset * (high - low)
     return np.ascontiguousarray(changed, dtype=np.float32)
-
-
-def _turned(patch: Float32Array, variation: Variation) -> Float32Array:
-    """Turn and magnify about the centre."""
-    angle = np.deg2rad(variation.angle_deg)
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
-    centre = (np.array(patch.shape) - 1) / 2
-    made: Float32Array = ndimage.affine_transform(
-        patch, matrix, offset=centre - matrix @ centre, order=3, mode="mirror"
-    )
-    return made
 
 
 def augment_pair(

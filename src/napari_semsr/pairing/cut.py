@@ -2,7 +2,23 @@
 
 Images are brought to one grid: as they are, or resampled to one physical pixel. A patch
 must be finite and not empty; those of a pair must show the same at the same place, and
-two unpaired sets must show equally much pattern.
+two unpaired sets must show equally much pattern. A patch is left out for one of these
+reasons, in one word:
+
+not-finite
+    pixels are NaN or infinite
+empty
+    hardly any contrast in LOW or HIGH
+uncorrelated
+    LOW and HIGH do not show the same
+shifted
+    LOW and HIGH fit better when moved
+unreliable
+    the map from LOW to HIGH cannot be believed there
+border
+    they overlap patches of two sets
+density
+    the other set has no patch with as much pattern
 """
 
 from collections import Counter
@@ -35,17 +51,6 @@ from napari_semsr.core import (
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.sets import Place, lay_out, split
 
-REASONS = {
-    "not-finite": "pixels are NaN or infinite",
-    "empty": "hardly any contrast in LOW or HIGH",
-    "uncorrelated": "LOW and HIGH do not show the same",
-    "shifted": "LOW and HIGH fit better when moved",
-    "unreliable": "the map from LOW to HIGH cannot be believed there",
-    "border": "they overlap patches of two sets",
-}
-"""Why a patch is left out."""
-
-
 # Chosen: pixel sizes are written with three or four digits; the percentiles leave out
 # dead and hot pixels.
 _CORRELATED = 0.3  # least correlation of a pair, of either sign; chosen
@@ -68,11 +73,7 @@ class OnGrid:
         """Measure the range of an image."""
         return cls(image, field_range(image.data, *_PERCENTILES), resampled)
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a patch, (Y, X); `box`: in pixels of the image."""
-        return read_box(self.image.data, box)
-
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Say what a store keeps of it."""
         size = self.image.pixel_size_nm
         return {
@@ -90,45 +91,13 @@ _Sets = dict[str, list[tuple[Place, Place]]]  # Places in both, by the set's nam
 
 @dataclass(frozen=True, slots=True)
 class PairMap:
-    """Where LOW lies on HIGH.
+    """Where LOW lies on HIGH."""
 
-    Attributes
-    ----------
-    transform : Affine or Elastic
-        From the plane of LOW to that of HIGH, in nm.
-    places_nm : (N, 2) numpy.ndarray
-        Centres, in the plane of HIGH, of the areas where it was put to the test.
-    reliable : (N,) numpy.ndarray of bool
-        Whether it can be believed there.
-    side_nm : float
-        Side of these areas.
-    """
-
-    transform: Affine | Elastic
+    transform: Affine | Elastic  # From the plane of LOW to that of HIGH, in nm
+    # (N, 2) Centres, in the plane of HIGH, of the areas where it was put to the test
     places_nm: FloatArray
-    reliable: NDArray[np.bool_]
-    side_nm: float
-
-    def is_doubtful(self, start: FloatArray, stop: FloatArray) -> bool:
-        """Tell whether the map cannot be believed in most of what a patch reaches.
-
-        One area among several that hold says more of its own noise than of the map.
-
-        Parameters
-        ----------
-        start, stop : (2,) numpy.ndarray
-            Corners of the patch in the plane of HIGH.
-
-        Returns
-        -------
-        bool
-            Whether half of the areas or more, whose centres lie in the patch, or which
-            the patch's centre lies in, are unreliable.
-        """
-        reach = np.maximum(stop - start, self.side_nm) / 2
-        apart = np.abs(self.places_nm - (start + stop) / 2)
-        near = self.reliable[np.all(apart <= reach, axis=1)]
-        return bool(near.size and near.mean() <= _DOUBTED)
+    reliable: NDArray[np.bool_]  # (N,) Whether it can be believed there
+    side_nm: float  # Side of these areas
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +172,12 @@ def choose_pairs(
     rejected: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
     if paired:
-        sides = yield from _on_one_grid(lows, highs, options, placed)
+        sides: _Sides = {"low": [], "high": []}
+        for low, high in zip(lows, highs, strict=True):
+            yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
+            pair = align(low, high, options, placed)
+            sides["low"].append(pair[0])
+            sides["high"].append(pair[1])
         sets, candidates, by_image = yield from _same_places(sides, options, placed)
         for row in by_image:
             rejected.update(row["rejected"])
@@ -216,7 +190,9 @@ def choose_pairs(
         sets=sets,
         images=images,
         scale=options.factor,
-        sources={side: [one.told() for one in found] for side, found in sides.items()},
+        sources={
+            side: [one.to_json() for one in found] for side, found in sides.items()
+        },
         candidates=candidates,
         rejected=dict(rejected),
         pixel_nm=_common_pixel(images["high"]),
@@ -226,9 +202,7 @@ def choose_pairs(
 
 
 def _same_places(
-    sides: _Sides,
-    options: PairOptions,
-    placed: PairMap | None,
+    sides: _Sides, options: PairOptions, placed: PairMap | None
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
     """Keep places that both images show alike; count all, and those of each image."""
     places = _places(sides["low"], options)
@@ -237,8 +211,8 @@ def _same_places(
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
         reason = judge(
-            low.read(place.box),
-            high.read(place.box.scaled(options.factor)),
+            read_box(low.image.data, place.box),
+            read_box(high.image.data, place.box.scaled(options.factor)),
             (low.value_range, high.value_range),
             options,
             mapped=placed is not None,
@@ -247,7 +221,7 @@ def _same_places(
             centre = np.array(Grid.of(low.image).centre(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
-            if placed.is_doubtful(corner, corner + pitch * options.patch):
+            if is_doubtful(placed, corner, corner + pitch * options.patch):
                 reason = "unreliable"
         if reason is None:
             passed.append(place)
@@ -280,7 +254,7 @@ def _equal_patterns(
         passed = []
         for number, place in enumerate(places):
             source = sides[side][place.source]
-            patch = source.read(place.box.scaled(scale))
+            patch = read_box(source.image.data, place.box.scaled(scale))
             reason = judge_one(patch, source.value_range, options)
             if reason is None:
                 passed.append(place)
@@ -358,6 +332,20 @@ def _common_pixel(images: Sequence[Micrograph]) -> float | None:
 
 # Whether patches are of use.
 
+
+def is_doubtful(placed: PairMap, start: FloatArray, stop: FloatArray) -> bool:
+    """Whether a map cannot be believed in most of what a patch reaches.
+
+    `start`, `stop`: corners of the patch in the plane of HIGH. Half of the areas or
+    more, whose centres lie in the patch, or which the patch's centre lies in, must be
+    unreliable: one among several that hold says more of its own noise than of the map.
+    """
+    reach = np.maximum(stop - start, placed.side_nm) / 2
+    apart = np.abs(placed.places_nm - (start + stop) / 2)
+    near = placed.reliable[np.all(apart <= reach, axis=1)]
+    return bool(near.size and near.mean() <= _DOUBTED)
+
+
 _SMOOTH_PX = 1.0  # chosen: the noise of single pixels says nothing of the place
 _BETTER = 0.02  # a moved pair must correlate better by this; chosen: less is chance
 
@@ -365,7 +353,7 @@ _BETTER = 0.02  # a moved pair must correlate better by this; chosen: less is ch
 def judge_one(
     patch: NDArray[Any], value_range: FloatPair, options: PairOptions
 ) -> str | None:
-    """Tell by a key of `REASONS` why one patch (Y, X) is of no use; None if it is."""
+    """Tell in a word why one patch (Y, X) is of no use; None if it is."""
     values = patch.astype(float)
     if not np.isfinite(values).all():
         return "not-finite"
@@ -382,7 +370,7 @@ def judge(
     *,
     mapped: bool = False,
 ) -> str | None:
-    """Tell by a key of `REASONS` why a pair of patches is of no use; None if it is.
+    """Tell in a word why a pair of patches is of no use; None if it is.
 
     `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
     What a map has brought together may look quite different, as facets in light and
@@ -514,20 +502,6 @@ def balance(
 # Two images on one grid: as they are, or resampled to one physical pixel.
 
 
-def _on_one_grid(
-    lows: Sequence[Micrograph],
-    highs: Sequence[Micrograph],
-    options: PairOptions,
-    placed: PairMap | None,
-) -> Job[_Sides]:
-    """Align all pairs of images."""
-    aligned = []
-    for low, high in zip(lows, highs, strict=True):
-        yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
-        aligned.append(align(low, high, options, placed))
-    return {"low": [low for low, _ in aligned], "high": [high for _, high in aligned]}
-
-
 def align(
     low: Micrograph,
     high: Micrograph,
@@ -543,12 +517,12 @@ def align(
     """
     if placed is not None:
         return _through(low, high, options, placed.transform)
-    shrink = 1.0 if options.crop is None else options.crop / options.patch
+    shrink = options.shrink
     if _fit(low, high, options):
         low, high = rescale(low, shrink), rescale(high, shrink)
         resampled = shrink != 1
     else:
-        low, high = _to_one_pixel(low, high, options, shrink)
+        low, high = _to_one_pixel(low, high, options)
         resampled = True
     scale = options.factor
     rows, columns = (
@@ -559,16 +533,14 @@ def align(
         high.replace(data=high.data[: rows * scale, : columns * scale]),
     )
     first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
-    if options.on_range_of_low:  # percentiles also tell how noisy an image is
+    if options.second_scan or options.align:
+        # grey values of HIGH count on LOW's range: percentiles also tell the noise
         second = replace(second, value_range=first.value_range)
     return first, second
 
 
 def _through(
-    low: Micrograph,
-    high: Micrograph,
-    options: PairOptions,
-    transform: Affine | Elastic,
+    low: Micrograph, high: Micrograph, options: PairOptions, transform: Affine | Elastic
 ) -> tuple[OnGrid, OnGrid]:
     """See LOW through a map, on the part of HIGH that it shows."""
     scale, grid = options.factor, Grid.of(high)
@@ -578,8 +550,7 @@ def _through(
     start = np.clip(np.floor(found[0]), 0, high.shape).astype(int)
     stop = np.clip(np.ceil(found[1]), 0, high.shape).astype(int)
     box = Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
-    shrink = 1.0 if options.crop is None else options.crop / options.patch
-    fine = (options.pixel_nm or pitch) * np.full(2, shrink)
+    fine = (options.pixel_nm or pitch) * np.full(2, options.shrink)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
         msg = (
@@ -609,8 +580,7 @@ def _outline(grid: Grid) -> FloatArray:
     corner, end = np.array(grid.corner), np.array(grid.end)
     outer = np.ones((_BORDER, _BORDER), bool)
     outer[1:-1, 1:-1] = False
-    found: FloatArray = corner + places[outer] * (end - corner)
-    return found
+    return np.asarray(corner + places[outer] * (end - corner))
 
 
 def _pair(values: NDArray[Any]) -> FloatPair:
@@ -633,7 +603,7 @@ def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
 
 
 def _to_one_pixel(
-    low: Micrograph, high: Micrograph, options: PairOptions, shrink: float
+    low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Micrograph, Micrograph]:
     """Resample both images, HIGH to the common pixel and LOW to `scale` times that."""
     a, b = low.pixel_size_nm, high.pixel_size_nm
@@ -646,7 +616,7 @@ def _to_one_pixel(
             "--low-pixel-nm and --high-pixel-nm, or crop them to one grid."
         )
         raise ShapeError(msg)
-    fine = (options.pixel_nm or float(np.sqrt(b[0] * b[1]))) * shrink
+    fine = (options.pixel_nm or float(np.sqrt(b[0] * b[1]))) * options.shrink
     corners = _corners(low, high)
     start = np.maximum(*(corner[0] for corner in corners))
     stop = np.minimum(*(corner[1] for corner in corners))
@@ -690,27 +660,23 @@ def _resample(
     data = _sampled(image.array(), ratio, first, shape)
     corner = np.array(image.origin) - pitch / 2 + offset_nm
     return image.replace(
-        data=data,
-        pixel_size_nm=_pair(wanted),
-        origin=_pair(corner + wanted / 2),
+        data=data, pixel_size_nm=_pair(wanted), origin=_pair(corner + wanted / 2)
     )
 
 
 def _sampled(
-    data: NDArray[Any],
-    ratio: NDArray[Any],
-    first: NDArray[Any],
-    shape: IntPair,
+    data: NDArray[Any], ratio: NDArray[Any], first: NDArray[Any], shape: IntPair
 ) -> Float32Array:
     """Sample by cubic splines, smoothed first where the new grid is coarser."""
     values = data.astype(np.float32)
     sigma = np.maximum((ratio - 1) / 2, 0)
     if np.any(sigma > 0):
         values = ndimage.gaussian_filter(values, sigma, mode="mirror")
-    made: Float32Array = ndimage.affine_transform(
-        values, ratio, offset=first, output_shape=shape, order=3, mode="mirror"
+    return np.asarray(
+        ndimage.affine_transform(
+            values, ratio, offset=first, output_shape=shape, order=3, mode="mirror"
+        )
     )
-    return made
 
 
 def rescale(image: Micrograph, shrink: float) -> Micrograph:
@@ -740,19 +706,13 @@ def _to_one_pitch(
 ) -> _Sides:
     """Bring the images of two sets to the common pixel, where that is known."""
     pitch = options.pixel_nm or _common_pixel(highs)
-    sides: _Sides = {}
+    sides: _Sides = {"low": [], "high": []}
     for side, given, scale in (("low", lows, 1), ("high", highs, options.factor)):
-        wanted = None if pitch is None else pitch * options.factor / scale
-        sides[side] = [_one_side(image, wanted, options) for image in given]
+        for image in given:
+            shrink, own = options.shrink, image.mean_pixel_size_nm
+            if pitch is not None and own is not None:
+                wanted = pitch * options.factor / scale  # before the crop is resized
+                shrink *= 1.0 if abs(wanted / own - 1) <= _SAME else wanted / own
+            one = OnGrid.of(rescale(image, shrink), resampled=shrink != 1)
+            sides[side].append(one)
     return sides
-
-
-def _one_side(
-    image: Micrograph, pitch_nm: float | None, options: PairOptions
-) -> OnGrid:
-    """Bring an image to a pixel, that before the crop is resized."""
-    shrink = 1.0 if options.crop is None else options.crop / options.patch
-    own = image.mean_pixel_size_nm
-    if pitch_nm is not None and own is not None and abs(pitch_nm / own - 1) > _SAME:
-        shrink *= pitch_nm / own
-    return OnGrid.of(rescale(image, shrink), resampled=shrink != 1)

@@ -75,8 +75,7 @@ class PairOptions(Options):
     denoise: bool = Field(default=False, description="prepare by non-local means")
     sharpen: bool = Field(default=False, description="prepare by an unsharp mask")
     equalise: bool = Field(
-        default=False,
-        description="prepare by local histogram equalisation (CLAHE)",
+        default=False, description="prepare by local histogram equalisation (CLAHE)"
     )
     second_scan: bool = Field(
         default=False,
@@ -121,14 +120,14 @@ class PairOptions(Options):
         return self.scale or 1
 
     @property
+    def shrink(self) -> float:
+        """Pixels of LOW's window for each of a patch."""
+        return 1.0 if self.crop is None else self.crop / self.patch
+
+    @property
     def prepares(self) -> bool:
         """Whether any way of preparation is chosen."""
         return self.denoise or self.sharpen or self.equalise
-
-    @property
-    def on_range_of_low(self) -> bool:
-        """Whether the grey values of HIGH count on the range of LOW."""
-        return self.second_scan or self.align
 
     @property
     def shares(self) -> dict[str, float]:

@@ -6,10 +6,7 @@ order, with the numbers below. A network trained on prepared HIGH images learns 
 preparation too, so that it is off unless asked for, and recorded.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from skimage import exposure, filters, restoration
 
 from napari_semsr.core import Micrograph, field_range, noise_level
@@ -45,42 +42,30 @@ def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
     missing = ~np.isfinite(values)
     values[missing] = 0
     if options.denoise:
-        values = _denoised(values)
-    if options.sharpen:
-        told = NUMBERS["sharpen"]
-        values = filters.unsharp_mask(
-            values, told["radius_px"], told["amount"], preserve_range=True
-        )
-    if options.equalise:
-        values = _equalised(values)
-    values = values.astype(np.float32)
-    values[missing] = np.nan
-    return image.replace(data=values * np.float32(high - low) + np.float32(low))
-
-
-def _denoised(values: NDArray[Any]) -> NDArray[Any]:
-    """Non-local means for the noise that second differences show."""
-    told = NUMBERS["denoise"]
-    sigma = noise_level(values)
-    return np.asarray(
-        restoration.denoise_nl_means(
+        numbers, sigma = NUMBERS["denoise"], noise_level(values)
+        values = restoration.denoise_nl_means(
             values,
-            patch_size=int(told["patch_px"]),
-            patch_distance=int(told["distance_px"]),
-            h=told["h_over_sigma"] * max(sigma, 1e-6),
+            patch_size=int(numbers["patch_px"]),
+            patch_distance=int(numbers["distance_px"]),
+            h=numbers["h_over_sigma"] * max(sigma, 1e-6),
             sigma=sigma,
             fast_mode=True,
             preserve_range=True,
         )
-    )
-
-
-def _equalised(values: NDArray[Any]) -> NDArray[Any]:
-    """Equalise contrast locally, between the field's percentiles."""
-    told = NUMBERS["equalise"]
-    kernel = [max(8, round(n * told["kernel_share"])) for n in values.shape]
-    return np.asarray(
-        exposure.equalize_adapthist(
-            np.clip(values, 0, 1), kernel_size=kernel, clip_limit=told["clip_limit"]
+    if options.sharpen:
+        numbers = NUMBERS["sharpen"]
+        values = filters.unsharp_mask(
+            values, numbers["radius_px"], numbers["amount"], preserve_range=True
         )
-    )
+    if options.equalise:  # locally, between the field's percentiles
+        numbers = NUMBERS["equalise"]
+        values = exposure.equalize_adapthist(
+            np.clip(values, 0, 1),
+            kernel_size=[
+                max(8, round(n * numbers["kernel_share"])) for n in values.shape
+            ],
+            clip_limit=numbers["clip_limit"],
+        )
+    values = values.astype(np.float32)
+    values[missing] = np.nan
+    return image.replace(data=values * np.float32(high - low) + np.float32(low))

@@ -109,10 +109,7 @@ _NONE, _LOST = -1, 3  # no patch; a patch that overlaps two sets
 
 
 def _held_out(
-    places: Sequence[Place],
-    options: PairOptions,
-    apart: int,
-    rng: np.random.Generator,
+    places: Sequence[Place], options: PairOptions, apart: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
     """Deal patches on lattices, sets `apart` steps: numbers of their sets."""
     shapes: dict[int, IntPair] = {}

@@ -23,8 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import FloatPair, IncompleteError, ReadError
-from napari_semsr.pairing.options import SPLITS
+from napari_semsr.core import (
+    Box,
+    FloatPair,
+    IncompleteError,
+    Progress,
+    Provenance,
+    ReadError,
+)
+from napari_semsr.pairing.cut import PairChoice
+from napari_semsr.pairing.options import SPLITS, PairOptions
 
 if TYPE_CHECKING:
     import zarr
@@ -36,18 +44,10 @@ _CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together while trai
 
 @dataclass(slots=True)
 class SetWriter:
-    """Writes the patches of one set, a chunk at a time.
+    """Writes the patches of one set, a chunk at a time."""
 
-    Attributes
-    ----------
-    group : zarr.Group
-        Sub-group of the set; its arrays are made with the first patch.
-    count : int
-        How many pairs there will be.
-    """
-
-    group: "zarr.Group"
-    count: int
+    group: "zarr.Group"  # Of the set; its arrays are made with the first patch
+    count: int  # How many pairs there will be
     _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     _written: int = 0
 
@@ -90,22 +90,88 @@ class SetWriter:
         self._waiting.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class PairStore:
-    """A store of pairs, open for reading.
+def write_pairs(
+    path: Path,
+    choice: PairChoice,
+    options: PairOptions,
+    provenance: Provenance,
+    map_error_nm: float | None,
+    by_image: list[dict[str, Any]],
+) -> Iterator[Progress]:
+    """Write the pairs that were chosen.
 
-    Attributes
+    Parameters
     ----------
     path : pathlib.Path
-        Its folder.
-    record : dict
-        Its attributes.
-    group : zarr.Group
-        Its group.
+        A folder that is not there yet.
+    choice : PairChoice
+        Of `choose_pairs`.
+    options : PairOptions
+        As they were chosen with.
+    provenance : Provenance
+        Images and options.
+    map_error_nm : float or None
+        Expected error of the map from LOW to HIGH.
+    by_image : list of dict
+        Numbers of each pair of images.
+
+    Yields
+    ------
+    Progress
+        Pairs.
     """
+    import zarr
+
+    counts = {name: len(pairs) for name, pairs in choice.sets.items()}
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "complete": False,
+        "kind": choice.kind,
+        "patch": options.patch,
+        "scale": options.factor,
+        "pixel_size_nm": choice.pixel_nm,
+        "map_error_nm": map_error_nm,
+        "counts": counts,
+        "candidates": choice.candidates,
+        "rejected": dict(choice.rejected),
+        "images": by_image,
+        "sources": choice.sources,
+        "options": options.model_dump(mode="json"),
+        "provenance": provenance.model_dump(mode="json"),
+    }
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
+    group.attrs[ATTRIBUTE] = record
+    done = 0
+    for name, pairs in choice.sets.items():
+        writer = SetWriter(group.create_group(name), len(pairs))
+        for first, second in pairs:
+            low = choice.read("low", first.source, first.box)
+            high = choice.read("high", second.source, second.box)
+            if options.align:  # charge changes the level from place to place
+                high += low.mean() - high.mean()
+            writer.add(
+                low=low,
+                high=high,
+                low_places=_place(first.source, first.box, 1),
+                high_places=_place(second.source, second.box, options.factor),
+            )
+            done += 1
+            yield Progress(done, sum(counts.values()), "writing pairs")
+        writer.flush()
+    group.attrs[ATTRIBUTE] = {**record, "complete": True}
+
+
+def _place(source: int, box: Box, scale: int) -> Any:
+    """Join the number of the source and the corner of a patch."""
+    return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class PairStore:
+    """A store of pairs, open for reading."""
 
     path: Path
-    record: dict[str, Any]
+    record: dict[str, Any]  # Its attributes
     group: "zarr.Group"
     _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
@@ -123,10 +189,9 @@ class PairStore:
     def map_error(self) -> tuple[float, float | None] | None:
         """Expected error of the map that LOW and HIGH were cut by: nm, LOW pixels."""
         error, fine = (self.record.get(k) for k in ("map_error_nm", "pixel_size_nm"))
-        if error is None:
-            return None
-        pixel = None if fine is None else float(fine) * int(self.record["scale"])
-        return float(error), None if pixel is None else float(error) / pixel
+        if error is None or fine is None:
+            return None if error is None else (float(error), None)
+        return float(error), float(error) / (float(fine) * int(self.record["scale"]))
 
     def arrays(self, name: str) -> tuple[Any, Any]:
         """Give the arrays of a set, which read patch by patch.
@@ -169,17 +234,14 @@ class PairStore:
         """
         found = []
         for side in ("low", "high"):
-            source = int(self._numbers(f"{name}/{side}_places")[index])
+            array = f"{name}/{side}_places"
+            if array not in self._sources:  # read once
+                places: Any = self.group[array]
+                self._sources[array] = np.asarray(places[:])[:, 0]
+            source = int(self._sources[array][index])
             low, high = self.record["sources"][side][source]["range"]
             found.append((float(low), float(high)))
         return found[0], found[1]
-
-    def _numbers(self, array: str) -> NDArray[Any]:
-        """Give the number of each patch's source, read once."""
-        if array not in self._sources:
-            places: Any = self.group[array]
-            self._sources[array] = np.asarray(places[:])[:, 0]
-        return self._sources[array]
 
     def learnt_from(self) -> list[dict[str, Any]]:
         """Say what a model learns from that is trained on these pairs.
@@ -238,14 +300,7 @@ class PairStore:
         return {number: _joined(areas) for number, areas in found.items()}
 
     def contact_sheet(self) -> NDArray[np.uint8]:
-        """Draw some pairs of each set side by side, to be looked at.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of uint8
-            LOW left and HIGH right of each pair, evenly picked; training above
-            validation above test, white lines between them.
-        """
+        """Draw some pairs of each set, LOW left of HIGH, training above the others."""
         bands = [_band(self, name) for name in SPLITS if self.counts[name]]
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from napari_semsr.core import (
     Affine,
@@ -21,14 +20,12 @@ from napari_semsr.core import (
     RegistrationError,
     Transform,
     Warped,
+    option,
     shift_in_words,
     warn,
 )
 from napari_semsr.registration.elastic import Bent, bend
-from napari_semsr.registration.orientation import (
-    at_pitch,
-    has_structure,
-)
+from napari_semsr.registration.orientation import at_pitch, has_structure
 from napari_semsr.registration.quality import (
     Rival,
     compare,
@@ -66,13 +63,13 @@ _RANGES: dict[Step, Ranges] = {
     "near": Ranges(15.0, 0.10),
     "full": Ranges(180.0, 0.20, mirrored=True),
 }
+# Pixels along the longer side of the larger image in each search, and how many of the
+# best places of the one before are looked at closer; None tries all. All turns of 128
+# px take six times as long as those near 64 places, among which the true one mostly is.
 _SIDES: dict[Step, tuple[tuple[int, int | None], ...]] = {
     "near": ((128, None), (256, 16)),
     "full": ((64, None), (128, 64), (128, None), (256, 16)),
 }
-"""Pixels along the longer side of the larger image in each search, and how many of the
-best places of the one before are looked at closer; None tries all. All turns of 128 px
-take six times as long as those near 64 places, among which the true one mostly is."""
 _CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
 _LOOKED_AT_PX = 1024  # along the longer side, where structure is looked for
 _LEAST_PX = 64  # side of an image: fewer hold no patches
@@ -100,15 +97,24 @@ _OUTLIER_PX = 2.0  # a place whose held-out patch lies so far off is called unre
 class RegistrationOptions(Options):
     """How an image is brought onto another."""
 
-    model: Literal["similarity", "affine", "elastic"] = Field(
-        default="affine",
-        description="map: similarity (turn, scale), affine (also shear), or elastic "
-        "(affine and a smooth bending)",
+    model: Literal["similarity", "affine", "elastic"] = option(
+        "affine",
+        "Map",
+        "what may differ: similarity (turn, scale), affine (also shear), or elastic "
+        "(affine and a smooth bending, where the images show it)",
+        choices={
+            "turn and scale": "similarity",
+            "affine: shear as well": "affine",
+            "elastic: bending as well": "elastic",
+        },
     )
-    search: Literal["near", "full"] = Field(
-        default="near",
-        description="near: turned by 15 degrees and scaled by 10 % at most, then all; "
-        "full: any turn, mirrored too, scaled by 20 % at most",
+    search: Literal["near", "full"] = option(
+        "near",
+        "Search",
+        "near: turned by 15 degrees and scaled by 10 % at most, and where nothing fits "
+        "there, all, which is said; full: any turn, mirrored too, scaled by 20 % at "
+        "most",
+        choices={"turned by up to 15°": "near", "every turn, mirrored": "full"},
     )
 
 
@@ -133,83 +139,43 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         self.rivals = tuple(rivals)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the reason and the rivals.
-
-        Returns
-        -------
-        dict
-            Plain values.
-        """
-        return {
-            "reason": self.reason,
-            "rivals": [asdict(rival) for rival in self.rivals],
-        }
+        """Give the reason and the rivals."""
+        rivals = [asdict(rival) for rival in self.rivals]
+        return {"reason": self.reason, "rivals": rivals}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """By how much patches that were held out lie off a map.
+    """By how much patches that were held out lie off a map; by default of none."""
 
-    Attributes
-    ----------
-    places_nm : (N, 2) numpy.ndarray
-        Centres of the patches in the plane of the fixed image.
-    off_nm : (N, 2) numpy.ndarray
-        From where the map brings them to where they lie.
-    reliable : (N,) numpy.ndarray of bool
-        Whether the map may be believed there.
-    side_nm : float
-        Side of a patch.
-    error_nm : (N,) numpy.ndarray
-        Expected distance from the true map there; empty where that is not known.
-    """
-
-    places_nm: FloatArray
-    off_nm: FloatArray
-    reliable: BoolArray
-    side_nm: float
+    # (N, 2) Centres of the patches in the plane of the fixed image
+    places_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    # (N, 2) From where the map brings them to where they lie
+    off_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    # (N,) Whether the map may be believed there
+    reliable: BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
+    side_nm: float = 0.0  # Of a patch
+    # (N,) Expected distance from the true map there; empty where that is not known
     error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
-    """A map from one image to another, and what it is worth.
+    """A map from one image to another, and what it is worth."""
 
-    Attributes
-    ----------
-    transform : Affine or Elastic
-        From the moving image to the fixed one, in nm.
-    model : str
-        Kind of map.
-    error_px, error_nm : float
-        Expected distance from the true map, root mean square over the overlap, in
-        pixels of the coarser image and in nm: scatter of the patches, and what another
-        filter changes.
-    overlap : float
-        Share of the smaller image that the other shows.
-    mutual_information_before, mutual_information_after : float
-        In bits, as the images lie by their origins and after registration.
-    residuals : Residuals
-        Of patches that were held out.
-    score : float
-        Height of the search's best place in standard deviations of chance.
-    searched : {"near", "full", "landmarks"}
-        Where the place was found.
-    rivals : tuple of Rival
-        Other places, the best first.
-    """
-
-    transform: Affine | Elastic
-    model: str
+    transform: Affine | Elastic  # From the moving image to the fixed one, in nm
+    model: str  # Kind of map
+    # Expected distance from the true map, root mean square over the overlap, in pixels
+    # of the coarser image: scatter of the patches, and what another filter changes
     error_px: float
-    error_nm: float
-    overlap: float
-    mutual_information_before: float
+    error_nm: float  # The same in nm
+    overlap: float  # Share of the smaller image that the other shows
+    mutual_information_before: float  # In bits, as the images lie by their origins
     mutual_information_after: float
-    residuals: Residuals
-    score: float
-    searched: str
-    rivals: tuple[Rival, ...] = field(default=())
+    residuals: Residuals  # Of patches that were held out
+    score: float  # Height of the search's best place in standard deviations of chance
+    searched: str  # Where the place was found: near, full, landmarks or stored
+    rivals: tuple[Rival, ...] = ()  # Other places, the best first
 
 
 def register(
@@ -421,11 +387,7 @@ def _best(
 
 
 def _refined(
-    moving: Micrograph,
-    fixed: Micrograph,
-    place: Candidate,
-    pitch: float,
-    model: Model,
+    moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
 ) -> MapFit | None:
     """Refine from the search's pixels to the finest."""
     fine = max(*moving.scale, *fixed.scale)
@@ -549,7 +511,7 @@ def _valued(
         if bent is None:
             warn(
                 "The images share too few patches to tell a bending: the affine map is "
-                "given.",
+                "given."
             )
     yield Progress(0, 0, "estimating the error")
     transform: Affine | Elastic = found.fit.affine if bent is None else bent.transform

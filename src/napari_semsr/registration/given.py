@@ -9,17 +9,8 @@ from napari_semsr.registration._register import (
     Residuals,
     information,
 )
-from napari_semsr.registration.landmarks import (
-    LandmarkModel,
-    Landmarks,
-    fit_landmarks,
-)
+from napari_semsr.registration.landmarks import LandmarkModel, Landmarks, fit_landmarks
 from napari_semsr.registration.quality import overlap_of, places_seen
-
-NO_RESIDUALS = Residuals(
-    np.empty((0, 2)), np.empty((0, 2)), np.empty(0, dtype=bool), 0.0
-)
-"""Of a map of which no patches are known."""
 
 
 def take_map(
@@ -30,7 +21,7 @@ def take_map(
     model: str,
     searched: str,
     error_nm: float,
-    residuals: Residuals = NO_RESIDUALS,
+    residuals: Residuals | None = None,
 ) -> Registration:
     """Look at what two images show under a map that is given.
 
@@ -73,7 +64,7 @@ def take_map(
         overlap=overlap,
         mutual_information_before=before,
         mutual_information_after=after,
-        residuals=residuals,
+        residuals=Residuals() if residuals is None else residuals,
         score=0.0,
         searched=searched,
     )

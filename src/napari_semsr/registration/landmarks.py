@@ -16,12 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from napari_semsr.core import (
-    Affine,
-    FloatArray,
-    Grid,
-    RegistrationError,
-)
+from napari_semsr.core import Affine, FloatArray, Grid, RegistrationError
 
 LandmarkModel = Literal["similarity", "affine"]
 
@@ -36,16 +31,10 @@ _TOGETHER = 1e-3  # of the extent of all; chosen: the same place, set twice
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Places that show the same in two images.
+    """Places ``(y, x)`` that show the same in two images, in one unit for both."""
 
-    Attributes
-    ----------
-    moving, fixed : (N, 2) numpy.ndarray
-        ``(y, x)`` in each image, in one unit for both, by pairs.
-    """
-
-    moving: FloatArray
-    fixed: FloatArray
+    moving: FloatArray  # (N, 2)
+    fixed: FloatArray  # (N, 2)
 
     def __post_init__(self) -> None:
         shapes = self.moving.shape, self.fixed.shape
@@ -109,35 +98,21 @@ class Landmarks:
 
 @dataclass(frozen=True, eq=False)
 class LandmarkFit:
-    """What landmarks tell.
+    """What landmarks tell."""
 
-    Attributes
-    ----------
-    landmarks : Landmarks
-        What was fitted.
-    model : str
-        ``"similarity"`` or ``"affine"``.
-    transform : Affine
-        From the moving image to the fixed one.
-    """
-
-    landmarks: Landmarks
+    landmarks: Landmarks  # What was fitted
     model: LandmarkModel
-    transform: Affine
+    transform: Affine  # From the moving image to the fixed one
 
     @cached_property
     def residuals(self) -> FloatArray:
         """By how much (N, 2) the mapped landmarks lie off those of the fixed image."""
-        missed: FloatArray = (
-            self.transform(self.landmarks.moving) - self.landmarks.fixed
-        )
-        return missed
+        return np.asarray(self.transform(self.landmarks.moving) - self.landmarks.fixed)
 
     @property
     def distances(self) -> FloatArray:
         """Length (N,) of each residual."""
-        lengths: FloatArray = np.hypot(*self.residuals.T)
-        return lengths
+        return np.asarray(np.hypot(*self.residuals.T))
 
     @property
     def spare(self) -> int:
@@ -165,17 +140,9 @@ class LandmarkFit:
         return found
 
     def expected_error(self, places: FloatArray) -> FloatArray | None:
-        """Say how far off the transform is expected at some places.
+        """Root mean square (N,) by which the transform may be off at places (N, 2).
 
-        Parameters
-        ----------
-        places : (N, 2) numpy.ndarray
-            ``(y, x)`` in the moving image.
-
-        Returns
-        -------
-        (N,) numpy.ndarray or None
-            Root mean square of the distance; None where no landmark is spare.
+        Of the moving image; None where no landmark is spare.
         """
         if self.scatter is None:
             return None
@@ -185,8 +152,7 @@ class LandmarkFit:
         wanted = _design(np.asarray(places) - middle, self.model, mirrored)
         spread = np.linalg.pinv(known.T @ known)
         variance = np.einsum("ij,jk,ik->i", wanted, spread, wanted)
-        error: FloatArray = self.scatter * np.sqrt(variance.reshape(-1, 2).sum(axis=1))
-        return error
+        return np.asarray(self.scatter * np.sqrt(variance.reshape(-1, 2).sum(axis=1)))
 
 
 def fit_landmarks(

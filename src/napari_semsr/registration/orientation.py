@@ -110,7 +110,8 @@ def _rise(
     )
     near = int(np.ceil(_EDGE * width_px))
     if keep is None:
-        known = _within(np.pad(known, _around(values.ndim, near)), near)
+        wide = [(0, 0)] * (values.ndim - 2) + [(near, near)] * 2
+        known = _within(np.pad(known, wide), near)
         known = known[..., near:-near, near:-near]
     else:
         known = _within(known, near) & keep
@@ -120,11 +121,6 @@ def _rise(
     if not power.size or float(power.max()) <= rounding:
         return np.zeros_like(rise), np.zeros_like(known), 1.0
     return rise, known, max(_FLOOR * float(np.median(power)), rounding)
-
-
-def _around(dimensions: int, by: int) -> list[tuple[int, int]]:
-    """Pad the last two axes."""
-    return [(0, 0)] * (dimensions - 2) + [(by, by)] * 2
 
 
 def _within(known: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:

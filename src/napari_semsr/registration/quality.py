@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_semsr.core import (
     Affine,
+    BoolArray,
     Box,
     FloatArray,
     FloatPair,
@@ -23,13 +24,7 @@ from napari_semsr.core import (
     Warped,
 )
 from napari_semsr.registration.orientation import Field, orientations
-from napari_semsr.registration.refine import (
-    MapFit,
-    Model,
-    PatchShifts,
-    design_of,
-    fit,
-)
+from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
@@ -68,10 +63,7 @@ class Doubt:
 def doubt(found: MapFit, model: Model) -> Doubt:
     """Find how sure the values of an affine fit are, from the scatter of patches."""
     patches, mirrored = found.patches, found.affine.is_mirrored
-    middle = patches.seen.mean(axis=0)
-    size = float(np.abs(patches.seen - middle).max()) or 1.0
-    design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
-    design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
+    design, middle, size = patches.design(model, mirrored=mirrored)
     values, axes = np.linalg.eigh(patches.surety)
     root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
@@ -110,14 +102,22 @@ def places_seen(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
     """Places (N, 2) of the moving image, evenly over what both show, nm."""
-    lies, on = Grid.of(moving), Grid.of(fixed)
+    lies = Grid.of(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
     ]
+    places, inside = _mapped_inside(axes, transform, Grid.of(fixed))
+    return np.asarray(places[inside])
+
+
+def _mapped_inside(
+    axes: list[FloatArray], transform: Transform, on: Grid
+) -> tuple[FloatArray, BoolArray]:
+    """Places (N, 2) of a grid of lines, and which (N,) are mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped = transform(places)
     inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)
-    return np.asarray(places[inside])
+    return places, np.asarray(inside)
 
 
 def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> float:
@@ -126,10 +126,7 @@ def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> f
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
     middles = (np.arange(_COUNTED) + 0.5) / _COUNTED  # those at a border are in too
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    mapped = transform(places)
-    inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)
-    shown = float(inside.mean()) * area
+    shown = float(_mapped_inside(axes, transform, on)[1].mean()) * area
     scale = np.sqrt(area)
     ends = transform(np.array([lies.corner, lies.end]))
     grown = 1.0
@@ -163,20 +160,11 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another place at which the moving image fits.
+    """Another place at which the moving image fits."""
 
-    Attributes
-    ----------
-    shift_nm : tuple of float
-        ``(y, x)`` by which it lies off the best place, at the centre of the image.
-    degrees : float
-        By which it is turned against it.
-    score : float
-        Correlation there over that at the best place, where both can be compared.
-    """
-
-    shift_nm: FloatPair
-    degrees: float
+    shift_nm: FloatPair  # By which it lies off the best place, at the image's centre
+    degrees: float  # By which it is turned against it
+    # Correlation there over that at the best place, where both can be compared
     score: float
 
 

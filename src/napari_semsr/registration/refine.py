@@ -28,12 +28,7 @@ from napari_semsr.core import (
     Transform,
     Warped,
 )
-from napari_semsr.registration.orientation import (
-    Field,
-    at_pitch,
-    grid_at,
-    outlines,
-)
+from napari_semsr.registration.orientation import Field, at_pitch, grid_at, outlines
 
 Model = Literal["similarity", "affine"]
 
@@ -103,6 +98,18 @@ class PatchShifts:
             self.strength[which],
             self.side_nm,
         )
+
+    def design(
+        self, model: Model, *, mirrored: bool
+    ) -> tuple[FloatArray, FloatArray, float]:
+        """Give derivatives (N, 2, K) of places by the values of a map and by edges.
+
+        The map is that of places less a middle, over a size: these two follow.
+        """
+        middle = self.seen.mean(axis=0)
+        size = float(np.abs(self.seen - middle).max()) or 1.0
+        design = design_of((self.seen - middle) / size, model, mirrored=mirrored)
+        return np.concatenate([design, self.edges[:, :, None]], axis=2), middle, size
 
     def shared(self) -> FloatArray:
         """How much of each other they (N, N) see: how their Hann windows correlate."""
@@ -222,11 +229,7 @@ def _edges(weight: FloatArray, rise: Field) -> FloatArray:
 
 
 def _cut(
-    level: Level,
-    transform: Transform,
-    corners: list[IntPair],
-    plan: Plan,
-    edge: float,
+    level: Level, transform: Transform, corners: list[IntPair], plan: Plan, edge: float
 ) -> tuple[Field, Field, Field]:
     """Cut patches out of the fields of both images; the moving ones with their reach.
 
@@ -271,11 +274,7 @@ def _along(field: Field, rise: Field, edge: float) -> Field:
 
 
 def _each(
-    level: Level,
-    transform: Transform,
-    corners: list[IntPair],
-    plan: Plan,
-    edge: float,
+    level: Level, transform: Transform, corners: list[IntPair], plan: Plan, edge: float
 ) -> tuple[Field, Field, Field]:
     """Make the fields of patches one by one, on an image too large for all of it."""
     size, rim = plan.size, plan.rim
@@ -296,17 +295,12 @@ def _each(
     return ours[inner], theirs[:, rim:-rim, rim:-rim], rise[inner]
 
 
-def _step(level: Level, plan: Plan) -> float:
-    """Pixels from patch to patch: half a patch, or more on a large image."""
-    rows, columns = level.grid.shape
-    return max(plan.size / 2, float(np.sqrt(rows * columns / plan.most)))
-
-
 def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
     """First pixels of the patches that the moving image may show."""
     if min(level.grid.shape) < plan.size:
         return []
-    step = _step(level, plan)
+    # half a patch from one to the next, or more on a large image
+    step = max(plan.size / 2, float(np.sqrt(np.prod(level.grid.shape) / plan.most)))
     axes = []
     for side in level.grid.shape:
         first, last = -_OUTSIDE * plan.size, side - (1 - _OUTSIDE) * plan.size
@@ -411,10 +405,7 @@ def fit(
     bright side. Edges that face each other cancel, those of a patch may not: by how far
     they are off is fitted as well.
     """
-    middle = patches.seen.mean(axis=0)
-    size = float(np.abs(patches.seen - middle).max()) or 1.0
-    design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
-    design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
+    design, middle, size = patches.design(model, mirrored=mirrored)
     given = weights
     weights = np.ones(len(patches)) if given is None else given
     values = np.zeros(design.shape[-1])

@@ -20,7 +20,7 @@ from scipy import fft, ndimage
 
 from napari_semsr.core import (
     Affine,
-    Float32Array,
+    BoolArray,
     FloatArray,
     Grid,
     Job,
@@ -116,7 +116,7 @@ class Search:
         largest = max(scale for _, scale, _ in tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        field, power = _transformed(self._field, shape)
+        spectra = _transformed(self._field, shape)
         found, chance = [], []
         for number, (degrees, scale, mirrored) in enumerate(tried):
             yield Progress(number, len(tried), "searching")
@@ -127,13 +127,10 @@ class Search:
                 about=(self._centre[0], self._centre[1]),
                 shift=(-self._centre[0], -self._centre[1]),
             )
-            turned, its_power = _transformed(self._turned(affine, side), shape)
-            sums = fft.ifft2(field * np.conj(turned), workers=-1).real
-            by_chance = fft.irfft2(power * np.conj(its_power), shape, workers=-1) / 2
-            enough = by_chance > _LEAST * by_chance.max()
-            scores = np.where(enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0)
-            if not enough.any() or by_chance.max() <= 0:
+            scored = self._scored(affine, side, shape, spectra)
+            if scored is None:
                 continue
+            scores, enough = scored
             chance.append(float(np.median(np.abs(scores[enough]))))
             at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
             found.append((float(scores.max()), affine, _signed(at, shape, side)))
@@ -150,14 +147,11 @@ class Search:
         centred = Affine.of(affine.linear, np.array(affine.shift) - at_centre)
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        field, power = _transformed(self._field, shape)
-        turned, its_power = _transformed(self._turned(centred, side), shape)
-        sums = fft.ifft2(field * np.conj(turned)).real
-        by_chance = fft.irfft2(power * np.conj(its_power), shape) / 2
-        if by_chance.max() <= 0:
+        spectra = _transformed(self._field, shape)
+        scored = self._scored(centred, side, shape, spectra)
+        if scored is None:
             return []
-        enough = by_chance > _LEAST * by_chance.max()
-        scores = np.where(enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0)
+        scores, _ = scored
         size = 2 * _APART_PX + 1
         peaks = scores == ndimage.maximum_filter(scores, size, mode="wrap")
         places = np.argwhere(peaks & (scores > 0))
@@ -170,12 +164,26 @@ class Search:
             for k in np.argsort(-heights)[:keep]
         ]
 
-    def _turned(self, affine: Affine, side: int) -> Field:
-        """Orientations of the moving image, turned about its centre."""
+    def _scored(
+        self, affine: Affine, side: int, shape: list[int], spectra: tuple[Field, Field]
+    ) -> tuple[FloatArray, BoolArray] | None:
+        """Score every shift of the moving image, turned about its centre.
+
+        `spectra`: of the fixed image's field and of its power. Gives the scores, and
+        where the overlap is large enough for one.
+        """
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        seen: Float32Array = Warped(self._moving, grid, affine).read()
-        return _balanced(orientations(seen, WIDTH_PX))
+        seen = orientations(Warped(self._moving, grid, affine).read(), WIDTH_PX)
+        turned, power = _transformed(_balanced(seen), shape)
+        sums = fft.ifft2(spectra[0] * np.conj(turned), workers=-1).real
+        by_chance = fft.irfft2(spectra[1] * np.conj(power), shape, workers=-1) / 2
+        if by_chance.max() <= 0:
+            return None
+        enough = by_chance > _LEAST * by_chance.max()
+        return np.where(
+            enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0
+        ), enough
 
     def _laid(self, affine: Affine, at: FloatArray, side: int) -> Affine:
         """Move a turned image to pixels of the fixed one."""

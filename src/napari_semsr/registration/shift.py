@@ -49,27 +49,14 @@ _ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A translation between two images on one grid.
+    """A translation between two images on one grid."""
 
-    Attributes
-    ----------
-    shift_px : tuple of float
-        ``(y, x)`` by which the moving image must be moved to lie on the fixed one.
-    error_px : float
-        Standard error from the quarters of the field, the longer axis.
-    quarters : int
-        Quarters of the field that find this place by themselves, of four.
-    runner_up : float
-        Correlation at the next best place over that at the best, without sign.
-    correlation : float
-        Pearson's r of the band-passed images when moved; negative where contrast is
-        inverted.
-    """
-
-    shift_px: FloatPair
-    error_px: float
-    quarters: int
+    shift_px: FloatPair  # By which the moving image must be moved to lie on the fixed
+    error_px: float  # Standard error from the quarters of the field, the longer axis
+    quarters: int  # Of the field that find this place by themselves, of four
+    # Correlation at the next best place over that at the best, without sign
     runner_up: float
+    # Pearson's r of the band-passed images when moved; below 0 with inverted contrast
     correlation: float
 
     @property

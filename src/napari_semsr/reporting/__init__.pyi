@@ -12,14 +12,15 @@ from .figures import (
     overlay_png as overlay_png,
 )
 from .page import (
-    fixed as fixed,
+    NO_VALUE as NO_VALUE,
+    TIMES as TIMES,
+    making as making,
     resolution as resolution,
-    signed as signed,
     spread as spread,
     write_page as write_page,
+    written as written,
 )
 from .plate import (
-    Plate as Plate,
     PlateImage as PlateImage,
     PlateOverlay as PlateOverlay,
     bar_lengths as bar_lengths,

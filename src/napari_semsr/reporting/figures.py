@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from napari_semsr.analysis import FrcResult
     from napari_semsr.core import Acquisition
     from napari_semsr.stitching import PairReport
 
 _DPI = 100
+_WIDE_PX, _MAP_PX = 720, 480
 _BAR_SHARE = 0.28
 _APART_PX = 43  # between two numbers of an upper axis; chosen
 _EMPTY = "#c9d2dc"
@@ -30,25 +32,24 @@ _REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any ey
 
 @dataclass(frozen=True, slots=True)
 class FrequencyCurve:
-    """One line of a plot over spatial frequency.
+    """One line of a plot over spatial frequency."""
 
-    Attributes
-    ----------
-    label : str
-        Name in the legend.
-    frequency_per_px, value : (N,) numpy.ndarray
-        Abscissa and ordinate.
-    mark_px : float or None
-        Period to mark on the curve, such as that of its crossing.
-    colour : int
-        Index of the colour, so that one thing has one colour in all plots.
-    """
-
-    label: str
+    label: str  # Name in the legend
+    # (N,) Abscissa and ordinate
     frequency_per_px: NDArray[Any]
     value: NDArray[Any]
+    # Period to mark on the curve, such as that of its crossing
     mark_px: float | None = None
+    # Index of the colour, so that one thing has one colour in all plots
     colour: int = 0
+
+    @classmethod
+    def of(
+        cls, label: str, found: "FrcResult", colour: int = 0, *, marked: bool = True
+    ) -> Self:
+        """Take the curve of a ring correlation, marked at its crossing."""
+        at = found.resolution_px if marked else None
+        return cls(label, found.frequency_per_px, found.correlation, at, colour)
 
 
 def image_png(
@@ -58,24 +59,7 @@ def image_png(
     limits: tuple[float, float],
     width_px: int = 480,
 ) -> bytes:
-    """Draw a grey image with a scale bar; NaN is a light blue-grey.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values.
-    pixel_nm : tuple of float or None
-        ``(y, x)``; the bar is in pixels without it.
-    limits : tuple of float
-        Grey values shown as black and white.
-    width_px : int, default=480
-        Width of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
-    """
+    """Draw a grey image with a scale bar; NaN is a light blue-grey."""
     from matplotlib import colormaps
 
     height, width = _extent(image, pixel_nm)
@@ -99,26 +83,11 @@ def overlay_png(
     second: NDArray[Any],
     pixel_nm: tuple[float, float] | None,
     *,
-    boxes: Mapping[str, Box] | None = None,
-    width_px: int = 720,
+    boxes: Mapping[str, Box],
 ) -> bytes:
     """Draw two images over each other, in magenta and in green; NaN is black.
 
-    Parameters
-    ----------
-    first, second : (Y, X) numpy.ndarray
-        Grey values; what both show alike is grey.
-    pixel_nm : tuple of float or None
-        ``(y, x)``; the bar is in pixels without it.
-    boxes : mapping of str to Box, optional
-        Parts to outline and name.
-    width_px : int, default=720
-        Width of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
+    What both show alike is grey; `boxes` are outlined and named.
     """
     from matplotlib.patches import Rectangle
 
@@ -127,12 +96,12 @@ def overlay_png(
         for image, (low, high) in ((i, grey_limits(i)) for i in (first, second))
     )
     height, width = _extent(first, pixel_nm)
-    figure = _figure(width_px, max(24, round(width_px * height / width)))
+    figure = _figure(_WIDE_PX, max(24, round(_WIDE_PX * height / width)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     _show(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
     down, across = pixel_nm or (1.0, 1.0)
-    for name, box in (boxes or {}).items():
+    for name, box in boxes.items():
         corner = box.x0 * across, box.y0 * down
         rows, columns = box.shape
         axes.add_patch(
@@ -151,40 +120,21 @@ def map_png(
     *,
     limits: tuple[float, float],
     label: str,
-    finer: NDArray[np.bool_] | None = None,
-    width_px: int = 480,
+    finer: NDArray[np.bool_],
 ) -> bytes:
     """Draw a map with a colour bar and a scale bar; NaN is hatched grey.
 
-    Parameters
-    ----------
-    values : (Y, X) numpy.ndarray of float
-        The map.
-    pixel_nm : tuple of float or None
-        ``(y, x)`` of the map; the bar is in pixels without it.
-    limits : tuple of float
-        Values at the ends of the colour bar.
-    label : str
-        What the values are, with their unit.
-    finer : (Y, X) numpy.ndarray of bool, optional
-        Pixels without a value that are drawn white instead of hatched.
-    width_px : int, default=480
-        Width of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
+    Where it is `finer` than the pixels can tell, it is white.
     """
     height, width = _extent(values, pixel_nm)
-    tall = round(width_px * 0.78 * height / width)
-    figure = _figure(width_px, max(160, tall + 16))
+    tall = round(_MAP_PX * 0.78 * height / width)
+    figure = _figure(_MAP_PX, max(160, tall + 16))
     axes = figure.add_axes((0.01, 0.03, 0.76, 0.94), xticks=[], yticks=[])
     axes.patch.set(facecolor="#b9bdc3", hatch="////", edgecolor="#8d939b")
     drawn = _show(
         axes, values, pixel_nm, limits, cmap="viridis_r", interpolation="nearest"
     )
-    if finer is not None and finer.any():
+    if finer.any():
         white = np.ma.masked_where(~finer, np.ones(finer.shape))
         axes.imshow(
             white, vmin=0, vmax=1, extent=drawn.get_extent(), aspect="auto",
@@ -206,25 +156,7 @@ def curves_png(
 ) -> bytes:
     """Plot curves over spatial frequency, with the period on the upper axis.
 
-    Parameters
-    ----------
-    curves : sequence of Curve
-        What to draw.
-    pixel_nm : float or None
-        Pixel size; frequencies are in 1/px without it.
-    ylabel : str
-        What the ordinate is.
-    log : bool, default=False
-        Logarithmic ordinate.
-    threshold : tuple of (str, float), optional
-        A named horizontal line, on which the marks then lie.
-    size_px : tuple of int, default=(860, 440)
-        Width and height of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
+    Marks lie on the threshold, a named horizontal line, where there is one.
     """
     factor = 1.0 if pixel_nm is None else 1000.0 / pixel_nm
     figure = _figure(*size_px)
@@ -267,24 +199,7 @@ def lines_png(
     filled: bool = False,
     size_px: tuple[int, int] = (860, 440),
 ) -> bytes:
-    """Plot curves over anything, such as a profile or shares of grey levels.
-
-    Parameters
-    ----------
-    curves : mapping of str to tuple of numpy.ndarray
-        Abscissa and ordinate by name; one curve alone has no legend.
-    xlabel, ylabel : str
-        What both are.
-    filled : bool, default=False
-        Draw steps with the area below them.
-    size_px : tuple of int, default=(860, 440)
-        Width and height of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
-    """
+    """Plot curves over anything, such as a profile; one alone has no legend."""
     figure = _figure(*size_px)
     left, low = 78 / size_px[0], 58 / size_px[1]
     axes = figure.add_axes((left, low, 1 - left - 0.025, 1 - low - 0.05))
@@ -313,19 +228,14 @@ def _period_axis(axes: "Axes", pixel_nm: float | None, *, apart: float) -> None:
     finest, scale = (2.0, 1.0) if pixel_nm is None else (2.0 * pixel_nm, 1000.0)
     chosen: list[float] = []
     for ratio in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0):
-        period = _round_up(finest * ratio)
+        unit = 10.0 ** (math.floor(math.log10(finest * ratio)) - 1)  # of two digits
+        period = round(math.ceil(finest * ratio / unit - 1e-9) * unit, 12)
         if all(abs(finest / period - finest / other) > apart for other in chosen):
             chosen.append(period)
     top = axes.secondary_xaxis("top")
     top.set_xticks([scale / period for period in chosen])
     top.set_xticklabels([f"{period:g}" for period in chosen])
     top.set_xlabel("period (nm)" if pixel_nm else "period (px)")
-
-
-def _round_up(value: float) -> float:
-    """Round up to two significant digits."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return round(math.ceil(value / unit - 1e-9) * unit, 12)
 
 
 def lay_frames(
@@ -336,21 +246,8 @@ def lay_frames(
 ) -> NDArray[np.float32]:
     """Lay raw frames on one another at whole pixels, the last one on top.
 
-    Parameters
-    ----------
-    frames : Acquisition
-        The frames.
-    corners : (N, 2) numpy.ndarray
-        Top-left corners ``(y, x)`` in px; NaN leaves a frame away.
-    lit : (Y, X) numpy.ndarray of bool
-        Part of a frame that shows the sample.
-    shape : tuple of int
-        Rows and columns of the picture.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Raw counts; NaN where no frame lies.
+    `corners` are the top-left ones in px, (N, 2); NaN leaves a frame away. `lit` is the
+    part of a frame that shows the sample.
     """
     laid = np.full(shape, np.nan, np.float32)
     seen = np.argwhere(lit)
@@ -367,34 +264,13 @@ def joints_png(
     centres_px: FloatArray,
     joints: "Sequence[PairReport]",
     pixel_nm: tuple[float, float] | None,
-    *,
-    width_px: int = 720,
 ) -> bytes:
-    """Draw a mosaic with its joints, coloured by how well both frames agree.
-
-    Parameters
-    ----------
-    mosaic : (Y, X) numpy.ndarray
-        Grey values.
-    centres_px : (N, 2) numpy.ndarray
-        Centres ``(y, x)`` of the frames in px of the mosaic.
-    joints : sequence of PairReport
-        Lines from centre to centre; both ends must have a place.
-    pixel_nm : tuple of float or None
-        ``(y, x)``; the bar is in pixels without it.
-    width_px : int, default=720
-        Width of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
-    """
+    """Draw a mosaic with its joints, coloured by how well both frames agree."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     height, width = _extent(mosaic, pixel_nm)
-    figure = _figure(width_px, round(width_px * 0.86 * height / width))
+    figure = _figure(_WIDE_PX, round(_WIDE_PX * 0.86 * height / width))
     axes = figure.add_axes((0.0, 0.0, 0.86, 1.0))
     axes.set_axis_off()
     _show(axes, mosaic, pixel_nm, grey_limits(mosaic), cmap="gray", alpha=0.45)
@@ -416,24 +292,9 @@ def joints_png(
     return _png(figure)
 
 
-def errors_png(
-    nominal_px: FloatArray, solved_px: FloatArray, *, width_px: int = 860
-) -> bytes:
-    """Draw how far frames lie from the truth, before and after, each on its own scale.
-
-    Parameters
-    ----------
-    nominal_px, solved_px : (N, 2) numpy.ndarray
-        Errors ``(y, x)`` in px; NaN is left away.
-    width_px : int, default=860
-        Width of the picture.
-
-    Returns
-    -------
-    bytes
-        A PNG.
-    """
-    figure = _figure(width_px, round(width_px * 0.47))
+def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
+    """Draw how far frames lie from the truth, before and after, each on its scale."""
+    figure = _figure(860, 404)
     both = (
         (0.09, "nominal less true", nominal_px, CURVE_COLOURS[1]),
         (0.59, "solved less true", solved_px, CURVE_COLOURS[3]),
@@ -454,55 +315,20 @@ def errors_png(
 
 
 def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
-    """Choose the grey values to show as black and white.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values; NaN is left away.
-
-    Returns
-    -------
-    tuple of float
-        The 0.5 and 99.5 percentiles.
-    """
+    """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
     return low, max(high, low + 1e-6)
 
 
 def bar_length(extent: float) -> float:
-    """Choose the largest of 1, 2, 5 times a power of ten below 28 % of a width.
-
-    Parameters
-    ----------
-    extent : float
-        Width of an image, in nm or px.
-
-    Returns
-    -------
-    float
-        Length of its scale bar, in the same unit.
-    """
+    """Choose the largest of 1, 2, 5 times a power of ten below 28 % of a width."""
     limit = extent * _BAR_SHARE
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
 def bar_words(length: float, *, calibrated: bool) -> str:
-    """Say the length of a bar.
-
-    Parameters
-    ----------
-    length : float
-        In nm, or in px.
-    calibrated : bool
-        Whether it is in nm.
-
-    Returns
-    -------
-    str
-        Such as ``500 nm``, ``2 µm``, ``1 mm`` or ``50 px``.
-    """
+    """Say the length of a bar, which is in nm where it is calibrated, else in px."""
     if not calibrated:
         return f"{length:g} px"
     for unit, nm in (("mm", 1e6), ("µm", 1e3)):

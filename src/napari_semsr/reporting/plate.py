@@ -30,69 +30,33 @@ _MOST_COLUMNS = 3
 
 @dataclass(frozen=True, slots=True)
 class PlateOverlay:
-    """A map that is laid over an image of a figure.
+    """A map that is laid over an image of a figure."""
 
-    Attributes
-    ----------
-    values : (Y, X) numpy.ndarray
-        The map; NaN shows the image.
-    corners : tuple of float
-        ``(top, left, bottom, right)`` edges, in pixels of the image's `values`.
-    limits : tuple of float
-        Values at the ends of the colours.
-    colours : str
-        A colour map of matplotlib.
-    unit : str
-        What the values are, beside the colour bar.
-    opacity : float
-        From 0 to 1.
-    """
-
-    values: NDArray[Any]
+    values: NDArray[Any]  # (Y, X) The map; NaN shows the image
+    # ``(top, left, bottom, right)`` edges, in pixels of the image's `values`
     corners: tuple[float, float, float, float]
-    limits: FloatPair
-    colours: str
-    unit: str
-    opacity: float
+    limits: FloatPair  # Values at the ends of the colours
+    colours: str  # A colour map of matplotlib
+    unit: str  # What the values are, beside the colour bar
+    opacity: float  # From 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class PlateImage:
-    """One image of a figure.
+    """One image of a figure."""
 
-    Attributes
-    ----------
-    values : (Y, X) numpy.ndarray
-        Grey values or a map; NaN is a light blue-grey.
-    pixel : tuple of float
-        Sides ``(y, x)`` in nm, or in pixels of the image where it is not calibrated.
-    limits : tuple of float
-        Values shown darkest and brightest.
-    calibrated : bool, default=True
-        Whether pixels have sides in nm.
-    colours : str, default="gray"
-        A colour map of matplotlib.
-    unit : str or None
-        What the values are; with it the image has a colour bar.
-    box : Box or None
-        A part, outlined and shown enlarged below.
-    inset : (V, U) numpy.ndarray or None
-        That part as it was read, which may be finer than `values`.
-    gamma : float, default=1.0
-        Exponent of the grey levels, as in napari.
-    overlay : PlateOverlay or None
-        A map laid over it, whose colour bar the image then has.
-    """
-
-    values: NDArray[Any]
+    values: NDArray[Any]  # (Y, X) Grey values or a map; NaN is a light blue-grey
+    # Sides ``(y, x)`` in nm, or in pixels of the image where it is not calibrated
     pixel: FloatPair
-    limits: FloatPair
-    calibrated: bool = True
-    colours: str = "gray"
-    unit: str | None = None
-    box: Box | None = None
+    limits: FloatPair  # Values shown darkest and brightest
+    calibrated: bool = True  # Whether pixels have sides in nm
+    colours: str = "gray"  # A colour map of matplotlib
+    unit: str | None = None  # What the values are; with it the image has a colour bar
+    box: Box | None = None  # A part, outlined and shown enlarged below
+    # (V, U) That part as it was read, which may be finer than `values`
     inset: NDArray[Any] | None = None
-    gamma: float = 1.0
+    gamma: float = 1.0  # Exponent of the grey levels, as in napari
+    # A map laid over it, whose colour bar the image then has
     overlay: PlateOverlay | None = None
 
     @property
@@ -115,22 +79,7 @@ class Plate(NamedTuple):
 
 
 def columns_of(count: int, columns: int | None, width_mm: float) -> int:
-    """Tell how many images stand in a row.
-
-    Parameters
-    ----------
-    count : int
-        Of all images.
-    columns : int or None
-        What was asked for; else up to three, and two of four, as the width has room.
-    width_mm : float
-        Width of the figure.
-
-    Returns
-    -------
-    int
-        At least one, and no more than there are images.
-    """
+    """Tell how many images stand in a row: by default as have room, up to three."""
     room = max(1, int(width_mm // _LEAST_MM))
     free = min(2 if count == 4 else _MOST_COLUMNS, room)
     return min(columns or free, count)
@@ -146,35 +95,9 @@ def draw_plate(
     caption: str = "",
     title: str = "",
 ) -> Plate:
-    """Draw images in rows, each with a letter, a scale bar and what it needs besides.
+    """Draw images in rows, each with a letter, a scale bar and what it needs."""
+    from matplotlib.figure import Figure
 
-    Parameters
-    ----------
-    images : sequence of PlateImage
-        In the order of their letters.
-    kind : {"png", "tif", "pdf"}
-        Format.
-    width_mm : float
-        Width of the figure.
-    dpi : int
-        Pixels in an inch.
-    columns : int, optional
-        Images in a row; by default as `columns_of` has it.
-    caption : str, optional
-        Text below the images.
-    title : str, optional
-        Of the file, among its metadata.
-
-    Returns
-    -------
-    Plate
-        A file, without a time stamp, so that equal is equal, and its size.
-
-    Raises
-    ------
-    ShapeError
-        If it would be some metres tall, as of an image one pixel wide.
-    """
     count = len(images)
     across = columns_of(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
@@ -194,7 +117,8 @@ def draw_plate(
             f"{width_mm:g} mm width; crop what is long and narrow (semsr crop)."
         )
         raise ShapeError(msg)
-    figure = _empty(width_mm, whole, dpi)
+    size = width_mm / _MM, whole / _MM
+    figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     for i, left, down, _ in cells:
         letter = f"{chr(ord('a') + i)}" if count > 1 else ""
         place = left, down, widths[i]
@@ -244,18 +168,7 @@ def _has_one_scale(images: Sequence[PlateImage]) -> bool:
 
 
 def bar_lengths(images: Sequence[PlateImage]) -> list[float]:
-    """Choose the length of each image's bar: one for all that have one scale.
-
-    Parameters
-    ----------
-    images : sequence of PlateImage
-        Of one figure.
-
-    Returns
-    -------
-    list of float
-        In nm, or in px.
-    """
+    """Choose the length of each image's bar: one for all that have one scale."""
     wide = [image.size[1] for image in images]
     one = _has_one_scale(images)
     return [bar_length(min(wide) if one else own) for own in wide]
@@ -286,13 +199,6 @@ def _box_ratio(image: PlateImage) -> float:
     y, x = image.pixel
     rows, columns = image.box.shape if image.box is not None else (1, 1)
     return float(rows * y / (columns * x))
-
-
-def _empty(width_mm: float, height_mm: float, dpi: int) -> "Figure":
-    """Make a white figure that no window and no global state knows."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width_mm / _MM, height_mm / _MM), dpi=dpi, facecolor="white")
 
 
 def _draw_cell(

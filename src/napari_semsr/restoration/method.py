@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from scipy import ndimage, signal
 from skimage import restoration
 
@@ -29,7 +29,6 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
-    FloatPair,
     IntPair,
     Micrograph,
     OptionError,
@@ -40,6 +39,7 @@ from napari_semsr.core import (
     field_range,
     finite_mean,
     is_empty,
+    option,
     plan_tiles,
     read_box,
 )
@@ -48,52 +48,61 @@ from napari_semsr.restoration.psf import PointSpread, parse_psf
 
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
-_ITERATIONS = 10
-"""Iterations of Gao et al.'s blind deconvolution, and of both iterative methods."""
+_ITERATIONS = 10  # of Gao et al.'s blind deconvolution, and of both iterative methods
 
 
 class RestoreOptions(Options):
     """How to restore."""
 
-    method: Method = Field(
-        default="wiener",
-        description="Wiener filter, the same with unsupervised weights, "
-        "Richardson-Lucy, blind deconvolution, constrained least squares",
+    method: Method = option(
+        "wiener",
+        "Method",
+        "Wiener filter, the same with unsupervised weights, Richardson-Lucy, blind "
+        "deconvolution, constrained least squares. Linear filters are quick; "
+        "Richardson-Lucy keeps grey levels positive; blind also adjusts the blur.",
+        choices={
+            "Wiener": "wiener",
+            "Wiener, unsupervised": "unsupervised-wiener",
+            "constrained least squares": "cls",
+            "Richardson-Lucy": "richardson-lucy",
+            "blind": "blind",
+        },
     )
-    psf: str = Field(
-        default="estimate",
-        description="blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, "
-        "an image file of the kernel, microscope.json of a simulation, estimate, or "
-        "for blind a flat kernel to start from, such as flat7px",
+    psf: str = option(
+        "estimate",
+        "Blur",
+        "blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, an image file "
+        "of the kernel, microscope.json of a simulation, estimate, or for blind a flat "
+        "kernel to start from, such as flat7px. Give it when you know it: an estimate "
+        "cannot tell blur from a soft sample.",
     )
-    iterations: int = Field(
-        default=_ITERATIONS,
+    iterations: int = option(
+        _ITERATIONS,
+        "Iterations",
+        "iterations of richardson-lucy and blind; more are sharper and noisier",
         ge=1,
         le=1000,
-        description="iterations of richardson-lucy and blind",
     )
-    tv: float = Field(
-        default=0.0,
+    tv: float = option(
+        0.0,
+        "Total variation",
+        "weight of smoothness between edges, total variation, in richardson-lucy and "
+        "blind; 0.002 is usual, 0 leaves it out",
+        step=0.001,
         ge=0,
         le=0.2,
-        description="weight of total variation in richardson-lucy and blind; "
-        "0.002 is usual",
     )
-    balance: float | None = Field(
-        default=None,
+    balance: float | None = option(
+        None,
+        "",
+        "weight of smoothness in the linear methods; chosen from the image's noise if "
+        "not given",
         gt=0,
-        description="weight of smoothness in the linear methods; chosen from the "
-        "image's noise if not given",
     )
-    seed: int = Field(
-        default=0, ge=0, description="makes unsupervised-wiener repeatable"
-    )
-    tile: int | None = Field(
-        default=None, ge=32, description="side of a tile in px; 512 if not given"
-    )
-    dtype: str | None = Field(
-        default=None,
-        description="type of the grey values in the output; float32 if not given",
+    seed: int = option(0, "", "makes unsupervised-wiener repeatable", ge=0)
+    tile: int | None = option(None, "", "side of a tile in px; 512 if not given", ge=32)
+    dtype: str | None = option(
+        None, "", "type of the grey values in the output; float32 if not given"
     )
 
     @field_validator("psf")
@@ -193,18 +202,11 @@ _BALANCES = (-12.0, 6.0)  # decimal exponents of the balance; chosen: from none 
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """A finite filter.
+    """A finite filter."""
 
-    Attributes
-    ----------
-    weights : (2 R + 1, 2 R + 1) numpy.ndarray
-        Weights that sum to one: a constant field stays as it is.
-    left_out : float
-        Weight of what was cut off, over the weight of all.
-    """
-
+    # (2 R + 1, 2 R + 1) Their sum is one: a constant field stays as it is
     weights: FloatArray
-    left_out: float
+    left_out: float  # Weight of what was cut off, over the weight of all
 
     @property
     def radius(self) -> int:
@@ -212,18 +214,7 @@ class Taps:
         return int(self.weights.shape[0]) // 2
 
     def apply(self, window: FloatArray) -> FloatArray:
-        """Filter a window; what the reach touches from outside is left out.
-
-        Parameters
-        ----------
-        window : (Y, X) numpy.ndarray
-            Grey values.
-
-        Returns
-        -------
-        (Y - 2 R, X - 2 R) numpy.ndarray
-            Filtered, without a border of the radius.
-        """
+        """Filter a window (Y, X); gives (Y - 2 R, X - 2 R), R the radius."""
         return np.asarray(signal.oaconvolve(window, self.weights, mode="valid"))
 
 
@@ -247,9 +238,9 @@ def _cut(response: FloatArray) -> Taps:
 
 
 def _response(
-    kernel: FloatArray, balance: float, regulariser: FloatArray | None
+    kernel: FloatArray, balance: float, regulariser: FloatArray | None = None
 ) -> FloatArray:
-    """Impulse response of scikit-image's Wiener filter."""
+    """Impulse response of scikit-image's Wiener filter, by default of a Laplacian."""
     side = _side_for(kernel)
     point = np.zeros((side, side))
     point[side // 2, side // 2] = 1
@@ -273,24 +264,6 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
     ratio = grain.noise_to_signal(frequency) + wrong
     return _cut(_response(kernel, 1.0, np.sqrt(ratio)))
-
-
-def smoothing_taps(kernel: FloatArray, balance: float) -> Taps:
-    """Make the filter that weighs a Laplacian against the misfit.
-
-    Parameters
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Blur.
-    balance : float
-        Weight of the squared Laplacian.
-
-    Returns
-    -------
-    Taps
-        The finite filter.
-    """
-    return _cut(_response(kernel, balance, None))
 
 
 def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
@@ -347,67 +320,28 @@ def _unsupervised_balance(
 
 # A field, tile by tile.
 
+# Halo in px beyond which iterative methods are cut off, with a tolerance. Chosen: a
+# tile of 512 px is then read as 832, 2.6 times its pixels; what the cut costs is
+# measured for each field (`tolerance`).
 LARGEST_HALO = 160
-"""Halo in pixels beyond which iterative methods are cut off, with a tolerance.
-
-Chosen: a tile of 512 px is then read as 832, 2.6 times its pixels; what the cut costs
-is measured for each field (`tolerance`).
-"""
-
 _SHARPEST_PX = 0.3  # chosen: a Gaussian of less hardly reaches a neighbour
 _QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
-
-
 _TILE = 512  # px; chosen: with the largest halo still below 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
 @dataclass(frozen=True, slots=True)
-class RestoredTile:
-    """One restored tile.
-
-    Attributes
-    ----------
-    tile : Tile
-        Where it belongs.
-    values : (Y, X) numpy.ndarray of float32
-        Grey values of its core; NaN where the input had none.
-    """
-
-    tile: Tile
-    values: Float32Array
-
-
-@dataclass(frozen=True, slots=True)
 class Restorer:
-    """A restoration, ready to be run on any window of its field.
+    """A restoration, ready to be run on any window of its field."""
 
-    Attributes
-    ----------
-    low, high : float
-        Smallest and largest grey value of the field.
-    psf : PointSpread
-        The blur that is undone.
-    options : RestoreOptions
-        What was asked for.
-    taps : Taps or None
-        The filter of a linear method.
-    halo : int
-        Pixels that a window needs around what is kept of it.
-    reach : int
-        How far a result looks; more than `halo` where it was cut off.
-    chosen : dict
-        The numbers measured on the field.
-    """
-
-    low: float
-    high: float
-    psf: PointSpread
+    low: float  # Smallest grey value of the field
+    high: float  # Largest
+    psf: PointSpread  # The blur that is undone
     options: RestoreOptions
-    taps: Taps | None
-    halo: int
-    reach: int
-    chosen: dict[str, Any]
+    taps: Taps | None  # The filter of a linear method
+    halo: int  # Pixels that a window needs around what is kept of it
+    reach: int  # How far a result looks; more than `halo` where it was cut off
+    chosen: dict[str, Any]  # The numbers measured on the field
 
     @property
     def exact(self) -> bool:
@@ -415,13 +349,7 @@ class Restorer:
         return self.reach <= self.halo
 
     def parameters(self) -> dict[str, Any]:
-        """Give every number that shapes the result.
-
-        Returns
-        -------
-        dict
-            Made of what JSON can hold.
-        """
+        """Give every number that shapes the result, as JSON can hold it."""
         found: dict[str, Any] = {"psf": self.psf.to_json(), **self.chosen}
         if self.taps is None:
             found |= {"iterations": self.options.iterations, "tv": self.options.tv}
@@ -429,29 +357,15 @@ class Restorer:
             found["left_out"] = self.taps.left_out
         return {**found, "halo_px": self.halo, "exact": self.exact}
 
-    def apply(self, window: NDArray[Any], halo: int | None = None) -> FloatArray:
-        """Restore a window.
-
-        Parameters
-        ----------
-        window : (Y, X) numpy.ndarray
-            Finite grey values with `halo` pixels around what is kept.
-        halo : int, optional
-            Another width of the halo, not below that of a linear method.
-
-        Returns
-        -------
-        (Y - 2 halo, X - 2 halo) numpy.ndarray
-            Restored grey values, without the halo.
-        """
-        width = self.halo if halo is None else halo
+    def _apply(self, window: NDArray[Any], halo: int) -> FloatArray:
+        """Restore finite grey values (Y, X) but for a halo, that may be wider."""
         span = self.high - self.low
         values = window.astype(float)
         if span <= 0:
-            return values[_inner(values.shape, width)]
+            return values[_inner(values.shape, halo)]
         values = (values - self.low) / span
         if self.taps is not None:
-            spare = width - self.taps.radius
+            spare = halo - self.taps.radius
             made = self.taps.apply(values[_inner(values.shape, spare)])
         else:
             made = _richardson_lucy(
@@ -459,7 +373,7 @@ class Restorer:
                 self.psf.kernel,
                 iterations=self.options.iterations,
                 tv=self.options.tv,
-            )[_inner(values.shape, width)]
+            )[_inner(values.shape, halo)]
         return np.asarray(made * span + self.low)
 
     def plan(self, shape: IntPair) -> TilePlan:
@@ -480,7 +394,7 @@ class Restorer:
 
     def tiles(
         self, data: Any, plan: TilePlan, places: Collection[IntPair] | None = None
-    ) -> Iterator[RestoredTile]:
+    ) -> Iterator[tuple[Tile, Float32Array]]:
         """Restore a field tile by tile.
 
         Parameters
@@ -494,14 +408,15 @@ class Restorer:
 
         Yields
         ------
-        RestoredTile
-            A tile.
+        Tile
+            Where it belongs.
+        (Y, X) numpy.ndarray of float32
+            Grey values of its core; NaN where the input had none.
         """
         mean = _mean_of(data)
         for index in [tile.index for tile in plan] if places is None else places:
             tile = plan.tile(*index)
-            values = self._restored(data, tile.core, mean, self.halo)
-            yield RestoredTile(tile, values)
+            yield tile, self._restored(data, tile.core, mean, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
         """Measure what a cut-off halo costs, in the middle of the field.
@@ -537,11 +452,11 @@ class Restorer:
         """Restore a box of a field; beyond its border the field is reflected."""
         window = read_box(data, box.grow(halo))
         if window.dtype.kind != "f":
-            return self.apply(window, halo).astype(np.float32)
+            return self._apply(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
         if missing.any():
             window = np.where(missing, mean, window)
-        made = self.apply(window, halo).astype(np.float32)
+        made = self._apply(window, halo).astype(np.float32)
         made[missing[_inner(window.shape, halo)]] = np.nan
         return made
 
@@ -583,7 +498,13 @@ def choose(
     OptionError
         If the blur cannot be used.
     """
-    low, high = _extremes(micrograph)
+    low, high = field_range(micrograph.data, 0, 100)
+    if low == high == 0 and is_empty(micrograph.data):
+        msg = (
+            f"An image to restore needs finite pixels, and {micrograph.name} has none: "
+            "see whether it was written, or copied, whole."
+        )
+        raise ReadError(msg)
     blocks = sample_blocks(micrograph.data)
     rings = RadialPower.of(blocks, micrograph.dtype)
     psf = _known_psf(micrograph, options, kernel)
@@ -593,7 +514,12 @@ def choose(
         sigma = max(sigma, _SHARPEST_PX)
         psf = PointSpread.gaussian((sigma, sigma), kind="estimated")
     if options.method == "blind" and not flat:
-        psf = _blind_psf(blocks, psf, options, low, high)
+        # on the block with the most contrast
+        block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
+        kernel_found = _estimate_kernel(
+            np.maximum(block, 0), psf.kernel, iterations=options.iterations
+        )
+        psf = PointSpread.recorded(kernel_found, "the estimate", kind="blind")
     if options.method in ("blind", "richardson-lucy"):
         reach = options.iterations * (2 * psf.radius + (_TV_REACH if options.tv else 0))
         halo = min(reach, LARGEST_HALO)
@@ -604,18 +530,6 @@ def choose(
     taps, chosen = _filter(psf, grain, rings, blocks, options)
     chosen["noise_std"] = float(np.sqrt(noise))
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, chosen)
-
-
-def _extremes(micrograph: Micrograph) -> FloatPair:
-    """Smallest and largest grey value, of finite pixels."""
-    low, high = field_range(micrograph.data, 0, 100)
-    if low == high == 0 and is_empty(micrograph.data):
-        msg = (
-            f"An image to restore needs finite pixels, and {micrograph.name} has none: "
-            "see whether it was written, or copied, whole."
-        )
-        raise ReadError(msg)
-    return low, high
 
 
 def _known_psf(
@@ -631,21 +545,6 @@ def _known_psf(
     if choice.kind == "file" and kernel is not None:
         return PointSpread.recorded(kernel.array(), kernel.name)
     return None
-
-
-def _blind_psf(
-    blocks: list[FloatArray],
-    start: PointSpread,
-    options: RestoreOptions,
-    low: float,
-    high: float,
-) -> PointSpread:
-    """Estimate the kernel on the block with the most contrast."""
-    block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
-    kernel = _estimate_kernel(
-        np.maximum(block, 0), start.kernel, iterations=options.iterations
-    )
-    return PointSpread.recorded(kernel, "the estimate", kind="blind")
 
 
 def _filter(
@@ -665,4 +564,4 @@ def _filter(
     elif balance is None:
         block = max(blocks, key=lambda b: float(b.std()))
         balance = _unsupervised_balance(psf.kernel, block, grain.noise, options.seed)
-    return smoothing_taps(psf.kernel, balance), {"balance": balance}
+    return _cut(_response(psf.kernel, balance)), {"balance": balance}

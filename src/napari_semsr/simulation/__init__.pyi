@@ -1,6 +1,4 @@
 from .degrade import (
-    BLUR_SIGMA_PX as BLUR_SIGMA_PX,
-    BLUR_SIZE_PX as BLUR_SIZE_PX,
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
     blur_width_px as blur_width_px,
@@ -9,16 +7,16 @@ from .degrade import (
     random_scene as random_scene,
     smooth_field as smooth_field,
 )
+from .drawings import (
+    PHANTOMS as PHANTOMS,
+    draw as draw,
+)
 from .faults import (
     FaultRanges as FaultRanges,
     FaultyScene as FaultyScene,
     random_faults as random_faults,
 )
-from .phantoms.draw import (
-    PHANTOMS as PHANTOMS,
-    draw as draw,
-)
-from .phantoms.gold import (
+from .gold import (
     COARSE_NM as COARSE_NM,
     FINE_NM as FINE_NM,
     GoldOptions as GoldOptions,
@@ -26,21 +24,15 @@ from .phantoms.gold import (
     random_gold_options as random_gold_options,
     random_gold_pair as random_gold_pair,
 )
-from .phantoms.specimen import Specimen as Specimen
-from .sem import (
-    EffectOptions as EffectOptions,
-    add_effects as add_effects,
-    expose as expose,
-)
-from .superlens.microscope import (
+from .microscope import (
     OPTICS as OPTICS,
     MicroscopeOptions as MicroscopeOptions,
 )
-from .superlens.optics import (
+from .optics import (
     focus_depth_nm as focus_depth_nm,
     point_spread as point_spread,
 )
-from .superlens.pairs import (
+from .pairs import (
     SPREAD_PX as SPREAD_PX,
     RandomLook as RandomLook,
     SsumPair as SsumPair,
@@ -50,17 +42,22 @@ from .superlens.pairs import (
     ssum_validation as ssum_validation,
     surface_shape as surface_shape,
 )
-from .superlens.scan import (
+from .samples import (
+    SAMPLE_KINDS as SAMPLE_KINDS,
+    random_surface as random_surface,
+)
+from .scan import (
     Scan as Scan,
     ScanOptions as ScanOptions,
     simulate_scan as simulate_scan,
 )
-from .superlens.specimens import (
-    SAMPLE_KINDS as SAMPLE_KINDS,
-    random_surface as random_surface,
+from .sem import (
+    EffectOptions as EffectOptions,
+    add_effects as add_effects,
+    expose as expose,
 )
-from .superlens.view import (
-    View as View,
+from .specimen import Specimen as Specimen
+from .view import (
     ViewOptions as ViewOptions,
     take_view as take_view,
 )

@@ -42,14 +42,16 @@ class Degraded:
     parameters: dict[str, Any]  # Every number that shaped it
 
 
-def gaussian_kernel(sigma_px: float, size_px: int) -> NDArray[np.float64]:
+def gaussian_kernel(
+    sigma_px: float = BLUR_SIGMA_PX, size_px: int = BLUR_SIZE_PX
+) -> NDArray[np.float64]:
     """Gaussian blur kernel, truncated to a square and normalised.
 
     Parameters
     ----------
-    sigma_px : float
-        Standard deviation.
-    size_px : int
+    sigma_px : float, default=1.0
+        Standard deviation; that of Gao et al.
+    size_px : int, default=7
         Odd side of the square.
 
     Returns
@@ -177,7 +179,7 @@ def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
 
 def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
     """Blur kernels of a set, (K, L) each, in the order in which they are applied."""
-    kernels = [gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)]
+    kernels = [gaussian_kernel()]
     if kind == "hybrid":
         kernels += [
             motion_kernel(MOTION_LENGTH_PX, 0.0),
@@ -216,12 +218,6 @@ def _width(line: NDArray[np.float64]) -> float:
     return float(last - first + rise + fall)
 
 
-def _blurred(image: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
-    for kernel in kernels_of(kind):
-        image = ndimage.convolve(image, kernel, mode="reflect")
-    return image
-
-
 def degrade_plane(
     image: NDArray[Any],
     kind: Kind,
@@ -254,11 +250,6 @@ def degrade_plane(
     Degraded
         Image in the input's type, rounded and clipped to it, and the parameters.
 
-    Raises
-    ------
-    OptionError
-        If `kind` is unknown or the image has pixels that are not finite.
-
     References
     ----------
     .. [1] X. Gao et al., Sci. Rep. 14 (2024), Methods, simulated data sets.
@@ -273,7 +264,9 @@ def degrade_plane(
         raise OptionError(msg)
     low, high = _scale_of(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
-    result = _blurred(clear, kind)
+    result = clear
+    for kernel in kernels_of(kind):
+        result = ndimage.convolve(result, kernel, mode="reflect")
     parameters = _blur_parameters(kind)
     if kind != "blur":
         result, found = _fogged(
@@ -408,14 +401,6 @@ class DegradedScene:
     airlight: float  # Grey level that the haze drew to; the image's mean without haze
 
 
-@dataclass(frozen=True, slots=True)
-class _Veil:
-    """Haze as it was drawn, on the scale of the clear image."""
-
-    transmission: FloatArray
-    airlight: float
-
-
 def _blur_kernel(
     kind: str, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
@@ -465,24 +450,9 @@ def _transmission(
     return np.exp(-(low + (high - low) * field))
 
 
-def _veil(
-    clear: FloatArray, ranges: DegradationRanges, rng: np.random.Generator
-) -> _Veil:
-    """Draw haze: its airlight is near the mean of the image, or anywhere."""
-    transmission = _transmission((clear.shape[0], clear.shape[1]), ranges, rng)
-    near_mean = rng.random() < ranges.near_paper
-    airlight = clear.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
-    return _Veil(transmission, float(airlight))
-
-
-def _dimmed(clear: FloatArray, veil: _Veil) -> FloatArray:
-    """Dim the clear image by the mean haze: what lifting its variation leaves.
-
-    A line fitted to the veiled image would follow the chance likeness of veil and
-    object, which nothing can foretell.
-    """
-    share = float(veil.transmission.mean())
-    return veil.airlight + (clear - veil.airlight) * share
+def _dimmed(clear: FloatArray, passed: FloatArray, airlight: float) -> FloatArray:
+    """Dim the clear image by the mean haze: what lifting its variation leaves."""
+    return airlight + (clear - airlight) * float(passed.mean())
 
 
 def _noise(
@@ -525,15 +495,17 @@ def random_scene(
     low = convolved(truth, _blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
-        veil = _veil(low, ranges, rng)
-        airlight = veil.airlight
-        log_gain = np.log(veil.transmission.mean() / veil.transmission)
+        passed = _transmission((low.shape[0], low.shape[1]), ranges, rng)
+        near_mean = rng.random() < ranges.near_paper
+        level = low.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
+        airlight = float(level)
+        log_gain = np.log(passed.mean() / passed)
         low, truth = (
-            fog(low, -np.log(veil.transmission), airlight),
-            _dimmed(truth, veil),
+            fog(low, -np.log(passed), airlight),
+            _dimmed(truth, passed, airlight),
         )
     low = _noise(low, ranges, rng)
-    bottom, span = _range_of(low)
+    bottom, span = range_of(low)
     if rng.random() < ranges.eight_bit:
         step = span / rng.uniform(80, 255)
         low = np.rint(low / step) * step
@@ -555,17 +527,17 @@ def _as_paper(
         first, last = BETA_RANGE
         correlation = FOG_SCALE * min(low.shape)
         field = smooth_field((low.shape[0], low.shape[1]), correlation, rng)
-        veil = _Veil(np.exp(-(first + (last - first) * field)), airlight)
-        log_gain = np.log(veil.transmission.mean() / veil.transmission)
-        veiled = fog(low, -np.log(veil.transmission), airlight)
-        truth = _dimmed(truth, veil)
+        passed = np.exp(-(first + (last - first) * field))
+        log_gain = np.log(passed.mean() / passed)
+        veiled = fog(low, -np.log(passed), airlight)
+        truth = _dimmed(truth, passed, airlight)
         gain = low.std() / max(float(veiled.std()), 1e-9)
         offset = low.mean() - gain * veiled.mean()
         low, truth, airlight = (
             gain * part + offset for part in (veiled, truth, airlight)
         )
     low = np.clip(np.rint(low * _WHITE), 0, _WHITE) / _WHITE
-    return _scene(low, truth, log_gain, airlight, _range_of(low))
+    return _scene(low, truth, log_gain, airlight, range_of(low))
 
 
 def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
@@ -574,7 +546,7 @@ def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
-def _range_of(low: FloatArray) -> tuple[float, float]:
+def range_of(low: FloatArray) -> tuple[float, float]:
     """Give the grey level that becomes 0, and the span that becomes 1."""
     bottom, top = np.percentile(low, (0.1, 99.9))
     return float(bottom), max(float(top - bottom), 1e-6)

@@ -33,6 +33,7 @@ from napari_semsr.simulation.degrade import (
     fog,
     motion_kernel,
     part_of_field,
+    range_of,
 )
 
 
@@ -231,12 +232,8 @@ def _through_jpeg(image: FloatArray, quality: int) -> FloatArray:
 
 
 def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
-    """Record an image: clipped or not, in 8 bits or more, as JPEG or not.
-
-    Gives the deviation of what JPEG changed beside it.
-    """
-    bottom, top = np.percentile(low, (0.1, 99.9))
-    span = max(float(top - bottom), 1e-6)
+    """Record an image: clipped, rounded, as JPEG or not; and the deviation of JPEG."""
+    bottom, span = range_of(low)
     # what the operator sets: contrast that fills the range, wastes some or exceeds it
     used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
     gain, offset = used / span, rng.uniform(0, max(1 - used, 0.0))
@@ -290,8 +287,7 @@ def random_faults(
         )
     deviation, noise = 0.0, _UNTOLD
     if rng.random() < ranges.noisy:
-        bottom, top = np.percentile(low, (0.1, 99.9))
-        span = max(float(top - bottom), 1e-6)
+        bottom, span = range_of(low)
         smear = _drawn_detector(rng)
         field, noise = _drawn_noise((low - bottom) / span, ranges, smear, rng)
         low, noiseless, truth = (smear(part) for part in (low, noiseless, truth))
@@ -299,8 +295,8 @@ def random_faults(
         deviation = span * float(field.std())
     low, lost = _recorded(low, rng)
     deviation = math.hypot(deviation, lost)
-    bottom, top = np.percentile(low, (0.1, 99.9))
-    span = max(float(top - bottom), 1e-6) * rng.uniform(0.88, 1.1)
+    bottom, span = range_of(low)
+    span *= rng.uniform(0.88, 1.1)
     bottom += span * rng.normal(0, 0.03)
 
     def placed(image: FloatArray) -> NDArray[np.float32]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import Float32Array, FloatArray, Options
-from napari_semsr.simulation.phantoms import Specimen, blur_by_width
+from napari_semsr.core import Float32Array, FloatArray, Options, option
+from napari_semsr.simulation.canvas import blur_by_width
+from napari_semsr.simulation.specimen import Specimen
 
 # What a scanning microscope adds: drift, charging, and the noise of few electrons.
 #
@@ -27,36 +28,52 @@ _DECAY_PX = 40.0  # length over which a charge leaks away; chosen
 _TURNS = 4  # knots of the path that a drifting field takes; chosen
 _WANDER = 0.3  # by how much the path leaves a straight line, over its length; chosen
 
+SCAN = "Scan and noise"
+"""Frame of a panel that these options stand in."""
+
 
 class EffectOptions(Options):
     """What is added to an image; nothing by default."""
 
-    drift_px: float = Field(
-        default=0.0,
+    drift_px: float = option(
+        0.0,
+        "Drift",
+        "how far the field moves in a scan, in a random direction",
+        unit="px",
+        group=SCAN,
         ge=0,
-        description="how far the field moves in a scan, in a random direction",
     )
-    line_jitter_px: float = Field(
-        default=0.0,
+    line_jitter_px: float = option(
+        0.0,
+        "Line jitter",
+        "standard deviation of the sideways jumps from row to row",
+        unit="px",
+        step=0.1,
+        group=SCAN,
         ge=0,
-        description="standard deviation of the sideways jumps from row to row",
     )
-    charging: float = Field(
-        default=0.0,
+    charging: float = option(
+        0.0,
+        "Charging",
+        "strength of dark tails behind bright structures, over the range",
+        step=0.1,
+        group=SCAN,
         ge=0,
         le=2,
-        description="strength of dark tails behind bright structures, over the range",
     )
-    photons: float = Field(
-        default=0.0,
+    photons: float = option(
+        0.0,
+        "Electrons or photons",
+        "electrons or photons of a white pixel, which give Poisson noise; 0 for none",
+        group=SCAN,
         ge=0,
-        description="electrons or photons of a white pixel, which give Poisson noise; "
-        "0 for none",
     )
-    read_noise: float = Field(
-        default=0.0,
+    read_noise: float = option(
+        0.0,
+        "Read noise",
+        "standard deviation of Gaussian noise, on the 0-255 scale",
+        group=SCAN,
         ge=0,
-        description="standard deviation of Gaussian noise, on the 0-255 scale",
     )
 
     @property
@@ -68,11 +85,7 @@ class EffectOptions(Options):
 def drift(
     image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Move the field while it is scanned.
-
-    Returns the image, (Y, X), and the shift ``(y, x)`` of every row in px, (Y, 2); that
-    of the first row without jitter is 0.
-    """
+    """Move a field while it is scanned; and the shift (y, x) of each row, (Y, 2)."""
     rows, columns = image.shape
     time = np.linspace(0, 1, rows)
     angle = rng.uniform(0, 2 * np.pi)
@@ -94,11 +107,7 @@ def drift(
 
 
 def charge(image: FloatArray, strength: float) -> FloatArray:
-    """Draw dark tails behind bright structures and bright ones behind dark.
-
-    A charge grows with what is brighter than the image's mean and leaks away over 40 px
-    along the scan, from the end of one row into the next.
-    """
+    """Draw tails along the scan behind what is brighter or darker than the mean."""
     from scipy import signal  # takes long to import
 
     kept = float(np.exp(-1 / _DECAY_PX))

@@ -4,17 +4,8 @@ from .focus import (
     plan_focus as plan_focus,
     sharpest as sharpest,
 )
-from .fuse import (
-    FusionPlan as FusionPlan,
-    plan_fusion as plan_fusion,
-)
-from .halves import (
-    HalfPlan as HalfPlan,
-    plan_halves as plan_halves,
-)
+from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
+from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves
 from .options import StitchOptions as StitchOptions
-from .solution import (
-    PairReport as PairReport,
-    StitchSolution as StitchSolution,
-)
+from .solution import PairReport as PairReport, StitchSolution as StitchSolution
 from .solve import solve_mosaic as solve_mosaic

@@ -8,6 +8,7 @@ contradicts the others.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,12 @@ from scipy import fft, ndimage
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, least_squares
-from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
+from napari_semsr.stitching.pairwise import (
+    NOISE_AREA,
+    overlap_boxes,
+    search,
+    whole_shift,
+)
 
 # Whether each placed frame shows what its neighbours show.
 #
@@ -26,7 +32,7 @@ from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
 # beyond its noise that none of its neighbours knows.
 
 # `benchmarks/stitching.py --bad 0.05`: frames in their places share 0.86 and more,
-# foreign ones at most 0.06 (docs/stitching.md); chosen between.
+# foreign ones at most 0.06 (docs/validation/stitching.md); chosen between.
 _LEAST_SHARE = 0.4
 _EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not judged
 _TINY = 1e-12  # chosen: against division by zero alone
@@ -57,8 +63,7 @@ class Agreement:
         """
         kept, sums = [], []
         for pair in pairs:
-            shift = np.round(positions[pair[1]] - positions[pair[0]])
-            found = _overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
+            found = _overlap_sums(prepared, pair, whole_shift(positions, pair))
             if found is not None:
                 kept.append(pair)
                 sums.append(found)
@@ -161,51 +166,45 @@ def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
     """
     count = len(prepared.acquisition)
     joints = _joints(prepared)
-
-    def judge(index: int, place: FloatArray, positions: FloatArray) -> float:
-        return _shared(prepared, index, place, positions, noise)
-
-    places = grow(count, joints, judge)
+    places = grow(count, joints, partial(_shared, prepared, noise))
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them fit: give positions or a grid."
         )
         raise RegistrationError(msg)
-    _check(joints, places)
-    return _settled(joints, places)
-
-
-def _check(joints: Sequence[Joint], places: FloatArray) -> None:
-    """Refuse a layout that many strong matches contradict."""
+    agreeing = [joint for joint in joints if _agrees(joint, places)]
+    sure = [joint for joint in agreeing if joint.weight >= _SURE]
     strong = [
         joint
         for joint in joints
         if joint.weight >= _SURE
         and np.isfinite(places[[joint.first, joint.second], 0]).any()
     ]
-    agreeing = sum(_away(joint, places) < 2 * _SAME for joint in strong)
-    if agreeing < _AGREE * len(strong):
+    if len(sure) < _AGREE * len(strong):
         msg = (
             "Frames without positions need detail that occurs once, but of "
-            f"{len(strong)} strong matches between them only {agreeing} agree: give "
+            f"{len(strong)} strong matches between them only {len(sure)} agree: give "
             "positions or a grid."
         )
         raise RegistrationError(msg)
+    weights = np.array([joint.weight for joint in agreeing])
+    solved = least_squares(count, agreeing, weights, places)
+    return np.where(np.isfinite(places), solved, np.nan)
 
 
-def _away(joint: Joint, places: FloatArray) -> float:
-    """Find how far a joint is from a layout; infinite where a frame has no place."""
+def _agrees(joint: Joint, places: FloatArray) -> bool:
+    """Whether a joint fits a layout in which both of its frames have a place."""
     apart = np.abs(places[joint.second] - places[joint.first] - joint.shift).max()
-    return float(apart) if np.isfinite(apart) else float("inf")
+    return bool(apart < 2 * _SAME)
 
 
 def _shared(
     prepared: CorrectedFrames,
+    noise: float,
     index: int,
     place: FloatArray,
     positions: FloatArray,
-    noise: float,
 ) -> float:
     """Part of a frame's detail that the placed frames show as well; 0 without any."""
     total = np.zeros(3)
@@ -277,23 +276,15 @@ def _proposals(
             where = (positions[joint.second] - shift, joint.weight)
             wanted.setdefault(joint.first, []).append(where)
     proposals = []
-    for index, said in wanted.items():
-        places = np.stack([place for place, _ in said])
-        weights = np.array([weight for _, weight in said])
+    for index, votes in wanted.items():
+        places = np.stack([place for place, _ in votes])
+        weights = np.array([weight for _, weight in votes])
         for place in places:
             near = np.abs(places - place).max(axis=1) < _SAME
             middle = np.average(places[near], axis=0, weights=weights[near])
             proposals.append((float(weights[near].sum()), index, middle))
     proposals.sort(key=lambda item: -item[0])
     return proposals
-
-
-def _settled(joints: Sequence[Joint], places: FloatArray) -> FloatArray:
-    """Fit all joints that agree with a layout."""
-    agreeing = [joint for joint in joints if _away(joint, places) < 2 * _SAME]
-    weights = np.array([joint.weight for joint in agreeing])
-    solved = least_squares(len(places), agreeing, weights, places)
-    return np.where(np.isfinite(places), solved, np.nan)
 
 
 def _joints(prepared: CorrectedFrames) -> list[Joint]:
@@ -332,10 +323,8 @@ def _small_spectra(
 ) -> tuple[Spectra, Spectra, IntPair]:
     """Spectra of all frames reduced by `factor`, and of their squares."""
     rows, columns = (side // factor for side in prepared.frame_shape)
-    size = (
-        fft.next_fast_len(2 * rows, real=True),
-        fft.next_fast_len(2 * columns, real=True),
-    )
+    height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
+    size = height, width
     spectra, powers = [], []
     for index in range(len(prepared.acquisition)):
         band = prepared.reduced(index, factor)

@@ -16,7 +16,7 @@ from scipy.interpolate import BSpline
 
 from napari_semsr.core import Acquisition, Float32Array, FloatArray
 
-# Of the brightest place. As in the trials of docs/stitching.md: there a corrected
+# Of the brightest place. As in the trials of the record: there a corrected
 # pixel has 1 / 0.15**2 = 44 times the noise variance.
 MIN_FLAT = 0.15
 GIVEN = ("none", "file")  # flat fields that are not to be changed
@@ -49,6 +49,18 @@ class FlatField:
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
+def no_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
+    """Give a field without any shading."""
+    ones = np.ones(shape, np.float32)
+    return FlatField(ones, dark, ones > 0, method)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Choose some of so many frames, evenly spread over the scan."""
+    chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round())
+    return [int(index) for index in chosen]
+
+
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     """Part of a frame, (Y, X), that is bright enough to use.
 
@@ -63,19 +75,6 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     )
 
 
-def _sample(
-    acquisition: Acquisition, among: NDArray[np.intp] | None = None
-) -> Float32Array:
-    """Read some frames, evenly spread over the scan, or over a part of it."""
-    some = np.arange(len(acquisition)) if among is None else among
-    count = len(some)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round())
-    frames = [
-        acquisition.read(int(i)).astype(np.float32) for i in some[chosen.astype(int)]
-    ]
-    return np.stack(frames)
-
-
 def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
     """Means of square blocks; a ragged border is left out."""
     count, rows, columns = frames.shape
@@ -83,12 +82,6 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
     cut = frames[:, : rows * block, : columns * block]
     shape = (count, rows, block, columns, block)
     return np.asarray(np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4)))
-
-
-def _noise(frames: NDArray[Any]) -> float:
-    """Measure the deviation of pixel noise from differences."""
-    across = np.diff(frames, axis=-1).ravel()
-    return float(1.4826 * np.nanmedian(np.abs(across)) / np.sqrt(2))
 
 
 def _dark_level(frames: NDArray[Any]) -> float:
@@ -109,7 +102,8 @@ def _dark_level(frames: NDArray[Any]) -> float:
         frames[:, r * _BLOCK : (r + 1) * _BLOCK, c * _BLOCK : (c + 1) * _BLOCK]
         for r, c in zip(rows[:16], columns[:16], strict=True)
     ]
-    noise = max(_noise(np.stack(pieces)) / _BLOCK, 1e-12)
+    across = np.abs(np.diff(np.stack(pieces), axis=-1).ravel())
+    noise = max(float(1.4826 * np.nanmedian(across) / np.sqrt(2)) / _BLOCK, 1e-12)
     if float(np.median(spread[level <= low])) > 3 * noise:
         return 0.0
     # the darkest were picked by their noise too: take all that are as dark as they
@@ -127,8 +121,8 @@ def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
     if not usable.any():
         return np.ones((rows, columns))
     scaled = (frames[usable] - dark) / level[usable, None, None]
-    typical: FloatArray = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
-    return typical.astype(np.float64)
+    typical = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
+    return np.asarray(typical, dtype=np.float64)
 
 
 def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArray:
@@ -263,17 +257,17 @@ def first_flat(
 
     `among` (M,), the frames that tell it; all by default.
     """
-    frames = _sample(acquisition, among)
+    some = np.arange(len(acquisition)) if among is None else among
+    read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
+    frames = np.stack([frame.astype(np.float32) for frame in read])
     dark = _dark_level(frames)
     typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
     off_centre = gain < 0.5  # chosen: a centre of its own must halve the misfit
-    flat = radial_flat(typical, centre if off_centre else None)
     method = "radial, off centre" if off_centre else "radial"
-    single = flat.astype(np.float32)
-    return FlatField(
-        single, dark, valid_mask(single), method, centre if off_centre else None
-    )
+    own = centre if off_centre else None
+    flat = radial_flat(typical, own).astype(np.float32)
+    return FlatField(flat, dark, valid_mask(flat), method, own)
 
 
 # Smooth surfaces over a frame: what a first flat field may still lack.
@@ -302,8 +296,8 @@ class SurfaceBasis:
     ) -> None:
         self.shape = shape
         self.knots = knots
-        rows, columns = shape
-        self.centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+        middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+        self.centre = middle if centre is None else centre
 
     def at(self, place: FloatArray) -> FloatArray:
         """Evaluate all functions, (M, F), at places ``(y, x)`` in px, (M, 2)."""

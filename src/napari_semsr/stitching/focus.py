@@ -33,6 +33,7 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
+from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.options import StitchOptions
@@ -98,22 +99,13 @@ class _JoinedFrames:
 
 @dataclass(frozen=True, slots=True)
 class HeightShift:
-    """How a height lies on the one that was solved.
+    """How a height lies on the one that was solved."""
 
-    Attributes
-    ----------
-    z_nm : float
-        Height of the focal plane.
-    shift_px : tuple of float or None
-        ``(y, x)`` of its frames less those of the solved height, in the mean; None
-        where it could not be laid on it, and is left out.
-    scatter_px : float
-        RMS of its frames about that shift; NaN where it is left out.
-    """
-
-    z_nm: float
+    z_nm: float  # Height of the focal plane
+    # Of its frames less those of the solved height, in the mean; None where it could
+    # not be laid on it, and is left out
     shift_px: FloatPair | None
-    scatter_px: float
+    scatter_px: float  # RMS of its frames about that shift; NaN where it is left out
 
 
 def sharpest(heights: Sequence[Acquisition]) -> int:
@@ -131,8 +123,7 @@ def sharpest(heights: Sequence[Acquisition]) -> int:
     """
     found = []
     for height in heights:
-        chosen = np.unique(np.linspace(0, len(height) - 1, 9).round().astype(int))
-        frames = [height.read(int(i)).astype(np.float32) for i in chosen]
+        frames = (height.read(i).astype(np.float32) for i in evenly(len(height), 9))
         found.append(np.mean([_sharpness(frame) for frame in frames]))
     return int(np.argmax(found))
 
@@ -149,21 +140,12 @@ def _sharpness(frame: Float32Array) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FocusPlan:
-    """A mosaic of several heights that has not been computed.
+    """A mosaic of several heights that has not been computed."""
 
-    Attributes
-    ----------
-    plans : tuple of FusionPlan
-        One for each height, all on the grid of the solved one, rising.
-    z_nm : tuple of float
-        Their heights.
-    solved : int
-        Which of them was solved: the mosaic is where its frames reach.
-    """
-
+    # One for each height, all on the grid of the solved one, rising
     plans: tuple[FusionPlan, ...]
-    z_nm: tuple[float, ...]
-    solved: int
+    z_nm: tuple[float, ...]  # Their heights
+    solved: int  # Which of them was solved: the mosaic is where its frames reach
 
     @property
     def shape(self) -> IntPair:
@@ -318,7 +300,7 @@ def plan_focus(
     count, levels = len(heights[solved]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
-    prepared = base.prepared.with_frames(joined, gains.ravel(), turns)
+    prepared = base.prepared.changed(joined, gains=gains.ravel(), rotations=turns)
     places = np.full((levels, count, 2), np.nan)
     places[solved] = base.positions
     placed = np.flatnonzero(solution.placed).tolist()
@@ -348,7 +330,7 @@ def plan_focus(
             "are of one place, or stitch one folder alone."
         )
         raise RegistrationError(msg)
-    matched = prepared.with_frames(joined, gains.ravel(), turns)
+    matched = prepared.changed(gains=gains.ravel())
     plans, kept = [], []
     for level, z in enumerate(z_nm):
         if shifts[level].shift_px is not None:

@@ -17,13 +17,13 @@ from napari_semsr.core import (
     rim_displacement,
     undistort,
 )
-from napari_semsr.stitching.flat_field import FlatField
+from napari_semsr.stitching.flat_field import FlatField, evenly
 
 # Chosen: 256 frames of 512 px in float32, with their weights and without, so that
 # neighbours in the row before are still there; larger scans read again.
 _CORRECTED_BYTES = 512 << 20
 _BANDED_BYTES = 256 << 20
-# Widths of the band-pass in px, as in the trials of docs/stitching.md: correlation of
+# Widths of the band-pass in px, as in the trials of the record: correlation of
 # what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
 _FINE, _COARSE = 0.5, 5.0
 # Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
@@ -71,16 +71,14 @@ def _size(value: Any) -> int:
 
 
 def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
-    smooth: Float32Array = ndimage.gaussian_filter(
-        image, sigma, mode="constant", truncate=3.0
+    return np.asarray(
+        ndimage.gaussian_filter(image, sigma, mode="constant", truncate=3.0)
     )
-    return smooth
 
 
 def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
     """Read a frame at other places, (2, Y, X)."""
-    read: Float32Array = ndimage.map_coordinates(image, places, order=3, mode="nearest")
-    return read
+    return np.asarray(ndimage.map_coordinates(image, places, order=3, mode="nearest"))
 
 
 def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
@@ -180,9 +178,8 @@ class CorrectedFrames:
         centre = (np.array(self.frame_shape) - 1) / 2
         offset = centre - matrix @ centre
         grid = np.indices(self.frame_shape, np.float64)
-        turned: FloatArray = np.einsum("ab,byx->ayx", matrix, grid)
-        turned += offset[:, None, None]
-        return turned
+        turned = np.einsum("ab,byx->ayx", matrix, grid) + offset[:, None, None]
+        return np.asarray(turned)
 
     def _undistorted(self, places: FloatArray) -> FloatArray:
         """Pixels that show these places, (2, …), of undistorted frames."""
@@ -214,35 +211,20 @@ class CorrectedFrames:
 
     def changed(
         self,
+        acquisition: Acquisition | None = None,
         *,
         rotations: FloatArray | None = None,
         distortion: float | None = None,
         flat: FlatField | None = None,
         gains: FloatArray | None = None,
     ) -> "CorrectedFrames":
-        """Copy with other rotations, (N, 2), distortion, flat field or gains, (N,)."""
+        """Copy with other frames, rotations, distortion, flat field or gains."""
         return CorrectedFrames(
-            self.acquisition,
+            self.acquisition if acquisition is None else acquisition,
             self.flat if flat is None else flat,
             self.gains if gains is None else gains,
             self.rotations if rotations is None else rotations,
             self.distortion if distortion is None else distortion,
-            self.centre_px,
-        )
-
-    def with_frames(
-        self,
-        acquisition: Acquisition,
-        gains: NDArray[np.float64],
-        rotations: NDArray[np.float64],
-    ) -> "CorrectedFrames":
-        """Other frames through the same optics; `gains` (N,), `rotations` (N, 2)."""
-        return CorrectedFrames(
-            acquisition,
-            self.flat,
-            gains,
-            rotations,
-            self.distortion,
             self.centre_px,
         )
 
@@ -296,14 +278,10 @@ def noise_level(prepared: CorrectedFrames) -> float:
     a smooth picture hardly has (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
     doi:10.1006/cviu.1996.0060).
     """
-    count = len(prepared.acquisition)
-    chosen = np.unique(
-        np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)
-    )
     inside = ndimage.binary_erosion(prepared.flat.valid, np.ones((3, 3)))
     levels = []
-    for index in chosen:
-        frame = prepared.acquisition.read(int(index)).astype(np.float32)
+    for index in evenly(len(prepared.acquisition), _SAMPLE):
+        frame = prepared.acquisition.read(index).astype(np.float32)
         mixed = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
         levels.append(1.4826 * np.nanmedian(np.abs(mixed)) / 6)
     return max(float(np.median(levels)), 1e-9)

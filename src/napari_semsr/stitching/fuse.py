@@ -18,6 +18,7 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
+    IntPair,
     RegistrationError,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -54,27 +55,14 @@ def feather_of(prepared: CorrectedFrames) -> Float32Array:
 
 @dataclass(frozen=True, slots=True)
 class FusionPlan:
-    """A mosaic that has not been computed.
-
-    Attributes
-    ----------
-    prepared : CorrectedFrames
-        Corrected frames.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; NaN for frames that are left out.
-    feather : (Y, X) numpy.ndarray of float32
-        Share of a frame's weight near the edge of its field.
-    blend : {"feather", "seam"}
-        Weighted mean, or the heaviest frame at each pixel.
-    shape : tuple of int
-        Rows and columns of the mosaic.
-    """
+    """A mosaic that has not been computed."""
 
     prepared: CorrectedFrames
-    positions: FloatArray
-    feather: Float32Array
+    positions: FloatArray  # (N, 2) Top-left corners; NaN for frames that are left out
+    feather: Float32Array  # (Y, X) Share of a frame's weight near the edge of its field
+    # Weighted mean, or the heaviest frame at each pixel
     blend: Literal["feather", "seam"]
-    shape: tuple[int, int]
+    shape: IntPair  # Rows and columns of the mosaic
 
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
         """Compute one rectangle.
@@ -94,7 +82,12 @@ class FusionPlan:
         total = np.zeros(box.shape, np.float32)
         weights = np.zeros(box.shape, np.float32)
         coverage = np.zeros(box.shape, np.uint16)
-        for index in self._reaching(box):
+        rows, columns = self.prepared.frame_shape
+        y, x = self.positions.T
+        with np.errstate(invalid="ignore"):
+            near = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
+            near &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
+        for index in np.flatnonzero(near).tolist():
             part = self._part(index, box)
             if part is None:
                 continue
@@ -113,15 +106,6 @@ class FusionPlan:
             total /= np.where(empty, np.float32(1), weights)
         total[empty] = np.nan
         return total, coverage
-
-    def _reaching(self, box: Box) -> list[int]:
-        """Frames that may reach into a rectangle."""
-        rows, columns = self.prepared.frame_shape
-        y, x = self.positions[:, 0], self.positions[:, 1]
-        with np.errstate(invalid="ignore"):
-            hit = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
-            hit &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
-        return [int(index) for index in np.flatnonzero(hit)]
 
     def _part(
         self, index: int, box: Box

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat
+from napari_semsr.stitching.flat_field import GIVEN, first_flat, no_flat
 from napari_semsr.stitching.fuse import FusionPlan, feather_of
 from napari_semsr.stitching.nominal import touching_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -43,21 +43,11 @@ _SWEEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class HalfPlan:
-    """A mosaic of one half of the frames, which has not been computed.
-
-    Attributes
-    ----------
-    name : {"a", "b"}
-        Which half.
-    frames : tuple of str
-        Names of its frames.
-    plan : FusionPlan
-        On the grid of the whole mosaic.
-    """
+    """A mosaic of one half of the frames, which has not been computed."""
 
     name: Literal["a", "b"]
-    frames: tuple[str, ...]
-    plan: FusionPlan
+    frames: tuple[str, ...]  # Names of its frames
+    plan: FusionPlan  # On the grid of the whole mosaic
 
 
 def plan_halves(
@@ -103,17 +93,15 @@ def plan_halves(
         )
         raise RegistrationError(msg)
     first = split_frames(whole)
-    made: list[HalfPlan] = []
-    for name, chosen in (("a", first), ("b", solution.placed & ~first)):
-        yield Progress(len(made), 2, f"Finding the flat field of half {name}")
-        made.append(
-            HalfPlan(
-                "a" if name == "a" else "b",
-                tuple(solution.names[i] for i in np.flatnonzero(chosen)),
-                _half(acquisition, solution, whole, options, chosen),
-            )
-        )
-    return made[0], made[1]
+    sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
+    sides = ("a", first), ("b", solution.placed & ~first)
+    halves: list[HalfPlan] = []
+    for name, chosen in sides:
+        yield Progress(len(halves), 2, f"Finding the flat field of half {name}")
+        frames = tuple(solution.names[i] for i in np.flatnonzero(chosen))
+        plan = _half(acquisition, solution, whole, options, chosen)
+        halves.append(HalfPlan(name, frames, plan))
+    return halves[0], halves[1]
 
 
 def split_frames(whole: FusionPlan) -> BoolArray:
@@ -197,7 +185,13 @@ def _half(
     chosen: BoolArray,
 ) -> FusionPlan:
     """Plan the mosaic of some frames, with a flat field of their own."""
-    prepared = whole.prepared.changed(flat=_begin(acquisition, solution, chosen))
+    flat = solution.flat
+    if flat.method not in GIVEN:
+        flat = first_flat(acquisition, np.flatnonzero(chosen))
+        if solution.flat.method.startswith("none"):
+            # what all overlaps decided, those within a half may be too few to decide
+            flat = no_flat(flat.flat.shape, flat.dark, "none is better")
+    prepared = whole.prepared.changed(flat=flat)
     positions = np.where(chosen[:, None], whole.positions, np.nan)
     state = State(acquisition, options, prepared, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
@@ -212,18 +206,3 @@ def _half(
     return replace(
         whole, prepared=prepared, positions=positions, feather=feather_of(prepared)
     )
-
-
-def _begin(
-    acquisition: Acquisition, solution: StitchSolution, chosen: BoolArray
-) -> FlatField:
-    """Flat field of some frames before their overlaps are asked."""
-    flat = solution.flat
-    if flat.method in GIVEN:
-        return flat
-    own = first_flat(acquisition, np.flatnonzero(chosen))
-    if not flat.method.startswith("none"):
-        return own
-    # what all overlaps decided, those within a half may be too few to decide
-    ones = np.ones_like(own.flat)
-    return FlatField(ones, own.dark, ones > 0, "none is better")

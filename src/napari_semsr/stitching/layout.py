@@ -12,7 +12,7 @@ bind frames into groups; a group is bound to the others by all pairs between the
 together. What is left open even then is decided by the stage model, and said.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from napari_semsr.stitching.pairwise import (
     surface,
 )
 
-TOLERANCE_PX = 3.0  # as in the trials of docs/stitching.md
+TOLERANCE_PX = 3.0  # as in the trials of docs/validation/stitching.md
 # The scale of doubt falls from 20 px by 0.6 each time: 1 px is reached in the sixth
 # round; as many again, chosen, let the weights settle.
 _REWEIGHINGS = 12
@@ -92,16 +92,10 @@ def least_squares(
     np.add.at(diagonal, first, weights)
     np.add.at(diagonal, second, weights)
     indices = np.arange(count)
-    matrix = sparse.coo_array(
-        (
-            np.concatenate([diagonal, -weights, -weights]),
-            (
-                np.concatenate([indices, first, second]),
-                np.concatenate([indices, second, first]),
-            ),
-        ),
-        (count, count),
-    )
+    rows = np.concatenate([indices, first, second])
+    columns = np.concatenate([indices, second, first])
+    values = np.concatenate([diagonal, -weights, -weights])
+    matrix = sparse.coo_array((values, (rows, columns)), (count, count))
     right = _WEAK * scale * held
     np.add.at(right, second, weights[:, None] * shift)
     np.add.at(right, first, -weights[:, None] * shift)
@@ -119,7 +113,7 @@ def _joint(
 # What score two unrelated frames reach by chance, measured on the scan itself, and
 # whether they match at many shifts.
 
-_UNRELATED = 40  # pairs, as in the trials of docs/stitching.md
+_UNRELATED = 40  # pairs, as in the trials of docs/validation/stitching.md
 _ENOUGH = 8  # pairs; chosen: fewer tell neither median nor spread
 # Where nothing is measured. The best of 100 000 normal deviates is above 4.3 in most
 # cases, above 5.2 in one of a hundred; chosen between.
@@ -133,10 +127,7 @@ _LATTICE_SHARE = 0.7
 def _unrelated_pairs(
     nominal: FloatArray, shape: IntPair, reach: IntPair
 ) -> list[IntPair]:
-    """Draw pairs too far from each other to overlap, for what chance gives.
-
-    `nominal` (N, 2).
-    """
+    """Draw pairs too far from each other to overlap, for what chance gives."""
     apart = np.array(shape, dtype=float) + reach
     rng = np.random.default_rng(0)
     known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
@@ -171,17 +162,12 @@ def chance_threshold(
         search(prepared, pair, shifts[place % len(shifts)], reach)
         for place, pair in enumerate(unrelated)
     ]
-    if _is_periodic(found):
+    if np.mean([_repeats(item) for item in found]) > 0.5:
         return max(significance, _FLOOR), True
     best = [item.best for item in found]
     middle = float(np.median(best))
     spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
     return max(significance, middle + significance * spread), False
-
-
-def _is_periodic(found: Sequence[Candidates]) -> bool:
-    """Whether unrelated frames match as well at many shifts."""
-    return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
 
 
 def _repeats(item: Candidates) -> bool:
@@ -207,7 +193,7 @@ _BLOCK = 12  # px; chosen: far beyond the grain, yet several in a small overlap
 _GRAIN = 2 * np.pi
 _MARGIN = 5  # px = ceil(3.6 * 1) + 1, the reach of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
-_UNSEEN = 6.0  # chosen: more than _CERTAIN, so that one pair can speak against a shift
+_MOST_DOUBT = 6.0  # chosen: more than _CERTAIN, so that one pair can speak against it
 _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against the last of a step
 
 
@@ -225,26 +211,9 @@ class ShiftChoice:
     least: tuple[float, float] = (0.0, 0.0)
 
     @property
-    def possible(self) -> FloatArray:
-        """Shifts that the images allow."""
-        return self.shifts[self.doubt < _CERTAIN]
-
-    @property
     def is_certain(self) -> bool:
-        """Whether there is but one."""
-        return len(self.possible) == 1
-
-
-def _crops(
-    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
-) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array] | None:
-    """Overlap of two frames with a margin: grey values and weights."""
-    boxes = overlap_boxes(prepared.frame_shape, shift)
-    if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
-        return None
-    (a, a_weight), (b, b_weight) = (prepared.corrected(index) for index in pair)
-    one, two = boxes[0].slices, boxes[1].slices
-    return a[one], a_weight[one], b[two], b_weight[two]
+        """Whether the images allow one shift alone."""
+        return int((self.doubt < _CERTAIN).sum()) == 1
 
 
 def _left(
@@ -255,9 +224,14 @@ def _left(
     result = None
     for _ in range(_ROUNDS):
         whole = np.round(shift).astype(int)
-        crops = _crops(prepared, pair, (int(whole[0]), int(whole[1])))
-        if crops is None:
+        boxes = overlap_boxes(prepared.frame_shape, (int(whole[0]), int(whole[1])))
+        if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
+        crops = [
+            plane[box.slices]
+            for index, box in zip(pair, boxes, strict=True)
+            for plane in prepared.corrected(index)
+        ]
         part = shift - whole
         step, variance, deviation = _fitted(crops, (float(part[0]), float(part[1])))
         result = (shift, variance, deviation)
@@ -268,7 +242,7 @@ def _left(
 
 
 def _fitted(
-    crops: tuple[Float32Array, ...], part: tuple[float, float]
+    crops: Sequence[Float32Array], part: tuple[float, float]
 ) -> tuple[FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return the step and what is left."""
     a, a_weight, b, b_weight = crops
@@ -305,32 +279,19 @@ def _blocks(plane: NDArray[np.float64]) -> FloatArray:
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def _choices(
-    prepared: CorrectedFrames, found: Iterable[Candidates], threshold: float
-) -> Iterable[ShiftChoice]:
-    """Weigh the candidates of every believed pair against each other."""
-    for item in found:
-        if item.best <= threshold:
-            continue
-        rivals = item.score > max(threshold, _RIVAL * item.best)
-        shifts = item.shifts[rivals][:_COMPARED]
-        if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
-            best = item.shifts[:1].astype(float)
-            yield ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
-            continue
-        yield _weighed(prepared, item, shifts)
-
-
 def _weighed(
-    prepared: CorrectedFrames, item: Candidates, shifts: NDArray[np.int64]
+    prepared: CorrectedFrames, item: Candidates, threshold: float
 ) -> ShiftChoice:
-    """Compare what is left at each candidate."""
+    """Weigh the candidates of a pair by what each of them leaves."""
     pair = (item.first, item.second)
+    rivals = item.score > max(threshold, _RIVAL * item.best)
+    shifts = item.shifts[rivals][:_COMPARED]
+    if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
+        shifts = shifts[:0]
     rows = [_left(prepared, pair, shift) for shift in shifts]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
-        best = item.shifts[:1].astype(float)
-        return ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
+        return ShiftChoice(*pair, item.shifts[:1].astype(float), np.zeros(1), item.best)
     order = np.argsort([row[1] for row in sound])
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
@@ -341,15 +302,13 @@ def _weighed(
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
-    return ShiftChoice(
-        item.first, item.second, places[far], doubt[far], item.best, least
-    )
+    return ShiftChoice(*pair, places[far], doubt[far], item.best, least)
 
 
 def _doubt_at(
     prepared: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
 ) -> float:
-    """Weigh one more shift of a pair; `shift` (2,)."""
+    """Weigh one more shift of a pair."""
     found = _left(prepared, (choice.first, choice.second), shift)
     if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
         return 0.0
@@ -373,8 +332,8 @@ def lay_out(
     `nominal` (N, 2); `is_periodic`: whether unrelated frames match too.
     """
     weighed = []
-    for done, choice in enumerate(_choices(prepared, found, threshold)):
-        weighed.append(choice)
+    for done, item in enumerate(item for item in found if item.best > threshold):
+        weighed.append(_weighed(prepared, item, threshold))
         yield Progress(done + 1, len(found), "Weighing possible shifts")
     if is_periodic or not all(choice.is_certain for choice in weighed):
         return resolve(len(nominal), weighed, nominal, partial(_doubt_at, prepared))
@@ -385,8 +344,7 @@ def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
-    apart: FloatArray = positions[second] - positions[first] - shift
-    return np.hypot(apart[:, 0], apart[:, 1])
+    return np.asarray(np.hypot(*(positions[second] - positions[first] - shift).T))
 
 
 def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArray:
@@ -448,44 +406,38 @@ def _choose(
     return joints, dropped, changed
 
 
-def _groups(count: int, certain: Sequence[Joint]) -> tuple[FloatArray, list[set[int]]]:
-    """Positions within groups that certain joints bind, largest group first."""
-    weights = np.array([joint.weight for joint in certain])
-    positions = (
-        least_squares(count, certain, weights) if certain else np.zeros((count, 2))
-    )
-    labels = components(count, certain)
-    groups = [
-        set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
-    ]
-    return positions, groups
-
-
 def resolve(
     count: int,
     weighed: Sequence[ShiftChoice],
     nominal: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float] | None = None,
+    look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[Layout, set[IntPair]]:
     """Lay out frames of a periodic sample.
 
-    `nominal` (N, 2); `look`: weighs a shift that is none of a pair's candidates;
-    without it such a shift counts as improbable.
+    `nominal` (N, 2); `look`: weighs a shift that is none of a pair's candidates.
     """
     certain = [_joint(c, c.shifts[0], c.score) for c in weighed if c.is_certain]
-    positions, groups = _groups(count, certain)
-    main = groups[0]
+    positions = np.zeros((count, 2))
+    if certain:
+        weights = np.array([joint.weight for joint in certain])
+        positions = least_squares(count, certain, weights)
+    labels = components(count, certain)
+    main, *waiting = (
+        set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
+    )
     ambiguous: set[IntPair] = set()
-    waiting = groups[1:]
     while waiting:
         bridges = [_between(main, group, weighed) for group in waiting]
         nearest = int(np.argmax([len(bridge) for bridge in bridges]))
         if not bridges[nearest]:
             break
         group, bridge = waiting.pop(nearest), bridges[nearest]
-        expected = _expected(main, group, positions, nominal)
+        here, members = sorted(main), sorted(group)
+        shift = np.nanmedian(positions[here] - nominal[here], axis=0)
+        # the move to its nominal place beside the main group
+        away = nominal[members] + shift - positions[members]
+        expected = np.nanmedian(away, axis=0)
         move, is_sure = _move(main, bridge, positions, expected, look)
-        members = sorted(group)
         positions[members] += move
         if not is_sure:
             ambiguous |= {(c.first, c.second) for c in bridge}
@@ -512,7 +464,7 @@ def _move(
     bridge: Sequence[ShiftChoice],
     positions: FloatArray,
     expected: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float] | None,
+    look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
     """How to move a group onto the main one, and whether the images are sure of it."""
     offered, signs = [], []
@@ -527,13 +479,9 @@ def _move(
         for place, proposal in enumerate(proposals):
             away = np.abs(moves - proposal).max(axis=1)
             nearest = int(np.argmin(away))
-            if away[nearest] < _SAME:
-                own = float(c.doubt[nearest])
-            elif look is None:
-                own = _UNSEEN
-            else:
-                own = look(c, apart + sign * proposal)
-            own = min(max(own, -_UNSEEN), _UNSEEN)
+            is_candidate = away[nearest] < _SAME
+            own = c.doubt[nearest] if is_candidate else look(c, apart + sign * proposal)
+            own = min(max(float(own), -_MOST_DOUBT), _MOST_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
     open_still = excess < _CERTAIN
@@ -555,15 +503,6 @@ def _distinct(proposals: FloatArray) -> FloatArray:
         kept.append(proposals[near].mean(axis=0))
         left = [k for k in left if k not in near]
     return np.stack(kept)
-
-
-def _expected(
-    main: set[int], group: set[int], positions: FloatArray, nominal: FloatArray
-) -> FloatArray:
-    """Move by which a group would come to its nominal place beside the main one."""
-    here, there = sorted(main), sorted(group)
-    shift = np.nanmedian(positions[here] - nominal[here], axis=0)
-    return np.nanmedian(nominal[there] + shift - positions[there], axis=0)
 
 
 def _agreeing(
@@ -590,7 +529,9 @@ def _agreeing(
 # frame's correlations with all placed neighbours, each in the same place of the mosaic,
 # gathers what they have in common.
 
-_SURE = 5.5  # robust standard deviations, as in the trials of docs/stitching.md
+_SURE = (
+    5.5  # robust standard deviations, as in the trials of docs/validation/stitching.md
+)
 _APART = 6  # px; chosen: beyond it lies no shoulder of the same peak
 _LONE = 0.8  # of the peak; chosen: on a lattice the next one is nearly as high
 
@@ -644,7 +585,5 @@ def place_among(
     rest[max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1] = 0
     place = corner + np.array([int(y) - reach[0], int(x) - reach[1]])
     return Evidence(
-        place.astype(float),
-        top / max(spread, 1e-9),
-        float(rest.max()) / max(top, 1e-9),
+        place.astype(float), top / max(spread, 1e-9), float(rest.max()) / max(top, 1e-9)
     )

@@ -88,16 +88,19 @@ def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     `steps` (2, 2), shift in px from one row to the next, and from one column to the
     next.
     """
+    return _cells(acquisition) @ steps
+
+
+def _cells(acquisition: Acquisition) -> NDArray[np.int64]:
+    """Row and column, (N, 2), of each frame of a grid."""
     grid = acquisition.grid or (1, len(acquisition))
-    cells = grid_cells(len(acquisition), grid, acquisition.order)
-    return cells @ steps
+    return grid_cells(len(acquisition), grid, acquisition.order)
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid, (2, 2) as above, from the images of some neighbours."""
-    acquisition = prepared.acquisition
-    grid = acquisition.grid or (1, len(acquisition))
-    cells = grid_cells(len(acquisition), grid, acquisition.order)
+    cells = _cells(prepared.acquisition)
+    grid = prepared.acquisition.grid or (1, len(cells))
     found: list[FloatArray | None] = []
     for axis in range(2):
         pairs = _adjacent(cells, axis)

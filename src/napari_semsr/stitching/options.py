@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from napari_semsr.core import MOST_DISTORTION, Options
+from napari_semsr.core import MOST_DISTORTION, Options, option
 
 
 class StitchOptions(Options):
@@ -17,45 +17,59 @@ class StitchOptions(Options):
     grid: tuple[int, int] | None = Field(
         default=None, description="rows and columns of the scan"
     )
-    order: Literal["row", "serpentine"] | None = Field(
-        default=None, description="how the grid was filled"
+    order: Literal["row", "serpentine"] | None = option(
+        None,
+        "Order",
+        "how the grid was filled: row by row, or every second row backwards",
     )
-    overlap: float | None = Field(
-        default=None,
+    overlap: float | None = option(
+        None,
+        "Overlap",
+        "share of a frame that its neighbour repeats; measured when not given",
+        unit="share",
+        step=0.05,
         gt=0,
         lt=1,
-        description="share of a frame that its neighbour repeats",
     )
-    max_shift_px: float | None = Field(
-        default=None,
+    max_shift_px: float | None = option(
+        None,
+        "Stage error",
+        "largest error of a nominal position; found when not given",
+        unit="px",
+        step=5,
         gt=0,
-        description="largest error of a nominal position; found when not given",
     )
     stage_model: Literal["affine", "shift"] = Field(
         default="affine",
         description="how solved positions may differ from nominal ones on the whole: "
         "scaled, turned and skewed, or only moved",
     )
-    rotation: bool = Field(
-        default=False, description="also find a small turn and scale of each frame"
+    rotation: bool = option(
+        False,
+        "Turn and scale frames",
+        "also find a small turn and scale of each frame",
     )
     distortion: float | Literal["auto", "none"] = Field(
         default="auto",
         description="displacement at the rim along the radius, over that radius; auto: "
         "from the overlaps, taken back where it is beyond doubt",
     )
-    blend: Literal["feather", "seam"] = Field(
-        default="feather",
-        description="weighted mean of all frames, or the best frame at each pixel",
+    blend: Literal["feather", "seam"] = option(
+        "feather",
+        "Blending",
+        "weighted mean of all frames, or the best frame at each pixel",
+        choices={"weighted mean": "feather", "best frame": "seam"},
     )
-    match_gain: bool = Field(
-        default=True, description="match the brightness of the frames"
+    match_gain: bool = option(
+        True, "Match brightness", "match the brightness of the frames"
     )
-    significance: float = Field(
-        default=4.0,
+    significance: float = option(
+        4.0,
+        "Certainty of joints",
+        "joints must stand this far above unrelated pairs of frames",
+        step=0.5,
         ge=2,
         le=20,
-        description="joints must stand this far above unrelated pairs of frames",
     )
 
     @field_validator("distortion", mode="before")

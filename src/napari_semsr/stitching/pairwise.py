@@ -17,7 +17,7 @@ from scipy import fft, ndimage
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
-# Five peaks as in the trials of docs/stitching.md. On a lattice each period has
+# Five peaks as in the trials of the record. On a lattice each period has
 # one: those of at least 0.7 of the highest, forty at most, are kept; both are chosen,
 # each peak costs one comparison of the overlap.
 _PEAKS = 5
@@ -63,6 +63,12 @@ def overlap_boxes(
     if not (common.overlap(frame) and common.overlap(moved)):
         return None
     return common.intersection(frame), common.intersection(moved).within(moved)
+
+
+def whole_shift(positions: FloatArray, pair: IntPair) -> IntPair:
+    """Position (N, 2) of the second frame less that of the first, in whole pixels."""
+    shift = np.round(positions[pair[1]] - positions[pair[0]])
+    return int(shift[0]), int(shift[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +192,11 @@ def search(
     if found is not None:
         y0, x0 = found.origin
         shifts = [(y + y0, x + x0) for y, x in _peaks(found.score)]
-    measured = np.array(
-        [coefficient(prepared, pair, shift) for shift in shifts]
-    ).reshape(-1, 2)
-    order = np.argsort(-measured[:, 1], kind="stable")
-    return Candidates(
-        pair[0],
-        pair[1],
-        np.array(shifts, dtype=np.int64).reshape(-1, 2)[order],
-        measured[order, 0],
-        measured[order, 1],
-    )
+    measured = [coefficient(prepared, pair, shift) for shift in shifts]
+    ncc, score = np.array(measured).reshape(-1, 2).T
+    order = np.argsort(-score, kind="stable")
+    places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
+    return Candidates(*pair, places[order], ncc[order], score[order])
 
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
@@ -238,16 +238,6 @@ def resample(
     )
 
 
-def _moved(
-    image: Float32Array, part: tuple[float, float], sigma: float
-) -> Float32Array:
-    """Smooth a frame and move it by part of a pixel, without derivatives."""
-    for axis in range(2):
-        smooth, _ = _kernels(sigma, part[axis])
-        image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
-    return image
-
-
 class Resampled:
     """Frames on the mosaic's own pixel grid, made when they are needed.
 
@@ -274,28 +264,25 @@ class Resampled:
 
     def frame(self, index: int) -> tuple[Float32Array, ...]:
         """Weight, grey values and slopes along y and x, if asked for, (Y, X) each."""
-        made: tuple[Float32Array, ...] = self._cache.get(
+        planes: tuple[Float32Array, ...] = self._cache.get(
             index, lambda: self._make(index)
         )
-        return made
+        return planes
 
     def _make(self, index: int) -> tuple[Float32Array, ...]:
         image, weight = self.prepared.corrected(index)
-        filled = self._filled(image, weight)
-        part = (float(self.parts[index, 0]), float(self.parts[index, 1]))
-        if not self.slopes:
-            return self._inner(weight), _moved(filled, part, self.sigma)
-        planes = resample(filled, part, self.sigma)
-        return (self._inner(weight), *planes)
-
-    def _filled(self, image: Float32Array, weight: Float32Array) -> Float32Array:
-        """Replace what lies outside the field by the level of what lies inside."""
         outside = weight <= 0
-        if not outside.any():
-            return image
-        total = float(weight.sum())
-        level = float((image * weight).sum()) / total if total else 0.0
-        return np.where(outside, np.float32(level), image)
+        if outside.any():  # the level of what lies inside stands for what lies outside
+            total = float(weight.sum())
+            level = float((image * weight).sum()) / total if total else 0.0
+            image = np.where(outside, np.float32(level), image)
+        y, x = self.parts[index].tolist()
+        if self.slopes:
+            return self._inner(weight), *resample(image, (y, x), self.sigma)
+        for axis, part in enumerate((y, x)):
+            smooth, _ = _kernels(self.sigma, part)
+            image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
+        return self._inner(weight), image
 
     def _inner(self, weight: Float32Array) -> Float32Array:
         """Weight without the rim that smoothing has mixed with what lies beyond."""
@@ -310,12 +297,10 @@ class Resampled:
     def _eroded(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take as much off a mask as smoothing reaches."""
         side = 2 * self.margin + 1
-        kept: NDArray[np.uint8] = ndimage.minimum_filter(
-            mask.astype(np.uint8), side, mode="constant"
-        )
-        return kept > 0
+        kept = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
+        return np.asarray(kept > 0)
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Parts of two frames that show the same place."""
-        shift = self.corners[second] - self.corners[first]
-        return overlap_boxes(self.prepared.frame_shape, (int(shift[0]), int(shift[1])))
+        shift = whole_shift(self.corners, (first, second))
+        return overlap_boxes(self.prepared.frame_shape, shift)

@@ -92,16 +92,16 @@ def _linearise(
         apart = [plane[two.slices] - plane[one.slices] for plane in stretch]
         for slope in (a_slopes, b_slopes):
             slope.append(slope[0] * apart[0] + slope[1] * apart[1])
-    slopes = np.stack(
-        [(p + q)[inside] for p, q in zip(a_slopes, b_slopes, strict=True)]
-    )
-    slopes = slopes / 2
-    design = np.concatenate([slopes, columns])
+    slopes = [(p + q)[inside] for p, q in zip(a_slopes, b_slopes, strict=True)]
+    design = np.concatenate([np.stack(slopes) / 2, columns])
     weighted = design * weight
     normal = (weighted @ design.T).astype(float)
     difference = (b - a)[inside]
     right = (weighted @ difference).astype(float)
-    cross = _crossed(weight, a_slopes, b_slopes, inside)
+    # products of one frame's gradient with the other's: free of noise on the mean
+    one_slope, other = (np.stack([p[inside] for p in s]) for s in (a_slopes, b_slopes))
+    cross = ((one_slope * weight) @ other.T).astype(float)
+    cross = (cross + cross.T) / 2
     power = float(np.vdot(weight, difference**2))
     return _eliminated((first, second), normal, right, cross, (power, freedom))
 
@@ -111,25 +111,11 @@ def _columns(
 ) -> Float32Array:
     """Offset, gain, and gain that varies linearly along y and x."""
     mean = (a + b)[inside] / 2
-    mean = mean - mean.mean()
-    y, x = np.nonzero(inside)
-    ramp_y = (y / max(shape[0] - 1, 1) - 0.5).astype(np.float32)
-    ramp_x = (x / max(shape[1] - 1, 1) - 0.5).astype(np.float32)
-    level = np.float32(1)
-    return np.stack([np.full(len(y), level, np.float32), mean, ramp_y, ramp_x])
-
-
-def _crossed(
-    weight: Float32Array,
-    a: Sequence[Float32Array],
-    b: Sequence[Float32Array],
-    inside: NDArray[np.bool_],
-) -> FloatArray:
-    """Products of one frame's gradient with the other's: free of noise on the mean."""
-    one = np.stack([part[inside] for part in a])
-    two = np.stack([part[inside] for part in b])
-    cross = ((one * weight) @ two.T).astype(float)
-    return np.asarray((cross + cross.T) / 2)
+    ramps = (
+        (place / max(side - 1, 1) - 0.5).astype(np.float32)
+        for place, side in zip(np.nonzero(inside), shape, strict=True)
+    )
+    return np.stack([np.ones(len(mean), np.float32), mean - mean.mean(), *ramps])
 
 
 def _eliminated(
@@ -171,7 +157,9 @@ def _eliminated(
 
 
 _MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
-_SETTLED = 1e-3  # px; a tenth of the bound that noise sets (docs/stitching.md)
+_SETTLED = (
+    1e-3  # px; a tenth of the bound that noise sets (docs/validation/stitching.md)
+)
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 _DENSE_LIMIT = 1500  # frames; chosen: their matrix, 3000^2 doubles, takes 72 MB
 
@@ -195,14 +183,6 @@ def _bounded(item: LinearisedShift) -> FloatArray:
     # itself would pull along directions in which the pair is sure
     _, axes = np.linalg.eigh(item.information)
     return np.asarray(axes @ np.clip(axes.T @ item.step, -_MAX_STEP, _MAX_STEP))
-
-
-def _solve_steps(
-    count: int, shifts: Sequence[LinearisedShift], noise: float
-) -> tuple[FloatArray, sparse.csc_array]:
-    """Move all frames at once; what nothing holds stays where it is."""
-    held, right, _, _ = _assembled(count, shifts, noise)
-    return splu(held).solve(right[0].ravel()).reshape(count, 2), held
 
 
 def _assembled(
@@ -238,13 +218,8 @@ def _assembled(
                 columns.append(2 * two + b)
                 values.append(sign * blocks[:, a, b])
     size = 2 * count
-    matrix = sparse.coo_array(
-        (
-            np.concatenate(values),
-            (np.concatenate(rows), np.concatenate(columns)),
-        ),
-        (size, size),
-    ).tocsc()
+    places = np.concatenate(rows), np.concatenate(columns)
+    matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
     tiny = _HOLD * float(np.median(np.abs(blocks[:, [0, 1], [0, 1]])))
     held = (matrix + tiny * sparse.eye_array(size)).tocsc()
     rim = pull[:, 2:].sum(axis=0), np.einsum("kaa->a", blocks[:, 2:, 2:])
@@ -311,15 +286,13 @@ def refine(
             yield Refined(positions, (), np.full(positions.shape, np.nan))
             return
         noise = float(np.median([item.variance for item in shifts]))
-        steps, matrix = _solve_steps(len(positions), shifts, noise)
+        matrix, right, _, _ = _assembled(len(positions), shifts, noise)
+        # all frames move at once; what nothing holds stays where it is
+        steps = splu(matrix).solve(right[0].ravel()).reshape(positions.shape)
         positions = positions + steps
-        if (
-            float(np.nanmax(np.abs(np.where(np.isfinite(positions), steps, 0))))
-            < _SETTLED
-        ):
+        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
             settled = sigma
-        spread = _spread(matrix, sigma)
-        yield Refined(positions.copy(), tuple(shifts), spread)
+        yield Refined(positions.copy(), tuple(shifts), _spread(matrix, sigma))
 
 
 def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
@@ -367,8 +340,7 @@ def measure_rim(
     """Find how far the rim of every frame still lies from its place, to first order.
 
     `positions` (N, 2), right to a pixel or two; NaN for frames left out; `sigma`: width
-    of the Gaussian in px. None where no pair
-    has enough in common.
+    of the Gaussian in px. None where no pair has enough in common.
     """
     pairs = _in_order(pairs, positions)
     shifts = _sweep_shifts(prepared, positions, pairs, sigma, stretched=True)
@@ -435,11 +407,8 @@ def refine_rotations(
     positions = positions.copy()
     for _ in range(_ROUNDS):
         frames = Resampled(prepared, positions, _SIGMA)
-        found = [
-            (pair, block)
-            for pair in pairs
-            if (block := _normal(frames, pair)) is not None
-        ]
+        blocks = ((pair, _normal(frames, pair)) for pair in pairs)
+        found = [(pair, block) for pair, block in blocks if block is not None]
         if not found:
             return prepared, positions
         steps = _solved(len(positions), found)
@@ -518,14 +487,10 @@ def _solved(
         values.append((normal * share).ravel())
         np.add.at(right, index, gradient * share)
     size = count * _FREE
-    matrix = sparse.coo_array(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-        (size, size),
-    ).tocsc()
+    places = np.concatenate(rows), np.concatenate(columns)
+    matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
     scale = float(np.median(matrix.diagonal())) or 1.0
     prior = np.full((count, _FREE), _HOLD * scale)
     prior[:, 2:] += 1 / (_EXPECTED * 100) ** 2
-    solved: FloatArray = splu(
-        (matrix + sparse.diags_array(prior.ravel())).tocsc()
-    ).solve(right)
-    return solved.reshape(count, _FREE)
+    held = (matrix + sparse.diags_array(prior.ravel())).tocsc()
+    return np.asarray(splu(held).solve(right).reshape(count, _FREE))

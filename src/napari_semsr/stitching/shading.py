@@ -9,7 +9,7 @@ mean of all frames decides, as far as the sample lets it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
     SurfaceBasis,
+    no_flat,
     valid_mask,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -101,24 +102,16 @@ def overlap_ratios(
 ) -> OverlapRatios:
     """Compare overlapping frames block by block; `positions` (N, 2)."""
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
-    parts: list[tuple[FloatArray, ...]] = []
-    frames = []
-    for first, second in pairs:
-        found = _shared_blocks(resampled, (first, second))
-        if found is not None:
-            parts.append(found)
-            frames.append((len(parts) - 1, first, second, len(found[2])))
-    if not parts:
+    found = ((pair, _shared_blocks(resampled, pair)) for pair in pairs)
+    shared = [(pair, part) for pair, part in found if part is not None]
+    if not shared:
         none, places = np.zeros(0), np.zeros((0, 2))
         whole = np.zeros(0, dtype=np.int64)
         return OverlapRatios(whole, whole, whole, places, places, none, none, none)
-    table = np.repeat(
-        np.array([row[:3] for row in frames], dtype=np.int64),
-        [row[3] for row in frames],
-        axis=0,
-    )
-    stacked = [np.concatenate([part[k] for part in parts]) for k in range(5)]
-    return OverlapRatios(table[:, 0], table[:, 1], table[:, 2], *stacked)
+    rows = np.array([(number, *pair) for number, (pair, _) in enumerate(shared)])
+    table = np.repeat(rows, [len(part[2]) for _, part in shared], axis=0)
+    stacked = [np.concatenate([part[k] for _, part in shared]) for k in range(5)]
+    return OverlapRatios(*table.T, *stacked)
 
 
 # Cells of the splines along an axis, while places err by a pixel and after; chosen: a
@@ -262,14 +255,11 @@ class _ShadingProblem:
             left = ratios.log_ratio - self.predict(coefficients, gains)
             scale = max(3 * _scatter(left[chosen]), 1e-6)
             robust = weight / (1 + (left / scale) ** 2)
-            if not shaded:
-                part = np.linalg.solve(*self._normal_of_gains(robust))
-                gains = np.asarray(part, dtype=float)
+            if shaded:
+                both = np.asarray(np.linalg.solve(*self._normal(robust, size, surface)))
+                coefficients, gains = both[:surface], both[surface:]
             else:
-                normal, right = self._normal(robust, size, surface)
-                part = np.linalg.solve(normal, right)
-                coefficients = np.asarray(part[:surface], dtype=float)
-                gains = np.asarray(part[surface:], dtype=float)
+                gains = np.asarray(np.linalg.solve(*self._normal_of_gains(robust)))
         return coefficients, gains - gains.mean()
 
     def _normal(
@@ -295,8 +285,8 @@ class _ShadingProblem:
 
     def predict(self, coefficients: FloatArray, gains: FloatArray) -> FloatArray:
         """Logarithms of ratios that shading and gains explain."""
-        explained: FloatArray = self.difference @ coefficients
-        return explained + gains[self.ratios.first] - gains[self.ratios.second]
+        gained = gains[self.ratios.first]
+        return self.difference @ coefficients + gained - gains[self.ratios.second]
 
     def residual(
         self, chosen: NDArray[np.bool_], coefficients: FloatArray
@@ -311,18 +301,16 @@ def _thinned(ratios: OverlapRatios) -> OverlapRatios:
     step = -(-len(ratios.pair) // _MAX_BLOCKS)
     if step <= 1:
         return ratios
-    return OverlapRatios(
-        *(getattr(ratios, name)[::step] for name in OverlapRatios.__slots__)
-    )
+    return OverlapRatios(*(getattr(ratios, f.name)[::step] for f in fields(ratios)))
 
 
 def _fit_gains(ratios: OverlapRatios, count: int) -> FloatArray:
     """Logarithms of gains alone, (N,), the flat field as it is."""
     if not len(ratios.pair):
         return np.zeros(count)
-    thin = _thinned(ratios)
-    problem = _ShadingProblem(thin, np.zeros(count), SurfaceBasis((_BLOCK, _BLOCK), 1))
-    return problem.solve(np.ones(len(thin.pair), bool), shaded=False)[1]
+    basis = SurfaceBasis((_BLOCK, _BLOCK), 1)
+    problem = _ShadingProblem(ratios, np.zeros(count), basis)
+    return problem.solve(np.ones(len(ratios.pair), bool), shaded=False)[1]
 
 
 def _beyond(scatter: float, ratios: OverlapRatios, noise: float) -> float:
@@ -361,8 +349,7 @@ def without_flat(
     )
     if after < before:
         return None
-    ones = np.ones_like(flat.flat)
-    return FlatField(ones, flat.dark, ones > 0, "none is better")
+    return no_flat(flat.flat.shape, flat.dark, "none is better")
 
 
 def refine_shading(

@@ -12,41 +12,21 @@ from napari_semsr.stitching.flat_field import FlatField
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """One joint between two frames.
-
-    Attributes
-    ----------
-    first, second : int
-        The frames.
-    shift_px : tuple of float
-        Measured position of the second less that of the first.
-    quality : float
-        Weighted correlation coefficient on the overlap, at most 1.
-    score : float
-        The same in standard deviations of unrelated noise.
-    used : bool
-        Whether the positions rest on it.
-    ambiguous : bool
-        Whether the images allow another shift as well.
-    residual_px : float
-        Distance between its own best shift and that of the solved positions; NaN
-        when it was not refined.
-    sigma_px : float
-        Standard deviation of its own shift along its worse direction; NaN likewise.
-    reason : str
-        Why it is not used; empty when it is.
-    """
+    """One joint between two frames."""
 
     first: int
     second: int
-    shift_px: tuple[float, float]
-    quality: float
-    score: float
-    used: bool
-    ambiguous: bool = False
+    shift_px: FloatPair  # Measured position of the second less that of the first
+    quality: float  # Weighted correlation coefficient on the overlap, at most 1
+    score: float  # The same in standard deviations of unrelated noise
+    used: bool  # Whether the positions rest on it
+    ambiguous: bool = False  # Whether the images allow another shift as well
+    # Distance between its own best shift and that of the solved positions; NaN when it
+    # was not refined
     residual_px: float = float("nan")
+    # Standard deviation of its own shift along its worse direction; NaN likewise
     sigma_px: float = float("nan")
-    reason: str = ""
+    reason: str = ""  # Why it is not used; empty when it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +37,7 @@ class StageFit:
     offset: FloatArray  # (2,) In px
     scatter_px: float  # RMS of what is left: the stage's error
     # Lengths of the matrix's columns: solved over nominal along y and x
-    scale: tuple[float, float]
+    scale: FloatPair
     rotation_deg: float  # Turn of the camera against the stage
     skew_deg: float  # Departure of its axes from a right angle
 
@@ -68,78 +48,38 @@ class StageFit:
 
 @dataclass(frozen=True, slots=True)
 class StitchSolution:
-    """A solved scan.
+    """A solved scan."""
 
-    Attributes
-    ----------
-    positions_px : (N, 2) numpy.ndarray
-        Solved top-left corners; the smallest y and x are 0; NaN for frames left out.
-    nominal_px : (N, 2) numpy.ndarray or None
-        Where the frames were expected.
-    names : tuple of str
-        Of the frames.
-    left_out : tuple of Fault
-        Frames that are not placed, and why.
-    pairs : tuple of PairReport
-        All joints that were tried.
-    residual_px : float
-        RMS residual of the joints that are used, each by its information.
-    sigma_px : (N, 2) numpy.ndarray
-        Standard deviation of each position by the information of its joints.
-    flat : FlatField
-        Shading and dark level.
-    gains : (N,) numpy.ndarray
-        Brightness of each frame, 1 on average.
-    turns : (N, 2) numpy.ndarray
-        Small rotation in radians and relative scale less 1 of each frame; 0 unless
-        they were asked for.
-    distortion : float
-        Radial distortion of every frame that was taken back, as the displacement at
-        the rim over its radius; 0 where none was found or asked for.
-    distortion_sd : float or None
-        Standard deviation of it; None where it was neither measured nor told.
-    distortion_centre_px : tuple of float
-        Its centre off the middle of the frame, ``(y, x)``.
-    noise : float
-        Standard deviation of a corrected pixel where the field is brightest.
-    threshold : float
-        Score above which a joint was believed.
-    stage : StageFit or None
-        Solved against nominal positions.
-    pixel_size_nm : tuple of float or None
-        As stated, else as estimated.
-    estimated_pixel_size_nm : tuple of float or None
-        Stage nanometres over solved pixels.
-    shading_percent : float
-        Difference of overlapping blocks that flat field and noise leave, in % of the
-        mean.
-    warnings : tuple of str
-        What the user must know, one sentence each.
-    notes : dict
-        Further figures for a report.
-    """
-
+    # (N, 2) Solved top-left corners, the smallest y and x 0; NaN for frames left out
     positions_px: FloatArray
-    nominal_px: FloatArray | None
-    names: tuple[str, ...]
-    left_out: tuple[Fault, ...]
-    pairs: tuple[PairReport, ...]
+    nominal_px: FloatArray | None  # (N, 2) Where the frames were expected
+    names: tuple[str, ...]  # Of the frames
+    left_out: tuple[Fault, ...]  # Frames that are not placed, and why
+    pairs: tuple[PairReport, ...]  # All joints that were tried
+    # RMS residual of the joints that are used, each by its information
     residual_px: float
+    # (N, 2) Standard deviation of each position by the information of its joints
     sigma_px: FloatArray
-    flat: FlatField
-    gains: FloatArray
+    flat: FlatField  # Shading and dark level
+    gains: FloatArray  # (N,) Brightness of each frame, 1 on average
+    # (N, 2) Small rotation in radians and relative scale less 1 of each frame; 0 unless
+    # they were asked for
     turns: FloatArray
-    noise: float
-    threshold: float
+    noise: float  # Standard deviation of a corrected pixel where the field is brightest
+    threshold: float  # Score above which a joint was believed
+    # Radial distortion of every frame that was taken back, as the displacement at the
+    # rim over its radius; 0 where none was found or asked for
     distortion: float = 0.0
+    # Standard deviation of it; None where it was neither measured nor told
     distortion_sd: float | None = None
-    distortion_centre_px: FloatPair = (0.0, 0.0)
-    stage: StageFit | None = None
-    pixel_size_nm: PixelSize | None = None
-    estimated_pixel_size_nm: PixelSize | None = None
+    distortion_centre_px: FloatPair = (0.0, 0.0)  # Off the middle of the frame
+    stage: StageFit | None = None  # Solved against nominal positions
+    pixel_size_nm: PixelSize | None = None  # As stated, else as estimated
+    estimated_pixel_size_nm: PixelSize | None = None  # Stage's nm over solved pixels
+    # Difference of overlapping blocks that flat field and noise leave, in % of the mean
     shading_percent: float = float("nan")
-    warnings: tuple[str, ...] = ()
-    notes: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
+    notes: dict[str, Any] = field(default_factory=dict)  # Further figures for a report
 
     @property
     def placed(self) -> NDArray[np.bool_]:
@@ -191,11 +131,6 @@ def fit_stage(
         scale = max(2 * float(np.median(left)), 1e-6)
         weight = 1 / (1 + (left / scale) ** 2)
     scatter = float(np.sqrt(np.mean(left**2)))
-    return _described(matrix, offset, scatter)
-
-
-def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageFit:
-    """Lengths and angles of a matrix's columns."""
     down, along = matrix[:, 0], matrix[:, 1]
     turn_down = np.arctan2(down[1], down[0])
     turn_along = np.arctan2(-along[0], along[1])

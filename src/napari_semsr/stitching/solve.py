@@ -18,16 +18,23 @@ from napari_semsr.core import (
     ShapeError,
 )
 from napari_semsr.stitching.distortion import guess_distortion
-from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
-from napari_semsr.stitching.frames import CorrectedFrames, noise_level
-from napari_semsr.stitching.layout import chance_threshold, lay_out, place_among
-from napari_semsr.stitching.nominal import (
-    nominal_positions,
-    overlapping_pairs,
-    touching_pairs,
+from napari_semsr.stitching.flat_field import (
+    GIVEN,
+    FlatField,
+    first_flat,
+    no_flat,
+    valid_mask,
 )
+from napari_semsr.stitching.frames import CorrectedFrames, noise_level
+from napari_semsr.stitching.layout import (
+    Evidence,
+    chance_threshold,
+    lay_out,
+    place_among,
+)
+from napari_semsr.stitching.nominal import nominal_positions, touching_pairs
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import search
+from napari_semsr.stitching.pairwise import search, whole_shift
 from napari_semsr.stitching.refine import measure_rim, refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
@@ -41,7 +48,7 @@ from napari_semsr.stitching.verify import drop_misfits, finish
 
 # Reach of the search as a share of a frame, doubled up to 0.4 while less than 0.8 of
 # the frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
-# trials of docs/stitching.md searched four times the error of the stage.
+# trials of docs/validation/stitching.md searched four times the error of the stage.
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4
@@ -66,16 +73,12 @@ _SETTLED = 0.1  # of the standard deviation; chosen: it adds 0.5 % to it
 
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
     """Let the options override what the scan says of itself."""
-    changes: dict[str, Any] = {}
-    for name in ("grid", "order", "overlap"):
-        value = getattr(options, name)
-        if value is not None:
-            changes[name] = value
     if len(acquisition) < 2:
         given = len(acquisition)
         msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
         raise RegistrationError(msg)
-    return acquisition.replace(**changes)
+    said = options.model_dump(include={"grid", "order", "overlap"}, exclude_none=True)
+    return acquisition.replace(**said)
 
 
 def _flat(
@@ -86,8 +89,7 @@ def _flat(
     if options.flat_field == "auto" and given is None:
         return first_flat(acquisition)
     if options.flat_field == "none" and given is None:
-        ones = np.ones(shape, np.float32)
-        return FlatField(ones, 0.0, ones > 0, "none")
+        return no_flat(shape, 0.0, "none")
     if given is None:
         msg = (
             f"The flat field {options.flat_field!r} must be auto, none or an image "
@@ -126,19 +128,15 @@ def _begin(
 def _reach(state: State, share: float) -> IntPair:
     """Reach of a search along both axes."""
     rows, columns = state.acquisition.frame_shape
-    limit = state.options.max_shift_px
+    limit, least = state.options.max_shift_px, _LEAST_REACH
     if limit is not None:
         # two frames that both are off by so much differ by twice as much
-        return (min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8))
-    return (
-        max(_LEAST_REACH, round(share * rows)),
-        max(_LEAST_REACH, round(share * columns)),
-    )
+        return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
+    return max(least, round(share * rows)), max(least, round(share * columns))
 
 
 def _coarse(state: State) -> Job[None]:
     """Search all joints, believe those above chance, lay the frames out."""
-    count = len(state.acquisition)
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
@@ -151,27 +149,22 @@ def _coarse(state: State) -> Job[None]:
             is_periodic=state.is_periodic,
         )
         state.positions = state.layout.positions.copy()
-        placed = int(np.isfinite(state.positions).all(axis=1).sum())
         share *= 2
-        if (
-            placed >= _ENOUGH_PLACED * count
-            or share > _LAST_REACH
-            or state.options.max_shift_px is not None
-        ):
+        is_last = share > _LAST_REACH or state.options.max_shift_px is not None
+        if is_last or _most_placed(state):
             return
 
 
 def _search_all(state: State) -> Job[None]:
     """Candidates of all pairs that may touch, and the threshold of chance."""
-    shape = state.acquisition.frame_shape
-    touching = touching_pairs(state.nominal, shape)
+    touching = touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
         msg = (
             "Frames must overlap to be joined, but no two of them do at their nominal "
             "positions: check positions, overlap and pixel size."
         )
         raise RegistrationError(msg)
-    shifts = {pair: _nominal_shift(state, pair) for pair in touching}
+    shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
     state.threshold, state.is_periodic = chance_threshold(
         state.prepared,
         state.nominal,
@@ -185,53 +178,37 @@ def _search_all(state: State) -> Job[None]:
         state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
 
 
-def _nominal_shift(state: State, pair: IntPair) -> IntPair:
-    shift = np.round(state.nominal[pair[1]] - state.nominal[pair[0]])
-    return int(shift[0]), int(shift[1])
-
-
 def _rescue(state: State) -> None:
     """Place frames by all of their neighbours together, nearest ones first."""
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
     expected = stage.predict(state.nominal)
-    waiting = set(np.flatnonzero(~np.isfinite(state.positions).all(axis=1)).tolist())
-    while waiting:
-        best = None
-        for index in sorted(waiting):
-            if not np.isfinite(expected[index]).all():
-                continue
+    waiting = np.isfinite(expected).all(axis=1) & ~state.placed
+    while waiting.any():
+        sure: dict[int, Evidence] = {}
+        for index in np.flatnonzero(waiting).tolist():
             found = place_among(
                 state.prepared, index, expected[index], state.positions, state.reach
             )
-            if found is None or not found.is_sure:
-                continue
-            if best is None or found.score > best[1].score:
-                best = (index, found)
-        if best is None:
+            if found is not None and found.is_sure:
+                sure[index] = found
+        if not sure:
             return
-        index, found = best
-        state.positions[index] = found.position
+        index = max(sure, key=lambda i: sure[i].score)
+        state.positions[index] = sure[index].position
         state.rescued.add(index)
-        waiting.discard(index)
+        waiting[index] = False
 
 
 def reshade(state: State, knots: int) -> None:
     """Refine flat field and gains on the overlaps of the frames that have a place."""
-    shape = state.acquisition.frame_shape
-    pairs = overlapping_pairs(state.positions, shape)
+    pairs = state.overlapping()
     is_free = state.prepared.flat.method not in GIVEN
     if is_free and knots == COARSE_KNOTS:
         plain = without_flat(state.prepared, state.positions, pairs)
         if plain is not None:
-            state.prepared = CorrectedFrames(
-                state.acquisition,
-                plain,
-                state.prepared.gains,
-                distortion=state.prepared.distortion,
-                centre_px=state.prepared.centre_px,
-            )
+            state.prepared = state.prepared.changed(flat=plain)
     before = state.prepared
     fitted = refine_shading(
         before,
@@ -245,21 +222,12 @@ def reshade(state: State, knots: int) -> None:
     gains = before.gains * np.exp(fitted.log_gains)
     if not state.options.match_gain:
         gains = np.ones_like(gains)
-    state.prepared = CorrectedFrames(
-        state.acquisition,
-        fitted.flat,
-        gains,
-        before.rotations,
-        before.distortion,
-        before.centre_px,
-    )
+    state.prepared = before.changed(flat=fitted.flat, gains=gains)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
     """Refine all positions together."""
-    shape = state.acquisition.frame_shape
-    pairs = overlapping_pairs(state.positions, shape)
-    sweeps = refine(state.prepared, state.positions, pairs, widths)
+    sweeps = refine(state.prepared, state.positions, state.overlapping(), widths)
     for done, refined in enumerate(sweeps):
         state.refined = refined
         yield Progress(done, 8, "Refining all positions together")
@@ -274,17 +242,17 @@ def _guess(state: State, begun: CorrectedFrames) -> float:
     """
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree just as well a period away
-    joints = () if state.layout is None else state.layout.joints
-    shifts = {
-        (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
-        for joint in joints
-    }
-    reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
-    if _placed(state) < _ENOUGH_PLACED * len(state.acquisition):
-        pairs = [(item.first, item.second) for item in state.found]
-        shifts = {pair: _nominal_shift(state, pair) for pair in pairs}
-        reach = max(_reach(state, _FIRST_REACH))
-    return guess_distortion(begun, shifts, reach)
+    if _most_placed(state):
+        joints = () if state.layout is None else state.layout.joints
+        shifts = {
+            (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
+            for joint in joints
+        }
+        reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
+        return guess_distortion(begun, shifts, reach)
+    pairs = [(item.first, item.second) for item in state.found]
+    shifts = {pair: whole_shift(state.nominal, pair) for pair in pairs}
+    return guess_distortion(begun, shifts, max(_reach(state, _FIRST_REACH)))
 
 
 def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State]:
@@ -314,15 +282,15 @@ def _place(state: State) -> Job[None]:
     yield Progress(0, 0, "Refining flat field and gains")
     reshade(state, COARSE_KNOTS)
     _rescue(state)
-    # the trials of docs/stitching.md took three sweeps at 2 px and five at 1 px; how
+    # trials of the record took three sweeps at 2 px and five at 1 px; how
     # many here is chosen
     yield from _fine(state, (2.0, 1.0))
 
 
 def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
     """Place the frames, and take a distortion back that is beyond doubt."""
-    placed = _placed(state)
-    if placed >= _ENOUGH_PLACED * len(state.acquisition):
+    placed = int(state.placed.sum())
+    if _most_placed(state):
         yield from _place(state)
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
@@ -336,14 +304,14 @@ def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
             return state
     for _ in range(_LAYOUTS):
         again = yield from _again(state, begun, start)
-        if _placed(again) < placed or not _placed(again):
+        if again.placed.sum() < max(placed, 1):
             break
         yield from _place(again)
         yield from _measure_distortion(again, _FIRST_SWEEPS)
         found = again.prepared.distortion
         if not found:
             break
-        if abs(found - start) * min(state.acquisition.frame_shape) / 2 < _BLURRED:
+        if abs(found - start) * state.rim < _BLURRED:
             return again
         start = found
     # a scan without distortion is to be placed as if none had been thought of
@@ -352,9 +320,9 @@ def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
     return again
 
 
-def _placed(state: State) -> int:
-    """How many frames have a place."""
-    return int(np.isfinite(state.positions[:, 0]).sum())
+def _most_placed(state: State) -> bool:
+    """Whether enough frames have a place."""
+    return bool(state.placed.sum() >= _ENOUGH_PLACED * len(state.acquisition))
 
 
 def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
@@ -364,8 +332,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     taken back, where the pairs do not agree on it.
     """
     before = state.prepared, state.positions
-    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
-    rim = min(state.acquisition.frame_shape) / 2
+    pairs, rim = state.overlapping(), state.rim
     amount = 0.0
     for done, width in enumerate(sweeps):
         yield Progress(done, len(sweeps), "Finding the field's distortion")
@@ -399,8 +366,7 @@ def _is_distorted(state: State) -> bool:
     if not amount or state.distortion_sd is None or state.refined is None:
         return False
     error = float(np.nanmedian(np.hypot(*state.refined.sigma_px.T)))
-    rim = min(state.acquisition.frame_shape) / 2
-    return amount > _BEYOND_DOUBT * state.distortion_sd and amount * rim > error
+    return amount > _BEYOND_DOUBT * state.distortion_sd and amount * state.rim > error
 
 
 def _doubt_known(state: State, known: FieldDistortion) -> None:
@@ -409,12 +375,11 @@ def _doubt_known(state: State, known: FieldDistortion) -> None:
     Frames that match a period away say nothing that could contradict.
     """
     state.distortion_sd = known.sd
-    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+    pairs = state.overlapping()
     found = measure_rim(state.prepared, state.positions, pairs, _LAST_SWEEPS[-1])
     if found is None:
         return
-    rim = min(state.acquisition.frame_shape) / 2
-    error, more = found.sigma * found.excess / rim, found.step / rim
+    error, more = found.sigma * found.excess / state.rim, found.step / state.rim
     state.distortion_doubt = found.doubt_px * (known.sd / error)
     if state.is_periodic or state.ambiguous:
         return
@@ -476,9 +441,8 @@ def solve_mosaic(
         yield from _place(state)
     if options.rotation:
         yield Progress(0, 0, "Finding turn and scale of the frames")
-        pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
         state.prepared, state.positions = refine_rotations(
-            state.prepared, state.positions, pairs
+            state.prepared, state.positions, state.overlapping()
         )
     if drop_misfits(state):
         _rescue(state)

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from napari_semsr.core import Acquisition, FloatArray, IntPair
+from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Layout
+from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import Refined
@@ -45,3 +46,17 @@ class State:
     ambiguous: set[IntPair] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place
     warnings: list[str] = field(default_factory=list)  # What the user must know
+
+    @property
+    def placed(self) -> BoolArray:
+        """Which frames have a place, (N,)."""
+        return np.asarray(np.isfinite(self.positions).all(axis=1))
+
+    @property
+    def rim(self) -> float:
+        """Distance of the rim from the middle of a frame, in px."""
+        return min(self.acquisition.frame_shape) / 2
+
+    def overlapping(self) -> list[IntPair]:
+        """Pairs of frames that overlap where they now are."""
+        return overlapping_pairs(self.positions, self.acquisition.frame_shape)

@@ -4,12 +4,14 @@ Every frame must be founded, and the result better than the nominal positions; w
 not is taken back or told.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Fault,
     FloatArray,
+    FloatPair,
     IntPair,
     PixelSize,
     RegistrationError,
@@ -20,7 +22,7 @@ from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.layout import TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
-from napari_semsr.stitching.pairwise import Candidates, coefficient
+from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
 from napari_semsr.stitching.refine import LinearisedShift
 from napari_semsr.stitching.solution import PairReport, StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
@@ -31,7 +33,7 @@ _BLANK = 1.25  # times the noise; chosen: what is above is detail
 _NOISE_DOUBT = 4.0
 _UNEVEN = 0.02  # of the mean; chosen: a step of it is about visible
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
-_LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/stitching.md)
+_LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/validation/stitching.md)
 _MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
 _MOSTLY = 0.3  # share of ambiguous joints from which the stage decides; chosen
 _SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
@@ -55,7 +57,7 @@ def drop_misfits(state: State) -> list[int]:
 
     Positions must be right to about a pixel; they and the reasons change.
     """
-    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+    pairs = state.overlapping()
     limit = _NOISE_DOUBT * band_noise(state.noise)
     found = Agreement.measure(state.prepared, state.positions, pairs, limit)
     lost = found.misfits(len(state.positions))
@@ -70,12 +72,10 @@ def drop_misfits(state: State) -> list[int]:
 
 def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
     """Mean correlation coefficient of pairs at given positions."""
-    values = []
-    for pair in pairs:
-        shift = np.round(positions[pair[1]] - positions[pair[0]])
-        values.append(
-            coefficient(state.prepared, pair, (int(shift[0]), int(shift[1])))[0]
-        )
+    values = [
+        coefficient(state.prepared, pair, whole_shift(positions, pair))[0]
+        for pair in pairs
+    ]
     return float(np.mean(values)) if values else 0.0
 
 
@@ -87,8 +87,8 @@ def _unfounded(state: State) -> list[int]:
         apart = state.positions[joint.second] - state.positions[joint.first]
         if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
             supported |= {joint.first, joint.second}
-    placed = np.flatnonzero(np.isfinite(state.positions).all(axis=1))
-    return [int(index) for index in placed if int(index) not in supported]
+    placed = np.flatnonzero(state.placed).tolist()
+    return [index for index in placed if index not in supported]
 
 
 def finish(state: State) -> StitchSolution:
@@ -101,22 +101,21 @@ def _verify(state: State) -> None:
     """Take back what is not founded, and say what the user must know."""
     for index in _unfounded(state):
         state.positions[index] = np.nan
-    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
+    lost = np.flatnonzero(~state.placed).tolist()
     if len(lost) == len(state.positions):
         msg = (
             f"Frames must agree where they overlap, but none of {len(lost)} does; "
             "let the flat field be found (auto) or check grid and order."
         )
         raise RegistrationError(msg)
-    for lost_index in lost:
-        index = int(lost_index)
+    for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
     if len(lost):
         state.warnings.append(
             f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
             f"left out: {_named(state, lost)}."
         )
-    doubtful = [i for i in lost if not state.reasons[int(i)].startswith("blank")]
+    doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
     if len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "
@@ -140,19 +139,17 @@ def _warn_of_spread(state: State) -> None:
     if state.refined is None:
         return
     spread = np.hypot(*state.refined.sigma_px.T)
-    placed = np.isfinite(state.positions).all(axis=1)
-    loose = np.flatnonzero(placed & (spread > _LOOSE))
-    if not len(loose):
+    loose = np.flatnonzero(state.placed & (spread > _LOOSE)).tolist()
+    if not loose:
         return
-    names = _named(state, loose)
+    names, count = _named(state, loose), int(state.placed.sum())
     state.warnings.append(
-        f"{len(loose)} of {int(placed.sum())} frames are held loosely, with a standard "
-        f"deviation of up to {spread[loose].max():.2g} px, and may lie in a wrong "
-        f"place: {names}."
+        f"{len(loose)} of {count} frames are held loosely, with a standard deviation "
+        f"of up to {spread[loose].max():.2g} px, and may lie in a wrong place: {names}."
     )
 
 
-def _named(state: State, frames: NDArray[np.intp]) -> str:
+def _named(state: State, frames: Sequence[int]) -> str:
     """Names of some frames, and how many more there are."""
     names = [state.acquisition.names[i] for i in frames[:_NAMED]]
     more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
@@ -164,7 +161,7 @@ def _warn_of_shading(state: State) -> None:
     left = float("nan") if state.shading is None else state.shading.residual
     if not left > _UNEVEN:
         return
-    count = int(np.isfinite(state.positions[:, 0]).sum())
+    count = int(state.placed.sum())
     if state.prepared.flat.method in GIVEN:
         remedy = "let the flat field be found (auto)"
     elif count < _FEW_FRAMES:
@@ -205,8 +202,7 @@ def _undecided(state: State) -> bool:
     period = _period(state)
     if farthest <= period / 2:
         return False
-    placed = np.isfinite(state.positions).all(axis=1, keepdims=True)
-    state.positions = np.where(placed, state.nominal, np.nan)
+    state.positions = np.where(state.placed[:, None], state.nominal, np.nan)
     state.warnings.append(
         f"The images decide only up to a period of about {period:.3g} px and would "
         f"move frames by as much as {farthest:.3g} px: the nominal positions are given."
@@ -216,10 +212,9 @@ def _undecided(state: State) -> bool:
 
 def _against_nominal(state: State) -> None:
     """Give nominal positions, and say so, where the solved ones fit no better."""
-    placed = np.isfinite(state.positions).all(axis=1, keepdims=True)
-    nominal = np.where(placed, state.nominal, np.nan)
+    nominal = np.where(state.placed[:, None], state.nominal, np.nan)
     shape = state.acquisition.frame_shape
-    solved = _fit(state, overlapping_pairs(state.positions, shape), state.positions)
+    solved = _fit(state, state.overlapping(), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
     if before > solved + _CLEARLY:
         state.positions = nominal
@@ -229,23 +224,16 @@ def _against_nominal(state: State) -> None:
         )
 
 
-def _left_out(state: State) -> tuple[Fault, ...]:
-    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
-    names = state.acquisition.names
-    faults = [Fault(names[i], state.reasons[int(i)]) for i in lost]
-    return (*state.acquisition.faults, *faults)
-
-
 def _pair(
     state: State,
     item: Candidates,
-    used: dict[IntPair, tuple[float, float]],
+    used: dict[IntPair, FloatPair],
     dropped: set[IntPair],
     linearised: LinearisedShift | None,
 ) -> PairReport:
     """Describe one joint that was tried."""
     pair = (item.first, item.second)
-    placed = np.isfinite(state.positions[list(pair)]).all()
+    placed = state.placed[list(pair)].all()
     reason = ""
     if item.best <= state.threshold:
         reason = "not above chance"
@@ -264,15 +252,15 @@ def _pair(
     residual = sigma = float("nan")
     if linearised is not None and placed:
         residual = float(np.hypot(*linearised.step))
-        spread = np.linalg.eigvalsh(linearised.information)[0] / (
-            _SMOOTHED * linearised.variance
+        least, noise = (
+            np.linalg.eigvalsh(linearised.information)[0],
+            linearised.variance,
         )
-        sigma = float(1 / np.sqrt(max(spread, 1e-12)))
-    if linearised is not None and placed and not reason:
-        apart = (
-            state.positions[item.second] - state.positions[item.first] + linearised.step
-        )
-        shift = (float(apart[0]), float(apart[1]))
+        sigma = float(1 / np.sqrt(max(least / (_SMOOTHED * noise), 1e-12)))
+        if not reason:
+            apart = state.positions[item.second] - state.positions[item.first]
+            y, x = (apart + linearised.step).tolist()
+            shift = (y, x)
     return PairReport(
         item.first,
         item.second,
@@ -288,11 +276,9 @@ def _pair(
 
 
 def _pairs(state: State) -> tuple[PairReport, ...]:
-    linearised = (
-        {}
-        if state.refined is None
-        else {(item.first, item.second): item for item in state.refined.shifts}
-    )
+    """Describe all joints that were tried."""
+    shifts = () if state.refined is None else state.refined.shifts
+    linearised = {(item.first, item.second): item for item in shifts}
     joints = () if state.layout is None else state.layout.joints
     used = {(j.first, j.second): j.shift for j in joints}
     rejected = () if state.layout is None else state.layout.dropped
@@ -370,11 +356,15 @@ def _summarise(state: State) -> StitchSolution:
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
     shading = state.shading
+    lost = (
+        Fault(acquisition.names[index], state.reasons[index])
+        for index in np.flatnonzero(~state.placed).tolist()
+    )
     return StitchSolution(
         positions_px=positions,
         nominal_px=state.nominal if state.is_stated else None,
         names=acquisition.names,
-        left_out=_left_out(state),
+        left_out=(*acquisition.faults, *lost),
         pairs=pairs,
         residual_px=_residual(pairs),
         sigma_px=spread,

@@ -13,10 +13,11 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as lightning
 import yaml
@@ -37,30 +38,16 @@ from napari_semsr.models import (
     save_weights,
 )
 from napari_semsr.pairing import open_pairs
-from napari_semsr.training.data import INSTRUMENTS
-from napari_semsr.training.learners import Learner
+from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import NETWORKS, RunFolder
+from napari_semsr.training.scenes import INSTRUMENTS
 from napari_semsr.training.unpaired import EXPECTED
 from napari_semsr.training.validation import PERCENTILES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def _loggers_of(run_dir: Path) -> list[Logger]:
-    """Lightning's logger for ``board/`` in a run's folder; none without TensorBoard."""
-    try:
-        return [TensorBoardLogger(run_dir, name="", version="board")]
-    except ModuleNotFoundError:
-        return []
-
 
 class MetricsLogger:
-    """Writes the figures of a step to ``curve.csv`` and to Lightning's loggers.
-
-    The file keeps the columns that it was begun with.
-    """
+    """Writes figures to ``curve.csv``, with its first columns, and to the loggers."""
 
     def __init__(self, run_dir: Path, loggers: Sequence[Logger]) -> None:
         self.run_dir, self.loggers = run_dir, loggers
@@ -126,7 +113,10 @@ class Recorder(Callback):
         self.folder, self.recipe, self.best = folder, folder.recipe, best
         self.writes, self.save_every_s = writes, save_every_s
         self._saved_s = time.monotonic()
-        self.metrics = MetricsLogger(folder.path, _loggers_of(folder.path))
+        loggers: list[Logger] = []
+        with suppress(ModuleNotFoundError):  # without TensorBoard
+            loggers = [TensorBoardLogger(folder.path, name="", version="board")]
+        self.metrics = MetricsLogger(folder.path, loggers)
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = lambda: None
@@ -134,10 +124,7 @@ class Recorder(Callback):
         self._start: tuple[nn.Module, dict[str, float]] | None = None
 
     def making_scenes(self, done: int, count: int) -> None:
-        """Report how far the making of scenes ahead is.
-
-        Raises `Cancelled` if the run is to end.
-        """
+        """Report how far the making of scenes ahead is; end it if the run is to end."""
         if self.stop.is_set():
             raise Cancelled
         self.reports.put(Progress(done, count, "making scenes ahead"))
@@ -165,7 +152,9 @@ class Recorder(Callback):
         self._begin()
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
-        elif stopped or _agreed(trainer, self._is_save_due()):
+        elif stopped or _agreed(
+            trainer, time.monotonic() - self._saved_s >= self.save_every_s
+        ):
             module.check_weights()
             self._save(trainer)
         if stopped or reached >= last or _agreed(trainer, self._stale(step)):
@@ -226,9 +215,6 @@ class Recorder(Callback):
             if beside is not None:
                 save_weights(self.folder.path / NETWORKS, beside.state_dict())
 
-    def _is_save_due(self) -> bool:
-        return time.monotonic() - self._saved_s >= self.save_every_s
-
     def _save(self, trainer: lightning.Trainer) -> None:
         self.folder.save_state(trainer, self.best)
         self._saved_s = time.monotonic()
@@ -258,14 +244,9 @@ def _agreed(trainer: lightning.Trainer, value: float) -> float:
 def card_of(
     recipe: Recipe, network: nn.Module, validation: dict[str, float]
 ) -> ModelCard:
-    """Write the card of a trained network.
-
-    It names no folder of this machine.
-    """
+    """Write the card of a trained network; it names no folder of this machine."""
     stride = int(getattr(network, "stride", 1))
-    pixel = _pixel_nm(recipe.data.sources)
-    if recipe.data.pairs is not None:
-        pixel = _pixel_of_pairs(recipe)
+    pixel = _pixel_nm(recipe)
     probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
@@ -292,11 +273,7 @@ def card_of(
 
 
 def _learnt_from(recipe: Recipe) -> list[Any]:
-    """Say which images and areas a model has seen, those of its start included.
-
-    A noisy image by itself does not tell what is right there, and makes no figure on it
-    too good.
-    """
+    """Say which images and areas a model has seen, those of its start included."""
     found: list[Any] = []
     if recipe.start_from is not None:
         training = read_card(resolve(recipe.start_from)).training
@@ -310,26 +287,14 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
             scans = Path(data.scans_root)
             files |= {scans / name for e in data.scans for name in (e.low, e.high)}
         said = {(entry["name"], entry["digest"]) for entry in found}
-        new = [
-            (_short(file, recipe), _digest(file))
-            for file in sorted(files)
-            if file.is_file()
-        ]
-        found += [
-            # no areas: patches are cut anywhere
-            {"name": name, "digest": digest, "unit": "px", "areas": None}
-            for name, digest in new
-            if (name, digest) not in said
-        ]
+        for file in filter(Path.is_file, sorted(files)):
+            roots = [r for r in (data.root, data.scans_root) if file.is_relative_to(r)]
+            within = roots[0] if roots else file.parent
+            name, digest = file.relative_to(within).as_posix(), _digest(file)
+            if (name, digest) not in said:  # no areas: patches are cut anywhere
+                entry = {"name": name, "digest": digest, "unit": "px", "areas": None}
+                found.append(entry)
     return found
-
-
-def _short(file: Path, recipe: Recipe) -> str:
-    """Name a file as the recipe does."""
-    for root in (recipe.data.root, recipe.data.scans_root):
-        if file.is_relative_to(root):
-            return file.relative_to(root).as_posix()
-    return file.name
 
 
 @functools.lru_cache(maxsize=1024)
@@ -338,22 +303,16 @@ def _digest(path: Path) -> str:
     return digest_path(path)
 
 
-def _pixel_nm(sources: Iterable[str]) -> float | None:
-    """Give the pixel of the one instrument that a network learns from, in nm.
-
-    Images are of many pixel sizes.
-    """
-    pixels = {INSTRUMENTS[n].pixel_nm if n in INSTRUMENTS else None for n in sources}
-    return pixels.pop() if len(pixels) == 1 else None
-
-
-def _pixel_of_pairs(recipe: Recipe) -> float | None:
-    """Give the pixel of LOW, for a model that goes on from one to which it mattered."""
-    if recipe.start_from is None or recipe.data.pairs is None:
-        return None
+def _pixel_nm(recipe: Recipe) -> float | None:
+    """Give the pixel of the one instrument that is learnt from; images have many."""
+    if recipe.data.pairs is None:
+        known = (INSTRUMENTS.get(name) for name in recipe.data.sources)
+        pixels = {None if one is None else one.pixel_nm for one in known}
+        return pixels.pop() if len(pixels) == 1 else None
+    # that of LOW, for a model that goes on from one to which it mattered
     record = open_pairs(Path(recipe.data.pairs)).record
-    fine = record.get("pixel_size_nm")
-    if fine is None or read_card(resolve(recipe.start_from)).pixel_size_nm is None:
+    fine, start = record.get("pixel_size_nm"), recipe.start_from
+    if fine is None or start is None or read_card(resolve(start)).pixel_size_nm is None:
         return None
     return float(fine) * int(record["scale"])
 

@@ -5,7 +5,6 @@ and the trained one are judged alike, on the pairs for the test, or where there 
 on those that chose the model.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch.nn import functional
 from napari_semsr.models import bicubic, load_model, save_model
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import fit_linear_filter
-from napari_semsr.training.data import fitting_store, to_unit
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.stored_pairs import fitting_store, to_unit
 from napari_semsr.training.validation import Validator, stored_pairs
 
 _TAPS = 21  # pixels of HIGH along each side; as in the benchmarks of restoration
@@ -45,12 +44,8 @@ class Comparison:
 
 
 def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | None:
-    """Judge a trained model; put the untouched `network` in place of a worse one.
-
-    None where nothing tells: no pairs, unpaired ones, or a noisy image alone. A
-    discriminator's model may be worse by these figures, since it is to look like the
-    truth: it stays.
-    """
+    """Judge a trained model; put the untouched `network` in place of a worse one."""
+    # None where nothing tells: no pairs, unpaired ones, or a noisy image alone
     if recipe.data.pairs is None or recipe.blind:
         return None
     if not open_pairs(Path(recipe.data.pairs)).paired:
@@ -75,6 +70,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     networks["trained"] = trained.module
     found = {which: validator.figures(each) for which, each in networks.items()}
     kept, measure = True, recipe.measure
+    # with a discriminator the output is to look like the truth, not to be near it
     if recipe.start_from is not None and not recipe.adversarial:
         kept = found["trained"][measure] > found["untouched"][measure]
     rows = {
@@ -89,11 +85,6 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     )
     save_model(model, trained.module if kept else network, card)
     return made
-
-
-def untouched(network: nn.Module) -> nn.Module:
-    """Keep a network as it is before training."""
-    return copy.deepcopy(network)
 
 
 class _Enlarged(nn.Module):

@@ -53,11 +53,7 @@ _TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
 def is_first(recipe: Recipe) -> bool:
-    """Whether this process, the only one or the first, is the one that writes.
-
-    Lightning starts the other ones with the same command and their numbers in the
-    environment; so do torchrun and SLURM.
-    """
+    """Whether this process, the only one or the first, is the one that writes."""
     if recipe.devices * recipe.nodes == 1:
         return True
     for name in _WHOLE_RANKS:
@@ -68,7 +64,14 @@ def is_first(recipe: Recipe) -> bool:
 
 def check_machines(recipe: Recipe) -> None:
     """Refuse too many devices, or a machine that does not know where the first is."""
-    _check_devices(recipe)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
+    if recipe.devices > there:
+        msg = (
+            f"devices must not exceed the {there} {what} of this machine, got "
+            f"{recipe.devices}."
+        )
+        raise OptionError(msg)
     nodes = recipe.nodes
     if nodes == 1:
         return
@@ -94,18 +97,6 @@ def check_machines(recipe: Recipe) -> None:
         raise OptionError(msg)
 
 
-def _check_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has, before processes are started."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
-    if recipe.devices > there:
-        msg = (
-            f"devices must not exceed the {there} {what} of this machine, got "
-            f"{recipe.devices}."
-        )
-        raise OptionError(msg)
-
-
 def _patience_s() -> float:
     """How long to wait for others, in seconds."""
     given = os.environ.get(_WAIT, "")
@@ -124,11 +115,7 @@ def _patience_s() -> float:
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Put the environment back that processes which learn together are given.
-
-    Else whatever is run next would keep to the loopback interface, and take itself for
-    one of several processes.
-    """
+    """Put the environment back that processes which learn together are given."""
     before = {name: os.environ.get(name) for name in (*_INTERFACES, *_LIGHTNINGS)}
     try:
         yield
@@ -141,11 +128,7 @@ def environment_kept() -> Iterator[None]:
 
 
 class Rendezvous(DDPStrategy):
-    """Lightning's data-parallel strategy, with a rendezvous of our own before it.
-
-    The wait for the other of `nodes` machines is ended by `stop`; what is waited for
-    is put into `reports`.
-    """
+    """Lightning's strategy, with a wait for other machines that `stop` ends."""
 
     def __init__(
         self,
@@ -188,11 +171,11 @@ class Rendezvous(DDPStrategy):
             device_id=self.root_device if self.root_device.type != "cpu" else None,
         )
         if backend == "nccl":
-            atexit.register(_part)
+            atexit.register(_leave)
 
     def _store(self, begun: float) -> Any:
         """Open the meeting place, or find it."""
-        host, port = self._place()
+        host, port = self._place
         first = self.global_rank == 0
         given: dict[str, Any] = {"world_size": self.world_size, "is_master": first}
         try:
@@ -215,12 +198,12 @@ class Rendezvous(DDPStrategy):
             )
             raise OptionError(msg) from error
 
+    @property
     def _place(self) -> tuple[str, int]:
         """Where the processes meet."""
         there = self.cluster_environment
         assert there is not None  # noqa: S101 - the trainer has given it
-        port = there.main_port
-        return (_LOOPBACK if self._nodes == 1 else there.main_address), port
+        return (_LOOPBACK if self._nodes == 1 else there.main_address), there.main_port
 
     def _look(self, begun: float) -> None:
         """Wait a little, and see whether to go on waiting."""
@@ -238,7 +221,7 @@ class Rendezvous(DDPStrategy):
 
     def _shown(self) -> tuple[str, int]:
         """Address by which others reach the first machine."""
-        host, port = self._place()
+        host, port = self._place
         if self.global_rank:
             return host, port
         return (socket.gethostname() if host == _LOOPBACK else host), port
@@ -288,7 +271,7 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def _part() -> None:
+def _leave() -> None:
     """Leave the group of processes at the end, as NCCL wants it."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

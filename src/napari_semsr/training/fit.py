@@ -5,6 +5,7 @@ its own, so that the job stays a generator that a panel or a command can drive a
 What is left in the folder of a run is described in `napari_semsr.training.run_folder`.
 """
 
+import copy
 import logging
 import queue
 import threading
@@ -29,25 +30,23 @@ from napari_semsr.core import (
     SemsrError,
 )
 from napari_semsr.models import build, build_discriminator, load_beside, load_model
+from napari_semsr.training.adversarial import PairedGan
+from napari_semsr.training.batches import TrainingData
+from napari_semsr.training.blind_spot import BlindSpot
 from napari_semsr.training.callbacks import Recorder
-from napari_semsr.training.comparison import Comparison, compare, untouched
-from napari_semsr.training.data import TrainingData, fitting_store
+from napari_semsr.training.comparison import Comparison, compare
+from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.distributed import (
     Rendezvous,
     check_machines,
     environment_kept,
     is_first,
 )
-from napari_semsr.training.learners import (
-    BlindSpot,
-    CycleGan,
-    Learner,
-    PairedGan,
-    RestorerLearner,
-    Supervised,
-)
+from napari_semsr.training.learner import Learner, Supervised
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import BANKS, RunFolder
+from napari_semsr.training.stored_pairs import fitting_store
 from napari_semsr.training.validation import held_out_fields
 
 _LEARNERS: dict[str, type[Learner]] = {
@@ -123,7 +122,7 @@ def train(
     network = first_network(recipe)
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
-    begun = untouched(network)
+    begun = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
     with environment_kept(), folder.leaving_no_empty():
@@ -211,13 +210,11 @@ def _scale_of(network: nn.Module) -> int:
 
 
 def _check_patches(network: nn.Module, recipe: Recipe) -> None:
-    """Refuse patches that network, discriminator or store cannot give or take.
-
-    This is done before a run's folder is touched.
-    """
+    """Refuse patches that network, discriminator or store cannot give or take."""
+    scale, side = _scale_of(network), recipe.data.patch_px
     if recipe.data.pairs is not None:
-        fitting_store(recipe, _scale_of(network))
-    stride, side = int(getattr(network, "stride", 1)), recipe.data.patch_px
+        fitting_store(recipe, scale)
+    stride = int(getattr(network, "stride", 1))
     if side % stride:
         near = max(side // stride, 1) * stride
         msg = (
@@ -225,15 +222,11 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"{side}; {near} would do."
         )
         raise OptionError(msg)
-    check_discriminator_field(recipe, _scale_of(network), stride)
+    check_discriminator_field(recipe, scale, stride)
 
 
 def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
-    """Refuse patches that are too small for the discriminator, before any work.
-
-    `scale` is output pixels per input pixel of the generator, and the side of its
-    patches must be a multiple of `stride`.
-    """
+    """Refuse patches that are too small for the discriminator, before any work."""
     if not recipe.adversarial:
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
@@ -263,11 +256,7 @@ def _takes(judge: nn.Module, shape: tuple[int, int], side: int) -> bool:
 
 
 def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
-    """Tell whether a network is trained in mixed precision.
-
-    With `precision: auto`, where the processor is fast at it and the network can be
-    trained so; bf16 is refused where it cannot.
-    """
+    """Tell whether a network is trained in mixed precision: if it can, and is fast."""
     if recipe.precision == "fp32":
         return False
     if torch.cuda.is_available():
@@ -292,11 +281,8 @@ def is_fast_on_cpu() -> bool:
 
 
 def _wrong_on_cpu(network: nn.Module) -> int | None:
-    """Channels of a convolution whose gradient would be wrong, if there is one.
-
-    In bf16 and with channels last, PyTorch 2.13 gives NaN for the gradient of a
-    dilated convolution whose channels do not fill oneDNN's blocks, or ends the process.
-    """
+    """Channels of a convolution whose gradient would be wrong, if there is one."""
+    # In bf16, with channels last, PyTorch 2.13 gives NaN for it or ends the process.
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
             for channels in (module.in_channels, module.out_channels):
@@ -391,18 +377,14 @@ def _in_thread(
         raise _translated(failures[0]) from failures[0]
 
 
-def _from_worker(error: SemsrError) -> SemsrError:
-    """Leave out the traceback that torch puts around what a worker process raised."""
-    said = str(error)
-    if "Original Traceback" not in said:
-        return error
-    last = said.rstrip().splitlines()[-1]
-    return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
-
-
 def _translated(error: Exception) -> Exception:
     if isinstance(error, SemsrError):
-        return _from_worker(error)
+        message = str(error)
+        if "Original Traceback" not in message:
+            return error
+        # torch puts a traceback around what a worker process raised
+        last = message.rstrip().splitlines()[-1]
+        return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         msg = "Memory ran out while training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)

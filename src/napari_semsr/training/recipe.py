@@ -10,8 +10,8 @@ from napari_semsr.core import (
     OptionError,
     Options,
     ReadError,
-    by_person,
     count_values,
+    option,
     persons_options,
     refuse_persons,
     shown,
@@ -429,8 +429,8 @@ class Recipe(Options):
     hidden: HiddenOptions = HiddenOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
-    devices: int = by_person(1, ge=1, le=1024)
-    nodes: int = by_person(1, ge=1, le=1024)
+    devices: int = option(1, by_person=True, ge=1, le=1024)
+    nodes: int = option(1, by_person=True, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
@@ -590,10 +590,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _holder(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """Find the table that holds an option, named with dots, and its name there.
-
-    An empty one if there is none.
-    """
+    """Find the table that holds an option, named with dots, and its name there."""
     *above, last = name.split(".")
     table: Any = values
     for part in above:

@@ -116,11 +116,7 @@ class RunFolder:
         return self.path / f"{self.recipe.name}.safetensors"
 
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
-        """See that the run can go into its folder, and make that if it is not there.
-
-        Gives what is known of the best model. When resuming, a state must be there, of
-        the same recipe.
-        """
+        """See that the run can go there; give what is known of the best model."""
         run_dir, state = self.path, self.state
         if resume and not state.exists():
             msg = (
@@ -173,12 +169,7 @@ class RunFolder:
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest what the recipe learns from.
-
-        By kind and name; what is learnt from and what chooses the model are kept apart.
-        Of a store its record and a few patches are digested, of images all; files that
-        are missing are left out.
-        """
+        """Digest what is learnt from, by kind and name; of stores a few patches."""
         found: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
@@ -194,15 +185,12 @@ class RunFolder:
         return found
 
     def check_inputs(self, now: Digests) -> None:
-        """Refuse to go on with a run from other pairs or images.
-
-        Names and folders may differ, and places may not. A run of an earlier version,
-        that keeps no digests, passes.
-        """
+        """Refuse to go on with other pairs or images; names and folders may differ."""
         run_dir = self.path
         try:
             before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
-            pairs = [(kind, _kept(before, kind), held) for kind, held in now.items()]
+            one = {k: before[_ONE_LIST] for k in _LISTS if _ONE_LIST in before}
+            pairs = [(k, dict((one | before)[k]), held) for k, held in now.items()]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
             return
         for kind, then, held in pairs:
@@ -223,12 +211,6 @@ class RunFolder:
                 )
                 raise CheckpointError(msg)
 
-    def _kept_recipe(self) -> dict[str, Any]:
-        """Write the recipe without what no recipe may say, so that it opens again."""
-        left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
-        left_out["data"] = {"bank_folder"}
-        return self.recipe.model_dump(mode="json", exclude=left_out)
-
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Put the run there, in place of an earlier one unless that goes on."""
         with self.saving():
@@ -237,15 +219,16 @@ class RunFolder:
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
                     file.unlink(missing_ok=True)
-            _put(self.path / _RECIPE, self._kept_recipe())
+            # without what no recipe may say, so that it opens again
+            left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
+            left_out["data"] = {"bank_folder"}
+            plain = self.recipe.model_dump(mode="json", exclude=left_out)
+            _put(self.path / _RECIPE, plain)
             _put(self.path / INPUTS, inputs)
 
     @contextmanager
     def leaving_no_empty(self) -> Iterator[None]:
-        """Remove folders that were made for a run which put nothing into them.
-
-        A folder that was there before stays.
-        """
+        """Remove folders that were made for a run which put nothing into them."""
         path = self.path.absolute()
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
@@ -307,11 +290,7 @@ def _put(path: Path, plain: Any) -> None:
 
 
 def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
-    """Refuse to go on with a run by another recipe.
-
-    `before` is the recipe that the run keeps, as read; options that it lacks have their
-    defaults.
-    """
+    """Refuse to go on by another recipe than the one that the run keeps."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
     if recipe.adversarial and (
@@ -319,11 +298,20 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
     ):
         free = free - {"data.patch_px"}  # remembered images and spectra have this side
     now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _completed(before)))
+
+    def plain(key: str, value: Any) -> Any:
+        if key not in FILES or value is None:
+            return value  # where a file lies is free; a digest tells more of pairs
+        return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
+
     told = []
     for key in {**now, **then}:
-        held, value = (_plain(key, table.get(key)) for table in (then, now))
-        if key not in free and held != value:
-            told.append(_difference(key, held, value))
+        values = [plain(key, table.get(key)) for table in (then, now)]
+        if key not in free and values[0] != values[1]:
+            shown = [json.dumps(value).strip('"') for value in values]
+            short = max(map(len, shown)) <= _LONGEST
+            differs = f"was {shown[0]}, got {shown[1]}" if short else "differs"
+            told.append(f"{key} {differs}")
     if told:
         more = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
         msg = (
@@ -364,21 +352,6 @@ def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _plain(key: str, value: Any) -> Any:
-    """Leave out where a file lies; of pairs their digest tells more than the name."""
-    if key not in FILES or value is None:
-        return value
-    return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
-
-
-def _difference(key: str, before: Any, now: Any) -> str:
-    """Say an option that differs, with its values where they are short."""
-    shown = [json.dumps(value).strip('"') for value in (before, now)]
-    if max(map(len, shown)) > _LONGEST:
-        return f"{key} differs"
-    return f"{key} was {shown[0]}, got {shown[1]}"
-
-
 def _digests(root: Path, names: set[str]) -> dict[str, str]:
     return {
         name: digest_path(root / name)
@@ -397,9 +370,3 @@ def _digest_of_pairs(path: Path) -> str:
             for number in sorted({0, count - 1}):
                 digest.update(np.ascontiguousarray(patches[number]).tobytes())
     return digest.hexdigest()
-
-
-def _kept(before: dict[str, Any], kind: str) -> dict[str, str]:
-    """Give the digests of a kind that a run keeps."""
-    one = kind in _LISTS and kind not in before
-    return dict(before[_ONE_LIST if one else kind])

@@ -5,8 +5,9 @@ from typing import Any
 
 from napari_semsr.core import Float32Array, OptionError
 from napari_semsr.models import ModelCard
-from napari_semsr.training.data import SceneDataset, ScenePairs
+from napari_semsr.training.patches import ScenePairs
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import SceneDataset
 
 _SHARED = 4  # consecutive places of a recipe may show one sample
 

@@ -25,8 +25,8 @@ from torch import nn
 
 from napari_semsr.core import FloatArray
 from napari_semsr.pairing import PairStore
-from napari_semsr.training.data import fitting_store, to_unit
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.stored_pairs import fitting_store, to_unit
 from napari_semsr.training.validation import PERCENTILES, WHITE, restore_field
 
 EXPECTED = "expected_gain_db"
@@ -41,10 +41,7 @@ _SEED = 3
 
 
 def unpaired_fields(recipe: Recipe) -> tuple[list[FloatArray], list[FloatArray]] | None:
-    """Give held-out degraded and clear fields of other places; None if there are none.
-
-    Of a store without held-out patches, those that are learnt from.
-    """
+    """Give held-out degraded and clear fields of other places, if there are any."""
     if recipe.data.pairs is None or not recipe.unpaired:
         return None
     store = fitting_store(recipe, 1)
@@ -66,11 +63,7 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
 
 
 class UnpairedValidator:
-    """Judges networks by fields without a truth.
-
-    `low` are (Y, X) degraded fields, `high` clear ones of other places; all hold a
-    square of 32 px.
-    """
+    """Judges networks by degraded fields and clear ones of other places."""
 
     def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
         self.low = low
@@ -84,14 +77,7 @@ class UnpairedValidator:
     def figures(
         self, network: nn.Module, back: nn.Module | None = None
     ) -> dict[str, float]:
-        """Judge a network.
-
-        ``expected_gain_db`` is the expected error of the input over that of the output;
-        ``spectrum_db`` the mean distance of the output's spectrum from that of clear
-        images, ``patches`` that of its patches (a sliced Wasserstein distance over
-        their spread), ``returned`` the mean error after `back`, of 255, if that is
-        given.
-        """
+        """Judge a network, and what `back` makes of its output if that is given."""
         gains, spectra, patches, returned = [], [], [], []
         for field in self.low:
             made = restore_field(network, field).astype(float)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_semsr.analysis import (
     FrcOptions,
@@ -27,16 +29,10 @@ from napari_semsr.simulation import (
     draw,
     random_faults,
 )
-from napari_semsr.training.data import (
-    INSTRUMENTS,
-    PHANTOM_SEED,
-    binned,
-    fitting_store,
-    load_clear,
-    to_unit,
-)
+from napari_semsr.training.patches import binned
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.residual_shift import moved_onto
+from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear
+from napari_semsr.training.stored_pairs import fitting_store, to_unit
 
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
@@ -47,11 +43,7 @@ _GAP_SHARE = 64
 
 @dataclass(frozen=True, slots=True)
 class ValidationPair:
-    """A degraded field (Y, X) and its truth, both on a 0-255 scale.
-
-    The truth may be a multiple as large; `kind` names the degradation, `faults` what
-    was done, in the order of `core.FAULTS`, where a network may be told.
-    """
+    """A degraded field and its truth, which may be larger, on a 0-255 scale."""
 
     kind: str
     low: NDArray[Any]
@@ -75,17 +67,13 @@ def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
         if share > 0 and name == "images":
             made += coarse_pairs(validation_pairs(recipe), scale)
         elif share > 0:
-            made += _simulated_pairs(recipe, name, scale)
+            fields = INSTRUMENTS[name](recipe, scale).validation(_FIELDS)
+            made += [ValidationPair(name, x * WHITE, y * WHITE) for x, y in fields]
     return made
 
 
 def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
-    """Make the fixed pairs that choose the checkpoint.
-
-    Every clear image, and one phantom of each kind, up to `side` px large, in each of
-    the paper's degradations that the recipe has, and hardly blurred where it has sharp
-    images.
-    """
+    """Make the fixed pairs that choose the checkpoint: all images, all degradations."""
     root = Path(recipe.data.root)
     clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
     if recipe.data.phantoms > 0:
@@ -101,7 +89,10 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
         for kind in kinds
     ]
     if recipe.degradations.sharp > 0:
-        pairs += [ValidationPair("sharp", _hardly_blurred(i), i) for i in eight]
+        for image in eight:
+            soft = ndimage.gaussian_filter(image.astype(np.float32), _HARDLY_PX)
+            low = np.asarray(np.rint(soft), dtype=np.uint8)
+            pairs.append(ValidationPair("sharp", low, image))
     return pairs
 
 
@@ -127,29 +118,8 @@ def _faulty_pairs(clear: list[Float32Array], recipe: Recipe) -> list[ValidationP
     return pairs
 
 
-def _hardly_blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blur by less than a pixel."""
-    soft = ndimage.gaussian_filter(image.astype(np.float32), _HARDLY_PX)
-    return np.asarray(np.rint(soft), dtype=np.uint8)
-
-
-def _simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
-    """Make the fixed pairs of a simulated instrument.
-
-    On samples that training never draws.
-    """
-    instrument = INSTRUMENTS[name](recipe, scale)
-    return [
-        ValidationPair(name, low * WHITE, high * WHITE)
-        for low, high in instrument.validation(_FIELDS)
-    ]
-
-
 def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
-    """Take the degraded images of pairs at a multiple of their pitch.
-
-    Cropped to a multiple of the scale.
-    """
+    """Take the degraded images of pairs at a multiple of their pitch."""
     if scale == 1:
         return pairs
     made = []
@@ -178,16 +148,13 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
 
 PERCENTILES = (0.1, 99.9)
 WHITE = 255.0
-_MARGIN_PX = 16  # that docs/results.md leaves out too
+_MARGIN_PX = 16  # that docs/validation/results.md leaves out too
 _NYQUIST = 0.5
 _ONE_GREY_DB = 20 * math.log10(WHITE)  # nobody sees what errs by less than one grey
 
 
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
-    """PSNR on the 0-255 scale after the best gain and offset.
-
-    `image`, `truth` (Y, X), the truth on a 0-255 scale.
-    """
+    """PSNR on the 0-255 scale after the best gain and offset."""
     error = truth.astype(float) - _matched(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
@@ -200,11 +167,7 @@ def _matched(image: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Find the frequency up to which an image agrees with its truth.
-
-    Cycles per pixel at which their Fourier ring correlation falls below the criterion
-    for a reference without noise; 0.5 where it never does, 0 where there is no answer.
-    """
+    """Find the frequency up to which an image agrees with its truth, by FRC."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
     found = measure_frc(a, b, FrcOptions(reference=True))
     if found.resolution_px:
@@ -216,18 +179,14 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 def restore_field(
     module: nn.Module, image: NDArray[Any], faults: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Run a network on one small field, whole, in fp32; it may be told the faults.
-
-    (Y, X) on any grey scale to (Y * scale, X * scale) on the same. The attributes
-    `stride` and `scale` of the network, if any, say which sides it takes and how it
-    enlarges.
-    """
+    """Run a network on one small field, whole, in fp32; it may be told the faults."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
     lacking = [(0, -n % stride) for n in image.shape]
     padded = np.pad((image.astype(np.float32) - low) / span, lacking, mode="reflect")
-    given = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    given = torch.from_numpy(padded.astype(np.float32)).to(device)
     rows, columns = (n * scale for n in image.shape)
     learning = module.training
     told = () if faults is None else (torch.from_numpy(faults)[None].to(given.device),)
@@ -236,18 +195,13 @@ def restore_field(
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
 
 
-def _device_of(module: nn.Module) -> torch.device:
-    """Tell where a network lies."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 class Validator:
     """Compares what networks make of fixed fields with the truth.
 
     `margin` pixels of the truth are left out along each border: networks that pad with
     zeros lose 2 to 5 dB by it, of which the inside of a mosaic shows nothing. By
-    default as many as docs/results.md leaves out, or an eighth of a side if that is
-    less. The truth is moved onto each image first, by at most `shift_px`.
+    default as many as docs/validation/results.md leaves out, or an eighth of a side
+    if that is less. The truth is moved onto each image first, by at most `shift_px`.
     """
 
     def __init__(
@@ -281,12 +235,7 @@ class Validator:
         return image[margin : -margin or None, margin : -margin or None]
 
     def figures(self, network: nn.Module) -> dict[str, float]:
-        """Judge a network.
-
-        ``gain_db`` in PSNR over the degraded image, the same as ``gain_db_KIND`` for
-        each degradation, ``psnr_db`` and ``ssim``, all after the best gain and offset,
-        and ``frc_per_px`` if asked for; means over the fields.
-        """
+        """Judge a network: gain in PSNR, in all and by degradation, PSNR, SSIM, FRC."""
         found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
             made = restore_field(network, pair.low, pair.faults)
@@ -319,11 +268,7 @@ def _enlarged(pair: ValidationPair) -> NDArray[Any]:
 def preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> Micrograph | None:
-    """Put degraded patch, output and truth side by side.
-
-    The field of most contrast is shown; without any, a degraded patch of the store and
-    no truth. On the grey scale of the fields; None where there is nothing to show.
-    """
+    """Put degraded patch, output and truth of most contrast side by side."""
     low, high = _chosen(recipe, pairs)
     if low is None:
         return None
@@ -333,7 +278,11 @@ def preview(
     parts = [low.repeat(scale, 0).repeat(scale, 1), made]
     if high is not None:
         parts.append(_centre(high, _PREVIEW_PX * scale))
-    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
+    rows, columns = parts[0].shape
+    dark = np.full((rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts))
+    row = np.concatenate([item for part in parts for item in (dark, part)][1:], axis=1)
+    picture = row.astype(np.float32)
+    return Micrograph(picture, _pixel_size(recipe), "low | output | truth")
 
 
 def _chosen(
@@ -351,19 +300,75 @@ def _chosen(
     return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
 
 
-def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
-    """Put images of one size side by side, with dark gaps between them."""
-    rows, columns = parts[0].shape
-    gap: NDArray[Any] = np.full(
-        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
-    )
-    row = [item for part in parts for item in (gap, part)][1:]
-    return np.concatenate(row, axis=1).astype(np.float32)
-
-
 def _pixel_size(recipe: Recipe) -> PixelSize | None:
     """Pixel of the clear images, where the store knows it."""
     if recipe.data.pairs is None:
         return None
     record = open_pairs(Path(recipe.data.pairs)).record
     return parse_pixel_size(record.get("pixel_size_nm"))
+
+
+_LOBES = 3  # of Lanczos's kernel
+_STEPS = 2  # chosen: the second changes the shift by some hundredths of a pixel
+_SIGMA_PX = 1.5  # chosen: finer is noise, which tells no place
+_RIDGE = 1e-3  # of the gradients' power: flat patches stay where they are
+_BORDER = 4  # where both are padded
+
+
+@torch.no_grad()
+def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
+    """Move truths onto images (B, 1, H, W), by at most `most_px` on each axis."""
+    if most_px == 0:
+        return truth
+    seen = _smoothed(image)
+    down, across = torch.gradient(seen, dim=(-2, -1))
+    slopes = _inner(torch.cat([down, across], 1)).flatten(2)
+    power = slopes @ slopes.transpose(1, 2)
+    ridge = _RIDGE * power.diagonal(dim1=1, dim2=2).sum(-1) + torch.finfo().tiny
+    power = power + ridge[:, None, None] * torch.eye(2).to(power)
+    shift = truth.new_zeros(len(truth), 2)
+    moved = truth
+    for _ in range(_STEPS):
+        apart = _inner(_smoothed(moved) - seen).flatten(2)
+        apart = apart - apart.mean(-1, keepdim=True)
+        step = torch.linalg.solve(power, slopes @ apart.transpose(1, 2))[..., 0]
+        shift = (shift + step).clamp(-most_px, most_px)
+        moved = _moved(truth, shift)
+    return moved
+
+
+def _inner(x: Tensor) -> Tensor:
+    """Leave out the border."""
+    return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
+
+
+def _moved(x: Tensor, shift: Tensor) -> Tensor:
+    """Move images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
+    reach = _LOBES + 1
+    at = torch.arange(-reach, reach + 1).to(x) + shift[..., None]
+    taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
+    taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
+    return _convolved(x, taps[:, 0, :, :, None], taps[:, 1, :, None])
+
+
+def _smoothed(x: Tensor) -> Tensor:
+    """Blur images (B, 1, H, W)."""
+    taps = _gaussian().to(x).expand(len(x), 1, -1)
+    return _convolved(x, taps[..., None], taps[:, :, None])
+
+
+@lru_cache(maxsize=1)
+def _gaussian() -> Tensor:
+    places = torch.arange(-_BORDER, _BORDER + 1) / _SIGMA_PX
+    taps = torch.exp(-(places**2) / 2)
+    return taps / taps.sum()
+
+
+def _convolved(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Convolve each image with two kernels of its own, (B, 1, K, 1), (B, 1, 1, K)."""
+    half, count = across.shape[-1] // 2, len(x)
+    wide = functional.pad(x, (half, half, half, half), mode="replicate")
+    flat = wide.transpose(0, 1)
+    for taps in (down, across):
+        flat = functional.conv2d(flat, taps, groups=count)
+    return flat.transpose(0, 1)

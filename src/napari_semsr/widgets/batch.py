@@ -9,14 +9,13 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_semsr.cli import BatchReport, batch_job
-from napari_semsr.core import Job, OptionError, available_cores
+from napari_semsr.core import Figure, Job, OptionError, available_cores
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
-    Note,
     Numbers,
     Panel,
-    Quantity,
+    RichLabel,
     Work,
     push_button,
     typed_path,
@@ -85,24 +84,20 @@ class BatchPanel(Panel):
             self.open_report,
             "Show the first page of the report in the web browser.",
         )
-        buttons = FoldingRow()
-        for place, button in enumerate(
-            (
-                push_button(
-                    "Copy the table",
-                    self.copy_table,
-                    "Copy all rows and columns as text with tabs, for a spreadsheet.",
-                ),
-                push_button(
-                    "Open the folder",
-                    self.open_folder,
-                    "Show the output folder in the system's file window.",
-                ),
-                self.report_button,
-            )
-        ):
-            buttons.insert(place, button, stretch=1)
-        self.add_group("What it does", Note(_ABOUT))
+        buttons = FoldingRow(
+            push_button(
+                "Copy the table",
+                self.copy_table,
+                "Copy all rows and columns as text with tabs, for a spreadsheet.",
+            ),
+            push_button(
+                "Open the folder",
+                self.open_folder,
+                "Show the output folder in the system's file window.",
+            ),
+            self.report_button,
+        )
+        self.add_group("What it does", RichLabel(_ABOUT))
         self.add_group("Files", Form(self.steps, self.inputs, self.output))
         self.add_group("Running", Form(self.workers, self.overwrite))
         self.add_results("Table", self.rows, buttons)
@@ -129,10 +124,10 @@ class BatchPanel(Panel):
         self.rows.fill(made)
         self.report_button.setVisible(bool(made.report))
         rows: Numbers = {
-            "Images done": Quantity(made.done, "", "d"),
-            "Images failed": Quantity(made.failed, "", "d"),
-            "Steps run": Quantity(made.ran, "", "d"),
-            "Steps kept": Quantity(made.kept, "", "d"),
+            "Images done": Figure(made.done, "", "d"),
+            "Images failed": Figure(made.failed, "", "d"),
+            "Steps run": Figure(made.ran, "", "d"),
+            "Steps kept": Figure(made.kept, "", "d"),
             "Table": made.table,
         }
         failed = f", {made.failed} failed (column error)" if made.failed else ""

@@ -22,21 +22,16 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     SemsrError,
+    figures_of,
     parse_pixel_size,
-    size_basis,
+    spell_pixel_size,
 )
 from napari_semsr.io import write_calibration
-from napari_semsr.jobs import (
-    CalibrationReport,
-    ScaleBarReport,
-    calibrate_job,
-    scale_bar_job,
-)
+from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
 from napari_semsr.widgets.base import (
-    TIMES,
     FoldingRow,
     Form,
-    Note,
+    RichLabel,
     Step,
     ask_file,
     history_of,
@@ -61,30 +56,6 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
-def format_nm(
-    size: tuple[float, float] | None, error: tuple[float, float] | None = None
-) -> str:
-    """Write a pixel size, ``(y, x)`` in nm, and the larger deviation of the two."""
-    if size is None:
-        return "unknown"
-    if error is not None:
-        return f"{format_nm(size)} {PLUS_MINUS} {max(error):.2g} nm"
-    y, x = size
-    if math.isclose(y, x, rel_tol=1e-6):
-        return f"{y:.6g} nm"
-    return f"{y:.6g} {TIMES} {x:.6g} nm (y {TIMES} x)"
-
-
-def say_pixel_size(
-    size: tuple[float, float] | None, error: tuple[float, float] | None
-) -> str:
-    """Write a pixel size and what is known of it."""
-    basis = size_basis(size, error)
-    if basis == "unknown":
-        return "unknown, so lengths are in px"
-    return f"{format_nm(size, error)} ({basis})"
-
-
 class PixelSizeEdit(QWidget):
     """Controls for a pixel size; zero stands for unknown.
 
@@ -104,7 +75,7 @@ class PixelSizeEdit(QWidget):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self.note = Note()
+        self.note = RichLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -165,7 +136,7 @@ class PixelSizeEdit(QWidget):
     def _on_change(self) -> None:
         size = self.value
         text = "Unknown: results will be in pixels." if size is None else ""
-        self.note.setText(text or f"= {format_nm(size)} per pixel")
+        self.note.setText(text or f"= {spell_pixel_size(size)} per pixel")
         self.changed.emit()
 
 
@@ -314,7 +285,7 @@ class CalibrateGroup(QWidget):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self.length = Note()
+        self.length = RichLabel()
         self.draw_button = push_button(
             "Draw a line",
             self.draw,
@@ -359,7 +330,7 @@ class CalibrateGroup(QWidget):
             "Find the pixel size by the grating that fills the layer, with its error, "
             "and skew and distortion of the field.",
         )
-        self.grating = Note()
+        self.grating = RichLabel()
         self.save_button = push_button(
             "Save calibration\N{HORIZONTAL ELLIPSIS}",
             self.save,
@@ -446,8 +417,8 @@ class CalibrateGroup(QWidget):
         self._show_size(layer)
         show_scale_bar(self._viewer)
         self._say(
-            f"{layer.name}: pixel size {format_nm(before)} → "
-            f"{format_nm(self.pixel_size.value)}.{mixed_text(self._viewer.layers.units)}"
+            f"{layer.name}: pixel size {spell_pixel_size(before)} → "
+            f"{spell_pixel_size(self.pixel_size.value)}.{mixed_text(self._viewer.layers.units)}"
         )
 
     def _show_undo(self, event: object = None) -> None:
@@ -496,7 +467,8 @@ class CalibrateGroup(QWidget):
                 with self._told():
                     self._show_bar(layer, report)
 
-            self._start(partial(scale_bar_job, image), show, "Find the printed bar")
+            make = partial(CALIBRATE.job, image, options=CalibrateOptions(bar=True))
+            self._start(make, show, "Find the printed bar")
 
     def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
         """Draw the line from one end of the bar to the other."""
@@ -511,18 +483,9 @@ class CalibrateGroup(QWidget):
         half = report.bar_px / 2
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
-        asked = "type what its label says"
-        if report.label_nm is not None:
-            unit = max(
-                (one for one, nm in _UNITS_NM.items() if nm <= report.label_nm),
-                key=lambda one: _UNITS_NM[one],
-            )
-            self.distance_unit.value = unit
-            self.distance.value = report.label_nm / _UNITS_NM[unit]
-            asked = f"that its label says {report.label}, as it was read"
         self._say(
             f"The printed bar is {report.bar_px:g} px long: check that the line lies "
-            f"over it and {asked}, then press Set scale from line."
+            "over it and type what its label says, then press Set scale from line."
         )
 
     def measure_grating(self) -> None:
@@ -539,7 +502,7 @@ class CalibrateGroup(QWidget):
                 with self._told():
                     self._show_grating(layer, report)
 
-            make = partial(calibrate_job, image, options=options)
+            make = partial(CALIBRATE.job, image, options=options)
             self._start(make, show, "Calibrate from a grating")
 
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
@@ -550,17 +513,7 @@ class CalibrateGroup(QWidget):
             raise OptionError(msg)
         self.layer.value = layer
         self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm)
-        share = 100 * found.distortion
-        size = format_nm(found.pixel_size_nm, found.pixel_size_sd_nm)
-        bent = f"{share:.3g} {PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"
-        lines = [f"Pixel size {size}", f"Distortion {bent}"]
-        if found.skew is not None:
-            skew = f"{found.skew:.2g} {PLUS_MINUS} {found.skew_sd:.1g} degrees"
-            lines.append(f"Skew {skew}")
-        lines.append(f"{found.periods:.0f} periods, {found.lattice}")
-        if found.centre_px is not None:
-            y, x = found.centre_px
-            lines.append(f"Its centre is y {y:+.1f}, x {x:+.1f} px off the middle")
+        lines = [f"{name}: {figure}" for name, figure in figures_of(report).items()]
         lines += report.warnings
         self._show_found(found, "\n".join(lines))
 

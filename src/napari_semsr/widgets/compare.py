@@ -17,11 +17,13 @@ from qtpy.QtCore import QObject, QTimer
 from napari_semsr.analysis import Change
 from napari_semsr.core import (
     Box,
+    Figure,
     Job,
     Micrograph,
     Progress,
     Provenance,
     contrast_limits,
+    figures_of,
 )
 from napari_semsr.io import (
     DRAWN_KEY,
@@ -35,10 +37,9 @@ from napari_semsr.io import (
 from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
 from napari_semsr.widgets.base import (
     Form,
-    Note,
     Opened,
     Panel,
-    Quantity,
+    RichLabel,
     add_opened,
     coarse_levels,
     is_alive,
@@ -64,28 +65,11 @@ _DIVERGING = "PiYG"  # less is magenta, more is green, nothing is white
 _MINUS = " \N{MINUS SIGN} "
 
 
-def told_of_change(
-    change: Change | None, maker: str
-) -> tuple[dict[str, Quantity | str], str]:
-    """Say in numbers, and in a sentence if it is nothing, what was changed.
-
-    `maker`: ``"model"`` or ``"method"``.
-    """
+def told_of_change(change: Change | None) -> tuple[dict[str, Figure], str]:
+    """Say in numbers, and in a sentence if it is nothing, what was changed."""
     if change is None:
         return {}, ""
-    of_noise = change.noise or float("nan")
-
-    def row(value: float) -> Quantity:
-        times = Quantity(value / of_noise, "times the noise", ".2g")
-        return Quantity(value, "grey levels", ".3g", f"({times})")
-
-    said = f"Hardly changed: this {maker} finds nothing to do here."
-    numbers: dict[str, Quantity | str] = {"Change": said} if change.hardly else {}
-    numbers |= {"Mean change": row(change.mean), "Largest change": row(change.largest)}
-    if change.looked_at < 1:
-        share = Quantity(100 * change.looked_at, "% of the field", ".0f")
-        numbers["Change seen in"] = share
-    return numbers, f" {said}" if change.hardly else ""
+    return figures_of(change), f" {change.verdict}" if change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
@@ -357,7 +341,7 @@ class CompareControls(Form):
             min=0,
             max=100,
         )
-        self.note = Note()
+        self.note = RichLabel()
         self.difference_button = push_button(
             "Difference",
             self.subtract,
@@ -586,5 +570,5 @@ class CompareControls(Form):
             bar.visible = True
         self._panel.show_status(
             f"Added {layer.name}: green is more, magenta is less, to "
-            f"{Quantity(most, 'grey levels', '.3g')}."
+            f"{Figure(most, 'grey levels', '.3g')}."
         )

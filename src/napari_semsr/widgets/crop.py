@@ -8,23 +8,21 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
-from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.core import Job, Micrograph, ShapeError, figures_of
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import CropOptions, Cropped, crop_job
+from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
-    Numbers,
-    Opened,
     OptionsForm,
+    Outcome,
     Panel,
-    Quantity,
-    Row,
+    Target,
     Work,
     add_opened,
     new_store_path,
-    open_store,
     require_room,
+    written,
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -34,20 +32,6 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
-
-_ROWS = {
-    "align": Row(
-        "Find the shift between both",
-        "For images whose origins are not to be trusted, such as a stitched mosaic: "
-        "the layer is moved onto the reference by what both show.",
-    ),
-    "search": Row("Search (px)", "Largest shift looked for, in reference pixels."),
-    "gap_free": Row(
-        "Leave empty places out",
-        "Shrinks the area to a rectangle in which no pixel is empty, as measures "
-        "need it.",
-    ),
-}
 
 
 def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
@@ -77,23 +61,6 @@ def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
     return CropOptions.parse({"box": (*first.tolist(), *last.tolist())})
 
 
-def _crop_layers(
-    image: Micrograph, reference: Micrograph | None, options: CropOptions
-) -> Job[tuple[Cropped, list[Opened]]]:
-    """Cut an image, and its reference alike, into temporary stores, and open them."""
-    place = new_store_path(f"{image.name} crop")
-    beside = None
-    if reference is not None:
-        beside = new_store_path(f"{reference.name} crop")
-    made = yield from crop_job(
-        image, place, like=reference, like_output=beside, options=options
-    )
-    opened = [(yield from open_store(place))]
-    if beside is not None:
-        opened.append((yield from open_store(beside)))
-    return made, opened
-
-
 class CropPanel(Panel):
     """Cuts a layer to a drawn rectangle, or to the area and grid of another."""
 
@@ -111,7 +78,7 @@ class CropPanel(Panel):
             layers=lambda: _areas(viewer),
             none="none: leave empty places out",
         )
-        self.form = OptionsForm(CropOptions, _ROWS)
+        self.form = OptionsForm(CropOptions)
         self.keep = CheckBox(
             name="keep",
             text="Hide the layers that were cut",
@@ -172,16 +139,32 @@ class CropPanel(Panel):
         for one in (image, reference):
             if one is not None:
                 require_room(one.shape, 1)
-        make = partial(_crop_layers, image, reference, options)
+        target = Target(new_store_path(f"{image.name} crop"), temporary=True)
+        beside = None
+        if reference is not None:
+            beside = new_store_path(f"{reference.name} crop")
+
+        def make() -> Job[Outcome]:
+            job = CROP.job(
+                image,
+                output=target.path,
+                like=reference,
+                like_output=beside,
+                options=options,
+            )
+            return written(job, target, beside=beside)
+
         return make, partial(self.show_outcome, layer, like)
 
     def show_outcome(
-        self, layer: Layer, like: Layer | None, cut: tuple[Cropped, list[Opened]]
+        self, layer: Layer, like: Layer | None, cut: Outcome
     ) -> Iterator[None]:
         """Add the parts as layers, and say where they lie."""
-        made, parts = cut
-        sources = [layer, like] if like is not None and made.like_output else [layer]
-        pairs = list(zip(parts, sources, strict=True))
+        made: Cropped = cut.made
+        pairs = [(cut.opened, layer)]
+        if like is not None and cut.beside is not None:
+            pairs.append((cut.beside, like))
+        sources = [source for _, source in pairs]
         added = []
         for opened, source in reversed(pairs):
             part = add_opened(
@@ -204,7 +187,9 @@ class CropPanel(Panel):
         said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."
-        self.show_result(_figures(made, sources[-1].name), said)
+        figures = figures_of(made)
+        figures.pop("Reference", None)  # a temporary store, of the second layer
+        self.show_result(figures, said)
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
@@ -212,21 +197,3 @@ def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     shapes = [item for item in viewer.layers if isinstance(item, Shapes)]
     drawn = [item for item in shapes if not item.metadata.get(HELPER_KEY)]
     return [*drawn, *grey_layers(viewer)]
-
-
-def _figures(made: Cropped, like: str) -> Numbers:
-    """Say what was cut in words and numbers."""
-    y0, x0, y1, x1 = made.area
-    rows: dict[str, Quantity | str] = {
-        "Area": f"rows {y0} to {y1}, columns {x0} to {x1} of {like}",
-        "Grey values": "interpolated" if made.resampled else "as they are",
-    }
-    if made.shift_px is not None and made.shift_nm is not None:
-        ways = ("down", "right")
-        for way, px, nm in zip(ways, made.shift_px, made.shift_nm, strict=True):
-            rows[f"Moved {way}"] = Quantity(px, "px", "+.2f", f"= {nm:+.1f} nm")
-        rows["Standard error"] = Quantity(made.shift_error_px, "px", ".2g")
-        rows["Found by"] = Quantity(made.quarters, note="of 4 quarters")
-        rows["Next best"] = Quantity(made.runner_up, form=".2f", note="of the best")
-        rows["Correlation"] = Quantity(made.correlation, form=".2f")
-    return rows

@@ -10,17 +10,14 @@ from magicgui.widgets import FileEdit
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 
-from napari_semsr.core import Job
-from napari_semsr.demonstration import DemoOptions, DemoResult, demo_job
+from napari_semsr.core import Job, figures_of
+from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult
 from napari_semsr.widgets.base import (
     Form,
-    Note,
-    Numbers,
     Opened,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
+    RichLabel,
     Work,
     add_opened,
     free_path,
@@ -44,16 +41,6 @@ _ABOUT = (
     "judges. It takes minutes. The images become layers, and a report tells what was "
     "found."
 )
-_ROWS = {
-    "frame_px": Row("Frame (px)", "Side of a superlens frame, in pixels of 20 nm."),
-    "steps": Row(
-        "Training steps",
-        "Steps of fine-tuning on one half of the place; the other half judges.",
-        step=50,
-    ),
-    "size": Row("Electron image (px)", "Its rows, in pixels of 10 nm."),
-    "seed": Row("Seed", "Another number draws other samples, stage errors and noise."),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +58,7 @@ class DemoOutcome:
 
 def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
     """Run the demonstration, and open its images."""
-    made = yield from demo_job(folder, options=options)
+    made = yield from DEMO.job(folder=folder, options=options)
     return DemoOutcome(
         made,
         mosaic=(yield from open_store(made.mosaic)),
@@ -91,7 +78,7 @@ class DemoPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Demonstration", "Run the demonstration")
-        self.form = OptionsForm(DemoOptions, _ROWS)
+        self.form = OptionsForm(DemoOptions)
         self.folder = FileEdit(
             name="folder",
             label="Keep it in",
@@ -105,7 +92,7 @@ class DemoPanel(Panel):
             "Show the report in the web browser; it needs no network.",
         )
         self.report = ""
-        self.add_group("What it does", Note(_ABOUT))
+        self.add_group("What it does", RichLabel(_ABOUT))
         self.add_group("Samples", self.form, Form(self.folder))
         self.add_results("Found", self.report_button)
 
@@ -143,7 +130,7 @@ class DemoPanel(Panel):
         self.viewer.layers.selection.active = shown
         yield
         self.show_result(
-            _figures(outcome.made),
+            figures_of(outcome.made),
             f"Done in {outcome.made.seconds:.0f} s: the layers show one place, and the "
             "report tells what was found.",
             network=f"{model} and its fine-tuned form",
@@ -152,21 +139,3 @@ class DemoPanel(Panel):
     def open_report(self) -> None:
         """Show the report."""
         QDesktopServices.openUrl(QUrl.fromLocalFile(self.report))
-
-
-def _figures(made: DemoResult) -> Numbers:
-    """Say what the report begins with."""
-    scan, place = made.figures["scan"], made.place
-    rows: dict[str, Quantity | str] = {
-        "Frames": f"{scan['placed']} of {scan['frames']} placed",
-        "Error of nominal positions": Quantity(scan["nominal_error_px"], "px", ".3g"),
-        "Error of solved positions": Quantity(scan["solved_error_px"], "px", ".3g"),
-        "Expected error of the map": Quantity(place.registered.error_nm, "nm", ".3g"),
-        "True error of the map": Quantity(place.true_error_nm, "nm", ".3g"),
-    }
-    for half, of in ((place, "half of the place"), (made.sem, "electron image")):
-        for version in half.measured.versions:
-            if version.cross is not None:
-                psnr = Quantity(version.metrics.psnr_db, "dB", ".2f")
-                rows[f"PSNR of {of}: {version.label}"] = psnr
-    return rows | {"Report": made.report}

@@ -9,16 +9,16 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Acquisition, OptionError, PixelSize
+from napari_semsr.core import Acquisition, OptionError, PixelSize, spell_pixel_size
 from napari_semsr.io import ReadOptions, holds_frames, own_name
-from napari_semsr.jobs import StitchFolderOptions, describe_job
+from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
-    Note,
     Opened,
     OptionsForm,
     Panel,
+    RichLabel,
     Row,
     Work,
     add_opened,
@@ -29,7 +29,6 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.calibrate import (
     CalibrateGroup,
     PixelSizeEdit,
-    format_nm,
     mixed_text,
 )
 from napari_semsr.widgets.stitch import (
@@ -69,7 +68,7 @@ class OpenMosaicPanel(Panel):
     """Opens an image with its calibration, and corrects that of open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
-    lane = None  # what is opened need not wait for what is computed
+    queue = None  # what is opened need not wait for what is computed
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Open mosaic", "Open")
@@ -86,7 +85,7 @@ class OpenMosaicPanel(Panel):
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
         )
-        self.about = Note(_NOTHING)
+        self.about = RichLabel(_NOTHING)
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
@@ -104,7 +103,7 @@ class OpenMosaicPanel(Panel):
             min=0,
             max=100_000,
         )
-        self.bar_note = Note()
+        self.bar_note = RichLabel()
         self.bar_button = push_button(
             "Crop these rows",
             self.crop_bar,
@@ -169,7 +168,7 @@ class OpenMosaicPanel(Panel):
             show = partial(self._show_scan, path)
             self.look_up("Look into folder", lambda: look_into(path), show)
             return
-        self.look_up("Look into file", lambda: describe_job(path), self._show_facts)
+        self.look_up("Look into file", lambda: INFO.job(path), self._show_facts)
 
     def _forget(self) -> None:
         """Take away what is said of the file before."""
@@ -192,7 +191,7 @@ class OpenMosaicPanel(Panel):
         if path is None or name is None:
             return
         self._clear()
-        work = partial(describe_job, path, options=options)
+        work = partial(INFO.job, path, opening=options)
         self.look_up("Look into file", work, self._show_facts)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
@@ -216,15 +215,13 @@ class OpenMosaicPanel(Panel):
         )
         lines = [
             f"{shape} px, {facts.get('dtype')}",
-            f"Pixel size in the file: {format_nm(self.pixel_size.value)}",
+            f"Pixel size in the file: {spell_pixel_size(self.pixel_size.value)}",
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
         if facts.get("suggested_bar_px"):
-            label = facts.get("suggested_label")
-            reads = "" if label is None else f", labelled {label} as it seems"
             lines.append(
-                f"A printed scale bar, {facts['suggested_bar_px']:g} px long{reads}: "
+                f"A printed scale bar, {facts['suggested_bar_px']:g} px long: "
                 "once the image is open, Calibrate a layer lays a line over it."
             )
         self.about.setText("\n".join(lines))
@@ -323,7 +320,7 @@ class OpenMosaicPanel(Panel):
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
         rows, columns = opened.micrograph.shape
-        size = format_nm(opened.micrograph.pixel_size_nm)
+        size = spell_pixel_size(opened.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {name}: {rows} {TIMES} {columns} px, "
             f"pixel size {size}.{mixed_text(self.viewer.layers.units)}"

@@ -11,13 +11,12 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 
 from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
-from napari_semsr.jobs import FigureOptions, ReplayReport, figure_job, replay_job
+from napari_semsr.jobs import FIGURE, FigureOptions, ReplayReport, replay_job
 from napari_semsr.widgets.base import (
     Form,
-    Note,
     OptionsForm,
     Panel,
-    Row,
+    RichLabel,
     ask_file,
     ask_new_project,
     elide_items,
@@ -45,23 +44,6 @@ _PAPER_KINDS = {
     "PNG (*.png)": ".png",
     "TIFF (*.tif)": ".tif",
 }
-_PAPER_ROWS = {
-    "width_mm": Row("Width (mm)", "A column is about 85 mm wide, a page 175 mm."),
-    "dpi": Row("Resolution (dpi)", "Pixels in an inch."),
-    "columns": Row("Columns", "Images in a row; automatic: up to three."),
-    "greys": Row(
-        "Grey scale",
-        "Of each image as on screen, or one for all that are no maps.",
-        {"as on screen": "own", "one for all": "common"},
-    ),
-    "overlay": Row(
-        "Maps over images",
-        "Lay each map over the visible image that it measured, in place of beside it.",
-    ),
-    "caption": Row(
-        "Caption", "Text before what every image is; networks are always named."
-    ),
-}
 
 
 class SavePanel(Panel):
@@ -75,7 +57,7 @@ class SavePanel(Panel):
             "Keep all that is open in a folder NAME.semsr; results go there from now "
             "on, and nothing is lost when napari is closed."
         )
-        self.about = Note(_NO_PROJECT)
+        self.about = RichLabel(_NO_PROJECT)
         self.recent = ComboBox(
             name="recent",
             label="Recent",
@@ -117,7 +99,7 @@ class SavePanel(Panel):
                 ("images, for a paper", _PAPER),
             ],
         )
-        self.paper = OptionsForm(FigureOptions, _PAPER_ROWS)
+        self.paper = OptionsForm(FigureOptions)
         self.figure_button = push_button(
             "Save figure\N{HORIZONTAL ELLIPSIS}",
             self.save_figure,
@@ -334,7 +316,7 @@ class SavePanel(Panel):
                 parts = [self.as_shown(layer) for layer in images]
                 options = self.paper.options()
                 self.start(
-                    lambda: figure_job(parts, path, options=options, overwrite=True),
+                    lambda: FIGURE.job(parts, path, options=options, overwrite=True),
                     lambda made: self.notify(f"The figure is saved as {made.path}."),
                     "Save figure",
                 )

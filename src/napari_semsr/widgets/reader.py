@@ -1,21 +1,23 @@
 """What the plugin engine calls to read files, with napari or without it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from napari_semsr.io import BAR_KEY, LayerTuple, Paths, get_reader as read_files
+from napari_semsr.io import BAR_KEY, get_reader as read_files
+
+Reader = Callable[[Any], list[Any]]  # of paths, into layers
 
 
-def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
+def get_reader(path: str | Sequence[str]) -> Reader | None:
     """Offer to read what is ours; layers that need a colour bar get it when added."""
     read = read_files(path)
     # The engine reads for programs that have no napari, too; nothing is shown there.
     return partial(_read, read) if read and sys.modules.get("napari") else read
 
 
-def _read(read: Callable[[Paths], list[LayerTuple]], path: Paths) -> list[LayerTuple]:
+def _read(read: Reader, path: Any) -> list[Any]:
     """Read layers; no keyword of theirs asks for a colour bar."""
     from napari import current_viewer
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox
 
-from napari_semsr.core import Job, Micrograph
-from napari_semsr.jobs import RestoredFile, restore_job
+from napari_semsr.core import Job, Micrograph, figures_of
+from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import (
     Form,
@@ -15,8 +15,6 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    Quantity,
-    Row,
     StackOutcome,
     Target,
     Work,
@@ -39,34 +37,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 _ITERATIVE = ("richardson-lucy", "blind")
-_METHODS = {
-    "Wiener": "wiener",
-    "Wiener, unsupervised": "unsupervised-wiener",
-    "constrained least squares": "cls",
-    "Richardson-Lucy": "richardson-lucy",
-    "blind": "blind",
-}
-_CALLED = {method: called for called, method in _METHODS.items()}
-_ROWS = {
-    "method": Row(
-        "Method",
-        "Linear filters are quick; Richardson-Lucy keeps grey levels positive; blind "
-        "also adjusts the blur.",
-        _METHODS,
-    ),
-    "psf": Row(
-        "Blur",
-        "Sigma of a Gaussian with its unit, such as 1.5px or 12nm; the file of a "
-        "kernel; or estimate; for blind also flat7px, a flat kernel to start from. "
-        "Give it when you know it: an estimate cannot tell blur from a soft sample.",
-    ),
-    "iterations": Row("Iterations", "More are sharper and noisier."),
-    "tv": Row(
-        "Total variation",
-        "Weight of smoothness between edges; 0.002 is usual, 0 leaves it out.",
-        step=0.001,
-    ),
-}
 
 
 class RestorePanel(Panel):
@@ -77,7 +47,7 @@ class RestorePanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Restore", "Restore")
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to restore.")
-        self.form = OptionsForm(RestoreOptions, _ROWS)
+        self.form = OptionsForm(RestoreOptions)
         self.output = store_edit()
         self.replace = CheckBox(
             name="replace",
@@ -118,7 +88,7 @@ class RestorePanel(Panel):
         overwrite, target = bool(self.replace.value), Target(store, temporary=not path)
 
         def make() -> Job[Outcome]:
-            job = restore_job(micrograph, store, options=options, overwrite=overwrite)
+            job = RESTORE.job(micrograph, store, options=options, overwrite=overwrite)
             return written(job, target)
 
         return make, lambda outcome: self.show_outcome(outcome, source, micrograph)
@@ -130,7 +100,7 @@ class RestorePanel(Panel):
         target = stack_target(self.output, name, planes)
 
         def make() -> Job[StackOutcome]:
-            job = restore_job(planes, target.path, options=options, overwrite=overwrite)
+            job = RESTORE.job(planes, target.path, options=options, overwrite=overwrite)
             return written_stack(job, target)
 
         return make, lambda outcome: self.show_stack(outcome, layer)
@@ -141,11 +111,7 @@ class RestorePanel(Panel):
         made = add_stack(self.viewer, outcome, layer, title)
         yield
         self.look.finished_stack(made, layer, outcome.planes)
-        said = (
-            f"Restored {len(outcome.planes)} planes ({_CALLED[outcome.made.method]})."
-        )
-        change, hardly = told_of_change(outcome.made.change, "method")
-        self.show_result({**change, **_figures(outcome.made)}, said + hardly)
+        self._show_made(outcome.made, f"{len(outcome.planes)} planes")
 
     def show_outcome(
         self, outcome: Outcome, source: "Image", image: Micrograph
@@ -156,26 +122,10 @@ class RestorePanel(Panel):
         layer = add_opened(self.viewer, outcome.opened, name=title)
         yield
         self.look.finished(layer, source, image, outcome.opened)
-        said = f"Restored {name} ({_CALLED[outcome.made.method]})."
-        change, hardly = told_of_change(outcome.made.change, "method")
-        self.show_result({**change, **_figures(outcome.made)}, said + hardly)
+        self._show_made(outcome.made, name)
 
-
-def _figures(made: RestoredFile) -> Numbers:
-    """Say a restoration in words and numbers."""
-    told = made.parameters
-    y, x = told["psf"]["sigma_px"]
-    width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
-    rows: dict[str, Quantity | str] = {
-        "Method": _CALLED[made.method],
-        "Blur": f"{told['psf']['kind']}, {width}",
-    }
-    if told.get("noise_std") is not None:
-        rows["Noise"] = Quantity(told["noise_std"], "grey levels", ".3g")
-    if told.get("iterations") is not None:
-        rows["Iterations"] = Quantity(told["iterations"])
-    rows["Tiles"] = Quantity(made.tiles, note=f"with a halo of {told['halo_px']} px")
-    rows["Tiles against whole"] = (
-        "equal" if told["exact"] else f"{told['tolerance']:.1e} of the range"
-    )
-    return rows | {"Store": made.output}
+    def _show_made(self, made: RestoredFile, what: str) -> None:
+        """Write how it was restored, and say so."""
+        said = f"Restored {what} ({made.called}).{told_of_change(made.change)[1]}"
+        rows: Numbers = {**figures_of(made), "Store": str(made.output)}
+        self.show_result(rows, said)

@@ -43,7 +43,7 @@ def superlens_scan() -> list[LayerData]:
     """
     from napari_semsr.core import run
     from napari_semsr.io import open_frames, scan_layers
-    from napari_semsr.jobs import SimulateOptions, simulate_job
+    from napari_semsr.jobs import SIMULATE, SimulateOptions
     from napari_semsr.widgets.base import new_store_path
 
     folder = new_store_path("ssum-scan", suffix="")
@@ -54,7 +54,7 @@ def superlens_scan() -> list[LayerData]:
         jitter_px=8.0,
         illumination_drift=0.2,
     )
-    run(simulate_job(folder, options=options))
+    run(SIMULATE.job(out_dir=folder, options=options))
     return scan_layers(run(open_frames(folder)), folder)
 
 
@@ -66,7 +66,7 @@ def optical_and_sem() -> list[LayerData]:
     """
     from napari_semsr.core import run
     from napari_semsr.io import STORE_KEY, read
-    from napari_semsr.jobs import SimulateOptions, simulate_job, stitch_job
+    from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
     from napari_semsr.widgets.base import new_store_path
 
     folder = new_store_path("one-place-scan", suffix="")
@@ -81,8 +81,8 @@ def optical_and_sem() -> list[LayerData]:
         illumination_drift=0.1,
         sem_view=True,
     )
-    run(simulate_job(folder, options=options))
-    run(stitch_job(folder, mosaic))
+    run(SIMULATE.job(out_dir=folder, options=options))
+    run(STITCH.job(folder, mosaic))
     paths = {"optical mosaic": mosaic, "SEM image": folder / "sem" / "view.tif"}
     images = ((name, read(path)) for name, path in paths.items())
     layers = _layers(*(i.replace(name=name, data=i.array()) for name, i in images))

@@ -10,7 +10,7 @@ from napari_semsr.analysis.frc.correlation import (
     laid_over,
     measure_frc,
 )
-from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
 UNCLEAR = Path(__file__).parents[4] / "shared" / "data" / "frc_unclear"
@@ -21,8 +21,7 @@ def measure(a, b=None, **options) -> FrcResult:  # type: ignore[no-untyped-def]
     return measure_frc(Micrograph(a), second, FrcOptions(**options))
 
 
-@pytest.mark.parametrize("estimator", ["plain", "exact"])
-@pytest.mark.parametrize("resolution", [3.0, 6.0])
+@pytest.mark.parametrize(("resolution", "estimator"), [(3.0, "plain"), (6.0, "exact")])
 def test_frc_meets_the_analytic_crossing(
     make_pair, resolution: float, estimator: str
 ) -> None:
@@ -34,7 +33,8 @@ def test_frc_meets_the_analytic_crossing(
 
 
 @pytest.mark.parametrize(
-    ("criterion", "ratio"), [("half-bit", 1.05), ("3-sigma", 1.12)]
+    ("criterion", "ratio"),
+    [("half-bit", 1.05), pytest.param("3-sigma", 1.12, marks=pytest.mark.broad)],
 )
 def test_other_criteria_read_coarser(make_pair, criterion: str, ratio: float) -> None:
     pair = make_pair((128, 128), 4.0)
@@ -82,8 +82,7 @@ def test_independent_noise_has_no_signal() -> None:
     assert abs(found.correlation[10:].mean()) < 0.05
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5])
-@pytest.mark.parametrize("signal", [True, False], ids=["scene", "blank"])
+@pytest.mark.parametrize(("share", "signal"), [(0.2, True), (0.5, False)])
 def test_a_shared_pattern_is_correlated_noise(draw, share: float, *, signal) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(2)
     field = draw((128, 128), 5.0, 50.0, rng) if signal else np.zeros((128, 128))
@@ -106,6 +105,7 @@ def test_a_grating_is_periodic() -> None:
     assert measure(wave + own[0], wave + own[1]).reason == "periodic"
 
 
+@pytest.mark.broad
 def test_detail_up_to_nyquist_is_beyond_it(draw) -> None:
     rng = np.random.default_rng(4)
     field = gaussian_filter(rng.standard_normal((128, 128)), 0.55) * 30
@@ -113,12 +113,9 @@ def test_detail_up_to_nyquist_is_beyond_it(draw) -> None:
     assert measure(field + own[0], field + own[1]).reason == "beyond-nyquist"
 
 
-def test_tiny_images_are_too_small(make_pair) -> None:
-    assert measure(*make_pair((12, 12), 3.0, 1e4)).reason == "too-small"
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (2, 2), (3, 40), (15, 15)])
-@pytest.mark.parametrize("single", [True, False], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("shape", "single"), [((1, 1), True), ((1, 64), False), ((15, 15), False)]
+)
 def test_any_image_without_enough_rings_is_too_small(shape, single: bool) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, *shape))
@@ -137,9 +134,8 @@ def test_pixels_so_oblong_that_few_rings_are_left_are_too_small(make_pair) -> No
         assert found.reason == "too-small"
 
 
-@pytest.mark.parametrize("level", [0.0, 1e6])
-def test_constant_images_have_no_signal(level: float) -> None:
-    image = np.full((64, 64), level)
+def test_constant_images_have_no_signal() -> None:
+    image = np.full((64, 64), 1e6)
     assert measure(image, image).reason == "no-signal"
 
 
@@ -149,18 +145,6 @@ def test_gain_offset_and_a_common_filter_change_nothing(make_pair) -> None:
     assert measure(5 * a + 1e5, 0.2 * b).resolution_px == pytest.approx(plain, rel=1e-3)
     sharp = [2 * x - gaussian_filter(x, 1) for x in (a, b)]
     assert measure(*sharp).resolution_px == pytest.approx(plain, rel=0.03)
-
-
-def test_a_huge_offset_changes_nothing(make_pair) -> None:
-    a, b = (np.rint(300 * x) for x in make_pair((128, 128)))
-    near = measure(a, b).resolution_px
-    far = measure((a + 90_000).astype(np.int32), (b + 90_000).astype(np.int32))
-    assert far.resolution_px == pytest.approx(near, rel=1e-4)
-
-
-def test_misregistration_reads_coarser(make_pair) -> None:
-    a, b = make_pair((256, 256), 4.0)
-    assert measure(a[:-2], b[2:]).resolution_px > 1.2 * measure(a, b).resolution_px
 
 
 def test_oblong_images_and_pixels_read_in_nm(make_pair) -> None:
@@ -175,39 +159,7 @@ def test_oblong_images_and_pixels_read_in_nm(make_pair) -> None:
     assert found.interval_nm is not None
 
 
-def test_interval_in_nm_holds_the_error_of_the_pixel_size(make_pair) -> None:
-    nm = parse_pixel_size(5.0)
-    sized = [Micrograph(image, nm) for image in make_pair((256, 256), 6.0)]
-    unsure = [image.with_size_error((0.5, 0.5)) for image in sized]
-    plain, wide = measure_frc(*sized), measure_frc(*unsure)
-    assert wide.interval_px == plain.interval_px
-    reach = [
-        np.log((item.interval_nm or (0, 0))[1] / (item.resolution_nm or 1))
-        for item in (plain, wide)
-    ]
-    assert reach[1] == pytest.approx(np.hypot(reach[0], 1.96 * 0.1), rel=1e-3)
-
-
-def test_uncalibrated_images_have_no_nm(make_pair) -> None:
-    found = measure(*make_pair())
-    assert found.resolution_nm is None
-    assert found.interval_nm is None
-    assert found.resolution_px is not None
-
-
-def test_missing_pixels_are_refused(make_pair) -> None:
-    a, b = make_pair((64, 64))
-    a[3, 4] = np.nan
-    with pytest.raises(ReadError, match="got 1 NaN"):
-        measure(a, b)
-
-
-def test_different_shapes_are_refused(make_pair) -> None:
-    a, b = make_pair((64, 64))
-    with pytest.raises(ShapeError, match="same shape"):
-        measure(a, b[:32])
-
-
+@pytest.mark.broad
 def test_hallucinated_texture_fools_self_correlation_and_not_the_truth(draw) -> None:
     rng = np.random.default_rng(6)
     truth = draw((256, 256), 3.0, 200.0, rng)
@@ -225,6 +177,7 @@ def test_hallucinated_texture_fools_self_correlation_and_not_the_truth(draw) -> 
     assert cross.resolution_px is None or cross.resolution_px > before.resolution_px
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(not UNCLEAR.is_dir(), reason="../shared/data is not there")
 def test_exposures_that_share_a_detector_pattern() -> None:
     tifffile = pytest.importorskip("tifffile")
@@ -234,7 +187,7 @@ def test_exposures_that_share_a_detector_pattern() -> None:
     assert found.resolution_px is None
 
 
-@pytest.mark.parametrize("shift", [(0.0, 0.0), (3.2, -5.4), (-7.6, 2.0)])
+@pytest.mark.parametrize("shift", [(3.2, -5.4), (-7.6, 2.0)])
 def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     whole = rng.normal(size=(80, 90))
     down, right = (round(part) for part in shift)

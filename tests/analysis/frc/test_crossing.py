@@ -42,12 +42,6 @@ def test_start_skips_inner_rings() -> None:
     assert late[0] == pytest.approx(0.45)
 
 
-def test_slope_of_a_line_is_its_slope() -> None:
-    curve = (1 - 1.5 * FREQUENCY)[None, :]
-    slope = slope_at(curve, np.array([0.3]), FREQUENCY, np.ones(6))
-    assert slope[0] == pytest.approx(-1.5)
-
-
 @pytest.mark.parametrize(("criterion", "first"), [("1/7", 1), ("3-sigma", 2)])
 def test_three_sigma_leaves_the_two_inner_rings_out(criterion: str, first: int) -> None:
     geometry = plan_geometry((64, 64), (1.0, 1.0), 0.5)

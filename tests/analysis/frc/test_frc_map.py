@@ -33,15 +33,15 @@ def test_statistics_agree_with_the_map(pair) -> None:
         )
     )
     assert found.blocks == found.map.data.size
+    assert found.field_reason is None
     assert found.failed == sum(found.reason_counts.values())
     assert found.median_nm == pytest.approx(np.nanmedian(found.measured))
     assert found.p10_nm <= found.median_nm <= found.p90_nm
     assert found.median_nm == pytest.approx(50, rel=0.1)
 
 
-@pytest.mark.parametrize("estimator", ["plain", "exact"])
-def test_uncalibrated_map_is_in_pixels(pair, estimator: str) -> None:
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator=estimator)))
+def test_uncalibrated_map_is_in_pixels(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
     assert found.unit == "px"
     assert found.median_nm is None
     assert found.map.scale == (32.0, 32.0)
@@ -89,25 +89,12 @@ def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> Non
     assert not bare.filled.any()
 
 
-def test_identical_images_fail_everywhere(pair) -> None:
-    found = run(
-        measure_frc_map(pair[0], pair[0], FrcMapOptions(step=32, fill="nearest"))
-    )
-    assert found.reason_counts == {"identical": found.blocks}
-    assert np.isnan(found.map.data).all()
-    assert found.percentile(50) is None
-
-
 def test_shared_noise_is_seen_in_the_field_before_a_block_shows_it(draw) -> None:
     rng = np.random.default_rng(8)
     field = draw((320, 320), 5.0, 50.0, rng) + 0.32 * rng.standard_normal((320, 320))
     a, b = (Micrograph(field + rng.standard_normal(field.shape)) for _ in range(2))
     found = run(measure_frc_map(a, b, FrcMapOptions(step=64)))
     assert found.field_reason == "correlated-noise"
-
-
-def test_independent_exposures_have_no_field_reason(pair) -> None:
-    assert run(measure_frc_map(*pair, FrcMapOptions(step=32))).field_reason is None
 
 
 def test_one_image_uses_blocks_of_128(make_pair) -> None:
@@ -124,15 +111,17 @@ def test_blocks_per_axis_lie_side_by_side(pair) -> None:
     assert found.map.shape == (2, 2)
 
 
-@pytest.mark.parametrize("blocks", [11, 1000])
-def test_too_many_blocks_per_axis_are_refused(pair, blocks: int) -> None:
+def test_too_many_blocks_per_axis_are_refused(pair) -> None:
     with pytest.raises(OptionError, match="10 or fewer"):
-        run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=blocks)))
+        run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=11)))
 
 
 def test_a_field_smaller_than_a_block_is_refused(pair) -> None:
     with pytest.raises(ShapeError, match="smaller block"):
         run(measure_frc_map(*pair, FrcMapOptions(block=200)))
+    low = pair[0].replace(data=pair[0].data[:15])
+    with pytest.raises(OptionError, match="needs a larger field"):
+        run(measure_frc_map(low, low, FrcMapOptions(blocks_per_axis=1)))
 
 
 def test_progress_counts_blocks_and_closing_stops(pair) -> None:
@@ -145,15 +134,11 @@ def test_progress_counts_blocks_and_closing_stops(pair) -> None:
     job.close()
 
 
-def test_field_smaller_than_a_block_says_so_for_blocks_per_axis() -> None:
-    field = Micrograph(np.random.default_rng(0).standard_normal((15, 40)))
-    with pytest.raises(OptionError, match="needs a larger field"):
-        run(measure_frc_map(field, field, FrcMapOptions(blocks_per_axis=1)))
-
-
 def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     found = run(measure_frc_map(pair[0], pair[0]))
     assert found.reason_counts == {"identical": found.blocks}
+    assert np.isnan(found.map.data).all()
+    assert found.percentile(50) is None
     assert found.field_reason is None
 
 

@@ -21,9 +21,14 @@ def make_halves(draw, resolution, noise=(2.0, 2.0), *, shape=(64, 64), count=64)
     return fields + first, fields + second, fields + mean
 
 
-@pytest.mark.parametrize("noise", [(2, 2), (9 / 8, 9), (9, 9 / 8)], ids=str)
-@pytest.mark.parametrize("estimator", ["exact", "plain"])
-@pytest.mark.parametrize("criterion", ["1/7", "half-bit"])
+@pytest.mark.parametrize(
+    ("noise", "estimator", "criterion"),
+    [
+        ((2, 2), "plain", "half-bit"),
+        ((9 / 8, 9), "exact", "half-bit"),
+        pytest.param((9, 9 / 8), "exact", "1/7", marks=pytest.mark.broad),
+    ],
+)
 def test_halves_read_as_two_images_would(draw, noise, estimator, criterion) -> None:
     how = {"estimator": estimator, "criterion": criterion}
     first, second, whole = make_halves(draw, 4.0, noise)
@@ -48,13 +53,6 @@ def test_correlation_is_that_of_two_images(draw) -> None:
     np.testing.assert_allclose(own.correlation[inner], expected, rtol=0.02)
 
 
-def test_units_of_grey_values_do_not_matter(draw) -> None:
-    stacks = make_halves(draw, 4.0, count=4)
-    plain = measure(*stacks[:2], whole=stacks[2])
-    large = measure(*(1000 + 7 * s for s in stacks[:2]), whole=1000 + 7 * stacks[2])
-    np.testing.assert_allclose(large.crossing, plain.crossing, rtol=1e-4)
-
-
 @pytest.fixture
 def images(draw) -> list[Micrograph]:
     stacks = make_halves(draw, 5.0, (9 / 8, 9), shape=(160, 224), count=1)
@@ -71,14 +69,6 @@ def test_map_is_that_of_the_whole(images) -> None:
     assert found.incomplete == 0
     alone = run(measure_frc_map(first, second, FrcMapOptions(step=32)))
     assert np.nanmedian(alone.measured) > found.median_nm
-
-
-def test_each_block_equals_its_own_measurement(images) -> None:
-    options = FrcMapOptions(step=48)
-    found = run(measure_frc_map(*images[:2], options, whole=images[2]))
-    cut = [image.data[None, 48:112, 96:160] for image in images]
-    alone = measure(*cut[:2], whole=cut[2])
-    np.testing.assert_allclose(found.measured[1, 2], 10 / alone.crossing[0], rtol=1e-3)
 
 
 def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:

@@ -6,15 +6,15 @@ from napari_semsr.analysis.frc.crossing import Question, fit_crossing, mix_rings
 from napari_semsr.analysis.frc.rings import plan_geometry
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (48, 32)])
-def test_mixing_conserves_white_power(shape: tuple[int, int]) -> None:
-    geometry = plan_geometry(shape, (1.0, 1.0), 0.5)
+def test_mixing_conserves_white_power() -> None:
+    geometry = plan_geometry((48, 32), (1.0, 1.0), 0.5)
     matrix, nodes = mix_rings(geometry)
     assert matrix.shape == (geometry.rings.complete - 1, nodes.size)
     np.testing.assert_allclose(matrix[3:-2].sum(axis=1), 1, atol=2e-3)
     assert matrix.min() >= 0
 
 
+@pytest.mark.broad
 def test_mixing_predicts_leakage(draw) -> None:
     geometry = plan_geometry((32, 32), (1.0, 1.0), 0.5)
     rng = np.random.default_rng(3)
@@ -55,7 +55,7 @@ def test_fit_recovers_a_noise_free_model(*, reference: bool) -> None:
     assert 0 < fit.spread[0] < 0.1
 
 
-@pytest.mark.parametrize("contrast", [10.0, 1e3])
+@pytest.mark.parametrize("contrast", [1e3, pytest.param(10.0, marks=pytest.mark.broad)])
 def test_exact_estimator_meets_the_analytic_crossing(draw, contrast: float) -> None:
     rng = np.random.default_rng(5)
     field = draw((384, 384), 5.0, contrast, rng)

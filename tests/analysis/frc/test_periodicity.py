@@ -1,10 +1,8 @@
-from itertools import product
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.validity import describe_texture, is_periodic
+from napari_semsr.analysis.frc.validity import is_periodic
 
 ROWS, COLUMNS = np.mgrid[:128, :128]
 
@@ -27,7 +25,7 @@ def exposures(
 
 
 @pytest.mark.parametrize(
-    ("period", "angle", "square"), list(product([5.3, 12.0], [0.0, 0.4], [True, False]))
+    ("period", "angle", "square"), [(5.3, 0.4, False), (12.0, 0.0, True)]
 )
 def test_gratings_are_periodic(period: float, angle: float, *, square: bool) -> None:
     assert is_periodic(*exposures(grating(period, angle, square=square)))[0]
@@ -47,9 +45,7 @@ def test_halves_of_a_grating_are_periodic() -> None:
 @pytest.mark.parametrize("contrast", [10, 1e4])
 def test_ordinary_fields_are_not(draw, contrast: float) -> None:
     field = draw((128, 128), 6.0, contrast, np.random.default_rng(0))
-    texture = describe_texture(*exposures(field))
-    assert texture.lobe_share[0] < 0.3
-    assert texture.agreement[0] > 0.7
+    assert not is_periodic(*exposures(field))[0]
 
 
 def test_an_edge_is_not_periodic() -> None:

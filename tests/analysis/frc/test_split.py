@@ -11,16 +11,6 @@ def single(image, **options):  # type: ignore[no-untyped-def]
     return measure_frc(Micrograph(image, **options))
 
 
-def test_halves_stand_for_two_exposures_of_four_times_their_signal(make_pair) -> None:
-    image, _ = make_pair((256, 256), 10.0, 50.0)
-    found = measure(image[None], None, estimator="plain")
-    half = found.sums.correlation[:, 1 : found.frequency.size + 1]
-    size = np.abs(half)
-    np.testing.assert_allclose(
-        found.correlation, np.sign(half) * 4 * size / (1 + 3 * size)
-    )
-
-
 def test_one_image_crosses_where_its_exposures_would_meet_the_threshold(make_pair):
     image, _ = make_pair((256, 256), 10.0, 50.0)
     found = measure(image[None], None, estimator="plain")
@@ -32,11 +22,10 @@ def test_one_image_crosses_where_its_exposures_would_meet_the_threshold(make_pai
     assert above >= found.threshold[0] > below
 
 
-@pytest.mark.parametrize("resolution", [8.0, 12.0])
-def test_one_image_reads_as_two_exposures_would(make_pair, resolution: float) -> None:
-    image, _ = make_pair((256, 256), resolution, 50.0, seed=3)
+def test_one_image_reads_as_two_exposures_would(make_pair) -> None:
+    image, _ = make_pair((256, 256), 8.0, 50.0, seed=3)
     found = single(image)
-    assert found.resolution_px == pytest.approx(resolution, rel=0.12)
+    assert found.resolution_px == pytest.approx(8.0, rel=0.12)
     assert found.method.startswith("single-image FRC")
 
 
@@ -47,7 +36,9 @@ def test_fine_detail_is_beyond_what_halves_can_show(make_pair) -> None:
     assert found.reason == "beyond-nyquist"
 
 
-@pytest.mark.parametrize("kind", ["smoothed", "enlarged"])
+@pytest.mark.parametrize(
+    "kind", ["smoothed", pytest.param("enlarged", marks=pytest.mark.broad)]
+)
 def test_coloured_noise_is_refused(make_pair, kind: str) -> None:
     image, _ = make_pair((256, 256), 12.0, 50.0)
     changed = (
@@ -60,9 +51,8 @@ def test_coloured_noise_is_refused(make_pair, kind: str) -> None:
     assert found.reason in {"correlated-noise", "beyond-nyquist"}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_noise_that_is_hardly_smoothed_is_told_from_white(make_pair, seed: int) -> None:
-    image, _ = make_pair((256, 256), 12.0, 50.0, seed=seed)
+def test_noise_that_is_hardly_smoothed_is_told_from_white(make_pair) -> None:
+    image, _ = make_pair((256, 256), 12.0, 50.0)
     assert single(image).reason is None
     assert single(gaussian_filter(image, 0.4)).reason == "correlated-noise"
 

@@ -15,7 +15,6 @@ from napari_semsr.core import (
     Waiting,
     WriteError,
 )
-from napari_semsr.inference.tiles import cluster
 from napari_semsr.io import read, read_sheet, write
 from tests.children import LIMIT_S, started
 from tests.cli.batch.conftest import STEPS
@@ -79,6 +78,7 @@ def test_what_is_finished_is_not_run_again(scans, save, batch, tmp_path):
     assert table_of(anew) == first
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("done", [1, 14, 35])
 def test_table_after_a_stop_is_that_of_a_run_without(scans, save, batch, whole, done):
     steps = save()
@@ -90,6 +90,7 @@ def test_table_after_a_stop_is_that_of_a_run_without(scans, save, batch, whole, 
     assert table_of(report) == whole
 
 
+@pytest.mark.broad
 def test_table_of_a_stopped_run_says_what_waits(scans, save, batch, tmp_path):
     with pytest.raises(StopError):
         batch(save(), report=stop_at(14))
@@ -98,6 +99,7 @@ def test_table_of_a_stopped_run_says_what_waits(scans, save, batch, tmp_path):
     assert errors == [""] * 4 + ["not run yet"] * 8
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ends a process as POSIX does")
 @pytest.mark.parametrize("kill", ["terminate", "kill"])
 def test_table_after_a_kill_is_that_of_a_run_without(
@@ -117,6 +119,7 @@ def test_table_after_a_kill_is_that_of_a_run_without(
     assert table_of(report) == whole
 
 
+@pytest.mark.broad
 def test_two_workers_give_the_same_table(scans, save, batch, whole):
     report = batch(save(), workers=2)
     assert (report.done, report.ran) == (12, 36)
@@ -124,6 +127,7 @@ def test_two_workers_give_the_same_table(scans, save, batch, whole):
     assert batch(save()).ran == 0
 
 
+@pytest.mark.broad
 def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
     said = []
 
@@ -144,24 +148,6 @@ def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
     assert f"the cluster at {there.scheduler_address} has none" in said[0]
 
 
-def test_a_scheduler_that_does_not_answer_is_a_sentence(
-    scans, save, batch, monkeypatch
-):
-    monkeypatch.setattr(cluster, "PATIENCE", "500ms")
-    with pytest.raises(OptionError, match="No dask scheduler answers"):
-        batch(save(), scheduler="tcp://127.0.0.1:9")
-
-
-@pytest.mark.slow
-def test_a_batch_on_workers_is_stopped_and_goes_on(scans, save, batch, whole):
-    steps = save()
-    with pytest.raises(StopError):
-        batch(steps, workers=2, report=stop_at(6))
-    report = batch(steps)
-    assert report.kept >= 6
-    assert table_of(report) == whole
-
-
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failing_image_does_not_stop_the_others(
     scans, save, batch, tmp_path, workers
@@ -179,6 +165,7 @@ def test_a_failing_image_does_not_stop_the_others(
     assert (mended.done, mended.ran, mended.kept) == (12, 3, 33)
 
 
+@pytest.mark.broad
 def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
     for path in scans.iterdir():
         path.write_bytes(b"nothing")
@@ -200,6 +187,7 @@ def test_a_changed_step_redoes_only_what_depends_on_it(scans, save, batch, tmp_p
     assert (first.ran, first.kept) == (24, 12)
 
 
+@pytest.mark.broad
 def test_a_changed_input_redoes_its_own_steps(scans, save, batch):
     batch(save())
     other = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s7")
@@ -208,6 +196,7 @@ def test_a_changed_input_redoes_its_own_steps(scans, save, batch):
     assert (report.ran, report.kept) == (3, 33)
 
 
+@pytest.mark.broad
 def test_an_output_that_was_taken_away_or_changed_is_made_again(
     scans, save, batch, tmp_path
 ):
@@ -220,6 +209,7 @@ def test_an_output_that_was_taken_away_or_changed_is_made_again(
     assert read(made / "s5.ome.tif").shape == (72, 64)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "text",
     [
@@ -242,6 +232,7 @@ def test_a_damaged_state_begins_its_image_anew(
     assert table_of(report) == whole
 
 
+@pytest.mark.broad
 def test_a_moved_batch_keeps_what_it_has(scans, save, batch, tmp_path):
     batch(save())
     there = tmp_path / "there"
@@ -283,6 +274,7 @@ def test_names_of_steps_and_outputs_are_chosen(scans, save, batch, tmp_path):
     assert (tmp_path / "made" / "s11-soft.tif").is_file()
 
 
+@pytest.mark.broad
 def test_a_list_a_glob_and_flags_reach_the_verb(scans, save, batch, tmp_path):
     steps = [{"crop": {"box": [0, 0, 40, 32]}}, {"degrade": {"uniform-fog": True}}]
     report = batch(save(steps, inputs="scans/s1*.tif"))
@@ -292,12 +284,14 @@ def test_a_list_a_glob_and_flags_reach_the_verb(scans, save, batch, tmp_path):
     assert made.provenance.options["uniform_fog"] is True
 
 
+@pytest.mark.broad
 def test_outputs_among_the_inputs_of_a_glob_are_none(scans, save, batch, tmp_path):
     steps = save(inputs="**/*.tif", output="scans/made")
     assert batch(steps).done == 12
     assert batch(steps).kept == 36
 
 
+@pytest.mark.broad
 def test_report_is_made_once_and_has_all(scans, save, batch, tmp_path):
     steps = save(["histogram"], inputs="scans/s?.tif", report={"title": "Ten scans"})
     report = batch(steps)
@@ -311,6 +305,7 @@ def test_report_is_made_once_and_has_all(scans, save, batch, tmp_path):
     assert page.stat().st_mtime_ns == before
 
 
+@pytest.mark.broad
 def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "mine.txt").write_text("mine")
@@ -320,6 +315,7 @@ def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
     assert (tmp_path / "made" / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.broad
 def test_steps_of_a_script_are_a_table(scans, batch, tmp_path):
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": STEPS}
     assert batch(asked).done == 12

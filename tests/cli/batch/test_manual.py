@@ -20,6 +20,7 @@ def example() -> str:
     return found[1]
 
 
+@pytest.mark.broad
 def test_example_of_the_manual_runs(scans, tmp_path, batch, example):
     for path in sorted(scans.iterdir())[2:]:
         path.unlink()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from napari_semsr.cli.command import VERBS, arguments_of
+from napari_semsr.cli.command import arguments_of
 from napari_semsr.core import OptionError, SemsrError, WriteError
+from napari_semsr.jobs import VERBS
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -26,6 +27,7 @@ def refuse(scans, tmp_path, batch):
     return go
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("text", "needs"),
     [
@@ -69,6 +71,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
     assert needs in refuse(text)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("step", "needs"),
     [
@@ -161,6 +164,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     assert not any((tmp_path / "away").iterdir())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("table", "needs"),
     [
@@ -190,7 +194,7 @@ def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
 
 def test_every_verb_tells_its_arguments():
     """What a verb writes bears one of the names that are kept in the folder."""
-    written = {"output", "out_dir", "misfit", "like_out", "transform_out", "objects"}
+    written = {"output", "out_dir", "misfit", "like_output", "transform_out"}
     written |= {"positions_out", "table"}
     for verb in set(VERBS) - {"models", "demo", "batch", "replay"}:
         for action in arguments_of(verb):

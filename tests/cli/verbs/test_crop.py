@@ -13,6 +13,7 @@ SCAN = (
 )  # fmt: skip
 
 
+@pytest.mark.broad
 def test_from_a_scan_to_figures_against_its_truth(semsr, tmp_path):
     for words in (
         ("simulate", "scan", "--sem", *SCAN),

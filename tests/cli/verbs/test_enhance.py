@@ -18,6 +18,7 @@ from tests.tiny_models import write_tiny_model
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
 def test_enhance_into_a_file_equals_the_store(semsr, images, suffix):
     said = semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
@@ -47,6 +48,7 @@ def test_enhance_records_what_made_it(semsr, images):
     assert told["noise"] > 0
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("name", "options", "besides"),
     [("lazy.ome.zarr", SMALL, ()), ("first.tif", (), ("dask",))],
@@ -67,6 +69,7 @@ def test_enhance_loads_no_library_that_it_does_not_use(images, name, options, be
     assert children.run_python(code).splitlines()[-1] == "[]"  # 50 MB, and a second
 
 
+@pytest.mark.broad
 def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
     assert semsr("enhance", "first.tif", "-o", "net.ome.zarr", *SMALL).code == 0
     for line in (
@@ -85,16 +88,7 @@ def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
     assert "network" not in semsr("info", "first.tif").out
 
 
-def test_enhance_dtype_and_picture(semsr, images):
-    record = semsr(
-        *("enhance", "uncalibrated.tif", "-o", "out.png", *SMALL, "--dtype", "uint8"),
-        "--json",
-    ).record
-    assert record["dtype"] == "uint8"
-    assert record["pixel_size_nm"] is None
-    assert read(images / "out.png").shape == (40, 48)
-
-
+@pytest.mark.broad
 def test_enhanced_images_of_one_acquisition_are_not_independent(semsr, images):
     for name, tile in (("a", 32), ("b", 48)):
         line = ("enhance", "first.tif", "-o", f"{name}.ome.zarr", "--tile", tile)
@@ -105,14 +99,7 @@ def test_enhanced_images_of_one_acquisition_are_not_independent(semsr, images):
     assert halves["reason"] == "not-independent"
 
 
-def test_enhanced_images_of_two_acquisitions_are(semsr, images):
-    for name in ("first", "second"):
-        line = ("enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL)
-        assert semsr(*line).code == 0
-    record = semsr("frc", "first.ome.zarr", "second.ome.zarr", "--json").record
-    assert record["reason"] != "not-independent"
-
-
+@pytest.mark.broad
 def test_enhance_one_pixel_and_holes(semsr, images):
     for name in ("one", "holes", "constant"):
         said = semsr(
@@ -122,6 +109,7 @@ def test_enhance_one_pixel_and_holes(semsr, images):
         assert said.record["tiles"] >= 1
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
@@ -170,6 +158,7 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     assert semsr("info", "big.ome.zarr").code == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
 def test_stack_goes_plane_by_plane(semsr, images, suffix):
     planes = np.stack([read(images / f"{n}.tif").array() for n in ("first", "second")])
@@ -202,6 +191,7 @@ def test_stack_into_a_format_of_one_plane_is_refused(refused, images):
     assert "--plane" in line
 
 
+@pytest.mark.broad
 def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
     write_tiny_model(images, pixel_size_nm=(16, 16))
     line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors", "-o")
@@ -222,45 +212,9 @@ def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images
     assert read(images / "kept.ome.tif").pixel_size_nm == pytest.approx((16, 16))
 
 
-def test_enhance_warns_of_a_pixel_size_beyond_the_range(semsr, images):
-    write_tiny_model(images, pixel_size_nm=(25, 40))
-    line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors")
-    said = semsr(*line, "-o", "out.ome.zarr")
-    assert said.code == 0
-    assert said.out.count("should not be trusted") == 1
-    assert "trained for 25 to 40 nm" in said.out
-    unknown = ("enhance", "uncalibrated.tif", *SMALL, "--model", "tiny.safetensors")
-    assert "pixel size is unknown" in semsr(*unknown, "-o", "other.ome.zarr").out
-
-
-def test_enhance_resamples_every_plane_of_a_stack(semsr, images):
-    write_tiny_model(images, pixel_size_nm=(16, 16))
-    planes = [read(images / f"{n}.tif").array() for n in ("first", "second")]
-    meta = {"axes": "ZYX"}
-    tifffile.imwrite(images / "stack.tif", np.stack(planes), imagej=True, metadata=meta)
-    how = (*SMALL, "--model", "tiny.safetensors", "--pixel-size-nm", "10", "--json")
-    record = semsr("enhance", "stack.tif", "-o", "out.ome.tif", *how).record
-    assert len(record["notes"]) == 1
-    for plane, name in enumerate(("first", "second")):
-        assert semsr("enhance", f"{name}.tif", "-o", f"{name}-e.tif", *how).code == 0
-        made = tifffile.imread(images / "out.ome.tif", key=plane)
-        np.testing.assert_array_equal(made, read(images / f"{name}-e.tif").array())
-
-
-def test_enhance_does_not_resume_at_another_pixel_size(semsr, refused, images):
-    write_tiny_model(images, pixel_size_nm=(16, 16))
-    line = ("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
-    line += ("--model", "tiny.safetensors", "--resume")
-    assert semsr(*line).code == 0
-    assert semsr(*line).code == 0
-    said = refused(*line, "--pixel-size-nm", "12")
-    assert "the pixel size and the option pixel_size_nm changed" in said
-    said = refused(*line, "--no-resample")
-    assert "and the option resample changed" in said
-
-
+@pytest.mark.broad
 def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
-    from napari_semsr.inference.tiles import cluster
+    from napari_semsr.inference import cluster
 
     monkeypatch.setattr(cluster, "PATIENCE", "0.1s")
     words = ("enhance", images / "first.tif", "-o", images / "o.tif")
@@ -272,6 +226,7 @@ def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
     assert len(lines) == 2
 
 
+@pytest.mark.broad
 def test_memory_that_cannot_be_kept_is_told(semsr, images):
     words = ("enhance", images / "first.tif", "--device", "cpu", "--memory-gb")
     said = semsr(*words, "1e-6", "-o", images / "o.tif")
@@ -281,6 +236,7 @@ def test_memory_that_cannot_be_kept_is_told(semsr, images):
     assert "could not keep" not in " ".join(said.out.split())
 
 
+@pytest.mark.broad
 def test_an_image_without_a_finite_pixel_is_refused_by_every_verb_that_reads(
     refused, images
 ):

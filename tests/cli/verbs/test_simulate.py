@@ -28,14 +28,6 @@ def test_image_scan_and_summary(semsr, images, tmp_path):
     assert (tmp_path / "scan" / "frame_001.tif").is_file()
 
 
-def test_same_seed_same_files(semsr, tmp_path):
-    for name in ("a", "b"):
-        assert semsr("simulate", name, *SMALL).code == 0
-    for name in ("positions.csv", "truth/positions.csv"):
-        pair = [(tmp_path / folder / name).read_bytes() for folder in "ab"]
-        assert pair[0] == pair[1]
-
-
 def test_bad_requests_are_refused_in_one_line(refused, images):
     start = ("simulate", "scan")
     both = refused(*start, "--from", "first.tif", "--phantom", "pits")

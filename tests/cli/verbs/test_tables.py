@@ -25,6 +25,7 @@ def low(images):
     return images / "low"
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("verb", ONE)
 def test_folder_gives_a_row_an_image(semsr, low, verb):
     more = ("--block", "64") if verb == "frc-map" else ()
@@ -37,6 +38,7 @@ def test_folder_gives_a_row_an_image(semsr, low, verb):
     assert [row["error"] for row in rows] == ["", ""]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", TWO)
 def test_table_of_pairs_and_two_folders_say_the_same(semsr, low, verb):
     table = "fitted.csv" if verb == "error-map" else "pairs.csv"
@@ -46,15 +48,6 @@ def test_table_of_pairs_and_two_folders_say_the_same(semsr, low, verb):
     by_folder = semsr(verb, "low", "high", "--json").record
     assert by_table["summary"] == by_folder["summary"]
     assert by_table["images"] == by_folder["images"] == 2
-
-
-def test_line_is_measured_in_every_image(semsr, low):
-    line = ("--line", "10,10,60,80")
-    said = semsr("profile", "low/1.tif", *line, "--json")
-    assert said.code == 0, said.err
-    one = said.record
-    many = semsr("profile", "low/*.tif", *line, "--json").record
-    assert many["rows"][0]["fwhm_plain_nm"] == one["fwhm_plain_nm"]
 
 
 def test_summary_says_mean_and_deviation_and_what_failed(semsr, low):
@@ -77,24 +70,7 @@ def test_options_reach_every_image(semsr, low):
     assert {row["pixel_size_y_nm"] for row in sized["rows"]} == {3}
 
 
-def test_shift_is_left_alone_where_that_is_asked_for(semsr, low):
-    rows = semsr("frc", "low", "high", "--no-register", "--json").record["rows"]
-    assert {row["shift_y_px"] for row in rows} == {None}
-
-
-def test_table_is_resumed(semsr, low, refused):
-    line = ("metrics", "low", "--table", "out.csv")
-    assert semsr(*line).code == 0
-    assert "--resume" in refused(*line)
-    assert semsr(*line, "--resume", "--json").record["kept"] == 2
-    assert semsr(*line, "--overwrite", "--json").record["kept"] == 0
-
-
-def test_one_image_may_have_a_table(semsr, low):
-    assert semsr("frc-map", "low/1.tif", "high/1.tif", "--table", "out.csv").code == 0
-    assert len((low.parent / "out.csv").read_text().splitlines()) == 2
-
-
+@pytest.mark.broad
 def test_gaps_of_one_image_have_a_row_each(semsr, low):
     assert semsr("gaps", "low/1.tif", "--table", "out.csv").code == 0
     assert (low.parent / "out.csv").read_text().startswith("kind,")

@@ -34,7 +34,7 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
     assert said.record["comparison"]["pairs"] == store.counts["test"] > 0
     again = semsr(*WAY, "--resume")
     assert again.code == 0, again.err
-    assert re.search(r"expected error of the map +3.00 nm \(0.150 px\)", again.out)
+    assert re.search(r"Expected error of the map +3 nm \(0.15 px\)", again.out)
     made = napari_semsr.train(
         "tiny.yaml", "other", low=place[0], high=place[1], transform=place[2], patch=32
     )
@@ -79,6 +79,7 @@ def test_noisy_images_that_are_asked_for_wrongly_are_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.broad
 def test_noisy_image_is_learnt_from_and_enhanced(semsr, place, tmp_path):
     blind = {"kind": "blind-spot", "measure": "hidden_db"}
     write_tiny_recipe(tmp_path / "own.yaml", data={"patch_px": 32}, **blind)

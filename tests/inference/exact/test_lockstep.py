@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from napari_semsr.core.errors import DeviceMemoryError, SemsrError
 from napari_semsr.core.tiling import Box, plan_tiles
-from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
-from napari_semsr.inference.exact.plan import OpTrace, trace_network
-from napari_semsr.inference.exact.statistics import MeasuredMoments, Statistics
-from napari_semsr.inference.exact.step import FinishedTile, Lockstep, StepResult
-from napari_semsr.models.probing import FixedMoments, find_refreshes, smallest_side
+from napari_semsr.inference.buffers import Layer, Room, TensorStore
+from napari_semsr.inference.lockstep import FinishedTile, Lockstep, StepResult
+from napari_semsr.inference.lockstep_plan import OpTrace, find_refreshes, trace_network
+from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments, Statistics
+from napari_semsr.models.probing import smallest_side
 
 Norm = Callable[[int], nn.Module]
 
@@ -120,7 +120,7 @@ class Case:
 
 CASES = [
     Case(
-        "resnet-instance", lambda: _resnet(nn.InstanceNorm2d), 4, (84, 60), (16, 28, 40)
+        "resnet-instance", lambda: _resnet(nn.InstanceNorm2d, 2), 4, (84, 60), (16, 40)
     ),
     Case("resnet-batch", lambda: _resnet(nn.BatchNorm2d), 4, (84, 60), (16, 28, 40)),
     Case(
@@ -179,14 +179,11 @@ class Prepared:
 def _prepare(case: Case) -> Prepared:
     torch.manual_seed(3)
     network = case.make().eval().requires_grad_(False)
-    refreshes = find_refreshes(network, stride=case.stride)
+    known = {"stride": case.stride}
+    known["smallest"] = smallest_side(network, **known)
+    refreshes = find_refreshes(network, **known)
     assert refreshes is not None
-    trace = trace_network(
-        network,
-        refreshes,
-        stride=case.stride,
-        smallest=smallest_side(network, stride=case.stride),
-    )
+    trace = trace_network(network, refreshes, **known)
     assert trace is not None
     slope = torch.linspace(0.2, 1, case.shape[1])
     field = torch.rand(1, 1, *case.shape) * slope
@@ -195,7 +192,17 @@ def _prepare(case: Case) -> Prepared:
     return Prepared(case, network, refreshes.halo, trace, field, whole)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=NAMES)
+QUICK = ("resnet-instance", "functional")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, marks=() if case.name in QUICK else pytest.mark.broad)
+        for case in CASES
+    ],
+    ids=NAMES,
+)
 def prepared(request) -> Prepared:
     return _prepare(request.param)
 
@@ -229,6 +236,7 @@ def test_the_order_of_tiles_does_not_matter(functional_net):
     assert torch.equal(first, second)
 
 
+@pytest.mark.broad
 def test_halos_are_short_between_norms():
     halos = {case.name: _prepare(case).halo for case in (CASES[0], CASES[2], CASES[3])}
     assert halos == {"resnet-instance": 4, "unet": 128, "unet-batch": 128}
@@ -307,18 +315,19 @@ class _Entangled(nn.Module):
 
 def test_what_shares_memory_over_a_norm_is_refused():
     network = _Entangled().eval()
-    refreshes = find_refreshes(network, stride=1)
+    refreshes = find_refreshes(network, stride=1, smallest=2)
     assert trace_network(network, refreshes, stride=1, smallest=2) is None
 
 
 def test_a_network_that_changes_its_calls_is_refused():
     network = _Fickle().eval()
-    refreshes = find_refreshes(network, stride=1)
+    refreshes = find_refreshes(network, stride=1, smallest=2)
     assert trace_network(network, refreshes, stride=1, smallest=2) is None
 
 
 def test_what_sees_everything_has_no_halo(make_loaded):
-    assert find_refreshes(make_loaded("global").module, stride=1) is None
+    module = make_loaded("global").module
+    assert find_refreshes(module, stride=1, smallest=1) is None
 
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):

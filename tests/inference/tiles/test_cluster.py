@@ -15,11 +15,11 @@ from distributed.protocol.pickle import dumps
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Waiting, run
+from napari_semsr.inference import cluster
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import cluster
-from napari_semsr.inference.tiles.run import TiledRun
+from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, build
 from tests.enhancing import fill, plan_of, store_for
@@ -77,6 +77,7 @@ def test_nothing_listens(make_loaded, rng):
         assert _listening() <= before
 
 
+@pytest.mark.broad
 def test_few_tiles_wait_and_none_carries_the_model(
     make_loaded, rng, monkeypatch, tmp_path, address
 ):
@@ -114,11 +115,6 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     assert 2 <= int((store.done[:] > 0).sum()) < 100
 
 
-def test_an_unknown_run_is_refused():
-    with pytest.raises(Cancelled, match="finished tiles are kept"):
-        cluster.enhance_tiles("nobody", [(0, 0)])
-
-
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
@@ -143,16 +139,7 @@ def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
         run(fill(image, loaded, store, OPTIONS, scheduler=address))
 
 
-def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address, registered):
-    image = Micrograph(rng.random((50, 60)).astype(np.float32))
-    loaded = make_loaded("identity")
-    store = store_for(tmp_path / "b.zarr", image, loaded, OPTIONS)
-    report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
-    _assert_forgotten(registered)
-    assert report.tiles == 16
-    np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
-
-
+@pytest.mark.broad
 def test_exact_statistics_are_measured_before_tiles_run_there(
     make_loaded, rng, tmp_path, address, whole
 ):
@@ -183,36 +170,6 @@ def test_exact_statistics_are_measured_before_tiles_run_there(
     assert alone.notes()["statistics"] == begun["statistics"]
 
 
-def test_lockstep_begun_here_is_resumed_there(
-    make_loaded, rng, tmp_path, address, whole
-):
-    image, loaded = Micrograph(rng.random((101, 75))), make_loaded("norm")
-    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
-    expected = whole(image.array(), loaded)
-    path = tmp_path / "f.zarr"
-    store = store_for(path, image, loaded, options)
-    job = fill(image, loaded, store, options)
-    while len(store.pending()) > 9:
-        next(job)
-    job.close()
-    again = store_for(path, image, loaded, options, resume=True)
-    job = fill(image, loaded, again, options, scheduler=address)
-    report = run(job)
-    assert 0 < report.resumed < 12
-    assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
-
-
-def test_a_network_that_sees_everything_is_run_whole_here(
-    make_loaded, rng, tmp_path, address, whole
-):
-    image, loaded = Micrograph(rng.random((60, 50))), make_loaded("global")
-    expected = whole(image.array(), loaded)
-    store = store_for(tmp_path / "g.zarr", image, loaded, OPTIONS)
-    report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
-    assert "run whole" in report.notes[0]
-    assert np.abs(store.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
-
-
 def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monkeypatch):
     def fail(self, window, scaling, keep):
         raise RuntimeError("kaputt")
@@ -240,6 +197,7 @@ def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
     assert len(store.pending()) < 35
 
 
+@pytest.mark.broad
 def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_path):
     image, loaded = Micrograph(rng.random((60, 50))), make_loaded("plain")
     store = store_for(tmp_path / "l.zarr", image, loaded, OPTIONS)
@@ -285,6 +243,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
     assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", ["strided", "norm"])
 def test_a_resampled_field_is_the_same_on_a_cluster(
     kind, make_loaded, rng, tmp_path, address

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.tiling import plan_tiles
-from napari_semsr.inference.tiles.run import SeamMeter, edges_of, sample_of
+from napari_semsr.inference.tiles import SeamMeter, edges_of, sample_of
 
 
 def _measure(image, *, offset=0.0, order=1):

@@ -56,10 +56,6 @@ def test_fei_reads_what_is_written_as_fei(tmp_path, grey, pixel):
     np.testing.assert_array_equal(found.array(), grey)
 
 
-def test_fei_user_calibration_wins(fei, grey):
-    assert registry.read(fei(grey), pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
-
-
 @pytest.mark.parametrize(
     ("pixel", "number", "size"),
     [
@@ -157,16 +153,3 @@ def test_parsers_never_fail_on_any_text(text, rows, columns):
         found = parse(text, (rows, columns))
         assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
         assert 0 <= found.databar_rows < rows
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(["PixelWidth", "PixelHeight", "ResolutionX", "ResolutionY"]),
-        st.one_of(st.floats().map(repr), st.text(max_size=6)),
-    )
-)
-def test_parse_fei_gives_sane_values_for_any_values(values):
-    lines = "\n".join(f"{key}={value}" for key, value in values.items())
-    found = parse_fei(f"[Image]\n{lines}\n[Scan]\n{lines}", (20, 30))
-    assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
-    assert 0 <= found.databar_rows < 20

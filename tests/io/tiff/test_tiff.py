@@ -1,8 +1,5 @@
 """TIFF in its dialects, types and encodings."""
 
-import contextlib
-
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,17 +9,6 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io import formats as registry
 from napari_semsr.io.tiff import read as tiff
 
-_KINDS = (
-    "uint8",
-    "uint16",
-    "int16",
-    "int32",
-    "uint32",
-    "float16",
-    "float32",
-    "float64",
-)
-
 
 @pytest.fixture
 def small_limit(monkeypatch):
@@ -30,7 +16,7 @@ def small_limit(monkeypatch):
     monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
 
 
-@pytest.mark.parametrize("dtype", _KINDS)
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float64"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_read_keeps_every_type_in_either_byte_order(forge, rng, dtype, byteorder):
     data = (rng.random((21, 34)) * 100).astype(dtype)
@@ -49,10 +35,8 @@ def test_read_keeps_every_type_in_either_byte_order(forge, rng, dtype, byteorder
         {"rowsperstrip": 5},
         {"tile": (16, 16)},
         {"tile": (16, 16), "compression": "zlib", "predictor": True},
-        {"compression": "lzw", "predictor": True},
         {"compression": "lzw", "rowsperstrip": 7, "byteorder": ">"},
         {"compression": "packbits"},
-        {"compression": "zstd"},
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
@@ -69,12 +53,6 @@ def test_read_decodes_jpeg_within_its_losses(forge):
     data = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (48, 1))
     found = registry.read(forge(data, compression="jpeg", rowsperstrip=16))
     assert np.abs(found.array().astype(int) - data).max() <= 6
-
-
-def test_read_decodes_predicted_floats(forge, rng):
-    data = rng.random((20, 30)).astype(np.float32)
-    found = registry.read(forge(data, compression="zlib", predictor=3))
-    assert np.array_equal(found.array(), data)
 
 
 def test_read_reads_bits_as_booleans(forge, rng):
@@ -94,12 +72,6 @@ def test_read_turns_white_is_zero(forge, grey):
 def test_read_refuses_complex_values(forge):
     with pytest.raises(ReadError, match="real grey values"):
         registry.read(forge(np.zeros((5, 5), np.complex64)))
-
-
-def test_read_takes_grey_stored_as_rgb(forge, grey):
-    path = forge(np.stack([grey] * 3, axis=-1), photometric="rgb")
-    assert registry.describe(path).stored_shape == (37, 53, 3)
-    assert np.array_equal(registry.read(path).array(), grey)
 
 
 def test_read_takes_planar_rgb_lazily(forge, grey, small_limit):
@@ -216,10 +188,7 @@ def test_write_ome_makes_levels_of_large_images(tmp_path):
     [
         ("nm", 5.0),
         ("\\u00B5m", 5000.0),
-        ("um", 5000.0),
-        ("micron", 5000.0),
         ("pixel", None),
-        ("", None),
         ("inch", None),
         ("furlong", None),
     ],
@@ -259,18 +228,10 @@ def _bad_resolution(forge, grey, resolution):
 @pytest.mark.parametrize(
     ("value", "unit", "size"),
     [
-        ("5", "nm", 5.0),
-        ("0.005", "\u00b5m", 5.0),
-        ("5000", "pm", 5.0),
-        ("50", "\u00c5", 5.0),
-        ("0.000005", "mm", 5.0),
         ("5e-9", "m", 5.0),
         ("5", None, 5000.0),
         ("5", "pixel", None),
         ("nan", "nm", None),
-        ("0", "nm", None),
-        ("-1", "nm", None),
-        ("1e400", "nm", None),
         ("wide", "nm", None),
     ],
 )
@@ -312,15 +273,6 @@ def test_read_prefers_a_calibration_changed_after_writing(tmp_path, grey):
     assert registry.read(path).pixel_size_nm == (10.0, 10.0)
 
 
-def test_write_imagej_can_be_read_without_us(tmp_path, grey):
-    path = tmp_path / "a.tif"
-    registry.write(Micrograph(grey, (7.5, 2.5)), path)
-    with tifffile.TiffFile(path) as tif:
-        assert tif.imagej_metadata["unit"] == "nm"
-        top, bottom = tif.pages[0].tags["XResolution"].value
-        assert bottom / top == pytest.approx(2.5, rel=1e-9)
-
-
 def test_read_refuses_entities_in_ome_xml(forge, grey):
     text = '<!DOCTYPE a [<!ENTITY b "c">]><OME xmlns="x"><Image/></OME>'
     found = registry.read(forge(grey, description=text))
@@ -350,22 +302,3 @@ def test_lazy_windows_equal_slices(forge, rng, small_limit):
     for options in ({}, {"tile": (16, 32), "compression": "lzw"}):
         lazy = registry.read(forge(data, **options)).data
         assert np.array_equal(lazy[13:57, 5:66].compute(), data[13:57, 5:66])
-
-
-def test_damaged_headers_never_raise_anything_but_our_own(forge, grey, rng):
-    path = forge(grey, compression="lzw", rowsperstrip=9)
-    whole = path.read_bytes()
-    for _ in range(60):
-        data = bytearray(whole)
-        for at in rng.integers(0, len(data), 3):
-            data[at] = rng.integers(256)
-        path.write_bytes(bytes(data))
-        with contextlib.suppress(ReadError):
-            registry.describe(path)
-            assert registry.read(path).array().ndim == 2
-
-
-def test_jpeg_in_png_clothes_is_read(tmp_path, grey):
-    path = tmp_path / "a.png"
-    path.write_bytes(imagecodecs.jpeg_encode(grey, level=100))
-    assert registry.describe(path).format == "JPEG"

@@ -1,10 +1,6 @@
 """A store that one process fills is left alone by others, until it ends."""
 
-import errno
-import os
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +10,6 @@ from napari_semsr.io import create_store, read, write
 from napari_semsr.io.files import check_target
 from tests import children
 
-fcntl = pytest.importorskip("fcntl", reason="Windows has locks of its own")
 HOW = {"shape": (8, 8), "dtype": "f4", "chunk": 4}
 
 # Begins a store, writes a part of it, says so, and waits until it is told to end.
@@ -40,51 +35,11 @@ def filling(tmp_path):
         yield path, process
 
 
-@pytest.fixture
-def windows(monkeypatch):
-    """Locks as Windows has them, where a file that is open cannot be removed."""
-    real = Path.unlink
-    opened = set()
-
-    def locking(number, mode, count):
-        assert (mode, count) == (2, 1)
-        try:
-            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PermissionError(errno.EACCES, "Permission denied") from None
-        opened.add(os.fstat(number).st_ino)
-
-    def close(number, real=os.close):
-        opened.discard(os.fstat(number).st_ino)
-        real(number)
-
-    def unlink(path, missing_ok=False):
-        if path.exists() and path.stat().st_ino in opened:
-            raise PermissionError(errno.EACCES, "used by another process")
-        real(path, missing_ok)
-
-    stand_in = SimpleNamespace(LK_NBLCK=2, locking=locking)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", stand_in)
-    monkeypatch.setattr(os, "close", close)
-    monkeypatch.setattr(Path, "unlink", unlink)
-
-
-def test_windows_locks_too(windows, filling):
-    path, _ = filling
-    with pytest.raises(WriteError, match="being written by another process"):
-        create_store(path, **HOW, resume=True)
-    other = path.with_name("b.ome.zarr")
-    store = create_store(other, **HOW)
-    assert path.with_name(".held.b.ome.zarr").exists()
-    for _ in store.fill([np.ones((4, 4), np.float32)] * 4, "filling"):
-        pass
-    for _ in store.finish():
-        pass
-    assert not path.with_name(".held.b.ome.zarr").exists()
-
-
-@pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param({"overwrite": True}, marks=pytest.mark.broad), {"resume": True}],
+    ids=str,
+)
 def test_a_store_that_is_being_written_is_refused(filling, how):
     path, process = filling
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
@@ -97,6 +52,7 @@ def test_a_store_that_is_being_written_is_refused(filling, how):
     assert len(store.pending()) == (3 if "resume" in how else 4)
 
 
+@pytest.mark.broad
 def test_no_image_takes_the_place_of_a_store_that_is_being_written(filling):
     path, _ = filling
     image = Micrograph(np.ones((8, 8), np.float32))
@@ -105,6 +61,7 @@ def test_no_image_takes_the_place_of_a_store_that_is_being_written(filling):
     assert (path / "0").is_dir()
 
 
+@pytest.mark.broad
 def test_a_finished_store_is_held_by_nobody(tmp_path):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **HOW)
@@ -164,6 +121,7 @@ else:
 """
 
 
+@pytest.mark.broad
 def test_looking_at_its_own_store_does_not_let_it_go(tmp_path):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **HOW)

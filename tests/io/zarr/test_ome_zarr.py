@@ -63,16 +63,9 @@ def foreign(tmp_path, rng):
     return write
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize(
-    ("unit", "scale"),
-    [
-        ("micrometer", 0.005),
-        ("nanometer", 5.0),
-        ("picometer", 5000.0),
-        ("angstrom", 50.0),
-        ("um", 0.005),
-    ],
+    ("version", "unit", "scale"),
+    [("0.4", "micrometer", 0.005), ("0.5", "angstrom", 50.0)],
 )
 def test_read_takes_both_versions_lazily(foreign, version, unit, scale):
     path, data = foreign(version=version, unit=unit, scale=scale)
@@ -141,16 +134,10 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
     ("attributes", "message"),
     [
         ({}, "without OME-Zarr metadata"),
-        ({"multiscales": []}, "without OME-Zarr metadata"),
         ({"multiscales": "x"}, "without OME-Zarr metadata"),
         ({"plate": {}}, "path of one field"),
         ({"multiscales": [{"datasets": []}]}, "cannot be read as OME-Zarr"),
-        (
-            {"multiscales": [{"datasets": [{"path": "9"}]}]},
-            "cannot be read as OME-Zarr",
-        ),
         ({"multiscales": [{"datasets": [{"path": "0"}]}]}, "axes that end in y and x"),
-        ({"multiscales": [{"axes": ["y"], "datasets": [{"path": "0"}]}]}, "axes that"),
         ({"multiscales": [{"axes": [1, 2], "datasets": [{"path": "0"}]}]}, "cannot be"),
     ],
 )
@@ -168,25 +155,6 @@ def test_read_refuses_a_bare_array(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(4, 4), dtype="u1", chunks=(4, 4))
     with pytest.raises(ReadError, match="bare zarr array"):
         registry.read(tmp_path / "a.zarr")
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
-def test_read_refuses_broken_json(tmp_path, content):
-    folder = tmp_path / "a.zarr"
-    folder.mkdir()
-    (folder / "zarr.json").write_text(content)
-    with pytest.raises(ReadError):
-        registry.read(folder)
-
-
-def test_read_refuses_a_level_that_is_missing(foreign):
-    import shutil
-
-    path, _ = foreign()
-    shutil.rmtree(path / "1")
-    assert registry.read(path).shape == (40, 50)
-    with pytest.raises(ReadError, match="cannot be read as OME-Zarr"):
-        registry.read(path, level=1)
 
 
 @pytest.mark.parametrize(("version", "block"), [("0.4", "0.1"), ("0.5", "c/0/1")])

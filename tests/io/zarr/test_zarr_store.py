@@ -128,9 +128,16 @@ def _as_before_checksums(path):
     group.create_array("done", data=marks.astype("u1"), chunks=(1, 1), overwrite=True)
 
 
-@pytest.mark.parametrize("damage", [_vanish, _cut_short, _garble])
-@pytest.mark.parametrize("torn", ["0/c/1/1", "done/c/1/1", "labels/frames/0/c/1/1"])
-@pytest.mark.parametrize("checksums", [True, False], ids=["checksums", "bare-marks"])
+@pytest.mark.parametrize(
+    ("damage", "torn", "checksums"),
+    [
+        (_garble, "0/c/1/1", True),
+        (_cut_short, "done/c/1/1", True),
+        (_vanish, "labels/frames/0/c/1/1", True),
+        (_vanish, "done/c/1/1", False),
+        (_cut_short, "0/c/1/1", False),
+    ],
+)
 def test_resume_makes_damaged_units_again(
     tmp_path, options, image, damage, torn, checksums
 ):
@@ -166,8 +173,9 @@ def test_a_unit_of_nothing_but_fill_value_is_whole(tmp_path, options, image):
     assert len(create_store(path, **options, resume=True).pending()) == 7
 
 
-@pytest.mark.parametrize("damage", [_vanish, _cut_short])
-@pytest.mark.parametrize("torn", ["0/c/1/1", "1/c/0/0"])
+@pytest.mark.parametrize(
+    ("damage", "torn"), [(_vanish, "0/c/1/1"), (_cut_short, "1/c/0/0")]
+)
 def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
     path = tmp_path / "a.ome.zarr"
     first = create_store(path, **options)
@@ -199,9 +207,6 @@ def test_store_travels_to_workers(tmp_path, options, image):
     "change",
     [
         {"shape": (70, 91)},
-        {"dtype": "uint8"},
-        {"chunk": 16},
-        {"pixel_size_nm": (5.0, 5.0)},
         {"origin": (0.0, 0.0)},
         {"provenance": Provenance(job="enhance", options={"tile": 64})},
         {"provenance": None},
@@ -232,16 +237,6 @@ def test_resume_sweeps_what_a_kill_left(tmp_path, options):
     assert not orphan.exists()
 
 
-def test_create_keeps_what_exists_unless_told(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **options)
-    _fill(store, image)
-    with pytest.raises(WriteError, match="--overwrite"):
-        create_store(path, **options)
-    fresh = create_store(path, **options, overwrite=True)
-    assert len(fresh.pending()) == 9
-
-
 def test_create_refuses_an_empty_chunk(tmp_path, options):
     with pytest.raises(OptionError, match="at least one pixel"):
         create_store(tmp_path / "a.zarr", **{**options, "chunk": 0})
@@ -258,8 +253,8 @@ def test_notes_are_kept_and_must_be_json(tmp_path, options):
 
 
 def test_threads_lose_no_tile(tmp_path, options, rng):
-    big = {**options, "shape": (320, 320), "chunk": 32}
-    image = rng.random((320, 320)).astype(np.float32)
+    big = {**options, "shape": (192, 192), "chunk": 32}
+    image = rng.random((192, 192)).astype(np.float32)
     store = create_store(tmp_path / "a.ome.zarr", **big)
     places = store.pending()
     workers = [

@@ -14,9 +14,9 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.check.job import (
+    MODELS_CHECK,
     CheckOptions,
     DiscRecord,
-    check_model_job,
     judge_source,
 )
 from napari_semsr.jobs.check.sources import (
@@ -79,6 +79,7 @@ def shares(found) -> dict[str, float]:
     }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("network", "inserted", "erased"), [(nn.Identity(), 1, 1), (Flat(), 0, 1)]
 )
@@ -99,6 +100,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", SOURCES)
 def test_sources_change_what_can_be_told(name):
     first, again = (SOURCES[name]().scenes(2, (6, 6)) for _ in range(2))
@@ -118,6 +120,7 @@ def test_sources_change_what_can_be_told(name):
     assert discs > 0
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", ["binned", "gold"])
 def test_a_coarse_image_lies_on_its_truth(name):
     scene = SOURCES[name]().scenes(1, (6, 6))[0]
@@ -136,18 +139,20 @@ def tiny(tmp_path):
     return write_tiny_model(tmp_path)
 
 
+@pytest.mark.broad
 def test_check_repeats_by_seed(tiny):
     first, again, other = (
-        run(check_model_job(tiny, options=FEW.replace(seed=seed))).to_card()
+        run(MODELS_CHECK.job(tiny, options=FEW.replace(seed=seed))).to_card()
         for seed in (3, 3, 4)
     )
     assert first == again
     assert first["conditions"] != other["conditions"]
 
 
+@pytest.mark.broad
 def test_check_without_write_leaves_the_file_alone(tiny):
     before = tiny.read_bytes()
-    found = run(check_model_job(tiny, options=FEW))
+    found = run(MODELS_CHECK.job(tiny, options=FEW))
     assert tiny.read_bytes() == before
     assert found.digest == cards.file_digest(tiny)
     assert set(found.to_card()["conditions"]) == {"blur", "fog", "hybrid"}
@@ -155,8 +160,8 @@ def test_check_without_write_leaves_the_file_alone(tiny):
 
 def test_write_changes_the_card_and_no_weight(tiny, scene):
     before = load_model(tiny)
-    found = run(check_model_job(tiny, options=FEW, write=True))
-    again = run(check_model_job(tiny, [scene.truth], options=FEW, write=True))
+    found = run(MODELS_CHECK.job(tiny, options=FEW.replace(write=True)))
+    again = run(MODELS_CHECK.job(tiny, [scene.truth], options=FEW.replace(write=True)))
     after = load_model(tiny)
     weights = before.module.state_dict(), after.module.state_dict()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
@@ -170,10 +175,11 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     assert after.card.model_copy(update={"checks": {}}) == before.card
 
 
+@pytest.mark.broad
 def test_a_model_is_checked_on_what_it_learnt_from(tmp_path):
     recipe = {"recipe": {"data": {"sources": {"superlens": 1}}}}
     path = write_tiny_model(tmp_path, name="lens", training=recipe)
-    found = run(check_model_job(path, options=CheckOptions(discs=4, size_px=128)))
+    found = run(MODELS_CHECK.job(path, options=CheckOptions(discs=4, size_px=128)))
     assert [one.condition for one in found.conditions] == ["superlens"]
     assert found.conditions[0].blur_px == pytest.approx(0.51 * 550 / 1.8 / 20)
 
@@ -184,7 +190,7 @@ def test_held_out_images_are_those_of_the_card(tmp_path):
     write(Micrograph(image.astype(np.float32)), tmp_path / "a.tif")
     recipe = {"recipe": {"data": {"held_out": [{"file": "a.tif", "crop_bottom": 8}]}}}
     path = write_tiny_model(tmp_path, name="named", training=recipe)
-    found = run(check_model_job(path, held_out=tmp_path, options=FEW))
+    found = run(MODELS_CHECK.job(path, held_out=tmp_path, options=FEW))
     assert found.images == "held_out"
     assert found.conditions[0].truths == 1
 
@@ -192,7 +198,7 @@ def test_held_out_images_are_those_of_the_card(tmp_path):
 def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
     def check(*images, **given):
         options = FEW.replace(**given.pop("options", {}))
-        return run(check_model_job(tiny, images, options=options, **given))
+        return run(MODELS_CHECK.job(tiny, images, options=options, **given))
 
     with pytest.raises(OptionError, match="draws its own samples"):
         check(scene.truth, options={"task": "superlens"})
@@ -210,6 +216,7 @@ def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
         check(Micrograph(np.ones((128, 128))))
 
 
+@pytest.mark.broad
 def test_a_card_that_cannot_be_written_stays(tiny, monkeypatch):
     before = tiny.read_bytes()
 
@@ -218,7 +225,7 @@ def test_a_card_that_cannot_be_written_stays(tiny, monkeypatch):
 
     monkeypatch.setattr(cards.shutil, "copyfileobj", full)
     with pytest.raises(WriteError, match="No space left"):
-        run(check_model_job(tiny, options=FEW, write=True))
+        run(MODELS_CHECK.job(tiny, options=FEW.replace(write=True)))
     assert tiny.read_bytes() == before
     assert [path.name for path in tiny.parent.iterdir()] == [tiny.name]
 
@@ -232,10 +239,11 @@ def test_check_stops_when_it_is_told_to(tiny):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(check_model_job(tiny, options=FEW, write=True), report)
+        run(MODELS_CHECK.job(tiny, options=FEW.replace(write=True)), report)
     assert not load_model(tiny).card.checks
 
 
+@pytest.mark.broad
 def test_tables_hold_every_radius(tiny):
     found = napari_semsr.check_model(tiny, discs=8, size_px=128)
     record = DiscRecord(found.to_card())
@@ -249,6 +257,7 @@ def test_tables_hold_every_radius(tiny):
     ]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "discs", [3, [], {"drawn": 1}, {"drawn": {"conditions": {"blur": {}}}}]
 )

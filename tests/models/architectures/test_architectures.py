@@ -11,7 +11,7 @@ from torch import nn
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
 from napari_semsr.models.checkpoint import build_discriminator
-from napari_semsr.models.probing import measure
+from tests.models.reach import measure
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,6 @@ def test_input_moved_by_the_stride_moves_the_output(case: Case) -> None:
     inside, moved = part[..., inner, inner], whole[..., inner, inner]
     assert inside.shape[-1] == 4 * stride * scale
     assert torch.allclose(moved, inside, atol=1e-5)
-
-
-@of_each
-def test_a_network_in_use_repeats_itself(case: Case) -> None:
-    network = case.build().eval()
-    image = torch.rand(1, 1, case.side, case.side)
-    with torch.no_grad():
-        assert torch.equal(network(image), network(image))
 
 
 @of_each

@@ -1,17 +1,14 @@
 """ESPCN, VDSR and EDSR: what is stated of each, and that a step of training learns."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from napari_semsr.models.architectures.blocks import bicubic
 from napari_semsr.models.architectures.edsr import EDSR
 from napari_semsr.models.architectures.espcn import ESPCN
 from napari_semsr.models.architectures.vdsr import VDSR
-from napari_semsr.models.probing import measure
+from tests.models.reach import measure
 
 
 def convolutions(network: nn.Module) -> list[nn.Conv2d]:
@@ -98,22 +95,3 @@ def test_edsr_weighs_what_a_block_adds() -> None:
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_edsr_sees_two_pixels_further_by_each_block(blocks: int) -> None:
     assert measure(EDSR(4, blocks), stride=1) == 2 * blocks + 3
-
-
-@pytest.mark.parametrize("build", [ESPCN, lambda: VDSR(8, 6), lambda: EDSR(8, 2)])
-def test_steps_of_training_learn(build: Callable[[], nn.Module]) -> None:
-    torch.manual_seed(1)
-    network = build()
-    clear = torch.rand(2, 1, 24, 24)
-    soft = functional.avg_pool2d(clear, 3, stride=1, padding=1)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
-
-    def loss() -> Tensor:
-        return (network(soft) - clear).square().mean()
-
-    before = loss().item()
-    for _ in range(5):
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
-    assert loss().item() < before

@@ -32,6 +32,7 @@ def test_an_untrained_correction_returns_its_input(name, options, side) -> None:
     torch.testing.assert_close(network.eval()(x), bicubic(x, network.scale))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("name", "options", "side"),
     NETWORKS,

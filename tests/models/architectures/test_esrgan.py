@@ -71,8 +71,10 @@ def _renamed(network: RRDBNet, naming: str) -> dict[str, Tensor]:
     return {NAMINGS[naming](k): v for k, v in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("naming", NAMINGS)
-@pytest.mark.parametrize("wrapper", [None, "params_ema", "params"])
+@pytest.mark.parametrize(
+    ("naming", "wrapper"),
+    list(zip(NAMINGS, (None, "params_ema", "params", None), strict=True)),
+)
 def test_public_weights_load_by_any_of_their_names(
     colour: RRDBNet, naming: str, wrapper: str | None, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from napari_semsr.models.architectures.srcnn import (
     AttentionSRCNN,
     LocalAttention,
 )
-from napari_semsr.models.probing import measure
+from tests.models.reach import measure
 
 
 def test_layers_and_weights_are_the_published_ones() -> None:

@@ -2,7 +2,6 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
-from qtpy.QtWidgets import QLabel
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
@@ -76,14 +75,6 @@ def test_out_of_range_is_one_sentence(form):
     form.set_values(side=3)
     with pytest.raises(OptionError, match=r"Option side .*16.*got 3\."):
         form.options()
-
-
-def test_every_control_has_a_tooltip(form):
-    for name in ROWS:
-        assert form.widget(name).native.toolTip()
-    for label in form.findChildren(QLabel):
-        assert label.toolTip() or not label.text()
-    assert form.widget("count").native.toolTip() == "how many"
 
 
 def test_show_row_hides_control_and_label(form):

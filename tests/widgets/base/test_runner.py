@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import progress
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.progress import Job, Progress, Waiting
-from napari_semsr.widgets.base.runner import JobRunner, Turn
+from napari_semsr.widgets.base.runner import JobRequest, JobRunner
 from tests.children import LIMIT_MS, LIMIT_S, run_python
 
 
@@ -160,7 +160,7 @@ def test_worker_quit_reaches_the_job(qtbot, runner):
     assert job.closed.is_set()
 
 
-def test_jobs_of_a_lane_follow_each_other_and_one_that_idles_is_passed(qtbot):
+def test_jobs_of_a_queue_follow_each_other_and_one_that_idles_is_passed(qtbot):
     runners = [JobRunner() for _ in range(3)]
     logs = [Log(runner) for runner in runners]
     gates = [threading.Event() for _ in runners]
@@ -172,7 +172,7 @@ def test_jobs_of_a_lane_follow_each_other_and_one_that_idles_is_passed(qtbot):
 
     kinds = [Progress, Progress, Progress]
     for number, runner in enumerate(runners):
-        assert runner.start(f"job {number}", partial(job, number), Turn("lane"))
+        assert runner.start(f"job {number}", partial(job, number), JobRequest("queue"))
     assert [runner.running for runner in runners] == [True, False, False]
     assert logs[2].steps[-1].message == "Waiting for job 0 (2 before it)"
     gates[1].set()
@@ -188,8 +188,8 @@ def test_jobs_of_a_lane_follow_each_other_and_one_that_idles_is_passed(qtbot):
 
 def test_a_job_whose_panel_is_gone_makes_room(qtbot, runner):
     parent, job = QWidget(), Endless()
-    JobRunner(parent).start("left", job, Turn("lane"))
-    runner.start("next", lambda: (yield Progress(1, 1, "done")), Turn("lane"))
+    JobRunner(parent).start("left", job, JobRequest("queue"))
+    runner.start("next", lambda: (yield Progress(1, 1, "done")), JobRequest("queue"))
     log = Log(runner)
     assert job.begun.wait(LIMIT_S)
     parent.deleteLater()
@@ -203,9 +203,9 @@ def test_what_is_refused_at_its_turn_is_told_and_the_next_begins(qtbot, runner):
         msg = "The layer is gone."
         raise ShapeError(msg)
 
-    runner.start("first", job, Turn("lane"))
-    runner.start("second", Endless(), Turn("lane", refuse))
-    runner.start("third", lambda: (yield Progress(1, 1, "done")), Turn("lane"))
+    runner.start("first", job, JobRequest("queue"))
+    runner.start("second", Endless(), JobRequest("queue", refuse))
+    runner.start("third", lambda: (yield Progress(1, 1, "done")), JobRequest("queue"))
     assert runner.waiting == 2
     runner.stop()
     qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
@@ -227,9 +227,11 @@ def test_what_begins_and_shows_a_job_leaves_room_between_its_parts(qtbot, runner
         yield Progress(1, 1, "done")
         return "shown"
 
-    turn = Turn("lane", lambda: parts("begin"), lambda value: parts(value, "more"))
-    runner.start("first", job, turn)
-    runner.start("next", job, Turn("lane", lambda: seen.append("next")))
+    request = JobRequest(
+        "queue", lambda: parts("begin"), lambda value: parts(value, "more")
+    )
+    runner.start("first", job, request)
+    runner.start("next", job, JobRequest("queue", lambda: seen.append("next")))
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     one = ["begin", "turn", "job", "shown", "turn", "more", "turn"]
     assert seen == [*one, "next", "job"]
@@ -245,7 +247,7 @@ def test_a_job_that_is_being_shown_is_past_stopping_but_not_over(qtbot, runner):
         yield
         seen.append(value)
 
-    runner.start("show", lambda: (yield from ()) or 1, Turn(show=show))
+    runner.start("show", lambda: (yield from ()) or 1, JobRequest(show=show))
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert seen == log.returned == [1]
     assert log.cancelled == 0
@@ -262,7 +264,7 @@ def test_a_result_whose_panel_is_gone_is_not_shown_further(qtbot):
         finally:
             seen.append("closed")
 
-    JobRunner(parent).start("show", lambda: (yield from ()), Turn(show=show))
+    JobRunner(parent).start("show", lambda: (yield from ()), JobRequest(show=show))
     qtbot.waitUntil(lambda: bool(seen), timeout=LIMIT_MS)
     assert seen == ["closed"]
 
@@ -335,6 +337,7 @@ while not begun:
 """
 
 
+@pytest.mark.broad
 def test_a_script_may_end_while_a_job_runs():
     assert run_python(ENDING) == "ended\n"
 

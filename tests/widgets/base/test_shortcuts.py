@@ -13,7 +13,7 @@ from qtpy.QtGui import QAction, QKeySequence
 
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import shortcuts
-from napari_semsr.widgets.base.manual import Manual, manual_folder
+from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 
@@ -58,16 +58,6 @@ def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):
     qtbot.keyClick(panel.window().focusWidget(), key, modifier)
 
 
-def test_keys_run_and_open_the_manual(panel, viewer, qtbot, finish):
-    press(qtbot, panel, Qt.Key.Key_Return, CTRL)
-    finish(panel)
-    assert "Restored field" in panel.status.text()
-    press(qtbot, panel, Qt.Key.Key_F1)
-    [manual] = panel.window().findChildren(Manual)
-    assert manual.isVisible()
-    manual.close()
-
-
 def test_escape_cancels_what_runs(panel, qtbot, finish):
     def endless():
         while True:
@@ -81,9 +71,15 @@ def test_escape_cancels_what_runs(panel, qtbot, finish):
     assert "was cancelled" in panel.status.text()
 
 
-def test_results_are_hidden_and_shown_as_they_were(panel, viewer, qtbot, run_panel):
+def test_keys_run_hide_and_show_and_open_the_manual(
+    panel, viewer, qtbot, finish, opened
+):
+    press(qtbot, panel, Qt.Key.Key_F1)
+    assert opened == [manual_url(panel.help_place)]
     source = panel.layer.value
-    run_panel(panel)
+    press(qtbot, panel, Qt.Key.Key_Return, CTRL)
+    finish(panel)
+    assert "Restored field" in panel.status.text()
     made = next(layer for layer in viewer.layers if layer is not source)
     other = viewer.add_image(np.zeros((8, 8)), name="other")
     source.visible = False
@@ -101,7 +97,8 @@ def test_results_are_hidden_and_shown_as_they_were(panel, viewer, qtbot, run_pan
     assert other.visible
 
 
-def test_no_key_of_napari_is_taken(panel):
+@pytest.mark.broad
+def test_no_key_of_napari_is_taken_and_the_manual_lists_ours(panel):
     ours = {QKeySequence(key).toString() for key in KEYS} - {"Esc"}
     assert len(ours) == len(KEYS) - 1
     bound = {str(key) for keys in default_shortcuts.values() for key in keys}
@@ -109,9 +106,6 @@ def test_no_key_of_napari_is_taken(panel):
     for action in panel.window().findChildren(QAction):
         theirs |= {keys.toString() for keys in action.shortcuts()}
     assert not ours & theirs
-
-
-def test_the_manual_lists_the_keys(panel):
     page = (manual_folder() / "panels.md").read_text("utf-8")
     table = page.partition("## Keys")[2].partition("##")[0]
     assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == set(KEYS)

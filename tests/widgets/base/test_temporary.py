@@ -52,6 +52,7 @@ def age(folder, days):
         os.utime(item, (then, then))
 
 
+@pytest.mark.broad
 def test_a_killed_session_is_swept_and_a_living_one_is_not(session, tmp_path):
     (dead, left), (_, used) = session(), session()
     age(used, 400)

@@ -2,6 +2,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_semsr as semsr
+from napari_semsr.widgets.base import open_panel
 from napari_semsr.widgets.enhance.check import CheckPanel
 from napari_semsr.widgets.enhance.importing import ImportPanel
 from tests.tiny_models import write_tiny_model
@@ -48,6 +49,7 @@ def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
     assert "12 nm" in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_a_model_with_a_card_is_imported_as_it_is(panel, run_panel, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     panel.choose(write_tiny_model(tmp_path / "elsewhere", name="carded"))
@@ -64,12 +66,13 @@ def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):
     assert run_panel(panel) == "A model file must be chosen."
 
 
+@pytest.mark.broad
 def test_a_file_of_other_programs_opens_the_panel(
     make_napari_viewer_proxy, npe2pm, network
 ):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     viewer = make_napari_viewer_proxy(show=True)
-    _, check = viewer.window.add_plugin_dock_widget("napari-semsr", "Check model")
+    check = open_panel(viewer, "Check model")
     before = check.model.value
     check.model.offer(str(network))
     docks = viewer.window.dock_widgets

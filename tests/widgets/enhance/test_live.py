@@ -8,7 +8,7 @@ from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import LIVE_KEY
@@ -98,6 +98,7 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
     assert "megapixels/s" in panel.status.text()
 
 
+@pytest.mark.broad
 def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     panel, qtbot, finish, computed, tmp_path
 ):
@@ -112,6 +113,7 @@ def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
 
+@pytest.mark.broad
 def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
@@ -125,6 +127,7 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     ]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("tiles", [0, 2])
 def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
     panel, model, qtbot, finish, computed, tiles
@@ -157,6 +160,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
     assert micrograph_from_layer(model.layers[1]).provenance.networks()
 
 
+@pytest.mark.broad
 def test_removing_the_layer_stops_the_run_and_clears_up(
     panel, model, qtbot, finish, computed
 ):
@@ -172,6 +176,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
     assert len(model.layers) == 1
 
 
+@pytest.mark.broad
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):

@@ -6,7 +6,7 @@ import pytest
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.jobs.enhance import enhance_in_memory
+from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
 from tests.children import LIMIT_MS
@@ -28,7 +28,7 @@ def point(model, y, x):
 def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot):
     image = micrograph_from_layer(model.layers["field"])
     options = EnhanceOptions(tile=64, precision="fp32")
-    whole = run(enhance_in_memory(image, options=options)).array()
+    whole = run(ENHANCE.in_memory(image, options=options)).array()
     point(model, 90, 100)
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
@@ -48,6 +48,7 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert [item.name for item in model.layers] == ["field"]
 
 
+@pytest.mark.broad
 def test_changed_options_are_shown(panel, model, qtbot):
     seen = []
     start = panel.look.preview.runner.start
@@ -83,6 +84,7 @@ def test_sharpen_is_off_found_or_a_width(panel):
         assert sharpen.blur_px(None) == value
 
 
+@pytest.mark.broad
 def test_a_chosen_width_is_looked_at_and_what_is_found_is_told(panel, model, qtbot):
     point(model, 90, 100)
     panel.sharpen.kind.native.activated.emit(0)
@@ -123,6 +125,7 @@ def test_the_line_covers_its_share_with_the_input(panel, model):
     assert [item.name for item in model.layers] == ["field"]
 
 
+@pytest.mark.broad
 def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot):
     image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
     source = model.add_image(

@@ -16,12 +16,12 @@ def panel(model, qtbot, rng, add) -> ErrorMapPanel:
     add(model, Micrograph(sharp, name="sharp", **place))
     made = ErrorMapPanel(model)
     qtbot.addWidget(made)
-    made.enhanced.value = model.layers["sharp"]
+    made.boxes["enhanced"].value = model.layers["sharp"]
     return made
 
 
 def test_map_lies_exactly_on_the_reference(panel, model, run_panel):
-    assert panel.reference.value is model.layers["seen"]
+    assert panel.boxes["reference"].value is model.layers["seen"]
     assert "Compared sharp with seen" in run_panel(panel)
     layer, seen = model.layers["sharp · error map (grey levels)"], model.layers["seen"]
     np.testing.assert_allclose(layer.extent.world, seen.extent.world)
@@ -31,36 +31,41 @@ def test_map_lies_exactly_on_the_reference(panel, model, run_panel):
         assert name in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_second_run_in_per_cent_replaces_the_first(panel, model, run_panel):
     run_panel(panel)
     grey = np.asarray(model.layers[-1].data)
     panel.form.set_values(unit="percent")
     run_panel(panel)
     names = [layer.name for layer in model.layers if "error map" in layer.name]
-    assert names == ["sharp · error map (%)"]
+    assert names == ["sharp · error map (% of the range)"]
     ratio = np.asarray(model.layers[names[0]].data)[grey > 0] / grey[grey > 0]
     assert np.ptp(ratio) < 1e-3 * ratio.mean()
 
 
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
-    panel.reference.value = panel.enhanced.value
+    panel.boxes["reference"].value = panel.boxes["enhanced"].value
     assert "is the layer" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, rng):
     seen = model.layers["seen"]
     data = np.asarray(seen.data) + rng.normal(0, 3, seen.data.shape)
     place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
     add(model, Micrograph(data, name="again", **place))
-    panel.kind.value = "scans"
-    assert panel.form.isHidden()
-    assert not panel.scans.isHidden()
-    panel.enhanced.value, panel.reference.value = model.layers["again"], seen
-    panel.scans.set_values(unit="percent")
+    panel.kind.value = "two scans"
+    assert panel.forms["with its reference"].isHidden()
+    assert not panel.form.isHidden()
+    panel.boxes["enhanced"].value, panel.boxes["reference"].value = (
+        model.layers["again"],
+        seen,
+    )
+    panel.form.set_values(unit="percent")
     assert "Compared again with seen" in run_panel(panel)
-    layer = model.layers["seen · repeatability (%)"]
+    layer = model.layers["seen · repeatability (% of the range)"]
     np.testing.assert_allclose(layer.extent.world, seen.extent.world)
     for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
         assert said in panel.figures.text()
-    panel.reference.value = panel.enhanced.value
-    assert "which is the first one" in run_panel(panel)
+    panel.boxes["reference"].value = panel.boxes["enhanced"].value
+    assert "which is First scan too" in run_panel(panel)

@@ -40,11 +40,12 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert found["width (nm)"] == [pytest.approx(width)]
 
 
+@pytest.mark.broad
 def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     model.layers["taken"].data = np.full((64, 96), 100, np.float32)
     panel.image.value = model.layers["taken"]
     run_panel(panel)
-    assert "100.0 %" in panel.figures.text()
+    assert "100.0%" in panel.figures.text()
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
     panel.image.value = model.layers["truth"]
     panel.reference.value = None
@@ -53,6 +54,7 @@ def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     assert not np.allclose(marks.face_color[0], own.face_color[0])
 
 
+@pytest.mark.broad
 def test_lines_lie_across_the_gaps_on_the_image(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     run_panel(panel)
@@ -70,6 +72,7 @@ def test_lines_lie_across_the_gaps_on_the_image(panel, model, run_panel):
     assert lines.visible
 
 
+@pytest.mark.broad
 def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     run_panel(panel)
@@ -84,6 +87,7 @@ def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
     assert row.startswith("found\t")
 
 
+@pytest.mark.broad
 def test_histogram_particles_and_legend_are_told(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     run_panel(panel)

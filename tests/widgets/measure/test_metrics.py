@@ -18,7 +18,7 @@ def test_metrics_against_a_reference(panel, model, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     assert "Measured second against first" in run_panel(panel)
     text = panel.figures.text()
-    for name in ("PSNR", "SSIM", "Average gradient", "Histogram distance"):
+    for name in ("PSNR", "SSIM", "Average gradient", "Distance of grey levels"):
         assert name in text
     axes = panel.plot.axes[0]
     assert axes.get_xlabel() == "Grey level"
@@ -37,6 +37,7 @@ def test_metrics_without_a_reference(panel, run_panel):
     assert "Contrast" in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_affine_match_raises_psnr(panel, model, run_panel):
     model.layers[1].data = np.asarray(model.layers[1].data) * 0.5 + 0.1
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
@@ -48,6 +49,7 @@ def test_affine_match_raises_psnr(panel, model, run_panel):
     assert psnr(panel.figures.text()) > psnr(before) + 3
 
 
+@pytest.mark.broad
 def test_what_light_carried_is_told_apart(panel, model, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     run_panel(panel)
@@ -55,12 +57,13 @@ def test_what_light_carried_is_told_apart(panel, model, run_panel):
     panel.form.set_values(cut_off_nm=60)
     run_panel(panel)
     text = panel.figures.text()
-    for said in ("<b>60 nm", "PSNR below the cut-off", "PSNR above the cut-off"):
+    for said in ("<b>60 nm", "PSNR below the optical", "PSNR above the optical"):
         assert said in text
     panel.form.set_values(cut_off_nm=0.06)
     assert "must be at least 10" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_mosaic_is_measured_where_both_are_whole(panel, model, exposures, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     panel.form.set_values(data_range=1.0)

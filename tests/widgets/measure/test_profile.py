@@ -101,6 +101,7 @@ def idle(panel, qtbot):
     return wait
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("hurry", [True, False], ids=["in-one-go", "at-leisure"])
 def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
     panel.draw()
@@ -121,6 +122,7 @@ def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
     assert found == pytest.approx(40, rel=1e-3)
 
 
+@pytest.mark.broad
 def test_line_that_is_dragged_anew_is_measured_anew(panel, draw, idle):
     draw(40, 10, 40, 110)
     lines = panel.line.value
@@ -140,7 +142,7 @@ def test_the_plot_follows_the_line(panel, draw, model, qtbot):
     lines.data = [vertices + np.array([0, 12])]
     qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)
     qtbot.waitUntil(lambda: panel.profiles.fitted, timeout=LIMIT_MS)
-    place = panel.profiles.layers[0].readings.main.place.value
+    place = panel.profiles.layers[0].found.readings.main.place.value
     assert place == pytest.approx(38, abs=0.05)
     panel.live.value = False
     kept = panel.profiles
@@ -149,6 +151,7 @@ def test_the_plot_follows_the_line(panel, draw, model, qtbot):
     assert panel.profiles is kept
 
 
+@pytest.mark.broad
 def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
     add(model, Micrograph(line_at(60, 12)[::2, ::2], parse_pixel_size(10.0), "coarse"))
     colour = np.stack([line_at(60).astype(np.uint8)] * 3, axis=-1)
@@ -168,6 +171,7 @@ def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
         assert np.nanmax(curve) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.broad
 def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     layer = model.layers["field"]
     layer.affine = np.eye(3)
@@ -179,6 +183,7 @@ def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     assert found == pytest.approx(40, rel=1e-3)
 
 
+@pytest.mark.broad
 def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     flat = np.full((96, 128), 7, np.float32)
     add(model, Micrograph(flat, parse_pixel_size(5.0), "flat"))
@@ -192,20 +197,7 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     assert "'bare' has no pixel size" in run_panel(panel)
 
 
-def test_several_lines_are_told_in_a_table(panel, draw, model, add):
-    layer = model.layers["field"]
-    layer.data = line_at(30) + line_at(70)
-    draw(40, 10, 40, 110)
-    found = panel.findings()
-    assert found.numbers["Lines"].value == 2
-    assert found.numbers["FWHM, median"].value == pytest.approx(40, rel=1e-2)
-    rows = found.tables["Lines"]
-    np.testing.assert_allclose(rows["at (nm)"], (100, 300), atol=0.5)
-    np.testing.assert_allclose(rows["FWHM (nm)"], 40, rtol=1e-2)
-    np.testing.assert_allclose(found.tables["Neighbours"]["apart (nm)"], 200, rtol=1e-3)
-    assert "2 lines" in panel.status.text()
-
-
+@pytest.mark.broad
 def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
     draw(40, 10, 40, 110)
     qtbot.waitUntil(lambda: not panel.follower.busy, timeout=LIMIT_MS)

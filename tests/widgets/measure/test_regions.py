@@ -64,6 +64,7 @@ def held(number):
     return labels() == number
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["shapes", "labels"])
 def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, kind):
     panel = opened(MetricsPanel, kind)
@@ -91,6 +92,7 @@ def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, 
     assert panel.findings().text().splitlines()[-2].startswith(names[0])
 
 
+@pytest.mark.broad
 def test_region_beside_the_image_says_so_in_its_row(opened, model, run_panel):
     panel = opened(MetricsPanel, "away")
     panel.image.value = model.layers["made"]
@@ -101,11 +103,12 @@ def test_region_beside_the_image_says_so_in_its_row(opened, model, run_panel):
     assert table["pixels"][1] is None
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["shapes", "labels"])
 def test_errors_are_those_of_the_map_within(opened, model, run_panel, kind):
     panel = opened(ErrorMapPanel, kind)
-    panel.enhanced.value = model.layers["made"]
-    panel.reference.value = model.layers["truth"]
+    panel.boxes["enhanced"].value = model.layers["made"]
+    panel.boxes["reference"].value = model.layers["truth"]
     run_panel(panel)
     table = panel.findings().tables["Regions"]
     shown = next(layer for layer in model.layers if "error map" in layer.name)
@@ -118,6 +121,7 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel, kind):
     assert "Regions" in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pair):
     from napari_semsr.analysis import radial_spectrum
 
@@ -138,6 +142,7 @@ def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pa
     assert list(panel.findings().curves) == ["made"]
 
 
+@pytest.mark.broad
 def test_gaps_are_counted_by_their_middles(model, qtbot, add, run_panel):
     y, x = np.mgrid[:64, :200]
     bright = np.zeros((64, 200), bool)
@@ -162,24 +167,12 @@ def test_gaps_are_counted_by_their_middles(model, qtbot, add, run_panel):
     assert table["median width (nm)"][0] == pytest.approx(whole[0])
 
 
-def test_gaps_outline_what_was_measured_of_a_mosaic(model, qtbot, add, run_panel):
-    y, x = np.mgrid[:64, :128]
-    near = np.minimum(np.hypot(y - 30, x - 30), np.hypot(y - 30, x - 60))
-    image = np.where(near < 12, 200, 20).astype(np.float32)
-    image[:, 100:] = np.nan
-    add(model, Micrograph(image, (SIZE, SIZE), "mosaic"))
-    panel = GapsPanel(model)
-    qtbot.addWidget(panel)
-    run_panel(panel)
-    assert len(outlined(model, "Gaps")) == 1
-
-
 def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):
     for kind in (MetricsPanel, SpectrumPanel, ErrorMapPanel, GapsPanel):
         model.layers.clear()
         panel = opened(kind)
         panel.regions.value = model.add_shapes(name="empty", ndim=2)
         if kind is ErrorMapPanel:
-            panel.enhanced.value = model.layers["made"]
-            panel.reference.value = model.layers["truth"]
+            panel.boxes["enhanced"].value = model.layers["made"]
+            panel.boxes["reference"].value = model.layers["truth"]
         assert "Regions must be 1 to 200 rectangles" in run_panel(panel)

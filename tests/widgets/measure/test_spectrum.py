@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
-from napari_semsr.widgets.layers import micrograph_from_layer, network_of
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel, ring_periods
 from tests.widgets.scenes import outlined
 
@@ -45,6 +44,7 @@ def test_peak_lies_at_the_period(panel, model, run_panel):
     assert frequency.max() <= 50 + 1e-9
 
 
+@pytest.mark.broad
 def test_centred_layer_keeps_the_viewer_in_nm(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
@@ -57,6 +57,7 @@ def test_centred_layer_keeps_the_viewer_in_nm(panel, model, run_panel):
     assert abs(x - 80) * step[1] == pytest.approx(1 / 80, rel=1e-6)
 
 
+@pytest.mark.broad
 def test_rings_have_the_radius_of_their_period(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
@@ -68,6 +69,7 @@ def test_rings_have_the_radius_of_their_period(panel, model, run_panel):
         np.testing.assert_allclose(radius, np.array([1280, 1600]) / period)
 
 
+@pytest.mark.broad
 def test_mosaics_of_one_grid_are_cut_alike(panel, model, add, grating, run_panel):
     add(model, grating.replace(name="beside", origin=(0.0, 5000.0)))
     holed = grating.array().copy()
@@ -85,41 +87,12 @@ def test_mosaics_of_one_grid_are_cut_alike(panel, model, add, grating, run_panel
         np.testing.assert_allclose(boxes, [[(-5, -5), (1195, 1395)]] * 2)
 
 
-def test_spectrum_of_a_mosaic_keeps_its_frequencies(panel, model, run_panel):
-    whole = model.layers["grating"].data
-    holed = whole.copy()
-    holed[:, :40] = np.nan
-    model.layers["grating"].data = holed
-    panel.layers.value = [model.layers["grating"]]
-    run_panel(panel)
-    layer = model.layers["grating · spectrum"]
-    assert layer.translate[1] > model.layers["grating"].extent.world[1, 1]
-    _, x = np.unravel_index(np.argmax(layer.data), layer.data.shape)
-    step = layer.metadata["spectrum"]["frequency_step_per_nm"]
-    assert abs(x - 60) * step[1] == pytest.approx(1 / 80, rel=1e-6)
-    rings = model.layers["grating · periods"]
-    for corners, period in zip(rings.data, rings.features["period"], strict=True):
-        radius = np.ptp(corners, axis=0) / 2
-        np.testing.assert_allclose(radius, [1280, 1200] / np.float64(period.split()[0]))
-
-
+@pytest.mark.broad
 def test_without_planes_no_layer_is_added(panel, model, run_panel):
     panel.planes.value = False
     before = len(model.layers)
     run_panel(panel)
     assert len(model.layers) == before
-
-
-def test_numbers_hold_every_ring_of_every_layer(panel, model, run_panel):
-    panel.layers.value = list(model.layers)
-    run_panel(panel)
-    found = panel.findings()
-    assert set(found.curves) == {"grating", "noise"}
-    assert found.plot is panel.plot
-    for curve, power in zip(found.curves.values(), panel.spectra.power, strict=True):
-        frequency, period = curve["frequency (µm⁻¹)"], curve["period (nm)"]
-        np.testing.assert_allclose(period, 1000 / frequency)
-        np.testing.assert_array_equal(curve["power (arb. units)"], power)
 
 
 def test_uncalibrated_layers_are_in_cycles_per_pixel(model, qtbot, run_panel, grating):
@@ -137,17 +110,3 @@ def test_ring_periods_lie_between_nyquist_and_the_image(grating):
     assert all(20 <= period <= 1280 for period in periods)
     tiny = Micrograph(np.zeros((4, 4)), parse_pixel_size(1.0))
     assert ring_periods(tiny) == []
-
-
-def test_a_spectrum_of_what_a_network_made_says_so(panel, model, add, run_panel):
-    made = Provenance(job="enhance", model_name="ssum-sem", model_digest="sha256:1")
-    image = micrograph_from_layer(model.layers["noise"]).replace(provenance=made)
-    panel.layers.value = [add(model, image.replace(name="net"))]
-    run_panel(panel)
-    assert "Made by a network: <b>ssum-sem</b>" in panel.figures.text()
-    assert network_of(model.layers["net · spectrum"]) == "ssum-sem"
-    saved = micrograph_from_layer(model.layers["net · spectrum"]).provenance
-    assert (saved.job, saved.network()) == ("spectrum", ("ssum-sem", "sha256:1"))
-    panel.layers.value = [model.layers["grating"]]
-    run_panel(panel)
-    assert "network" not in panel.figures.text()

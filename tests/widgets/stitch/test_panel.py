@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_folder_says_what_it_holds(make, scan):
     assert panel.status.text() == "scan can be stitched."
 
 
+@pytest.mark.broad
 def test_heights_are_offered_where_there_are_any(
     make, model, scan, tmp_path, finish, run_panel
 ):
@@ -103,17 +105,6 @@ def test_heights_are_offered_where_there_are_any(
     assert panel.options().focus == "none"
 
 
-def test_stitching_again_replaces_the_layers(make, model, scan, run_panel):
-    panel = make(scan)
-    run_panel(panel)
-    model.add_image(np.zeros((8, 8)), name="of the user")
-    names = [layer.name for layer in model.layers]
-    first = model.layers["scan mosaic"]
-    run_panel(panel)
-    assert sorted(layer.name for layer in model.layers) == sorted(names)
-    assert model.layers["scan mosaic"] is not first
-
-
 def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     panel = make(scan)
     panel.show_button.click()
@@ -141,11 +132,12 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     assert all(len(line) == 2 for line in joints.data)
 
 
+@pytest.mark.broad
 def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     panel = make(scan)
     run_panel(panel)
     text = panel.figures.text()
-    for word in ("Residual", "px (", "nm) RMS", "Joints", "Stage error", "Shading"):
+    for word in ("residual", "px (", "nm)", "Joints", "stage error", "Shading"):
         assert word in text
     residuals, stage = panel.plot.axes
     assert residuals.get_ylabel() == "Residual (px)"
@@ -154,7 +146,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     assert panel.results.isVisibleTo(panel)
     assert panel.trouble.text() == ""
     found = panel.findings()
-    assert found.numbers["Residual"].unit == "px"
+    assert found.numbers["RMS residual"].unit == "px"
     joints, frames = found.curves["joints"], found.curves["frames"]
     drawn = sum(len(line.get_xdata()) for line in residuals.get_lines()[:1])
     assert np.isfinite(joints["residual (px)"]).sum() >= drawn
@@ -210,10 +202,11 @@ def test_frame_that_is_left_out_is_listed(make, model, bad_scan, run_panel):
     panel = make(bad_scan)
     assert "frame_003.tif" in panel.about.text()
     assert "3 of 4" in run_panel(panel)
-    assert "<b>frame_003.tif</b>" in panel.trouble.text()
+    assert "frame_003.tif" in panel.trouble.text()
     assert len(model.layers["bad · outlines"].data) == 3
 
 
+@pytest.mark.broad
 def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     panel = make(scan)
     panel.output.value = tmp_path / "wanted"
@@ -226,6 +219,7 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert "frames joined" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_halves_are_written_beside_and_tell_the_resolution(
     make, model, scan, tmp_path, run_panel, qtbot
 ):
@@ -234,7 +228,7 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     assert panel.halves.value  # else the next step has nothing to measure
     run_panel(panel)
     assert (tmp_path / "m.half-a.ome.zarr").is_dir()
-    assert "2 and 2 frames" in panel.figures.text()
+    assert "(2 frames)" in panel.figures.text()
     resolution = FrcMapPanel(model)
     qtbot.addWidget(resolution)
     resolution.first.value = model.layers["scan mosaic"]
@@ -250,16 +244,17 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     assert "single-image" in resolution.figures.text()
 
 
+@pytest.mark.broad
 def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     panel = make(scan)
     assert panel.options().distortion == "auto"
     run_panel(panel)
     found = panel.findings().numbers["Distortion"]
     assert (found.value, found.unit) == (0, "%")
-    assert str(found).startswith("0 % \N{PLUS-MINUS SIGN} 0.")
+    assert str(found).startswith("0 \N{PLUS-MINUS SIGN} 0.")
     panel.distortion.value = "none"
     run_panel(panel)
-    assert panel.findings().numbers["Distortion"] == "not looked for"
+    assert panel.findings().numbers["Distortion"].value == "not looked for"
     panel.distortion.value = "number"
     assert not panel.distortion_amount.native.isHidden()
     panel.distortion_amount.value = 0.02
@@ -268,6 +263,7 @@ def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
 
 
+@pytest.mark.broad
 def test_a_calibration_gives_pixel_size_and_distortion(
     make, scan, run_panel, finish, tmp_path
 ):
@@ -285,7 +281,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert panel.distortion.current_choice == "from the calibration"
     run_panel(panel)
     bent = str(panel.findings().numbers["Distortion"])
-    assert bent.startswith("0.1 % \N{PLUS-MINUS SIGN} 0.025 %")
+    assert bent.startswith("0.1 \N{PLUS-MINUS SIGN} 0.025 %")
     assert "by calibration" in bent
     panel.look()  # what the scan says does not come back
     finish(panel)
@@ -331,6 +327,7 @@ def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):
     assert "nothing.csv" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
     rng = np.random.default_rng(1)
     image = rng.random((170, 170)).repeat(2, axis=0).repeat(2, axis=1)
@@ -345,6 +342,7 @@ def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
     assert "nm)" not in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_scan_in_the_viewer_is_taken(make, model, scan):
     for data, attributes, kind in read_layers(str(scan)):
         getattr(model, f"add_{kind}")(data, **attributes)
@@ -352,17 +350,17 @@ def test_scan_in_the_viewer_is_taken(make, model, scan):
     assert make().folder.value == scan
 
 
+@pytest.mark.broad
 def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
     from napari_semsr import jobs
-    from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+    from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
     from napari_semsr.widgets.samples import superlens_scan
 
     small = SimulateOptions(frames_grid=(1, 2), frame_px=48)
-    monkeypatch.setattr(
-        jobs,
-        "simulate_job",
-        lambda folder, options: simulate_job(folder, options=small),
+    made = SimpleNamespace(
+        job=lambda out_dir, options: SIMULATE.job(out_dir=out_dir, options=small)
     )
+    monkeypatch.setattr(jobs, "SIMULATE", made)
     for data, attributes, kind in superlens_scan():
         getattr(model, f"add_{kind}")(data, **attributes)
     assert [type(layer).__name__ for layer in model.layers] == ["Image", "Shapes"]
@@ -381,6 +379,7 @@ def test_colours_tell_used_from_doubtful():
     assert colours[2][3] < 1
 
 
+@pytest.mark.broad
 def test_no_error_of_a_stage_is_told_of_frames_without_positions(
     make, scan, tmp_path, run_panel
 ):
@@ -394,9 +393,10 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
         )
     panel = make(folder)
     assert "joined" in run_panel(panel)
-    assert "Stage error" not in panel.figures.text()
+    assert "stage error" not in panel.figures.text()
 
 
+@pytest.mark.broad
 def test_mosaic_fills_the_view_but_when_it_is_made_again(make, model, scan, run_panel):
     panel = make(scan)
     camera = getattr(model, "scene", model).camera

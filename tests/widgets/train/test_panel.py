@@ -156,20 +156,7 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
     assert models.card["architecture"] == "two-scale"
 
 
-def test_layers_of_two_pitches_serve_a_network_that_enlarges(
-    panel, model, training, run_panel, add
-):
-    coarse = model.layers["soft"].data.reshape(64, 2, 64, 2).mean((1, 3))
-    add(model, Micrograph(coarse, parse_pixel_size(10.0), "coarse"))
-    panel.pairs.low.value = model.layers["coarse"]
-    panel.pairs.patch.value = 16
-    panel.recipe.box.value = "de-haan"
-    run_panel(panel)
-    store = open_pairs(Path(training.requests[0].pairs))
-    assert (store.record["scale"], store.record["patch"]) == (2, 16)
-    assert store.arrays("train")[1].shape[1:] == (32, 32)
-
-
+@pytest.mark.broad
 def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     panel, training, run_panel, folder
 ):
@@ -202,28 +189,6 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     assert "12.4 nm = 0.62 px" in shown
 
 
-def test_gain_over_the_untouched_model_is_said(panel, training, run_panel):
-    rows = {
-        name: {"psnr_db": psnr}
-        for name, psnr in (
-            ("linear filter", 23.0),
-            ("untouched", 24.5),
-            ("trained", 26),
-        )
-    }
-    training.comparison = {
-        "set": "test",
-        "pairs": 6,
-        "begun_with": "ssum-sem",
-        "kept": True,
-        "rows": rows,
-    }
-    said = run_panel(panel)
-    assert "+1.50 dB over ssum-sem and +3.00 dB over the best linear filter" in said
-    assert "on 6 held-out pairs" in said
-    assert panel.view.findings("Train").numbers["Gain of training"].value == 1.5
-
-
 def two_instruments(add, viewer) -> tuple[object, object, Affine]:
     """Layers of one place, turned and on other pixels, and the map between them."""
     fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
@@ -242,6 +207,7 @@ def stored_map(folder, low, high, true) -> Path:
     return path
 
 
+@pytest.mark.broad
 def test_two_layers_are_cut_by_a_stored_transform(
     panel, model, training, run_panel, add, folder
 ):
@@ -261,6 +227,7 @@ def test_two_layers_are_cut_by_a_stored_transform(
     assert "The transform is for light as the moving image" in run_panel(panel)
 
 
+@pytest.mark.broad
 def test_register_goes_on_to_train(
     make_napari_viewer_proxy, training, add, finish, folder
 ):
@@ -289,6 +256,7 @@ def test_register_goes_on_to_train(
     assert store.record["provenance"]["options"]["transform"]
 
 
+@pytest.mark.broad
 def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
     panel.pairs.source.value = "store"
     panel.pairs.store.value = folder / "given.zarr"
@@ -300,6 +268,7 @@ def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
     assert asked.anew
 
 
+@pytest.mark.broad
 def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel):
     run_panel(panel)
     layer = panel.view.layer
@@ -321,6 +290,7 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
 
 
+@pytest.mark.broad
 def test_preview_that_was_removed_stays_away(model, training, folder, qtbot):
     view = TrainView(model)
     qtbot.addWidget(view)
@@ -362,6 +332,7 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     assert asked.recipe == str(folder / "runs" / "mine" / "recipe.yaml")
 
 
+@pytest.mark.broad
 def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder):
     training.validate = lambda *_: time.sleep(0.05)
     training.last = 100_000
@@ -373,6 +344,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     assert not (folder / "models").exists()
 
 
+@pytest.mark.broad
 def test_run_to_resume_is_asked_for(panel, training, folder, monkeypatch):
     asked = []
 
@@ -395,6 +367,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
     assert panel.resume_button.isEnabled()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("wrong", "needs"),
     [
@@ -442,6 +415,7 @@ def test_wrong_input_is_one_sentence(
     assert not training.requests
 
 
+@pytest.mark.broad
 def test_recipe_with_a_wrong_key_is_named(panel, training, run_panel, recipe):
     recipe.write_text(TINY.replace("batch:", "batches:"))
     use_file(panel, recipe)
@@ -468,6 +442,7 @@ def test_rows_and_starts_follow_what_is_chosen(panel, recipe):
     assert panel.recipe.required().scale == 2
 
 
+@pytest.mark.broad
 def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
     (folder / "runs" / "tiny").mkdir(parents=True)
     use_file(panel, recipe)
@@ -520,6 +495,7 @@ def children() -> list[psutil.Process]:
     return [item for item in found if any("train_process" in w for w in item.cmdline())]
 
 
+@pytest.mark.broad
 def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
     panel.show()
     panel.recipe.box.value = "own-image"
@@ -565,14 +541,7 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
     assert np.corrcoef(low, high)[0, 1] > 0.9
 
 
-def test_layer_that_teaches_nothing_is_one_sentence(panel, training, run_panel, add):
-    add(panel.viewer, Micrograph(np.zeros((40, 40), np.float32), None, "little"))
-    panel.recipe.box.value = "own-image"
-    panel.pairs.low.value = panel.viewer.layers["little"]
-    assert "at least 96 x 96 pixels, got 40 x 40 in little" in run_panel(panel)
-    assert not training.requests
-
-
+@pytest.mark.broad
 def test_hidden_pixels_are_what_a_model_without_truth_is_judged_by(
     model, folder, qtbot
 ):

@@ -6,7 +6,7 @@ threshold. Each result says how it was made, and when there is none, why.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,65 +14,107 @@ from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Question
-from napari_semsr.analysis.frc.thinning import Counts, thin
-from napari_semsr.analysis.frc.validity import Reason
+from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import CutOff, find_cut_off
 from napari_semsr.core import (
+    SIGMA,
     Z95,
+    BoolArray,
+    Float32Array,
     FloatArray,
     FloatPair,
     IntPair,
     Micrograph,
     OptionError,
     Options,
+    Quantity,
     ReadError,
     ShapeError,
     length_error,
     mean_pitch,
+    option,
     require_memory,
 )
 
 _Stack = NDArray[np.floating]
+_ELECTRON = "e\N{SUPERSCRIPT MINUS}"
 
 # Measured: growth of the peak in a process, an image, or two, of 4000 x 4000 px
 _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What grey levels stand for."""
+
+    gain: float = 1.0  # electrons or photons to a grey level
+    offset: float = 0.0  # grey level of no count
+    read_noise: float = 0.0  # standard deviation of a pixel without light, in electrons
+
+    def __str__(self) -> str:
+        """Say it in words, to be quoted."""
+        return (
+            f"counts: gain {self.gain:g}, offset {self.offset:g}, read noise "
+            f"{self.read_noise:g}"
+        )
+
+
 class FrcOptions(Options):
     """How to read a Fourier ring correlation."""
 
-    criterion: Criterion = Field(
-        default="1/7", description="Threshold of the correlation."
+    criterion: Criterion = option(
+        "1/7",
+        "Criterion",
+        "Correlation below which details are no longer resolved.",
+        choices={"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
     )
-    estimator: Estimator | None = Field(
-        default=None,
-        description="Ring by ring (plain) or likelihood fit (exact, the default).",
+    estimator: Estimator | None = option(
+        None,
+        "Estimator",
+        "Exact, the default, fits what the window does to small blocks; plain reads "
+        "the rings.",
     )
     # In blocks of 64 px the plain curve was off by 9.8 % (median RMSE, measured on
     # drawn pairs); with 0.25 by 10.8 %, with a Hann window by 10.7 %
     tukey: float = Field(
         default=0.5, ge=0, le=1, description="Tapered share of the window."
     )
-    reference: bool = Field(
-        default=False, description="The second image is nearly free of noise."
+    reference: bool = option(
+        False,
+        "Second is noise-free",
+        "The second image is a nearly noise-free reference: its threshold is the "
+        "square root of 1/7.",
     )
     cut_off_nm: CutOff = None
-    allow_self: bool = Field(
-        default=False,
-        description="Give the number for images that a network made from one "
-        "acquisition: repeatability, not resolution.",
+    split: Literal["diagonal", "binomial"] = option(
+        "diagonal",
+        "One image is split by",
+        "How one image is split: its pixels (white noise assumed), or its counts "
+        "(Poisson noise assumed, calibrated by the next three).",
+        choices={"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
     )
-    split: Literal["diagonal", "binomial"] = Field(
-        default="diagonal",
-        description="How one image is split: its pixels (white noise assumed), or its "
-        "counts (Poisson noise assumed, calibrated by the next three).",
+    gain: float = option(
+        1.0,
+        "Gain",
+        "Electrons or photons to a grey level, for the split by counts.",
+        unit=f"{_ELECTRON}/grey level",
+        gt=0,
     )
-    gain: float = Field(
-        default=1.0, gt=0, description="Electrons or photons to a grey level."
+    offset: float = option(
+        0.0, "Offset", "Grey level of no count, for that split.", unit="grey level"
     )
-    offset: float = Field(default=0.0, description="Grey level of no count.")
-    read_noise: float = Field(
-        default=0.0, ge=0, description="Read noise of a pixel, in electrons."
+    read_noise: float = option(
+        0.0,
+        "Read noise",
+        "Of a pixel, in electrons, for that split.",
+        unit=_ELECTRON,
+        ge=0,
+    )
+    allow_self: bool = option(
+        False,
+        "Allow one network's outputs",
+        "Give the number for images that a network made from one acquisition: "
+        "repeatability, not resolution.",
     )
 
     @model_validator(mode="after")
@@ -104,67 +146,60 @@ class FrcOptions(Options):
         return self
 
 
+_RESOLUTION = Quantity("Resolution", "nm", also="resolution_px",
+    interval="interval_nm", reason="why", large=True)  # fmt: skip
+_ENDS = Quantity("95 % interval", column="resolution_nm", shown=False)
+_MEAN = Quantity("Mean FRC below it", form=".3f")
+
+
 @dataclass(frozen=True, slots=True)
 class FrcResult:
     """A correlation curve and the resolution read from it.
 
-    Attributes
-    ----------
-    resolution_px, resolution_nm : float or None
-        Inverse of the crossing, in mean pixels and nm; None without a crossing, and
-        in nm without a pixel size.
-    interval_px, interval_nm : tuple of float or None
-        95 % interval of the resolution; in nm with the error of the pixel size, where
-        a calibration told it.
-    criterion : str
-        Threshold: ``1/7``, ``half-bit`` or ``3-sigma``.
-    estimator : str
-        ``plain`` or ``exact``.
-    method : str
-        What was done, in words, for people to quote.
-    reason : str or None
-        Why there is no resolution; None when there is one.
-    frequency_per_px : (K,) numpy.ndarray
-        Centres of the rings up to Nyquist, cycles per mean pixel; ring 0 left out.
-    correlation, threshold : (K,) numpy.ndarray
-        Measured correlation and what it is held against.
-    samples : (K,) numpy.ndarray
-        FFT samples of each ring in the full plane.
-    tukey : float
-        Tapered share of the window.
-    shape : tuple of int
-        Rows and columns that were transformed.
-    shift_px : tuple of float or None
-        ``(y, x)`` by which the second image was moved; None where it was not.
-    reference : bool
-        Whether the second image counted as free of noise.
-    cut_off_nm : float or None
-        Shortest period that the light carried, where the curve is split; None without
-        a noise-free reference, pixel size or known cut-off.
-    correlation_below, correlation_above : float or None
-        Mean of the curve below and above the cut-off in frequency; None where no ring
-        is.
+    The resolution is the inverse of the crossing, in mean pixels and nm, in nm with the
+    error of the pixel size; `method` is for people to quote. The curve is of the rings
+    up to Nyquist, ring 0 left out: centres in cycles per mean pixel, correlation, what
+    it is held against, FFT samples in the full plane. `shape` was transformed, after
+    the second image was moved by `shift_px`. `cut_off_nm` is the shortest period that
+    the light carried; the means of the curve are of both sides of its frequency, where
+    there is a noise-free reference.
     """
 
-    resolution_px: float | None
-    resolution_nm: float | None
-    interval_px: FloatPair | None
-    interval_nm: FloatPair | None
-    criterion: Criterion
+    resolution_px: Annotated[
+        float | None, replace(_RESOLUTION, unit="px", also="", interval="interval_px")
+    ]
+    resolution_nm: Annotated[float | None, _RESOLUTION]
+    interval_px: Annotated[FloatPair | None, replace(_ENDS, column="resolution_px")]
+    interval_nm: Annotated[FloatPair | None, _ENDS]
+    criterion: Annotated[Criterion, Quantity("Criterion")]
     estimator: Estimator
-    method: str
-    reason: Reason | None
+    method: Annotated[str, Quantity("Method")]
+    reason: Annotated[Reason | None, Quantity("Reason", shown=False)]
     frequency_per_px: FloatArray
     correlation: FloatArray
     threshold: FloatArray
     samples: FloatArray
     tukey: float
     shape: IntPair
-    shift_px: FloatPair | None = None
+    shift_px: Annotated[FloatPair | None, Quantity("Moved", shown=False)] = None
     reference: bool = False
-    cut_off_nm: float | None = None
-    correlation_below: float | None = None
-    correlation_above: float | None = None
+    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
+    correlation_below: Annotated[float | None, _MEAN] = None
+    correlation_above: Annotated[
+        float | None, replace(_MEAN, label="Mean FRC above it")
+    ] = None
+
+    @property
+    def why(
+        self,
+    ) -> Annotated[str | None, Quantity("Why", shown=False, tabled=False)]:
+        """Why there is no resolution, in words."""
+        return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
+
+    @property
+    def doubt(self) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
+        """Why the resolution is to be doubted, where there is one."""
+        return None if self.resolution_px is None else self.why
 
     @property
     def beyond_cut_off(self) -> str:
@@ -188,6 +223,66 @@ class FrcResult:
             )
             for one in asked
         }
+
+
+# One image of counts as two of half the dose, by binomial thinning.
+#
+# Counts that are Poisson distributed fall into two halves by tossing a coin for each:
+# both are Poisson distributed again, with half of the mean, and independent of each
+# other. Read noise is no count: the halves of its value would share its sign. So a
+# normal deviate of the same power is added to one half and taken from the other, after
+# which their noise is uncorrelated: of a mean of m counts with read noise of variance
+# R², both halves have the variance m/2 + R²/2 and the covariance 0.
+
+_SEED = 0  # any: a measurement must give the same number again
+_ROWS = 256  # chosen: of which the counts are split at once
+_LARGEST = 2.0**62  # counts that the generator takes
+_NEGATIVE = -5.0  # standard errors of a mean; chosen: no chance
+
+
+def thin(image: Micrograph, counts: Counts) -> tuple[Micrograph, Micrograph]:
+    """Split counts into two images of half the dose, in electrons; NaN stays."""
+    exact = np.issubdtype(image.dtype, np.integer)
+    # whole grey levels of several electrons hide which of them it was
+    hidden = max(0.0, counts.gain**2 - 1) / 12 if exact else 0.0
+    spread = np.sqrt(counts.read_noise**2 + hidden)
+    halves = np.empty((2, *image.shape), np.float32)
+    rng = np.random.default_rng(_SEED)
+    below, total, number = 0.0, 0.0, 0
+    for y in range(0, image.shape[0], _ROWS):
+        rows = np.s_[y : y + _ROWS]
+        grey = np.asarray(image.data[rows], dtype=np.float64)
+        electrons = (grey - counts.offset) * counts.gain
+        known = np.isfinite(electrons)
+        total += float(electrons.sum(where=known))
+        below += float(np.minimum(electrons, 0).sum(where=known))
+        number += int(np.count_nonzero(known))
+        halves[:, rows] = _split(electrons, known, spread, rng)
+    # of noise alone, of mean 0, what lies below it has the mean 0.4 R
+    allowed = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
+    if number and (total < 0 or below < allowed - 0.5):
+        msg = (
+            f"Counts must not be negative, got a mean of {total / number:.4g} "
+            f"electrons in {image.name}, of which {below / number:.4g} below the "
+            "offset; check --offset, --gain and --read-noise."
+        )
+        raise OptionError(msg)
+    first, second = halves
+    return image.replace(data=first), image.replace(data=second)
+
+
+def _split(
+    electrons: FloatArray, known: BoolArray, spread: float, rng: np.random.Generator
+) -> Float32Array:
+    """Give two halves (2, Y, X) of electrons (Y, X)."""
+    electrons = np.where(known, electrons, np.nan)
+    whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
+    heads = rng.binomial(whole.astype(np.int64), 0.5)
+    # below no count the power of both together is still that of the mean
+    power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
+    own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
+    half = heads - whole / 2 + own
+    return np.stack([electrons / 2 + half, electrons / 2 - half]).astype(np.float32)
 
 
 # Whether two images may be correlated at all: grids, pixel sizes, provenance.
@@ -411,15 +506,6 @@ def measure_frc(
     -------
     FrcResult
         Curve, resolution with its interval, method, and the reason when there is none.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ.
-    OptionError
-        If pixel sizes differ or options contradict each other.
-    ReadError
-        If a pixel is NaN or infinite.
     """
     plan = FrcPlan.of(a, b, options or FrcOptions(), whole, shift_px)
     options = plan.options

@@ -166,7 +166,7 @@ def slope_at(
 
 # How finely the integral is summed; all chosen. With these the rows of the matrix sum
 # to one within 0.002 (held by a test at 32 and 48 px), and the bias that
-# `benchmarks/frc_accuracy.py` prints stays within 1 % or so (docs/frc.md).
+# `benchmarks/frc_accuracy.py` prints stays within 1 % or so (docs/validation/frc.md).
 _NODES_PER_RING = 4  # radial nodes
 _FINE = 2  # points of the kernel per bin of the spectrum
 _MARGIN = 2  # rings beyond the last one whose signal leaks into it
@@ -304,12 +304,13 @@ def _compute(
 # The spectral signal-to-noise near the crossing is modelled as
 # ``ln s(u) = a - b u - c u²`` of the frequency u. The window's leakage mixes it into
 # ring values (the matrix above), a ring's correlation follows from those, and the
-# parameters maximise the likelihood of the measured correlations. `docs/frc.md` derives
-# every step.
+# parameters maximise the likelihood of the measured correlations.
+# `docs/validation/frc.md` derives every step.
 
 # Rings that count: as far as a dozen reach beyond the pilot crossing, but at least 0.15
-# and at most 0.55 of it, and below it 5/6 of that (docs/frc.md, "A local model"). In
-# blocks of 64 px the fit was measured with rings out to 1.6; the rest is chosen.
+# and at most 0.55 of it, and below it 5/6 of that (docs/validation/frc.md, "A local
+# model"). In blocks of 64 px the fit was measured with rings out to 1.6; the rest is
+# chosen.
 _WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
@@ -323,8 +324,8 @@ _SETTLED = 3e-3
 
 _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
 
-# The "very weak quadratic penalty" on a, b and c of docs/frc.md; chosen, so that a
-# curve without slope has one answer too.
+# The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
+# that a curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
 
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value

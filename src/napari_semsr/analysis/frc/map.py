@@ -15,7 +15,6 @@ from typing import Literal, cast
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from pydantic import Field
 
 from napari_semsr.analysis.frc.blocks import Measurement
 from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
@@ -37,9 +36,11 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    Options,
     Progress,
     available_cores,
     length_error,
+    option,
     parse_pixel_size,
     plan_blocks,
     read_box,
@@ -64,34 +65,22 @@ class FrcMap:
     Attributes
     ----------
     map : Micrograph
-        Resolution of each block, float32, in nm (in px when uncalibrated), filled if
-        that was asked for; its pixel size is the step, its origin the centre of the
-        first block.
-    measured : (Y, X) numpy.ndarray of float32
-        The same before filling: NaN where there is no crossing.
-    filled : (Y, X) numpy.ndarray of bool
-        Blocks whose number in `map` comes from a neighbour.
+        Resolution of each block in `unit`, filled if that was asked for; its pixel size
+        is the step, its origin the centre of the first block.
+    measured, filled : (Y, X) numpy.ndarray
+        The same before filling, NaN without a crossing; blocks that were filled.
     reasons : (Y, X) numpy.ndarray of uint8
         0 where there is a crossing, else the place in `reason_names` plus one.
-    reason_names : tuple of str
-        The closed list of reasons.
+    relative_sd, size_error : (Y, X) numpy.ndarray of float32, and float
+        Standard deviation of the resolution's logarithm by the noise of each block, and
+        by the pixel size, which errs in all blocks alike; 0 where nobody told.
+    field_reason : str or None
+        Shared noise that is seen in all blocks pooled, although single blocks may be
+        too small to show it.
     incomplete : int
         Blocks in which an image has a pixel without a grey value.
     shift_px : tuple of float or None
-        ``(y, x)`` by which the second image was moved; None where it was not.
-    relative_sd : (Y, X) numpy.ndarray of float32
-        Standard deviation of the resolution's logarithm, by the noise of each block.
-    size_error : float
-        The same by the pixel size, which errs in all blocks alike; 0 where nobody told.
-    block, step : int
-        Side of a block and distance between blocks, px.
-    unit : str
-        ``nm`` or ``px``: unit of `map`.
-    method : str
-        What was done, in words.
-    field_reason : str or None
-        Shared noise that is seen in all blocks pooled, although single blocks may be
-        too small to show it; None when there is none.
+        ``(y, x)`` by which the second image was moved.
     """
 
     map: Micrograph
@@ -216,27 +205,44 @@ STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
 
 
-class FrcMapOptions(FrcOptions):
-    """How to lay blocks over a field and read their correlations."""
+class _BlockOptions(Options):
+    """How to lay blocks over a field."""
 
-    block: int | None = Field(
-        default=None,
+    block: int | None = option(
+        None,
+        "Block",
+        "Side of a block, px; 64, or 128 for one image.",
+        unit="px",
+        step=16,
         ge=16,
-        description="Side of a block, px; 64, or 128 for one image.",
     )
     # 16: chosen, a quarter of a block; denser maps only cost time, since neighbours
     # share most of their pixels
-    step: int = Field(
-        default=16, ge=1, description="Distance between neighbouring blocks, px."
-    )
-    blocks_per_axis: int | None = Field(
-        default=None,
+    step: int = option(
+        16,
+        "Step",
+        "Distance between neighbouring blocks, px; smaller is smoother.",
+        unit="px",
+        step=8,
         ge=1,
-        description="This many blocks side by side along the shorter side, without "
-        "overlap, in place of block and step.",
     )
-    fill: Literal["none", "nearest"] = Field(
-        default="none", description="What to put where a block has no resolution."
+    blocks_per_axis: int | None = option(
+        None,
+        "",
+        "This many blocks side by side along the shorter side, without overlap, in "
+        "place of block and step.",
+        ge=1,
+    )
+
+
+class FrcMapOptions(FrcOptions, _BlockOptions):
+    """How to lay blocks over a field and read their correlations."""
+
+    fill: Literal["none", "nearest"] = option(
+        "none",
+        "Failed blocks",
+        "What to put where a block has no resolution; it stays marked.",
+        choices={"leave empty": "none", "fill from nearest": "nearest"},
     )
 
 
@@ -390,13 +396,6 @@ def measure_frc_map(
     ------
     Progress
         Blocks done.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ or no block fits.
-    OptionError
-        If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
     asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)

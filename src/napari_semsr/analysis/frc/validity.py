@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     IntPair,
-    Rings,
-    plan_rings,
 )
 
 Reason = Literal[
@@ -28,15 +26,7 @@ Reason = Literal[
     "not-independent",
 ]
 
-REASONS: tuple[Reason, ...] = (
-    "no-signal",
-    "correlated-noise",
-    "identical",
-    "periodic",
-    "too-small",
-    "beyond-nyquist",
-    "not-independent",
-)
+REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
 
 REASON_TEXTS: dict[str, str] = {
@@ -252,21 +242,10 @@ _COSINES_HANN = (0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Texture:
-    """How a pair's coherent power is spread over the Fourier plane."""
-
-    lobe_share: FloatArray  # (B,) Coherent power in the strongest isolated lobes
-    # (B,) Mean phase agreement of single samples over mean correlation, in the rings
-    # that are correlated: about 0.8 to 1 for ordinary images, near 0 for gratings
-    agreement: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
 class _Plane:
     """What the test needs to know of one shape."""
 
     window: Float32Array
-    rings: Rings
     reach: int
     index: NDArray[np.int32]
     core: tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -291,7 +270,6 @@ def _plan_lobes(shape: IntPair) -> _Plane:
     """Window, rings and the neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
     window = np.outer(*(_cosine_window(size, terms) for size in shape))
-    rings = plan_rings(shape)
     rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
     columns = np.rint(np.abs(np.fft.fftfreq(shape[1])) * min(shape))
     index = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(np.int32)
@@ -303,7 +281,6 @@ def _plan_lobes(shape: IntPair) -> _Plane:
     halo = (distance > reach + 0.5) & (distance <= 2 * reach)
     return _Plane(
         window.astype(np.float32),
-        rings,
         reach,
         index,
         (dy[core], dx[core]),
@@ -358,16 +335,16 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
     return np.asarray(share / total)
 
 
-def describe_texture(
+def is_periodic(
     first: Float32Array,
     second: Float32Array,
     *,
     diagonal: bool = False,
-) -> Texture:
-    """Measure how a batch of pairs spreads its coherent power.
+) -> BoolArray:
+    """Tell gratings and lattices from images that have a resolution.
 
     `first`, `second` (B, Y, X); `diagonal`: the pair are diagonal halves of one image:
-    the second lies half a pixel further on both axes.
+    the second lies half a pixel further on both axes; gives (B,).
     """
     rows, columns = first.shape[1:]
     if max(rows, columns) > _LARGEST_PX:
@@ -396,21 +373,7 @@ def describe_texture(
     ratio = (weight * agreement).sum(axis=1) / np.maximum(
         (weight * correlation).sum(axis=1), _TINY
     )
-    return Texture(
-        _isolated_share(cross, plan), np.where(weight.any(axis=1), ratio, 1.0)
-    )
-
-
-def is_periodic(
-    first: Float32Array,
-    second: Float32Array,
-    *,
-    diagonal: bool = False,
-) -> BoolArray:
-    """Tell gratings and lattices from images that have a resolution.
-
-    `first`, `second` (B, Y, X); `diagonal`: the pair are diagonal halves of one image:
-    the second lies half a pixel further on both axes; gives (B,).
-    """
-    texture = describe_texture(first, second, diagonal=diagonal)
-    return (texture.lobe_share > _LOBE_SHARE) & (texture.agreement < _AGREEMENT)
+    # about 0.8 to 1 for ordinary images, near 0 for gratings
+    agrees = np.where(weight.any(axis=1), ratio, 1.0)
+    periodic: BoolArray = _isolated_share(cross, plan) > _LOBE_SHARE
+    return periodic & (agrees < _AGREEMENT)

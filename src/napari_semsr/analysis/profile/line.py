@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from napari_semsr.core import (
     Affine,
@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Options,
     ShapeError,
     length_error,
+    option,
     read_box,
 )
 
@@ -48,27 +49,37 @@ _LINE = "A line is four numbers y0,x0,y1,x1 in px"
 class ProfileOptions(Options):
     """Where a profile is taken, and what is looked for in it."""
 
-    line: tuple[float, float, float, float] = Field(
-        description="ends of the line, Y0,X0,Y1,X1 in px"
+    line: tuple[float, float, float, float] = option(
+        ..., description="Ends of the line, Y0,X0,Y1,X1 in px."
     )
-    width: float = Field(
-        default=1.0, gt=0, description="width of the band that is averaged, in px"
+    width: float = option(
+        1.0,
+        "Width",
+        "Width of the band that is averaged, in px, of several layers those of the "
+        "finest.",
+        unit="px",
+        step=1,
+        gt=0,
     )
-    polarity: Literal["auto", "bright", "dark"] = Field(
-        default="auto", description="whether lines are brighter or darker than the rest"
+    polarity: Literal["auto", "bright", "dark"] = option(
+        "auto",
+        "Lines are",
+        "Whether lines are brighter or darker than what lies around.",
     )
     # chosen: texture is lower in most images, and what Rayleigh resolves is higher
-    prominence: float = Field(
-        default=0.1,
+    prominence: float = option(
+        0.1,
+        "Least rise",
+        "Least rise of a line above its surroundings, over the range of the curve.",
+        step=0.05,
         gt=0,
         lt=1,
-        description="least rise of a peak above its surroundings, over the profile's "
-        "range",
     )
-    pixel: Literal["area", "point"] = Field(
-        default="area",
-        description="whether a pixel averages over its area, which fits take off "
-        "widths, or is a point",
+    pixel: Literal["area", "point"] = option(
+        "area",
+        "A pixel is",
+        "Whether a pixel is an area that it averages over, which fits take off widths, "
+        "or a point.",
     )
 
     @field_validator("line", mode="before")
@@ -91,22 +102,16 @@ class Profile:
 
     Attributes
     ----------
-    distance_px : (K,) numpy.ndarray
-        From the line's start, in pixels of the image along the line.
-    intensity : (K,) numpy.ndarray
-        Mean grey level across the band; NaN where the band has no pixel.
-    per_px : float
-        Length of such a pixel in the plane: nm of a calibrated image.
-    calibrated : bool
-        Whether it is.
-    length_sd : float
-        Relative standard deviation of `per_px`, by the calibration; 0 where nothing is
-        known of it.
+    distance_px, intensity : (K,) numpy.ndarray
+        From the line's start, in pixels of the image along the line, and the mean
+        across the band; NaN where that has no pixel.
+    per_px, length_sd : float
+        Length of such a pixel in the plane, nm of a calibrated image, and its relative
+        standard deviation, 0 where nothing is known of it.
     lines : int
         Parallel lines that were averaged.
     place_px, value : (N,) numpy.ndarray
-        Pixels whose centres lie in the band: where along the line, and grey level;
-        none is missing.
+        Pixels whose centres lie in the band; none is missing.
     spread_px : float
         Standard deviation of a pixel's area along the line.
     """
@@ -311,13 +316,6 @@ def read_profile(
     -------
     Profile
         The curve, and the pixels of the band.
-
-    Raises
-    ------
-    OptionError
-        If the line has no length, or its band too many samples.
-    ShapeError
-        If no grey value lies under it.
     """
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
@@ -369,11 +367,6 @@ def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -
         The image.
     line : tuple of float
         ``(y0, x0, y1, x1)`` in pixels of the image.
-
-    Raises
-    ------
-    OptionError
-        If an end lies outside.
     """
     rows, columns = image.shape
     for y, x in (line[:2], line[2:]):

@@ -96,14 +96,8 @@ class Readings:
 
     Attributes
     ----------
-    lines : tuple of LineReading
+    lines, pairs : tuple
         In the order of the line.
-    pairs : tuple of PairReading
-        Neighbours among them.
-    edge : EdgeReading or None
-        An edge, where the profile is one.
-    dark : bool
-        Whether lines are darker than what lies around.
     noise : float
         Standard deviation of one pixel.
     background, level : float
@@ -168,11 +162,6 @@ def measure_profile(
     -------
     Readings
         Lines, pairs, edge; none of them with a reason.
-
-    Raises
-    ------
-    ReadError
-        If the profile does not vary.
 
     References
     ----------

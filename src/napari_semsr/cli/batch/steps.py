@@ -18,16 +18,18 @@ from typing import Any
 import yaml
 
 from napari_semsr import jobs
-from napari_semsr.cli.command import VERBS, arguments_of, build_parser, load_verb
+from napari_semsr.cli.command import arguments_of, build_parser, load_verb
 from napari_semsr.core import (
     OptionError,
     ReadError,
     WriteError,
+    cells_of as cells_of_result,
     one_line,
     refuse_persons,
     sentence_of,
 )
 from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
+from napari_semsr.jobs import VERBS, verb_of
 
 STATE = ".batch"
 """Folder in the output folder that says which steps are finished."""
@@ -60,47 +62,62 @@ _NO_STEPS = {
 _BY_ITSELF = frozenset({"help", "json", "quiet", "debug", "overwrite", "resume"})
 _OUTPUTS = frozenset(
     {
-        *("output", "out_dir", "misfit", "like_out", "objects"),
-        *("transform_out", "positions_out"),
+        *("output", "out_dir"),
     }
 )
 _FILES = frozenset(
     {
-        *("like", "landmarks", "transform", "positions", "calibration", "pairs"),
-        *("moving_calibration", "fixed_calibration", "low", "high", "second"),
+        *("landmarks", "transform", "calibration", "pairs"),
+        *("moving_calibration", "fixed_calibration", "second"),
     }
 )
 """Options that always name a file; others do where their text names one."""
 
-_MADE = {
-    **dict.fromkeys(("convert", "crop", "register", "degrade"), ".ome.tif"),
-    **dict.fromkeys(("enhance", "restore"), ".ome.tif"),
-    **dict.fromkeys(("stitch",), ".ome.zarr"),
-    **dict.fromkeys(("simulate",), ""),
-}
-"""Verbs whose output the next step goes on with, and how its name ends."""
-
-_ENDINGS = _MADE | {
-    **dict.fromkeys(("error-map", "frc-map", "repeatability", "trust"), ".ome.tif"),
-    "judge": ".html",
-    "pairs": ".zarr",
-    "train": "",
-    "calibrate": ".json",
-    "figure": ".png",
-    "report": ".html",
-}
-_FIRST = {
-    **dict.fromkeys(("error-map", "trust"), ("{input}", "{previous}")),
-    **dict.fromkeys(("train", "simulate"), ()),
-}
-"""What the arguments of a verb are where a step says nothing; else ``{previous}``."""
-
 _NUMBERS = {
-    "register": ("error_px", "error_nm", "overlap", "mutual_information_after"),
-    "stitch": ("frames", "pairs_used", "pairs_rejected", "residual_px"),
     "replay": ("identical", "max_abs_difference"),
 }
 """Columns of verbs that measure beside what they make."""
+
+
+def _goes_on(verb: str) -> bool:
+    """Tell whether the next step goes on with what a verb makes."""
+    value = verb_of(verb)
+    if value is None:
+        return False
+    return value.output is not None and value.output.goes_on
+
+
+def _ending(verb: str) -> str | None:
+    """Give how the name of what a verb makes ends, if it makes something."""
+    value = verb_of(verb)
+    return None if value is None or value.output is None else value.output.ending
+
+
+def _first(verb: str) -> tuple[str, ...]:
+    """Give the images of a verb where a step names none."""
+    value = verb_of(verb)
+    if value is None:
+        return ("{previous}",)
+    first = next((item for item in value.inputs if not item.flag), None)
+    usual = () if getattr(first, "named", first is None) else ("{previous}",)
+    return tuple(item.batch for item in value.inputs if item.batch) or usual
+
+
+def _numbers(verb: str) -> tuple[str, ...]:
+    """Name the columns of a verb that measures beside what it makes."""
+    value = verb_of(verb)
+    return _NUMBERS.get(verb, ()) if value is None else value.numbers
+
+
+def _names_file(verb: str, action: argparse.Action, name: str) -> bool:
+    """Tell whether an argument always names a file."""
+    value = verb_of(verb)
+    if value is None:
+        return not action.option_strings or name in _FILES
+    for item in value.inputs:
+        if item.name == action.dest:
+            return not getattr(item, "named", False)
+    return name in _FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +159,7 @@ class ImageTask:
     @property
     def last(self) -> str | None:
         """What the image became, in the output folder."""
-        made = [step.output for step in self.steps if step.verb in _MADE]
+        made = [step.output for step in self.steps if _goes_on(step.verb)]
         return made[-1] if made else None
 
 
@@ -241,9 +258,9 @@ class _Step:
     def columns(self) -> tuple[str, ...]:
         """Columns of what it finds, and of what it writes."""
         measure = jobs.MEASURES.get(self.verb)
-        names = _NUMBERS.get(self.verb, ())
+        names = _numbers(self.verb)
         if measure is not None:
-            names = (*measure.more_columns, *measure.columns)
+            names = measure.columns
         return tuple(f"{self.prefix}_{name}" for name in names)
 
 
@@ -328,6 +345,7 @@ def _known(verb: str) -> dict[str, tuple[argparse.Action, str]]:
     for action in _taken(verb):
         if not action.option_strings:
             found[action.dest] = action, ""
+            found[str(action.metavar).lower()] = action, ""
         for flag in action.option_strings:
             if flag.startswith("--"):
                 found[flag[2:].replace("-", "_")] = action, flag
@@ -352,8 +370,9 @@ def overwrites(verb: str) -> bool:
 
 def _is_output(verb: str, dest: str) -> bool:
     """Tell whether an argument names what a verb writes."""
-    if dest == "table":
-        return verb == "gaps"
+    value = verb_of(verb)
+    if value is not None:
+        return any(dest == item.name for item in value.written)
     return dest in _OUTPUTS and (verb, dest) != ("replay", "output")
 
 
@@ -385,12 +404,10 @@ def _defaults(step: _Step, given: Mapping[str, Any]) -> dict[str, Any]:
         for action in _taken(step.verb)
         if not action.option_strings and not _is_output(step.verb, action.dest)
     ]
-    found: dict[str, Any] = dict(
-        zip(images, _FIRST.get(step.verb, ("{previous}",)), strict=False)
-    )
+    found: dict[str, Any] = dict(zip(images, _first(step.verb), strict=False))
     known = _known(step.verb)
     target = next((n for n in ("output", "out_dir") if n in known), None)
-    ending = _ENDINGS.get(step.verb)
+    ending = _ending(step.verb)
     if target is not None and ending is not None and step.verb != "replay":
         found[target] = f"{step.name}/{{name}}{ending}"
     return {**found, **given}
@@ -636,7 +653,7 @@ class _Maker:
         self._check(step, made)
         if mine is not None:
             self.made[step.name] = mine
-            if step.verb in _MADE:
+            if _goes_on(step.verb):
                 self.previous = self._of_step(step.name)
         return made
 
@@ -705,11 +722,11 @@ class _Maker:
             place = path if path.suffix and _there(path) else jobs.find_model(text)
             said = str(path) if place == path else text
             return [Piece(said, "file", str(place))]
-        image = not action.option_strings and (step.verb, name) != ("train", "recipe")
         path = self.base / text
-        if _there(path) and (image or name in _FILES or path.suffix):
+        file = _names_file(step.verb, action, name)
+        if _there(path) and (file or path.suffix):
             return [Piece(str(path), "file", str(path))]
-        if image or name in _FILES:
+        if file:
             told = f"{name} {one_line(text)}"
             msg = f"{step.said} needs {told}, but there is no file {_told(path)}."
             raise ReadError(msg)
@@ -905,8 +922,8 @@ def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
         msg = f"The step {step.name} measures one image, got a folder or a table."
         raise OptionError(msg)
     if measure is not None:
-        found = measure.row(result)
+        found = cells_of_result(result)
     else:
         record = result.to_json()
-        found = {name: record.get(name) for name in _NUMBERS.get(step.verb, ())}
+        found = {name: record.get(name) for name in _numbers(step.verb)}
     return {f"{prefix}_{name}": value for name, value in found.items()}

@@ -3,9 +3,8 @@
 import argparse
 
 from napari_semsr.cli.batch import BatchReport, batch_job
-from napari_semsr.cli.verb import Verb, add_image, add_options, columns, options_from
-from napari_semsr.cli.verbs.enhance import compact_memory
-from napari_semsr.core import Job
+from napari_semsr.cli.verb import Command, add_image, add_options, columns, options_from
+from napari_semsr.core import Job, compact_memory
 
 _SHOWN = 12  # rows of failures in a summary
 
@@ -69,4 +68,4 @@ def _summarise(result: BatchReport) -> str:
     return columns(rows)
 
 
-BATCH = Verb(_configure, _start, _summarise, prepare=compact_memory)
+BATCH = Command(_configure, _start, _summarise, prepare=compact_memory)

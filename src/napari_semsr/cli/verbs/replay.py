@@ -3,8 +3,8 @@
 import argparse
 
 from napari_semsr import jobs
-from napari_semsr.cli.verb import Verb, add_image, columns, shape
-from napari_semsr.core import Job
+from napari_semsr.cli.verb import Command, add_image, columns
+from napari_semsr.core import Job, spell_shape
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +27,9 @@ def _summarise(result: "jobs.ReplayReport") -> str:
     """Say whether it is the same."""
     word = "identical" if result.identical else "not identical"
     first = f"{result.output}: {word}, made again by {result.job}"
-    rows = [("  compared", f"{result.pixels} pixels, {shape(result.shape)}")]
+    rows = [("  compared", f"{result.pixels} pixels, {spell_shape(result.shape)}")]
     rows += [(f"  {item.what}", item.said) for item in result.differs]
     return "\n".join([first, columns(rows)])
 
 
-REPLAY = Verb(_configure, _start, _summarise)
+REPLAY = Command(_configure, _start, _summarise)

@@ -57,18 +57,7 @@ def _library(path: Path) -> Any:
 
 
 def is_czi(path: Path) -> bool:
-    """Whether a file begins as a CZI does.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        An existing file.
-
-    Returns
-    -------
-    bool
-        Whether its tiles can be looked for.
-    """
+    """Whether a file begins as a CZI does."""
     with path.open("rb") as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 

@@ -208,11 +208,6 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     -------
     tuple
         Frames folder and height in nm of each, rising.
-
-    Raises
-    ------
-    ReadError
-        If there is no such table, or it does not name two folders at two heights.
     """
     path = folder / HEIGHTS
     try:
@@ -515,6 +510,15 @@ def _with_gaps(
     return values
 
 
+def grid_corners(scan: Acquisition) -> NDArray[np.float64] | None:
+    """Top-left corners in px (N, 2) by grid and overlap; None where one is unknown."""
+    if scan.grid is None or scan.overlap is None:
+        return None
+    step = np.array(scan.frame_shape) * (1 - scan.overlap)
+    placed: NDArray[np.float64] = grid_cells(len(scan), scan.grid, scan.order) * step
+    return placed
+
+
 def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
     """Take some frames of a scan.
 
@@ -533,11 +537,9 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
     kept = [i for i, name in enumerate(acquisition.names) if name in names]
     if len(kept) == len(acquisition):
         return acquisition
-    cells = acquisition.grid
     places = acquisition.nominal_px
-    if cells is not None and places is None and acquisition.overlap is not None:
-        step = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
-        places = grid_cells(len(acquisition), cells, acquisition.order) * step
+    if places is None:
+        places = grid_corners(acquisition)
     stated = acquisition.nominal_nm
     return acquisition.replace(
         frames=ChosenFrames(acquisition.frames, tuple(kept)),
@@ -579,11 +581,6 @@ def open_frames(
     Acquisition
         Frames in natural order, read when they are asked for. Those that cannot be
         read are listed in its `faults`.
-
-    Yields
-    ------
-    Progress
-        One for each file.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Look, Micrograph, PixelSize, ReadError
+from napari_semsr.core import IntPair, Look, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
@@ -23,16 +23,17 @@ from napari_semsr.io.read_image import (
     parse_length_nm,
     parse_tescan,
     pixel_size,
+    plan_blocks,
     to_info,
     to_micrograph,
     to_nm,
+    told_by,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
-    import dask.array
     import tifffile
 
 # The OME-XML document: physical sizes, names, our own annotation.
@@ -178,18 +179,7 @@ def _vendor_info(
     if text is not None:
         return parse_zeiss(text, shape)
     text = _raw(tif, page, _TESCAN_TAG)
-    found = parse_tescan(text or "", shape, f"tag {_TESCAN_TAG}")
-    if found is None:
-        return None
-    return RawImage(
-        "TIFF",
-        None,
-        found.pixel_size_nm,
-        found.vendor,
-        found.databar_rows,
-        metadata=found.keys,
-        warnings=found.warnings,
-    )
+    return parse_tescan(text or "", shape, f"tag {_TESCAN_TAG}")
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
@@ -240,9 +230,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
             f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
             "the pixel size is left unknown."
         )
-    chosen = _chosen_fei(sections)
-    said = tuple(warnings[:1])
-    return RawImage("TIFF", None, size, "FEI", bar, metadata=chosen, warnings=said)
+    return told_by("FEI", size, bar, _chosen_fei(sections), warnings[:1])
 
 
 def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -316,7 +304,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
         )
         if values.get(key)
     }
-    found = RawImage("TIFF", None, vendor="Zeiss", metadata=kept)
+    found = told_by("Zeiss", None, metadata=kept)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
         return _from_field(found, values, shape)
@@ -448,7 +436,7 @@ class _PlaneSource:
     dtype: str  # Type with byte order, as stored
     offset: int | None  # First byte when the plane is one uncompressed run of bytes
     sample: int | None  # The one sample to keep, when samples are channels
-    block: tuple[int, ...]  # Rows and columns that are cheap to read at once
+    block: IntPair  # Rows and columns that are cheap to read at once
 
     @property
     def nbytes(self) -> int:
@@ -500,8 +488,9 @@ class _PlaneSource:
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )
         if self.offset is not None:
-            view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-            return self._ordered(np.array(view[index]))
+            with decoding(self.path, "TIFF"):
+                view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+                return self._ordered(np.array(view[index]))
         import tifffile
         import zarr
 
@@ -513,33 +502,6 @@ class _PlaneSource:
             finally:
                 store.close()
         return self._ordered(np.asarray(part))
-
-    def lazy(self) -> "dask.array.Array":
-        """Plan the reading of the plane, block by block, of `out_shape`."""
-        import dask.array as da
-        from dask.base import tokenize
-
-        rows, columns = self.extent
-        chunks: list[Any] = [self.block[0], self.block[1]]
-        chunks += [-1] * (len(self.out_shape) - 2)
-        grid = da.core.normalize_chunks(chunks, self.out_shape, dtype=self.dtype)
-        changed = self.path.stat().st_mtime_ns
-        planned: da.Array = da.map_blocks(
-            _read_block,
-            self,
-            chunks=grid,
-            dtype=np.dtype(self.dtype),
-            meta=np.empty((0,) * len(self.out_shape), np.dtype(self.dtype)),
-            name=f"tiff-{tokenize(self, rows, columns, changed)}",
-        )
-        return planned
-
-
-def _read_block(source: _PlaneSource, block_info: Any = None) -> NDArray[Any]:
-    """Read one dask block."""
-    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
-    with decoding(source.path, "TIFF"):
-        return source.window(slice(top, bottom), slice(left, right))
 
 
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
@@ -616,8 +578,8 @@ def _find_plane(
         offset = int(pages.dataoffset) + chosen.outer * found.nbytes
         _check_end(path, offset + found.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
-        free = tuple(min(n, _BLOCK) for n in found.extent)
-        return replace(found, offset=offset, block=free)
+        rows, columns = (min(n, _BLOCK) for n in found.extent)
+        return replace(found, offset=offset, block=(rows, columns))
     page: Any = pages.pages[chosen.outer] if chosen.outer < len(pages.pages) else None
     if page is None:
         msg = (
@@ -707,7 +669,10 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
             found = _coarsen(found, levels[0].keyframe, page)
         photometric, bits = int(page.photometric), int(page.bitspersample)
         lut = page.colormap if photometric == _PALETTE else None
-    data = plane.whole() if plane.nbytes <= LAZY_BYTES else plane.lazy()
+    if plane.nbytes <= LAZY_BYTES:
+        data = plane.whole()
+    else:
+        data = plan_blocks(plane, plane.out_shape, plane.dtype, plane.block)
     if photometric == _PALETTE and lut is not None:
         data = _apply_palette(data, lut)
     elif photometric == _WHITE_IS_ZERO:

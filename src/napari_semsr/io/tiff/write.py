@@ -79,11 +79,6 @@ def write_fei(image: Micrograph, path: Path) -> None:
         Calibrated, of unsigned integers.
     path : pathlib.Path
         Receives it.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     import tifffile
 
@@ -223,11 +218,6 @@ def write_pages(
         Grey values of each.
     path : pathlib.Path
         Ends in ``.ome.tif`` or ``.tif``, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     import tifffile
 

@@ -1,6 +1,7 @@
 """OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
+    run,
     warn,
 )
 from napari_semsr.io.files import (
@@ -40,18 +42,17 @@ from napari_semsr.io.read_image import (
     to_nm,
 )
 from napari_semsr.io.zarr.store import (
-    ATTRIBUTE,
     BLOCKS,
     OmeZarrStore,
     count_blocks,
     create_store,
+    own_attributes,
 )
 
 if TYPE_CHECKING:
     import zarr
 
 _CHUNK = 512
-_WHITE = 0xFFFFFF
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
 _MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
@@ -124,11 +125,6 @@ def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
     -------
     int
         Pixels that had no place in the type of the store.
-
-    Yields
-    ------
-    Progress
-        Units written.
     """
     blocks = (image.data[box.slices] for box in store.boxes())
     clipped = yield from store.fill(blocks, message)
@@ -143,18 +139,7 @@ def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
 
 
 def coverage_of(image: Micrograph) -> Micrograph | None:
-    """Read the number of frames at each pixel of a mosaic, where its file lies.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Any image.
-
-    Returns
-    -------
-    Micrograph or None
-        On its grid; None where none is stored.
-    """
+    """Read the number of frames at each pixel of a mosaic, where its file lies."""
     place = None if image.path is None else label_path(Path(image.path), COVERAGE)
     if place is None or not matches(place, b""):
         return None
@@ -172,10 +157,8 @@ def write(image: Micrograph, path: Path) -> None:
     with replacing(path) as place:
         store = store_of(image, place)
         with store.ours():
-            for _ in fill_from(store, image, f"writing {path.name}"):
-                pass
-            for _ in store.finish():
-                pass
+            run(fill_from(store, image, f"writing {path.name}"))
+            deque(store.finish(), maxlen=0)
 
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -218,8 +201,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg)
         image = _find_image(path, node, options.series)
-        own = image.group.attrs.get(ATTRIBUTE)
-        own = own if isinstance(own, dict) else {}
+        own = own_attributes(image.group)
         if own.get("complete") is False:
             msg = (
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
@@ -249,7 +231,7 @@ def tell_missing(path: Path, series: int = 0) -> None:
     whole = finished
     if whole is None:
         shapes = [(level.shape, level.shards or level.chunks) for level in levels]
-        whole = sum(math.prod(map(_parts, *each)) for each in shapes)
+        whole = sum(math.prod(_block_counts(*each)) for each in shapes)
     if found < whole:
         remedy = (
             "copy it again, unless it was written so."
@@ -262,18 +244,13 @@ def tell_missing(path: Path, series: int = 0) -> None:
         )
 
 
-def _parts(length: int, block: int) -> int:
-    return math.ceil(length / block)
-
-
 def _levels(path: Path, series: int) -> tuple[list["zarr.Array[Any]"], int | None]:
     """Give all levels, and how many files they had when we finished them."""
     import zarr
 
     image = _find_image(path, zarr.open_group(path, mode="r"), series)
     levels: list[Any] = [image.group[d["path"]] for d in image.metadata["datasets"]]
-    own = image.group.attrs.get(ATTRIBUTE)
-    return levels, own.get(BLOCKS) if isinstance(own, dict) else None
+    return levels, own_attributes(image.group).get(BLOCKS)
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
@@ -329,10 +306,14 @@ def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
 
-def _combined(transformations: object, ndim: int) -> tuple[list[float], list[float]]:
-    """Scale and translation of a list of coordinate transformations."""
+def _placed(
+    image: _Image, dataset: Mapping[str, Any], ndim: int
+) -> tuple[list[float], list[float]]:
+    """Scale and translation of a level: its own, then the image's."""
+    own = dataset.get("coordinateTransformations") or []
+    common = image.metadata.get("coordinateTransformations") or []
     scale, shift = [1.0] * ndim, [0.0] * ndim
-    for step in transformations if isinstance(transformations, list) else ():
+    for step in (*own, *common):
         kind = step.get("type")
         values = step.get(kind)
         if kind not in ("scale", "translation") or not isinstance(values, list):
@@ -346,15 +327,6 @@ def _combined(transformations: object, ndim: int) -> tuple[list[float], list[flo
         else:
             shift = [s + v for s, v in zip(shift, numbers, strict=True)]
     return scale, shift
-
-
-def _placed(
-    image: _Image, dataset: Mapping[str, Any], ndim: int
-) -> tuple[list[float], list[float]]:
-    """Scale and translation of a level: its own, then the image's."""
-    own = dataset.get("coordinateTransformations") or []
-    common = image.metadata.get("coordinateTransformations") or []
-    return _combined([*own, *common], ndim)
 
 
 def _source(
@@ -407,7 +379,7 @@ def _look(image: _Image, channel: int) -> Look | None:
         hue = str(said.get("color") or "FFFFFF").lower()
         return Look(
             limits=(float(window["start"]), float(window["end"])),
-            colormap="gray" if int(hue, 16) == _WHITE else f"#{hue:0>6}",
+            colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
@@ -430,10 +402,14 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
+def _block_counts(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
+    return [math.ceil(n / part) for n, part in zip(shape, chunks, strict=True)]
+
+
 def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -> None:
     """Refuse blocks that no memory holds: one without a file is made all the same."""
     whole = list(zip(chunks, array.shape, strict=True))
-    counts = [_parts(side, part) for part, side in whole]
+    counts = _block_counts(array.shape, chunks)
     if sum(counts) > _MOST_BLOCKS or math.prod(counts[-2:]) > _MOST_BLOCKS:
         msg = (
             f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but says that "
@@ -536,10 +512,11 @@ def _calibration(
     warnings: tuple[str, ...] = ()
     if not unitless:
         given = [f"{s:g} {u}" for s, u in zip(scale[-2:], units, strict=True)]
-        text = (
-            "The scale of y and x must be lengths above 0, got {}: the pixel size is "
+        warning = (
+            f"The scale of y and x must be lengths above 0, got {' and '.join(given)}: "
+            "the pixel size is left unknown."
         )
-        warnings = (text.format(" and ".join(given)) + "left unknown.",)
+        warnings = (warning,)
     if record is not None and unitless:
         return None, (shift[-2], shift[-1]), (scale[-2], scale[-1]), ()
     # without a unit the scale of a foreign store only tells levels apart

@@ -27,23 +27,7 @@ _ZSTD, _ZSTD_BLOCK = b"\x28\xb5\x2f\xfd", 1 << 17  # RFC 8878, 3.1.1
 
 
 def held(array: "zarr.Array[Any]") -> "zarr.Array[Any]":
-    """Give an array whose chunks are looked at before they are unpacked.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        Of either version, from whoever wrote it.
-
-    Returns
-    -------
-    zarr.Array
-        The same, for reading in this process: a pickled one looks at nothing.
-
-    Raises
-    ------
-    ValueError
-        If its shards hold more chunks than can be read.
-    """
+    """Give an array, for reading in this process, whose chunks are looked at first."""
     told: Any = array.metadata
     if told.zarr_format == 2:
         most = _most(told.chunks, array.dtype.itemsize)

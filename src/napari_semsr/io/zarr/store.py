@@ -15,8 +15,9 @@ import math
 import os
 import shutil
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,8 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     LABELS,
     RECORD_KEY,
-    Hold,
     Record,
+    StoreLock,
     check_target,
     remove_target,
     writing,
@@ -104,35 +105,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OmeZarrStore:
-    """An OME-Zarr image that is being written.
+    """An OME-Zarr image that is being written."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        Folder of the store.
-    group : zarr.Group
-        The image group.
-    level0 : zarr.Array
-        Finest level, ``(Y, X)``.
-    marks : zarr.Array
-        The done-map on disk while the store is incomplete; see `done`. Of uint64 with
-        checksums, of uint8 without.
-    unit : tuple of int
-        Rows and columns of one write unit: only whole units may be written by
-        several writers at once.
-    record : Record
-        Name, calibration and provenance, as written.
-    hold : Hold or None
-        What keeps other processes away until it is finished.
-    """
-
-    path: Path
+    path: Path  # folder of the store
     group: "zarr.Group"
-    level0: "zarr.Array[Any]"
+    level0: "zarr.Array[Any]"  # finest level, (Y, X)
+    # the done-map on disk while the store is incomplete: uint64 with checksums, uint8
+    # without
     marks: "zarr.Array[Any]"
+    # rows and columns of one write unit: several writers share none
     unit: IntPair
-    record: Record = field(repr=False)
-    hold: Hold | None = field(default=None, repr=False, compare=False)
+    record: Record = field(repr=False)  # name, calibration and provenance, as written
+    # keeps other processes away until it is finished
+    lock: StoreLock | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> IntPair:
@@ -142,7 +127,7 @@ class OmeZarrStore:
     @property
     def complete(self) -> bool:
         """Whether `finish` has run to its end."""
-        return bool(_attribute(self.group).get("complete"))
+        return bool(own_attributes(self.group).get("complete"))
 
     @property
     def done(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
@@ -213,13 +198,7 @@ class OmeZarrStore:
         return files and all(_decodes(one, box.slices) for one in self._arrays())
 
     def pending(self) -> list[IntPair]:
-        """List the write units that are not finished.
-
-        Returns
-        -------
-        list of tuple of int
-            ``(row, column)`` in the done-map, row by row.
-        """
+        """List the places ``(row, column)`` of units that are not finished."""
         rows, columns = np.nonzero(np.asarray(self.done[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
@@ -285,8 +264,8 @@ class OmeZarrStore:
         try:
             yield
         finally:
-            if self.hold is not None:
-                self.hold.let_go()
+            if self.lock is not None:
+                self.lock.release()
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value in the store's own attributes.
@@ -297,42 +276,20 @@ class OmeZarrStore:
             Name of the value; an earlier one of this name is replaced.
         value : object
             Anything that JSON can hold.
-
-        Raises
-        ------
-        WriteError
-            If the value is not JSON.
         """
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             msg = f"A note in {self.path} must be finite JSON, got {key}: {error}."
             raise WriteError(msg) from error
-        self.group.attrs[ATTRIBUTE] = {**_attribute(self.group), key: plain}
+        self.group.attrs[ATTRIBUTE] = {**own_attributes(self.group), key: plain}
 
     def notes(self) -> dict[str, Any]:
-        """Read everything that was noted.
-
-        Returns
-        -------
-        dict
-            The store's own attributes.
-        """
-        return _attribute(self.group)
+        """Read everything that was noted."""
+        return own_attributes(self.group)
 
     def finish(self) -> Iterator[Progress]:
-        """Build the coarser levels, then mark the store complete.
-
-        Yields
-        ------
-        Progress
-            Bands of rows written.
-
-        Raises
-        ------
-        WriteError
-            If write units are missing.
-        """
+        """Build the coarser levels, then mark the store complete."""
         missing = len(self.pending())
         if missing:
             msg = (
@@ -345,13 +302,17 @@ class OmeZarrStore:
             self.record, len(_shapes_of(self.level0)), self.level0.dtype
         )
         names = map(str, range(len(_shapes_of(self.level0))))
-        levels: list[Any] = [self.group[name] for name in names]
+        try:
+            levels: list[Any] = [self.group[name] for name in names]
+        except KeyError as error:
+            msg = f"{self.path} was taken away while it was written; run again."
+            raise WriteError(msg) from error
         self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
-        if self.hold is not None:
-            self.hold.let_go()
+        if self.lock is not None:
+            self.lock.release()
 
     def add_label(self, name: str) -> "zarr.Array[Any]":
         """Make, or find, the finest level of the one label image of the store.
@@ -368,9 +329,12 @@ class OmeZarrStore:
             has written.
         """
         import zarr
+        from yaozarrs import v05
 
         labels = self.group.require_group(LABELS)
-        labels.attrs["ome"] = _labels_metadata([name])
+        labels.attrs["ome"] = v05.LabelsGroup(labels=[name]).model_dump(
+            exclude_none=True
+        )
         group = labels.require_group(name)
         begun = group.get("0")
         if isinstance(begun, zarr.Array) and begun.shape == self.level0.shape:
@@ -390,8 +354,7 @@ class OmeZarrStore:
             From `add_label`, filled.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
-        for _ in _build_levels(group, finest, self.unit, _thinned):
-            pass
+        deque(_build_levels(group, finest, self.unit, _thinned), maxlen=0)
         levels = len(_shapes_of(finest))
         group.attrs["ome"] = _label_metadata(self.record, name, levels)
 
@@ -540,7 +503,7 @@ def _extent(shape: tuple[int, ...]) -> IntPair:
     return int(rows), int(columns)
 
 
-def _attribute(group: "zarr.Group") -> dict[str, Any]:
+def own_attributes(group: "zarr.Group") -> dict[str, Any]:
     """Read our own attributes of a group."""
     found = group.attrs.get(ATTRIBUTE)
     return dict(found) if isinstance(found, dict) else {}
@@ -677,8 +640,9 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
                 "choose another name."
             )
             raise WriteError(msg) from error
-    with writing(path), _whole_or_gone(path):
-        hold = Hold(path)
+    with writing(path), ExitStack() as failed:
+        failed.callback(shutil.rmtree, path, ignore_errors=True)
+        lock = StoreLock(path)
         group = zarr.open_group(path, mode="a", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
@@ -692,7 +656,8 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             dimension_names=("y", "x"),
         )
         done = _make_map(group, plan.grid, "uint64")
-    return OmeZarrStore(path, group, level0, done, plan.unit, record, hold)
+        failed.pop_all()
+    return OmeZarrStore(path, group, level0, done, plan.unit, record, lock)
 
 
 def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
@@ -702,74 +667,33 @@ def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any
     )
 
 
-@contextmanager
-def _whole_or_gone(path: Path) -> Iterator[None]:
-    """Remove a new folder that cannot be filled, as where the disk is full."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def recorded(path: Path) -> Record | None:
+def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     """Read what a store says of itself, complete or not.
 
     Parameters
     ----------
     path : pathlib.Path
-        Folder of the store.
+        Folder of the store; it need not exist.
 
     Returns
     -------
-    Record or None
+    record : Record or None
         Name, calibration and history; None where there are none of ours.
-    """
-    return Record.from_dict(noted(path).get(RECORD_KEY))
-
-
-def noted(path: Path) -> dict[str, Any]:
-    """Read everything that was noted in a store, complete or not.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store.
-
-    Returns
-    -------
-    dict
-        As `OmeZarrStore.notes` gives it; empty where there is no store.
+    notes : dict
+        As `OmeZarrStore.notes` gives them.
+    done : tuple of int or None
+        How many write units are finished, of how many; None where none is filled.
     """
     import zarr
 
-    try:
-        found = zarr.open_group(path, mode="r").attrs.get(ATTRIBUTE)
-    except _UNREADABLE:
-        return {}
-    return dict(found) if isinstance(found, dict) else {}
-
-
-def done_of(path: Path) -> tuple[int, int] | None:
-    """Count the write units of a store that is being filled.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store.
-
-    Returns
-    -------
-    tuple of int or None
-        How many are finished, of how many; None where nothing is being filled.
-    """
-    import zarr
-
-    try:
+    notes: dict[str, Any] = {}
+    done: IntPair | None = None
+    with suppress(*_UNREADABLE):
+        notes = own_attributes(zarr.open_group(path, mode="r"))
+    with suppress(*_UNREADABLE):
         marks = np.asarray(zarr.open_array(path / _DONE, mode="r")[:])
-    except _UNREADABLE:
-        return None
-    return int(np.count_nonzero(marks)), int(marks.size)
+        done = int(np.count_nonzero(marks)), int(marks.size)
+    return Record.from_dict(notes.get(RECORD_KEY)), notes, done
 
 
 def _blank(grid: IntPair) -> "zarr.Array[Any]":
@@ -784,23 +708,23 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     import zarr
 
     with writing(path):
-        hold = Hold(path)
+        lock = StoreLock(path)
     for orphan in path.rglob("*.partial"):
         _logger.info("Removing %s, left by an interrupted write.", orphan)
         orphan.unlink(missing_ok=True)
     try:
         group = zarr.open_group(path, mode="r+")
         level0 = group["0"]
-        if _attribute(group).get("complete") and _DONE in group:
+        own = own_attributes(group)
+        if own.get("complete") and _DONE in group:
             del group[_DONE]  # killed between completing and tidying up
-        done = _blank(plan.grid) if _attribute(group).get("complete") else group[_DONE]
-        found = Record.from_dict(_attribute(group).get(RECORD_KEY))
+        done = _blank(plan.grid) if own.get("complete") else group[_DONE]
+        found = Record.from_dict(own.get(RECORD_KEY))
+        if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
+            raise TypeError(_DONE)
     except _UNREADABLE as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
         raise WriteError(msg) from error
-    if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
-        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
-        raise WriteError(msg)
     same = (
         level0.shape == plan.shape
         and level0.dtype == plan.dtype
@@ -816,25 +740,25 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             f"{' and the '.join(changed)} changed: use --overwrite to start anew."
         )
         raise WriteError(msg)
-    if _attribute(group).get("complete"):
-        if _is_whole(path, group, level0):
-            hold.let_go()
-            return OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
-        group.attrs[ATTRIBUTE] = {**_attribute(group), "complete": False}
+    if own.get("complete"):
+        if _has_all_files(path, group, level0):
+            lock.release()
+            return OmeZarrStore(path, group, level0, done, plan.unit, found, lock)
+        group.attrs[ATTRIBUTE] = {**own, "complete": False}
         done = _make_map(group, plan.grid, "uint8")
         done[...] = 1
-    store = OmeZarrStore(path, group, level0, done, plan.unit, found, hold)
+    store = OmeZarrStore(path, group, level0, done, plan.unit, found, lock)
     store.repeat_damaged()
     return store
 
 
-def _is_whole(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -> bool:
+def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -> bool:
     """Whether a complete store has all its files, and each can be read."""
     levels: list[Any] = [group.get(str(n)) for n in range(len(_shapes_of(level0)))]
     if any(level is None for level in levels):
         return False
     files = sum(count_blocks(path, level) for level in levels)
-    if files < _attribute(group).get(BLOCKS, files):
+    if files < own_attributes(group).get(BLOCKS, files):
         return False
     return all(
         _decodes(
@@ -895,24 +819,6 @@ def _label_metadata(record: Record, name: str, levels: int) -> dict[str, Any]:
     return v05.LabelImage.model_validate(said).model_dump(exclude_none=True)
 
 
-def _labels_metadata(names: list[str]) -> dict[str, Any]:
-    """Compose the metadata of the group that holds the label images of an image."""
-    from yaozarrs import v05
-
-    return v05.LabelsGroup(labels=names).model_dump(exclude_none=True)
-
-
-def _level_origin(
-    origin: tuple[float, float], scale: tuple[float, float], level: int
-) -> tuple[float, float]:
-    """Centre ``(y, x)`` of the first pixel of a level; `origin` is the finest level's.
-
-    It is the centre of the ``2**level`` pixels that it averages.
-    """
-    shift = (2**level - 1) / 2
-    return origin[0] + shift * scale[0], origin[1] + shift * scale[1]
-
-
 def _multiscale(
     record: Record, name: str, levels: int, method: str | None = None
 ) -> "v05.Multiscale":
@@ -926,8 +832,12 @@ def _multiscale(
             path=str(level),
             coordinateTransformations=[
                 v05.ScaleTransformation(scale=[side * 2**level for side in pitch]),
+                # the first pixel lies at the centre of those that it averages
                 v05.TranslationTransformation(
-                    translation=list(_level_origin(record.origin, pitch, level))
+                    translation=[
+                        start + (2**level - 1) / 2 * side
+                        for start, side in zip(record.origin, pitch, strict=True)
+                    ]
                 ),
             ],
         )

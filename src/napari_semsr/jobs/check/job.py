@@ -9,17 +9,27 @@ degraded image, which the network was given.
 import math
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from napari_semsr.analysis import PresenceRow, Verdict, tally
-from napari_semsr.core import Job, OptionError, Options, Progress, ReadError
+from napari_semsr.core import (
+    Figure,
+    Job,
+    OptionError,
+    Options,
+    Progress,
+    Quantity,
+    ReadError,
+    declared_figures,
+    device_option,
+    option,
+)
 from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.check.discs import PresenceRow, Verdict, tally
 from napari_semsr.jobs.check.sources import (
     ClearImages,
     ClearSet,
@@ -29,16 +39,16 @@ from napari_semsr.jobs.check.sources import (
     TruthSource,
     recipe_data,
 )
+from napari_semsr.jobs.disc_record import CHANGES, DiscRecord
 from napari_semsr.jobs.images import Image, Result
-from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
+from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
 
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel, ModelCard
 
 # What was found, as a record for the card and as a table.
 
-_CHANGES = ("inserted", "erased")
-_KINDS = ("held_out", "given", "drawn")
 _DIGITS = 4
 
 
@@ -78,56 +88,36 @@ class ConditionCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck(Result):
-    """Whether a model shows what is there.
+    """Whether a model shows what is there: shares of discs that are right, by radius.
 
-    Attributes
-    ----------
-    model : str
-        Its name.
-    path : str
-        Its file.
-    digest : str
-        Of the file, its new card included where that was written.
-    images : {"drawn", "given", "held_out"}
-        What the truths were.
-    seed : int
-        Of the discs' places.
-    conditions : tuple of ConditionCheck
-        What was found.
-    written : bool
-        Whether the card holds it now.
-    seconds : float
-        How long it took.
+    `images` tells what the truths were: ``drawn``, ``given`` or ``held_out``; `seed` is
+    of the discs' places.
     """
 
-    model: str
+    model: Annotated[str, Quantity("Model")]
     path: str
-    digest: str
-    images: str
+    digest: str  # of the file, its new card included where that was written
+    images: Annotated[str, Quantity("Images")]
     seed: int
     conditions: tuple[ConditionCheck, ...]
-    written: bool
-    seconds: float
+    written: Annotated[bool, Quantity("Written into the card")]
+    seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
     def to_card(self) -> dict[str, Any]:
-        """Give what a card keeps.
-
-        Returns
-        -------
-        dict
-            Seed, and a record for each condition.
-        """
+        """Give what a card keeps."""
         found = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": found}
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the record that a command prints.
+    def figures(self) -> dict[str, Figure]:
+        """Write the shares that are right, where the blur resolves the discs."""
+        return DiscRecord(self.to_card()).resolved() | declared_figures(self)
 
-        Returns
-        -------
-        dict
-            What the card keeps, with the model and its file.
-        """
+    def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Give the shares of all radii; in brackets, those of the degraded image."""
+        return {"discs": DiscRecord(self.to_card()).table()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the record that a command prints."""
         return {
             "model": self.model,
             "path": self.path,
@@ -143,7 +133,7 @@ def _by_change(rows: Sequence[PresenceRow]) -> dict[str, Any]:
     """Sum rows by change, and over both."""
     found = {
         change: _shares([row for row in rows if row.change == change])
-        for change in _CHANGES
+        for change in CHANGES
     }
     return {**found, "together": _shares(rows)}
 
@@ -161,124 +151,6 @@ def _shares(rows: Sequence[PresenceRow]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class DiscRecord:
-    """What a card keeps of a check.
-
-    Attributes
-    ----------
-    found : mapping
-        As `ModelCheck.to_card` gives it.
-    """
-
-    found: Mapping[str, Any]
-
-    @classmethod
-    def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
-        """Give the records of a card that can be told.
-
-        Parameters
-        ----------
-        card : mapping
-            A model's card, from a file that anybody may have written.
-
-        Returns
-        -------
-        dict
-            By kind of images, those on real images first; what is no such record is
-            left out.
-        """
-        records: Any = (card.get("checks") or {}).get("discs")
-        found = {}
-        for kind in _KINDS if isinstance(records, dict) else ():
-            record = cls(records.get(kind))
-            try:
-                if all((list(record.rows()), list(record.lines()), record.worst())):
-                    found[kind] = record
-            except (KeyError, TypeError, ValueError, AttributeError):
-                continue
-        return found
-
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """Give a table: a head, then a row for each condition and radius.
-
-        Yields
-        ------
-        tuple of str
-            Condition, radius, and for inserted discs, erased ones, and both: how many,
-            and the shares that are right in the enhanced and in the degraded image. A
-            radius in brackets is one that the blur does not resolve.
-        """
-        yield ("condition", "radius", "inserted", "erased", "together")
-        for name, found in self.found["conditions"].items():
-            for row in found["radii"]:
-                radius = f"{row['radius_px']} px"
-                cells = (_cell(row[change]) for change in (*_CHANGES, "together"))
-                yield (name, radius if row["resolved"] else f"({radius})", *cells)
-            cells = (_cell(found["resolved"][c]) for c in (*_CHANGES, "together"))
-            yield (name, "resolved", *cells)
-
-    def lines(self) -> Iterator[str]:
-        """Say it in one line for each condition.
-
-        Yields
-        ------
-        str
-            Over the radii that the blur resolves.
-        """
-        for name, found in self.found["conditions"].items():
-            wide = found["resolved"]
-            parts = (f"{change} {_cell(wide[change])}" for change in _CHANGES)
-            yield f"{name}: {', '.join(parts)}"
-
-    def worst(self) -> tuple[str, float, float]:
-        """Find the condition in which the fewest discs are right.
-
-        Returns
-        -------
-        tuple of str and float
-            Condition, and the shares that are right over the radii that the blur
-            resolves: in the enhanced image and in the degraded one.
-        """
-        shares = {
-            name: found["resolved"]["together"]
-            for name, found in self.found["conditions"].items()
-        }
-        tried = {name: both for name, both in shares.items() if both["discs"]}
-        pairs = {
-            name: (both["enhanced"], both["degraded"]) for name, both in tried.items()
-        }
-        name = min(pairs, key=lambda name: pairs[name])
-        return name, *pairs[name]
-
-    def summary(self) -> str:
-        """Say it in a few words.
-
-        Returns
-        -------
-        str
-            Share of discs that are right over the radii that the blur resolves, for
-            each condition.
-        """
-        wide = {
-            name: found["resolved"]["together"]
-            for name, found in self.found["conditions"].items()
-        }
-        return ", ".join(
-            f"{name} {100 * both['enhanced']:.1f} %"
-            for name, both in wide.items()
-            if both["discs"]
-        )
-
-
-def _cell(shares: Mapping[str, Any]) -> str:
-    """Say a share, that of the degraded image, and how many discs there were."""
-    if not shares["discs"]:
-        return "\N{EN DASH}"
-    enhanced, degraded = 100 * shares["enhanced"], 100 * shares["degraded"]
-    return f"{enhanced:.1f} % ({degraded:.1f} %) of {shares['discs']}"
-
-
 Task = Literal["images", "superlens", "gold"]
 _TASKS: tuple[Task, ...] = ("images", "superlens", "gold")
 _AT_ONCE = 28  # discs of each change in one drawn truth
@@ -288,76 +160,50 @@ _MOST_TRUTHS = 80
 class CheckOptions(Options):
     """How a model is checked."""
 
-    task: Literal["auto", "images", "superlens", "gold"] = Field(
-        default="auto",
-        description="what degrades the truths: clear images as Gao et al. degraded "
-        "theirs, or binned for a model that makes finer pixels; a superlens; a coarse "
-        "scan of gold; auto takes what the model was trained on",
+    task: Literal["auto", "images", "superlens", "gold"] = option(
+        "auto",
+        "Degraded as",
+        "What degrades the truths: clear images as Gao et al. degraded theirs, or "
+        "binned for a model that makes finer pixels; a superlens; a coarse scan of "
+        "gold; auto takes what the model was trained on.",
+        choices={
+            "automatic": "auto",
+            "electron images": "images",
+            "superlens images": "superlens",
+            "coarse scan of gold": "gold",
+        },
     )
-    discs: int = Field(
-        default=200, ge=4, le=10000, description="discs to insert, and to erase"
-    )
-    size_px: int = Field(
-        default=512,
+    discs: int = option(200, "Discs", "Discs to insert, and to erase.", ge=4, le=10000)
+    size_px: int = option(
+        512,
+        "Side",
+        "Side of a truth in pixels of the result; larger images give their middle.",
+        unit="px",
         ge=128,
         le=4096,
         multiple_of=32,
-        description="side of a truth in pixels of the result; larger images give their "
-        "middle",
     )
-    seed: int = Field(default=0, ge=0, description="makes the discs repeatable")
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:N",
+    seed: int = option(
+        0, "Seed", "Makes the discs repeatable; another puts them elsewhere.", ge=0
+    )
+    device: str = device_option()
+    write: bool = option(
+        False,
+        "Write it onto the model's card",
+        "Write what is found into the model's card; its weights stay, the digest of "
+        "the file changes.",
     )
 
 
-def check_model_job(
+def _check(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
-    images: Sequence[Image] = (),
+    images: Sequence[Image] | None = None,
     *,
     held_out: str | os.PathLike[str] | None = None,
     options: CheckOptions | None = None,
     opening: ReadOptions | None = None,
-    write: bool = False,
 ) -> Job[ModelCheck]:
-    """Put discs into truths, take some out, and ask a model for them.
-
-    Parameters
-    ----------
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    images : sequence of Micrograph or path, optional
-        Clear images; drawn samples serve without them.
-    held_out : path, optional
-        Folder of the clear images that the model's card names as held out, in place of
-        `images`.
-    options : CheckOptions, optional
-        How many discs, and what degrades.
-    opening : ReadOptions, optional
-        How to read files.
-    write : bool, default=False
-        Write what is found into the model's card. Its weights stay as they are; the
-        digest of the file, which covers the card, changes.
-
-    Returns
-    -------
-    ModelCheck
-        Shares of discs that are right, by radius.
-
-    Yields
-    ------
-    Progress
-        Discs judged.
-
-    Raises
-    ------
-    OptionError, ReadError
-        If images are given to a task that draws its own, or have no room for discs.
-    WriteError
-        If the card cannot be written.
-    """
+    """Put discs into truths, take some out, and ask a model for them."""
     from napari_semsr.models import file_digest, load_model, write_card
 
     start = time.perf_counter()
@@ -365,7 +211,7 @@ def check_model_job(
     yield Progress(0, 2 * chosen.discs, "loading the model")
     path = find_model(model)
     loaded = load_model(path)
-    clear = ClearSet(tuple(images), held_out, opening)
+    clear = ClearSet(tuple(images or ()), held_out, opening)
     found: list[ConditionCheck] = []
     for source in list(_sources(loaded.card, chosen, clear)):
         found += yield from judge_source(source, loaded, chosen)
@@ -376,10 +222,10 @@ def check_model_job(
         images=clear.kind,
         seed=chosen.seed,
         conditions=tuple(found),
-        written=write,
+        written=chosen.write,
         seconds=time.perf_counter() - start,
     )
-    if not write:
+    if not chosen.write:
         return result
     known = DiscRecord.of_card(loaded.card.model_dump())
     discs = {kind: record.found for kind, record in known.items()}
@@ -486,3 +332,30 @@ def _verdict(
     trial = scene.trial
     degraded = scene.degraded(loaded.card.scale)
     return Verdict(trial.places, trial.judge(made), trial.judge(degraded))
+
+
+MODELS_CHECK = Verb(
+    "models check",
+    (
+        ImageIn(
+            "images",
+            "clear images to degrade; drawn samples serve without them",
+            optional=True,
+            flag="--images",
+            many=True,
+        ),
+    ),
+    CheckOptions,
+    ModelCheck,
+    start=_check,
+    files=(
+        MODEL_IN,
+        FileIn(
+            "held_out",
+            "folder of the clear images that the card names as held out",
+            flag="--held-out",
+            metavar="FOLDER",
+        ),
+    ),
+    not_read=tuple(ReadOptions.model_fields),
+)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis import MARGIN_PX, DiscPlaces, Discs, Trial, local_contrast
 from napari_semsr.core import (
     FloatArray,
     Micrograph,
@@ -25,10 +24,15 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.check.discs import (
+    MARGIN_PX,
+    DiscPlaces,
+    Discs,
+    Trial,
+    local_contrast,
+)
 from napari_semsr.jobs.images import Image, name_of, open_image
 from napari_semsr.simulation import (
-    BLUR_SIGMA_PX,
-    BLUR_SIZE_PX,
     COARSE_NM,
     FINE_NM,
     KINDS,
@@ -239,7 +243,7 @@ class ClearImages(TruthSource):
 
     def _binned(self, image: FloatArray, rng: np.random.Generator) -> NDArray[Any]:
         """Blur, average over blocks, expose."""
-        kernel = gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)
+        kernel = gaussian_kernel()
         soft = ndimage.convolve(image / _WHITE, kernel, mode="reflect")
         rows, columns = (n // self.scale for n in soft.shape)
         blocks = soft.reshape(rows, self.scale, columns, self.scale).mean((1, 3))

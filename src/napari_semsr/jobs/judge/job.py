@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.analysis import (
@@ -37,6 +36,7 @@ from napari_semsr.core import (
     Area,
     Box,
     Elastic,
+    Figure,
     Float32Array,
     FloatArray,
     Grid,
@@ -49,12 +49,16 @@ from napari_semsr.core import (
     ShapeError,
     Warped,
     hear_warnings,
+    in_digits,
+    option,
     read_box,
+    spell_shape,
     warn,
 )
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import ReadOptions, StoredTransform, replacing
-from napari_semsr.jobs.crop import CropOptions, crop_job, find_gap_free
-from napari_semsr.jobs.enhance import EnhancedFile, enhance_job
+from napari_semsr.jobs.crop import CROP, CropOptions, find_gap_free
+from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -73,15 +77,14 @@ from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
-    RegisteredImage,
+    REGISTER,
+    Registered,
     RegisterOptions,
-    register_in_memory,
+    map_facts,
 )
+from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Verb
 from napari_semsr.registration import Landmarks, Registration
 from napari_semsr.restoration import fit_linear_filter
-
-if TYPE_CHECKING:
-    from napari_semsr.inference import EnhanceOptions
 
 Where = str | os.PathLike[str]
 Worded = Callable[[str], str]
@@ -89,6 +92,8 @@ Worded = Callable[[str], str]
 
 INPUT, LINEAR = "input", "linear filter"
 """What the baselines are called."""
+
+_NONE = "none"  # in place of a network
 
 _LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
 _MARGIN_PX = 32  # chosen: the reach of splines and of the linear filter
@@ -109,36 +114,24 @@ _REGISTERING = set(RegisterOptions.model_fields)
 class JudgeOptions(RegisterOptions):
     """How an image is registered, and what grey levels it is judged by."""
 
-    data_range: float | None = Field(
-        default=None,
+    data_range: float | None = option(
+        None,
+        "Grey range",
+        "span of the grey values for PSNR and SSIM; 255 for an 8-bit SEM image, 65535 "
+        "for 16-bit, else its own",
         gt=0,
-        description="span of the grey values for PSNR and SSIM; 255 for an 8-bit SEM "
-        "image, 65535 for 16-bit, else its own",
     )
     cut_off_nm: CutOff = None
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPicture(Result):
-    """One picture against the SEM image.
+    """One picture against the SEM image: the input, the linear filter, a network's.
 
-    Attributes
-    ----------
-    name : str
-        ``"input"``, ``"linear filter"``, or the model's.
-    metrics : Metrics
-        After the gain and offset that bring it nearest to the SEM image.
-    frc : FrcResult
-        Against the SEM image, which counts as free of noise.
-    psnr_sd_db : float or None
-        Standard error of the PSNR, by the jackknife over 16 parts of the area.
-    psnr_gain_db, psnr_gain_sd_db : float or None
-        PSNR over that of the input, and its standard error, in which all that both
-        pictures share drops out; None for the input.
-    model : dict or None
-        Digest, description, limits and notes of the network that made it.
-    light : LightGain
-        PSNR over that of the input below and above the optical cut-off.
+    `metrics` are those after the gain and offset that bring it nearest, `frc` takes the
+    SEM image as free of noise. Errors of PSNR are by the jackknife over 16 parts; in
+    that of the gain over the input, all that both pictures share drops out. `light` is
+    the gain below and above the optical cut-off, `model` what is known of the network.
     """
 
     name: str
@@ -151,13 +144,7 @@ class JudgedPicture(Result):
     light: LightGain = field(default_factory=LightGain)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures as one flat record.
-
-        Returns
-        -------
-        dict
-            Those of metrics and FRC, and the errors.
-        """
+        """Give those of metrics and FRC, and the errors, as one flat record."""
         own = {
             name: getattr(self, name)
             for name in ("psnr_sd_db", "psnr_gain_db", "psnr_gain_sd_db", "model")
@@ -166,33 +153,33 @@ class JudgedPicture(Result):
         record |= jsonable(self.frc) | jsonable(own) | jsonable(self.light)
         return record
 
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Give what is shown of it, by names."""
+        yield "PSNR", Figure(self.metrics.psnr_db, "dB", ".2f", _error(self.psnr_sd_db))
+        gains = ((self.psnr_gain_db, self.psnr_gain_sd_db), *self.light.bands)
+        names = ("Over the input", "Below the cut-off", "Above the cut-off")
+        for name, (gain, error) in zip(names, gains, strict=True):
+            if gain is not None:
+                yield name, Figure(gain, "dB", "+.2f", _error(error))
+        yield "SSIM", Figure(self.metrics.ssim, "", ".3f")
+        ends = self.frc.interval_nm
+        told = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
+        length = Figure(self.frc.resolution_nm, "nm", ".3g", told)
+        yield "Agrees down to", length if ends else Figure(f"none: {self.frc.reason}")
+
+
+def _error(sd: float | None) -> str:
+    """Say a standard error."""
+    return f"± {'not known' if sd is None else f'{sd:.2f}'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Judged(Result):
     """How near an image, and what was made of it, come to the SEM image.
 
-    Attributes
-    ----------
-    output, numbers : str
-        Paths of the page and of the JSON with every number.
-    optical, sem : str
-        Names of both images.
-    registration : dict
-        The map and its worth, by the keys of `Registered`.
-    area : dict
-        What was judged: ``box_px`` ``[y0, x0, y1, x1]`` and ``origin_nm`` on the SEM
-        image, ``shape``, ``pixel_size_nm``, ``pixel_size_sd_nm``, and the share
-        ``of_sem``.
-    sem_alone : FrcResult
-        Resolution of the SEM image by itself, which no picture can exceed.
-    baselines : dict of JudgedPicture
-        The input, and the best linear filter where there is room to fit it.
-    models : dict of JudgedPicture
-        What each network made of the input.
-    warnings : tuple of str
-        What makes the figures doubtful.
-    seconds : float
-        From start to page.
+    `registration` has the keys of `Registered`; `area` is the part of the SEM image
+    that was judged, ``box_px`` its rows and columns; `sem_alone` is the resolution of
+    the SEM image by itself, which no picture can exceed.
     """
 
     output: str
@@ -210,23 +197,24 @@ class Judged(Result):
 
     @property
     def pictures(self) -> list[JudgedPicture]:
-        """All rows in the order of tables.
-
-        Returns
-        -------
-        list of JudgedPicture
-            Baselines first.
-        """
+        """All rows in the order of tables, baselines first."""
         return [*self.baselines.values(), *self.models.values()]
 
-    def to_json(self) -> dict[str, Any]:
-        """Give every number.
+    def figures(self) -> dict[str, Figure]:
+        """Give the figures of every picture."""
+        off, shape = self.registration, spell_shape(self.area["shape"])
+        told = Figure("not known")
+        if off["error_nm"] is not None:
+            px = f"= {off['error_px']:.2g} px"
+            told = Figure(off["error_nm"], "nm", ".3g", px)
+        rows = {"Map expected to be off": told}
+        rows["Judged"] = Figure(f"{shape} of {self.sem}")
+        for item in self.pictures:
+            rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
+        return rows
 
-        Returns
-        -------
-        dict
-            As in the JSON beside the page.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """Give every number, as in the JSON beside the page."""
         # not by super(): a dataclass with slots is another class than the one here
         record = Result.to_json(self)
         for kind in ("baselines", "models"):
@@ -235,65 +223,25 @@ class Judged(Result):
         return record
 
 
-def judge_job(
+def _judge(
     optical: Image,
     sem: Image,
     output: Where,
     *,
     models: Sequence[Where] | None = None,
     options: JudgeOptions | None = None,
-    enhancing: "EnhanceOptions | None" = None,
+    enhancing: EnhanceOptions | None = None,
     landmarks: Landmarks | Where | None = None,
     transform: StoredTransform | Where | None = None,
     opening: ReadOptions | None = None,
-    sem_opening: ReadOptions | None = None,
+    fixed_opening: ReadOptions | None = None,
     worded: Worded = str,
     overwrite: bool = False,
 ) -> Job[Judged]:
     """Register an image to the SEM image of its place, enhance it, and judge both.
 
-    Parameters
-    ----------
-    optical, sem : Micrograph or path
-        Calibrated images of one place; `optical` is the moving one.
-    output : path
-        The page, ``.html``; the numbers go beside it with ``.json``.
-    models : sequence of str or path, optional
-        Networks on the shelf, or files; none of them where it is empty. By default
-        that for superlens mosaics, or for an image of an electron microscope that for
-        those.
-    options : JudgeOptions, optional
-        How to register, data range.
-    enhancing : EnhanceOptions, optional
-        How the networks are run.
-    landmarks : Landmarks or path, optional
-        Pairs of places from which the map starts.
-    transform : StoredTransform or path, optional
-        A map that is applied; none is searched for.
-    opening, sem_opening : ReadOptions, optional
-        How to read the optical image and the SEM image.
-    worded : callable, optional
-        Says a sentence of the page that tells what to do in the words of whoever reads
-        it; by default those of the command.
-    overwrite : bool, default=False
-        Replace an existing page and its numbers.
-
-    Returns
-    -------
-    Judged
-        Every number.
-
-    Yields
-    ------
-    Progress
-        Registering, enhancing, measuring.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError, ShapeError, RegistrationError, CheckpointError
-        If images cannot be read or share too little, or the page cannot be made.
-    RegistrationRefused
-        If no map can be believed; nothing is written then.
+    `worded` says a sentence of the page that tells what to do in the words of whoever
+    reads it. Where no map can be believed, nothing is written.
     """
     started = time.monotonic()
     yield Progress(0, 0, "checking")
@@ -306,23 +254,25 @@ def judge_job(
     ]
     page, numbers = _targets(output, inputs, overwrite=overwrite)
     _check_two(optical, sem)
-    named = None if models is None else _named(models)
+    named = None if models is None else _named([m for m in models if m != _NONE])
     said: list[str] = []
-    registering = register_in_memory(
+    registering = REGISTER.job(
         optical,
         sem,
         options=RegisterOptions(**chosen.model_dump(include=_REGISTERING)),
         landmarks=landmarks,
         transform=transform,
         opening=opening,
-        fixed_opening=sem_opening,
+        fixed_opening=fixed_opening,
     )
     registered = yield from hearing(registering, said)
+    placed = registered.image
+    assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))
-    fixed = open_image(sem, sem_opening).replace(name=name_of(sem))
+    fixed = open_image(sem, fixed_opening).replace(name=name_of(sem))
     _tell_inputs(source, fixed, said)
-    box = yield from _common(registered.image, fixed, source)
-    record = input_record(sem, fixed, sem_opening)
+    box = yield from _common(placed, fixed, source)
+    record = input_record(sem, fixed, fixed_opening)
     table = _Table.of(fixed, box, record, chosen, said, worded)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     named = named if named is not None else _named([_recommended(source)])
@@ -330,19 +280,19 @@ def judge_job(
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
         before = Path(folder) / "input.ome.zarr"
         cutting = CropOptions(box=part)
-        yield from crop_job(optical, before, options=cutting, opening=opening)
+        yield from CROP.job(optical, output=before, options=cutting, opening=opening)
         yield from _fill(table, lens, before, source.name, named, enhancing)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registered, table.sem, box, fixed)
     _tell_unconfirmed(area, registered.registration.model, said)
     _tell_off(registered.registration, said)
-    made = registered.image.provenance
+    made = placed.provenance
     result = Judged(
         output=str(page),
         numbers=str(numbers),
         optical=source.name,
         sem=fixed.name,
-        registration=registered.facts(),
+        registration=map_facts(registered.registration),
         area=area,
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
@@ -351,13 +301,13 @@ def judge_job(
         seconds=round(time.monotonic() - started, 2),
         provenance=made_by(
             "judge",
-            _told(chosen, enhancing, opening, sem_opening),
+            _told(chosen, enhancing, opening, fixed_opening),
             *(made.inputs if made else ()),
             record,
         ),
     )
     write_report(page, result, table.pictures)
-    text = json.dumps(result.to_json(), indent=1, allow_nan=False)
+    text = json.dumps({"kind": "judge", **result.to_json()}, indent=1, allow_nan=False)
     with replacing(numbers) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return result
@@ -369,7 +319,7 @@ def _fill(
     before: Path,
     name: str,
     models: dict[str, Path],
-    enhancing: "EnhanceOptions | None",
+    enhancing: EnhanceOptions | None,
 ) -> Job[None]:
     """Measure the input, which is kept in a folder, and what is made of it there."""
     yield Progress(0, 0, "measuring the input")
@@ -385,7 +335,7 @@ def _fill(
         table.add(LINEAR, lens.see(open_image(after)))
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
-        job = enhance_job(before, after, model=path, options=enhancing)
+        job = ENHANCE.job(before, after, model=path, options=enhancing)
         made = yield from hearing(job, table.said)
         yield Progress(0, 0, f"measuring what {model} made")
         seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
@@ -477,7 +427,7 @@ def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
 
 
 def _told_area(
-    registered: RegisteredImage, part: Micrograph, box: Box, sem: Micrograph
+    registered: Registered, part: Micrograph, box: Box, sem: Micrograph
 ) -> dict[str, Any]:
     """Say what is judged, and how much of it is confirmed."""
     residuals, grid = registered.registration.residuals, Grid.of(part)
@@ -537,7 +487,7 @@ def _tell_inputs(source: Micrograph, sem: Micrograph, said: list[str]) -> None:
 
 def _told(
     options: JudgeOptions,
-    enhancing: "EnhanceOptions | None",
+    enhancing: EnhanceOptions | None,
     *openings: ReadOptions | None,
 ) -> dict[str, Any]:
     """Say what was asked for."""
@@ -771,3 +721,63 @@ def _patches(
         box = Box.of((side, side), corners[index])
         seen = np.asarray(read_box(image.data, box), dtype=np.float64)
         yield seen, np.asarray(target.read(box), dtype=np.float64)
+
+
+JUDGE = Verb(
+    "judge",
+    (
+        ImageIn("optical", "the optical image, such as a mosaic"),
+        ImageIn("sem", "the SEM image of the same place"),
+    ),
+    JudgeOptions,
+    Judged,
+    start=_judge,
+    title="registration and measures",
+    files=(
+        FileIn(
+            "models",
+            "networks on the shelf, or model files, that enhance OPTICAL; none leaves "
+            f"them out; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an image of "
+            "an electron microscope",
+            flag="--models",
+            metavar="MODEL",
+            many=True,
+            named=True,
+        ),
+        FileIn(
+            "landmarks",
+            "places that show the same in both, from which the map starts",
+            flag="--landmarks",
+            metavar="CSV",
+            takes=Landmarks,
+        ),
+        FileIn(
+            "transform",
+            "apply this stored map, and search for none",
+            flag="--transform",
+            metavar="JSON",
+            takes=StoredTransform,
+        ),
+    ),
+    output=Output(
+        "where the page goes; every number goes beside it, with .json",
+        metavar="REPORT.html",
+        ending=".html",
+    ),
+    groups=(Group("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
+    sides=("moving", "fixed"),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from napari_semsr.registration import Landmarks
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((96, 96)), (10, 10))
+    >>> places = np.array([[0.0, 0.0], [0.0, 900.0], [900.0, 0.0], [900.0, 900.0]])
+    >>> marks = {"landmarks": Landmarks(places, places), "landmarks_only": True}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = f"{folder}/page.html"
+    ...     found = semsr.judge(image, image, page, models=(), **marks)
+    >>> list(found.baselines), found.area["shape"]
+    (['input', 'linear filter'], [96, 96])
+    """,
+)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, Micrograph, in_digits, software_versions
+from napari_semsr.core import Box, Micrograph, in_digits
 from napari_semsr.reporting import (
     FrequencyCurve,
     curves_png,
     grey_limits,
     image_png,
+    making,
     spread,
     write_page,
 )
@@ -65,7 +66,7 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
     pictures.add(_SEM, pictures.sem.array())
     write_page(
         path,
-        Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
+        Path(__file__).with_name("report.html"),
         result=result,
         found=result.registration,
         input=next(iter(result.baselines.values())),
@@ -78,7 +79,6 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
         detail_px=_DETAIL_PX,
         curves=_curves(result),
         provenance=_provenance(result),
-        version=software_versions()["napari-semsr"],
     )
 
 
@@ -109,16 +109,9 @@ def _gain(row: "JudgedPicture") -> str:
 
 def _curves(result: "Judged") -> bytes:
     """Plot the correlation of every picture with the SEM image."""
-    rows = result.pictures
     curves = [
-        FrequencyCurve(
-            row.name,
-            row.frc.frequency_per_px,
-            row.frc.correlation,
-            row.frc.resolution_px,
-            number,
-        )
-        for number, row in enumerate(rows)
+        FrequencyCurve.of(row.name, row.frc, number)
+        for number, row in enumerate(result.pictures)
     ]
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
     threshold = ("√(1/7)", _SQRT_SEVENTH)
@@ -128,12 +121,9 @@ def _curves(result: "Judged") -> bytes:
 def _provenance(result: "Judged") -> list[tuple[str, object]]:
     """Tell what made the page: options, digests, versions."""
     made = result.provenance
-    return [
-        *((f"Option {k}", v) for k, v in made.options.items() if v is not None),
-        *((f"Digest of {item.name}", item.digest) for item in made.inputs),
-        *(
-            (f"Digest of the model {name}", (row.model or {}).get("digest"))
-            for name, row in result.models.items()
-        ),
-        *((f"Version of {name}", v) for name, v in made.versions.items()),
+    models = result.models.items()
+    digests = [
+        *((item.name, item.digest) for item in made.inputs),
+        *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
     ]
+    return making({k: v for k, v in made.options.items() if v is not None}, digests)

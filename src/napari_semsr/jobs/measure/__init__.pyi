@@ -1,9 +1,10 @@
 from .error_map import (
+    ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
-    error_map_job as error_map_job,
 )
 from .resolution import (
     ALONE as ALONE,
+    FRC as FRC,
+    FrcJobOptions as FrcJobOptions,
     find_halves as find_halves,
-    frc_job as frc_job,
 )

@@ -1,8 +1,8 @@
 """Map where an enhanced image does not agree with its reference, block by block."""
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from napari_semsr.analysis import (
     tell_fit,
 )
 from napari_semsr.core import (
+    LEVELS,
+    SIGMA,
     Box,
     Float32Array,
     FloatArray,
@@ -25,193 +27,84 @@ from napari_semsr.core import (
     Look,
     Micrograph,
     Progress,
+    Quantity,
     field_range,
     return_free_memory,
+    spell_shift,
     warn,
 )
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_image_target,
-    computed,
-    made_by,
-    names_of,
-    open_image,
-    paths_of,
-    record_input,
-)
-from napari_semsr.jobs.leakage import tell_learnt
-from napari_semsr.jobs.maps import keep_map
+from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import Offset, find_offset
+from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMapReport(Result):
-    """How an enhanced image agrees with its reference.
+class ErrorMapReport(MapMade):
+    """How an enhanced image agrees with its reference; its map is of their differences.
 
-    Attributes
-    ----------
-    images : tuple of str
-        Names of reference and enhanced image.
-    output : str or None
-        Path of the map, if it was written.
-    rse : float
-        Root mean square difference, grey levels of the reference.
-    rse_percent : float
-        The same, per cent of `range`.
-    rsp : float
-        Pearson's r of reference and blurred enhanced image.
-    sigma_px, sigma_nm : float or None
-        Standard deviation of the blur, in pixels of the enhanced image and nm.
-    alpha, beta : float
-        Gain and offset of the enhanced image's grey levels.
-    scale : int
-        Its pixels along a side of one of the reference.
-    shift_px : tuple of float
-        ``(y, x)`` by which it was moved first, pixels of the reference.
-    shift_error_px : float or None
-        Standard error of what was looked for; None where none was found or asked for.
-    range : tuple of float
-        0.1th and 99.9th percentile of the reference's grey levels.
-    looked_at : float
-        Part of the field on which blur and grey levels were fitted.
-    pixels : int
-        Pixels that were compared: all that both images know.
-    unit : str
-        Of the map: ``"grey"`` or ``"percent"``.
-    shape : tuple of int
-        Rows and columns of the map.
-    pixel_size_nm, pixel_size_sd_nm : tuple of float or None
-        ``(y, x)`` of the map, which is the reference's, and its standard deviation;
-        None when unknown.
-    map : Micrograph or None
-        Absolute differences, where they were not written.
+    `scale` are pixels of the enhanced image along a side of one of the reference,
+    `range` the 0.1th and 99.9th percentile of the reference's grey levels.
     """
 
-    images: tuple[str, ...]
-    output: str | None
-    rse: float
-    rse_percent: float
-    rsp: float
-    sigma_px: float
-    sigma_nm: float | None
-    alpha: float
-    beta: float
+    rse: Annotated[float, Quantity("RSE", LEVELS, also="rse_percent", large=True)]
+    rse_percent: Annotated[float, Quantity("RSE", "% of the range", ".3g")]
+    rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
+    sigma_nm: Annotated[
+        float | None, Quantity(f"Blur, {SIGMA}", "nm", ".3g", also="sigma_px")
+    ]
+    sigma_px: Annotated[float, Quantity(f"Blur, {SIGMA}", "px", ".3g")]
+    alpha: Annotated[float, Quantity("Gain")]
+    beta: Annotated[float, Quantity("Offset", LEVELS)]
     scale: int
-    shift_px: FloatPair
-    shift_error_px: float | None
+    shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
+    shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
     range: FloatPair
     looked_at: float
-    pixels: int
-    unit: str
-    shape: IntPair
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    map: Micrograph | None = field(default=None, metadata={"json": False})
+    pixels: Annotated[int, Quantity("Pixels", shown=False)]
 
     @property
-    def moved(self) -> str:
-        """How the enhanced image was moved, without signs.
+    def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
+        """How the enhanced image was moved, without signs."""
+        return spell_shift(self.shift_px)
 
-        Returns
-        -------
-        str
-            As ``0.42 px up, 1.10 px left``.
-        """
-        return in_words(self.shift_px)
-
-
-def in_words(shift_px: FloatPair) -> str:
-    """Say a shift by down and right without signs."""
-    down, right = shift_px
-    if not (down or right):
-        return "nothing"
-    return (
-        f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
-        f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
-    )
+    @property
+    def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
+        """The part that blur and grey levels were fitted on, where that is not all."""
+        share = self.looked_at
+        return None if share == 1 else f"{share:.1%} of the field"
 
 
-def error_map_job(
-    reference: Image,
-    enhanced: Image,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    options: ErrorMapOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
+def _map_errors(
+    run: Run[ErrorMapOptions], reference: Micrograph, enhanced: Micrograph
 ) -> Job[ErrorMapReport]:
-    """Map where an enhanced image does not agree with its reference.
-
-    Parameters
-    ----------
-    reference : Micrograph or path
-        The image as it was taken.
-    enhanced : Micrograph or path
-        What was made of it, of the same pixels or finer ones.
-    output : path, optional
-        Where the map goes.
-    options : ErrorMapOptions, optional
-        Unit, and whether a shift is looked for.
-    opening : ReadOptions, optional
-        How to read files.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    ErrorMapReport
-        The figures, and the map where it was not written.
-
-    Yields
-    ------
-    Progress
-        Searching, fitting, blocks.
-    """
-    chosen = options or ErrorMapOptions()
-    yield Progress(0, 0, "reading")
-    target = None
-    if output is not None:
-        taken = paths_of(reference, enhanced)
-        target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    first, second = (open_image(image, opening) for image in (reference, enhanced))
-    tell_learnt([(reference, first), (enhanced, second)], opening)
-    pair, offset = ErrorPair.of(first, second), Offset()
-    _tell_part(pair, first)
+    """Map where an enhanced image does not agree with its reference."""
+    chosen = run.options
+    run.tell_learnt()
+    pair, offset = ErrorPair.of(reference, enhanced), Offset()
+    _tell_part(pair, reference)
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
         offset = _offset(pair, chosen.search)
     moved = offset.moved or (0.0, 0.0)
     if offset.moved is not None:
-        pair = ErrorPair.of(first, second, moved)
+        pair = ErrorPair.of(reference, enhanced, moved)
     fit = yield from fit_error(pair)
-    tell_fit(fit, first.name, second.name)
+    tell_fit(fit, reference.name, enhanced.name)
     return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
-    low, high = span = field_range(first.data)
+    low, high = span = field_range(reference.data)
     percent = 100 / (high - low) if high > low else float("nan")
-    about = _about(first, pair, fit, percent, chosen)
-    records = []
-    for image, opened, role in (
-        (reference, first, "reference"),
-        (enhanced, second, "enhanced"),
-    ):
-        records.append((yield from record_input(image, opened, opening, role=role)))
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**chosen.model_dump(mode="json"), "reading": reading}
-    about = about.replace(provenance=made_by("error-map", said, *records))
     tally = ErrorTally(float(np.mean(span)))
     factor = percent if chosen.unit == "percent" else 1.0
     mapped = _Mapped(ErrorField(pair, fit), tally, factor)
-    made = yield from keep_map(mapped, about, target)
-    known = first.pixel_size_nm is not None
+    made = yield from run.keep(mapped, _about(reference, pair, fit, percent, chosen))
+    known = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
-        images=names_of(reference, enhanced),
-        output=None if target is None else str(target),
+        **run.facts(reference),
+        output=run.output,
         rse=tally.rse,
         rse_percent=tally.rse * percent,
         rsp=tally.rsp,
@@ -227,8 +120,6 @@ def error_map_job(
         pixels=tally.pixels,
         unit=chosen.unit,
         shape=pair.shape,
-        pixel_size_nm=first.pixel_size_nm,
-        pixel_size_sd_nm=first.pixel_size_sd_nm,
         map=made,
     )
 
@@ -303,3 +194,38 @@ class _Mapped:
             if self.factor != 1:
                 made *= np.float32(self.factor)
             yield made
+
+
+ERROR_MAP = Verb(
+    "error-map",
+    (
+        ImageIn("reference", "the image as it was taken", batch="{input}"),
+        ImageIn(
+            "enhanced",
+            "what was made of it, as fine or finer",
+            also=("image",),
+            batch="{previous}",
+        ),
+    ),
+    ErrorMapOptions,
+    ErrorMapReport,
+    _map_errors,
+    output=Output(
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+        one_needs_it=True,
+    ),
+    title="comparison",
+    tabled=True,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> sharp = np.random.default_rng(0).normal(size=(128, 128))
+    >>> found = semsr.error_map(100 + 20 * gaussian_filter(sharp, sigma=2), sharp)
+    >>> round(found.sigma_px, 2), round(found.alpha), round(found.beta)
+    (2.0, 20, 100)
+    >>> round(found.rsp, 4), found.map.shape
+    (1.0, (128, 128))
+    """,
+)

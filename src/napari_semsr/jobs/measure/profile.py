@@ -1,11 +1,14 @@
-"""The measuring job of a line: its profile, widths, edge and pairs."""
+"""The measuring verb of a line: its profile, widths, edge and pairs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
 
 from napari_semsr.analysis import (
+    RAYLEIGH_DIP,
     Estimate,
     Profile,
     ProfileOptions,
@@ -14,152 +17,252 @@ from napari_semsr.analysis import (
     read_profile,
     require_inside,
 )
-from napari_semsr.core import FloatPair, Job, Progress, widened
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    calibrated_of,
-    jsonable,
-    name_of,
-    open_image,
-    pixel_size_record,
+from napari_semsr.core import (
+    LEVELS,
+    Figure,
+    Job,
+    Micrograph,
+    Progress,
+    Quantity,
+    widened,
 )
+from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
+from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb
+
+_SEVERAL = 2  # lines from which on they are told in a table
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileReport(Result):
-    """Profile of an image along a line.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CurveFound(Sized):
+    """A curve along a line, and what was read off it."""
 
-    Attributes
-    ----------
-    image : str
-        Name of the image.
-    pixel_size_nm, pixel_size_sd_nm : tuple of float or None
-        ``(y, x)``, and standard deviation where a calibration told it; None when
-        unknown.
-    options : ProfileOptions
-        Line, band, and what was looked for.
-    profile : Profile
-        The curve.
-    readings : Readings
-        Lines, pairs and edge.
-    """
-
-    image: str
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    options: ProfileOptions
     profile: Profile
     readings: Readings
 
+    @property
+    def unit(self) -> str:
+        """Unit of the axis."""
+        return "nm" if self.profile.calibrated else "px"
+
+    def shown(self, length: Estimate) -> Estimate:
+        """Give a length in the unit of the axis, with the calibration's error."""
+        found = _in_nm(self.profile, length)
+        if found is not None:
+            return found
+        parts = (length.value, length.sd, length.low, length.high)
+        return Estimate(*(self.profile.per_px * part for part in parts))
+
+    def figures(self) -> dict[str, Figure]:
+        """Name and value of each reading; many lines are told by their middle."""
+        found, rows = self.readings, dict[str, Figure]()
+        if found.reason is not None:
+            rows["Nothing found"] = Figure(found.reason)
+        kind = "Dark line" if found.dark else "Line"
+        if found.edge is not None:
+            edge = found.edge
+            rows["Edge, 10 to 90 %"] = self._length(edge.width, edge.plain_width)
+            rows["Edge at"] = self._length(edge.place, None)
+        if len(found.lines) == 1:
+            (line,) = found.lines
+            rows[f"{kind}, FWHM"] = self._length(line.fwhm, line.plain_fwhm)
+            rows[f"{kind} at"] = self._length(line.place, None)
+        elif found.lines:
+            rows[f"{kind}s"] = Figure(len(found.lines))
+            fitted = [line.fwhm.value for line in found.lines if line.fwhm]
+            rows |= self._middle("FWHM, median", fitted)
+            apart = [pair.distance.value for pair in found.pairs]
+            rows |= self._middle("Distance, median", apart)
+        rows["Pixel size"] = Figure(self.pixel_size)
+        return rows
+
+    def _length(self, fitted: Estimate | None, plain: float | None) -> Figure:
+        """Write a length with its interval, and what crossings read beside it."""
+        k = self.profile.per_px
+        beside = "" if plain is None else f"plain {plain * k:.4g}"
+        if fitted is None:
+            return Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
+        length = self.shown(fitted)
+        ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
+        note = f"({ends}{', ' * bool(beside)}{beside})"
+        return Figure(length.value, self.unit, note=note, sd=length.sd)
+
+    def _middle(self, name: str, values: Sequence[float]) -> dict[str, Figure]:
+        """Give the middle of many lengths."""
+        if not values:
+            return {}
+        middle = self.profile.per_px * float(np.median(values))
+        return {name: Figure(middle, self.unit, note=f"(of {len(values)})")}
+
+    def tables(self) -> dict[str, Mapping[str, Sequence[Any]]]:
+        """Give a row for each line and each pair, where there are several."""
+        found = self.readings
+        if len(found.lines) < _SEVERAL:
+            return {}
+        tables = {"Dark lines" if found.dark else "Lines": self._lines()}
+        return {**tables, "Neighbours": self._pairs()} if found.pairs else tables
+
+    def _lines(self) -> Mapping[str, Sequence[Any]]:
+        lines, k, unit = self.readings.lines, self.profile.per_px, self.unit
+        fits = [line.fwhm and self.shown(line.fwhm) for line in lines]
+        plain = [line.plain_fwhm for line in lines]
+        return {
+            "line": range(1, len(lines) + 1),
+            f"at ({unit})": [k * line.place.value for line in lines],
+            f"FWHM ({unit})": [one.value if one else None for one in fits],
+            f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
+            f"plain ({unit})": [None if one is None else k * one for one in plain],
+            "95 % from": [one.low if one else None for one in fits],
+            "95 % to": [one.high if one else None for one in fits],
+        }
+
+    def _pairs(self) -> Mapping[str, Sequence[Any]]:
+        pairs, unit = self.readings.pairs, self.unit
+        apart = [self.shown(pair.distance) for pair in pairs]
+        dips = [pair.dip for pair in pairs]
+        rayleigh = f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %"
+        return {
+            "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in pairs],
+            f"apart ({unit})": [one.value for one in apart],
+            "dip (%)": [100 * one.value if one else None for one in dips],
+            rayleigh: [pair.rayleigh for pair in pairs],
+            f"{_PLUS_MINUS} ({unit})": [
+                one.sd if math.isfinite(one.sd) else None for one in apart
+            ],
+            f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
+            "Sparrow": [pair.sparrow for pair in pairs],
+            "plain dip (%)": [100 * pair.plain_dip for pair in pairs],
+        }
+
+
+def _cells(stem: str, part: str = "") -> tuple[property, property]:
+    """Make the properties of two columns, a length in nm and in px."""
+    return _cell(stem, part, "nm"), _cell(stem, part, "px")
+
+
+def _cell(stem: str, part: str, unit: str) -> property:
+    name = "_".join(filter(None, (stem, part)))
+
+    def cell(self: "ProfileReport") -> float | None:
+        found: float | None = self.lengths(stem)[f"{name}_{unit}"]
+        return found
+
+    told = Quantity(name.replace("_", " "), unit, shown=False)
+    cell.__annotations__["return"] = Annotated[float | None, told]
+    return property(cell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProfileReport(CurveFound):
+    """Profile of an image along a line: the curve, and what was read off it.
+
+    In the record ``fwhm_`` is that of the highest line, and lengths are in nm and in px
+    along the line.
+    """
+
+    image: str
+    options: ProfileOptions
+
+    fwhm_nm, fwhm_px = _cells("fwhm")
+    fwhm_sd_nm, fwhm_sd_px = _cells("fwhm", "sd")
+    fwhm_plain_nm, fwhm_plain_px = _cells("fwhm", "plain")
+    distance_nm, distance_px = _cells("distance")
+    distance_sd_nm, distance_sd_px = _cells("distance", "sd")
+    edge_10_90_nm, edge_10_90_px = _cells("edge_10_90")
+    edge_10_90_sd_nm, edge_10_90_sd_px = _cells("edge_10_90", "sd")
+
+    @property
+    def height(self) -> Annotated[float | None, Quantity("Height", LEVELS)]:
+        """Height of the first line."""
+        lines = self.readings.lines
+        return lines[0].height if lines else None
+
+    @property
+    def dip(self) -> Annotated[float | None, Quantity("Dip")]:
+        """Dip between the first two lines, as a share of the lower one."""
+        dips = [pair.dip for pair in self.readings.pairs]
+        return dips[0].value if dips and dips[0] else None
+
+    @property
+    def reason(self) -> Annotated[str | None, Quantity("Nothing found")]:
+        """Why there is neither line nor edge."""
+        return self.readings.reason
+
+    def lengths(self, stem: str) -> Mapping[str, Any]:
+        """Record the widths of the highest line or edge, or the first distance."""
+        found = self.readings
+        fitted, plain = None, None
+        if stem == "fwhm" and found.main is not None:
+            fitted, plain = found.main.fwhm, found.main.plain_fwhm
+        elif stem == "distance" and found.pairs:
+            fitted, plain = found.pairs[0].distance, found.pairs[0].plain_distance
+        elif stem == "edge_10_90" and found.edge is not None:
+            fitted, plain = found.edge.width, found.edge.plain_width
+        return _recorded(self.profile, stem, fitted, plain)
+
+    def figures(self) -> dict[str, Figure]:
+        """Say what the curve shows, below how it was taken."""
+        profile = self.profile
+        long = Figure(profile.length_px * profile.per_px, self.unit)
+        wide = Figure(profile.lines, note="lines averaged")
+        return {"Length": long, "Width": wide, **CurveFound.figures(self)}
+
     def to_json(self) -> dict[str, Any]:
-        """Give curve and readings as one record.
-
-        Returns
-        -------
-        dict
-            Lengths in nm, which are None without calibration, and in px along the
-            line; ``fwhm_`` is that of the highest line.
-        """
-        found, main = self.readings, self.readings.main
-        widths = _widths(
-            self.profile,
-            "fwhm",
-            None if main is None else main.fwhm,
-            None if main is None else main.plain_fwhm,
-        )
+        """Give curve and readings as one record."""
+        found, profile, edge = self.readings, self.profile, self.readings.edge
         places = [line.place.value for line in found.lines]
-        return {
-            "image": self.image,
-            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
-            **jsonable(self.options),
-            "lines_averaged": self.profile.lines,
-            "dark": found.dark,
-            "reason": found.reason,
-            **widths,
-            "peaks_nm": jsonable([in_nm(self.profile, one) for one in places])
-            if self.profile.nm_per_px
-            else None,
-            "peaks_px": jsonable(places),
-            "lines": [self._line(number) for number in range(len(found.lines))],
-            "pairs": [self._pair(number) for number in range(len(found.pairs))],
-            "edge": self._edge(),
-            "background": jsonable(found.background),
-            "noise": jsonable(found.noise),
-            "distance_nm": jsonable(self.profile.distance_nm),
-            "distance_px": jsonable(self.profile.distance_px),
-            "intensity": jsonable(self.profile.intensity),
-        }
-
-    def _line(self, number: int) -> dict[str, Any]:
-        line = self.readings.lines[number]
-        return {
-            "model": line.model,
-            "height": jsonable(line.height),
-            **_widths(self.profile, "place", line.place, line.plain_place),
-            **_widths(self.profile, "fwhm", line.fwhm, line.plain_fwhm),
-        }
-
-    def _pair(self, number: int) -> dict[str, Any]:
-        pair = self.readings.pairs[number]
-        dip = pair.dip
-        return {
-            "lines": [pair.first, pair.first + 1],
-            **_widths(self.profile, "distance", pair.distance, pair.plain_distance),
-            "dip": None if dip is None else jsonable(dip.value),
-            "dip_sd": None if dip is None else jsonable(dip.sd),
-            "dip_interval": None if dip is None else jsonable([dip.low, dip.high]),
-            "dip_plain": jsonable(pair.plain_dip),
-            "rayleigh": pair.rayleigh,
-            "sparrow": pair.sparrow,
-        }
-
-    def _edge(self) -> dict[str, Any] | None:
-        edge = self.readings.edge
-        if edge is None:
-            return None
-        return {
-            "step": jsonable(edge.step),
-            **_widths(self.profile, "place", edge.place, None),
-            **_widths(self.profile, "width_10_90", edge.width, edge.plain_width),
-        }
+        known = profile.calibrated
+        record: dict[str, Any] = jsonable(
+            {
+                "image": self.image,
+                **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
+                **self.options.model_dump(),
+                "lines_averaged": profile.lines,
+                "dark": found.dark,
+                "reason": found.reason,
+                **self.lengths("fwhm"),
+                "peaks_nm": [p * profile.per_px for p in places] if known else None,
+                "peaks_px": places,
+                "lines": [
+                    {
+                        "model": line.model,
+                        "height": line.height,
+                        **_recorded(profile, "place", line.place, line.plain_place),
+                        **_recorded(profile, "fwhm", line.fwhm, line.plain_fwhm),
+                    }
+                    for line in found.lines
+                ],
+                "pairs": [
+                    {
+                        "lines": [pair.first, pair.first + 1],
+                        **_recorded(
+                            profile, "distance", pair.distance, pair.plain_distance
+                        ),
+                        **_estimated("dip", pair.dip),
+                        "dip_plain": pair.plain_dip,
+                        "rayleigh": pair.rayleigh,
+                        "sparrow": pair.sparrow,
+                    }
+                    for pair in found.pairs
+                ],
+                "edge": edge
+                and {
+                    "step": edge.step,
+                    **_recorded(profile, "place", edge.place, None),
+                    **_recorded(profile, "width_10_90", edge.width, edge.plain_width),
+                },
+                "background": found.background,
+                "noise": found.noise,
+                "distance_nm": profile.distance_nm,
+                "distance_px": profile.distance_px,
+                "intensity": profile.intensity,
+            }
+        )
+        return record
 
 
-def in_nm(profile: Profile, length_px: float | None) -> float | None:
-    """Turn a length along a line into nm.
-
-    Parameters
-    ----------
-    profile : Profile
-        Of that line.
-    length_px : float or None
-        In px along the line.
-
-    Returns
-    -------
-    float or None
-        None without a length or a pixel size.
-    """
-    k = profile.nm_per_px
-    return None if length_px is None or k is None else length_px * k
-
-
-def length_in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
-    """Turn a length into nm, with the error of the calibration in its own.
-
-    Parameters
-    ----------
-    profile : Profile
-        Of the line that it was read on.
-    length : Estimate or None
-        In px along the line.
-
-    Returns
-    -------
-    Estimate or None
-        None without a length or a pixel size.
-    """
+def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
+    """Turn a length into nm, with the error of the calibration in its own."""
     k = profile.nm_per_px
     if length is None or k is None:
         return None
@@ -169,76 +272,63 @@ def length_in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
     return Estimate(k * length.value, k * sd, low, high)
 
 
-def _widths(
+def _recorded(
     profile: Profile, name: str, fitted: Estimate | None, plain: float | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Record a length in nm and px, by its fit and plainly."""
-    record: dict[str, Any] = {}
-    for unit, one in (("nm", length_in_nm(profile, fitted)), ("px", fitted)):
-        record[f"{name}_{unit}"] = None if one is None else jsonable(one.value)
-        record[f"{name}_sd_{unit}"] = None if one is None else jsonable(one.sd)
-        record[f"{name}_interval_{unit}"] = (
-            None if one is None else jsonable([one.low, one.high])
-        )
-    record[f"{name}_plain_nm"] = jsonable(in_nm(profile, plain))
-    record[f"{name}_plain_px"] = jsonable(plain)
-    return record
+    in_nm = None
+    if plain is not None and profile.calibrated:
+        in_nm = plain * profile.per_px
+    return {
+        **_estimated(name, _in_nm(profile, fitted), "_nm"),
+        **_estimated(name, fitted, "_px"),
+        f"{name}_plain_nm": in_nm,
+        f"{name}_plain_px": plain,
+    }
 
 
-def profile_job(
-    image: Image,
-    *,
-    options: ProfileOptions,
-    opening: ReadOptions | None = None,
-) -> Job[ProfileReport]:
-    """Measure along a line.
+def _estimated(name: str, found: Estimate | None, unit: str = "") -> dict[str, Any]:
+    """Record a number with its standard deviation and interval."""
+    return {
+        f"{name}{unit}": found and found.value,
+        f"{name}_sd{unit}": found and found.sd,
+        f"{name}_interval{unit}": found and [found.low, found.high],
+    }
 
-    Parameters
-    ----------
-    image : Micrograph or path
-        An image; only what lies under the line is read of a lazy one.
-    options : ProfileOptions
-        Line, band, and what is looked for.
-    opening : ReadOptions, optional
-        How to read a file.
 
-    Returns
-    -------
-    ProfileReport
-        Curve, lines, pairs and edge.
-
-    Yields
-    ------
-    Progress
-        Reading, measuring.
-
-    Raises
-    ------
-    OptionError
-        If the line leaves the image or has no length.
-    ReadError
-        If the image is constant along it.
-    ShapeError
-        If no grey value lies under it.
-    """
-    yield Progress(0, 2, "reading")
-    opened = open_image(image, opening)
-    sized = calibrated_of(opened, None)
-    require_inside(sized, options.line)
-    profile = read_profile(sized, options.line, width_px=options.width)
+def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
+    """Measure along a line."""
+    chosen, sized = run.options, calibrated_of(image, None)
+    require_inside(sized, chosen.line)
+    profile = read_profile(sized, chosen.line, width_px=chosen.width)
     yield Progress(1, 2, "measuring")
-    readings = measure_profile(
-        profile,
-        polarity=options.polarity,
-        prominence=options.prominence,
-        pixel=options.pixel,
-    )
-    yield Progress(2, 2, "done")
+    how = chosen.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
-        name_of(image),
-        sized.pixel_size_nm,
-        sized.pixel_size_sd_nm,
-        options,
-        profile,
-        readings,
+        image=run.names[0],
+        pixel_size_nm=sized.pixel_size_nm,
+        pixel_size_sd_nm=sized.pixel_size_sd_nm,
+        options=chosen,
+        profile=profile,
+        readings=measure_profile(profile, **how),
     )
+
+
+PROFILE = Verb(
+    "profile",
+    (ImageIn("image", "an image"),),
+    ProfileOptions,
+    ProfileReport,
+    _measure,
+    title="profile",
+    tabled=True,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> y, x = np.mgrid[:32, :64]
+    >>> bright = np.exp(-4 * np.log(2) * ((x - 30) / 8) ** 2)
+    >>> line = (16, 0, 16, 63)
+    >>> found = semsr.profile(bright, line, pixel="point", pixel_size_nm=5).to_json()
+    >>> round(found["fwhm_nm"], 1), round(found["peaks_nm"][0], 1)
+    (40.0, 150.0)
+    """,
+)

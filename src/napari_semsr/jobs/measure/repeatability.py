@@ -1,9 +1,9 @@
 """Map by how much two scans of one place differ, block by block."""
 
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from napari_semsr.analysis import (
     match_scans,
 )
 from napari_semsr.core import (
+    LEVELS,
     Box,
     Float32Array,
     FloatPair,
@@ -23,161 +24,68 @@ from napari_semsr.core import (
     Look,
     Micrograph,
     Progress,
+    Quantity,
     field_range,
+    spell_shift,
     warn,
 )
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_image_target,
-    computed,
-    made_by,
-    names_of,
-    open_image,
-    paths_of,
-    record_input,
-)
-from napari_semsr.jobs.leakage import tell_learnt
-from napari_semsr.jobs.maps import keep_map
-from napari_semsr.jobs.measure.error_map import in_words
+from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import Both, Offset, find_offset
+from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 
 # Root mean squares of all differences at which the colours end; chosen: of all that is
 # usual in the middle, and what noise does not explain stands out of its own scatter
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
+_RANGE = "% of the range"
 _LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatabilityReport(Result):
-    """By how much two scans of one place differ.
+class RepeatabilityReport(MapMade):
+    """By how much two scans of one place differ; grey levels are those of the first.
 
-    Attributes
-    ----------
-    images : tuple of str
-        Names of both scans.
-    output : str or None
-        Path of the map, if it was written.
-    sd, sd_percent : float
-        Repeatability standard deviation, that of one scan: root mean square of the
-        differences over √2, in grey levels of the first scan and per cent of `range`.
-    noise, noise_percent : float
-        Of that, by noise, which has no memory of the neighbouring pixel.
-    rest, rest_percent : float
-        Of that, by all else: drift, charging, contamination, distortion.
-    noise_share : float or None
-        Share of noise in the mean square.
-    mean, mean_percent, p95, p95_percent : float
-        Mean and 95th percentile of the map.
-    gain, offset : float
-        First = offset + gain · second, by equal means and standard deviations.
-    correlation : float
-        Pearson's r of both, over squares of 4 px.
-    shift_px : tuple of float
-        ``(y, x)`` by which the second scan was moved against the first.
-    shift_error_px : float or None
-        Standard error of what was looked for; None where none was found or asked for.
-    range : tuple of float
-        0.1th and 99.9th percentile of the first scan's grey levels.
-    pixels : int
-        Pixels that were compared: all that both scans know.
-    part : str
-        What is mapped: ``"all"`` or ``"rest"``.
-    window : int
-        Side of the map's windows, px.
-    unit : str
-        Of the map: ``"grey"`` or ``"percent"``.
-    shape : tuple of int
-        Rows and columns of the map.
-    pixel_size_nm, pixel_size_sd_nm : tuple of float or None
-        ``(y, x)`` of the scans, and its standard deviation; None when unknown.
-    map : Micrograph or None
-        Where it was not written.
+    `sd` is that of one scan, the root mean square of the differences over √2. Of that,
+    `noise` has no memory of the neighbouring pixel, and `rest` is drift, charging,
+    contamination, distortion. First = `offset` + `gain` · second; `correlation` is
+    Pearson's r over squares of 4 px, `range` the 0.1th and 99.9th percentile.
     """
 
-    images: tuple[str, ...]
-    output: str | None
-    sd: float
-    sd_percent: float
-    noise: float
-    noise_percent: float
-    rest: float
-    rest_percent: float
-    noise_share: float | None
-    mean: float
-    mean_percent: float
-    p95: float
-    p95_percent: float
-    gain: float
-    offset: float
-    correlation: float
-    shift_px: FloatPair
-    shift_error_px: float | None
+    sd: Annotated[
+        float,
+        Quantity("Repeatability s.d.", LEVELS, also="sd_percent", large=True),
+    ]
+    sd_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    noise: Annotated[float, Quantity("Of that, noise", LEVELS, also="noise_percent")]
+    noise_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    rest: Annotated[float, Quantity("Of that, the rest", LEVELS, also="rest_percent")]
+    rest_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    noise_share: Annotated[float | None, Quantity("Noise's share", form=".1%")]
+    mean: Annotated[float, Quantity("Map, mean", LEVELS, also="mean_percent")]
+    mean_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    p95: Annotated[float, Quantity("Map, 95th percentile", LEVELS, also="p95_percent")]
+    p95_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    gain: Annotated[float, Quantity("Gain")]
+    offset: Annotated[float, Quantity("Offset", LEVELS)]
+    correlation: Annotated[float, Quantity("Correlation", form=".4f")]
+    shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
+    shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
     range: FloatPair
-    pixels: int
+    pixels: Annotated[int, Quantity("Pixels", shown=False)]
     part: str
     window: int
-    unit: str
-    shape: IntPair
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    map: Micrograph | None = field(default=None, metadata={"json": False})
 
     @property
-    def moved(self) -> str:
-        """How the second scan was moved, without signs.
-
-        Returns
-        -------
-        str
-            As ``0.42 px up, 1.10 px left``.
-        """
-        return in_words(self.shift_px)
+    def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
+        """How the second scan was moved, without signs."""
+        return spell_shift(self.shift_px)
 
 
-def repeatability_job(
-    first: Image,
-    second: Image,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    options: RepeatabilityOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
+def _compare_scans(
+    run: Run[RepeatabilityOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
-    """Map by how much two scans of one place differ.
-
-    Parameters
-    ----------
-    first, second : Micrograph or path
-        Scans of one place, taken alike; neither counts as the truth.
-    output : path, optional
-        Where the map goes.
-    options : RepeatabilityOptions, optional
-        Part, window, unit, and whether a shift is looked for.
-    opening : ReadOptions, optional
-        How to read files.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    RepeatabilityReport
-        The figures, and the map where it was not written.
-
-    Yields
-    ------
-    Progress
-        Searching, matching, blocks.
-    """
-    chosen = options or RepeatabilityOptions()
-    yield Progress(0, 0, "reading")
-    target = None
-    if output is not None:
-        taken = paths_of(first, second)
-        target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    one, other = (open_image(image, opening) for image in (first, second))
-    tell_learnt([(first, one), (second, other)], opening)
+    """Map by how much two scans of one place differ; neither counts as the truth."""
+    chosen = run.options
+    run.tell_learnt()
     pair, offset = ScanPair.of(one, other), Offset()
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
@@ -199,15 +107,8 @@ def repeatability_job(
     compared = RepeatField(pair, match, chosen.part, chosen.window)
     tally = RepeatTally(compared)
     factor = percent if chosen.unit == "percent" else 1.0
-    records = []
-    for image, opened, role in ((first, one, "first"), (second, other, "second")):
-        records.append((yield from record_input(image, opened, opening, role=role)))
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**chosen.model_dump(mode="json"), "reading": reading}
-    about = _about(compared, factor, chosen)
-    about = about.replace(provenance=made_by("repeatability", said, *records))
     mapped = _Mapped(compared, tally, factor)
-    made = yield from keep_map(mapped, about, target)
+    made = yield from run.keep(mapped, _about(compared, factor, chosen))
     sd, noise = tally.sd, tally.noise
     if sd == 0:
         warn(
@@ -215,8 +116,8 @@ def repeatability_job(
             "second scan, and tells nothing of the microscope.",
         )
     return RepeatabilityReport(
-        images=names_of(first, second),
-        output=None if target is None else str(target),
+        **run.facts(one),
+        output=run.output,
         sd=sd,
         sd_percent=sd * percent,
         noise=noise,
@@ -239,8 +140,6 @@ def repeatability_job(
         window=chosen.window,
         unit=chosen.unit,
         shape=pair.shape,
-        pixel_size_nm=one.pixel_size_nm,
-        pixel_size_sd_nm=one.pixel_size_sd_nm,
         map=made,
     )
 
@@ -306,3 +205,34 @@ class _Mapped:
         for part in computed(self.field.read, boxes):
             self.tally.add(part)
             yield part.values * np.float32(self.factor)
+
+
+REPEATABILITY = Verb(
+    "repeatability",
+    (
+        ImageIn("first", "a scan", also=("image",), label="First scan"),
+        ImageIn(
+            "second", "another of the same place, taken alike", label="Second scan"
+        ),
+    ),
+    RepeatabilityOptions,
+    RepeatabilityReport,
+    _compare_scans,
+    output=Output(
+        "where the map of one pair goes; its suffix names the format",
+        required=False,
+        one_needs_it=True,
+    ),
+    title="comparison",
+    tabled=True,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))
+    >>> scans = [scene + rng.normal(0, 4, scene.shape) for _ in range(2)]
+    >>> found = semsr.repeatability(*scans, align=False)
+    >>> round(found.sd, 1), round(found.noise, 1), found.map.shape
+    (4.0, 4.0, (256, 256))
+    """,
+)

@@ -1,16 +1,33 @@
 """The measuring jobs of resolution: ring correlation, its map, one image, spectra."""
 
-import os
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr import analysis
+from napari_semsr.analysis import (
+    REASON_TEXTS,
+    Decorrelation,
+    DecorrelationOptions,
+    FrcMap,
+    FrcMapOptions,
+    FrcOptions,
+    FrcResult,
+    RadialSpectrum,
+    SpectrumOptions,
+    measure_decorrelation,
+    measure_frc,
+    measure_frc_map,
+    measure_spectrum,
+)
 from napari_semsr.core import (
+    FLAT,
     Box,
+    Figure,
+    FloatArray,
     FloatPair,
     IntPair,
     Job,
@@ -18,32 +35,35 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Provenance,
+    Quantity,
     SemsrError,
     contrast_limits,
+    declared_figures,
+    option,
     read_box,
     warn,
 )
-from napari_semsr.io import ReadOptions, half_paths, read, replacing, write
+from napari_semsr.io import half_paths, read, replacing
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
-    Image,
-    Result,
     calibrated_of,
-    check_image_target,
-    check_target_file,
     jsonable,
-    made_by,
-    name_of,
-    names_of,
-    open_image,
-    open_pair,
-    paths_of,
-    pixel_size_record,
     record_input,
 )
-from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.stitch import HALF
+from napari_semsr.jobs.verb import (
+    ImageIn,
+    ImageMeasure,
+    Output,
+    Run,
+    Sized,
+    Verb,
+    size_of,
+)
+
+_PER_UM, _PER_PX = "µm⁻¹", "px⁻¹"
+_HALF, _MOST = "frequency_50_per", "frequency_90_per"
 
 # The halves of a mosaic, which lie beside it.
 
@@ -55,23 +75,7 @@ ALONE = "It is measured as a single image."
 def find_halves(
     mosaic: Path, opened: Micrograph
 ) -> tuple[tuple[Micrograph, Micrograph] | None, str | None]:
-    """Find the halves that belong to a mosaic, or say why there are none.
-
-    Parameters
-    ----------
-    mosaic : pathlib.Path
-        Where it is stored.
-    opened : Micrograph
-        What was read from there, perhaps with another pixel size.
-
-    Returns
-    -------
-    tuple of Micrograph or None
-        Both halves, lying as `opened` does; None where they are not to be used.
-    str or None
-        A sentence that says why; None where there are halves, or where the image was
-        not stitched.
-    """
+    """Find the halves that belong to a mosaic, or say why there are none."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     made = opened.provenance
@@ -124,7 +128,7 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
     return recipe
 
 
-def _uncovered(result: "analysis.FrcMap") -> str | None:
+def _uncovered(result: FrcMap) -> str | None:
     """Say how many blocks have no resolution for want of a second frame."""
     if not result.incomplete:
         return None
@@ -173,103 +177,83 @@ def _cut(box: Box | None, *, halves: bool) -> str | None:
 # Fourier ring correlation of one or two images or files.
 
 
-@dataclass(frozen=True, slots=True)
-class FrcReport(Result):
-    """Fourier ring correlation of one or two images.
+_REGISTER = "Register the second image"
+_BEFORE = (
+    "Move the second image onto the first by parts of a pixel before, where a shift is "
+    "believed."
+)
+with warnings.catch_warnings():  # of a name that the class of all classes has, too
+    warnings.simplefilter("ignore", UserWarning)
 
-    Attributes
-    ----------
-    images : tuple of str
-        Names of what was compared.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where no calibration told it.
-    result : FrcResult
-        Resolution, curve, criterion, method and reason.
-    note : str or None
-        Why a mosaic's halves were not used, that only a part could be measured, or why
-        the images were not registered.
-    found_shift_px : tuple of float or None
-        ``(y, x)`` by which the second image was found to lie off; None where nothing
-        was looked for, or found. The result's ``shift_px`` is by what it was moved.
-    found_shift_sd_px : float or None
-        Its standard error.
+    class FrcJobOptions(FrcOptions):
+        """How to lay one or two images over each other and correlate them."""
+
+        register: bool = option(True, _REGISTER, _BEFORE)
+
+    class FrcMapJobOptions(FrcMapOptions):
+        """The same block by block."""
+
+        register: bool = option(True, _REGISTER, _BEFORE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Correlated(ImageMeasure):
+    """What was found of one image or two that lie over each other.
+
+    `found_shift_px` is by how much the second image was found to lie off, where that
+    was looked for; by what it was moved, the result says. `note` tells why a mosaic's
+    halves were not used, that only a part could be measured, or why the images were
+    not registered.
     """
 
-    images: tuple[str, ...]
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    result: "analysis.FrcResult"
-    note: str | None = None
-    found_shift_px: FloatPair | None = None
-    found_shift_sd_px: float | None = None
+    note: Annotated[str | None, Quantity("Note", tabled=False)]
+    found_shift_px: FloatPair | None
+    found_shift_sd_px: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the result as one flat record.
-
-        Returns
-        -------
-        dict
-            The result's fields, with the images' names and pixel size.
-        """
-        return {
-            "images": list(self.images),
-            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
-            "note": self.note,
-            "found_shift_px": jsonable(self.found_shift_px),
-            "found_shift_sd_px": self.found_shift_sd_px,
-            **jsonable(self.result),
-        }
+    @property
+    def second_off(
+        self,
+    ) -> Annotated[str | None, Quantity("Shift of second image", tabled=False)]:
+        """How far the second image lay off, and whether that was taken off."""
+        if self.found_shift_px is None or self.found_shift_sd_px is None:
+            return None
+        y, x = self.found_shift_px
+        moved = getattr(self, "result").shift_px is not None  # noqa: B009 - of each
+        return (
+            f"({y:.2f}, {x:.2f}) \N{PLUS-MINUS SIGN} {self.found_shift_sd_px:.2f} px, "
+            f"{'taken off' if moved else 'left as it is'}"
+        )
 
 
-def frc_job(
-    a: Image,
-    b: Image | None = None,
-    *,
-    halves: tuple[Micrograph, Micrograph] | None = None,
-    register: bool = True,
-    options: "analysis.FrcOptions | None" = None,
-    opening: ReadOptions | None = None,
-) -> Job[FrcReport]:
-    """Measure resolution by Fourier ring correlation.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrcReport(_Correlated):
+    """Fourier ring correlation of one or two images; its numbers are the result's."""
 
-    Parameters
-    ----------
-    a : Micrograph or path
-        An image; beside the file of a mosaic its halves are looked for.
-    b : Micrograph or path, optional
-        A second, independent image of the same field.
-    halves : tuple of Micrograph, optional
-        Halves of the mosaic `a`, which has no second image.
-    register : bool, default=True
-        Move `b` onto `a` by parts of a pixel first.
-    options : FrcOptions, optional
-        Criterion, estimator, window.
-    opening : ReadOptions, optional
-        How to read files.
+    result: FrcResult = field(metadata=FLAT)
 
-    Returns
-    -------
-    FrcReport
-        Without a crossing its resolution is None and its reason says why.
 
-    Yields
-    ------
-    Progress
-        Reading, correlating.
-    """
-    yield Progress(0, 2, "reading")
-    first, second = open_pair(a, b, opening)
-    calibrated = calibrated_of(first, second)
-    if b is not None and second is not None:
-        tell_learnt([(a, first), (b, second)], opening)
-    chosen, note = options or analysis.FrcOptions(), None
-    alone = b is None and halves is None and chosen.split == "diagonal"
-    if alone and not isinstance(a, Micrograph):
-        halves, note = find_halves(Path(a), first)
+def _halves_of(
+    run: Run[Any], first: Micrograph
+) -> tuple[tuple[Micrograph, Micrograph] | None, str | None]:
+    """Give the halves that a mosaic alone is measured by; tell why there are none."""
+    halves, image = run.named.get("halves"), run.given["a"]
+    alone = "b" not in run.given and halves is None
+    if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
+        return halves, None
+    halves, note = find_halves(Path(image), first)
     if note is not None:
         warn(note := f"{note} {ALONE}")
+    return halves, note
+
+
+def _correlate(
+    run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
+) -> Job[FrcReport]:
+    """Measure resolution by Fourier ring correlation."""
+    chosen, calibrated = run.options, calibrated_of(first, second)
+    if second is not None:
+        run.tell_learnt()
+    halves, note = _halves_of(run, first)
     box: Box | None = None
     if halves is not None:
         (first, one, other), box = yield from cut_gaps(first, *halves)
@@ -277,12 +261,12 @@ def frc_job(
         (first,), box = yield from cut_gaps(first)
     elif first.shape == second.shape:
         (first, second), box = yield from cut_gaps(first, second)
-    placed = _offset(first, second, register=register)
+    placed = _offset(first, second, register=chosen.register)
     yield Progress(1, 2, "correlating")
     if halves is None:
-        result = analysis.measure_frc(first, second, chosen, shift_px=placed.moved)
+        result = measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
-        result = analysis.measure_frc(one, other, chosen, whole=first)
+        result = measure_frc(one, other, chosen, whole=first)
     said = [
         _doubted(placed),
         note,
@@ -291,197 +275,167 @@ def frc_job(
     ]
     yield Progress(2, 2, "done")
     return FrcReport(
-        names_of(a, b),
-        calibrated.pixel_size_nm,
-        calibrated.pixel_size_sd_nm,
-        result,
-        " ".join(filter(None, said)) or None,
-        placed.shift_px,
-        placed.error_px,
+        **run.facts(calibrated),
+        result=result,
+        note=" ".join(filter(None, said)) or None,
+        found_shift_px=placed.shift_px,
+        found_shift_sd_px=placed.error_px,
     )
+
+
+def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
+    """Give the images of both verbs; `alone` is what becomes of one."""
+    first = (
+        "an image; alone, a mosaic is measured by the halves that stitch --halves "
+        f"wrote beside it, and any other {alone}"
+    )
+    second = "a second, independent image of the same field"
+    return (
+        ImageIn("a", first, role="image", column="image", also=("a",)),
+        ImageIn(
+            "b",
+            second,
+            optional=True,
+            role="image",
+            column="second",
+            also=("b", "reference"),
+        ),
+    )
+
+
+FRC = Verb(
+    "frc",
+    _pair("is split"),
+    FrcJobOptions,
+    FrcReport,
+    _correlate,
+    title="measurement",
+    tabled=True,
+    value="result",
+    gives=FrcResult,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
+    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
+    >>> found = semsr.frc(first, second, pixel_size_nm=5)
+    >>> found.criterion, round(found.resolution_nm)
+    ('1/7', 24)
+    """,
+)
 
 
 # The FRC map of one or two images, written as an image in nm.
 
 
-@dataclass(frozen=True, slots=True)
-class FrcMapReport(Result):
-    """What the blocks of one or two images resolve.
+_MEDIAN = Quantity("Median", "nm", also="median_px", interval="median_interval_nm",
+    reason="why", large=True)  # fmt: skip
+_P10 = Quantity("10th percentile", "nm", also="p10_px")
+_P90 = replace(_P10, label="90th percentile", also="p90_px")
+_HIDDEN: dict[str, Any] = {"shown": False, "tabled": False}
 
-    Attributes
-    ----------
-    images : tuple of str
-        Names of what was compared.
-    output : str or None
-        Path of the map, if it was written.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the images; None when unknown.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where no calibration told it.
-    blocks, failed : int
-        Block positions, and those without a crossing.
-    median_nm, p10_nm, p90_nm : float or None
-        Spread of the blocks' resolution; None when uncalibrated.
-    median_px, p10_px, p90_px : float or None
-        The same in pixels of the images.
-    median_interval_nm, median_interval_px : tuple of float or None
-        95 % interval of the median: by the noise of the blocks and, in nm, the pixel
-        size.
-    reasons : dict
-        How many blocks failed for each reason.
-    unit : str
-        Unit of the map's values, ``"nm"`` or ``"px"``.
-    block, step : int
-        Side of a block and distance between blocks, px.
-    shape : tuple of int
-        Rows and columns of the map.
-    method : str
-        What was done, in words.
-    field_reason : str or None
-        Noise that both images share, seen in all blocks pooled.
-    note : str or None
-        Why a mosaic's halves were not used, how many blocks they do not cover, or why
-        the images were not registered.
-    shift_px : tuple of float or None
-        ``(y, x)`` by which the second image was moved; None where it was not.
-    found_shift_px : tuple of float or None
-        By which it was found to lie off; None where nothing was looked for, or found.
-    found_shift_sd_px : float or None
-        Its standard error.
-    result : FrcMap
-        The map itself.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrcMapReport(_Correlated):
+    """What the blocks of one or two images resolve: the map's spread and failures.
+
+    `median_interval` is by the noise of the blocks and, in nm, the pixel size;
+    `reasons` count blocks, `field_reason` is noise that both images share, seen in all
+    blocks pooled.
     """
 
-    images: tuple[str, ...]
     output: str | None
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    blocks: int
-    failed: int
-    median_nm: float | None
-    p10_nm: float | None
-    p90_nm: float | None
-    median_px: float | None
-    p10_px: float | None
-    p90_px: float | None
-    median_interval_nm: FloatPair | None
-    median_interval_px: FloatPair | None
-    reasons: dict[str, int]
     unit: str
-    block: int
-    step: int
     shape: IntPair
-    method: str
-    field_reason: str | None
-    note: str | None
-    shift_px: FloatPair | None
-    found_shift_px: FloatPair | None
-    found_shift_sd_px: float | None
-    result: "analysis.FrcMap" = field(metadata={"json": False})
+    p10_nm: Annotated[float | None, _P10]
+    p10_px: Annotated[float | None, replace(_P10, unit="px", also="")]
+    median_nm: Annotated[float | None, _MEDIAN]
+    median_px: Annotated[
+        float | None,
+        replace(_MEDIAN, unit="px", also="", interval="median_interval_px"),
+    ]
+    p90_nm: Annotated[float | None, _P90]
+    p90_px: Annotated[float | None, replace(_P90, unit="px", also="")]
+    median_interval_nm: Annotated[FloatPair | None, Quantity("Between", **_HIDDEN)]
+    median_interval_px: Annotated[FloatPair | None, Quantity("Between", **_HIDDEN)]
+    blocks: Annotated[int, Quantity("Blocks", shown=False)]
+    failed: Annotated[
+        int, Quantity("Failed", "", "d", column="blocks_without_crossing")
+    ]
+    reasons: dict[str, int]
+    block: Annotated[int, Quantity("Block", "px", column="block_px", shown=False)]
+    step: int
+    field_reason: Annotated[str | None, Quantity("In all blocks together")]
+    method: Annotated[str, Quantity("Method")]
+    shift_px: Annotated[FloatPair | None, Quantity("Moved", shown=False)]
+    result: FrcMap = field(metadata={"json": False})
+
+    @property
+    def reason(self) -> Annotated[str | None, Quantity("Reason", shown=False)]:
+        """Why most blocks have no resolution, where none has one."""
+        failed = self.reasons if self.median_px is None else {}
+        return max(failed, key=lambda name: failed[name], default=None)
+
+    @property
+    def why(self) -> Annotated[str | None, Quantity("Why", **_HIDDEN)]:
+        """The same in words."""
+        return self.reason and f"most: {REASON_TEXTS[self.reason]}"
+
+    def figures(self) -> dict[str, Figure]:
+        """Say of how many blocks some failed, and why."""
+        rows = declared_figures(self)
+        rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
+        for name, count in self.reasons.items():
+            if count:
+                rows[f"Failed, {name}"] = Figure(count, "", "d", REASON_TEXTS[name])
+        return rows
 
 
-def frc_map_job(
-    a: Image,
-    b: Image | None = None,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    halves: tuple[Micrograph, Micrograph] | None = None,
-    register: bool = True,
-    options: "analysis.FrcMapOptions | None" = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
+def _map_resolution(
+    run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcMapReport]:
-    """Map the resolution of one or two images block by block.
-
-    Parameters
-    ----------
-    a : Micrograph or path
-        An image; beside the file of a mosaic its halves are looked for.
-    b : Micrograph or path, optional
-        A second, independent image of the same field.
-    output : path, optional
-        Where the map goes.
-    halves : tuple of Micrograph, optional
-        Halves of the mosaic `a`, which has no second image.
-    register : bool, default=True
-        Move `b` onto `a` by parts of a pixel first.
-    options : FrcMapOptions, optional
-        Block, step, criterion, filling.
-    opening : ReadOptions, optional
-        How to read files.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    FrcMapReport
-        The map and its figures.
-
-    Yields
-    ------
-    Progress
-        Rows of blocks.
-    """
-    chosen = options or analysis.FrcMapOptions()
-    yield Progress(0, 0, "reading")
-    target = None
-    if output is not None:
-        taken = paths_of(a, b)
-        target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    first, second = open_pair(a, b, opening)
-    calibrated = calibrated_of(first, second)
-    pairs: list[tuple[Image, Micrograph]] = [(a, first)]
-    note = None
-    alone = b is None and halves is None and chosen.split == "diagonal"
-    if alone and not isinstance(a, Micrograph):
-        halves, note = find_halves(Path(a), first)
-    if note is not None:
-        warn(note := f"{note} {ALONE}")
-    placed = _offset(first, second, register=register)
+    """Map the resolution of one or two images block by block."""
+    chosen, calibrated = run.options, calibrated_of(first, second)
+    halves, note = _halves_of(run, first)
+    placed = _offset(first, second, register=chosen.register)
+    records = []
     if halves is not None:
-        result = yield from analysis.measure_frc_map(*halves, chosen, whole=first)
+        result = yield from measure_frc_map(*halves, chosen, whole=first)
         note = _uncovered(result)
-        pairs += [(half, half) for half in halves]
+        for half in halves:
+            job = record_input(half, half, run.opening, role="half")
+            records.append((yield from job))
     else:
-        result = yield from analysis.measure_frc_map(
-            first, second, chosen, shift_px=placed.moved
-        )
-    if b is not None and second is not None:
-        pairs.append((b, second))
-        tell_learnt(pairs, opening)
-    inputs = []
-    for number, (image, opened) in enumerate(pairs):
-        role = "half" if halves is not None and number else "image"
-        inputs.append((yield from record_input(image, opened, opening, role=role)))
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    asked = {**chosen.model_dump(mode="json"), "register": register, "reading": reading}
-    provenance = made_by("frc-map", asked, *inputs)
-    shown = result.map.replace(provenance=provenance, look=_map_look(result.map))
+        mapping = measure_frc_map(first, second, chosen, shift_px=placed.moved)
+        result = yield from mapping
+    if second is not None:
+        run.tell_learnt()
+    history = yield from run.history(inputs=records)
+    shown = result.map.replace(provenance=history, look=_map_look(result.map))
     result = replace(result, map=shown)
-    if target is not None:
-        write(result.map, target, overwrite=overwrite)
+    run.write(shown)
     return FrcMapReport(
-        images=names_of(a, b),
-        output=None if target is None else str(target),
-        pixel_size_nm=calibrated.pixel_size_nm,
-        pixel_size_sd_nm=calibrated.pixel_size_sd_nm,
-        blocks=result.blocks,
-        failed=result.failed,
-        median_nm=result.median_nm,
+        **run.facts(calibrated),
+        output=run.output,
+        unit=result.unit,
+        shape=result.map.shape,
         p10_nm=result.p10_nm,
-        p90_nm=result.p90_nm,
-        reasons=dict(result.reason_counts),
-        median_px=_in_px(result, calibrated, 50),
         p10_px=_in_px(result, calibrated, 10),
+        median_nm=result.median_nm,
+        median_px=_in_px(result, calibrated, 50),
+        p90_nm=result.p90_nm,
         p90_px=_in_px(result, calibrated, 90),
         median_interval_nm=result.median_interval if result.unit == "nm" else None,
         median_interval_px=_interval_px(result, calibrated),
-        unit=result.unit,
+        blocks=result.blocks,
+        failed=result.failed,
+        reasons=dict(result.reason_counts),
         block=result.block,
         step=result.step,
-        shape=result.map.shape,
-        method=result.method,
         field_reason=result.field_reason,
+        method=result.method,
         note=_doubted(placed) or note,
         shift_px=result.shift_px,
         found_shift_px=placed.shift_px,
@@ -501,90 +455,67 @@ def _map_look(shown: Micrograph) -> Look:
     )
 
 
-def _interval_px(result: "analysis.FrcMap", image: Micrograph) -> FloatPair | None:
+def _interval_px(result: FrcMap, image: Micrograph) -> FloatPair | None:
     """Give the interval of the median in pixels, where no pixel size errs."""
     found = replace(result, size_error=0.0).median_interval
     pixel = image.mean_pixel_size_nm or 1.0
     return None if found is None else (found[0] / pixel, found[1] / pixel)
 
 
-def _in_px(result: "analysis.FrcMap", image: Micrograph, share: float) -> float | None:
+def _in_px(result: FrcMap, image: Micrograph, share: float) -> float | None:
     """Give a percentile in pixels of the images."""
     value = result.percentile(share)
     pixel = image.mean_pixel_size_nm
     return value if value is None or pixel is None else value / pixel
 
 
+FRC_MAP = Verb(
+    "frc-map",
+    _pair("has its blocks split"),
+    FrcMapJobOptions,
+    FrcMapReport,
+    _map_resolution,
+    title="measurement",
+    exclude=("cut_off_nm",),  # which tells of the whole field alone
+    output=Output(
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+        one_needs_it=True,
+    ),
+    tabled=True,
+    value="result",
+    gives=FrcMap,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
+    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
+    >>> found = semsr.frc_map(first, second, block=64, step=32, pixel_size_nm=5)
+    >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
+    ((3, 3), 24, 'nm')
+    """,
+)
+
+
 # The cut-off of one image or file by decorrelation analysis.
 
 
-@dataclass(frozen=True, slots=True)
-class DecorrelationReport(Result):
-    """Cut-off of an image.
-
-    Attributes
-    ----------
-    image : str
-        Name of the image.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where no calibration told it.
-    result : Decorrelation
-        Cut-off, spread of the blocks, curves, method and reason.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecorrelationReport(Sized):
+    """Cut-off of an image; its numbers and curves are those of `result`."""
 
     image: str
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    result: "analysis.Decorrelation"
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the result as one flat record.
-
-        Returns
-        -------
-        dict
-            The result's fields, with the image's name and pixel size.
-        """
-        return {
-            "image": self.image,
-            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
-            **jsonable(self.result),
-        }
+    result: Decorrelation = field(metadata=FLAT)
 
 
-def decorrelation_job(
-    image: Image,
-    *,
-    options: "analysis.DecorrelationOptions | None" = None,
-    opening: ReadOptions | None = None,
+def _decorrelate(
+    run: Run[DecorrelationOptions], source: Micrograph
 ) -> Job[DecorrelationReport]:
-    """Measure the cut-off of one image by decorrelation analysis.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        An image.
-    options : DecorrelationOptions, optional
-        Blocks.
-    opening : ReadOptions, optional
-        How to read a file.
-
-    Returns
-    -------
-    DecorrelationReport
-        Without a cut-off its resolution is None and its reason says why.
-
-    Yields
-    ------
-    Progress
-        Reading, blocks.
-    """
-    yield Progress(0, 0, "reading")
-    source = open_image(image, opening)
-    calibrated = calibrated_of(source, None)
-    result = yield from analysis.measure_decorrelation(source, options)
+    """Measure the cut-off, and say of what a network drew that it is no resolution."""
+    sized = size_of(calibrated_of(source, None))
+    result = yield from measure_decorrelation(source, run.options)
     network = source.provenance and source.provenance.network()
     if network:
         warn(
@@ -592,158 +523,156 @@ def decorrelation_job(
             "tells how fine the network draws, not what was resolved; measure the "
             "image before it, or hold it against another (semsr frc, error-map).",
         )
-    return DecorrelationReport(
-        name_of(image), calibrated.pixel_size_nm, calibrated.pixel_size_sd_nm, result
-    )
+    return DecorrelationReport(**sized, image=run.names[0], result=result)
+
+
+DECORRELATION = Verb(
+    "decorrelation",
+    (ImageIn("image", "an image"),),
+    DecorrelationOptions,
+    DecorrelationReport,
+    _decorrelate,
+    title="measurement",
+    tabled=True,
+    value="result",
+    gives=Decorrelation,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> rng = np.random.default_rng(0)
+    >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
+    >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 4] = 0
+    >>> image = np.fft.ifft2(plane).real + rng.normal(0, 0.05, plane.shape)
+    >>> found = semsr.decorrelation(image, pixel_size_nm=5)
+    >>> round(found.resolution_px, 1), round(found.resolution_nm)
+    (4.0, 20)
+    """,
+)
 
 
 # The power spectrum of an image or file: radial curve and centred plane.
 
 
-@dataclass(frozen=True, slots=True)
-class SpectrumReport(Result):
-    """Power spectrum of an image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumReport(Sized):
+    """Power spectrum of an image: its radial mean over spatial frequency.
 
-    Attributes
-    ----------
-    image : str
-        Name of the image.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    pixel_size_sd_nm : tuple of float or None
-        Its standard deviation; None where no calibration told it.
-    frequency_per_px, power : list of float
-        Radial mean power over spatial frequency.
-    frequency_per_um : list of float or None
-        The same frequencies per µm; None when uncalibrated.
-    centred : str or None
-        Path of the 2-D spectrum, if it was written.
-    table : str or None
-        Path of the radial curve, if it was written.
-    radial : RadialSpectrum
-        The curve itself.
+    `radial` is the curve as it was measured.
     """
 
-    image: str
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
+    image: Annotated[str, Quantity("Image", tabled=False)]
     frequency_per_px: list[float]
     power: list[float]
     frequency_per_um: list[float] | None
-    centred: str | None
-    table: str | None
-    radial: "analysis.RadialSpectrum" = field(metadata={"json": False})
+    centred: Annotated[str | None, Quantity("2-D spectrum", tabled=False)]
+    table: Annotated[str | None, Quantity("Radial curve", tabled=False)]
+    radial: RadialSpectrum = field(metadata={"json": False})
+
+    def _holding(self, share: float, frequency: FloatArray | None) -> float | None:
+        """Tell below which frequency a share of the power lies."""
+        power: FloatArray = np.cumsum(self.radial.power * self.radial.samples)
+        if frequency is None or not len(power) or power[-1] <= 0:
+            return None
+        return float(np.interp(share * power[-1], power, frequency))
+
+    @property
+    def frequency_50_per_um(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("Half of the power below", _PER_UM, also=f"{_HALF}_px")
+    ]:
+        """The middle of the power."""
+        return self._holding(0.5, self.radial.frequency_per_um)
+
+    @property
+    def frequency_90_per_um(
+        self,
+    ) -> Annotated[
+        float | None, Quantity("90 % of the power below", _PER_UM, also=f"{_MOST}_px")
+    ]:
+        """Where the power ends."""
+        return self._holding(0.9, self.radial.frequency_per_um)
+
+    @property
+    def frequency_50_per_px(
+        self,
+    ) -> Annotated[float | None, Quantity("Half of the power below", _PER_PX)]:
+        """The middle of the power."""
+        return self._holding(0.5, self.radial.frequency_per_px)
+
+    @property
+    def frequency_90_per_px(
+        self,
+    ) -> Annotated[float | None, Quantity("90 % of the power below", _PER_PX)]:
+        """Where the power ends."""
+        return self._holding(0.9, self.radial.frequency_per_px)
 
 
-def spectrum_job(
-    image: Image,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    options: "analysis.SpectrumOptions | None" = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
+def _take_spectrum(
+    run: Run[SpectrumOptions], source: Micrograph
 ) -> Job[SpectrumReport]:
-    """Measure the power spectrum of an image.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        An image.
-    output : path, optional
-        An image file gets the centred 2-D spectrum, a ``.csv`` file the radial curve.
-    options : SpectrumOptions, optional
-        Window.
-    opening : ReadOptions, optional
-        How to read a file.
-    overwrite : bool, default=False
-        Replace an existing output.
-
-    Returns
-    -------
-    SpectrumReport
-        The radial curve, and the path of what was written.
-
-    Yields
-    ------
-    Progress
-        Reading, transforming, writing.
-    """
-    yield Progress(0, 3, "checking")
-    target = _spectrum_target(output, paths_of(image), overwrite=overwrite)
-    source = open_image(image, opening)
+    """Take the power spectrum, and write the plane or the curve."""
     yield Progress(1, 3, "transforming")
-    chosen = options or analysis.SpectrumOptions()
-    found = analysis.measure_spectrum(source, chosen)
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    radial, said = (
-        found.radial,
-        {**chosen.model_dump(mode="json"), "reading": reading},
-    )
-    record = yield from record_input(image, source, opening)
-    plane = found.image.replace(
-        provenance=made_by("spectrum", said, record),
-        look=spectrum_look(found.image.data),
-    )
+    found, target = measure_spectrum(source, run.options), run.target
     yield Progress(2, 3, "writing" if target else "done")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:
-        _write_curve(target, radial, source)
+        _write_curve(target, found.radial)
     elif target is not None:
-        write(plane, target, overwrite=overwrite)
+        look = spectrum_look(found.image.data)
+        history = yield from run.history()
+        run.write(found.image.replace(provenance=history, look=look))
     yield Progress(3, 3, "done")
     return SpectrumReport(
-        image=name_of(image),
-        pixel_size_nm=source.pixel_size_nm,
-        pixel_size_sd_nm=source.pixel_size_sd_nm,
-        frequency_per_px=jsonable(radial.frequency_per_px),
-        power=jsonable(radial.power),
-        frequency_per_um=jsonable(radial.frequency_per_um),
-        centred=str(target) if target and not as_table else None,
-        table=str(target) if target and as_table else None,
-        radial=radial,
+        **size_of(source),
+        image=run.names[0],
+        frequency_per_px=jsonable(found.radial.frequency_per_px),
+        power=jsonable(found.radial.power),
+        frequency_per_um=jsonable(found.radial.frequency_per_um),
+        centred=None if as_table else run.output,
+        table=run.output if as_table else None,
+        radial=found.radial,
     )
 
 
 def spectrum_look(plane: NDArray[Any]) -> Look:
-    """Choose how a centred spectrum is shown.
-
-    Parameters
-    ----------
-    plane : (Y, X) numpy.ndarray
-        Logarithm of the power.
-
-    Returns
-    -------
-    Look
-        Its peaks stand out of the noise.
-    """
+    """Choose how a centred spectrum is shown."""
     return Look(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 
 
-def _spectrum_target(
-    output: str | os.PathLike[str] | None, inputs: list[Path], *, overwrite: bool
-) -> Path | None:
-    """Check the output of `spectrum_job`."""
-    if output is None:
-        return None
-    if Path(output).suffix.lower() == ".csv":
-        return check_target_file(
-            output, suffixes=(".csv",), inputs=inputs, overwrite=overwrite
-        )
-    return check_image_target(output, inputs=inputs, overwrite=overwrite)
-
-
-def _write_curve(
-    path: Path, radial: "analysis.RadialSpectrum", source: Micrograph
-) -> None:
+def _write_curve(path: Path, radial: RadialSpectrum) -> None:
     """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
-    pixel = source.mean_pixel_size_nm
-    header = "frequency_per_px,frequency_per_um,power"
-    rows = [
-        f"{q:.8g},{'' if pixel is None else f'{q * 1000 / pixel:.8g}'},{p:.8g}"
-        for q, p in zip(
-            radial.frequency_per_px.tolist(), radial.power.tolist(), strict=True
-        )
-    ]
+    per_um = radial.frequency_per_um
+    rows = ["frequency_per_px,frequency_per_um,power"]
+    for place, (q, power) in enumerate(
+        zip(radial.frequency_per_px, radial.power, strict=True)
+    ):
+        in_um = "" if per_um is None else f"{per_um[place]:.8g}"
+        rows.append(f"{q:.8g},{in_um},{power:.8g}")
     with replacing(path) as temporary:
-        temporary.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+SPECTRUM = Verb(
+    "spectrum",
+    (ImageIn("image", "an image"),),
+    SpectrumOptions,
+    SpectrumReport,
+    _take_spectrum,
+    output=Output(
+        "an image file for the centred 2-D spectrum, or .csv for the radial curve",
+        required=False,
+        ending=None,
+        also=(".csv",),
+    ),
+    title="measurement",
+    tabled=True,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(64) / 8), (64, 1))
+    >>> found = semsr.spectrum(lines, pixel_size_nm=5)
+    >>> found.frequency_per_px[int(np.argmax(found.power))]
+    0.125
+    """,
+)

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr import analysis
 from napari_semsr.core import (
     Cancelled,
-    FloatArray,
     Job,
     OptionError,
     Options,
     Progress,
     ReadError,
     WriteError,
+    cells_of,
+    columns_of,
     hear_warnings,
     one_line,
     sentence_of,
@@ -45,316 +45,55 @@ from napari_semsr.io import (
     write_sheet,
 )
 from napari_semsr.jobs.images import Result, check_target_file
-from napari_semsr.jobs.measure.error_map import error_map_job
-from napari_semsr.jobs.measure.grey import (
-    HistogramOptions,
-    gaps_job,
-    histogram_job,
-    metrics_job,
-)
-from napari_semsr.jobs.measure.profile import profile_job
-from napari_semsr.jobs.measure.repeatability import repeatability_job
-from napari_semsr.jobs.measure.resolution import (
-    FrcMapReport,
-    SpectrumReport,
-    decorrelation_job,
-    frc_job,
-    frc_map_job,
-    spectrum_job,
-)
-from napari_semsr.jobs.trust import TrustOptions, trust_job
+from napari_semsr.jobs.measure.error_map import ERROR_MAP
+from napari_semsr.jobs.measure.gaps import GAPS
+from napari_semsr.jobs.measure.grey import HISTOGRAM, METRICS
+from napari_semsr.jobs.measure.profile import PROFILE
+from napari_semsr.jobs.measure.repeatability import REPEATABILITY
+from napari_semsr.jobs.measure.resolution import DECORRELATION, FRC, FRC_MAP, SPECTRUM
+from napari_semsr.jobs.trust import TRUST
+from napari_semsr.jobs.verb import Verb
 
 Cells = dict[str, Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
 """A folder, a glob, a table, or a sequence of paths or of pairs of them."""
 
-# What a row holds of each measure: name of the column, and where it stands in the
-# record that the command prints, with a number for an item of a list.
-
-_UNITS = ("nm", "px")
-_PIXEL = {"pixel_size_y_nm": "pixel_size_nm.0", "pixel_size_x_nm": "pixel_size_nm.1"}
-_SHIFT = {"shift_y_px": "shift_px.0", "shift_x_px": "shift_px.1"}
-
-
-def _in_units(*names: str) -> dict[str, str]:
-    """Name columns in nm and in px, each beside the other."""
-    return {f"{name}_{unit}": f"{name}_{unit}" for name in names for unit in _UNITS}
-
-
-def _ends(column: str, key: str) -> dict[str, str]:
-    """Name two columns for the ends of an interval in nm, and two in px."""
-    return {
-        f"{column}_{end}_{unit}": f"{key}_{unit}.{number}"
-        for unit in _UNITS
-        for number, end in enumerate(("low", "high"))
-    }
-
-
-_FRC = {
-    **_in_units("resolution"),
-    **_ends("resolution", "interval"),
-    "reason": "reason",
-    "criterion": "criterion",
-    "method": "method",
-    "cut_off_nm": "cut_off_nm",
-    "correlation_below": "correlation_below",
-    "correlation_above": "correlation_above",
-    **_SHIFT,
-    **_PIXEL,
-}
-_FRC_MAP = {
-    **_in_units("median", "p10", "p90"),
-    "blocks": "blocks",
-    "blocks_without_crossing": "failed",
-    "block_px": "block",
-    "field_reason": "field_reason",
-    "method": "method",
-    **_SHIFT,
-    **_PIXEL,
-}
-_DECORRELATION = {
-    **_in_units("resolution", "p10", "p90"),
-    "reason": "reason",
-    "blocks": "blocks",
-    "blocks_without_cut_off": "failed",
-    **_PIXEL,
-}
-_METRICS = {
-    "psnr_db": "psnr_db",
-    "ssim": "ssim",
-    "nrmse": "nrmse",
-    "cut_off_nm": "cut_off_nm",
-    "psnr_below_db": "psnr_below_db",
-    "psnr_above_db": "psnr_above_db",
-    "psnr_above_blank_db": "psnr_above_blank_db",
-    "average_gradient": "average_gradient",
-    "contrast": "contrast",
-    "spatial_frequency": "spatial_frequency",
-    "data_range_grey": "data_range",
-    "gain": "gain",
-    "offset_grey": "offset",
-    "identical": "identical",
-}
-_ERROR_MAP = {
-    "rse_grey": "rse",
-    "rse_percent": "rse_percent",
-    "rsp": "rsp",
-    **_in_units("sigma"),
-    "alpha": "alpha",
-    "beta_grey": "beta",
-    **_SHIFT,
-    "shift_error_px": "shift_error_px",
-    "pixels": "pixels",
-    **_PIXEL,
-}
-_REPEATABILITY = {
-    **{
-        f"{name}_{unit}": f"{name}{end}"
-        for name in ("sd", "noise", "rest", "mean", "p95")
-        for unit, end in (("grey", ""), ("percent", "_percent"))
-    },
-    "noise_share": "noise_share",
-    "gain": "gain",
-    "offset_grey": "offset",
-    "correlation": "correlation",
-    **_SHIFT,
-    "shift_error_px": "shift_error_px",
-    "pixels": "pixels",
-    **_PIXEL,
-}
-_TRUST = {
-    "model": "model",
-    **{
-        f"{name}_{figure}_percent": f"kinds.{name}.{figure}"
-        for name in ("bound", "spread")
-        for figure in ("mean", "p95")
-    },
-    "misfit_percent": "kinds.misfit.mean",
-    "share": "share",
-    "objects": "objects",
-    "doubtful": "doubtful",
-    "familiar": "familiar",
-    "unfamiliar_fraction": "unfamiliar_fraction",
-    **_PIXEL,
-}
-_GAPS = {
-    "particles": "particles",
-    "gaps": "gaps",
-    "detected": "detected",
-    "undetected_fraction": "undetected_fraction",
-    "undetected_low": "undetected_interval.0",
-    "undetected_high": "undetected_interval.1",
-    "invented": "invented",
-    "invented_fraction": "invented_fraction",
-    **_in_units("mean_width_error", "mean_signed_width_error"),
-    **_in_units("mean_diameter", "median_diameter"),
-    **_PIXEL,
-}
-_HISTOGRAM = {
-    "mean_grey": "mean",
-    "sd_grey": "sd",
-    "median_grey": "median",
-    "lowest_grey": "lowest",
-    "highest_grey": "highest",
-    "emd_grey": "emd",
-}
-_PROFILE = {
-    **_in_units("fwhm", "fwhm_sd", "fwhm_plain"),
-    "height_grey": "lines.0.height",
-    **{
-        f"{column}_{unit}": f"{key}_{unit}"
-        for column, key in (
-            ("distance", "pairs.0.distance"),
-            ("distance_sd", "pairs.0.distance_sd"),
-        )
-        for unit in _UNITS
-    },
-    "dip": "pairs.0.dip",
-    **{
-        f"{column}_{unit}": f"{key}_{unit}"
-        for column, key in (
-            ("edge_10_90", "edge.width_10_90"),
-            ("edge_10_90_sd", "edge.width_10_90_sd"),
-        )
-        for unit in _UNITS
-    },
-    "reason": "reason",
-    **_PIXEL,
-}
-
-
-def _of_map(report: FrcMapReport) -> Cells:
-    """Say why most blocks have no resolution, where none has one."""
-    failed = report.reasons if report.median_px is None else {}
-    return {"reason": max(failed, key=lambda name: failed[name], default=None)}
-
-
-def _of_gaps(report: Any) -> Cells:
-    """Add the mean width, whose list the record has."""
-    widths = {
-        unit: [getattr(gap, f"width_{unit}") for gap in report.result.found]
-        for unit in _UNITS
-    }
-    return {
-        f"mean_width_{unit}": _mean([one for one in values if one is not None])
-        for unit, values in widths.items()
-    }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-_SHARES = (50, 90)  # per cent of the power; chosen: the middle, and where it ends
-
-
-def _of_spectrum(report: SpectrumReport) -> Cells:
-    """Say below which frequencies half and nine tenths of the power lie."""
-    radial = report.radial
-    power: FloatArray = np.cumsum(radial.power * radial.samples)
-    nm = report.frequency_per_um is not None
-    found: Cells = {}
-    for unit, there in (("um", nm), ("px", True)):
-        axis = getattr(radial, f"frequency_per_{unit}")
-        for share in _SHARES:
-            known = there and len(power) > 0 and power[-1] > 0
-            at = np.interp(share / 100 * power[-1], power, axis) if known else None
-            name = f"frequency_{share}_per_{unit}"
-            found[name] = None if at is None else float(at)
-    return found
+_PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measuring job, and what a row holds of its report."""
+    """A measuring verb, and what a row holds of its report."""
 
-    job: Callable[..., Job[Any]]
-    options: type[Options]
-    # What a table may call each image; the first name is that of our own tables
-    roles: tuple[tuple[str, ...], ...]
-    columns: Mapping[str, str]
-    needed: int = 1  # images without which nothing can be measured
-    more: Callable[[Any], Cells] = field(default=lambda _: {})
-    more_columns: tuple[str, ...] = ()
+    verb: Verb[Any, Any]
+
+    @property
+    def roles(self) -> tuple[tuple[str, ...], ...]:
+        """What a table may call each image; the first name is that of our own."""
+        return tuple((one.column or one.name, *one.also) for one in self.verb.images)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Columns of images."""
         return tuple(role[0] for role in self.roles)
 
-    def row(self, report: Result) -> Cells:
-        """Give the cells of a report."""
-        record = report.to_json()
-        found = {name: _at(record, place) for name, place in self.columns.items()}
-        return {**self.more(report), **found}
+    @property
+    def needed(self) -> int:
+        """Images without which nothing can be measured."""
+        return sum(not one.optional for one in self.verb.images)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of what is found."""
+        return columns_of(self.verb.result)
 
 
-def _at(record: Any, place: str) -> Cell:
-    """Look up a place such as ``interval_nm.0``; None where there is nothing."""
-    for part in place.split("."):
-        if isinstance(record, list):
-            record = record[int(part)] if int(part) < len(record) else None
-        else:
-            record = record.get(part) if isinstance(record, Mapping) else None
-    found: Cell = record
-    return found
-
-
-_ONE = (("image",),)
-_TWO = (("image", "a"), ("second", "b", "reference"))
-_AGAINST = (("image",), ("reference",))
-_FREQUENCIES = tuple(
-    f"frequency_{share}_per_{unit}" for unit in ("um", "px") for share in _SHARES
-)
 MEASURES = {
-    "frc": Measure(frc_job, analysis.FrcOptions, _TWO, _FRC),
-    "frc-map": Measure(
-        frc_map_job,
-        analysis.FrcMapOptions,
-        _TWO,
-        _FRC_MAP,
-        more=_of_map,
-        more_columns=("reason",),
-    ),
-    "decorrelation": Measure(
-        decorrelation_job, analysis.DecorrelationOptions, _ONE, _DECORRELATION
-    ),
-    "spectrum": Measure(
-        spectrum_job,
-        analysis.SpectrumOptions,
-        _ONE,
-        _PIXEL,
-        more=_of_spectrum,
-        more_columns=_FREQUENCIES,
-    ),
-    "metrics": Measure(metrics_job, analysis.MetricsOptions, _AGAINST, _METRICS),
-    "error-map": Measure(
-        error_map_job,
-        analysis.ErrorMapOptions,
-        (("reference",), ("enhanced", "image")),
-        _ERROR_MAP,
-        needed=2,
-    ),
-    "repeatability": Measure(
-        repeatability_job,
-        analysis.RepeatabilityOptions,
-        (("first", "image"), ("second",)),
-        _REPEATABILITY,
-        needed=2,
-    ),
-    "trust": Measure(
-        trust_job, TrustOptions, (("image",), ("enhanced",)), _TRUST, needed=2
-    ),
-    "gaps": Measure(
-        gaps_job,
-        analysis.GapOptions,
-        _AGAINST,
-        _GAPS,
-        more=_of_gaps,
-        more_columns=tuple(f"mean_width_{unit}" for unit in _UNITS),
-    ),
-    "profile": Measure(profile_job, analysis.ProfileOptions, _ONE, _PROFILE),
-    "histogram": Measure(histogram_job, HistogramOptions, _AGAINST, _HISTOGRAM),
+    verb.name: Measure(verb)
+    for verb in (
+        *(FRC, FRC_MAP, DECORRELATION, SPECTRUM, METRICS, ERROR_MAP, REPEATABILITY),
+        *(TRUST, GAPS, PROFILE, HISTOGRAM),
+    )
 }
 """The measures that tables are made of, by their verbs."""
 
@@ -374,18 +113,7 @@ class _Item:
 
 
 def is_many(image: object) -> bool:
-    """Tell a folder, a glob or a table from an image.
-
-    Parameters
-    ----------
-    image : object
-        What a command or a caller named.
-
-    Returns
-    -------
-    bool
-        True also for a folder that turns out to hold no image.
-    """
+    """Tell a folder, a glob or a table from an image."""
     if not isinstance(image, (str, os.PathLike)):
         return isinstance(image, Sequence)
     path = Path(image)
@@ -401,23 +129,7 @@ def _is_sheet(path: Path) -> bool:
 
 
 def find_images(images: str | os.PathLike[str]) -> list[Path]:
-    """List the images of a folder, those that a glob matches, or one.
-
-    Parameters
-    ----------
-    images : path
-        What a command or a caller named.
-
-    Returns
-    -------
-    list of pathlib.Path
-        In natural order, without the halves of mosaics among them.
-
-    Raises
-    ------
-    ReadError
-        If there are none, or the folder is a scan.
-    """
+    """List the images of a folder, those that a glob matches, or one."""
     path = Path(images)
     if not is_many(images):
         return [path]
@@ -555,7 +267,7 @@ _PAUSE_S = 2.0  # between two writings of a table that grows; chosen: not to be 
 
 def _own_columns(measure: Measure) -> tuple[str, ...]:
     """Columns of a table, but for those that were given with the images."""
-    return (*measure.names, *measure.more_columns, *measure.columns, *_LAST)
+    return (*measure.names, *measure.columns, *_LAST)
 
 
 def _digest(value: object) -> str:
@@ -564,18 +276,7 @@ def _digest(value: object) -> str:
 
 
 def file_state(path: Path) -> list[Cell]:
-    """Describe a file or store by name, size and time of change.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        It may be missing.
-
-    Returns
-    -------
-    list
-        Equal as long as nobody wrote to it.
-    """
+    """Describe a file or store by name, size and time of change."""
     files = path.rglob("*") if path.is_dir() else [path]
     try:
         facts = [(one.stat().st_size, one.stat().st_mtime_ns) for one in files]
@@ -593,20 +294,7 @@ def _fingerprint(way: str, item: _Item) -> str:
 
 
 def path_in_table(path: Path | None, table: Path | None) -> str | None:
-    """Write a path as it is counted from the table, where it lies beside or below.
-
-    Parameters
-    ----------
-    path : pathlib.Path or None
-        Of an image; nothing is written for None.
-    table : pathlib.Path or None
-        The table; the path is written as it is where there is none.
-
-    Returns
-    -------
-    str or None
-        With slashes between its parts.
-    """
+    """Write a path as it is counted from the table, where it lies beside or below."""
     if path is None or table is None:
         return None if path is None else path.as_posix()
     whole, folder = path.absolute(), table.absolute().parent
@@ -638,7 +326,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
             f"{missing[0]}; choose another name, or give --overwrite."
         )
         raise WriteError(msg)
-    numbers = {*measure.more_columns, *measure.columns}
+    numbers = set(measure.columns)
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
             msg = (
@@ -769,9 +457,9 @@ class _Run:
         told: list[str] = []
         if not fault:
             try:
-                job = self.measure.job(*(p for p in item.paths if p), **how)
+                job = self.measure.verb.job(*(p for p in item.paths if p), **how)
                 report = yield from _heard(job, told.append, step)
-                row |= self.measure.row(report)
+                row |= cells_of(report)
             except Cancelled:
                 raise
             except Exception as error:  # noqa: BLE001 - the other images go on
@@ -859,54 +547,13 @@ def measure_table_job(
     overwrite: bool = False,
     **switches: Any,
 ) -> Job[MeasuredTable]:
-    """Measure many images, and write a row for each.
-
-    Parameters
-    ----------
-    name : str
-        One of `MEASURES`.
-    images : path, or sequence of paths or pairs
-        A folder that is neither a store nor a scan, a glob, or a table that names
-        images; one image is a table of one row.
-    second : path, optional
-        The second image of all, or a folder or glob whose images bear the same names.
-    table : path, optional
-        ``.csv``, or ``.parquet`` where pyarrow is installed.
-    options : Options, optional
-        Those of the measure.
-    opening : ReadOptions, optional
-        How to read files.
-    resume : bool, default=False
-        Keep the rows of an existing table whose files and options are the same.
-    overwrite : bool, default=False
-        Replace an existing table.
-    **switches : object
-        Further arguments of the measure's job.
-
-    Returns
-    -------
-    MeasuredTable
-        Rows, and their summary.
-
-    Yields
-    ------
-    Progress
-        Images, with what is done to each.
-
-    Raises
-    ------
-    ReadError, OptionError
-        If there are no such images; one that cannot be measured has a row that says
-        why, unless all are so.
-    WriteError
-        If the table cannot or must not be written.
-    """
+    """Measure many images, and write a row for each."""
     yield Progress(0, 0, "looking for images")
     if name not in MEASURES:
         msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
         raise OptionError(msg)
     measure = MEASURES[name]
-    chosen = measure.options.parse({}) if options is None else options
+    chosen = measure.verb.options.parse({}) if options is None else options
     target = _check_table(table, (images, second), resume=resume, overwrite=overwrite)
     items = _items(measure, images, second)
     if target is not None:  # which a glob may match
@@ -932,7 +579,7 @@ def measure_table_job(
         measured=measured - len(failed),
         kept=len(items) - measured,
         failed=len(failed),
-        summary=_summary(rows, (*measure.more_columns, *measure.columns)),
+        summary=_summary(rows, measure.columns),
         reasons=_reasons(rows) if "reason" in _own_columns(measure) else {},
         rows=rows,
     )

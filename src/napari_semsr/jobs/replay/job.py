@@ -78,30 +78,6 @@ def replay_job(
     """Make an output again from its history, and compare the two.
 
     It is made in the system's folder for temporary files; nothing else is written.
-
-    Parameters
-    ----------
-    output : path
-        An image or store that this package wrote.
-    inputs : path, optional
-        A folder in which inputs are sought by their digests, when they are neither
-        where they lay off the output nor where they lay themselves.
-
-    Returns
-    -------
-    ReplayReport
-        Whether both are identical, and what differs.
-
-    Yields
-    ------
-    Progress
-        Searching, making, comparing.
-
-    Raises
-    ------
-    ReadError
-        If the output has no history, its step cannot be run again, or an input is
-        nowhere to be found.
     """
     yield Progress(0, 0, "reading")
     path = Path(output)

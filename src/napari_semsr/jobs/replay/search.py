@@ -73,26 +73,7 @@ class InputSearch:
         values: Digest | None = None,
         folders: bool = False,
     ) -> Job[tuple[Path | None, str | None]]:
-        """Find a file that has the digest of a record, else one in its place.
-
-        Parameters
-        ----------
-        record : InputRecord
-            What is sought.
-        digest : callable
-            Digests a file as the record does.
-        values : callable, optional
-            Digests its grey values, where the record may be of those.
-        folders : bool, default=False
-            Whether it may be a folder of frames.
-
-        Returns
-        -------
-        pathlib.Path or None
-            The file; None where there is none.
-        str or None
-            Its digest; that of the record where both are the same.
-        """
+        """Find a file that has the digest of a record, else one in its place."""
         near = [
             place
             for place in self._near(record)

@@ -6,7 +6,7 @@ can ask for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 
-from napari_semsr import analysis
 from napari_semsr.core import (
     CheckpointError,
     InputRecord,
@@ -30,27 +29,26 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths
 from napari_semsr.jobs import (
-    TrustOptions,
-    error_map_job,
-    frc_map_job,
-    repeatability_job,
-    spectrum_job,
-    trust_job,
+    ENHANCE,
+    ERROR_MAP,
+    FRC_MAP,
+    REPEATABILITY,
+    SPECTRUM,
+    TRUST,
+    Verb,
 )
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
-from napari_semsr.jobs.crop import CropOptions, crop_job
-from napari_semsr.jobs.degrade import DegradeOptions, degrade_job
-from napari_semsr.jobs.enhance import MISFIT, enhance_job
+from napari_semsr.jobs.convert import CONVERT, ConvertOptions, save_job
+from napari_semsr.jobs.crop import CROP, CropOptions
+from napari_semsr.jobs.degrade import DEGRADE
 from napari_semsr.jobs.images import (
     Image,
-    convert_job,
     derived_from,
     digest_values,
     open_image,
-    save_job,
 )
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.register import RegisterOptions, register_job
+from napari_semsr.jobs.register import REGISTER, RegisterOptions
 from napari_semsr.jobs.replay.search import (
     Difference,
     InputSearch,
@@ -60,16 +58,16 @@ from napari_semsr.jobs.replay.search import (
     missing,
     short,
 )
-from napari_semsr.jobs.restore import restore_job
+from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
-from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.jobs.stitch import (
     HALF,
     HEIGHT,
+    STITCH,
     StitchFolderOptions,
     digest_scan,
     open_scan,
-    stitch_job,
 )
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import RestoreOptions
@@ -115,8 +113,15 @@ class ReplayStep:
 
     def guide(self, role: str) -> InputRecord | None:
         """Give the record of what the step went by, if it did."""
-        found = (item for item in self.made.guides if item.role == role)
-        return next(found, None)
+        told = self.made.options
+        for item in self.made.guides:
+            if item.role == role:
+                return item
+        if f"{role}_digest" not in told:
+            return None
+        with self.as_recorded():  # before there were guides, it stood with the options
+            name = Path(told[role]).name
+            return InputRecord(role=role, name=name, digest=told[f"{role}_digest"])
 
     def beside(self, name: str) -> Path:
         """Give a place for something else that is made on the way."""
@@ -126,9 +131,7 @@ class ReplayStep:
         self, record: InputRecord | None, reading: ReadOptions | None = None
     ) -> Job[Path]:
         """Find an image, or make it again of its own history."""
-        if record is None:
-            msg = f"The history of {self.search.output.name} names no input to read."
-            raise ReadError(msg)
+        record = self._needed(record)
         how = reading or self.reading()
         told = record.provenance
         told = told if told is not None and told.job in STEPS else None
@@ -148,6 +151,13 @@ class ReplayStep:
         self._compare(record, (yield from digest_values(open_image(path, blank=True))))
         return path
 
+    def _needed(self, record: InputRecord | None) -> InputRecord:
+        """Refuse a history that does not name what is read."""
+        if record is None:
+            msg = f"The history of {self.search.output.name} names no input to read."
+            raise ReadError(msg)
+        return record
+
     def images(self) -> Job[list[Path]]:
         """Find all inputs."""
         if not self.made.inputs:
@@ -158,8 +168,9 @@ class ReplayStep:
             found.append(path)
         return found
 
-    def file(self, record: InputRecord) -> Job[Path]:
+    def file(self, record: InputRecord | None) -> Job[Path]:
         """Find a file that is no image."""
+        record = self._needed(record)
         path, now = yield from self.search.locate(record, digest_of_file)
         if path is None:
             raise missing(record, self.made)
@@ -286,34 +297,22 @@ def _convert(step: ReplayStep) -> Job[Path]:
         raise ReadError(msg)
     opening = step.options(ReadOptions)  # they stand beside the type
     path = yield from step.image(_first(step), opening)
-    dtype = step.made.options.get("dtype")
-    yield from convert_job(path, step.target, opening=opening, dtype=dtype)
-    return step.target
-
-
-def _degrade(step: ReplayStep) -> Job[Path]:
-    path = yield from step.image(_first(step))
-    options = step.options(DegradeOptions)
-    yield from degrade_job(path, step.target, options=options, opening=step.reading())
+    options = step.options(ConvertOptions)
+    yield from CONVERT.job(path, output=step.target, options=options, opening=opening)
     return step.target
 
 
 def _crop(step: ReplayStep) -> Job[Path]:
     path = yield from step.image(_first(step))
-    told, like, options = step.made.options, None, step.options(CropOptions)
-    if "like" in told:
-        with step.as_recorded():
-            record = step.guide("like") or InputRecord(
-                role="like", name=told["like"], digest=told.get("like_digest")
-            )
+    record, like, options = step.guide("like"), None, step.options(CropOptions)
+    if record is not None:
         reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
         like = yield from step.image(record, reading)
     else:  # the same area of a reference is cut by its box
         usual = CropOptions()
         options = options.replace(like_pixel_size_nm=None, search=usual.search)
-    yield from crop_job(
-        path, step.target, like=like, options=options, opening=step.reading()
-    )
+    how = {"like": like, "options": options, "opening": step.reading()}
+    yield from CROP.job(path, output=step.target, **how)
     return step.target
 
 
@@ -321,11 +320,7 @@ def _register(step: ReplayStep) -> Job[Path]:
     told = step.made.options
     moving, fixed = step.reading("moving"), step.reading("fixed")
     path = yield from step.image(_first(step), moving)
-    with step.as_recorded():
-        record = step.guide("fixed") or InputRecord(
-            role="fixed", name=told["fixed"], digest=told.get("fixed_digest")
-        )
-    other = yield from step.image(record, fixed)
+    other = yield from step.image(step.guide("fixed"), fixed)
     landmarks: Landmarks | Path | None = yield from step.guided("landmarks")
     places = told.get("landmarks")
     if places is not None:
@@ -349,10 +344,10 @@ def _register(step: ReplayStep) -> Job[Path]:
         with step.as_recorded():
             more = {**told.get("asked", {})}
         asked = step.options(RegisterOptions, **more)
-    yield from register_job(
+    yield from REGISTER.job(
         path,
         other,
-        step.target,
+        output=step.target,
         options=asked,
         landmarks=landmarks,
         transform=transform,
@@ -378,7 +373,7 @@ def _stitch(step: ReplayStep) -> Job[Path]:
     if folder is None:
         msg = f"The history of {step.search.output.name} names no frames."
         raise ReadError(msg)
-    yield from stitch_job(folder, step.target, positions=positions, options=options)
+    yield from STITCH.job(folder, step.target, positions=positions, options=options)
     half = step.made.options.get(HALF)
     if half is not None:
         with step.as_recorded():
@@ -386,27 +381,6 @@ def _stitch(step: ReplayStep) -> Job[Path]:
     if step.made.part == HEIGHT:
         return beside_path(step.target, "height")
     return step.target
-
-
-def _enhance(step: ReplayStep) -> Job[Path]:
-    from napari_semsr.inference import EnhanceOptions
-
-    found = yield from step.images()
-    model = yield from step.model()
-    reading = step.reading()
-    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
-    image: Image | Sequence[Micrograph] = many or found[0]
-    misfit = step.beside("misfit.ome.zarr") if step.made.part == MISFIT else None
-    with _threads(step):
-        yield from enhance_job(
-            image,
-            step.target,
-            model=model,
-            options=step.options(EnhanceOptions, **_same_device(step)),
-            opening=reading,
-            misfit=misfit,
-        )
-    return misfit or step.target
 
 
 def _same_device(step: ReplayStep) -> dict[str, Any]:
@@ -453,19 +427,9 @@ def _restore(step: ReplayStep) -> Job[Path]:
 
     options = step.options(RestoreOptions)
     if parse_psf(options.psf).kind == "file":
-        with step.as_recorded():
-            record = step.guide("psf") or InputRecord(
-                role="psf",
-                name=Path(options.psf).name,
-                digest=step.made.options.get("psf_digest"),
-            )
-        options = options.replace(psf=str((yield from step.file(record))))
-    found = yield from step.images()
-    reading = step.reading()
-    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
-    yield from restore_job(
-        many or found[0], step.target, options=options, opening=reading
-    )
+        options = options.replace(psf=str((yield from step.file(step.guide("psf")))))
+    how = {"output": step.target, "options": options, "opening": step.reading()}
+    yield from RESTORE.job((yield from _planes(step)), **how)
     return step.target
 
 
@@ -479,69 +443,48 @@ def _frc_map(step: ReplayStep) -> Job[Path]:
         raise ReadError(msg)
     images = [item for item in step.made.inputs if item.role == "image"]
     if len(images) > 2:  # before their role was told, halves followed the mosaic
-        images = images[:1]
-    first = yield from step.image(_first(step))
-    second = None
-    if len(images) > 1:
-        second = yield from step.image(images[1])
-    yield from frc_map_job(
-        first,
-        second,
-        step.target,
-        register=bool(told.get("register", True)),
-        options=step.options(analysis.FrcMapOptions),
-        opening=step.reading(),
-    )
-    return step.target
+        step = replace(step, made=step.made.model_copy(update={"inputs": images[:1]}))
+    return (yield from _run_again(FRC_MAP)(step))
 
 
-def _error_map(step: ReplayStep) -> Job[Path]:
-    reference = yield from step.image(_role(step, "reference"))
-    enhanced = yield from step.image(_role(step, "enhanced"))
-    yield from error_map_job(
-        reference,
-        enhanced,
-        step.target,
-        options=step.options(analysis.ErrorMapOptions),
-        opening=step.reading(),
-    )
-    return step.target
+def _run_again(verb: Verb[Any, Any]) -> Callable[[ReplayStep], Job[Path]]:
+    """Give what runs a verb again with images and model of its history."""
+    learnt = any(item.name == "model" for item in verb.files)
+
+    def again(step: ReplayStep) -> Job[Path]:
+        how: dict[str, Any] = {"output": step.target, "opening": step.reading()}
+        images: list[Image | Sequence[Micrograph] | None] = []
+        if len(verb.images) == 1:
+            images.append((yield from _planes(step)))
+        left = [*step.made.inputs]
+        for item in verb.images[1:] and verb.images:
+            role = item.role or item.name
+            record = next((one for one in left if one.role == role), None)
+            left = [one for one in left if one is not record]
+            wanted = record is not None or not item.optional
+            images.append((yield from step.image(record)) if wanted else None)
+        if learnt:
+            how["model"] = yield from step.model()
+        part, made = step.made.part, step.target
+        if part is not None and part in {item.name for item in verb.outputs}:
+            made = how[part] = step.beside(f"{part}.ome.zarr")
+        machine = _same_device(step) if learnt else {}
+        known = {k: v for k, v in machine.items() if k in verb.options.model_fields}
+        with _threads(step) if learnt else nullcontext():
+            yield from verb.job(
+                *images, options=step.options(verb.options, **known), **how
+            )
+        return made
+
+    return again
 
 
-def _repeatability(step: ReplayStep) -> Job[Path]:
-    first, second = step.made.inputs[:2]
-    yield from repeatability_job(
-        (yield from step.image(first)),
-        (yield from step.image(second)),
-        step.target,
-        options=step.options(analysis.RepeatabilityOptions),
-        opening=step.reading(),
-    )
-    return step.target
-
-
-def _trust(step: ReplayStep) -> Job[Path]:
-    image = yield from step.image(_role(step, "image"))
-    enhanced = yield from step.image(_role(step, "enhanced"))
-    model = yield from step.model()
-    device = {k: v for k, v in _same_device(step).items() if k == "device"}
-    with _threads(step):
-        yield from trust_job(
-            image,
-            enhanced,
-            step.target,
-            model=model,
-            options=step.options(TrustOptions, **device),
-            opening=step.reading(),
-        )
-    return step.target
-
-
-def _spectrum(step: ReplayStep) -> Job[Path]:
-    path = yield from step.image(_first(step))
-    options = step.options(analysis.SpectrumOptions)
-    yield from spectrum_job(path, step.target, options=options, opening=step.reading())
-    return step.target
+def _planes(step: ReplayStep) -> Job[Path | list[Micrograph]]:
+    """Find the image of a step, or the planes of a stack."""
+    found = yield from step.images()
+    reading = step.reading()
+    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
+    return many or found[0]
 
 
 def _simulate(step: ReplayStep) -> Job[Path]:
@@ -561,10 +504,12 @@ def _simulate(step: ReplayStep) -> Job[Path]:
     options = step.options(SimulateOptions, **usual)
     most = max(4 * step.pixels, min(_SCENE * step.pixels, _LARGE), 4 * _DRAWN)
     step.check_drawn(options.drawn_pixels(), most)
+    if image is not None:  # nothing was drawn
+        told = options.model_dump(exclude={"phantom"})
+        options = SimulateOptions.parse(told)
     folder = step.beside("scan")
-    yield from simulate_job(
-        folder, image=image, options=options, opening=step.reading()
-    )
+    how = {"image": image, "options": options, "opening": step.reading()}
+    yield from SIMULATE.job(out_dir=folder, **how)
     return step.part(folder)
 
 
@@ -628,17 +573,17 @@ def _blend(step: ReplayStep) -> Job[Path]:
 
 STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "convert": _convert,
-    "degrade": _degrade,
+    "degrade": _run_again(DEGRADE),
     "crop": _crop,
     "register": _register,
     "stitch": _stitch,
-    "enhance": _enhance,
+    "enhance": _run_again(ENHANCE),
     "restore": _restore,
     "frc-map": _frc_map,
-    "error-map": _error_map,
-    "repeatability": _repeatability,
-    "trust": _trust,
-    "spectrum": _spectrum,
+    "error-map": _run_again(ERROR_MAP),
+    "repeatability": _run_again(REPEATABILITY),
+    "trust": _run_again(TRUST),
+    "spectrum": _run_again(SPECTRUM),
     "simulate": _simulate,
     "specimen": _specimen,
     "exposure": _exposure,

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
-
 from napari_semsr.analysis import (
-    FrcOptions,
     measure_decorrelation,
     measure_histogram,
     measure_metrics,
@@ -19,6 +16,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     Box,
+    Figure,
     Grid,
     InputRecord,
     Job,
@@ -29,6 +27,7 @@ from napari_semsr.core import (
     Provenance,
     SemsrError,
     ShapeError,
+    option,
     read_box,
     software_versions,
 )
@@ -47,7 +46,13 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
-from napari_semsr.jobs.measure import ALONE, error_map_job, find_halves, frc_job
+from napari_semsr.jobs.measure import (
+    ALONE,
+    ERROR_MAP,
+    FRC as FRC_VERB,
+    FrcJobOptions,
+    find_halves,
+)
 from napari_semsr.jobs.report.methods import tell_methods
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
@@ -69,11 +74,13 @@ from napari_semsr.jobs.report.numbers import (
     sharpness_numbers,
 )
 from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
+from napari_semsr.jobs.verb import ImageIn, Output, Verb
 
 T = TypeVar("T")
 
 _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
+_TOLD = ("images", "pairs", "files")
 _MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
 _MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
@@ -85,20 +92,21 @@ compared with it; as text ``A::B``."""
 class ReportOptions(Options):
     """What a report says."""
 
-    title: str = Field(
-        default="Report on images", max_length=200, description="title of the page"
+    title: str = option(
+        "Report on images", "Title", "Title of the page.", max_length=200
     )
-    criterion: Literal["1/7", "half-bit", "3-sigma"] = Field(
-        default="1/7", description="threshold of Fourier ring correlation"
+    criterion: Literal["1/7", "half-bit", "3-sigma"] = option(
+        "1/7", "Threshold", "Threshold of Fourier ring correlation."
     )
-    greys: Literal["common", "own"] = Field(
-        default="common",
-        description="one grey scale for images that are alike, or each its own",
+    greys: Literal["common", "own"] = option(
+        "common",
+        "Grey scale",
+        "One grey scale for images that are alike, or each its own.",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class FoundBefore:
+class PanelFindings:
     """What a panel found, as it shows it."""
 
     title: str
@@ -182,83 +190,46 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class ReportMade(Result):
-    """A report that was written.
-
-    Attributes
-    ----------
-    path : str
-        The page.
-    numbers : str
-        JSON file with every number of it.
-    images, pairs, files : tuple of str
-        Names of what it tells of.
-    refused : int
-        Numbers that there are not, each with its reason on the page.
-    methods, references : tuple of str
-        Sentences for a Methods section, and the papers that they cite.
-    seconds : float
-        Time that it took.
-    """
+    """A page that was written, its numbers, and sentences for a Methods section."""
 
     path: str
-    numbers: str
+    numbers: str  # JSON file with every number
     images: tuple[str, ...]
     pairs: tuple[str, ...]
     files: tuple[str, ...]
-    refused: int
+    refused: int  # numbers that there are not, each with its reason on the page
     methods: tuple[str, ...]
     references: tuple[str, ...]
     seconds: float
 
+    def figures(self) -> dict[str, Figure]:
+        """Say what the page tells of."""
+        told = {name: ", ".join(getattr(self, name)) for name in _TOLD}
+        if self.refused:
+            told["refused"] = f"{self.refused}, each with its reason on the page"
+        told = {"numbers": self.numbers, **told}
+        return {name.capitalize(): Figure(text) for name, text in told.items() if text}
 
-def report_job(
-    inputs: Sequence[Input],
+
+def _report(
+    inputs: Input | Sequence[Input],
     output: Where,
     *,
-    found: Sequence[FoundBefore] = (),
+    found: Sequence[PanelFindings] = (),
     options: ReportOptions | None = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[ReportMade]:
     """Measure images and pairs, and write a page of all that is known of them.
 
-    Parameters
-    ----------
-    inputs : sequence of Micrograph, path or pair
-        Images; JSON files of measuring verbs; pairs as two images or ``A::B``, of
-        which the first is the reference.
-    output : path
-        The page, ``.html``; the numbers go beside it with ``.json``.
-    found : sequence of FoundBefore, optional
-        What a panel found.
-    options : ReportOptions, optional
-        Title, threshold, grey scale.
-    opening : ReadOptions, optional
-        How to read images.
-    overwrite : bool, default=False
-        Replace an existing page and its numbers.
-
-    Returns
-    -------
-    ReportMade
-        The page, and what could not be measured.
-
-    Yields
-    ------
-    Progress
-        Each measure of each image.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        If there is no input or too many, or a pair does not fit.
-    ReadError, WriteError
-        If an input cannot be read, or the page not be written.
+    `found` is what a panel found; of a pair the first image is the reference.
     """
     from napari_semsr.jobs.report.page import write_report
 
     started = time.monotonic()
     yield Progress(0, 0, "checking")
+    if isinstance(inputs, (str, os.PathLike, Micrograph)):
+        inputs = [inputs]
     chosen, reading = options or ReportOptions(), opening or ReadOptions()
     images, files = _sorted(inputs, found)
     given = [part for one in images for part in one]
@@ -318,7 +289,7 @@ def report_job(
 
 
 def _sorted(
-    inputs: Sequence[Input], found: Sequence[FoundBefore]
+    inputs: Sequence[Input], found: Sequence[PanelFindings]
 ) -> tuple[list[tuple[Image, ...]], list[Path]]:
     """Tell images and pairs, which are tuples of two, from JSON files."""
     images: list[tuple[Image, ...]] = []
@@ -610,8 +581,8 @@ def _measure_frc(
     found = yield from _tried(
         measured,
         (FRC,),
-        lambda: frc_job(
-            source, halves=parts, options=FrcOptions(criterion=options.criterion)
+        lambda: FRC_VERB.job(
+            source, halves=parts, options=FrcJobOptions(criterion=options.criterion)
         ),
     )
     if found is None:
@@ -673,7 +644,7 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     yield step("Fourier ring correlation")
     yield from _correlate(pair, parts, options)
     yield step("error map")
-    errors = yield from _tried(measured, ERRORS, lambda: error_map_job(first, second))
+    errors = yield from _tried(measured, ERRORS, lambda: ERROR_MAP.job(first, second))
     if errors is not None:
         measured.results["error_map"] = errors.to_json()
         measured.numbers += error_numbers(errors)
@@ -685,8 +656,10 @@ def _correlate(
     pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
     """Measure up to which frequency both agree."""
-    measured, chosen = pair.measured, FrcOptions(criterion=options.criterion)
-    found = yield from _tried(measured, (FRC,), lambda: frc_job(*parts, options=chosen))
+    measured, chosen = pair.measured, FrcJobOptions(criterion=options.criterion)
+    found = yield from _tried(
+        measured, (FRC,), lambda: FRC_VERB.job(*parts, options=chosen)
+    )
     if found is None:
         return
     measured.results["frc"] = found.result
@@ -715,7 +688,7 @@ def _every_number(
     pictures: Sequence[Picture],
     pairs: Sequence[Pair],
     records: Sequence[StoredNumbers],
-    found: Sequence[FoundBefore],
+    found: Sequence[PanelFindings],
     made: Provenance,
 ) -> dict[str, Any]:
     """Compose the JSON file."""
@@ -763,6 +736,7 @@ def _every_number(
         for pair in pairs
     ]
     return {
+        "kind": "report",
         "title": options.title,
         "page": result.path,
         "images": images,
@@ -784,3 +758,41 @@ def _every_number(
         "references": list(result.references),
         "provenance": jsonable(made),
     }
+
+
+REPORT = Verb(
+    "report",
+    (
+        ImageIn(
+            "inputs",
+            "images and stores, JSON that a measuring verb wrote, and pairs as A::B, "
+            "of which A is the reference",
+            metavar="INPUT",
+            many=True,
+            pairs=True,
+        ),
+    ),
+    ReportOptions,
+    ReportMade,
+    start=_report,
+    title="report",
+    output=Output(
+        "the page, .html; every number goes beside it as .json", ending=".html"
+    ),
+    example="""
+    >>> import json
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.random.default_rng(0).random((96, 96))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image = semsr.Micrograph(grey, (5, 5), "A")
+    ...     made = semsr.report([image], f"{folder}/page.html")
+    ...     with open(made.numbers, encoding="utf-8") as stream:
+    ...         told = json.load(stream)["images"][0]["numbers"]
+    >>> told[0]["name"], round(told[0]["value"], 2)
+    ('Mean grey level', 0.5)
+    >>> made.references[-1][:40]
+    '[5] X. Gao et al., Sci. Rep. 14 (2024), '
+    """,
+)

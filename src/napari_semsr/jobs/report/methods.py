@@ -13,8 +13,8 @@ from napari_semsr.jobs.report.numbers import (
     MATCHED,
     SHARPNESS,
     Measured,
-    written,
 )
+from napari_semsr.reporting import written
 
 if TYPE_CHECKING:
     from napari_semsr.jobs.report.job import Pair, Picture
@@ -72,22 +72,7 @@ def tell_methods(
     pairs: "Sequence[Pair]",
     records: "Sequence[StoredNumbers]",
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Say what was done, and nothing that was not.
-
-    Parameters
-    ----------
-    pictures : sequence of Picture
-        Images that were measured.
-    pairs : sequence of Pair
-        Pairs that were compared.
-    records : sequence of StoredNumbers
-        Measurements that were read.
-
-    Returns
-    -------
-    paragraphs, references : tuple of str
-        In the order of what they tell; papers as they are cited.
-    """
+    """Say what was done, and nothing that was not."""
     cites = _Cites()
     paragraphs = [
         _versions(),

@@ -1,8 +1,7 @@
 """Numbers of a report: each with its unit, interval, threshold and method."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,49 +14,22 @@ from napari_semsr.analysis import (
     Histogram,
     Metrics,
 )
-from napari_semsr.core import FloatPair, Micrograph
+from napari_semsr.core import FloatPair, Micrograph, figures_of, quantities_of
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure import ErrorMapReport
-
-NO_VALUE = "\N{EN DASH}"
-TIMES = "\N{MULTIPLICATION SIGN}"
-_WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
+from napari_semsr.reporting import NO_VALUE, written
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, or why there is none.
-
-    Attributes
-    ----------
-    name : str
-        What it is.
-    value : float, str or None
-        None where it was refused.
-    unit : str
-        Of the value and of its interval.
-    also : str
-        The same in another unit, or what it must be taken with.
-    interval : tuple of float or None
-        Within which it lies.
-    within : str
-        What the interval holds.
-    threshold : str
-        By which it was decided.
-    method : str
-        How it was found.
-    reason : str
-        Why there is none.
-    form : str
-        How it is written.
-    """
+    """A number, or why there is none."""
 
     name: str
-    value: float | str | None
-    unit: str = ""
-    also: str = ""
+    value: float | str | None  # None where it was refused
+    unit: str = ""  # of the value and of its interval
+    also: str = ""  # in another unit, or what it must be taken with
     interval: FloatPair | None = None
-    within: str = "95 %"
+    within: str = "95 %"  # what the interval holds
     threshold: str = ""
     method: str = ""
     reason: str = ""
@@ -80,7 +52,7 @@ class Number:
             return NO_VALUE
         low, high = (written(end, self.form) for end in self.interval)
         told = f"{low} to {high} {self.unit}".rstrip()
-        return told if self.within == "95 %" else f"{told} ({self.within})"
+        return told if self.within in ("", "95 %") else f"{told} ({self.within})"
 
     @property
     def how(self) -> str:
@@ -95,17 +67,6 @@ class Number:
         if self.interval is None:
             del record["within"]
         return {key: value for key, value in record.items() if value != ""}
-
-
-def written(value: float, form: str = ".4g") -> str:
-    """Write a number, a large one in digits rather than as 2e+04."""
-    if not math.isfinite(value):
-        return NO_VALUE
-    whole = form == "d" and float(value).is_integer()
-    text = f"{int(value):d}" if whole else f"{value:{form.replace('d', '.4g')}}"
-    if "e+" in text and abs(value) < _WRITTEN_OUT:
-        text = f"{float(text):.0f}"
-    return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
 @dataclass(slots=True)
@@ -132,37 +93,47 @@ class Measured:
 
 # Numbers of each measure.
 
+
+def _labels(kind: type, *names: str) -> tuple[str, ...]:
+    """Name fields of a result, also of one that could not be measured."""
+    return tuple(quantities_of(kind)[name][0].label for name in names)
+
+
 FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
-SHARPNESS = ("Average gradient", "Contrast", "Spatial frequency")
+SHARPNESS = _labels(Metrics, "average_gradient", "contrast", "spatial_frequency")
 GREY = ("Mean grey level", "Standard deviation", "Range of grey levels")
-AS_THEY_ARE = ("PSNR", "SSIM", "NRMSE")
+AS_THEY_ARE = _labels(Metrics, "psnr_db", "ssim", "nrmse")
 MATCHED = tuple(f"{name}, grey levels fitted" for name in AS_THEY_ARE)
-EMD = "Distance of grey levels"
-ERRORS = ("RSE", "RSP", "Blur, \N{GREEK SMALL LETTER SIGMA}", "Gain", "Offset")
+(EMD,) = _labels(Histogram, "emd")
+ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
 
 def frc_number(found: FrcResult, image: Micrograph, note: str | None = None) -> Number:
     """Say a resolution by ring correlation."""
-    in_nm = found.resolution_nm is not None or image.pixel_size_nm is not None
-    value = found.resolution_nm if in_nm else found.resolution_px
-    also = f"{written(found.resolution_px)} px" if in_nm and found.resolution_px else ""
-    reason = ""
-    if value is None:
-        reason = _because(found.reason, REASON_TEXTS)
-    elif found.reason is not None:
+    number = _length(FRC, found, image, found.reason and REASON_TEXTS[found.reason])
+    also = number.also
+    if number.value is not None and found.reason is not None:
         also = "; ".join(filter(None, [also, REASON_TEXTS[found.reason]]))
-    method = found.method if note is None else f"{found.method}. {note}"
-    return Number(
-        FRC,
-        value,
-        "nm" if in_nm else "px",
-        also,
-        found.interval_nm if in_nm else found.interval_px,
+    return replace(
+        number,
+        also=also,
+        interval=found.interval_nm if number.unit == "nm" else found.interval_px,
         threshold=_threshold(found.criterion, found.method),
-        method=method,
-        reason=reason,
+        method=found.method if note is None else f"{found.method}. {note}",
     )
+
+
+def _length(
+    name: str, found: FrcResult | Decorrelation, image: Micrograph, why: str | None
+) -> Number:
+    """Say a length in nm where pixels have a size, else in px; or why there is none."""
+    nm, px = found.resolution_nm, found.resolution_px
+    in_nm = nm is not None or image.pixel_size_nm is not None
+    value, also = (nm, f"{written(px)} px" if px else "") if in_nm else (px, "")
+    reason = f"{found.reason}: {why}." if found.reason else "no crossing."
+    unit = "nm" if in_nm else "px"
+    return Number(name, value, unit, also, reason=reason if value is None else "")
 
 
 def _threshold(criterion: str, method: str) -> str:
@@ -172,25 +143,19 @@ def _threshold(criterion: str, method: str) -> str:
 
 def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
     """Say a cut-off by decorrelation; its interval is the spread of the blocks."""
-    in_nm = found.resolution_nm is not None or image.pixel_size_nm is not None
-    value = found.resolution_nm if in_nm else found.resolution_px
+    number = _length(
+        DECORRELATION, found, image, found.reason and NO_CUT_OFF[found.reason]
+    )
+    in_nm = number.unit == "nm"
     ends = (found.p10_nm, found.p90_nm) if in_nm else (found.p10_px, found.p90_px)
     spread = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
-    return Number(
-        DECORRELATION,
-        value,
-        "nm" if in_nm else "px",
-        f"{written(found.resolution_px)} px" if in_nm and found.resolution_px else "",
-        spread,
-        f"10 to 90 % of {found.blocks} blocks",
+    return replace(
+        number,
+        interval=spread,
+        within=f"10 to 90 % of {found.blocks} blocks",
         threshold="none needed",
         method=found.method,
-        reason="" if value is not None else _because(found.reason, NO_CUT_OFF),
     )
-
-
-def _because(reason: str | None, texts: Mapping[str, str]) -> str:
-    return f"{reason}: {texts.get(reason, '')}." if reason else "no crossing."
 
 
 def grey_numbers(image: Micrograph) -> list[Number]:
@@ -242,11 +207,8 @@ def _by(number: Number, method: str) -> Number:
 def sharpness_numbers(found: Metrics) -> list[Number]:
     """Say what is told of an image by itself."""
     method = f"on the scale where the data range, {written(found.data_range)}, is 255"
-    values = (found.average_gradient, found.contrast, found.spatial_frequency)
-    return [
-        Number(name, value, method=method)
-        for name, value in zip(SHARPNESS, values, strict=True)
-    ]
+    names = ("average_gradient", "contrast", "spatial_frequency")
+    return [number_of(found, name, method) for name in names]
 
 
 def metric_numbers(found: Metrics, names: Sequence[str]) -> list[Number]:
@@ -259,45 +221,62 @@ def metric_numbers(found: Metrics, names: Sequence[str]) -> list[Number]:
             f"grey levels fitted first, gain {written(found.gain)} and offset "
             f"{written(found.offset)}"
         )
-    same = "infinite: every pixel is equal." if found.identical else ""
     ssim = f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px"
-    small = "" if found.ssim is not None else "the images are smaller than 11 px."
+    nrmse = f"{how}; over the reference's root mean square"
+    numbers = [
+        number_of(found, *parts)
+        for parts in zip(
+            ("psnr_db", "ssim", "nrmse"), (how, ssim, nrmse), names, strict=True
+        )
+    ]
     end = found.cut_off_nm if found.match else None
-    split = [] if end is None else [
-        Number(f"PSNR {where} the optical cut-off", value, "dB", method=f"{how}; error "
-               f"in periods {which} than {end:.4g} nm", form=".2f")
-        for where, which, value in (("below", "longer", found.psnr_below_db),
-                                    ("above", "shorter", found.psnr_above_db))
-    ]  # fmt: skip
-    return [
-        Number(names[0], found.psnr_db, "dB", method=how, reason=same, form=".2f"),
-        Number(names[1], found.ssim, method=ssim, reason=small, form=".4f"),
-        Number(names[2], found.nrmse, method=f"{how}; over the reference's root mean "
-               "square", form=".4f"),
-        *split,
-    ]  # fmt: skip
+    if end is not None:
+        for name, which in (("psnr_below_db", "longer"), ("psnr_above_db", "shorter")):
+            periods = f"{how}; error in periods {which} than {end:.4g} nm"
+            numbers.append(number_of(found, name, periods))
+    return numbers
 
 
 def emd_number(found: Histogram) -> Number:
     """Say how far two distributions of grey levels lie apart."""
     bins = len(found.counts)
-    method = f"earth mover's distance of {bins} bins"
-    return Number(EMD, found.emd, "grey levels", method=method)
+    return number_of(found, "emd", f"earth mover's distance of {bins} bins")
 
 
 def error_numbers(found: ErrorMapReport) -> list[Number]:
     """Say how an enhanced image, blurred again, agrees with its reference."""
-    percent = f"{written(found.rse_percent, '.3g')} % of the reference's range"
-    in_nm = "" if found.sigma_nm is None else f"{written(found.sigma_nm, '.3g')} nm"
     method = (
         f"enhanced image moved by {found.moved}, blurred by a Gaussian and fitted in "
         f"gain and offset; {found.pixels} pixels"
     )
-    levels = "grey levels"
+    return numbers_of(found, method)
+
+
+def number_of(result: Any, name: str, method: str, label: str = "") -> Number:
+    """Take a field of a result, or why it has none."""
+    told, _ = quantities_of(type(result))[name]
+    reason = getattr(result, told.reason) if told.reason else None
+    return Number(
+        label or told.label,
+        getattr(result, name),
+        told.unit,
+        method=method,
+        reason=f"{reason}." if reason else "",
+        form=told.form,
+    )
+
+
+def numbers_of(result: Any, method: str) -> list[Number]:
+    """Take the figures of a result that are numbers."""
     return [
-        Number(ERRORS[0], found.rse, levels, percent, method=method),
-        Number(ERRORS[1], found.rsp, method=f"Pearson's r; {method}", form=".4f"),
-        Number(ERRORS[2], found.sigma_px, "px", in_nm, method="fitted", form=".3g"),
-        Number(ERRORS[3], found.alpha, method="fitted"),
-        Number(ERRORS[4], found.beta, levels, method="fitted"),
+        Number(
+            label,
+            figure.value,
+            figure.unit,
+            figure.note.strip("()"),
+            method=method,
+            form=figure.form,
+        )
+        for label, figure in figures_of(result).items()
+        if not isinstance(figure.value, str)
     ]

@@ -17,16 +17,12 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     parse_pixel_size,
-    software_versions,
 )
 from napari_semsr.jobs.figure import FigureOptions, plate_image
-from napari_semsr.jobs.report.numbers import (
+from napari_semsr.jobs.report.numbers import Number
+from napari_semsr.reporting import (
     NO_VALUE,
     TIMES,
-    Number,
-    written,
-)
-from napari_semsr.reporting import (
     FrequencyCurve,
     PlateImage,
     bar_lengths,
@@ -34,13 +30,15 @@ from napari_semsr.reporting import (
     curves_png,
     draw_plate,
     lines_png,
+    making,
     write_page,
+    written,
 )
 
 if TYPE_CHECKING:
     from napari_semsr.jobs.report.job import (
-        FoundBefore,
         Pair,
+        PanelFindings,
         Picture,
         ReportMade,
         ReportOptions,
@@ -67,7 +65,7 @@ def write_report(
     pictures: "Sequence[Picture]",
     pairs: "Sequence[Pair]",
     records: "Sequence[StoredNumbers]",
-    found: "Sequence[FoundBefore]",
+    found: "Sequence[PanelFindings]",
     made: Provenance,
 ) -> Job[None]:
     """Draw pictures and plots, and write the page."""
@@ -88,9 +86,11 @@ def write_report(
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
         groups = _alike(plates)
+    asked = {**made.options, **made.options["reading"]}
+    del asked["reading"]
     write_page(
         path,
-        Path(__file__).with_name("report.html").read_text(encoding="utf-8"),
+        Path(__file__).with_name("report.html"),
         title=options.title,
         result=result,
         lede=_lede(pictures, pairs, records, found),
@@ -102,8 +102,7 @@ def write_report(
         greys=_greys(pictures, groups) if len(pictures) > 1 else "",
         tables=list(_tables(pictures)) if len(pictures) > 1 else [],
         curves=_together(pictures),
-        provenance=_provenance(made),
-        version=software_versions()["napari-semsr"],
+        provenance=making({k: v for k, v in asked.items() if v not in (None, "", {})}),
         when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
         numbers=Path(result.numbers).name,
     )
@@ -113,7 +112,7 @@ def _lede(
     pictures: "Sequence[Picture]",
     pairs: "Sequence[Pair]",
     records: "Sequence[StoredNumbers]",
-    found: "Sequence[FoundBefore]",
+    found: "Sequence[PanelFindings]",
 ) -> str:
     """Say in a line what the page is on."""
     counts = (
@@ -304,8 +303,7 @@ def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
 def _frc_png(found: Any, pixel_nm: float | None) -> bytes:
     """Plot a correlation with its threshold, a line or a curve."""
     frequency = found.frequency_per_px
-    measured = found.correlation, found.resolution_px
-    curves = [FrequencyCurve("correlation", frequency, *measured)]
+    curves = [FrequencyCurve.of("correlation", found)]
     level = np.asarray(found.threshold, dtype=float)
     flat = bool(level.size) and float(np.ptp(level)) == 0
     if not flat:
@@ -466,22 +464,7 @@ def _together(pictures: "Sequence[Picture]") -> bytes | None:
     if not 1 < len(done) <= _CURVES or len(sizes) > 1:
         return None
     curves = [
-        FrequencyCurve(
-            item.label,
-            item.measured.results["frc"].frequency_per_px,
-            item.measured.results["frc"].correlation,
-            colour=number,
-        )
-        for number, item in enumerate(done)
+        FrequencyCurve.of(item.label, item.measured.results["frc"], n, marked=False)
+        for n, item in enumerate(done)
     ]
     return curves_png(curves, done[0].image.mean_pixel_size_nm, ylabel="correlation")
-
-
-def _provenance(made: Provenance) -> list[tuple[str, object]]:
-    """Tell what made the page: options and versions."""
-    options = {**made.options, **made.options["reading"]}
-    del options["reading"]
-    return [
-        *((f"Option {k}", v) for k, v in options.items() if v not in (None, "", {})),
-        *((f"Version of {name}", v) for name, v in made.versions.items()),
-    ]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ import numpy as np
 
 from napari_semsr.core import (
     FloatPair,
+    Quantity,
     ReadError,
     digest_path,
+    quantities_of,
     shown,
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
-from napari_semsr.jobs.report.numbers import NO_VALUE, Number, written
+from napari_semsr.jobs.index import verb_of
+from napari_semsr.jobs.report.numbers import Number
+from napari_semsr.reporting import NO_VALUE, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
@@ -31,26 +35,23 @@ _CURVES = (
 )
 _SHORT = 4  # values of a list that are written out; chosen: a box, a line
 
-KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    name: (frozenset(keys.split()), frozenset(without.split()))
-    for name, keys, without in (
-        ("frc", "criterion correlation resolution_px", ""),
-        ("frc-map", "blocks failed reasons median_px block step", ""),
-        ("decorrelation", "resolution_px filtered correlation values_px", ""),
-        ("spectrum", "frequency_per_px power", "correlation"),
-        ("error-map", "rse rsp sigma_px alpha beta", ""),
-        ("repeatability", "sd noise rest noise_share", ""),
-        ("trust", "shown kinds share familiar", ""),
-        ("metrics", "psnr_db ssim average_gradient data_range", ""),
-        ("gaps", "particles pairs undetected_fraction widths_px", ""),
-        ("profile", "distance_px intensity fwhm_px", ""),
-        ("histogram", "bins counts", ""),
-        ("calibrate", "pixel_size_nm pixel_size_sd_nm pitch_nm lattice", ""),
-        ("register", "transform mutual_information_after residual_median_nm", ""),
-        ("judge", "baselines models registration", ""),
-    )
+KINDS = {
+    "frc": "criterion correlation resolution_px",
+    "frc-map": "blocks failed reasons median_px block step",
+    "decorrelation": "resolution_px filtered correlation values_px",
+    "spectrum": "frequency_per_px power",
+    "error-map": "rse rsp sigma_px alpha beta",
+    "repeatability": "sd noise rest noise_share",
+    "trust": "shown kinds share familiar",
+    "metrics": "psnr_db ssim average_gradient data_range",
+    "gaps": "particles pairs undetected_fraction widths_px",
+    "profile": "distance_px intensity fwhm_px",
+    "histogram": "bins counts",
+    "calibrate": "pixel_size_nm pixel_size_sd_nm pitch_nm lattice",
+    "register": "transform mutual_information_after residual_median_nm",
+    "judge": "baselines models registration",
 }
-"""Verbs whose JSON is read: keys that it must have, and keys that it must not."""
+"""Verbs whose JSON is read, and keys that it has; older files do not tell the verb."""
 
 _UNITS = (
     ("_nm", "nm"),
@@ -73,7 +74,17 @@ _WORDS = {
 # curves and texts that are no numbers, or stand elsewhere on the page
 _ELSEWHERE = frozenset(
     {
-        *("image", "images", "optical", "sem", "name", "method", "criterion", "reason"),
+        *(
+            "kind",
+            "image",
+            "images",
+            "optical",
+            "sem",
+            "name",
+            "method",
+            "criterion",
+            "reason",
+        ),
         *("warnings", "note", "output", "path", "table", "centred", "map", "numbers"),
         *("seconds", "seed", "resamples", "provenance", "look", "shape", "edges"),
         *("frequency_per_px", "frequency_per_um", "correlation", "filtered", "power"),
@@ -95,33 +106,15 @@ class NumbersTable:
 
 @dataclass(frozen=True, slots=True)
 class StoredNumbers:
-    """What a JSON file of ours holds.
-
-    Attributes
-    ----------
-    name, digest : str
-        Of the file.
-    verb : str
-        That wrote it.
-    images : tuple of str
-        Names of what was measured.
-    numbers : list of Number
-        Its single numbers.
-    sheets : list of NumbersTable
-        Its tables.
-    notes : list of str
-        What it warns of.
-    content : dict
-        All of it.
-    """
+    """What a JSON file of ours holds."""
 
     name: str
     digest: str
-    verb: str
-    images: tuple[str, ...]
+    verb: str  # that wrote it
+    images: tuple[str, ...]  # that were measured
     numbers: list[Number]
     sheets: list[NumbersTable]
-    notes: list[str]
+    notes: list[str]  # what it warns of
     content: dict[str, Any]
 
 
@@ -131,23 +124,7 @@ def is_record(path: Path) -> bool:
 
 
 def read_record(path: Path) -> StoredNumbers:
-    """Read what a measuring verb wrote.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        What a verb printed with ``--json``, or a file that it wrote.
-
-    Returns
-    -------
-    StoredNumbers
-        Its numbers.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read, or is not of a verb of ours.
-    """
+    """Read what a measuring verb wrote."""
     try:
         if path.stat().st_size > _LARGEST:
             msg = f"{path} is too large for the numbers of a measurement."
@@ -186,6 +163,8 @@ def _number(text: str) -> int | float:
 def _check_curves(content: Mapping[str, Any]) -> None:
     """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
     for names in _CURVES:
+        if content.get(names[0]) is None:  # no curve: a correlation may be one number
+            continue
         values = [content[name] for name in names if content.get(name) is not None]
         for item in values:
             kinds = {type(value) for value in item} if isinstance(item, list) else {str}
@@ -204,7 +183,15 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     """Put what a record holds in order."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
+    value_verb = verb_of(verb)
+    kinds = {} if value_verb is None else quantities_of(value_verb.result)
+    declared = {name: told for name, (told, _) in kinds.items()}
+    beside = {n for q in declared.values() for n in (q.also, q.sd, q.interval)}
     for key, value in content.items():
+        text = key in _ELSEWHERE and isinstance(value, str | bool | None)
+        if key in declared and not text and not isinstance(value, Mapping):
+            numbers += [] if key in beside else _declared(key, declared, content)
+            continue
         if key in _ELSEWHERE or key.endswith(("_interval", "_sd")):
             continue
         if "_interval_" in key or key.startswith(("interval_", "pixel_size_sd")):
@@ -234,12 +221,10 @@ def _verb(content: Any) -> str | None:
     """Tell which verb wrote a record."""
     if not isinstance(content, dict):
         return None
-    keys = frozenset(content)
-    fits = (
-        name
-        for name, (must, others) in KINDS.items()
-        if must <= keys and not others & keys
-    )
+    kind = content.get("kind")
+    if isinstance(kind, str) and kind in KINDS:
+        return kind
+    fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
     return next(fits, None)
 
 
@@ -251,6 +236,31 @@ def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
     told = [str(item) for item in found] if isinstance(found, list) else []
     told += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
     return tuple(told)
+
+
+def _declared(
+    key: str, declared: Mapping[str, Quantity], record: Mapping[str, Any]
+) -> Iterator[Number]:
+    """Give the number of an entry as the verb declares it, or why there is none."""
+    told, value = declared[key], record.get(key)
+    other = record.get(told.also) if told.also else None
+    if value is None and other is not None:
+        yield from _declared(told.also, declared, record)
+        return
+    also, interval = "", _pair(record.get(told.interval))
+    if isinstance(other, (int, float)):
+        second = declared[told.also]
+        also = f"{written(other, second.form)} {second.unit}".rstrip()
+    if isinstance(value, list):
+        value, also = _listed(value) or (None, "")
+    elif isinstance(value, bool):
+        value = "yes" if value else "no"
+    because = record.get(told.reason) if value is None and told.reason else None
+    reason = f"{because}." if because else ""
+    ends: Any = {"interval": interval, "within": told.within}
+    yield Number(
+        told.label, value, told.unit, also, **ends, reason=reason, form=told.form
+    )
 
 
 def _numbers(key: str, value: Any, record: Mapping[str, Any]) -> Iterator[Number]:
@@ -300,9 +310,16 @@ def _interval(key: str, record: Mapping[str, Any]) -> FloatPair | None:
     if stem.endswith("_fraction"):
         names.append(f"{stem.removesuffix('_fraction')}_interval")
     for name in names:
-        found = record.get(name)
-        if isinstance(found, list) and len(found) == 2 and None not in found:
-            return (float(found[0]), float(found[1]))
+        found = _pair(record.get(name))
+        if found is not None:
+            return found
+    return None
+
+
+def _pair(ends: Any) -> FloatPair | None:
+    """Read both ends of an interval."""
+    if isinstance(ends, list) and len(ends) == 2 and None not in ends:
+        return (float(ends[0]), float(ends[1]))
     return None
 
 
@@ -312,16 +329,11 @@ def _with(
     """Add to a number how it was found, and why there is none."""
     missing = number.value is None and number.name.startswith("Resolution")
     reason = str(record.get("reason") or "") if missing else ""
-    return Number(
-        number.name,
-        number.value,
-        number.unit,
-        number.also,
-        number.interval,
+    return replace(
+        number,
         threshold=threshold if number.name.startswith("Resolution") else "",
         method=method,
-        reason=f"{reason}." if reason else "",
-        form=number.form,
+        reason=f"{reason}." if reason else number.reason,
     )
 
 

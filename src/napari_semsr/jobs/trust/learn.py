@@ -3,110 +3,91 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
 
 from napari_semsr.analysis import (
     REACH_PX,
-    ObjectDoubt,
     bound_factor,
     clues,
     distance_to_fields,
     error_scale,
-    find_objects,
     fit_scale,
     look_of_field,
 )
 from napari_semsr.core import (
-    BoolArray,
     FloatArray,
     Job,
     Micrograph,
     OptionError,
     Options,
     Progress,
+    Quantity,
     WriteError,
+    device_option,
     field_range,
+    option,
     parse_pixel_size,
     run,
     software_versions,
 )
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
-from napari_semsr.jobs.trust.spots import doubt_of
+from napari_semsr.jobs.verb import FileIn, Output, Verb
 
 if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel, TrustOfObjects
+    from napari_semsr.models import LoadedModel
     from napari_semsr.training import Truths
 
 _FAR = 0.95  # share of fields of its own kind that a field of another is beyond
 _LEAST_FIELDS = 20
-_LEAST_OBJECTS = 50  # there, and invented, that a fit is made from; chosen
 
 
 class TrustLearning(Options):
     """How a model's errors are learnt."""
 
-    fields: int = Field(
-        default=300,
+    fields: int = option(
+        300,
+        "",
+        "fields that the scale of the error is learnt from",
         ge=_LEAST_FIELDS,
         le=100_000,
-        description="fields that the scale of the error is learnt from",
     )
-    calibration: int = Field(
-        default=300,
+    calibration: int = option(
+        300,
+        "",
+        "other fields, on which the bound is calibrated",
         ge=_LEAST_FIELDS,
         le=100_000,
-        description="other fields, on which the bound is calibrated",
     )
-    samples: int = Field(
-        default=400, ge=10, le=65536, description="pixels of a field that are learnt"
-    )
-    share: float = Field(
-        default=0.9, gt=0.5, lt=1, description="of pixels whose error is to be below"
-    )
-    seed: int = Field(
-        default=1_000_000, ge=0, lt=1 << 32, description="makes the fields repeatable"
-    )
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:N",
-    )
+    samples: int = option(400, "", "pixels of a field that are learnt", ge=10, le=65536)
+    share: float = option(0.9, "", "of pixels whose error is to be below", gt=0.5, lt=1)
+    seed: int = option(1_000_000, "", "makes the fields repeatable", ge=0, lt=1 << 32)
+    device: str = device_option()
 
 
 @dataclass(frozen=True, slots=True)
 class TrustLearnt(Result):
-    """What was learnt of a model's errors.
+    """What was learnt of a model's errors: the file that `trust` reads, and its bound.
 
-    Attributes
-    ----------
-    output : str
-        The file, which `trust_job` reads.
-    model, model_digest : str
-        Whose errors.
-    share, factor : float
-        Of the bound.
-    median_bound_percent : float
-        Middle of the bounds of the calibration's pixels, in per cent of the range.
-    fields, calibration : int
-        How many there were of each.
+    `median_bound_percent` is the middle of the bounds of the calibration's pixels.
     """
 
     output: str
-    model: str
+    model: Annotated[str, Quantity("Model")]
     model_digest: str
-    share: float
-    factor: float
-    median_bound_percent: float
-    fields: int
-    calibration: int
+    fields: Annotated[int, Quantity("Learnt from", "fields", "d")]
+    calibration: Annotated[int, Quantity("Calibrated on", "other fields", "d")]
+    share: Annotated[float, Quantity("Share of places below", form=".0%")]
+    factor: Annotated[float, Quantity("Bound", "times the scale", ".3g")]
+    median_bound_percent: Annotated[
+        float, Quantity("Half of the bounds below", "% of the range", ".3g")
+    ]
 
 
-def learn_trust_job(
+def _learn(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     output: str | os.PathLike[str] | None = None,
     *,
@@ -117,38 +98,6 @@ def learn_trust_job(
     """Learn how far what a model makes may be off.
 
     Fields are made as the model's own recipe makes them, by another seed.
-
-    Parameters
-    ----------
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    output : path, optional
-        A ``.json`` file; by default where `trust_job` looks for it, in the folder
-        ``trust`` beside the model.
-    folder : path, optional
-        Folder of the clear images that the model's recipe names, for one that learnt
-        from images.
-    options : TrustLearning, optional
-        How many fields.
-    overwrite : bool, default=False
-        Replace what was learnt before.
-
-    Returns
-    -------
-    TrustLearnt
-        The file, and the bound's factor.
-
-    Yields
-    ------
-    Progress
-        Fields.
-
-    Raises
-    ------
-    OptionError
-        If the model's card does not tell how its pairs were made.
-    WriteError
-        If the file is there already, or cannot be written.
     """
     from napari_semsr.models import Trust, load_model, save_trust, trust_path
     from napari_semsr.training import Truths
@@ -175,11 +124,10 @@ def learn_trust_job(
         seen.append(one.seen[places])
         errors.append(one.error[places])
     weights = fit_scale(np.concatenate(seen), np.concatenate(errors))
-    scales, errors, looks, objects = [], [], [], []
+    scales, errors, looks = [], [], []
     for number in range(chosen.fields, whole):
         yield Progress(number, whole, "calibrating on other fields")
         one = _Example.of(truths, number, loaded, chosen.device)
-        objects.append(one.objects(weights))
         scales.append(error_scale(one.seen, weights).astype(np.float32))
         errors.append(one.error.astype(np.float32))
         looks.append(one.look)
@@ -195,7 +143,6 @@ def learn_trust_job(
         factor=factor,
         fields=tuple(map(tuple, fields.tolist())),
         familiar=float(np.quantile(away, _FAR)),
-        objects=_learn_objects(objects),
         training={
             "options": chosen.model_dump(mode="json"),
             "median_bound_percent": round(100 * median, 2),
@@ -229,39 +176,6 @@ def _check(target: Path, *, overwrite: bool) -> None:
         raise WriteError(msg)
 
 
-def _learn_objects(
-    found: list[tuple[FloatArray, BoolArray]],
-) -> "TrustOfObjects | None":
-    """Learn what tells invented objects; from half of the fields, judged on the others.
-
-    None where there are too few, or none of one kind.
-    """
-    from napari_semsr.models import TrustOfObjects
-
-    teaching, judging = (
-        [np.concatenate(parts) for parts in zip(*half, strict=True)]
-        for half in (found[::2], found[1::2])
-    )
-    for _, invented in (teaching, judging):
-        if min(invented.sum(), (~invented).sum()) < _LEAST_OBJECTS:
-            return None
-    doubt = ObjectDoubt.fitted(*teaching)
-    known = TrustOfObjects(
-        middle=_short(doubt.middle),
-        deviation=_short(doubt.deviation),
-        weights=_short(doubt.weights),
-        limit=1.0,
-    )
-    seen, invented = judging
-    right = doubt_of(known, seen[~invented])
-    return known.model_copy(update={"limit": float(np.quantile(right, _FAR))})
-
-
-def _short(values: FloatArray) -> tuple[float, ...]:
-    """Leave out digits that tell nothing."""
-    return tuple(float(f"{value:.6g}") for value in values)
-
-
 @dataclass(frozen=True, slots=True)
 class _Example:
     """Pixels of a field, without its border, and what is known of them."""
@@ -269,14 +183,6 @@ class _Example:
     seen: FloatArray  # (N, 12)
     error: FloatArray  # (N,)
     look: FloatArray  # (26,)
-    parts: tuple[FloatArray, FloatArray, FloatArray]  # before, after, spread
-    truth: FloatArray
-
-    def objects(self, weights: FloatArray) -> tuple[FloatArray, BoolArray]:
-        """Give what is seen of the objects of the field, and which are invented."""
-        scale = error_scale(clues(*self.parts), weights)
-        found = find_objects(*self.parts, scale)
-        return found.seen, found.invented(self.truth, self.parts[1])
 
     @classmethod
     def of(
@@ -310,8 +216,6 @@ class _Example:
             known.reshape(-1, known.shape[-1]),
             _coarse(error, low.shape[0])[inner].ravel(),
             look_of_field(*parts),
-            (parts[0], parts[1], parts[2]),
-            _coarse(high.astype(float), low.shape[0]),
         )
 
 
@@ -322,3 +226,30 @@ def _coarse(image: FloatArray, side: int) -> FloatArray:
         return image
     blocks = image.reshape(side, factor, side, factor)
     return np.asarray(blocks.mean(axis=(1, 3)))
+
+
+MODELS_TRUST = Verb(
+    "models trust",
+    (),
+    TrustLearning,
+    TrustLearnt,
+    start=_learn,
+    files=(
+        MODEL_IN,
+        FileIn(
+            "folder",
+            "folder of the clear images that the model's recipe names, for one that "
+            "learnt from images",
+            flag="--folder",
+            metavar="FOLDER",
+        ),
+    ),
+    output=Output(
+        "a .json file; by default in the folder trust beside the model, where semsr "
+        "trust looks for it",
+        required=False,
+        ending=".json",
+        is_image=False,
+    ),
+    reads=False,
+)

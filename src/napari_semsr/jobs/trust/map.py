@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,29 +38,17 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
-    Provenance,
+    Quantity,
     ShapeError,
-    WriteError,
     field_range,
     parse_pixel_size,
     warn,
 )
-from napari_semsr.io import ReadOptions, check_sheet
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_image_target,
-    computed,
-    made_by,
-    names_of,
-    open_image,
-    paths_of,
-    record_file,
-    record_input,
-)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import computed, record_file
 from napari_semsr.jobs.maps import keep_map
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.trust.spots import DoubtedObjects, doubt_objects
+from napari_semsr.jobs.verb import FileIn, ImageIn, MapMade, Output, Run, Verb
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
@@ -73,6 +61,7 @@ _SHOWN = 4  # of them, from which colours are chosen
 _LEAST_LOOK_PX = 64  # the coarsest power that a look tells
 _BINS = 2000  # of the bound, from 0 to `_MOST`, for its percentile
 _MOST = 2.0  # of the range: no bound says more
+_RANGE = "% of the range"
 _USUAL = 0.5  # share of blocks beyond the limit from which a field is unfamiliar
 
 
@@ -97,161 +86,106 @@ class TrustOptions(Options):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TrustReport(Result):
-    """How far an enhanced image may be off.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustReport(MapMade):
+    """How far an enhanced image may be off, block by block.
 
-    Attributes
-    ----------
-    images : tuple of str
-        Names of the image and the enhanced one.
-    output : str or None
-        Where the map was written.
-    model, model_digest : str
-        The model that is asked.
-    shown : {"bound", "spread"}
-        What the map shows.
-    mean, p95 : float
-        Of the map's pixels, in per cent of the range of grey levels that the model
-        works on: that between its percentiles of the input.
-    kinds : dict
-        The same, by name: ``bound`` (None where the model has none), ``spread``, and
-        ``misfit``, what of the image the enhanced one does not explain, in per cent of
-        its contrast (``mean`` alone; None where the image is hardly more than noise).
-    share : float or None
-        Of such places in which the error is below the bound.
-    familiar : bool or None
-        Whether the field is like those that the bound was calibrated on; where it is
-        not, the bound promises nothing.
-    unfamiliar_fraction : float or None
-        Of the blocks of 256 px that were looked at, those that are farther than 19 of
-        20 of the calibration's fields.
-    range : tuple of float
-        Grey levels that per cent are of.
-    unit : str
-        Of the map.
-    shape : tuple of int
-        Rows and columns of the map.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the map.
-    objects, doubtful : int or None
-        Small objects that the enhanced image shows, and those of them that are likely
-        invented: of objects that are there, one in twenty is counted with them. None
-        where nothing was learnt of a model's objects.
-    table : str or None
-        Where the objects were written.
-    found : DoubtedObjects or None
-        The objects.
-    map : Micrograph or None
-        The map, where it was not written.
+    `mean` and `p95` are of the map's pixels, in per cent of `range`, the grey levels
+    between the percentiles of the input that the model works on. `kinds` are the same
+    by name: ``bound`` (None where the model has none), ``spread``, and ``misfit``, what
+    of the image the enhanced one does not explain, in per cent of its contrast (None
+    where the image is hardly more than noise). In `share` of such places the error is
+    below the bound. Where the field is not `familiar`, not like those that the bound
+    was calibrated on, the bound promises nothing; `unfamiliar_fraction` is that of its
+    blocks of 256 px which are farther than 19 of 20 of the calibration's fields.
     """
 
-    images: tuple[str, ...]
-    output: str | None
-    model: str
+    pixel_size_sd_nm: FloatPair | None = field(metadata={"json": False})
+    model: Annotated[str, Quantity("Model")]
     model_digest: str
     shown: str
     mean: float
     p95: float
     kinds: dict[str, Any]
-    share: float | None
-    familiar: bool | None
-    unfamiliar_fraction: float | None
+    share: Annotated[float | None, Quantity("Places that err less", form=".0%")]
+    familiar: Annotated[bool | None, Quantity("Familiar", shown=False)]
+    unfamiliar_fraction: Annotated[
+        float | None, Quantity("Unfamiliar blocks", shown=False)
+    ]
     range: FloatPair
-    unit: str
-    shape: IntPair
-    pixel_size_nm: FloatPair | None
-    objects: int | None = None
-    doubtful: int | None = None
-    table: str | None = None
-    found: DoubtedObjects | None = field(default=None, metadata={"json": False})
-    map: Micrograph | None = field(default=None, metadata={"json": False})
+
+    def _of(self, kind: str, figure: str) -> float | None:
+        """Give a figure of a kind, which the model may not have."""
+        return (self.kinds[kind] or {}).get(figure)
+
+    @property
+    def bound_mean_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Likely error", _RANGE, ".1f", large=True)]:
+        """Mean of the bound."""
+        return self._of("bound", "mean")
+
+    @property
+    def bound_p95_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Likely error, 95 % below", _RANGE, ".1f")]:
+        """95th percentile of the bound."""
+        return self._of("bound", "p95")
+
+    @property
+    def spread_mean_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Spread over turns", _RANGE, ".3g")]:
+        """Mean of the spread."""
+        return self._of("spread", "mean")
+
+    @property
+    def spread_p95_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Spread, 95 % below", _RANGE, ".3g")]:
+        """95th percentile of the spread."""
+        return self._of("spread", "p95")
+
+    @property
+    def misfit_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Misfit", "% of the contrast", ".3g")]:
+        """What of the image is not explained."""
+        return self._of("misfit", "mean")
+
+    @property
+    def kind_of_field(
+        self,
+    ) -> Annotated[str | None, Quantity("Kind of field", tabled=False)]:
+        """Whether the bound holds for such a field."""
+        if self.familiar is None:
+            return None
+        like = "like" if self.familiar else "unlike"
+        said = f"{like} those that the bound was calibrated on"
+        said += f"; {self.unfamiliar_fraction:.0%} of its blocks are unlike them"
+        return said if self.familiar else f"{said}, it is not warranted here"
 
 
-def trust_job(
-    image: Image,
-    enhanced: Image,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    model: str | os.PathLike[str] | None = None,
-    options: TrustOptions | None = None,
-    opening: ReadOptions | None = None,
-    objects: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-) -> Job[TrustReport]:
-    """Map how far an enhanced image may be off.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What was enhanced.
-    enhanced : Micrograph or path
-        What was made of it.
-    output : path, optional
-        Where the map goes.
-    model : str or path, optional
-        What made it; by default the model that its history names.
-    options : TrustOptions, optional
-        What is mapped.
-    opening : ReadOptions, optional
-        How to read the image; by default as it was read to be enhanced.
-    objects : path, optional
-        A ``.csv`` or ``.parquet`` file for a row of each small object, which napari
-        opens as points.
-    overwrite : bool, default=False
-        Replace existing outputs.
-
-    Returns
-    -------
-    TrustReport
-        The figures, and the map where it was not written.
-
-    Yields
-    ------
-    Progress
-        Passes of the model, blocks.
-
-    Raises
-    ------
-    CheckpointError, OptionError
-        If the model is not known, or has no bound.
-    ShapeError
-        If the images do not show one place.
-    ReadError, WriteError
-        If files cannot be read, or the output not be made.
-    """
-    chosen = options or TrustOptions()
-    yield Progress(0, 0, "reading")
-    target = None
-    if output is not None:
-        taken = paths_of(image, enhanced)
-        target = check_image_target(output, inputs=taken, overwrite=overwrite)
-    after = open_image(enhanced)
-    opening = _read_as(after, opening)
-    before = open_image(image, opening)
-    after = _placed(before, after)
-    known = _Known.of(after, model, chosen)
-    listed = _table_target(objects, known, overwrite=overwrite)
+def _map_trust(run: Run[TrustOptions], *_: object) -> Job[TrustReport]:
+    """Map how far an enhanced image may be off."""
+    chosen = run.options
+    run.open("enhanced")
+    run.opening = _read_as(run.images["enhanced"], run.opening)
+    run.open("image")
+    before = run.images["image"]
+    after = run.images["enhanced"] = _placed(before, run.images["enhanced"])
+    known = _Known.of(after, run.named.get("model"), chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
-    records = [
-        (yield from record_input(image, before, opening, role="image")),
-        (yield from record_input(enhanced, after, role="enhanced")),
-    ]
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**chosen.model_dump(mode="json"), "reading": reading}
-    with closing(_Scratch(target)) as scratch:
+    history = yield from run.history(*known.guides())
+    history = history.model_copy(update=known.made_by())
+    with closing(_Scratch(run.target)) as scratch:
         spread = yield from _spread(before, after, known, scratch)
         asked = _Asked.of(before, after, spread, span, known)
         unfamiliar = yield from asked.unfamiliar()
         mapped = _Mapped(asked, {"bound": _Tally(), "spread": _Tally()}, chosen)
-        about = mapped.about(before, after).replace(
-            provenance=known.history(said, records)
-        )
-        made = yield from keep_map(mapped, about, target, block=_BLOCK)
-        found = yield from asked.objects(about)
-    if listed is not None and found is not None:
-        found.write(listed)
+        about = mapped.about(before, after).replace(provenance=history)
+        made = yield from keep_map(mapped, about, run.target, block=_BLOCK)
     misfit = yield from measure_misfit(before, after)
     kinds = {
         **{name: one.told() for name, one in mapped.tally.items()},
@@ -262,13 +196,13 @@ def trust_job(
     if familiar is False and chosen.show == "bound":
         _warn_of_kind(before, known, unfamiliar)
     return TrustReport(
-        images=names_of(image, enhanced),
-        output=None if target is None else str(target),
+        **run.facts(about),
+        mean=shown["mean"],
+        p95=shown["p95"],
+        output=run.output,
         model=known.loaded.card.name,
         model_digest=known.loaded.digest,
         shown=chosen.show,
-        mean=shown["mean"],
-        p95=shown["p95"],
         kinds=kinds,
         share=None if known.trust is None else known.trust.share,
         familiar=familiar,
@@ -276,37 +210,8 @@ def trust_job(
         range=span,
         unit=chosen.unit,
         shape=asked.field.shape,
-        pixel_size_nm=about.pixel_size_nm,
-        objects=None if found is None else len(found),
-        doubtful=None if found is None else int(found.doubtful.sum()),
-        table=None if listed is None else str(listed),
-        found=found,
         map=made,
     )
-
-
-def _table_target(
-    path: str | os.PathLike[str] | None, known: "_Known", *, overwrite: bool
-) -> Path | None:
-    """Refuse a table of objects that could not be written, before any work."""
-    if path is None:
-        return None
-    target = Path(path)
-    if target.suffix.lower() not in (".csv", ".parquet"):
-        msg = f"A table of objects must end in .csv or .parquet, got {target.name}."
-        raise OptionError(msg)
-    if target.exists() and not overwrite:
-        msg = f"{target} exists already; give overwrite to replace it."
-        raise WriteError(msg)
-    check_sheet(target)
-    if known.trust is None or known.trust.objects is None:
-        name = known.loaded.card.name
-        msg = (
-            f"Nothing was learnt of objects that {name} invents: run semsr models "
-            f"trust {name} --overwrite."
-        )
-        raise CheckpointError(msg)
-    return target
 
 
 def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> None:
@@ -319,18 +224,7 @@ def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> N
 
 
 def knows_errors(model: str | os.PathLike[str]) -> bool:
-    """Tell whether something was learnt of a model's errors.
-
-    Parameters
-    ----------
-    model : str or path
-        A name on the shelf, or a ``.safetensors`` file.
-
-    Returns
-    -------
-    bool
-        Whether there is a file of it beside the model.
-    """
+    """Tell whether something was learnt of a model's errors."""
     from napari_semsr.models import file_digest, load_trust, trust_path
 
     try:
@@ -367,28 +261,31 @@ class _Known:
         trust = _trust_of(path, loaded, needed=options.show == "bound")
         return cls(path, loaded, _options_of(after, options.device), trust)
 
-    def history(self, said: dict[str, Any], inputs: list[InputRecord]) -> Provenance:
-        """Record what makes the map."""
-        from napari_semsr.inference import machine_of
+    def guides(self) -> list[InputRecord]:
+        """Record what the map goes by."""
         from napari_semsr.models import trust_path
 
-        guides = [record_file(self.path, "model")]
+        found = [record_file(self.path, "model")]
         if self.trust is not None:
-            guides.append(record_file(trust_path(self.path), "trust"))
-        named = {
+            found.append(record_file(trust_path(self.path), "trust"))
+        return found
+
+    def made_by(self) -> dict[str, Any]:
+        """Tell the model, and the machine that runs it."""
+        from napari_semsr.inference import machine_of
+
+        return {
             "model_name": self.loaded.card.name,
             "model_digest": self.loaded.digest,
+            **machine_of(self.options, self.loaded),
         }
-        return made_by("trust", said, *inputs, guides=guides).model_copy(
-            update={**named, **machine_of(self.options, self.loaded)}
-        )
 
 
-def _read_as(after: Micrograph, opening: ReadOptions | None) -> ReadOptions | None:
+def _read_as(after: Micrograph, opening: ReadOptions) -> ReadOptions:
     """Read an image as it was read to be enhanced, unless the user says how."""
     made = after.provenance
     told = made.options.get("reading") if made and made.job == "enhance" else None
-    if (opening is None or opening == ReadOptions()) and isinstance(told, dict):
+    if opening == ReadOptions() and isinstance(told, dict):
         return ReadOptions.parse(told)
     return opening
 
@@ -579,20 +476,6 @@ class _Asked:
         bound = np.minimum(self.trust.factor * scale, _MOST)
         return spread, np.where(known, bound, np.nan)[inner]
 
-    def objects(self, about: Micrograph) -> Job[DoubtedObjects | None]:
-        """Look for objects that are likely invented."""
-        if self.trust is None:
-            return None
-        return (
-            yield from doubt_objects(
-                self.read,
-                self.field,
-                self.trust,
-                pitch=self.grid.pitch,
-                origin=None if about.pixel_size_nm is None else about.origin,
-            )
-        )
-
     def brightest(self, show: str) -> float:
         """Tell where the colours of a map are to end, from some of its blocks."""
         boxes = spread_boxes(self.field, _SHOWN, LOOK_PX)
@@ -696,3 +579,48 @@ class _Mapped:
                 colour_bar=True,
             ),
         )
+
+
+TRUST = Verb(
+    "trust",
+    (
+        ImageIn("image", "what was enhanced", batch="{input}"),
+        ImageIn(
+            "enhanced",
+            "what was made of it",
+            batch="{previous}",
+            reading=lambda *_: ReadOptions(),
+        ),
+    ),
+    TrustOptions,
+    TrustReport,
+    _map_trust,
+    opens=False,  # the enhanced image tells how the other is read
+    files=(
+        FileIn(
+            "model",
+            "what made it (default: the model that the enhanced image names)",
+            flag="--model",
+            metavar="MODEL",
+        ),
+    ),
+    output=Output(
+        "where the map of one image goes; its suffix names the format",
+        required=False,
+        one_needs_it=True,
+    ),
+    title="map",
+    tabled=True,
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.random.default_rng(0).random((64, 64)).astype("float32")
+    >>> image = semsr.Micrograph(grey, (20, 20), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.enhance(image, f"{folder}/made.ome.zarr", model="ssum-sem")
+    ...     found = semsr.trust(image, made.output, show="spread")
+    >>> found.model, found.map.shape
+    ('ssum-sem', (64, 64))
+    """,
+)

@@ -1,11 +1,6 @@
 from .esrgan import RRDBNet as RRDBNet
-from .informed import (
-    InformedRestorer as InformedRestorer,
-    ThreeScale as ThreeScale,
-)
+from .informed import InformedRestorer as InformedRestorer
 from .published import (
+    ARCHITECTURES as ARCHITECTURES,
     DISCRIMINATORS as DISCRIMINATORS,
-    PUBLISHED as PUBLISHED,
-    Correction as Correction,
 )
-from .two_scale import TwoScale as TwoScale

@@ -1,4 +1,4 @@
-"""The published networks: generators that a card may name, and discriminators."""
+"""The networks that cards and recipes may name, and how to build them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +16,7 @@ from napari_semsr.models.architectures.discriminators import (
 from napari_semsr.models.architectures.edsr import EDSR
 from napari_semsr.models.architectures.espcn import ESPCN
 from napari_semsr.models.architectures.esrgan import RRDBNet
+from napari_semsr.models.architectures.informed import InformedRestorer
 from napari_semsr.models.architectures.multi_residual import MultiResidual
 from napari_semsr.models.architectures.multi_scale_unet import (
     MultiScaleDiscriminator,
@@ -25,6 +26,7 @@ from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
 from napari_semsr.models.architectures.resnet import ResNetGenerator
 from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
 from napari_semsr.models.architectures.srgan import SRResNet
+from napari_semsr.models.architectures.two_scale import TwoScale
 from napari_semsr.models.architectures.vdsr import VDSR
 
 PUBLISHED: dict[str, Callable[..., nn.Module]] = {
@@ -103,3 +105,12 @@ class Correction(nn.Module):
         """
         corrected: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
         return corrected
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "two-scale": TwoScale,
+    "informed": InformedRestorer,
+    "correction": Correction,
+    **PUBLISHED,
+}
+"""All that can be trained."""

@@ -58,18 +58,10 @@ SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
 
 
 class Haze(NamedTuple):
-    """Haze found in fields.
+    """Haze found in fields."""
 
-    Attributes
-    ----------
-    log_gain : (B, 1, h, w) torch.Tensor
-        Log of the gain that lifts it, for each block.
-    airlight : (B, 1, 1, 1) torch.Tensor
-        Grey level that haze draws every pixel to, on the scale of the input.
-    """
-
-    log_gain: Tensor
-    airlight: Tensor
+    log_gain: Tensor  # (B, 1, h, w), log of the gain that lifts it, for each block
+    airlight: Tensor  # (B, 1, 1, 1), grey level that haze draws every pixel to
 
     def certain(self) -> "Haze":
         """Leave the fields alone of which the veil is so slight that it is in doubt.

@@ -1,4 +1,5 @@
 from .docking import (
+    ASIDE as ASIDE,
     go_to_panel as go_to_panel,
     lay_as_tab as lay_as_tab,
     open_panel as open_panel,
@@ -7,14 +8,12 @@ from .findings import (
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
-    Quantity as Quantity,
 )
 from .folding import (
     Folded as Folded,
     FoldingRow as FoldingRow,
-    Note as Note,
+    RichLabel as RichLabel,
     elide_items as elide_items,
-    fold_combo as fold_combo,
     shorten_number as shorten_number,
     take_either_mark as take_either_mark,
 )
@@ -28,7 +27,6 @@ from .form import (
 )
 from .history import (
     Step as Step,
-    UndoList as UndoList,
     history_of as history_of,
 )
 from .manual import open_manual as open_manual
@@ -76,11 +74,7 @@ from .runner import (
 from .saving import (
     ask_file as ask_file,
     ask_new_project as ask_new_project,
-    ask_path as ask_path,
-    check_place as check_place,
-    note_saved as note_saved,
 )
 from .session import (
-    Session as Session,
     session_of as session_of,
 )

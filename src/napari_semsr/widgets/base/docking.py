@@ -1,5 +1,6 @@
 """Docks of ours lie over each other as tabs; stacked, each is a strip."""
 
+from importlib import import_module
 from typing import Any
 
 from qtpy.QtCore import QTimer
@@ -8,7 +9,18 @@ from qtpy.QtWidgets import QDockWidget, QMainWindow, QSizePolicy, QWidget
 from napari_semsr.widgets.base.runner import is_alive
 
 _OURS = "semsr dock"
-_PLUGIN = "napari-semsr"
+_PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
+ASIDE = {
+    "Batch": "batch:BatchPanel",
+    "Check model": "enhance.check:CheckPanel",
+    "Degrade": "degrade:DegradePanel",
+    "Demonstration": "demo:DemoPanel",
+    "Error map": "measure.error_map:ErrorMapPanel",
+    "Import model": "enhance.importing:ImportPanel",
+    "Spectrum": "measure.spectrum:SpectrumPanel",
+}
+"""Panels that the plugin menu has not: the window, other panels, layer menus and the
+palette open them. Modules behind ``napari_semsr.widgets``, and classes."""
 
 
 def lay_as_tab(widget: QWidget, title: str) -> None:
@@ -63,6 +75,10 @@ def open_panel(viewer: Any, name: str) -> QWidget:
     panel: QWidget
     if titles:
         panel = docked[titles[0]]
+    elif name in ASIDE:
+        module, made = ASIDE[name].split(":")
+        panel = getattr(import_module(f"napari_semsr.widgets.{module}"), made)(viewer)
+        viewer.window.add_dock_widget(panel, name=f"{name} ({_MENU})")
     else:
         _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, name)
     dock = panel.parentWidget()

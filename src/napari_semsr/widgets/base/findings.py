@@ -1,7 +1,6 @@
 """What a panel found, as data: numbers and curves that are copied and saved."""
 
 import csv
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -12,7 +11,7 @@ import numpy as np
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr import __version__
-from napari_semsr.core import SemsrError
+from napari_semsr.core import Figure, SemsrError
 from napari_semsr.io import replacing
 from napari_semsr.widgets.base.folding import FoldingRow
 from napari_semsr.widgets.base.form import push_button
@@ -24,42 +23,10 @@ if TYPE_CHECKING:
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
-_DASH = "\N{EN DASH}"
-_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MADE_BY = "made by the network"
-_WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A number with its unit, and how it is shown."""
-
-    value: float | None  # None or NaN where there is none
-    unit: str = ""
-    form: str = ".4g"
-    note: str = ""  # shown after it, such as its interval
-    sd: float | None = None  # its standard deviation or error
-
-    @property
-    def spread(self) -> str:
-        """Write its error as it stands beside it."""
-        return "" if self.sd is None else f"{_PLUS_MINUS} {self.sd:.2g}"
-
-    def __str__(self) -> str:
-        """Write it as the panel shows it."""
-        if self.value is None or math.isnan(self.value):
-            return _DASH
-        parts = (_shown(self.value, self.form), self.spread, self.unit, self.note)
-        return " ".join(part for part in parts if part)
-
-
-def _shown(value: float, form: str) -> str:
-    """Write a number, a large one in digits rather than as 2e+04."""
-    text = f"{value:{form}}"
-    return f"{float(text):.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
-
-
-Numbers = Mapping[str, Quantity | str]
+Numbers = Mapping[str, Figure | str]
 """What was found by its name; words where it is no number."""
 Columns = Mapping[str, Iterable[Any]]
 """Columns of a curve or table by their heads, which end in the unit in brackets."""
@@ -116,7 +83,7 @@ class Findings:
                 found.unit,
                 f"{found.spread} {found.note}".strip(),
             ]
-            if isinstance(found, Quantity)
+            if isinstance(found, Figure)
             else [name, found, "", ""]
             for name, found in self.numbers.items()
         ]

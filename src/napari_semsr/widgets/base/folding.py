@@ -3,16 +3,15 @@
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
 
-from qtpy.QtCore import (  # type: ignore[attr-defined]
+from qtpy.QtCore import (
     QEvent,
     QObject,
+    QRect,
     QSize,
     Qt,
     QTimerEvent,
     QUrl,
-    Signal as QtSignal,
 )
 from qtpy.QtGui import (
     QDesktopServices,
@@ -30,8 +29,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFrame,
-    QHBoxLayout,
-    QLabel,
+    QLayout,
     QLineEdit,
     QPushButton,
     QScrollArea,
@@ -44,12 +42,16 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import QFlowLayout
+
+from napari_semsr.widgets.base.manual import open_manual
 
 _RESTYLED = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
 _REBREAKING = _RESTYLED | {QEvent.Type.Resize}
 _RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
 _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # of a spin box in napari's style
 _LEAST_DIGITS = "0" * 7
+_GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 _LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
 
 # Each has a contrast above 4.5 on its theme's background.
@@ -58,16 +60,13 @@ _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
-class Note(QTextBrowser):
+class RichLabel(QTextBrowser):
     """Text that wraps, within words where it must, as high as its width asks for.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which
-    are coloured as the theme asks for; links open outside, but for places of the
-    manual.
+    are coloured as the theme asks for. Links open in the web browser; one that is no
+    address is a place of the manual.
     """
-
-    asked = QtSignal(str)
-    """Emits the place of the manual, ``page.md#heading``, whose link was pressed."""
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -115,7 +114,7 @@ class Note(QTextBrowser):
         if link.scheme():
             QDesktopServices.openUrl(link)
         else:
-            self.asked.emit(link.toString())
+            open_manual(link.toString())
 
     def _write(self) -> None:
         text = self._said
@@ -158,7 +157,7 @@ def link_to(label: str, target: str) -> str:
     return f'<a href="{html.escape(target)}">{words}</a>'
 
 
-class Limited(QScrollArea):
+class ScrollBox(QScrollArea):
     """Shows widgets below each other, with a bar where they are higher than allowed."""
 
     def __init__(self, *widgets: QWidget, most_lines: int) -> None:
@@ -322,7 +321,7 @@ class _Marks(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Let either key type the point."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
-            box, line, point = self._parts()
+            box, line, point = _parts_of(self)
             if event.text() in (".", ",") and event.text() != point and box.decimals():
                 line.insert(point)
                 return True
@@ -330,19 +329,12 @@ class _Marks(QObject):
 
     def follow(self, text: str) -> None:
         """Do so in what was pasted, when there is one mark, and it is the other."""
-        box, line, point = self._parts()
+        box, line, point = _parts_of(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
             line.setSelection(text.index(other), 1)
             line.insert(point)
             line.setCursorPosition(len(text))
-
-    def _parts(self) -> tuple[QDoubleSpinBox, QLineEdit, str]:
-        box = self.parent()
-        assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
-        line = box.lineEdit()
-        assert line is not None  # noqa: S101 - every spin box has one
-        return box, line, box.locale().decimalPoint()
 
 
 class _Shortening(QObject):
@@ -354,8 +346,8 @@ class _Shortening(QObject):
 
     def shorten(self) -> None:
         """Leave out what says nothing."""
-        box, line = self._parts()
-        text, point = line.text(), box.locale().decimalPoint()
+        box, line, point = _parts_of(self)
+        text = line.text()
         short = text.rstrip("0").removesuffix(point) if point in text else text
         if short != text:
             line.setText(short)
@@ -363,7 +355,7 @@ class _Shortening(QObject):
 
     def follow(self, _: str) -> None:
         """Do the same after a change, unless it is being typed."""
-        line = self._parts()[1]
+        line = _parts_of(self)[1]
         if not (line.isModified() and line.hasFocus()):
             self.shorten()
 
@@ -379,149 +371,114 @@ class _Shortening(QObject):
             self.killTimer(event.timerId())
             self.shorten()
 
-    def _parts(self) -> tuple[QDoubleSpinBox, QLineEdit]:
-        box = self.parent()
-        assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
-        line = box.lineEdit()
-        assert line is not None  # noqa: S101 - every spin box has one
-        return box, line
+
+def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
+    """Give the spin box that a helper is made for, its field and its decimal point."""
+    box = helper.parent()
+    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
+    line = box.lineEdit()
+    assert line is not None  # noqa: S101 - every spin box has one
+    return box, line, box.locale().decimalPoint()
 
 
 def least_width(widget: QWidget) -> int:
-    """Width below which a control would be cut off.
-
-    Texts of buttons may wrap; of a list or a field some letters must be seen.
-    """
+    """Width below which a control would be cut off; of a name some letters suffice."""
     metrics = widget.fontMetrics()
-    letters = _LEAST_LETTERS * metrics.averageCharWidth()
-    if isinstance(widget, QAbstractButton):
-        words = widget.text().split() or [""]
-        return _chrome(widget) + max(map(metrics.horizontalAdvance, words))
-    if isinstance(widget, QAbstractSpinBox):
+    if isinstance(widget, QAbstractSpinBox):  # which asks for the longest it could say
         prefix = getattr(widget, "prefix", str)()
         texts = (widget.specialValueText(), prefix + _LEAST_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
-        text = max(map(metrics.horizontalAdvance, texts))
-        return text + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
-    hint = widget.minimumSizeHint().width()
+        widest = max(map(metrics.horizontalAdvance, texts))
+        return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
+    if isinstance(widget, QPushButton | QCheckBox):  # whose text may be broken now
+        text = " ".join(widget.text().split())
+        return _chrome(widget) + metrics.horizontalAdvance(text)
+    letters = _LEAST_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
-    return hint + letters if field else hint
+    return widget.minimumSizeHint().width() + (letters if field else 0)
 
 
-class Foldable(QWidget):
-    """Base of what lays its widgets out anew when it becomes narrow.
+class _Lines(QFlowLayout):
+    """Fills each line with as many widgets as fit, and shares out what is left."""
 
-    Its least width is that of its widest widget, not that of how it is laid out now.
-    """
+    def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
+        """Say how high the lines are together."""
+        return self._lay(QRect(0, 0, width, 0), test=True)
 
-    def _parts(self) -> Iterable[QWidget]:
-        """Give all widgets that are laid out."""
-        raise NotImplementedError
+    def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
+        """Lay the widgets out."""
+        QLayout.setGeometry(self, rect)
+        self._lay(rect)
 
-    def _fold(self) -> None:
-        """Lay out anew for the present width."""
-        raise NotImplementedError
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Ask for one line."""
+        lines = self._broken(_ANY_WIDTH)
+        width = sum(width for line in lines for _, width in line)
+        gaps = _GAP_PX * max(0, sum(map(len, lines)) - 1)
+        return QSize(width + gaps, self.heightForWidth(_ANY_WIDTH))
 
-    def _least(self, part: QWidget) -> int:
-        """Width that a widget is given at least."""
-        return least_width(part)
+    def minimumSize(self) -> QSize:  # noqa: N802 - Qt's name
+        """Ask for the widest widget; the text of a button may break."""
+        return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
-    def event(self, event: QEvent | None) -> bool:
-        """Fold when the width, or what a widget asks for, has changed."""
-        done = super().event(event)
-        if event is not None and event.type() in _RESIZED | {QEvent.Type.Show}:
-            self._refit()
-        return done
+    def _broken(self, room: int) -> list[list[tuple[QWidget, int]]]:
+        """Give the widgets of each line with the width that each needs."""
+        items = (self.itemAt(number) for number in range(self.count()))
+        parts = [item.widget() for item in items if item and not item.isEmpty()]
+        lines: list[list[tuple[QWidget, int]]] = []
+        left = -1
+        for part in parts:
+            if part is None:
+                continue
+            need = min(least_width(part), room)
+            if need > left:
+                lines.append([])
+                left = room
+            lines[-1].append((part, need))
+            left -= need + _GAP_PX
+        return lines
 
-    def _refit(self, _: object = None) -> None:
-        """Give each widget the room that it needs now, and fold."""
-        for part in self._parts():
-            _give_room(part, self._least(part))
-        self._fold()
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for the widest widget, and for the height of all."""
-        layout = self.layout()
-        shown = [part for part in self._parts() if not part.isHidden()]
-        width = max(map(least_width, shown), default=0)
-        height = 0 if layout is None else layout.minimumSize().height()
-        return QSize(width, height)
-
-
-def _give_room(widget: QWidget, width: int) -> None:
-    """Keep a layout from making a control smaller than its text."""
-    if isinstance(widget, Note | Foldable | QLabel):
-        return  # they ask for it themselves
-    height = widget.sizeHint().height() if widget.layout() is None else 0
-    least = QSize(width, min(height, widget.maximumHeight()))
-    if widget.minimumSize() != least:
-        widget.setMinimumSize(least)
+    def _lay(self, rect: QRect, *, test: bool = False) -> int:
+        """Lay the widgets out, unless it is a test; give the height."""
+        top = rect.top()
+        for line in self._broken(rect.width()):
+            grows = [part for part, _ in line if _grows(part)]
+            taken = sum(need for _, need in line) + _GAP_PX * (len(line) - 1)
+            more = max(0, rect.width() - taken) // max(1, len(grows))
+            high = max(part.sizeHint().height() for part, _ in line)
+            left = rect.left()
+            for part, need in line:
+                width = need + (more if part in grows else 0)
+                if not test:
+                    part.setGeometry(left, top, width, high)
+                left += width + _GAP_PX
+            top += high + _GAP_PX
+        return max(0, top - _GAP_PX - rect.top())
 
 
-class FoldingRow(Foldable):
+def _grows(widget: QWidget) -> bool:
+    return widget.sizePolicy().horizontalPolicy() != QSizePolicy.Policy.Fixed
+
+
+class FoldingRow(QWidget):
     """Widgets beside each other, on as many lines as their texts need."""
 
     def __init__(self, *widgets: QWidget) -> None:
         super().__init__()
-        self._widgets: list[QWidget] = []
-        self._stretches: dict[QWidget, int] = {}
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
-        self._lines: list[QHBoxLayout] = []
-        self._laid: list[list[QWidget]] = []
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self._lines = _Lines(self)
+        self._lines.setContentsMargins(0, 0, 0, 0)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         for widget in widgets:
-            self.insert(len(self._widgets), widget)
+            self._lines.addWidget(widget)
 
-    def insert(self, place: int, widget: QWidget, stretch: int = 0) -> None:
+    def insert(self, place: int, widget: QWidget) -> None:
         """Add a widget at a place."""
-        self._widgets.insert(place, widget)
-        self._stretches[widget] = stretch
-        line = QHBoxLayout()  # as many as there are widgets; most stay empty
-        self._lines.append(line)
-        self._column.addLayout(line)
-        if isinstance(widget, QDoubleSpinBox):
-            widget.textChanged.connect(self._refit)
-        self._fold()
-
-    def _parts(self) -> Sequence[QWidget]:
-        return self._widgets
-
-    def _least(self, part: QWidget) -> int:
-        return min(_whole_width(part), max(self.width(), least_width(part)))
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for one line."""
-        shown = [item for item in self._widgets if not item.isHidden()]
-        gaps = self._column.spacing() * max(0, len(shown) - 1)
-        width = sum(map(_whole_width, shown)) + gaps
-        return QSize(width, self._column.sizeHint().height())
-
-    def _fold(self) -> None:
-        lines: list[list[QWidget]] = [[]]
-        left, gap = self.width(), self._column.spacing()
-        for widget in self._widgets:
-            need = 0 if widget.isHidden() else _whole_width(widget) + gap
-            if need > left + gap and lines[-1]:
-                lines.append([])
-                left = self.width()
-            lines[-1].append(widget)
-            left -= need
-        if lines == self._laid:
-            return
-        self._laid = lines
-        for line, widgets in zip(self._lines, lines, strict=False):
-            for widget in widgets:
-                line.addWidget(widget, self._stretches[widget])
-
-
-def _whole_width(widget: QWidget) -> int:
-    """Width that a widget needs without a break in its text."""
-    if not isinstance(widget, QPushButton | QCheckBox):
-        return least_width(widget)
-    text = " ".join(widget.text().split())
-    return _chrome(widget) + widget.fontMetrics().horizontalAdvance(text)
+        after = range(self._lines.count() - place)
+        items = [self._lines.takeAt(place) for _ in after]
+        self._lines.addWidget(widget)
+        for item in items:
+            self._lines.addItem(item)
 
 
 _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"

@@ -5,7 +5,7 @@ has a tooltip, and an optional number shows *automatic* at the low end of its ra
 """
 
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,21 +14,20 @@ from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QAbstractItemView,
     QAbstractSpinBox,
-    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QGridLayout,
+    QFormLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
     QWidget,
 )
 
-from napari_semsr.core import Labels, Options, persons_options
+from napari_semsr.core import Labels, Options, persons_options, words_of
 from napari_semsr.widgets.base.folding import (
-    Foldable,
     FoldingRow,
     elide_items,
     fold_combo,
@@ -38,6 +37,8 @@ from napari_semsr.widgets.base.folding import (
 )
 
 _AUTOMATIC = "automatic"
+_REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
+_GAP_PX = 6  # of a label from its control
 _LARGEST_INT = 1_000_000
 _LARGEST_FLOAT = 1e9
 
@@ -90,27 +91,22 @@ def _called(control: Any) -> tuple[str, Mapping[str, str]]:
     return str(label), {str(value): box.itemText(place) for place, value in shown}
 
 
-def _wished_width(control: QWidget) -> int:
-    """Width at which a control may stay beside its label."""
-    row: FoldingRow | None = control.findChild(
-        FoldingRow
-    )  # which would need more lines there
-    return least_width(control) if row is None else row.sizeHint().width()
-
-
-class Form(Foldable):
+class Form(QWidget):
     """A column of labelled controls that fits a narrow dock."""
 
     def __init__(self, *controls: Any) -> None:
         super().__init__()
-        self._grid = QGridLayout(self)
-        self._grid.setContentsMargins(0, 0, 0, 0)
-        self._grid.setColumnStretch(1, 1)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        self._rows: dict[str, QWidget] = {}
+        self._layout = QFormLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self._layout.setFieldGrowthPolicy(
+            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+        )
+        self._layout.setHorizontalSpacing(0)  # which Qt forgets when it wraps
+        self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        self._rows: dict[str, tuple[QWidget, QLabel | None]] = {}
         self._named: dict[str, Any] = {}
-        self._labels: dict[QWidget, QLabel | None] = {}
-        self._beside: set[QWidget] = set()  # controls that have their label to the left
         self._guard = _WheelGuard(self)
         for control in controls:
             self.add(control)
@@ -132,53 +128,42 @@ class Form(Foldable):
             fold_combo(native)
         if isinstance(native, QAbstractItemView):
             elide_items(native)
-        if isinstance(native, QCheckBox):
+        grows = QSizePolicy.Policy.Expanding
+        if isinstance(native, QAbstractButton):
             fold_text(native)
+            grows = QSizePolicy.Policy.Ignored  # its text breaks where it must
         if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
             control.choose_btn.text = "Choose\N{HORIZONTAL ELLIPSIS}"
-        policy = native.sizePolicy()
-        native.setSizePolicy(QSizePolicy.Policy.Expanding, policy.verticalPolicy())
+        native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
         text = QLabel(label) if label else None
-        row = 2 * len(self._labels)
+        if text is None:
+            self._layout.addRow(native)
+        elif native.findChild(FoldingRow) is None:
+            self._layout.addRow(text, native)
+        else:  # which would break its lines beside a label
+            self._layout.addRow(text)
+            self._layout.addRow(native)
         if text is not None:
             text.setToolTip(tooltip)
-            self._grid.addWidget(text, row, 0, 1, 2)
-        self._grid.addWidget(native, row + 1, 0, 1, 2)
-        self._labels[native] = text
+            text.setContentsMargins(0, 0, _GAP_PX, 0)
         name = getattr(control, "name", "")
-        self._rows[name], self._named[name] = native, control
+        self._rows[name], self._named[name] = (native, text), control
 
-    def _parts(self) -> Iterable[QWidget]:
-        labels = (text for text in self._labels.values() if text is not None)
-        return [*self._labels, *labels]
+    def event(self, event: QEvent | None) -> bool:
+        """Give controls the room that their texts need now.
 
-    def _fold(self) -> None:
-        """Put labels beside their controls where the width allows it, else above."""
-        widths = {
-            native: (label.sizeHint().width(), _wished_width(native))
-            for native, label in self._labels.items()
-            if label is not None and not native.isHidden()
-        }
-        room = self.width() - self._grid.horizontalSpacing()
-        while (
-            widths
-            and max(a for a, _ in widths.values()) + max(b for _, b in widths.values())
-            > room
-        ):
-            del widths[max(widths, key=lambda native: sum(widths[native]))]
-        if widths.keys() == self._beside:
-            return
-        self._beside = set(widths)
-        for number, (native, label) in enumerate(self._labels.items()):
-            if label is None:
-                continue
-            beside = native in widths
-            self._grid.addWidget(label, 2 * number, 0, 1, 1 if beside else 2)
-            if beside:
-                self._grid.addWidget(native, 2 * number, 1)
-            else:
-                self._grid.addWidget(native, 2 * number + 1, 0, 1, 2)
+        It is the same for all, since Qt looks at one row alone when it decides whether
+        a label stands beside its control.
+        """
+        done = super().event(event)
+        if event is not None and event.type() in _REFITTING:
+            rows = [native for native, label in self._rows.values() if label]
+            shown = [native for native in rows if not native.isHidden()]
+            room = max(map(least_width, shown), default=0)
+            for native in rows:
+                native.setMinimumWidth(room)
+        return done
 
     def labels(self) -> Labels:
         """Tell what the rows and their entries are called, by the options' names."""
@@ -186,21 +171,17 @@ class Form(Foldable):
 
     def relabel(self, name: str, label: str, tooltip: str) -> None:
         """Say what the control of a row is for now."""
-        native = self._rows[name]
+        native, text = self._rows[name]
         native.setToolTip(tooltip)
-        text = self._labels[native]
         if text is not None:
             text.setText(label)
             text.setToolTip(tooltip)
-        self._fold()
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label."""
-        native = self._rows[name]
-        native.setVisible(visible)
-        label = self._labels[native]
-        if label is not None:
-            label.setVisible(visible)
+        for part in self._rows[name]:
+            if part is not None:
+                part.setVisible(visible)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
@@ -296,10 +277,27 @@ class _Control:
         self.widget.value = value
 
 
-class OptionsForm(Form):
-    """A form over some fields of an option set."""
+def _declared_rows(model: type[Options], group: str) -> dict[str, Row]:
+    """Take labels, entries and steps from what the options of a frame declare."""
+    told = {name: words_of(info) for name, info in model.model_fields.items()}
+    return {
+        name: Row(words.row, choices=words.choices, step=words.step)
+        for name, words in told.items()
+        if words.label and words.group == group
+    }
 
-    def __init__(self, model: type[Options], rows: Mapping[str, Row]) -> None:
+
+class OptionsForm(Form):
+    """A form over fields of an option set: those that bear a label, or some."""
+
+    def __init__(
+        self,
+        model: type[Options],
+        rows: Mapping[str, Row] | None = None,
+        *,
+        group: str = "",
+    ) -> None:
+        rows = _declared_rows(model, group) if rows is None else rows
         controls = {
             name: _Control(name, model.model_fields[name], row)
             for name, row in rows.items()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize, ref
 
@@ -110,6 +111,12 @@ class UndoList:
         finally:
             self._quiet = before
 
+    def _put_back(self, layer: "Layer", index: int) -> None:
+        """Give a layer its place in the list again."""
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.layers.insert(min(index, len(viewer.layers)), layer)
+
     def _on_removed(self, event: Any) -> None:
         """Note that a layer was removed which was made here."""
         layer, viewer = event.value, self._viewer()
@@ -123,42 +130,16 @@ class UndoList:
         ):
             drop_store(layer, viewer.layers)
         else:
-            place = (self._viewer, layer, event.index)
             self.add(
                 Step(
                     f"removal of {layer.name}",
-                    lambda: _put_back(*place),
-                    lambda: not _is_there(*place),
-                    forget=lambda: _drop(*place),
+                    partial(self._put_back, layer, event.index),
+                    lambda: self._viewer() is not None and layer not in self.layers,
+                    forget=lambda: drop_store(layer, self.layers),
                 )
             )
             self.removed.emit(layer.name)
         self.changed.emit()
-
-
-def _is_there(
-    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", _: int = 0
-) -> bool:
-    """Whether someone put a layer back, or there is nowhere to put it."""
-    there = viewer()
-    return there is None or layer in there.layers
-
-
-def _put_back(
-    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", index: int
-) -> None:
-    """Give a layer its place in the list again."""
-    there = viewer()
-    if there is not None:
-        there.layers.insert(min(index, len(there.layers)), layer)
-
-
-def _drop(
-    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", _: int = 0
-) -> None:
-    """Remove the store of a layer that was not put back."""
-    there = viewer()
-    drop_store(layer, [] if there is None else there.layers)
 
 
 def _forget(steps: list[Step]) -> None:

@@ -28,11 +28,13 @@ from qtpy.QtWidgets import (
     QListWidget,
     QProgressBar,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_semsr.core import (
+    Figure,
     Job,
     Labels,
     Micrograph,
@@ -43,10 +45,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
 from napari_semsr.jobs import (
+    REPORT,
     Converted,
-    FoundBefore,
+    PanelFindings,
     ReportMade,
-    report_job,
     save_job,
 )
 from napari_semsr.widgets.base.docking import lay_as_tab
@@ -56,22 +58,22 @@ from napari_semsr.widgets.base.findings import (
     Findings,
     FindingsBar,
     Numbers,
-    Quantity,
 )
 from napari_semsr.widgets.base.folding import (
     FoldingRow,
-    Limited,
-    Note,
+    RichLabel,
+    ScrollBox,
     fit_scroll_area,
     link_to,
 )
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
+from napari_semsr.widgets.base.manual import advice_on, open_manual
 from napari_semsr.widgets.base.results import is_kept, is_temporary, is_unsaved
 from napari_semsr.widgets.base.runner import (
+    JobRequest,
     JobRunner,
     Parts,
-    Turn,
     check_free,
     is_alive,
 )
@@ -159,8 +161,8 @@ class Panel(QWidget):
     closed = QtSignal()
     """Emitted when the panel is taken out of its dock."""
 
-    lane: str | None = "computing"
-    """Of the jobs that Run starts: those of one lane are done one after another."""
+    queue: str | None = "computing"
+    """Of the jobs that Run starts: those of one queue are done one after another."""
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
@@ -175,7 +177,6 @@ class Panel(QWidget):
         self._adding = False
         self._laid: list[Layer] = []  # by what was shown last, in parts that are over
         self._before: list[Layer] = []  # layers when the part that is done began
-        self._on_look: _Show = lambda _: None
         self._results_title = ""
         self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
@@ -210,9 +211,7 @@ class Panel(QWidget):
             runner.busy_changed.connect(self._show_buttons)
         self.runner.busy_changed.connect(self._show_busy)
         self.runner.cancelled.connect(self._show_cancelled)
-        self.looker.returned.connect(self._show_look)
         self.looker.cancelled.connect(self._show_looked)
-        self.saver.returned.connect(self._show_saved)
         self.saver.cancelled.connect(self._show_not_saved)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -266,19 +265,18 @@ class Panel(QWidget):
             f"{FLIP} shows what that was made of."
         )
         self.help_button = push_button("?", self.show_help, said)
-        self.buttons = FoldingRow(self.help_button)
-        buttons = (self.run_button, self.save_button, self.cancel_button)
-        for place, button in enumerate(buttons):
-            self.buttons.insert(place, button, stretch=1 if place else 2)
+        fixed = QSizePolicy.Policy.Fixed
+        self.help_button.setSizePolicy(fixed, fixed)
+        self.buttons = FoldingRow(
+            self.run_button, self.save_button, self.cancel_button, self.help_button
+        )
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
-        self.unsaved = Note()
-        self.status, self.plane, self.warned = Note(), Note(), Note()
-        for note in (self.warned, self.status):
-            note.asked.connect(self._show_advice)
+        self.unsaved = RichLabel()
+        self.status, self.plane, self.warned = RichLabel(), RichLabel(), RichLabel()
         told = (self.plane, self.unsaved, self.warned, self.status)
-        notes = Limited(*told, most_lines=_MOST_LINES)
+        notes = ScrollBox(*told, most_lines=_MOST_LINES)
         for part in (self.buttons, self.progress_bar, notes):
             foot.addWidget(part)
         return foot
@@ -310,7 +308,7 @@ class Panel(QWidget):
 
         `helpers` is what is written at the tick that shows the panel's helper layers.
         """
-        self.figures, self._results_title = Note(), title
+        self.figures, self._results_title = RichLabel(), title
         self.helpers = CheckBox(
             text=helpers, tooltip="Layers that explain the result; hidden after a run."
         )
@@ -436,7 +434,8 @@ class Panel(QWidget):
         self.helpers.native.setVisible(bool(self._helper_layers()))
         self.sharing.refresh()
         bar = self.scroll_area.verticalScrollBar()
-        self.content.adjustSize()
+        width = self.content.width()
+        self.content.resize(width, self.content.heightForWidth(width))
         if bar is not None:
             bar.setValue(self.results.y())
 
@@ -646,14 +645,15 @@ class Panel(QWidget):
                 check_free(path)
                 check_place(planes[0], layer.metadata, path)
                 check_stack(layer, path)
-                self._saving = layer
                 image = planes if stack else planes[0]
-                self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
+                request = JobRequest(show=partial(self._show_saved, layer))
+                make = partial(save_job, image, path)
+                self.saver.start(f"Save {layer.name}", make, request)
 
-    def _show_saved(self, saved: Converted) -> None:
-        note_saved(self._saving.metadata, Path(saved.output))
+    def _show_saved(self, layer: Image, saved: Converted) -> None:
+        note_saved(layer.metadata, Path(saved.output))
         self._show_unsaved()
-        self.notify(f"{self._saving.name} is saved as {saved.output}.")
+        self.notify(f"{layer.name} is saved as {saved.output}.")
 
     def _show_not_saved(self) -> None:
         self.show_status("Nothing was saved.")
@@ -669,7 +669,7 @@ class Panel(QWidget):
         layers.sort(key=lambda item: item is not chosen)  # the reference comes first
         found = self.findings()
         rows = tuple((name, str(value)) for name, value in found.numbers.items())
-        told = FoundBefore(
+        told = PanelFindings(
             self.title,
             tuple(found.origin),
             rows,
@@ -678,7 +678,7 @@ class Panel(QWidget):
         self.write_report(layers, [told] if rows or told.plot else [])
 
     def write_report(
-        self, layers: Sequence[Image], found: Sequence[FoundBefore] = ()
+        self, layers: Sequence[Image], found: Sequence[PanelFindings] = ()
     ) -> None:
         """Ask for a name, and write a report on layers; two that fit are a pair."""
         with self.told():
@@ -692,7 +692,7 @@ class Panel(QWidget):
             replaces = path.exists()
 
             def make() -> Job[ReportMade]:
-                return report_job(images, path, found=found, overwrite=replaces)
+                return REPORT.job(images, path, found=found, overwrite=replaces)
 
             if not self.start(make, self._show_report, title="Report"):
                 self.show_status("A job is running; cancel it first.")
@@ -735,7 +735,7 @@ class Panel(QWidget):
     def run(self) -> None:
         """Start the job with what the form says, or queue it, or say why not."""
         asked = self._typed()
-        if self.lane is None and self.runner.busy:
+        if self.queue is None and self.runner.busy:
             self.show_status("A job is running; cancel it first.")
         elif self.runner.is_asked(asked):
             self.show_status(
@@ -757,8 +757,8 @@ class Panel(QWidget):
         begin = partial(self._begin, dict(self._seen), under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)
-        turn = Turn(self.lane, begin, finish, path, asked)
-        self.runner.start(self.title, make, turn)
+        request = JobRequest(self.queue, begin, finish, path, asked)
+        self.runner.start(self.title, make, request)
         if self.runner.running and self.runner.waiting:
             said = f"Queued with the settings as they are now: {self.runner.waiting}"
             self.show_status(f"{said} after the one that runs.")
@@ -778,8 +778,8 @@ class Panel(QWidget):
         """Start any job of this panel at once, unless one is running."""
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, on_result, is_run=title is None)
-        turn = Turn(begin=self._forget_warnings, show=finish)
-        return self.runner.start(title or self.title, make, turn)
+        request = JobRequest(begin=self._forget_warnings, show=finish)
+        return self.runner.start(title or self.title, make, request)
 
     def _begin(
         self,
@@ -811,15 +811,9 @@ class Panel(QWidget):
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""
         self.looker.cancel()
-
-        def begin() -> None:
-            self._on_look = on_result
-
-        self.looker.start(title, make, Turn(f"looks of {id(self)}", begin))
-
-    def _show_look(self, value: Any) -> None:
-        with self.told():
-            self._on_look(value)
+        self.looker.start(
+            title, make, JobRequest(f"looks of {id(self)}", show=on_result)
+        )
 
     def _show_looked(self) -> None:
         if not self.looker.busy:
@@ -872,7 +866,7 @@ class Panel(QWidget):
     def _show_buttons(self, _: object = None) -> None:
         """Enable what can be pressed now, and say what it would do."""
         runner = self.runner
-        queues = runner.busy and self.lane is not None
+        queues = runner.busy and self.queue is not None
         self.run_button.setText("Queue" if queues else self._run_label)
         self.run_button.setEnabled(queues or not runner.busy)
         self.save_button.setEnabled(not self.saver.busy)
@@ -900,9 +894,7 @@ class Panel(QWidget):
 
     def show_help(self) -> None:
         """Open the manual where it tells of this panel."""
-        from napari_semsr.widgets.base.manual import open_manual
-
-        open_manual(self, self.help_place)
+        open_manual(self.help_place)
 
     def show_status(self, text: str) -> None:
         """Say something in the panel's last line."""
@@ -910,7 +902,7 @@ class Panel(QWidget):
 
     def show_problem(self, text: str) -> None:
         """Say in the panel and as a notification what went wrong."""
-        said, place = self.worded(text), _advice_on(text)
+        said, place = self.worded(text), advice_on(text)
         self.status.setText(said, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
@@ -920,14 +912,9 @@ class Panel(QWidget):
         """Offer the log of jobs that failed."""
         self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
 
-    def _show_advice(self, place: str) -> None:
-        from napari_semsr.widgets.base.manual import open_manual
-
-        open_manual(self, place)
-
     def show_warning(self, text: str) -> None:
         """Say what a result must be taken with; it stays until the next run."""
-        said, place = self.worded(text), _advice_on(text)
+        said, place = self.worded(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(said, quote=False)}{link}</p>'
         if line not in self.warned.text():
@@ -960,16 +947,6 @@ class Panel(QWidget):
         self.show_status(text)
         if not self.isVisible():
             show_info(text)
-
-
-def _advice_on(message: str) -> str | None:
-    """Place of the manual on a message; a manual that is not there has none."""
-    from napari_semsr.widgets.base.manual import advice_on
-
-    try:
-        return advice_on(message)
-    except OSError:
-        return None
 
 
 # of plots; every eye tells them apart
@@ -1024,7 +1001,7 @@ def _sheet(title: str, columns: Columns) -> str:
 def _cells(column: Iterable[Any]) -> list[str]:
     """Write the entries of a column."""
     return [
-        str(item) if isinstance(item, str | int) else str(Quantity(item))
+        str(item) if isinstance(item, str | int) else str(Figure(item))
         for item in column
     ]
 

@@ -37,7 +37,7 @@ from napari_semsr.io import (
     stacked,
     tell_missing,
 )
-from napari_semsr.jobs import describe_job
+from napari_semsr.jobs import INFO
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import make_temporary
@@ -294,7 +294,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
 
 def open_store(path: str | Path) -> Job[Opened]:
     """Open a store that was just written, with its pyramid."""
-    about = yield from describe_job(path)
+    about = yield from INFO.job(path)
     levels = int(about.facts.get("levels") or 1)
     return (yield from open_levels(Path(path), ReadOptions(), levels=levels))
 
@@ -309,19 +309,27 @@ class Outcome:
 
 
 def written(
-    job: Job[Any], target: Target, *, keep: Callable[[], object] = lambda: False
+    job: Job[Any],
+    target: Target,
+    *,
+    beside: Path | None = None,
+    keep: Callable[[], object] = lambda: False,
 ) -> Job[Outcome]:
-    """Do a job that writes a store, and open the store.
+    """Do a job that writes a store, or a second one `beside`, and open what it wrote.
 
-    A temporary one is removed if the job does not end, unless `keep` says so.
+    Temporary ones are removed if the job does not end, unless `keep` says so.
     """
     try:
         made = yield from job
     except BaseException:
         if target.temporary and not keep():
-            shutil.rmtree(target.path, ignore_errors=True)
+            for path in (target.path, *filter(None, [beside])):
+                shutil.rmtree(path, ignore_errors=True)
         raise
-    return Outcome(made, (yield from open_store(made.output)))
+    opened, second = (yield from open_store(made.output)), None
+    if beside is not None:
+        second = yield from open_store(beside)
+    return Outcome(made, opened, second)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ and leave the generator open when they are stopped, so a *function* worker drive
 it here: the function looks at a cancel event between two steps, and closes the
 generator whatever happens.
 
-Jobs of one lane are done one after another, whichever panel asks: two that compute on
+Jobs of one queue are done one after another, whichever panel asks: two that compute on
 the same cores would both take longer, and need the memory of both.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -76,17 +76,17 @@ def _nothing(*_: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class JobRequest:
     """Where a job stands among the others, and what tells it from them."""
 
-    lane: str | None = None  # without one it waits for none, and is refused meanwhile
+    queue: str | None = None  # without one it waits for none, and is refused meanwhile
     begin: Callable[[], Parts] = _nothing  # called in the main thread at its turn
     show: Callable[[Any], Parts] = _nothing  # and this with what it has returned
     writes: Path | None = None
     asked: object = None  # equal for two jobs that would do the same
 
 
-_AT_ONCE = Turn()
+_AT_ONCE = JobRequest()
 
 
 class _Run:
@@ -97,9 +97,9 @@ class _Run:
         title: str,
         make: Callable[[], Job[Any]],
         owner: "JobRunner",
-        turn: "Turn",
+        request: JobRequest,
     ) -> None:
-        self.title, self.turn = title, turn
+        self.title, self.request = title, request
         self.begun = self.idle = False
         self.told = ""
         self.bar: _Bar | None = None
@@ -261,7 +261,10 @@ class _Queue(QObject):
             if other is not run
             and (
                 other.owner is run.owner
-                or (other.turn.lane == run.turn.lane is not None and not other.idle)
+                or (
+                    other.request.queue == run.request.queue is not None
+                    and not other.idle
+                )
             )
         ]
 
@@ -273,8 +276,9 @@ class _Queue(QObject):
             owner.stepped.emit(Waiting(0, 0, said))
 
     def _begin(self, run: _Run) -> None:
-        begin = run.turn.begin
-        run.begun, run.turn = True, replace(run.turn, begin=_nothing)  # lets it go
+        begin = run.request.begin
+        run.begun = True
+        run.request = replace(run.request, begin=_nothing)  # lets it go
         self._go_on(run, _parts(begin), partial(self._work, run))
 
     def _work(self, run: _Run, error: Exception | None) -> None:
@@ -336,7 +340,7 @@ class _Queue(QObject):
             return
         self.shown.append(run)
         self._go_on(
-            run, _parts(partial(run.turn.show, run.value)), partial(self._end, run)
+            run, _parts(partial(run.request.show, run.value)), partial(self._end, run)
         )
 
     def _end(self, run: _Run, error: Exception | None) -> None:
@@ -346,7 +350,7 @@ class _Queue(QObject):
 
     def _leave(self, run: _Run, error: BaseException | None) -> None:
         """Say how a job ended, and let the next one begin."""
-        owner, run.turn = run.owner, _AT_ONCE
+        owner, run.request = run.owner, _AT_ONCE
         if owner is not None:
             owner.tell(run, error)
         run.value = run.error = None
@@ -358,16 +362,12 @@ def _parts(act: Callable[[], Parts]) -> Iterator[None]:
     yield from act() or ()
 
 
-_made: list[_Queue] = []
-
-
+@cache
 def _queue() -> _Queue:
     """Give the line of the session, made in the main thread by the first runner."""
-    if not _made:
-        _made.append(_Queue())
-        # zarr ends its own threads in atexit, for which a job would wait in vain
-        getattr(threading, "_register_atexit", atexit.register)(_end_all)
-    return _made[0]
+    # zarr ends its own threads in atexit, for which a job would wait in vain
+    getattr(threading, "_register_atexit", atexit.register)(_end_all)
+    return _Queue()
 
 
 def _end_all() -> None:
@@ -395,7 +395,7 @@ def any_busy() -> bool:
 def check_free(path: Path) -> None:
     """Refuse a path that a job which waits or runs is going to write."""
     for run in _queue().runs:
-        if run.turn.writes == path and not run.cancel.is_set():
+        if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
             raise OptionError(msg)
 
@@ -445,14 +445,14 @@ class JobRunner(QObject):
         return any(run.cancel.is_set() or run in queue.shown for run in mine)
 
     def start(
-        self, title: str, make: Callable[[], Job[Any]], turn: Turn = _AT_ONCE
+        self, title: str, make: Callable[[], Job[Any]], request: JobRequest = _AT_ONCE
     ) -> bool:
-        """Start a job, or let it wait for those before it in its lane."""
-        if turn.lane is None and self.running:
+        """Start a job, or let it wait for those before it in its queue."""
+        if request.queue is None and self.running:
             return False
         queue, first = _queue(), not self.busy
-        run = _Run(title, make, self, turn)
-        queue.runs.insert(0 if turn.lane is None else len(queue.runs), run)
+        run = _Run(title, make, self, request)
+        queue.runs.insert(0 if request.queue is None else len(queue.runs), run)
         if first:
             self.busy_changed.emit(True)
         queue.advance()
@@ -461,7 +461,7 @@ class JobRunner(QObject):
     def is_asked(self, asked: object) -> bool:
         """Whether a job that would do the same is waiting or running."""
         return any(
-            run.turn.asked == asked and not run.cancel.is_set()
+            run.request.asked == asked and not run.cancel.is_set()
             for run in _queue().runs
             if run.owner is self
         )

@@ -9,7 +9,13 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
-from napari_semsr.core import Micrograph, OptionError, WriteError, told_in_panel_words
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    WriteError,
+    run,
+    told_in_panel_words,
+)
 from napari_semsr.io import (
     PROJECT_SUFFIX,
     SAVED_KEY,
@@ -17,9 +23,8 @@ from napari_semsr.io import (
     file_stem,
     output_kind,
     project_folder,
-    write,
-    write_pages,
 )
+from napari_semsr.jobs import save_job
 from napari_semsr.widgets.layers import look_of, planes_of, show_colour_bar
 
 _PLANE = 2  # axes of an image
@@ -135,11 +140,7 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
         raise WriteError(msg)
     check_place(image, layer.metadata, settled)
     check_stack(layer, settled)
-    if more:
-        planes = (item.array() for item in (image, *more))
-        write_pages(image, 1 + len(more), planes, settled)
-    else:
-        write(image, settled, overwrite=True)
+    run(save_job((image, *more) if more else image, settled))
     note_saved(attributes.get("metadata", {}), settled)
     return [str(settled)]
 

@@ -115,7 +115,7 @@ def _passes(layer: Layer) -> bool:
     return layer.metadata.get(HELPER_KEY) is True
 
 
-class Kept(NamedTuple):
+class LayerSource(NamedTuple):
     """Where the pixels of a layer are in a project."""
 
     store: str | None = None
@@ -123,28 +123,25 @@ class Kept(NamedTuple):
     read: dict[str, Any] | None = None
 
 
-class _Task(NamedTuple):
-    """What has to be done before a project can name a layer's pixels."""
-
-    layer: Layer
-    do: Callable[[], tuple[Kept, dict[str, str]]]  # gives what its metadata say then
+_Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
+"""Brings pixels into a project; gives where they are and what metadata say then."""
 
 
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     """Ask what becomes of results: ``"save"``, ``"discard"`` or ``"cancel"``."""
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
-    box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setWindowTitle("Results are not saved")
-    box.setText(f"Not saved, and gone when napari is closed: {', '.join(names)}.")
-    save = box.addButton("Save into a project…", QMessageBox.ButtonRole.AcceptRole)
-    drop = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
-    box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
-    box.setDefaultButton(save)
-    box.exec()
-    chosen = box.clickedButton()
-    return "save" if chosen is save else "discard" if chosen is drop else "cancel"
+    kinds = QMessageBox.StandardButton
+    told = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+    offered = kinds.Save | kinds.Discard | kinds.Cancel
+    icon, title = QMessageBox.Icon.Question, "Results are not saved"
+    box = QMessageBox(icon, title, told, offered, parent)
+    save = box.button(kinds.Save)
+    if save is not None:
+        save.setText("Save into a project…")
+    box.setDefaultButton(kinds.Save)
+    answers = {kinds.Save: "save", kinds.Discard: "discard"}
+    return answers.get(kinds(box.exec()), "cancel")
 
 
 class _Offer(Notification):
@@ -175,7 +172,7 @@ class Session(QObject):
         self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
-        self._kept: WeakKeyDictionary[Layer, Kept] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._adopted: dict[Path, Path] = {}
         self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
@@ -184,7 +181,7 @@ class Session(QObject):
         self._options: dict[str, dict[str, Any]] = {}
         self._panels: WeakSet[Any] = WeakSet()
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
-        self._steps_window: Any = None  # a reference, once there is one
+        self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
         self._written: Project | None = None
         self.failing = False  # to save, which is not to be told at every change
         self._opening = False
@@ -274,7 +271,7 @@ class Session(QObject):
 
     def _read_steps(self) -> dict[str, Any]:
         """Read what the window of steps shows, or showed when it was there."""
-        window: Any = None if self._steps_window is None else self._steps_window()
+        window = self._steps_window()
         if is_alive(window):
             self._steps = window.state()
         return self._steps
@@ -318,7 +315,7 @@ class Session(QObject):
             set_form(panel, self._options.get(panel.title, {}))
         _set_window_state(self.viewer, project.window)
         self._steps = dict(project.window.get("steps") or {})
-        window: Any = None if self._steps_window is None else self._steps_window()
+        window = self._steps_window()
         if is_alive(window) and self._steps:
             window.show_state(self._steps)
         self._use(folder)
@@ -406,21 +403,22 @@ class Session(QObject):
         if self.runner.busy:
             self._touch()
             return
-        tasks = [task for layer in self.viewer.layers if (task := self._task(layer))]
-        if tasks:
-            self.runner.start("Save project", partial(self._do, tasks))
+        found = [(layer, self._bring(layer)) for layer in self.viewer.layers]
+        left = [(layer, bring) for layer, bring in found if bring is not None]
+        if left:
+            self.runner.start("Save project", partial(self._bring_all, left))
         else:
             self._write()
 
-    def _do(self, tasks: list[_Task]) -> Job[Callable[[], None]]:
+    def _bring_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
         """Bring pixels into the project."""
         done = []
-        for number, task in enumerate(tasks):
-            yield Progress(number, len(tasks), f"saving {task.layer.name}")
-            done.append((task.layer, *task.do()))
+        for number, (layer, bring) in enumerate(left):
+            yield Progress(number, len(left), f"saving {layer.name}")
+            done.append((layer, *bring()))
         return partial(self._settle, done)
 
-    def _settle(self, done: list[tuple[Layer, Kept, dict[str, str]]]) -> None:
+    def _settle(self, done: list[tuple[Layer, LayerSource, dict[str, str]]]) -> None:
         """Note where pixels are now, and write the list."""
         for layer, kept, now in done:
             self._kept[layer] = kept
@@ -499,47 +497,48 @@ class Session(QObject):
 
     # -- where pixels go -----------------------------------------------------------
 
-    def _task(self, layer: Layer) -> _Task | None:
-        """Say what has to be done for a layer, if anything."""
+    def _bring(self, layer: Layer) -> _Bring | None:
+        """Say how the pixels of a layer come into the project, if they must."""
         if layer in self._kept or layer.metadata.get(LIVE_KEY) or _passes(layer):
             return None
-        frames = layer.metadata.get(FOLDER_KEY)
+        folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
         if frames and Path(frames).exists():
-            return self._input_task(layer, Path(frames), {"frames": True})
-        if isinstance(layer, Image | Labels):
-            return self._pixels_task(layer)
-        return None
-
-    def _pixels_task(self, layer: Image | Labels) -> _Task | None:
-        """Say how the pixels of a layer come into the project."""
+            return partial(self._note_input, folder, Path(frames), {"frames": True})
+        if not isinstance(layer, Image | Labels):
+            return None
         path = Path(layer.metadata.get(STORE_KEY) or "")
         # its store has a mixture at full strength
-        if STRENGTH_KEY in layer.metadata or layer in self._own:
-            return self._writing_task(layer)
-        if path.parent == self.folder and path.exists():
-            self._kept[layer] = Kept(path.name)
+        if STRENGTH_KEY in layer.metadata or layer in self._own or not path.exists():
+            return self._writing(layer)
+        if path.parent == folder:
+            self._kept[layer] = LayerSource(path.name)
             return None
-        ours = is_temporary(str(path)) or is_project(path.parent)
-        if ours and path.exists():
-            return self._adopting_task(layer, path)
-        if READ_KEY in layer.metadata and path.is_absolute() and path.exists():
-            return self._input_task(layer, path, layer.metadata[READ_KEY])
-        return self._writing_task(layer)
+        return self._bring_stored(layer, folder, path)
 
-    def _input_task(self, layer: Layer, path: Path, read: dict[str, Any]) -> _Task:
-        folder = self.folder or Path()
+    def _bring_stored(self, layer: Image | Labels, folder: Path, path: Path) -> _Bring:
+        """Say how pixels come into the project that are stored elsewhere."""
+        if is_temporary(str(path)) or is_project(path.parent):
+            return partial(self._take_over, path)
+        if READ_KEY in layer.metadata and path.is_absolute():
+            read = layer.metadata[READ_KEY]
+            return partial(self._note_input, folder, path, read)
+        return self._writing(layer)
 
-        def do() -> tuple[Kept, dict[str, str]]:
-            # such as the sample's frames
-            place = self._adopt(path) if is_temporary(str(path)) else path
-            digest, noted = note_input(
-                folder, place, self._inputs, frames="frames" in read
-            )
-            self._inputs[digest] = noted
-            now = {} if place == path else {FOLDER_KEY: str(place)}
-            return Kept(input=digest, read=read), now
+    def _note_input(
+        self, folder: Path, path: Path, read: dict[str, Any]
+    ) -> tuple[LayerSource, dict[str, str]]:
+        """Name what pixels are read from, such as frames."""
+        place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
+        frames = "frames" in read
+        digest, noted = note_input(folder, place, self._inputs, frames=frames)
+        self._inputs[digest] = noted
+        now = {} if place == path else {FOLDER_KEY: str(place)}
+        return LayerSource(input=digest, read=read), now
 
-        return _Task(layer, do)
+    def _take_over(self, path: Path) -> tuple[LayerSource, dict[str, str]]:
+        """Give a store that lies elsewhere a place in the project."""
+        place = self._adopt(path)
+        return LayerSource(place.name), {STORE_KEY: str(place)}
 
     def _adopt(self, path: Path) -> Path:
         """Give what lies elsewhere a place in the project, one for all its layers."""
@@ -551,14 +550,7 @@ class Session(QObject):
             self._adopted[path] = place
         return self._adopted[path]
 
-    def _adopting_task(self, layer: Layer, path: Path) -> _Task:
-        def do() -> tuple[Kept, dict[str, str]]:
-            place = self._adopt(path)
-            return Kept(place.name), {STORE_KEY: str(place)}
-
-        return _Task(layer, do)
-
-    def _writing_task(self, layer: Image | Labels) -> _Task:
+    def _writing(self, layer: Image | Labels) -> _Bring:
         """Write pixels that are only in memory, or were read by another reader."""
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
@@ -570,15 +562,15 @@ class Session(QObject):
         if not hasattr(data, "dask"):
             data = np.array(data)  # as it is now
 
-        def do() -> tuple[Kept, dict[str, str]]:
+        def bring() -> tuple[LayerSource, dict[str, str]]:
             place = free_path(folder, name, ".zarr" if grey is None else _STORE)
             if grey is None:
                 write_array(data, place)
             else:
                 write(grey.replace(data=data, look=grey.look), place)
-            return Kept(place.name), {SAVED_KEY: str(place)}
+            return LayerSource(place.name), {SAVED_KEY: str(place)}
 
-        return _Task(layer, do)
+        return bring
 
     # -- opening ---------------------------------------------------------------------
 
@@ -620,7 +612,7 @@ class Session(QObject):
             if isinstance(layer, Image):
                 show_colour_bar(layer)
             if record.store or record.input:
-                self._kept[layer] = Kept(record.store, record.input, record.read)
+                self._kept[layer] = LayerSource(record.store, record.input, record.read)
             if record.store and record.kind == "labels":  # which can be painted on
                 self._own[layer] = opened.folder / record.store
         self._go_on(opened.folder, opened.project, lost)
@@ -701,7 +693,7 @@ def _make_layers(
     return made, tuple(lost), tuple(said)
 
 
-def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
+def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     """Say what a layer is, and how it is shown."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
@@ -715,7 +707,7 @@ def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
         data = [np.asarray(item).tolist() for item in layer.data]
     if isinstance(layer, Shapes | Points) and not data:
         _keep_pen(layer, kept)
-    found = place or Kept()
+    found = place or LayerSource()
     return ProjectLayer(
         kind=kind,
         name=layer.name,

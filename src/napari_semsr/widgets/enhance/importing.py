@@ -7,12 +7,11 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, FloatSpinBox
 
 from napari_semsr.core import OptionError
-from napari_semsr.jobs import ImportOptions, ModelFile, import_model_job
+from napari_semsr.jobs import MODELS_IMPORT, ImportOptions, ModelFile
 from napari_semsr.widgets.base import (
     Form,
     OptionsForm,
     Panel,
-    Row,
     Work,
     shorten_number,
     typed_path,
@@ -31,31 +30,6 @@ _TITLE = "Import model"
 _MOST = 1e7  # chosen: beyond what detectors count, and no wider than a narrow dock
 _ENDS = ("black", "white")
 _END = "What becomes 0 (black) and 1 (white) for the network."
-_ROWS = {
-    "name": Row(
-        "Name", "On the shelf; empty takes what the file says, or its own name."
-    ),
-    "pixel_size_nm": Row(
-        "Pixel size (nm)",
-        "That it was trained for; a field at another one is resampled.",
-    ),
-    "scaling": Row(
-        "Scaling",
-        "What becomes 0 and 1 for the network; automatic takes what the file says, or "
-        "percentiles of the field.",
-        {
-            "percentiles of the field": "percentiles",
-            "mean and deviation": "deviation",
-            "fixed grey levels": "levels",
-        },
-    ),
-    "grey": Row(
-        "Result",
-        "Whether it returns to the grey levels of the input, or stays as the network "
-        "gives it; automatic takes what the file says, or the input's.",
-        {"grey levels of the input": "input", "as the network gives it": "unit"},
-    ),
-}
 _RANGES = {
     "percentiles": ("Percentiles (%)", (0.1, 99.9), (0.0, 100.0)),
     "levels": ("Grey levels", (0.0, 1.0), (-_MOST, _MOST)),
@@ -78,7 +52,7 @@ class ImportPanel(Panel):
             "bioimage.io with ONNX weights, or ESRGAN weights as .pth. Nothing of it "
             "is run as a program.",
         )
-        self.form = OptionsForm(ImportOptions, _ROWS)
+        self.form = OptionsForm(ImportOptions)
         self.ends = tuple(
             FloatSpinBox(name=name, label=name, min=-_MOST, max=_MOST, tooltip=_END)
             for name in _ENDS
@@ -143,7 +117,7 @@ class ImportPanel(Panel):
             raise OptionError(msg)
         options, overwrite = self._options(), bool(self.overwrite.value)
         return (
-            lambda: import_model_job(path, options=options, overwrite=overwrite),
+            lambda: MODELS_IMPORT.job(path, options=options, overwrite=overwrite),
             self.show_outcome,
         )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Micrograph, contrast_limits
-from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY, network_mark
+from napari_semsr.io import LIVE_KEY, NETWORK_KEY, SINGLE_PX, STORE_KEY
 from napari_semsr.widgets.base import is_alive
 from napari_semsr.widgets.layers import (
     field_in_view,
@@ -67,7 +67,8 @@ def live_field(
     elif layer is not None:
         look["contrast_limits"] = tuple(layer.contrast_limits)
     keywords = layer_keywords(result, **look)
-    keywords["metadata"] |= network_mark(str(card.get("name")))
+    mark = {"model": str(card.get("name")), "digest": None}  # not known yet
+    keywords["metadata"][NETWORK_KEY] = mark
     return live, keywords
 
 

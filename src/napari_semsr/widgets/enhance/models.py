@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
-from qtpy.QtCore import QUrl
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
-from napari_semsr.jobs import DiscRecord, list_models_job, model_info_job
+from napari_semsr.jobs import MODELS_INFO, MODELS_LIST, DiscRecord
 from napari_semsr.widgets.base import (
     TIMES,
     Folded,
     Form,
-    Note,
+    RichLabel,
     is_alive,
-    open_manual,
     open_panel,
     push_button,
     table,
@@ -142,9 +140,7 @@ class ModelChooser(QWidget):
             "A .safetensors file with a model card is used where it lies; an ONNX "
             "file, a zip of bioimage.io or ESRGAN weights are imported first.",
         )
-        self.text, self.details = Note(), Note()
-        self.text.setOpenLinks(False)
-        self.text.anchorClicked.connect(self._open_manual)
+        self.text, self.details = RichLabel(), RichLabel()
         told = "What it was trained on, its limits and its licence."
         folded: list[QWidget] = [self.details]
         if check is not None:
@@ -173,16 +169,13 @@ class ModelChooser(QWidget):
 
     def _choices(self, _: Any) -> list[tuple[str, str]]:
         try:
-            rows = run(list_models_job()).models
+            rows = run(MODELS_LIST.job()).models
         except SemsrError:
             rows = ()
         known = [
             (str(row["name"]), str(row["name"])) for row in rows if not row["fault"]
         ]
         return known + [(Path(file).name, file) for file in self._files]
-
-    def _open_manual(self, url: QUrl) -> None:
-        open_manual(self, url.toString())
 
     def _renew(self) -> None:
         """List a model that came to the shelf; the chosen one may have changed."""
@@ -250,7 +243,7 @@ class ModelChooser(QWidget):
         self.card = {}
         if self.value is not None:
             try:
-                self.card = dict(run(model_info_job(self.value)).card)
+                self.card = dict(run(MODELS_INFO.job(self.value)).card)
             except SemsrError as error:
                 self.card = {"description": str(error)}
         self._write()

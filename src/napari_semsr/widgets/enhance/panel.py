@@ -1,6 +1,5 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +18,24 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     SemsrError,
+    figures_of,
+)
+from napari_semsr.inference import (
+    ADVANCED,
+    WEIGHTS,
+    ClusterOptions,
+    EnhanceOptions,
 )
 from napari_semsr.io import move
 from napari_semsr.jobs import (
+    ENHANCE,
     MISFIT,
     MOSAIC_MODEL,
+    TRUST,
     TrustOptions,
     check_image_target,
-    enhance_job,
     knows_errors,
     learnt_from_instrument,
-    trust_job,
     unfinished,
 )
 from napari_semsr.restoration import parse_psf
@@ -41,8 +47,6 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    Quantity,
-    Row,
     StackOutcome,
     Target,
     Work,
@@ -62,7 +66,6 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.compare import EnhanceCompare
-from napari_semsr.widgets.enhance.doubtful import show_doubtful
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.enhance.starting import start_torch, start_torch_ahead
@@ -77,102 +80,44 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image
 
-    from napari_semsr.analysis import Misfit
-    from napari_semsr.inference import EnhanceOptions
     from napari_semsr.jobs import TrustReport
     from napari_semsr.widgets.enhance.compare import Subject
 
-_ADVANCED_ROWS = {
-    "memory_gb": Row(
-        "Memory (GB)",
-        "Memory that a run may take, in 10^9 bytes; automatic takes what is free. A "
-        "model that looks at the whole field keeps on disk what exceeds it.",
-        step=0.5,
-    ),
-    "halo_tolerance": Row(
-        "Halo tolerance",
-        "Largest change that pixels beyond a tile's margin may make, over the range of "
-        "the result; automatic makes none. 0.001 makes deep models faster.",
-        step=0.0001,
-    ),
-    "self_ensemble": Row(
-        "Self-ensemble",
-        "Enhance each tile flipped and turned too, and take the mean: a little "
-        "steadier, at eight times the time (four for models that tell faults apart).",
-    ),
-}
-_SCHEDULER = (
-    "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
-    "same files under the same paths; all of the layer is enhanced then, in no order "
-    "of view. Empty runs the model in napari itself."
-)
+_TELLS_APART = "informed"  # architecture of models that follow weights
 
 
-class Advanced(Folded):
+class _Apart(Folded):
     """Options that are folded away until they are asked for."""
 
     has_settings = True
 
-    def __init__(self) -> None:
-        from napari_semsr.inference import ClusterOptions, EnhanceOptions
+    def __init__(self, title: str, told: str, *more: OptionsForm) -> None:
+        self.form = OptionsForm(EnhanceOptions, group=title)
+        super().__init__(title, told, self.form, *more)
 
-        self.form = OptionsForm(EnhanceOptions, _ADVANCED_ROWS)
-        row = Row("Scheduler", _SCHEDULER)
-        self.cluster = OptionsForm(ClusterOptions, {"scheduler": row})
+    def set_values(self, **values: Any) -> None:
+        """Type values, and unfold when one of them is not as usual."""
+        self.form.set_values(**values)
+        usual = EnhanceOptions().model_dump()
+        if any(value != usual[name] for name, value in values.items()):
+            self.unfold()
+
+
+class Advanced(_Apart):
+    """Options that few runs need."""
+
+    def __init__(self) -> None:
+        self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
         line.setPlaceholderText("none: in napari itself")
         told = "Memory, tolerance, flips and turns, cluster; few runs need them."
-        super().__init__("Advanced", told, self.form, self.cluster)
+        super().__init__(ADVANCED, told, self.cluster)
 
     @property
-    def scheduler(self) -> str | None:
-        """Address of the scheduler that was typed."""
-        return str(self.cluster.values()["scheduler"] or "").strip() or None
-
-    def set_values(self, **values: Any) -> None:
-        """Type values, and unfold when one of them is not as usual."""
-        from napari_semsr.inference import EnhanceOptions
-
-        self.form.set_values(**values)
-        usual = EnhanceOptions().model_dump()
-        if any(value != usual[name] for name, value in values.items()):
-            self.unfold()
-
-
-_WEIGHT_ROWS = {
-    "denoise": Row("Denoise", "Share of the noise that is taken off.", step=0.1),
-    "deblur": Row("Deblur", "Share of the blur that is undone.", step=0.1),
-    "dehaze": Row("Dehaze", "Share of the haze that is lifted.", step=0.1),
-    "noise_percent": Row(
-        "Noise (%)",
-        "Standard deviation of the noise, in per cent of the range of grey values; "
-        "automatic takes what the model finds, which the result tells.",
-        step=0.5,
-    ),
-}
-_TELLS_APART = "informed"  # architecture of models that follow these
-
-
-class Weights(Folded):
-    """What a model removes, and how much of it."""
-
-    has_settings = True
-
-    def __init__(self) -> None:
-        from napari_semsr.inference import EnhanceOptions
-
-        self.form = OptionsForm(EnhanceOptions, _WEIGHT_ROWS)
-        told = "How much of noise, blur and haze is removed, and what the model finds."
-        super().__init__("Noise, blur and haze", told, self.form)
-
-    def set_values(self, **values: Any) -> None:
-        """Type values, and unfold when one of them is not as usual."""
-        from napari_semsr.inference import EnhanceOptions
-
-        self.form.set_values(**values)
-        usual = EnhanceOptions().model_dump()
-        if any(value != usual[name] for name, value in values.items()):
-            self.unfold()
+    def options(self) -> ClusterOptions:
+        """Where it runs: on the scheduler that was typed, if one was."""
+        typed = str(self.cluster.values()["scheduler"] or "").strip()
+        return ClusterOptions(scheduler=typed or None)
 
 
 _OFF, _FOUND = "off", "found"
@@ -233,36 +178,6 @@ class Sharpen(Form):
 
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
-_DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
-_ROWS = {
-    "device": Row("Device", "Where the model runs; automatic takes a GPU.", _DEVICES),
-    "tile": Row(
-        "Tile (px)",
-        "Side of a tile; automatic fits model and memory. The result is the same.",
-        step=64,
-    ),
-    "precision": Row(
-        "Precision",
-        "Number format; automatic takes bf16 where it is faster.",
-        {"automatic": "auto", "fp32": "fp32", "bf16": "bf16"},
-    ),
-    "norm": Row(
-        "Normalisation",
-        "How statistics of normalising layers are taken; exact leaves no seams.",
-    ),
-    "haze": Row(
-        "Lift haze",
-        "Let a model that looks for haze over the whole field lift it; untick where "
-        "contrast differs across the sample by nature.",
-    ),
-    "resample": Row(
-        "Resample",
-        "A layer at another pixel size than the model was trained for is resampled to "
-        "that, and the result brought back or kept there; never runs the model on the "
-        "layer as it is.",
-        {"and back": "auto", "keep there": "keep", "never": "never"},
-    ),
-}
 
 
 class EnhancePanel(Panel):
@@ -276,17 +191,16 @@ class EnhancePanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Enhance", "Enhance")
-        from napari_semsr.inference import EnhanceOptions
-
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
         self.model = ModelChooser(viewer, self._check_model)
-        self.form = OptionsForm(EnhanceOptions, _ROWS)
+        self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
             device=preference("computing", "device"),
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
-        self.weights, self.advanced = Weights(), Advanced()
+        told = "How much of noise, blur and haze is removed, and what the model finds."
+        self.weights, self.advanced = _Apart(WEIGHTS, told), Advanced()
         self.sharpen = Sharpen()
         self.whole = CheckBox(
             name="whole",
@@ -307,8 +221,7 @@ class EnhancePanel(Panel):
             text="Map of the likely error",
             tooltip="Add a layer that shows how far the result may be off: in 90 % of "
             "such places the error is smaller. Per cent of the range of grey levels; "
-            "takes eight runs of the model more. Small objects that the model likely "
-            "invented are ringed.",
+            "takes eight runs of the model more.",
         )
         self.output = store_edit()
         self.existing = ComboBox(
@@ -328,8 +241,7 @@ class EnhancePanel(Panel):
         parts = self.form, self.sharpen, self.weights, where, self.advanced
         self.add_group("How", *parts)
         self.add_group("Compare", self.look)
-        self.add_results("Result", helpers="Ring objects that are likely invented")
-        self.helpers.value = True
+        self.add_results("Result")
         self._connect()
         self.take_input(self.layer)
         self._propose(self.layer.value)
@@ -435,14 +347,12 @@ class EnhancePanel(Panel):
             found = unfinished(path)
         if found is None:
             return None
-        from napari_semsr.inference import EnhanceOptions
-
         options = EnhanceOptions.parse(found.options)
         self._show_options(options)
         self.model.choose(found.model)
         return options
 
-    def _show_options(self, options: "EnhanceOptions") -> None:
+    def _show_options(self, options: EnhanceOptions) -> None:
         """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
@@ -495,7 +405,7 @@ class EnhancePanel(Panel):
         asked = {
             "model": model,
             "options": options,
-            "scheduler": self.advanced.scheduler,
+            "cluster": self.advanced.options,
         }
         maps = {
             "misfit": bool(self.misfit.value) and learnt_from_instrument(card),
@@ -530,21 +440,21 @@ class EnhancePanel(Panel):
         name = self._result_name(planes[0], self.model.card)
         scale = int(self.model.card.get("scale", 1))
         target = stack_target(self.output, name, planes, scale)
-        scheduler = self.advanced.scheduler
+        cluster = self.advanced.options
 
         def begin() -> None:
             self.look.stop_preview()
             self.live = None
 
         def make() -> Job[StackOutcome]:
-            job = enhance_job(
+            job = ENHANCE.job(
                 planes,
                 target.path,
                 model=model,
                 options=options,
                 overwrite=existing == "replace",
                 resume=existing == "resume",
-                scheduler=scheduler,
+                cluster=cluster,
             )
             return written_stack(job, target)
 
@@ -561,10 +471,9 @@ class EnhancePanel(Panel):
         else:
             self.look.finished_stack(made, layer, outcome.planes)
         report = outcome.made.report
-        change, said = told_of_change(outcome.made.change, "model")
-        change |= _told_of_misfit(outcome.made.misfit)
+        _, said = told_of_change(outcome.made.change)
         self.show_result(
-            {**change, **_figures(report, outcome.made.output)},
+            {**figures_of(outcome.made), "Store": outcome.made.output},
             f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.{said}",
             network=model,
         )
@@ -605,15 +514,11 @@ class EnhancePanel(Panel):
         for beside in enhanced.maps:
             yield
             add_opened(self.viewer, beside)
-        if enhanced.trust is not None:
-            yield
-            show_doubtful(self.viewer, enhanced.trust, outcome.opened.micrograph.name)
         report = outcome.made.report
-        change, said = told_of_change(outcome.made.change, "model")
-        change |= _told_of_misfit(outcome.made.misfit)
+        _, said = told_of_change(outcome.made.change)
         likely = _told_of_trust(enhanced.trust)
         self.show_result(
-            {**change, **likely, **_figures(report, outcome.made.output)},
+            {**likely, **figures_of(outcome.made), "Store": outcome.made.output},
             f"Enhanced in {report.seconds:.1f} s at "
             f"{report.megapixels_per_second:.2f} megapixels/s.{said}",
             network=outcome.made.provenance.model_name,
@@ -685,31 +590,16 @@ class EnhancePanel(Panel):
         super()._show_cancelled()
 
 
-def _told_of_misfit(misfit: "Misfit | None") -> dict[str, Quantity]:
-    """Say how much of the input the result, blurred again, does not explain."""
-    if misfit is None:
-        return {}
-    unit = "% of the input's contrast"
-    note = f"(true SEM images leave {100 * misfit.TRUE_SHARE:.0f} %)"
-    return {"Misfit": Quantity(100 * misfit.share, unit, ".0f", note)}
+_OF_TRUST = (
+    *("Likely error", "Likely error, 95 % below", "Places that err less"),
+    "Kind of field",
+)
 
 
 def _told_of_trust(trust: "TrustReport | None") -> Numbers:
     """Say how far the result may be off, and whether that holds for such a field."""
-    if trust is None or trust.share is None:
-        return {}
-    note = f"(mean, 95 % below {trust.p95:.0f} %; {trust.share:.0%} of places err less)"
-    told: dict[str, Quantity | str] = {
-        "Likely error": Quantity(trust.mean, "% of range", ".1f", note=note)
-    }
-    if trust.objects is not None:
-        told["Objects likely invented"] = f"{trust.doubtful} of {trust.objects}"
-    if trust.familiar is False:
-        told["Kind of field"] = (
-            f"unlike those that the bound was calibrated on, in "
-            f"{trust.unfamiliar_fraction:.0%} of its blocks; it is not warranted here"
-        )
-    return told
+    figures = {} if trust is None else figures_of(trust)
+    return {name: figures[name] for name in _OF_TRUST if name in figures}
 
 
 @dataclass(frozen=True, slots=True)
@@ -731,7 +621,7 @@ def _enhance(
     target, live = drawn.store, drawn.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
-    job = enhance_job(
+    job = ENHANCE.job(
         micrograph,
         target.path,
         overwrite=target.existing == "replace",
@@ -748,43 +638,10 @@ def _enhance(
         shown.append(drawn_map.replace(provenance=part))
     if maps["trust"]:
         options = TrustOptions(device=asked["options"].device)
-        trust = yield from trust_job(
+        trust = yield from TRUST.job(
             micrograph, made, model=asked["model"], options=options
         )
         assert trust.map is not None  # noqa: S101 - it was not written
         shown.append(trust.map)
     opened = tuple(Opened(item, (item,)) for item in shown)
     return EnhancedOutcome(outcome, opened, trust)
-
-
-def _found(report: Any) -> Numbers:
-    """Say what the model went by: noise, blur, haze."""
-    found: dict[str, Quantity | str] = {}
-    if report.noise_percent is not None:
-        note = "of the range of grey values"
-        found["Noise"] = Quantity(report.noise_percent, "%", ".2g", note=note)
-    if report.blur_px is not None:
-        found["Blur"] = Quantity(report.blur_px, "px", ".2f", note="standard deviation")
-    if report.haze_gain is not None:
-        least, most = report.haze_gain
-        found["Haze"] = f"contrast raised by {least:.2f} to {most:.2f}"
-    return found
-
-
-def _figures(report: Any, output: str) -> Numbers:
-    """Say a run in words and numbers."""
-    tiles = f"of {report.tile_px} px, halo {report.halo_px} px"
-    mismatch = Quantity(report.tile_mismatch, form=".2e", note="of the range")
-    measured = report.tiles > 1 and not math.isnan(report.tile_mismatch)
-    return {
-        "Tiles": Quantity(report.tiles, note=tiles),
-        "Time": Quantity(report.seconds, "s", ".2f"),
-        "Speed": Quantity(report.megapixels_per_second, "MP/s", ".2f"),
-        "Peak memory": Quantity(report.peak_memory_mb, "MB", ".0f"),
-        "Device": f"{report.device}, {report.precision}",
-        **_found(report),
-        "Normalisation": str(report.norm),
-        "Tile mismatch": mismatch if measured else report.seam,
-        "Seam index": report.seam,
-        "Store": output,
-    } | ({"Notes": " ".join(report.notes)} if report.notes else {})

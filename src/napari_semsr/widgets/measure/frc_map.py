@@ -1,7 +1,7 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,10 @@ from napari_semsr.analysis import (
     REASON_TEXTS,
     REASONS,
     Decorrelation,
-    FrcMapOptions,
-    FrcOptions,
     code_of,
 )
 from napari_semsr.core import (
+    Figure,
     Job,
     Look,
     Micrograph,
@@ -28,35 +27,34 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     contrast_limits,
+    figures_of,
 )
 from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
 from napari_semsr.jobs import (
+    DECORRELATION,
+    FRC,
+    FRC_MAP,
     DecorrelationReport,
+    FrcJobOptions,
+    FrcMapJobOptions,
     FrcMapReport,
     FrcReport,
     cut_gaps,
-    decorrelation_job,
     find_halves,
-    frc_job,
-    frc_map_job,
 )
 from napari_semsr.widgets.base import (
-    CUT_OFF,
     DASH,
     SIGMA,
     TIMES,
     Columns,
     Form,
-    Note,
     Numbers,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
+    RichLabel,
     Work,
     push_button,
 )
-from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     colour_bar_parts,
     file_of,
@@ -174,52 +172,6 @@ def add_failed_layer(
     return viewer.add_labels(codes, **keywords)
 
 
-_ROWS = {
-    "block": Row(
-        "Block (px)",
-        "Side of a block; automatic takes 64 px for two images and 128 px for one.",
-        step=16,
-    ),
-    "step": Row(
-        "Step (px)", "Distance between block positions; smaller is smoother.", step=8
-    ),
-    "criterion": Row(
-        "Criterion",
-        "Correlation below which details are no longer resolved.",
-        {"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
-    ),
-    "estimator": Row(
-        "Estimator",
-        "Exact fits what the window does to small blocks; plain reads the rings.",
-    ),
-    "fill": Row(
-        "Failed blocks",
-        "Leave them empty, or fill each from its nearest neighbour; they stay marked.",
-        {"leave empty": "none", "fill from nearest": "nearest"},
-    ),
-    "reference": Row(
-        "Second is noise-free",
-        "The second image is a nearly noise-free reference: threshold √(1/7).",
-    ),
-    **CUT_OFF,
-    "split": Row(
-        "One image is split by",
-        "Its pixels, valid for white noise, or its counts, valid for Poisson noise of "
-        "the gain, offset and read noise below; two images are not split.",
-        {"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
-    ),
-    "gain": Row("Gain (e\N{SUPERSCRIPT MINUS}/grey level)", "For the split by counts."),
-    "offset": Row("Offset (grey level)", "Grey level of no count, for that split."),
-    "read_noise": Row(
-        "Read noise (e\N{SUPERSCRIPT MINUS})", "Of a pixel, for that split."
-    ),
-    "allow_self": Row(
-        "Allow one network's outputs",
-        "Compare two outputs of one network; what it gives is no resolution.",
-    ),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class FrcOutcome:
     """Map and whole-field curve of the same images.
@@ -239,16 +191,13 @@ class FrcOutcome:
 
 def _measure(
     images: Sequence[Micrograph],
-    options: FrcMapOptions,
+    options: FrcMapJobOptions,
     store: Path | None = None,
     *,
-    register: bool = True,
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
     """Correlate an image, or two independent ones: as a whole, then block by block.
-
-    A second image is moved onto the first before, where `register` asks for it.
 
     A mosaic alone is measured by its halves, where they lie beside its store; one that
     `needs_halves` is refused without them.
@@ -260,30 +209,23 @@ def _measure(
         raise OptionError(" ".join(filter(None, (_ONE_MOSAIC, note))))
     shared = {
         name: getattr(options, name)
-        for name in FrcOptions.model_fields
+        for name in FrcJobOptions.model_fields
         if name != "estimator"
     }
     whole, alone, part, why = None, None, None, ""
     try:
         parts, box = yield from cut_gaps(*images, *(halves or ()))
         part = parts[0] if box else None
-        chosen = FrcOptions(**shared)
+        chosen = FrcJobOptions(**shared)
         if halves is None:
-            whole = yield from frc_job(*parts, register=register, options=chosen)
+            whole = yield from FRC.job(*parts, options=chosen)
         else:
-            whole = yield from frc_job(
-                parts[0], halves=(parts[1], parts[2]), options=chosen
-            )
-        alone = yield from decorrelation_job(parts[0])
+            both = parts[1], parts[2]
+            whole = yield from FRC.job(parts[0], halves=both, options=chosen)
+        alone = yield from DECORRELATION.job(parts[0])
     except SemsrError as error:  # what keeps the map from being made, it says itself
         why = str(error)
-    blocks = yield from frc_map_job(
-        images[0],
-        (*images, None)[1],
-        halves=halves,
-        register=register,
-        options=options,
-    )
+    blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
     within = _within(regions, blocks)
     return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
 
@@ -316,13 +258,6 @@ class FrcMapPanel(Panel):
             "measured by the halves that were stitched with it.",
             none="none: split the first image",
         )
-        self.register = CheckBox(
-            name="register",
-            value=True,
-            text="Register the second image",
-            tooltip="Move it onto the first by parts of a pixel before, where a shift "
-            "is believed; it is told below the plots.",
-        )
         self.split_mosaic = CheckBox(
             name="split_mosaic",
             value=False,
@@ -335,11 +270,9 @@ class FrcMapPanel(Panel):
             "blocks whose centre lies in one of its regions are summed up for each, in "
             "a table and in the histogram.",
         )
-        self.form = OptionsForm(FrcMapOptions, _ROWS)
-        self.advice = Note()
-        self.layers = Form(
-            self.first, self.second, self.register, self.split_mosaic, self.regions
-        )
+        self.form = OptionsForm(FrcMapJobOptions)
+        self.advice = RichLabel()
+        self.layers = Form(self.first, self.second, self.split_mosaic, self.regions)
         self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
         self.before, self.after = (
@@ -414,7 +347,6 @@ class FrcMapPanel(Panel):
             images,
             options,
             _store_of(layer),
-            register=self.register.value,
             needs_halves=(
                 second is None
                 and options.split == "diagonal"
@@ -515,7 +447,7 @@ class FrcMapPanel(Panel):
         median = _numbers(report)["Median"]
         said = f"{report.blocks} blocks, no block has a resolution"
         if median is not None:
-            found = f"median {Quantity(median, report.unit)}"
+            found = f"median {Figure(median, report.unit)}"
             known = report.blocks - report.failed
             said = f"{known} of {report.blocks} blocks have a resolution, {found}"
         elif report.reasons:
@@ -640,8 +572,14 @@ def _draw_frc(
     from napari_semsr.widgets.base import COLOURS, label_frequency, show_legend
 
     k, curve = _per_um(whole), whole.result
+    found = figures_of(whole)["Resolution"]
     crossing = None if not curve.resolution_px else k / curve.resolution_px
-    frequency, note = np.asarray(curve.frequency_per_px) * k, _found(whole)
+    frequency, note = (
+        np.asarray(curve.frequency_per_px) * k,
+        str(replace(found, note="")),
+    )
+    if crossing is None:
+        note = f"no resolution: {curve.reason}"
     correlation, threshold = curve.correlation, curve.threshold
     axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
     for (name, wanted), colour in zip(
@@ -760,81 +698,35 @@ def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
-def _found(report: FrcReport) -> str:
-    """Say the whole field's resolution or why there is none."""
-    found = report.result
-    if found.resolution_nm is not None:
-        return f"{found.resolution_nm:.4g} nm"
-    if found.resolution_px is not None:
-        return f"{found.resolution_px:.4g} px"
-    return f"no resolution: {found.reason}"
-
-
-def _whole_of(outcome: FrcOutcome) -> Quantity | str:
+def _whole_of(outcome: FrcOutcome, found: Figure | None) -> Figure | str:
     """Give what the whole-field curve tells, with its interval and where it holds."""
-    if outcome.whole is None:
+    if found is None:
         return f"left out: {outcome.why}"
-    found = outcome.whole.result
     where = say_part(outcome.part) if outcome.part else ""
-    value = found.resolution_nm or found.resolution_px
-    if value is None:
-        return f"{_found(outcome.whole)} {where}".strip()
-    unit = "nm" if found.resolution_nm else "px"
-    interval = found.interval_nm or found.interval_px
-    between = (
-        f"(95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
-    )
-    return Quantity(value, unit, note=f"{between} {where}".strip())
+    return replace(found, note=f"{found.note} {where}".strip())
 
 
-def _alone_of(alone: DecorrelationReport) -> Quantity | str:
+def _alone_of(alone: DecorrelationReport) -> Figure:
     """Give the cut-off of the first image alone, or why there is none."""
-    found, unit = alone.result, "px" if alone.result.resolution_nm is None else "nm"
-    value = found.resolution_nm or found.resolution_px
-    if value is None:
-        return f"no cut-off: {found.reason}"
-    between = found.interval_nm or found.interval_px
-    note = f"{alone.image} alone"
-    if between is not None:
-        note = f"{between[0]:.4g}{DASH}{between[1]:.4g} {unit}; {note}"
-    return Quantity(value, unit, note=f"({note})")
-
-
-def _shift_of(report: FrcMapReport) -> str:
-    """Say how far the second image lay off, and whether that was taken off."""
-    y, x = report.found_shift_px or (0.0, 0.0)
-    done = "left as it is" if report.shift_px is None else "taken off"
-    return (
-        f"({y:.2f}, {x:.2f}) \N{PLUS-MINUS SIGN} {report.found_shift_sd_px:.2f} px, "
-        f"{done}"
-    )
+    cut_off = figures_of(alone)["Cut-off"]
+    return replace(cut_off, note=f"{cut_off.note}, of {alone.image} alone")
 
 
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
     """Give the figures of blocks and whole field."""
-    report = outcome.blocks
-    rows: dict[str, Quantity | str] = {
-        label: Quantity(value, report.unit) for label, value in _numbers(report).items()
+    blocks = figures_of(outcome.blocks)
+    whole = figures_of(outcome.whole) if outcome.whole else {}
+    rows: dict[str, Figure | str] = {
+        name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
     }
-    between = report.median_interval_nm or report.median_interval_px
-    if between is not None:
-        note = f"(95 %: {between[0]:.4g}{DASH}{between[1]:.4g} {report.unit})"
-        rows["Median"] = Quantity(_numbers(report)["Median"], report.unit, note=note)
-    rows["Whole field"] = _whole_of(outcome)
-    curve = outcome.whole.result if outcome.whole else None
-    if curve is not None and curve.cut_off_nm is not None:
-        rows["Optical cut-off"] = Quantity(curve.cut_off_nm, "nm")
-        rows["Mean FRC below it"] = Quantity(curve.correlation_below, "", ".3f")
-        rows["Mean FRC above it"] = Quantity(curve.correlation_above, "", ".3f")
-    rows["Pixel size"] = say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm)
-    if report.found_shift_px is not None:
-        rows["Shift of second image"] = _shift_of(report)
-    rows["Method"] = outcome.whole.result.method if outcome.whole else report.method
+    rows["Whole field"] = _whole_of(outcome, whole.pop("Resolution", None))
+    for name, figure in (whole or blocks).items():  # why blocks failed stands below
+        if name != "Note" and not name.startswith(("Failed", "In all")):
+            rows.setdefault(name, figure)
     if outcome.alone is not None:
         rows["Decorrelation"] = _alone_of(outcome.alone)
         rows["Its method"] = outcome.alone.result.method
-    failed = f"of {report.blocks} blocks"
-    return rows | {"Failed": Quantity(report.failed, form="d", note=failed)}
+    return rows | {"Failed": blocks["Failed"]}
 
 
 def _reasons_text(outcome: FrcOutcome) -> str:

@@ -12,9 +12,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle, WidthHistogram
-from napari_semsr.core import FloatArray, FloatPair, Job, Micrograph
+from napari_semsr.core import FloatArray, Job, Micrograph, figures_of
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import GapReport, cut_gaps, gaps_job
+from napari_semsr.jobs import GAPS, GapReport, cut_gaps
 from napari_semsr.widgets.base import (
     Columns,
     Findings,
@@ -22,12 +22,9 @@ from napari_semsr.widgets.base import (
     Numbers,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
     Work,
     push_button,
 )
-from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.measure.measured import (
     propose_truth,
     read_pair,
@@ -46,23 +43,6 @@ from napari_semsr.widgets.measure.regions import (
 if TYPE_CHECKING:
     import napari.viewer
 
-_ROWS = {
-    "dark": Row(
-        "Particles are dark", "Tick it where they are darker than what lies around."
-    ),
-    "min_diameter_px": Row("Least diameter (px)", "Smaller particles are left out."),
-    "reach": Row(
-        "Reach (diameters)",
-        "Neighbours are no further apart, outline to outline, than this times their "
-        "mean diameter.",
-        step=0.1,
-    ),
-    "bin_width": Row(
-        "Bin width",
-        "Width of the histogram's bins in nm, in px without a pixel size; automatic is "
-        "the rule of Freedman and Diaconis, rounded.",
-    ),
-}
 # Colours of Okabe and Ito, which all eyes tell apart; the shapes say the same
 LOOKS = {
     "found": ("#56b4e9", "disc", "\N{BLACK CIRCLE}"),
@@ -92,7 +72,7 @@ def _measure(
 ) -> Job[GapOutcome]:
     """Look for gaps in an image, or for those of a reference, and count by regions."""
     parts, box = yield from cut_gaps(*images)
-    report = yield from gaps_job(*parts, options=options)
+    report = yield from GAPS.job(*parts, options=options)
     rows = yield from region_table(regions, partial(_count_in, report, parts[0]))
     return GapOutcome(report, parts[0], box is not None, rows)
 
@@ -147,7 +127,7 @@ class GapsPanel(Panel):
             "Without one the image's own are measured.",
             none="none",
         )
-        self.form = OptionsForm(GapOptions, _ROWS)
+        self.form = OptionsForm(GapOptions)
         self.regions = new_region_box(
             self, "gaps whose middle lies in one of its regions are counted for each."
         )
@@ -191,8 +171,11 @@ class GapsPanel(Panel):
         self.rows.fill(report.result, report.unit)
         count, particles = len(report.result.found), report.result.particles
         said = f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
+        figures: Numbers = figures_of(report)
+        if outcome.is_part:
+            figures = {**figures, "Measured": say_part(part)}
         self.show_result(
-            _figures(outcome),
+            figures,
             said,
             curves=_curves(report, table),
             tables=outcome.regions,
@@ -406,82 +389,3 @@ def _told(found: WidthHistogram) -> str:
     if found.fit is None:
         return ""
     return f"{found.fit.mean:.3g} {_PLUS_MINUS} {found.fit.error:.2g}"
-
-
-def _between(interval: FloatPair | None) -> str:
-    """Say an interval."""
-    if interval is None:
-        return ""
-    low, high = (f"{end:.3g}" for end in interval)
-    return f"(95 %: {low} to {high})"
-
-
-def _figures(outcome: GapOutcome) -> Numbers:
-    report, found = outcome.report, outcome.report.result
-    unit = report.unit
-    apart = f"{found.excluded} left out for unequal brightness"
-    rows: dict[str, Quantity | str] = {
-        "Pixel size": say_pixel_size(report.pixel_size_nm, report.pixel_size_sd_nm),
-        "Particles": Quantity(found.particles),
-        **_diameters(found, unit),
-        "Neighbours": Quantity(
-            found.pairs, note=f"({apart})" if found.excluded else ""
-        ),
-        "Gaps": Quantity(len(found.found)),
-    }
-    for name, share, interval in (
-        ("Not seen", found.undetected_fraction, found.undetected_interval),
-        ("Invented", found.invented_fraction, found.invented_interval),
-    ):
-        if share is not None:
-            low, high = (f"{100 * end:.1f}" for end in interval or (0, 0))
-            rows[name] = Quantity(100 * share, "%", ".1f", f"(95 %: {low} to {high})")
-    rows |= _widths(report)
-    errors = found.width_errors(unit)
-    if errors.size:
-        for name, values, interval in zip(
-            ("Mean error of widths", "Signed error"),
-            (np.abs(errors), errors),
-            found.error_intervals(unit),
-            strict=True,
-        ):
-            mean = float(values.mean())
-            rows[name] = Quantity(mean, unit, ".3g", _between(interval))
-    if outcome.is_part:
-        rows["Measured"] = say_part(outcome.measured)
-    return rows
-
-
-def _diameters(found: Gaps, unit: str) -> Numbers:
-    """Sum up the particles."""
-    sizes = found.diameters(unit)
-    if not sizes.size:
-        return {}
-    low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9]).tolist()
-    spread = f"(10 to 90 %: {low:.3g} to {high:.3g})"
-    between = _between(found.interval_of(sizes, unit))
-    return {
-        "Median diameter": Quantity(middle, unit, ".3g", spread),
-        "Mean diameter": Quantity(float(sizes.mean()), unit, ".3g", between),
-    }
-
-
-def _widths(report: GapReport) -> Numbers:
-    """Sum up the widths of image and reference."""
-    found, unit, rows = report.result, report.unit, {}
-    for name, widths, counted in zip(
-        ("", ", reference"), found.widths(unit), report.histograms, strict=True
-    ):
-        if widths.size:
-            between = _between(found.interval_of(widths, unit))
-            rows[f"Mean width{name}"] = Quantity(
-                float(widths.mean()), unit, ".3g", between
-            )
-            rows[f"Median width{name}"] = Quantity(
-                float(np.median(widths)), unit, ".3g"
-            )
-        if counted is not None and counted.fit is not None:
-            rows[f"Gaussian's mean{name}"] = Quantity(
-                counted.fit.mean, unit, ".3g", sd=counted.fit.error
-            )
-    return rows

@@ -10,25 +10,29 @@ from napari.layers import Image
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import MetricsOptions
-from napari_semsr.core import Job, Micrograph, ShapeError, run
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    ShapeError,
+    declared_figures,
+    figures_of,
+    run,
+)
 from napari_semsr.jobs import (
+    HISTOGRAM,
+    METRICS,
     HistogramOptions,
     HistogramReport,
     MetricsReport,
     cut_gaps,
-    histogram_job,
-    metrics_job,
 )
 from napari_semsr.widgets.base import (
-    CUT_OFF,
     TIMES,
     Columns,
     Form,
     Numbers,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
     Work,
 )
 from napari_semsr.widgets.measure.measured import (
@@ -51,33 +55,6 @@ from napari_semsr.widgets.measure.regions import (
 if TYPE_CHECKING:
     import napari.viewer
 
-_ROWS = {
-    "match": Row(
-        "Grey levels",
-        "Compare them as they are, or after the best gain and offset.",
-        {"as they are": None, "fit gain and offset": "affine"},
-    ),
-    "data_range": Row(
-        "Range (grey levels)",
-        "Span of PSNR and SSIM; automatic: 255, 65535 or the reference's own.",
-    ),
-    **CUT_OFF,
-}
-_BINS = {"bins": Row("Histogram bins", "Number of grey-level bins.")}
-_NAMES = {
-    "psnr_db": ("PSNR", "dB", ".2f"),
-    "ssim": ("SSIM", "", ".4f"),
-    "nrmse": ("NRMSE", "", ".4f"),
-    "cut_off_nm": ("Optical cut-off", "nm", ".4g"),
-    "psnr_below_db": ("PSNR below the cut-off", "dB", ".2f"),
-    "psnr_above_db": ("PSNR above the cut-off", "dB", ".2f"),
-    "psnr_above_blank_db": ("The same, if blank there", "dB", ".2f"),
-    "average_gradient": ("Average gradient", "", ".3f"),
-    "contrast": ("Contrast", "", ".2f"),
-    "spatial_frequency": ("Spatial frequency", "", ".3f"),
-    "data_range": ("Data range", "grey levels", ".4g"),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class GreyOutcome:
@@ -97,8 +74,8 @@ def _compare(
 ) -> Job[GreyOutcome]:
     """Measure an image, against a reference where there is one, and in regions."""
     parts, box = yield from cut_gaps(*images)
-    figures = yield from metrics_job(*parts, options=options)
-    levels = yield from histogram_job(*parts, options=bins)
+    figures = yield from METRICS.job(*parts, options=options)
+    levels = yield from HISTOGRAM.job(*parts, options=bins)
     # one range for all, so that the PSNR of regions can be compared
     alike = options.replace(data_range=figures.result.data_range)
     rows = yield from region_table(regions, partial(_compare_in, images, alike, bins))
@@ -114,7 +91,7 @@ def _compare_in(
     """Measure in one region: grey levels of all of it, the rest in a rectangle."""
     box = box_of(region, images[0])
     within = [cut_out(region, image, box) for image in images]
-    levels = run(histogram_job(*within, options=bins)).result
+    levels = run(HISTOGRAM.job(*within, options=bins)).result
     row: dict[str, Cell] = {
         "pixels": int(np.isfinite(within[0].array()).sum()),
         "mean (grey levels)": levels.mean,
@@ -124,11 +101,11 @@ def _compare_in(
         row["distance (grey levels)"] = levels.emd
     parts = largest_part(region, *images)
     rows, columns = parts[0].shape
-    record = run(metrics_job(*parts, options=options)).to_json()
+    figures = figures_of(run(METRICS.job(*parts, options=options)))
     row["rectangle"] = f"{rows} {TIMES} {columns} px"
-    for key, (label, unit, _) in _NAMES.items():
-        if record[key] is not None and key != "data_range":
-            row[f"{label} ({unit})" if unit else label] = record[key]
+    for label, figure in figures.items():
+        if label != "Data range":
+            row[f"{label} ({figure.unit})" if figure.unit else label] = figure.value
     return row
 
 
@@ -147,8 +124,8 @@ class MetricsPanel(Panel):
             "The truth, of the same shape; without one only sharpness is measured.",
             none="none",
         )
-        self.form = OptionsForm(MetricsOptions, _ROWS)
-        self.bins = OptionsForm(HistogramOptions, _BINS)
+        self.form = OptionsForm(MetricsOptions)
+        self.bins = OptionsForm(HistogramOptions)
         self.regions = new_region_box(
             self,
             "each of its regions gets a row. Grey levels are those of the whole "
@@ -227,15 +204,6 @@ def _curves(histogram: HistogramReport) -> Mapping[str, dict[str, NDArray[Any]]]
 
 
 def _figures(outcome: GreyOutcome) -> Numbers:
-    record = outcome.metrics.to_json()
-    rows: dict[str, Quantity | str] = {
-        label: Quantity(record[key], unit, form)
-        for key, (label, unit, form) in _NAMES.items()
-        if record.get(key) is not None
-    }
-    distance = outcome.histogram.result.emd
-    if distance is not None:
-        rows["Histogram distance"] = Quantity(distance, "grey levels", ".3f")
-    if outcome.part is not None:
-        rows["Measured"] = say_part(outcome.part)
-    return rows
+    found = {**figures_of(outcome.metrics), **declared_figures(outcome.histogram)}
+    part = {} if outcome.part is None else {"Measured": say_part(outcome.part)}
+    return {**found, **part}

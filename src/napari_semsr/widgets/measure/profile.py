@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,15 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
-    RAYLEIGH_DIP,
-    Estimate,
     LineReader,
     Profile,
     ProfileOptions,
-    Readings,
     measure_profile,
     read_profile,
 )
 from napari_semsr.core import (
     Affine,
+    Figure,
     FloatArray,
     Job,
     Micrograph,
@@ -34,23 +32,19 @@ from napari_semsr.core import (
     ShapeError,
 )
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import length_in_nm
+from napari_semsr.jobs import CurveFound
 from napari_semsr.widgets.base import (
     Columns,
     Form,
     JobRunner,
-    Note,
-    Numbers,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
+    RichLabel,
     Work,
     is_alive,
     plots_ready,
     push_button,
 )
-from napari_semsr.widgets.calibrate import say_pixel_size
 from napari_semsr.widgets.layers import (
     free_name,
     grey_layers,
@@ -68,33 +62,11 @@ _LIST_HEIGHT = 90
 _LINE_LAYER = "profile line"
 _COLOUR = "#ffd400"
 _MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
-_SEVERAL = 2  # lines of a layer from which on they are told in a table
 _ROOM = 0.15  # of their range, above and below curves that move; chosen
-_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _HINT = (
     "Press 'Draw a line' and drag across a structure. When it is dragged later, by "
     "its ends or as a whole, the curve follows."
 )
-_ROWS = {
-    "width": Row(
-        "Width (px)",
-        "Width of the band that is averaged, in pixels of the finest layer.",
-        step=1,
-    ),
-    "polarity": Row(
-        "Lines are",
-        "Whether lines are brighter or darker than what lies around.",
-    ),
-    "prominence": Row(
-        "Least rise",
-        "Least rise of a line above its surroundings, over the range of the curve.",
-        step=0.05,
-    ),
-    "pixel": Row(
-        "A pixel is",
-        "An area that it averages over, which fits take off widths, or a point.",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +83,8 @@ class LayerProfile:
     """What one layer shows along the line; without readings a sentence says why."""
 
     name: str
-    pixel: str  # its size, and what is known of it
     profile: Profile
-    readings: Readings | None
+    found: CurveFound | None
     problem: str
 
 
@@ -155,14 +126,18 @@ def _measure(
         except ShapeError as error:
             problems.append(str(error))
             continue
-        readings, problem = None, ""
+        curve, problem = None, ""
         try:
-            readings = measure_profile(profile, **options) if fits else None
+            if fits:
+                curve = CurveFound(
+                    pixel_size_nm=one.image.pixel_size_nm,
+                    pixel_size_sd_nm=one.image.pixel_size_sd_nm,
+                    profile=profile,
+                    readings=measure_profile(profile, **options),
+                )
         except SemsrError as error:
             problem = str(error)
-        size, sd = one.image.pixel_size_nm, one.image.pixel_size_sd_nm
-        pixel = say_pixel_size(size, sd)
-        found.append(LayerProfile(one.image.name, pixel, profile, readings, problem))
+        found.append(LayerProfile(one.image.name, profile, curve, problem))
     if not found:
         raise ShapeError(problems[0])
     yield Progress(len(asked), len(asked), "done")
@@ -175,7 +150,7 @@ class ProfilePanel(Panel):
 
     plots = True
     help_place = "profile.md"
-    lane = None  # quick, and it must not wait for what computes
+    queue = None  # quick, and it must not wait for what computes
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Line profile", "Measure")
@@ -213,8 +188,8 @@ class ProfilePanel(Panel):
             "Adds a Shapes layer, or takes the chosen one, and its line tool: drag "
             "across a structure.",
         )
-        self.hint = Note(_HINT)
-        self.form = OptionsForm(ProfileOptions, _ROWS)
+        self.hint = RichLabel(_HINT)
+        self.form = OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
             value=True,
@@ -242,7 +217,7 @@ class ProfilePanel(Panel):
         self.take_input(self.layers)
         self.line.changed.connect(self._watch)
         self.alike.changed.connect(self._redraw)
-        for name in _ROWS:
+        for name in self.form.names:
             self.form.widget(name).changed.connect(self._moved)
         self.layers.changed.connect(self._moved)
         self._watch()
@@ -455,10 +430,16 @@ class ProfilePanel(Panel):
             self._update(self.profiles)
 
     def _tell(self, profiles: Profiles, *, reveal: bool) -> None:
-        numbers: dict[str, Quantity | str] = {}
+        numbers: dict[str, Figure] = {}
+        tables: dict[str, Columns] = {}
         several = len(profiles.layers) > 1
         for one in profiles.layers:
-            numbers |= _figures(one, f"{one.name}: " if several else "")
+            before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
+            if one.found is not None:
+                for label, figure in one.found.figures().items():
+                    numbers[f"{before}{label}"] = figure
+                for title, table in one.found.tables().items():
+                    tables[f"{title}{of}"] = table
         more = "<br>".join(
             html.escape(text)
             for text in (*profiles.problems, *(one.problem for one in profiles.layers))
@@ -472,7 +453,7 @@ class ProfilePanel(Panel):
             numbers,
             f"{said}: {_said(profiles.layers[0])}." if count == 1 else f"{said}.",
             curves=_curves(profiles),
-            tables=_tables(profiles),
+            tables=tables,
             more=more,
             reveal=reveal,
         )
@@ -502,7 +483,7 @@ class ProfilePanel(Panel):
         ):
             look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
-            for at, values in one.readings.curves if one.readings else ():
+            for at, values in one.found.readings.curves if one.found else ():
                 shown = (values - low) / (high - low)
                 k = one.profile.per_px
                 axes.plot(at * k, shown, color=colour, lw=1.0, ls="--", alpha=0.8)
@@ -627,134 +608,15 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
     return curves
 
 
-def _in_unit(profile: Profile, fitted: Estimate) -> Estimate:
-    """Give a length in the unit of the axis."""
-    shown = length_in_nm(profile, fitted)
-    if shown is not None:
-        return shown
-    parts = (fitted.value, fitted.sd, fitted.low, fitted.high)
-    return Estimate(*(profile.per_px * part for part in parts))
-
-
-def _length(
-    profile: Profile, fitted: Estimate | None, plain: float | None
-) -> Quantity | str:
-    """Write a length with its interval, and what crossings read beside it."""
-    unit, k = ("nm" if profile.calibrated else "px"), profile.per_px
-    beside = "" if plain is None else f"plain {plain * k:.4g}"
-    if fitted is None:
-        return f"{beside} {unit}, no fit" if beside else "no fit"
-    shown = _in_unit(profile, fitted)
-    note = f"(95 %: {shown.low:.4g} to {shown.high:.4g}{', ' * bool(beside)}{beside})"
-    return Quantity(shown.value, unit, note=note, sd=shown.sd)
-
-
-def _figures(one: LayerProfile, before: str) -> Numbers:
-    """Name and value of each reading of a layer."""
-    found, profile = one.readings, one.profile
-    if found is None:
-        return {}
-    rows: dict[str, Quantity | str] = {}
-    if found.reason is not None:
-        rows[f"{before}Nothing found"] = found.reason
-    if found.edge is not None:
-        edge = found.edge
-        rows[f"{before}Edge, 10 to 90 %"] = _length(
-            profile, edge.width, edge.plain_width
-        )
-    kind = "Dark line" if found.dark else "Line"
-    if len(found.lines) == 1:
-        (line,) = found.lines
-        rows[f"{before}{kind}, FWHM"] = _length(profile, line.fwhm, line.plain_fwhm)
-    elif found.lines:
-        rows[f"{before}{kind}s"] = Quantity(len(found.lines))
-        rows |= _middles(one, before)
-    rows[f"{before}Pixel size"] = one.pixel
-    return rows
-
-
-def _middles(one: LayerProfile, before: str) -> Numbers:
-    """Give the middle of many widths and distances."""
-    found, unit, k = one.readings, ("px", "nm")[one.profile.calibrated], 1.0
-    if found is None:
-        return {}
-    k = one.profile.per_px
-    lengths = {
-        "FWHM, median": [line.fwhm.value for line in found.lines if line.fwhm],
-        "Distance, median": [pair.distance.value for pair in found.pairs],
-    }
-    return {
-        f"{before}{name}": Quantity(
-            k * float(np.median(values)), unit, note=f"(of {len(values)})"
-        )
-        for name, values in lengths.items()
-        if values
-    }
-
-
-def _tables(profiles: Profiles) -> Mapping[str, Columns]:
-    """Give a row for each line and each pair, of layers that show several."""
-    tables: dict[str, Columns] = {}
-    for one in profiles.layers:
-        found = one.readings
-        if found is None or len(found.lines) < _SEVERAL:
-            continue
-        of = f" of {one.name}" if len(profiles.layers) > 1 else ""
-        tables[f"{'Dark lines' if found.dark else 'Lines'}{of}"] = _line_rows(
-            one.profile, found
-        )
-        if found.pairs:
-            tables[f"Neighbours{of}"] = _pair_rows(one.profile, found)
-    return tables
-
-
-def _line_rows(profile: Profile, found: Readings) -> Columns:
-    unit, k = ("nm" if profile.calibrated else "px"), profile.per_px
-    fits = [line.fwhm and _in_unit(profile, line.fwhm) for line in found.lines]
-    plain = [line.plain_fwhm for line in found.lines]
-    return {
-        "line": range(1, len(found.lines) + 1),
-        f"at ({unit})": [k * line.place.value for line in found.lines],
-        f"FWHM ({unit})": [one.value if one else None for one in fits],
-        f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
-        f"plain ({unit})": [None if one is None else k * one for one in plain],
-        "95 % from": [one.low if one else None for one in fits],
-        "95 % to": [one.high if one else None for one in fits],
-    }
-
-
-def _pair_rows(profile: Profile, found: Readings) -> Columns:
-    unit = "nm" if profile.calibrated else "px"
-    apart = [_in_unit(profile, pair.distance) for pair in found.pairs]
-    dips = [pair.dip for pair in found.pairs]
-    spreads = [one.sd if np.isfinite(one.sd) else None for one in apart]
-    return {
-        "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in found.pairs],
-        f"apart ({unit})": [one.value for one in apart],
-        "dip (%)": [100 * one.value if one else None for one in dips],
-        f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %": [pair.rayleigh for pair in found.pairs],
-        f"{_PLUS_MINUS} ({unit})": spreads,
-        f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
-        "Sparrow": [pair.sparrow for pair in found.pairs],
-        "plain dip (%)": [100 * pair.plain_dip for pair in found.pairs],
-    }
-
-
 def _said(one: LayerProfile) -> str:
     """Say in a few words what one layer shows."""
-    found = one.readings
-    if found is None:
+    if one.found is None:
         return "no readings"
-    kind = "dark line" if found.dark else "line"
-    if len(found.lines) >= _SEVERAL:
-        return f"{len(found.lines)} {kind}s"
-    named = [(f"{kind}, FWHM", line.fwhm) for line in found.lines]
-    if found.edge is not None:
-        named = [("edge, 10 to 90 %", found.edge.width)]
-    for name, fitted in named:
-        if fitted is None:
-            return f"a {name.partition(',')[0]} without a fit"
-        shown = _in_unit(one.profile, fitted)
-        unit = "nm" if one.profile.calibrated else "px"
-        return f"{name} {Quantity(shown.value, unit, sd=shown.sd)}"
-    return "neither line nor edge"
+    if one.found.readings.reason is not None:
+        return "neither line nor edge"
+    label, figure = next(iter(one.found.figures().items()))
+    name = f"{label[:1].lower()}{label[1:]}"
+    if isinstance(figure.value, str):
+        return f"{name.partition(',')[0]} without a fit"
+    shown = replace(figure, note="")
+    return f"{name} {shown}" if figure.unit else f"{shown} {name}"

@@ -11,11 +11,10 @@ from magicgui.widgets import CheckBox, Select
 from napari.layers import Layer
 from numpy.typing import NDArray
 
-from napari_semsr.core import Grid, Job, Micrograph, Progress
+from napari_semsr.core import Grid, Job, Micrograph, Progress, describe_pixel_size
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import cut_gaps, derived_from, spectrum_look
-from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
-from napari_semsr.widgets.calibrate import say_pixel_size
+from napari_semsr.widgets.base import Form, Panel, RichLabel, Work, is_alive
 from napari_semsr.widgets.layers import (
     grey_layers,
     layer_keywords,
@@ -271,7 +270,7 @@ class SpectrumPanel(Panel):
             "is measured, without a 2-D spectrum.",
         )
         form = Form(self.layers.native, self.regions, self.planes, self.rings)
-        self.add_group("Layers", form, Note(_NOTE))
+        self.add_group("Layers", form, RichLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.take_input(self.layers)
         viewer.layers.selection.events.changed.connect(self._take_selected)
@@ -340,7 +339,7 @@ class SpectrumPanel(Panel):
         where = "<br>".join(f"{part.name} {say_part(part)}" for part in told)
         several = count > 1
         known = {
-            f"Pixel size{f' of {image.name}' if several else ''}": say_pixel_size(
+            f"Pixel size{f' of {image.name}' if several else ''}": describe_pixel_size(
                 image.pixel_size_nm, image.pixel_size_sd_nm
             )
             for image in spectra.images

@@ -16,30 +16,26 @@ from napari_semsr.core import (
     OptionError,
     SemsrError,
     ShapeError,
-    in_digits,
+    figures_of,
     in_panel_words,
     run,
 )
 from napari_semsr.io import StoredTransform, replacing
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
+    JUDGE,
+    MODELS_LIST,
     MOSAIC_MODEL,
     Judged,
     JudgeOptions,
-    judge_job,
-    list_models_job,
 )
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
-    CUT_OFF,
     Columns,
     FoldingRow,
     Form,
-    Numbers,
     OptionsForm,
     Panel,
-    Quantity,
-    Row,
     Work,
     ask_file,
     new_store_path,
@@ -47,7 +43,6 @@ from napari_semsr.widgets.base import (
     typed_path,
 )
 from napari_semsr.widgets.register.panel import (
-    MAP_ROWS,
     find_pair,
     refusal_numbers,
     vendor_of,
@@ -60,20 +55,12 @@ _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _SEARCH, _FOUND, _STORED = "search", "found", "stored"
 _MAPS = [("found anew", _SEARCH), (f"stored before {_DOTS}", _STORED)]
 _PAGES = {"Report (*.html)": ".html"}
-_ROWS = {
-    **{name: row for name, row in MAP_ROWS.items() if name != "landmarks_only"},
-    "data_range": Row(
-        "Grey range",
-        "Span of PSNR and SSIM; automatic: 255, 65535 or the SEM image's own.",
-    ),
-    **CUT_OFF,
-}
 
 
 def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
     """Judge; a refusal is a result, so that what fits as well can be listed."""
     try:
-        return (yield from judge_job(*images, **how))
+        return (yield from JUDGE.job(*images, **how))
     except RegistrationRefused as refused:
         return refused
 
@@ -117,7 +104,8 @@ class JudgePanel(Panel):
             filter="*.json",
             nullable=True,
         )
-        self.form = OptionsForm(JudgeOptions, _ROWS)
+        self.form = OptionsForm(JudgeOptions)
+        self.form.show_row("landmarks_only", visible=False)
         self.where = Form(self.placed, self.transform)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))
         self.add_group("How", self.where, self.form)
@@ -142,14 +130,12 @@ class JudgePanel(Panel):
             self.save_report,
             "Keep the page, and beside it a .json with every number.",
         )
-        row = FoldingRow()
-        for place, button in enumerate((self.report_button, self.keep_button)):
-            row.insert(place, button)
+        row = FoldingRow(self.report_button, self.keep_button)
         self.add_results("Judged", row)
 
     def _models(self, _: Any) -> list[str]:
         try:
-            rows = run(list_models_job()).models
+            rows = run(MODELS_LIST.job()).models
         except SemsrError:
             return []
         return [str(row["name"]) for row in rows if not row["fault"]]
@@ -256,7 +242,7 @@ class JudgePanel(Panel):
             raise result
         self.report = Path(result.output)
         self.show_result(
-            _figures(result),
+            figures_of(result),
             f"Judged {result.optical} by {result.sem}. The report, with the pictures, "
             f"is gone when napari is closed: Save report{_DOTS} keeps it.",
             curves=_curves(result),
@@ -282,46 +268,6 @@ class JudgePanel(Panel):
                 with replacing(path.with_suffix(suffix)) as place:
                     shutil.copyfile(self.report.with_suffix(suffix), place)
             self.show_status(f"The report is saved as {path}, its numbers beside it.")
-
-
-def _figures(result: Judged) -> Numbers:
-    """Set the figures of every picture in rows."""
-    found = result.registration
-    rows: dict[str, Quantity | str] = {"Map expected to be off": "not known"}
-    if found["error_nm"] is not None:
-        px = f"= {found['error_px']:.2g} px"
-        rows["Map expected to be off"] = Quantity(found["error_nm"], "nm", ".3g", px)
-    height, width = result.area["shape"]
-    rows["Judged"] = f"{height} \N{MULTIPLICATION SIGN} {width} px of {result.sem}"
-    for item in result.pictures:
-        rows[f"PSNR, {item.name}"] = Quantity(
-            item.metrics.psnr_db, "dB", ".2f", f"± {_said(item.psnr_sd_db)}"
-        )
-        if item.psnr_gain_db is not None:
-            rows[f"Over the input, {item.name}"] = Quantity(
-                item.psnr_gain_db, "dB", "+.2f", f"± {_said(item.psnr_gain_sd_db)}"
-            )
-        bands = zip(("Below", "Above"), item.light.bands, strict=True)
-        for band, (gain, error) in bands:
-            if gain is not None:
-                rows[f"{band} the cut-off, {item.name}"] = Quantity(
-                    gain, "dB", "+.2f", f"± {_said(error)}"
-                )
-        rows[f"SSIM, {item.name}"] = Quantity(item.metrics.ssim, "", ".3f")
-        name = f"Agrees down to, {item.name}"
-        if item.frc.interval_nm is None:
-            rows[name] = f"none: {item.frc.reason}"
-        else:
-            low, high = map(in_digits, item.frc.interval_nm)
-            rows[name] = Quantity(
-                item.frc.resolution_nm, "nm", ".3g", f"({low} to {high})"
-            )
-    return rows
-
-
-def _said(value: float | None) -> str:
-    """Say a standard error."""
-    return "not known" if value is None else f"{value:.2f}"
 
 
 def _curves(result: Judged) -> dict[str, Columns]:

@@ -13,12 +13,12 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import FloatArray, SemsrError, in_digits
 from napari_semsr.io import read_landmarks, write_landmarks
-from napari_semsr.registration import LandmarkModel, Landmarks, fit_landmarks
+from napari_semsr.registration import Landmarks, fit_landmarks
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
-    Note,
     Panel,
+    RichLabel,
     ask_file,
     is_alive,
     push_button,
@@ -82,12 +82,9 @@ class LandmarkControls(Form):
         self.save_button = push_button(
             f"Save marks{_DOTS}", self.save, "Write the pairs as a CSV table in nm."
         )
-        self.note = Note()
-        row = FoldingRow()
+        self.note = RichLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
-        for place, button in enumerate((*buttons, self.save_button)):
-            row.insert(place, button)
-        self.add(row)
+        self.add(FoldingRow(*buttons, self.save_button))
         self.add(self.note)
 
     # -- what is marked ---------------------------------------------------------
@@ -153,8 +150,7 @@ class LandmarkControls(Form):
         if found is None:
             return "", np.zeros(0)
         stiff = self._model() == "similarity" or len(found) < _SPARE
-        model: LandmarkModel = "similarity" if stiff else "affine"
-        fit = fit_landmarks(found, model)
+        fit = fit_landmarks(found, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
         # what the others say of a mark: its own fit flatters it
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)

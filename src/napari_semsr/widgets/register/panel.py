@@ -13,12 +13,12 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import (
     Affine,
-    Elastic,
+    Figure,
     Job,
     Micrograph,
     ShapeError,
+    figures_of,
     in_digits,
-    shift_in_words,
 )
 from napari_semsr.io import (
     HELPER_KEY,
@@ -28,16 +28,17 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs import (
+    PAIRS,
+    REGISTER,
     PairsMade,
-    RegisteredImage,
+    Registered,
     RegisterOptions,
     fitting_options,
-    pairs_job,
-    register_in_memory,
+    rival_in_words,
     save_job,
 )
 from napari_semsr.pairing import PairOptions
-from napari_semsr.registration import Registration, RegistrationRefused, Rival
+from napari_semsr.registration import Registration, RegistrationRefused
 from napari_semsr.widgets.base import (
     TIMES,
     Columns,
@@ -49,8 +50,6 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    Quantity,
-    Row,
     Target,
     Work,
     add_opened,
@@ -100,34 +99,7 @@ _WHY_NONE = {
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
-MAP_ROWS = {
-    "model": Row(
-        "Map",
-        "What may differ between both images. Elastic follows a smooth bending where "
-        "the images show it.",
-        {
-            "turn and scale": "similarity",
-            "affine: shear as well": "affine",
-            "elastic: bending as well": "elastic",
-        },
-    ),
-    "search": Row(
-        "Search",
-        "Near: turned by 15° and scaled by 10 % at most; where nothing fits there, "
-        "every turn is tried, and it is said.",
-        {
-            "turned by up to 15°": "near",
-            "every turn, mirrored": "full",
-        },
-    ),
-    "landmarks_only": Row(
-        "Landmarks alone decide",
-        "Take the map from the marks, whatever the images show; else they are where "
-        "it starts.",
-    ),
-}
-
-_Result = tuple[RegisteredImage, Outcome] | RegistrationRefused
+_Result = tuple[Registered, Outcome] | RegistrationRefused
 
 
 def _register(moving: Micrograph, fixed: Micrograph, **how: Any) -> Job[_Result]:
@@ -136,9 +108,10 @@ def _register(moving: Micrograph, fixed: Micrograph, **how: Any) -> Job[_Result]
     A refusal is a result, so that what fits as well can be listed.
     """
     try:
-        found = yield from register_in_memory(moving, fixed, **how)
+        found = yield from REGISTER.job(moving, fixed, **how)
     except RegistrationRefused as refused:
         return refused
+    assert found.image is not None  # noqa: S101 - it was not written
     target = Target(new_store_path(f"{moving.name} registered"), temporary=True)
     outcome = yield from written(save_job(found.image, target.path), target)
     return found, outcome
@@ -153,15 +126,15 @@ class RegisterPanel(Panel):
         super().__init__(viewer, _TITLE, "Register")
         self.moving = self.new_layer_box(
             "moving",
-            "Moving",
-            "The image that is brought onto the other: the optical mosaic.",
+            REGISTER.images[0].title,
+            REGISTER.images[0].tooltip,
         )
         self.fixed = self.new_layer_box(
             "fixed",
-            "Fixed",
-            "The image that stays, and gives the result its pixels: the SEM image.",
+            REGISTER.images[1].title,
+            REGISTER.images[1].tooltip,
         )
-        self.form = OptionsForm(RegisterOptions, MAP_ROWS)
+        self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
             self, self._images, lambda: self.form.values()["model"], self._show_rows
@@ -185,7 +158,7 @@ class RegisterPanel(Panel):
         self.add_group("How", self.form, self.marking, given)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.registered: tuple[RegisteredImage, Image, Image] | None = None  # of these
+        self.registered: tuple[Registered, Image, Image] | None = None  # of these
         self._wanted: dict[str, Layer | None] = {}  # by the user, until it is gone
         self._proposes = False
         self._chosen: dict[str, Layer | None] = {}
@@ -219,16 +192,14 @@ class RegisterPanel(Panel):
             "image, and what networks make of it, come to the fixed one.",
         )
         self.add_results("Result", helpers="Show residuals")
-        row = FoldingRow()
         self.further = (
             self.judge_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
         )
-        for place, button in enumerate(self.further):
-            row.insert(place, button)
-        cast("QVBoxLayout", self.results.layout()).addWidget(row)
+        column = cast("QVBoxLayout", self.results.layout())
+        column.addWidget(FoldingRow(*self.further))
 
     def _connect(self) -> None:
         for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
@@ -523,7 +494,7 @@ class RegisterPanel(Panel):
             with self.told():
                 images = self.micrograph(low, unturned=True), self.micrograph(high)
                 make = partial(
-                    pairs_job,
+                    PAIRS.job,
                     *images,
                     path,
                     options=_cut_options(*images),
@@ -587,11 +558,6 @@ def _cut_options(low: Micrograph, high: Micrograph) -> PairOptions:
     return fitting_options(low, high, patch_px=_PATCH, scale=1, trained_nm=own)
 
 
-def _affine(found: Registration) -> Affine:
-    transform = found.transform
-    return transform.affine if isinstance(transform, Elastic) else transform
-
-
 def _enlarged(found: Registration) -> float:
     """Say how many times as long as they are arrows are drawn: 1 to 9, 10, 20, 30.
 
@@ -623,26 +589,10 @@ def _said(found: Registration, moving: str, fixed: str) -> str:
 
 def refusal_numbers(refused: RegistrationRefused) -> Numbers:
     """Say why there is no map, and what fits as well."""
-    numbers: dict[str, Quantity | str] = {"Map": _WHY_NONE[refused.reason]}
+    numbers: dict[str, Figure | str] = {"Map": _WHY_NONE[refused.reason]}
     for number, rival in enumerate(refused.rivals, 1):
-        numbers[f"Also fits {number}"] = _told_rival(rival)
+        numbers[f"Also fits {number}"] = rival_in_words(rival)
     return numbers
-
-
-def _told_rival(rival: Rival) -> str:
-    """Say where another place lies, and how well it fits beside what was tried."""
-    share = rival.score
-    alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
-    return (
-        f"{alike} as well, {shift_in_words(rival.shift_nm)} of the first place, "
-        f"turned by {rival.degrees:+.1f}°"
-    )
-
-
-def _told_turn(degrees: float) -> str:
-    """Say a turn without a sign."""
-    turned = round(degrees, 2)
-    return f"{abs(turned):.2f}° {'anticlockwise' if turned < 0 else 'clockwise'}"
 
 
 def _residual_table(found: Registration) -> Columns:
@@ -658,58 +608,10 @@ def _residual_table(found: Registration) -> Columns:
     }
 
 
-def _shift_nm(stored: StoredTransform) -> tuple[float, float]:
-    """Give how far the centre of the moving image goes, in nm."""
-    side = stored.moving
-    middle = np.array(side.origin_nm) + (np.array(side.shape) - 1) / 2 * np.array(
-        side.pixel_size_nm
-    )
-    down, right = (stored.transform(middle[None]) - middle)[0]
-    return float(down), float(right)
-
-
-def _figures(registered: RegisteredImage) -> Numbers:
-    """Say a map in words and numbers."""
-    found = registered.registration
-    affine, residuals = _affine(found), found.residuals
-    rows: dict[str, Quantity | str] = {}
-    if np.isfinite(found.error_nm):
-        px = f"= {found.error_px:.2g} px"
-        rows["Expected error"] = Quantity(found.error_nm, "nm", ".3g", px)
-    else:
-        rows["Expected error"] = "not known"
-    rows |= {
-        "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
-        "Shift": shift_in_words(_shift_nm(registered.stored)),
-        "Turn": _told_turn(affine.degrees),
-        "Scale": Quantity(affine.scale, form=".4f"),
-        "Mirrored": "yes" if affine.is_mirrored else "no",
-        "Mutual information": Quantity(
-            found.mutual_information_after,
-            "bit",
-            ".2f",
-            f"(was {found.mutual_information_before:.2f})",
-        ),
-    }
-    off = np.hypot(*residuals.off_nm.T)
-    off = off[np.isfinite(off)]
-    if off.size:
-        share = 100 * (1 - float(residuals.reliable.mean()))
-        patches = f"of {residuals.reliable.size} patches"
-        rows["Unreliable"] = Quantity(share, "%", ".0f", patches)
-        most = f"95 % under {in_digits(np.percentile(off, 95))} nm"
-        rows["Residual"] = Quantity(float(np.median(off)), "nm", ".3g", f"({most})")
-        rows["Arrows"] = f"drawn {_enlarged(found):g} {TIMES} as long"
-    bent = registered.facts()["transform"].get("largest_nm")
-    if bent is not None:
-        rows["Bending"] = Quantity(bent, "nm", ".3g", "at most, at the patches")
-    where = {
-        "near": "among small turns",
-        "full": "among all turns",
-        "landmarks": "from the landmarks",
-        "stored": "given, not searched for",
-    }
-    rows["Found"] = where.get(found.searched, found.searched)
-    if found.rivals:
-        rows["Next best place"] = _told_rival(found.rivals[0])
-    return rows
+def _figures(found: Registered) -> Numbers:
+    """Say a map in words and numbers, and how its arrows are drawn."""
+    about = found.registration
+    if not np.isfinite(about.residuals.off_nm).all(axis=1).any():
+        return figures_of(found)
+    drawn = f"drawn {_enlarged(about):g} {TIMES} as long"
+    return {**figures_of(found), "Arrows": drawn}

@@ -20,7 +20,9 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
+    figures_of,
     parse_pixel_size,
+    spell_pixel_size,
 )
 from napari_semsr.io import (
     FOLDER_KEY,
@@ -35,10 +37,10 @@ from napari_semsr.io import (
     with_calibration,
 )
 from napari_semsr.jobs import (
+    STITCH,
     StitchedFile,
     StitchFolderOptions,
     open_scan,
-    stitch_job,
 )
 from napari_semsr.widgets.base import (
     COLOURS,
@@ -47,14 +49,11 @@ from napari_semsr.widgets.base import (
     Columns,
     Folded,
     Form,
-    Note,
-    Numbers,
     Opened,
     OptionsForm,
     Outcome,
     Panel,
-    Quantity,
-    Row,
+    RichLabel,
     Target,
     Work,
     add_opened,
@@ -69,7 +68,7 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
-from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit, format_nm
+from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.layers import (
     fill_view,
     free_name,
@@ -115,35 +114,6 @@ _OF_A_JOINT = [
     "ambiguous",
     "reason",
 ]
-_ROWS = {
-    "order": Row(
-        "Order", "How the grid was filled: row by row, or every second row backwards."
-    ),
-    "overlap": Row(
-        "Overlap (share)",
-        "Share of a frame that its neighbour repeats; measured when not known.",
-        step=0.05,
-    ),
-    "max_shift_px": Row(
-        "Stage error (px)",
-        "Largest error of a nominal position; found when not given.",
-        step=5,
-    ),
-    "blend": Row(
-        "Blending",
-        "Weighted mean of all frames, or the best frame at each pixel.",
-        {"weighted mean": "feather", "best frame": "seam"},
-    ),
-    "match_gain": Row("Match brightness", "Match the brightness of the frames."),
-    "rotation": Row(
-        "Turn and scale frames", "Also find a small turn and scale of each frame."
-    ),
-    "significance": Row(
-        "Certainty of joints",
-        "Joints must stand this far above unrelated pairs of frames.",
-        step=0.5,
-    ),
-}
 
 
 def look_into(folder: Path) -> Job[tuple[Acquisition, int]]:
@@ -251,7 +221,7 @@ class StitchMosaicPanel(Panel):
             self.show_frames,
             "Add the raw frames where they should lie.",
         )
-        self.about = Note(_NOTHING)
+        self.about = RichLabel(_NOTHING)
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
 
     def _build_how(self) -> None:
@@ -281,7 +251,7 @@ class StitchMosaicPanel(Panel):
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.json",
         )
-        self.calibrated = Note()
+        self.calibrated = RichLabel()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -333,7 +303,7 @@ class StitchMosaicPanel(Panel):
             max=MOST_DISTORTION,
             step=0.005,
         )
-        self.form = OptionsForm(StitchFolderOptions, _ROWS)
+        self.form = OptionsForm(StitchFolderOptions)
         told = "How frames are ordered, joined and blended; few scans need it."
         bent = Form(self.positions, self.distortion, self.distortion_amount.native)
         return Folded("Advanced", told, bent, self.form)
@@ -370,7 +340,7 @@ class StitchMosaicPanel(Panel):
 
     def _build_results(self) -> None:
         self._mosaic: Image | None = None
-        self.trouble = Note()
+        self.trouble = RichLabel()
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.add_results("Result", self.trouble, helpers="Show outlines and joints")
@@ -404,7 +374,7 @@ class StitchMosaicPanel(Panel):
             if path is not None:
                 told, error, bent = read_calibration(path)
                 size = parse_pixel_size(told)
-                said = format_nm(told, error)
+                said = spell_pixel_size(told, error)
                 if bent is not None and bent.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
@@ -526,12 +496,13 @@ class StitchMosaicPanel(Panel):
         overwrite = bool(self.existing.value)
 
         def make() -> Job[Outcome]:
-            job = stitch_job(
+            job = STITCH.job(
                 folder,
                 target,
                 positions=positions,
                 options=options,
                 overwrite=overwrite,
+                keep=False,
             )
             return _written(job, Target(target))
 
@@ -571,11 +542,13 @@ class StitchMosaicPanel(Panel):
         _draw_stage(plot.axes[1], made)
         plot.refresh()
         yield
-        self.trouble.setText(self.worded(_trouble(made)))
+        trouble = "".join(f"<p>{text}</p>" for text in made.warnings)
+        self.trouble.setText(self.worded(trouble))
         placed = made.frames - len(made.left_out)
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
-        self.show_result(_figures(made), said, curves=curves, more=_legend(made))
+        figures = {"Mosaic": made.output, **figures_of(made)}
+        self.show_result(figures, said, curves=curves, more=_legend(made))
 
     def open_electrons(self) -> None:
         """Open the folder's electron image, and go on with registering to it."""
@@ -794,7 +767,7 @@ def scan_facts(acquisition: Acquisition) -> str:
     (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
-        f"Pixel size: {format_nm(acquisition.pixel_size_nm)}",
+        f"Pixel size: {spell_pixel_size(acquisition.pixel_size_nm)}",
     ]
     grid = acquisition.grid
     sized = acquisition.pixel_size_nm is not None
@@ -839,60 +812,11 @@ def _frames_table(made: StitchedFile) -> Columns:
     return table
 
 
-def _rms(made: StitchedFile, px: float) -> Quantity:
-    """Give a small distance in px, and in nm where that is known."""
-    size = made.pixel_size_nm
-    nm = "" if size is None else f"({px * float(np.mean(size)):.3g} nm) "
-    return Quantity(px, "px", ".3g", f"{nm}RMS")
-
-
 def _told_distortion(bent: FieldDistortion) -> str:
     """Say what a calibration tells of the field."""
     rows, columns = bent.shape or (0, 0)
     share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g} %"
     return f"; distortion {share} at the rim of {rows} {TIMES} {columns} px"
-
-
-def _distortion(made: StitchedFile) -> Quantity | str:
-    """Give what was taken back, with its deviation where it was measured."""
-    if made.distortion_sd is None and not made.distortion:
-        return "not looked for"
-    share = Quantity(100 * made.distortion, "%", ".3g", "at the rim")
-    if made.distortion_sd is None:
-        return share
-    note = f"{PLUS_MINUS} {100 * made.distortion_sd:.2g} % at the rim"
-    if made.distortion_from == "calibration":
-        note += ", by calibration"
-    return replace(share, note=note)
-
-
-def _figures(made: StitchedFile) -> Numbers:
-    """Say a mosaic in words and numbers."""
-    rows, columns = made.shape
-    shown: dict[str, Quantity | str] = {
-        "Mosaic": f"{rows} {TIMES} {columns} px",
-        "Pixel size": format_nm(made.pixel_size_nm, made.pixel_size_sd_nm),
-        "Frames": Quantity(made.frames - len(made.left_out), note=f"of {made.frames}"),
-        "Joints": Quantity(
-            made.pairs_used, note=f"used, {made.pairs_rejected} rejected"
-        ),
-        "Residual": _rms(made, made.residual_px),
-        "Distortion": _distortion(made),
-        "Shading left": Quantity(made.shading_percent, "%", ".2g", "of the mean"),
-        "Store": made.output,
-    }
-    if made.halves:
-        first, second = (len(half["frames"]) for half in made.halves)
-        shown["Halves"] = f"{first} and {second} frames"
-    if made.height is not None:
-        laid = sum(item["y_px"] is not None for item in made.heights)
-        shown["Heights"] = Quantity(laid, note=f"of {len(made.heights)}")
-    if made.stage_pixel_size_nm is not None:
-        shown["Pixel by stage"] = format_nm(made.stage_pixel_size_nm)
-    stage = made.solution.stage
-    if stage is not None and _aligned_nominal(made) is not None:
-        shown["Stage error"] = _rms(made, stage.scatter_px)
-    return shown
 
 
 def _legend(made: StitchedFile) -> str:
@@ -906,12 +830,3 @@ def _legend(made: StitchedFile) -> str:
     if made.pairs_rejected:
         lines.append(f'<span style="color:{_REJECTED}">■</span> not used')
     return f"<p>Joints: {'<br>'.join(lines)}</p>"
-
-
-def _trouble(made: StitchedFile) -> str:
-    """List warnings and frames that were left out."""
-    lost = [f"<b>{item.frame}</b>: {item.reason}" for item in made.left_out]
-    parts = [f"<p>{text}</p>" for text in made.warnings]
-    if lost:
-        parts.append(f"<p>Left out:<br>{'<br>'.join(lost)}</p>")
-    return "".join(parts)

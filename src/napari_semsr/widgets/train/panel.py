@@ -18,20 +18,22 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     run,
+    words_of,
 )
 from napari_semsr.io import StoredTransform
 from napari_semsr.jobs import (
+    MODELS_IMPORT,
+    MODELS_LIST,
     MOSAIC_MODEL,
     CutRequest,
     ModelFile,
     OwnImage,
     RecipeFacts,
     Trained,
+    TrainOptions,
     TrainRequest,
     TrainStep,
     bundled_recipes,
-    import_model_job,
-    list_models_job,
     on_shelf,
     recipe_facts,
     runs_folder,
@@ -41,10 +43,11 @@ from napari_semsr.widgets.base import (
     Findings,
     Folded,
     Form,
-    Note,
     Panel,
+    RichLabel,
     Work,
     is_alive,
+    open_panel,
     preference,
     push_button,
     typed_path,
@@ -96,13 +99,19 @@ _NAMED = {  # what the two lists of layers are for, by where pairs come from
 _LARGEST_PATCH = 2048
 
 
-def _count_box(
-    name: str, label: str, tooltip: str, *, most: int, step: int
-) -> FloatSpinBox:
+def _told(name: str) -> dict[str, Any]:
+    """Give name, label and tooltip of the control of an option."""
+    info = TrainOptions.model_fields[name]
+    return {
+        "name": name,
+        "label": words_of(info).row,
+        "tooltip": info.description or "",
+    }
+
+
+def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Make a box for a number that the recipe knows, too."""
-    box = FloatSpinBox(
-        name=name, label=label, tooltip=tooltip, min=0, max=most, step=step, value=0
-    )
+    box = FloatSpinBox(**_told(name), min=0, max=most, step=step, value=0)
     box.native.setDecimals(0)
     box.native.setSpecialValueText("as the recipe says")
     return box
@@ -146,13 +155,7 @@ class PairsForm(Form):
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
-        self.patch = _count_box(
-            "patch",
-            "Patch (px)",
-            "Side of the patches; smaller ones give more of them.",
-            most=_LARGEST_PATCH,
-            step=16,
-        )
+        self.patch = _count_box("patch", most=_LARGEST_PATCH, step=16)
         for control in (self.source, self.low, self.high, self.placed):
             self.add(control)
         self.add(self.transform)
@@ -254,7 +257,7 @@ class RecipeForm(QWidget):
             tooltip="Fine-tune a model, or start with fresh weights.",
             choices=[],
         )
-        self.text = Note()
+        self.text = RichLabel()
         self._form = Form(self.box, self.file)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -288,7 +291,7 @@ class RecipeForm(QWidget):
             first = f"{Path(own).stem} (recipe)"
         rows = [] if own is None else [("fresh weights", _FRESH)]
         try:
-            models = run(list_models_job()).models
+            models = run(MODELS_LIST.job()).models
         except SemsrError:
             models = ()
         known = [str(row["name"]) for row in models if not row["fault"]]
@@ -346,22 +349,14 @@ class TrainPanel(Panel):
 
     plots = True
     help_place = "training.md#the-panel-train"
-    lane = "training"  # for hours, and beside what the panels compute
+    queue = "training"  # for hours, and beside what the panels compute
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Train", "Train")
         self.pairs = PairsForm(self.new_layer_box)
         self.recipe = RecipeForm()
-        self.name = LineEdit(
-            name="name", label="Name", tooltip="What the model is called in the lists."
-        )
-        self.steps = _count_box(
-            "steps",
-            "Steps",
-            "Length; the recipe's schedule is stretched.",
-            most=_LONGEST,
-            step=100,
-        )
+        self.name = LineEdit(**_told("name"))
+        self.steps = _count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
@@ -383,7 +378,11 @@ class TrainPanel(Panel):
         self._clock = QTimer(self)
         self._clock.setInterval(_POLL_MS)
         self._clock.timeout.connect(self.view.poll)
-        self.add_group("Pairs", self.pairs)
+        said = "Make a sharp layer worse as an instrument would, to learn from the two."
+        self.degrade_button = push_button(
+            "Degrade a layer\N{HORIZONTAL ELLIPSIS}", self._show_degrade, said
+        )
+        self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
         told = "Side of the patches and place of the run; few runs need them."
         more = Form(self.pairs.patch, self.folder)
@@ -400,6 +399,9 @@ class TrainPanel(Panel):
         self.take_input(self.pairs.low)
         self._choose_high()
         self.pairs.low.changed.connect(self._choose_high)
+
+    def _show_degrade(self) -> None:
+        open_panel(self.viewer, "Degrade")
 
     def takes(self, layer: "Layer") -> bool:
         """Leave it to High to show what images should look like."""
@@ -430,7 +432,7 @@ class TrainPanel(Panel):
             self.resume,
             "Go on with a run that was stopped: that of this panel, or of a folder.",
         )
-        self.buttons.insert(1, self.resume_button, stretch=1)
+        self.buttons.insert(1, self.resume_button)
         return foot
 
     # -- reading the form ------------------------------------------------------
@@ -661,7 +663,7 @@ class TrainPanel(Panel):
                 "Resume goes on from there."
             )
             return
-        self.start(lambda: import_model_job(model, overwrite=True), self._kept, "Keep")
+        self.start(lambda: MODELS_IMPORT.job(model, overwrite=True), self._kept, "Keep")
 
     def _kept(self, model: ModelFile) -> None:
         """Say what the stopped run has given."""

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_semsr.core import Micrograph, SemsrError, spell_time
+from napari_semsr.core import Figure, Micrograph, SemsrError, spell_time
 from napari_semsr.io import HELPER_KEY, read
 from napari_semsr.jobs import TrainStep
 from napari_semsr.widgets.base import (
     COLOURS,
     Findings,
-    Note,
-    Quantity,
+    RichLabel,
     plots_ready,
     push_button,
     table,
@@ -151,7 +150,7 @@ class TrainView(QWidget):
         self.viewer = viewer
         self.plot: Any = None
         self.layer: Image | None = None
-        self.figures = Note()
+        self.figures = RichLabel()
         self.look_button = push_button(
             "Look at the preview",
             self.look,
@@ -246,16 +245,16 @@ class TrainView(QWidget):
         numbers = self._rows(curve) if self._run is not None else {}
         return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
-    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Quantity | str]:
+    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Figure | str]:
         """Say the best validation, and the time left."""
-        rows: dict[str, Quantity | str] = {}
+        rows: dict[str, Figure | str] = {}
         known = [name for name in _FIGURES if name in curve]
         if known:
             best = int(np.nanargmax(curve[known[0]]))
-            rows["Best so far at step"] = Quantity(curve["step"][best], form=".0f")
+            rows["Best so far at step"] = Figure(curve["step"][best], form=".0f")
             for name in known:
                 label, unit, form = _FIGURES[name]
-                rows[label] = Quantity(curve[name][best], unit, form)
+                rows[label] = Figure(curve[name][best], unit, form)
         compared = self.comparison
         if compared is not None:
             where = f"{compared['pairs']} pairs of the {compared['set']} set"
@@ -266,12 +265,12 @@ class TrainView(QWidget):
             if "untouched" in found:
                 gained = found["trained"]["psnr_db"] - found["untouched"]["psnr_db"]
                 kept = "" if compared["kept"] else "not kept"
-                rows["Gain of training"] = Quantity(gained, "dB", "+.2f", kept)
+                rows["Gain of training"] = Figure(gained, "dB", "+.2f", kept)
             off_nm = compared.get("map_error_nm")
             if off_nm is not None:
                 px = compared.get("map_error_px")
                 note = "" if px is None else f"= {px:.2g} px"
-                rows["Expected error of the map"] = Quantity(off_nm, "nm", ".3g", note)
+                rows["Expected error of the map"] = Figure(off_nm, "nm", ".3g", note)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)

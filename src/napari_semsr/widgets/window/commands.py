@@ -1,61 +1,27 @@
-"""Verbs that share a panel with others, as commands of the palette that open it."""
+"""Commands of palette and menus: each opens a panel that the plugin menu has not."""
+
+from functools import partial
 
 from napari import current_viewer
 
 from napari_semsr.widgets.base import open_panel
 
 
-def cut_pairs() -> None:
-    """Open the panel that cuts pairs of two layers."""
-    _open("Train")
-
-
-def describe_image() -> None:
-    """Open the panel that says what a file is."""
-    _open("Open mosaic")
-
-
-def convert_image() -> None:
-    """Open the panel that saves a layer in another format."""
-    _open("Save and project")
-
-
-def save_figure() -> None:
-    """Open the panel that saves a figure for a paper."""
-    _open("Save and project")
-
-
-def replay_result() -> None:
-    """Open the panel that makes a saved result again and compares."""
-    _open("Save and project")
-
-
-def save_report() -> None:
-    """Open the panel that writes a report on the images that are shown."""
-    _open("Save and project")
-
-
-def measure_decorrelation() -> None:
-    """Open the panel that tells the cut-off of an image by itself."""
-    _open("FRC map")
-
-
-def compare_scans() -> None:
-    """Open the panel that tells how repeatable two scans of one place are."""
-    _open("Error map")
-
-
-def list_models() -> None:
-    """Open the panel that lists the models and shows their cards."""
-    _open("Enhance")
-
-
-def map_trust() -> None:
-    """Open the panel that maps how far what it makes may be off."""
-    _open("Enhance")
-
-
 def _open(panel: str) -> None:
     viewer = current_viewer()
     if viewer is not None:
         open_panel(viewer, panel)
+
+
+open_batch = partial(_open, "Batch")
+open_check_model = partial(_open, "Check model")
+open_degrade = partial(_open, "Degrade")
+open_demo = partial(_open, "Demonstration")
+open_enhance = partial(_open, "Enhance")
+open_error_map = partial(_open, "Error map")
+open_frc_map = partial(_open, "FRC map")
+open_import_model = partial(_open, "Import model")
+open_mosaic = partial(_open, "Open mosaic")
+open_save = partial(_open, "Save and project")
+open_spectrum = partial(_open, "Spectrum")
+open_train = partial(_open, "Train")

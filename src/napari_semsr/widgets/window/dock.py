@@ -18,11 +18,12 @@ from qtpy.QtWidgets import (
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
     FoldingRow,
-    Note,
     Panel,
+    RichLabel,
     is_alive,
     lay_as_tab,
     open_manual,
+    open_panel,
     push_button,
     session_of,
 )
@@ -58,7 +59,7 @@ class ButtonRow(FoldingRow):
             button = push_button(text, self._press, tooltip)
             button.setCheckable(True)
             self._group.addButton(button, number)
-            self.insert(number, button, stretch=1)
+            self.insert(number, button)
             self.buttons.append(button)
         self.setVisible(len(texts) > 1)
 
@@ -85,15 +86,22 @@ class Beginning(QWidget):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = viewer
-        note = Note("Nothing is open: choose a file below, or begin with a sample.")
+        note = RichLabel(
+            "Nothing is open: choose a file below, or begin with a sample."
+        )
         self.buttons = [
             push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
         said = "The manual: ten minutes with a sample, from opening to saving."
         self.help_button = push_button("First steps", self._show_help, said)
+        said = "Go the whole way on drawn samples, to layers and a report."
+        self.demo_button = push_button("Demonstration", self._show_demo, said)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for part in (note, FoldingRow(*self.buttons, self.help_button)):
+        for part in (
+            note,
+            FoldingRow(*self.buttons, self.help_button, self.demo_button),
+        ):
             column.addWidget(part)
 
     def _open(self) -> None:
@@ -103,7 +111,10 @@ class Beginning(QWidget):
                 self._viewer.open_sample("napari-semsr", item.key)
 
     def _show_help(self) -> None:
-        open_manual(self, "first-steps.md")
+        open_manual("first-steps.md")
+
+    def _show_demo(self) -> None:
+        open_panel(self._viewer, "Demonstration")
 
 
 class StepPage(QWidget):
@@ -177,7 +188,7 @@ class StepsWindow(QWidget):
         texts = [(step.title, step.hint) for step in STEPS]
         self.steps = ButtonRow(texts)
         self.steps.chosen.connect(self.show_step)
-        self.hint = Note()
+        self.hint = RichLabel()
         self.beginning = Beginning(viewer)
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."

@@ -1,0 +1,135 @@
+"""Write the stub of the functions that are made of verbs, or say that it is behind.
+
+Run: ``python scripts/write_stub.py [--check]``.
+"""
+
+import argparse
+import inspect
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+
+from napari_semsr import calls
+from napari_semsr.calls import PathLike, Report, Source
+from napari_semsr.core import Micrograph
+from napari_semsr.jobs import FUNCTIONS, Verb, verb_of
+
+STUB = Path(calls.__file__).with_name("functions.pyi")
+HEAD = """\
+\"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+from numpy.typing import NDArray
+"""
+ALIASES = """\
+PathLike = str | os.PathLike[str]
+Source = Micrograph | NDArray[Any] | PathLike
+Report = Callable[[Progress], None]
+"""
+NAMED = {Source: "Source", PathLike: "PathLike", Report: "Report"}
+
+
+def spell(kind: Any) -> str:
+    """Write a type."""
+    for known, name in NAMED.items():
+        if kind in (known, known | None):
+            return name if kind == known else f"{name} | None"
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for known in (Source, PathLike):
+            if set(get_args(known)) <= set(parts):
+                rest = [one for one in parts if one not in get_args(known)]
+                parts = (*rest, known)
+        last = sorted(parts, key=lambda one: one is types.NoneType)
+        return " | ".join(map(spell, last))
+    if origin is Annotated:
+        return spell(parts[0])
+    if origin is Literal:
+        return f"Literal[{', '.join(map(json.dumps, parts))}]"
+    if origin is not None and origin is not np.ndarray:
+        inner = ", ".join("..." if part is Ellipsis else spell(part) for part in parts)
+        return f"{origin.__name__}[{inner}]"
+    words = {types.NoneType: "None", Any: "Any"}
+    return "NDArray[Any]" if origin else words.get(kind) or str(kind.__name__)
+
+
+def _python(value: object) -> str:
+    """Write a default."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _function(verb: Verb[Any, Any], gives: Any, output: Any = None) -> list[str]:
+    """Write a function, or what it is where its output is of some type."""
+    lines, starred = [f"def {verb.function}("], False
+    for item in calls.signature_of(verb).parameters.values():
+        if item.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            lines.append("    *,")
+        kind, default = item.annotation, item.default
+        if item.name == "output" and output is not None:
+            kind = output
+            default = inspect.Parameter.empty if output is PathLike else default
+        shown = "" if default is inspect.Parameter.empty else " = ..."
+        if shown and isinstance(default, bool | int | float | str | None):
+            shown = f" = {_python(default)}"
+        stars = "**" if item.kind is inspect.Parameter.VAR_KEYWORD else ""
+        lines.append(f"    {stars}{item.name}: {spell(kind)}{shown},")
+    return [*lines, f") -> {spell(gives)}: ..."]
+
+
+def stub() -> str:
+    """Write all functions."""
+    lines = []
+    results = {"napari_semsr.core": {"Micrograph", "Progress"}}
+    for name in FUNCTIONS.values():
+        verb = verb_of(name)
+        if verb is None:
+            continue
+        given = verb.returns
+        taken = [
+            item.annotation for item in calls.signature_of(verb).parameters.values()
+        ]
+        for kind in (
+            each for one in (given, *taken) for each in get_args(one) or (one,)
+        ):
+            ours = getattr(kind, "__module__", "").startswith("napari_semsr.")
+            if ours and kind is not Micrograph:
+                package = ".".join(kind.__module__.split(".")[:2])
+                results.setdefault(package, set()).add(kind.__name__)
+        kinds = get_args(given)
+        if Micrograph in kinds:  # of an image that is kept where it is not written
+            for target, kind in zip((types.NoneType, PathLike), kinds, strict=True):
+                lines += ["", "@overload", *_function(verb, kind, output=target)]
+        else:
+            lines += ["", *_function(verb, given)]
+    imports = [
+        f"from {package} import {', '.join(sorted(names))}"
+        for package, names in sorted(results.items())
+    ]
+    text = "\n".join([HEAD, *imports, "", ALIASES.rstrip(), *lines]) + "\n"
+    ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(STUB), "-"]
+    made = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True)
+    return made.stdout
+
+
+def main() -> None:
+    """Write the stub."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    asked = parser.parse_args()
+    text = stub()
+    if asked.check:
+        sys.exit(0 if STUB.read_text() == text else f"{STUB} is behind: run this.")
+    STUB.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""How functions are made of verbs, and what their arguments stand for.
+
+A function takes a `Micrograph`, a NumPy array or the path of an image; options are
+keywords with the names of the command's flags.
+"""
+
+import inspect
+import os
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.fields import FieldInfo
+
+from napari_semsr.core import FloatPair, Micrograph, OptionError, Options, Progress, run
+from napari_semsr.former import ARGUMENTS
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import ImageIn, Verb, verb_of
+
+PathLike = str | os.PathLike[str]
+Source = Micrograph | NDArray[Any] | PathLike
+Report = Callable[[Progress], None]
+
+_NEEDED = inspect.Parameter.empty
+_IMAGE = "Micrograph, (Y, X) numpy.ndarray or path"
+_HANDED = {
+    "overwrite": "Replace an existing output",
+    "resume": "Go on with an interrupted output",
+}
+
+
+def parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
+    """Give each model the options that it knows, and refuse those that none knows."""
+    from napari_semsr.io import with_calibration
+
+    options = with_calibration(options, models)
+    known = {name for model in models for name in model.model_fields}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        msg = f"Options are {', '.join(sorted(known))}, got {', '.join(unknown)}."
+        raise OptionError(msg)
+    return tuple(
+        model.parse({k: v for k, v in options.items() if k in model.model_fields})
+        for model in models
+    )
+
+
+def parse_options(options: Mapping[str, Any], verb: Verb[Any, Any]) -> dict[str, Any]:
+    """Give a verb its own options, those of its groups, and those of reading."""
+    models = _models(verb)
+    names = ["options", *(more.name for more in verb.groups)]
+    if verb.sides:
+        chosen, openings = parse_sides(options, *models)
+        both = ("opening", f"{verb.sides[1]}_opening")
+        return dict(zip([*names, *both], [*chosen, *openings], strict=True))
+    if verb.reads:
+        models, names = [*models, ReadOptions], [*names, "opening"]
+    parsed = dict(zip(names, parse_each(options, *models), strict=True))
+    if verb.hidden and verb.reads:
+        parsed["opening"] = parsed["opening"].replace(**verb.hidden)
+    return parsed
+
+
+def parse_sides(
+    options: Mapping[str, Any], *models: type[Options]
+) -> tuple[tuple[Any, ...], tuple[ReadOptions, ReadOptions]]:
+    """Give each model its options, and two images those of reading."""
+    from napari_semsr.jobs import both_openings
+
+    reading = [*ReadOptions.model_fields, "calibration"]
+    own = [name for model in models for name in model.model_fields]
+    sides = [side + name for side in ("moving_", "fixed_") for name in reading]
+    unknown = sorted(set(options) - {*own, *reading, *sides})
+    if unknown:
+        msg = (
+            f"Options are {', '.join(sorted([*own, *reading]))}, those of reading also "
+            f"with moving_ or fixed_ before them, got {', '.join(unknown)}."
+        )
+        raise OptionError(msg)
+    parsed = tuple(
+        model.parse({k: v for k, v in options.items() if k in model.model_fields})
+        for model in models
+    )
+    return parsed, both_openings(options)
+
+
+def parse_options_of(
+    options: Mapping[str, Any], model: type[Options]
+) -> dict[str, Any]:
+    """Give a job its own options and those of reading."""
+    chosen, opening = parse_each(options, model, ReadOptions)
+    return {"options": chosen, "opening": opening}
+
+
+def source_of(image: Any) -> Any:
+    """Wrap arrays as uncalibrated micrographs; all else stays as it is."""
+    if isinstance(image, (list, tuple)):
+        return type(image)(map(source_of, image))
+    return Micrograph(image) if isinstance(image, np.ndarray) else image
+
+
+@cache
+def function_of(name: str) -> Callable[..., Any]:
+    """Make the function of a verb."""
+    verb = verb_of(name)
+    if verb is None:
+        msg = f"{name} is no verb that functions are made of."
+        raise OptionError(msg)
+    signature = signature_of(verb)
+    known = set(signature.parameters)
+    led = {item.name for item in verb.images if item.flag}
+    handed = {item.name for item in (*verb.inputs, *verb.written)}
+
+    def call(*positional: Any, **options: Any) -> Any:
+        options = _renamed(name, options)
+        named = {key: options.pop(key) for key in [*options] if key in known}
+        given = signature.bind(*positional, **named).arguments
+        report = given.pop("progress", None)
+        first = [i for i in verb.inputs if not i.flag]
+        first = [given.pop(i.name, getattr(i, "default", None)) for i in first]
+        how = {k: given.pop(k) for k in [*given] if k in handed | {*_HANDED}}
+        how |= {k: source_of(image) for k, image in how.items() if k in led}
+        chosen = parse_options({**given, **options}, verb)
+        images = map(source_of, first)
+        if verb.in_memory is not None and how.get("output") is None:
+            how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
+            return run(verb.in_memory(*images, **how, **chosen), report)
+        return verb.given(run(verb.job(*images, **how, **chosen), report))
+
+    call.__name__ = call.__qualname__ = verb.function
+    call.__doc__ = _docstring(verb)
+    call.__module__ = "napari_semsr.functions"
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def _renamed(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Take an argument by its former name, and say what it is called now."""
+    for former, now in ARGUMENTS.get(name, {}).items():
+        if former in options:
+            msg = f"The argument {former} of {name} is now {now}."
+            warnings.warn(msg, DeprecationWarning, stacklevel=3)
+            options[now] = options.pop(former)
+    return options
+
+
+def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
+    """Give the arguments of a verb's function with types and defaults."""
+    rows = [*_files(verb), *_settings(verb)]
+    positional = [item.name for item in verb.inputs if not item.flag]
+    needed = [name for name, _, default in _settings(verb) if default is _NEEDED]
+    positional += needed  # options without a default
+    positional += [] if verb.output is None else [verb.output.name]
+    positional += [item.name for item in verb.images if item.flag]
+    rows.sort(key=lambda row: [*positional, row[0]].index(row[0]))  # in that order
+    found = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD
+            if name in positional
+            else inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=kind,
+        )
+        for name, kind, default in rows
+    ]
+    if verb.sides:  # options of reading for one image alone, with its name before
+        kind = inspect.Parameter.VAR_KEYWORD
+        found.append(inspect.Parameter("sides", kind, annotation=Any))
+    found.sort(key=lambda item: item.kind)
+    last = max((n for n, item in enumerate(found) if _is_needed(item)), default=0)
+    for place in range(last):  # what follows has no default
+        found[place] = found[place].replace(default=_NEEDED)
+    return inspect.Signature(found, return_annotation=verb.returns)
+
+
+def _is_needed(item: inspect.Parameter) -> bool:
+    """Tell whether an argument must be given where it stands."""
+    return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NEEDED
+
+
+def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Give names, types and defaults of what a verb reads and writes."""
+    for item in verb.inputs:
+        kind: Any = Source if isinstance(item, ImageIn) else PathLike
+        kind = Sequence[kind] if item.many else kind
+        if isinstance(item, ImageIn) and item.pairs:
+            kind = Any
+        default = getattr(item, "default", None)
+        kind = kind if item.takes is None else item.takes | kind
+        if item.optional and default is None:
+            kind |= None
+        yield item.name, kind, default if item.optional or default else _NEEDED
+    for written in verb.written:
+        optional = not written.required or written.kept or verb.in_memory is not None
+        kind = PathLike | None if optional else PathLike
+        yield written.name, kind, None if optional else _NEEDED
+
+
+def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Give names, types and defaults of a verb's options, and of those of all."""
+    for model in (*_models(verb), *((ReadOptions,) if verb.reads else ())):
+        for name, info in model.model_fields.items():
+            if model is ReadOptions and name in verb.hidden:
+                continue
+            default = info.get_default(call_default_factory=True)
+            yield name, _widened(info.annotation), _default(info, default)
+    if verb.written or verb.replaces:
+        yield "overwrite", bool, False
+    if verb.resumes:
+        yield "resume", bool, False
+    yield "progress", Report | None, None
+
+
+def _models(verb: Verb[Any, Any]) -> list[type[Options]]:
+    """Give the option sets of a verb."""
+    return [verb.options, *(more.options for more in verb.groups)]
+
+
+def _default(info: FieldInfo, default: Any) -> Any:
+    """Give the default of an option, which may have none."""
+    return _NEEDED if info.is_required() else default
+
+
+def _widened(annotation: Any) -> Any:
+    """Let one number stand for both axes, as the options do."""
+    return annotation | float if FloatPair in get_args(annotation) else annotation
+
+
+def _docstring(verb: Verb[Any, Any]) -> str:
+    """Tell what a function does, takes and gives."""
+    lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
+    kinds = {name: default for name, _, default in _files(verb)}
+    for item in (*verb.inputs, *verb.written):
+        kind = _IMAGE if isinstance(item, ImageIn) else "path"
+        kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
+        more = "" if kinds[item.name] is _NEEDED else ", optional"
+        lines += [f"{item.name} : {kind}{more}", *_wrapped(item.help)]
+    for model in _models(verb):
+        for name, info in model.model_fields.items():
+            lines += [f"{name} : optional", *_wrapped(info.description or name)]
+    if verb.reads:
+        reading = f"{', '.join(ReadOptions.model_fields)} : optional"
+        lines += [reading, *_wrapped("How files are read, as `read` takes them")]
+    if verb.sides:
+        before = "_ or ".join(verb.sides)
+        more = f"The same for one image alone, with {before}_ before the name"
+        lines += ["**sides : object", *_wrapped(more)]
+    for name in _HANDED:
+        if name in {setting for setting, _, _ in _settings(verb)}:
+            lines += [f"{name} : bool, optional", *_wrapped(_HANDED[name])]
+    lines += ["progress : callable, optional", *_wrapped("Receives every `Progress`")]
+    given = get_args(verb.returns) or (verb.returns,)
+    about = inspect.cleandoc(given[-1].__doc__ or "").partition("\n\n")[0]
+    names = " or ".join(kind.__name__ for kind in given)
+    lines += ["", "Returns", "-" * 7, names, *_wrapped(about)]
+    if verb.example:
+        lines += ["", "Examples", "-" * 8, *inspect.cleandoc(verb.example).splitlines()]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    """Indent a sentence below its name."""
+    indent = " " * 4
+    return textwrap.wrap(
+        _sentence(text), 84, initial_indent=indent, subsequent_indent=indent
+    )
+
+
+def _sentence(text: str) -> str:
+    """Begin with a capital, and end with a full stop."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

@@ -1,0 +1,17 @@
+"""Functions of the Python interface that are made of verbs.
+
+``functions.pyi`` is written by ``scripts/write_stub.py``, so that editors know them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from napari_semsr.calls import function_of
+from napari_semsr.jobs import FUNCTIONS
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name not in FUNCTIONS:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return function_of(FUNCTIONS[name])

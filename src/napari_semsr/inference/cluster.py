@@ -1,0 +1,206 @@
+"""Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Self
+
+from distributed import Client, WorkerPlugin
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from napari_semsr.core import Cancelled, IntPair, OptionError, SemsrError, Waiting
+from napari_semsr.inference.executors import STOPPED, Executor, TileWorker
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TiledRun, TileResult
+
+_WAITING_PER_THREAD = 2
+PATIENCE = "10s"
+_LOOK_S = 2.0  # without a tile, between looks for workers; chosen
+
+
+# A run is registered once in each process; tasks name it by its token, so that neither
+# the model nor the field travels with them. The functions here are importable, which
+# keeps dask from pickling their surroundings into every task.
+
+_workers: dict[str, TileWorker] = {}
+_making = threading.Lock()
+
+
+def register(
+    token: str, run: TiledRun, predictor: Predictor | None = None
+) -> TileWorker:
+    """Make a run known in this process."""
+    with _making:
+        if token not in _workers:
+            ready = predictor or Predictor(
+                run.plan.loaded,
+                device=run.plan.options.device,
+                precision=run.plan.options.precision,
+            )
+            if ready.batch is None:
+                ready.choose_batch(
+                    run.plan.tiles.tile(0, 0).window.shape, run.plan.options.batch
+                )
+            ready.statistics = run.statistics
+            _workers[token] = TileWorker(run, ready)
+        return _workers[token]
+
+
+def unregister(token: str) -> None:
+    """Stop a run in this process, wait for its running tasks, and forget it."""
+    worker = _workers.pop(token, None)
+    if worker is not None:
+        worker.stop()
+
+
+def enhance_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+    """Enhance and write some tiles of a registered run: the task of a worker."""
+    worker = _workers.get(token)
+    if worker is None:
+        raise Cancelled(STOPPED)
+    return worker.enhance(places)
+
+
+class RunPlugin(WorkerPlugin):
+    """Bring a run to each worker of a cluster, once, and take it away again."""
+
+    def __init__(self, token: str, run: TiledRun) -> None:
+        self.name = f"semsr-{token}"
+        self.token = token
+        self.run = run
+
+    def setup(self, worker: Any) -> None:
+        """Register the run on a worker that has just joined."""
+        register(self.token, self.run)
+
+    def teardown(self, worker: Any) -> None:
+        """Stop the run on a worker that is leaving, or where the run is over."""
+        unregister(self.token)
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[Client]:
+    """Join a cluster that somebody else runs.
+
+    Parameters
+    ----------
+    address : str
+        Of its scheduler.
+
+    Yields
+    ------
+    distributed.Client
+        Closed at the end; the cluster goes on.
+    """
+    try:
+        client = Client(address, set_as_default=False, timeout=PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        msg = f"No dask scheduler answers at {address}: check --scheduler."
+        raise OptionError(msg) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def without_workers(address: str) -> Waiting:
+    """Say that a cluster has nobody who could take a task, which it may get yet.
+
+    Parameters
+    ----------
+    address : str
+        Of its scheduler.
+
+    Returns
+    -------
+    Waiting
+        Of unknown length.
+    """
+    return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
+
+
+class ClusterExecutor(Executor):
+    """Workers of a cluster that sees the same files.
+
+    The run travels to each worker once, which makes its own predictor. Only a few tasks
+    wait at a time, so that memory does not grow with their number.
+    """
+
+    def __init__(self, run: TiledRun, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._token = uuid.uuid4().hex
+        self._plugin = RunPlugin(self._token, run)
+        self._client: Any = None
+        self._end = ExitStack()
+        self._futures: set[Any] = set()
+        self._looked_s = 0.0
+        self._lonely: Waiting | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as end:
+            self._client = end.enter_context(remote_client(self._address))
+            self._client.register_plugin(self._plugin)
+            threads = max(1, sum(self._client.nthreads().values()))
+            self.slots = _WAITING_PER_THREAD * threads
+            self._end = end.pop_all()
+        return self
+
+    def submit(self, places: Sequence[IntPair]) -> None:
+        """Hand over a group of tiles."""
+        row, column = places[0]
+        future = self._client.submit(
+            enhance_tiles,
+            self._token,
+            places,
+            pure=False,
+            key=f"tile-{row}-{column}-{self._token[:8]}",
+        )
+        self._futures.add(future)
+        self._watch(future)
+
+    def result(self) -> Any:
+        """Give what a task has returned; say so where no worker can take any."""
+        found, now = super().result(), time.monotonic()
+        if found is not None:
+            self._looked_s, self._lonely = now, None
+            return found
+        if now - self._looked_s >= _LOOK_S:
+            self._lonely = None
+            with suppress(OSError, TimeoutError):  # it was lost, as its tasks will say
+                if not any(self._client.nthreads().values()):
+                    self._lonely = without_workers(self._address)
+            self._looked_s = time.monotonic()
+        return self._lonely
+
+    def _result_of(self, future: Any) -> list[TileResult]:
+        """Fetch a result; say in a sentence what stands in its way."""
+        self._futures.discard(future)
+        try:
+            found: list[TileResult] = future.result()
+        except KilledWorker as error:
+            msg = (
+                f"A task was lost with each of {error.allowed_failures + 1} workers, "
+                "which were killed or ran out of memory: give them more memory or a "
+                "smaller --tile, then run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+        except (CancelledError, CommClosedError) as error:
+            msg = (
+                f"The dask cluster at {self._address} was lost: start it again, then "
+                "run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+        future.release()
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        with self._end:
+            self._client.cancel(list(self._futures))
+            if self._client.status == "running":
+                self._client.unregister_worker_plugin(self._plugin.name)
+            unregister(self._token)

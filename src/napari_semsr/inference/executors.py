@@ -1,0 +1,430 @@
+"""Tiles as dask tasks: one loop, what a task does, and what runs it in this process.
+
+A few tiles are handed over at a time, from an order of our own that may change while a
+run goes on. The loop never waits long for a tile, so that whoever drives it can stop
+it; what computes then looks between the layers of the network whether it should go on.
+"""
+
+import itertools
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Box,
+    Cancelled,
+    DeviceMemoryError,
+    IntPair,
+    Job,
+    Progress,
+    SemsrError,
+    Tile,
+    round_up,
+)
+from napari_semsr.inference.network_input import set_missing
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of
+
+# What a task does: read a window, enhance it, write its core.
+
+_SMALLEST_PIECE = 32
+_T = TypeVar("_T")
+STOPPED = "The run was stopped; finished tiles are kept."
+
+
+@dataclass(slots=True)
+class TileWorker:
+    """One predictor and what is known of its memory."""
+
+    run: TiledRun  # The work
+    predictor: Predictor  # The network on this worker's device
+    # Into how many parts on each axis a tile is cut, to fit into memory
+    pieces: int = 1
+    joins: bool = True  # Whether tiles that make a rectangle share a window
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _busy: int = 0
+    _idle: threading.Condition = field(default_factory=threading.Condition)
+    _release: Callable[[], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._release = self.predictor.look_between_layers(self._check)
+
+    def _check(self) -> None:
+        """Refuse to go on once the run was stopped."""
+        if self._cancelled.is_set():
+            raise Cancelled(STOPPED)
+
+    def enhance(self, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+        """Enhance and write some tiles."""
+        with self.working():
+            tiles = [self.run.plan.tile(place) for place in places]
+            try:
+                return self._together(tiles)
+            except RuntimeError as error:
+                msg = f"Tile {places[0]} could not be enhanced: {error}"
+                raise SemsrError(msg) from error
+
+    def stop(self) -> None:
+        """Refuse new work, stop what is running at its next layer, and wait for it."""
+        self._cancelled.set()
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0)
+        self._release()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Surround a task, so that `stop` waits for it."""
+        with self._idle:
+            self._check()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def _together(self, tiles: list[Tile]) -> list[TileResult]:
+        """Run tiles whole, or in pieces once that was found necessary."""
+        if self.pieces == 1:
+            before = self.predictor.batch
+            try:
+                found = self._whole(tiles)
+            except DeviceMemoryError:
+                if not self._joined(tiles):
+                    self._cut_smaller()
+                    return self._together(tiles)
+                self.joins = False
+                note = "Memory was short: tiles are computed one by one."
+                return [piece.with_note(note) for piece in self._together(tiles)]
+            else:
+                return self._told(found, before)
+        return [self._in_pieces(tile) for tile in tiles]
+
+    def _joined(self, tiles: list[Tile]) -> Box | None:
+        """Give the rectangle that tiles are computed in as one."""
+        if not self.joins or self.predictor.device.type != "cpu":
+            return None
+        cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
+        around = reduce(Box.union, cores)
+        full = sum(math.prod(core.shape) for core in cores) == math.prod(around.shape)
+        return around if full and len(tiles) > 1 else None
+
+    def _told(self, found: list[TileResult], before: int | None) -> list[TileResult]:
+        """Say so when the batch was halved on the way."""
+        after = self.predictor.batch
+        if after == before:
+            return found
+        note = f"Memory was short: batches were cut from {before} to {after} tiles."
+        return [piece.with_note(note) for piece in found]
+
+    def _whole(self, tiles: list[Tile]) -> list[TileResult]:
+        plan, joined = self.run.plan, self._joined(tiles)
+        if joined is not None or len(tiles) == 1:
+            shared = tiles[0] if joined is None else plan.around(joined)
+            values, box, missing = plan.compute(self.predictor, shared)
+            return [self._deliver(tile, values, box, missing) for tile in tiles]
+        if self.predictor.device.type == "cpu":
+            return [piece for tile in tiles for piece in self._whole([tile])]
+        read = [plan.read(tile.window) for tile in tiles]
+        windows = [window for window, _ in read]
+        if len({window.shape for window in windows}) == 1:
+            results = self.predictor.predict_many(windows, plan.scaling)
+        else:
+            results = [self.predictor.predict(w, plan.scaling) for w in windows]
+        return [
+            self._deliver(tile, result, tile.window, missing)
+            for tile, (_, missing), result in zip(tiles, read, results, strict=True)
+        ]
+
+    def _deliver(
+        self,
+        tile: Tile,
+        values: NDArray[np.float32],
+        box: Box,
+        missing: NDArray[np.bool_] | None = None,
+    ) -> TileResult:
+        """Write a tile of the output, made of what the network gave for a box."""
+        core = self.run.plan.outputs.tile(*tile.index).core
+        made, inner = self.run.plan.deliver(core, values, box, missing)
+        return self.run.write(tile.index, made[inner.slices], edges_of(made, inner))
+
+    def _in_pieces(self, tile: Tile) -> TileResult:
+        """Compute one tile part by part, cutting smaller when memory runs out."""
+        while True:
+            try:
+                joined = self._assemble(tile)
+            except DeviceMemoryError:
+                self._cut_smaller()
+            else:
+                piece = self._deliver(tile, joined, tile.core)
+                side = self._side
+                note = f"Memory was short: tiles are computed in pieces of {side} px."
+                return replace(piece, edges={}).with_note(note)
+
+    @property
+    def _side(self) -> int:
+        """Side of a piece, a multiple of the stride."""
+        plan = self.run.plan.tiles
+        return round_up(max(1, plan.core // self.pieces), plan.stride)
+
+    def _cut_smaller(self) -> None:
+        """Halve the pieces, or give up."""
+        plan = self.run.plan.tiles
+        smallest = round_up(_SMALLEST_PIECE, plan.stride)
+        if self._side <= smallest:
+            window = self._side + 2 * plan.halo
+            msg = (
+                f"Device {self.predictor.device} has no memory left even for a window "
+                f"of {window} px: free some of it, or use another device."
+            )
+            raise DeviceMemoryError(msg)
+        self.pieces *= 2
+
+    def _assemble(self, tile: Tile) -> NDArray[np.float32]:
+        """Join the pieces of one tile."""
+        plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
+        rows, columns = tile.core.scaled(scale).shape
+        core = np.empty((rows, columns), dtype=np.float32)
+        for part in plan.pieces(tile, self._side):
+            window, missing = self.run.plan.read(part.window)
+            scaling, inner = self.run.plan.scaling, part.inner
+            result = self.predictor.predict(window, scaling, inner)
+            missing = None if missing is None else missing[inner.slices]
+            set_missing(result, missing, scale)
+            place = part.core.within(tile.core).scaled(scale)
+            core[place.slices] = result
+        return core
+
+
+# What hands tasks over, and waits for them.
+
+# A third of the 0.3 s within which a cancel is to be acknowledged
+_HEARTBEAT_S = 0.1
+
+Take = Callable[[int], Sequence[IntPair] | None]
+"""Gives up to a number of tiles; none while nobody wants any, None at the end."""
+Work = Generator[list[TileResult] | Progress | None]
+"""Tiles as they are written; None says that it goes on."""
+
+
+class Executor(ABC):
+    """Where tasks run: here, or on a cluster."""
+
+    slots = 1  # Tasks that are submitted at a time
+
+    def __init__(self) -> None:
+        self.waiting = 0  # Tasks that are submitted now
+        self._finished: SimpleQueue[Any] = SimpleQueue()
+
+    @abstractmethod
+    def submit(self, places: Sequence[IntPair]) -> None:
+        """Hand over a group of tiles, which goes through in one pass."""
+
+    def result(self) -> Any:
+        """Give what a task has returned; None when all go on after a heartbeat."""
+        try:
+            future = self._finished.get(timeout=_HEARTBEAT_S)
+        except Empty:
+            return None
+        self.waiting -= 1
+        return self._result_of(future)
+
+    def _result_of(self, future: Any) -> Any:
+        return future.result()
+
+    def _watch(self, future: Any) -> None:
+        """Wait for a task."""
+        self.waiting += 1
+        future.add_done_callback(self._finished.put)
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None:
+        """Drop what waits, stop what runs, and return when nothing does any more."""
+
+
+class Background:
+    """A thread that makes one call after another.
+
+    Between it and whoever waits lie queues written in C alone: an interrupt comes at
+    any line of Python, and one within a lock of `concurrent.futures` leaves it locked
+    for good.
+    """
+
+    def __init__(self, name: str, answers: "SimpleQueue[Any]") -> None:
+        self._calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._answers = answers
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[[], Any]) -> None:
+        """Make a call after those before; its `CallResult` comes into the queue."""
+        self._calls.put(call)
+
+    def is_current(self) -> bool:
+        """Whether it is this thread that asks."""
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """Wait for the calls that were submitted, and end."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                answer = CallResult(call())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                answer = CallResult(None, error)
+            self._answers.put(answer)
+            del answer, call
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call in another thread returned or raised."""
+
+    value: Any
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return or raise the same."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class LocalExecutor(Executor):
+    """A thread of this process, with dask's scheduler of one thread.
+
+    One tile on all cores is as fast as a tile for each core (measured on two: 10 %
+    either way) and takes the memory of one. It is submitted alone: a second would only
+    wait behind it, in an order that may be out of date by then. `distributed` would
+    take 1.3 s to import, and costs more for each tile (``benchmarks/executors.py``).
+    """
+
+    def __init__(self, run: TiledRun, predictor: Predictor) -> None:
+        super().__init__()
+        self._worker = TileWorker(run, predictor)
+        self._thread = Background("semsr-tiles", self._finished)
+
+    def submit(self, places: Sequence[IntPair]) -> None:
+        """Hand over a group of tiles."""
+        self._call(self._worker.enhance, places)
+
+    def call(
+        self, function: Callable[..., Any], *given: Any
+    ) -> Generator[None, None, Any]:
+        """Run a function as a task, and return what it returns."""
+
+        def work() -> Any:
+            with self._worker.working():
+                return function(*given)
+
+        self._call(work)
+        while (found := self.result()) is None:
+            yield None
+        return found
+
+    def _call(self, function: Callable[..., Any], *given: Any) -> None:
+        self.waiting += 1
+        if len(self._worker.run.plan.outputs) == 1:  # nothing to schedule
+            self._thread.submit(partial(function, *given))
+            return
+        from dask.delayed import delayed  # 0.1 s, and plans are made without it
+        from dask.local import get_sync  # its name would make dask import distributed
+
+        task = delayed(function, pure=False, traverse=False)(*given)
+        self._thread.submit(partial(task.compute, scheduler=get_sync))
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop()
+        self._thread.close()
+
+
+def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
+    """Drive a job of long steps from a thread; tell its last step again meanwhile.
+
+    So whoever waits can stop it: closing this ends it within a layer of the network.
+    """
+    stopped, answers = threading.Event(), SimpleQueue[CallResult]()
+    told = Progress(0, 0, "Looking at the network")
+
+    thread = Background("semsr-plan", answers)
+
+    def check() -> None:
+        if stopped.is_set() and thread.is_current():
+            raise Cancelled(STOPPED)
+
+    release = predictor.look_between_layers(check, probing=True)
+    try:
+        while True:
+            thread.submit(partial(next, job))
+            while True:
+                try:
+                    answer = answers.get(timeout=_HEARTBEAT_S)
+                    break
+                except Empty:
+                    yield told
+            if isinstance(answer.error, StopIteration):
+                result: _T = answer.error.value
+                return result
+            told = answer.result()
+            yield told
+    finally:
+        stopped.set()
+        thread.submit(job.close)
+        thread.close()
+        release()
+
+
+def run_tiles(
+    executor: Executor, take: Take, batch: int
+) -> Generator[list[TileResult] | None]:
+    """Run tiles that need nothing of each other, in the order in which they are taken.
+
+    An empty result says that nothing runs, None that something does. Closing this
+    iterator stops within a layer of the network.
+    """
+    more = True
+    with executor:
+        while more or executor.waiting:
+            while more and executor.waiting < executor.slots:
+                places = take(batch)
+                more = places is not None
+                if not places:
+                    break
+                executor.submit(places)
+            if executor.waiting:
+                yield executor.result()
+            elif more:
+                yield []
+
+
+def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
+    """Take tiles in blocks of some rows and columns, which share a window."""
+    blocks: dict[IntPair, list[IntPair]] = {}
+    for row, column in places:
+        blocks.setdefault((row // block[0], column // block[1]), []).append(
+            (row, column)
+        )
+    waiting = iter(blocks.values())
+    return lambda _count: next(waiting, None)
+
+
+def in_order(places: Sequence[IntPair]) -> Take:
+    """Take tiles as they are listed."""
+    waiting = iter(places)
+    return lambda count: list(itertools.islice(waiting, count)) or None

@@ -1,0 +1,592 @@
+"""A field that is looked at while it is being enhanced; needs neither torch nor Qt.
+
+The store that a run fills is the only truth: its done-map says which tiles are there.
+This module draws it at every level without ever waiting, and says which tiles are
+wanted next. Batch runs and live runs fill the same store, so that one goes on with what
+the other has begun.
+"""
+
+import tempfile
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_semsr.core import Box, IntPair, to_dtype
+from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.io import OmeZarrStore, halve, level_shapes
+
+# The levels that are drawn. Each looks like an array: where tiles have landed it shows
+# them, elsewhere the input resampled, so that reading never waits for the network.
+
+_LEVEL_BYTES = 16 << 20
+_STRIP = 256
+_BLOCK = 256
+
+
+class Backdrop:
+    """The input, drawn on the grid of the result at any level; `sources` (Y, X)."""
+
+    def __init__(
+        self,
+        sources: Sequence[NDArray[Any]],
+        shape: IntPair,
+        dtype: DTypeLike,
+        grey: tuple[float, float] | None = None,
+    ) -> None:
+        self._sources = list(sources)
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._grey = grey
+
+    def read(self, box: Box, step: int) -> NDArray[Any]:
+        """Draw a region (Y, X) by taking the nearest pixels; `box`: of the level."""
+        source = self._nearest(step)
+        rows = _places((box.y0, box.y1), step, source.shape[0], self._shape[0])
+        columns = _places((box.x0, box.x1), step, source.shape[1], self._shape[1])
+        part = _pick(_pick(source, rows, 0), columns, 1)
+        if self._grey is not None:
+            low, high = self._grey
+            part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
+        if self._dtype.kind == "f":
+            return np.array(part, dtype=self._dtype)
+        return to_dtype(part, self._dtype)[0]
+
+    def average(self) -> None:
+        """Add coarser sources made of means, so that no level is noisier than it is.
+
+        Until this is called coarse levels skip pixels, which needs no time.
+        """
+        finest = self._sources[0]
+        if len(self._sources) > 1 or max(finest.shape) <= _STRIP:
+            return
+        sources = [finest]
+        while max(sources[-1].shape) > _STRIP:
+            fine = sources[-1]
+            strips = range(0, fine.shape[0], _STRIP)
+            parts = [halve(fine[top : top + _STRIP]) for top in strips]
+            sources.append(np.concatenate(parts))
+        self._sources = sources
+
+    def _nearest(self, step: int) -> NDArray[Any]:
+        """Choose the coarsest source that is as fine as a level."""
+        sources = self._sources
+        fine = [item for item in sources if item.shape[0] * step >= self._shape[0]]
+        return (fine or sources[:1])[-1]
+
+
+def _places(span: IntPair, step: int, size: int, wanted: int) -> NDArray[np.intp]:
+    """Find where the pixels of a level lie on an axis of a source."""
+    centres = (np.arange(*span) + 0.5) * (step * size / wanted)
+    return np.minimum(centres.astype(np.intp), size - 1)
+
+
+def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[Any]:
+    """Take increasing places of one axis; a view where they are evenly spaced."""
+    pitch = int(places[1] - places[0]) if places.size > 1 else 1
+    first, last = int(places[0]), int(places[-1])
+    if pitch and last - first == pitch * (places.size - 1):
+        return source[(slice(None),) * axis + (slice(first, last + 1, pitch),)]
+    cut = (slice(None),) * axis + (slice(first, last + 1),)
+    return np.take(source[cut], places - first, axis=axis)
+
+
+class LevelStore:
+    """Pixels of one level: in memory when small, else in a scratch file.
+
+    The file is mapped only while it is used, and holds square blocks one after the
+    other: the system maps what lies around a page too, which for rows of a wide field
+    would be all of them. Thus memory stays flat.
+
+    `dtype`: type of the pixels.
+    """
+
+    def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._array: NDArray[Any] | None = None
+        self._file: Any = None
+        if shape[0] * shape[1] * dtype.itemsize <= _LEVEL_BYTES:
+            self._array = np.zeros(shape, dtype)
+            return
+        self._grid = -(-shape[0] // _BLOCK), -(-shape[1] // _BLOCK)
+        self._file = tempfile.TemporaryFile(prefix="semsr-level-")  # noqa: SIM115
+        self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
+        weakref.finalize(self, self._file.close)
+
+    def write(self, box: Box, block: NDArray[Any]) -> None:
+        """Put a block in; `block` (Y, X), its pixels."""
+        if self._array is not None:
+            self._array[box.slices] = block
+            return
+        for part, stored in self._parts(box, "r+"):
+            stored[...] = block[part]
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Copy a block out; gives (Y, X)."""
+        if self._array is not None:
+            return self._array[box.slices].copy()
+        values = np.empty(box.shape, self._dtype)
+        for part, stored in self._parts(box, "r"):
+            values[part] = stored
+        return values
+
+    def _parts(
+        self, box: Box, mode: Literal["r", "r+"]
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
+        """Give each part of a region, and the same part of the file."""
+        blocks = np.memmap(
+            self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
+        )
+        for row in range(box.y0 // _BLOCK, -(-box.y1 // _BLOCK)):
+            for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
+                whole = Box.of((_BLOCK, _BLOCK), (row * _BLOCK, column * _BLOCK))
+                part = whole.intersection(box)
+                stored = blocks[row, column][part.within(whole).slices]
+                yield part.within(box).slices, stored
+
+
+class TileCache:
+    """The tiles that were used last, within a limit of memory."""
+
+    def __init__(self, limit: int = 64 << 20) -> None:
+        self.limit = limit
+        self._tiles: OrderedDict[IntPair, NDArray[Any]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def put(self, place: IntPair, tile: NDArray[Any]) -> None:
+        """Keep a tile (Y, X), and drop the oldest when there are too many."""
+        with self._lock:
+            old = self._tiles.pop(place, None)
+            self._size += tile.nbytes - (0 if old is None else old.nbytes)
+            self._tiles[place] = tile
+            while self._size > self.limit and len(self._tiles) > 1:
+                _, gone = self._tiles.popitem(last=False)
+                self._size -= gone.nbytes
+
+    def get(self, place: IntPair) -> NDArray[Any] | None:
+        """Find a tile (Y, X), if it is kept."""
+        with self._lock:
+            tile = self._tiles.get(place)
+            if tile is not None:
+                self._tiles.move_to_end(place)
+            return tile
+
+
+class LiveLevel:
+    """An array whose pixels are asked for when they are looked at.
+
+    `dtype`: type of the pixels; `read`: gives the pixels of a `Box`, at once.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        shape: IntPair,
+        dtype: np.dtype[Any],
+        chunks: IntPair,
+        read: Callable[[Box], NDArray[Any]],
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.chunks = chunks
+        self._read = read
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.shape[0] * self.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        given = index if isinstance(index, tuple) else (index,)
+        if any(item is Ellipsis for item in given):
+            place = next(i for i, item in enumerate(given) if item is Ellipsis)
+            missing = self.ndim - len(given) + 1
+            given = given[:place] + (slice(None),) * missing + given[place + 1 :]
+        given += (slice(None),) * (self.ndim - len(given))
+        spans, rest = [], []
+        for item, size in zip(given, self.shape, strict=True):
+            span, left = _span(item, size)
+            spans.append(span)
+            rest.append(left)
+        box = Box(*spans[0], *spans[1])
+        if min(box.shape) < 1:
+            return np.empty(box.shape, self.dtype)[tuple(rest)]
+        return self._read(box)[tuple(rest)]
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> Any:
+        return np.asarray(self[:, :], dtype=dtype)
+
+
+def _span(item: Any, size: int) -> tuple[IntPair, Any]:
+    """Turn one index into a range to read, and what is left to do with it."""
+    if isinstance(item, slice):
+        start, stop, step = item.indices(size)
+        if step == 1:
+            return (start, max(start, stop)), slice(None)
+        places = range(start, stop, step)
+        if not places:
+            return (0, 0), slice(None)
+        low, high = min(places[0], places[-1]), max(places[0], places[-1])
+        return (low, high + 1), slice(None, None, step)
+    place = int(item)
+    place += size if place < 0 else 0
+    if not 0 <= place < size:
+        msg = f"index {item} is out of bounds for an axis of {size}"
+        raise IndexError(msg)
+    return (place, place + 1), 0
+
+
+# Which tile comes next: those in view first, from the middle outwards.
+
+
+class TileQueue:
+    """Tiles that wait, ordered anew whenever the view moves.
+
+    It may be used from several threads: a viewer says what it looks at, a worker takes
+    what is most urgent.
+
+    `unit`: rows and columns of a tile, in pixels of the result.
+    """
+
+    def __init__(
+        self, grid: tuple[int, int], unit: tuple[int, int], *, whole: bool = True
+    ) -> None:
+        self.unit = unit
+        self._pending = np.zeros(grid, dtype=bool)
+        self._whole = whole
+        self._view: Box | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def whole(self) -> bool:
+        """Whether tiles out of view are handed out too."""
+        return self._whole
+
+    @whole.setter
+    def whole(self, value: bool) -> None:
+        with self._changed:
+            self._whole = bool(value)
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._pending))
+
+    def fill(self, places: Iterable[IntPair]) -> None:
+        """Replace what waits."""
+        with self._changed:
+            self._pending[:] = False
+            for place in places:
+                self._pending[place] = True
+            self._changed.notify_all()
+
+    def look_at(self, view: Box | None) -> None:
+        """Say what is looked at from now on, in pixels of the result; None for all."""
+        with self._changed:
+            if view != self._view:
+                self._view = view
+                self._changed.notify_all()
+
+    def take(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
+        """Take the most urgent tiles out of the queue."""
+        with self._changed:
+            places = self._wanted(count)
+            if not places and timeout:
+                self._changed.wait(timeout)
+                places = self._wanted(count)
+            for place in places:
+                self._pending[place] = False
+            return places
+
+    def _wanted(self, count: int) -> list[IntPair]:
+        """Find the most urgent tiles; called with the lock held."""
+        rows, columns = np.nonzero(self._pending)
+        if not rows.size:
+            return []
+        outside, distance = self._rank(rows, columns)
+        order = np.lexsort((distance, outside))[:count]
+        if not self._whole:
+            order = order[outside[order] == 0]
+        return [(int(rows[i]), int(columns[i])) for i in order]
+
+    def _rank(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Whether tiles are out of view, and how far from its middle."""
+        view = self._view
+        if view is None:
+            grid = self._pending.shape
+            view = Box(0, grid[0] * self.unit[0], 0, grid[1] * self.unit[1])
+        top, left = rows * self.unit[0], columns * self.unit[1]
+        outside = (
+            (top >= view.y1)
+            | (top + self.unit[0] <= view.y0)
+            | (left >= view.x1)
+            | (left + self.unit[1] <= view.x0)
+        )
+        down = top + (self.unit[0] - view.y0 - view.y1) / 2
+        across = left + (self.unit[1] - view.x0 - view.x1) / 2
+        return outside, np.hypot(down, across)
+
+
+_COARSEST = 256
+_READING_S = 0.015
+_PATIENCE_S = 0.05
+
+
+class LiveField:
+    """The result of a run as a viewer draws it, from before the run begins.
+
+    Parameters
+    ----------
+    output : OutputPlan
+        Shape, tiles and type of the result.
+    sources : sequence of (Y, X) numpy.ndarray
+        The input and coarser levels of it, finest first, in memory.
+    grey : tuple of float, optional
+        Grey values that become 0 and 1 where the result is not in the grey scale of
+        the input.
+    whole : bool, default=True
+        Whether tiles are enhanced that nobody looks at.
+    """
+
+    levels: list[LiveLevel]
+    """Arrays to be drawn, finest first, each half as fine as the one before."""
+    queue: TileQueue
+    """The tiles that wait."""
+
+    def __init__(
+        self,
+        output: OutputPlan,
+        sources: Sequence[NDArray[Any]],
+        *,
+        grey: tuple[float, float] | None = None,
+        whole: bool = True,
+    ) -> None:
+        self.output = output
+        self.shape, self.unit, self.dtype = (
+            output.frame.shape,
+            output.unit,
+            output.dtype,
+        )
+        shape, unit = self.shape, self.unit
+        grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
+        self.queue = TileQueue(grid, unit, whole=whole)
+        self._backdrop = Backdrop(sources, shape, self.dtype, grey)
+        self._store: OmeZarrStore | None = None
+        self._turn = 0
+        self._stored = np.zeros(grid, dtype=bool)
+        self._drawn = np.zeros(grid, dtype=bool)
+        self._cache = TileCache()
+        self._lock = threading.Lock()
+        self._news: Box | None = None
+        shapes = level_shapes(shape, smallest=_COARSEST)[: _halvings(grid, unit) + 1]
+        self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
+        self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
+        for level, each in enumerate(shapes[1:], start=1):
+            read = partial(self._read, level)
+            self.levels.append(LiveLevel(each, self.dtype, unit, read))
+
+    @property
+    def done(self) -> int:
+        """Number of tiles that are drawn."""
+        return int(np.count_nonzero(self._stored))
+
+    def look_at(self, view: Box | None) -> None:
+        """Say what is looked at, so that it is enhanced first.
+
+        Parameters
+        ----------
+        view : Box or None
+            In pixels of the result; None for all of it.
+        """
+        self.queue.look_at(view)
+
+    def take_news(self) -> Box | None:
+        """Tell where the picture changed since this was last asked.
+
+        Returns
+        -------
+        Box or None
+            Smallest box around it, in pixels of the result.
+        """
+        with self._lock:
+            news, self._news = self._news, None
+            return news
+
+    # -- what the worker calls ------------------------------------------------
+
+    def take(self, count: int) -> list[IntPair] | None:
+        """Take what is looked at first; what the store has already is only drawn.
+
+        Parameters
+        ----------
+        count : int
+            Tiles at most.
+
+        Returns
+        -------
+        list of tuple or None
+            Tiles to enhance; None when none waits any more.
+        """
+        self._turn += 1
+        if self._turn == 2:  # after the first tile, which someone waits for
+            self.average()
+        if not len(self.queue):
+            return None
+        places = self.queue.take(count, _PATIENCE_S)
+        return [place for place in places if not self.restore(place)]
+
+    def attach(self, store: OmeZarrStore) -> None:
+        """Draw a store from now on, with what it holds already.
+
+        Parameters
+        ----------
+        store : OmeZarrStore
+            Its write units are the tiles.
+        """
+        self._store, self._turn = store, 0
+        done = np.asarray(store.done[:]) != 0
+        with self._lock:
+            self._stored = done
+            self._drawn = self._drawn & done
+            self._tell(Box.of(self.shape))
+        self.queue.fill(zip(*np.nonzero(~self._drawn), strict=True))
+
+    def average(self) -> None:
+        """Draw coarse levels of the input as means instead of single pixels."""
+        self._backdrop.average()
+        with self._lock:
+            self._tell(Box.of(self.shape))
+
+    def restore(self, place: IntPair) -> bool:
+        """Draw a tile that was in the store when the run began.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Row and column of the tile.
+
+        Returns
+        -------
+        bool
+            False when the store does not have it.
+        """
+        if self._store is None or not self._stored[place]:
+            return False
+        box = self._box(place)
+        self.land(box, np.asarray(self._store.level0[box.slices]))
+        return True
+
+    def fetch(self, place: IntPair) -> None:
+        """Draw a tile that another process has written into the store.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Row and column of the tile; nothing happens if it is drawn already.
+        """
+        if self._store is not None and not self._drawn[place]:
+            box = self._box(place)
+            self.land(box, np.asarray(self._store.level0[box.slices]))
+
+    def land(self, box: Box, tile: NDArray[Any]) -> None:
+        """Draw a tile that is in the store now.
+
+        Parameters
+        ----------
+        box : Box
+            Where it lies in the result.
+        tile : (Y, X) numpy.ndarray
+            Its pixels; not to be changed any more.
+        """
+        place = box.y0 // self.unit[0], box.x0 // self.unit[1]
+        self._cache.put(place, tile)
+        part, at = tile, box
+        for level in self._stores:
+            part = halve(part)
+            at = Box.of(part.shape, (at.y0 // 2, at.x0 // 2))
+            level.write(at, part)
+        with self._lock:
+            self._stored[place] = self._drawn[place] = True
+            self._tell(box)
+
+    # -- what the viewer calls ------------------------------------------------
+
+    def _read_finest(self, box: Box) -> NDArray[Any]:
+        """Read level 0: tiles where they are, the input elsewhere."""
+        until = time.perf_counter() + _READING_S
+        high, wide = self.unit
+        rows = range(box.y0 // high, -(-box.y1 // high))
+        columns = range(box.x0 // wide, -(-box.x1 // wide))
+        places = [(row, column) for row in rows for column in columns]
+        stored = self._stored[rows.start : rows.stop, columns.start : columns.stop]
+        out = None if stored.all() else self._backdrop.read(box, 1)
+        if out is None:
+            out = np.empty(box.shape, self.dtype)
+        for place in places:
+            if not self._stored[place]:
+                continue
+            outer = self._box(place)
+            inner = outer.intersection(box)
+            tile = self._tile(place, outer, until)
+            if tile is None:
+                out[inner.within(box).slices] = self._backdrop.read(inner, 1)
+                with self._lock:
+                    self._tell(inner)
+            else:
+                out[inner.within(box).slices] = tile[inner.within(outer).slices]
+        return out
+
+    def _tile(self, place: IntPair, box: Box, until: float) -> NDArray[Any] | None:
+        """Find a tile in memory, or on disk while there is time."""
+        tile = self._cache.get(place)
+        if tile is None and self._store is not None and time.perf_counter() < until:
+            tile = np.asarray(self._store.level0[box.slices])
+            self._cache.put(place, tile)
+        return tile
+
+    def _read(self, level: int, box: Box) -> NDArray[Any]:
+        """Read a coarser level."""
+        step = 2**level
+        rows = np.arange(box.y0, box.y1) * step // self.unit[0]
+        columns = np.arange(box.x0, box.x1) * step // self.unit[1]
+        known = self._drawn[np.ix_(rows, columns)]
+        if not known.any():
+            return self._backdrop.read(box, step)
+        values = self._stores[level - 1].read(box)
+        if not known.all():
+            np.copyto(values, self._backdrop.read(box, step), where=~known)
+        return values
+
+    # -- both -------------------------------------------------------------------
+
+    def _box(self, place: IntPair) -> Box:
+        """Where a tile lies in the result."""
+        corner = place[0] * self.unit[0], place[1] * self.unit[1]
+        return Box.of(self.unit, corner).intersection(Box.of(self.shape))
+
+    def _tell(self, box: Box) -> None:
+        """Remember that the picture changed; called with the lock held."""
+        self._news = box if self._news is None else self._news.union(box)
+
+
+def _halvings(grid: tuple[int, int], unit: tuple[int, int]) -> int:
+    """How often a tile can be halved without its borders falling between pixels.
+
+    An axis with one tile has no border.
+    """
+    sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
+    return min(((side & -side).bit_length() - 1 for side in sides), default=32)

@@ -1,0 +1,240 @@
+"""Statistics from a sample of the field, and what that costs in accuracy.
+
+A tenth of the field is sampled in small tiles: they are sorted by local mean and,
+within bands of equal mean, by local spread, and one is drawn from each stretch of that
+order. The sampled tiles step through the network together and pool their statistics.
+The same is done with four parts of the sample on their own; how far the results of
+these differ, on tiles that were in no sample, tells how far the result of the whole
+sample is from that of the whole field: the mean of four parts has a quarter of a part's
+variance, a third of the variance between each part and the mean of all. Sampling
+without replacement takes away the share that was sampled.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
+from napari_semsr.inference.buffers import Room
+from napari_semsr.inference.lockstep import Lockstep, StepResult
+from napari_semsr.inference.lockstep_plan import OpTrace
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
+from napari_semsr.inference.tiles import TiledRun
+
+# Parts of a field that stand for all of it, drawn evenly over mean and spread.
+
+_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """Tiles in the order of their local mean, then of their local spread."""
+
+    order: tuple[int, ...]  # Numbers of tiles; neighbours in this order are alike
+
+    @classmethod
+    def sorted_by(
+        cls, mean: NDArray[np.float64], spread: NDArray[np.float64], draws: int
+    ) -> "Strata":
+        """Sort tiles into bands of equal mean, and within a band by spread.
+
+        `mean`, `spread` (N,); gives every second band runs backwards, so that the order
+        has no jumps.
+        """
+        bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
+        order: list[int] = []
+        for number, band in enumerate(bands):
+            ranked = band[np.argsort(spread[band], kind="stable")]
+            order += (ranked[::-1] if number % 2 else ranked).tolist()
+        return cls(tuple(order))
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Draw one tile from each of equal stretches of the order."""
+        if count >= len(self.order):
+            return list(self.order)
+        stretches = np.array_split(np.array(self.order), count)
+        return [int(rng.choice(stretch)) for stretch in stretches]
+
+    def without(self, taken: Sequence[int]) -> "Strata":
+        """Leave tiles out."""
+        gone = set(taken)
+        return Strata(tuple(tile for tile in self.order if tile not in gone))
+
+
+def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
+    """Cut a field into small tiles, of which a sample is taken.
+
+    Gives cores of at most 256 px partition the padded field.
+    """
+    side = min(_SIDE, plan.core)
+    return plan_tiles(
+        plan.padded_shape,
+        core=round_up(side, plan.stride),
+        halo=round_up(halo // 2, plan.stride),
+        stride=plan.stride,
+        constant=False,
+    )
+
+
+_SHARE = 0.1
+_FEWEST = 8
+_HELD = 8
+_PARTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Statistics of a sample."""
+
+    statistics: Statistics  # For each live call
+    # Estimated root mean square error of the result, over its standard deviation
+    error: float
+    sampled: int  # Small tiles in the sample
+    tiles: int  # Small tiles in the field
+
+    def sentence(self) -> str:
+        """Say how good it is."""
+        return (
+            f"Approximate: the statistics are those of {self.sampled} of {self.tiles} "
+            f"sampled parts of the field; by held-out parts the result is about "
+            f"{self.error:.2g} of its standard deviation (RMS) from the exact one."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as JSON types."""
+        return {
+            "statistics": self.statistics.to_json(),
+            "error": self.error,
+            "sampled": self.sampled,
+            "tiles": self.tiles,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Frozen":
+        """Read what `to_json` wrote."""
+        try:
+            return cls(
+                Statistics.from_json(value["statistics"]),
+                float(value["error"]),
+                int(value["sampled"]),
+                int(value["tiles"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = (
+                "The statistics kept in the output cannot be read: use --overwrite to "
+                "start anew."
+            )
+            raise WriteError(msg) from error
+
+
+def frozen_work(plan: TilePlan, halo: int) -> float:
+    """Estimate the work of sampling.
+
+    Gives pixels that are computed, for each pixel of the padded field.
+    """
+    cut = _sample_plan(plan, halo)
+    window = (cut.core + 2 * cut.halo) ** 2
+    count = min(len(cut), max(_FEWEST, round(_SHARE * len(cut))))
+    rows, columns = plan.padded_shape
+    return (2 * count + (_PARTS + 1) * _HELD) * window / (rows * columns)
+
+
+def measure_frozen(
+    run: TiledRun,
+    predictor: Predictor,
+    trace: OpTrace,
+    room: tuple[int, Path],
+    *,
+    share: float = _SHARE,
+    seed: int = 0,
+) -> Generator[Progress, None, Frozen]:
+    """Take statistics from a sample, and estimate their error."""
+    cut = _sample_plan(run.plan.tiles, predictor.probe.halo or 0)
+    tiles = cut.tiles
+    count = max(_FEWEST, round(share * len(tiles)))
+    yield Progress(0, 0, "Sorting parts of the field by mean and spread")
+    strata = _strata(run, tiles, count)
+    rng = np.random.default_rng(seed)
+    drawn = strata.draw(count, rng)
+    rest = strata.without(drawn) if len(drawn) < len(tiles) else strata
+    held = [tiles[i] for i in rest.draw(_HELD, rng)]
+    sampler = _Sampler(run, predictor, trace, cut, room)
+    sample = [tiles[i] for i in drawn]
+    whole = yield from sampler.statistics(sample, "Statistics of a sample")
+    expected = sampler.results(whole, held)
+    squares = []
+    for part in range(_PARTS):
+        yield Progress(part, _PARTS, "Estimating the error of the statistics")
+        some = yield from sampler.statistics(
+            sample[part::_PARTS], "Estimating the error"
+        )
+        squares.append(float(np.mean((sampler.results(some, held) - expected) ** 2)))
+    left = 1 - len(drawn) / len(tiles)
+    rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
+    spread = float(expected.std())
+    error = rms / spread if spread > 0 else 0.0
+    return Frozen(Statistics(tuple(whole), False), error, len(drawn), len(tiles))
+
+
+def _strata(run: TiledRun, tiles: Sequence[Tile], draws: int) -> Strata:
+    """Look at the grey values of all tiles once."""
+    mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
+    for number, tile in enumerate(tiles):
+        core = run.plan.read(tile.core)[0]
+        mean[number], spread[number] = core.mean(), core.std()
+    return Strata.sorted_by(mean, spread, draws)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    """Runs some tiles of a field as if they were all of it."""
+
+    run: TiledRun
+    predictor: Predictor
+    trace: OpTrace
+    cut: TilePlan
+    room: tuple[int, Path]
+
+    def given(self, tile: Tile) -> torch.Tensor:
+        """Make what the network is given for a tile."""
+        plan = self.run.plan
+        return self.predictor.given(plan.read(tile.window)[0], plan.scaling)
+
+    def statistics(
+        self, sample: Sequence[Tile], message: str
+    ) -> Generator[Progress, None, list[Any]]:
+        """Pool the statistics of some tiles."""
+        lockstep = Lockstep(
+            self.predictor.network,
+            self.trace,
+            self.cut,
+            self.given,
+            Room(*self.room),
+            self.predictor.device,
+            computing=lambda: self.predictor.computing("a sample of tiles"),
+            refresh=False,
+        )
+        for event in lockstep.run(sample, until_end=False):
+            if isinstance(event, StepResult) and event.tile == event.tiles:
+                yield Progress(event.point, event.points, message)
+        return lockstep.measured
+
+    def results(self, moments: Sequence[Any], tiles: Sequence[Tile]) -> NDArray[Any]:
+        """Run tiles with given statistics."""
+        fixed = on_device(moments, self.predictor.device)
+        scale = self.run.plan.loaded.card.scale
+        parts = []
+        for tile in tiles:
+            window = self.given(tile)
+            with self.predictor.computing("a held-out tile"), FixedMoments(fixed):
+                output = self.predictor.network(window)[0, 0]
+            inner = tile.inner.scaled(scale).slices
+            parts.append(output[inner].to("cpu", torch.float64).numpy().ravel())
+        return np.concatenate(parts)

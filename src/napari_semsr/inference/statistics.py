@@ -1,0 +1,205 @@
+"""Statistics of a field, layer by layer: pooled in float64, kept beside the output."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_semsr.core import SemsrError, WriteError
+from napari_semsr.models import Answering, LiveNorm
+
+_BLOCK_VALUES = 2**17
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and variance of each channel over all pixels, in float64, ``(C,)``."""
+
+    count: float  # Pixels
+    mean: Tensor
+    variance: Tensor  # Of the population
+
+    def normalise(self, x: Tensor, norm: LiveNorm) -> Tensor:
+        """Apply ``(x - mean) / sqrt(variance + eps) * weight + bias``.
+
+        `x` (B, C, H, W), the norm's input or a window of it; gives its type.
+        """
+        gain = (self.variance + norm.eps).rsqrt()
+        if norm.weight is not None:
+            gain = gain * norm.weight.reshape(-1).double().to(gain.device)
+        shift = -self.mean * gain
+        if norm.bias is not None:
+            shift = shift + norm.bias.reshape(-1).double().to(gain.device)
+        plane = (1, x.shape[1], 1, 1)
+        gain, shift = (v.float().reshape(plane).to(x.device) for v in (gain, shift))
+        return torch.addcmul(shift, x.float(), gain).to(x.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What one tile adds to the statistics of a layer."""
+
+    count: float  # Pixels
+    first: Tensor  # (C,) Sum of the values of each channel
+    second: Tensor  # (C,) Sum of their squares
+
+
+def sums_of(values: Tensor) -> Sums:
+    """Sum up a tile's core in float64, a few rows at a time; `values` (1, C, Y, X)."""
+    rows = values[0].permute(1, 2, 0)
+    height, width, channels = rows.shape
+    step = max(1, _BLOCK_VALUES // max(1, width * channels))
+    first = torch.zeros(channels, dtype=torch.float64, device=values.device)
+    second = torch.zeros_like(first)
+    block = first.new_empty(min(step, height), width, channels)
+    for top in range(0, height, step):
+        part = rows[top : top + step]
+        held = block[: len(part)]
+        held.copy_(part)
+        flat = held.view(-1, channels)
+        first += flat.sum(0)
+        second += flat.square_().sum(0)
+    return Sums(float(height * width), first.cpu(), second.cpu())
+
+
+def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
+    """Pool what tiles have summed up, in their order.
+
+    Gives of all pixels together.
+    """
+    listed = list(tiles)
+    count = sum(t.count for t in listed)
+    mean = torch.stack([t.first for t in listed]).sum(0) / count
+    second = torch.stack([t.second for t in listed]).sum(0) / count
+    variance = (second - mean**2).clamp_min_(0)
+    return Moments(count, mean.to(device), variance.to(device))
+
+
+class Gathered:
+    """Sums of the tiles that have come to a point, side by side in memory.
+
+    A tensor for each tile would lie between the maps of the network, and stay.
+    """
+
+    def __init__(self, tiles: int, channels: int) -> None:
+        self._sums = torch.zeros(tiles, 2, channels, dtype=torch.float64)
+        self._counts: dict[tuple[int, int], float] = {}
+
+    def add(self, index: tuple[int, int], core: Tensor) -> None:
+        """Take in a tile's core; `core` (1, C, Y, X)."""
+        sums = sums_of(core)
+        row = self._sums[len(self._counts)]
+        row[0].copy_(sums.first)
+        row[1].copy_(sums.second)
+        self._counts[index] = sums.count
+
+    def pooled(self, device: torch.device) -> Moments:
+        """Pool the tiles in the order of their index, whatever that of their coming.
+
+        Gives of all pixels together.
+        """
+        found = {
+            index: Sums(count, first, second)
+            for (index, count), (first, second) in zip(
+                self._counts.items(), self._sums, strict=False
+            )
+        }
+        return pooled([found[index] for index in sorted(found)], device)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Moments for each live call of a pass."""
+
+    moments: tuple[Moments, ...]  # In the order of the calls
+    exact: bool  # Whether they are those of the whole field; otherwise of a sample
+
+    def to_json(self) -> dict[str, Any]:
+        """Write as JSON types; numbers keep every bit."""
+        layers = [
+            {
+                "count": layer.count,
+                "mean": _encoded(layer.mean),
+                "variance": _encoded(layer.variance),
+            }
+            for layer in self.moments
+        ]
+        return {"exact": self.exact, "encoding": "float64-le base64", "layers": layers}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Statistics":
+        """Read what `to_json` wrote."""
+        try:
+            moments = tuple(
+                Moments(
+                    float(layer["count"]),
+                    _decoded(layer["mean"]),
+                    _decoded(layer["variance"]),
+                )
+                for layer in value["layers"]
+            )
+            return cls(moments, bool(value["exact"]))
+        except (KeyError, TypeError, ValueError) as error:
+            msg = (
+                "The statistics kept in the output cannot be read: use --overwrite to "
+                "start anew."
+            )
+            raise WriteError(msg) from error
+
+
+def _encoded(values: Tensor) -> str:
+    raw = values.cpu().numpy().astype("<f8").tobytes()
+    return base64.b64encode(raw).decode("ascii")
+
+
+def _decoded(text: str) -> Tensor:
+    raw = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8")
+    return torch.from_numpy(raw.astype(np.float64))
+
+
+def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
+    """Bring moments to a device."""
+    return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
+
+
+class MeasuredMoments(Answering):
+    """Answer the live norms of a pass from moments in double precision.
+
+    Tiles that step together pool theirs so too: both ways then differ by rounding only.
+    """
+
+    def _answer(self, norm: LiveNorm) -> Tensor:
+        """Measure the input's moments, image by image."""
+        here = norm.input.device
+        made = [
+            pooled([sums_of(image)], here).normalise(image, norm)
+            for image in torch.split(norm.input, 1)
+        ]
+        return torch.cat(made) if len(made) > 1 else made[0]
+
+
+class FixedMoments(Answering):
+    """Answer live norms from moments that were measured before, one for each in order.
+
+    With the moments of a whole field, each tile is what it is in the whole field.
+    """
+
+    def __init__(self, moments: Sequence[Moments]) -> None:
+        super().__init__()
+        self._moments = moments
+
+    def _answer(self, norm: LiveNorm) -> Tensor:
+        """Normalise by the next of the moments."""
+        known = self.count < len(self._moments)
+        channels = int(norm.input.shape[1])
+        if not known or len(self._moments[self.count].mean) != channels:
+            msg = (
+                f"Statistics for {len(self._moments)} layers do not fit this network, "
+                f"whose layer {self.count + 1} has {channels} channels: measure anew."
+            )
+            raise SemsrError(msg)
+        return self._moments[self.count].normalise(norm.input, norm)

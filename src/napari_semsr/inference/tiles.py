@@ -1,0 +1,480 @@
+"""What a run is: its plan, where its tiles go, and what is said of them."""
+
+import math
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Box,
+    Float32Array,
+    IntPair,
+    ShapeError,
+    Tile,
+    TilePlan,
+    WriteError,
+    to_dtype,
+)
+from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.inference.lockstep_plan import LockstepPlan
+from napari_semsr.inference.network_input import (
+    HazeMap,
+    Regrid,
+    Scaling,
+    read_window,
+    set_missing,
+)
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.statistics import Statistics
+from napari_semsr.io import OmeZarrStore
+from napari_semsr.models import LoadedModel
+
+if TYPE_CHECKING:
+    from napari_semsr.inference.live import LiveField
+    from napari_semsr.inference.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStrategy:
+    """How a field is run."""
+
+    # Where live normalisations take their statistics; ``none`` without any
+    norm: Literal["none", "exact", "frozen", "tile"]
+    # Independent tiles, one pass, or tiles that step together
+    kind: Literal["tiles", "whole", "lockstep"]
+    # For ``lockstep``, and for ``tiles`` with statistics of the whole field, which
+    # tiles in lockstep measure first
+    lockstep: LockstepPlan | None = None
+    notes: tuple[str, ...] = ()  # What the user should know of the choice
+
+    def record(self) -> dict[str, Any]:
+        """Give what a resumed run repeats, in JSON types."""
+        core = None if self.lockstep is None else self.lockstep.tiles.core
+        return {"norm": self.norm, "kind": self.kind, "core": core}
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancePlan:
+    """All that is decided of a run before its first tile; nothing decides it again."""
+
+    loaded: LoadedModel  # The network
+    options: EnhanceOptions  # How it is run
+    source: tuple[tuple[int, int], str]  # Shape of the input, and name of its type
+    output: OutputPlan  # The result: frame, calibration, chunks
+    data: Any  # (Y, X) The field as the network sees it
+    tiles: TilePlan  # The tiles of what the network sees
+    # How the output's tiles lie on the grid that the network sees; None where it sees
+    # the input's own
+    regrid: Regrid | None
+    strategy: ExecutionStrategy  # In which order tiles go through the network
+    scaling: Scaling  # The field's scaling
+    haze: HazeMap | None = None  # Haze that is lifted before the network sees a window
+    # What the network was told of the field, in the order of `core.FAULTS`
+    condition: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()  # What the user should know
+
+    @property
+    def outputs(self) -> TilePlan:
+        """The output's tiles, in pixels of the input."""
+        return self.tiles if self.regrid is None else self.regrid.outputs
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what must be equal for a run to be resumed, in JSON types.
+
+        The scaling stands for the grey values of the input. Names are those that a
+        sentence calls the values by.
+        """
+        chosen = self.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+        measured = self.scaling.low, self.scaling.high, self.scaling.mean
+        steps = self.output.fit.steps
+        return {
+            "input": [*self.source[0], self.source[1], *measured],
+            "model": self.loaded.digest,
+            "resampling": None if steps is None else [str(step) for step in steps],
+            **{f"option {name}": value for name, value in chosen.items()},
+        }
+
+    def tile(self, place: tuple[int, int]) -> Tile:
+        """Find what the network is shown for a tile of the output.
+
+        In pixels of what the network sees.
+        """
+        if self.regrid is None:
+            return self.tiles.tile(*place)
+        return self.around(self.outputs.tile(*place).core, place)
+
+    def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
+        """Find what the network is shown for any part of the output.
+
+        `core`: in pixels of the input; it starts on the stride where the network sees
+        the input's own grid; `index` (0, 0); in pixels of what the network sees.
+        """
+        if self.regrid is None:
+            return self.tiles.around(core, index)
+        return self.regrid.around(self.tiles, core, index)
+
+    def deliver(
+        self,
+        core: Box,
+        values: NDArray[np.float32],
+        box: Box,
+        missing: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Make a part of the output of what the network gave.
+
+        `core`: the part, in pixels of the input; `values` (Y * scale, X * scale);
+        `box`: what it was given, in pixels of what the network sees; `missing` (Y, X),
+        where pixels of that were missing.
+        """
+        scale = self.loaded.card.scale
+        if self.regrid is not None:
+            return self.regrid.deliver(self.data.source, core, values, box)
+        set_missing(values, missing, scale)
+        return values, core.within(box).scaled(scale)
+
+    def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read what the network is shown of a window: filled, and without haze.
+
+        Gives (Y, X), and (Y, X) where pixels were missing; None when none was.
+        """
+        window, missing = read_window(self.data, box, self.scaling.mean)
+        return (window if self.haze is None else self.haze.lift(window, box)), missing
+
+    def compute(
+        self, predictor: "Predictor", tile: Tile
+    ) -> tuple[NDArray[np.float32], Box, NDArray[np.bool_] | None]:
+        """Bring a tile through the network.
+
+        Gives what `deliver` takes: the core with a pixel around it, by which borders
+        are compared, where that lies, and which of its pixels were missing.
+        """
+        box = tile.core.grow(1).intersection(tile.window)
+        window, missing = self.read(tile.window)
+        inner = box.within(tile.window)
+        values = predictor.predict(window, self.scaling, inner)
+        return values, box, None if missing is None else missing[inner.slices]
+
+
+@dataclass(frozen=True, slots=True)
+class TiledRun:
+    """A plan that is carried out; sent to each worker once."""
+
+    plan: EnhancePlan  # What is done
+    target: Any  # (Y * scale, X * scale) Where cores are written
+    # What live norms use instead of a tile's own statistics
+    statistics: Statistics | None = None
+
+    def write(
+        self,
+        place: IntPair,
+        values: NDArray[np.float32],
+        edges: "dict[str, Edge]",
+        notes: tuple[str, ...] = (),
+    ) -> "TileResult":
+        """Put a tile of the output into the target; `values` (Y * scale, X * scale)."""
+        core = self.plan.outputs.tile(*place).core
+        converted, clipped = to_dtype(values, self.target.dtype)
+        self.target[core.scaled(self.plan.loaded.card.scale).slices] = converted
+        return TileResult(place, clipped, edges, sample_of(values), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What a task says of one tile that it has written."""
+
+    index: tuple[int, int]  # Row and column of the tile
+    clipped: int  # Pixels that the output's type could not hold
+    edges: "dict[str, Edge]"  # Lines at the tile's borders
+    sample: NDArray[np.float32]  # Some pixels of the result
+    notes: tuple[str, ...] = ()  # What the user should be told
+
+    def with_note(self, note: str | None) -> "TileResult":
+        """Add what the user should be told."""
+        return self if note is None else replace(self, notes=(*self.notes, note))
+
+
+# Where tiles go: an array in memory, or a store that remembers what is done.
+
+_IDENTITY = "run"
+Places = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySink:
+    """A result in memory."""
+
+    array: NDArray[Any]  # (Y, X) What cores are written into
+    live: None = None  # What a viewer draws meanwhile; it chooses the order
+
+    @property
+    def shared(self) -> Any:
+        """What other processes write cores into; none can here."""
+        return self.array
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return Path(tempfile.gettempdir())
+
+    def prepare(self, plan: EnhancePlan) -> None:
+        """Refuse a target that does not fit the run."""
+        _check_shape(self.array.shape, plan.output)
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List all tiles."""
+        rows, columns = plan.grid
+        return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def keep(self, key: str, value: Any) -> None:
+        """Do nothing: nothing outlives this process."""
+
+    def kept(self, key: str) -> None:
+        """Return nothing."""
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Do nothing: nothing outlives this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveTarget:
+    """A store's finest level that tells a viewer of each tile written."""
+
+    array: Any
+    live: "LiveField"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        kind: np.dtype[Any] = np.dtype(self.array.dtype)
+        return kind
+
+    def __setitem__(self, index: tuple[slice, slice], tile: NDArray[Any]) -> None:
+        self.array[index] = tile
+        rows, columns = index
+        box = Box(rows.start, rows.stop, columns.start, columns.stop)
+        self.live.land(box, np.array(tile))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSink:
+    """A result on disk, one chunk to a tile."""
+
+    store: OmeZarrStore  # The store
+    live: "LiveField | None" = None  # What a viewer draws meanwhile
+
+    @property
+    def array(self) -> Any:
+        """The finest level; a viewer is told of what is written into it."""
+        found = self.store.level0
+        return found if self.live is None else _LiveTarget(found, self.live)
+
+    @property
+    def shared(self) -> Any:
+        """The finest level, without the viewer: what other processes write into."""
+        return self.store.level0
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return self.store.path.resolve().parent
+
+    def prepare(self, plan: EnhancePlan) -> None:
+        """Refuse a store that does not fit the run, or was begun by another one.
+
+        Then let it be drawn.
+        """
+        _check_shape(self.store.level0.shape, plan.output)
+        if tuple(self.store.unit) != plan.output.unit:
+            msg = (
+                f"Chunks must be the tiles, {plan.output.unit} px, and those of "
+                f"{self.store.path.name} are {tuple(self.store.unit)}: make the store "
+                "with the same tile option."
+            )
+            raise ShapeError(msg)
+        identity = plan.identity()
+        before = self.store.notes().get(_IDENTITY)
+        if before is None:
+            self.store.note(_IDENTITY, before := identity)
+        changed = [k for k in identity if before.get(k) != identity[k]]
+        if changed:
+            msg = (
+                f"{self.store.path.name} can only be resumed as it was begun, and the "
+                f"{' and the '.join(changed)} changed: use --overwrite to start anew."
+            )
+            raise WriteError(msg)
+        if self.live is not None:
+            self.live.attach(self.store)
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List the tiles without a mark."""
+        return self.store.pending()
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value in the store's own attributes."""
+        self.store.note(key, value)
+
+    def kept(self, key: str) -> Any:
+        """Read a value from the store's own attributes."""
+        return self.store.notes().get(key)
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Mark a tile whose pixels are on disk, and draw it if that is still to do."""
+        self.store.mark_done(*index)
+        if self.live is not None:
+            self.live.fetch(index)
+
+
+Sink = ArraySink | StoreSink
+"""Where tiles go, and what is remembered of them."""
+
+
+def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
+    """Refuse a target of another shape than the result."""
+    wanted = output.frame.shape
+    if tuple(found) != wanted:
+        msg = f"The output must have shape {wanted}, got {tuple(found)}."
+        raise ShapeError(msg)
+
+
+# Figures on tile borders: how much neighbours disagree, whether a step is seen.
+
+_SAMPLES = 256
+_GRID = 16
+_TILES = 1024
+_ABOVE, _BELOW, _LEFT, _RIGHT = "above", "below", "left", "right"
+_FACING = {
+    _ABOVE: (-1, 0, _BELOW),
+    _BELOW: (1, 0, _ABOVE),
+    _LEFT: (0, -1, _RIGHT),
+    _RIGHT: (0, 1, _LEFT),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What one tile says about the pixels at one of its borders."""
+
+    # The neighbour's first line, as predicted by this tile; None when this tile did not
+    # see it
+    outer: Float32Array | None
+    first: Float32Array  # This tile's own line next to the border
+    second: Float32Array  # The one further in
+
+
+def edges_of(prediction: NDArray[np.float32], inner: Box) -> dict[str, Edge]:
+    """Take lines at the four borders of a tile.
+
+    `prediction` (Y, X); `inner`: its core, in pixels of `prediction`; gives edges by
+    side; at most 256 evenly spaced pixels of each line.
+    """
+    rows, columns = inner.slices
+    down = prediction[:, columns][:, :: _step(inner.shape[1])]
+    along = prediction[rows][:: _step(inner.shape[0])].T
+    return {
+        _ABOVE: _edge(down, inner.y0, 1, inner.shape[0]),
+        _BELOW: _edge(down, inner.y1 - 1, -1, inner.shape[0]),
+        _LEFT: _edge(along, inner.x0, 1, inner.shape[1]),
+        _RIGHT: _edge(along, inner.x1 - 1, -1, inner.shape[1]),
+    }
+
+
+def _step(length: int) -> int:
+    """Spacing that leaves at most the wanted number of samples."""
+    return -(-length // _SAMPLES)
+
+
+def _edge(lines: NDArray[np.float32], first: int, inward: int, depth: int) -> Edge:
+    """Three lines around a border; a core of one line has no second."""
+    beyond = first - inward
+    outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
+    second = first + inward if depth > 1 else first
+    return Edge(outer, lines[first].copy(), lines[second].copy())
+
+
+def sample_of(core: NDArray[np.float32]) -> Float32Array:
+    """Take at most 16 x 16 evenly spaced pixels of a tile.
+
+    `core` (Y, X); gives (N,).
+    """
+    rows, columns = (-(-side // _GRID) for side in core.shape)
+    picked = core[::rows, ::columns].ravel()
+    return picked[np.isfinite(picked)].astype(np.float32)
+
+
+@dataclass(slots=True)
+class SeamMeter:
+    """Collect edges as tiles land; what was compared is forgotten.
+
+    Samples are kept of at most 1024 tiles, evenly chosen.
+    """
+
+    compared: int = 0  # Borders that were seen from both sides
+    _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
+    _samples: list[Float32Array] = field(default_factory=list)
+    _added: int = 0
+    _pitch: int = 1
+    _squares: float = 0.0
+    _pixels: int = 0
+    _steps: float = 0.0
+    _inner_steps: float = 0.0
+
+    def add(
+        self, index: tuple[int, int], edges: dict[str, Edge], sample: Float32Array
+    ) -> None:
+        """Take in one tile."""
+        if self._added % self._pitch == 0:
+            self._samples.append(sample)
+        self._added += 1
+        if len(self._samples) > _TILES:
+            self._samples = self._samples[::2]
+            self._pitch *= 2
+        for side, edge in edges.items():
+            down, right, facing = _FACING[side]
+            key = index[0] + down, index[1] + right, facing
+            other = self._waiting.pop(key, None)
+            if other is None:
+                self._waiting[(*index, side)] = edge
+            else:
+                self._compare(edge, other)
+
+    def _compare(self, one: Edge, other: Edge) -> None:
+        """Sum up one border."""
+        self.compared += 1
+        for seen, own in ((one.outer, other.first), (other.outer, one.first)):
+            if seen is not None:
+                difference = _finite([seen.astype(np.float64) - own])
+                self._squares += float(np.sum(difference**2))
+                self._pixels += difference.size
+        step = np.abs(one.first.astype(np.float64) - other.first)
+        within = [np.abs(e.first.astype(np.float64) - e.second) for e in (one, other)]
+        valid = np.isfinite(step) & np.isfinite(within[0]) & np.isfinite(within[1])
+        self._steps += float(step[valid].sum())
+        self._inner_steps += float(sum(w[valid].sum() for w in within)) / 2
+
+    @property
+    def mismatch(self) -> float:
+        """RMS disagreement over the output's 1-99 % range; NaN without any to see."""
+        if not self._pixels:
+            return math.nan
+        rms = math.sqrt(self._squares / self._pixels)
+        low, high = np.percentile(_finite(self._samples), [1, 99])
+        return rms / float(high - low) if high > low else float(rms > 0)
+
+    @property
+    def seam_index(self) -> float:
+        """Mean step across borders over the mean step beside them; 1 without any."""
+        if self._inner_steps > 0:
+            return self._steps / self._inner_steps
+        return 1.0 if self._steps == 0 else math.inf
+
+
+def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Join arrays and drop what is not finite."""
+    joined = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
+    kept: NDArray[np.floating] = joined[np.isfinite(joined)]
+    return kept

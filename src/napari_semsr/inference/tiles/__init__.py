@@ -1,5 +1,0 @@
-"""Tiles computed, put together and judged at their seams."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,145 @@
+"""Write an image in another format, and with its history."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    Options,
+    Progress,
+    WriteError,
+    option,
+    read_chunks,
+    to_dtype,
+    warn,
+)
+from napari_semsr.io import check_target, store_of, write_blocks
+from napari_semsr.jobs.images import check_image_target, made_by, path_of
+from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
+
+
+class ConvertOptions(Options):
+    """What is changed on the way."""
+
+    dtype: Literal["uint8", "uint16", "float32"] | None = option(
+        None, "Type", "type of the output, rounded and clipped"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted(ImageMade):
+    """What was written."""
+
+    output: str
+
+
+def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
+    """Write an image in the format that the output's suffix names."""
+    from napari_semsr.io import beside_of
+
+    given, dtype = run.given["image"], run.options.dtype
+    # how it was read stands beside the type in records of this job
+    about = {"dtype": dtype, **run.opening.model_dump(mode="json")}
+    history = made_by("convert", about, (yield from run.record("image")))
+    clipped = 0
+    if dtype is not None:
+        clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(image.data))
+    if clipped:
+        warn(
+            f"{clipped} of {image.data.size} pixels do not fit {dtype} and were "
+            "clipped; grey values are not rescaled.",
+        )
+    lies = given.path if isinstance(given, Micrograph) else path_of(given)
+    image = image.replace(provenance=history, path=lies)
+    path = run.targets["output"]
+    for place in beside_of(image, path):
+        check_target(place, overwrite=run.overwrite)
+    made = yield from save_job(image, path, dtype=dtype)
+    return replace(made, clipped=clipped)
+
+
+def save_job(
+    image: Micrograph | Sequence[Micrograph],
+    output: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+) -> Job[Converted]:
+    """Write an image as it is, with its history; what is there is replaced."""
+    from napari_semsr.io import beside_of, fill_from, output_kind, write
+
+    path = check_image_target(output, inputs=(), overwrite=True)
+    if not isinstance(image, Micrograph):
+        return (yield from _save_stack(image, path))
+    if output_kind(path) == "ome-zarr":
+        yield from write_blocks(
+            path,
+            lambda place: store_of(image, place, dtype=dtype),
+            lambda store: fill_from(store, image, f"writing {path.name}"),
+        )
+        for place, item in beside_of(image, path).items():
+            write(item, place, overwrite=True)
+    else:
+        yield Progress(0, 0, f"writing {path.name}")
+        write(image, path, overwrite=True, dtype=dtype)
+    yield Progress(1, 1, "done")
+    kind = "uint8" if output_kind(path) == "png" else str(dtype or image.dtype)
+    return Converted(
+        output=str(path),
+        shape=image.shape,
+        dtype=kind,
+        pixel_size_nm=image.pixel_size_nm,
+    )
+
+
+def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
+    """Write the planes of a stack as the pages of a TIFF."""
+    from napari_semsr.io import output_kind, write_pages
+
+    if output_kind(path) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "
+            f"{path.name}: change the suffix."
+        )
+        raise WriteError(msg)
+    yield Progress(0, 0, f"writing {path.name}")
+    first = planes[0]
+    write_pages(first, len(planes), (plane.array() for plane in planes), path)
+    yield Progress(1, 1, "done")
+    return Converted(
+        output=str(path),
+        shape=(len(planes), *first.shape),
+        dtype=str(first.dtype),
+        pixel_size_nm=first.pixel_size_nm,
+    )
+
+
+CONVERT = Verb(
+    "convert",
+    (ImageIn("image", "the image to convert"),),
+    ConvertOptions,
+    Converted,
+    _convert,
+    output=Output(
+        "its suffix names the format: .ome.zarr .ome.tif .tif .png",
+        flag="",
+        goes_on=True,
+    ),
+    title="conversion",
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.full((48, 64), 199.6)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.convert(
+    ...         grey, f"{folder}/field.ome.zarr", dtype="uint8", pixel_size_nm=7.7
+    ...     )
+    ...     stored = semsr.read(made.output).array()
+    >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
+    ((48, 64), 'uint8', (7.7, 7.7), 200)
+    """,
+)

@@ -1,0 +1,124 @@
+"""The verbs of ``semsr``: what each does, and the module that declares it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_semsr.jobs.verb import Verb
+
+VERBS = {
+    "info": "say what a file is: size, type, pixel size, vendor, metadata",
+    "convert": "write any readable image in any writable format",
+    "crop": "cut out a box, or what another image shows, on the grid of that image",
+    "register": "bring an image onto another of the same place, whatever its contrast",
+    "judge": "register, enhance and measure an image against SEM, on one page",
+    "simulate": "make a folder of superlens frames whose truth is known",
+    "stitch": "join a folder of frames to one calibrated mosaic",
+    "calibrate": "find pixel size, skew and distortion by a known grating",
+    "degrade": "blur and haze an image as published test sets do, add noise and drift",
+    "pairs": "cut aligned patches into disjoint training, validation and test sets",
+    "train": "train a model from a recipe",
+    "enhance": "sharpen and clean an image tile by tile with a model",
+    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
+    "frc": "measure resolution by Fourier ring correlation",
+    "frc-map": "map the resolution block by block",
+    "decorrelation": "measure the cut-off of one image by decorrelation analysis",
+    "spectrum": "radially averaged and 2-D power spectrum",
+    "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
+    "error-map": "map where an enhanced image, blurred again, misses its reference",
+    "trust": "map how far what a network made may be off",
+    "repeatability": "map by how much two scans of one place differ, beyond noise too",
+    "gaps": "count and measure the gaps between particles",
+    "profile": "grey levels along a line: widths, edge, distance of two lines",
+    "histogram": "grey-level distributions and their distance",
+    "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
+    "batch": "take every image of a folder or table through steps, to one table",
+    "replay": "make an output again from its provenance, and compare the two",
+    "report": "one page of pictures, numbers and how each was found, to print",
+    "models": "list, describe, export, import, check models, learn their errors",
+    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
+}
+"""What each verb does, in the order of the help."""
+
+ACTIONS = {
+    "models list": "list bundled and imported models",
+    "models info": "read the card of a model",
+    "models export": "write a model out of the shelf, for this program or for others",
+    "models import": "put a model on the shelf, after reading its card",
+    "models check": "ask a model for discs put into truths, and for those taken out",
+    "models trust": "learn from simulated fields where a model errs, for `semsr trust`",
+    "models architectures": "list the networks that can be built",
+}
+"""What each action of a verb does that is several."""
+
+_CALLED = {
+    "models list": "list_models",
+    "models info": "model_info",
+    "models export": "export_model",
+    "models import": "import_model",
+    "models check": "check_model",
+    "models trust": "learn_trust",
+    "models architectures": "list_architectures",
+}
+
+_DECLARED = {
+    "calibrate": "calibrate",
+    "convert": "convert",
+    "crop": "crop",
+    "decorrelation": "measure.resolution",
+    "register": "register",
+    "stitch": "stitch",
+    "degrade": "degrade",
+    "enhance": "enhance",
+    "pairs": "pairs",
+    "demo": ".demonstration.job",
+    "error-map": "measure.error_map",
+    "figure": "figure",
+    "frc": "measure.resolution",
+    "frc-map": "measure.resolution",
+    "gaps": "measure.gaps",
+    "histogram": "measure.grey",
+    "info": "info",
+    "models architectures": "models",
+    "models check": "check.job",
+    "models export": "models",
+    "models import": "models",
+    "models info": "models",
+    "models list": "models",
+    "models trust": "trust.learn",
+    "judge": "judge.job",
+    "metrics": "measure.grey",
+    "profile": "measure.profile",
+    "repeatability": "measure.repeatability",
+    "report": "report.job",
+    "restore": "restore",
+    "simulate": "simulate",
+    "spectrum": "measure.resolution",
+    "train": "train",
+    "trust": "trust",
+}
+"""Modules of verbs that are values; each is called as its verb, in capitals."""
+
+
+def verb_of(name: str) -> "Verb[Any, Any] | None":
+    """Import a verb; None for one that is no value yet."""
+    if name not in _DECLARED:
+        return None
+    module = import_module(f".{_DECLARED[name]}", "napari_semsr.jobs")
+    called = name.replace("-", "_").replace(" ", "_").upper()
+    verb: Verb[Any, Any] = getattr(module, called)
+    return verb
+
+
+def actions_of(name: str) -> tuple[str, ...]:
+    """Name the actions of a verb that is several; none of others."""
+    words = (one.partition(" ") for one in ACTIONS)
+    return tuple(action for verb, _, action in words if verb == name)
+
+
+FUNCTIONS = {
+    _CALLED.get(name, name.replace("-", "_")): name
+    for name in (*VERBS, *ACTIONS)
+    if name in _DECLARED
+}
+"""Verbs that are values by the names of their functions."""

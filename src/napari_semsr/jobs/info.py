@@ -1,0 +1,127 @@
+"""Say what a file is."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.core import (
+    FLAT,
+    Figure,
+    Job,
+    Options,
+    Progress,
+    ReadError,
+    spell_pixel_size,
+    spell_shape,
+)
+from napari_semsr.io import no_file
+from napari_semsr.jobs.images import Result, jsonable
+from napari_semsr.jobs.verb import FileIn, Run, Verb
+
+_DECODED = ("TIFF", "PNG", "JPEG", "BMP")
+_LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
+_MOST_METADATA = 24  # entries in a summary; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Description(Result):
+    """What a file is: ``facts`` hold shape, type, pixel size, vendor and metadata."""
+
+    path: str
+    facts: dict[str, Any] = field(metadata=FLAT)
+
+    def figures(self) -> dict[str, Figure]:
+        """Write the facts, and the first of the metadata."""
+        facts = dict(self.facts)
+        metadata = facts.pop("metadata", None) or {}
+        network = facts.pop("network", None)
+        rows = {"path": self.path}
+        rows |= {"made by network": f"{network}: an estimate"} if network else {}
+        rows |= {name: _in_words(name, value) for name, value in facts.items()}
+        shown = list(metadata.items())[:_MOST_METADATA]
+        rows |= {f"  {name}": str(value) for name, value in shown}
+        if len(metadata) > len(shown):
+            more = f"{len(metadata) - len(shown)} more; --json shows all"
+            rows["  and"] = more
+        return {name: Figure(value) for name, value in rows.items()}
+
+
+def _in_words(name: str, value: Any) -> str:
+    """Say one fact."""
+    if name == "pixel_size_nm":
+        return spell_pixel_size((value[0], value[1]) if value else None)
+    if name == "shape" and isinstance(value, list):
+        return spell_shape(value)
+    return "none" if value is None else str(value)
+
+
+def _describe(run: Run[Options]) -> Job[Description]:
+    """Look into a file without reading its pixels."""
+    from napari_semsr.io import describe
+
+    path = Path(run.named["path"])
+    yield Progress(0, 1, f"reading {path.name}")
+    if not path.exists():
+        raise no_file(path)
+    facts = jsonable(describe(path, dataset=run.opening.dataset))
+    facts |= _printed_bar(path, facts)
+    if run.opening.pixel_size_nm is not None:
+        facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
+    yield Progress(1, 1, "done")
+    return Description(str(run.named["path"]), facts)
+
+
+def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
+    """Measure a printed scale bar, where the file does not tell a pixel size.
+
+    Its label is not read: the keys of what it suggests stay, and are null.
+    """
+    from napari_semsr.analysis import find_scale_bar
+    from napari_semsr.io import read
+
+    nothing: dict[str, float | None] = dict.fromkeys(
+        ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
+    )
+    known = facts.get("pixel_size_nm") is not None
+    if known or facts["format"] not in _DECODED:
+        return nothing
+    if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
+        return nothing
+    try:
+        image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
+    except ReadError:
+        return nothing  # what can be told of a file is told all the same
+    bar = find_scale_bar(image.data)
+    if bar is None:
+        return nothing
+    return {**nothing, "suggested_bar_px": bar.length_px}
+
+
+INFO = Verb(
+    "info",
+    (),
+    Options,
+    Description,
+    _describe,
+    files=(
+        FileIn(
+            "path",
+            "an image, an OME-Zarr store or a folder of frames",
+            optional=False,
+            metavar="PATH",
+        ),
+    ),
+    not_read=("series", "level", "channel", "plane", "crop_databar", "colour"),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/field.ome.tif")
+    ...     facts = semsr.info(f"{folder}/field.ome.tif").facts
+    >>> facts["shape"], facts["dtype"], facts["pixel_size_nm"]
+    ([48, 64], 'float64', [7.7, 7.7])
+    """,
+)

@@ -1,0 +1,199 @@
+"""The measuring verb of gaps between particles."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from napari_semsr.analysis import (
+    GAP_MEANS,
+    RESAMPLES,
+    SEED,
+    GapOptions,
+    Gaps,
+    WidthHistogram,
+    measure_gaps,
+)
+from napari_semsr.core import (
+    FLAT,
+    Figure,
+    Job,
+    Micrograph,
+    Progress,
+    Quantity,
+    declared_figures,
+)
+from napari_semsr.io import replacing
+from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
+from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class GapReport(ImageMeasure):
+    """Gaps of a field, and the histograms of their widths.
+
+    These are of the image's gaps and, if there is one, of the reference's, in `unit`.
+    """
+
+    result: Gaps = field(metadata=FLAT)
+    histograms: tuple[WidthHistogram, WidthHistogram | None]
+    table: Annotated[str | None, Quantity("Table", tabled=False)] = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of what is drawn: ``"nm"``, or ``"px"`` without calibration."""
+        return "px" if self.pixel_size_nm is None else "nm"
+
+    @property
+    def invented(self) -> Annotated[int | None, Quantity("Invented", shown=False)]:
+        """Gaps of the image that the reference does not show."""
+        return None if self.result.own is None else len(self.result.invented)
+
+    def figures(self) -> dict[str, Figure]:
+        """Add medians of widths, and what Gaussians fitted to them say."""
+        found, unit = self.result, self.unit
+        rows = declared_figures(self)
+        for name, widths, counted in zip(
+            ("", ", reference"), found.widths(unit), self.histograms, strict=True
+        ):
+            if widths.size:
+                middle = float(np.median(widths))
+                rows[f"Median width{name}"] = Figure(middle, unit, ".3g")
+            if counted is not None and counted.fit is not None:
+                mean, error = counted.fit.mean, counted.fit.error
+                rows[f"Gaussian's mean{name}"] = Figure(mean, unit, ".3g", sd=error)
+        sizes = found.diameters(unit)
+        if sizes.size:
+            low, high = np.quantile(sizes, [0.1, 0.9]).tolist()
+            rows["Diameters, 10 to 90 %"] = Figure(f"{low:.3g} to {high:.3g} {unit}")
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures as one flat record."""
+        found, image, reference = self.result, *self.histograms
+        record: dict[str, Any] = {
+            "images": list(self.images),
+            **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
+            "own_gaps": found.own,
+            "invented": self.invented,
+            "places_px": [gap.place_px for gap in found.found],
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "histogram": {
+                "unit": self.unit,
+                "edges": image.edges,
+                "image": _counted(image),
+                "reference": None if reference is None else _counted(reference),
+            },
+            "table": self.table,
+        }
+        names = [*_COUNTS]
+        for unit in ("nm", "px"):
+            for name in GAP_MEANS:
+                names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
+            names.append(f"median_diameter_{unit}")
+            for key, name in (("widths", "width"), ("reference_widths", "reference")):
+                widths = [getattr(gap, f"{name}_{unit}") for gap in found.found]
+                record[f"{key}_{unit}"] = widths
+            record[f"diameters_{unit}"] = found.diameters(unit)
+        record |= {name: getattr(found, name) for name in names}
+        columns = found.table()
+        record["rows"] = [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+        whole: dict[str, Any] = jsonable(record)
+        return whole
+
+
+_COUNTS = (
+    *("particles", "pairs", "excluded", "gaps", "detected"),
+    *("undetected_fraction", "undetected_interval"),
+    *("invented_fraction", "invented_interval"),
+    *("background", "reference_background"),
+)
+
+
+def _counted(histogram: WidthHistogram) -> dict[str, Any]:
+    """Record counts and Gaussian without the edges, which two share."""
+    record: dict[str, Any] = jsonable(histogram)
+    del record["edges"]
+    return record
+
+
+def _measure(
+    run: Run[GapOptions], image: Micrograph, reference: Micrograph | None
+) -> Job[GapReport]:
+    """Count and measure the gaps between particles."""
+    if reference is not None:
+        run.tell_learnt()
+    sized = calibrated_of(image, reference)
+    size = sized.pixel_size_nm
+    yield Progress(1, 2, "looking for gaps")
+    taken = image if size is None else image.replace(pixel_size_nm=size)
+    found = measure_gaps(taken, reference, options=run.options)
+    target = run.targets.get("table")
+    report = GapReport(
+        **run.facts(sized),
+        result=found,
+        histograms=found.histograms(
+            "px" if size is None else "nm", run.options.bin_width
+        ),
+        table=None if target is None else str(target),
+    )
+    if target is not None:
+        _write_gaps(target, found)
+    return report
+
+
+def _write_gaps(path: Path, found: Gaps) -> None:
+    """Write one row for each gap; what is not known stays empty."""
+    columns = found.table()
+    rows = zip(*columns.values(), strict=True)
+    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(
+            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+            for row in rows
+        )
+
+
+GAPS = Verb(
+    "gaps",
+    (
+        ImageIn("image", "an image of particles"),
+        ImageIn("reference", "a better image of the same field", optional=True),
+    ),
+    GapOptions,
+    GapReport,
+    _measure,
+    outputs=(
+        Output(
+            "write a row for each gap of one image into this file, or a row for each "
+            "of many images (.csv or .parquet)",
+            name="table",
+            required=False,
+            flag="--table",
+            metavar="CSV",
+            ending=".csv",
+            is_image=False,
+        ),
+    ),
+    title="gaps",
+    tabled=True,
+    value="result",
+    gives=Gaps,
+    example="""
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> y, x = np.mgrid[:64, :96]
+    >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
+    >>> two = 1 / (1 + np.exp(distance - 12))
+    >>> found = semsr.gaps(two, pixel_size_nm=2)
+    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found]
+    (2, [22.0])
+    """,
+)

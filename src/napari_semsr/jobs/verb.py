@@ -1,0 +1,440 @@
+"""A verb as a value, and what every run of a verb needs.
+
+From one `Verb` come the command with its help, summary and JSON, the function of the
+Python interface with its signature, the form and the figures of a panel, a step of a
+batch and of a replay, a row of a table, and its page of the manual.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from napari_semsr.core import (
+    LEVELS,
+    FloatPair,
+    InputRecord,
+    IntPair,
+    Job,
+    Micrograph,
+    Options,
+    Progress,
+    Provenance,
+    Quantity,
+    describe_pixel_size,
+)
+from napari_semsr.io import ReadOptions, write
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    as_guide,
+    check_apart,
+    check_not_input,
+    check_target_file,
+    check_target_folder,
+    check_tiled_target,
+    made_by,
+    names_of,
+    open_image,
+    paths_of,
+    record_input,
+)
+from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
+from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.maps import Mapped, keep_map
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sized(Result):
+    """What was measured of an image with a pixel size, or of several of one."""
+
+    pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
+    pixel_size_sd_nm: FloatPair | None
+
+    @property
+    def pixel_size(self) -> Annotated[str, Quantity("Pixel size", tabled=False)]:
+        """The pixel size, and what is known of it."""
+        return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMeasure(Sized):
+    """What was measured of images."""
+
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapMade(ImageMeasure):
+    """A map, written or in memory, and what was measured for it."""
+
+    output: str | None  # path, if it was written
+    unit: str
+    shape: IntPair
+    map: Micrograph | None = field(default=None, metadata={"json": False})
+
+    @property
+    def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
+        """What its values are."""
+        words = {"grey": LEVELS, "percent": "% of the range"}
+        return words.get(self.unit, self.unit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMade(Result):
+    """An image that was made: where it was written, or itself where it was not."""
+
+    output: str | None
+    shape: tuple[int, ...]  # rows and columns; planes before them for a stack
+    dtype: Annotated[str, Quantity("Type")]
+    pixel_size_nm: FloatPair | None
+    clipped: int = 0  # pixels that had no place in the type
+    image: Micrograph | None = field(default=None, metadata={"json": False})
+
+    @property
+    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
+        """The pixel size, and what is known of it."""
+        return describe_pixel_size(
+            self.pixel_size_nm, getattr(self, "pixel_size_sd_nm", None)
+        )
+
+    @property
+    def clipped_pixels(self) -> Annotated[int | None, Quantity("Clipped pixels")]:
+        """Those that were clipped, if any were."""
+        return self.clipped or None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageIn:
+    """An image that a verb reads."""
+
+    name: str
+    help: str
+    optional: bool = False
+    flag: str = ""  # of the command, where it is no positional argument
+    metavar: str = "IMAGE"
+    role: str = ""  # in histories, where not its name
+    column: str = ""  # in our tables, where not its name
+    takes: Any = None  # what its function takes besides an image
+    many: bool = False
+    pairs: bool = False  # and pairs of images among them, or one image by itself
+    also: tuple[str, ...] = ()  # further names that a table may give it
+    label: str = ""  # in a panel; made of the name by default
+    batch: str = ""  # what a batch takes where a step says nothing: "{input}"
+    takes_maps: bool = False  # panels offer own maps, labels and helpers too
+    guide: bool = False  # the verb goes by it, and what is made does not show it
+    # How it is read by the verb's options and those of reading, where otherwise
+    reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
+
+    @property
+    def title(self) -> str:
+        """What a panel calls it."""
+        return self.label or self.name.replace("_", " ").capitalize()
+
+    @property
+    def tooltip(self) -> str:
+        """What it is, as a sentence."""
+        return f"{self.help[:1].upper()}{self.help[1:]}."
+
+
+@dataclass(frozen=True, slots=True)
+class FileIn:
+    """Another file, folder or name that a verb goes by."""
+
+    name: str
+    help: str
+    optional: bool = True
+    flag: str = ""  # of the command, where it is no positional argument
+    metavar: str = "FILE"
+    many: bool = False
+    takes: Any = None  # what its function takes besides a path
+    named: bool = False  # a name may stand in place of a file
+    default: str | None = None
+    batch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a verb writes."""
+
+    help: str
+    name: str = "output"
+    required: bool = True
+    one_needs_it: bool = False  # where the verb takes many images, which do not
+    flag: str = "-o"  # of the command; empty for a positional argument
+    metavar: str = "OUT"
+    default: str = ""  # of the command
+    # Of what a batch has it write, if anything; a folder has none
+    ending: str | None = ".ome.tif"
+    is_image: bool = True  # else the ending alone is allowed
+    also: tuple[str, ...] = ()  # endings of other files that it may be
+    goes_on: bool = False  # as the image of a batch's next step
+    kept: bool = False  # its function may keep it in memory instead
+
+    def check(
+        self,
+        place: str | os.PathLike[str],
+        inputs: Sequence[Path],
+        *,
+        overwrite: bool,
+        resume: bool,
+    ) -> Path:
+        """Refuse a place where it cannot or must not be written."""
+        if self.ending == "":
+            check_not_input(Path(place), inputs)
+            return check_target_folder(place, overwrite=overwrite)
+        how: dict[str, Any] = {"inputs": inputs, "overwrite": overwrite}
+        if self.is_image and Path(place).suffix.lower() not in self.also:
+            return check_tiled_target(place, resume=resume, **how)
+        allowed = self.also if self.is_image else (self.ending or "", *self.also)
+        return check_target_file(place, suffixes=allowed, **how)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Further options of a verb, handed on under a name of their own."""
+
+    name: str
+    title: str
+    options: type[Options]
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Run(Generic[O]):
+    """One run of a verb: what it was given, how it reads, where it writes."""
+
+    verb: str
+    given: dict[str, Image]  # by the names of the verb's images
+    options: O
+    opening: ReadOptions
+    target: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    named: dict[str, Any] = field(default_factory=dict)  # files, groups
+    targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
+    images: dict[str, Micrograph] = field(default_factory=dict)  # opened
+    readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
+    roles: dict[str, str] = field(default_factory=dict)  # of images, in histories
+    guides: tuple[str, ...] = ()  # images that it only goes by
+    records: dict[str, InputRecord] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return names_of(*self.given.values())
+
+    @property
+    def output(self) -> str | None:
+        """Path of what is written, if it is."""
+        return None if self.target is None else str(self.target)
+
+    def open(self, *roles: str) -> None:
+        """Open the images, or some of them."""
+        for role in roles or self.given:
+            self.images[role] = open_image(self.given[role], self.reading(role))
+
+    def reading(self, role: str) -> ReadOptions:
+        """Give how an image is read."""
+        return self.readings.get(role, self.opening)
+
+    def record(self, role: str) -> Job[InputRecord]:
+        """Record an image for the history of what is made, once."""
+        if role not in self.records:
+            image, opened = self.given[role], self.images[role]
+            called = self.roles.get(role) or role
+            job = record_input(image, opened, self.reading(role), role=called)
+            self.records[role] = yield from job
+        return self.records[role]
+
+    def tell_learnt(self) -> None:
+        """Warn where a model that made one of the images learnt from what they show."""
+        images = [(image, self.images[role]) for role, image in self.given.items()]
+        tell_learnt(images, self.opening)
+
+    def history(
+        self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: Any
+    ) -> Job[Provenance]:
+        """Compose the provenance of what is written, of further `inputs`, too.
+
+        `more` are facts of the run.
+        """
+        records: list[InputRecord] = []
+        led: list[InputRecord] = []
+        for role in self.given:
+            record = yield from self.record(role)
+            if role in self.guides:  # images do not share a source by what led them
+                led.append(as_guide(record, role))
+            else:
+                records.append(record)
+        told = {
+            **self.options.model_dump(mode="json"),
+            "reading": self.opening.model_dump(mode="json"),
+            **more,
+        }
+        return made_by(self.verb, told, *records, *inputs, guides=[*led, *guides])
+
+    def write(self, image: Micrograph) -> None:
+        """Write an image, if there is a place for it."""
+        if self.target is not None:
+            write(image, self.target, overwrite=self.overwrite)
+
+    def keep(self, mapped: Mapped, about: Micrograph) -> Job[Micrograph | None]:
+        """Write a map with its history, or give it where it has no place to go."""
+        about = about.replace(provenance=(yield from self.history()), look=about.look)
+        return (yield from keep_map(mapped, about, self.target))
+
+    def facts(self, image: Micrograph) -> dict[str, Any]:
+        """Give what `ImageMeasure` holds: names, and the pixel size of an image."""
+        return {"images": self.names, **size_of(image)}
+
+
+def size_of(image: Micrograph) -> dict[str, Any]:
+    """Give what `Sized` holds."""
+    return {
+        "pixel_size_nm": image.pixel_size_nm,
+        "pixel_size_sd_nm": image.pixel_size_sd_nm,
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verb(Generic[O, R]):
+    """A verb: what it reads, its options, what it finds, and how."""
+
+    name: str
+    images: tuple[ImageIn, ...]
+    options: type[O]
+    result: type[R]
+    # Of a `Run`, and the opened images or None; or `start`, which opens them itself
+    run: Callable[..., Job[R]] | None = None
+    start: Callable[..., Job[R]] | None = None
+    title: str = "options"  # of the options in the help
+    exclude: tuple[str, ...] = ()  # of these, what its command does not take
+    files: tuple[FileIn, ...] = ()
+    output: Output | None = None
+    outputs: tuple[Output, ...] = ()  # what it writes besides
+    groups: tuple[Group, ...] = ()
+    sides: tuple[str, ...] = ()  # images that are read in ways of their own, too
+    reads: bool = True  # takes the options of reading
+    opens: bool = True  # its images, before it runs; else it opens them itself
+    not_read: tuple[str, ...] = ()  # of those, what its command does not take
+    resumes: bool = False
+    replaces: bool = False  # what is there, if it is told to, elsewhere than an output
+    tabled: bool = False  # takes many images too, a row for each
+    numbers: tuple[str, ...] = ()  # of its record, in the table of a batch
+    step: str = ""  # why it is no step of a batch
+    prepare: Callable[[], object] | None = None  # of a process that does nothing else
+    in_memory: Callable[..., Job[Any]] | None = None  # its function without an output
+    gives: Any = None  # the type of what its function gives, where not the result
+    value: str = ""  # the part of the result that this is
+    example: str = ""  # of the function
+
+    @property
+    def summary(self) -> str:
+        """What it does."""
+        return (VERBS | ACTIONS)[self.name]
+
+    @property
+    def function(self) -> str:
+        """What its function is called."""
+        return next(name for name, verb in FUNCTIONS.items() if verb == self.name)
+
+    @property
+    def inputs(self) -> tuple[ImageIn | FileIn, ...]:
+        """What it reads, those without a flag first, in their order."""
+        found: tuple[ImageIn | FileIn, ...] = (*self.images, *self.files)
+        return tuple(sorted(found, key=lambda item: bool(item.flag)))
+
+    @property
+    def written(self) -> tuple[Output, ...]:
+        """All that it writes."""
+        return (*(() if self.output is None else (self.output,)), *self.outputs)
+
+    @property
+    def returns(self) -> Any:
+        """What its function gives: one type, or a union."""
+        kept = self.output is not None and self.output.kept
+        return self.gives or (Micrograph | self.result if kept else self.result)
+
+    @property
+    def hidden(self) -> dict[str, None]:
+        """Options of reading whose names are those of the verb's own, left at none."""
+        own = self.options.model_fields
+        return {name: None for name in ReadOptions.model_fields if name in own}
+
+    def given(self, result: R) -> Any:
+        """Take from a result what the function gives: the image, if it has it."""
+        if self.value:
+            return getattr(result, self.value)
+        image = getattr(result, "image", None)
+        kept = isinstance(image, Micrograph) and self.returns is not self.result
+        return image if kept else result
+
+    def job(self, *inputs: Any, **how: Any) -> Job[R]:
+        """Make the job of a run, which yields `Progress` and returns the result."""
+        if self.start is not None:
+            return self.start(*inputs, **how)
+        return self._job(*inputs, **how)
+
+    def _usual(self) -> dict[str, Any]:
+        """Give the files and names that it goes by where none are given."""
+        return {item.name: item.default for item in self.files}
+
+    def _job(
+        self,
+        *inputs: Any,
+        options: O | None = None,
+        opening: ReadOptions | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        **named: Any,
+    ) -> Job[R]:
+        """Check the outputs, open the images, run."""
+        yield Progress(0, 0, "reading")
+        first = [item.name for item in self.inputs if not item.flag]
+        named |= dict(zip(first, inputs, strict=False))
+        named = self._usual() | {k: v for k, v in named.items() if v is not None}
+        run = self._run(named, options or self.options.parse({}), opening)
+        run.overwrite, run.resume = overwrite, resume
+        self._check_outputs(run, named)
+        if self.opens:
+            run.open()
+        opened = (run.images.get(item.name) for item in self.images)
+        assert self.run is not None  # noqa: S101 - one of both is given
+        return (yield from self.run(run, *opened))
+
+    def _run(
+        self, named: dict[str, Any], options: O, opening: ReadOptions | None
+    ) -> Run[O]:
+        """Take the images out of what was given, and tell how each is read."""
+        images = {item.name: named.pop(item.name, None) for item in self.images}
+        given = {name: image for name, image in images.items() if image is not None}
+        run = Run(self.name, given, options, opening or ReadOptions(), named=named)
+        for item in self.images:
+            if item.reading is not None:
+                run.readings[item.name] = item.reading(options, run.opening)
+        for side in self.sides[1:]:
+            run.readings[side] = named.pop(f"{side}_opening", None) or ReadOptions()
+        run.roles = {item.name: item.role for item in self.images}
+        run.guides = tuple(item.name for item in self.images if item.guide)
+        return run
+
+    def _check_outputs(self, run: Run[O], named: dict[str, Any]) -> None:
+        """Refuse outputs that cannot or must not be written, before any work."""
+        files = [named.get(item.name) for item in self.files]
+        by = [one for one in files if isinstance(one, (str, os.PathLike))]
+        taken = paths_of(*run.given.values(), *by)
+        for written in self.written:
+            place = named.pop(written.name, None)
+            if place is not None:
+                how = {"overwrite": run.overwrite, "resume": run.resume}
+                run.targets[written.name] = written.check(place, taken, **how)
+        if self.output is not None:
+            run.target = run.targets.get(self.output.name)
+        for one, other in combinations(run.targets.values(), 2):
+            check_apart(one, other)

@@ -1,0 +1,207 @@
+"""Drawn samples in pixels: gratings, disc pits, particles, circuits and fracture.
+
+Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
+so that edges are antialiased at any scale, and then shaded as an SEM would: raised
+shapes brighter, edges brighter still, a fine grain, and a slow shading.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, spatial
+
+from napari_semsr.core import FloatArray, OptionError
+from napari_semsr.simulation.canvas import box_distance
+from napari_semsr.simulation.degrade import smooth_field
+
+Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
+_Distance = Callable[[tuple[int, int], np.random.Generator, float], FloatArray]
+
+
+def _coordinates(shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    return y, x
+
+
+def _discs(
+    shape: tuple[int, int], centres: FloatArray, radii: FloatArray, far: float = 1e3
+) -> FloatArray:
+    """Signed distance to the nearest of many discs, drawn in their own windows."""
+    distance = np.full(shape, far)
+    for (cy, cx), radius in zip(centres, radii, strict=True):
+        reach = int(radius + 24)
+        y0, x0 = max(0, int(cy) - reach), max(0, int(cx) - reach)
+        window = distance[y0 : int(cy) + reach, x0 : int(cx) + reach]
+        if window.size == 0:
+            continue
+        y, x = np.ogrid[: window.shape[0], : window.shape[1]]
+        np.minimum(window, np.hypot(y + y0 - cy, x + x0 - cx) - radius, out=window)
+    return distance
+
+
+def _grating(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Lines of half the pitch with slightly rough edges, at any angle."""
+    y, x = _coordinates(shape)
+    angle = rng.uniform(0, np.pi)
+    rough = (smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
+    phase = (x * np.cos(angle) + y * np.sin(angle) + rough) % pitch
+    width = pitch * rng.uniform(0.35, 0.65)
+    return np.asarray(np.abs(phase - pitch / 2) - width / 2)
+
+
+def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> FloatArray:
+    """Tracks of pits of random run lengths, as on an optical disc."""
+    y, x = _coordinates(shape)
+    angle = rng.uniform(-0.3, 0.3)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    track = np.floor(across / pitch).astype(int)
+    track -= track.min()
+    unit = pitch * 0.25
+    runs = rng.integers(
+        2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4)
+    )
+    ends = np.cumsum(runs, axis=1) * unit
+    distance = np.empty(shape)
+    start = along.min() - 1
+    for row in range(ends.shape[0]):
+        inside = track == row
+        position = along[inside] - start
+        index = np.searchsorted(ends[row], position)
+        before = np.where(index > 0, ends[row][np.maximum(index - 1, 0)], 0.0)
+        middle = 0.5 * (before + ends[row][index])
+        half = 0.5 * (ends[row][index] - before) - pitch * 0.22
+        beside = (across[inside] / pitch) % 1 * pitch - pitch / 2
+        lateral = np.hypot(np.maximum(np.abs(position - middle) - half, 0), beside)
+        pit = lateral - pitch * 0.22
+        distance[inside] = np.where(index % 2 == 0, pit, pitch)
+    return distance
+
+
+def _particles(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Packed round particles of a chosen spread of sizes."""
+    count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
+    centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
+    if rng.random() < 0.5:
+        rows = np.arange(-1, shape[0] / (pitch * 0.87) + 1)
+        columns = np.arange(-1, shape[1] / pitch + 1)
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+        grid[:, 1] += 0.5 * (grid[:, 0] % 2)
+        centres = grid * [pitch * 0.87, pitch] + rng.normal(0, 0.06 * pitch, grid.shape)
+    radii = pitch * 0.45 * rng.lognormal(0, rng.uniform(0, 0.35), len(centres))
+    return _discs(shape, centres, radii)
+
+
+def _circuit(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Manhattan wires on a routing grid, with vias."""
+    grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
+    distance = np.full(shape, pitch)
+    y, x = _coordinates(shape)
+    for _ in range(int(grid[0] * grid[1] * rng.uniform(0.15, 0.4)) + 1):
+        row, column = rng.integers(0, grid[0]), rng.integers(0, grid[1])
+        length = int(rng.integers(1, 9))
+        tall = rng.random() < 0.5
+        half = np.array([length if tall else 0, 0 if tall else length]) * pitch / 2
+        half = half + pitch * 0.28
+        centre = (np.array([row, column]) + 0.5) * pitch
+        low = np.maximum(0, (centre - half - pitch).astype(int))
+        high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
+        box = np.s_[low[0] : high[0], low[1] : high[1]]
+        wire = box_distance(y[box] - centre[0], x[box] - centre[1], (half[0], half[1]))
+        distance[box] = np.minimum(distance[box], wire)
+    cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
+    vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
+    holes = _discs(shape, vias, np.full(len(vias), pitch * 0.16))
+    return np.asarray(np.maximum(distance, -holes))
+
+
+def _fracture(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Facets of a broken surface: distance to the nearest cell border."""
+    count = max(4, int(shape[0] * shape[1] / pitch**2))
+    seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
+    y, x = _coordinates(shape)
+    warp = (smooth_field(shape, pitch / 3, rng) - 0.5) * pitch
+    points = np.stack([y + warp, x - warp], -1).reshape(-1, 2)
+    nearest, _ = spatial.cKDTree(seeds).query(points, k=2)
+    gap = (nearest[:, 1] - nearest[:, 0]).reshape(shape)
+    return np.asarray(rng.uniform(0.5, 2.0) - 0.5 * gap)
+
+
+_DRAWERS: dict[Phantom, _Distance] = {
+    "grating": _grating,
+    "pits": _pits,
+    "particles": _particles,
+    "circuit": _circuit,
+    "fracture": _fracture,
+}
+PHANTOMS: tuple[Phantom, ...] = tuple(_DRAWERS)
+
+
+def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """SEM contrast: material, bright edges that decay inwards, grain, slow shading."""
+    inside = np.clip(0.5 - distance, 0, 1)
+    ground, raised = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
+    decay = rng.uniform(1.0, 6.0)
+    edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
+    slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
+    grain = smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
+    coarse = smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
+    image = ground + (raised - ground) * inside + edge + slope * (distance < 8)
+    image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
+    return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6)))
+
+
+def draw(
+    kind: Phantom,
+    shape: tuple[int, int],
+    *,
+    seed: int = 0,
+    pitch_px: float | None = None,
+) -> NDArray[np.float32]:
+    """Draw a sample as a sharp SEM image.
+
+    Parameters
+    ----------
+    kind : {"grating", "pits", "particles", "circuit", "fracture"}
+        What to draw.
+    shape : tuple of int
+        Rows and columns.
+    seed : int, default=0
+        Same seed, same picture.
+    pitch_px : float, optional
+        Size of the repeating feature; drawn between 6 and 48 px when not given.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Grey values in [0, 1].
+    """
+    if kind not in _DRAWERS:
+        msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
+        raise OptionError(msg)
+    if min(shape) < 8:
+        msg = f"A phantom must be at least 8 px high and wide, got {shape}."
+        raise OptionError(msg)
+    if pitch_px is not None and pitch_px < 2:
+        msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
+        raise OptionError(msg)
+    rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
+    pitch = (
+        float(np.exp(rng.uniform(np.log(6), np.log(48))))
+        if pitch_px is None
+        else pitch_px
+    )
+    image = _shade(_DRAWERS[kind](shape, rng, pitch), rng)
+    low, high = float(image.min()), float(image.max())
+    scaled = (image - low) / (high - low) if high > low else np.zeros(shape)
+    return scaled.astype(np.float32)

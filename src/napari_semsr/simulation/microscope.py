@@ -1,0 +1,339 @@
+"""The microscope: what a microsphere on an objective makes of a surface.
+
+The model, step by step:
+
+1. *Contrast.* Reflectance is a material's own, times an interference term of the
+   height, times a loss at steep edges whose light misses the objective
+   (`reflectance`).
+2. *Image.* What a lens passes of that light, or a Gaussian blur in its place
+   (`napari_semsr.simulation.optics`).
+3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
+   to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
+   are displaced along the radius by ``k rho^2`` (`napari_semsr.core.distort`).
+"""
+
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from scipy import ndimage
+
+from napari_semsr.core import (
+    MOST_DISTORTION,
+    Float32Array,
+    Options,
+    optical_cut_off_nm,
+)
+
+_MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
+_AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
+_WIDEST = 0.95  # NA over the refractive index; chosen: a cone of 72 degrees
+_ROUND_RADIUS = 0.98  # of half the frame's side; chosen
+_RIM_SOFTNESS = 0.006  # of the same: deviation of the field stop's image; chosen
+_EDGE_NM = 12.0  # over which a surface's slope is felt; chosen: the default sidewall
+
+
+OPTICS = (
+    "optics",
+    "numerical_aperture",
+    "refractive_index",
+    "wavelength_nm",
+    "coherence_factor",
+    "spherical_waves",
+    "coma_waves",
+)
+"""Options that say what a point looks like in focus."""
+
+
+class MicroscopeOptions(Options):
+    """Microsphere, objective, field and camera."""
+
+    optics: Literal["pupil", "gaussian"] = Field(
+        default="pupil",
+        description="a lens of a numerical aperture, or a Gaussian blur, as of "
+        "instruments that do better than a lens can",
+    )
+    numerical_aperture: float = Field(
+        default=1.8,
+        gt=0,
+        description="numerical aperture of microsphere and objective together, up to "
+        "0.95 of the refractive index",
+    )
+    refractive_index: float = Field(
+        default=1.9, ge=1, le=4, description="refractive index of the microsphere"
+    )
+    coherence_factor: float | None = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="aperture of the illumination over that of the imaging: 0 for "
+        "coherent light, 1 for light that comes through the same lens; or incoherent",
+    )
+    spherical_waves: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="spherical aberration at the rim of the field, in waves at the rim "
+        "of the pupil; it grows with the square of the distance from the centre",
+    )
+    coma_waves: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="coma at the rim of the field, in waves at the rim of the pupil; "
+        "it grows with the distance from the centre, along the radius",
+    )
+    resolution_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="width of a Gaussian in focus at half maximum, in nm; 80 for a "
+        "phantom, 3 px for an image",
+    )
+    depth_of_field_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="distance from the focus at which a Gaussian is 1.41 times as "
+        "wide; 100",
+    )
+    focus_nm: float = Field(
+        default=0.0, description="height of the focal plane above the lowest surface"
+    )
+    wavelength_nm: float = Field(
+        default=550.0, gt=0, description="wavelength of the light in nm"
+    )
+    objective: float = Field(
+        default=100.0, gt=0, description="magnification of the objective"
+    )
+    microsphere: float = Field(
+        default=3.25, gt=0, description="magnification of the microsphere"
+    )
+    microsphere_um: float = Field(
+        default=57.0, gt=0, description="diameter of the microsphere in micrometres"
+    )
+    camera_pixel_um: float = Field(
+        default=6.5, gt=0, description="pixel of the camera in micrometres"
+    )
+    field: Literal["round", "square"] = Field(
+        default="round", description="shape of the lit field"
+    )
+    vignetting: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="brightness at the rim (round) or corner (square) over that at the "
+        "centre; 0.35 for a round field, 0.65 for a square one",
+    )
+    offcentre: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="distance of the brightest point from the centre, over half the "
+        "frame",
+    )
+    tilt: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="rise and fall of brightness across the frame, as a share",
+    )
+    distortion: float = Field(
+        default=0.0,
+        ge=-MOST_DISTORTION,
+        le=MOST_DISTORTION,
+        description="displacement at the rim along the radius, over that radius",
+    )
+    dust: int = Field(
+        default=0,
+        ge=0,
+        le=500,
+        description="specks on the optics, the same in each frame",
+    )
+    photons: float = Field(
+        default=2000.0,
+        ge=0,
+        description="photons per pixel at full scale; 0 for no shot noise",
+    )
+    read_noise: float = Field(
+        default=10.0, ge=0, description="read noise in camera counts"
+    )
+    dark_counts: float | None = Field(
+        default=None,
+        ge=0,
+        le=20000,
+        description="offset of the camera in counts; 100, or four times the read noise "
+        "where that is more, so that noise is not cut off at zero",
+    )
+    full_scale: float = Field(
+        default=60000.0,
+        gt=0,
+        le=65535,
+        description="camera counts, above the offset, of a reflectance of 1",
+    )
+
+    @field_validator("coherence_factor", mode="before")
+    @classmethod
+    def _incoherent(cls, value: object) -> object:
+        """Accept the word for light none of which interferes."""
+        return None if value == "incoherent" else value
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse what no lens does, and the width of a Gaussian for a lens."""
+        given = {"resolution_nm", "depth_of_field_nm"}
+        if self.optics == "pupil":
+            for name in sorted(given):
+                if getattr(self, name) is not None:
+                    msg = (
+                        f"{name} is of a Gaussian, and the optics are a pupil: give "
+                        "--numerical-aperture, or --optics gaussian"
+                    )
+                    raise ValueError(msg)
+        for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
+            usual = type(self).model_fields[name].default
+            if self.optics == "gaussian" and getattr(self, name) != usual:
+                msg = (
+                    f"{name} is of a lens, and the optics are a Gaussian: leave it "
+                    "out, or give --optics pupil"
+                )
+                raise ValueError(msg)
+        check_aperture(self.numerical_aperture, self.refractive_index)
+        return self
+
+    @property
+    def cut_off_nm(self) -> float | None:
+        """Shortest period that light carries; None for a Gaussian, which has none."""
+        if self.optics == "gaussian":
+            return None
+        return optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
+
+    @property
+    def fwhm_nm(self) -> float:
+        """Full width at half maximum of a point in focus and in incoherent light."""
+        if self.optics == "gaussian":
+            return self.resolution_nm or _MAKERS_FWHM_NM
+        return _AIRY_FWHM * self.wavelength_nm / self.numerical_aperture
+
+    @property
+    def is_aberrated(self) -> bool:
+        """Whether a point looks otherwise at the rim of the field."""
+        waves = self.spherical_waves, self.coma_waves
+        return self.optics == "pupil" and any(waves)
+
+    @property
+    def magnified_pixel_nm(self) -> float:
+        """Pixel on the sample: that of the camera over both magnifications."""
+        return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
+
+    @property
+    def offset(self) -> float:
+        """Counts of a camera in the dark."""
+        if self.dark_counts is not None:
+            return self.dark_counts
+        return min(max(100.0, 4 * self.read_noise), 20000.0)
+
+    @property
+    def field_radius(self) -> float:
+        """From the centre of the lit field to rim or corner, over half a side."""
+        return _ROUND_RADIUS if self.field == "round" else float(np.sqrt(2.0))
+
+    @property
+    def rim(self) -> float:
+        """Brightness at the rim over that at the centre."""
+        if self.vignetting is not None:
+            return self.vignetting
+        return 0.35 if self.field == "round" else 0.65
+
+
+def least_index(numerical_aperture: float) -> float:
+    """Lowest refractive index in which light has an aperture."""
+    return numerical_aperture / _WIDEST
+
+
+def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
+    """Refuse an aperture that light in a medium does not have."""
+    most = _WIDEST * refractive_index
+    if numerical_aperture > most * (1 + 1e-9):
+        msg = (
+            f"numerical_aperture must be at most {most:.4g}, {_WIDEST:g} of the "
+            f"refractive index {refractive_index:g}, got {numerical_aperture:g}"
+        )
+        raise ValueError(msg)
+
+
+def reflectance(
+    height_nm: Float32Array,
+    material: Float32Array,
+    pixel_nm: float,
+    *,
+    wavelength_nm: float = 550.0,
+) -> Float32Array:
+    """Reflected light (Y, X) before any blur; `material`: cover by the second one."""
+    own = 0.38 + 0.44 * material
+    phase = 4 * np.pi / wavelength_nm * height_nm
+    interference = 0.8 + 0.2 * np.cos(phase)
+    near = _EDGE_NM / pixel_nm
+    slope = ndimage.gaussian_gradient_magnitude(height_nm, near, mode="nearest")
+    steep = (slope / pixel_nm) ** 2
+    lost = 0.35 * steep / (1 + steep)
+    return np.asarray(own * interference * (1 - lost), dtype=np.float32)
+
+
+def illumination_field(
+    options: MicroscopeOptions, size: int, rng: np.random.Generator
+) -> Float32Array:
+    """Brightness over a frame: vignetting, off-centre, tilt, dust, field stop."""
+    towards, sideways = rng.uniform(0, 2 * np.pi, 2)
+    y, x = _unit_grid(size)
+    centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
+    outer = options.field_radius
+    rho2 = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / outer**2
+    light = options.rim**rho2
+    light *= 1 + options.tilt * (y * np.sin(sideways) + x * np.cos(sideways)) / outer
+    light *= _specks(options.dust, size, rng)
+    if options.field == "round":
+        past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
+        light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
+    return np.asarray(light, dtype=np.float32)
+
+
+def _unit_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates from the centre over half the side, as an open grid."""
+    line = np.linspace(-1, 1, size) * (size - 1) / size
+    line = np.asarray(line, dtype=np.float64)
+    return line[:, None], line[None, :]
+
+
+def _specks(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Transmission of out-of-focus specks on the optics."""
+    y, x = _unit_grid(size)
+    through = np.ones((size, size))
+    for _ in range(count):
+        cy, cx = rng.uniform(-0.9, 0.9, 2)
+        radius, depth = rng.uniform(0.01, 0.05), rng.uniform(0.1, 0.5)
+        off = (np.hypot(y - cy, x - cx) - radius) / (0.4 * radius)
+        through *= 1 - depth / (1 + np.exp(np.clip(off * 2, -60, 60)))
+    return through
+
+
+# The camera: photons to counts, with shot noise, read noise and offset.
+
+
+def expected_counts(
+    light: NDArray[np.floating], options: MicroscopeOptions
+) -> NDArray[np.float64]:
+    """Mean counts of a pixel: offset and light, neither noise nor rounding."""
+    return options.offset + options.full_scale * np.asarray(light, np.float64)
+
+
+def expose(
+    light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
+) -> NDArray[np.uint16]:
+    """Take a picture of light s: mean dark + F s, variance F^2 s / P + R^2 + 1/12."""
+    signal: NDArray[Any] = np.maximum(np.asarray(light, np.float64), 0)
+    if options.photons > 0:
+        signal = rng.poisson(signal * options.photons) / options.photons
+    counts = expected_counts(signal, options)
+    if options.read_noise > 0:
+        counts = counts + rng.normal(0, options.read_noise, counts.shape)
+    return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)

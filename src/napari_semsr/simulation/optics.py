@@ -1,0 +1,489 @@
+"""Optics: what a lens of a numerical aperture, or a Gaussian blur, makes of a surface.
+
+A surface is a field of light: the root of its reflectance, with the phase ``4 pi h /
+wavelength`` of its height ``h``. A pupil passes of it what has at most ``NA /
+wavelength`` periods per length, so that intensity ends at twice that. In the pupil,
+``rho`` from 0 on the axis to 1 at the rim, a point at a distance ``z`` above the focal
+plane has the phase ``2 pi z (sqrt(n^2 - NA^2 rho^2) - n) / wavelength``; spherical
+aberration adds ``W (rho^4 - rho^2)`` and coma ``W (rho^2 - 2/3) rho cos(theta)`` waves,
+each with the defocus or shift that it is best balanced by: points stay where they are.
+
+Light comes from many points of a source, which do not interfere with each other: the
+intensities of their images are summed [1]_. Source points reach the rim of the pupil
+times the coherence factor. Each lights the surface so that the phase of what comes
+straight back is that of the height alone. Incoherent light is filtered by the pupil's
+autocorrelation.
+
+Distances from the focus and places in the field are shared out among a few pupils:
+shares add up to 1 and lie on the surface, before any filter. Nothing is divided
+afterwards, so nothing lies beyond the cut-off.
+
+A Gaussian instead has no cut-off: ``sqrt(1 + (z / D)^2)`` times as wide at a distance
+``z``, it is the blur of instruments that do better than a lens can. Light of each depth
+is divided by the depth's own cover.
+
+One word for each case: *in focus* is where the radius that holds half of a point's
+light is within the root of 2 of its least, `focus_depth_nm` from the focal plane;
+*out of focus* is beyond; *any focus* is drawn evenly over `ANY_FOCUS` times that
+distance, up and down.
+
+.. [1] E. Abbe, Archiv f. mikrosk. Anatomie 9, 413 (1873), doi:10.1007/BF02956173.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage, special
+
+from napari_semsr.core import Float32Array
+from napari_semsr.simulation.canvas import FWHM, blur_shares
+from napari_semsr.simulation.microscope import MicroscopeOptions
+
+ANY_FOCUS = 3.0
+"""Distances from the focus that are drawn at most, in units of `focus_depth_nm`."""
+_STEP = 1.0  # phase at the rim, in radians, between neighbouring depths or zones
+_RINGS = 4  # of source points over a whole pupil, 61 in all; chosen: 6 % off endless
+_FINE = 80  # samples from a pupil's centre to its rim; gives the transfer to 1e-3
+_REACH = 1.5  # of a mirrored border, in wavelengths over NA; chosen
+
+Place = tuple[float | NDArray[np.floating], float | NDArray[np.floating]]
+Complex = NDArray[np.complexfloating[Any, Any]]
+
+
+def image_of(
+    light: Float32Array,
+    height_nm: Float32Array | None,
+    pixel_nm: float,
+    options: MicroscopeOptions,
+    *,
+    wave: Complex | None = None,
+    place: Place | None = None,
+    box_px: float = 0.0,
+    binned: int = 1,
+) -> Float32Array:
+    """Look at a surface (Y, X) through the microscope; it is mirrored at its borders.
+
+    `light`: reflectance; `height_nm`: above the lowest surface, None for a flat one.
+    `wave`: field of light, where pixels are means of finer ones; else that of `light`
+    and `height_nm`. `place`: ``(y, x)`` in the field over its radius, of the whole or
+    as a column and a row; the middle when None. `box_px`: side of the camera's pixel,
+    which a Gaussian has in its width. `binned`: finer pixels of which `light` is the
+    mean along an axis: a Gaussian is narrowed by what that has done.
+    """
+    off = np.asarray(0.0 if height_nm is None else height_nm) - options.focus_nm
+    off = np.broadcast_to(off.astype(np.float32), light.shape)
+    if options.optics == "gaussian":
+        sigma = gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
+        return _blurred(light, sigma.astype(np.float32), (1 - binned**-2) / 12)
+    rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
+    reach = _REACH * options.wavelength_nm / options.numerical_aperture
+    border = int(np.ceil((reach + float(np.abs(off).max())) / pixel_nm))
+    coherence = options.coherence_factor
+    if coherence is None:
+        wave = light.astype(np.complex64)
+    elif wave is None:
+        wave = field_of_light(light, height_nm, options.wavelength_nm)
+    shape = [int(fft.next_fast_len(n + 2 * border)) for n in light.shape]
+    small = [int(fft.next_fast_len(int(4 * rim * n) + 3)) for n in shape]
+    bands = [np.fft.fftfreq(g) * g / n / rim for g, n in zip(small, shape, strict=True)]
+    levels, step = _levels(off, options)
+    errors, waves = [], []
+    for share, *error in _zones(options, place):
+        errors.append(error)
+        parts = _parts(wave if share is None else wave * share, off, levels, step)
+        waves.append([_spectrum(part, border, shape, small) for part in parts])
+    if coherence is None:
+        seen = _filtered(np.array(waves), bands, levels, errors, options)
+    else:
+        seen = _interfering(np.array(waves), bands, (levels[0], step), errors, options)
+    for axis, band in enumerate(bands):
+        box = np.sinc(box_px * rim * band)
+        seen = seen * box[:, None] if axis == 0 else seen * box
+    for axis, count in enumerate(shape):
+        seen = fft.ifft(_fitted(seen, count, axis), axis=axis, norm="forward")
+        seen = np.take(seen, range(border, border + light.shape[axis]), axis)
+    return np.asarray(seen.real, np.float32)
+
+
+def _parts(
+    wave: Complex,
+    off: NDArray[np.floating],
+    levels: NDArray[np.float64],
+    step: float,
+) -> Iterator[Complex]:
+    """Share a field of light out among distances from the focus."""
+    for level in levels:
+        share = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
+        yield wave * np.asarray(share, np.float32)
+
+
+def field_of_light(
+    light: Float32Array, height_nm: Float32Array | None, wavelength_nm: float
+) -> Complex:
+    """Give the light that a surface (Y, X) sends back: relief is phase."""
+    root = np.sqrt(np.maximum(light, 0))
+    if height_nm is None:
+        return root.astype(np.complex64)
+    turn = np.float32(4 * np.pi / wavelength_nm) * height_nm
+    for slope in np.gradient(turn):  # light of a steep pixel partly cancels itself
+        root = root * np.sinc(slope / np.float32(2 * np.pi))
+    return np.asarray(root * np.exp(1j * turn), np.complex64)
+
+
+def _levels(
+    off: NDArray[np.floating], options: MicroscopeOptions
+) -> tuple[NDArray[np.float64], float]:
+    """Distances from the focus at which a surface is looked at, and their step."""
+    low, high = float(off.min()), float(off.max())
+    rim = abs(float(_defocus(np.ones(1), options)[0])) * (high - low)
+    if rim < 0.02 * _STEP:
+        return np.array([(low + high) / 2]), 0.0
+    levels = np.linspace(low, high, 1 + int(np.ceil(rim / _STEP)))
+    return levels, float(levels[1] - levels[0])
+
+
+def _zones(
+    options: MicroscopeOptions, place: Place | None
+) -> Iterator[tuple[Float32Array | None, float, tuple[float, float]]]:
+    """Share a field out among zones: cover, waves of spherical aberration, of coma."""
+    worst = abs(options.spherical_waves) / 4 + abs(options.coma_waves) / 3
+    if place is None or not options.is_aberrated:
+        yield None, 0.0, (0.0, 0.0)
+        return
+    if np.ndim(place[0]) == 0:
+        yield None, *_aberrations(options, float(place[0]), float(place[1]))
+        return
+    count = max(1, int(np.ceil(2 * np.pi * worst / _STEP)))
+    knots = np.linspace(-1, 1, 2 * count + 1)
+    hats = [
+        [
+            np.clip(1 - np.abs(np.clip(line, -1, 1) - knot) * count, 0, 1)
+            for line in place
+        ]
+        for knot in knots
+    ]
+    for y, (down, _) in zip(knots, hats, strict=True):
+        for x, (_, across) in zip(knots, hats, strict=True):
+            share = np.asarray(down * across, np.float32)
+            if share.any():
+                yield share, *_aberrations(options, y, x)
+
+
+def _aberrations(
+    options: MicroscopeOptions, y: float, x: float
+) -> tuple[float, tuple[float, float]]:
+    """Waves of spherical aberration, and of coma along y and x, at a place."""
+    coma = options.coma_waves
+    return options.spherical_waves * (y * y + x * x), (coma * y, coma * x)
+
+
+def _spectrum(
+    wave: Complex, border: int, shape: list[int], small: list[int]
+) -> Complex:
+    """Mirror a field at its borders and give the frequencies that a lens may pass."""
+    ends = [
+        (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
+    ]
+    found = np.pad(wave, ends, mode="symmetric")
+    for axis in (1, 0):
+        found = fft.fft(found, axis=axis, norm="forward")
+        found = _fitted(found, small[axis], axis)
+    return found
+
+
+def _fitted(spectrum: Complex, count: int, axis: int) -> Complex:
+    """Leave out the highest frequencies along an axis, or add empty ones."""
+    keep = min(count, spectrum.shape[axis])
+    low, high = np.split(spectrum, [(spectrum.shape[axis] + 1) // 2], axis)
+    low = np.take(low, range((keep + 1) // 2), axis)
+    high = np.take(high, range(high.shape[axis] - keep // 2, high.shape[axis]), axis)
+    gap = list(low.shape)
+    gap[axis] = count - keep
+    return np.concatenate([low, np.zeros(gap, spectrum.dtype), high], axis)
+
+
+def _defocus(square: NDArray[Any], options: MicroscopeOptions) -> NDArray[Any]:
+    """Phase in the pupil for each nm above the focus; `square`: of rho."""
+    n, na = options.refractive_index, options.numerical_aperture
+    upright = np.sqrt(np.maximum(n * n - na * na * square, 0))
+    return np.asarray(2 * np.pi / options.wavelength_nm * (upright - n))
+
+
+def _aberration(
+    y: NDArray[Any], x: NDArray[Any], spherical: float, coma: tuple[float, float]
+) -> NDArray[Any]:
+    """Phase in the pupil by aberrations."""
+    square = y * y + x * x
+    waves = spherical * (square - 1) * square
+    return np.asarray(
+        2 * np.pi * (waves + (coma[0] * y + coma[1] * x) * (square - 2 / 3))
+    )
+
+
+def _interfering(
+    waves: Complex,
+    bands: list[NDArray[np.float64]],
+    depth: tuple[float, float],
+    errors: list[Any],
+    options: MicroscopeOptions,
+) -> Complex:
+    """Sum the images that the points of the source make; spectrum of the intensity."""
+    small = waves.shape[2:]
+    flat = waves.reshape(*waves.shape[:2], -1)
+    total = np.zeros(small, np.float32)
+    points = source_points(options.coherence_factor or 0.0)
+    # a rim as soft as a step of frequency, so that its ripples do not go around
+    soft = max(band[1] for band in bands)
+    for down, across in points:
+        y, x = (bands[0] + down)[:, None], (bands[1] + across)[None]
+        cover = np.clip((1 - np.hypot(y, x)) / soft + 0.5, 0, 1)
+        inside = np.flatnonzero(cover)
+        rows, columns = np.divmod(inside, small[1])
+        y, x = y[rows, 0], x[0, columns]
+        # all phases are counted from that of the light which comes straight back
+        axial = _defocus(np.array([down**2 + across**2]), options)
+        away = _defocus(np.minimum(y * y + x * x, 1), options) - axial
+        rise = np.exp(1j * depth[1] * away).astype(np.complex64)
+        passed = np.zeros(inside.size, np.complex64)
+        for parts, (spherical, coma) in zip(flat, errors, strict=True):
+            part = parts[-1, inside]
+            for other in parts[-2::-1]:
+                part = part * rise + other[inside]
+            phase = _aberration(y, x, spherical, coma)
+            phase = phase - _aberration(down, across, spherical, coma)
+            passed += part * np.exp(1j * phase)
+        passed *= cover.ravel()[inside] * np.exp(1j * depth[0] * away)
+        image = np.zeros(flat.shape[-1], np.complex64)
+        image[inside] = passed
+        found = fft.ifft2(image.reshape(small), norm="forward")
+        total += found.real**2 + found.imag**2
+    return np.asarray(fft.fft2(total / len(points), norm="forward"))
+
+
+def source_points(coherence_factor: float) -> NDArray[np.float64]:
+    """Points (y, x) of a source over the pupil's rim, of equal light."""
+    rings = int(np.ceil(_RINGS * coherence_factor))
+    count = 1 + 3 * rings * (rings + 1)
+    found = [(0.0, 0.0)]
+    for ring in range(1, rings + 1):
+        before, after = 1 + 3 * ring * (ring - 1), 1 + 3 * ring * (ring + 1)
+        radius = coherence_factor * np.sqrt((before + after) / 2 / count)
+        turns = 2 * np.pi * (np.arange(6 * ring) + 0.5 * (ring % 2)) / (6 * ring)
+        found += [(radius * np.sin(t), radius * np.cos(t)) for t in turns]
+    return np.array(found)
+
+
+# Incoherent light: the transfer of intensity is the pupil's autocorrelation, which is
+# taken on a grid of its own, so that it does not know the image's.
+
+
+def transfer(
+    options: MicroscopeOptions,
+    depths: list[tuple[float, float]],
+    spherical: float = 0.0,
+    coma: tuple[float, float] = (0.0, 0.0),
+) -> Complex:
+    """Transfer of incoherent light; `depths`: nm from the focus, and share."""
+    size = int(fft.next_fast_len(4 * _FINE + 8))
+    line = np.arange(-_FINE - 1, _FINE + 2) / _FINE
+    y, x = line[:, None], line[None]
+    square = y * y + x * x
+    cover = np.clip((1 - np.sqrt(square)) * _FINE + 0.5, 0, 1)
+    inside = np.minimum(square, 1)
+    fixed = cover * np.exp(1j * _aberration(y, x, spherical, coma))
+    away = _defocus(inside, options)
+    power = np.zeros((size, size))
+    for off_nm, share in depths:
+        pupil = (fixed * np.exp(1j * off_nm * away)).astype(np.complex64)
+        power += share * np.abs(fft.fft2(pupil, (size, size))) ** 2
+    found = fft.fftshift(fft.ifft2(power))
+    found /= np.sum(cover)
+    found[size // 2, size // 2] = sum(share for _, share in depths)  # rims are soft
+    return np.asarray(found)
+
+
+def _transferred(fine: Complex, y: NDArray[Any], x: NDArray[Any]) -> Complex:
+    """Read a transfer at frequencies over the rim's, a column and a row."""
+    middle = fine.shape[0] // 2
+    line = (np.arange(fine.shape[0]) - middle) / _FINE
+    # what is added to a pupil without errors has no cusp at zero
+    whole = fine[middle, middle].real
+    more = fine - whole * _ideal(line[:, None], line[None])
+    lines = [np.clip(middle + _FINE * v, 0, fine.shape[0] - 1) for v in (y, x)]
+    places = np.broadcast_arrays(*lines)
+    parts = [
+        ndimage.map_coordinates(part, places, order=1)
+        for part in (more.real, more.imag)
+    ]
+    found = whole * _ideal(y, x) + parts[0] + 1j * parts[1]
+    return np.asarray(found, np.complex64)
+
+
+def _ideal(y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
+    """Transfer of incoherent light by a pupil without errors."""
+    v = np.minimum(np.hypot(y, x) / 2, 1)
+    return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
+
+
+def _filtered(
+    waves: Complex,
+    bands: list[NDArray[np.float64]],
+    levels: NDArray[np.float64],
+    errors: list[Any],
+    options: MicroscopeOptions,
+) -> Complex:
+    """Filter incoherent light of each depth and zone; spectrum of the intensity."""
+    total = np.zeros(waves.shape[2:], np.complex64)
+    for parts, (spherical, coma) in zip(waves, errors, strict=True):
+        for part, level in zip(parts, levels, strict=True):
+            if part.any():
+                fine = transfer(options, [(level, 1.0)], spherical, coma)
+                total += part * _transferred(fine, bands[0][:, None], bands[1][None])
+    return total
+
+
+def point_spread(
+    options: MicroscopeOptions,
+    depths: list[tuple[float, float]],
+    pixel_nm: float,
+    side: int,
+    *,
+    place: Place | None = None,
+    box_px: float = 1.0,
+) -> Float32Array:
+    """Give what is made of a point in incoherent light.
+
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Optics; the focus is not looked at.
+    depths : list of tuple of float
+        Distances from the focus in nm, and the share of each.
+    pixel_nm : float
+        Side of a pixel.
+    side : int
+        Pixels along an axis, odd; the point lies in the middle.
+    place : tuple of float, optional
+        ``(y, x)`` in the field over its radius; its middle when not given.
+    box_px : float, default=1.0
+        Side of the camera's pixel, which a Gaussian has in its width.
+
+    Returns
+    -------
+    (side, side) numpy.ndarray of float32
+        Its sum is 1.
+    """
+    whole = int(fft.next_fast_len(4 * side, real=True))
+    y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
+    if options.optics == "gaussian":
+        squares = -2 * np.pi**2 * (y * y + x * x)
+        found: Any = sum(
+            share
+            * np.exp(squares * (gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2)
+            for off, share in depths
+        )
+    else:
+        rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
+        ((_, spherical, coma),) = _zones(options, place)
+        fine = transfer(options, depths, spherical, coma)
+        found = _transferred(fine, y / rim, x / rim)
+        found = found * np.sinc(box_px * y) * np.sinc(box_px * x)
+    made = fft.irfft2(found, (whole, whole))
+    part = np.roll(made, (side // 2, side // 2), (0, 1))[:side, :side]
+    return np.asarray(part / part.sum(), np.float32)
+
+
+# A Gaussian in the place of a lens.
+
+
+def gaussian_fwhm_nm(
+    options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
+) -> NDArray[np.floating]:
+    """Full width at half maximum of a Gaussian, at distances from the focus."""
+    off = np.asarray(off_nm) / focus_depth_nm(options)
+    return options.fwhm_nm * np.sqrt(1 + off**2)
+
+
+def _blurred(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
+    """Blur each place (Y, X) by its own width; `less`: variance that was laid on it."""
+    border = int(np.ceil(4.5 * float(sigma.max())))
+    shape = [int(fft.next_fast_len(n + 2 * border, real=True)) for n in light.shape]
+    ends = [
+        (border, n - have - border) for n, have in zip(shape, light.shape, strict=True)
+    ]
+    y, x = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
+    squares = np.float32(-2 * np.pi**2) * (y * y + x * x).astype(np.float32)
+    total = np.zeros(squares.shape, np.complex64)
+    cover = np.zeros_like(total)
+    for level, share in blur_shares(sigma):
+        passed = np.exp(np.float32(max(level**2 - less, 0.0)) * squares)
+        part = np.ones(light.shape, np.float32) if share is None else share
+        total += passed * fft.rfft2(np.pad(light * part, ends, mode="symmetric"))
+        cover += passed * fft.rfft2(np.pad(part, ends, mode="symmetric"))
+    seen = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
+    rows, columns = light.shape
+    return np.asarray(
+        seen[border : border + rows, border : border + columns], np.float32
+    )
+
+
+# How wide a point is: the radius of the circle that holds half of its light.
+
+
+def half_light_nm(
+    options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
+) -> NDArray[np.float64]:
+    """Radius that holds half of a point's light, at distances from the focus in nm."""
+    off = np.abs(np.asarray(off_nm, np.float64))
+    if options.optics == "gaussian":
+        return np.asarray(gaussian_fwhm_nm(options, off) / 2, np.float64)
+    table = np.linspace(0, max(float(off.max()), 1.0), 33)
+    return np.asarray(np.interp(off, table, _radii(options, table)))
+
+
+def focus_depth_nm(options: MicroscopeOptions) -> float:
+    """Give the distance from the focal plane at which focus ends.
+
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Optics.
+
+    Returns
+    -------
+    float
+        In nm: there the radius that holds half of a point's light is root 2 of its
+        least.
+    """
+    if options.optics == "gaussian":
+        return options.depth_of_field_nm or 100.0
+    upright = abs(float(_defocus(np.ones(1), options)[0]))
+    table = np.linspace(0, 2 * np.pi, 129) / upright
+    radii = np.maximum.accumulate(_radii(options, table))
+    return float(np.interp(np.sqrt(2) * radii[0], radii, table))
+
+
+def _radii(options: MicroscopeOptions, off_nm: NDArray[np.float64]) -> NDArray[Any]:
+    """Half-light radii at distances from the focus, by rings of pupil and image."""
+    rho, weights, radius, waves = _rings()
+    phase = off_nm[:, None] * _defocus(rho**2, options)
+    amplitude = (weights * rho * np.exp(1j * phase)) @ waves
+    light = np.abs(amplitude) ** 2 * radius
+    light = np.cumsum((light[:, 1:] + light[:, :-1]) / 2 * np.diff(radius), axis=1)
+    # by Parseval, all the light of a pupil whose amplitude is 1
+    share = light * (2 * np.pi) ** 2 / 0.5
+    found = [np.interp(0.5, row, radius[1:]) for row in share]
+    unit = options.wavelength_nm / options.numerical_aperture
+    return unit * np.asarray(found)
+
+
+@lru_cache(maxsize=1)
+def _rings() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Rings of a pupil with weights, radii of its image, and waves between them."""
+    nodes, weights = np.polynomial.legendre.leggauss(160)
+    rho = (nodes + 1) / 2
+    radius = np.linspace(0, 12, 800)  # wavelengths over NA; chosen: farther is no image
+    return rho, weights / 2, radius, special.j0(2 * np.pi * rho[:, None] * radius)

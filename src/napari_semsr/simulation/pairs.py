@@ -1,0 +1,586 @@
+"""How one superlens picture of a sample is taken: focus, resolution, light, rounding.
+
+The optics are those of `optics`, on the mosaic's own pixels. A mosaic averages frames,
+so its noise is that of more light where frames overlap, of less at rims that the flat
+field lifted, and is a little correlated by resampling; some shading is left. The focus
+may drift over a field, and a lens leave it bent. A mosaic shows each of its places from
+one place in the field of the lens, so a picture has one aberration throughout.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy import fft, ndimage
+
+from napari_semsr.core import Float32Array, OptionError, ShapeError
+from napari_semsr.simulation.canvas import Canvas
+from napari_semsr.simulation.microscope import (
+    MicroscopeOptions,
+    check_aperture,
+    least_index,
+    reflectance,
+)
+from napari_semsr.simulation.optics import (
+    ANY_FOCUS,
+    field_of_light,
+    focus_depth_nm,
+    half_light_nm,
+    image_of,
+    point_spread,
+)
+from napari_semsr.simulation.samples import SampleRanges, random_surface
+from napari_semsr.simulation.sem import SemOptions, sem_contrast
+from napari_semsr.simulation.specimen import Specimen
+
+# Options that all cards from before the optics hold, and that some of them hold.
+_FORMER = {"focused", "defocus_nm"}
+_FORMER_PUPILS = {"pupils", "coherence"}
+_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chosen
+
+
+class SsumPairOptions(SampleRanges):
+    """Ranges that pairs are drawn from: sample, microscope, noise."""
+
+    pixel_nm: float = Field(default=20.0, gt=0, description="pixel of the mosaic in nm")
+    numerical_aperture: tuple[float, float] = Field(
+        default=(1.3, 2.0), description="numerical aperture of the lens"
+    )
+    refractive_index: tuple[float, float] = Field(
+        default=(1.9, 2.2),
+        description="refractive index of the lens, drawn where it has the aperture",
+    )
+    coherence_factor: tuple[float, float] = Field(
+        default=(0.4, 1.0),
+        description="aperture of the illumination over that of the lens",
+    )
+    spherical_waves: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="greatest spherical aberration at the rim of the field",
+    )
+    coma_waves: float = Field(
+        default=0.25, ge=0, le=1, description="greatest coma at the rim of the field"
+    )
+    gaussian: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of pictures that a Gaussian blurs in place of a lens, as of "
+        "instruments that do better than theory",
+    )
+    resolution_nm: tuple[float, float] = Field(
+        default=(70.0, 110.0),
+        description="width of a Gaussian in focus at half maximum",
+    )
+    depth_of_field_nm: tuple[float, float] = Field(
+        default=(80.0, 130.0),
+        description="distance from the focus at which a Gaussian is 1.41 times as wide",
+    )
+    wavelength_nm: tuple[float, float] = Field(
+        default=(500.0, 600.0), description="wavelength of the light"
+    )
+    any_focus: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of pictures at any focus; the others have the mean height "
+        "of their sample in focus",
+    )
+    focus_drift_nm: float = Field(
+        default=0.0, ge=0, description="greatest drift of the focus across a field"
+    )
+    distortion_px: float = Field(
+        default=0.0,
+        ge=0,
+        le=8,
+        description="greatest radial displacement that stitching left in a field",
+    )
+    read_noise: tuple[float, float] = Field(
+        default=(10.0, 10.0),
+        description="read noise in counts of 60 000, drawn log-uniformly",
+    )
+    photons: tuple[float, float] = Field(
+        default=(800.0, 12000.0),
+        description="photons per pixel of the mosaic at full scale; infinite when 0",
+    )
+    shading: float = Field(
+        default=0.05,
+        ge=0,
+        lt=0.5,
+        description="greatest shading left by the flat field",
+    )
+    eight_bit: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of pictures of 8 bits; the others have 12",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former(cls, values: Any) -> Any:
+        """Read a former card: Gaussians stand for the pupils that were as wide."""
+        if not isinstance(values, dict) or not values.keys() >= _FORMER:
+            return values
+        kept = {k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS}
+        return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **kept}
+
+    @model_validator(mode="after")
+    def _seen_by_lenses(self) -> Self:
+        """Refuse apertures that no index of the range has."""
+        check_aperture(self.numerical_aperture[1], self.refractive_index[1])
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class RandomLook:
+    """How one picture is taken."""
+
+    microscope: MicroscopeOptions  # Optics, focus, wavelength, photons (0 for no noise)
+    shading: float = 0.0  # Standard deviation of the light left uneven, as a share
+    # Standard deviation of the blur that resampling lays on the noise
+    correlation_px: float = 0.0
+    bits: int = 0  # 8 or 12; 0 for no rounding
+    # Where in the field of the lens the picture was taken, ``(y, x)`` over the field's
+    # radius; the middle when None
+    place: tuple[float, float] | None = None
+    # By how much the focus rises across the field, along y and x
+    focus_drift_nm: tuple[float, float] = (0.0, 0.0)
+    # Displacement at a corner by radial distortion, and its centre ``(y, x)`` from the
+    # middle of the field, over the field's side
+    bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def _random_look(
+    surface: Specimen,
+    rng: np.random.Generator,
+    options: SsumPairOptions,
+    wavelength_nm: float,
+) -> RandomLook:
+    """Draw how a picture is taken."""
+    dim, bright = options.photons
+    photons = (
+        0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
+    )
+    quiet, loud = np.log(options.read_noise)
+    microscope = _random_optics(rng, options).replace(
+        wavelength_nm=wavelength_nm,
+        photons=photons,
+        read_noise=float(np.exp(rng.uniform(quiet, loud))),
+    )
+    far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
+    away = far * focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
+    focus = float(surface.height_nm.mean()) - away
+    # places lie in the field as evenly as its area does
+    radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+    drift = options.focus_drift_nm * float(rng.random())
+    way = rng.uniform(0, 2 * np.pi)
+    bending = options.distortion_px * float(rng.uniform(-1, 1))
+    y, x = (float(v) for v in rng.uniform(-1, 1, 2))
+    return RandomLook(
+        microscope.replace(focus_nm=focus),
+        shading=options.shading * float(rng.random()) ** 2,
+        correlation_px=0.6 * float(rng.random()),
+        bits=8 if rng.random() < options.eight_bit else 12,
+        place=(float(radius * np.sin(turn)), float(radius * np.cos(turn))),
+        focus_drift_nm=(drift * float(np.sin(way)), drift * float(np.cos(way))),
+        bending_px=(bending, y, x),
+    )
+
+
+def _random_optics(
+    rng: np.random.Generator, options: SsumPairOptions
+) -> MicroscopeOptions:
+    """Draw a lens, or the Gaussian in its place."""
+    if rng.random() < options.gaussian:
+        return MicroscopeOptions(
+            optics="gaussian",
+            resolution_nm=float(rng.uniform(*options.resolution_nm)),
+            depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
+        )
+    aperture = float(rng.uniform(*options.numerical_aperture))
+    low, high = options.refractive_index
+    least = max(low, least_index(aperture))
+    return MicroscopeOptions(
+        numerical_aperture=aperture,
+        refractive_index=float(rng.uniform(least, high)),
+        coherence_factor=float(rng.uniform(*options.coherence_factor)),
+        spherical_waves=options.spherical_waves * float(rng.uniform(-1, 1)),
+        coma_waves=options.coma_waves * float(rng.random()),
+    )
+
+
+def _level(height_nm: Float32Array, look: RandomLook) -> Float32Array:
+    """Height above a focal plane that drifts across the field as heights then do."""
+    rows, columns = height_nm.shape
+    down, across = look.focus_drift_nm
+    drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
+    drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
+    return np.asarray(height_nm - drift, np.float32)
+
+
+def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArray[Any]:
+    """Displace an image along the radius, by as little as keeps its middle in place."""
+    most, *middle = bending_px
+    if most == 0:
+        return image
+    sides = zip(image.shape, middle, strict=True)
+    lines = [np.linspace(-0.5, 0.5, count) - at for count, at in sides]
+    y, x = np.meshgrid(*lines, indexing="ij")
+    square = y * y + x * x
+    moved = np.stack([y * square, x * square])
+    # registration takes out what an affine map can do; the shift is most of it
+    moved -= moved.mean((1, 2), keepdims=True)
+    moved *= most / max(float(np.hypot(*moved).max()), 1e-9)
+    places = np.indices(image.shape) + moved
+    found = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
+    return np.asarray(found)
+
+
+def _record(
+    light: Float32Array, pixel_nm: float, look: RandomLook, rng: np.random.Generator
+) -> Float32Array:
+    """Add what a mosaic of frames has: shading, noise, rounding to 12 bits."""
+    canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
+    if look.shading > 0:
+        uneven = 1 + look.shading * canvas.rough(_SHADING_NM, rng)
+        light = np.asarray(light * uneven, np.float32)
+    photons = look.microscope.photons
+    if photons > 0:
+        # frames overlap, and the flat field has lifted their dark rims
+        dose = photons * np.exp(0.4 * canvas.rough(_DOSE_NM, rng))
+        noise = rng.standard_normal(light.shape, dtype=np.float32)
+        if look.correlation_px > 0:
+            noise = ndimage.gaussian_filter(noise, look.correlation_px, mode="reflect")
+        read = (look.microscope.read_noise / look.microscope.full_scale) ** 2
+        deviation = np.sqrt(np.maximum(light, 0) / dose + read)
+        light = np.asarray(light + noise * deviation, np.float32)
+    if look.bits == 12:
+        light = np.asarray(np.rint(light * 4095) / 4095, np.float32)
+    return np.asarray(light, dtype=np.float32)
+
+
+# Pairs of one sample: what a superlens mosaic shows, and what an electron beam sees.
+#
+# The grid is that of the simulated scan: 20 nm for a pixel of the mosaic (a camera
+# pixel of 6.5 um over 325 times magnification), and the sample is drawn on half of
+# that, as `scan` draws it. The electron image lies on the mosaic's pixels (scale 1) or
+# on half of them (scale 2, 10 nm, the pixel of the electron image that `simulate`
+# writes). The centre of pixel ``i`` of the mosaic is at ``(i + 1/2)`` times its size
+# from the border, and so it is for the electron image: at scale 2 its pixels ``2 i``
+# and ``2 i + 1`` lie on pixel ``i``. Nothing is shifted or distorted.
+#
+# Reflectance is that of `microscope`, by material, interference and steep edges, and
+# its image that of `optics`. The lens and the height in focus are drawn for each
+# picture, the wavelength for each sample; noise is a mosaic's.
+#
+# Grey levels carry no unit: either picture is put on the scale where its own
+# percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
+# image cannot be known from light, so results are to be judged after an affine match.
+
+_FINE = 2
+"""Pixels of the drawn sample per pixel of the mosaic, along an axis."""
+_VALIDATION_STREAM = 9_600_017
+"""First number of the seeds of the fixed fields; training must not use it."""
+_MARGIN = 16  # mosaic pixels around a field for blur to blur; chosen: 320 nm
+SPREAD_PX = 49
+"""Side of `SsumPair.spread`: two deviations of a blur 700 nm off the focus; chosen."""
+_DEPTHS = 5  # of a sample in `SsumPair.spread`; chosen: none is far from the next
+_HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its deviation
+_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
+
+
+@dataclass(frozen=True, slots=True)
+class SsumPair:
+    """Two pictures of one field."""
+
+    # (side, side) Superlens mosaic; its percentiles 0.1 and 99.9 are 0 and 1
+    low: Float32Array
+    # (scale * side, scale * side) Electron image without noise, on a like scale of its
+    # own
+    high: Float32Array
+    # What 0 and 1 stand for: reflectance, and brightness of `sem_contrast`
+    low_range: tuple[float, float]
+    high_range: tuple[float, float]
+    pixel_nm: float  # Pixel of `low`
+    scale: int  # Pixels of `high` per pixel of `low`
+    kind: str  # What the sample is
+    look: RandomLook  # How `low` was taken
+    # (side, side) `low` without noise, shading and rounding, on its scale
+    noiseless: Float32Array
+    # Deviation of the Gaussian that holds half of a point's light in the same radius,
+    # root of its mean square over the field
+    blur_px: float
+    # (49, 49) What the microscope makes of a point in incoherent light, mean over the
+    # field's distances from the focus; its sum is 1
+    spread: Float32Array
+    # Mean distance of the sample from the focus over that at which focus ends; rises
+    # with the sample, and is within -1 to 1 in focus
+    defocus: float
+
+    @property
+    def in_focus(self) -> bool:
+        """Whether the sample is in focus, in the mean over the field."""
+        return abs(self.defocus) <= 1
+
+
+def surface_shape(side: int) -> tuple[int, int]:
+    """Give the size of the drawn sample that a field needs.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns; the field lies in the middle.
+    """
+    full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
+    full += (full - side) % 2
+    return _FINE * full, _FINE * full
+
+
+def pair_of_surface(
+    surface: Specimen,
+    side: int,
+    look: RandomLook,
+    rng: np.random.Generator,
+    *,
+    scale: int = 1,
+) -> SsumPair:
+    """Take both pictures of a given sample.
+
+    Parameters
+    ----------
+    surface : Specimen
+        Of `surface_shape`; its pixel is half of the mosaic's.
+    side : int
+        Side of the field in pixels of the mosaic.
+    look : RandomLook
+        How the superlens picture is taken.
+    rng : numpy.random.Generator
+        Source of noise and shading.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+
+    Returns
+    -------
+    SsumPair
+        Of the middle of the sample.
+    """
+    field = _prepared(surface, side, scale, look.microscope.wavelength_nm)
+    return _pair(field, look, rng)
+
+
+def random_ssum_pairs(
+    side: int,
+    rng: np.random.Generator,
+    options: SsumPairOptions | None = None,
+    count: int = 1,
+    *,
+    scale: int = 1,
+    held_out: bool = False,
+) -> Iterator[SsumPair]:
+    """Draw one sample and take it several times.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+    rng : numpy.random.Generator
+        Source of every choice: same state, same pairs.
+    options : SsumPairOptions, optional
+        Ranges.
+    count : int, default=1
+        Pictures of the sample in one light; each has a focus, resolution and noise of
+        its own. The electron image is the same for all. Drawing a sample takes several
+        times as long as taking it.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    held_out : bool, default=False
+        Take samples that training never draws.
+
+    Yields
+    ------
+    SsumPair
+        One for each picture.
+    """
+    chosen = options or SsumPairOptions()
+    surface = random_surface(
+        surface_shape(side),
+        pixel_nm=chosen.pixel_nm / _FINE,
+        rng=rng,
+        ranges=chosen,
+        held_out=held_out,
+    )
+    wavelength = float(rng.uniform(*chosen.wavelength_nm))
+    field = _prepared(surface, side, scale, wavelength)
+    for _ in range(count):
+        yield _pair(field, _random_look(surface, rng, chosen, wavelength), rng)
+
+
+def ssum_validation(
+    count: int,
+    side: int,
+    *,
+    scale: int = 1,
+    options: SsumPairOptions | None = None,
+    first: int = 0,
+) -> list[SsumPair]:
+    """Make the fixed fields that choose a checkpoint and train nothing.
+
+    Field ``i`` comes from ``default_rng([VALIDATION_STREAM, i])`` and shows one kind
+    of sample, in the order of ``options.kinds``, over and over; seeds of its objects
+    lie from 2**31 on, where training draws none. Fields from 1000 on are kept for what
+    judges a finished model.
+
+    Parameters
+    ----------
+    count : int
+        Number of fields.
+    side : int
+        Side in pixels of the mosaic.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    options : SsumPairOptions, optional
+        Ranges.
+    first : int, default=0
+        Number of the first field.
+
+    Returns
+    -------
+    list of SsumPair
+        The same at every call.
+    """
+    chosen = options or SsumPairOptions()
+    pairs: list[SsumPair] = []
+    for index in range(first, first + count):
+        one = chosen.replace(kinds=(chosen.kinds[index % len(chosen.kinds)],))
+        rng = np.random.default_rng([_VALIDATION_STREAM, index])
+        pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A sample on the mosaic's pixels, margin included, and its electron image."""
+
+    light: Float32Array
+    wave: NDArray[np.complexfloating[Any, Any]]
+    height_nm: Float32Array
+    electrons: Float32Array
+    side: int
+    pixel_nm: float
+    kind: str
+
+
+def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
+    """Do once what all pictures of a sample share."""
+    if scale not in (1, _FINE):
+        msg = f"scale must be 1 or {_FINE}, got {scale}."
+        raise OptionError(msg)
+    need = surface_shape(side)
+    if surface.height_nm.shape != need:
+        rows, columns = surface.height_nm.shape
+        msg = (
+            f"A field of {side} px needs a sample of {need[0]} x {need[1]} px, got "
+            f"{rows} x {columns}."
+        )
+        raise ShapeError(msg)
+    light = reflectance(
+        surface.height_nm,
+        surface.material,
+        surface.pixel_nm,
+        wavelength_nm=wavelength_nm,
+    )
+    fine = sem_contrast(surface, SemOptions())
+    return _Field(
+        light=_binned(light),
+        wave=_binned(field_of_light(light, surface.height_nm, wavelength_nm)),
+        height_nm=_binned(surface.height_nm),
+        electrons=_middle(fine if scale == _FINE else _binned(fine), scale * side),
+        side=side,
+        pixel_nm=_FINE * surface.pixel_nm,
+        kind=surface.kind,
+    )
+
+
+def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
+    """Take the superlens picture and put both on their scales."""
+    level, pixel = _level(field.height_nm, look), field.pixel_nm
+    seen = image_of(
+        field.light,
+        level,
+        pixel,
+        look.microscope,
+        wave=field.wave,
+        place=look.place,
+        box_px=1.0,
+        binned=_FINE,
+    )
+    bent = np.asarray(_bent(seen, look.bending_px), np.float32)
+    light = _middle(bent, field.side)
+    low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
+    if look.bits == 8:
+        low = np.asarray(np.rint(low * 255) / 255, np.float32)
+    high, high_range = _unit(field.electrons)
+    off = _middle(level, field.side) - look.microscope.focus_nm
+    radii = half_light_nm(look.microscope, off)
+    blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
+    return SsumPair(
+        low,
+        high,
+        low_range,
+        high_range,
+        field.pixel_nm,
+        high.shape[0] // field.side,
+        field.kind,
+        look,
+        _on_scale(light, low_range),
+        blur_px,
+        point_spread(look.microscope, _depths(off), pixel, SPREAD_PX, place=look.place),
+        float(off.mean()) / focus_depth_nm(look.microscope),
+    )
+
+
+def _depths(off: NDArray[np.floating]) -> list[tuple[float, float]]:
+    """Give a few distances from the focus that stand for all, and their shares."""
+    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
+    counts, _ = np.histogram(off, edges)
+    middles = (edges[1:] + edges[:-1]) / 2
+    return [
+        (float(at), float(count) / off.size)
+        for at, count in zip(middles, counts, strict=True)
+        if count
+    ]
+
+
+def _binned(image: NDArray[Any]) -> NDArray[Any]:
+    """Average over the mosaic's pixels."""
+    rows = image[::_FINE] + image[1::_FINE]
+    return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
+
+
+def _middle(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Leave out the margin."""
+    first = (image.shape[0] - side) // 2
+    return image[first : first + side, first : first + side]
+
+
+def _unit(image: Float32Array) -> tuple[Float32Array, tuple[float, float]]:
+    """Put an image on the scale of its own percentiles."""
+    low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
+    return _on_scale(image, (low, high)), (low, high)
+
+
+def _on_scale(image: Float32Array, bounds: tuple[float, float]) -> Float32Array:
+    """Bring two grey levels to 0 and 1."""
+    span = max(bounds[1] - bounds[0], 1e-6)
+    return np.asarray((image - bounds[0]) / span, dtype=np.float32)

@@ -1,0 +1,396 @@
+"""Random samples for pairs of superlens and electron images.
+
+What `draw_object` draws of a kind, at random sizes, reliefs and angles; strewn shapes
+of many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
+hollow; a sample's kind can. So kinds are drawn the way up that they have, and in their
+own materials: `turned_over` and `exchanged` change that, and teach a network to doubt.
+Objects that are put in and taken out (`changed`) break what is left of habit: neither
+the row that a disc stands in nor the kind of sample tells whether it is there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from napari_semsr.core import Float32Array, Options
+from napari_semsr.simulation.canvas import Canvas, box_distance
+from napari_semsr.simulation.specimen import (
+    KINDS,
+    Kind,
+    ObjectOptions,
+    Specimen,
+    draw_object,
+)
+
+SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
+"""Kinds of `draw_object`; strewn bars, discs and rings; rows of raised dots."""
+_HELD_OUT_SEED = 2**31
+"""Samples with seeds from here on are kept from training."""
+Distance = Callable[[Float32Array, Float32Array], Float32Array]
+Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
+_PITCHES: dict[Kind, tuple[float, float]] = {
+    "grating": (100.0, 700.0),
+    "pits": (180.0, 900.0),
+    "particles": (80.0, 500.0),
+    "lattice": (120.0, 700.0),
+    "circuit": (110.0, 700.0),
+    "fracture": (400.0, 1600.0),
+}
+_COVER = (0.75, 1.0)  # of the second material; chosen: interference outshines less
+_ON_GROUND = ("shapes", "dots")  # raised on bare, slightly rough ground
+_SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
+_STEEPEST = 1.0  # relief over the pitch; chosen: real ones are hardly steeper
+_MOST_CHANGES = 32  # on a field; chosen: some five on a patch of 2.5 um
+_CANDIDATES = 12  # places tried for what is taken out; chosen: most show something
+
+
+class SampleRanges(Options):
+    """Ranges that random samples are drawn from."""
+
+    kinds: tuple[str, ...] = Field(
+        default=SAMPLE_KINDS, min_length=1, description="samples to draw, equally often"
+    )
+    pitch_nm: tuple[float, float] = Field(
+        default=(80.0, 1600.0),
+        description="period; narrowed to what suits each kind, drawn log-uniformly",
+    )
+    relief_nm: tuple[float, float] = Field(
+        default=(40.0, 250.0), description="height of features, drawn log-uniformly"
+    )
+    sidewall_nm: tuple[float, float] = Field(
+        default=(8.0, 18.0), description="width over which edges fall"
+    )
+    disorder: tuple[float, float] = Field(
+        default=(0.0, 0.5), description="unrest of edges and places"
+    )
+    angle_deg: tuple[float, float] = Field(default=(0.0, 180.0), description="turn")
+    shape_nm: tuple[float, float] = Field(
+        default=(45.0, 350.0), description="width of strewn shapes"
+    )
+    joined: float = Field(
+        default=0.35, ge=0, le=1, description="share of fields where two samples meet"
+    )
+    strewn: float = Field(
+        default=0.2, ge=0, le=1, description="share of samples with shapes on them"
+    )
+    turned_over: float = Field(
+        default=0.0, ge=0, le=1, description="share with heights upside down"
+    )
+    exchanged: float = Field(
+        default=0.0, ge=0, le=1, description="share with materials exchanged"
+    )
+    changed: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of fields into which objects are put, up or down and of any "
+        "material, and from which others are taken",
+    )
+    bent: float = Field(
+        default=0.25, ge=0, le=1, description="share of fields that are not level"
+    )
+    bend_nm: float = Field(
+        default=80.0, ge=0, description="greatest rise of such a field"
+    )
+
+
+def random_surface(
+    shape: tuple[int, int],
+    *,
+    pixel_nm: float,
+    rng: np.random.Generator,
+    ranges: SampleRanges | None = None,
+    held_out: bool = False,
+) -> Specimen:
+    """Draw a sample at random.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    pixel_nm : float
+        Side of a pixel.
+    rng : numpy.random.Generator
+        Source of every choice.
+    ranges : SampleRanges, optional
+        What to choose from.
+    held_out : bool, default=False
+        Take samples whose seeds training never draws.
+
+    Returns
+    -------
+    Specimen
+        Its kind names what was joined, as in ``"pits+circuit"``.
+    """
+    chosen = ranges or SampleRanges()
+    first_seed = _HELD_OUT_SEED if held_out else 0
+    canvas = Canvas(shape, pixel_nm, float(rng.uniform(*chosen.sidewall_nm)))
+    height, material, kind = _one(canvas, chosen, rng, first_seed)
+    if rng.random() < chosen.joined:
+        other, stuff, name = _one(canvas, chosen, rng, first_seed)
+        side = _side(canvas, rng)
+        height = height * side + other * (1 - side)
+        material = material * side + stuff * (1 - side)
+        kind = f"{kind}+{name}"
+    if chosen.changed > 0 and rng.random() < chosen.changed:
+        _change(canvas, height, material, chosen, rng)
+    if rng.random() < chosen.bent:
+        height = height + chosen.bend_nm * float(rng.random()) * _slope(canvas, rng)
+    height -= height.min()
+    return Specimen(
+        height.astype(np.float32), material.astype(np.float32), pixel_nm, kind
+    )
+
+
+def _one(
+    canvas: Canvas, ranges: SampleRanges, rng: np.random.Generator, first_seed: int
+) -> tuple[Float32Array, Float32Array, str]:
+    """Draw one sample over the whole canvas: height, material, kind."""
+    kind = str(rng.choice(ranges.kinds))
+    relief = _log_uniform(ranges.relief_nm, rng)
+    if kind in _ON_GROUND:
+        height = relief * 0.15 * canvas.rough(float(rng.uniform(60, 600)), rng)
+        material = np.zeros(canvas.shape, np.float32)
+    else:
+        surface = _drawn(kind, canvas, ranges, rng, first_seed)
+        height, material = surface.height_nm, surface.material
+    if kind == "dots":
+        _array(canvas, height, material, relief, ranges, rng)
+    if kind == "shapes" or rng.random() < ranges.strewn:
+        _strew(canvas, height, material, relief, ranges, rng)
+    if rng.random() < ranges.turned_over:
+        height = height.max() - height
+    if rng.random() < ranges.exchanged:
+        material = 1 - material
+    return height, material * np.float32(rng.uniform(*_COVER)), kind
+
+
+def _drawn(
+    kind: str,
+    canvas: Canvas,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+    first_seed: int,
+) -> Specimen:
+    """Draw one of the kinds of `draw_object`."""
+    known: Kind = next(name for name in KINDS if name == kind)
+    low, high = _PITCHES[known]
+    low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
+    pitch = max(_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
+    relief = min(_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
+    if kind == "particles":
+        relief = pitch * float(rng.uniform(0.4, 1))
+    options = ObjectOptions(
+        phantom=known,
+        pitch_nm=pitch,
+        relief_nm=relief,
+        angle_deg=float(rng.uniform(*ranges.angle_deg)),
+        disorder=float(rng.uniform(*ranges.disorder)),
+        packing="hexagonal" if rng.random() < 0.4 else "random",
+        sidewall_nm=canvas.sidewall_nm,
+    )
+    return draw_object(
+        known,
+        canvas.shape,
+        pixel_nm=canvas.pixel_nm,
+        options=options,
+        seed=first_seed + int(rng.integers(2**31)),
+    )
+
+
+def _strew(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    relief_nm: float,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+) -> None:
+    """Raise bars, discs and rings on a ground, in place."""
+    area = canvas.extent_nm[0] * canvas.extent_nm[1]
+    typical = _log_uniform(ranges.shape_nm, rng)
+    count = 1 + int(min(rng.uniform(0.02, 0.12) * area / typical**2, 500))
+    turns = rng.uniform(0, np.pi) + np.array([0, np.pi / 2])
+    free = rng.random() < 0.5
+    spread = ranges.shape_nm[0], max(ranges.shape_nm[0], 2 * typical)
+    for _ in range(count):
+        width = _log_uniform(spread, rng)
+        turn = rng.uniform(0, np.pi) if free else rng.choice(turns)
+        top = relief_nm * float(rng.uniform(0.4, 1))
+        form = _FORMS[int(rng.integers(len(_FORMS)))](width, turn, rng)
+        centre = rng.uniform(0, canvas.extent_nm)
+        _raise(canvas, height, material, form, centre, top)
+
+
+def _array(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    relief_nm: float,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+) -> None:
+    """Raise discs or squares of one size in rows, square or hexagonal, in place."""
+    width = _log_uniform(ranges.shape_nm, rng)
+    pitch = width * float(rng.uniform(1.4, 3))
+    turn = np.deg2rad(rng.uniform(*ranges.angle_deg))
+    unrest = pitch / 8 * float(rng.uniform(*ranges.disorder))
+    form = (_square if rng.random() < _SQUARES else _disc)(width, turn, rng)
+    along = pitch * np.array([np.sin(turn), np.cos(turn)])
+    angle = turn + np.pi / (3 if rng.random() < _HEXAGONAL else 2)
+    across = pitch * np.array([np.sin(angle), np.cos(angle)])
+    middle = np.array(canvas.extent_nm) / 2 + rng.uniform(-pitch / 2, pitch / 2, 2)
+    reach = int(np.hypot(*canvas.extent_nm) / pitch) + 1
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            centre = middle + row * across + column * along + rng.normal(0, unrest, 2)
+            _raise(canvas, height, material, form, centre, relief_nm)
+
+
+def _raise(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    form: tuple[Distance, float],
+    centre_nm: NDArray[np.float64],
+    top_nm: float,
+) -> None:
+    """Raise one shape above the ground about it, in place."""
+    distance, reach = form
+    cy, cx = centre_nm
+    box = canvas.window((cy, cx), (reach, reach))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    inside = canvas.cover(distance(y - cy, x - cx))
+    ground = float(np.median(height[box]))
+    raised = (ground + top_nm) * inside + height[box] * (1 - inside)
+    np.maximum(height[box], raised, out=height[box])
+    np.maximum(material[box], inside, out=material[box])
+
+
+def _change(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+) -> None:
+    """Put objects in and take others out, wherever chance wants it, in place."""
+    for _ in range(1 + int(rng.integers(_MOST_CHANGES))):
+        width = _log_uniform(ranges.shape_nm, rng)
+        if rng.random() < 0.5:
+            _take_out(canvas, (height, material), width, rng)
+            continue
+        form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
+        distance, reach = form
+        cy, cx = rng.uniform(0, canvas.extent_nm)
+        box = canvas.window((cy, cx), (reach, reach))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        inside = canvas.cover(distance(y - cy, x - cx))
+        # the texture within is kept, and either step may be the larger
+        height[box] += _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1) * inside
+        other = rng.random() * (float(rng.random() < 0.5) - material[box])
+        material[box] += other * inside
+
+
+def _take_out(
+    canvas: Canvas,
+    planes: tuple[Float32Array, Float32Array],
+    width_nm: float,
+    rng: np.random.Generator,
+) -> None:
+    """Level a disc with its rim, where it differs most among some places, in place."""
+    radius = width_nm / 2
+    best, found = 0.0, None
+    for cy, cx in rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2)):
+        box = canvas.window((cy, cx), (1.5 * radius, 1.5 * radius))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        away = np.hypot(y - cy, x - cx)
+        inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
+        if not (inner.any() and rim.any()):
+            continue
+        steps = [abs(float(p[box][inner].mean() - p[box][rim].mean())) for p in planes]
+        # in units of what each usually is: some 100 nm, and one material or the other
+        size = steps[0] / 100 + steps[1]
+        if size > best:
+            best, found = size, (box, away, rim)
+    if found is None:
+        return
+    box, away, rim = found
+    inside = canvas.cover(away - radius)
+    for plane in planes:
+        level = float(plane[box][rim].mean())
+        plane[box] = level * inside + plane[box] * (1 - inside)
+
+
+def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
+    """Make a bar up to eight times as long as wide."""
+    return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
+
+
+def _square(
+    width: float, turn: float, _: np.random.Generator
+) -> tuple[Distance, float]:
+    """Make a square."""
+    return _turned_box((width / 2, width / 2), turn)
+
+
+def _turned_box(half: tuple[float, float], turn: float) -> tuple[Distance, float]:
+    """Make a turned rectangle of two half sides."""
+    cos, sin = np.cos(turn), np.sin(turn)
+
+    def distance(dy: Float32Array, dx: Float32Array) -> Float32Array:
+        return np.asarray(box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half))
+
+    return distance, float(np.hypot(*half))
+
+
+def _disc(width: float, _turn: float, _: np.random.Generator) -> tuple[Distance, float]:
+    """Make a disc."""
+    return lambda dy, dx: np.hypot(dy, dx) - width / 2, width / 2
+
+
+def _ring(
+    width: float, _turn: float, rng: np.random.Generator
+) -> tuple[Distance, float]:
+    """Make a ring whose line is two thirds of the width."""
+    radius = width * float(rng.uniform(0.8, 2.5))
+    return lambda dy, dx: np.abs(np.hypot(dy, dx) - radius) - width / 3, radius + width
+
+
+_FORMS: tuple[Form, ...] = (_bar, _bar, _disc, _ring)
+
+
+def _side(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
+    """Cover one side of a straight or winding border."""
+    y, x = canvas.grid()
+    turn = rng.uniform(0, 2 * np.pi)
+    height, width = canvas.extent_nm
+    place = rng.uniform(0.25, 0.75, 2) * (height, width)
+    distance = (y - place[0]) * np.cos(turn) + (x - place[1]) * np.sin(turn)
+    if rng.random() < 0.5:
+        distance = distance + 150 * canvas.rough(float(rng.uniform(200, 900)), rng)
+    return canvas.cover(distance)
+
+
+def _slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
+    """Make a tilted, gently waving plane from 0 to 1."""
+    y, x = canvas.grid()
+    turn = rng.uniform(0, 2 * np.pi)
+    reach = max(canvas.extent_nm)
+    plane = (y * np.cos(turn) + x * np.sin(turn)) / reach
+    plane = plane + 0.15 * canvas.rough(1800.0, rng)
+    low, high = float(plane.min()), float(plane.max())
+    return np.asarray((plane - low) / (high - low), dtype=np.float32)
+
+
+def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    """Draw a number whose logarithm is evenly spread."""
+    return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -1,0 +1,572 @@
+"""A scan: frames cut from a scene at positions that are known exactly.
+
+The stage goes to nominal positions on a grid and arrives elsewhere: it may have the
+wrong scale or a skew, it drifts, and each stop has an error of its own, uniform within
+``jitter_px`` on each axis. Frames are numbered in the order in which they are taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from napari_semsr.core import (
+    Float32Array,
+    Job,
+    OptionError,
+    Progress,
+    ShapeError,
+    distort,
+    parse_pixel_size,
+    run,
+)
+from napari_semsr.simulation.microscope import (
+    MicroscopeOptions,
+    expose,
+    illumination_field,
+)
+from napari_semsr.simulation.optics import focus_depth_nm
+from napari_semsr.simulation.scene import Extent, Scene
+from napari_semsr.simulation.sem import acquire_sem
+from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_object
+
+# Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
+_LARGE_SCENE = 60_000_000
+
+
+class Stream(IntEnum):
+    """Purposes of random numbers: changing what one draws leaves the others."""
+
+    JITTER = 0
+    DRIFT = 1
+    LIGHT = 2
+    FIELD = 3
+    NOISE = 4
+    BAD = 5
+    FOREIGN = 6
+    REPEAT = 20
+    FOCUS = 21
+    SEM = 22
+    VIEW = 23
+    HEIGHT = 24
+    LEAN = 25
+
+
+class ScanOptions(MicroscopeOptions, ObjectOptions):
+    """The whole of a simulated scan: sample, microscope, stage."""
+
+    frames_grid: tuple[int, int] = Field(
+        default=(4, 4), description="rows x columns of frames, as in 4x4"
+    )
+    frame_px: int = Field(default=256, ge=16, le=8192, description="side of a frame")
+    overlap: float = Field(
+        default=0.35, ge=0, lt=1, description="share of a frame that its neighbour sees"
+    )
+    jitter_px: float = Field(
+        default=6.0, ge=0, description="greatest error of the stage on each axis"
+    )
+    drift_px: float = Field(
+        default=0.0, ge=0, description="way of the slow drift over the whole scan"
+    )
+    stage_scale: float = Field(
+        default=1.0,
+        gt=0.5,
+        lt=2,
+        description="true over nominal distance of the stage's steps",
+    )
+    stage_skew: float = Field(
+        default=0.0,
+        ge=-0.2,
+        le=0.2,
+        description="shift of a row along x for each pixel along y",
+    )
+    order: Literal["raster", "serpentine"] = Field(
+        default="raster", description="way of the stage over the grid"
+    )
+    illumination_drift: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="brightest minus darkest frame's light, over the mean",
+    )
+    bad_frames: int = Field(
+        default=0, ge=0, description="frames that are blank or show another place"
+    )
+    oversampling: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="fine pixels of the scene per frame pixel; 2, or 1 for scans that "
+        "would need more than 60 million of them",
+    )
+    image_binning: float | None = Field(
+        default=None,
+        ge=0.25,
+        le=64,
+        description="pixels of the image per frame pixel, along an axis; 1, or less "
+        "where the scan needs more of the image than there is",
+    )
+    pixel_size_nm: tuple[float, float] | None = Field(
+        default=None,
+        description="pixel of the frames in nm; follows from the magnifications for a "
+        "phantom, from the file for an image",
+    )
+    seed: int = Field(default=0, ge=0, description="makes random work repeatable")
+    noise_seed: int = Field(
+        default=0,
+        ge=0,
+        description="another draw of the camera's noise; two scans that differ in it "
+        "alone are two exposures of each field, as FRC needs them",
+    )
+
+    @field_validator("frames_grid", mode="before")
+    @classmethod
+    def _grid(cls, value: object) -> object:
+        """Accept ``4x4`` as well as two numbers."""
+        parts = value.lower().split("x") if isinstance(value, str) else value
+        try:
+            rows, columns = (int(part) for part in parts)  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            msg = "must be ROWSxCOLUMNS, such as 4x4"
+            raise ValueError(msg) from None
+        if not (1 <= rows <= 1000 and 1 <= columns <= 1000):
+            msg = "must be from 1x1 to 1000x1000"
+            raise ValueError(msg)
+        return rows, columns
+
+    @field_validator("pixel_size_nm", mode="before")
+    @classmethod
+    def _pixel(cls, value: object) -> object:
+        """Accept one number for both axes, also as text."""
+        try:
+            return parse_pixel_size(
+                value.split(",") if isinstance(value, str) else value
+            )
+        except OptionError:
+            msg = "must be one or two positive numbers, such as 20 or 20,21"
+            raise ValueError(msg) from None
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.frames_grid[0] * self.frames_grid[1]
+
+    @property
+    def lean_px(self) -> float:
+        """Greatest sideways shift of a whole scan on each axis."""
+        return 0.0
+
+    @property
+    def step_px(self) -> float:
+        """Nominal distance of neighbouring frames."""
+        return self.frame_px * (1 - self.overlap)
+
+    @property
+    def fine(self) -> int:
+        """Fine pixels of the scene per frame pixel."""
+        if self.oversampling is not None:
+            return self.oversampling
+        rows, columns = (
+            self.frame_px + (count - 1) * self.step_px for count in self.frames_grid
+        )
+        return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
+
+    def extent(self) -> Extent:
+        """Find the area that frames may touch, whatever the jitter's draw.
+
+        Returns
+        -------
+        Extent
+            In frame pixels.
+        """
+        last = self.frame_px - 1
+        spare = self.jitter_px + self.drift_px + self.lean_px + 1
+        spare += abs(self.distortion) * self.frame_px
+        stage = _on_stage(plan_scan(self).nominal_px, self)
+        low = stage.min(axis=0) - spare
+        high = stage.max(axis=0) + last + spare
+        return Extent((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
+
+    def fit_binning(self, shape: tuple[int, ...]) -> float:
+        """Choose how many pixels of an image go into one of a frame.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of the image.
+
+        Returns
+        -------
+        float
+            ``image_binning`` where it is given, else 1 where the image is large enough;
+            below, the scan just fits, down to 0.25.
+        """
+        if self.image_binning is not None:
+            return self.image_binning
+        size = self.extent().image_size(self.fine, 1.0)
+        fit = min(have / need for have, need in zip(shape, size, strict=True))
+        return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
+
+    def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
+        """Random numbers for one purpose.
+
+        Parameters
+        ----------
+        purpose : Stream
+            What they are for.
+        index : int, default=0
+            Number within the stream, such as a frame's.
+
+        Returns
+        -------
+        numpy.random.Generator
+            Independent of all others.
+        """
+        key = [self.seed, 3, int(purpose), index]
+        if purpose is Stream.NOISE and self.noise_seed:
+            key.append(self.noise_seed)
+        return np.random.default_rng(key)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPlan:
+    """Where frames are meant to be, where they are, and how they are lit."""
+
+    nominal_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    true_px: NDArray[np.float64]  # (N, 2) Where they are
+    # (N,) Light of each frame; the mean of the extremes is 1
+    gains: NDArray[np.float64]
+    # ``"blank"`` or ``"foreign"`` for the frames that are not what they should be
+    bad: dict[int, str]
+
+
+def plan_scan(options: ScanOptions) -> ScanPlan:
+    """Lay out a scan."""
+    count = options.frames
+    if options.bad_frames > count:
+        msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
+        raise OptionError(msg)
+    rows, columns = np.divmod(np.arange(count), options.frames_grid[1])
+    if options.order == "serpentine":
+        columns = np.where(rows % 2, options.frames_grid[1] - 1 - columns, columns)
+    nominal = np.stack([rows, columns], axis=1) * options.step_px
+    true = _on_stage(nominal, options)
+    true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
+    true += _drift(options, count)
+    chosen = options.rng(Stream.BAD).permutation(count)[: options.bad_frames]
+    kinds = ("blank", "foreign")
+    bad = {int(frame): kinds[i % 2] for i, frame in enumerate(chosen)}
+    return ScanPlan(nominal, true, _gains(options, count), bad)
+
+
+def _on_stage(
+    nominal: NDArray[np.float64], options: ScanOptions
+) -> NDArray[np.float64]:
+    """Where a stage of wrong scale and skew goes, errors and drift left out."""
+    skewed = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
+    return np.asarray(options.stage_scale * skewed)
+
+
+def _drift(options: ScanOptions, count: int) -> NDArray[np.float64]:
+    """Slow way of the sample: an arc of the stated length, from zero on."""
+    start, turn = options.rng(Stream.DRIFT).uniform([0, -1.5], [2 * np.pi, 1.5])
+    along = np.linspace(0, 1, count)[:, None]
+    angle = start + turn * np.linspace(0, 1, count)
+    way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    return np.asarray(options.drift_px * along * way)
+
+
+def _gains(options: ScanOptions, count: int) -> NDArray[np.float64]:
+    """Light of the frames: slow, with a little unrest, of the stated span."""
+    rng = options.rng(Stream.LIGHT)
+    time = np.linspace(0, 1, count)
+    course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
+    course = course + 0.1 * rng.standard_normal(count)
+    span = float(np.ptp(course))
+    if span == 0:
+        return np.ones(count)
+    course = (course - course.min()) / span - 0.5
+    return np.asarray(1 + options.illumination_drift * course)
+
+
+@dataclass(frozen=True, slots=True)
+class FocalStep:
+    """One picture of a focal series."""
+
+    focus_nm: float  # Height of the focal plane above the lowest surface
+    frame: NDArray[np.uint16]  # (Y, X) Camera counts
+
+
+@dataclass(frozen=True, slots=True)
+class HeightScan:
+    """All fields of a scan with the focal plane at one height."""
+
+    focus_nm: float  # Height of the focal plane above the lowest surface
+    frames: NDArray[np.uint16]  # (N, Y, X) Camera counts
+    shift_px: tuple[float, float]  # ``(y, x)`` by which frames lie off the scan's
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Frames and all that is true of them."""
+
+    frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
+    names: tuple[str, ...]  # Stem of each frame's file name
+    # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    nominal_px: NDArray[np.float64]
+    true_px: NDArray[np.float64]
+    flat: Float32Array  # (Y, X) Illumination of a frame, as multiplied in
+    gains: NDArray[np.float64]  # (N,) Light of each frame
+    bad: dict[int, str]  # ``"blank"`` or ``"foreign"`` by number of the frame
+    pixel_size_nm: tuple[float, float] | None  # Frame pixel ``(y, x)``
+    scene: Scene  # What the frames were cut from
+    plan: ScanPlan  # Where frames were meant to be, and are
+    options: ScanOptions  # What was asked for
+
+    @property
+    def middle(self) -> int:
+        """Number of the frame nearest to the middle of the scan."""
+        low, high = self.nominal_px.min(axis=0), self.nominal_px.max(axis=0)
+        off = self.nominal_px - (low + high) / 2
+        return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
+
+    def exposures(self, count: int) -> NDArray[np.uint16]:
+        """Take the middle field again and again: the same light, new noise.
+
+        Parameters
+        ----------
+        count : int
+            Number of exposures.
+
+        Returns
+        -------
+        (count, Y, X) numpy.ndarray of uint16
+            Camera counts.
+        """
+        light, options = self._light(self.scene), self.options
+        noise = [options.rng(Stream.REPEAT, index) for index in range(count)]
+        return np.stack([expose(light, options, rng) for rng in noise])
+
+    def focal_series(self, count: int) -> tuple[FocalStep, ...]:
+        """Take the middle field with the focal plane at several heights.
+
+        Parameters
+        ----------
+        count : int
+            Number of heights, evenly spaced; of a drawn sample over its relief, of an
+            image over once the depth of focus up and down.
+
+        Returns
+        -------
+        tuple of FocalStep
+            One for each height, rising.
+        """
+        steps = []
+        for index, height in enumerate(self._heights(count)):
+            light = self._light(self._refocused(height))
+            noise = self.options.rng(Stream.FOCUS, index)
+            steps.append(FocalStep(height, expose(light, self.options, noise)))
+        return tuple(steps)
+
+    def height_scans(self, count: int) -> Iterator[HeightScan]:
+        """Take every field with the focal plane at several heights.
+
+        Parameters
+        ----------
+        count : int
+            Number of heights, as of `focal_series`.
+
+        Yields
+        ------
+        HeightScan
+            One for each height, rising: the same stops of the stage, lit alike. What
+            leans in the microscope moves each height sideways.
+        """
+        options, total = self.options, len(self.frames)
+        for level, height in enumerate(self._heights(count)):
+            lean = options.rng(Stream.LEAN, level).uniform(-1, 1, 2) * options.lean_px
+            scene = self._refocused(height)
+            coefficients = scene.coefficients()
+            plan = replace(self.plan, true_px=self.true_px + lean)
+            frames = np.empty_like(self.frames)
+            for index in range(total):
+                light = _light_of(scene, coefficients, plan, index, options)
+                noise = options.rng(Stream.HEIGHT, level * total + index)
+                lit = light * self.flat * self.gains[index]
+                frames[index] = expose(lit, options, noise)
+            yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
+
+    def _heights(self, count: int) -> list[float]:
+        """Heights of the focal plane in a series, rising."""
+        if count < 2:
+            msg = f"A focal series needs at least 2 steps, got {count}."
+            raise OptionError(msg)
+        depth = focus_depth_nm(self.options)
+        low, high = -depth, depth
+        if self.scene.surface is not None:
+            relief = self.scene.surface.height_nm
+            low, high = float(relief.min()), float(relief.max())
+        heights: list[float] = np.linspace(low, high, count).tolist()
+        return heights
+
+    def electron_image(self) -> NDArray[np.uint8]:
+        """Take an electron image of the whole scanned area, on the scene's fine grid.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of uint8
+            Electron image.
+        """
+        if self.scene.surface is None:
+            msg = (
+                "An electron image needs a drawn sample (--phantom), got a scan of an "
+                "image, which has no height map."
+            )
+            raise OptionError(msg)
+        return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
+
+    def _refocused(self, height_nm: float) -> Scene:
+        """Look at the sample with another focal plane."""
+        return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
+
+    def _light(self, scene: Scene) -> NDArray[np.float64]:
+        """Light of the middle field, at its true position and with its illumination."""
+        corner = self.true_px[self.middle]
+        clean = clean_frame(scene, scene.coefficients(), corner, self.options)
+        return np.asarray(clean * self.flat * self.gains[self.middle])
+
+
+def _make_scene(
+    source: Specimen | NDArray[Any] | None, options: ScanOptions
+) -> tuple[Scene, tuple[float, float] | None]:
+    """Make what a scan is cut from, and say the frames' pixel; None if not known."""
+    extent = options.extent()
+    if isinstance(source, np.ndarray):
+        size = options.pixel_size_nm
+        pixel = None if size is None else float(np.sqrt(size[0] * size[1]))
+        binning = options.fit_binning(source.shape)
+        scene = Scene.from_image(source, extent, options.fine, binning, options, pixel)
+        return scene, size
+    pixel, other = options.pixel_size_nm or 2 * (options.magnified_pixel_nm,)
+    if pixel != other:
+        msg = (
+            "The pixels of a phantom's frames must be square, got "
+            f"{pixel:g} x {other:g} nm."
+        )
+        raise OptionError(msg)
+    blur = 2 * options.fwhm_nm / pixel  # which needs room at the border
+    (top, left), (bottom, right) = extent.low, extent.high
+    extent = Extent((top - blur, left - blur), (bottom + blur, right + blur))
+    shape, origin = extent.fine_grid(options.fine)
+    fine = pixel / options.fine
+    surface = source or draw_object(
+        options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
+    )
+    have = surface.height_nm.shape
+    on_grid = np.isclose(surface.pixel_nm, fine, rtol=1e-6)
+    if not on_grid or have[0] < shape[0] or have[1] < shape[1]:
+        msg = (
+            f"This scan needs a surface of {shape[0]} x {shape[1]} px of {fine:g} nm, "
+            f"got {have[0]} x {have[1]} px of {surface.pixel_nm:g} nm."
+        )
+        raise ShapeError(msg)
+    scene = Scene.from_surface(surface, origin, options.fine, options)
+    return scene, (pixel, pixel)
+
+
+def clean_frame(
+    scene: Scene,
+    coefficients: Float32Array,
+    corner: NDArray[np.float64],
+    options: ScanOptions,
+) -> NDArray[np.float64]:
+    """Cut one frame at a true corner: reflectance without illumination and noise."""
+    size = options.frame_px
+    if scene.options.is_aberrated:
+        scene = scene.around(corner, size)
+        coefficients = scene.coefficients()
+    y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
+    if options.distortion:
+        y, x = distort(y, x, (size, size), options.distortion)
+    return scene.sample(coefficients, y + corner[0], x + corner[1])
+
+
+def _light_of(
+    scene: Scene,
+    coefficients: Float32Array,
+    plan: ScanPlan,
+    index: int,
+    options: ScanOptions,
+) -> NDArray[np.float64]:
+    """Reflectance that a frame sees: its own place, another, or none."""
+    kind = plan.bad.get(index)
+    if kind == "blank":
+        return np.zeros((options.frame_px, options.frame_px))
+    corner = plan.true_px[index]
+    if kind is None:
+        return clean_frame(scene, coefficients, corner, options)
+    rng = options.rng(Stream.FOREIGN, index)
+    low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
+    elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
+    return elsewhere[::-1].T  # mirrored: it fits nowhere
+
+
+def simulate_scan(
+    options: ScanOptions, source: Specimen | NDArray[Any] | None = None
+) -> Job[Scan]:
+    """Take a scan.
+
+    Parameters
+    ----------
+    options : ScanOptions
+        Sample, microscope, stage, camera.
+    source : Specimen or (Y, X) numpy.ndarray, optional
+        What is scanned; ``options.phantom`` is drawn when not given.
+
+    Returns
+    -------
+    Scan
+        Frames and truth.
+
+    Yields
+    ------
+    Progress
+        Drawing, then frame by frame.
+    """
+    count = options.frames
+    yield Progress(0, count + 1, "drawing the sample")
+    plan = plan_scan(options)
+    scene, pixel = _make_scene(source, options)
+    coefficients = scene.coefficients()
+    flat = illumination_field(options, options.frame_px, options.rng(Stream.FIELD))
+    frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
+    for index in range(count):
+        yield Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
+        light = _light_of(scene, coefficients, plan, index, options)
+        noise = options.rng(Stream.NOISE, index)
+        frames[index] = expose(light * flat * plan.gains[index], options, noise)
+    yield Progress(count + 1, count + 1, "scanned")
+    return Scan(
+        frames=frames,
+        names=tuple(
+            f"frame_{index:0{max(3, len(str(count)))}d}" for index in range(count)
+        ),
+        nominal_px=plan.nominal_px,
+        true_px=plan.true_px,
+        flat=flat,
+        gains=plan.gains,
+        bad=plan.bad,
+        pixel_size_nm=pixel,
+        scene=scene,
+        plan=plan,
+        options=options,
+    )
+
+
+def cut_scan(source: Specimen | NDArray[Any] | None, options: ScanOptions) -> Scan:
+    """Take a scan, all at once; `source` (Y, X)."""
+    return run(simulate_scan(options, source))

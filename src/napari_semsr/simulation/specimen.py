@@ -1,0 +1,463 @@
+"""Drawn samples in nanometres: a height map and a map of materials.
+
+What phantoms are in pixels for training, these are in nanometres for a microscope: the
+same sample can be drawn at any pixel size, each edge antialiased, and both a
+microscope and an electron beam can look at it. Sizes come from common samples: optical
+discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembled
+spheres, wiring of an integrated circuit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
+from napari_semsr.simulation.canvas import Canvas, box_distance
+
+# Height in nm, and cover by the second material
+_Drawn = tuple[Float32Array, Float32Array]
+
+# Of an optical disc (Blu-ray, 25 GB), over its track pitch of 320 nm: length of a
+# channel bit = 74.5 nm, width of a mark = 130 nm; channel bits of a mark or of a space.
+_CHANNEL_BIT = 74.5 / 320
+_PIT_WIDTH = 130 / 320
+_RUNS = (2, 8)
+Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
+
+
+class ObjectOptions(Options):
+    """What to draw, in nanometres."""
+
+    phantom: Kind = Field(default="circuit", description="sample to draw")
+    pitch_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="period of a grating or lattice, track pitch of pits, distance of "
+        "particles, wires or cracks; each sample has its own default",
+    )
+    relief_nm: float | None = Field(
+        default=None,
+        ge=0,
+        description="height of lines, wires and facets, depth of pits and holes; each "
+        "sample has its own default (particles: their pitch)",
+    )
+    angle_deg: float = Field(
+        default=0.0, description="turn of a grating, lattice or disc"
+    )
+    disorder: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="unrest of edges and places of a grating, lattice or packing, over "
+        "a quarter of the pitch",
+    )
+    packing: Literal["random", "hexagonal"] = Field(
+        default="random", description="arrangement of particles"
+    )
+    sidewall_nm: float = Field(
+        default=12.0, ge=0, description="width over which an edge falls"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A drawn sample."""
+
+    height_nm: Float32Array  # (Y, X) Height above the lowest place, from 0 on
+    # (Y, X) Cover by the second material (lines, metal, particles) in [0, 1]
+    material: Float32Array
+    pixel_nm: float  # Side of a pixel
+    kind: str  # What was drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Measures of a sample."""
+
+    pitch_nm: float  # Period, or typical distance of features
+    relief_nm: float  # Height or depth of features
+    angle: float  # Turn in radians
+    disorder_nm: float  # Standard deviation of edges and places
+    hexagonal: bool  # Particles packed in a lattice instead of strewn
+
+
+def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Lines as wide as their gaps; at angle 0 they run along y."""
+    y, x = canvas.grid()
+    across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
+    if sizes.disorder_nm:
+        rough = canvas.rough(max(40.0, sizes.pitch_nm / 6), rng)
+        across = across + sizes.disorder_nm * rough
+    phase = np.mod(across, sizes.pitch_nm)
+    inner = np.abs(phase - sizes.pitch_nm / 2) - sizes.pitch_nm / 4
+    lines = np.broadcast_to(canvas.cover(inner), canvas.shape)
+    return sizes.relief_nm * lines, lines.copy()
+
+
+def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Tracks of pits of random length, pressed into a metal film."""
+    pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
+    half_width = _PIT_WIDTH * pitch / 2
+    centre = np.array(canvas.extent_nm) / 2
+    reach = float(np.hypot(*centre)) + 2 * pitch
+    tracks = int(np.ceil(reach / pitch))
+    pressed = np.zeros(canvas.shape, np.float32)
+    along = np.array([np.sin(sizes.angle), np.cos(sizes.angle)])
+    aside = np.array([along[1], -along[0]])
+    for track in range(-tracks, tracks + 1):
+        start = -reach + rng.uniform(0, 8 * bit)
+        runs = rng.integers(*_RUNS, endpoint=True, size=int(2 * reach / bit / 2) + 2)
+        ends = start + np.cumsum(runs) * bit
+        for first, last in zip(ends[:-1:2], ends[1::2], strict=False):
+            middle = centre + along * (first + last) / 2 + aside * track * pitch
+            half = max((last - first) / 2 - half_width, 0.0)
+            _press(canvas, pressed, middle, along, half, half_width)
+    return sizes.relief_nm * (1 - pressed), np.ones(canvas.shape, np.float32)
+
+
+def _press(
+    canvas: Canvas,
+    pressed: Float32Array,
+    middle: FloatArray,
+    along: FloatArray,
+    half: float,
+    radius: float,
+) -> None:
+    """Draw one pit: a stroke with round ends."""
+    span = np.abs(along) * half + radius
+    box = canvas.window((middle[0], middle[1]), (span[0], span[1]))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    dy, dx = y - middle[0], x - middle[1]
+    forth = np.abs(dy * along[0] + dx * along[1])
+    sideways = dx * along[0] - dy * along[1]
+    distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
+    np.maximum(pressed[box], canvas.cover(distance), out=pressed[box])
+
+
+def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Round holes on a square lattice in a film."""
+    centres = _sites(canvas, sizes, rng, hexagonal=False)
+    radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
+        len(centres)
+    )
+    holes = np.zeros(canvas.shape, np.float32)
+    for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
+        _disc(canvas, holes, (cy, cx), radius, 1.0)
+    return sizes.relief_nm * (1 - holes), 1 - holes
+
+
+def _disc(
+    canvas: Canvas,
+    onto: Float32Array,
+    centre: tuple[float, float],
+    radius: float,
+    top: float,
+) -> None:
+    """Raise a round plateau; where it meets another, the higher wins."""
+    box = canvas.window(centre, (radius, radius))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    plateau = np.float32(top) * canvas.cover(
+        np.hypot(y - centre[0], x - centre[1]) - radius
+    )
+    np.maximum(onto[box], plateau, out=onto[box])
+
+
+def _sites(
+    canvas: Canvas, sizes: _Sizes, rng: np.random.Generator, *, hexagonal: bool
+) -> FloatArray:
+    """Points of a square or hexagonal lattice that covers the canvas, turned."""
+    pitch = sizes.pitch_nm
+    row = pitch * (np.sqrt(3) / 2 if hexagonal else 1.0)
+    centre = np.array(canvas.extent_nm) / 2
+    reach = float(np.hypot(*centre)) + 2 * pitch
+    rows = np.arange(-int(reach / row), int(reach / row) + 1)
+    columns = np.arange(-int(reach / pitch) - 1, int(reach / pitch) + 1)
+    j, i = np.meshgrid(rows, columns, indexing="ij")
+    shift = 0.5 * (j % 2) if hexagonal else 0.0
+    flat = np.stack([j * row, (i + shift) * pitch], axis=-1).reshape(-1, 2)
+    flat += sizes.disorder_nm * rng.standard_normal(flat.shape)
+    cos, sin = np.cos(sizes.angle), np.sin(sizes.angle)
+    turned = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
+    far = np.array(canvas.extent_nm) + pitch
+    return np.asarray(turned[np.all((turned > -pitch) & (turned < far), axis=1)])
+
+
+def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Balls on a rough ground, strewn without overlap or packed."""
+    pitch = sizes.pitch_nm
+    if sizes.hexagonal:
+        centres = _sites(canvas, sizes, rng, hexagonal=True)
+        missing = rng.random(len(centres)) < 0.03
+        centres = centres[~missing]
+        radii = pitch * 0.48 * rng.normal(1, 0.02, len(centres))
+    else:
+        centres, radii = _strewn(canvas, pitch, rng)
+    ground = canvas.rough(0.9 * pitch, rng) + 0.5 * canvas.rough(0.25 * pitch, rng)
+    height = np.asarray(0.06 * sizes.relief_nm * (ground - ground.min()))
+    shadow = np.zeros(canvas.shape, np.float32)
+    flatness = sizes.relief_nm / pitch
+    for (cy, cx), radius in zip(centres, radii, strict=True):
+        _ball(canvas, height, shadow, (cy, cx), radius, flatness)
+    return height, shadow
+
+
+def _strewn(
+    canvas: Canvas, pitch: float, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Random places; of two balls that would overlap the later one is left out."""
+    height, width = canvas.extent_nm
+    count = int(1.1 * (height + 2 * pitch) * (width + 2 * pitch) / pitch**2) + 1
+    centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
+    radii = 0.42 * pitch * np.clip(rng.lognormal(0, 0.22, count), 0.55, 1.6)
+    cell = 2 * float(radii.max())
+    taken: dict[tuple[int, int], list[int]] = {}
+    kept: list[int] = []
+    for index, (cy, cx) in enumerate(centres):
+        row, column = int(cy // cell), int(cx // cell)
+        near = [
+            other
+            for j in (row - 1, row, row + 1)
+            for i in (column - 1, column, column + 1)
+            for other in taken.get((j, i), ())
+        ]
+        free = all(
+            np.hypot(*(centres[other] - (cy, cx))) >= radii[other] + radii[index]
+            for other in near
+        )
+        if free:
+            taken.setdefault((row, column), []).append(index)
+            kept.append(index)
+    return centres[kept], radii[kept]
+
+
+def _ball(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    centre: tuple[float, float],
+    radius: float,
+    flatness: float,
+) -> None:
+    """Put one ball on the ground; `flatness` is its height over its width."""
+    box = canvas.window(centre, (radius, radius))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    off = np.hypot(y - centre[0], x - centre[1])
+    inside = canvas.cover(off - radius)
+    dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
+    top = flatness * radius * (1 + dome)
+    ground = height[box]
+    np.maximum(ground, ground * (1 - inside) + inside * top, out=ground)
+    np.maximum(material[box], inside, out=material[box])
+
+
+# The drawn circuit: two layers of wires with vias and pads.
+
+
+def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Two layers of wires at right angles on a routing grid, with vias and pads."""
+    pitch = sizes.pitch_nm
+    rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
+    height = np.zeros(canvas.shape, np.float32)
+    metal = np.zeros(canvas.shape, np.float32)
+    lower, upper = 0.45 * sizes.relief_nm, sizes.relief_nm
+    for across, top in ((False, lower), (True, upper)):
+        tracks, length = (columns, rows) if across else (rows, columns)
+        for track in range(tracks):
+            for first, last in _segments(length, rng):
+                box = _wire(track, first, last, pitch, across=across)
+                _plate(canvas, height, metal, *box, top)
+    for _ in range(rows * columns // 7):
+        cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
+        radius = 0.24 * pitch
+        _disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
+        _disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
+    for _ in range(max(1, rows * columns // 90)):
+        middle = np.asarray((rng.integers(0, (rows, columns)) + 0.5) * pitch, float)
+        half = pitch * rng.uniform(0.8, 1.6, 2)
+        _plate(canvas, height, metal, middle, half, upper)
+    return height, metal
+
+
+def _segments(length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Wires along one track: runs of metal between runs of nothing."""
+    found, at = [], int(rng.integers(0, 6))
+    while at < length:
+        end = at + int(rng.integers(0, 9))
+        if rng.random() < 0.45:
+            found.append((at, end))
+        at = end + int(rng.integers(2, 6))
+    return found
+
+
+def _wire(
+    track: int, first: int, last: int, pitch: float, *, across: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Centre and half size of a wire."""
+    centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
+    half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
+    return (centre[::-1], half[::-1]) if across else (centre, half)
+
+
+def _plate(
+    canvas: Canvas,
+    height: Float32Array,
+    metal: Float32Array,
+    centre: FloatArray,
+    half: FloatArray,
+    top: float,
+) -> None:
+    """Draw one rectangle of metal."""
+    box = canvas.window((centre[0], centre[1]), (half[0], half[1]))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    inside = canvas.cover(
+        box_distance(y - centre[0], x - centre[1], (half[0], half[1]))
+    )
+    np.maximum(height[box], np.float32(top) * inside, out=height[box])
+    np.maximum(metal[box], inside, out=metal[box])
+
+
+# The drawn fracture: tilted facets that meet in steps.
+
+
+def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+    """Tilted facets that meet in steps, with ripples and inclusions, as in metal."""
+    pitch = sizes.pitch_nm
+    rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
+    j, i = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    seeds = np.stack([j, i], axis=-1).reshape(-1, 2) - 1.5
+    seeds = (seeds + rng.uniform(-0.45, 0.45, seeds.shape)) * pitch
+    levels = rng.uniform(0.1, 0.8, len(seeds)) * sizes.relief_nm
+    slopes = rng.uniform(-0.35, 0.35, (len(seeds), 2)) * sizes.relief_nm / pitch
+    warp = [0.07 * pitch * canvas.rough(0.3 * pitch, rng) for _ in range(2)]
+    facets = _Facets(seeds, levels, slopes, 2.4 * pitch)
+    height = _facets(canvas, facets, (warp[0], warp[1]))
+    height += 0.02 * sizes.relief_nm * canvas.rough(0.05 * pitch, rng)
+    height -= height.min()
+    grains = np.zeros(canvas.shape, np.float32)
+    for _ in range(len(seeds) // 2):
+        place = rng.uniform(0, canvas.extent_nm)
+        _disc(
+            canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
+        )
+    return height, grains
+
+
+@dataclass(frozen=True, slots=True)
+class _Facets:
+    """Seeds of the facets, their heights and slopes, and how far they reach."""
+
+    seeds: FloatArray
+    levels: NDArray[np.float64]
+    slopes: FloatArray
+    reach_nm: float
+
+
+def _facets(
+    canvas: Canvas, facets: _Facets, warp: tuple[Float32Array, Float32Array]
+) -> Float32Array:
+    """Height of the nearest seed's plane, blended over a sidewall at borders."""
+    near = np.full((2, *canvas.shape), np.inf, np.float32)
+    tops = np.zeros((2, *canvas.shape), np.float32)
+    half = (facets.reach_nm, facets.reach_nm)
+    for (sy, sx), level, (gy, gx) in zip(
+        facets.seeds, facets.levels, facets.slopes, strict=True
+    ):
+        box = canvas.window((sy, sx), half)
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        dy = (y - sy + warp[0][box]).astype(np.float32)
+        dx = (x - sx + warp[1][box]).astype(np.float32)
+        distance = np.hypot(dy, dx)
+        top = level + gy * dy + gx * dx
+        _keep_two(near[(slice(None), *box)], tops[(slice(None), *box)], distance, top)
+    border = (near[1] - near[0]) / 2
+    own = canvas.cover(-np.where(np.isfinite(border), border, 1e9))
+    return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
+
+
+def _keep_two(
+    near: Float32Array, tops: Float32Array, distance: Float32Array, top: Float32Array
+) -> None:
+    """Enter a seed among the two nearest of each pixel, in place."""
+    first = distance < near[0]
+    second = ~first & (distance < near[1])
+    for stack, value in ((near, distance), (tops, top)):
+        stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
+        stack[0] = np.where(first, value, stack[0])
+
+
+# Their default sizes, and the drawing of one.
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """Default sizes of a kind, in nm, and what draws it."""
+
+    pitch_nm: float
+    relief_nm: float
+    draw: Callable[
+        [Canvas, _Sizes, np.random.Generator], tuple[Float32Array, Float32Array]
+    ]
+
+
+_DEFAULTS: dict[Kind, _Default] = {
+    "grating": _Default(300.0, 100.0, _grating),
+    "pits": _Default(320.0, 70.0, _pits),
+    "particles": _Default(220.0, 220.0, _particles),
+    "lattice": _Default(300.0, 120.0, _lattice),
+    "circuit": _Default(260.0, 160.0, _circuit),
+    "fracture": _Default(700.0, 300.0, _fracture),
+}
+KINDS: tuple[Kind, ...] = tuple(_DEFAULTS)
+
+
+def draw_object(
+    kind: Kind,
+    shape: tuple[int, int],
+    *,
+    pixel_nm: float,
+    options: ObjectOptions | None = None,
+    seed: int = 0,
+) -> Specimen:
+    """Draw a sample; `pixel_nm`: side of a pixel."""
+    if kind not in _DEFAULTS:
+        msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
+        raise OptionError(msg)
+    chosen = options or ObjectOptions()
+    default = _DEFAULTS[kind]
+    pitch = chosen.pitch_nm or default.pitch_nm
+    if pitch < 2 * pixel_nm:
+        msg = (
+            f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
+            "take a smaller pixel or a larger pitch."
+        )
+        raise OptionError(msg)
+    relief = default.relief_nm if chosen.relief_nm is None else chosen.relief_nm
+    if kind == "particles" and chosen.relief_nm is None:
+        relief = pitch
+    sizes = _Sizes(
+        pitch_nm=pitch,
+        relief_nm=relief,
+        angle=float(np.deg2rad(chosen.angle_deg)),
+        disorder_nm=chosen.disorder * pitch / 4,
+        hexagonal=chosen.packing == "hexagonal",
+    )
+    sidewall = min(chosen.sidewall_nm, pitch / 4)
+    canvas = Canvas(shape, pixel_nm, sidewall)
+    rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
+    height, material = default.draw(canvas, sizes, rng)
+    height = np.maximum(height, 0).astype(np.float32)
+    return Specimen(height, material.astype(np.float32), pixel_nm, kind)

@@ -1,1 +1,0 @@
-"""A microsphere superlens: specimens, stage, microscope, scans."""

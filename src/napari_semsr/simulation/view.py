@@ -1,0 +1,234 @@
+"""A view: the scanned place as an electron microscope of its own shows it.
+
+Another instrument has another pixel and another field; its stage holds the sample at
+another turn, and may show it mirrored. While a view is scanned row by row the sample
+drifts, and the beam's field is bent. All this is one map from places in the view to
+places in the scan, and the view is drawn by that very map: the truth is exact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Elastic,
+    FloatArray,
+    IntPair,
+    OptionError,
+    Options,
+)
+from napari_semsr.simulation.scan import Scan, Stream
+from napari_semsr.simulation.sem import EffectOptions, add_effects, sem_contrast
+
+_FINER = 0.8  # pixel of a view over that of the scene; chosen: no pixels coincide
+_FIELD = 0.75  # share of the scene that a view shows; chosen
+_LEAST_FIELD = 0.1  # less than this is no view of the scan; chosen
+_KNOTS = 4  # spans of a bending across a view, on each axis; chosen
+_LOOKS = 64  # places along a side where a bending is measured; chosen
+_LEAST_AREA = 0.5  # where a place shrinks further, a bending nearly folds; chosen
+_BAND = 256  # rows that are drawn at once; chosen: bounds the memory
+
+
+class ViewOptions(Options):
+    """How an electron microscope shows the scanned place on its own axes."""
+
+    view_pixel_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="pixel of the view in nm; 0.8 of those of the truth",
+    )
+    view_field: float | None = Field(
+        default=None,
+        ge=_LEAST_FIELD,
+        le=1,
+        description="share of the scan's height and width that the view shows; 0.75, "
+        "or less where a turned view would reach beyond the sample",
+    )
+    view_shift: float = Field(
+        default=0.03,
+        ge=0,
+        le=0.5,
+        description="greatest distance of the view's centre from that of the scan on "
+        "each axis, over the scan's height or width",
+    )
+    view_turn_deg: float = Field(
+        default=4.0, description="turn of the view's axes in the scan, clockwise"
+    )
+    view_mirror: bool = Field(
+        default=False, description="left and right of the view are swapped"
+    )
+    view_shear: float = Field(
+        default=0.01,
+        ge=0,
+        le=0.2,
+        description="drift of the sample while the view is scanned, in a random "
+        "direction, over the view's height: it shears and stretches",
+    )
+    view_bending_nm: float = Field(
+        default=20.0,
+        ge=0,
+        description="largest displacement by a smooth bending of the view's field",
+    )
+    view_electrons: float = Field(
+        default=100.0,
+        ge=0,
+        description="electrons per pixel of the view at white; 0 for no noise",
+    )
+    view_charging: float = Field(
+        default=0.1,
+        ge=0,
+        le=2,
+        description="strength of dark tails behind bright structures of the view, over "
+        "the range",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An electron image on its own axes, and where it lies."""
+
+    image: NDArray[np.uint8]  # (Y, X)
+    pixel_nm: float
+    # From nm in the view, whose first pixel's centre is (0, 0), to nm in the scan
+    transform: Affine | Elastic
+
+
+def take_view(scan: Scan, options: ViewOptions) -> View:
+    """Show the sample of a scan as an electron microscope of its own would.
+
+    Parameters
+    ----------
+    scan : Scan
+        Of a drawn sample.
+    options : ViewOptions
+        Pixel, field, place, bending, noise.
+
+    Returns
+    -------
+    View
+        The image, and the map from it to the scan's plane, in which the centre of the
+        first pixel of a frame at position (0, 0) is the origin.
+    """
+    surface = scan.scene.surface
+    if surface is None:
+        msg = "An electron image needs a drawn sample (--phantom), got an image."
+        raise OptionError(msg)
+    pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
+    shape, transform = _fit(scan, options, pixel)
+    contrast = sem_contrast(surface)
+    drawn = _draw(scan, contrast, shape, pixel, transform)
+    effects = EffectOptions(
+        charging=options.view_charging, photons=options.view_electrons
+    )
+    light, _ = add_effects(drawn, effects, seed=scan.options.seed)
+    grey = np.clip(np.rint(255 * light), 0, 255).astype(np.uint8)
+    return View(grey, pixel, transform)
+
+
+def _fit(
+    scan: Scan, options: ViewOptions, pixel: float
+) -> tuple[IntPair, Affine | Elastic]:
+    """Find the shape of a view that lies on the sample, and where it lies."""
+    low, high = _area(scan)
+    share = options.view_field or _FIELD
+    while True:
+        rows, columns = (max(1, round(n)) for n in share * (high - low) / pixel)
+        found = _place(scan, options, (rows, columns), pixel)
+        edge = found(_border((rows, columns), pixel))
+        beyond = float(max((low - edge).max(), (edge - high).max()))
+        if beyond <= 0:
+            return (rows, columns), found
+        share *= 0.95  # chosen: nobody sees a step so small
+        if options.view_field is not None or share < _LEAST_FIELD:
+            msg = (
+                f"The view reaches {beyond:.3g} nm beyond the sample: lower "
+                "--view-field, --view-shift or --view-bending-nm."
+            )
+            raise OptionError(msg)
+
+
+def _area(scan: Scan) -> tuple[FloatArray, FloatArray]:
+    """Centres of the first and last pixel of the scene, in nm of the scan's plane."""
+    scene, frame_nm = scan.scene, _frame_nm(scan)
+    first = np.array(scene.origin_px)
+    last = first + (np.array(scene.sharp.shape) - 1) / scene.oversampling
+    return first * frame_nm, last * frame_nm
+
+
+def _frame_nm(scan: Scan) -> float:
+    """Pixel of a frame of a drawn sample, which is square."""
+    surface = scan.scene.surface
+    return 0.0 if surface is None else surface.pixel_nm * scan.scene.oversampling
+
+
+def _border(shape: IntPair, pixel: float) -> FloatArray:
+    """Places of the pixels along the four sides of a view (N, 2)."""
+    rows, columns = (np.arange(n) * pixel for n in shape)
+    first, last = columns[[0, -1]]
+    sides = [(rows, first), (rows, last), (rows[0], columns), (rows[-1], columns)]
+    return np.concatenate([np.stack(np.broadcast_arrays(*s), axis=-1) for s in sides])
+
+
+def _place(
+    scan: Scan, options: ViewOptions, shape: IntPair, pixel: float
+) -> Affine | Elastic:
+    """Draw where a view lies: its centre, turn and drift, then its bending."""
+    low, high = _area(scan)
+    off, way = (scan.options.rng(Stream.VIEW, index) for index in (0, 1))
+    goal = (low + high) / 2
+    goal = goal + options.view_shift * (high - low) * off.uniform(-1, 1, 2)
+    angle = way.uniform(0, 2 * np.pi)
+    linear = Affine.turned(options.view_turn_deg, mirrored=options.view_mirror).linear
+    # what lies a row further down has moved on by the drift of a row
+    linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
+    centre = (np.array(shape) - 1) / 2 * pixel
+    affine = Affine.of(linear, goal - linear @ centre)
+    if options.view_bending_nm == 0:
+        return affine
+    lines = (np.linspace(0, (n - 1) * pixel, _LOOKS) for n in shape)
+    places = affine(np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1))
+    rng = scan.options.rng(Stream.VIEW, 2)
+    return Elastic(affine, _bend(places, options.view_bending_nm, rng))
+
+
+def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bending:
+    """Draw a smooth displacement of some places (Y, X, 2) in the scan's plane."""
+    low, high = places.min(axis=(0, 1)), places.max(axis=(0, 1))
+    spacing = (high - low) / _KNOTS
+    (y, x), (down, across) = (low - spacing).tolist(), spacing.tolist()
+    drawn = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
+    moved = Bending((y, x), (down, across), drawn).displacement(places)
+    share = largest / np.hypot(moved[..., 0], moved[..., 1]).max()
+    bending = Bending((y, x), (down, across), share * drawn)
+    if bending.least_area() < _LEAST_AREA:
+        msg = (
+            f"A bending by {largest:g} nm nearly folds a view of "
+            f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
+            "--view-bending-nm."
+        )
+        raise OptionError(msg)
+    return bending
+
+
+def _draw(
+    scan: Scan,
+    contrast: NDArray[np.float32],
+    shape: IntPair,
+    pixel: float,
+    transform: Affine | Elastic,
+) -> FloatArray:
+    """Sample the emission where the map says that each pixel of a view lies."""
+    smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
+    drawn = np.empty(shape)
+    columns = np.arange(shape[1]) * pixel
+    for top in range(0, shape[0], _BAND):
+        rows = np.arange(top, min(top + _BAND, shape[0])) * pixel
+        places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+        y, x = np.moveaxis(transform(places), -1, 0) / _frame_nm(scan)
+        drawn[top : top + rows.size] = scan.scene.sample(smooth, y, x)
+    return drawn

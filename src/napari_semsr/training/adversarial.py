@@ -1,0 +1,295 @@
+"""What both kinds with discriminators share: losses, two optimisers, a history.
+
+Scores become losses by cross-entropy [1]_, least squares [2]_, or the relativistic
+average [3]_ of ESRGAN.
+
+.. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
+.. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
+.. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734.
+
+Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. De Haan: K. de
+Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models import bicubic, build_discriminator
+from napari_semsr.training.learner import PIXEL_LOSSES, Learner, check_finite, frozen
+from napari_semsr.training.patches import Patches, flat
+from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
+from napari_semsr.training.validation import ValidationPair, moved_onto
+
+
+def _entropy(score: Tensor, target: float) -> Tensor:
+    """Cross-entropy of scores against one target."""
+    return functional.binary_cross_entropy_with_logits(
+        score, score.new_full((), target).expand_as(score)
+    )
+
+
+def generator_loss(
+    kind: Adversarial, fake: Tensor, real: Tensor | None = None, *, factor: float = 1.0
+) -> Tensor:
+    """Loss of a generator; `real` scores are for the relativistic form alone."""
+    if kind == "least-squares":
+        return factor * (fake - 1).square().mean()
+    if kind == "cross-entropy":
+        return factor * _entropy(fake, 1.0)
+    if real is None:
+        msg = "the relativistic loss compares with scores of true images, got none"
+        raise ValueError(msg)
+    both = _entropy(fake - real.mean(), 1.0) + _entropy(real - fake.mean(), 0.0)
+    return factor * both / 2
+
+
+def discriminator_loss(
+    kind: Adversarial, real: Tensor, fake: Tensor, *, factor: float = 0.5
+) -> Tensor:
+    """Loss of a discriminator on scores; `factor` times the sum of both parts."""
+    if kind == "least-squares":
+        return factor * ((real - 1).square().mean() + fake.square().mean())
+    if kind == "cross-entropy":
+        return factor * (_entropy(real, 1.0) + _entropy(fake, 0.0))
+    both = _entropy(real - fake.mean(), 1.0) + _entropy(fake - real.mean(), 0.0)
+    return factor * both
+
+
+def telling_apart(
+    judge: nn.Module, real: Tensor, shown: Tensor, options: GanOptions
+) -> Tensor:
+    """Loss of a discriminator on images (B, C, H, W), taken in full precision."""
+    scores = judge(real), judge(shown)
+    with torch.autocast(real.device.type, enabled=False):
+        true, made = (score.float() for score in scores)
+        return discriminator_loss(
+            options.adversarial, true, made, factor=options.discriminator_factor
+        )
+
+
+class AdversarialLearner(Learner, ABC):
+    """Generators and discriminators in turn; the step counts the generators' alone."""
+
+    judged: Tensor
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        self.automatic_optimization = False
+        self.register_buffer("judged", torch.zeros(()))
+        self.gan = recipe.gan
+
+    def generators(self) -> nn.Module:
+        """Give what the first optimiser trains."""
+        return self.network
+
+    @abstractmethod
+    def discriminators(self) -> nn.Module:
+        """Give what the second optimiser trains."""
+
+    def beside(self) -> nn.Module:
+        """Give the discriminators."""
+        return nn.ModuleDict({"judges": self.discriminators()})
+
+    @abstractmethod
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the generators on (B, 1, H, W)."""
+
+    @abstractmethod
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return their loss, on what the generators just made."""
+
+    def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
+        """Step the generators, and the discriminators when it is their turn."""
+        low, high = flat(batch)
+        step = self.global_step
+        first, second = self._at_rates_of(step)
+        loss = self.teach_generators(low, high, step)
+        self._descend(first.optimizer, loss)
+        first.step()
+        self.update_average(step)
+        late = step >= self.gan.content_only_steps
+        if late and step % self.gan.discriminator_every == 0:
+            judged = self.teach_discriminators(low, high, step)
+            self._descend(second.optimizer, judged)
+            second.optimizer.step()  # not counted as a step of the run
+            self.judged.copy_(judged.detach())
+        self.terms["discriminator"] = self.judged
+        return {"loss": loss.detach()}
+
+    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Put the gradients of a loss in place."""
+        check_finite("loss is", loss.detach(), self.global_step)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if self.recipe.clip_norm is not None:
+            (trained,) = optimizer.param_groups
+            nn.utils.clip_grad_norm_(trained["params"], self.recipe.clip_norm)
+
+    def _at_rates_of(self, step: int) -> list[LightningOptimizer]:
+        """Give both optimisers, with the learning rates of a step."""
+        both = cast("list[LightningOptimizer]", self.optimizers())
+        full = self.recipe.learning_rate * self.rate_factor(step)
+        rates = (full, full * self.gan.discriminator_rate)
+        for optimizer, rate in zip(both, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        return both
+
+    def configure_optimizers(self) -> Any:
+        """Two Adams: for the generators and for the discriminators."""
+        share = self.gan.discriminator_rate
+        return [self.adam(self.generators()), self.adam(self.discriminators(), share)]
+
+
+class History(nn.Module):
+    """Remembers generated images (Shrivastava et al. 2017, arXiv:1612.07828)."""
+
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, int, int], seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def exchange(self, fresh: Tensor, step: int) -> Tensor:
+        """Show new images, or by chance of a half old ones, whose places they take."""
+        fresh = fresh.detach()
+        size = len(self.images)
+        if not size:
+            return fresh
+        rng = np.random.default_rng([self.seed, step])
+        shown = []
+        for image in fresh:
+            if int(self.count) < size:
+                self.images[int(self.count)] = image
+                self.count += 1
+                shown.append(image)
+                continue
+            place = int(rng.integers(size))
+            if rng.random() < 0.5:
+                shown.append(self.images[place].to(image.dtype).clone())
+                self.images[place] = image
+            else:
+                shown.append(image)
+        return torch.stack(shown)
+
+
+_TV_WEIGHT = 0.0  # only de Haan's system has the term, and states its share
+_LEAST = 1e-8  # a term that is nothing yet still gets a weight
+
+
+class PairedGan(AdversarialLearner):
+    """Adversarial, content and total-variation loss of one generator."""
+
+    term_sums: Tensor
+    weights: Tensor
+    recent: Tensor
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
+        self.scale = int(getattr(network, "scale", 1))
+        gan = self.gan
+        chosen = gan.discriminator, gan.discriminator_options
+        self.judge_of_high = build_discriminator(*chosen)
+        self.judge_of_high.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels = 2 if gan.conditional else 1
+        side = recipe.data.patch_px * self.scale
+        self.history = History(gan.history, (channels, side, side), recipe.seed)
+        given = [gan.adversarial_weight, gan.content_weight, _TV_WEIGHT]
+        self.register_buffer("weights", torch.tensor(given))
+        self.register_buffer("term_sums", torch.zeros(3))
+        self.register_buffer("recent", torch.zeros(3))
+        self._made: Tensor | None = None
+
+    def discriminators(self) -> nn.Module:
+        """Give the discriminator."""
+        return self.judge_of_high
+
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the generator."""
+        made = self.network(low.contiguous(memory_format=torch.channels_last))
+        self._made = made.detach()
+        with self.exact():
+            truth = moved_onto(high, made.float(), self.recipe.shift_px)
+            content = PIXEL_LOSSES[self.gan.content](made.float(), truth)
+        self.terms = {"content": content.detach()}
+        if step < self.gan.content_only_steps:
+            return content
+        adversarial = self._adversarial(low, high, made)
+        with self.exact():
+            roughness = total_variation(made.float())
+        parts = torch.stack((adversarial, content, roughness))
+        self._calibrate(parts.detach(), step)
+        names = ("adversarial", "content", "tv")
+        weighed = self.weights * parts
+        self.terms = dict(zip(names, weighed.detach(), strict=True))
+        if self.gan.shares is not None:
+            self.recent.lerp_(weighed.detach(), 1 / self.gan.calibration_steps)
+            shares = self.recent / self.recent.sum()
+            found = zip(names, shares, strict=True)
+            self.terms |= {f"share_{name}": share for name, share in found}
+        return weighed.sum()
+
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the discriminator."""
+        made = high if self._made is None else self._made
+        real, fake = self._seen(low, high), self._seen(low, made)
+        shown = self.history.exchange(fake.float(), step)
+        return telling_apart(self.judge_of_high, real, shown, self.gan)
+
+    def _adversarial(self, low: Tensor, high: Tensor, made: Tensor) -> Tensor:
+        """Ask the discriminator, which does not learn from it."""
+        kind = self.gan.adversarial
+        with frozen(self.judge_of_high):
+            fake = self.judge_of_high(self._seen(low, made)).float()
+            real: Tensor | None = None
+            if kind == "relativistic":
+                real = self.judge_of_high(self._seen(low, high)).float()
+        with self.exact():
+            factor = self.gan.generator_factor
+            return generator_loss(kind, fake, real, factor=factor)
+
+    def _seen(self, low: Tensor, image: Tensor) -> Tensor:
+        """Put what the discriminator sees together."""
+        if not self.gan.conditional:
+            return image
+        return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)
+
+    def _calibrate(self, parts: Tensor, step: int) -> None:
+        """Find the weights that give the shares; keep them after the first steps."""
+        shares, seen = self.gan.shares, step - self.gan.content_only_steps
+        if shares is None or seen >= self.gan.calibration_steps:
+            return
+        self.term_sums += parts
+        means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
+        self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Absolute steps down and across, de Haan's equation 3; of a batch the mean."""
+    down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum()
+    across = (image[..., 1:] - image[..., :-1]).abs().sum()
+    return (down + across) / image.shape[0]
+
+
+def weights_for_shares(
+    values: Sequence[float], shares: Sequence[float]
+) -> tuple[float, ...]:
+    """Find weights, the first 1, with which terms have given shares of a loss."""
+    plain = [share / value for share, value in zip(shares, values, strict=True)]
+    return tuple(weight / plain[0] for weight in plain)

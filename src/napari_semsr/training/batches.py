@@ -1,0 +1,338 @@
+"""Scenes made ahead by all processors, kept as files, and drawn from at random.
+
+A GPU learns from scenes many times faster than they are drawn and degraded. A bank is
+made once, and several runs that want the same scenes share it. It is a folder with one
+array per quantity, memory-mapped, and `bank.json`, which is written last.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from napari_semsr.core import OptionError, WriteError
+from napari_semsr.io import move
+from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import (
+    BlockDataset,
+    BlockScenes,
+    SceneDataset,
+    Scenes,
+)
+from napari_semsr.training.stored_pairs import StoredPatches
+
+Report = Callable[[int, int], None]
+"""Told how many scenes there are, of how many; may raise to stop."""
+
+Batch = TypeVar("Batch")
+
+_MARK = "bank.json"
+_CHUNK = 16  # scenes that a worker hands over at once
+_LARGEST = 1 << 36  # bytes of a bank; chosen: four times the largest of our recipes
+_IMAGES = 3  # quantities that are images, the first ones
+_NOT_SCENES = {
+    "root",
+    "scans_root",
+    "bank_folder",
+    "pairs",
+    "augment",
+    "validation",
+    "held_out",
+}
+_NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
+
+
+class SceneCache(NamedTuple):
+    """Scenes on file, as in `Scenes`; None where patches alone are learnt from."""
+
+    low: NDArray[np.float16]  # (N, H, W)
+    high: NDArray[np.float16]  # (N, H * scale, W * scale)
+    noiseless: NDArray[np.float16] | None  # (N, H, W)
+    log_gain: NDArray[np.float32] | None  # (N, H / 16, W / 16)
+    airlight: NDArray[np.float32] | None  # (N,)
+    faults: NDArray[np.float32] | None  # (N, 9)
+    spread: NDArray[np.float32] | None  # (N, 49, 49)
+
+    @classmethod
+    def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
+        """Open the cache of a recipe, made first if there is none."""
+        return cls(*_opened(cls._fields, recipe, scale, report))
+
+
+def _opened(
+    fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
+) -> list[Any]:
+    """Open the arrays of a recipe's bank, made first if there is none."""
+    folder = Path(recipe.data.bank_folder or "banks") / _name(recipe, scale, fields)
+    if not (folder / _MARK).exists():
+        _make(recipe, scale, folder, report)
+    paths = [folder / f"{name}.npy" for name in fields]
+    return [np.load(p, mmap_mode="c") if p.exists() else None for p in paths]
+
+
+def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
+    """Name a bank by all that decides its scenes."""
+    data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
+    degradations = recipe.degradations.model_dump(mode="json")
+    if not recipe.data.sources.get("images"):  # what happens to images says nothing
+        data = {
+            name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
+        }
+        degradations = {}
+    if recipe.whole_scenes:
+        degradations = recipe.faults.model_dump(mode="json")
+    parts = fields if recipe.whole_scenes else ()
+    told = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
+    """Make a bank beside its final place, and move it there when it is whole."""
+    count = recipe.data.bank
+    unfinished = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _fill(unfinished, _scenes_of(recipe, scale), count, recipe.workers, report)
+        (unfinished / _MARK).write_text(json.dumps({"count": count}), encoding="utf-8")
+        if folder.exists():  # another run was quicker
+            return
+        move(unfinished, folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        msg = f"Scenes could not be kept in {folder.parent}: {reason}; lower data.bank."
+        raise WriteError(msg) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
+    """Items of the recipe's kind, by their places in the whole run."""
+    if not recipe.whole_scenes:
+        return ScenePairs(recipe, scale)
+    if scale != 1:
+        msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
+        raise OptionError(msg)
+    return (BlockDataset if recipe.learns == "survey" else SceneDataset)(recipe)
+
+
+def _fill(
+    folder: Path, source: Dataset[Any], count: int, workers: int, report: Report
+) -> None:
+    """Write what the worker processes make, in order."""
+    blocks = isinstance(source, BlockDataset)
+    fields = BlockScenes._fields if blocks else SceneCache._fields
+    loader: DataLoader[Any] = DataLoader(
+        Subset(source, range(count)),
+        batch_size=_CHUNK,
+        num_workers=workers,
+        collate_fn=_stacked if blocks else _gathered,
+    )
+    arrays: list[np.memmap[Any, Any]] = []
+    done = 0
+    for batch in loader:
+        parts = [part.numpy() for part in batch[: len(fields)]]
+        if not arrays:
+            size = count * sum(part[0].nbytes for part in parts)
+            if size > _LARGEST:
+                msg = (
+                    f"The scenes of data.bank must take at most {_LARGEST >> 30} GiB, "
+                    f"got {count} of them, {size / (1 << 30):.3g} GiB; lower data.bank."
+                )
+                raise OptionError(msg)
+            arrays = [
+                np.lib.format.open_memmap(
+                    folder / f"{name}.npy",
+                    mode="w+",
+                    dtype=part.dtype,
+                    shape=(count, *part.shape[1:]),
+                )
+                for name, part in zip(fields, parts, strict=False)
+            ]
+        for array, part in zip(arrays, parts, strict=True):
+            array[done : done + len(part)] = part
+        done += len(parts[0])
+        report(done, count)
+    for array in arrays:
+        array.flush()
+
+
+def _gathered(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Stack scenes within the worker, images in 16 bits: finer than their source."""
+    stacked = [part.squeeze(1) for part in _stacked(items)]
+    return [part.half() if n < _IMAGES else part for n, part in enumerate(stacked)]
+
+
+def _stacked(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.stack(part) for part in zip(*items, strict=True)]
+
+
+_STREAM = 77  # of chance, beside those of scenes and patches
+_SHARE = 0.25  # of a GPU's free memory that a cache may take
+_PERCENTILES = (0.1, 99.9)
+
+
+class _Batches(Generic[Batch]):
+    """Random batches, the same for a seed, a step and a process."""
+
+    def __init__(self, recipe: Recipe, done: int, process: int, count: int) -> None:
+        self.recipe, self.done = recipe, done
+        self.stream = _STREAM + process
+        self.count = count
+        self.per_step = max(1, recipe.batch // recipe.data.patches_per_scene)
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.done, self.recipe.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """Draw the batch of a step, as the recipe's kind learns from it."""
+        raise NotImplementedError
+
+    def drawn(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+        """Draw the scenes of a step, and give what else is drawn by."""
+        rng = np.random.default_rng([self.recipe.seed, step, self.stream])
+        return rng, rng.integers(0, self.count, self.per_step)
+
+
+class BlockBatches(_Batches[BlockScenes]):
+    """Random batches of what a survey sees of scenes, kept as files."""
+
+    def __init__(self, recipe: Recipe, report: Report, done: int, process: int) -> None:
+        self.arrays = _opened(BlockScenes._fields, recipe, 1, report)
+        super().__init__(recipe, done, process, len(self.arrays[0]))
+
+    def batch(self, step: int) -> BlockScenes:
+        """Draw the batch of a step."""
+        _, numbers = self.drawn(step)
+        return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
+
+
+class CachedBatches(_Batches[Scenes | Patches]):
+    """Random batches of cached scenes, held on the GPU where they fit."""
+
+    def __init__(
+        self, cache: SceneCache, recipe: Recipe, done: int, process: int = 0
+    ) -> None:
+        super().__init__(recipe, done, process, len(cache.low))
+        self.device = _device_for(cache)
+
+        def placed(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(self.device)
+
+        self.low, self.high = (placed(a) for a in (cache.low, cache.high))
+        self.rest = [placed(a) for a in cache[2:] if a is not None]
+
+    def batch(self, step: int) -> Scenes | Patches:
+        """Draw the batch of a step, as the recipe's kind learns from it."""
+        data = self.recipe.data
+        rng, numbers = self.drawn(step)
+        last = self.low.shape[-1] - data.patch_px
+        many = (self.per_step, data.patches_per_scene, 2)
+        corners = rng.integers(0, last + 1, many)
+        low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
+        if self.rest:
+            noiseless, log_gain, airlight, faults, spread = (
+                part[self._on_device(numbers)].float() for part in self.rest
+            )
+            return Scenes(
+                low,
+                high,
+                noiseless[:, None],
+                log_gain[:, None],
+                airlight.reshape(-1, 1),
+                faults,
+                spread,
+                torch.from_numpy(corners),
+            )
+        elsewhere = corners
+        if self.recipe.unpaired:
+            moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+            high = _unit(self._taken(self.high, moved % self.count))
+            elsewhere = rng.integers(0, last + 1, many)
+        return Patches.cut_from(low, high, corners, elsewhere, data.patch_px)
+
+    def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.device)
+
+    def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+        """Take scenes as (S, 1, H, W) in 32 bits."""
+        return scenes[self._on_device(numbers)].float()[:, None]
+
+
+def _unit(scenes: Tensor) -> Tensor:
+    """Bring each scene's percentiles to 0 and 1."""
+    thinned = scenes[..., ::4, ::4].flatten(1)
+    shares = torch.tensor(_PERCENTILES, device=scenes.device) / 100
+    low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]
+    unit: Tensor = (scenes - low) / (high - low).clamp_min(1e-6)
+    return unit
+
+
+def _device_for(cache: SceneCache) -> torch.device:
+    """Choose where cached scenes are held."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        if sum(a.nbytes for a in cache if a is not None) <= _SHARE * free:
+            return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+class TrainingData(lightning.LightningDataModule):
+    """Batches from the first one that a run of `done` steps has not seen."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scale: int,
+        done: int = 0,
+        report: Report = lambda _done, _count: None,
+    ) -> None:
+        super().__init__()
+        self.recipe, self.scale, self.done = recipe, scale, done
+        self.report = report
+
+    def train_dataloader(self) -> DataLoader[Any] | BlockBatches | CachedBatches:
+        """Give this process's batches, as many as the whole run has steps."""
+        recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
+        number, of = (
+            (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        )
+        stored = data.pairs is not None
+        if data.bank and not stored:
+            if recipe.learns == "survey":
+                return BlockBatches(recipe, self.report, self.done, number)
+            cache = SceneCache.open(recipe, self.scale, self.report)
+            return CachedBatches(cache, recipe, self.done, number)
+        per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
+        first, end = (
+            steps * per_step * of for steps in (self.done, self.done + recipe.steps)
+        )
+        return DataLoader(
+            Subset(self._dataset(), range(first + number, end, of)),
+            batch_size=per_step,
+            num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None,
+            persistent_workers=False,
+        )
+
+    def _dataset(self) -> Dataset[Any]:
+        """Items of the recipe's kind, by their places in the whole run."""
+        if self.recipe.data.pairs is not None:
+            return StoredPatches(self.recipe, self.scale)
+        if self.recipe.whole_scenes:
+            return _scenes_of(self.recipe, self.scale)
+        return ScenePatches(self.recipe, self.scale)

@@ -1,0 +1,173 @@
+"""Blind-spot training: a noisy image is its own truth, at pixels that are hidden.
+
+A network is given an image some pixels of which were put out of sight, and says what
+they are. Their noise it cannot tell, since nothing that it sees shares it, so that it
+learns what lies beneath [1]_, [2]_. Where the noise of neighbours on a scan line is
+alike, those are hidden, too [3]_, as far as the image's own noise says.
+
+.. [1] A. Krull et al., CVPR 2019, 2129 (Noise2Void).
+.. [2] J. Batson, L. Royer, ICML 2019, PMLR 97, 524 (Noise2Self).
+.. [3] C. Broaddus et al., ISBI 2020, 159 (structured Noise2Void).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.core import IntPair
+from napari_semsr.training.learner import Supervised, check_finite
+from napari_semsr.training.patches import Patches, flat
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.stored_pairs import fitting_store
+from napari_semsr.training.validation import WHITE, ValidationPair, stored_pairs
+
+_AROUND = 2  # pixels on either side of what is hidden, whose greys stand in for it
+_BLOCK = 32  # px; chosen: noise of slow scans is alike over a few
+_FLAT = 0.25  # share of blocks that noise is looked for in; chosen
+_FLAT_SIGMA_PX = 2.0  # what is left of a block's contrast tells its structure
+_FARTHEST = 8  # px; beyond, so much would be hidden that little is left to learn from
+_ALIKE = 0.1  # correlation; a pixel then tells a hundredth of another's variance
+_DRAWS = 4  # of hidden pixels in each held-out patch; chosen: four in nine are judged
+
+
+class Hidden(NamedTuple):
+    """Images of which single pixels are hidden, all (B, 1, H, W)."""
+
+    seen: Tensor  # with other greys in their places
+    where: Tensor  # bool: those that are asked for
+    mean: Tensor  # of what is left in sight around each pixel
+
+
+def hide(
+    images: Tensor, every: int, reach: IntPair, chance: torch.Generator | None = None
+) -> Hidden:
+    """Hide a pixel in each cell of (B, 1, H, W), with those within `reach` of it."""
+    rows, columns = (every + 2 * px for px in reach)
+    count, (height, width) = len(images), images.shape[-2:]
+    there = torch.zeros(images.shape, dtype=torch.bool, device=images.device)
+    corners = torch.rand(
+        (2, count, -(-height // rows), -(-width // columns)),
+        generator=chance,
+        device=images.device,
+    )
+    at = torch.arange(count, device=images.device)[:, None, None]
+    y = torch.arange(0, height, rows, device=images.device)[:, None]
+    x = torch.arange(0, width, columns, device=images.device)
+    y, x = y + (corners[0] * rows).long(), x + (corners[1] * columns).long()
+    inside = (y < height) & (x < width)
+    there[at.expand_as(y)[inside], 0, y[inside], x[inside]] = True
+    size = [2 * px + 1 for px in reach]
+    gone = functional.max_pool2d(there.float(), size, 1, list(reach))
+    window = [n + 2 * _AROUND for n in size]
+    margin = [n // 2 for n in window]
+    left = functional.avg_pool2d(1 - gone, window, 1, margin).clamp_min(1e-6)
+
+    def mean(values: Tensor) -> Tensor:
+        summed = functional.avg_pool2d(values * (1 - gone), window, 1, margin)
+        return summed / left
+
+    around = mean(images)
+    spread = (mean(images.square()) - around.square()).clamp_min(0).sqrt()
+    drawn = torch.randn(images.shape, generator=chance, device=images.device)
+    seen = torch.where(gone > 0, around + spread * drawn, images)
+    return Hidden(seen, there, around)
+
+
+def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
+    """Measure how many rows and columns off the noise of a scan is alike."""
+    blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
+    structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
+    order = np.argsort(structure)
+    flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
+    along = _alike(flat_ones)
+    across = _alike(flat_ones.swapaxes(1, 2))
+    return _first_below(across - along), _first_below(along - across)
+
+
+def _blocks(field: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cut a field (Y, X) into blocks (N, B, B)."""
+    rows, columns = (n // _BLOCK for n in field.shape)
+    whole = field[: rows * _BLOCK, : columns * _BLOCK]
+    return (
+        whole.reshape(rows, _BLOCK, columns, _BLOCK)
+        .swapaxes(1, 2)
+        .reshape(-1, _BLOCK, _BLOCK)
+    )
+
+
+def _alike(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlate noise along lines of blocks (N, Y, X), from 1 px on; the median."""
+    noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
+    power = np.maximum((noise**2).mean((1, 2)), 1e-12)
+    return np.array(
+        [
+            np.median((noise[..., :-px] * noise[..., px:]).mean((1, 2)) / power)
+            for px in range(1, _FARTHEST + 1)
+        ]
+    )
+
+
+def _first_below(excess: NDArray[np.float64]) -> int:
+    """Count the distances up to the first at which noise is no longer alike."""
+    return int(np.argmin(np.append(excess >= _ALIKE, False)))
+
+
+class BlindSpot(Supervised):
+    """Training of a network on what it does not see of noisy patches."""
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        self.reach = recipe.hidden.reach or noise_reach(_learnt_from(recipe, pairs))
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        """Return the loss of one batch of `Patches`, of which low is looked at."""
+        images = flat(Patches(*batch)).low
+        hidden = hide(images, self.recipe.hidden.every_px, self.reach)
+        told = self.run(hidden.seen.contiguous(memory_format=torch.channels_last))
+        with self.exact():
+            missed: Tensor = (told.float() - images)[hidden.where]
+            loss = missed.square().mean()
+        check_finite("loss is", loss, self.global_step)
+        return loss
+
+    @torch.inference_mode()
+    def validate_pairs(self) -> dict[str, float]:
+        """Tell how much better hidden pixels are found than by the mean around."""
+        chance = torch.Generator().manual_seed(0)
+        network, sums = self.best_network, np.zeros(2)
+        learning, stride = network.training, int(getattr(network, "stride", 1))
+        network.eval()
+        for pair in self.validator.pairs:
+            rows, columns = (n // stride * stride for n in pair.low.shape)
+            image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
+            hidden = hide(
+                image.expand(_DRAWS, 1, -1, -1),
+                self.recipe.hidden.every_px,
+                self.reach,
+                chance,
+            )
+            told = network(hidden.seen.to(self.device)).float().cpu()
+            for number, found in enumerate((told, hidden.mean)):
+                sums[number] += float((found - image)[hidden.where].square().sum())
+        network.train(learning)
+        ours, plain = np.maximum(sums, 1e-12)
+        return {
+            "hidden_db": 10 * math.log10(plain / ours),
+            "alike_rows_px": float(self.reach[0]),
+            "alike_columns_px": float(self.reach[1]),
+        }
+
+
+def _learnt_from(recipe: Recipe, pairs: list[ValidationPair]) -> list[NDArray[Any]]:
+    """Give patches to measure the noise on; of a store those that are learnt from."""
+    if recipe.data.pairs is not None:
+        pairs = stored_pairs(fitting_store(recipe, 1), "train")
+    return [pair.low for pair in pairs]

@@ -1,0 +1,442 @@
+"""Two generators without pairs: the systems of Sun and of Gao, and a blur for one.
+
+The cycle runs from the degraded images and from the clear ones. With a kernel, the way
+back to the degraded images is a convolution (Lim et al. 2020, arXiv:1908.09414). It is
+learnt, or known; then the discriminator of the degraded images goes, since nothing
+would learn from it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from napari_semsr.core import OptionError, ReadError, ShapeError
+from napari_semsr.io import read
+from napari_semsr.models import build, build_discriminator
+from napari_semsr.simulation import gaussian_kernel
+from napari_semsr.training.adversarial import (
+    AdversarialLearner,
+    History,
+    generator_loss,
+    telling_apart,
+)
+from napari_semsr.training.learner import PIXEL_LOSSES, frozen
+from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
+from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
+from napari_semsr.training.validation import ValidationPair
+
+# A blur as a network of one convolution: the physical half of a cycle.
+#
+# A known one has no weights. A learnt one is a positive kernel that adds up to 1, as
+# the point-spread function of incoherent light or of a beam is. Two sets of images of
+# the same kind of sample, one blurred, tell the modulus of its transfer function: the
+# mean power spectrum of the blurred set is that of the other times the modulus squared,
+# and the noise. What that leaves open, a discriminator may tell.
+
+_LARGEST = 301
+_HASTE = 10.0  # of a kernel's weights beside those of networks
+_FLOOR = 5e-5  # of the kernel that a learnt one begins with, over its peak
+_MEMORY = 0.995  # of the mean spectra
+_EMPTY = 1e-9  # power of no signal at all
+
+
+def kernel_of(options: KernelOptions) -> NDArray[np.float32]:
+    """Make or read a kernel (N, M) with odd sides, that adds up to 1."""
+    if options.file is None:
+        kernel = gaussian_kernel(options.sigma_px, options.size_px)
+    else:
+        kernel = _measured(Path(options.file))
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
+
+
+def _measured(path: Path) -> NDArray[np.float64]:
+    """Read a point-spread function."""
+    try:
+        if path.suffix == ".npy":
+            kernel = np.load(path, allow_pickle=False).astype(float)
+        else:
+            kernel = read(path).array().astype(float)
+    except (OSError, ValueError) as error:
+        msg = f"The kernel {path.name} cannot be read: {str(error).splitlines()[0]}."
+        raise ReadError(msg) from error
+    sides = kernel.shape
+    odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
+    if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
+        msg = (
+            f"A kernel must be a finite image with odd sides up to {_LARGEST} px and a "
+            f"positive sum, got {' x '.join(map(str, sides))} px in {path.name}."
+        )
+        raise ReadError(msg)
+    return np.asarray(kernel)
+
+
+class Blur(nn.Module):
+    """Convolution with a kernel, and noise while it learns; edges are reflected."""
+
+    kernel: Tensor
+
+    def __init__(self, kernel: NDArray[np.float32], noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+        flipped = np.ascontiguousarray(kernel[::-1, ::-1])
+        self.register_buffer("kernel", torch.from_numpy(flipped)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur images (B, 1, H, W), in fp32."""
+        return _blurred(x, self.kernel, self.noise if self.training else 0.0)
+
+
+class LearntBlur(nn.Module):
+    """Convolution with a kernel that is learnt from spectra of patches of `side` px."""
+
+    mean_low: Tensor
+    mean_high: Tensor
+    window: Tensor
+
+    def __init__(self, start: NDArray[np.float32], noise: float, side: int) -> None:
+        super().__init__()
+        self.noise, self.side = noise, side
+        known = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
+        self.raised = nn.Parameter(torch.from_numpy(np.log(known) / _HASTE))
+        hann = torch.hann_window(side, periodic=False)
+        window = hann[:, None] * hann
+        self.register_buffer("window", window / window.square().mean().sqrt())
+        for name in ("mean_low", "mean_high"):
+            self.register_buffer(name, torch.zeros(side, side // 2 + 1))
+
+    def kernel(self) -> Tensor:
+        """Give the kernel (1, 1, N, M), flipped as torch wants it; adds up to 1."""
+        flat = torch.softmax(_HASTE * self.raised.flatten(), 0)
+        return flat.reshape(self.raised.shape)[None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur images (B, 1, H, W), in fp32."""
+        return _blurred(x, self.kernel(), self.noise if self.training else 0.0)
+
+    def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
+        """Compare log spectra of blurred images and of clear ones blurred."""
+        self._remember(low, self.mean_low)
+        self._remember(high, self.mean_high)
+        transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
+        expected = transfer.abs().square() * self.mean_high + self.noise**2
+        known = self.mean_low + _EMPTY
+        apart = (expected + _EMPTY).log() - known.log()
+        loss: Tensor = apart.square().mean()  # chosen to weigh 1 beside the cycle's 10
+        return loss
+
+    @torch.no_grad()
+    def _remember(self, images: Tensor, mean: Tensor) -> None:
+        """Add a batch to a mean power spectrum, in place."""
+        varying = images[:, 0].float()
+        varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
+        power = torch.fft.rfft2(varying, norm="ortho").abs().square().mean(0)
+        # No branch on a value: it would make a GPU wait at every step.
+        mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _MEMORY), power))
+
+
+def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
+    """Make the blur that a recipe asks for."""
+    kernel = kernel_of(options)
+    if not options.learnt:
+        return Blur(kernel, options.noise)
+    if max(kernel.shape) > side:
+        msg = (
+            f"A learnt kernel must not be larger than the patches of {side} px, got "
+            f"{max(kernel.shape)} px."
+        )
+        raise OptionError(msg)
+    return LearntBlur(kernel, options.noise, side)
+
+
+def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
+    """Convolve with reflected edges, in fp32, and add noise."""
+    rows, columns = (n // 2 for n in kernel.shape[-2:])
+    padded = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
+    with torch.autocast(x.device.type, enabled=False):
+        blurred: Tensor = functional.conv2d(padded.float(), kernel)
+    return blurred + noise * torch.randn_like(blurred) if noise else blurred
+
+
+Way = tuple[Tensor, Tensor, Tensor | None]
+"""What came back, what was sent, and what the generator made of what should stay."""
+
+
+@contextmanager
+def unremembered(network: nn.Module) -> Iterator[None]:
+    """Let batch norms take statistics of what goes through now, and not keep them."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    rates = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, rate in zip(norms, rates, strict=True):
+            norm.momentum = rate
+
+
+class CycleGan(AdversarialLearner):
+    """Adversarial, cycle, identity and edge losses of two generators of one grid."""
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        scale = int(getattr(network, "scale", 1))
+        if scale != 1:
+            msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
+            raise OptionError(msg)
+        gan, side = self.gan, recipe.data.patch_px
+        known = gan.kernel is not None and not gan.kernel.learnt
+        names = ["high"] if known else ["high", "low"]
+        self.back: nn.Module = (
+            blur_of(gan.kernel, side)
+            if gan.kernel
+            else build(
+                gan.back_architecture or recipe.architecture,
+                gan.back_options or recipe.architecture_options,
+            )
+        )
+        chosen = gan.discriminator, gan.discriminator_options
+        self.judges = nn.ModuleDict({n: build_discriminator(*chosen) for n in names})
+        self.histories = nn.ModuleDict(
+            {
+                name: History(gan.history, (1, side, side), 2 * recipe.seed + stream)
+                for stream, name in enumerate(names)
+            }
+        )
+        self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
+        self._made: dict[str, Tensor] = {}
+        self.start: Blur | None = None
+        if gan.start_sigma_px > 0:
+            weak = KernelOptions(sigma_px=gan.start_sigma_px)
+            self.start = Blur(kernel_of(weak))
+        fields = None if pairs else unpaired_fields(recipe)
+        self.unpaired = None if fields is None else UnpairedValidator(*fields)
+
+    def generators(self) -> nn.Module:
+        """Give both generators."""
+        return nn.ModuleList((self.network, self.back))
+
+    def discriminators(self) -> nn.Module:
+        """Give the discriminators."""
+        return self.judges
+
+    def beside(self) -> nn.Module:
+        """Give the way back and the discriminators."""
+        return nn.ModuleDict({"back": self.back, "judges": self.judges})
+
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of both generators; the images are of different places."""
+        if step < self.gan.content_only_steps:
+            return self._teach_start(low, high)
+        clear, kept_high = self._translate(self.network, low, high)
+        if self.gan.kernel is None:
+            coarse, kept_low = self._translate(self.back, high, low)
+        else:
+            coarse, kept_low = self.back(high), None
+        self._made = {"high": clear.detach(), "low": coarse.detach()}
+        passed = clear, torch.lerp(coarse.detach(), coarse, self.gan.back_share)
+        with unremembered(self.generators()):
+            back_low, back_high = (
+                generator(self._noisy(image))
+                for generator, image in zip(
+                    (self.back, self.network), passed, strict=True
+                )
+            )
+        adversarial = self._adversarial(clear, coarse)
+        with self.exact():
+            terms = self._terms(
+                (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
+            )
+            if isinstance(self.back, LearntBlur):
+                terms["spectrum"] = self.back.spectrum_loss(low, high)
+        terms["adversarial"] = adversarial
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def _teach_start(self, low: Tensor, high: Tensor) -> Tensor:
+        """Teach what to begin as: copies, or a weak blur and its inverse."""
+        weak = None if self.start is None else self.start(high)
+        clear = self.network(high if weak is None else weak).float()
+        taught: list[Way] = [(clear, high, clear)]
+        if self.gan.kernel is None:
+            shown, wanted = (low, low) if weak is None else (high, weak)
+            coarse = self.back(shown).float()
+            taught.append((coarse, wanted, coarse))
+        with self.exact():
+            terms = self._terms(*taught)
+            if isinstance(self.back, LearntBlur):
+                terms["spectrum"] = self.back.spectrum_loss(low, high)
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the discriminators."""
+        true = {"high": high, "low": low}
+        losses = []
+        for name, judge in self.judges.items():
+            history = cast("History", self.histories[name])
+            shown = history.exchange(self._made[name].float(), step)
+            losses.append(telling_apart(judge, true[name], shown, self.gan))
+        return torch.stack(losses).sum()
+
+    def validate_pairs(self) -> dict[str, float]:
+        """Judge the network by a truth, or where none is known by what it may be."""
+        if self.unpaired is None:
+            return super().validate_pairs()
+        return self.unpaired.figures(self.best_network, self.back)
+
+    def _translate(
+        self, generator: nn.Module, image: Tensor, other: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Translate images, and show the generator what should stay as it is."""
+        if not (self.gan.identity_weight or self.gan.edge_weight):
+            return generator(image), None
+        if self.at_once:
+            made, kept = generator(torch.cat((image, other))).split(
+                (len(image), len(other))
+            )
+            return made, kept
+        made = generator(image)
+        with unremembered(generator):
+            return made, generator(other)
+
+    def _noisy(self, made: Tensor) -> Tensor:
+        """Add noise to what is passed on halfway of a round trip."""
+        noise = self.gan.cycle_noise
+        return made + noise * torch.randn_like(made) if noise else made
+
+    def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
+        """Ask the discriminators, which do not learn from it."""
+        made = {"high": clear, "low": coarse}
+        with frozen(self.judges):
+            scores = [judge(made[name]).float() for name, judge in self.judges.items()]
+        with self.exact():
+            gan = self.gan
+            factor = gan.generator_factor * gan.adversarial_weight
+            parts = [generator_loss(gan.adversarial, s, factor=factor) for s in scores]
+        return torch.stack(parts).sum()
+
+    def _terms(self, *ways: Way) -> dict[str, Tensor]:
+        """Weigh the terms of both ways round the cycle."""
+        gan = self.gan
+        kept = [(image, sent) for _, sent, image in ways if image is not None]
+        edges = [(back, image) for back, _, image in ways if image is not None]
+        same = PIXEL_LOSSES[gan.identity]
+        round_trip = cycle_ssim if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
+        parts = {
+            "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
+            "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),
+            "edge": (
+                gan.edge_weight,
+                [edge_loss(b, k.float(), gan.edge_operator) for b, k in edges],
+            ),
+        }
+        return {
+            name: weight * torch.stack(found).sum()
+            for name, (weight, found) in parts.items()
+            if weight and found
+        }
+
+
+# What the terms compare, on (B, C, H, W) of the unit scale. Where a paper's formula is
+# misprinted or leaves a choice, the docstring says what is taken.
+#
+# Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. SSIM: Z. Wang
+# et al., IEEE Trans. Image Process. 13, 600 (2004), doi:10.1109/TIP.2003.819861.
+
+_C1 = 1e-4  # K1 = 0.01, Gao's and the usual one
+_C2 = 4e-4  # K2 = 0.02, Gao's; the usual one is 9e-4
+_WINDOW = 11  # px, Wang's and Gao's
+_SIGMA = 1.5  # px, Wang's; Gao et al. give none
+_SLOPES = {  # across; down is its transpose. Both read 8 for a slope of one per pixel
+    "sobel": torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
+    "prewitt": torch.tensor([[-1.0, 0, 1]] * 3) * 4 / 3,
+}
+_KIRSCH = (5.0, 5.0, 5.0, -3.0, -3.0, -3.0, -3.0, -3.0)  # around the pixel
+_AROUND = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+_KIRSCH_SLOPE = 24.0 / 8.0  # what it reads for a slope of one per pixel, over Sobel's
+_LEVEL = 1e-12  # the root has no derivative at nothing; a flat place reads 1e-6
+
+
+def cycle_ssim(returned: Tensor, image: Tensor) -> Tensor:
+    """One less the structural similarity, 0 to 2: one half of Gao's equation 11."""
+    return 1 - ssim(returned, image).mean()
+
+
+def edge_loss(
+    returned: Tensor, kept: Tensor, operator: EdgeOperator = "sobel"
+) -> Tensor:
+    """Mean squared difference of edges of outputs: half of Gao's equation 13."""
+    return functional.mse_loss(
+        edge_magnitude(returned, operator), edge_magnitude(kept, operator)
+    )
+
+
+def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
+    """Map the similarity, -1 to 1, of two (B, C, H, W) where the whole window fits."""
+    if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
+        msg = (
+            f"SSIM needs two images of one shape and at least {_WINDOW} px, got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}."
+        )
+        raise ShapeError(msg)
+    # Variances are small differences of large numbers: 16 bits do not hold them, and 32
+    # do better around each image's own mean, which changes no variance.
+    a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))
+    level_a, level_b = (x.detach().mean((-1, -2), keepdim=True) for x in (a, b))
+    a, b = a - level_a, b - level_b
+    products = torch.stack((a, b, a * a, b * b, a * b))
+    down, across = (_window(side, like=a) for side in a.shape[-2:])
+    mean_a, mean_b, aa, bb, ab = down @ products @ across.T
+    covered = 2 * (ab - mean_a * mean_b) + c2
+    spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
+    mean_a, mean_b = mean_a + level_a, mean_b + level_b
+    light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    similarity: Tensor = light * covered / spread
+    return similarity
+
+
+def _window(side: int, like: Tensor) -> Tensor:
+    """Weighted means of all windows along an axis as one matrix (side - 10, side)."""
+    places = torch.arange(side, dtype=like.dtype, device=like.device)
+    reach = _WINDOW // 2
+    distance = places - (places[: side - 2 * reach, None] + reach)
+    weights = torch.exp(-distance.square() / (2 * _SIGMA**2))
+    weights = weights * (distance.abs() <= reach)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
+    """Find how steep (B, C, H, W) is; a slope of one per pixel reads 8 by each."""
+    kernels = _edge_kernels(operator).to(image)[:, None]
+    padded = functional.pad(
+        image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
+    )
+    slopes = functional.conv2d(padded, kernels)
+    if operator == "kirsch":
+        steep = slopes.amax(1)
+    else:
+        steep = (slopes.square().sum(1) + _LEVEL).sqrt()
+    return steep.reshape(image.shape)
+
+
+def _edge_kernels(operator: EdgeOperator) -> Tensor:
+    """Give the masks of an operator, (2 or 8, 3, 3)."""
+    if operator != "kirsch":
+        across = _SLOPES[operator]
+        return torch.stack((across, across.T))
+    kernels = torch.zeros(8, 3, 3)
+    for turn, mask in enumerate(kernels):
+        for place, (row, column) in enumerate(_AROUND):
+            mask[row, column] = _KIRSCH[(place - turn) % 8] / _KIRSCH_SLOPE
+    return kernels

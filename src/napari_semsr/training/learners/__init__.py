@@ -1,5 +1,0 @@
-"""What one step of training does: supervised, adversarial, cycles."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,158 @@
+"""Patches to learn from: of degraded scenes, as pairs or from two different scenes."""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.core import Float32Array
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import INSTRUMENTS, SceneDataset
+
+_CORNERS, _OTHER, _SOURCE = 1, 2, 3  # streams of chance beside the scene's own
+_IMAGES = "images"
+_SHARED = 4  # consecutive scenes that come from one source
+_AWAY = 1 << 30  # between a scene and the one that it is compared with, unpaired
+
+
+class Patches(NamedTuple):
+    """Patches of one scene or pair, or a batch of them."""
+
+    # (P, 1, H, W) degraded, on the scale where the field's percentiles are 0 and 1
+    low: Tensor
+    # (P, 1, H * scale, W * scale) the truth, or, without pairs, of something else
+    high: Tensor
+
+    @classmethod
+    def cut_from(
+        cls,
+        low: Tensor,
+        high: Tensor,
+        corners: NDArray[np.int64],
+        elsewhere: NDArray[np.int64],
+        side: int,
+    ) -> Self:
+        """Cut (S, 1, H, W) at corners (S, P, 2), and clear images `elsewhere`."""
+        scale = high.shape[-1] // low.shape[-1]
+        return cls(cut(low, corners, side), cut(high, scale * elsewhere, scale * side))
+
+    @classmethod
+    def cut_from_one(
+        cls,
+        low: NDArray[np.floating],
+        high: NDArray[np.floating],
+        corners: NDArray[np.int64],
+        elsewhere: NDArray[np.int64],
+        side: int,
+    ) -> Self:
+        """Cut one degraded and one clear image (Y, X), at corners (P, 2)."""
+        coarse, fine = (
+            torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+            for image in (low, high)
+        )
+        both = cls.cut_from(coarse, fine, corners[None], elsewhere[None], side)
+        return cls(both.low[0], both.high[0])
+
+
+def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tensor:
+    """Cut patches (S, P, C, side, side) of images (S, C, H, W) at (S, P, 2) corners."""
+    patches = [
+        image[:, y : y + side, x : x + side]
+        for image, places in zip(images, corners.tolist(), strict=True)
+        for y, x in places
+    ]
+    return torch.stack(patches).reshape(*corners.shape[:2], -1, side, side)
+
+
+def flat(batch: Patches) -> Patches:
+    """Join the patches of all scenes of a batch: (S, P, 1, H, W) to (S P, 1, H, W)."""
+    low, high = batch
+    return Patches(low.flatten(0, 1), high.flatten(0, 1))
+
+
+def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
+    """Average blocks of pixels; rows and columns that fill no block are dropped."""
+    rows, columns = (n // scale for n in image.shape)
+    whole = image[: rows * scale, : columns * scale]
+    blocks = whole.reshape(rows, scale, columns, scale)
+    return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
+
+
+def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Bring an image's percentiles to 0 and 1."""
+    low, high = np.percentile(image, (0.1, 99.9))
+    return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
+
+
+class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Endless scenes, degraded on the clear grid and seen `scale` times coarser."""
+
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        data = recipe.data
+        shares = {str(n): share for n, share in data.sources.items() if share > 0}
+        self.names = sorted(shares)
+        whole = sum(shares.values())
+        self.shares = [shares[name] / whole for name in self.names]
+        self.instruments = {
+            name: INSTRUMENTS[name](recipe, scale)
+            for name in self.names
+            if name != _IMAGES
+        }
+        if _IMAGES in self.names:
+            fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
+            self.scenes = SceneDataset(fine)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pair(place)
+        return torch.from_numpy(low[None]), torch.from_numpy(high[None])
+
+    def pair(self, place: int) -> tuple[Float32Array, Float32Array]:
+        """Make a scene, and its truth, on the scale of the degraded image."""
+        source = self.source_of(place)
+        if source != _IMAGES:
+            return self.instruments[source].pair(place)
+        scene = self.scenes[place]
+        return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
+
+    def source_of(self, place: int) -> str:
+        """Draw what a scene comes from, for runs of places that share a sample."""
+        if len(self.names) == 1:
+            return self.names[0]
+        seed = [self.recipe.seed, place // _SHARED, _SOURCE]
+        return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
+
+    def other(self, place: int) -> Float32Array:
+        """Make a clear image that belongs to no degraded one, on its own scale."""
+        source = self.source_of(place)
+        if source != _IMAGES:
+            return _unit(self.instruments[source].pair(place + _AWAY)[1])
+        rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
+        return _unit(self.scenes.clear(rng))
+
+
+class ScenePatches(Dataset[Patches]):
+    """Patches of random scenes; for `cycle-gan` the clear ones of another scene."""
+
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.recipe = recipe
+        self.scenes = ScenePairs(recipe, scale)
+
+    def __getitem__(self, place: int) -> Patches:
+        low, high = self.scenes.pair(place)
+        corners = self._corners(place, _CORNERS)
+        elsewhere = corners
+        if self.recipe.unpaired:
+            high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
+        side = self.recipe.data.patch_px
+        return Patches.cut_from_one(low, high, corners, elsewhere, side)
+
+    def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
+        """Draw where patches begin, in pixels of the degraded image."""
+        data = self.recipe.data
+        rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
+        last = data.scene_px - data.patch_px
+        return rng.integers(0, last + 1, (data.patches_per_scene, 2))

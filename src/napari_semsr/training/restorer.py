@@ -1,0 +1,210 @@
+"""Training of a restorer that is told: survey and local part, from whole scenes.
+
+Haze is found from a scene and lifted before patches are cut; patches go in as they are.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.core import NO_BLUR, OptionError
+from napari_semsr.models import (
+    SPREAD,
+    Haze,
+    InformedRestorer,
+    blur_known,
+    dehaze,
+)
+from napari_semsr.training.learner import Learner, check_finite, log_mse
+from napari_semsr.training.patches import cut
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import BlockScenes, Scenes
+from napari_semsr.training.validation import ValidationPair
+
+_NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
+_NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
+_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp already
+_LEVEL_WEIGHT = 0.1  # of the loss on means over squares, grey levels of flat places
+_LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
+_WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
+_UNSURE = 0.02  # deviation of a width that is told, over the width; chosen
+_TOO_WIDE = 4.0  # times the error of one as much too narrow; chosen
+_VEILED = 16  # scenes of a batch from which haze is learnt, where a survey is alone
+_LEAST_WINDOW = 8  # blocks of 16 px
+_HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
+_LEAST_HAZE = 0.05  # haze that varies by less counts little
+_HAZE_FLOOR = 0.02  # weight of a block without contrast
+
+
+def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
+    """Error that a wrongly found haze leaves, over that of the haze itself."""
+    level = scenes.airlight[:, :, None, None]
+    weight = scenes.contrast
+    weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
+
+    def varying(log_gain: Tensor) -> Tensor:
+        mean = (weight * log_gain).sum((-1, -2), keepdim=True)
+        return log_gain - mean
+
+    error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
+    before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
+    share: Tensor = error / (before + _LEAST_HAZE**2)
+    # an airlight far beyond the image's own greys need be known less well
+    away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
+    return share.clamp(max=10).mean() + away
+
+
+def naming_loss(found: Tensor, faults: Tensor) -> Tensor:
+    """Error of the numbers (S, 9) that were found, in units of their usual spread."""
+    known = torch.isfinite(faults)
+    true = torch.where(known, faults, found.detach())
+    spread = torch.tensor(SPREAD, device=true.device)
+    error = functional.smooth_l1_loss(found / spread, true / spread, reduction="none")
+    wide = torch.zeros_like(error)
+    wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (found > true)[:, _WIDTHS].float()
+    return (error * (1 + wide) * known).sum() / known.sum().clamp_min(1)
+
+
+class RestorerLearner(Learner):
+    """The local part is told true, found and locally found faults by turns."""
+
+    network: InformedRestorer
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        if not isinstance(network, InformedRestorer):
+            msg = "Kind restorer needs architecture informed."
+            raise OptionError(msg)
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
+        self.sharpens = recipe.learns == "sharpener"
+        if self.sharpens and network.sharpener is None:
+            msg = (
+                "learns: sharpener needs a network that has one; give the option "
+                "sharpener of architecture informed, its widths."
+            )
+            raise OptionError(msg)
+        network.survey.requires_grad_(recipe.learns in ("all", "survey"))
+        for part in (network.local, network.embed, network.tell):
+            part.requires_grad_(recipe.learns in ("all", "local"))
+        local = network.local
+        if network.sharpener is not None:
+            network.sharpener.requires_grad_(self.sharpens)
+            local = network.sharpener.local if self.sharpens else local
+        # not a module, so that the names of weights stay as they are
+        correct = local.correct
+        self.correct = torch.compile(correct) if recipe.compiled else correct
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        """Return the loss of one batch of `Scenes`; of a survey, of `BlockScenes`."""
+        survey, alone = self.network.survey, self.recipe.learns == "survey"
+        with self.exact():
+            seen = (
+                BlockScenes(*batch) if alone else BlockScenes.of(Scenes(*batch), survey)
+            )
+            # names cost next to nothing, and are learnt from many scenes at once
+            veiled = BlockScenes(*(p[:_VEILED] for p in seen)) if alone else seen
+            haze = survey.haze(veiled.statistics)
+            named = survey.named(seen.statistics)
+            within = survey.named(_window(seen.statistics))
+        loss = torch.zeros((), device=named.device)
+        if self.recipe.learns in ("all", "survey"):
+            both = naming_loss(named, seen.faults) + naming_loss(within, seen.faults)
+            loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, veiled)
+        if not alone:
+            scenes = Scenes(*batch)
+            clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
+            if self.sharpens:
+                told = _about(blur_known(named, scenes.faults))
+                planes, trust = self.network.sharpening_planes(clear, told)
+            else:
+                told = _told(named, within, scenes.faults)
+                rings = survey.rings(seen.statistics)
+                planes, trust = self.network.planes(clear, told, rings), None
+            loss = loss + self._mended(scenes, planes, told, trust)
+        check_finite("loss is", loss, self.global_step)
+        return loss
+
+    def _mended(
+        self, scenes: Scenes, planes: Tensor, told: Tensor, trust: Tensor | None
+    ) -> Tensor:
+        """Compare what the part that learns makes of patches with the clear ones."""
+        side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
+        planes, high, noiseless = (
+            cut(part, scenes.corners, side).flatten(0, 1)
+            for part in (planes, scenes.high, scenes.noiseless)
+        )
+        seen = planes[:, :1]
+        numbers = self.network.told(told, sharpen=self.sharpens)
+        conditions = [t.repeat_interleave(many, 0) for t in numbers]
+        ordered = planes.contiguous(memory_format=torch.channels_last)
+        corrections = self.correct(ordered, conditions)
+        with self.exact():
+            corrections = corrections.float()
+            if trust is not None and self.network.sharpener is not None:
+                share = trust.repeat_interleave(many, 0)
+                corrections = self.network.sharpener.gated(corrections, planes, share)
+            noise, blur = corrections.chunk(2, dim=1)
+            quiet = seen + noise
+            loss = log_mse(quiet + blur, high, _FINE_FLOOR)
+            loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
+            level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
+            loss = loss + _LEVEL_WEIGHT * log_mse(
+                level, torch.zeros_like(level), _LEVEL_FLOOR
+            )
+            if self.recipe.data_weight > 0:
+                error = seen_error(quiet + blur - high, scenes.spread, many)
+                term = log_mse(error, torch.zeros_like(error), _FINE_FLOOR)
+                loss = loss + self.recipe.data_weight * term
+            return loss
+
+
+def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
+    """Give what is left of an error once a microscope has blurred it.
+
+    An output whose blurred image is that of the truth gives back what light has told of
+    the sample, and nothing that light contradicts. Compared with the input itself it
+    would have to explain what no grey-level map of electrons can: interference, the
+    lost light of edges, a blur that changes with height.
+
+    `error` (S many, 1, H, W), `spread` (S, K, K), of `many` patches in turn. Nothing is
+    known beyond the patches.
+    """
+    sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
+    transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
+    seen: Tensor = torch.fft.irfft2(torch.fft.rfft2(error, s=sides) * transfer, s=sides)
+    half = spread.shape[-1] // 2
+    rows, columns = (slice(half, half + n) for n in error.shape[-2:])
+    return seen[..., rows, columns]
+
+
+def _window(statistics: Tensor) -> Tensor:
+    """Cut a window of blocks at random, the same of all scenes (S, 21, h, w)."""
+    place: list[slice] = []
+    for blocks in statistics.shape[-2:]:
+        least = min(_LEAST_WINDOW, blocks)
+        length = int(torch.randint(least, blocks + 1, ()))
+        first = int(torch.randint(0, blocks - length + 1, ()))
+        place.append(slice(first, first + length))
+    rows, columns = place
+    return statistics[..., rows, columns]
+
+
+def _about(condition: Tensor) -> Tensor:
+    """Tell widths as nearly as a user may know them; `condition` (S, 9)."""
+    wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+    away = 1 + _UNSURE * torch.randn(len(condition), 1, device=condition.device)
+    told = condition.clone()
+    told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+    return told
+
+
+def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:
+    """Draw for each scene which numbers (S, 9) its local part is told."""
+    turn = torch.randint(0, 3, (len(true), 1), device=true.device)
+    known = torch.where(torch.isfinite(true), true, found)
+    return torch.where(turn == 0, known, torch.where(turn == 1, found, within))

@@ -1,0 +1,453 @@
+"""Training data: scenes drawn, cut and degraded, or seen by a simulated instrument.
+
+Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what an
+uninterrupted one would have seen, whatever the number of workers.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from napari_semsr.core import (
+    FAULTS,
+    NO_BLUR,
+    NO_NOISE,
+    Float32Array,
+    OptionError,
+    ReadError,
+    warn,
+)
+from napari_semsr.io import read
+from napari_semsr.models import BLOCK, SurveyNet
+from napari_semsr.simulation import (
+    COARSE_NM,
+    PHANTOMS,
+    SPREAD_PX,
+    FaultyScene,
+    GoldOptions,
+    SsumPair,
+    SsumPairOptions,
+    draw,
+    gold_rng,
+    random_faults,
+    random_gold_options,
+    random_gold_pair,
+    random_scene,
+    random_ssum_pairs,
+    smooth_field,
+    ssum_validation,
+)
+from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
+
+Pair = tuple[Float32Array, Float32Array]
+_LEARNT = 5  # stream of chance of what is learnt from
+_SLOW_PX = 8.0  # deviation of what is too smooth for noise; chosen
+
+
+class Simulated(ABC):
+    """Pairs of a simulated instrument; the seed decides a pair with its number."""
+
+    name: str
+    pixel_nm: float
+
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
+
+    @abstractmethod
+    def pair(self, place: int) -> Pair:
+        """Make a pair to learn from, its percentiles at about 0 and 1."""
+
+    @abstractmethod
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs that are never learnt from."""
+
+
+class Superlens(Simulated):
+    """Superlens mosaic and electron image; a run of places shares one drawn sample."""
+
+    name = "superlens"
+    pixel_nm = SsumPairOptions().pixel_nm
+    _LOOKS = 4
+
+    _sample = -1
+    _pairs: Sequence[SsumPair] = ()
+
+    def pair(self, place: int) -> Pair:
+        """Make a pair; each image is on its own scale."""
+        made = self._taken(place)
+        return made.low, made.high
+
+    def scene(self, place: int) -> FaultyScene:
+        """Make the same pair, with what its microscope did to it."""
+        made = self._taken(place)
+        noise = made.low - made.noiseless
+        noise = noise - ndimage.gaussian_filter(noise, _SLOW_PX)  # shading is none
+        faults = np.full(len(FAULTS), np.nan, np.float32)
+        told = {
+            "noise": math.log(float(noise.std()) + NO_NOISE),
+            "blur_rows": math.log(made.blur_px + NO_BLUR),
+            "blur_columns": math.log(made.blur_px + NO_BLUR),
+            "slant": 0.0,
+        }
+        for name, value in told.items():
+            faults[FAULTS.index(name)] = value
+        still = np.zeros_like(made.low)
+        grey = float(made.low.mean())
+        return FaultyScene(
+            made.low, made.noiseless, made.high, still, grey, faults, made.spread
+        )
+
+    def _taken(self, place: int) -> SsumPair:
+        """Take a picture of the sample that a run of places shares."""
+        sample, look = divmod(place, self._LOOKS)
+        if sample != self._sample:
+            rng = np.random.default_rng([self.seed, sample, _LEARNT])
+            side, ranges = self.data.scene_px, self.data.superlens
+            self._pairs = list(
+                random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
+            )
+            self._sample = sample
+        return self._pairs[look]
+
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs of samples that training never draws."""
+        side, ranges = self.data.scene_px, self.data.superlens
+        fields = ssum_validation(count, side, scale=self.scale, options=ranges)
+        return [(p.low, p.high) for p in fields]
+
+
+class Gold(Simulated):
+    """Gold on carbon at two magnifications; half of it as tuned, half varied."""
+
+    name = "gold"
+    pixel_nm = COARSE_NM
+    _SCALE = 2
+
+    def pair(self, place: int) -> Pair:
+        """Make a pair; both images are on the scale of the degraded one."""
+        rng = np.random.default_rng([self.seed, place, _LEARNT])
+        return self._drawn(rng, random_gold_options(rng))
+
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs that training never draws."""
+        return [self._drawn(gold_rng("validation", i)) for i in range(count)]
+
+    def _drawn(
+        self, rng: np.random.Generator, options: GoldOptions | None = None
+    ) -> Pair:
+        if self.scale != self._SCALE:
+            msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
+            raise OptionError(msg)
+        pair = random_gold_pair(self.data.scene_px, rng, options)
+        return pair.low, pair.high
+
+
+INSTRUMENTS: dict[str, type[Simulated]] = {k.name: k for k in (Superlens, Gold)}
+
+
+_CORRELATION_PX = (15.0, 120.0)
+_SOFTNESS = (0.005, 0.15)
+_CONTRAST = (0.25, 1.0)
+_LEVEL = (0.1, 0.9)
+
+
+def patchwork(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Lay regions of one scene over another, with a contrast and level of their own."""
+    # without such scenes a network learns that low contrast always is haze
+    rows, columns = first.shape
+    correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
+    field = smooth_field((rows, columns), correlation, rng)
+    softness = float(np.exp(rng.uniform(*np.log(_SOFTNESS))))
+    place = (field - rng.uniform(0.35, 0.65)) / softness
+    share = 1 / (1 + np.exp(-np.clip(place, -30, 30)))
+    contrast, level = rng.uniform(*_CONTRAST), rng.uniform(*_LEVEL)
+    other = level + (second - second.mean()) * contrast
+    return np.asarray(np.clip(first * (1 - share) + other * share, 0, 1))
+
+
+_ZOOMS = (1.0, 1.0, 0.75, 0.5)
+_MOST_NAMED = 5
+_LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
+PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
+
+
+def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
+    """Read a clear image, cropped, its percentiles at 0 and 1."""
+    image = read(root / entry.file, colour="luminance").array().astype(np.float32)
+    if entry.crop_bottom >= image.shape[0]:
+        msg = (
+            f"crop_bottom must leave some of the {image.shape[0]} rows of "
+            f"{entry.file}, got {entry.crop_bottom}."
+        )
+        raise OptionError(msg)
+    image = image[: image.shape[0] - entry.crop_bottom]
+    if not np.isfinite(image).all():
+        msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
+        raise ReadError(msg)
+    if entry.shrink > 1:
+        from skimage import transform  # half a second, and few images need it
+
+        sides = [max(1, round(n / entry.shrink)) for n in image.shape]
+        image = transform.resize(image, sides, order=1, anti_aliasing=True)
+    low, high = np.percentile(image, (0.05, 99.95))
+    if high <= low:
+        msg = (
+            f"A training image must have contrast, got a constant one in {entry.file}."
+        )
+        raise ReadError(msg)
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+_POINT = np.zeros((SPREAD_PX, SPREAD_PX), np.float32)
+_POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
+
+
+class Scenes(NamedTuple):
+    """One scene, or a batch; images are on the scale of the degraded one."""
+
+    low: Tensor  # (1, H, W)
+    high: Tensor  # (1, H, W)
+    noiseless: (
+        Tensor  # (1, H, W), degraded without noise and haze; where not known, high
+    )
+    log_gain: Tensor  # (1, H / 16, W / 16), of what would lift the haze; block means
+    airlight: Tensor  # (1,), grey level that the haze drew to
+    faults: Tensor  # (9,), what was done, as `FAULTS` names it; NaN: not known
+    spread: Tensor  # (49, 49), what the microscope makes of a point; else a point
+    corners: Tensor  # (P, 2), rows and columns where patches begin
+
+
+class BlockScenes(NamedTuple):
+    """What a survey sees of a scene or a batch: blocks of 16 px."""
+
+    statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
+    contrast: Tensor  # (1, h, w), mean square of the clear image about the airlight
+    log_gain: Tensor  # (1, h, w), as in `Scenes`, with what follows
+    airlight: Tensor  # (1,)
+    faults: Tensor  # (9,)
+
+    @classmethod
+    def of(cls, scenes: Scenes, survey: SurveyNet) -> Self:
+        """Look at a batch of scenes."""
+        level = scenes.airlight[:, :, None, None]
+        return cls(
+            survey.statistics(scenes.low.float()),
+            functional.avg_pool2d((scenes.high - level).square(), BLOCK),
+            scenes.log_gain,
+            scenes.airlight,
+            scenes.faults,
+        )
+
+
+class SceneDataset(Dataset[Scenes]):
+    """Endless random scenes, by their places in the whole run."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.superlens: Superlens | None = None
+        if recipe.data.sources.get("superlens"):
+            self.superlens = Superlens(recipe, 1)
+        root = Path(recipe.data.root)
+        clear = [load_clear(root, entry) for entry in recipe.data.train]
+        _tell_small(recipe.data, clear)
+        self.images = [
+            ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
+            for image in clear
+            for zoom in _ZOOMS
+            if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
+        ]
+        self.scans = [
+            scan_pair(Path(recipe.data.scans_root), entry)
+            for entry in recipe.data.scans
+            if max(recipe.data.scanned, recipe.data.slow) > 0
+        ]
+        self.slow = [_shown(high) for _, high in self.scans if recipe.data.slow > 0]
+
+    def __getitem__(self, place: int) -> Scenes:
+        rng = np.random.default_rng([self.recipe.seed, place])
+        if self.superlens is not None:
+            scene = self.superlens.scene(place)
+        else:
+            scene = self._scene(rng)
+        data = self.recipe.data
+        last = data.scene_px - data.patch_px
+        corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
+        blocks = data.scene_px // BLOCK
+        log_gain = scene.log_gain.reshape(blocks, BLOCK, blocks, BLOCK).mean((1, 3))
+        return Scenes(
+            torch.from_numpy(scene.low[None]),
+            torch.from_numpy(scene.high[None]),
+            torch.from_numpy(scene.noiseless[None]),
+            torch.from_numpy(log_gain[None]),
+            torch.tensor([scene.airlight], dtype=torch.float32),
+            torch.from_numpy(scene.faults),
+            torch.from_numpy(_POINT if scene.spread is None else scene.spread),
+            torch.from_numpy(corners),
+        )
+
+    def _scene(self, rng: np.random.Generator) -> FaultyScene:
+        """Cut a scene from real scans, or degrade a clear one."""
+        recipe = self.recipe
+        if recipe.whole_scenes:
+            if self.scans and rng.random() < recipe.data.scanned:
+                return _cut_scans(self.scans, recipe.data.scene_px, rng)
+            return random_faults(self._with_contrast(rng), recipe.faults, rng)
+        made = random_scene(self.clear(rng), recipe.degradations, rng)
+        faults = np.full(len(FAULTS), np.nan, np.float32)
+        return FaultyScene(
+            made.low, made.high, made.high, made.log_gain, made.airlight, faults
+        )
+
+    def _with_contrast(self, rng: np.random.Generator) -> Float32Array:
+        """Draw clear scenes until one shows something; noise alone says nothing."""
+        image = self.clear(rng)
+        for _ in range(_TRIES):
+            if image.std() >= _LEAST_CONTRAST:
+                break
+            image = self.clear(rng)
+        return image
+
+    def clear(self, rng: np.random.Generator) -> Float32Array:
+        """Draw a clear scene, or cut it from an image, and vary it."""
+        image = self._varied(rng)
+        share = self.recipe.data.patchwork
+        if share > 0 and rng.random() < share:
+            image = patchwork(image, self._varied(rng), rng).astype(np.float32)
+        return image
+
+    def _varied(self, rng: np.random.Generator) -> Float32Array:
+        """Draw or cut one scene, turn it, bend its greys, soften it."""
+        data = self.recipe.data
+        side = data.scene_px
+        if self.slow and rng.random() < data.slow:
+            image = _cut(self.slow[int(rng.integers(len(self.slow)))], side, rng)
+        elif not self.images or rng.random() < data.phantoms:
+            kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
+            image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
+        else:
+            image = _cut(self.images[int(rng.integers(len(self.images)))], side, rng)
+        image = np.rot90(image, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+        if rng.random() < data.bent:
+            image = image ** np.exp(rng.normal(0, 0.3))
+        if rng.random() < data.soft:
+            sigma = rng.uniform(0.3, data.soft_sigma_px)
+            image = ndimage.gaussian_filter(image, sigma)
+        return 1 - image if rng.random() < data.inverted else image
+
+
+class BlockDataset(Dataset[BlockScenes]):
+    """Of the scenes of `SceneDataset` what a survey sees."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
+
+    def __getitem__(self, place: int) -> BlockScenes:
+        one = Scenes(*(part[None] for part in self.scenes[place]))
+        return BlockScenes(*(part[0] for part in BlockScenes.of(one, self.survey)))
+
+
+def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
+    """Read two registered scans, the greys of the slow one fitted to the fast."""
+    low, high = (
+        read(root / name, colour="luminance").array().astype(np.float64)
+        for name in (entry.low, entry.high)
+    )
+    rows = min(len(low), len(high)) - entry.crop_bottom
+    low, high = low[:rows], high[:rows]
+    if low.shape != high.shape:
+        msg = (
+            f"Scans must have one size, got {entry.low} with {low.shape} and "
+            f"{entry.high} with {high.shape} px; register them first."
+        )
+        raise OptionError(msg)
+    known = np.isfinite(high)
+    # the noise is the fast scan's: it is fitted by the slow one, not the other way
+    gain, offset = np.polyfit(high[known], low[known], 1)
+    high = gain * high + offset
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    span = max(float(top - bottom), 1e-6)
+    return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
+        np.float32
+    )
+
+
+def _shown(slow: Float32Array) -> Float32Array:
+    """Leave what a registered scan shows, on the scale 0 to 1; NaN lies at its rims."""
+    left = 0
+    while not np.isfinite(
+        slow[left : slow.shape[0] - left, left : -left or None]
+    ).all():
+        left += 1
+    part = slow[left : slow.shape[0] - left, left : slow.shape[1] - left]
+    low, high = np.percentile(part, (0.05, 99.95))
+    scaled = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+_TRIES = 50
+_LEAST_CONTRAST = 0.02  # deviation, of a range of 1; a scene of less is all but empty
+
+
+def _cut_scans(
+    scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
+) -> FaultyScene:
+    """Cut a scene where both scans show it; not turned: noise lies along lines."""
+    for _ in range(_TRIES):
+        low, high = scans[int(rng.integers(len(scans)))]
+        y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
+        low, high = (part[y : y + side, x : x + side] for part in (low, high))
+        if np.isfinite(high).all() and low.shape == (side, side):
+            break
+    else:
+        msg = f"No scan shows {side} x {side} px of its pair; lower data.scene_px."
+        raise OptionError(msg)
+    flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
+    low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))
+    faults = np.full(len(FAULTS), np.nan, np.float32)
+    faults[0] = math.log(float((low - high).std()) + NO_NOISE)
+    still = np.zeros_like(low)
+    return FaultyScene(low, high, high, still, float(low.mean()), faults)
+
+
+def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
+    """Name the images that are too small to be of use, and refuse if all are."""
+    least = math.ceil(data.scene_px * _LEAST_SHARE)
+    small = [
+        f"{entry.file} ({' x '.join(map(str, image.shape))})"
+        for entry, image in zip(data.train, clear, strict=True)
+        if min(image.shape) < least
+    ]
+    if not small or data.phantoms == 1:  # then no image is ever asked for
+        return
+    more = len(small) - _MOST_NAMED
+    named = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    wanted = f"at least {least} px on each side for scenes of {data.scene_px} px"
+    if len(small) == len(clear):
+        msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
+        raise OptionError(msg)
+    warn(f"Training images without {wanted} are left out: {named}.", stacklevel=3)
+
+
+def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:
+    """Cut a square at random; an image that is too small is reflected first."""
+    y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
+    part = whole[y : y + side, x : x + side]
+    lacking = [(0, side - n) for n in part.shape]
+    return np.pad(part, lacking, mode="reflect") if any(map(sum, lacking)) else part

@@ -1,0 +1,103 @@
+"""Patches from a store of pairs, varied, in an order that the seed gives."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from napari_semsr.core import FloatPair, ReadError, ShapeError
+from napari_semsr.pairing import PairStore, augment_pair, open_pairs
+from napari_semsr.training.patches import Patches
+from napari_semsr.training.recipe import Recipe
+
+_IN_MEMORY = 1 << 30
+_LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
+    """Order of the pairs in one pass over the store."""
+    rng = np.random.default_rng([seed, epoch, stream])
+    return tuple(int(i) for i in rng.permutation(count))
+
+
+def to_unit(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
+    """Bring the percentiles of a patch's field to 0 and 1."""
+    span = max(grey[1] - grey[0], 1e-6)
+    return np.asarray((patch.astype(np.float32) - grey[0]) / span, dtype=np.float32)
+
+
+class StoredPatches(Dataset[Patches]):
+    """Pairs of a store by their places in the run; for `cycle-gan` of two pairs."""
+
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.recipe = recipe
+        self.store = fitting_store(recipe, scale)
+        if not (recipe.unpaired or self.store.paired):
+            msg = (
+                f"{self.store.path.name} holds unpaired patches, which only kind "
+                f"cycle-gan can learn from, got kind {recipe.kind}."
+            )
+            raise ReadError(msg)
+        self.low, self.high = (
+            array if array.size * array.dtype.itemsize > _IN_MEMORY else array[:]
+            for array in self.store.arrays("train")
+        )
+
+    def __getitem__(self, place: int) -> Patches:
+        near = self._number(place, _LOW, self.low.shape[0])
+        far = near
+        if self.recipe.unpaired:
+            far = self._number(place, _HIGH, self.high.shape[0])
+            if far == near and self.store.paired:
+                far = (far + 1) % self.high.shape[0]
+        greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
+        low, high = augment_pair(
+            self._finite(self.low, near),
+            self._finite(self.high, far),
+            (self.recipe.seed, place),
+            options=self.recipe.data.augment,
+            low_range=greys[0],
+            high_range=greys[1],
+        )
+        side = self.recipe.data.patch_px
+        rng = np.random.default_rng([self.recipe.seed, place, _CUT])
+        corner = np.array([[rng.integers(0, n - side + 1) for n in low.shape]])
+        clear = to_unit(high, greys[1])
+        return Patches.cut_from_one(to_unit(low, greys[0]), clear, corner, corner, side)
+
+    def _number(self, place: int, stream: int, count: int) -> int:
+        epoch, position = divmod(place, count)
+        return _order(self.recipe.seed, epoch, stream, count)[position]
+
+    def _finite(self, patches: Any, number: int) -> NDArray[Any]:
+        patch = np.asarray(patches[number])
+        if not np.isfinite(patch).all():
+            msg = (
+                f"Pairs must be finite, got NaN or infinite pixels in pair {number} of "
+                f"{self.store.path.name}; make the store again."
+            )
+            raise ReadError(msg)
+        return patch
+
+
+def fitting_store(recipe: Recipe, scale: int) -> PairStore:
+    """Open the store and see that scale and patches fit network and recipe."""
+    store = open_pairs(Path(str(recipe.data.pairs)))
+    given, side = int(store.record["scale"]), int(store.record["patch"])
+    if given != scale:
+        msg = (
+            f"A network of scale {scale} needs pairs of that scale, got {given} in "
+            f"{store.path.name}; make the store with --scale {scale}."
+        )
+        raise ShapeError(msg)
+    if side < recipe.data.patch_px:
+        msg = (
+            f"Patches of {store.path.name} must be at least patch_px = "
+            f"{recipe.data.patch_px} px, got {side}; lower data.patch_px."
+        )
+        raise ShapeError(msg)
+    return store

@@ -1,0 +1,182 @@
+"""A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    ShapeError,
+    figures_of,
+    quantities_of,
+)
+from napari_semsr.jobs import Verb
+from napari_semsr.widgets.base import (
+    Columns,
+    Form,
+    OptionsForm,
+    Outcome,
+    Panel,
+    Target,
+    Work,
+    add_opened,
+    new_store_path,
+    require_room,
+    written,
+)
+from napari_semsr.widgets.layers import result_name
+from napari_semsr.widgets.measure.regions import (
+    Cell,
+    Region,
+    new_region_box,
+    read_regions,
+    region_table,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+
+@dataclass(frozen=True, slots=True)
+class VerbOutcome:
+    """What a verb found, its map opened again, and the figures of regions."""
+
+    report: Any
+    written: Outcome | None
+    regions: Mapping[str, Columns]
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Take the name of a map apart: its kind, what it is of, its unit in brackets."""
+    kind, _, rest = name.partition(" of ")
+    source, _, unit = rest.rpartition(" (")
+    return kind, source, f"({unit}"
+
+
+class VerbPanel(Panel):
+    """Runs one of some verbs on layers; which one, the first row of the form says.
+
+    The verbs read as many images, in one order, and each makes a map or none.
+    """
+
+    verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
+    chooser = ("Compare", "What is compared.")  # label and tooltip of that row
+    input_image = 0  # the image that is the active layer
+    region_help = ""  # what is done in each region; without it there are none
+
+    def __init__(
+        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
+    ) -> None:
+        super().__init__(viewer, title, run_label)
+        first = next(iter(self.verbs.values()))
+        self.boxes = {
+            item.name: self.new_layer_box(item.name, item.title, item.tooltip)
+            for item in first.images
+        }
+        label, tooltip = self.chooser
+        names = list(self.verbs)
+        self.kind = ComboBox(name="kind", label=label, tooltip=tooltip, choices=names)
+        self.forms = {
+            name: OptionsForm(one.options) for name, one in self.verbs.items()
+        }
+        rows: list[Any] = [*([self.kind] if names[1:] else []), *self.boxes.values()]
+        self.regions: ComboBox | None = None
+        if self.region_help:
+            self.regions = new_region_box(self, self.region_help)
+            rows.append(self.regions)
+        self._layers = Form(*rows)
+        self.add_group("Layers", self._layers, *self.forms.values())
+        self.add_results("Figures")
+        self.kind.changed.connect(self._show_kind)
+        self._show_kind()
+        self.take_input(self.boxes[first.images[self.input_image].name])
+
+    @property
+    def verb(self) -> Verb[Any, Any]:
+        """The verb that is chosen."""
+        return self.verbs[self.kind.value]
+
+    @property
+    def form(self) -> OptionsForm:
+        """Its options."""
+        return self.forms[self.kind.value]
+
+    def _show_kind(self, _: object = None) -> None:
+        """Name the layers by what they are, and show the options of the verb."""
+        for name, item in zip(self.boxes, self.verb.images, strict=True):
+            self._layers.relabel(name, item.title, item.tooltip)
+        for form in self.forms.values():
+            form.setVisible(form is self.form)
+
+    def job(self) -> Work:
+        """Read the form."""
+        verb, layers = self.verb, [box.value for box in self.boxes.values()]
+        images = [self.micrograph(layer) for layer in layers]
+        for item, layer in zip(verb.images[1:], layers[1:], strict=True):
+            if layer is layers[0]:
+                msg = (
+                    f"{item.title} is the layer {layer.name!r}, which is "
+                    f"{verb.images[0].title} too; choose another for one of them."
+                )
+                raise ShapeError(msg)
+        target = None
+        if verb.output is not None:
+            require_room(images[0].shape, 1)
+            called = verb.name.replace("-", " ")
+            title = result_name(self.viewer, images[0].name, called)
+            target = Target(Path(new_store_path(title)), temporary=True)
+        regions = []
+        if self.regions is not None:
+            regions = read_regions(self, self.regions.value, layers[0])
+        options = self.form.options()
+        make = partial(self._run_verb, verb, images, options, target, regions)
+        return make, self.show_outcome
+
+    def _run_verb(
+        self,
+        verb: Verb[Any, Any],
+        images: Sequence[Micrograph],
+        options: Any,
+        target: Target | None,
+        regions: Sequence[Region],
+    ) -> Job[VerbOutcome]:
+        """Run the verb, and sum up what it found in regions."""
+        made: Outcome | None = None
+        if target is None:
+            report = yield from verb.job(*images, options=options)
+        else:
+            job = verb.job(*images, output=target.path, options=options)
+            made = yield from written(job, target)
+            report = made.made
+        shown = images[0] if made is None else made.opened.micrograph
+        measure = partial(self.in_region, report, shown)
+        rows = yield from region_table(regions, measure)
+        return VerbOutcome(report, made, rows)
+
+    def in_region(
+        self, report: Any, shown: Micrograph, region: Region
+    ) -> Mapping[str, Cell]:
+        """Measure in a region of the map, or of the first image where there is none."""
+        raise NotImplementedError
+
+    def show_outcome(self, outcome: VerbOutcome) -> Iterator[None]:
+        """Add the map as a layer over the images, and write the figures."""
+        report = outcome.report
+        if outcome.written is not None:
+            opened = outcome.written.opened
+            kind, source, unit = _parts(opened.micrograph.name)
+            with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
+                yield from self.take_away(earlier)
+                title = result_name(self.viewer, source, f"{kind} {unit}")
+                add_opened(self.viewer, opened, name=title)
+                yield
+        figures = figures_of(report)
+        told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
+        first = ", ".join(f"{name} {figures[name]}" for name in told)
+        said = f"Compared {report.images[1]} with {report.images[0]}: {first}."
+        self.show_result(figures, said, tables=outcome.regions)

@@ -1,0 +1,95 @@
+"""Counts of one image as two exposures of half the dose."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import FrcMapOptions, FrcOptions, measure_frc_map
+from napari_semsr.analysis.frc.correlation import Counts, measure_frc, thin
+from napari_semsr.core import Micrograph, OptionError, run
+from tests.analysis.conftest import draw_field
+
+
+def scene(mean: float, resolution: float = 8.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    field = draw_field((256, 256), resolution, 30.0, rng, (1.0, 1.0))
+    return mean * np.maximum(1 + 0.25 * field / field.std(), 0)
+
+
+@pytest.mark.parametrize(("gain", "read"), [(0.5, 0.0), (4.0, 3.0)])
+def test_halves_add_up_and_their_noise_does_not_correlate(gain: float, read: float):
+    rng = np.random.default_rng(1)
+    electrons = rng.poisson(40, (400, 400)) + read * rng.standard_normal((400, 400))
+    image = Micrograph(np.rint(electrons / gain + 100).astype(np.int32))
+    first, second = (m.array() for m in thin(image, Counts(gain, 100, read)))
+    np.testing.assert_allclose(first + second, (image.array() - 100) * gain, atol=1e-3)
+    assert first.mean() == pytest.approx(second.mean(), rel=0.002)
+    assert first.var() == pytest.approx(20 + read**2 / 2, rel=0.04)
+    # five standard errors of a coefficient of 160 000 independent pairs
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 5 / 400
+
+
+def test_a_split_is_the_same_again_and_keeps_gaps():
+    data = scene(30.0)
+    data[10:20, 5] = np.nan
+    image = Micrograph(data)
+    for one, again in zip(thin(image, Counts()), thin(image, Counts()), strict=True):
+        np.testing.assert_array_equal(one.array(), again.array())
+        assert np.array_equal(np.isnan(one.array()), np.isnan(data))
+
+
+@pytest.mark.parametrize(
+    ("mean", "resolution"),
+    [(3, 5.0), pytest.param(100, 10.0, marks=pytest.mark.broad)],
+)
+def test_one_image_of_counts_reads_as_two_exposures_do(mean: float, resolution: float):
+    ratios = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        light = scene(mean, resolution, seed)
+        one, two = (Micrograph(rng.poisson(light)) for _ in "ab")
+        both = measure_frc(one, two).resolution_px
+        alone = measure_frc(one, options=FrcOptions(split="binomial"))
+        assert "binomial split" in alone.method
+        ratios.append(alone.resolution_px / both)
+    assert np.mean(ratios) == pytest.approx(1, abs=0.03)
+
+
+def test_gain_and_offset_are_taken_off():
+    light = np.random.default_rng(3).poisson(scene(50.0))
+    plain = measure_frc(Micrograph(light), options=FrcOptions(split="binomial"))
+    options = FrcOptions(split="binomial", gain=0.5, offset=100)
+    given = measure_frc(Micrograph(light * 2 + 100), options=options)
+    assert given.resolution_px == pytest.approx(plain.resolution_px)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_a_wrong_gain_is_no_resolution(gain: float):
+    light = np.random.default_rng(3).poisson(scene(50.0))
+    found = measure_frc(
+        Micrograph(light), options=FrcOptions(split="binomial", gain=gain)
+    )
+    assert found.reason == "correlated-noise"
+
+
+@pytest.mark.broad
+def test_a_map_splits_counts_in_blocks_of_a_pair():
+    light = np.random.default_rng(3).poisson(scene(100.0))
+    options = FrcMapOptions(split="binomial", step=64)
+    found = run(measure_frc_map(Micrograph(light), options=options))
+    assert found.block == 64
+    whole = measure_frc(Micrograph(light), options=FrcOptions(split="binomial"))
+    assert found.percentile(50) == pytest.approx(whole.resolution_px, rel=0.1)
+
+
+def test_what_is_not_counted_is_refused_in_a_sentence():
+    image = Micrograph(scene(50.0))
+    options = FrcOptions(split="binomial")
+    with pytest.raises(OptionError, match="needs one image of counts, got two"):
+        measure_frc(image, image, options)
+    wrong = options.replace(offset=100.0)
+    with pytest.raises(OptionError, match="Counts must not be negative, got a mean"):
+        measure_frc(image, options=wrong)
+    with pytest.raises(OptionError, match="binomial split alone uses"):
+        FrcOptions.parse({"gain": 2})
+    with pytest.raises(OptionError, match="more than 0"):
+        FrcOptions.parse({"split": "binomial", "gain": 0})

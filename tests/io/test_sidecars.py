@@ -1,0 +1,166 @@
+"""The text files that JEOL, Hitachi and TESCAN write beside an image, or into it."""
+
+import codecs
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.io import formats as registry
+
+_JEOL = (
+    "$CM_FORMAT JEOL-SEM\r\n$CM_MAG 5000\r\n$CM_FULL_SIZE {frame}\r\n"
+    "$$SM_MICRON_BAR {bar}\r\n$$SM_MICRON_MARKER {pixel}\r\n"
+)
+_HITACHI = (
+    "[SemImageFile]\r\nInstructName=SU8000\r\nDataSize={frame}\r\nPixelSize={pixel}\r\n"
+    "AcceleratingVoltage=5000 Volt\r\n[Other]\r\nPixelSize=9\r\n"
+)
+_TESCAN = (
+    "[MAIN]\r\nAccFrames=1\r\nDevice=MIRA3\r\nImageStripSize={frame}\r\n"
+    "PixelSizeX={pixel}\r\nPixelSizeY=7.5e-9\r\n[SEM]\r\nHV=5000.0\r\n"
+)
+# text, what it says of an image whole, and what the pixel size is then
+KINDS = {
+    "JEOL": (_JEOL, {"frame": "53 30", "bar": "20", "pixel": "1um"}, (50.0, 50.0)),
+    "Hitachi": (_HITACHI, {"frame": "53x30", "pixel": "1.984375"}, (1.984375,) * 2),
+    "TESCAN": (_TESCAN, {"frame": "7", "pixel": "7.4e-09"}, (7.5, 7.4)),
+}
+BESIDE = {"JEOL": "a.txt", "Hitachi": "a.txt", "TESCAN": "a-{}.hdr"}
+NUMBERS = {"JEOL": "{} um", "Hitachi": "{}", "TESCAN": "{}"}
+
+
+def _encoded(grey, kind):
+    if kind == "png":
+        return imagecodecs.png_encode(grey)
+    return imagecodecs.bmp_encode(grey)
+
+
+@pytest.fixture
+def write(tmp_path, grey):
+    """Write an image with a text beside it, whole but for what is given."""
+
+    def write(vendor, *, image="a.png", name=None, encoding="ascii", text=None, **what):
+        path = tmp_path / image
+        kind = image.rpartition(".")[2]
+        if kind.lower().startswith("tif"):
+            tifffile.imwrite(path, grey, metadata=None)
+        else:
+            path.write_bytes(_encoded(grey, kind))
+        form, whole, _ = KINDS[vendor]
+        said = form.format(**{**whole, **what}) if text is None else text
+        mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+        beside = tmp_path / (name or BESIDE[vendor].format(kind))
+        beside.write_bytes(mark + said.encode(encoding))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tagged(tmp_path, grey):
+    """Write a TIFF whose tag begins with bytes that are no text, as TESCAN's does."""
+
+    def write(**what):
+        form, whole, _ = KINDS["TESCAN"]
+        text = form.format(**{**whole, **what})
+        data = b"\x00\x07\xff\x01\x00" + text.encode("cp1252") + b"\0"
+        tags = [(50431, 7, len(data), data, True)]
+        path = tmp_path / "tagged.tif"
+        tifffile.imwrite(path, grey, extratags=tags, metadata=None)
+        return path
+
+    return write
+
+
+def _is_calibrated(path, grey, vendor):
+    info = registry.describe(path)
+    assert info.vendor == vendor
+    assert info.pixel_size_nm == KINDS[vendor][2]
+    assert (info.databar_rows, info.shape) == (7, (30, 53))
+    assert np.array_equal(registry.read(path).array(), grey[:30])
+    assert np.array_equal(registry.read(path, crop_databar=False).array(), grey)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "how"),
+    [
+        ("JEOL", {"image": "a.bmp"}),
+        ("JEOL", {"name": "a.TXT", "pixel": "1 \u00b5m", "encoding": "latin-1"}),
+        ("Hitachi", {"image": "a.tif"}),
+        ("Hitachi", {"encoding": "utf-16"}),
+        ("Hitachi", {"encoding": "utf-16-le"}),
+        ("Hitachi", {"encoding": "utf-16-be"}),
+        ("TESCAN", {}),
+        ("TESCAN", {"image": "a.TIF", "name": "a-tif.hdr"}),
+        ("TESCAN", {"image": "a.tiff"}),
+        ("TESCAN", {"name": "a.hdr"}),
+    ],
+)
+def test_sidecar_gives_pixel_size_and_data_bar(write, grey, vendor, how):
+    path = write(vendor, **how)
+    _is_calibrated(path, grey, vendor)
+    assert registry.read(path).metadata[vendor.lower()]
+
+
+def test_tag_of_a_tescan_gives_the_same(tagged, grey):
+    _is_calibrated(tagged(), grey, "TESCAN")
+    assert registry.describe(tagged()).metadata["Device"] == "MIRA3"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "how", "pitch"),
+    [
+        ("JEOL", {"frame": "106 60"}, 100.0),
+        ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 4.0),
+    ],
+)
+def test_sidecar_follows_a_resampled_image(write, vendor, how, pitch):
+    info = registry.describe(write(vendor, **how))
+    assert info.pixel_size_nm == (pitch, pitch)
+    assert info.databar_rows == 7
+
+
+@pytest.mark.parametrize("vendor", KINDS)
+@pytest.mark.parametrize("value", ["0", "nan", "-1e-9", "wide", "1e400"])
+def test_a_bad_pixel_size_is_left_unknown_and_said(write, tagged, vendor, value):
+    stated = NUMBERS[vendor].format(value)
+    paths = [write(vendor, pixel=stated)]
+    paths += [tagged(pixel=stated)] if vendor == "TESCAN" else []
+    paths += [write(vendor, image="b.png", name="b.txt", bar=value)] * (
+        vendor == "JEOL"
+    )
+    for path in paths:
+        found = registry.read(path)
+        assert found.pixel_size_nm is None
+        assert found.shape == (30, 53)
+        assert "left unknown" in found.metadata["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "frames"),
+    [
+        ("JEOL", ["", "53", "53 99", "a b", "0 0", "53 -1"]),
+        ("Hitachi", ["", "53", "53x99", "axb", "0x0", "53x-1"]),
+        ("TESCAN", ["37", "900", "-3", "many", "", "1e1", "\u00b2"]),
+    ],
+)
+def test_nothing_is_cropped_without_a_plausible_frame(write, vendor, frames):
+    for frame in frames:
+        path = write(vendor, frame=frame, encoding="utf-8")
+        assert registry.describe(path).databar_rows == 0, frame
+
+
+@pytest.mark.parametrize(
+    ("vendor", "texts"),
+    [
+        ("JEOL", ["Shopping list\n- pizza\n", "$PRICE 5\n", "\0\xff"]),
+        ("Hitachi", ["[TemImageFile]\nPixelSize=1\n", "PixelSize=1", ""]),
+        ("TESCAN", ["ENVI\nsamples = 53\n", "", "PixelSize=3"]),
+    ],
+)
+def test_texts_of_others_are_left_alone(write, vendor, texts):
+    for text in texts:
+        info = registry.describe(write(vendor, text=text, encoding="latin-1"))
+        assert (info.vendor, info.pixel_size_nm) == (None, None), text

@@ -1,0 +1,71 @@
+"""Laws of repeated exposures, focal series and electron images of a scan."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.simulation.optics import focus_depth_nm
+from napari_semsr.simulation.scan import ScanOptions, cut_scan
+
+OPTIONS = ScanOptions(frames_grid=(1, 3), frame_px=64, field="square", vignetting=1)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cut_scan(None, OPTIONS)
+
+
+def test_exposures_share_the_light_and_not_the_noise(scan):
+    taken = scan.exposures(3).astype(float)
+    assert taken.shape == (3, 64, 64)
+    mean = taken.mean(axis=0) - scan.options.offset
+    shot = scan.options.full_scale / scan.options.photons * mean
+    expected = 2 * (shot + scan.options.read_noise**2).mean()
+    assert (taken[0] - taken[1]).var() == pytest.approx(expected, rel=0.08)
+    frame = scan.frames[scan.middle].astype(float)
+    assert (frame - taken[0]).var() == pytest.approx(expected, rel=0.08)
+
+
+def test_each_height_is_sharpest_when_in_focus():
+    options = OPTIONS.replace(
+        phantom="lattice",
+        photons=0,
+        read_noise=0,
+        relief_nm=200.0,
+        optics="gaussian",
+        depth_of_field_nm=80,
+    )
+    scan = cut_scan(None, options)
+    steps = scan.focal_series(3)
+    heights = [step.focus_nm for step in steps]
+    assert heights == pytest.approx((0, 100, 200), abs=0.1)
+    sharpness = [
+        ndimage.laplace(step.frame.astype(float)).std() / step.frame.std()
+        for step in steps
+    ]
+    assert len(set(np.round(sharpness, 6))) == 3
+
+
+def test_heights_show_every_field_blurred_alike_wherever_it_lies(rng):
+    picture = ndimage.gaussian_filter(rng.random((160, 260)), 1)
+    scan = cut_scan(picture, OPTIONS.replace(photons=0, read_noise=0))
+    low, middle, high = scan.height_scans(3)
+    depth = focus_depth_nm(scan.options)
+    assert [step.focus_nm for step in (low, middle, high)] == [-depth, 0, depth]
+    assert middle.shift_px == (0, 0)
+    assert np.array_equal(middle.frames, scan.frames)
+    assert np.abs(low.frames.astype(int) - high.frames).max() <= 1
+    assert low.frames.std() < middle.frames.std()
+
+
+def test_series_of_one_is_refused(scan):
+    with pytest.raises(OptionError, match="at least 2 steps, got 1"):
+        scan.focal_series(1)
+
+
+def test_electron_image_covers_the_scene(scan):
+    assert scan.electron_image().shape == scan.scene.seen.shape
+    image = cut_scan(np.random.default_rng(0).random((120, 220)), OPTIONS)
+    with pytest.raises(OptionError, match="no height map"):
+        image.electron_image()

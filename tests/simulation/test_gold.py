@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.analysis.gaps import measure_gaps
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.simulation.gold import (
+    FINE_NM,
+    GoldOptions,
+    gold_rng,
+    random_gold_options,
+    random_gold_pair,
+)
+
+_CLEAN = GoldOptions(
+    fine_probe_nm=8.5,
+    coarse_probe_nm=(8.5, 8.5),
+    electrons=(1e7, 1e7),
+    line_jitter_px=0.0,
+)
+
+
+def _micrograph(image: np.ndarray) -> Micrograph:
+    return Micrograph(image, pixel_size_nm=(FINE_NM, FINE_NM))
+
+
+def _on_fine_grid(low: np.ndarray) -> np.ndarray:
+    return ndimage.zoom(low, 2, order=3, mode="reflect", grid_mode=True)
+
+
+def test_coarse_image_is_the_binned_fine_one(rng):
+    pair = random_gold_pair(64, rng, _CLEAN)
+    binned = pair.high.reshape(64, 2, 64, 2).mean((1, 3))
+    np.testing.assert_allclose(pair.low, binned, atol=0.005)
+
+
+def test_pairs_are_registered_with_noise_and_a_wider_probe(rng):
+    pair = random_gold_pair(96, rng)
+    binned = pair.high.reshape(96, 2, 96, 2).mean((1, 3))
+    spectra = np.fft.fft2(pair.low - 0.5) * np.conj(np.fft.fft2(binned - 0.5))
+    correlation = np.fft.ifft2(spectra).real
+    assert np.argmax(correlation) == 0
+    for axis in (0, 1):
+        before, at, after = np.take(correlation, (-1, 0, 1), axis).take(0, 1 - axis)
+        assert abs((after - before) / (2 * at - after - before)) / 2 < 0.05
+
+
+def test_fine_image_is_free_of_noise_unless_asked_for():
+    quiet, noisy = (
+        random_gold_pair(64, np.random.default_rng(3), GoldOptions(fine_electrons=n))
+        for n in (0.0, 500.0)
+    )
+    added = noisy.high - quiet.high
+    assert 0.01 < added.std() < 0.06
+    assert abs(added.mean()) < 0.005
+
+
+def test_streams_of_chance_differ():
+    draws = [gold_rng("validation", 0), gold_rng("validation", 1)]
+    draws += [gold_rng("judging", 0), np.random.default_rng(0)]
+    assert len({float(rng.random()) for rng in draws}) == 4
+
+
+def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
+    drawn = [random_gold_options(rng) for _ in range(100)]
+    assert 30 < sum(options == GoldOptions() for options in drawn) < 70
+    assert {options.fine_probe_nm for options in drawn} == {GoldOptions().fine_probe_nm}
+    for options in drawn[:6]:
+        pair = random_gold_pair(24, rng, options)
+        assert np.isfinite(pair.low).all()
+        assert np.isfinite(pair.high).all()
+
+
+@pytest.mark.broad
+def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
+    pair = random_gold_pair(160, gold_rng("validation", 0))
+    truth = _micrograph(pair.high)
+    own = measure_gaps(truth, truth)
+    assert len(own.found) > 80
+    assert own.undetected_fraction == 0
+    seen = measure_gaps(_micrograph(_on_fine_grid(pair.low)), truth)
+    assert 0.06 < seen.undetected_fraction < 0.25
+    assert 2.5 < np.abs(seen.width_errors("nm")).mean() < 5.5
+    widths = [gap.reference_px for gap in own.found]
+    assert 2 < np.median(widths) < 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pitch_nm": (30.0, 100.0)},
+        {"edges": (0.4, 0.2)},
+    ],
+    ids=["pitch", "order"],
+)
+def test_refuses_what_cannot_be_drawn(changes):
+    with pytest.raises(OptionError):
+        GoldOptions().replace(**changes)
+
+
+def test_refuses_a_tiny_field(rng):
+    with pytest.raises(OptionError, match="at least 16 px wide, got 8"):
+        random_gold_pair(8, rng)
+
+
+def test_a_pair_is_an_emission_looked_at_twice():
+    pair = random_gold_pair(32, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    again = GoldOptions().pair_of(GoldOptions().emission(32, rng), rng)
+    assert np.array_equal(pair.low, again.low)
+    assert np.array_equal(pair.high, again.high)

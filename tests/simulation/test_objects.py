@@ -1,0 +1,91 @@
+"""Laws of the samples drawn in nanometres."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.simulation.specimen import KINDS, ObjectOptions, draw_object
+
+
+def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):
+    return draw_object(
+        kind, shape, pixel_nm=pixel_nm, options=ObjectOptions(**options), seed=seed
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_sample(kind):
+    first, again = drawn(kind, disorder=0.2), drawn(kind, disorder=0.2)
+    other = drawn(kind, disorder=0.2, seed=1)
+    assert np.array_equal(first.height_nm, again.height_nm)
+    assert not np.array_equal(first.height_nm, other.height_nm)
+    assert first.height_nm.shape == first.material.shape == (96, 120)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_height_starts_at_zero_and_material_is_a_share(kind):
+    sample = drawn(kind)
+    assert np.all(np.isfinite(sample.height_nm))
+    assert 0 <= sample.height_nm.min() < 0.1 * sample.height_nm.max()
+    assert sample.material.min() >= 0
+    assert sample.material.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "relief"),
+    [("grating", 100), ("pits", 70), ("lattice", 120), ("circuit", 160)],
+)
+def test_relief_is_the_range_of_heights(kind, relief):
+    assert np.ptp(drawn(kind).height_nm) == pytest.approx(relief, rel=1e-3)
+    assert np.ptp(drawn(kind, relief_nm=33).height_nm) == pytest.approx(33, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fine_drawing_binned_is_the_coarse_drawing(kind):
+    coarse = drawn(kind, (60, 64), 24.0)
+    fine = drawn(kind, (240, 256), 6.0)
+    binned = fine.height_nm.reshape(60, 4, 64, 4).mean(axis=(1, 3))
+    error = np.abs(binned - coarse.height_nm) / np.ptp(fine.height_nm)
+    assert error.mean() < 0.006
+    if kind == "grating":
+        assert error.max() < 1e-5
+
+
+@pytest.mark.parametrize(("pitch", "pixel"), [(180.0, 41.0), (300.0, 7.3)])
+def test_pitch_of_a_grating_is_exact_at_any_pixel_size(pitch, pixel):
+    """The phase of the carrier at the pitch does not run along the lines."""
+    count = round(30 * pitch / pixel)
+    line = drawn("grating", (2, 2 * count), pixel, pitch_nm=pitch).height_nm[0]
+    x = (np.arange(2 * count) + 0.5) * pixel
+    wave = (line - line.mean()) * np.exp(-2j * np.pi * x / pitch)
+    window = np.hanning(count)
+    halves = [(wave[:count] * window).sum(), (wave[count:] * window).sum()]
+    slip = np.angle(halves[1] / halves[0]) / (2 * np.pi)
+    assert abs(slip * pitch / (count * pixel)) < 1e-4
+
+
+def test_grating_turns():
+    across = drawn("grating", (64, 64), angle_deg=90.0).height_nm
+    assert np.ptp(across, axis=1).max() < 1e-3
+    assert np.ptp(across, axis=0).min() > 99
+
+
+def test_lattice_is_periodic_unless_disturbed():
+    pitch = 15  # pixels of 20 nm
+    holes = drawn("lattice", (90, 90), 20.0).height_nm
+    assert np.abs(holes[:-pitch] - holes[pitch:]).max() < 0.02
+    unrest = drawn("lattice", (90, 90), 20.0, disorder=0.5).height_nm
+    assert np.abs(unrest[:-pitch] - unrest[pitch:]).max() > 50
+
+
+def test_packed_particles_fill_more_than_strewn_ones():
+    packed = drawn("particles", packing="hexagonal").material.mean()
+    assert packed > 0.75
+    assert 0.2 < drawn("particles").material.mean() < 0.55
+
+
+def test_bad_requests_are_refused_in_one_sentence():
+    with pytest.raises(OptionError, match=r"grating.*got 'cat'"):
+        drawn("cat")
+    with pytest.raises(OptionError, match="two pixels of 20 nm, got 30"):
+        drawn("grating", pitch_nm=30.0)

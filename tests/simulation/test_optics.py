@@ -1,0 +1,245 @@
+"""Laws of the optics: what a pupil passes, where focus ends, what stays even."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.simulation.microscope import MicroscopeOptions
+from napari_semsr.simulation.optics import (
+    field_of_light,
+    focus_depth_nm,
+    gaussian_fwhm_nm,
+    half_light_nm,
+    image_of,
+    point_spread,
+    source_points,
+)
+
+LENS = MicroscopeOptions()
+UNIT = LENS.wavelength_nm / LENS.numerical_aperture
+GAUSSIAN = MicroscopeOptions(optics="gaussian")
+CASES = [0.5, *(pytest.param(v, marks=pytest.mark.broad) for v in (0.0, 1.0, None))]
+
+
+def point(options, off_nm=0.0, *, pixel_nm=UNIT / 60, side=161, **more):
+    """Image of a point in incoherent light, without the camera's pixel."""
+    depths = [(off_nm, 1.0)]
+    return point_spread(options, depths, pixel_nm, side, box_px=0, **more)
+
+
+def sample(rng, shape=(192, 192)):
+    """Reflectance and height of blocks of 80 nm, on pixels of 10 nm."""
+    blocks = [rng.random([n // 8 for n in shape], np.float32) for _ in range(2)]
+    light, height = (b.repeat(8, 0).repeat(8, 1) for b in blocks)
+    return light, 160 * height
+
+
+def taken(light, height_nm, options, **more):
+    """Image on pixels of 10 nm."""
+    return image_of(light, height_nm, 10.0, options, **more)
+
+
+@pytest.mark.parametrize(
+    ("waves", "pixel_nm"),
+    [(20, 20.0), (45, 20.0), (70, 20.0), (200, 200.0)],
+)
+def test_incoherent_transfer_is_that_of_a_circular_pupil(waves, pixel_nm):
+    # a cosine whose mirror image goes on as itself
+    frequency = waves / 256 / 2
+    cosine = np.cos(2 * np.pi * frequency * (np.arange(256) + 0.5))
+    light = np.broadcast_to(0.5 + 0.4 * cosine, (256, 256)).astype(np.float32)
+    seen = image_of(light, None, pixel_nm, LENS.replace(coherence_factor=None))
+    middle = slice(64, 192)
+    design = np.stack([cosine[middle], np.ones(128)], axis=1)
+    passed = np.linalg.lstsq(design, seen[middle, middle].mean(0), rcond=None)[0]
+    v = min(frequency / pixel_nm * LENS.cut_off_nm, 1)
+    expected = 2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v))
+    assert passed[0] / 0.4 == pytest.approx(expected, abs=1e-3)
+
+
+def test_airys_first_zero_and_width_are_where_they_belong():
+    row = point(LENS)[80, 80:]
+    zero = int(np.argmax(np.diff(row) > 0))
+    assert zero / 60 == pytest.approx(0.61, abs=0.01)
+    assert row[zero] < 1e-3 * row[0]
+    width = 2 * np.interp(-0.5 * row[0], -row[:37], np.arange(37)) / 60 * UNIT
+    assert width == pytest.approx(LENS.fwhm_nm, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("aperture", "index"),
+    [
+        *(pytest.param(*v, marks=pytest.mark.broad) for v in ((0.3, 1.5), (0.5, 1.0))),
+        (0.9, 1.9),
+    ],
+)
+def test_a_peak_falls_to_four_fifths_at_the_depth_of_field(aperture, index):
+    options = LENS.replace(numerical_aperture=aperture, refractive_index=index)
+    pixel = options.wavelength_nm / aperture / 20
+    stated = index * options.wavelength_nm / (2 * aperture**2)
+    off = np.linspace(0, 1.5, 31)
+    peaks = [point(options, x * stated, pixel_nm=pixel).max() for x in off]
+    found = np.interp(-0.81, -np.array(peaks) / peaks[0], off)
+    assert found == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("coherence", CASES)
+def test_nothing_lies_beyond_the_cut_off(coherence, rng):
+    # one step of frequency is that of the window: a Kaiser's main lobe
+    count = 384
+    line = np.linspace(-1, 1, count)
+    options = LENS.replace(
+        coherence_factor=coherence, spherical_waves=0.5, coma_waves=0.5, focus_nm=60
+    )
+    light, height = sample(rng, (count, count))
+    seen = taken(light, height, options, place=(line[:, None], line[None]))
+    window = np.kaiser(count, 16)
+    power = np.fft.fft2((seen - seen.mean()) * window[:, None] * window)
+    power = np.abs(power) ** 2
+    frequency = np.fft.fftfreq(count, 10.0)
+    radius = np.hypot(frequency[:, None], frequency)
+    lobe = np.sqrt(1 + (16 / np.pi) ** 2) / (count * 10.0)
+    beyond = radius > 1 / options.cut_off_nm + lobe
+    assert power[beyond].sum() < 1e-10 * power.sum()
+    step = radius > 1 / options.cut_off_nm + 2 / (count * 10.0)
+    assert power[step].sum() < 1e-6 * power.sum()
+
+
+@pytest.mark.parametrize("coherence", CASES)
+@pytest.mark.parametrize("off", [-300.0, 0.0, 150.0])
+def test_an_even_object_stays_even(coherence, off):
+    options = LENS.replace(coherence_factor=coherence)
+    even = np.full((96, 96), 0.4, np.float32)
+    seen = taken(even, np.full_like(even, off), options)
+    assert seen == pytest.approx(0.4, abs=1e-5)
+    slope = np.broadcast_to(np.linspace(0, 40, 96, dtype=np.float32), even.shape)
+    tilted = taken(even, slope, options.replace(focus_nm=off))
+    assert tilted[20:-20, 20:-20] == pytest.approx(0.4, rel=0.03)
+
+
+def test_incoherent_light_keeps_its_energy(rng):
+    light, height = sample(rng)
+    light[:40] = light[-40:] = light[:, :40] = light[:, -40:] = 0
+    seen = taken(light, height, LENS.replace(coherence_factor=None))
+    assert seen.sum() == pytest.approx(light.sum(), rel=0.02)
+    assert seen.min() > -1e-3
+
+
+def test_light_that_is_coherent_is_the_square_of_what_a_pupil_passes(rng):
+    light = np.full((480, 480), 0.5, np.float32)
+    light[200:280, 200:280] = sample(rng)[0][:80, :80]
+    seen = taken(light, None, LENS.replace(coherence_factor=0))
+    mirrored = np.pad(field_of_light(light, None, 550), 120, mode="symmetric")
+    line = np.fft.fftfreq(720, 10.0)
+    passed = np.hypot(line[:, None], line) <= 1 / UNIT
+    wave = np.fft.ifft2(np.fft.fft2(mirrored) * passed)[120:600, 120:600]
+    error = (seen - np.abs(wave) ** 2)[150:-150, 150:-150]
+    assert np.abs(error).max() < 0.02 * np.ptp(seen)
+
+
+@pytest.mark.parametrize("coherence", CASES)
+def test_imaging_commutes_with_a_shift(coherence, rng):
+    parts = sample(rng, (80, 80))
+    light, height = (np.pad(part, 80, constant_values=0.3) for part in parts)
+    options = LENS.replace(coherence_factor=coherence)
+    seen = taken(light, height, options)
+    moved = taken(np.roll(light, 24, 1), np.roll(height, 24, 1), options)
+    # far from the borders, whose mirror images move as well
+    inner = slice(60, -60)
+    assert moved[inner, 84:-36] == pytest.approx(seen[inner, inner], abs=0.01)
+
+
+def test_what_lies_at_another_height_is_as_wide_as_its_own_defocus():
+    light = np.zeros((160, 320), np.float32)
+    light[80, 80] = light[80, 240] = 1
+    height = np.zeros_like(light)
+    height[:, 160:] = 300
+    seen = taken(light, height, LENS.replace(coherence_factor=None))
+    for part, off in ((seen[:, :160], 0.0), (seen[:, 160:], 300.0)):
+        alone = point(LENS, off, pixel_nm=10.0, side=121)
+        share = part[20:141, 20:141] / part[20:141, 20:141].sum()
+        assert np.abs(share - alone).max() < 0.03 * alone.max()
+
+
+@pytest.mark.broad
+def test_aberrations_grow_to_the_rim_and_leave_points_in_place():
+    options = LENS.replace(spherical_waves=0.5, coma_waves=0.4)
+    best = point(LENS)
+    assert np.array_equal(point(options, place=(0.0, 0.0)), best)
+    peaks = [point(options, place=(0.0, r)).max() for r in (0.3, 0.6, 1.0)]
+    assert best.max() > peaks[0] > peaks[1] > peaks[2]
+    coma = point(LENS.replace(coma_waves=0.3), place=(0.0, 1.0))
+    at = np.arange(161) - 80
+    assert coma.sum(1) @ at == pytest.approx(0, abs=0.05)
+    assert abs(int(coma.max(0).argmax()) - 80) <= 0.05 * 60
+    assert np.abs(coma - coma[:, ::-1]).max() > 0.05 * coma.max()
+
+
+@pytest.mark.broad
+def test_a_field_of_aberrations_is_that_of_its_places(rng):
+    light, height = sample(rng)
+    options = LENS.replace(coma_waves=0.5, spherical_waves=-0.8)
+    at = np.full(192, 0.6)
+    whole = taken(light, height, options, place=(at[:, None], at[None]))
+    one = taken(light, height, options, place=(0.6, 0.6))
+    assert whole == pytest.approx(one, abs=0.03)
+    assert np.abs(taken(light, height, options) - one).max() > 0.06
+
+
+@pytest.mark.parametrize("options", [LENS, GAUSSIAN, LENS.replace(spherical_waves=1)])
+def test_focus_ends_where_half_of_the_light_lies_twice_as_wide_in_area(options):
+    depth = focus_depth_nm(options)
+    least, end = half_light_nm(options, np.array([0.0, depth]))
+    assert end / least == pytest.approx(np.sqrt(2), rel=0.01)
+    assert (np.diff(half_light_nm(options, np.linspace(0, depth, 9))) >= 0).all()
+
+
+@pytest.mark.parametrize("off", [0.0, 150.0])
+def test_half_of_a_points_light_lies_within_the_stated_radius(off):
+    spread = point(LENS, off, pixel_nm=10.0, side=301)
+    y, x = np.indices(spread.shape) - 150
+    radius = half_light_nm(LENS, off) / 10
+    assert spread[np.hypot(y, x) <= radius].sum() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("height", [0.0, 150.0])
+def test_a_gaussian_has_the_stated_width_at_each_height(height):
+    light = np.zeros((121, 242), np.float32)
+    light[60, 60] = light[60, 181] = 1
+    level = np.zeros_like(light)
+    level[:, 121:] = height
+    seen = image_of(light, level, 8.0, GAUSSIAN)
+    for part, off in ((seen[:, :121], 0.0), (seen[:, 121:], height)):
+        row = part[60] / part[60, 60]
+        width = 2 * np.interp(-0.5, -row[60:100], np.arange(40)) * 8
+        assert width == pytest.approx(80 * np.sqrt(1 + (off / 100) ** 2), rel=0.01)
+        assert gaussian_fwhm_nm(GAUSSIAN, off) == pytest.approx(width, rel=0.01)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0])
+def test_source_points_fill_the_illumination(factor):
+    radius = np.hypot(*source_points(factor).T)
+    assert radius.max() <= factor
+    # of a disc whose light is even
+    assert (radius**2).mean() == pytest.approx(factor**2 / 2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"numerical_aperture": 1.9}, "at most 1.805, 0.95 of the refractive index"),
+        ({"resolution_nm": 80}, "give --numerical-aperture, or --optics gaussian"),
+        ({"depth_of_field_nm": 80}, "depth_of_field_nm is of a Gaussian"),
+        ({"optics": "gaussian", "coma_waves": 0.1}, "coma_waves is of a lens"),
+        ({"coherence_factor": 2}, "must be at most 1"),
+    ],
+)
+def test_optics_that_do_not_exist_are_refused(given, said):
+    with pytest.raises(OptionError, match=said):
+        MicroscopeOptions.parse(given)
+
+
+def test_incoherent_light_has_a_word():
+    assert MicroscopeOptions.parse({"coherence_factor": "incoherent"}) == LENS.replace(
+        coherence_factor=None
+    )

@@ -1,0 +1,253 @@
+"""Laws of a scan: what is said to be true is true."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.signal.windows import tukey
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.simulation.microscope import expected_counts
+from napari_semsr.simulation.scan import (
+    ScanOptions,
+    clean_frame,
+    cut_scan,
+    plan_scan,
+)
+from napari_semsr.simulation.specimen import draw_object
+
+SMALL = ScanOptions(frames_grid=(2, 2), frame_px=64, jitter_px=3.0)
+QUIET = SMALL.replace(photons=0, read_noise=0, vignetting=1, field="square")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cut_scan(None, SMALL.replace(illumination_drift=0.2, drift_px=2.0))
+
+
+@pytest.fixture(scope="module")
+def picture():
+    generator = np.random.default_rng(5)
+    noise = ndimage.gaussian_filter(generator.standard_normal((220, 260)), 1.0)
+    return np.clip(128 + 400 * noise, 0, 255).astype(np.uint8)
+
+
+def misplacement(frame, scene, corner):
+    """Distance in px between a frame and the scene itself, moved by its phases.
+
+    An independent way from the fine grid to a frame: fine pixels are picked, the rest
+    of the shift is done on the spectrum, and what is left is fitted to the slopes.
+    """
+    fine = scene.oversampling
+    first = (np.asarray(corner) - scene.origin_px) * fine
+    start = np.floor(first).astype(int)
+    picked = [slice(s, s + len(frame) * fine, fine) for s in start]
+    area = scene.seen[tuple(picked)].astype(float)
+    window = np.outer(*2 * [tukey(len(frame), 0.35)])
+    spectrum = np.fft.fft2((area - area.mean()) * window)
+    moved = ndimage.fourier_shift(spectrum, -(first - start) / fine)
+    expected = np.fft.ifft2(moved).real + area.mean()
+    inner = np.s_[20:-20, 20:-20]
+    slopes = [g[inner].ravel() for g in np.gradient(expected)]
+    left = (np.asarray(frame, float) - expected)[inner].ravel()
+    shift, *_ = np.linalg.lstsq(np.stack(slopes, axis=1), left, rcond=None)
+    return np.abs(shift).max(), np.abs(left).max() / np.ptp(expected)
+
+
+def test_subpixel_truth_is_true_for_phantoms():
+    options = QUIET.replace(phantom="fracture", frame_px=96, seed=2)
+    found = cut_scan(None, options)
+    coefficients = found.scene.coefficients()
+    for corner in found.true_px[2:]:
+        frame = clean_frame(found.scene, coefficients, corner, options)
+        shift, error = misplacement(frame, found.scene, corner)
+        assert shift < 0.002
+        assert error < 0.005
+
+
+def test_subpixel_truth_is_true_for_images(picture):
+    options = QUIET.replace(frame_px=96, seed=4)
+    found = cut_scan(picture, options)
+    coefficients = found.scene.coefficients()
+    for corner in found.true_px:
+        frame = clean_frame(found.scene, coefficients, corner, options)
+        shift, error = misplacement(frame, found.scene, corner)
+        assert shift < 0.005
+        assert error < 0.01
+
+
+def test_frames_are_what_the_object_gives_at_the_true_positions(scan):
+    coefficients = scan.scene.coefficients()
+    gain = scan.options.full_scale / scan.options.photons
+    for index, frame in enumerate(scan.frames):
+        light = clean_frame(scan.scene, coefficients, scan.true_px[index], scan.options)
+        mean = expected_counts(light * scan.flat * scan.gains[index], scan.options)
+        signal = mean - scan.options.offset
+        variance = gain * signal + scan.options.read_noise**2 + 1 / 12
+        score = (frame - mean) / np.sqrt(variance)
+        bright = signal > 20 * gain
+        assert score[bright].mean() == pytest.approx(0, abs=0.06)
+        assert score[bright].std() == pytest.approx(1, abs=0.05)
+
+
+def test_noise_seed_draws_other_noise_and_nothing_else():
+    options = SMALL.replace(illumination_drift=0.2, drift_px=2.0, bad_frames=1)
+    first, second = (cut_scan(None, options.replace(noise_seed=n)) for n in (0, 1))
+    np.testing.assert_array_equal(first.true_px, second.true_px)
+    np.testing.assert_array_equal(first.gains, second.gains)
+    np.testing.assert_array_equal(first.flat, second.flat)
+    assert first.bad == second.bad
+    sound = next(i for i in range(4) if i not in first.bad)
+    apart = first.frames[sound].astype(float) - second.frames[sound]
+    light = clean_frame(
+        first.scene, first.scene.coefficients(), first.true_px[sound], options
+    )
+    light = light * first.flat * first.gains[sound]
+    variance = options.full_scale**2 * light / options.photons + options.read_noise**2
+    assert (apart**2).mean() == pytest.approx(2 * variance.mean(), rel=0.1)
+
+
+def test_steps_leave_the_stated_overlap():
+    overlap = 0.35
+    plan = plan_scan(SMALL.replace(overlap=overlap, frames_grid=(3, 4)))
+    grid = plan.nominal_px.reshape(3, 4, 2)
+    assert np.diff(grid[..., 1], axis=1) == pytest.approx(64 * (1 - overlap))
+    assert np.diff(grid[..., 0], axis=0) == pytest.approx(64 * (1 - overlap))
+
+
+def test_jitter_is_uniform_within_its_bound():
+    plan = plan_scan(SMALL.replace(frames_grid=(20, 20), jitter_px=5.0))
+    off = plan.true_px - plan.nominal_px
+    assert np.abs(off).max() <= 5
+    assert np.abs(off).max() > 4.9
+    assert off.std() == pytest.approx(5 / np.sqrt(3), rel=0.06)
+    assert np.all(np.abs(off.mean(axis=0)) < 0.5)
+
+
+def test_drift_is_slow_and_as_long_as_stated():
+    still = SMALL.replace(jitter_px=0, frames_grid=(6, 6), drift_px=4.0)
+    off = plan_scan(still).true_px - plan_scan(still).nominal_px
+    assert np.hypot(*off[0]) == pytest.approx(0)
+    assert np.hypot(*off[-1]) == pytest.approx(4)
+    assert np.hypot(*np.diff(off, axis=0).T).max() < 0.5
+
+
+def test_stage_has_the_stated_scale_and_skew():
+    plan = plan_scan(SMALL.replace(jitter_px=0, stage_scale=1.02, stage_skew=0.01))
+    y, x = plan.nominal_px.T
+    assert plan.true_px[:, 0] == pytest.approx(1.02 * y)
+    assert plan.true_px[:, 1] == pytest.approx(1.02 * (x + 0.01 * y))
+
+
+def test_serpentine_turns_every_second_row():
+    plan = plan_scan(SMALL.replace(frames_grid=(3, 3), order="serpentine"))
+    rows, columns = np.rint(plan.nominal_px / SMALL.step_px).astype(int).T
+    assert columns.tolist() == [0, 1, 2, 2, 1, 0, 0, 1, 2]
+    assert rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    raster = plan_scan(SMALL.replace(frames_grid=(3, 3)))
+    columns = np.rint(raster.nominal_px[:, 1] / SMALL.step_px).astype(int)
+    assert columns.tolist() == [0, 1, 2] * 3
+
+
+def test_light_drifts_by_the_stated_span(scan):
+    assert np.ptp(scan.gains) == pytest.approx(0.2)
+    assert np.all(plan_scan(SMALL).gains == 1)
+
+
+def test_bad_frames_are_blank_or_foreign():
+    options = QUIET.replace(bad_frames=2, dark_counts=300)
+    found = cut_scan(None, options)
+    good = cut_scan(None, options.replace(bad_frames=0))
+    assert sorted(found.bad.values()) == ["blank", "foreign"]
+    for index in range(4):
+        same = np.array_equal(found.frames[index], good.frames[index])
+        assert same == (index not in found.bad)
+        if found.bad.get(index) == "blank":
+            assert np.all(found.frames[index] == 300)
+
+
+@pytest.mark.parametrize("binning", [0.7, 2.5])
+def test_binning_makes_frames_of_other_pixels(picture, binning):
+    options = QUIET.replace(
+        frame_px=40, image_binning=binning, oversampling=2, optics="gaussian"
+    )
+    found = cut_scan(picture, options.replace(jitter_px=0, pixel_size_nm=10))
+    assert found.pixel_size_nm == (10, 10)
+    dy, dx = found.scene.image_offset_px
+    y, x = np.mgrid[:40, :40] * binning
+    width = 3 * binning / 2.3548
+    blurred = ndimage.gaussian_filter(picture.astype(float), width)
+    expected = ndimage.map_coordinates(blurred, [y + dy, x + dx], order=3)
+    found_first = found.frames[0].astype(float)
+    assert np.corrcoef(expected.ravel(), found_first.ravel())[0, 1] > 0.998
+
+
+def test_a_point_of_an_image_has_three_pixels_where_no_size_is_known(picture):
+    for optics in ("pupil", "gaussian"):
+        found = cut_scan(picture, QUIET.replace(optics=optics)).scene
+        assert found.fwhm_px == pytest.approx(3)
+    known = cut_scan(picture, QUIET.replace(pixel_size_nm=20)).scene
+    assert known.fwhm_px == pytest.approx(0.51 * 550 / 1.8 / 20)
+
+
+@pytest.mark.broad
+def test_aberrations_belong_to_places_in_a_frame():
+    options = QUIET.replace(frames_grid=(1, 1), jitter_px=0)
+    plain = cut_scan(None, options).frames[0].astype(float)
+    none = cut_scan(None, options.replace(coma_waves=1e-9)).frames[0].astype(float)
+    assert np.abs(none - plain).mean() < 0.01 * np.ptp(plain)
+    spoilt = cut_scan(None, options.replace(coma_waves=0.6)).frames[0].astype(float)
+    off = np.abs(spoilt - plain)
+    assert off[26:38, 26:38].mean() < 0.7 * off.mean()
+
+
+def test_own_surface_can_be_scanned():
+    surface = draw_object("pits", (320, 320), pixel_nm=10.0, seed=1)
+    found = cut_scan(surface, SMALL)
+    assert found.scene.surface is surface
+    assert found.pixel_size_nm == (20, 20)
+    with pytest.raises(ShapeError, match="px of 10 nm, got 320 x 320 px of 9 nm"):
+        cut_scan(draw_object("pits", (320, 320), pixel_nm=9.0), SMALL)
+    with pytest.raises(ShapeError, match="needs a surface of"):
+        cut_scan(draw_object("pits", (60, 60), pixel_nm=10.0), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"frames_grid": "4by4"}, "must be ROWSxCOLUMNS, such as 4x4, got '4by4'"),
+        ({"frames_grid": "0x4"}, "from 1x1 to 1000x1000"),
+        ({"pixel_size_nm": "a"}, "one or two positive numbers"),
+        ({"overlap": 1}, "less than 1"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(given, said):
+    with pytest.raises(OptionError, match=said):
+        ScanOptions.parse(given)
+
+
+def test_bad_sources_are_refused_in_one_sentence(picture):
+    with pytest.raises(ShapeError, match=r"needs an image of .* got 220 x 260"):
+        cut_scan(picture, SMALL.replace(frames_grid=(90, 2)))
+    holes = np.full((220, 260), np.nan)
+    with pytest.raises(OptionError, match="finite"):
+        cut_scan(holes, SMALL)
+    with pytest.raises(OptionError, match="pixel size is known"):
+        cut_scan(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
+    with pytest.raises(OptionError, match="at most 4, got 5"):
+        plan_scan(SMALL.replace(bad_frames=5))
+    with pytest.raises(OptionError, match="must be square"):
+        cut_scan(None, SMALL.replace(pixel_size_nm=(20, 21)))
+
+
+def test_text_serves_as_grid_and_pixel_size():
+    options = ScanOptions.parse({"frames_grid": "3X5", "pixel_size_nm": "20,21"})
+    assert options.frames_grid == (3, 5)
+    assert options.frames == 15
+    assert options.pixel_size_nm == (20, 21)
+
+
+def test_large_scans_take_a_coarser_scene_unless_told():
+    assert ScanOptions().fine == 2
+    large = ScanOptions(frames_grid=(20, 20), frame_px=512)
+    assert large.fine == 1
+    assert large.replace(oversampling=3).fine == 3

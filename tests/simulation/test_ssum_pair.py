@@ -1,0 +1,273 @@
+"""Laws of the pairs of superlens and electron images."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.simulation.microscope import (
+    MicroscopeOptions,
+    reflectance,
+)
+from napari_semsr.simulation.optics import image_of
+from napari_semsr.simulation.pairs import (
+    RandomLook,
+    SsumPair,
+    SsumPairOptions,
+    pair_of_surface,
+    random_ssum_pairs,
+    ssum_validation,
+    surface_shape,
+)
+from napari_semsr.simulation.samples import (
+    SAMPLE_KINDS,
+    SampleRanges,
+    random_surface,
+)
+from napari_semsr.simulation.specimen import (
+    ObjectOptions,
+    Specimen,
+    draw_object,
+)
+
+SIDE = 96
+LENS = MicroscopeOptions(photons=0)
+GAUSSIAN = MicroscopeOptions(optics="gaussian", photons=0)
+STILL = RandomLook(GAUSSIAN)
+
+
+def drawn(side: int = SIDE, **options: object) -> Specimen:
+    """Draw a sample of the size that a field needs."""
+    chosen = ObjectOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
+    return draw_object(
+        chosen.phantom, surface_shape(side), pixel_nm=10, options=chosen, seed=4
+    )
+
+
+def taken(surface: Specimen, look: RandomLook = STILL, scale: int = 1) -> SsumPair:
+    """Take both pictures, without noise unless the look has some."""
+    return pair_of_surface(surface, SIDE, look, np.random.default_rng(0), scale=scale)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_both_pictures_lie_on_one_grid(scale: int) -> None:
+    # a disc's centre of light is the same place in both, in mosaic pixels
+    side = SIDE
+    rows, columns = surface_shape(side)
+    y, x = np.indices((rows, columns)) + 0.5
+    middle = np.array([rows, columns]) / 2 + (7.3, -4.6)
+    disc = np.clip(20.5 - np.hypot(y - middle[0], x - middle[1]), 0, 1)
+    surface = Specimen(
+        (30 * disc).astype(np.float32), disc.astype(np.float32), 10.0, "disc"
+    )
+    pair = taken(surface, scale=scale)
+    expected = side / 2 + np.array([7.3, -4.6]) / 2
+    for image, pixels in ((pair.low, 1), (pair.high, scale)):
+        light = np.clip(image - np.median(image), 0, None)
+        light[light < 0.1] = 0
+        at = (np.indices(image.shape) + 0.5) / pixels
+        found = (at * light).sum(axis=(1, 2)) / light.sum()
+        assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_the_small_electron_image_is_the_large_one_binned() -> None:
+    surface = drawn(phantom="circuit", pitch_nm=240)
+    one, two = taken(surface), taken(surface, scale=2)
+    binned = two.high.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3))
+    assert two.high.shape == (2 * SIDE, 2 * SIDE)
+    assert np.corrcoef(binned.ravel(), one.high.ravel())[0, 1] > 1 - 1e-6
+    assert np.array_equal(one.low, two.low)
+
+
+@pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
+def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
+    surface = drawn(phantom="circuit", pitch_nm=300, relief_nm=160)
+    optics = optics.replace(focus_nm=120.0)
+    pair = taken(surface, RandomLook(optics))
+    sharp = reflectance(surface.height_nm, surface.material, 10.0)
+    box = 2 if optics.optics == "pupil" else 0  # a Gaussian has it in its width
+    fine = image_of(sharp, surface.height_nm, 10.0, optics, box_px=box)
+    rows = fine.shape[0] // 2
+    seen = fine.reshape(rows, 2, rows, 2).mean(axis=(1, 3))
+    first = (rows - SIDE) // 2
+    seen = seen[first : first + SIDE, first : first + SIDE]
+    low, high = pair.low_range
+    error = (seen - low) / (high - low) - pair.low
+    # light of both grids interferes pixel by pixel
+    most = 0.02 if optics.optics == "pupil" else 0.01
+    assert np.sqrt(np.mean(error**2)) < most
+
+
+@pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
+def test_defocus_blurs_and_the_electrons_do_not_mind(optics: MicroscopeOptions) -> None:
+    surface = drawn(pitch_nm=200)
+    pairs = [
+        taken(surface, RandomLook(optics.replace(focus_nm=away)))
+        for away in (0.0, 150.0, 300.0)
+    ]
+    span = [np.ptp(pair.low_range) for pair in pairs]
+    if optics is GAUSSIAN:  # a lens reverses contrasts on the way
+        assert span[0] > 2 * span[1] > 4 * span[2]
+    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
+    assert pairs[0].blur_px < pairs[1].blur_px < pairs[2].blur_px
+    assert [pair.in_focus for pair in pairs] == [True, optics is LENS, False]
+
+
+def test_pictures_of_one_sample_share_its_electron_image() -> None:
+    pairs = list(random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2))
+    assert len(pairs) == 3
+    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
+    assert not np.array_equal(pairs[0].low, pairs[1].low)
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("kind", SAMPLE_KINDS)
+def test_every_kind_fills_its_scale(kind: str) -> None:
+    options = SsumPairOptions(kinds=(kind,))
+    pair = next(random_ssum_pairs(64, np.random.default_rng(7), options))
+    assert pair.kind.split("+")[0] == kind
+    for image in (pair.low, pair.high):
+        assert image.dtype == np.float32
+        assert image.shape == (64, 64)
+        assert np.isfinite(image).all()
+        assert np.percentile(image, (0.1, 99.9)) == pytest.approx([0, 1], abs=0.01)
+
+
+@pytest.mark.broad
+def test_validation_is_fixed_and_shows_every_kind() -> None:
+    fields = ssum_validation(len(SAMPLE_KINDS), 48)
+    again = ssum_validation(2, 48)
+    assert [f.kind.split("+")[0] for f in fields] == list(SAMPLE_KINDS)
+    assert np.array_equal(fields[1].low, again[1].low)
+    other = ssum_validation(1, 48, first=1)[0]
+    assert np.array_equal(other.high, fields[1].high)
+
+
+def test_held_out_samples_differ_from_those_of_training() -> None:
+    trained, kept = (
+        random_surface(
+            (64, 64), pixel_nm=10, rng=np.random.default_rng(5), held_out=held_out
+        )
+        for held_out in (False, True)
+    )
+    assert not np.array_equal(trained.height_nm, kept.height_nm)
+
+
+def test_a_wrong_scale_or_size_is_refused() -> None:
+    with pytest.raises(OptionError, match="scale must be 1 or 2, got 3"):
+        next(random_ssum_pairs(64, np.random.default_rng(0), scale=3))
+    with pytest.raises(ShapeError, match="needs a sample of"):
+        pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
+
+
+def even(height: float = 0.0) -> Specimen:
+    """Make a level surface of one material."""
+    planes = [np.full(surface_shape(SIDE), value, np.float32) for value in (height, 0)]
+    return Specimen(*planes, 10.0, "even")
+
+
+def half_width(spread: np.ndarray) -> float:
+    """Full width at half maximum of a point, in pixels."""
+    middle = spread.shape[0] // 2
+    row = spread[middle, middle:] / spread[middle, middle]
+    first = int(np.argmax(row < 0.5))
+    return 2 * (first - 1 + (row[first - 1] - 0.5) / (row[first - 1] - row[first]))
+
+
+def test_light_that_interferes_keeps_an_even_surface_even() -> None:
+    flat, step = even(50), even(50)
+    pair = taken(flat, RandomLook(LENS))
+    light = pair.noiseless * np.ptp(pair.low_range) + pair.low_range[0]
+    assert np.ptp(light) < 1e-5
+    step.height_nm[:, : step.height_nm.shape[1] // 2] = 150
+    plain, fringed = (
+        taken(step, RandomLook(LENS.replace(coherence_factor=factor)))
+        for factor in (None, 0.3)
+    )
+    assert np.abs(plain.low - fringed.low).max() > 0.1
+
+
+@pytest.mark.broad
+def test_pictures_are_drawn_in_focus_and_at_any_focus() -> None:
+    options = SsumPairOptions(gaussian=0.5, bent=0, joined=0)
+    shares = {}
+    for any_focus in (0.0, 1.0):
+        rng = np.random.default_rng(0)
+        chosen = options.replace(any_focus=any_focus)
+        pairs = list(random_ssum_pairs(64, rng, chosen, 40))
+        away = np.array([pair.defocus for pair in pairs])
+        shares[any_focus] = np.mean([pair.in_focus for pair in pairs])
+        assert np.abs(away).max() < (3.2 if any_focus else 1.2)
+        assert away.min() < 0 < away.max()
+        kinds = {pair.look.microscope.optics for pair in pairs}
+        assert kinds == {"pupil", "gaussian"}
+    assert shares[0.0] > 0.9
+    assert shares[1.0] < 0.6
+
+
+def test_a_card_from_before_the_lenses_means_gaussians() -> None:
+    told = {"defocus_nm": 420.0, "focused": 0.4, "pupils": 0.0, "coherence": 0.0}
+    found = SsumPairOptions.parse({**told, "resolution_nm": [70.0, 95.0]})
+    assert found == SsumPairOptions(
+        gaussian=1, any_focus=0.6, resolution_nm=(70.0, 95.0)
+    )
+    with pytest.raises(OptionError, match="Unknown option 'pupils'"):
+        SsumPairOptions.parse({"pupils": 0.5})
+
+
+def test_apertures_that_no_lens_has_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"numerical_aperture must be at most 2.09"):
+        SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})
+
+
+def test_a_field_may_be_bent_but_stays_where_it_is() -> None:
+    surface = drawn(phantom="circuit", pitch_nm=300)
+    plain = taken(surface)
+    bent = taken(surface, RandomLook(GAUSSIAN, bending_px=(2.0, 0.3, 0.0)))
+    assert np.array_equal(bent.high, plain.high)
+    assert np.corrcoef(bent.low.ravel(), plain.low.ravel())[0, 1] > 0.9
+    assert np.abs(bent.low - plain.low).max() > 0.1
+
+
+def test_a_drifting_focus_blurs_one_side_more() -> None:
+    flat = even()
+    flat.material[:, ::16] = 1
+    flat.material[:, 1::16] = 1
+    optics = GAUSSIAN.replace(focus_nm=-150)
+    pair = taken(flat, RandomLook(optics, focus_drift_nm=(0.0, 300.0)))
+    assert pair.low[:, SIDE // 2 :].std() > 2 * pair.low[:, : SIDE // 2].std()
+
+
+def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:
+    surface = drawn(pitch_nm=400, relief_nm=0)
+    optics = GAUSSIAN.replace(resolution_nm=100, photons=2000)
+    pair = taken(surface, RandomLook(optics))
+    assert pair.blur_px == pytest.approx(100 / 20 / 2.355, rel=0.01)
+    assert half_width(pair.spread) == pytest.approx(5, rel=0.05)
+    noise = pair.low - pair.noiseless
+    expected = np.sqrt(0.5 / 2000) / np.ptp(pair.low_range)
+    assert noise.std() == pytest.approx(expected, rel=0.3)
+    assert abs(noise.mean()) < 0.01
+
+
+@pytest.mark.broad
+def test_objects_are_put_in_and_taken_out_of_an_array() -> None:
+    ranges = SampleRanges(kinds=("dots",), joined=0, bent=0, strewn=0)
+    made = [
+        random_surface(
+            (300, 300),
+            pixel_nm=10,
+            rng=np.random.default_rng(seed),
+            ranges=ranges.replace(changed=share),
+        )
+        for seed in range(4)
+        for share in (0.0, 1.0)
+    ]
+    put_in, taken_out = 0.0, 0.0
+    for plain, changed in zip(made[::2], made[1::2], strict=True):
+        step = changed.material - plain.material
+        put_in += (step > 0.3).mean()
+        taken_out += (step < -0.3).mean()
+        assert 0.01 < (np.abs(step) > 0.05).mean() < 0.6
+        assert -1e-6 < changed.material.min() <= changed.material.max() < 1 + 1e-6
+    assert put_in > 0.005
+    assert taken_out > 0.005

@@ -1,0 +1,122 @@
+"""Laws of a view: where it lies is known, and nothing else moves it."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Affine, Elastic, Grid, Micrograph, OptionError, Warped
+from napari_semsr.simulation.scan import ScanOptions, cut_scan
+from napari_semsr.simulation.sem import sem_contrast
+from napari_semsr.simulation.view import ViewOptions, take_view
+
+SCAN = ScanOptions(
+    phantom="particles", frames_grid=(2, 2), frame_px=128, jitter_px=2.0, seed=3
+)
+STILL = ViewOptions(view_electrons=0, view_charging=0)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cut_scan(None, SCAN)
+
+
+def shift_between(image, other):
+    """Shift of a small block that fits best, gain and offset left free."""
+    down, across = np.gradient(other)
+    terms = np.stack([down, across, other, np.ones_like(other)], axis=-1)
+    return np.linalg.lstsq(terms.reshape(-1, 4), image.ravel(), rcond=None)[0][:2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(STILL, marks=pytest.mark.broad),
+        STILL.replace(view_turn_deg=-33.0, view_mirror=True, view_bending_nm=60.0),
+        pytest.param(
+            STILL.replace(view_pixel_nm=13.0, view_bending_nm=0.0, view_shear=0.08),
+            marks=pytest.mark.broad,
+        ),
+    ],
+    ids=["default", "turned, mirrored, bent", "coarse, sheared"],
+)
+def test_the_map_lays_a_view_on_the_straight_image(scan, options):
+    scene, view = scan.scene, take_view(scan, options)
+    straight = Micrograph(
+        255 * sem_contrast(scene.surface).astype(float),
+        (10.0, 10.0),
+        origin=tuple(20.0 * v for v in scene.origin_px),
+    )
+    shown = Micrograph(view.image, (view.pixel_nm,) * 2)
+    laid = Warped(shown, Grid.of(straight), view.transform).read()
+    shifts = []
+    for y in range(0, laid.shape[0] - 64, 64):
+        for x in range(0, laid.shape[1] - 64, 64):
+            part = np.s_[y : y + 64, x : x + 64]
+            if np.isfinite(laid[part]).all():
+                shifts.append(shift_between(laid[part], straight.data[part]))
+    assert len(shifts) >= 3
+    assert np.abs(shifts).max() < 0.05
+
+
+def test_a_map_is_what_was_asked_for(scan):
+    turned = STILL.replace(view_turn_deg=12.0, view_shear=0.0, view_bending_nm=0.0)
+    found = take_view(scan, turned).transform
+    assert isinstance(found, Affine)
+    assert found.is_similarity
+    assert found.degrees == pytest.approx(12.0)
+    mirrored = take_view(scan, turned.replace(view_mirror=True)).transform
+    assert mirrored.is_mirrored
+    drifted = take_view(scan, turned.replace(view_shear=0.05)).transform
+    moved = drifted.linear - found.linear
+    assert np.hypot(*moved[:, 0]) == pytest.approx(0.05)
+    assert np.allclose(moved[:, 1], 0)
+
+
+def test_a_bending_is_as_large_as_asked_for(scan):
+    view = take_view(scan, STILL.replace(view_bending_nm=30.0))
+    assert isinstance(view.transform, Elastic)
+    rows, columns = (np.arange(n) * view.pixel_nm for n in view.image.shape)
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+    bent = view.transform(places) - view.transform.affine(places)
+    assert np.hypot(bent[..., 0], bent[..., 1]).max() == pytest.approx(30, rel=0.05)
+
+
+@pytest.mark.broad
+def test_a_view_has_a_pixel_and_a_field_of_its_own(scan):
+    view = take_view(scan, STILL.replace(view_pixel_nm=9.0, view_field=0.5))
+    have = 10.0 * (np.array(scan.scene.sharp.shape) - 1)
+    assert view.pixel_nm == 9.0
+    assert np.array(view.image.shape) * 9 == pytest.approx(0.5 * have, abs=9)
+
+
+@pytest.mark.broad
+def test_noise_and_charging_leave_the_map_alone(scan):
+    loud = take_view(scan, STILL.replace(view_electrons=20, view_charging=0.5))
+    still = take_view(scan, STILL)
+    assert loud.transform.affine == still.transform.affine
+    assert np.std(loud.image.astype(float) - still.image) > 10
+
+
+@pytest.mark.broad
+def test_a_strip_is_shown_in_part_rather_than_beyond_its_border():
+    strip = cut_scan(None, SCAN.replace(frames_grid=(1, 6)))
+    view = take_view(strip, STILL.replace(view_turn_deg=20.0))
+    assert view.image.shape[1] < 0.7 * strip.scene.sharp.shape[1] / 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"view_field": 1.0, "view_turn_deg": 45.0}, "beyond the sample: lower"),
+        ({"view_bending_nm": 2000.0, "view_field": 0.2}, "nearly folds"),
+    ],
+    ids=["field", "bending"],
+)
+def test_what_cannot_be_shown_is_refused(scan, options, said):
+    with pytest.raises(OptionError, match=said):
+        take_view(scan, STILL.replace(**options))
+
+
+def test_an_image_has_no_electron_view(rng):
+    scan = cut_scan(rng.random((200, 200)), SCAN.replace(frames_grid=(1, 1)))
+    with pytest.raises(OptionError, match="drawn sample"):
+        take_view(scan, STILL)

@@ -1,0 +1,72 @@
+"""What is made of a verb agrees: command, function, stub, table, manual."""
+
+import argparse
+import inspect
+from dataclasses import fields
+
+import pytest
+from scripts.write_stub import STUB, stub
+
+import napari_semsr
+from napari_semsr.cli.command import arguments_of
+from napari_semsr.core import columns_of, quantities_of
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import FUNCTIONS, verb_of
+
+VALUES = [verb for verb in map(verb_of, FUNCTIONS.values()) if verb is not None]
+
+
+def named(verb) -> list[pytest.param]:
+    return pytest.param(verb, id=verb.name)
+
+
+@pytest.fixture(params=map(named, VALUES))
+def verb(request):
+    return request.param
+
+
+def fields_of(verb) -> dict[str, object]:
+    models = [ReadOptions] if verb.reads else []
+    models += [verb.options, *(more.options for more in verb.groups)]
+    return {name: info for m in models for name, info in m.model_fields.items()}
+
+
+def test_command_and_function_take_the_same(verb):
+    actions = {action.dest: action for action in arguments_of(verb.name)}
+    function = inspect.signature(getattr(napari_semsr, verb.function))
+    for item in (*verb.inputs, *verb.written):
+        assert actions[item.name].help.startswith(item.help)
+        assert item.name in function.parameters
+    for name, info in fields_of(verb).items():
+        parameter = function.parameters[name]
+        if not info.is_required():
+            assert parameter.default == info.get_default(call_default_factory=True)
+        if name in actions:
+            said = " ".join(actions[name].help.replace("%%", "%").split())
+            described = (info.description or "").rstrip(".")
+            assert described[1:] in said
+            assert actions[name].default is argparse.SUPPRESS  # the model has it
+
+
+def test_function_tells_what_the_command_tells(verb):
+    told = inspect.getdoc(getattr(napari_semsr, verb.function))
+    assert told.lower().startswith(verb.summary.lower())
+    for item in (*verb.inputs, *verb.written):
+        assert f"\n{item.name} : " in told
+
+
+def test_figures_and_columns_have_names_of_their_own(verb):
+    declared = quantities_of(verb.result)
+    assert len(columns_of(verb.result)) == len(set(columns_of(verb.result)))
+    beside = {q.also for q, _ in declared.values()} | {""}
+    labels = [q.label for n, (q, _) in declared.items() if q.shown and n not in beside]
+    assert len(labels) == len(set(labels))
+    held = [item.type for item in fields(verb.result) if item.metadata.get("flat")]
+    for quantity, _ in declared.values():
+        for name in filter(None, (quantity.also, quantity.sd, quantity.interval)):
+            known = any(hasattr(kind, name) for kind in (verb.result, *held))
+            assert known or name in declared
+
+
+def test_editors_know_the_functions():
+    assert STUB.read_text() == stub(), "run scripts/write_stub.py"

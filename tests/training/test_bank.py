@@ -1,0 +1,175 @@
+"""Tests of scenes that are made ahead."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import napari_semsr as semsr
+from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
+from napari_semsr.training.patches import Patches, ScenePairs
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import BlockScenes, Scenes
+
+COUNT = 20
+
+
+def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
+    """Give a recipe of small drawn scenes."""
+    scenes = {
+        "phantoms": 1.0,
+        "scene_px": 64,
+        "patch_px": 32,
+        "bank": COUNT,
+        "bank_folder": str(folder),
+    }
+    return Recipe.parse(
+        {"name": "n", "kind": kind, "batch": 4, "steps": 6, "workers": 0}
+        | {"data": scenes | data}
+    )
+
+
+def silent(_done: int, _count: int) -> None:
+    """Hear nothing."""
+
+
+def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -> None:
+    asked = recipe(tmp_path)
+    bank = SceneCache.open(asked, 2, silent)
+    assert bank.low.shape == (COUNT, 64, 64)
+    assert bank.high.shape == (COUNT, 128, 128)
+    assert bank.log_gain is None
+    low, high = ScenePairs(asked, 2).pair(7)
+    np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
+    np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "folder", ["link", pytest.param("../banks", marks=pytest.mark.broad)]
+)
+def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(
+    folder: str, tmp_path: Path
+) -> None:
+    data = {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "bank": 2}
+    asked = {
+        "name": "n",
+        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+        "data": data,
+        "batch": 2,
+        "steps": 1,
+        "warmup_steps": 0,
+        "decay_steps": 0,
+        "workers": 0,
+    }
+    (tmp_path / "run").mkdir()
+    (tmp_path / "away").mkdir()
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "away")
+    path = tmp_path / "run" / "recipe.yaml"
+    outside = asked | {"data": data | {"bank_folder": folder}}
+    path.write_text(yaml.safe_dump(outside))
+    with pytest.raises(OptionError, match=r"data\.bank_folder must lie in the folder"):
+        semsr.train(path, tmp_path / "run")
+    assert not any((tmp_path / "away").iterdir())
+    where = {"bank_folder": tmp_path / "shared"}
+    semsr.train(path, tmp_path / "run", overwrite=True, **where)
+    assert len(list((tmp_path / "shared").glob("*/bank.json"))) == 1
+    semsr.train(path, tmp_path / "run", resume=True)  # which keeps no folder of others
+    path.write_text(yaml.safe_dump(asked))
+    semsr.train(path, tmp_path / "other")
+    assert len(list((tmp_path / "other").glob("banks/*/bank.json"))) == 1
+
+
+def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def hear(done: int, count: int) -> None:
+        heard.append(done)
+        assert count == COUNT
+
+    SceneCache.open(recipe(tmp_path), 1, hear)
+    assert heard[-1] == COUNT
+    heard.clear()
+    SceneCache.open(recipe(tmp_path, patch_px=16), 1, hear)
+    assert not heard
+    SceneCache.open(recipe(tmp_path, soft=0.0), 1, hear)
+    assert heard
+
+
+def test_recipes_of_one_instrument_share_its_scenes(tmp_path: Path) -> None:
+    gold = {"sources": {"gold": 1.0}, "bank": 2}
+    SceneCache.open(recipe(tmp_path, **gold), 2, silent)
+    SceneCache.open(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_stopped_making_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(_done: int, _count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SceneCache.open(recipe(tmp_path), 1, stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(WriteError, match=r"lower data\.bank"):
+        SceneCache.open(recipe(blocked), 1, silent)
+
+
+def test_batches_of_a_step_are_the_same_whenever_it_is_reached(tmp_path: Path) -> None:
+    asked = recipe(tmp_path)
+    bank = SceneCache.open(asked, 1, silent)
+    whole = list(CachedBatches(bank, asked, 0))
+    rest = list(CachedBatches(bank, asked, 4))
+    assert len(whole) == len(CachedBatches(bank, asked, 4)) == asked.steps
+    for a, b in zip(whole[4:], rest, strict=True):
+        assert torch.equal(a.low, b.low)
+        assert torch.equal(a.high, b.high)
+    assert not torch.equal(whole[0].low, whole[1].low)
+
+
+def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
+    clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
+    given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
+    asked = Recipe.parse(given)
+    batch = CachedBatches(SceneCache.open(asked, 1, silent), asked, 0).batch(0)
+    assert isinstance(batch, Patches)
+    assert batch.low.shape == (2, 2, 1, 32, 32)
+    torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
+
+
+def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
+    bank = SceneCache.open(asked, 1, silent)
+    batch = CachedBatches(bank, asked, 0).batch(0)
+    assert isinstance(batch, Patches)
+    for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):
+        near = [np.abs(low.numpy() - own).max() for own in bank.low]
+        truth = bank.high[int(np.argmin(near))].astype(np.float32)
+        assert abs(np.corrcoef(truth.ravel(), high.numpy().ravel())[0, 1]) < 0.9
+
+
+def test_haze_comes_with_scenes(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "restorer")
+    batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
+    assert isinstance(batch, Scenes)
+    assert batch.log_gain.shape == (2, 1, 4, 4)
+    assert batch.airlight.shape == (2, 1)
+    assert batch.corners.shape == (2, 2, 2)
+
+
+def test_a_survey_learns_from_statistics_made_ahead(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "restorer", scene_px=128).replace(learns="survey")
+    ahead = TrainingData(asked, scale=1).train_dataloader()
+    data = asked.data.replace(bank=0)
+    drawn = TrainingData(asked.replace(data=data), scale=1).train_dataloader()
+    batch, first = (BlockScenes(*next(iter(some))) for some in (ahead, drawn))
+    assert batch.statistics.shape == first.statistics.shape == (2, 21, 8, 8)
+    assert batch.contrast.shape == batch.log_gain.shape == (2, 1, 8, 8)
+    own = np.load(next(tmp_path.glob("*/statistics.npy")))
+    np.testing.assert_allclose(own[:2], first.statistics, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,116 @@
+"""Blind-spot training: what is hidden is never seen, and noise is not learnt."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, signal
+from torch.nn import functional
+
+from napari_semsr.models.checkpoint import build
+from napari_semsr.training.blind_spot import BlindSpot, hide, noise_reach
+from napari_semsr.training.patches import Patches
+from napari_semsr.training.recipe import HiddenOptions, Recipe
+from napari_semsr.training.validation import ValidationPair
+
+SIDE = 64
+
+
+def _seed(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def _scene(side: int = SIDE) -> np.ndarray:
+    """Smooth structure of deviation 1."""
+    scene = ndimage.gaussian_filter(
+        np.random.default_rng(1).normal(size=(side,) * 2), 6
+    )
+    return scene / scene.std()
+
+
+def _lagging(noise: np.ndarray) -> np.ndarray:
+    """What a slow detector makes of white noise: alike along the lines."""
+    made = signal.lfilter([1.0], [1, -0.6], noise, axis=1)
+    return made / made.std()
+
+
+@pytest.mark.parametrize("reach", [(0, 0), (0, 3), (2, 0)])
+def test_network_sees_nothing_of_a_hidden_pixel_and_its_line(reach) -> None:
+    images = torch.randn(2, 1, SIDE, SIDE)
+    hidden = hide(images, 6, reach, _seed(0))
+    size = [2 * px + 1 for px in reach]
+    gone = functional.max_pool2d(hidden.where.float(), size, 1, list(reach)) > 0
+    other = torch.where(gone, torch.randn(images.shape), images)
+    again = hide(other, 6, reach, _seed(0))
+    torch.testing.assert_close(again.seen, hidden.seen)
+    torch.testing.assert_close(again.mean, hidden.mean)
+    torch.testing.assert_close(hidden.seen[~gone], images[~gone])
+    share = float(hidden.where.float().mean())
+    cell = (6 + 2 * reach[0]) * (6 + 2 * reach[1])
+    assert share == pytest.approx(1 / cell, rel=0.25)
+
+
+def test_hidden_pixels_are_others_at_each_step() -> None:
+    images = torch.zeros(1, 1, SIDE, SIDE)
+    seen = sum(hide(images, 4, (0, 0), _seed(n)).where.float() for n in range(200))
+    assert float((seen > 0).float().mean()) > 0.99
+
+
+def test_reach_is_that_of_the_noise_and_not_of_the_sample() -> None:
+    noise = 0.3
+    rng = np.random.default_rng(2)
+    scene = _scene(256)
+    white = rng.normal(size=scene.shape)
+    assert noise_reach([scene + noise * white]) == (0, 0)
+    lines = scene + noise * _lagging(white)
+    rows, columns = noise_reach([lines])
+    assert rows == 0
+    assert 2 <= columns <= 6  # 0.6 to the fifth is below a tenth
+    assert noise_reach([lines.T]) == (columns, 0)
+    soft = scene + noise * ndimage.gaussian_filter(white, 1)  # may be texture
+    assert noise_reach([soft]) == (0, 0)
+
+
+def _learner(noisy: np.ndarray, **changes) -> BlindSpot:
+    recipe = Recipe(
+        name="own",
+        kind="blind-spot",
+        measure="hidden_db",
+        ema=0.9,
+        **changes,
+    )
+    torch.manual_seed(0)
+    network = build("two-scale", {"width": 8, "fine_blocks": 1, "dilations": [1]})
+    grey = 128 + 32 * noisy
+    return BlindSpot(network, recipe, [ValidationPair("pairs", grey, grey)])
+
+
+@pytest.mark.parametrize("slow", [pytest.param(False, marks=pytest.mark.broad), True])
+def test_noise_is_taken_out_that_was_never_told_apart(slow: bool) -> None:
+    clean = _scene()
+    noise = np.random.default_rng(3).normal(size=clean.shape)
+    noise = 0.7 * (_lagging(noise) if slow else noise)
+    learner = _learner(clean + noise)
+    assert (learner.reach[1] > 0) == slow
+    image = torch.from_numpy(0.5 + (clean + noise) / 8).float()[None, None]
+    batch = Patches(image.expand(4, 1, 1, -1, -1), image.expand(4, 1, 1, -1, -1))
+    optimiser, losses = learner.adam(learner.network, 3.0), []
+    before = learner.validate_pairs()["hidden_db"]
+    for _ in range(150):
+        loss = learner.training_step(batch, 0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
+    learner.averaged = None
+    assert learner.validate_pairs()["hidden_db"] > before
+    with torch.inference_mode():
+        made = learner.network(image)[0, 0].numpy()
+    left = float(np.std(8 * (made - 0.5) - clean))
+    assert left < 0.8 * noise.std()
+
+
+def test_reach_may_be_said() -> None:
+    learner = _learner(_scene(), hidden=HiddenOptions(reach=(1, 4)))
+    found = learner.validate_pairs()
+    assert (found["alike_rows_px"], found["alike_columns_px"]) == (1, 4)

@@ -1,0 +1,58 @@
+"""A blur in place of a generator, known or learnt, and the noise after it."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.simulation.degrade import gaussian_kernel
+from napari_semsr.training.cycle_gan import (
+    Blur,
+    LearntBlur,
+    blur_of,
+    kernel_of,
+)
+from napari_semsr.training.recipe import KernelOptions
+
+
+def test_noise_is_added_while_learning_and_only_then() -> None:
+    kernel = kernel_of(KernelOptions())
+    plain, noisy = Blur(kernel), Blur(kernel, noise=0.01)
+    image = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(noisy.eval()(image), plain(image))
+    added = noisy.train()(image) - plain(image)
+    np.testing.assert_allclose(float(added.std()), 0.01, rtol=0.1)
+    np.testing.assert_allclose(float(added.mean()), 0.0, atol=1e-3)
+
+
+def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
+    start = kernel_of(KernelOptions(sigma_px=1.2, size_px=9))
+    learnt = LearntBlur(start, 0.0, 32)
+    np.testing.assert_allclose(learnt.kernel()[0, 0].detach(), start, atol=2e-4)
+    assert float(learnt.kernel().detach().sum()) == pytest.approx(1)
+    image = torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(learnt(image), Blur(start)(image), atol=2e-3, rtol=0)
+
+
+@pytest.mark.broad
+def test_kernel_is_learnt_from_images_of_different_places() -> None:
+    sigma = 1.2
+    torch.manual_seed(3)
+    true = Blur(gaussian_kernel(sigma, 11).astype(np.float32), noise=1e-3)
+    coarse = Blur(gaussian_kernel(0.5, 7).astype(np.float32))
+    begun = KernelOptions(sigma_px=0.5, size_px=11)
+    learnt = LearntBlur(kernel_of(begun), 1e-3, 32)
+    optimiser = torch.optim.Adam(learnt.parameters(), lr=1e-2)
+    for _ in range(120):
+        sharp, other = (coarse(torch.randn(8, 1, 32, 32)) for _ in range(2))
+        optimiser.zero_grad()
+        learnt.spectrum_loss(true(other), sharp).backward()
+        optimiser.step()
+    wanted = gaussian_kernel(sigma, 11)
+    found = np.abs(learnt.kernel()[0, 0].detach().numpy() - wanted).sum()
+    assert found < np.abs(kernel_of(begun) - wanted).sum() / 2
+
+
+def test_learnt_kernel_larger_than_the_patches_is_refused() -> None:
+    with pytest.raises(OptionError, match="patches of 16 px, got 17 px"):
+        blur_of(KernelOptions(size_px=17, learnt=True), 16)

@@ -1,0 +1,150 @@
+"""Losses: hand values and gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import filters
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.training.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    total_variation,
+)
+from napari_semsr.training.cycle_gan import (
+    cycle_ssim,
+    edge_loss,
+    edge_magnitude,
+    ssim,
+)
+
+PAIR: dict[str, Callable[..., Tensor]] = {
+    "cycle_ssim": cycle_ssim,
+    "edge_loss": edge_loss,
+    "discriminator": partial(discriminator_loss, "least-squares"),
+}
+SINGLE: dict[str, Callable[..., Tensor]] = {
+    "total_variation": total_variation,
+    "generator": partial(generator_loss, "least-squares"),
+}
+EQUAL_IS_ZERO = ("cycle_ssim", "edge_loss")
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, 1, 13, 12)
+    first, second = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
+    return first, second
+
+
+@pytest.mark.parametrize("name", [*PAIR, *SINGLE])
+def test_losses_are_scalars_and_have_right_gradients(
+    name: str, images: tuple[Tensor, Tensor]
+) -> None:
+    function = SINGLE.get(name) or PAIR[name]
+    inputs = images if name in PAIR else images[:1]
+    assert function(*inputs).ndim == 0
+    wanted = [x.clone().requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(function, wanted)
+
+
+@pytest.mark.parametrize("name", EQUAL_IS_ZERO)
+def test_equal_images_cost_nothing(name: str, images: tuple[Tensor, Tensor]) -> None:
+    function = PAIR[name]
+    assert function(images[0], images[0]) == pytest.approx(0, abs=1e-12)
+    assert function(*images) > 0
+    assert function(*images) == pytest.approx(float(function(*images[::-1])))
+
+
+def test_adversarial_losses_by_hand() -> None:
+    generator, discriminator = SINGLE["generator"], PAIR["discriminator"]
+    fake, real = torch.tensor([0.0, 2.0, 0.5]), torch.tensor([[1.0, 0.0]])
+    assert generator(fake, factor=0.5) == pytest.approx((1 + 1 + 0.25) / 3 / 2)
+    assert discriminator(real, fake) == pytest.approx(0.5 * (1 / 2 + (4 + 0.25) / 3))
+    assert generator(fake) == 2 * generator(fake, factor=0.5)
+    perfect = discriminator(torch.ones(4), torch.zeros(2))
+    assert perfect == 0
+
+
+def test_total_variation_by_hand() -> None:
+    image = torch.tensor([[[[0.0, 1.0], [3.0, -1.0]]]])
+    assert total_variation(image) == 3 + 2 + 1 + 4
+    assert total_variation(image.repeat(3, 1, 1, 1)) == 10
+
+
+@pytest.mark.parametrize("k2", [0.02, 0.03], ids=["Gao", "usual"])
+def test_ssim_agrees_with_another_implementation(
+    k2: float, rng: np.random.Generator
+) -> None:
+    first = rng.random((32, 40))
+    second = np.clip(first + rng.normal(0, 0.2, first.shape), 0, 1)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, full = structural_similarity(
+        first, second, data_range=1.0, K1=0.01, K2=k2, full=True, **options
+    )
+    ours = ssim(*(torch.from_numpy(x)[None, None] for x in (first, second)), c2=k2**2)
+    np.testing.assert_allclose(ours[0, 0], full[5:-5, 5:-5], atol=1e-12)
+
+
+def test_ssim_in_half_precision_is_as_good() -> None:
+    a, b = torch.rand(2, 1, 1, 32, 32).bfloat16()
+    assert ssim(a, b).dtype == torch.float32
+    assert torch.allclose(ssim(a, b), ssim(a.double(), b.double()).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 31)])
+def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="one shape and at least 11 px, got"):
+        ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
+
+
+@pytest.mark.parametrize("operator", ["sobel", "prewitt", "kirsch"])
+def test_slope_reads_eight_per_pixel_and_nothing_reads_nothing(operator: Any) -> None:
+    slope = 3 * torch.arange(9.0).expand(1, 2, 7, 9)
+    steep = edge_magnitude(slope, operator)
+    assert torch.allclose(steep[..., 1:-1], torch.tensor(24.0))
+    assert edge_magnitude(torch.full((1, 1, 5, 5), 0.4), operator).max() < 2e-6
+    for turned in (slope.mT, -slope, slope.flip(-1)):
+        again = edge_magnitude(turned, operator)
+        again = again.mT if turned.shape[-1] == 7 else again
+        assert torch.allclose(again[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "slopes"),
+    [
+        ("sobel", (filters.sobel_h, filters.sobel_v)),
+        ("prewitt", (filters.prewitt_h, filters.prewitt_v)),
+    ],
+)
+def test_edges_are_those_of_scikit_image(
+    operator: Any, slopes: tuple[Callable[..., Any], ...]
+) -> None:
+    image = np.random.default_rng(0).random((12, 14))
+    expected = 4 * np.hypot(*(find(image) for find in slopes))
+    ours = edge_magnitude(torch.from_numpy(image)[None, None], operator)[0, 0].numpy()
+    np.testing.assert_allclose(ours[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
+
+
+def test_kirsch_by_hand() -> None:
+    """A single bright pixel: of eight masks the one that weighs it most counts."""
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 3
+    expected = torch.full((3, 3), 5.0)
+    expected[1, 1] = 0
+    assert torch.allclose(edge_magnitude(image, "kirsch")[0, 0, 1:4, 1:4], expected)
+
+
+def test_flat_images_have_finite_gradients() -> None:
+    flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
+    other = torch.rand(1, 1, 12, 12)
+    for loss in (edge_loss, cycle_ssim):
+        (gradient,) = torch.autograd.grad(loss(flat, other), flat)
+        assert gradient.isfinite().all()

@@ -1,0 +1,279 @@
+"""A restorer that is told learns its survey and its local part from one scene."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torch.utils.data import default_collate
+
+from napari_semsr.core import FAULTS, OptionError, blur_of, noise_of, run
+from napari_semsr.models import InformedRestorer, build, load_model, save_model
+from napari_semsr.simulation import SsumPairOptions, draw
+from napari_semsr.training import fit as loop
+from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
+from napari_semsr.training.restorer import (
+    RestorerLearner,
+    naming_loss,
+    seen_error,
+)
+from napari_semsr.training.scenes import (
+    BlockScenes,
+    SceneDataset,
+    Scenes,
+)
+
+SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
+
+
+DATA = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
+
+
+def recipe(**changes: object) -> Recipe:
+    """Draw scenes of 128 px with faults."""
+    made = Recipe(
+        name="told",
+        kind="restorer",
+        architecture="informed",
+        architecture_options=SMALL,
+        data=DATA,
+        batch=3,
+        steps=2,
+        validate_every=2,
+        precision="fp32",
+        workers=0,
+    )
+    return made.replace(**changes)
+
+
+def batch(asked: Recipe, count: int = 3) -> Scenes:
+    """Gather scenes as a loader does."""
+    scenes = SceneDataset(asked)
+    return Scenes(*default_collate([scenes[n] for n in range(count)]))
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> DataOptions:
+    """A slow scan of known grey values, and a fast one of the same place."""
+    clear = draw("particles", (150, 160), seed=1)
+    fast = clear + 0.1 * np.random.default_rng(0).standard_normal(clear.shape)
+    slow = 40 + 90 * clear
+    slow[:10] = np.nan
+    tifffile.imwrite(tmp_path / "fast.tif", fast.astype(np.float32))
+    tifffile.imwrite(tmp_path / "slow.tif", slow.astype(np.float32))
+    return DataOptions(
+        phantoms=1.0,
+        scene_px=128,
+        patch_px=32,
+        scans=(ScanEntry(low="fast.tif", high="slow.tif"),),
+        scans_root=str(tmp_path),
+        scanned=1.0,
+    )
+
+
+def test_every_part_learns_from_a_batch() -> None:
+    torch.manual_seed(0)
+    asked = recipe()
+    network = InformedRestorer(**SMALL)
+    for weight in network.parameters():  # heads that are zero let nothing pass
+        torch.nn.init.normal_(weight, std=0.05)
+    loss = RestorerLearner(network, asked, []).training_step(batch(asked), 0)
+    loss.backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+    reached = [bool(w.grad.any()) for w in network.survey.parameters()]
+    assert np.mean(reached) > 0.9
+
+
+@pytest.mark.parametrize("part", ["survey", "local", "sharpener"])
+def test_a_part_may_learn_alone(part: str) -> None:
+    network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
+    learner = RestorerLearner(network, recipe(learns=part), [])
+    scenes = batch(recipe())
+    seen = BlockScenes.of(scenes, network.survey) if part == "survey" else scenes
+    learner.training_step(seen, 0).backward()
+    for name, weight in network.named_parameters():
+        owner = name.split(".")[0]
+        owner = owner if owner in ("survey", "sharpener") else "local"
+        assert (weight.grad is not None) == (owner == part), name
+
+
+def test_a_sharpener_that_is_not_there_cannot_learn() -> None:
+    with pytest.raises(OptionError, match="needs a network that has one"):
+        RestorerLearner(InformedRestorer(**SMALL), recipe(learns="sharpener"), [])
+
+
+def test_another_architecture_is_refused() -> None:
+    network = torch.nn.Conv2d(1, 1, 3)
+    with pytest.raises(OptionError, match="architecture informed"):
+        RestorerLearner(network, recipe(), [])
+
+
+def test_what_is_not_known_costs_nothing() -> None:
+    scenes = batch(recipe())
+    network = InformedRestorer(**SMALL)
+    found = network.look(scenes.low).condition
+    unknown = torch.full_like(scenes.faults, torch.nan)
+    assert naming_loss(found, unknown) == 0
+    assert naming_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
+    assert naming_loss(found, scenes.faults) > 0
+
+
+def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
+    dataset = SceneDataset(recipe(data=scans))
+    for place in range(4):
+        scene = dataset[place]
+        assert scene.high.isfinite().all()
+        # the slow scan's greys were fitted to the fast one's
+        assert (scene.low - scene.high).mean().abs() < 0.01
+        told = scene.faults
+        left = float((scene.low - scene.high).std())
+        assert noise_of(told.tolist()) == pytest.approx(left, rel=0.01)
+        assert told.isnan().sum() == len(FAULTS) - 1
+
+
+def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
+    data = scans.replace(scanned=0.0, slow=1.0, soft=0.0, phantoms=0.0)
+    scenes = SceneDataset(recipe(data=data))  # there is no other image to cut from
+    slow = tifffile.imread(Path(scans.scans_root) / "slow.tif")
+    shown = slow[10:-10, 10:-10]  # beyond lies NaN
+    assert np.corrcoef(scenes.slow[0].ravel(), shown.ravel())[0, 1] > 0.99
+    clear = scenes.clear(np.random.default_rng(0))
+    assert np.isfinite(clear).all()
+    assert clear.std() > 0.5 * scenes.slow[0].std()
+
+
+def test_a_blur_named_too_wide_costs_more() -> None:
+    faults = torch.zeros(1, len(FAULTS))
+    wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
+    assert naming_loss(wide, faults) > 2 * naming_loss(narrow, faults)
+
+
+def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
+    for share, names in ((1.0, ["fast.tif", "slow.tif"]), (0.0, [])):
+        asked = recipe(data=scans.replace(scanned=share))
+        card = card_of(asked, InformedRestorer(**SMALL), {})
+        assert [entry["name"] for entry in card.training["learnt_from"]] == names
+
+
+def test_scans_too_small_for_a_scene_are_refused(scans: DataOptions) -> None:
+    dataset = SceneDataset(recipe(data=scans.replace(scene_px=160)))
+    with pytest.raises(OptionError, match=r"lower data\.scene_px"):
+        dataset[0]
+
+
+@pytest.mark.broad
+def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
+    run(loop.train(recipe(), tmp_path / "run"))
+    made = load_model(tmp_path / "run" / "told.safetensors")
+    assert isinstance(made.module, InformedRestorer)
+    assert made.card.stride == 16
+
+
+TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
+
+
+def superlens(**changes: object) -> Recipe:
+    """Draw scenes of a superlens, with all that its microscope may do to them."""
+    made = recipe(
+        architecture_options=TWO_SCALE,
+        data_weight=0.5,
+        data=DataOptions(
+            sources={"superlens": 1.0},
+            superlens=SsumPairOptions(changed=1.0, gaussian=0.5, focus_drift_nm=50),
+            scene_px=128,
+            patch_px=32,
+            patches_per_scene=2,
+        ),
+    )
+    return made.replace(**changes)
+
+
+def test_scenes_of_a_superlens_tell_what_its_microscope_did() -> None:
+    scenes = SceneDataset(superlens())
+    for place in range(3):
+        scene, pair = scenes[place], scenes.superlens.pair(place)
+        assert torch.equal(scene.low[0], torch.from_numpy(pair[0]))
+        assert torch.equal(scene.high[0], torch.from_numpy(pair[1]))
+        noise = float((scene.low - scene.noiseless).std())
+        assert noise_of(scene.faults.tolist()) == pytest.approx(noise, rel=0.5)
+        assert scene.spread.sum() == pytest.approx(1)
+        assert not scene.log_gain.any()
+        wide = blur_of(scene.faults.tolist())
+        assert 1 < wide < 30
+
+
+def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
+    y, x = torch.meshgrid(*2 * [torch.arange(49) - 24.0], indexing="ij")
+    spread = torch.exp(-(x**2 + y**2) / 2 / 3**2)[None]
+    spread = spread / spread.sum()
+    fine = torch.zeros(1, 1, 64, 64)
+    fine[..., ::2] = 1
+    fine[..., 1::2] = -1
+    seen = seen_error(fine, spread, 1)[..., 16:-16, 16:-16]
+    assert seen.abs().max() < 1e-3
+    disc = torch.zeros(1, 1, 64, 64)
+    disc[..., 28:36, 28:36] = 1
+    both = seen_error(torch.cat([disc, fine]), spread, 2)
+    assert both[0].max() > 0.5
+    assert both[0].argmax() // 64 in range(31, 33)
+    # a processor may take the kernels of one image and of two in another order
+    torch.testing.assert_close(both[1], seen_error(fine, spread, 1)[0])
+
+
+@pytest.mark.broad
+def test_the_data_term_pulls_towards_what_light_has_told() -> None:
+    asked = superlens()
+    scenes = batch(asked)
+    losses = []
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        network = InformedRestorer(**TWO_SCALE)
+        learner = RestorerLearner(network, asked.replace(data_weight=weight), [])
+        torch.manual_seed(1)
+        losses.append(learner.training_step(scenes, 0))
+    assert losses[0] != losses[1]
+    losses[1].backward()
+    assert network.local.head.weight.grad.any()
+
+
+@pytest.mark.broad
+def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(3)
+    options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
+    plain = build("two-scale", options)
+    torch.nn.init.normal_(plain.head.weight, std=0.1)
+    asked = recipe(architecture="two-scale", architecture_options=options)
+    card = card_of(asked, plain, {})
+    save_model(tmp_path / "plain.safetensors", plain, card)
+    asked = superlens(local_from=str(tmp_path / "plain.safetensors"))
+    network = loop.first_network(asked)
+    field = torch.rand(1, 1, 64, 64)
+    field[..., :16] = 0
+    found = network.look(field)
+    mender = network.mender(found.condition[0], found.rings[0])
+    assert torch.allclose(mender(field), plain(field), atol=1e-6)
+    torch.nn.init.normal_(network.tell[0].weight, std=0.1)
+    for block in network.local.blocks():
+        torch.nn.init.normal_(block.second.weight, std=0.1)
+    told = network.mender(found.condition[0], found.rings[0])
+    assert not torch.allclose(told(field), plain(field), atol=1e-6)
+    planes = network.planes(field, found.condition, found.rings)
+    whole = field + network.local.correct(planes, network.told(found.condition)).sum(1)
+    assert torch.allclose(told(field), whole, atol=1e-5)
+
+
+@pytest.mark.broad
+def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(
+    tmp_path: Path,
+) -> None:
+    asked = superlens()
+    kept = asked.data.replace(bank=4)
+    run(loop.train(asked.replace(data=kept), tmp_path / "run"))
+    made = load_model(tmp_path / "run" / "told.safetensors")
+    assert made.card.pixel_size_nm == (20, 20)

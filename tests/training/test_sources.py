@@ -1,0 +1,85 @@
+"""Tests of scenes that simulated instruments give."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.models.checkpoint import build
+from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.fit import make_learner
+from napari_semsr.training.patches import ScenePairs, ScenePatches
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import INSTRUMENTS
+
+
+def recipe(kind: str = "supervised", **sources: float) -> Recipe:
+    """Give a recipe of small scenes."""
+    data = {"scene_px": 64, "patch_px": 64, "patches_per_scene": 1}
+    whole = {"name": "n", "kind": kind, "data": data | {"sources": sources}}
+    return Recipe.parse(whole | {"architecture_options": {"width": 4, "scale": 2}})
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("superlens", marks=pytest.mark.broad), "gold"]
+)
+def test_pairs_depend_on_their_number_alone(name: str) -> None:
+    asked, scale = recipe(**{name: 1.0}), 2
+    one, other = ScenePairs(asked, scale), ScenePairs(asked, scale)
+    assert not np.array_equal(other.pair(2)[0], other.pair(9)[0])
+    low, high = one.pair(6)
+    again = other.pair(6)
+    assert low.shape == (64, 64)
+    assert high.shape == (128, 128)
+    assert np.array_equal(low, again[0])
+    assert np.array_equal(high, again[1])
+    assert not np.array_equal(low, one.pair(2)[0])
+
+
+@pytest.mark.broad
+def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
+    instrument = INSTRUMENTS["superlens"](recipe(superlens=1.0), 1)
+    first, second = instrument.pair(4), instrument.pair(5)
+    assert np.array_equal(first[1], second[1])
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_sources_are_mixed_by_their_shares() -> None:
+    scenes = ScenePairs(recipe(superlens=1.0, gold=3.0), 2)
+    names = [scenes.source_of(place) for place in range(0, 4000, 4)]
+    assert 0.7 < names.count("gold") / len(names) < 0.8
+
+
+@pytest.mark.broad
+def test_unpaired_patches_show_another_sample() -> None:
+    patches = ScenePatches(recipe("cycle-gan", superlens=1.0), 1)
+    _, truth = patches.scenes.pair(0)
+    high = patches[0].high[0, 0].numpy()
+    assert abs(np.corrcoef(truth.ravel(), high.ravel())[0, 1]) < 0.9
+
+
+def test_gold_is_seen_at_two_magnifications() -> None:
+    with pytest.raises(OptionError, match="scale 2"):
+        INSTRUMENTS["gold"](recipe(gold=1.0), 1).pair(0)
+
+
+def test_simulated_fields_choose_the_checkpoint() -> None:
+    asked = recipe(gold=1.0)
+    network = build(asked.architecture, asked.architecture_options)
+    learner = make_learner(network, asked)
+    kinds = {pair.kind for pair in learner.validator.pairs}
+    assert kinds == {"gold"}
+    with torch.inference_mode():
+        found = learner.validator.figures(network.eval())
+    assert np.isfinite(found["gain_db_gold"])
+
+
+def test_card_states_the_pixel_of_the_instrument() -> None:
+    network = build("two-scale", {"width": 4, "scale": 2})
+
+    def pixel_nm(**sources: float) -> tuple[float, float] | None:
+        return card_of(recipe(**sources), network, {}).pixel_size_nm
+
+    assert pixel_nm(superlens=1.0) == (20, 20)
+    assert pixel_nm(superlens=1.0, images=1.0) is None
+    assert pixel_nm(gold=1.0) == (14.2, 14.2)
