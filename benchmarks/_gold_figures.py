@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.simulation.phantoms.gold import GoldPair
+from napari_semsr.simulation.gold import GoldPair
 
 mpl.use("Agg")
 

@@ -15,9 +15,9 @@ from scipy import ndimage
 from napari_semsr.core import Affine, Bending, Box, Elastic, Grid, Micrograph, Warped
 from napari_semsr.io import read
 from napari_semsr.simulation import random_surface
+from napari_semsr.simulation.microscope import reflectance
+from napari_semsr.simulation.samples import SampleRanges
 from napari_semsr.simulation.sem import sem_contrast
-from napari_semsr.simulation.superlens.microscope import reflectance
-from napari_semsr.simulation.superlens.specimens import SampleRanges
 
 PIXEL_NM = 15.0  # of the canvas, on which all is drawn
 BLUR_NM = 80.0  # full width at half maximum of the superlens
@@ -178,7 +178,7 @@ def _letters(side, rng):
     """Letters of metal on silicon, at random places, sizes and turns."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from napari_semsr.simulation.phantoms import Specimen
+    from napari_semsr.simulation.specimen import Specimen
 
     sheet = Image.new("L", (side, side), 0)
     for _ in range(int((side / 64) ** 2 * 1.2)):

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.types import Float32Array
-from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
-from napari_semsr.simulation.phantoms.specimen import (
+from napari_semsr.simulation.canvas import Canvas, box_distance
+from napari_semsr.simulation.pairs import surface_shape
+from napari_semsr.simulation.specimen import (
     ObjectOptions,
     Specimen,
     draw_object,
 )
-from napari_semsr.simulation.superlens.pairs import surface_shape
 
 FINE_NM = 10.0
 SIDE = 384

@@ -32,7 +32,7 @@ from scipy import ndimage
 
 from napari_semsr.analysis import CalibrateOptions, measure_grating
 from napari_semsr.core import Calibration, RegistrationError, distort
-from napari_semsr.simulation.superlens import scan as superlens
+from napari_semsr.simulation import scan as superlens
 
 NM = 20.0
 GROUPS = ("centred", "off centre", "tilted")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.restoration.method import RestoreOptions, choose
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.scenes import load_clear
 from restoration import psnr_db, true_kernel
 
 METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
@@ -40,8 +40,8 @@ def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> 
     """Restore one image in tiles."""
     restorer = choose(image, options, kernel)
     result = np.empty(image.shape, np.float32)
-    for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
-        result[piece.tile.core.slices] = piece.values
+    for tile, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+        result[tile.core.slices] = values
     return result.astype(float)
 
 

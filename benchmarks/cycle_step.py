@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.checkpoint import build, build_discriminator
-from napari_semsr.training.data.patches import Patches
-from napari_semsr.training.learners.cycle_gan import CycleGan
+from napari_semsr.training.cycle_gan import CycleGan
+from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
 GATES = {"cpu": 1.5, "cuda": 2.0}

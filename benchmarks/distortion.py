@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from napari_semsr.core import rim_displacement, run  # noqa: E402
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames  # noqa: E402
-from napari_semsr.simulation.superlens import scan as superlens  # noqa: E402
+from napari_semsr.simulation import scan as superlens  # noqa: E402
 from napari_semsr.stitching import (  # noqa: E402
     StitchOptions,
     StitchSolution,

@@ -37,15 +37,15 @@ from torch import nn
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
+from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
-from napari_semsr.inference.exact.plan import halo_and_trace, plan_lockstep
-from napari_semsr.inference.exact.run import run_lockstep
-from napari_semsr.inference.exact.sampled import measure_frozen
 from napari_semsr.inference.layout import plan_output
+from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.run import ArraySink, SeamMeter, TiledRun
+from napari_semsr.inference.sampled import measure_frozen
+from napari_semsr.inference.tiles import ArraySink, SeamMeter, TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, build
 

@@ -23,18 +23,18 @@ from tiling import field
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.cluster import enhance_tiles, register, unregister
-from napari_semsr.inference.tiles.executors import (
+from napari_semsr.inference.cluster import enhance_tiles, register, unregister
+from napari_semsr.inference.executors import (
     LocalExecutor,
     TileWorker,
     in_order,
     run_tiles,
 )
-from napari_semsr.inference.tiles.run import TiledRun
+from napari_semsr.inference.layout import plan_output
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models.checkpoint import load_model
 
 GATE = 1.05

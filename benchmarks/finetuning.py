@@ -51,7 +51,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import CutRequest, pairs_job, register_in_memory, train_job
+from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, CutRequest
 from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -62,7 +62,7 @@ from napari_semsr.simulation import (
     take_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.data.stored_pairs import to_unit
+from napari_semsr.training.stored_pairs import to_unit
 from napari_semsr.training.validation import ValidationPair, Validator
 
 MODEL = "ssum-sem"
@@ -201,7 +201,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     began, busy = time.monotonic(), sum(os.times()[:4])
     row: dict[str, Any] = {"name": sample.name, "off_px": off_px}
     try:
-        found = run(register_in_memory(place.mosaic, place.view))
+        found = run(REGISTER.job(place.mosaic, place.view))
     except SemsrError as error:
         return {**row, "refused": str(error)}
     stored = moved(found.stored, off_px, float(place.mosaic.scale[0]))
@@ -209,7 +209,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         made = run(
-            train_job(
+            TRAIN.job(
                 "fine-tune",
                 work / "run",
                 start_from=MODEL,
@@ -235,7 +235,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the clean view has another digest
         run(
-            pairs_job(
+            PAIRS.job(
                 place.mosaic, place.clean, told, options=cut, transform=found.stored
             )
         )

@@ -1,8 +1,8 @@
 """How sharp and how right heights are that are joined, against the drawn sample.
 
-``python benchmarks/focus.py`` prints the figures of docs/stitching.md: the fit of the
-mosaic to the sample seen in focus everywhere, that of each single height, and the error
-of the heights. ``--power`` and ``--around`` try other weights.
+``python benchmarks/focus.py`` prints the figures of docs/validation/stitching.md: the
+fit of the mosaic to the sample seen in focus everywhere, that of each single height,
+and the error of the heights. ``--power`` and ``--around`` try other weights.
 """
 
 import argparse

@@ -19,8 +19,8 @@ from skimage.metrics import structural_similarity
 
 from napari_semsr.analysis.metrics import average_gradient
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.scenes import load_clear
 
 SIDE = 512
 READINGS = {

@@ -26,7 +26,7 @@ from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.core import run
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.jobs import frc_job
+from napari_semsr.jobs import FRC, FrcJobOptions
 
 CONTRASTS = (10, 30, 100)
 STRONG = 1e4
@@ -254,7 +254,10 @@ def report_registered(side: int, count: int, goal: float) -> bool:
                 )
             )
             aligned, lying, found = (
-                run(frc_job(first, other, register=how)).result.resolution_px or np.nan
+                run(
+                    FRC.job(first, other, options=FrcJobOptions(register=how))
+                ).result.resolution_px
+                or np.nan
                 for other, how in ((still, False), (off, False), (off, True))
             )
             left.append(lying / aligned)

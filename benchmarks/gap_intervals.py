@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
-from napari_semsr.analysis import (
+from napari_semsr.analysis.gaps import (
     GapOptions,
     Gaps,
     WidthFit,

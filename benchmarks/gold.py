@@ -47,7 +47,7 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.cards import bundled
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.restoration.method import RestoreOptions, choose
-from napari_semsr.simulation.phantoms.gold import (
+from napari_semsr.simulation.gold import (
     COARSE_NM,
     FINE_NM,
     GoldOptions,
@@ -124,8 +124,8 @@ def restored(method: str, sigma_px: float) -> Method:
         image = fine(by_kernel(keys)(low))
         restorer = choose(image, options, None)
         result = np.empty(image.shape)
-        for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
-            result[piece.tile.core.slices] = piece.values
+        for tile, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+            result[tile.core.slices] = values
         return result
 
     return apply

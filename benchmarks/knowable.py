@@ -1,8 +1,8 @@
 """What no system can know, and what a paired one loses: the experiments of a page.
 
-Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (docs/knowable.md; about
-three minutes of one core, ``--steps 0`` leaves the networks out). No part of it is
-random but for the seeds below.
+Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (about three minutes of
+one core, ``--steps 0`` leaves the networks out; docs/validation/knowable.md). No part
+of it is random but for the seeds below.
 
 - *hollow*: a sample whose features stand out, and the same turned inside out. How far
   apart are the two superlens pictures, and how far the two electron images?
@@ -41,10 +41,10 @@ from napari_semsr.simulation.degrade import (
     BLUR_SIZE_PX,
     degrade_plane,
 )
-from napari_semsr.simulation.superlens.pairs import pair_of_surface
-from napari_semsr.training.data.scenes import load_clear
-from napari_semsr.training.learners.cycle_gan import Blur, cycle_ssim, edge_loss
+from napari_semsr.simulation.pairs import pair_of_surface
+from napari_semsr.training.cycle_gan import Blur, cycle_ssim, edge_loss
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import held_out_fields
 from restoration import BORDER, TAPS
 

@@ -263,7 +263,7 @@ def hold(side: int) -> None:
     from napari_semsr.core.progress import run
     from napari_semsr.inference.engine import enhance_to_store, plan_run
     from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.live.field import LiveField
+    from napari_semsr.inference.live import LiveField
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.widgets.base.results import Target
     from napari_semsr.widgets.base.runner import JobRunner

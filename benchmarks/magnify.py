@@ -33,12 +33,12 @@ from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
-from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.models.cards import bundled
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import PairStore, open_pairs
-from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import ValidationPair, Validator, affine_psnr_db
 
 SEED = 41
@@ -110,7 +110,7 @@ def final_store(folder: Path, store: Path) -> None:
         leave_out=",".join(sorted(every - set(FINAL))),
     )
     lows, highs = folder / "*_low.png", folder / "*_high.png"
-    run(pairs_job(lows, highs, store, options=options))
+    run(PAIRS.job(lows, highs, store, options=options))
 
 
 def tiles(

@@ -90,7 +90,7 @@ def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
 
-    from napari_semsr.cli.verbs.enhance import compact_memory
+    from napari_semsr.core import compact_memory
     from napari_semsr.core.micrograph import Micrograph
     from napari_semsr.core.progress import run
 

@@ -31,7 +31,7 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.drawings import draw
 
 GATE = 1e-5
 TRAINED_NM = 10.0

@@ -64,7 +64,7 @@ from napari_semsr.core import (
     Warped,
     run,
 )
-from napari_semsr.jobs import RegisterOptions, register_in_memory
+from napari_semsr.jobs import REGISTER, RegisterOptions
 
 KINDS = (*cases.SAMPLES, *cases.REAL)
 AFFINE, ELASTIC, EACH_NEGATIVE = 200, 48, 20
@@ -254,7 +254,7 @@ def measure(task: Task, data: Path, peers: tuple[str, ...]) -> dict:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            found = run(register_in_memory(moving, fixed, options=options)).registration
+            found = run(REGISTER.job(moving, fixed, options=options)).registration
         except SemsrError as refusal:
             row |= {"refused": str(refusal), **refusal.to_json()}
     row["seconds"] = round(time.perf_counter() - start, 2)

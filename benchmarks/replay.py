@@ -34,9 +34,9 @@ from napari_semsr.core import run
 from napari_semsr.io import describe, half_paths, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY
 from napari_semsr.jobs import (
+    DEGRADE,
     DegradeOptions,
     blend_levels,
-    degrade_job,
     derived_from,
     difference_of,
     draw_specimen,
@@ -91,7 +91,7 @@ def degrade(at: Place, seed: int) -> Path:
     """Degrade one."""
     kind = ("blur", "fog", "hybrid")[seed % 3]
     options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 2 == 0)
-    run(degrade_job(at.image, at.out, options=options))
+    run(DEGRADE.job(at.image, output=at.out, options=options))
     return at.out
 
 

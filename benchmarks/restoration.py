@@ -27,8 +27,8 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.scenes import load_clear
 
 Image = NDArray[np.float64]
 BORDER = 16

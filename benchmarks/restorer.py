@@ -32,11 +32,11 @@ from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import read
-from napari_semsr.jobs import RegisterOptions, register_in_memory
+from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import ImageEntry, load_recipe
+from napari_semsr.training.scenes import load_clear
 from restoration import Image, oracle, psnr_db
 
 HERE = Path(__file__).resolve().parent
@@ -162,7 +162,7 @@ def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image]]:
             read(path, colour="luminance", databar_rows=DATABAR_ROWS).array()
             for path in sorted(found, key=lambda p: p.stem.endswith("50x"))
         )
-        job = register_in_memory(
+        job = REGISTER.job(
             Micrograph(high.astype(np.float32), size),
             Micrograph(low.astype(np.float32), size),
             options=RegisterOptions(model="elastic"),

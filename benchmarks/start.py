@@ -64,7 +64,7 @@ def probe(kind: str) -> float:
     """Take the time of what is measured of a network."""
     import torch
 
-    from napari_semsr.inference.exact.plan import halo_and_trace
+    from napari_semsr.inference.lockstep_plan import halo_and_trace
     from napari_semsr.inference.predictor import Predictor
     from napari_semsr.models.cards import ModelCard, bundled
     from napari_semsr.models.checkpoint import LoadedModel, build, load_model

@@ -286,11 +286,12 @@ def second_scan(folder: Path) -> Path:
     from napari_semsr.core import run
     from napari_semsr.demonstration.job import DemoOptions
     from napari_semsr.demonstration.runs import scan_options
-    from napari_semsr.jobs import simulate_job
+    from napari_semsr.jobs import SIMULATE
 
     made, usual = folder / "scan-again", DemoOptions()
     options = scan_options(frame_px=usual.frame_px, seed=usual.seed)
-    run(simulate_job(made, options=options.replace(noise_seed=1, sem_view=False)))
+    other = options.replace(noise_seed=1, sem_view=False)
+    run(SIMULATE.job(out_dir=made, options=other))
     return made
 
 
@@ -301,13 +302,13 @@ def six_jpegs(folder: Path, *, frame_px: int = 256) -> Path:
 
     from napari_semsr.core import run
     from napari_semsr.io import open_frames
-    from napari_semsr.jobs import SimulateOptions, simulate_job
+    from napari_semsr.jobs import SIMULATE, SimulateOptions
 
     source, made = folder / "source", folder / "six"
     options = SimulateOptions(
         phantom="particles", frames_grid=(2, 3), frame_px=frame_px, overlap=0.4
     )
-    run(simulate_job(source, options=options))
+    run(SIMULATE.job(out_dir=source, options=options))
     taken = run(open_frames(source))
     made.mkdir()
     planes = [np.asarray(taken.read(index), float) for index in range(len(taken))]

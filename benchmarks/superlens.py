@@ -61,17 +61,17 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.phantoms.specimen import Specimen
-from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
-from napari_semsr.simulation.superlens.pairs import (
+from napari_semsr.simulation.microscope import MicroscopeOptions
+from napari_semsr.simulation.pairs import (
     RandomLook,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulation.superlens.scan import ScanOptions
-from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
+from napari_semsr.simulation.samples import SAMPLE_KINDS
+from napari_semsr.simulation.scan import ScanOptions
+from napari_semsr.simulation.specimen import Specimen
 from restoration import oracle
 
 Image = NDArray[np.float64]

@@ -36,7 +36,7 @@ from superlens import (
 
 from napari_semsr.cli.command import main as semsr
 from napari_semsr.core import run
-from napari_semsr.jobs import CheckOptions, check_model_job
+from napari_semsr.jobs import MODELS_CHECK, CheckOptions
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.simulation import (
     SsumPair,
@@ -44,7 +44,7 @@ from napari_semsr.simulation import (
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulation.phantoms.specimen import KINDS
+from napari_semsr.simulation.specimen import KINDS
 from napari_semsr.training.validation import affine_psnr_db
 
 GOALS = Path(__file__).with_name("superlens_goals.yaml")
@@ -153,7 +153,7 @@ def measure_discs(model: str, rows: Rows, goals: Row) -> list[Row]:
     )
 
     def count() -> Row:
-        (found,) = run(check_model_job(model, options=options)).conditions
+        (found,) = run(MODELS_CHECK.job(model, options=options)).conditions
         names = ("radius_px", "change", "discs", "enhanced", "degraded")
         return {"rows": [{n: getattr(r, n) for n in names} for r in found.rows]}
 

@@ -1,1 +1,1 @@
-"""The tables of the four papers beside ours: train, evaluate, write docs/results.md."""
+"""The tables of the four papers beside ours: train, evaluate, write the record."""

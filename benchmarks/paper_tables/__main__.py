@@ -1,4 +1,4 @@
-"""Train what the papers' tables need, judge it, and write docs/results.md.
+"""Train what the papers' tables need, judge it, and write docs/validation/results.md.
 
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
 ``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_false", dest="narrow")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--none", action="store_true", help="only write the page anew")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    record = ROOT / "docs" / "validation" / "results.md"
+    parser.add_argument("--page", type=Path, default=record)
     parser.add_argument(
         "--final", action="store_true", help="judge on the data kept for it, once"
     )

@@ -21,7 +21,7 @@ from napari_semsr.analysis.frc.map import FrcMap, FrcMapOptions, measure_frc_map
 from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.simulation.superlens.pairs import SsumPair
+from napari_semsr.simulation.pairs import SsumPair
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, Shown, chips, show
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES

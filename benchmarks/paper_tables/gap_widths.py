@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.analysis import WidthFit, count_widths
+from napari_semsr.analysis.gaps import WidthFit, count_widths
 
 __all__ = ["EDGES_NM", "draw_widths", "width_row"]
 

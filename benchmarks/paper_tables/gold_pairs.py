@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_semsr.core import run
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import pairs_job
+from napari_semsr.jobs import PAIRS
 from napari_semsr.pairing import PairOptions
 from paper_tables.plan import ROOT
 
@@ -54,6 +54,6 @@ def make_gold_pairs(store: Path, say: Callable[[str], None]) -> bool:
     )
     opening = ReadOptions(colour="luminance", databar_rows=DATABAR_ROWS)
     fast, slow = (scans / f"*_{name}.tif" for name in ("100ns", "30us"))
-    made = run(pairs_job(fast, slow, store, options=options, opening=opening))
+    made = run(PAIRS.job(fast, slow, store, options=options, opening=opening))
     say(f"{made.train} real pairs to learn from")
     return True

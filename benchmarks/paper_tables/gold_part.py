@@ -9,7 +9,7 @@ import numpy as np
 from gold import Score, fine, judge, methods_of, network
 
 from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.simulation.phantoms.gold import (
+from napari_semsr.simulation.gold import (
     GoldOptions,
     gold_rng,
     random_gold_pair,

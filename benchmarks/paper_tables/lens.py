@@ -31,9 +31,9 @@ from napari_semsr.core import parse_pixel_size
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.simulation.phantoms.specimen import Specimen
-from napari_semsr.simulation.superlens.pairs import SsumPair
-from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
+from napari_semsr.simulation.pairs import SsumPair
+from napari_semsr.simulation.samples import SAMPLE_KINDS
+from napari_semsr.simulation.specimen import Specimen
 from napari_semsr.training.recipe import load_recipe
 from paper_tables.plan import FOLDER
 from paper_tables.spread import Bad, with_spread, worst

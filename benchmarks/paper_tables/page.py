@@ -1,4 +1,4 @@
-"""Put docs/results.md together from what was measured."""
+"""Put docs/validation/results.md together from what was measured."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,11 @@ __all__ = ["page"]
 _HEAD = """
 # Results: the papers' tables beside ours
 
-*Written by `{command}`. Edit nothing here: run that again.*
+*A record of what the papers' systems, the bundled models and classical filters reach on
+one set of images. Written by `{command}`: edit nothing here, run that again.* Superlens
+images on this page are blurred by the simulator's Gaussian of 70 to 95 nm, for which no
+lens is fine enough; gains through lenses that could exist are small
+([the record](superlens.md#through-a-lens-that-could-exist)).
 
 None of the papers' data is public. What follows was measured on real SEM images, which
 the simulator degraded, and on simulated instruments. No image that is judged here
@@ -29,18 +33,18 @@ their own data: they stand beside ours and are not to be compared digit by digit
 
 Trained models lie in `runs/tables/NAME/NAME.safetensors` and are not bundled; the
 command makes them anew. A row without a run's name is a classical method or a bundled
-model ([models](models.md)).
+model ([models](../models.md)).
 """
 
 _DEVELOP = """
 **On development data.** The images are those that `recipes/data/sem-images.yaml` holds
 out, the numbers of drawn samples lie below 10 000. Both may be looked at while a recipe
-is being written; `make tables FINAL=1` judges on others ([training](training.md)).
+is being written; `make tables FINAL=1` judges on others ([training](../training.md)).
 """
 _FINAL = """
 **On final data**, by `make tables FINAL=1`: images that `benchmarks/restorer.py` judges
 on, and drawn samples from number 10 000 on. They are judged on once
-([training](training.md)).
+([training](../training.md)).
 `sem-restore` has no row on the images: it was judged on them before, and is not again.
 Of real gold and of line profiles there are no final data; what stands here of them is
 of development.
@@ -53,8 +57,8 @@ _NARROW = """
 out. {count} trainings{jobs}, on {devices}, whose hours are in the table of runs. {note}
 """
 _BLURS = """
-{names}: unpaired, a learnt blur ([](training.md)) in place of the second generator; not
-Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
+{names}: unpaired, a learnt blur ([](../training.md)) in place of the second generator;
+not Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
 """
 
 _TRAINED = """

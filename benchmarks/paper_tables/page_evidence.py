@@ -40,7 +40,7 @@ raises peaks: a noisy scan misses few gaps, and reads their widths wrongly. ± i
 pairs, and the worst stands in brackets; narrow gaps are of all pairs together.
 
 These pairs are no unseen data: `sem-restore` has learnt from fast and slow scans of
-like samples in this very microscope, among others ([](models.md)), and was developed
+like samples in this very microscope, among others ([](../models.md)), and was developed
 with these pairs in sight. On another microscope it may do less.
 
 **Gaps that the averaged scan shows** ({reference})

@@ -1,4 +1,4 @@
-"""Pictures of docs/results.md, drawn from what was measured."""
+"""Pictures of docs/validation/results.md, drawn from what was measured."""
 
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,7 @@ from typing import Any
 
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import build, load_model
-from napari_semsr.training.data.scene_cache import SceneCache
+from napari_semsr.training.batches import SceneCache
 from napari_semsr.training.fit import train
 from napari_semsr.training.run_folder import STATE
 from paper_tables.given import given
