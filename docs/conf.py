@@ -65,8 +65,14 @@ def skip_new_types(  # noqa: D103
 def escape_bars(  # noqa: D103
     app: object, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    # |A| in a docstring is a modulus; reStructuredText takes it for a substitution.
+    # |A| in a docstring is a modulus; reStructuredText takes it for a substitution, and
+    # words of a command's help for emphasis and links.
     for number, line in enumerate(lines):
+        if name.startswith("napari_semsr.functions.") and ">>>" not in line:
+            parts = re.split(r"(`[^`]*`)", line)
+            mark = re.compile(r"(?<![\\*\w])\*(?=\w)|(?<=\w)_(?=[\s,.;)'])")
+            parts[::2] = [mark.sub(lambda m: f"\\{m[0]}", part) for part in parts[::2]]
+            line = lines[number] = "".join(parts)
         if "|" in line and not line.lstrip().startswith(("|", "+", "..")):
             parts = re.split(r"(`[^`]*`)", line)
             parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import napari_semsr
 from napari_semsr.cli.command import build_parser
-from napari_semsr.jobs.check.job import DiscRecord
+from napari_semsr.jobs import DiscRecord
 from napari_semsr.models.cards import bundled, read_card, resolve
 
 PACKAGE = Path(napari_semsr.__file__).parent
-API = "napari_semsr.api"
+API, MADE = "napari_semsr.api", "napari_semsr.functions"
 ROOMS = {
     "core": "Shared values and arithmetic",
     "io": "Files in and out",
@@ -186,15 +186,12 @@ def top_level_entries() -> Iterator[str]:
 
 def api_page() -> str:
     """Every function of the top level with its options."""
-    names = [
-        name
-        for name in napari_semsr.__all__
-        if getattr(getattr(napari_semsr, name), "__module__", "") == API
-    ]
-    lines = ["# Functions: `import napari_semsr`", ""]
-    lines += ["```{eval-rst}", f".. automodule:: {API}"]
-    lines += [f"    :members: {', '.join(names)}", "```", ""]
-    return "\n".join(lines)
+    lines = ["# Functions: `import napari_semsr`", "", "```{eval-rst}"]
+    for name in sorted(napari_semsr.__all__):
+        home = getattr(getattr(napari_semsr, name), "__module__", "")
+        if home in (API, MADE):
+            lines += [f".. autofunction:: {home}.{name}", ""]
+    return "\n".join([*lines, "```", ""])
 
 
 def room_page(room: str) -> str:

@@ -3,8 +3,8 @@
 ``python docs/show_models.py FOLDER``; the folder holds the real images. Each is
 enhanced as a whole with default settings; the picture shows a detail of it before and
 after, both on the grey scale of the whole image before, from its 0.2th to its 99.8th
-percentile. The picture and the table of `which-model.md` are written anew; nothing on
-them is chosen by hand but the images.
+percentile. The picture of `which-model.md` and the table of `validation/which-model.md`
+are written anew; nothing on them is chosen by hand but the images.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 import napari_semsr as semsr
 from napari_semsr.io import read
 
-PAGE = Path(__file__).with_name("which-model.md")
+PAGE = Path(__file__).parent / "validation" / "which-model.md"
 PICTURE = Path(__file__).parent / "images" / "which-model.jpg"
 START, END = "<!-- rows -->", "<!-- end of rows -->"
 DETAIL = 200  # px of the image before

@@ -44,11 +44,11 @@ from qtpy.QtWidgets import (  # noqa: E402
 
 import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
-from napari_semsr.demonstration.job import demo_job  # noqa: E402
+from napari_semsr.demonstration.job import DEMO  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
-from napari_semsr.jobs.simulate import SimulateOptions, simulate_job  # noqa: E402
-from napari_semsr.jobs.stitch import stitch_job  # noqa: E402
+from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
+from napari_semsr.jobs.stitch import STITCH  # noqa: E402
 from napari_semsr.widgets import project  # noqa: E402
 from napari_semsr.widgets.base.panel import Panel  # noqa: E402
 
@@ -59,7 +59,8 @@ DOCK_PX = 400
 PATIENCE_S = 600
 FILM_PX, FILM_MS = 960, 1500
 DETAILS, BETWEEN_PX = (2, 4), 10
-OPEN, STITCH, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
+OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
+LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
 
 
@@ -167,7 +168,7 @@ def photograph_open_mosaic() -> None:
 def photograph_stitch() -> None:
     """Stitch the simulated scan."""
     viewer = new_viewer("scan")
-    panel = dock(viewer, STITCH)
+    panel = dock(viewer, STITCHING)
     finish(panel)  # it looks into the folder of the sample
     panel.run()
     finish(panel)
@@ -313,15 +314,98 @@ def photograph_error_map() -> None:
     keep(viewer, "error_map")
 
 
+def photograph_restore() -> None:
+    """Undo the blur of the degraded sample, with the input on the left."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Restore")
+    panel.layer.value = viewer.layers["degraded"]
+    panel.run()
+    finish(panel)
+    keep(viewer, "restore")
+
+
+def photograph_profile() -> None:
+    """Draw truth and degraded image along a line across some of their wires."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Line profile")
+    panel.layers.value = list(viewer.layers)
+    panel.draw()
+    panel.line.value.add(np.array(LINE_PX, float), shape_type="line")
+    panel.run()
+    finish(panel)
+    keep(viewer, "profile")
+
+
+def photograph_gaps() -> None:
+    """Measure the gaps of enhanced gold against those of the finer image."""
+    viewer = new_viewer("gold")
+    enhance = dock(viewer, "Enhance")
+    coarse = max(viewer.layers, key=lambda layer: layer.scale[0])
+    fine = min(viewer.layers, key=lambda layer: layer.scale[0])
+    enhance.layer.value = coarse
+    enhance.model.box.value = "sem-2x"
+    enhance.run()
+    finish(enhance)
+    made = viewer.layers.selection.active
+    viewer.window.remove_dock_widget("all")
+    panel = dock(viewer, "Gaps")
+    panel.image.value, panel.reference.value = made, fine
+    panel.run()
+    finish(panel)
+    for layer in viewer.layers:
+        layer.visible = layer is made or layer.name.startswith("Gaps")
+    keep(viewer, "gaps")
+
+
+def photograph_judge() -> None:
+    """Judge the optical scan and a network by the electron image of the same place."""
+    viewer = new_viewer("place")
+    panel = dock(viewer, "Judge by SEM")
+    panel.run()
+    finish(panel)
+    keep(viewer, "judge")
+
+
+def photograph_project() -> None:
+    """Show what was made, before it is saved into a project."""
+    viewer = new_viewer("degraded")
+    restore = dock(viewer, "Restore")
+    restore.layer.value = viewer.layers["degraded"]
+    restore.run()
+    finish(restore)
+    viewer.window.remove_dock_widget("all")
+    dock(viewer, "Save and project")
+    keep(viewer, "project")
+
+
+def photograph_batch() -> None:
+    """Take three images through the same steps."""
+    folder = Path(_SCRATCH.name) / "monday"
+    folder.mkdir()
+    for number in range(1, 4):
+        image = samples.draw_specimen((192, 192), seed=number)
+        write(image, folder / f"wafer-{number}.tif")
+    steps = Path(_SCRATCH.name) / "steps.yaml"
+    wanted = [{"restore": {"psf": "1px"}}, {"metrics": {"reference": "{input}"}}]
+    typed = {"inputs": "monday", "output": "results", "report": True, "steps": wanted}
+    steps.write_text(yaml.safe_dump(typed), encoding="utf-8")
+    viewer = new_viewer("exposures")
+    panel = dock(viewer, "Batch")
+    panel.steps.value = steps
+    panel.run()
+    finish(panel)
+    keep(viewer, "batch")
+
+
 def photograph_crop() -> None:
     """Lay the electron image of a simulated scan on its mosaic."""
     folder = Path(_SCRATCH.name) / "chip"
     options = SimulateOptions(
         frames_grid=(3, 3), overlap=0.5, focus_nm=80, seed=1, sem=True
     )
-    run(simulate_job(folder, options=options))
+    run(SIMULATE.job(out_dir=folder, options=options))
     mosaic = Path(_SCRATCH.name) / "mosaic.ome.zarr"
-    run(stitch_job(folder, mosaic))
+    run(STITCH.job(folder, mosaic))
     viewer = new_viewer()
     for path in (mosaic, folder / "sem" / "sem.ome.tif"):
         viewer.open(str(path), plugin=PLUGIN)
@@ -348,7 +432,7 @@ def photograph_register() -> None:
 
 def photograph_demonstration() -> None:
     """Take the first pictures of the demonstration's report, details of its place."""
-    made = run(demo_job(Path(_SCRATCH.name) / "demonstration"))
+    made = run(DEMO.job(Path(_SCRATCH.name) / "demonstration"))
     page = Path(made.report).read_text(encoding="utf-8")
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
     rows, columns = DETAILS
@@ -377,7 +461,7 @@ ERROR = (
     ".ome.zarr cannot be written, since the disk is full: free some space, or choose "
     "another place under Save as."
 )
-SHOWN = {STITCH: "scan", REGISTER: "place"}
+SHOWN = {STITCHING: "scan", REGISTER: "place"}
 """Samples that panels are opened with, where two exposures are not what they need."""
 SMALL = {
     "Check model": {"discs": 8, "size_px": 256},
@@ -474,6 +558,12 @@ PICTURES = (
     photograph_spectrum,
     photograph_metrics,
     photograph_error_map,
+    photograph_restore,
+    photograph_profile,
+    photograph_gaps,
+    photograph_judge,
+    photograph_project,
+    photograph_batch,
     photograph_crop,
     photograph_demonstration,
 )
