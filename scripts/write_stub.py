@@ -1,4 +1,7 @@
-"""Write the stub of the functions that are made of verbs, or say that it is behind.
+"""Write what names the verbs in other languages than Python, or say that it is behind.
+
+These are the stub of the functions, the names of the package, and the commands of
+panels that a verb's value alone makes, in the manifest.
 
 Run: ``python scripts/write_stub.py [--check]``.
 """
@@ -17,9 +20,12 @@ import numpy as np
 from napari_semsr import calls
 from napari_semsr.calls import PathLike, Report, Source
 from napari_semsr.core import Micrograph
-from napari_semsr.jobs import FUNCTIONS, Verb, verb_of
+from napari_semsr.jobs import FUNCTIONS, PANELS, VERBS, Verb, verb_of
 
 STUB = Path(calls.__file__).with_name("functions.pyi")
+NAMES = STUB.with_name("__init__.pyi")
+MANIFEST = STUB.with_name("napari.yaml")
+_BEGIN, _END = "# panels of verbs: written by scripts/write_stub.py", "# as far as here"
 HEAD = """\
 \"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
 
@@ -88,7 +94,10 @@ def _function(verb: Verb[Any, Any], gives: Any, output: Any = None) -> list[str]
 def stub() -> str:
     """Write all functions."""
     lines = []
-    results = {"napari_semsr.core": {"Micrograph", "Progress"}}
+    results = {
+        "napari_semsr.core.micrograph": {"Micrograph"},
+        "napari_semsr.core.progress": {"Progress"},
+    }
     for name in FUNCTIONS.values():
         verb = verb_of(name)
         if verb is None:
@@ -102,8 +111,7 @@ def stub() -> str:
         ):
             ours = getattr(kind, "__module__", "").startswith("napari_semsr.")
             if ours and kind is not Micrograph:
-                package = ".".join(kind.__module__.split(".")[:2])
-                results.setdefault(package, set()).add(kind.__name__)
+                results.setdefault(kind.__module__, set()).add(kind.__name__)
         kinds = get_args(given)
         if Micrograph in kinds:  # of an image that is kept where it is not written
             for target, kind in zip((types.NoneType, PathLike), kinds, strict=True):
@@ -120,15 +128,43 @@ def stub() -> str:
     return made.stdout
 
 
+def names() -> str:
+    """Write the names of the package, those of the functions last."""
+    head, _, _ = NAMES.read_text().partition("from .functions import (")
+    lines = [f"    {name} as {name}," for name in sorted(FUNCTIONS)]
+    return "\n".join([f"{head}from .functions import (", *lines, ")\n"])
+
+
+def manifest() -> str:
+    """Write the manifest, with the commands of panels that values alone make."""
+    head, _, rest = MANIFEST.read_text().partition(f"    {_BEGIN}\n")
+    _, _, rest = rest.partition(f"    {_END}\n")
+    lines = [f"    {_BEGIN}"]
+    for title, verb in PANELS.items():
+        called = verb.replace("-", "_")
+        lines += [
+            f"    - id: napari-semsr.{called}",
+            f'      title: "SEM-SR: {title}, {VERBS[verb]}"',
+            f"      python_name: napari_semsr.widgets.window.commands:open_{called}",
+        ]
+    return "\n".join([head + lines[0], *lines[1:], f"    {_END}\n{rest}"])
+
+
+WRITTEN = {STUB: stub, NAMES: names, MANIFEST: manifest}
+"""What is written, and how."""
+
+
 def main() -> None:
-    """Write the stub."""
+    """Write them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     asked = parser.parse_args()
-    text = stub()
-    if asked.check:
-        sys.exit(0 if STUB.read_text() == text else f"{STUB} is behind: run this.")
-    STUB.write_text(text)
+    for path, write in WRITTEN.items():
+        text = write()
+        if asked.check and path.read_text() != text:
+            sys.exit(f"{path} is behind: run this.")
+        if not asked.check:
+            path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from .functions import (
     list_models as list_models,
     metrics as metrics,
     model_info as model_info,
+    noise as noise,
     pairs as pairs,
     profile as profile,
     register as register,

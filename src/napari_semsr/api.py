@@ -237,10 +237,10 @@ def measure_table(
     >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
     (5, 3)
     """
-    from napari_semsr.jobs import MEASURES, measure_table_job
+    from napari_semsr.jobs import MEASURES, measure_of, measure_table_job
 
     switches = {name: options.pop(name) for name in ("register",) if name in options}
-    kind = MEASURES[measure].verb.options if measure in MEASURES else Options
+    kind = measure_of(measure).verb.options if measure in MEASURES else Options
     job = measure_table_job(
         measure,
         images,

@@ -6,45 +6,40 @@ from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 
-from napari_semsr.analysis import (
-    Decorrelation,
-    FrcMap,
-    FrcResult,
-    Gaps,
-    Histogram,
-    Metrics,
-)
-from napari_semsr.core import FieldDistortion, Micrograph, Progress
-from napari_semsr.demonstration import DemoResult
-from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import (
-    ArchitectureList,
-    CalibrationReport,
-    Converted,
-    Cropped,
-    Description,
-    EnhancedFile,
-    ErrorMapReport,
-    FigureMade,
-    Judged,
-    ModelCheck,
-    ModelFile,
-    ModelList,
-    PairsMade,
-    ProfileReport,
-    Registered,
-    RepeatabilityReport,
-    ReportMade,
-    RestoredFile,
-    ScaleBarReport,
-    SimulatedScan,
-    SpectrumReport,
-    StitchedFile,
-    Trained,
-    TrustLearnt,
-    TrustReport,
-)
-from napari_semsr.registration import Landmarks
+from napari_semsr.analysis.decorrelation import Decorrelation
+from napari_semsr.analysis.frc.correlation import FrcResult
+from napari_semsr.analysis.frc.map import FrcMap
+from napari_semsr.analysis.gaps import Gaps
+from napari_semsr.analysis.metrics import Histogram, Metrics
+from napari_semsr.core.calibration import FieldDistortion
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Progress
+from napari_semsr.demonstration.job import DemoResult
+from napari_semsr.io.transforms import StoredTransform
+from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
+from napari_semsr.jobs.check.job import ModelCheck
+from napari_semsr.jobs.convert import Converted
+from napari_semsr.jobs.crop import Cropped
+from napari_semsr.jobs.enhance import EnhancedFile
+from napari_semsr.jobs.figure import FigureMade
+from napari_semsr.jobs.info import Description
+from napari_semsr.jobs.judge.job import Judged
+from napari_semsr.jobs.measure.error_map import ErrorMapReport
+from napari_semsr.jobs.measure.noise import NoiseReport
+from napari_semsr.jobs.measure.profile import ProfileReport
+from napari_semsr.jobs.measure.repeatability import RepeatabilityReport
+from napari_semsr.jobs.measure.resolution import SpectrumReport
+from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
+from napari_semsr.jobs.pairs import PairsMade
+from napari_semsr.jobs.register import Registered
+from napari_semsr.jobs.report.job import ReportMade
+from napari_semsr.jobs.restore import RestoredFile
+from napari_semsr.jobs.simulate import SimulatedScan
+from napari_semsr.jobs.stitch import StitchedFile
+from napari_semsr.jobs.train import Trained
+from napari_semsr.jobs.trust.learn import TrustLearnt
+from napari_semsr.jobs.trust.map import TrustReport
+from napari_semsr.registration.landmarks import Landmarks
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | NDArray[Any] | PathLike
@@ -801,6 +796,23 @@ def histogram(
     colour: Literal["refuse", "luminance"] = "refuse",
     progress: Report | None = None,
 ) -> Histogram: ...
+def noise(
+    image: Source,
+    *,
+    block: int = 16,
+    bins: int = 24,
+    series: int = 0,
+    level: int = 0,
+    channel: int | None = None,
+    plane: int | None = None,
+    dataset: str | None = None,
+    pixel_size_nm: tuple[float, float] | float | None = None,
+    pixel_size_sd_nm: tuple[float, float] | float | None = None,
+    crop_databar: bool = True,
+    databar_rows: int | None = None,
+    colour: Literal["refuse", "luminance"] = "refuse",
+    progress: Report | None = None,
+) -> NoiseReport: ...
 def figure(
     images: Sequence[Source],
     output: PathLike,

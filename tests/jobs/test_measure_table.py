@@ -10,7 +10,13 @@ from napari_semsr.analysis import MetricsOptions, ProfileOptions
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs import MEASURES, TrustOptions, is_many, measure_table_job
+from napari_semsr.jobs import (
+    MEASURES,
+    TrustOptions,
+    is_many,
+    measure_of,
+    measure_table_job,
+)
 
 NUMBER = {
     "frc": "resolution_nm",
@@ -22,6 +28,7 @@ NUMBER = {
     "repeatability": "sd_grey",
     "trust": "spread_mean_percent",
     "gaps": "mean_width_nm",
+    "noise": "noise_grey",
     "profile": "fwhm_plain_nm",
     "histogram": "emd_grey",
 }
@@ -52,7 +59,7 @@ def rows_of(path):
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_makes_a_row_an_image(pairs, name):
-    two = len(MEASURES[name].roles) == 2
+    two = len(measure_of(name).roles) == 2
     table = pairs / "table.csv"
     job = measure_table_job(
         name,
@@ -64,11 +71,11 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
     )
     found = run(job)
     rows = rows_of(table)
-    first = MEASURES[name].names[0]
+    first = measure_of(name).names[0]
     names = [f"low/field{number}.tif" for number in (1, 2, 10)]
     assert [row[first] for row in rows] == names
     if two:
-        second = MEASURES[name].names[1]
+        second = measure_of(name).names[1]
         assert [row[second] for row in rows][2] == "high/field10.ome.tif"
     column = NUMBER[name]
     values = [float(row[column]) for row in rows]
@@ -215,7 +222,7 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     measured(pairs)
     path = pairs / "out.csv"
     before, rows = path.read_text(), rows_of(path)
-    measures = [*MEASURES["metrics"].columns]
+    measures = [*measure_of("metrics").columns]
     for row in rows:
         row.update({name: row[name].replace(".", ",").upper() for name in measures})
     lines = [";".join(rows[0]), *(";".join(row.values()) for row in rows)]

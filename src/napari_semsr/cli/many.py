@@ -167,7 +167,7 @@ def tabled(
 ) -> Command[Any]:
     """Let a measuring verb take a folder, a glob or a table in place of an image.
 
-    `measure` is its name among the jobs' ``MEASURES``, `images` are the arguments that
+    `measure` is its name among those that measure, `images` are the arguments that
     name images, `switches` further ones that its job takes. `output` says whether it
     has ``-o`` and whether one image needs it, `own_table` that it has ``--table`` for
     one image, too.
@@ -190,7 +190,7 @@ class _Tabled:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments, and those of a table."""
         self.one.configure(parser)
-        named = " and ".join(jobs.MEASURES[self.measure].names)
+        named = " and ".join(jobs.measure_of(self.measure).names)
         group = parser.add_argument_group(
             "many images",
             "In place of an image: a folder, a glob in quotes, or a table (CSV) whose "
@@ -238,7 +238,7 @@ class _Tabled:
             table=arguments.table,
             resume=arguments.resume,
             **{name: getattr(arguments, name) for name in self.switches},
-            options=options_from(arguments, jobs.MEASURES[self.measure].verb.options),
+            options=options_from(arguments, jobs.measure_of(self.measure).verb.options),
             opening=options_from(arguments, ReadOptions),
             overwrite=arguments.overwrite,
         )
@@ -251,7 +251,7 @@ class _Tabled:
             msg = "Only a table of images can be resumed; leave --resume out."
             raise OptionError(msg)
         missing = self.images[sum(one is not None for one in given) :]
-        if len(given) - len(missing) < jobs.MEASURES[self.measure].needed:
+        if len(given) - len(missing) < jobs.measure_of(self.measure).needed:
             msg = (
                 f"The arguments {' and '.join(self.images)} must be given, got no "
                 f"{missing[0]}; a table of both images comes alone."

@@ -108,6 +108,7 @@ from .quantities import (
     FLAT as FLAT,
     LEVELS as LEVELS,
     SIGMA as SIGMA,
+    Curve as Curve,
     Figure as Figure,
     Quantity as Quantity,
     cells_of as cells_of,
@@ -116,6 +117,7 @@ from .quantities import (
     figures_of as figures_of,
     in_figures as in_figures,
     quantities_of as quantities_of,
+    value_of as value_of,
 )
 from .resampling import (
     Resampling as Resampling,

@@ -69,6 +69,25 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """Two fields of a result that are drawn as a line, and what their axes are called.
+
+    Attributes
+    ----------
+    title, xlabel, ylabel : str
+        Of the plot and its axes, with units.
+    x, y : str
+        Fields that hold as many numbers.
+    """
+
+    title: str
+    x: str
+    y: str
+    xlabel: str
+    ylabel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A number with its unit, and how it is shown; words where it is no number.
 

@@ -55,6 +55,8 @@ from .images import (
 from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
+    MEASURES as MEASURES,
+    PANELS as PANELS,
     VERBS as VERBS,
     actions_of as actions_of,
     verb_of as verb_of,
@@ -107,11 +109,11 @@ from .measure.resolution import (
     spectrum_look as spectrum_look,
 )
 from .measure.table import (
-    MEASURES as MEASURES,
     MeasuredTable as MeasuredTable,
     file_state as file_state,
     find_images as find_images,
     is_many as is_many,
+    measure_of as measure_of,
     measure_table_job as measure_table_job,
     path_in_table as path_in_table,
 )

@@ -1,4 +1,4 @@
-"""The verbs of ``semsr``: what each does, and the module that declares it."""
+"""The verbs of ``semsr``: what each does, and where it is declared."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ VERBS = {
     "gaps": "count and measure the gaps between particles",
     "profile": "grey levels along a line: widths, edge, distance of two lines",
     "histogram": "grey-level distributions and their distance",
+    "noise": "the noise of one image, and its growth with the grey level",
     "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
     "batch": "take every image of a folder or table through steps, to one table",
     "replay": "make an output again from its provenance, and compare the two",
@@ -51,6 +52,42 @@ ACTIONS = {
 }
 """What each action of a verb does that is several."""
 
+_DECLARED = {
+    "demo": ".demonstration.job",
+    "judge": "judge.job",
+    "models check": "check.job",
+    "models trust": "trust.learn",
+    "report": "report.job",
+    **{
+        name: "models"
+        for name in ACTIONS
+        if name not in ("models check", "models trust")
+    },
+    "decorrelation": "measure.resolution",
+    "error-map": "measure.error_map",
+    "frc": "measure.resolution",
+    "frc-map": "measure.resolution",
+    "gaps": "measure.gaps",
+    "histogram": "measure.grey",
+    "metrics": "measure.grey",
+    "noise": "measure.noise",
+    "profile": "measure.profile",
+    "repeatability": "measure.repeatability",
+    "spectrum": "measure.resolution",
+}
+"""Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
+_NO_VALUES = ("batch", "models", "replay")
+PANELS = {"Noise": "noise"}
+"""Verbs whose value alone makes a panel, by its title."""
+MEASURES = tuple(
+    name
+    for name in VERBS
+    if name == "trust" or _DECLARED.get(name, "").startswith("measure.")
+)
+"""Verbs that measure, of many images too."""
+
+_VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _NO_VALUES)
+_AS_NAME = str.maketrans("- ", "__")
 _CALLED = {
     "models list": "list_models",
     "models info": "model_info",
@@ -61,52 +98,13 @@ _CALLED = {
     "models architectures": "list_architectures",
 }
 
-_DECLARED = {
-    "calibrate": "calibrate",
-    "convert": "convert",
-    "crop": "crop",
-    "decorrelation": "measure.resolution",
-    "register": "register",
-    "stitch": "stitch",
-    "degrade": "degrade",
-    "enhance": "enhance",
-    "pairs": "pairs",
-    "demo": ".demonstration.job",
-    "error-map": "measure.error_map",
-    "figure": "figure",
-    "frc": "measure.resolution",
-    "frc-map": "measure.resolution",
-    "gaps": "measure.gaps",
-    "histogram": "measure.grey",
-    "info": "info",
-    "models architectures": "models",
-    "models check": "check.job",
-    "models export": "models",
-    "models import": "models",
-    "models info": "models",
-    "models list": "models",
-    "models trust": "trust.learn",
-    "judge": "judge.job",
-    "metrics": "measure.grey",
-    "profile": "measure.profile",
-    "repeatability": "measure.repeatability",
-    "report": "report.job",
-    "restore": "restore",
-    "simulate": "simulate",
-    "spectrum": "measure.resolution",
-    "train": "train",
-    "trust": "trust",
-}
-"""Modules of verbs that are values; each is called as its verb, in capitals."""
-
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
     """Import a verb; None for one that is no value yet."""
-    if name not in _DECLARED:
+    if name not in _VALUES:
         return None
-    module = import_module(f".{_DECLARED[name]}", "napari_semsr.jobs")
-    called = name.replace("-", "_").replace(" ", "_").upper()
-    verb: Verb[Any, Any] = getattr(module, called)
+    module = import_module(f".{_DECLARED.get(name, name)}", "napari_semsr.jobs")
+    verb: Verb[Any, Any] = getattr(module, name.upper().translate(_AS_NAME))
     return verb
 
 
@@ -116,9 +114,5 @@ def actions_of(name: str) -> tuple[str, ...]:
     return tuple(action for verb, _, action in words if verb == name)
 
 
-FUNCTIONS = {
-    _CALLED.get(name, name.replace("-", "_")): name
-    for name in (*VERBS, *ACTIONS)
-    if name in _DECLARED
-}
+FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
 """Verbs that are values by the names of their functions."""

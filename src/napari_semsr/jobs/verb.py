@@ -14,6 +14,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from napari_semsr.core import (
     LEVELS,
+    Curve,
     FloatPair,
     InputRecord,
     IntPair,
@@ -45,6 +46,7 @@ from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.maps import Mapped, keep_map
 
+_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs apart
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
 
@@ -326,6 +328,7 @@ class Verb(Generic[O, R]):
     resumes: bool = False
     replaces: bool = False  # what is there, if it is told to, elsewhere than an output
     tabled: bool = False  # takes many images too, a row for each
+    curves: tuple[Curve, ...] = ()  # of its result, drawn in panels and reports
     numbers: tuple[str, ...] = ()  # of its record, in the table of a batch
     step: str = ""  # why it is no step of a batch
     prepare: Callable[[], object] | None = None  # of a process that does nothing else
@@ -354,6 +357,12 @@ class Verb(Generic[O, R]):
     def written(self) -> tuple[Output, ...]:
         """All that it writes."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
+
+    @property
+    def makes_image(self) -> bool:
+        """Whether its output is an image by itself, which can be made again."""
+        out = self.output
+        return out is not None and out.is_image and out.ending in _OF_IMAGES
 
     @property
     def returns(self) -> Any:

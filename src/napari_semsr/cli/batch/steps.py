@@ -257,10 +257,8 @@ class _Step:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of what it finds, and of what it writes."""
-        measure = jobs.MEASURES.get(self.verb)
-        names = _numbers(self.verb)
-        if measure is not None:
-            names = measure.columns
+        known = self.verb in jobs.MEASURES
+        names = jobs.measure_of(self.verb).columns if known else _numbers(self.verb)
         return tuple(f"{self.prefix}_{name}" for name in names)
 
 
@@ -917,11 +915,10 @@ def _tasked(
 def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
     """Give the cells of what a step found."""
     prefix = step.name.replace("-", "_")
-    measure = jobs.MEASURES.get(step.verb)
     if isinstance(result, jobs.MeasuredTable):
         msg = f"The step {step.name} measures one image, got a folder or a table."
         raise OptionError(msg)
-    if measure is not None:
+    if step.verb in jobs.MEASURES:
         found = cells_of_result(result)
     else:
         record = result.to_json()

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,7 @@ from napari_semsr.io import (
     write_sheet,
 )
 from napari_semsr.jobs.images import Result, check_target_file
-from napari_semsr.jobs.measure.error_map import ERROR_MAP
-from napari_semsr.jobs.measure.gaps import GAPS
-from napari_semsr.jobs.measure.grey import HISTOGRAM, METRICS
-from napari_semsr.jobs.measure.profile import PROFILE
-from napari_semsr.jobs.measure.repeatability import REPEATABILITY
-from napari_semsr.jobs.measure.resolution import DECORRELATION, FRC, FRC_MAP, SPECTRUM
-from napari_semsr.jobs.trust import TRUST
+from napari_semsr.jobs.index import MEASURES, verb_of
 from napari_semsr.jobs.verb import Verb
 
 Cells = dict[str, Cell]
@@ -88,14 +83,15 @@ class Measure:
         return columns_of(self.verb.result)
 
 
-MEASURES = {
-    verb.name: Measure(verb)
-    for verb in (
-        *(FRC, FRC_MAP, DECORRELATION, SPECTRUM, METRICS, ERROR_MAP, REPEATABILITY),
-        *(TRUST, GAPS, PROFILE, HISTOGRAM),
-    )
-}
-"""The measures that tables are made of, by their verbs."""
+@cache
+def measure_of(name: str) -> Measure:
+    """Give a measuring verb by its name; refuse others."""
+    verb = verb_of(name) if name in MEASURES else None
+    if verb is None:
+        msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
+        raise OptionError(msg)
+    return Measure(verb)
+
 
 # Which images: a folder, a glob, a table, or a list.
 
@@ -549,10 +545,7 @@ def measure_table_job(
 ) -> Job[MeasuredTable]:
     """Measure many images, and write a row for each."""
     yield Progress(0, 0, "looking for images")
-    if name not in MEASURES:
-        msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
-        raise OptionError(msg)
-    measure = MEASURES[name]
+    measure = measure_of(name)
     chosen = measure.verb.options.parse({}) if options is None else options
     target = _check_table(table, (images, second), resume=resume, overwrite=overwrite)
     items = _items(measure, images, second)

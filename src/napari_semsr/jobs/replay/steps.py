@@ -28,19 +28,10 @@ from napari_semsr.core import (
     shown,
 )
 from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths
-from napari_semsr.jobs import (
-    ENHANCE,
-    ERROR_MAP,
-    FRC_MAP,
-    REPEATABILITY,
-    SPECTRUM,
-    TRUST,
-    Verb,
-)
+from napari_semsr.jobs import FRC_MAP, VERBS, Verb, verb_of
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.convert import CONVERT, ConvertOptions, save_job
 from napari_semsr.jobs.crop import CROP, CropOptions
-from napari_semsr.jobs.degrade import DEGRADE
 from napari_semsr.jobs.images import (
     Image,
     derived_from,
@@ -134,7 +125,7 @@ class ReplayStep:
         record = self._needed(record)
         how = reading or self.reading()
         told = record.provenance
-        told = told if told is not None and told.job in STEPS else None
+        told = told if told is not None and again_of(told.job) else None
         drawn = record.digest is None and record.path is None and told is not None
         if not drawn:
             digest, values = digest_of_image(how), digest_of_values(how)
@@ -236,12 +227,12 @@ class ReplayStep:
 
     def run(self) -> Job[Path]:
         """Run the step, and say where its output is."""
-        again = STEPS.get(self.made.job)
+        again = again_of(self.made.job)
         if again is None or self.depth > _DEEPEST:
             what = self.search.output.name
             msg = (
                 f"{what} was made by {self.made.job!r}, which cannot be run again; "
-                f"these can: {', '.join(STEPS)}."
+                f"these can: {', '.join(jobs_made_again())}."
             )
             raise ReadError(msg)
         path = yield from again(self)
@@ -571,19 +562,13 @@ def _blend(step: ReplayStep) -> Job[Path]:
     return (yield from _saved(step, result.replace(data=mixed, provenance=history)))
 
 
-STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
+_STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "convert": _convert,
-    "degrade": _run_again(DEGRADE),
     "crop": _crop,
     "register": _register,
     "stitch": _stitch,
-    "enhance": _run_again(ENHANCE),
     "restore": _restore,
     "frc-map": _frc_map,
-    "error-map": _run_again(ERROR_MAP),
-    "repeatability": _run_again(REPEATABILITY),
-    "trust": _run_again(TRUST),
-    "spectrum": _run_again(SPECTRUM),
     "simulate": _simulate,
     "specimen": _specimen,
     "exposure": _exposure,
@@ -591,4 +576,17 @@ STEPS: dict[str, Callable[[ReplayStep], Job[Path]]] = {
     "difference": _difference,
     "blend": _blend,
 }
-"""How the output of each job is made again."""
+"""Jobs that are no verbs, and verbs whose histories differ from what they take."""
+
+
+def again_of(job: str) -> Callable[[ReplayStep], Job[Path]] | None:
+    """Give what makes the output of a job again; None for one that cannot."""
+    verb = verb_of(job) if job in VERBS else None
+    if job in _STEPS or verb is None or not verb.makes_image:
+        return _STEPS.get(job)
+    return _run_again(verb)
+
+
+def jobs_made_again() -> list[str]:
+    """Name the jobs whose output can be made again."""
+    return [job for job in dict.fromkeys((*VERBS, *_STEPS)) if again_of(job)]

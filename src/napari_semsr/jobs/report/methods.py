@@ -247,10 +247,12 @@ _OF_RECORDS = {
 
 def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
     """Say which measurements were read from files."""
-    for verb, (words, papers) in _OF_RECORDS.items():
+    verbs = {item.verb for item in records}
+    for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
         found = [item for item in records if item.verb == verb]
         if not found:
             continue
+        words, papers = _OF_RECORDS.get(verb, (verb.capitalize(), ()))
         methods = dict.fromkeys(
             n.method for item in found for n in item.numbers if n.method
         )

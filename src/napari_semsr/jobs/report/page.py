@@ -380,6 +380,12 @@ def _record_plots(item: "StoredNumbers") -> Iterator[tuple[str, bytes]]:
             curve = FrequencyCurve(label, values[0], values[1])
             look: Any = {"ylabel": label, "log": item.verb == "spectrum"}
             yield label, curves_png([curve], _mean(content), size_px=_PLOT, **look)
+    for told in item.curves:
+        x_values, y_values = (_curve(content.get(key)) for key in (told.x, told.y))
+        if x_values is not None and y_values is not None:
+            lines = {told.title: (x_values, y_values)}
+            axes: Any = {"xlabel": told.xlabel, "ylabel": told.ylabel}
+            yield told.title, lines_png(lines, size_px=_PLOT, **axes)
     if item.verb == "profile":
         unit = "nm" if content.get("distance_nm") else "px"
         x_values = _curve(content.get(f"distance_{unit}"))

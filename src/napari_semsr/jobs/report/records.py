@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import (
+    Curve,
     FloatPair,
     Quantity,
     ReadError,
@@ -18,7 +19,7 @@ from napari_semsr.core import (
     shown,
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
-from napari_semsr.jobs.index import verb_of
+from napari_semsr.jobs.index import MEASURES, verb_of
 from napari_semsr.jobs.report.numbers import Number
 from napari_semsr.reporting import NO_VALUE, written
 
@@ -51,7 +52,7 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Verbs whose JSON is read, and keys that it has; older files do not tell the verb."""
+"""Keys that the JSON of verbs has had from the first; older files tell no verb."""
 
 _UNITS = (
     ("_nm", "nm"),
@@ -117,6 +118,17 @@ class StoredNumbers:
     notes: list[str]  # what it warns of
     content: dict[str, Any]
 
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """What is drawn of it."""
+        return curves_of(self.verb)
+
+
+def curves_of(name: str) -> tuple[Curve, ...]:
+    """Give the curves that a verb declares."""
+    verb = verb_of(name)
+    return () if verb is None else verb.curves
+
 
 def is_record(path: Path) -> bool:
     """Tell whether an input is a JSON file by its name."""
@@ -143,11 +155,11 @@ def read_record(path: Path) -> StoredNumbers:
     if verb is None:
         msg = (
             f"{path.name} must be JSON of a measuring verb, got another: take what "
-            f"semsr {', '.join(KINDS)} wrote with --json."
+            f"semsr {', '.join(_known())} wrote with --json."
         )
         raise ReadError(msg)
     with decoding(path, "numbers of a measurement"):
-        _check_curves(content)
+        _check_curves(content, curves_of(verb))
         return _told(path, verb, content)
 
 
@@ -160,9 +172,9 @@ def _number(text: str) -> int | float:
     return int(text) if text.lstrip("-").isdigit() else value
 
 
-def _check_curves(content: Mapping[str, Any]) -> None:
+def _check_curves(content: Mapping[str, Any], declared: Sequence[Curve]) -> None:
     """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
-    for names in _CURVES:
+    for names in (*_CURVES, *((told.x, told.y) for told in declared)):
         if content.get(names[0]) is None:  # no curve: a correlation may be one number
             continue
         values = [content[name] for name in names if content.get(name) is not None]
@@ -187,7 +199,10 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     kinds = {} if value_verb is None else quantities_of(value_verb.result)
     declared = {name: told for name, (told, _) in kinds.items()}
     beside = {n for q in declared.values() for n in (q.also, q.sd, q.interval)}
+    drawn = {key for curve in curves_of(verb) for key in (curve.x, curve.y)}
     for key, value in content.items():
+        if key in drawn:
+            continue
         text = key in _ELSEWHERE and isinstance(value, str | bool | None)
         if key in declared and not text and not isinstance(value, Mapping):
             numbers += [] if key in beside else _declared(key, declared, content)
@@ -222,10 +237,15 @@ def _verb(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     kind = content.get("kind")
-    if isinstance(kind, str) and kind in KINDS:
+    if isinstance(kind, str) and kind in _known():
         return kind
     fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
     return next(fits, None)
+
+
+def _known() -> tuple[str, ...]:
+    """Name the verbs whose JSON is read."""
+    return tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 
 def _images(content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 from .docking import (
     ASIDE as ASIDE,
+    VERB_PANELS as VERB_PANELS,
     go_to_panel as go_to_panel,
     lay_as_tab as lay_as_tab,
+    make_panel as make_panel,
     open_panel as open_panel,
 )
 from .findings import (

@@ -6,10 +6,13 @@ from typing import Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QSizePolicy, QWidget
 
+from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base.runner import is_alive
 
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
+VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.items()}
+"""Panels that a verb's value alone makes: places, with its name for a class."""
 ASIDE = {
     "Batch": "batch:BatchPanel",
     "Check model": "enhance.check:CheckPanel",
@@ -18,6 +21,7 @@ ASIDE = {
     "Error map": "measure.error_map:ErrorMapPanel",
     "Import model": "enhance.importing:ImportPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
+    **VERB_PANELS,
 }
 """Panels that the plugin menu has not: the window, other panels, layer menus and the
 palette open them. Modules behind ``napari_semsr.widgets``, and classes."""
@@ -67,6 +71,12 @@ def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
     return open_panel(viewer, name)
 
 
+def make_panel(viewer: Any, place: str) -> Any:
+    """Import a panel, from a module behind ``napari_semsr.widgets``, and make it."""
+    module, name = place.split(":")
+    return getattr(import_module(f"napari_semsr.widgets.{module}"), name)(viewer)
+
+
 def open_panel(viewer: Any, name: str) -> QWidget:
     """Show a panel by its name in the menu, in the dock that it has or a new one."""
     docked = viewer.window.dock_widgets
@@ -76,8 +86,7 @@ def open_panel(viewer: Any, name: str) -> QWidget:
     if titles:
         panel = docked[titles[0]]
     elif name in ASIDE:
-        module, made = ASIDE[name].split(":")
-        panel = getattr(import_module(f"napari_semsr.widgets.{module}"), made)(viewer)
+        panel = make_panel(viewer, ASIDE[name])
         viewer.window.add_dock_widget(panel, name=f"{name} ({_MENU})")
     else:
         _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, name)

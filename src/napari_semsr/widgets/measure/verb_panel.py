@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.widgets import ComboBox
 
 from napari_semsr.core import (
@@ -14,8 +15,9 @@ from napari_semsr.core import (
     ShapeError,
     figures_of,
     quantities_of,
+    value_of,
 )
-from napari_semsr.jobs import Verb
+from napari_semsr.jobs import PANELS, Verb, verb_of
 from napari_semsr.widgets.base import (
     Columns,
     Form,
@@ -74,6 +76,7 @@ class VerbPanel(Panel):
     ) -> None:
         super().__init__(viewer, title, run_label)
         first = next(iter(self.verbs.values()))
+        self.plots = bool(first.curves)
         self.boxes = {
             item.name: self.new_layer_box(item.name, item.title, item.tooltip)
             for item in first.images
@@ -175,8 +178,42 @@ class VerbPanel(Panel):
                 title = result_name(self.viewer, source, f"{kind} {unit}")
                 add_opened(self.viewer, opened, name=title)
                 yield
+        curves = dict(self._draw(report)) if self.verb.curves else {}
         figures = figures_of(report)
         told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
         first = ", ".join(f"{name} {figures[name]}" for name in told)
-        said = f"Compared {report.images[1]} with {report.images[0]}: {first}."
-        self.show_result(figures, said, tables=outcome.regions)
+        one, *others = report.images
+        done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"
+        tables = outcome.regions
+        self.show_result(figures, f"{done}: {first}.", curves=curves, tables=tables)
+
+    def _draw(self, report: Any) -> Iterator[tuple[str, Columns]]:
+        """Draw the curves of a report, and give them as columns."""
+        from napari_semsr.widgets.base import COLOURS
+
+        curves = self.verb.curves
+        canvas = self.clear_plot(rows=len(curves))
+        for axes, curve in zip(canvas.axes, curves, strict=True):
+            x, y = (np.asarray(value_of(report, name)) for name in (curve.x, curve.y))
+            axes.plot(x, y, "o-", color=COLOURS[0], lw=1.3, ms=3)
+            axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel)
+            axes.grid(visible=True, alpha=0.15)
+            yield curve.title, {curve.xlabel: x, curve.ylabel: y}
+        canvas.refresh()
+
+
+def __getattr__(name: str) -> Any:
+    """Give the class of the panel that the value of a verb alone makes."""
+    titles = [title for title, verb in PANELS.items() if verb == name]
+    if not titles:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return partial(_panel_of, titles[0])
+
+
+def _panel_of(title: str, viewer: "napari.viewer.Viewer") -> VerbPanel:
+    """Make the panel of a verb."""
+    verb = verb_of(PANELS[title])
+    made = type("OneVerbPanel", (VerbPanel,), {"verbs": {title: verb}})
+    panel: VerbPanel = made(viewer, title, "Measure")
+    return panel

@@ -1,10 +1,21 @@
 """Commands of palette and menus: each opens a panel that the plugin menu has not."""
 
+from collections.abc import Callable
 from functools import partial
 
 from napari import current_viewer
 
+from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base import open_panel
+
+
+def __getattr__(name: str) -> Callable[[], None]:
+    """Give the command of a panel that a verb's value alone makes."""
+    for title, verb in PANELS.items():
+        if name == f"open_{verb.replace('-', '_')}":
+            return partial(_open, title)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def _open(panel: str) -> None:

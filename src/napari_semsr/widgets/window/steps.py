@@ -1,15 +1,14 @@
 """The steps from a folder to a saved figure; a new one is an entry of `STEPS`."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from napari_semsr.widgets.base import VERB_PANELS, make_panel
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from napari_semsr.widgets.base import Panel
-
-_WIDGETS = "napari_semsr.widgets."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +20,7 @@ class PanelPlace:
 
     def make(self, viewer: "napari.viewer.Viewer") -> "Panel":
         """Import the panel, and make it."""
-        module, name = self.place.split(":")
-        made: Panel = getattr(import_module(_WIDGETS + module), name)(viewer)
+        made: Panel = make_panel(viewer, self.place)
         return made
 
 
@@ -112,6 +110,7 @@ STEPS = (
             PanelPlace("Line profile", "measure.profile:ProfilePanel"),
             PanelPlace("Error map", "measure.error_map:ErrorMapPanel"),
             PanelPlace("Gaps", "measure.gaps:GapsPanel"),
+            *(PanelPlace(title, place) for title, place in VERB_PANELS.items()),
             PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
         ),
     ),

@@ -1,0 +1,74 @@
+"""The noise of one image, and how it grows with the grey level."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from napari_semsr import core
+from napari_semsr.core import Quantity, option
+from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Run, Verb
+
+_DEVIATE = 0.6745 * 6  # median of second differences along both axes of noise of 1
+_FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
+
+
+class NoiseOptions(core.Options):
+    """How to look for noise."""
+
+    block: int = option(16, "Block", "Side of a block.", unit="px", ge=8, le=256)
+    bins: int = option(24, "Grey levels", "Points of the curve.", ge=2, le=256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseReport(ImageMeasure):
+    """White noise of an image: of all blocks, and of those of each grey level.
+
+    `snr` is the standard deviation of what is no noise, by that of the noise.
+    """
+
+    noise: Annotated[float, Quantity("Noise s.d.", core.LEVELS, large=True)]
+    snr: Annotated[float | None, Quantity("Signal to noise", form=".3g", large=True)]
+    levels: list[float]
+    noise_at: list[float]
+
+
+def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseReport]:
+    """Take the median of second differences (Immerkaer 1996) block by block."""
+    yield core.Progress(0, 0, "measuring the noise")
+    side, values = run.options.block, image.array().astype(float)
+    if min(values.shape) < side + 2:
+        msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
+        raise core.ShapeError(msg)
+    steps = image.dtype.kind in "iu"  # whole numbers, which a median would stay on
+    dither = np.random.default_rng(0).random(values.shape) - 0.5 if steps else 0
+    rough = np.abs(np.diff(np.diff(values + dither, 2, axis=0), 2, axis=1))
+    rows, columns = (n // side for n in rough.shape)
+    inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
+    found = np.median(rough[inner].reshape(shape), axis=(1, 3)) / _DEVIATE
+    found = np.sqrt(np.maximum(found**2 - steps / 12, 0))  # without the dither
+    means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
+    known = np.isfinite(found)
+    found, means, noise = found[known], means[known], float(np.median(found[known]))
+    edges = np.linspace(means.min(), means.max(), run.options.bins + 1)[1:-1]
+    levels = [np.digitize(means, edges) == n for n in range(run.options.bins)]
+    levels = [chosen for chosen in levels if chosen.sum() >= _FEWEST]
+    return NoiseReport(
+        **run.facts(image),
+        noise=noise,
+        snr=float(np.sqrt(max(np.nanvar(values) / noise**2 - 1, 0))) if noise else None,
+        levels=[float(means[chosen].mean()) for chosen in levels],
+        noise_at=[float(np.median(found[chosen])) for chosen in levels],
+    )
+
+
+NOISE = Verb(
+    "noise",
+    (ImageIn("image", "an image"),),
+    NoiseOptions,
+    NoiseReport,
+    _measure,
+    title="measurement",
+    tabled=True,
+    curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),
+)

@@ -1,0 +1,44 @@
+"""Noise by grey level: right for drawn noise, whatever lies below it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import napari_semsr as semsr
+
+
+@pytest.fixture
+def scene(rng):
+    smooth = ndimage.gaussian_filter(rng.normal(size=(384, 400)), 12)
+    smooth = 120 + 40 * smooth / smooth.std()
+    smooth[100:200, 50:90] += 60  # an edge
+    return smooth
+
+
+@pytest.mark.parametrize("kind", [float, np.uint8])
+def test_drawn_noise_is_found(scene, rng, kind):
+    noisy = scene + rng.normal(0, 3, scene.shape)
+    found = semsr.noise(np.clip(noisy, 0, 255).astype(kind))
+    assert found.noise == pytest.approx(3, rel=0.03)
+    assert found.snr == pytest.approx(scene.std() / 3, rel=0.05)
+
+
+def test_noise_of_counting_grows_with_the_root_of_the_grey_level(scene, rng):
+    found = semsr.noise(rng.poisson(np.clip(scene, 5, None)).astype(float))
+    ratio = np.array(found.noise_at) / np.sqrt(found.levels)
+    assert len(ratio) > 10
+    assert np.mean(ratio) == pytest.approx(1, rel=0.03)
+    assert np.ptp(found.levels) > 100
+
+
+def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
+    noisy = scene + rng.normal(0, 3, scene.shape)
+    noisy[:120] = np.nan
+    assert semsr.noise(noisy).noise == pytest.approx(3, rel=0.03)
+    flat = semsr.noise(np.full((64, 64), 7.0))
+    assert (flat.noise, flat.snr) == (0, None)
+
+
+def test_a_small_image_is_refused():
+    with pytest.raises(semsr.SemsrError, match="needs 18 px a side"):
+        semsr.noise(np.zeros((17, 100)))
