@@ -86,7 +86,6 @@ from .micrograph import (
 )
 from .options import (
     Options as Options,
-    OptionWords as OptionWords,
     count_values as count_values,
     device_option as device_option,
     option as option,
@@ -151,7 +150,6 @@ from .types import (
 )
 from .uncertainty import (
     Z95 as Z95,
-    SizeBasis as SizeBasis,
     describe_pixel_size as describe_pixel_size,
     length_error as length_error,
     size_basis as size_basis,

@@ -16,7 +16,6 @@ from .check.job import (
 from .convert import (
     CONVERT as CONVERT,
     Converted as Converted,
-    ConvertOptions as ConvertOptions,
     save_job as save_job,
 )
 from .crop import (
@@ -27,7 +26,6 @@ from .crop import (
 )
 from .degrade import (
     DEGRADE as DEGRADE,
-    DegradedFile as DegradedFile,
     DegradeOptions as DegradeOptions,
 )
 from .disc_record import DiscRecord as DiscRecord
@@ -41,7 +39,6 @@ from .enhance import (
 from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FIGURE as FIGURE,
-    FigureMade as FigureMade,
     FigureOptions as FigureOptions,
 )
 from .images import (
@@ -63,7 +60,6 @@ from .index import (
 )
 from .info import (
     INFO as INFO,
-    Description as Description,
 )
 from .judge.job import (
     JUDGE as JUDGE,
@@ -88,11 +84,9 @@ from .measure.grey import (
 from .measure.profile import (
     PROFILE as PROFILE,
     CurveFound as CurveFound,
-    ProfileReport as ProfileReport,
 )
 from .measure.repeatability import (
     REPEATABILITY as REPEATABILITY,
-    RepeatabilityReport as RepeatabilityReport,
 )
 from .measure.resolution import (
     DECORRELATION as DECORRELATION,
@@ -104,7 +98,6 @@ from .measure.resolution import (
     FrcMapJobOptions as FrcMapJobOptions,
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
-    SpectrumReport as SpectrumReport,
     find_halves as find_halves,
     spectrum_look as spectrum_look,
 )
@@ -119,15 +112,11 @@ from .measure.table import (
 )
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,
-    MODELS_ARCHITECTURES as MODELS_ARCHITECTURES,
-    MODELS_EXPORT as MODELS_EXPORT,
     MODELS_IMPORT as MODELS_IMPORT,
     MODELS_INFO as MODELS_INFO,
     MODELS_LIST as MODELS_LIST,
     MOSAIC_MODEL as MOSAIC_MODEL,
-    ArchitectureList as ArchitectureList,
     ModelFile as ModelFile,
-    ModelList as ModelList,
     find_model as find_model,
     on_shelf as on_shelf,
     runs_folder as runs_folder,
@@ -170,7 +159,6 @@ from .samples import (
 )
 from .simulate import (
     SIMULATE as SIMULATE,
-    SimulatedScan as SimulatedScan,
     SimulateOptions as SimulateOptions,
 )
 from .stitch import (
@@ -185,7 +173,6 @@ from .train import (
     OwnImage as OwnImage,
     RecipeFacts as RecipeFacts,
     Trained as Trained,
-    TrainingPlace as TrainingPlace,
     TrainOptions as TrainOptions,
     bundled_recipes as bundled_recipes,
     recipe_facts as recipe_facts,
@@ -195,11 +182,6 @@ from .train_process import (
     TrainStep as TrainStep,
     train_to_shelf as train_to_shelf,
 )
-from .trust.learn import (
-    MODELS_TRUST as MODELS_TRUST,
-    TrustLearning as TrustLearning,
-    TrustLearnt as TrustLearnt,
-)
 from .trust.map import (
     TRUST as TRUST,
     TrustOptions as TrustOptions,
@@ -207,12 +189,7 @@ from .trust.map import (
     knows_errors as knows_errors,
 )
 from .verb import (
-    FileIn as FileIn,
-    Group as Group,
     ImageIn as ImageIn,
-    ImageMeasure as ImageMeasure,
-    MapMade as MapMade,
     Output as Output,
-    Run as Run,
     Verb as Verb,
 )

@@ -1,9 +1,7 @@
 from .czi import is_czi as is_czi
 from .frames import (
     HEIGHTS as HEIGHTS,
-    choose_frames as choose_frames,
     grid_corners as grid_corners,
     natural_key as natural_key,
     open_frames as open_frames,
-    read_heights as read_heights,
 )

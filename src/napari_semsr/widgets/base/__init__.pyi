@@ -20,7 +20,6 @@ from .folding import (
     take_either_mark as take_either_mark,
 )
 from .form import (
-    CUT_OFF as CUT_OFF,
     Form as Form,
     OptionsForm as OptionsForm,
     Row as Row,
