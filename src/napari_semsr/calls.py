@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import FloatPair, Micrograph, OptionError, Options, Progress, run
+from napari_semsr.core import (
+    FloatPair,
+    Micrograph,
+    OptionError,
+    Options,
+    Progress,
+    SemsrError,
+    in_argument_words,
+    run,
+)
 from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import ImageIn, Verb, verb_of
@@ -114,6 +123,7 @@ def function_of(name: str) -> Callable[..., Any]:
     known = set(signature.parameters)
     led = {item.name for item in verb.images if item.flag}
     handed = {item.name for item in (*verb.inputs, *verb.written)}
+    flags = {item.flag: item.name for item in (*verb.inputs, *verb.written)}
 
     def call(*positional: Any, **options: Any) -> Any:
         options = _renamed(name, options)
@@ -124,12 +134,16 @@ def function_of(name: str) -> Callable[..., Any]:
         first = [given.pop(i.name, getattr(i, "default", None)) for i in first]
         how = {k: given.pop(k) for k in [*given] if k in handed | {*_HANDED}}
         how |= {k: source_of(image) for k, image in how.items() if k in led}
-        chosen = parse_options({**given, **options}, verb)
         images = map(source_of, first)
-        if verb.in_memory is not None and how.get("output") is None:
-            how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
-            return run(verb.in_memory(*images, **how, **chosen), report)
-        return verb.given(run(verb.job(*images, **how, **chosen), report))
+        try:
+            chosen = parse_options({**given, **options}, verb)
+            if verb.in_memory is not None and how.get("output") is None:
+                how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}
+                return run(verb.in_memory(*images, **how, **chosen), report)
+            return verb.given(run(verb.job(*images, **how, **chosen), report))
+        except SemsrError as error:
+            error.args = (in_argument_words(str(error), flags),)
+            raise
 
     call.__name__ = call.__qualname__ = verb.function
     call.__doc__ = _docstring(verb)

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 import napari_semsr
+from napari_semsr.cli.command import arguments_of
 from napari_semsr.core import (
     OptionError,
+    in_argument_words,
     in_digits,
     in_panel_words,
     shift_in_words,
     told_in_panel_words,
 )
+from napari_semsr.jobs import ACTIONS, VERBS
 
 SOURCE = Path(napari_semsr.__file__).parent
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
@@ -62,6 +65,12 @@ def sentences() -> list[str]:
     return sorted(found)
 
 
+FLAGS = {
+    flag
+    for verb in ({*VERBS} - {"models"}) | {*ACTIONS}
+    for action in arguments_of(verb)
+    for flag in action.option_strings
+} | {"--debug", "--json", "--plugin", "--view"}  # of every command; --view-…
 SENTENCES = [text for text in sentences() if not re.fullmatch(r"semsr [a-z ]+", text)]
 
 
@@ -89,8 +98,8 @@ def test_no_sentence_speaks_of_the_command(text, labels):
         ("or lower --patch.", "or lower 'Patch (px)'."),
         ("or are bent (--model elastic).", "or are bent ('Map: elastic (bent)')."),
         (
-            "is unknown: give --moving-pixel-size-nm, or Open mosaic in napari.",
-            "is unknown: give it one in Open mosaic.",
+            "is unknown: give it one (--pixel-size-nm, or Open mosaic in napari).",
+            "is unknown: give it one (Open mosaic in napari).",
         ),
         ("Option patch must be 4.", "'Patch (px)' must be 4."),
         ("Option other must be 4.", "Option other must be 4."),
@@ -105,6 +114,24 @@ def test_no_sentence_speaks_of_the_command(text, labels):
 )
 def test_flags_become_rows_of_the_panel(text, said):
     assert in_panel_words(text, lambda: LABELS) == said
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_each_option_that_is_named_is_one(text):
+    assert {*re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", text)} <= FLAGS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("use --norm exact, which runs", "use norm=exact, which runs"),
+        ("give --like REFERENCE as well", "give like as well"),
+        ("scan it (--from), or semsr crop --gap-free.", "scan it (image), or crop."),
+        ("or lower --frame-px.", "or lower frame_px."),
+    ],
+)
+def test_flags_become_arguments_of_functions(text, said):
+    assert in_argument_words(text, {"--from": "image"}) == said
 
 
 def test_errors_for_napari_keep_their_class():

@@ -174,7 +174,7 @@ def test_images_without_a_place_share_their_corner():
     ("like", "options", "said"),
     [
         ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
-        ({"size": None}, {}, "has none: give --like-pixel-size-nm"),
+        ({"size": None}, {}, "has none: give it one \\(like_pixel_size_nm"),
         ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must be of like size"),
         ({}, {"box": (0, 0, 5, 5)}, "not both"),
         ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
@@ -188,8 +188,8 @@ def test_images_without_a_place_share_their_corner():
         (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
         (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "needs a reference"),
         (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
-        (None, {"search": 9, "box": (0, 0, 5, 5)}, "only made with --align"),
-        ({}, {"search": 9}, "only made with --align"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "only made with align"),
+        ({}, {"search": 9}, "only made with align"),
     ],
     ids=str,
 )
@@ -203,7 +203,7 @@ def test_what_cannot_be_cut_is_refused(like, options, said):
 
 def test_uncalibrated_image_is_refused_by_name():
     bare = _image(size=None, name="bare")
-    with pytest.raises(ShapeError, match="bare has none: give --pixel-size-nm"):
+    with pytest.raises(ShapeError, match="bare has none: give it one"):
         napari_semsr.crop(bare, like=_image())
     with pytest.raises(ShapeError, match="bare has none"):
         napari_semsr.crop(bare, box_nm=(0, 0, 50, 50))
@@ -216,7 +216,7 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with pytest.raises(SemsrError, match="exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with pytest.raises(OptionError, match="--like"):
+    with pytest.raises(OptionError, match="give like as well"):
         napari_semsr.crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )

@@ -99,7 +99,7 @@ def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, fiel
         expected = layer(torch.from_numpy(scaled[None, None]))[0, 0].numpy()
     found = (_enhanced(field, "other", tile=32) - mean) / spread
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(CheckpointError, match=r"--name"):
+    with pytest.raises(CheckpointError, match=r"\(name,"):
         semsr.import_model(out, name="sem-restore")
 
 
@@ -108,7 +108,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     tmp_path, own_shelf, field
 ):
     out = tmp_path / "told.onnx"
-    with pytest.raises(CheckpointError, match="--field IMAGE"):
+    with pytest.raises(CheckpointError, match=r"\(field\)"):
         semsr.export_model("ssum-sem-informed", out)
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))
@@ -128,7 +128,7 @@ def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
         semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
     with pytest.raises(OptionError, match="authors belong"):
         semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
-    with pytest.raises(CheckpointError, match="--author"):
+    with pytest.raises(CheckpointError, match="give authors"):
         semsr.export_model(tiny, tmp_path / "a.zip")
     with pytest.raises(OptionError, match="ONNX files"):
         semsr.import_model(tiny, name="b")

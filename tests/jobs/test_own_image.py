@@ -146,7 +146,7 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
     with pytest.raises(OptionError, match=r"never looks at a clear image.*fine-tune"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
-    with pytest.raises(OptionError, match=r"learns from one image.*--image"):
+    with pytest.raises(OptionError, match=r"learns from one image; give it by image"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

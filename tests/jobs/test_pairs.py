@@ -242,7 +242,7 @@ GRAIN = np.random.default_rng(0).random((64, 64))
             "needs finite pixels, and image has none",
         ),
         (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
-        (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),
+        (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give both theirs"),
         (
             image(GRAIN),
             image(GRAIN[:50]),

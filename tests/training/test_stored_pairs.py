@@ -133,7 +133,7 @@ def test_each_pass_takes_every_pair_once(make_store: MakeStore, kind: str) -> No
 
 def test_store_that_does_not_fit_is_refused(make_store: MakeStore) -> None:
     store = make_store()
-    with pytest.raises(ShapeError, match="make the store with --scale 2"):
+    with pytest.raises(ShapeError, match="make one for that scale \\(--scale 2"):
         StoredPatches(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
     with pytest.raises(ShapeError, match="patch_px = 64 px, got 48"):

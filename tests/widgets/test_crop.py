@@ -121,7 +121,7 @@ def test_a_missing_pixel_size_is_told_in_panel_words(panel, model, add, run_pane
     panel.layer.value = add(model, Micrograph(WIDE, name="bare"))
     panel.like.value = model.layers[0]
     said = run_panel(panel)
-    assert said.endswith("but bare has none: give it one in Open mosaic.")
+    assert said.endswith("but bare has none: give it one (Open mosaic in napari).")
 
 
 def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):

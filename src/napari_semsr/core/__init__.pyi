@@ -159,6 +159,7 @@ from .uncertainty import (
 from .warping import Warped as Warped
 from .wording import (
     Labels as Labels,
+    in_argument_words as in_argument_words,
     in_digits as in_digits,
     in_panel_words as in_panel_words,
     shift_in_words as shift_in_words,

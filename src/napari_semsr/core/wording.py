@@ -9,30 +9,8 @@ from napari_semsr.core.errors import SemsrError
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 """What a panel calls an option, and each of the option's values, by their names."""
 
-# A job's sentence names what remedies it by an option's flag. Most flags are rows of a
-# panel, too. These remedies are others there: pattern, and what stands for it.
-_REMEDIES = {
-    r", take larger images, or cut pairs for fewer sets \([^)]*\)": ", or take larger "
-    "layers",
-    r", or let them overlap \(--step\)": ", or take larger layers",
-    r"cut them with --validation above 0": "take larger layers",
-    r"make one with `semsr pairs`": "learn from two layers instead",
-    r"make it again with --overwrite": "make it again",
-    r"make the store with --scale \w+": "choose another store or model",
-    r"give --low-pixel-nm and --high-pixel-nm": "give both theirs in Open mosaic",
-    r"; (both are brought to one pixel|--scale 1 brings both to one pixel)"
-    r"(; --scale N keeps N to 1)?": "; both are brought to one pixel",
-    r"run the same command again with --resume": "enhance its image again with "
-    "'Save as' this store and 'If it exists: resume it'",
-    r"\(--pixel-size-nm, or Open mosaic in napari\)": "in Open mosaic",
-    r"give --(like-|moving-|fixed-)?pixel-size-nm, or Open mosaic in napari": "give it "
-    "one in Open mosaic",
-    r"write float32 \(--dtype\)": "save it as .ome.zarr",
-    r", or choose one plane with --plane": "",
-    r"semsr crop --gap-free": "Crop",
-    r": write that part of it with --like-out to compare the two": "",
-    r"lower --frames-grid, --frame-px or --oversampling": "take fewer frames",
-}
+# A sentence names an option as a command does. A panel calls it as its row; within
+# brackets, what it has no row for is left out.
 _OTHER_NAMES = {
     "overwrite": ("existing", "replace"),
     "resume": ("existing",),
@@ -62,7 +40,9 @@ _VALUE = (
     r"(?:affine|auto|cpu|elastic|exact|frozen|full|max|tile)\b"
 )
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
-_VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
+_VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)(?: --[\w-]+)*`?")
+_BRACKETS = re.compile(r" \(([^()]*--[^()]*)\)")
+_BETWEEN = re.compile(r", or | or | and |, |; ")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
 
 
@@ -128,23 +108,65 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
     if not (_FLAG.search(text) or _VERB.search(text) or _OPTION.match(text)):
         return text
     labels = read()
-    for pattern, words in _REMEDIES.items():
-        text = re.sub(pattern, words, text)
-    text = _FLAG.sub(lambda found: _row(found[1], found[2] or "", labels), text)
     text = _VERB.sub(lambda found: _PANELS.get(found[1], f"'{found[1]}'"), text)
+    text = _BRACKETS.sub(lambda found: _kept(found[1], labels), text)
+    text = _FLAG.sub(lambda found: _row(found[1], found[2] or "", labels), text)
     return _OPTION.sub(lambda found: _option(found, labels), text)
+
+
+def in_argument_words(text: str, names: Mapping[str, str] | None = None) -> str:
+    """Say a sentence to who calls a function.
+
+    Parameters
+    ----------
+    text : str
+        What a job says.
+    names : mapping, optional
+        Arguments by flags that are called otherwise.
+
+    Returns
+    -------
+    str
+        The same, options as arguments: ``tile=256`` for ``--tile 256``.
+    """
+    known = names or {}
+
+    def argument(found: re.Match[str]) -> str:
+        flag, value = found[1], found[2] or ""
+        name = known.get(f"--{flag}", flag.replace("-", "_"))
+        return f"{name}={value}" if value and not value.isupper() else name
+
+    text = _VERB.sub(lambda found: found[1].replace("-", "_"), text)
+    return _FLAG.sub(argument, text)
+
+
+def _kept(remedies: str, labels: Labels) -> str:
+    """Leave out of brackets what a panel has no row for."""
+    parts = [
+        part
+        for part in _BETWEEN.split(remedies)
+        if all(_known(found[1], labels) for found in _FLAG.finditer(part))
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _known(flag: str, labels: Labels) -> str | None:
+    """Find what a panel has an option under."""
+    name = flag.replace("-", "_")
+    names = (name, *_OTHER_NAMES.get(name, ()))
+    return next((one for one in names if one in labels), None)
 
 
 def _row(flag: str, value: str, labels: Labels) -> str:
     """Name the row of a panel that stands for a flag, and the entry to be chosen."""
     name = flag.replace("-", "_")
     value = "" if value.isupper() else value
-    for known in (name, *_OTHER_NAMES.get(name, ())):
-        if known in labels:
-            label, choices = labels[known]
-            entries = (value, *_ENTRIES.get(name, ()))
-            entry = next((choices[one] for one in entries if one in choices), value)
-            return f"'{label}: {entry}'" if entry else f"'{label}'"
+    known = _known(flag, labels)
+    if known is not None:
+        label, choices = labels[known]
+        entries = (value, *_ENTRIES.get(name, ()))
+        entry = next((choices[one] for one in entries if one in choices), value)
+        return f"'{label}: {entry}'" if entry else f"'{label}'"
     if name in _NOT_HERE:
         return _NOT_HERE[name]
     return f"'{name.replace('_', ' ')}{f': {value}' if value else ''}'"

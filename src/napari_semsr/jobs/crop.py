@@ -300,7 +300,7 @@ def _tell_part(plan: _CropPlan, reference: Micrograph) -> None:
     box = plan.box
     warn(
         f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
-        f"{reference.name}: write that part of it with --like-out to compare the two.",
+        f"{reference.name}: write that part, too, to compare the two (--like-out).",
     )
 
 
@@ -398,7 +398,7 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
         if one.pixel_size_nm is None:
             msg = (
                 "Two images are brought together by their pixel sizes, but "
-                f"{one.name} has none: give {flag}, or Open mosaic in napari."
+                f"{one.name} has none: give it one ({flag}, or Open mosaic in napari)."
             )
             raise ShapeError(msg)
     target, source = Grid.of(reference), Grid.of(image)

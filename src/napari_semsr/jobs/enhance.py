@@ -388,7 +388,7 @@ def plane_by_plane(
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes is written as .ome.tif or .tif, got "
-            f"{target.name}: change the suffix, or choose one plane with --plane."
+            f"{target.name}: change the suffix, or choose one plane (--plane)."
         )
         raise WriteError(msg)
     made: list[Any] = []
@@ -455,7 +455,7 @@ def _enhance(
     if misfit is not None and planes != 1:
         msg = (
             f"A map of the misfit is made of one plane, got a stack of {planes}: "
-            "choose one with --plane."
+            "choose one (--plane)."
         )
         raise OptionError(msg)
     if planes == 1:

@@ -407,8 +407,8 @@ def _scaled(
         return chosen, None
     said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
     if chosen.factor == 1:
-        return chosen, f"{said}; both are brought to one pixel; --scale N keeps N to 1"
-    return chosen, f"{said}; --scale 1 brings both to one pixel"
+        return chosen, f"{said}; both are brought to one pixel (--scale N keeps N to 1)"
+    return chosen, f"{said} (--scale 1 brings both to one pixel)"
 
 
 def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:

@@ -294,8 +294,8 @@ def _pair(
         if one.pixel_size_nm is None:
             msg = (
                 f"The {role} image {one.name} has no pixel size, without which its "
-                f"size on the other is unknown: give --{role}-pixel-size-nm, or Open "
-                "mosaic in napari."
+                f"size on the other is unknown: give it one "
+                f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
             )
             raise RegistrationError(msg)
         both.append(one)

@@ -268,7 +268,7 @@ def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError
         need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
     msg = (
         f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
-        "lower --frames-grid, --frame-px or --oversampling."
+        "take fewer or smaller ones (--frames-grid, --frame-px, --oversampling)."
     )
     return DeviceMemoryError(msg)
 

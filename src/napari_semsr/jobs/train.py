@@ -458,7 +458,7 @@ def _check_pairs(path: Path) -> None:
     if store.paired and not counts["validation"]:
         msg = (
             "Training needs pairs for validation, which choose the model, got none in "
-            f"{path.name}; cut them with --validation above 0."
+            f"{path.name}; leave some for it (--validation)."
         )
         raise OptionError(msg)
 

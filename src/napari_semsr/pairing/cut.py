@@ -613,7 +613,8 @@ def _to_one_pixel(
         msg = (
             f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
             f"{options.factor} by their pixel sizes, but {bare} has none: give "
-            "--low-pixel-nm and --high-pixel-nm, or crop them to one grid."
+            "both theirs (--low-pixel-nm, --high-pixel-nm, or Open mosaic in napari), "
+            "or crop them to one grid."
         )
         raise ShapeError(msg)
     fine = (options.pixel_nm or float(np.sqrt(b[0] * b[1]))) * options.shrink

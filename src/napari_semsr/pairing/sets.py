@@ -75,8 +75,8 @@ def split(
         msg = (
             f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
             f"of {options.patch} px, got too few of {len(places)}: lower --patch, "
-            "take larger images, or cut pairs for fewer sets (`semsr pairs` with "
-            "--validation 0 and --test 0)."
+            "take larger images, or cut pairs for fewer sets (--validation 0, "
+            "--test 0)."
         )
         raise OptionError(msg)
     return found

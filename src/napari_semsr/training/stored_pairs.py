@@ -91,7 +91,7 @@ def fitting_store(recipe: Recipe, scale: int) -> PairStore:
     if given != scale:
         msg = (
             f"A network of scale {scale} needs pairs of that scale, got {given} in "
-            f"{store.path.name}; make the store with --scale {scale}."
+            f"{store.path.name}; make one for that scale (--scale {scale})."
         )
         raise ShapeError(msg)
     if side < recipe.data.patch_px:

@@ -51,7 +51,7 @@ def test_refusal_is_one_object_and_exit_2(semsr, pair):
 def test_bad_input_is_refused_in_one_line(refused, pair):
     tifffile.imwrite(pair / "bare.tif", np.eye(90, dtype=np.uint8))
     wrong = ("judge", "bare.tif", "sem.tif", "-o", "page.html", "--models", "none")
-    assert "give --moving-pixel-size-nm" in refused(*wrong)
+    assert "(--moving-pixel-size-nm" in refused(*wrong)
     line = LINE[:-1]
     assert "nobody" in refused(*line, "nobody", "--transform", "map.json")
     assert "must end in .html" in refused(*LINE[:4], "page.pdf")

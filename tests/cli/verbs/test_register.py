@@ -57,7 +57,7 @@ def test_pixel_size_is_given_for_one_image(semsr, refused, pair, tmp_path):
     tifffile.imwrite(tmp_path / "bare.tif", pair[0].data)
     line = ("register", "bare.tif", "fixed.tif", "-o", "out.ome.tif")
     told = refused(*line, "--transform", "map.json")
-    assert "give --moving-pixel-size-nm" in told
+    assert "(--moving-pixel-size-nm" in told
     size = ("--transform", "map.json", "--moving-pixel-size-nm")
     wrong = refused(*line, *size, 12)
     assert semsr(*line, *size, 24).code == 0

@@ -158,7 +158,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
     if image.dtype.name in _UNKNOWN_TO_OME:
         msg = (
             f"OME-TIFF has no {image.dtype.name}, as {path} would need: write float32 "
-            "(--dtype)."
+            "(--dtype), or .ome.zarr."
         )
         raise WriteError(msg)
     dtype = image.dtype.newbyteorder("=")

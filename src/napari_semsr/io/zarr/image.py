@@ -205,7 +205,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         if own.get("complete") is False:
             msg = (
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
-                "run the same command again with --resume."
+                "make it again, or go on with it (--resume)."
             )
             raise IncompleteError(msg)
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
