@@ -27,6 +27,7 @@ from .files import (
 from .formats import (
     Written as Written,
     beside_of as beside_of,
+    count_planes as count_planes,
     describe as describe,
     read as read,
     write as write,

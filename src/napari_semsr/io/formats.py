@@ -57,6 +57,7 @@ class Format:
     name: str  # What users call it
     suffixes: tuple[str, ...]  # Usual endings of file names
     module: str  # Where the reader is
+    one_plane: bool = False  # It holds no stacks
 
     def load(self) -> Any:
         """Import the module."""
@@ -66,7 +67,12 @@ class Format:
 FORMATS = (
     Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr.image"),
     Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
-    Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
+    Format(
+        "PNG, JPEG, BMP",
+        (".png", ".jpg", ".jpeg", ".bmp"),
+        "napari_semsr.io.png",
+        one_plane=True,
+    ),
     Format("HDF5", (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
@@ -149,6 +155,27 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
     with decoding(path, row.name):
         found: FileInfo = row.load().describe(path, *which)
     return found
+
+
+def count_planes(path: Path) -> int:
+    """Count the planes of a file or store, without its pixels.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or store.
+
+    Returns
+    -------
+    int
+        1 for one image.
+    """
+    row = find_format(path)
+    if row.one_plane:
+        return 1
+    with decoding(path, row.name):
+        found: FileInfo = row.load().describe(path)
+    return found.planes
 
 
 def _check_dataset(path: Path, row: Format) -> None:

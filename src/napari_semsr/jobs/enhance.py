@@ -45,7 +45,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     ReadOptions,
-    describe,
+    count_planes,
     filling_store,
     output_kind,
     peek,
@@ -356,7 +356,7 @@ def _count_planes(
     chosen = opening is not None and opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return 1
-    return describe(Path(image)).planes
+    return count_planes(Path(image))
 
 
 def plane_by_plane(

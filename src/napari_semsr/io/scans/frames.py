@@ -28,7 +28,7 @@ from napari_semsr.core import (
     shown,
 )
 from napari_semsr.io.files import read_text
-from napari_semsr.io.formats import describe, read
+from napari_semsr.io.formats import count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
 
@@ -404,7 +404,7 @@ def _from_folder(
 def _pages(path: Path) -> int:
     """Planes that a file holds; 0 when it cannot be read."""
     try:
-        return describe(path).planes
+        return count_planes(path)
     except SemsrError:
         return 0
 

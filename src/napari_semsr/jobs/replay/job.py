@@ -129,9 +129,9 @@ def _named(path: Path) -> str:
 
 def _planes(path: Path) -> int:
     """Count planes; what is no file is told of by who reads it."""
-    from napari_semsr.io import describe
+    from napari_semsr.io import count_planes
 
-    return describe(path).planes if path.is_file() else 1
+    return count_planes(path) if path.is_file() else 1
 
 
 def _in_silence(job: Job[T]) -> Job[T]:
