@@ -23,7 +23,7 @@ one importer
     Modules that exactly one other module imports, faces left out. Entries, which are
     loaded by name or from outside, are none of them; how many there would be with the
     entries stands in the line after. An entry is ``__main__`` and what pyproject.toml
-    or napari.yaml names; a verb (in ``cli/verbs``, or a module that assigns ``VERB``);
+    or napari.yaml names; a verb (a module that assigns ``VERB``);
     a module whose name stands in a string; an architecture (it defines a value of a
     table of the room ``models``); a job (of ``jobs`` or ``services``, with a public
     function that returns a ``Job`` and that another room imports).
@@ -249,7 +249,7 @@ class Package:
             for word in re.findall(rf"{PACKAGE}[.\w]*(?=:\w)", path.read_text()):
                 found.setdefault(word, path.name)
         for name, module in self.counted.items():
-            if ".cli.verbs." in name or assigns(module.tree, "VERB"):
+            if assigns(module.tree, "VERB"):
                 found[name] = "verb"
             for word in strings(module.tree):
                 found.setdefault(word, "string")

@@ -30,7 +30,7 @@ HEAD = """\
 \"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray

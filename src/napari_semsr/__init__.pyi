@@ -1,10 +1,8 @@
 """The public interface; every name is imported when it is first used."""
 
 from .api import (
-    batch as batch,
     lazy_enhance as lazy_enhance,
     measure_table as measure_table,
-    replay as replay,
 )
 from .core.errors import (
     SemsrError as SemsrError,
@@ -24,6 +22,7 @@ from .io.formats import (
 
 __version__: str
 from .functions import (
+    batch as batch,
     calibrate as calibrate,
     check_model as check_model,
     convert as convert,
@@ -52,6 +51,7 @@ from .functions import (
     profile as profile,
     register as register,
     repeatability as repeatability,
+    replay as replay,
     report as report,
     restore as restore,
     simulate as simulate,

@@ -5,7 +5,7 @@ keywords with the names of the command's flags, ``pixel_size_nm`` and the other 
 options among them. `progress` receives every `Progress`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr.calls import (
@@ -23,11 +23,7 @@ from napari_semsr.jobs import DEFAULT_MODEL, find_model, open_image
 if TYPE_CHECKING:
     import dask.array as da
 
-    from napari_semsr.cli import BatchReport
-    from napari_semsr.jobs import (
-        MeasuredTable,
-        ReplayReport,
-    )
+    from napari_semsr.jobs import MeasuredTable
 
 
 def lazy_enhance(
@@ -72,113 +68,6 @@ def lazy_enhance(
     from napari_semsr.models import load_model
 
     return enhance_lazy(source, load_model(path), chosen)
-
-
-def batch(
-    steps: PathLike | Mapping[str, Any],
-    *,
-    inputs: PathLike | None = None,
-    output: PathLike | None = None,
-    overwrite: bool = False,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: Report | None = None,
-) -> "BatchReport":
-    """Take every image of a folder, glob or table through steps, to one table.
-
-    Called again, it goes on: a step that is finished is not run again.
-
-    Parameters
-    ----------
-    steps : path or dict
-        A YAML file with ``inputs``, ``output``, ``steps`` and perhaps ``report``, or
-        what it would hold.
-    inputs, output : path, optional
-        In place of those of the steps.
-    overwrite : bool, default=False
-        Begin anew, also in a folder that holds other files.
-    workers : int, default=1
-        Processes that take images side by side. A script that asks for several must
-        call this under ``if __name__ == "__main__":``.
-    scheduler : str, optional
-        Address of a dask scheduler whose workers see the same files.
-    progress : callable, optional
-        Receives every `Progress`.
-
-    Returns
-    -------
-    BatchReport
-        How many images are done and failed, the table and its rows.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
-    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     semsr.write(image, f"{folder}/a.tif")
-    ...     made = semsr.batch(
-    ...         {
-    ...             "inputs": f"{folder}/*.tif",
-    ...             "output": f"{folder}/made",
-    ...             "steps": [{"restore": {"psf": "1px"}}, "histogram"],
-    ...         }
-    ...     )
-    >>> made.done, made.failed, round(made.rows[0]["histogram_mean_grey"], 1)
-    (1, 0, 0.5)
-    """
-    from napari_semsr.cli import batch_job
-
-    job = batch_job(
-        steps,
-        inputs=inputs,
-        output=output,
-        overwrite=overwrite,
-        workers=workers,
-        scheduler=scheduler,
-    )
-    return run(job, progress)
-
-
-def replay(
-    output: PathLike,
-    *,
-    inputs: PathLike | None = None,
-    progress: Report | None = None,
-) -> "ReplayReport":
-    """Make an output again from its provenance, and compare the two.
-
-    Parameters
-    ----------
-    output : path
-        An image or store that this package wrote.
-    inputs : path, optional
-        A folder in which inputs are sought by their digests, when they are not where
-        they lay.
-    progress : callable, optional
-        Receives every `Progress`.
-
-    Returns
-    -------
-    ReplayReport
-        Whether both are identical, and what differs.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> import napari_semsr as semsr
-    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     semsr.write(image, f"{folder}/a.tif")
-    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
-    ...     semsr.replay(made.output).identical
-    True
-    """
-    from napari_semsr.jobs import replay_job
-
-    return run(replay_job(output, inputs=inputs), progress)
 
 
 def measure_table(

@@ -1,7 +1,7 @@
 """Functions that are made of verbs; written by scripts/write_stub.py."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from napari_semsr.analysis.frc.correlation import FrcResult
 from napari_semsr.analysis.frc.map import FrcMap
 from napari_semsr.analysis.gaps import Gaps
 from napari_semsr.analysis.metrics import Histogram, Metrics
+from napari_semsr.cli.batch.job import BatchReport
 from napari_semsr.core.calibration import FieldDistortion
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress
@@ -32,6 +33,7 @@ from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
 from napari_semsr.jobs.pairs import PairsMade
 from napari_semsr.jobs.register import Registered
+from napari_semsr.jobs.replay.job import ReplayReport
 from napari_semsr.jobs.report.job import ReportMade
 from napari_semsr.jobs.restore import RestoredFile
 from napari_semsr.jobs.simulate import SimulatedScan
@@ -838,6 +840,22 @@ def figure(
     overwrite: bool = False,
     progress: Report | None = None,
 ) -> FigureMade: ...
+def batch(
+    steps: Mapping[str, Any] | PathLike,
+    *,
+    inputs: PathLike | None = None,
+    output: PathLike | None = None,
+    scheduler: str | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Report | None = None,
+) -> BatchReport: ...
+def replay(
+    output: PathLike,
+    *,
+    inputs: PathLike | None = None,
+    progress: Report | None = None,
+) -> ReplayReport: ...
 def report(
     inputs: Any,
     output: PathLike,

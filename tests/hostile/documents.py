@@ -438,13 +438,13 @@ class Histories:
         self, whole: tuple[Micrograph, list[bytes]], folder: Path, rng: Random
     ) -> None:
         """Damage a history and make the output again."""
-        from napari_semsr.jobs import replay_job
+        from napari_semsr.jobs import REPLAY
 
         image, told = whole
         values = damaged_value(json.loads(rng.choice(told)), rng)
         path = folder / "output.tif"
         _write_with_history(path, image, values)
-        run(replay_job(path))
+        run(REPLAY.job(path))
 
 
 def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:

@@ -14,6 +14,7 @@ import napari_semsr as semsr
 from napari_semsr.core import ReadError, run
 from napari_semsr.io import half_paths, read, write, write_pages
 from napari_semsr.jobs import (
+    REPLAY,
     blend_levels,
     derived_from,
     difference_of,
@@ -21,7 +22,6 @@ from napari_semsr.jobs import (
     expose,
     gold_pair,
     input_levels,
-    replay_job,
     save_job,
     verb_of,
 )
@@ -316,7 +316,7 @@ def test_right_input_in_the_folder_goes_before_a_wrong_one_in_its_place(
 def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
     digest = read(cut).provenance.inputs[0].digest
     a.unlink()
-    with pytest.raises(ReadError, match=f"'a.tif' .{digest}.*give --inputs FOLDER"):
+    with pytest.raises(ReadError, match=f"'a.tif' .{digest}.*give inputs"):
         semsr.replay(cut)
 
 
@@ -392,7 +392,7 @@ def test_model_that_is_nowhere_is_one_sentence(place, a):
         ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
         ({"job": "simulate"}, "which picture of its simulation"),
         ({"inputs": ()}, "names no input"),
-        ({"job": "convert", "options": {}}, "run semsr demo"),
+        ({"job": "convert", "options": {}}, "run demo"),
         ({"job": "degrade", "options": {"reading": [1]}}, "as a history"),
         ({"job": "register", "options": {}}, "names no input"),
         ({"job": "gold", "options": {"seed": "a"}}, "as a history"),
@@ -495,7 +495,7 @@ def test_folder_of_inputs_must_be_one(cut, a):
 
 
 def test_cancelled_replay_leaves_nothing(cut, tmp_path):
-    job = replay_job(cut)
+    job = REPLAY.job(cut)
     steps = [next(job) for _ in range(6)]
     assert steps
     assert list((tmp_path / "scratch").iterdir())

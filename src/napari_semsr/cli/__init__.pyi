@@ -1,5 +1,6 @@
 from .batch.job import (
+    BATCH as BATCH,
+    BatchOptions as BatchOptions,
     BatchReport as BatchReport,
-    batch_job as batch_job,
 )
 from .command import main as main

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -62,16 +61,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def load_verb(name: str) -> "Command[Any]":
-    """Import the module that serves a verb."""
-    value = verb_of(name)
-    if value is not None:
-        from napari_semsr.cli.many import command_of
+    """Make the command of a verb."""
+    from napari_semsr.cli.many import command_of
 
-        return command_of(value)
-    word = name.replace("-", "_")
-    module = import_module(f"napari_semsr.cli.verbs.{word}")
-    verb: Command[Any] = getattr(module, word.upper())
-    return verb
+    value = verb_of(name)
+    assert value is not None  # noqa: S101 - the parser knows the names
+    return command_of(value)
 
 
 def arguments_of(name: str) -> list[argparse.Action]:

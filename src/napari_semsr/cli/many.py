@@ -81,7 +81,8 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
     if item.flag:
         how |= {"dest": item.name, "default": default, "help": told}
         how |= {"nargs": "+", "action": "extend"} if many else {}
-        place.add_argument(item.flag, required=not optional, **how)
+        flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
+        place.add_argument(*flags, required=not optional, **how)
     else:
         how |= {"nargs": "+" if many else "?"} if many or optional else {}
         how |= {"default": default, "help": told} if default else {}

@@ -138,8 +138,8 @@ from .register import (
     rival_in_words as rival_in_words,
 )
 from .replay.job import (
+    REPLAY as REPLAY,
     ReplayReport as ReplayReport,
-    replay_job as replay_job,
 )
 from .report.job import (
     REPORT as REPORT,
@@ -189,7 +189,9 @@ from .trust.map import (
     knows_errors as knows_errors,
 )
 from .verb import (
+    FileIn as FileIn,
     ImageIn as ImageIn,
     Output as Output,
+    Run as Run,
     Verb as Verb,
 )

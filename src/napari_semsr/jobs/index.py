@@ -53,10 +53,12 @@ ACTIONS = {
 """What each action of a verb does that is several."""
 
 _DECLARED = {
+    "batch": ".cli.batch.job",
     "demo": ".demonstration.job",
     "judge": "judge.job",
     "models check": "check.job",
     "models trust": "trust.learn",
+    "replay": "replay.job",
     "report": "report.job",
     **{
         name: "models"
@@ -76,7 +78,7 @@ _DECLARED = {
     "spectrum": "measure.resolution",
 }
 """Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
-_NO_VALUES = ("batch", "models", "replay")
+_SEVERAL = ("models",)  # which its actions are
 PANELS = {"Noise": "noise"}
 """Verbs whose value alone makes a panel, by its title."""
 MEASURES = tuple(
@@ -86,7 +88,7 @@ MEASURES = tuple(
 )
 """Verbs that measure, of many images too."""
 
-_VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _NO_VALUES)
+_VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
 _CALLED = {
     "models list": "list_models",
@@ -100,7 +102,7 @@ _CALLED = {
 
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
-    """Import a verb; None for one that is no value yet."""
+    """Import a verb; None for what is none, or several."""
     if name not in _VALUES:
         return None
     module = import_module(f".{_DECLARED.get(name, name)}", "napari_semsr.jobs")

@@ -8,12 +8,11 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_semsr.cli import BatchReport, batch_job
-from napari_semsr.core import Figure, Job, OptionError, available_cores
+from napari_semsr.cli import BATCH, BatchOptions, BatchReport
+from napari_semsr.core import Job, OptionError, available_cores, figures_of
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
-    Numbers,
     Panel,
     RichLabel,
     Work,
@@ -112,9 +111,8 @@ class BatchPanel(Panel):
         workers, anew = int(self.workers.value), bool(self.overwrite.value)
 
         def make() -> Job[BatchReport]:
-            return batch_job(
-                steps, inputs=inputs, output=output, overwrite=anew, workers=workers
-            )
+            how = {"inputs": inputs, "output": output, "overwrite": anew}
+            return BATCH.job(steps, options=BatchOptions(workers=workers), **how)
 
         return make, self.show_outcome
 
@@ -123,15 +121,8 @@ class BatchPanel(Panel):
         self.report = made
         self.rows.fill(made)
         self.report_button.setVisible(bool(made.report))
-        rows: Numbers = {
-            "Images done": Figure(made.done, "", "d"),
-            "Images failed": Figure(made.failed, "", "d"),
-            "Steps run": Figure(made.ran, "", "d"),
-            "Steps kept": Figure(made.kept, "", "d"),
-            "Table": made.table,
-        }
         failed = f", {made.failed} failed (column error)" if made.failed else ""
-        self.show_result(rows, f"{made.done} images done{failed}.")
+        self.show_result(figures_of(made), f"{made.done} images done{failed}.")
 
     def copy_table(self) -> None:
         """Copy the table as text with tabs."""

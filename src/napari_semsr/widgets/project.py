@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 
 from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
-from napari_semsr.jobs import FIGURE, FigureOptions, ReplayReport, replay_job
+from napari_semsr.jobs import FIGURE, REPLAY, FigureOptions, ReplayReport
 from napari_semsr.widgets.base import (
     Form,
     OptionsForm,
@@ -282,7 +282,7 @@ class SavePanel(Panel):
                 msg = "A layer must be saved to be made again; save it first."
                 raise OptionError(msg)
             title = "Make again"
-            self.start(lambda: replay_job(path), self._show_replayed, title)
+            self.start(lambda: REPLAY.job(path), self._show_replayed, title)
 
     def _show_replayed(self, found: ReplayReport) -> None:
         """Say what the replay has found."""

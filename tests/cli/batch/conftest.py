@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from napari_semsr.cli import BatchReport, batch_job
-from napari_semsr.core import Micrograph, run
+import napari_semsr
+from napari_semsr.cli import BatchReport
+from napari_semsr.core import Micrograph
 from napari_semsr.io import write
 
 STEPS = [
@@ -53,6 +54,6 @@ def batch() -> Callable[..., BatchReport]:
 
     def go(steps: Any, **how: Any) -> BatchReport:
         report = how.pop("report", None)
-        return run(batch_job(steps, **how), report)
+        return napari_semsr.batch(steps, progress=report, **how)
 
     return go

@@ -1,4 +1,5 @@
 from .job import (
+    BATCH as BATCH,
+    BatchOptions as BatchOptions,
     BatchReport as BatchReport,
-    batch_job as batch_job,
 )

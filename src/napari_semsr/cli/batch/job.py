@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import queue
 import shutil
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from napari_semsr import jobs
 from napari_semsr.cli.batch.image import Cells, ImageDone, image_job
@@ -30,12 +29,16 @@ from napari_semsr.core import (
     Job,
     OptionError,
     Progress,
+    Quantity,
     SemsrError,
     WriteError,
+    compact_memory,
+    option,
     warn,
 )
+from napari_semsr.inference import ClusterOptions
 from napari_semsr.io import replacing, write_sheet
-from napari_semsr.jobs import Result
+from napari_semsr.jobs import FileIn, Result, Run, Verb
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once
@@ -48,85 +51,51 @@ _ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
 
 @dataclass(frozen=True, slots=True)
 class BatchReport(Result):
-    """What a batch came to.
+    """What a batch came to: how many images are done, its table, a row for each.
 
-    Attributes
-    ----------
-    done, failed : int
-        Images that went through all steps, and that did not.
-    ran, kept : int
-        Steps that were run now, and that were finished before.
-    table : str
-        The table, a row for each image.
-    report : tuple of str
-        Pages of the report.
-    output : str
-        The folder of all.
-    rows : list of dict
-        The rows of the table.
+    `ran` and `kept` count steps; `report` are its pages.
     """
 
-    done: int
-    failed: int
-    ran: int
-    kept: int
-    table: str
+    done: Annotated[int, Quantity("Images done", "", "d", large=True)]
+    failed: Annotated[int, Quantity("Images failed", "", "d")]
+    ran: Annotated[int, Quantity("Steps run", "", "d")]
+    kept: Annotated[int, Quantity("Steps kept", "", "d")]
+    table: Annotated[str, Quantity("Table")]
     report: tuple[str, ...]
     output: str
     rows: list[Cells]
 
+    @property
+    def pages(self) -> Annotated[str | None, Quantity("Report")]:
+        """The pages of the report, if there is one."""
+        return ", ".join(self.report) or None
 
-def batch_job(
-    steps: str | os.PathLike[str] | Mapping[str, Any],
-    *,
-    inputs: str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    workers: int = 1,
-    scheduler: str | None = None,
-) -> Job[BatchReport]:
-    """Take every image of a folder, glob or table through steps.
+    def tables(self) -> dict[str, dict[str, list[Any]]]:
+        """Say which images failed, and why."""
+        failed = [row for row in self.rows if row["error"]]
+        columns = ("name", "error")
+        listed = {name: [row[name] for row in failed] for name in columns}
+        return {"Failed": listed} if failed else {}
 
-    Parameters
-    ----------
-    steps : path or dict
-        A YAML file, or what it would hold.
-    inputs, output : path, optional
-        In place of those of the steps.
-    overwrite : bool, default=False
-        Begin anew in a folder that holds something; steps that are finished run again.
-    workers : int, default=1
-        Processes that take images side by side.
-    scheduler : str, optional
-        Address of a dask scheduler, whose workers take the images and see the same
-        files.
 
-    Returns
-    -------
-    BatchReport
-        How many images are done and failed, and the table.
+class BatchOptions(ClusterOptions):
+    """Who takes the images."""
 
-    Yields
-    ------
-    Progress
-        Steps of all images, with what is done.
+    workers: int = option(
+        1, "Workers", "Processes that take images side by side.", ge=1, le=_MOST_WORKERS
+    )
 
-    Raises
-    ------
-    ReadError, OptionError
-        If the steps cannot be run, before any is; or if no image went through.
-    WriteError
-        If the output folder cannot or must not be written.
-    """
+
+def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
+    """Take every image of a folder, glob or table through steps."""
+    workers, scheduler = run.options.workers, run.options.scheduler
+    steps, inputs, output = (run.named[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
         msg = "Give workers or a scheduler, which has its own, not both."
         raise OptionError(msg)
-    if not 1 <= workers <= _MOST_WORKERS:
-        msg = f"workers must be 1 to {_MOST_WORKERS}, got {workers}."
-        raise OptionError(msg)
     plan = plan_batch(steps, inputs=inputs, output=output)
-    token = _claim(plan, overwrite=overwrite)
+    token = _claim(plan, overwrite=run.overwrite)
     table = _Table(plan)
     try:
         if scheduler is not None:
@@ -433,3 +402,52 @@ def _page(plan: BatchPlan, page: Path, images: Sequence[ImageTask]) -> Job[None]
     yield from load_verb(REPORT).start(arguments)
     with replacing(record) as place:
         place.write_text(mark, encoding="utf-8")
+
+
+BATCH = Verb(
+    "batch",
+    (),
+    BatchOptions,
+    BatchReport,
+    _batch,
+    title="running",
+    files=(
+        FileIn(
+            "steps",
+            "a YAML file: inputs, output, and steps in order",
+            optional=False,
+            takes=Mapping[str, Any],
+        ),
+        FileIn(
+            "inputs",
+            "a folder, a glob in quotes, or a table (CSV) with the column image, in "
+            "place of the file's",
+            flag="--inputs",
+            metavar="IN",
+        ),
+        FileIn(
+            "output", "folder of all, in place of the file's", flag="-o", metavar="OUT"
+        ),
+    ),
+    reads=False,
+    replaces=True,
+    step="a batch does not run batches",
+    prepare=compact_memory,
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.batch(
+    ...         {
+    ...             "inputs": f"{folder}/*.tif",
+    ...             "output": f"{folder}/made",
+    ...             "steps": [{"restore": {"psf": "1px"}}, "histogram"],
+    ...         }
+    ...     )
+    >>> made.done, made.failed, round(made.rows[0]["histogram_mean_grey"], 1)
+    (1, 0, 0.5)
+    """,
+)

@@ -60,11 +60,6 @@ _NO_STEPS = {
     "demo": "it draws its own samples",
 }
 _BY_ITSELF = frozenset({"help", "json", "quiet", "debug", "overwrite", "resume"})
-_OUTPUTS = frozenset(
-    {
-        *("output", "out_dir"),
-    }
-)
 _FILES = frozenset(
     {
         *("landmarks", "transform", "calibration", "pairs"),
@@ -73,48 +68,37 @@ _FILES = frozenset(
 )
 """Options that always name a file; others do where their text names one."""
 
-_NUMBERS = {
-    "replay": ("identical", "max_abs_difference"),
-}
-"""Columns of verbs that measure beside what they make."""
+
+def _value(verb: str) -> jobs.Verb[Any, Any]:
+    """Give a verb that may be a step."""
+    value = verb_of(verb)
+    assert value is not None  # noqa: S101 - others are refused
+    return value
 
 
 def _goes_on(verb: str) -> bool:
     """Tell whether the next step goes on with what a verb makes."""
-    value = verb_of(verb)
-    if value is None:
-        return False
-    return value.output is not None and value.output.goes_on
+    output = _value(verb).output
+    return output is not None and output.goes_on
 
 
 def _ending(verb: str) -> str | None:
     """Give how the name of what a verb makes ends, if it makes something."""
-    value = verb_of(verb)
-    return None if value is None or value.output is None else value.output.ending
+    output = _value(verb).output
+    return None if output is None else output.ending
 
 
 def _first(verb: str) -> tuple[str, ...]:
     """Give the images of a verb where a step names none."""
-    value = verb_of(verb)
-    if value is None:
-        return ("{previous}",)
-    first = next((item for item in value.inputs if not item.flag), None)
+    inputs = _value(verb).inputs
+    first = next((item for item in inputs if not item.flag), None)
     usual = () if getattr(first, "named", first is None) else ("{previous}",)
-    return tuple(item.batch for item in value.inputs if item.batch) or usual
-
-
-def _numbers(verb: str) -> tuple[str, ...]:
-    """Name the columns of a verb that measures beside what it makes."""
-    value = verb_of(verb)
-    return _NUMBERS.get(verb, ()) if value is None else value.numbers
+    return tuple(item.batch for item in inputs if item.batch) or usual
 
 
 def _names_file(verb: str, action: argparse.Action, name: str) -> bool:
     """Tell whether an argument always names a file."""
-    value = verb_of(verb)
-    if value is None:
-        return not action.option_strings or name in _FILES
-    for item in value.inputs:
+    for item in _value(verb).inputs:
         if item.name == action.dest:
             return not getattr(item, "named", False)
     return name in _FILES
@@ -258,7 +242,8 @@ class _Step:
     def columns(self) -> tuple[str, ...]:
         """Columns of what it finds, and of what it writes."""
         known = self.verb in jobs.MEASURES
-        names = jobs.measure_of(self.verb).columns if known else _numbers(self.verb)
+        own = _value(self.verb).numbers
+        names = jobs.measure_of(self.verb).columns if known else own
         return tuple(f"{self.prefix}_{name}" for name in names)
 
 
@@ -368,10 +353,7 @@ def overwrites(verb: str) -> bool:
 
 def _is_output(verb: str, dest: str) -> bool:
     """Tell whether an argument names what a verb writes."""
-    value = verb_of(verb)
-    if value is not None:
-        return any(dest == item.name for item in value.written)
-    return dest in _OUTPUTS and (verb, dest) != ("replay", "output")
+    return any(dest == item.name for item in _value(verb).written)
 
 
 def _arguments(step: _Step) -> dict[str, Any]:
@@ -406,7 +388,7 @@ def _defaults(step: _Step, given: Mapping[str, Any]) -> dict[str, Any]:
     known = _known(step.verb)
     target = next((n for n in ("output", "out_dir") if n in known), None)
     ending = _ending(step.verb)
-    if target is not None and ending is not None and step.verb != "replay":
+    if target is not None and ending is not None:
         found[target] = f"{step.name}/{{name}}{ending}"
     return {**found, **given}
 
@@ -922,5 +904,5 @@ def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
         found = cells_of_result(result)
     else:
         record = result.to_json()
-        found = {name: record.get(name) for name in _numbers(step.verb)}
+        found = {name: record.get(name) for name in _value(step.verb).numbers}
     return {f"{prefix}_{name}": value for name, value in found.items()}

@@ -1,25 +1,28 @@
 """Make an output again from its history, and say whether it is the same."""
 
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
 from napari_semsr.core import (
     Box,
+    Figure,
     FloatPair,
     IntPair,
     Job,
     Micrograph,
+    Options,
     Progress,
     Provenance,
+    Quantity,
     ReadError,
+    declared_figures,
     read_box,
     return_free_memory,
     to_dtype,
@@ -28,6 +31,7 @@ from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import Result, open_image
 from napari_semsr.jobs.replay.search import Difference, InputSearch
 from napari_semsr.jobs.replay.steps import ReplayStep
+from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 T = TypeVar("T")
 
@@ -39,48 +43,34 @@ _ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits 
 class ReplayReport(Result):
     """Whether an output, made again, is what is stored.
 
-    Attributes
-    ----------
-    output : str
-        The output.
-    job : str
-        What made it.
-    identical : bool
-        Whether every pixel is: equal where it is finite, and finite in both or neither.
-    max_abs_difference : float or None
-        Largest difference of grey values; None where shapes differ.
-    differs : tuple of Difference
-        What is not as it was: pixels, calibration, inputs, model, versions.
-    pixels, different : int
-        Pixels that were compared, and those that differ.
-    where : tuple of int or None
-        ``(y, x)`` of the largest difference, in a stack ``(plane, y, x)``.
-    shape : tuple of int
-        Rows and columns; planes before them for a stack.
+    `identical` is whether every pixel is equal where it is finite, and finite in both
+    or neither; `differs` is what is not as it was: pixels, calibration, inputs, model,
+    versions; `where` is the place of the largest difference, in a stack with its plane
+    before.
     """
 
-    output: str
-    job: str
-    identical: bool
-    max_abs_difference: float | None
+    output: Annotated[str, Quantity("Output")]
+    job: Annotated[str, Quantity("Made again by")]
+    identical: Annotated[bool, Quantity("Identical", large=True)]
+    max_abs_difference: float | None  # None where shapes differ
     differs: tuple[Difference, ...]
-    pixels: int
+    pixels: Annotated[int, Quantity("Compared", "px", "d")]
     different: int
     where: tuple[int, ...] | None
     shape: tuple[int, ...]
 
+    def figures(self) -> dict[str, Figure]:
+        """Say below what was compared what differs."""
+        said = {item.what.capitalize(): Figure(item.said) for item in self.differs}
+        return {**declared_figures(self), **said}
 
-def replay_job(
-    output: str | os.PathLike[str],
-    *,
-    inputs: str | os.PathLike[str] | None = None,
-) -> Job[ReplayReport]:
+
+def _replay(run: Run[Options]) -> Job[ReplayReport]:
     """Make an output again from its history, and compare the two.
 
     It is made in the system's folder for temporary files; nothing else is written.
     """
-    yield Progress(0, 0, "reading")
-    path = Path(output)
+    path, inputs = Path(run.named["output"]), run.named["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
@@ -299,3 +289,37 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
 
 def _sorted(made: Provenance) -> list[tuple[str, str]]:
     return sorted(made.versions.items())
+
+
+REPLAY = Verb(
+    "replay",
+    (),
+    Options,
+    ReplayReport,
+    _replay,
+    files=(
+        FileIn(
+            "output", "an image or store that semsr or a panel wrote", optional=False
+        ),
+        FileIn(
+            "inputs",
+            "folder in which inputs are sought by their digests, when they are not "
+            "where they lay",
+            flag="--inputs",
+            metavar="DIR",
+        ),
+    ),
+    reads=False,
+    numbers=("identical", "max_abs_difference"),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
+    ...     semsr.replay(made.output).identical
+    True
+    """,
+)

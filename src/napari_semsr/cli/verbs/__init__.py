@@ -1,1 +1,0 @@
-"""One module per verb or family of verbs: its arguments, its job, its summary."""
