@@ -53,6 +53,8 @@ from .grating import (
 )
 from .light import (
     CutOff as CutOff,
+    beyond_cut_off as beyond_cut_off,
+    find_cut_off as find_cut_off,
 )
 from .metrics import (
     Histogram as Histogram,

@@ -45,6 +45,21 @@ def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
     return given or (None if made is None else made.optical_cut_off_nm())
 
 
+def beyond_cut_off(
+    found_nm: float | None, end_nm: float | None, but: str, what: str = "resolution"
+) -> str:
+    """Say that a resolution is finer than all that light carried; else nothing.
+
+    `but` tells what may pretend it, `what` what is called so.
+    """
+    if found_nm is None or end_nm is None or found_nm >= end_nm:
+        return ""
+    return (
+        f"The {what} lies beyond the optical cut-off of {end_nm:.4g} nm: light carried "
+        f"nothing that fine, so that {but}, or the cut-off is another."
+    )
+
+
 def split_light(
     plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
 ) -> tuple[FloatArray, FloatArray]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Question
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
-from napari_semsr.analysis.light import CutOff, find_cut_off
+from napari_semsr.analysis.light import CutOff, beyond_cut_off, find_cut_off
 from napari_semsr.core import (
     SIGMA,
     Z95,
@@ -204,14 +204,8 @@ class FrcResult:
     @property
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
-        found, end = self.resolution_nm, self.cut_off_nm
-        if found is None or end is None or found >= end:
-            return ""
-        return (
-            f"The resolution lies beyond the optical cut-off of {end:.4g} nm: light "
-            "carried nothing that fine, so that what agrees there was guessed, or the "
-            "cut-off is another."
-        )
+        but = "what agrees there was guessed"
+        return beyond_cut_off(self.resolution_nm, self.cut_off_nm, but)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:

@@ -18,6 +18,8 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
+    beyond_cut_off,
+    find_cut_off,
     measure_decorrelation,
     measure_frc,
     measure_frc_map,
@@ -174,6 +176,12 @@ def _cut(box: Box | None, *, halves: bool) -> str | None:
     )
 
 
+def _beyond(found_nm: float | None, image: Micrograph, what: str) -> str:
+    """Say that a resolution is finer than the light that made the image carries."""
+    but = "noise, small blocks or a network pretend it"
+    return beyond_cut_off(found_nm, find_cut_off(image), but, what)
+
+
 # Fourier ring correlation of one or two images or files.
 
 
@@ -271,7 +279,8 @@ def _correlate(
         _doubted(placed),
         note,
         _cut(box, halves=halves is not None),
-        result.beyond_cut_off,
+        result.beyond_cut_off
+        or _beyond(result.resolution_nm, calibrated, "resolution"),
     ]
     yield Progress(2, 2, "done")
     return FrcReport(
@@ -416,6 +425,8 @@ def _map_resolution(
     shown = result.map.replace(provenance=history, look=_map_look(result.map))
     result = replace(result, map=shown)
     run.write(shown)
+    median = result.median_nm
+    said = [_doubted(placed) or note, _beyond(median, calibrated, "median of the map")]
     return FrcMapReport(
         **run.facts(calibrated),
         output=run.output,
@@ -436,7 +447,7 @@ def _map_resolution(
         step=result.step,
         field_reason=result.field_reason,
         method=result.method,
-        note=_doubted(placed) or note,
+        note=" ".join(filter(None, said)) or None,
         shift_px=result.shift_px,
         found_shift_px=placed.shift_px,
         found_shift_sd_px=placed.error_px,

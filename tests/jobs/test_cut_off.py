@@ -1,0 +1,33 @@
+"""Maps and rings tell where they read finer than the light that made the image."""
+
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import Micrograph, Provenance
+from napari_semsr.core.progress import run
+from napari_semsr.jobs import FRC, FRC_MAP
+
+
+def seen(rng, numerical_aperture: float) -> list[Micrograph]:
+    """Two exposures that resolve some 24 nm, by a light that is said to."""
+    made = Provenance(
+        job="simulate",
+        options={
+            "optics": "pupil",
+            "wavelength_nm": 550.0,
+            "numerical_aperture": numerical_aperture,
+        },
+    )
+    truth = 4 * ndimage.gaussian_filter(rng.normal(size=(192, 192)), 2)
+    return [
+        Micrograph(truth + rng.normal(0, 0.3, truth.shape), (5.0, 5.0), n, made)
+        for n in "ab"
+    ]
+
+
+@pytest.mark.parametrize(("aperture", "tells"), [(1.9, True), (15.0, False)])
+def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
+    images = seen(rng, aperture)
+    for verb in (FRC, FRC_MAP):
+        note = run(verb.job(*images)).note or ""
+        assert ("beyond the optical cut-off of 144.7 nm" in note) == tells
