@@ -47,6 +47,10 @@ passes through
     Modules with a called function, in any thread, in one
     ``semsr enhance a.png -o a.ome.zarr``, with nothing measured of the model before.
     The body of a module or a class is no function.
+opens of the input, of outputs
+    Calls that open the image of that run, and those that open a file in the folder of
+    the store that it makes, under whatever name, to read or to write. ``--json`` names
+    the files.
 """
 
 import argparse
@@ -419,8 +423,30 @@ def beside(root: Path) -> dict[str, int | float]:
     }
 
 
-def passes_through(source: Path) -> list[str]:
-    """Modules with a called function while a small image is enhanced to a store."""
+@contextlib.contextmanager
+def counting_opens(folder: Path) -> Iterator[Counter[str]]:
+    """Count how often each file below a folder is opened."""
+    opened: Counter[str] = Counter()
+    on = True  # an audit hook cannot be taken off again
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if on and event == "open" and isinstance(arguments[0], str):
+            path = Path(arguments[0])
+            if path.is_relative_to(folder):
+                opened[path.relative_to(folder).as_posix()] += 1
+
+    sys.addaudithook(note)
+    try:
+        yield opened
+    finally:
+        on = False
+
+
+def enhance_once(source: Path) -> tuple[list[str], Counter[str]]:
+    """Enhance a small image to a store: modules with a called function, files opened.
+
+    The files are named from the folder of the run, which holds ``a.png`` and ``made``.
+    """
     folder = f"{source.resolve() / PACKAGE}/"
     sys.path.insert(0, str(source.resolve()))
     called = set()
@@ -435,8 +461,9 @@ def passes_through(source: Path) -> list[str]:
     rng = np.random.default_rng(0)
     image = rng.integers(60, 190, (160, 192), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as work:
-        os.environ["SEMSR_CACHE"] = work
-        one, output = Path(work, "a.png"), Path(work, "a.ome.zarr")
+        os.environ["SEMSR_CACHE"] = str(Path(work, "cache"))
+        one, output = Path(work, "a.png"), Path(work, "made", "a.ome.zarr")
+        output.parent.mkdir()
         Image.fromarray(image).save(one)
         from napari_semsr.__main__ import main
 
@@ -444,7 +471,10 @@ def passes_through(source: Path) -> list[str]:
         threading.setprofile(note)
         sys.setprofile(note)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                counting_opens(Path(work)) as opened,
+            ):
                 code = main([*words, "--quiet"])
         finally:
             sys.setprofile(None)
@@ -454,7 +484,7 @@ def passes_through(source: Path) -> list[str]:
     ours = (path[len(folder) :] for path in called if path.startswith(folder))
     if not (found := sorted(ours)):
         sys.exit(f"napari_semsr was not imported from {source}.")
-    return found
+    return found, opened
 
 
 def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
@@ -533,8 +563,15 @@ def main() -> None:
     asked = parser.parse_args()
     figures, lists = measure(asked.source)
     if not asked.no_run:
-        lists["passes through"] = through = passes_through(asked.source)
-        figures["passes through"] = len(through)
+        through, opened = enhance_once(asked.source)
+        lists["passes through"] = through
+        made = [count for name, count in opened.items() if name.startswith("made/")]
+        lists["opened"] = dict(sorted(opened.items()))
+        figures |= {
+            "passes through": len(through),
+            "opens of the input": opened["a.png"],
+            "  of outputs": sum(made),
+        }
     if asked.json:
         print(json.dumps({"figures": figures, "lists": lists}, indent=1))
         return
