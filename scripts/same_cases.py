@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
 VERBS = words("""
     info convert simulate degrade stitch crop register judge pairs train enhance restore
     frc frc-map decorrelation spectrum metrics error-map repeatability gaps profile
-    figure histogram replay report trust models demo
+    figure histogram replay batch report trust models demo
 """)
 MODELS = words("""
     sem-restore sem-2x ssum-sem ssum-sem-2x
@@ -312,7 +312,7 @@ def cases(data: Path | None) -> dict[str, list[str]]:
             enhancing,
             restoring,
         ),
-        *(measuring, modelling, refusing, python),
+        *(measuring, modelling, refusing, batches, python),
     ]
     for group in groups:
         found |= group()
@@ -959,6 +959,41 @@ def refusing() -> dict[str, list[str]]:
         "enhance in/a.png -o out.tif --model nothing --json --quiet",
     ]
     return found
+
+
+def batches() -> dict[str, list[str]]:
+    """Run steps of each image of a folder; the steps are written where they run."""
+    chain = (
+        "{inputs: in/low, output: out, steps: [frc, {restore: {psf: 1.5px, method: "
+        "wiener}}, {name: after, frc: }, {metrics: {reference: '{input}'}}]}"
+    )
+
+    def steps(text: str) -> str:
+        return f"py: open('steps.yaml', 'w').write({text!r})"
+
+    run = "batch steps.yaml --json"
+    return {
+        "batch of a chain": [steps(chain), run],
+        "batch of a chain, told": [steps(chain), "batch steps.yaml"],
+        "batch goes on": [
+            steps(chain),
+            run,
+            "py: import shutil; shutil.rmtree('out/restore', ignore_errors=True)",
+            run,
+            f"{run} --overwrite",
+        ],
+        "batch with another list": [
+            steps(chain),
+            run,
+            steps(chain.replace("1.5px", "2px")),
+            run,
+        ],
+        "batch of an image that fails": [
+            steps("{inputs: in/*.png, output: out, steps: [{crop: {box: 5 6 70 80}}]}"),
+            run,
+        ],
+        "batch by two workers": [steps(chain), f"{run} --workers 2"],
+    }
 
 
 def python() -> dict[str, list[str]]:
