@@ -416,6 +416,7 @@ BATCH = Verb(
             "steps",
             "a YAML file: inputs, output, and steps in order",
             optional=False,
+            metavar="STEPS",
             takes=Mapping[str, Any],
         ),
         FileIn(
@@ -426,7 +427,10 @@ BATCH = Verb(
             metavar="IN",
         ),
         FileIn(
-            "output", "folder of all, in place of the file's", flag="-o", metavar="OUT"
+            "output",
+            "folder of all, in place of the file's; what is finished there is kept",
+            flag="-o",
+            metavar="OUT",
         ),
     ),
     reads=False,

@@ -299,7 +299,10 @@ REPLAY = Verb(
     _replay,
     files=(
         FileIn(
-            "output", "an image or store that semsr or a panel wrote", optional=False
+            "output",
+            "an image or store that semsr or a panel wrote",
+            optional=False,
+            metavar="OUTPUT",
         ),
         FileIn(
             "inputs",
