@@ -312,23 +312,18 @@ def _kind_of(output: str | os.PathLike[str]) -> Kind:
     return fitting[0] if fitting else "semsr"
 
 
-def _import(
-    file: str | os.PathLike[str],
-    *,
-    options: ImportOptions | None = None,
-    overwrite: bool = False,
-) -> Job[ModelFile]:
+def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     """Put a model file on the shelf, after reading its card and trying its weights."""
     from napari_semsr.models import load_model, save_model
 
     yield Progress(0, 2, "checking")
-    path = Path(file)
+    path, options, overwrite = Path(run.named["file"]), run.options, run.overwrite
     if not path.is_file():
         msg = f"There is no file {path}; give a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg)
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
-    if options is not None and options.changes() and not foreign:
+    if options.changes() and not foreign:
         msg = f"A name and scaling are given for ONNX files, and {path.name} is none."
         raise OptionError(msg)
     if foreign or path.suffix in _PUBLIC_SUFFIXES:
@@ -470,7 +465,7 @@ MODELS_IMPORT = Verb(
     (),
     ImportOptions,
     ModelFile,
-    start=_import,
+    _import,
     files=(
         FileIn(
             "file",

@@ -406,6 +406,9 @@ class Verb(Generic[O, R]):
         """Check the outputs, open the images, run."""
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
+        if len(inputs) > len(first):
+            msg = f"{self.name} takes {', '.join(first)} by their place, others by name"
+            raise TypeError(msg)
         named |= dict(zip(first, inputs, strict=False))
         named = self._usual() | {k: v for k, v in named.items() if v is not None}
         run = self._run(named, options or self.options.parse({}), opening)
@@ -437,7 +440,10 @@ class Verb(Generic[O, R]):
         """Refuse outputs that cannot or must not be written, before any work."""
         files = [named.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        taken = paths_of(*run.given.values(), *by)
+        images: list[Any] = []
+        for image in run.given.values():
+            images += image if isinstance(image, (list, tuple)) else [image]
+        taken = paths_of(*images, *by)
         for written in self.written:
             place = named.pop(written.name, None)
             if place is not None:

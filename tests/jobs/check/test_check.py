@@ -161,7 +161,9 @@ def test_check_without_write_leaves_the_file_alone(tiny):
 def test_write_changes_the_card_and_no_weight(tiny, scene):
     before = load_model(tiny)
     found = run(MODELS_CHECK.job(tiny, options=FEW.replace(write=True)))
-    again = run(MODELS_CHECK.job(tiny, [scene.truth], options=FEW.replace(write=True)))
+    again = run(
+        MODELS_CHECK.job(tiny, images=[scene.truth], options=FEW.replace(write=True))
+    )
     after = load_model(tiny)
     weights = before.module.state_dict(), after.module.state_dict()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
@@ -198,7 +200,7 @@ def test_held_out_images_are_those_of_the_card(tmp_path):
 def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
     def check(*images, **given):
         options = FEW.replace(**given.pop("options", {}))
-        return run(MODELS_CHECK.job(tiny, images, options=options, **given))
+        return run(MODELS_CHECK.job(tiny, images=images, options=options, **given))
 
     with pytest.raises(OptionError, match="draws its own samples"):
         check(scene.truth, options={"task": "superlens"})

@@ -7,7 +7,6 @@ degraded image, which the network was given.
 """
 
 import math
-import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -40,9 +39,9 @@ from napari_semsr.jobs.check.sources import (
     recipe_data,
 )
 from napari_semsr.jobs.disc_record import CHANGES, DiscRecord
-from napari_semsr.jobs.images import Image, Result
-from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
-from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
+from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.models import MODEL_IN, find_model
+from napari_semsr.jobs.verb import FileIn, ImageIn, Run, Verb
 
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel, ModelCard
@@ -195,23 +194,17 @@ class CheckOptions(Options):
     )
 
 
-def _check(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    images: Sequence[Image] | None = None,
-    *,
-    held_out: str | os.PathLike[str] | None = None,
-    options: CheckOptions | None = None,
-    opening: ReadOptions | None = None,
-) -> Job[ModelCheck]:
+def _check(run: Run[CheckOptions], _: object) -> Job[ModelCheck]:
     """Put discs into truths, take some out, and ask a model for them."""
     from napari_semsr.models import file_digest, load_model, write_card
 
     start = time.perf_counter()
-    chosen = options or CheckOptions()
+    chosen = run.options
     yield Progress(0, 2 * chosen.discs, "loading the model")
-    path = find_model(model)
+    path = find_model(run.named["model"])
     loaded = load_model(path)
-    clear = ClearSet(tuple(images or ()), held_out, opening)
+    images: Any = run.given.get("images") or ()
+    clear = ClearSet(tuple(images), run.named["held_out"], run.opening)
     found: list[ConditionCheck] = []
     for source in list(_sources(loaded.card, chosen, clear)):
         found += yield from judge_source(source, loaded, chosen)
@@ -347,7 +340,8 @@ MODELS_CHECK = Verb(
     ),
     CheckOptions,
     ModelCheck,
-    start=_check,
+    _check,
+    opens=False,
     files=(
         MODEL_IN,
         FileIn(

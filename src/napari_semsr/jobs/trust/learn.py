@@ -20,7 +20,6 @@ from napari_semsr.core import (
     FloatArray,
     Job,
     Micrograph,
-    OptionError,
     Options,
     Progress,
     Quantity,
@@ -33,9 +32,9 @@ from napari_semsr.core import (
     software_versions,
 )
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
+from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
-from napari_semsr.jobs.verb import FileIn, Output, Verb
+from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
 
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel
@@ -87,14 +86,7 @@ class TrustLearnt(Result):
     ]
 
 
-def _learn(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    folder: str | os.PathLike[str] | None = None,
-    options: TrustLearning | None = None,
-    overwrite: bool = False,
-) -> Job[TrustLearnt]:
+def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
     """Learn how far what a model makes may be off.
 
     Fields are made as the model's own recipe makes them, by another seed.
@@ -102,11 +94,13 @@ def _learn(
     from napari_semsr.models import Trust, load_model, save_trust, trust_path
     from napari_semsr.training import Truths
 
-    chosen = options or TrustLearning()
+    chosen, folder = run.options, run.named["folder"]
     yield Progress(0, 0, "loading the model")
-    path = find_model(model)
-    target = trust_path(path) if output is None else Path(output)
-    _check(target, overwrite=overwrite)
+    path = find_model(run.named["model"])
+    target = run.target
+    if target is None:
+        target = trust_path(path)
+        _check(target, overwrite=run.overwrite)
     loaded = load_model(path)
     truths = Truths(
         loaded.card,
@@ -163,10 +157,7 @@ def _learn(
 
 
 def _check(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place where the file cannot go, before any work."""
-    if target.suffix != ".json":
-        msg = f"A trust file must end in .json, got {target.name}."
-        raise OptionError(msg)
+    """Refuse a place beside the model where the file cannot go, before any work."""
     if target.exists() and not overwrite:
         msg = f"{target} exists already; give overwrite to replace it."
         raise WriteError(msg)
@@ -233,7 +224,7 @@ MODELS_TRUST = Verb(
     (),
     TrustLearning,
     TrustLearnt,
-    start=_learn,
+    _learn,
     files=(
         MODEL_IN,
         FileIn(

@@ -47,7 +47,7 @@ class CheckPanel(Panel):
         images = [] if layer is None else [self.micrograph(layer)]
         options = self.form.options()
         return (
-            lambda: MODELS_CHECK.job(model, images, options=options),
+            lambda: MODELS_CHECK.job(model, images=images, options=options),
             self.show_outcome,
         )
 
