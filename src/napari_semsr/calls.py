@@ -142,7 +142,7 @@ def function_of(name: str) -> Callable[..., Any]:
                 return run(verb.in_memory(*images, **how, **chosen), report)
             return verb.given(run(verb.job(*images, **how, **chosen), report))
         except SemsrError as error:
-            error.args = (in_argument_words(str(error), flags),)
+            error.args = (in_argument_words(str(error), flags), *error.args[1:])
             raise
 
     call.__name__ = call.__qualname__ = verb.function
