@@ -1,6 +1,6 @@
 """What no system can know, and what a paired one loses: the experiments of a page.
 
-Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (about three minutes of
+Run: ``PYTHONPATH=benchmarks python benchmarks/knowable.py`` (about four minutes of
 one core, ``--steps 0`` leaves the networks out; docs/validation/knowable.md). No part
 of it is random but for the seeds below.
 
@@ -8,8 +8,10 @@ of it is random but for the seeds below.
   apart are the two superlens pictures, and how far the two electron images?
 - *contrast*: an electron image whose contrast is lowered and lifted again by the
   generators of a cycle. Which term of a CycleGAN's loss tells?
-- *loss*: Gao's loss, of generators that copy, and of the true blur with a network that
-  pairs have taught to undo it. Which of them would training choose?
+- *loss*: Gao's loss, of generators that copy, of the true blur with a network that
+  pairs have taught to undo it or with Wiener's inverse, and of weaker blurs with their
+  inverses on the way there. Which of them would training choose?
+- *texture*: what does an output lose that has the texture of a clear image?
 - *power*: superlens fields, each ring of spatial frequency brought to the very power
   that the electron image has there, or to what comes nearest to it. What is gained?
 - *shift*: pairs whose truth lies some pixels away, in a direction that differs from
@@ -43,7 +45,7 @@ from napari_semsr.simulation.degrade import (
 )
 from napari_semsr.simulation.pairs import pair_of_surface
 from napari_semsr.training.cycle_gan import Blur, cycle_ssim, edge_loss
-from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training.recipe import GanOptions, load_recipe
 from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import held_out_fields
 from restoration import BORDER, TAPS
@@ -60,6 +62,9 @@ RINGS_TOLD = {
 SHIFTS_PX = (0.0, 0.5, 1.0, 2.0)
 RELIEF_NM, SIZES_NM = 60.0, (100, 150, 300)
 CONTRASTS = (1.0, 0.8, 0.5)
+NOISE_TO_SIGNAL = (0.0005, 0.001, 0.002, 0.01)
+TOGETHER_PX = (0.5, 0.7, 1.0)
+CYCLE_NOISE = 0.004  # as recipes/tables/narrow has it
 IMAGES, SEED, DRAWS = 24, 4242, 8
 PATCH_PX, BATCH = 64, 8
 WHITE = 255.0
@@ -230,44 +235,137 @@ def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float,
     return _summed(gains)
 
 
+class Inverse(nn.Module):
+    """Wiener's inverse of a Gaussian kernel."""
+
+    def __init__(self, sigma_px: float, noise_to_signal: float) -> None:
+        super().__init__()
+        kernel = gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32)
+        self.kernel, self.noise_to_signal = torch.from_numpy(kernel), noise_to_signal
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Undo the blur in images (B, 1, H, W), whose edges are reflected."""
+        edge = BLUR_SIZE_PX
+        wide = functional.pad(x, (edge,) * 4, mode="reflect")
+        rows, columns = wide.shape[-2:]
+        kernel = torch.zeros(rows, columns)
+        kernel[:edge, :edge] = self.kernel
+        passed = torch.fft.rfft2(kernel.roll((-(edge // 2),) * 2, (0, 1))).real
+        weight = passed / (passed**2 + self.noise_to_signal)
+        made: torch.Tensor = torch.fft.irfft2(
+            torch.fft.rfft2(wide) * weight, s=(rows, columns)
+        )
+        return made[..., edge:-edge, edge:-edge]
+
+
+def blurred(sigma_px: float) -> Blur:
+    """Make the generator that blurs by a Gaussian."""
+    return Blur(gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32))
+
+
 def preferred(steps: int) -> None:
-    """Print Gao's loss of copies, and of what is right.
+    """Print Gao's loss of copies, of what is right, and of the way between them.
 
     Images of the kind that a generator is to make stay as they are in all cases, so
-    that identity costs nothing: the least that the others can have.
+    that identity costs nothing: the least that the others can have. A generator whose
+    output nobody can tell has a score of `DECEIVED`, one that is told for sure of
+    `DISTINCT`; between both the discriminators are left out.
     """
     given, gan = pairs(), load_recipe(RECIPE).gan
-    blur = Blur(gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX).astype(np.float32))
-    copy = nn.Identity()
-    cases = {
-        "both copy": (copy, copy, DISTINCT),
-        "one blurs, the other copies": (copy, blur, DISTINCT),
+    blur, copy = blurred(BLUR_SIGMA_PX), nn.Identity()
+    cases: dict[str, tuple[nn.Module, nn.Module, tuple[float, ...]]] = {
+        "both copy": (copy, copy, (DISTINCT, DISTINCT)),
+        "one blurs, the other copies": (copy, blur, (DISTINCT, DECEIVED)),
     }
     if steps:
-        right = taught(given, 0.0, steps), blur, DECEIVED
-        cases["one blurs, the other undoes it, and both know what needs neither"] = (
-            right
+        right = taught(given, 0.0, steps)
+        cases["one blurs, a network undoes it"] = (right, blur, (DECEIVED, DECEIVED))
+    for share in NOISE_TO_SIGNAL:
+        inverse = Inverse(BLUR_SIGMA_PX, share)
+        name = f"one blurs, Wiener's inverse undoes it, noise to signal {share:g}"
+        cases[name] = (inverse, blur, (DECEIVED, DECEIVED))
+    for sigma in TOGETHER_PX:
+        inverse = Inverse(sigma, NOISE_TO_SIGNAL[1])
+        cases[f"both at {sigma:g} px, and its inverse"] = inverse, blurred(sigma), ()
+    for noise in (0.0, CYCLE_NOISE):
+        print(f"Noise halfway round the cycle: {noise:g} of the range")
+        print("| generators | gain, dB | cycle | edges | discriminators | sum |")
+        print("|---|---:|---:|---:|---:|---:|")
+        for name, (there, back, scores) in cases.items():
+            gain, terms = loss_of(there, back, given.judged, gan, noise)
+            against = sum(gan.generator_factor * (s - 1) ** 2 for s in scores)
+            last = (
+                f"{against:.2f} | {sum(terms) + against:.2f}"
+                if scores
+                else "not shown | not shown"
+            )
+            shown = " | ".join(f"{v:.2f}" for v in terms)
+            print(f"| {name} | {gain:+.2f} | {shown} | {last} |")
+
+
+def loss_of(
+    there: nn.Module,
+    back: nn.Module,
+    judged: list[tuple[Image, Image]],
+    gan: GanOptions,
+    noise: float,
+) -> tuple[float, NDArray[np.float64]]:
+    """Give what a generator gains, in dB, and the cycle's and the edges' terms."""
+    torch.manual_seed(SEED)
+    terms, gains = np.zeros(2), []
+    for (low, truth), (_, clear) in itertools.pairwise(judged):
+        x, y, best = (
+            torch.from_numpy(part[:SIDE, :SIDE].astype(np.float32))[None, None]
+            for part in (low, clear, truth)
         )
-    print("| generators | cycle | edges | discriminators | sum |")
-    print("|---|---:|---:|---:|---:|")
-    for name, (there, back, score) in cases.items():
-        terms = np.zeros(3)
-        for (low, _), (_, clear) in itertools.pairwise(given.judged):
-            x, y = (
-                torch.from_numpy(part[:SIDE, :SIDE].astype(np.float32))[None, None]
-                for part in (low, clear)
-            )
-            with torch.inference_mode():
-                clear_x, coarse_y = there(x), back(y)
-                back_x, back_y = back(clear_x), there(coarse_y)
-            terms += (
-                gan.cycle_weight * float(cycle_ssim(back_x, x) + cycle_ssim(back_y, y)),
-                gan.edge_weight * float(edge_loss(back_x, x) + edge_loss(back_y, y)),
-                2 * gan.generator_factor * (score - 1) ** 2,
-            )
-        found = [*terms / (len(given.judged) - 1)]
-        told = " | ".join(f"{v:.2f}" for v in (*found, sum(found)))
-        print(f"| {name} | {told} |")
+        with torch.inference_mode():
+            clear_x, coarse_y = there(x), back(y)
+            back_x = back(clear_x + noise * torch.randn_like(x))
+            back_y = there(coarse_y + noise * torch.randn_like(y))
+        terms += (
+            gan.cycle_weight * float(cycle_ssim(back_x, x) + cycle_ssim(back_y, y)),
+            gan.edge_weight * float(edge_loss(back_x, x) + edge_loss(back_y, y)),
+        )
+        seen, made, wanted = (
+            part[0, 0].numpy().astype(float)[BORDER:-BORDER, BORDER:-BORDER]
+            for part in (x, clear_x, best)
+        )
+        gains.append(psnr_db(made, wanted, 1.0) - psnr_db(seen, wanted, 1.0))
+    return float(np.mean(gains)), terms / len(gains)
+
+
+def texture() -> None:
+    """Print what the look of a clear image costs, of Gaussian texture of its spectrum.
+
+    Each frequency of power S is estimated with power P. Drawn as the input allows it,
+    the texture has twice the least error, S - P; what is nearest to the best estimate
+    and has power S, 2 (S - sqrt(S P)) (Freirich, Michaeli and Meir 2021).
+    """
+    window = np.hanning(SIDE)[:, None] * np.hanning(SIDE)
+    y, x = np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)
+    ring = (SIDE * np.hypot(y, x)).astype(int)
+    passed = np.exp(-2 * (np.pi * BLUR_SIGMA_PX) ** 2 * (y**2 + x**2))
+    noise = 1 / 12 / WHITE**2  # of rounding to 8 bits
+    gains = []
+    for _, clear in pairs().judged:
+        image = clear[:SIDE, :SIDE]
+        power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
+        power /= np.sum(window**2)
+        signal = (np.bincount(ring.flat, power.flat) / np.bincount(ring.flat))[ring]
+        known = (signal * passed) ** 2 / (signal * passed**2 + noise)
+        before = np.sum(signal * (1 - passed) ** 2 + noise)
+        errors = (
+            np.sum(signal - known),
+            2 * np.sum(signal - known),
+            2 * np.sum(signal - np.sqrt(signal * known)),
+        )
+        gains.append([10 * np.log10(before / error) for error in errors])
+    print("| output | gain, dB | worst image |")
+    print("|---|---:|---:|")
+    names = ("the best estimate", "texture drawn at random", "the nearest with texture")
+    for name, found in zip(names, zip(*gains, strict=True), strict=True):
+        mean, error, worst = _summed([float(v) for v in found])
+        print(f"| {name} | {mean:+.2f} ± {error:.2f} | {worst:+.2f} |")
 
 
 def power() -> None:
@@ -326,6 +424,7 @@ def main() -> None:
     hollow()
     contrast()
     preferred(asked.steps)
+    texture()
     power()
     shift(asked.steps)
 
