@@ -1,7 +1,6 @@
 """The demonstration as a job, from an empty folder to the report."""
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +27,8 @@ from napari_semsr.jobs import (
     Output,
     RegisterOptions,
     Result,
+    Run,
     Verb,
-    check_target_folder,
     find_model,
     jsonable,
 )
@@ -200,22 +199,17 @@ def _versions(measured: FieldFigures) -> str:
     )
 
 
-def _demonstrate(
-    folder: str | os.PathLike[str],
-    *,
-    options: DemoOptions | None = None,
-    overwrite: bool = False,
-) -> Job[DemoResult]:
+def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     """Go the whole way: frames, mosaic, electron image of its place, trained network.
 
     At last an electron image is restored.
     """
     started = time.monotonic()
-    chosen = options or DemoOptions()
+    chosen = run.options
     yield Progress(0, 0, "checking")
     for name in (chosen.model, chosen.restorer):
         _check_model(name)
-    paths = _prepare_folder(Path(folder), overwrite=overwrite)
+    paths = _prepare_folder(run.place)
     scan = yield from run_scan(paths, frame_px=chosen.frame_px, seed=chosen.seed)
     place = yield from run_place(
         paths,
@@ -276,9 +270,9 @@ def demo_paths(folder: Path) -> dict[str, Path]:
     return {role: folder / name for role, name in _FILES.items()}
 
 
-def _prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
+def _prepare_folder(folder: Path) -> dict[str, Path]:
     """Refuse a folder that cannot be filled, before anything is computed."""
-    paths = demo_paths(check_target_folder(folder, overwrite=overwrite))
+    paths = demo_paths(folder)
     for role in ("report", "figures", "positions"):
         if paths[role].is_dir():
             msg = f"{paths[role]} is a folder where a file shall go: move it away."
@@ -359,7 +353,7 @@ DEMO = Verb(
     (),
     DemoOptions,
     DemoResult,
-    start=_demonstrate,
+    _demonstrate,
     title="samples and model",
     output=Output(
         "where images and report go",

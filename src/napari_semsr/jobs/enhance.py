@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -56,25 +55,19 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_image_target,
-    check_tiled_target,
     digest_values,
     image_in,
     jsonable,
-    made_by,
     name_of,
     of_all_planes,
     open_image,
     path_of,
-    paths_of,
-    record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
-from napari_semsr.jobs.verb import Group, ImageIn, ImageMade, Output, Verb
+from napari_semsr.jobs.verb import Group, ImageIn, ImageMade, Output, Run, Verb
 
 if TYPE_CHECKING:
-    from napari_semsr.inference import LiveField
     from napari_semsr.io import OmeZarrStore
     from napari_semsr.models import LoadedModel
 
@@ -178,39 +171,20 @@ class EnhancedFile(ImageMade):
         return {**Result.to_json(self), **jsonable(more)}
 
 
-def _enhance_plane(
-    image: Image,
-    output: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: EnhanceOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    cluster: ClusterOptions | None = None,
-    live: "LiveField | None" = None,
-    misfit: str | os.PathLike[str] | None = None,
-) -> Job[EnhancedFile]:
+def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     held = psutil.Process().memory_info().rss
-    yield Progress(0, 0, "checking")
-    target = check_tiled_target(
-        output, inputs=paths_of(image), overwrite=overwrite, resume=resume
-    )
-    map_path = None
-    if misfit is not None:
-        map_path = check_image_target(
-            misfit, inputs=[*paths_of(image), target], overwrite=overwrite or resume
-        )
-    path = find_model(model)
-    source = open_image(image, opening)
+    image, target, chosen = run.given["image"], run.place, run.options
+    map_path, live = run.targets.get(MISFIT), run.named.get("live")
+    path = find_model(run.named["model"])
+    run.open()
+    source, existing = run.images["image"], run.existing(keep=True)
     yield Progress(0, 0, f"loading the model {path.stem}")
-    chosen = options or EnhanceOptions()
     loaded = models.load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
-    provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
+    provenance = yield from _provenance_of(run, loaded, path)
     place = filling_store(target)
-    if resume:
+    if run.resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
         inference.plan_output(source, loaded.card.model_dump(), chosen)
@@ -224,13 +198,14 @@ def _enhance_plane(
             output_plan,
             name=source.name,
             provenance=provenance,
-            overwrite=overwrite or place != target,
-            resume=resume,
+            overwrite=existing.overwrite or place != target,
+            resume=existing.resume,
         )
 
     def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Judged]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
+        cluster = run.named.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
@@ -316,28 +291,19 @@ def _told_of_memory(
 
 
 def _provenance_of(
-    image: Image,
-    source: Micrograph,
-    loaded: "LoadedModel",
-    options: EnhanceOptions,
-    opening: ReadOptions | None,
-    model: Path,
+    run: Run[EnhanceOptions], loaded: "LoadedModel", path: Path
 ) -> Job[Provenance]:
     """Record what makes an enhanced image."""
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**options.model_dump(mode="json"), "reading": reading}
     learnt = loaded.card.training.get("learnt_from")
-    if learnt:
-        said[LEARNT] = learnt
-    record = yield from record_input(image, source, opening)
     found = InputRecord(
-        role="model", name=model.name, digest=loaded.digest, path=path_of(model)
+        role="model", name=path.name, digest=loaded.digest, path=path_of(path)
     )
-    return made_by("enhance", said, record, guides=[found]).model_copy(
+    made = yield from run.history(found, **({LEARNT: learnt} if learnt else {}))
+    return made.model_copy(
         update={
             "model_name": loaded.card.name,
             "model_digest": loaded.digest,
-            **inference.machine_of(options, loaded),
+            **inference.machine_of(run.options, loaded),
         }
     )
 
@@ -347,27 +313,21 @@ def _provenance_of(
 File = TypeVar("File", bound=Result)  # with its output, shape and provenance
 
 
-def _count_planes(
-    image: Image | Sequence[Micrograph], opening: ReadOptions | None = None
-) -> int:
+def _count_planes(run: Run[Any]) -> int:
     """Count the planes that a job has to go through."""
+    image = run.given["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return len(image)
-    chosen = opening is not None and opening.plane is not None
+    chosen = run.opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return 1
     return count_planes(Path(image))
 
 
 def plane_by_plane(
-    job: Callable[..., Job[File]],
-    image: Image | Sequence[Micrograph],
-    output: str | os.PathLike[str],
+    job: Callable[[Run[Any]], Job[File]],
+    run: Run[Any],
     sum_up: Callable[[list[File]], dict[str, Any]],
-    *,
-    opening: ReadOptions | None,
-    overwrite: bool,
-    resume: bool,
 ) -> Job[File]:
     """Run a job on an image, or on every plane of a stack.
 
@@ -375,16 +335,10 @@ def plane_by_plane(
     output, so that an interrupted run can go on; the stores are removed once the stack
     is whole.
     """
-    yield Progress(0, 0, "checking")
-    planes = _count_planes(image, opening)
-    stack = None
-    if isinstance(image, Sequence) and not isinstance(image, str):
-        stack, image = image, image[0]
+    image, planes, target = run.given["image"], _count_planes(run), run.place
+    stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
-        how = {"opening": opening, "overwrite": overwrite, "resume": resume}
-        return (yield from job(image, output, **how))
-    chosen = opening or ReadOptions()
-    target = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
+        return (yield from job(run.on(stack[0], target) if stack else run))
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes is written as .ome.tif or .tif, got "
@@ -393,21 +347,22 @@ def plane_by_plane(
         raise WriteError(msg)
     made: list[Any] = []
     for plane in range(planes):
-        one = job(
-            image if stack is None else stack[plane],
+        reading = run.opening if stack else run.opening.replace(plane=plane)
+        one = run.on(
+            stack[plane] if stack else image,
             target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
-            opening=chosen.replace(plane=plane) if stack is None else opening,
-            overwrite=not resume,
-            resume=resume,
+            opening=reading,
+            overwrite=not run.resume,
         )
-        made.append((yield from _named(one, f"plane {plane + 1} of {planes}")))
+        made.append((yield from _named(job(one), f"plane {plane + 1} of {planes}")))
     yield Progress(0, 0, f"writing {target.name}")
-    told = {**made[0].provenance.options, "reading": chosen.model_dump(mode="json")}
-    history = made[0].provenance.model_copy(update={"options": told})
+    chosen = run.opening.model_dump(mode="json")
+    history = made[0].provenance
     inputs = tuple(record for item in made for record in item.provenance.inputs)
-    if stack is None:  # the records of planes tell which one each is of
-        inputs = (of_all_planes(inputs[0], chosen),)
-    history = history.model_copy(update={"inputs": inputs})
+    if not stack:  # the records of planes tell which one each is of
+        inputs = (of_all_planes(inputs[0], run.opening),)
+    told = {"options": {**history.options, "reading": chosen}, "inputs": inputs}
+    history = history.model_copy(update=told)
     first: Micrograph = open_image(made[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in made)
     write_pages(first, planes, pages, target)
@@ -435,42 +390,15 @@ def _named(job: Job[File], prefix: str) -> Job[File]:
             yield replace(step, message=f"{prefix}: {step.message}")
 
 
-def _enhance(
-    image: Image | Sequence[Micrograph],
-    output: str | os.PathLike[str],
-    *,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    live: "LiveField | None" = None,
-    misfit: str | os.PathLike[str] | None = None,
-    **how: Any,
-) -> Job[EnhancedFile]:
-    """Enhance an image, or a stack plane by plane, into a store or a file.
-
-    `live`: what a viewer draws meanwhile, of one plane, into a store.
-    """
-    asked = live is not None or misfit is not None
-    planes = _count_planes(image, opening) if asked else 1
-    if misfit is not None and planes != 1:
+def _enhance(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
+    """Enhance an image, or a stack plane by plane, into a store or a file."""
+    if MISFIT in run.targets and (planes := _count_planes(run)) != 1:
         msg = (
             f"A map of the misfit is made of one plane, got a stack of {planes}: "
             "choose one (--plane)."
         )
         raise OptionError(msg)
-    if planes == 1:
-        how |= {"misfit": misfit, "live": live}
-    return (
-        yield from plane_by_plane(
-            partial(_enhance_plane, **how),
-            image,
-            output,
-            _summed,
-            opening=opening,
-            overwrite=overwrite,
-            resume=resume,
-        )
-    )
+    return (yield from plane_by_plane(_enhance_plane, run, _summed))
 
 
 def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
@@ -532,11 +460,14 @@ def _enhance_in_memory(
 ) -> Job[Micrograph]:
     """Enhance an image in memory; neither a map nor a cluster goes with it."""
     yield Progress(0, 0, "reading")
-    path = find_model(model)
-    source, chosen = open_image(image, opening), options or EnhanceOptions()
+    path, chosen = find_model(model), options or EnhanceOptions()
+    run = Run("enhance", {"image": image}, chosen, opening or ReadOptions())
+    run.open()
     loaded = models.load_model(path)
-    provenance = yield from _provenance_of(image, source, loaded, chosen, opening, path)
-    job = inference.enhance_array(source, loaded, chosen, provenance=provenance)
+    provenance = yield from _provenance_of(run, loaded, path)
+    job = inference.enhance_array(
+        run.images["image"], loaded, chosen, provenance=provenance
+    )
     return (yield from job)
 
 
@@ -545,7 +476,7 @@ ENHANCE = Verb(
     (ImageIn("image", "the image to enhance"),),
     EnhanceOptions,
     EnhancedFile,
-    start=_enhance,
+    _enhance,
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
@@ -557,11 +488,13 @@ ENHANCE = Verb(
             "image",
             name=MISFIT,
             required=False,
+            remade=True,
             flag="--misfit",
             metavar="FILE",
         ),
     ),
     groups=(Group("cluster", "cluster", ClusterOptions),),
+    opens=False,
     resumes=True,
     prepare=compact_memory,
     in_memory=_enhance_in_memory,

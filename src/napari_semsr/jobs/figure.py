@@ -1,6 +1,5 @@
 """A figure for a paper, of images and maps as they are read."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -22,16 +21,14 @@ from napari_semsr.core import (
     option,
     spell_pixel_size,
 )
-from napari_semsr.io import ReadOptions, replacing
+from napari_semsr.io import replacing
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_target_file,
     open_image,
-    paths_of,
     record_input,
 )
-from napari_semsr.jobs.verb import ImageIn, Output, Verb
+from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.reporting import (
     PlateImage,
     PlateOverlay,
@@ -42,7 +39,6 @@ from napari_semsr.reporting import (
     grey_limits,
 )
 
-_SUFFIXES = (".png", ".tif", ".tiff", ".pdf")
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
 _OPACITY = 0.55  # of a map that has none of its own; as the panels show theirs
@@ -111,23 +107,14 @@ class FigureMade(Result):
         return spell_pixel_size(self.pixel_size_nm, None)
 
 
-def _draw(
-    images: Sequence[Image],
-    output: str | os.PathLike[str],
-    *,
-    options: FigureOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[FigureMade]:
+def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     """Draw images side by side, with a bar in nm, colour bars and a caption."""
-    chosen = options or FigureOptions()
+    chosen, path = run.options, run.place
+    images: Sequence[Image] = run.given["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise OptionError(msg)
-    path = check_target_file(
-        output, suffixes=_SUFFIXES, inputs=paths_of(*images), overwrite=overwrite
-    )
-    opened = [open_image(image, opening) for image in images]
+    opened = [open_image(image, run.opening) for image in images]
     cells = yield from _cells(images, opened, chosen)
     shown = []
     for number, cell in enumerate(cells):
@@ -426,9 +413,15 @@ FIGURE = Verb(
     (ImageIn("images", "images and maps, in the order of their letters", many=True),),
     FigureOptions,
     FigureMade,
-    start=_draw,
+    _draw,
     title="figure",
-    output=Output("the figure: .png, .tif or .pdf", ending=".png"),
+    output=Output(
+        "the figure: .png, .tif or .pdf",
+        ending=".png",
+        also=(".tif", ".tiff", ".pdf"),
+        is_image=False,
+    ),
+    opens=False,
     example="""
     >>> import tempfile
     >>> import numpy as np

@@ -390,6 +390,19 @@ def check_image_target(
     return path
 
 
+def check_pairs_target(
+    output: str | os.PathLike[str],
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Refuse a place where a store of pairs cannot go."""
+    if not Path(output).name.lower().endswith(".zarr"):
+        msg = f"Pairs are stored in a folder that ends in .zarr, got {output}."
+        raise WriteError(msg)
+    return check_image_target(output, inputs=inputs, overwrite=overwrite)
+
+
 def check_tiled_target(
     output: str | os.PathLike[str],
     *,

@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,6 @@ from napari_semsr.core import (
     WriteError,
     declared_figures,
 )
-from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.disc_record import DiscRecord
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
@@ -34,11 +33,9 @@ from napari_semsr.jobs.exchange import (
     import_foreign,
 )
 from napari_semsr.jobs.images import (
-    Image,
     Result,
-    check_target_file,
+    check_not_input,
     jsonable,
-    paths_of,
 )
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 
@@ -265,24 +262,16 @@ def _info(run: Run[Options]) -> Job[ModelFile]:
     return found
 
 
-def _export(
-    model: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    options: ExportOptions | None = None,
-    field: Image | None = None,
-    opening: ReadOptions | None = None,
-    authors: Sequence[str] | None = None,
-    overwrite: bool = False,
-) -> Job[ModelFile]:
+def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     """Write a model out of the shelf, for this program or for others."""
     yield Progress(0, 1, "writing")
-    path = find_model(model)
-    kind = (options or ExportOptions()).to or _kind_of(output)
-    inputs = [path, *paths_of(field)]
-    target = check_target_file(
-        output, suffixes=(SUFFIXES[kind],), inputs=inputs, overwrite=overwrite
-    )
+    target, field, authors = run.place, run.given.get("field"), run.named["authors"]
+    path = find_model(run.named["model"])
+    kind = run.options.to or _kind_of(target)
+    if not target.name.lower().endswith(SUFFIXES[kind]):
+        msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
+        raise WriteError(msg)
+    check_not_input(target, [path])
     bundled = path.parent.resolve() == _bundled_folder()
     if kind == "semsr":
         if field is not None or authors:
@@ -296,7 +285,7 @@ def _export(
             target,
             kind,
             field=field,
-            opening=opening,
+            opening=run.opening,
             authors=authors or (),
             bundled=bundled,
         )
@@ -441,7 +430,7 @@ MODELS_EXPORT = Verb(
     ),
     ExportOptions,
     ModelFile,
-    start=_export,
+    _export,
     files=(
         MODEL_IN,
         FileIn(
@@ -456,9 +445,11 @@ MODELS_EXPORT = Verb(
         "where it goes: .safetensors, or with the extra [onnx] .onnx, or .zip for "
         "bioimage.io",
         ending=".safetensors",
+        also=(".onnx", ".zip"),
         is_image=False,
     ),
     reads=False,
+    opens=False,
 )
 MODELS_IMPORT = Verb(
     "models import",

@@ -40,13 +40,9 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_image_target,
-    check_target_file,
     input_record,
-    made_by,
     name_of,
     open_image,
-    paths_of,
 )
 from napari_semsr.jobs.register import (
     REGISTER,
@@ -55,7 +51,7 @@ from napari_semsr.jobs.register import (
     residuals_of,
     told,
 )
-from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
+from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
@@ -68,6 +64,7 @@ from napari_semsr.pairing import (
     write_pairs,
 )
 
+_SHEET = ".png"
 _SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
 # Chosen, since calibrations differ by one or two per cent: how far a ratio of pixel
 # sizes may be from a whole number.
@@ -131,20 +128,10 @@ def _of_one(row: dict[str, Any]) -> str:
     return ", ".join(sets + left)
 
 
-def _cut(
-    low: Image | Sequence[Micrograph],
-    high: Image | Sequence[Micrograph],
-    output: str | os.PathLike[str],
-    *,
-    options: PairOptions | None = None,
-    transform: StoredTransform | str | os.PathLike[str] | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[PairsMade]:
+def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     """Cut patches that belong together, and deal them out to three disjoint sets."""
-    chosen = options or PairOptions()
-    yield Progress(0, 0, "checking")
-    target, sheet = _targets(low, high, output, overwrite=overwrite)
+    target, transform = run.place, run.named["transform"]
+    low, high, chosen = run.given["low"], run.given["high"], run.options
     lows, highs, folders = _images(low, high)
     paired = not folders or chosen.match == "name" or chosen.align
     if folders and paired:
@@ -156,8 +143,8 @@ def _cut(
         raise OptionError(msg)
     yield Progress(0, 0, "reading")
     opened = (
-        list(_open_each(lows, chosen, opening, "low")),
-        list(_open_each(highs, chosen, opening, "high")),
+        list(_open_each(lows, chosen, run.opening, "low")),
+        list(_open_each(highs, chosen, run.opening, "high")),
     )
     records = [record for side in opened for record, _ in side]
     images = [[image for _, image in side] for side in opened]
@@ -170,20 +157,20 @@ def _cut(
         images[0], images[1], chosen, paired=paired, placed=placed
     )
     _require(choice)
-    said = {
-        **chosen.model_dump(mode="json"),
-        "preparation": NUMBERS if chosen.prepares else None,
-        "reading": (opening or ReadOptions()).model_dump(mode="json"),
-        "transform": None
+    run.options = chosen
+    provenance = yield from run.history(
+        inputs=records,
+        preparation=NUMBERS if chosen.prepares else None,
+        transform=None
         if transform is None
         else told(transform.transform, residuals_of(transform).places_nm),
-    }
-    provenance = made_by("pairs", said, *records)
+    )
     off_nm = _map_error_nm(transform, records) if paired and not folders else None
     by_image = [*choice.by_image, *refused]
     with replacing(target) as hidden:
         yield from write_pairs(hidden, choice, chosen, provenance, off_nm, by_image)
     yield Progress(0, 0, "drawing the contact sheet")
+    sheet = target.with_suffix(_SHEET)
     picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
     write(picture, sheet, overwrite=True)
     counts = {name: len(choice.sets[name]) for name in SPLITS}
@@ -429,25 +416,6 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     return whole if fits else None
 
 
-def _targets(
-    low: object, high: object, output: str | os.PathLike[str], *, overwrite: bool
-) -> tuple[Path, Path]:
-    """Refuse a place where the store or its sheet cannot go."""
-    given = [item for item in (low, high) if isinstance(item, (str, os.PathLike))]
-    inputs = paths_of(*given)
-    if not Path(output).name.lower().endswith(".zarr"):
-        msg = f"Pairs are stored in a folder that ends in .zarr, got {output}."
-        raise OptionError(msg)
-    target = check_image_target(output, inputs=inputs, overwrite=overwrite)
-    sheet = check_target_file(
-        target.with_suffix(".png"),
-        suffixes=[".png"],
-        inputs=inputs,
-        overwrite=overwrite,
-    )
-    return target, sheet
-
-
 def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
     """List the images of both sides, and tell whether they come from folders."""
     sides = [_listed(side) for side in (low, high)]
@@ -538,7 +506,7 @@ def _is_pattern(side: Any) -> bool:
 def _open_each(
     images: Sequence[Image],
     options: PairOptions,
-    opening: ReadOptions | None,
+    opening: ReadOptions,
     role: str,
 ) -> Iterator[tuple[InputRecord, Micrograph]]:
     """Open, calibrate and prepare the images of one side."""
@@ -581,7 +549,7 @@ PAIRS = Verb(
     ),
     PairOptions,
     PairsMade,
-    start=_cut,
+    _cut,
     title="pairs",
     files=(
         FileIn(
@@ -593,8 +561,12 @@ PAIRS = Verb(
         ),
     ),
     output=Output(
-        "store of the pairs, .zarr; a contact sheet goes beside it", ending=".zarr"
+        "store of the pairs, .zarr; a contact sheet goes beside it",
+        ending=".zarr",
+        is_image=False,
+        beside=(_SHEET,),
     ),
+    opens=False,
     example="""
     >>> import tempfile
     >>> import numpy as np

@@ -1,10 +1,7 @@
 """Restore a plane by a classical method, tile by tile, into a store or a file."""
 
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +12,7 @@ from napari_semsr.core import (
     LEVELS,
     Figure,
     FloatPair,
+    InputRecord,
     Job,
     Micrograph,
     OptionError,
@@ -32,26 +30,18 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     OmeZarrStore,
-    ReadOptions,
-    output_kind,
     read_text,
-    store_of,
     write_blocks,
 )
 from napari_semsr.jobs.enhance import overall_change, plane_by_plane
 from napari_semsr.jobs.images import (
-    Image,
-    check_tiled_target,
     image_in,
     jsonable,
-    made_by,
     name_of,
     open_image,
-    paths_of,
     record_file,
-    record_input,
 )
-from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Verb
+from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -204,25 +194,11 @@ class _RestorePlan:
     provenance: Provenance
 
 
-def _restore_plane(
-    image: Image,
-    output: str | os.PathLike[str] | None,
-    *,
-    options: RestoreOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Job[RestoredFile]:
+def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     """Undo the blur of one plane, in memory where it has no place to go."""
-    yield Progress(0, 0, "checking")
-    chosen, target = options or RestoreOptions(), None
-    if output is not None:
-        target = check_tiled_target(
-            output, inputs=paths_of(image), overwrite=overwrite, resume=resume
-        )
-    made = yield from _prepare(image, chosen, opening)
+    made, target = (yield from _prepare(run)), run.target
     told: dict[str, Any] = {
-        "method": chosen.method,
+        "method": run.options.method,
         "parameters": made.parameters,
         "tiles": len(made.plan),
         "pixel_size_nm": made.source.pixel_size_nm,
@@ -245,17 +221,11 @@ def _restore_plane(
             image=about.replace(data=data, metadata=more),
             **told,
         )
-    again = overwrite or output_kind(target) != "ome-zarr"
+    existing = run.existing(keep=True)
 
     def make(place: Path) -> OmeZarrStore:
-        return store_of(
-            about,
-            place,
-            dtype=made.dtype,
-            chunk=made.plan.core,
-            overwrite=again,
-            resume=resume,
-        )
+        how: dict[str, Any] = {"dtype": made.dtype, "chunk": made.plan.core}
+        return existing.store_of(about, place, target, **how)
 
     written = yield from write_blocks(
         target, make, lambda store: _fill(store, made), resumable=True
@@ -271,13 +241,12 @@ def _restore_plane(
     )
 
 
-def _prepare(
-    image: Image, options: RestoreOptions, opening: ReadOptions | None
-) -> Job[_RestorePlan]:
+def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     """Open an image and measure what its restoration needs."""
-    dtype = _dtype_of(options)
-    yield Progress(0, 0, f"reading {name_of(image)}")
-    source = open_image(image, opening)
+    options, dtype = run.options, _dtype_of(run.options)
+    yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
+    run.open()
+    source = run.images["image"]
     asked, kernel = _read_psf(options.psf, source)
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=asked), kernel)
@@ -285,15 +254,13 @@ def _prepare(
         warn(_ESTIMATED)
     plan = restorer.plan(source.shape)
     tolerance = restorer.tolerance(source.data, plan)
-    reading = (opening or ReadOptions()).model_dump(mode="json")
-    said = {**options.model_dump(mode="json"), "reading": reading}
-    guides = []
+    guides: list[InputRecord] = []
+    more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
         # no input: two images do not share a source by it
         guides.append(record_file(options.psf, "psf"))
-        said["psf_digest"] = guides[0].digest
-    record = yield from record_input(image, source, opening)
-    provenance = made_by("restore", said, record, guides=guides)
+        more["psf_digest"] = guides[0].digest
+    provenance = yield from run.history(*guides, **more)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 
@@ -322,33 +289,19 @@ def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[tuple[int, Change | No
     return clipped, (yield from measure_change(made.source, image_in(store)))
 
 
-def _restore(
-    image: Image | Sequence[Micrograph],
-    output: str | os.PathLike[str] | None = None,
-    *,
-    options: RestoreOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Job[RestoredFile]:
+def _restore(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     """Undo an image's blur by a classical method, a stack's plane by plane."""
-    one = partial(_restore_plane, options=options)
-    if output is None:
-        assert not isinstance(image, Sequence) or isinstance(image, str)  # noqa: S101
-        return (yield from one(image, None, opening=opening))
+    if run.target is None:
+        return (yield from _restore_plane(run))
     return (
         yield from plane_by_plane(
-            one,
-            image,
-            output,
+            _restore_plane,
+            run,
             lambda made: {
                 "tiles": sum(item.tiles for item in made),
                 "clipped": sum(item.clipped for item in made),
                 "change": overall_change([item.change for item in made]),
             },
-            opening=opening,
-            overwrite=overwrite,
-            resume=resume,
         )
     )
 
@@ -358,11 +311,12 @@ RESTORE = Verb(
     (ImageIn("image", "a blurred image"),),
     RestoreOptions,
     RestoredFile,
-    start=_restore,
+    _restore,
     title="restoration",
     output=Output(
         "where the result goes; its suffix names the format", goes_on=True, kept=True
     ),
+    opens=False,
     resumes=True,
     example="""
     >>> import numpy as np

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -60,7 +59,7 @@ from napari_semsr.jobs.images import (
     Existing,
     Result,
     check_image_target,
-    check_target_file,
+    check_not_input,
     check_tiled_target,
     input_record,
     jsonable,
@@ -69,7 +68,7 @@ from napari_semsr.jobs.images import (
     path_of,
     record_file,
 )
-from napari_semsr.jobs.verb import FileIn, Output, Verb
+from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
 from napari_semsr.stitching import StitchOptions
 
 if TYPE_CHECKING:
@@ -462,7 +461,6 @@ class _Request:
     folder: Path
     target: Path
     table: Path | None
-    positions_out: Path | None
     options: StitchFolderOptions
     existing: Existing
 
@@ -488,32 +486,22 @@ class _Request:
         return None if named in _METHODS else Path(named)
 
 
-def _stitch(
-    folder: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    positions: str | os.PathLike[str] | None = None,
-    positions_out: str | os.PathLike[str] | None = None,
-    options: StitchFolderOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    keep: bool = True,
-) -> Job[StitchedFile]:
+def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     """Join frames; what is finished is kept for `resume`, unless `keep` is False."""
     from napari_semsr.stitching import solve_mosaic
 
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
-    request = _checked(
-        _Request(
-            Path(folder),
-            Path(output),
-            None if positions is None else Path(positions),
-            None if positions_out is None else Path(positions_out),
-            options or StitchFolderOptions(),
-            Existing(overwrite, resume, keep),
-        )
+    table = run.named["positions"]
+    request = _Request(
+        Path(run.named["folder"]),
+        run.place,
+        None if table is None else Path(table),
+        run.options,
+        run.existing(keep=run.named.get("keep", True)),
     )
+    positions_out = run.targets.get("positions_out")
+    _check(request, positions_out)
     scans = yield from _open_scans(request)
     acquisition = scans.solved
     flat, flat_record = _flat(request)
@@ -536,8 +524,8 @@ def _stitch(
     )
     written = yield from _write_mosaic(plan, halves, about, request)
     placed = _placed(acquisition, solution)
-    if request.positions_out is not None:
-        _write_positions(request.positions_out, list(placed), list(placed.values()))
+    if positions_out is not None:
+        _write_positions(positions_out, list(placed), list(placed.values()))
     return StitchedFile(
         output=str(request.target),
         coverage=written.coverage,
@@ -687,13 +675,8 @@ def _height_entry(folder: Path, shift: "HeightShift") -> dict[str, Any]:
     }
 
 
-def _checked(request: _Request) -> _Request:
+def _check(request: _Request, positions_out: Path | None) -> None:
     """Refuse outputs that cannot be made, or that would be taken for frames."""
-    inputs = [
-        path
-        for path in (request.folder, request.table, request.flat_path)
-        if path is not None
-    ]
     if request.table is not None and request.options.grid is not None:
         msg = "Give --grid or --positions, not both."
         raise OptionError(msg)
@@ -710,24 +693,19 @@ def _checked(request: _Request) -> _Request:
                 "it would be taken for one: choose a place outside that folder."
             )
             raise WriteError(msg)
-    overwrite, resume = request.existing.overwrite, request.existing.resume
-    target = check_tiled_target(
-        request.target, inputs=inputs, overwrite=overwrite, resume=resume
-    )
+    given = (request.folder, request.table, request.flat_path)
+    inputs = [path for path in given if path is not None]
+    overwrite, target = request.existing.overwrite, request.target
+    check_not_input(target, inputs)
     beside = label_path(target, COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
+    how: dict[str, Any] = {"overwrite": overwrite, "resume": request.existing.resume}
     for more in (request.height_path, *request.half_paths):
         if more is not None:
-            check_tiled_target(more, inputs=inputs, overwrite=overwrite, resume=resume)
-    if request.positions_out is not None:
-        check_target_file(
-            request.positions_out,
-            suffixes=(".csv",),
-            inputs=[*inputs, request.folder / "positions.csv"],
-            overwrite=overwrite or resume,
-        )
-    return request
+            check_tiled_target(more, inputs=inputs, **how)
+    if positions_out is not None:
+        check_not_input(positions_out, [*inputs, request.folder / "positions.csv"])
 
 
 def _is_among(path: Path, folder: Path) -> bool:
@@ -932,7 +910,7 @@ STITCH = Verb(
     (),
     StitchFolderOptions,
     StitchedFile,
-    start=_stitch,
+    _stitch,
     title="frames, joints and blending",
     files=(
         FileIn(
@@ -959,6 +937,7 @@ STITCH = Verb(
             "write the solved positions as a table",
             name="positions_out",
             required=False,
+            remade=True,
             flag="--positions-out",
             metavar="CSV",
             ending=".csv",

@@ -41,7 +41,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.pairs import LEAST_SIDE, PAIRS, fitting_options
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Verb
+from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import PairOptions, open_pairs
 
 if TYPE_CHECKING:
@@ -307,70 +307,53 @@ def _written(value: Any) -> Figure:
     return Figure(value if number else str(value))
 
 
-def _train(
-    recipe: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    options: TrainOptions | None = None,
-    place: TrainingPlace | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    pairs: str | os.PathLike[str] | None = None,
-    cut: CutRequest | OwnImage | None = None,
-    start_from: str | os.PathLike[str] | None = None,
-    **images: Any,
-) -> Job[Trained]:
+def _train(run: Run[TrainOptions]) -> Job[Trained]:
     """Train a model; with images, the whole way to what a fine-tuned one gained.
 
-    `cut`: what pairs are cut from, in place of `images`; they lie beside the folder of
+    `cut`: what pairs are cut from, in place of images; they lie beside the folder of
     the run, and a run that is resumed takes those.
     """
-    chosen = options or TrainOptions()
-    cut = cut or images_to_cut(**{"low": None, "high": None, **images})
+    chosen, named, folder, resume = run.options, run.named, run.place, run.resume
+    pairs, start_from, recipe = named["pairs"], named["start_from"], named["recipe"]
+    sides = (run.given.get("low"), run.given.get("high"), named["transform"])
+    alone = {role: run.given.get(role) for role in ("image", "second")}
+    cut = named.get("cut") or images_to_cut(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
-    if resume and overwrite:
+    if resume and run.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
     if chosen.anew and start_from is not None:
         msg = "Give --start-from to begin with a model or --anew for none, not both."
         raise OptionError(msg)
-    beside, packaged = _pairs_beside(output), path.parent == RECIPES
+    beside, packaged = _pairs_beside(folder), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
         pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
             raise OptionError(msg)
-        how: dict[str, Any] = {"overwrite": overwrite, "start_from": start_from}
+        how: dict[str, Any] = {"overwrite": run.overwrite, "start_from": start_from}
+        without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
+
+        def on(store: Path) -> Job[Trained]:
+            more = {"named": {**without, "pairs": store, "transform": None}}
+            return _train(run.on(None, folder, resume=False, **more))
+
         return (
             yield from with_pairs(
-                lambda store: _train(
-                    recipe, output, options=options, place=place, pairs=store, **how
-                ),
-                cut,
-                output,
-                recipe=recipe,
-                patch=chosen.patch,
-                **how,
+                on, cut, folder, recipe=recipe, patch=chosen.patch, **how
             )
         )
     if pairs is None and packaged:
         raise OptionError(_wanted(path))
-    # The loop looks inside.
-    folder = check_target_folder(output, overwrite=True, parents=True)
-
-    where = (place or TrainingPlace()).model_dump()
+    where = (named.get("place") or TrainingPlace()).model_dump()
     banks = where.pop("bank_folder")
-    changes = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
-    plan = _changed(training.load_recipe(path), changes)
-    if plan.data.pairs is not None:
-        check_not_input(folder, [plan.data.pairs])
-        _check_pairs(Path(plan.data.pairs))
-        _tell_pixel(plan)
-        _tell_map(Path(plan.data.pairs))
+    given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
+    plan = _changed(training.load_recipe(path), given)
+    _check_data(plan, folder)
     found = yield from training.train(
-        plan, folder, resume=resume, overwrite=overwrite, bank_folder=banks
+        plan, folder, resume=resume, overwrite=run.overwrite, bank_folder=banks
     )
     compared = found.comparison
     kept = compared is None or compared.kept
@@ -444,8 +427,12 @@ def _stored_patch(path: str) -> int:
     return int(open_pairs(Path(path)).record["patch"])
 
 
-def _check_pairs(path: Path) -> None:
+def _check_data(plan: "Recipe", folder: Path) -> None:
     """Refuse a store from which nothing can be learnt, before any work."""
+    if plan.data.pairs is None:
+        return
+    path = Path(plan.data.pairs)
+    check_not_input(folder, [path])
     store = open_pairs(path)
     counts = store.counts
     if counts["train"] < _LEAST_PAIRS:
@@ -461,6 +448,8 @@ def _check_pairs(path: Path) -> None:
             f"{path.name}; leave some for it (--validation)."
         )
         raise OptionError(msg)
+    _tell_pixel(plan)
+    _tell_map(path)
 
 
 _PIXEL_OFF = 0.05  # of the trained pixel; from there on a field is resampled, too
@@ -702,7 +691,7 @@ TRAIN = Verb(
     ),
     TrainOptions,
     Trained,
-    start=_train,
+    _train,
     files=(
         FileIn(
             "recipe",
@@ -734,8 +723,9 @@ TRAIN = Verb(
             named=True,
         ),
     ),
-    output=Output("folder of the run: checkpoints, log, model", ending=""),
+    output=Output("folder of the run: checkpoints, log, model", ending="", grows=True),
     groups=(Group("place", "place", TrainingPlace),),
     reads=False,
+    opens=False,
     resumes=True,
 )

@@ -6,8 +6,8 @@ batch and of a replay, a row of a table, and its page of the manual.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -20,6 +20,7 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Micrograph,
+    OptionError,
     Options,
     Progress,
     Provenance,
@@ -28,11 +29,13 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, write
 from napari_semsr.jobs.images import (
+    Existing,
     Image,
     Result,
     as_guide,
     check_apart,
     check_not_input,
+    check_pairs_target,
     check_target_file,
     check_target_folder,
     check_tiled_target,
@@ -47,6 +50,7 @@ from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.maps import Mapped, keep_map
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs apart
+_PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
 
@@ -171,10 +175,13 @@ class Output:
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
     default: str = ""  # of the command
-    # Of what a batch has it write, if anything; a folder has none
+    # Of what a batch has it write, if anything; a folder has none, of pairs ".zarr"
     ending: str | None = ".ome.tif"
     is_image: bool = True  # else the ending alone is allowed
     also: tuple[str, ...] = ()  # endings of other files that it may be
+    beside: tuple[str, ...] = ()  # endings of files of its name that go with it
+    grows: bool = False  # a folder that the verb itself looks into
+    remade: bool = False  # by a run that goes on, too
     goes_on: bool = False  # as the image of a batch's next step
     kept: bool = False  # its function may keep it in memory instead
 
@@ -187,14 +194,23 @@ class Output:
         resume: bool,
     ) -> Path:
         """Refuse a place where it cannot or must not be written."""
+        overwrite = overwrite or (resume and self.remade)
+        how: dict[str, Any] = {"inputs": inputs, "overwrite": overwrite}
         if self.ending == "":
             check_not_input(Path(place), inputs)
-            return check_target_folder(place, overwrite=overwrite)
-        how: dict[str, Any] = {"inputs": inputs, "overwrite": overwrite}
+            return check_target_folder(
+                place, overwrite=overwrite or self.grows, parents=self.grows
+            )
         if self.is_image and Path(place).suffix.lower() not in self.also:
             return check_tiled_target(place, resume=resume, **how)
-        allowed = self.also if self.is_image else (self.ending or "", *self.also)
-        return check_target_file(place, suffixes=allowed, **how)
+        if self.ending == _PAIRS:
+            checked = check_pairs_target(place, **how)
+        else:
+            allowed = self.also if self.is_image else (self.ending or "", *self.also)
+            checked = check_target_file(place, suffixes=allowed, **how)
+        for ending in self.beside:
+            check_target_file(checked.with_suffix(ending), suffixes=(ending,), **how)
+        return checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +228,7 @@ class Run(Generic[O]):
     """One run of a verb: what it was given, how it reads, where it writes."""
 
     verb: str
-    given: dict[str, Image]  # by the names of the verb's images
+    given: dict[str, Any]  # by the names of the verb's images, of several a list
     options: O
     opening: ReadOptions
     target: Path | None = None
@@ -232,9 +248,27 @@ class Run(Generic[O]):
         return names_of(*self.given.values())
 
     @property
+    def place(self) -> Path:
+        """Where a verb writes that always does."""
+        if self.target is None:
+            msg = f"{self.verb} needs an output."
+            raise OptionError(msg)
+        return self.target
+
+    @property
     def output(self) -> str | None:
         """Path of what is written, if it is."""
         return None if self.target is None else str(self.target)
+
+    def existing(self, *, keep: bool = False) -> Existing:
+        """Tell what becomes of what is there; `keep` what a run leaves that fails."""
+        return Existing(self.overwrite, self.resume, keep)
+
+    def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
+        """Give the same run on one image, such as a plane, and for another place."""
+        given = {} if image is None else {next(iter(self.given)): image}
+        fresh: dict[str, Any] = {"images": {}, "records": {}}
+        return replace(self, given=given, target=target, **fresh, **how)
 
     def open(self, *roles: str) -> None:
         """Open the images, or some of them."""
@@ -264,11 +298,11 @@ class Run(Generic[O]):
     ) -> Job[Provenance]:
         """Compose the provenance of what is written, of further `inputs`, too.
 
-        `more` are facts of the run.
+        It tells of the images that were opened; `more` are facts of the run.
         """
         records: list[InputRecord] = []
         led: list[InputRecord] = []
-        for role in self.given:
+        for role in (role for role in self.given if role in self.images):
             record = yield from self.record(role)
             if role in self.guides:  # images do not share a source by what led them
                 led.append(as_guide(record, role))
@@ -312,9 +346,7 @@ class Verb(Generic[O, R]):
     images: tuple[ImageIn, ...]
     options: type[O]
     result: type[R]
-    # Of a `Run`, and the opened images or None; or `start`, which opens them itself
-    run: Callable[..., Job[R]] | None = None
-    start: Callable[..., Job[R]] | None = None
+    run: Callable[..., Job[R]]  # Of a `Run`, and the opened images or None
     title: str = "options"  # of the options in the help
     exclude: tuple[str, ...] = ()  # of these, what its command does not take
     files: tuple[FileIn, ...] = ()
@@ -384,28 +416,26 @@ class Verb(Generic[O, R]):
         kept = isinstance(image, Micrograph) and self.returns is not self.result
         return image if kept else result
 
-    def job(self, *inputs: Any, **how: Any) -> Job[R]:
-        """Make the job of a run, which yields `Progress` and returns the result."""
-        if self.start is not None:
-            return self.start(*inputs, **how)
-        return self._job(*inputs, **how)
-
     def _usual(self) -> dict[str, Any]:
         """Give the files and names that it goes by where none are given."""
         return {item.name: item.default for item in self.files}
 
-    def _job(
+    def job(
         self,
         *inputs: Any,
-        options: O | None = None,
-        opening: ReadOptions | None = None,
-        overwrite: bool = False,
-        resume: bool = False,
+        options: O | Any = None,
+        opening: ReadOptions | Any = None,
+        overwrite: bool | Any = False,
+        resume: bool | Any = False,
         **named: Any,
     ) -> Job[R]:
-        """Check the outputs, open the images, run."""
+        """Check the outputs, open the images, run.
+
+        It yields `Progress` and returns the result. The output follows the inputs.
+        """
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
+        first += [] if self.output is None else [self.output.name]
         if len(inputs) > len(first):
             msg = f"{self.name} takes {', '.join(first)} by their place, others by name"
             raise TypeError(msg)
@@ -416,8 +446,7 @@ class Verb(Generic[O, R]):
         self._check_outputs(run, named)
         if self.opens:
             run.open()
-        opened = (run.images.get(item.name) for item in self.images)
-        assert self.run is not None  # noqa: S101 - one of both is given
+        opened = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *opened))
 
     def _run(
@@ -440,10 +469,7 @@ class Verb(Generic[O, R]):
         """Refuse outputs that cannot or must not be written, before any work."""
         files = [named.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        images: list[Any] = []
-        for image in run.given.values():
-            images += image if isinstance(image, (list, tuple)) else [image]
-        taken = paths_of(*images, *by)
+        taken = paths_of(*_each(run.given.values()), *by)
         for written in self.written:
             place = named.pop(written.name, None)
             if place is not None:
@@ -453,3 +479,12 @@ class Verb(Generic[O, R]):
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
             check_apart(one, other)
+
+
+def _each(images: Iterable[Any]) -> Iterator[Any]:
+    """Go through images, and those of lists and pairs of images among them."""
+    for image in images:
+        if isinstance(image, (list, tuple)):
+            yield from _each(image)
+        else:
+            yield image

@@ -194,7 +194,7 @@ class CheckOptions(Options):
     )
 
 
-def _check(run: Run[CheckOptions], _: object) -> Job[ModelCheck]:
+def _check(run: Run[CheckOptions]) -> Job[ModelCheck]:
     """Put discs into truths, take some out, and ask a model for them."""
     from napari_semsr.models import file_digest, load_model, write_card
 

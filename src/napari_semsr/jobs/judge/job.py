@@ -62,7 +62,6 @@ from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_target_file,
     hearing,
     input_record,
     jsonable,
@@ -82,7 +81,7 @@ from napari_semsr.jobs.register import (
     RegisterOptions,
     map_facts,
 )
-from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Verb
+from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Landmarks, Registration
 from napari_semsr.restoration import fit_linear_filter
 
@@ -93,6 +92,7 @@ Worded = Callable[[str], str]
 INPUT, LINEAR = "input", "linear filter"
 """What the baselines are called."""
 
+_NUMBERS = ".json"
 _NONE = "none"  # in place of a network
 
 _LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
@@ -223,21 +223,7 @@ class Judged(Result):
         return record
 
 
-def _judge(
-    optical: Image,
-    sem: Image,
-    output: Where,
-    *,
-    models: Sequence[Where] | None = None,
-    options: JudgeOptions | None = None,
-    enhancing: EnhanceOptions | None = None,
-    landmarks: Landmarks | Where | None = None,
-    transform: StoredTransform | Where | None = None,
-    opening: ReadOptions | None = None,
-    fixed_opening: ReadOptions | None = None,
-    worded: Worded = str,
-    overwrite: bool = False,
-) -> Job[Judged]:
+def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     """Register an image to the SEM image of its place, enhance it, and judge both.
 
     `worded` says a sentence of the page that tells what to do in the words of whoever
@@ -245,14 +231,10 @@ def _judge(
     """
     started = time.monotonic()
     yield Progress(0, 0, "checking")
-    chosen = options or JudgeOptions()
-    inputs = paths_of(optical, sem)
-    inputs += [
-        Path(given)
-        for given in (landmarks, transform)
-        if isinstance(given, (str, os.PathLike))
-    ]
-    page, numbers = _targets(output, inputs, overwrite=overwrite)
+    chosen, page, numbers = run.options, run.place, run.place.with_suffix(_NUMBERS)
+    optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
+    enhancing, worded = run.named.get("enhancing"), run.named.get("worded", str)
+    opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
     said: list[str] = []
@@ -260,8 +242,8 @@ def _judge(
         optical,
         sem,
         options=RegisterOptions(**chosen.model_dump(include=_REGISTERING)),
-        landmarks=landmarks,
-        transform=transform,
+        landmarks=run.named["landmarks"],
+        transform=run.named["transform"],
         opening=opening,
         fixed_opening=fixed_opening,
     )
@@ -349,18 +331,6 @@ def _tell(message: str, said: list[str]) -> None:
 
 
 # What is judged, and by what.
-
-
-def _targets(
-    output: Where, inputs: list[Path], *, overwrite: bool
-) -> tuple[Path, Path]:
-    """Refuse a place where the page or its numbers cannot go."""
-    page = check_target_file(
-        output, suffixes=(".html",), inputs=inputs, overwrite=overwrite
-    )
-    numbers = page.with_suffix(".json")
-    check_target_file(numbers, suffixes=(".json",), inputs=inputs, overwrite=overwrite)
-    return page, numbers
 
 
 def _check_two(optical: Image, sem: Image) -> None:
@@ -731,7 +701,7 @@ JUDGE = Verb(
     ),
     JudgeOptions,
     Judged,
-    start=_judge,
+    _judge,
     title="registration and measures",
     files=(
         FileIn(
@@ -763,7 +733,10 @@ JUDGE = Verb(
         "where the page goes; every number goes beside it, with .json",
         metavar="REPORT.html",
         ending=".html",
+        is_image=False,
+        beside=(_NUMBERS,),
     ),
+    opens=False,
     groups=(Group("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
     sides=("moving", "fixed"),
     example="""

@@ -36,10 +36,9 @@ from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_target_file,
+    check_not_input,
     hearing,
     jsonable,
-    made_by,
     name_of,
     open_image,
     paths_of,
@@ -74,12 +73,13 @@ from napari_semsr.jobs.report.numbers import (
     sharpness_numbers,
 )
 from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
-from napari_semsr.jobs.verb import ImageIn, Output, Verb
+from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 
 T = TypeVar("T")
 
 _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
+_NUMBERS = ".json"
 _TOLD = ("images", "pairs", "files")
 _MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
 _MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
@@ -211,15 +211,7 @@ class ReportMade(Result):
         return {name.capitalize(): Figure(text) for name, text in told.items() if text}
 
 
-def _report(
-    inputs: Input | Sequence[Input],
-    output: Where,
-    *,
-    found: Sequence[PanelFindings] = (),
-    options: ReportOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-) -> Job[ReportMade]:
+def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     """Measure images and pairs, and write a page of all that is known of them.
 
     `found` is what a panel found; of a pair the first image is the reference.
@@ -227,18 +219,15 @@ def _report(
     from napari_semsr.jobs.report.page import write_report
 
     started = time.monotonic()
-    yield Progress(0, 0, "checking")
+    inputs, found = run.given["inputs"], run.named.get("found", ())
     if isinstance(inputs, (str, os.PathLike, Micrograph)):
         inputs = [inputs]
-    chosen, reading = options or ReportOptions(), opening or ReadOptions()
+    chosen, reading = run.options, run.opening
     images, files = _sorted(inputs, found)
     given = [part for one in images for part in one]
-    taken = [*paths_of(*given), *files]
-    page = check_target_file(
-        output, suffixes=(".html",), inputs=taken, overwrite=overwrite
-    )
-    numbers = page.with_suffix(".json")
-    check_target_file(numbers, suffixes=(".json",), inputs=taken, overwrite=overwrite)
+    page, numbers = run.place, run.place.with_suffix(_NUMBERS)
+    for place in (page, numbers):
+        check_not_input(place, [*paths_of(*given), *files])
     records = [read_record(path) for path in files]
     pictures = yield from _open_all(given, reading)
     pairs = [_paired(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
@@ -253,12 +242,8 @@ def _report(
         yield from _compare(pair, chosen, done)
     methods, references = tell_methods(each, pairs, records)
     yield Progress(0, 0, "drawing the report")
-    made = made_by(
-        "report",
-        {**chosen.model_dump(mode="json"), "reading": reading.model_dump(mode="json")},
-        *(item.record for item in each),
-        *(InputRecord(role="json", name=r.name, digest=r.digest) for r in records),
-    )
+    named = (InputRecord(role="json", name=r.name, digest=r.digest) for r in records)
+    made = yield from run.history(inputs=[*(item.record for item in each), *named])
     found_here = [item.measured for item in each]
     found_here += [pair.measured for pair in pairs]
     refused = [number for item in found_here for number in item.refused]
@@ -774,11 +759,15 @@ REPORT = Verb(
     ),
     ReportOptions,
     ReportMade,
-    start=_report,
+    _report,
     title="report",
     output=Output(
-        "the page, .html; every number goes beside it as .json", ending=".html"
+        "the page, .html; every number goes beside it as .json",
+        ending=".html",
+        is_image=False,
+        beside=(_NUMBERS,),
     ),
+    opens=False,
     example="""
     >>> import json
     >>> import tempfile

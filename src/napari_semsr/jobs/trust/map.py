@@ -166,7 +166,7 @@ class TrustReport(MapMade):
         return said if self.familiar else f"{said}, it is not warranted here"
 
 
-def _map_trust(run: Run[TrustOptions], *_: object) -> Job[TrustReport]:
+def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     """Map how far an enhanced image may be off."""
     chosen = run.options
     run.open("enhanced")
