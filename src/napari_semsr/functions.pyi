@@ -824,6 +824,7 @@ def figure(
     columns: int | None = None,
     caption: str = "",
     no_caption: bool = False,
+    caption_file: bool = False,
     greys: Literal["own", "common"] = "own",
     overlay: bool = False,
     inset: tuple[int, int, int, int] | None = None,

@@ -17,7 +17,7 @@ from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import Frozen, Strata
+from napari_semsr.inference.sampled import SampledStatistics, Strata
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.io.formats import read
 from tests.enhancing import fill, store_for, tiles_of
@@ -106,7 +106,7 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
         assert Statistics.from_json(kept).exact
         monkeypatch.setattr(stepping.Gathered, "pooled", None)  # nothing measured again
     else:
-        assert Frozen.from_json(kept).sampled >= 8
+        assert SampledStatistics.from_json(kept).sampled >= 8
         monkeypatch.setattr("napari_semsr.inference.sampled.measure_frozen", None)
     again = _store(tmp_path, image, loaded, options, resume=True)
     report = run(fill(image, loaded, again, options))
@@ -119,7 +119,7 @@ def test_damaged_statistics_are_a_sentence():
     with pytest.raises(WriteError, match="--overwrite"):
         Statistics.from_json({"layers": [{"mean": "?"}]})
     with pytest.raises(WriteError, match="--overwrite"):
-        Frozen.from_json({"statistics": 3})
+        SampledStatistics.from_json({"statistics": 3})
 
 
 @pytest.mark.broad

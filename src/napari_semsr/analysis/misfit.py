@@ -24,11 +24,11 @@ from scipy import ndimage
 from napari_semsr.analysis.change import common_field, read_on, spread_boxes
 from napari_semsr.core import (
     Box,
+    DisplaySettings,
     FloatArray,
     FloatPair,
     Grid,
     Job,
-    Look,
     Micrograph,
     Progress,
     noise_level,
@@ -196,7 +196,7 @@ def _placed(
         parse_pixel_size([_BINNED * pitch for pitch in grid.pitch]) if known else None,
         f"misfit of {before.name} (%)",
         origin=(y, x) if known else (0.0, 0.0),
-        look=Look(
+        look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
             opacity=0.6,  # what it judges lies under it

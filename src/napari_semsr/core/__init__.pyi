@@ -72,8 +72,8 @@ from .intensity import (
 )
 from .micrograph import (
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
+    DisplaySettings as DisplaySettings,
     InputRecord as InputRecord,
-    Look as Look,
     Micrograph as Micrograph,
     PixelSize as PixelSize,
     Provenance as Provenance,

@@ -269,7 +269,7 @@ def _without(record: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-class Look(BaseModel):
+class DisplaySettings(BaseModel):
     """How an image is shown, in the words of napari's image layers.
 
     A colour map has a name, or is a colour such as ``#ff8800`` from black; one that few
@@ -389,7 +389,7 @@ class Micrograph:
     origin: FloatPair = (0.0, 0.0)
     spacing_px: FloatPair = (1.0, 1.0)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    look: Look | None = None
+    look: DisplaySettings | None = None
     path: str | None = None
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.buffers import NoRoomError, Room
 from napari_semsr.inference.executors import LocalExecutor, Work
-from napari_semsr.inference.lockstep import FinishedTile, Lockstep, StepResult
+from napari_semsr.inference.lockstep import FinishedTile, LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import LockstepPlan, plan_lockstep
 from napari_semsr.inference.network_input import Regrid, set_missing
 from napari_semsr.inference.predictor import Predictor
@@ -268,9 +268,9 @@ def _lockstep(
     found: LockstepPlan,
     statistics: Statistics | None,
     folder: Path,
-) -> Lockstep:
+) -> LayerSynchronous:
     """Set tiles up."""
-    return Lockstep(
+    return LayerSynchronous(
         predictor.network,
         found.trace,
         found.tiles,

@@ -45,7 +45,7 @@ from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import choose_block, frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import Frozen
+from napari_semsr.inference.sampled import SampledStatistics
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
@@ -322,7 +322,9 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
 
 
 def _report(
-    planned: PlannedRun, done: tuple[int, _Tally, Frozen | None], seconds: float
+    planned: PlannedRun,
+    done: tuple[int, _Tally, SampledStatistics | None],
+    seconds: float,
 ) -> EnhanceReport:
     """Say what was done."""
     plan, predictor = planned.plan, planned.predictor

@@ -320,7 +320,7 @@ def _scaled_box(box: Box, ratio: Fraction) -> Box:
 
 
 @dataclass(slots=True)
-class Lockstep:
+class LayerSynchronous:
     """A set of tiles on their way."""
 
     network: nn.Module  # The network, in evaluation mode, on its device

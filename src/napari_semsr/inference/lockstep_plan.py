@@ -52,7 +52,7 @@ _NARROW = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshes:
+class HaloSyncPoints:
     """Where tiles exchange pixels, and the halo that then suffices."""
 
     halo: int  # Context on each side of a core in input pixels
@@ -191,7 +191,7 @@ class _Search:
             raise _Unbounded
         self.points.add(place)
 
-    def run(self) -> Refreshes:
+    def run(self) -> HaloSyncPoints:
         """Let NaN spread in four directions until nothing is to be added."""
         side = round_up(max(_FIRST_SIDE, 4 * self.across), self.stride)
         while side <= _LAST_SIDE:
@@ -204,7 +204,7 @@ class _Search:
                 side *= 2
         raise _Unbounded
 
-    def _settle(self, side: int) -> Refreshes:
+    def _settle(self, side: int) -> HaloSyncPoints:
         while True:
             before = len(self.points)
             try:
@@ -217,7 +217,7 @@ class _Search:
                 continue
             if len(self.points) == before:
                 halo = round_up(reach, self.stride)
-                return Refreshes(halo, frozenset(self.points))
+                return HaloSyncPoints(halo, frozenset(self.points))
 
     def _pass(self, side: int, axis: int, low: bool) -> int:
         shape = (1, 1, side, self.across) if axis == 2 else (1, 1, self.across, side)
@@ -234,7 +234,7 @@ class _Search:
 
 def find_refreshes(
     module: nn.Module, *, stride: int, smallest: int
-) -> Refreshes | None:
+) -> HaloSyncPoints | None:
     """Find where tiles that step together exchange pixels, and their halo.
 
     None when no halo suffices: something looks at the whole field in a way that is not
@@ -244,7 +244,7 @@ def find_refreshes(
         return None
     probed = copy.deepcopy(module).to("cpu", torch.float32).eval()
     try:
-        plain: Refreshes | None = _Search(probed, stride, smallest, None).run()
+        plain: HaloSyncPoints | None = _Search(probed, stride, smallest, None).run()
     except _Unbounded:
         plain = None
     if plain is not None and plain.halo <= max(_NARROW, stride):
@@ -424,7 +424,7 @@ def _watch(
 
 
 def trace_network(
-    module: nn.Module, refreshes: Refreshes, *, stride: int, smallest: int
+    module: nn.Module, refreshes: HaloSyncPoints, *, stride: int, smallest: int
 ) -> OpTrace | None:
     """Record a pass of a network, to be played for each tile."""
     ghost = copy.deepcopy(module).to("meta").eval()
@@ -445,7 +445,7 @@ _WINDOW_SHARE = 0.5
 _KEPT_SHARE = 0.85  # the rest: codecs, and free pieces of the heap between two tidyings
 _SMALLEST_CORE = 32
 _known: weakref.WeakKeyDictionary[
-    nn.Module, dict[int, tuple[Refreshes, OpTrace] | None]
+    nn.Module, dict[int, tuple[HaloSyncPoints, OpTrace] | None]
 ]
 _known = weakref.WeakKeyDictionary()
 
@@ -506,7 +506,7 @@ class LockstepPlan:
         )
 
 
-def halo_and_trace(predictor: "Predictor") -> tuple[Refreshes, OpTrace] | None:
+def halo_and_trace(predictor: "Predictor") -> tuple[HaloSyncPoints, OpTrace] | None:
     """Find where a network's tiles meet; measured once for a network."""
     made = _known.setdefault(predictor.source, {})
     stride = predictor.card.stride

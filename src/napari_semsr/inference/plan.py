@@ -40,7 +40,11 @@ from napari_semsr.inference.network_input import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor, free_memory
-from napari_semsr.inference.sampled import Frozen, frozen_work, measure_frozen
+from napari_semsr.inference.sampled import (
+    SampledStatistics,
+    frozen_work,
+    measure_frozen,
+)
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import InformedRestorer, LoadedModel
 
@@ -404,11 +408,11 @@ def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
 
 def frozen_statistics(
     run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
-) -> Job[Frozen]:
+) -> Job[SampledStatistics]:
     """Take the statistics that a target keeps, or measure them on a sample."""
     before = target.kept(_FROZEN)
     if before is not None:
-        return Frozen.from_json(before)
+        return SampledStatistics.from_json(before)
     known = halo_and_trace(predictor)
     if known is None:
         raise _no_sample(predictor)

@@ -35,7 +35,7 @@ from napari_semsr.core import (
     round_up,
 )
 from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
-from napari_semsr.inference.lockstep_plan import Refreshes, find_refreshes
+from napari_semsr.inference.lockstep_plan import HaloSyncPoints, find_refreshes
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
@@ -240,7 +240,7 @@ _LARGEST = 2**20
 _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
-_REFRESHES: TypeAdapter[Refreshes | None] = TypeAdapter(Refreshes | None)
+_REFRESHES: TypeAdapter[HaloSyncPoints | None] = TypeAdapter(HaloSyncPoints | None)
 _known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
 _known = weakref.WeakKeyDictionary()
 
@@ -306,7 +306,7 @@ class ProbedNetwork:
             ),
         )
 
-    def refreshes(self, stride: int) -> Refreshes | None:
+    def refreshes(self, stride: int) -> HaloSyncPoints | None:
         """Give the places where tiles in lockstep exchange pixels."""
         smallest = self.probe(stride).smallest
         return self._recall(
@@ -449,7 +449,7 @@ class Predictor:
             halo = min(exact.halo, halo + round_up(reach, self.card.stride))
         return replace(exact, halo=halo)
 
-    def refreshes(self) -> Refreshes | None:
+    def refreshes(self) -> HaloSyncPoints | None:
         """Give the places where tiles in lockstep exchange pixels."""
         return probed_network(self._source).refreshes(self.card.stride)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
 from napari_semsr.inference.buffers import Room
-from napari_semsr.inference.lockstep import Lockstep, StepResult
+from napari_semsr.inference.lockstep import LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.statistics import FixedMoments, Statistics, on_device
@@ -90,7 +90,7 @@ _PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class SampledStatistics:
     """Statistics of a sample."""
 
     statistics: Statistics  # For each live call
@@ -117,7 +117,7 @@ class Frozen:
         }
 
     @classmethod
-    def from_json(cls, value: Any) -> "Frozen":
+    def from_json(cls, value: Any) -> "SampledStatistics":
         """Read what `to_json` wrote."""
         try:
             return cls(
@@ -154,7 +154,7 @@ def measure_frozen(
     *,
     share: float = _SHARE,
     seed: int = 0,
-) -> Generator[Progress, None, Frozen]:
+) -> Generator[Progress, None, SampledStatistics]:
     """Take statistics from a sample, and estimate their error."""
     cut = _sample_plan(run.plan.tiles, predictor.probe.halo or 0)
     tiles = cut.tiles
@@ -180,7 +180,9 @@ def measure_frozen(
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
     spread = float(expected.std())
     error = rms / spread if spread > 0 else 0.0
-    return Frozen(Statistics(tuple(whole), False), error, len(drawn), len(tiles))
+    return SampledStatistics(
+        Statistics(tuple(whole), False), error, len(drawn), len(tiles)
+    )
 
 
 def _strata(run: TiledRun, tiles: Sequence[Tile], draws: int) -> Strata:
@@ -211,7 +213,7 @@ class _Sampler:
         self, sample: Sequence[Tile], message: str
     ) -> Generator[Progress, None, list[Any]]:
         """Pool the statistics of some tiles."""
-        lockstep = Lockstep(
+        lockstep = LayerSynchronous(
             self.predictor.network,
             self.trace,
             self.cut,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_semsr.core import SemsrError, WriteError
-from napari_semsr.models import Answering, LiveNorm
+from napari_semsr.models import LiveNorm, NormInterceptor
 
 _BLOCK_VALUES = 2**17
 
@@ -166,7 +166,7 @@ def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 
-class MeasuredMoments(Answering):
+class MeasuredMoments(NormInterceptor):
     """Answer the live norms of a pass from moments in double precision.
 
     Tiles that step together pool theirs so too: both ways then differ by rounding only.
@@ -182,7 +182,7 @@ class MeasuredMoments(Answering):
         return torch.cat(made) if len(made) > 1 else made[0]
 
 
-class FixedMoments(Answering):
+class FixedMoments(NormInterceptor):
     """Answer live norms from moments that were measured before, one for each in order.
 
     With the moments of a whole field, each tile is what it is in the whole field.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import (
+    DisplaySettings,
     FloatPair,
-    Look,
     Micrograph,
     OptionError,
     PixelSize,
@@ -577,7 +577,7 @@ class Record:
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
     provenance: Provenance | None  # What made the image
-    look: Look | None = None  # How it is shown
+    look: DisplaySettings | None = None  # How it is shown
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
@@ -626,10 +626,10 @@ class Record:
             return None
 
     @staticmethod
-    def _look(values: object) -> Look | None:
+    def _look(values: object) -> DisplaySettings | None:
         """Read how an image is shown; what cannot be understood is left out."""
         with suppress(ValueError):
-            return None if values is None else Look.model_validate(values)
+            return None if values is None else DisplaySettings.model_validate(values)
         return None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
-    Look,
+    DisplaySettings,
     Micrograph,
     OptionError,
     ReadError,
@@ -305,7 +305,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     }
 
 
-def _shown(look: Look) -> dict[str, Any]:
+def _shown(look: DisplaySettings) -> dict[str, Any]:
     """Say in keywords of a layer how it is shown."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)

@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
+    DisplaySettings,
     IntPair,
-    Look,
     Micrograph,
     OptionError,
     Options,
@@ -256,7 +256,7 @@ class RawImage:
     origin: tuple[float, float] | None = None
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
-    look: Look | None = None
+    look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
 
@@ -748,7 +748,7 @@ def _calibration(source: RawImage) -> PixelSize | None:
     return stated
 
 
-def _look(source: RawImage) -> Look | None:
+def _look(source: RawImage) -> DisplaySettings | None:
     """Prefer the record's look, but for limits that someone changed since."""
     own, stated = None if source.record is None else source.record.look, source.look
     if own is None or stated is None or np.allclose(own.limits, stated.limits):

@@ -32,7 +32,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
-    Existing,
+    OverwritePolicy,
     jsonable,
     made_by,
     name_of,
@@ -197,7 +197,7 @@ def _crop(
     plan, record = yield from _planned(run, image, like)
     about = _about(image, plan.area, record)
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    existing = Existing(run.overwrite, run.resume, keep=True)
+    existing = OverwritePolicy(run.overwrite, run.resume, keep=True)
     if run.target is None:
         yield Progress(0, 0, "cutting")
         data, clipped = to_dtype(plan.area.read(), dtype)

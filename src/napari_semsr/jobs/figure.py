@@ -25,7 +25,9 @@ from napari_semsr.io import replacing
 from napari_semsr.jobs.images import (
     Image,
     Result,
+    check_target_file,
     open_image,
+    paths_of,
     record_input,
 )
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
@@ -41,6 +43,7 @@ from napari_semsr.reporting import (
 
 _MOST = 12  # images: letters and a page end somewhere
 _MM = 25.4
+_TEXT = ".txt"
 _OPACITY = 0.55  # of a map that has none of its own; as the panels show theirs
 _BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
 
@@ -67,8 +70,13 @@ class FigureOptions(Options):
     )
     no_caption: bool = option(
         False,
-        "",
+        "No caption",
         "Leave away what each image is, but for networks that made it.",
+    )
+    caption_file: bool = option(
+        False,
+        "Caption beside",
+        "Write the whole caption into a text file of the figure's name, too.",
     )
     greys: Literal["own", "common"] = option(
         "own",
@@ -98,8 +106,9 @@ class FigureMade(Result):
     path: str
     pixel_size_nm: FloatPair | None
     shape: tuple[int, int]  # of the picture
-    caption: Annotated[str, Quantity("Caption")]
+    caption: Annotated[str, Quantity("Caption")]  # in the picture
     networks: tuple[str, ...]  # that had a hand in the images
+    caption_file: Annotated[str | None, Quantity("Caption in")] = None
 
     @property
     def first_pixel(self) -> Annotated[str, Quantity("Pixel of the first image")]:
@@ -114,6 +123,13 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise OptionError(msg)
+    text = path.with_suffix(_TEXT) if chosen.caption_file else None
+    if text is not None:
+        taken: dict[str, Any] = {
+            "inputs": paths_of(*images),
+            "overwrite": run.overwrite,
+        }
+        check_target_file(text, suffixes=(_TEXT,), **taken)
     opened = [open_image(image, run.opening) for image in images]
     cells = yield from _cells(images, opened, chosen)
     shown = []
@@ -139,12 +155,17 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     )
     with replacing(path) as beside:
         beside.write_bytes(plate.data)
+    whole = caption_of(cells, shown, chosen.replace(no_caption=False))
+    if text is not None:
+        with replacing(text) as beside:
+            beside.write_text(whole + "\n", encoding="utf-8")
     return FigureMade(
         path=str(path),
         pixel_size_nm=opened[0].pixel_size_nm,
         shape=plate.shape,
         caption=caption,
         networks=tuple(dict.fromkeys(n for n in map(_network, opened) if n)),
+        caption_file=None if text is None else str(text),
     )
 
 

@@ -293,7 +293,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
     return known[0] if known else first
 
 
-def hearing(job: Job[T], said: list[str]) -> Job[T]:
+def collect_warnings(job: Job[T], said: list[str]) -> Job[T]:
     """Run a job, and keep what it warns of; it is told on all the same."""
     with closing(job):
         while True:
@@ -419,7 +419,7 @@ def check_tiled_target(
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
+class OverwritePolicy:
     """What becomes of an output that is there, and of one that is not finished."""
 
     overwrite: bool = False
@@ -553,14 +553,14 @@ def write_area(
     dtype: np.dtype[Any] | None = None,
     *,
     message: str = "cutting",
-    existing: Existing | None = None,
+    existing: OverwritePolicy | None = None,
 ) -> Job[Written[int]]:
     """Compute an area block by block and write it; `told` counts clipped pixels.
 
     `about` brings name, calibration and history; its data are not looked at.
     """
     kind = area.dtype if dtype is None else dtype
-    held = existing or Existing()
+    held = existing or OverwritePolicy()
 
     def make(place: Path) -> OmeZarrStore:
         return held.store_of(about, place, target, shape=area.grid.shape, dtype=kind)

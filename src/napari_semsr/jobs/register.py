@@ -43,7 +43,7 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs.images import (
-    Existing,
+    OverwritePolicy,
     Result,
     jsonable,
     name_of,
@@ -52,11 +52,11 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 from napari_semsr.registration import (
+    AlternativeTransform,
     Landmarks,
     Registration,
     RegistrationOptions,
     Residuals,
-    Rival,
     fit_landmarks,
     register,
     register_landmarks,
@@ -202,7 +202,7 @@ class Registered(Result):
         return rival_in_words(found[0]) if found else None
 
 
-def rival_in_words(rival: Rival) -> str:
+def rival_in_words(rival: AlternativeTransform) -> str:
     """Say where another place lies, and how well it fits beside what was tried."""
     share = rival.score
     alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
@@ -231,7 +231,7 @@ def _register(
         facts = {**about.metadata, "register": jsonable(map_facts(found))}
         made = about.replace(data=_lazy(seen), metadata=facts)
     else:
-        existing = Existing(run.overwrite)
+        existing = OverwritePolicy(run.overwrite)
         how: dict[str, Any] = {"message": "writing", "existing": existing}
         dtype = (yield from write_area(seen, about, run.target, **how)).dtype
     return Registered(

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from napari_semsr.core import (
     MOST_DISTORTION,
     Acquisition,
+    DisplaySettings,
     Fault,
     FieldDistortion,
     Figure,
@@ -23,7 +24,6 @@ from napari_semsr.core import (
     InputRecord,
     IntPair,
     Job,
-    Look,
     Micrograph,
     OptionError,
     Progress,
@@ -56,7 +56,7 @@ from napari_semsr.io import (
     writing,
 )
 from napari_semsr.jobs.images import (
-    Existing,
+    OverwritePolicy,
     Result,
     check_image_target,
     check_not_input,
@@ -217,7 +217,7 @@ def _height_store(
     shown = about.replace(
         name=f"{about.name} height",
         provenance=made and made.model_copy(update={"part": HEIGHT}),
-        look=Look(
+        look=DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         ),
     )
@@ -462,7 +462,7 @@ class _Request:
     target: Path
     table: Path | None
     options: StitchFolderOptions
-    existing: Existing
+    existing: OverwritePolicy
 
     @property
     def height_path(self) -> Path | None:
@@ -757,7 +757,7 @@ _BEYOND_DOUBT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Bent:
+class _DistortionCorrection:
     """What is to be taken back of the field's distortion."""
 
     options: StitchFolderOptions  # With a word or a number for it
@@ -778,12 +778,16 @@ class _Bent:
         return "option" if asked is not None else "calibration"
 
 
-def _choose_distortion(options: StitchFolderOptions, shape: IntPair) -> _Bent:
+def _choose_distortion(
+    options: StitchFolderOptions, shape: IntPair
+) -> _DistortionCorrection:
     """Choose what is taken back of frames of some shape."""
     asked, known = options.distortion, options.known_distortion
     if known is None or known.shape is None:
         chosen = options.replace(distortion="auto" if asked is None else asked)
-        return _Bent(chosen, None, () if known is None else (_shapeless(known),))
+        return _DistortionCorrection(
+            chosen, None, () if known is None else (_shapeless(known),)
+        )
     told = known.on(shape)
     about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
     if isinstance(asked, float):
@@ -791,9 +795,9 @@ def _choose_distortion(options: StitchFolderOptions, shape: IntPair) -> _Bent:
         said = (
             f"The distortion is {asked:g} as given, though the calibration has {about}."
         )
-        return _Bent(options, told, (said,) if off else ())
+        return _DistortionCorrection(options, told, (said,) if off else ())
     if asked is not None:
-        return _Bent(options, told)
+        return _DistortionCorrection(options, told)
     picture, frame = (f"{y} x {x} px" for y, x in (known.shape, shape))
     if abs(told.amount) > MOST_DISTORTION:
         msg = (
@@ -807,7 +811,9 @@ def _choose_distortion(options: StitchFolderOptions, shape: IntPair) -> _Bent:
         f"of {frame}, where its distortion is a guess: calibrate by a picture of that "
         "size."
     )
-    return _Bent(options, told, (beyond,) if min(shape) > min(known.shape) else ())
+    return _DistortionCorrection(
+        options, told, (beyond,) if min(shape) > min(known.shape) else ()
+    )
 
 
 def _shapeless(known: FieldDistortion) -> str:
@@ -818,7 +824,9 @@ def _shapeless(known: FieldDistortion) -> str:
     )
 
 
-def _disagreement(solution: "StitchSolution", bent: _Bent) -> tuple[str, ...]:
+def _disagreement(
+    solution: "StitchSolution", bent: _DistortionCorrection
+) -> tuple[str, ...]:
     """Say where the overlaps contradict a calibration that was not asked."""
     told, error = bent.told, solution.distortion_sd
     if told is None or bent.source != "overlaps" or error is None:
@@ -838,7 +846,7 @@ def _disagreement(solution: "StitchSolution", bent: _Bent) -> tuple[str, ...]:
 
 
 def _with_distortion(
-    provenance: Provenance, solution: "StitchSolution", bent: _Bent
+    provenance: Provenance, solution: "StitchSolution", bent: _DistortionCorrection
 ) -> Provenance:
     """Record the distortion that was found and taken back."""
     if solution.distortion_sd is None or not solution.distortion:

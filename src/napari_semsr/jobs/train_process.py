@@ -112,7 +112,7 @@ def train_to_shelf(
 
     def train(store: Path | None = None) -> Job[Trained]:
         pairs = request.pairs if store is None else str(store)
-        return train_apart(replace(request, pairs=pairs), device=device)
+        return train_in_subprocess(replace(request, pairs=pairs), device=device)
 
     if cut is None:
         trained = yield from train()
@@ -132,7 +132,7 @@ def train_to_shelf(
     return replace(trained, model=model.path)
 
 
-def train_apart(
+def train_in_subprocess(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
     """Train in a process of its own; closing the job stops it with its state kept."""

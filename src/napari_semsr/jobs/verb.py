@@ -29,8 +29,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, write
 from napari_semsr.jobs.images import (
-    Existing,
     Image,
+    OverwritePolicy,
     Result,
     as_guide,
     check_apart,
@@ -260,9 +260,9 @@ class Run(Generic[O]):
         """Path of what is written, if it is."""
         return None if self.target is None else str(self.target)
 
-    def existing(self, *, keep: bool = False) -> Existing:
+    def existing(self, *, keep: bool = False) -> OverwritePolicy:
         """Tell what becomes of what is there; `keep` what a run leaves that fails."""
-        return Existing(self.overwrite, self.resume, keep)
+        return OverwritePolicy(self.overwrite, self.resume, keep)
 
     def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
         """Give the same run on one image, such as a plane, and for another place."""

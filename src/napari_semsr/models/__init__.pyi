@@ -44,8 +44,8 @@ from .onnx_export import (
 from .onnx_graph import read_graph as read_graph
 from .onnx_network import measure_onnx as measure_onnx
 from .probing import (
-    Answering as Answering,
     LiveNorm as LiveNorm,
+    NormInterceptor as NormInterceptor,
     Probe as Probe,
     effective_fields as effective_fields,
     effective_halo as effective_halo,

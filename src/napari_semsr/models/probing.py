@@ -67,7 +67,7 @@ def _read(
     return LiveNorm(input, weight, bias, eps) if live and input.dim() == 4 else None
 
 
-class Answering(TorchFunctionMode):
+class NormInterceptor(TorchFunctionMode):
     """Answer the live norms of a pass in the thread that enters, and count them."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
         for start, length in ((0, middle), (middle, side - middle)):
             field = torch.zeros(shape)
             field.narrow(axis, start, length).fill_(torch.nan)
-            with torch.no_grad(), Answering():
+            with torch.no_grad(), NormInterceptor():
                 output = module(field)
             scale = output.shape[axis] // side
             edge, hit = middle * scale, output.isnan().any(1).any(4 - axis)[0]
@@ -206,7 +206,7 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
     """
     probed = _cpu_copy(module)
     smallest = smallest_side(probed, stride=stride)
-    with torch.no_grad(), Answering() as mode:
+    with torch.no_grad(), NormInterceptor() as mode:
         probed(torch.zeros(1, 1, smallest, smallest))
     try:
         reach = receptive_field(module, stride=stride)
@@ -319,7 +319,7 @@ def _change(
     mixed = one.clone()
     start = 0 if low else half
     mixed.narrow(axis, start, half).copy_(other.narrow(axis, start, half))
-    with torch.no_grad(), Answering():
+    with torch.no_grad(), NormInterceptor():
         before, after = module(one), module(mixed)
     spread = (before.max() - before.min()).clamp_min(torch.finfo(before.dtype).tiny)
     largest: Tensor = ((after - before).abs() / spread).amax(dim=(0, 1, 5 - axis))

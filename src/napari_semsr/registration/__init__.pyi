@@ -13,5 +13,5 @@ from .landmarks import (
     Landmarks as Landmarks,
     fit_landmarks as fit_landmarks,
 )
-from .quality import Rival as Rival
+from .quality import AlternativeTransform as AlternativeTransform
 from .shift import Shift as Shift, find_shift as find_shift

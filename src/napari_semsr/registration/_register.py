@@ -27,7 +27,7 @@ from napari_semsr.core import (
 from napari_semsr.registration.elastic import Bent, bend
 from napari_semsr.registration.orientation import at_pitch, has_structure
 from napari_semsr.registration.quality import (
-    Rival,
+    AlternativeTransform,
     compare,
     doubt,
     field_at,
@@ -132,7 +132,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
     """
 
     def __init__(
-        self, message: str, reason: Reason, rivals: Sequence[Rival] = ()
+        self, message: str, reason: Reason, rivals: Sequence[AlternativeTransform] = ()
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -175,7 +175,7 @@ class Registration:
     residuals: Residuals  # Of patches that were held out
     score: float  # Height of the search's best place in standard deviations of chance
     searched: str  # Where the place was found: near, full, landmarks or stored
-    rivals: tuple[Rival, ...] = ()  # Other places, the best first
+    rivals: tuple[AlternativeTransform, ...] = ()  # Other places, the best first
 
 
 def register(
@@ -248,7 +248,7 @@ class _Found:
     fit: MapFit
     score: float
     searched: str
-    rivals: tuple[Rival, ...]
+    rivals: tuple[AlternativeTransform, ...]
 
 
 def _check(image: Micrograph, which: str) -> None:
@@ -346,7 +346,7 @@ def _nowhere(moving: Micrograph, fixed: Micrograph) -> RegistrationRefused:
     return RegistrationRefused(msg, "no-overlap")
 
 
-def _ambiguous(rivals: Sequence[Rival]) -> RegistrationRefused:
+def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
     """Say that there are several places."""
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
@@ -458,7 +458,7 @@ def _rivals(
     places: Sequence[Candidate],
     found: MapFit,
     model: Model,
-) -> list[Rival]:
+) -> list[AlternativeTransform]:
     """Find other places that fit, the best first."""
     best, same = found.affine, _SAME_PX * search.pitch
     middle = places_seen(best, moving, fixed)
@@ -492,7 +492,7 @@ def _rivals(
         centre = middle.mean(axis=0)
         y, x = (affine(centre) - best(centre)).tolist()
         turned = (affine.degrees - best.degrees + 180) % 360 - 180
-        rivals.append(Rival((y, x), turned, score))
+        rivals.append(AlternativeTransform((y, x), turned, score))
     return sorted(rivals, key=lambda rival: -rival.score)
 
 

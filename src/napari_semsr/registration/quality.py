@@ -42,7 +42,7 @@ def cells(patches: PatchShifts) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Doubt:
+class PlacementUncertainty:
     """Covariance of the values of a fitted map, and how to see it at a place."""
 
     covariance: FloatArray  # (K, K)
@@ -60,7 +60,7 @@ class Doubt:
         return np.asarray(found)
 
 
-def doubt(found: MapFit, model: Model) -> Doubt:
+def doubt(found: MapFit, model: Model) -> PlacementUncertainty:
     """Find how sure the values of an affine fit are, from the scatter of patches."""
     patches, mirrored = found.patches, found.affine.is_mirrored
     design, middle, size = patches.design(model, mirrored=mirrored)
@@ -77,7 +77,7 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
     variance = (pulls**2).sum() / max(left, 1)
     covariance = variance * inverse @ scatter @ inverse
-    return Doubt(covariance[:-1, :-1], model, mirrored, middle, size)
+    return PlacementUncertainty(covariance[:-1, :-1], model, mirrored, middle, size)
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:
@@ -159,7 +159,7 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class AlternativeTransform:
     """Another place at which the moving image fits."""
 
     shift_nm: FloatPair  # By which it lies off the best place, at the image's centre

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet, ref
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
     SIZE_ERROR_KEY,
     Box,
-    Look,
+    DisplaySettings,
     Micrograph,
     OptionError,
     Provenance,
@@ -356,7 +358,7 @@ def layer_keywords(
     return keywords
 
 
-def look_of(layer: Image | Labels) -> Look:
+def look_of(layer: Image | Labels) -> DisplaySettings:
     """Read how a layer is shown."""
     if isinstance(layer, Labels):
         return _look_of_labels(layer)
@@ -366,7 +368,7 @@ def look_of(layer: Image | Labels) -> Look:
     known = shown.name.startswith("#") or shown.name in ALL_COLORMAPS
     even = shown == Colormap(shown.colors, name=shown.name)
     low, high = layer.contrast_limits
-    return Look(
+    return DisplaySettings(
         limits=(float(low), float(high)),
         colormap=shown.name,
         colours=() if known else shown.colors.tolist(),
@@ -379,7 +381,7 @@ def look_of(layer: Image | Labels) -> Look:
     )
 
 
-def _look_of_labels(layer: Labels) -> Look:
+def _look_of_labels(layer: Labels) -> DisplaySettings:
     """Read colours and meanings of the values that a layer has."""
     values = np.unique(np.asarray(layer.data))
     if len(values) > _MOST_CLASSES:
@@ -395,7 +397,7 @@ def _look_of_labels(layer: Labels) -> Look:
     meanings = {int(value): str(text) for value, text in rows}
     known = sorted({*values.tolist(), *meanings})
     colours = {value: layer.get_color(value) for value in known}
-    return Look(
+    return DisplaySettings(
         limits=(0.0, float(max(1, *known))),
         classes=tuple(
             (value, _hex(colour), meanings.get(value, ""))
@@ -486,6 +488,53 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
         bar.position = "bottom_left"
     bar.visible = True
     bar.font_size = 14
+
+
+_watched: WeakSet[Any] = WeakSet()
+
+
+def watch_images(viewer: "napari.components.ViewerModel") -> None:
+    """Show with each image that comes in what belongs to it: bars, and a place.
+
+    The first that is calibrated switches the scale bar on. What was read from a file
+    fills the view; one that is not calibrated would be a speck beside others that are.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
+    if viewer in _watched:
+        return
+    _watched.add(viewer)
+    of_viewer = ref(viewer)
+
+    def show(event: Any) -> None:
+        model = of_viewer()
+        if model is not None and isinstance(event.value, Image):
+            _show_inserted(model, event.value)
+
+    viewer.layers.events.inserted.connect(show)
+
+
+def _show_inserted(viewer: "napari.components.ViewerModel", layer: Image) -> None:
+    """Show bars with an image, and the image among others."""
+    show_colour_bar(layer)
+    others = [item for item in grey_layers(viewer) if item is not layer]
+    if layer not in grey_layers(viewer):
+        return
+    same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
+    if is_calibrated(layer) and not same:
+        show_scale_bar(viewer)
+    if others and layer.source.path is not None:
+        fill_view(viewer, layer)
+    if len(same) < len(others):
+        without = layer if not is_calibrated(layer) else others[-1]
+        show_info(
+            f"{without.name} has no pixel size, and others have: they do not lie to "
+            "scale. Give it one in Open mosaic, under Calibrate a layer."
+        )
+
+
+def is_calibrated(layer: Layer) -> bool:
+    """Tell whether a layer's pixels have a length."""
+    return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
 
 
 def same_unit(micrographs: Sequence[Micrograph]) -> str:

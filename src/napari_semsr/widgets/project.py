@@ -1,5 +1,7 @@
 """Save: a project of all that is open, single layers, figures, and a step back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +96,9 @@ class SavePanel(Panel):
             label="Figure of",
             tooltip="What the figure shows.",
             choices=[
+                ("images, for a paper", _PAPER),
                 ("the canvas as shown", "canvas"),
                 ("all that is visible, in full", "full"),
-                ("images, for a paper", _PAPER),
             ],
         )
         self.paper = OptionsForm(FigureOptions)
@@ -381,9 +383,29 @@ def network_lines(layers: list[Layer]) -> list[str]:
 
 def _picture(viewer: "napari.viewer.Viewer", *, full: bool) -> Any:
     """Take a picture of the canvas, or of the whole extent of what is visible."""
-    if not full:
-        return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
-    extent = viewer.layers.extent
-    sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
-    factor = min(1.0, _LARGEST_PX / float(max(sides)))
-    return np.asarray(viewer.export_figure(scale_factor=factor, flash=False))
+    with _without_handles(viewer):
+        if not full:
+            return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
+        extent = viewer.layers.extent
+        sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
+        factor = min(1.0, _LARGEST_PX / float(max(sides)))
+        return np.asarray(viewer.export_figure(scale_factor=factor, flash=False))
+
+
+@contextmanager
+def _without_handles(viewer: "napari.viewer.Viewer") -> Iterator[None]:
+    """Take away what napari draws around what is chosen: boxes and their handles."""
+    before = []
+    for layer in viewer.layers:
+        chosen = set(getattr(layer, "selected_data", ()))
+        before.append((layer, layer.mode, chosen))
+        layer.mode = "pan_zoom"
+        if chosen:
+            layer.selected_data = set()
+    try:
+        yield
+    finally:
+        for layer, mode, chosen in before:
+            layer.mode = mode
+            if chosen:
+                layer.selected_data = chosen

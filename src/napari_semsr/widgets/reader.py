@@ -5,29 +5,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from napari_semsr.io import BAR_KEY, get_reader as read_files
+from napari_semsr.io import get_reader as read_files
 
 Reader = Callable[[Any], list[Any]]  # of paths, into layers
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """Offer to read what is ours; layers that need a colour bar get it when added."""
+    """Offer to read what is ours; what must be shown with it is shown when added."""
     read = read_files(path)
     # The engine reads for programs that have no napari, too; nothing is shown there.
     return partial(_read, read) if read and sys.modules.get("napari") else read
 
 
 def _read(read: Reader, path: Any) -> list[Any]:
-    """Read layers; no keyword of theirs asks for a colour bar."""
+    """Read layers; no keyword of theirs asks for a colour bar or a scale bar."""
     from napari import current_viewer
 
     layers, viewer = read(path), current_viewer()
-    if viewer and any(about["metadata"].get(BAR_KEY) for _, about, _ in layers):
-        viewer.layers.events.inserted.connect(_on_inserted)
+    if viewer:
+        from napari_semsr.widgets.layers import watch_images
+
+        watch_images(viewer)
     return layers
-
-
-def _on_inserted(event: Any) -> None:
-    from napari_semsr.widgets.layers import show_colour_bar
-
-    show_colour_bar(event.value)

@@ -5,9 +5,21 @@ from typing import Any
 LayerData = tuple[Any, dict[str, Any], str]
 
 
+def _watch() -> None:
+    """Let the viewer switch its scale bar on when the sample comes in."""
+    from napari import current_viewer
+
+    from napari_semsr.widgets.layers import watch_images
+
+    viewer = current_viewer()
+    if viewer is not None:
+        watch_images(viewer)
+
+
 def _layers(*micrographs: Any) -> list[LayerData]:
     from napari_semsr.widgets.layers import layer_keywords
 
+    _watch()
     return [(item.data, layer_keywords(item), "image") for item in micrographs]
 
 
@@ -55,6 +67,7 @@ def superlens_scan() -> list[LayerData]:
         illumination_drift=0.2,
     )
     run(SIMULATE.job(out_dir=folder, options=options))
+    _watch()
     return scan_layers(run(open_frames(folder)), folder)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from napari_semsr.core.errors import DeviceMemoryError, SemsrError
 from napari_semsr.core.tiling import Box, plan_tiles
 from napari_semsr.inference.buffers import Layer, Room, TensorStore
-from napari_semsr.inference.lockstep import FinishedTile, Lockstep, StepResult
+from napari_semsr.inference.lockstep import FinishedTile, LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace, find_refreshes, trace_network
 from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments, Statistics
 from napari_semsr.models.probing import smallest_side
@@ -141,7 +141,9 @@ class Prepared:
     field: Tensor
     whole: Tensor
 
-    def lockstep(self, core: int, budget: int = 2**40, **how: object) -> Lockstep:
+    def lockstep(
+        self, core: int, budget: int = 2**40, **how: object
+    ) -> LayerSynchronous:
         plan = plan_tiles(
             self.case.shape,
             core=core,
@@ -149,7 +151,7 @@ class Prepared:
             stride=self.case.stride,
             constant=False,
         )
-        return Lockstep(
+        return LayerSynchronous(
             self.network,
             self.trace,
             plan,
@@ -159,7 +161,7 @@ class Prepared:
             **how,
         )
 
-    def assembled(self, lockstep: Lockstep, tiles=None) -> Tensor:
+    def assembled(self, lockstep: LayerSynchronous, tiles=None) -> Tensor:
         result = torch.full_like(self.whole, torch.nan)
         for event in lockstep.run(lockstep.plan.tiles if tiles is None else tiles):
             if isinstance(event, FinishedTile):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.crossing import Criterion, Estimator, Question
+from napari_semsr.analysis.frc.crossing import Criterion, Estimator, FrcCriterion
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     REASONS,
@@ -110,7 +110,7 @@ def measure(
     if min(measured) < _SMALLEST_PLANE:
         return _too_small(len(first))
     geometry = plan_geometry(measured, pitch, tukey)
-    question = Question(criterion, estimator, reference, second is None)
+    question = FrcCriterion(criterion, estimator, reference, second is None)
     a, sd = _standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
     incomplete = np.isnan(sd)
@@ -176,7 +176,7 @@ def _estimate(
     sums: RingSums,
     geometry: Geometry,
     code: NDArray[np.uint8],
-    question: Question,
+    question: FrcCriterion,
     noise: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
     """Find crossing and spread of each curve that may be read; `code` (B,).

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
-from napari_semsr.analysis.frc.crossing import CRITERIA, Criterion, Estimator, Question
+from napari_semsr.analysis.frc.crossing import (
+    CRITERIA,
+    Criterion,
+    Estimator,
+    FrcCriterion,
+)
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import CutOff, beyond_cut_off, find_cut_off
 from napari_semsr.core import (
@@ -197,7 +202,9 @@ class FrcResult:
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
     @property
-    def doubt(self) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
+    def doubt(
+        self,
+    ) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
         """Why the resolution is to be doubted, where there is one."""
         return None if self.resolution_px is None else self.why
 
@@ -212,9 +219,9 @@ class FrcResult:
         """Threshold of every criterion that may be asked for, (K,) each."""
         asked = (self.criterion,) if self.reference else CRITERIA
         return {
-            one: Question(one, self.estimator, self.reference, single=False).threshold(
-                self.samples
-            )
+            one: FrcCriterion(
+                one, self.estimator, self.reference, single=False
+            ).threshold(self.samples)
             for one in asked
         }
 

@@ -17,7 +17,7 @@ _FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/fr
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class FrcCriterion:
     """What is asked of a curve."""
 
     criterion: Criterion

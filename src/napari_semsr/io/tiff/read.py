@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import IntPair, Look, Micrograph, PixelSize, ReadError
+from napari_semsr.core import DisplaySettings, IntPair, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
@@ -772,12 +772,12 @@ def _calibrate(
     )
 
 
-def _imagej_look(details: Mapping[str, Any]) -> Look | None:
+def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
     """Read the display range that ImageJ noted for one channel."""
     if int(details.get("channels") or 1) > 1:
         return None
     try:
-        return Look(limits=(float(details["min"]), float(details["max"])))
+        return DisplaySettings(limits=(float(details["min"]), float(details["max"])))
     except (KeyError, TypeError, ValueError):
         return None
 

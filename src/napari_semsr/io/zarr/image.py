@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
+    DisplaySettings,
     IncompleteError,
     IntPair,
     Job,
-    Look,
     Micrograph,
     PixelSize,
     ReadError,
@@ -370,14 +370,14 @@ def _source(
     )
 
 
-def _look(image: _Image, channel: int) -> Look | None:
+def _look(image: _Image, channel: int) -> DisplaySettings | None:
     """Read window and colour of a channel from the metadata of OMERO."""
     attributes, _ = _attributes(image.group)
     try:
         said = attributes["omero"]["channels"][channel]
         window = said["window"]
         hue = str(said.get("color") or "FFFFFF").lower()
-        return Look(
+        return DisplaySettings(
             limits=(float(window["start"]), float(window["end"])),
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )

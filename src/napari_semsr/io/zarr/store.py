@@ -27,9 +27,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
     Box,
+    DisplaySettings,
     IntPair,
     Job,
-    Look,
     OptionError,
     PixelSize,
     Progress,
@@ -540,7 +540,7 @@ def create_store(
     spacing_px: tuple[float, float] = (1.0, 1.0),
     name: str = "image",
     provenance: Provenance | None = None,
-    look: Look | None = None,
+    look: DisplaySettings | None = None,
     overwrite: bool = False,
     resume: bool = False,
     chunks_per_shard: int = 1,
@@ -789,7 +789,7 @@ def _multiscales(record: Record, levels: int, dtype: np.dtype[Any]) -> dict[str,
     return said.model_dump(exclude_none=True)
 
 
-def _omero(look: Look, dtype: np.dtype[Any]) -> "v05.Omero":
+def _omero(look: DisplaySettings, dtype: np.dtype[Any]) -> "v05.Omero":
     """Say in other viewers' words how an image is shown: window and one colour."""
     from yaozarrs import v05
 

@@ -62,7 +62,7 @@ from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    hearing,
+    collect_warnings,
     input_record,
     jsonable,
     made_by,
@@ -86,7 +86,7 @@ from napari_semsr.registration import Landmarks, Registration
 from napari_semsr.restoration import fit_linear_filter
 
 Where = str | os.PathLike[str]
-Worded = Callable[[str], str]
+Translate = Callable[[str], str]
 
 
 INPUT, LINEAR = "input", "linear filter"
@@ -226,14 +226,14 @@ class Judged(Result):
 def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     """Register an image to the SEM image of its place, enhance it, and judge both.
 
-    `worded` says a sentence of the page that tells what to do in the words of whoever
+    `translate` says a sentence of the page that tells what to do in the words of who
     reads it. Where no map can be believed, nothing is written.
     """
     started = time.monotonic()
     yield Progress(0, 0, "checking")
     chosen, page, numbers = run.options, run.place, run.place.with_suffix(_NUMBERS)
     optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
-    enhancing, worded = run.named.get("enhancing"), run.named.get("worded", str)
+    enhancing, translate = run.named.get("enhancing"), run.named.get("translate", str)
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
@@ -247,7 +247,7 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
         opening=opening,
         fixed_opening=fixed_opening,
     )
-    registered = yield from hearing(registering, said)
+    registered = yield from collect_warnings(registering, said)
     placed = registered.image
     assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))
@@ -255,7 +255,7 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     _tell_inputs(source, fixed, said)
     box = yield from _common(placed, fixed, source)
     record = input_record(sem, fixed, fixed_opening)
-    table = _Table.of(fixed, box, record, chosen, said, worded)
+    table = _Table.of(fixed, box, record, chosen, said, translate)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     named = named if named is not None else _named([_recommended(source)])
     part = lens.looks_at(source, _reach_nm(named.values(), source))
@@ -279,7 +279,7 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
-        warnings=tuple(dict.fromkeys(map(worded, said))),
+        warnings=tuple(dict.fromkeys(map(translate, said))),
         seconds=round(time.monotonic() - started, 2),
         provenance=made_by(
             "judge",
@@ -318,10 +318,10 @@ def _fill(
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
         job = ENHANCE.job(before, after, model=path, options=enhancing)
-        made = yield from hearing(job, table.said)
+        made = yield from collect_warnings(job, table.said)
         yield Progress(0, 0, f"measuring what {model} made")
         seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
-        table.add(model, seen, _about(path, made, table.worded))
+        table.add(model, seen, _about(path, made, table.translate))
 
 
 def _tell(message: str, said: list[str]) -> None:
@@ -467,7 +467,7 @@ def _told(
     return {**asked, "enhancing": enhanced, "reading": reading}
 
 
-def _about(path: Path, made: EnhancedFile, worded: Worded) -> dict[str, Any]:
+def _about(path: Path, made: EnhancedFile, translate: Translate) -> dict[str, Any]:
     """Say what a picture was made by."""
     from napari_semsr.models import read_card
 
@@ -480,7 +480,7 @@ def _about(path: Path, made: EnhancedFile, worded: Worded) -> dict[str, Any]:
         "device": made.report.device,
         "precision": made.report.precision,
         "seconds": made.report.seconds,
-        "notes": [worded(note) for note in made.report.notes],
+        "notes": [translate(note) for note in made.report.notes],
     }
 
 
@@ -529,7 +529,7 @@ class _Table:
     options: JudgeOptions
     pictures: Pictures
     said: list[str]
-    worded: Worded
+    translate: Translate
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
     _input: FloatArray | None = None
 
@@ -541,7 +541,7 @@ class _Table:
         record: InputRecord,
         options: JudgeOptions,
         said: list[str],
-        worded: Worded,
+        translate: Translate,
     ) -> Self:
         """Cut the area out of the SEM image."""
         part = sem.replace(
@@ -549,7 +549,7 @@ class _Table:
             origin=Grid.of(sem).centre(box),
             provenance=made_by("crop", {}, record),
         )
-        return cls(part, options, Pictures(part), said, worded)
+        return cls(part, options, Pictures(part), said, translate)
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None

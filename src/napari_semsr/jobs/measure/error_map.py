@@ -19,12 +19,12 @@ from napari_semsr.core import (
     LEVELS,
     SIGMA,
     Box,
+    DisplaySettings,
     Float32Array,
     FloatArray,
     FloatPair,
     IntPair,
     Job,
-    Look,
     Micrograph,
     Progress,
     Quantity,
@@ -166,7 +166,7 @@ def _about(
         name=f"error map of {pair.enhanced.image.name} ({unit})",
         origin=grid.centre(Box.of(grid.shape)),
         metadata={},
-        look=Look(
+        look=DisplaySettings(
             limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
         ),
     )

@@ -17,11 +17,11 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     LEVELS,
     Box,
+    DisplaySettings,
     Float32Array,
     FloatPair,
     IntPair,
     Job,
-    Look,
     Micrograph,
     Progress,
     Quantity,
@@ -181,7 +181,7 @@ def _about(
         name=f"{kind} of {first.name} ({unit})",
         origin=grid.centre(inner),
         metadata={},
-        look=Look(
+        look=DisplaySettings(
             limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
         ),
     )

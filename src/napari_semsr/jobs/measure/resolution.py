@@ -28,12 +28,12 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     FLAT,
     Box,
+    DisplaySettings,
     Figure,
     FloatArray,
     FloatPair,
     IntPair,
     Job,
-    Look,
     Micrograph,
     Progress,
     Provenance,
@@ -455,10 +455,10 @@ def _map_resolution(
     )
 
 
-def _map_look(shown: Micrograph) -> Look:
+def _map_look(shown: Micrograph) -> DisplaySettings:
     """Lay a map over its image: translucent, with a colour bar."""
     data = shown.array()
-    return Look(
+    return DisplaySettings(
         limits=contrast_limits(data, 1, 99),
         colormap="viridis",
         opacity=0.55,
@@ -646,9 +646,9 @@ def _take_spectrum(
     )
 
 
-def spectrum_look(plane: NDArray[Any]) -> Look:
+def spectrum_look(plane: NDArray[Any]) -> DisplaySettings:
     """Choose how a centred spectrum is shown."""
-    return Look(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
+    return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 
 
 def _write_curve(path: Path, radial: RadialSpectrum) -> None:

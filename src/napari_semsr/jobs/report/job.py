@@ -37,7 +37,7 @@ from napari_semsr.jobs.images import (
     Image,
     Result,
     check_not_input,
-    hearing,
+    collect_warnings,
     jsonable,
     name_of,
     open_image,
@@ -460,7 +460,7 @@ def _tried(
 ) -> Job[T | None]:
     """Measure something; what is refused is noted with its reason."""
     try:
-        return (yield from hearing(make(), measured.notes))
+        return (yield from collect_warnings(make(), measured.notes))
     except SemsrError as error:
         measured.refuse(names, error)
         return None

@@ -26,6 +26,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     Box,
     CheckpointError,
+    DisplaySettings,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -33,7 +34,6 @@ from napari_semsr.core import (
     InputRecord,
     IntPair,
     Job,
-    Look,
     Micrograph,
     OptionError,
     Options,
@@ -181,7 +181,7 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     history = history.model_copy(update=known.made_by())
     with closing(_Scratch(run.target)) as scratch:
         spread = yield from _spread(before, after, known, scratch)
-        asked = _Asked.of(before, after, spread, span, known)
+        asked = _TrustInputs.of(before, after, spread, span, known)
         unfamiliar = yield from asked.unfamiliar()
         mapped = _Mapped(asked, {"bound": _Tally(), "spread": _Tally()}, chosen)
         about = mapped.about(before, after).replace(provenance=history)
@@ -417,7 +417,7 @@ def _spread(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _TrustInputs:
     """Images on one grid, and what was learnt of the model's errors."""
 
     images: tuple[Micrograph, Micrograph, Micrograph]  # before, after, spread
@@ -436,7 +436,7 @@ class _Asked:
         spread: Micrograph,
         span: FloatPair,
         known: _Known,
-    ) -> "_Asked":
+    ) -> "_TrustInputs":
         """Lay the images over each other."""
         lies = Grid.of(before), Grid.of(after)
         grid, place = common_field(*lies)
@@ -531,7 +531,7 @@ class _Tally:
 class _Mapped:
     """A field that is counted while it is mapped."""
 
-    asked: _Asked
+    asked: _TrustInputs
     tally: dict[str, _Tally]
     options: TrustOptions
 
@@ -571,7 +571,7 @@ class _Mapped:
             name=f"{name} of {after.name} ({'%' if percent else 'grey levels'})",
             origin=asked.grid.centre(asked.field) if known else (0.0, 0.0),
             metadata={},
-            look=Look(
+            look=DisplaySettings(
                 limits=(0.0, top * self.factor),
                 colormap="magma",
                 opacity=0.6,  # what it judges lies under it

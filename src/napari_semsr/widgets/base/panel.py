@@ -404,13 +404,13 @@ class Panel(QWidget):
         made = (f"{MADE_BY} {network}",) if network else ()
         note = _estimated((network,) if network else self._networks)
         numbers = {
-            name: self.worded(found) if isinstance(found, str) else found
+            name: self.translate(found) if isinstance(found, str) else found
             for name, found in numbers.items()
             if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
         }
         told = table(numbers) if numbers else ""
         sheets = "".join(_sheet(*item) for item in (tables or {}).items())
-        self.figures.setText(f"{note}{told}{sheets}{self.worded(more)}")
+        self.figures.setText(f"{note}{told}{sheets}{self.translate(more)}")
         self._found = Findings(
             self.title,
             self._origin + made,
@@ -898,11 +898,11 @@ class Panel(QWidget):
 
     def show_status(self, text: str) -> None:
         """Say something in the panel's last line."""
-        self.status.setText(self.worded(text))
+        self.status.setText(self.translate(text))
 
     def show_problem(self, text: str) -> None:
         """Say in the panel and as a notification what went wrong."""
-        said, place = self.worded(text), advice_on(text)
+        said, place = self.translate(text), advice_on(text)
         self.status.setText(said, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
@@ -914,7 +914,7 @@ class Panel(QWidget):
 
     def show_warning(self, text: str) -> None:
         """Say what a result must be taken with; it stays until the next run."""
-        said, place = self.worded(text), advice_on(text)
+        said, place = self.translate(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(said, quote=False)}{link}</p>'
         if line not in self.warned.text():
@@ -930,7 +930,7 @@ class Panel(QWidget):
         named = [form.labels() for form in self.findChildren(Form)]
         return {name: called for one in named for name, called in one.items()}
 
-    def worded(self, text: str) -> str:
+    def translate(self, text: str) -> str:
         """Say what a job says in the words of this panel."""
         return in_panel_words(text, self.labels)
 

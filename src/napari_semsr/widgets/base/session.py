@@ -62,6 +62,7 @@ from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     show_colour_bar,
     show_scale_bar,
+    watch_images,
     without_cache,
 )
 
@@ -197,6 +198,7 @@ class Session(QObject):
 
     def _follow(self, viewer: "ViewerModel") -> None:
         """Hear of what changes in the viewer."""
+        watch_images(viewer)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)

@@ -18,9 +18,9 @@ from napari_semsr.analysis import (
     code_of,
 )
 from napari_semsr.core import (
+    DisplaySettings,
     Figure,
     Job,
-    Look,
     Micrograph,
     OptionError,
     Provenance,
@@ -160,7 +160,7 @@ def add_failed_layer(
     if not np.any(codes):
         return None
     coloured = [(code_of(name), REASON_COLOURS[name], name) for name in REASONS]
-    look = Look(
+    look = DisplaySettings(
         limits=(0.0, float(len(REASONS))),
         classes=((0, "#00000000", ""), *coloured),
         opacity=0.8,
@@ -398,7 +398,7 @@ class FrcMapPanel(Panel):
     ) -> Any:
         """Add a difference of maps around zero, which has no colour."""
         most = max(abs(end) for end in contrast_limits(apart, 1, 99))
-        look = Look(
+        look = DisplaySettings(
             limits=(-most, most),
             colormap="PiYG",
             colour_bar=True,

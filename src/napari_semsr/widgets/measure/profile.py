@@ -70,7 +70,7 @@ _HINT = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _ProfileRequest:
     """A layer, as it is to be read."""
 
     image: Micrograph
@@ -104,7 +104,7 @@ class Profiles:
 
 
 def _measure(
-    asked: Sequence[_Asked],
+    asked: Sequence[_ProfileRequest],
     line: tuple[float, float, float, float],
     width: float,
     options: Mapping[str, Any],
@@ -327,7 +327,7 @@ class ProfilePanel(Panel):
             self.micrograph(None)  # says what to do
         return chosen
 
-    def _read(self, layer: Image) -> _Asked:
+    def _read(self, layer: Image) -> _ProfileRequest:
         """Read a layer with its place in the plane; its chunks are kept for later."""
         place = plane_at(layer, tuple(self.viewer.dims.point))
         kept = self._known.get(id(layer))
@@ -344,7 +344,9 @@ class ProfilePanel(Panel):
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
         if calibrated and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
-        return _Asked(image, Affine.of(k[:, None] * linear, k * shift), kept[3])
+        return _ProfileRequest(
+            image, Affine.of(k[:, None] * linear, k * shift), kept[3]
+        )
 
     def _asked(self) -> tuple[Any, ...]:
         """All that is measured: layers, line, width, options."""

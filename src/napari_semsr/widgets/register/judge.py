@@ -220,17 +220,17 @@ class JudgePanel(Panel):
             _judge,
             *images,
             new_store_path(f"{images[0].name} judged", ".html"),
-            worded=partial(in_panel_words, read=lambda: called),
+            translate=partial(in_panel_words, read=lambda: called),
             models=list(self.networks.value),
             options=options,
             transform=transform,
         )
         return make, self.show_outcome
 
-    def worded(self, text: str) -> str:
+    def translate(self, text: str) -> str:
         """Say what a job says in this panel's words; landmarks are not set here."""
         place = "as landmarks in Register to SEM"
-        return super().worded(text).replace("as landmarks", place)
+        return super().translate(text).replace("as landmarks", place)
 
     def show_outcome(self, result: Judged | RegistrationRefused) -> None:
         """Say what the page says first."""

@@ -129,7 +129,7 @@ class LandmarkControls(Form):
             names = [image.name for image in self._of if image is not None]
             said = f"{said} Mark {pairs + 1} of {names[alone]} waits for its partner: "
             said += f"click the same place in {names[1 - alone]}."
-        self.note.setText(self._panel.worded(said.strip()))
+        self.note.setText(self._panel.translate(said.strip()))
         for layer in self.points:
             self._number(layer, off if layer in self.points[1:] else ())
         self.undo_button.setEnabled(bool(first or second))

@@ -68,10 +68,11 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
-from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
+from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit, apply_pixel_size
 from napari_semsr.widgets.layers import (
     fill_view,
     free_name,
+    is_calibrated,
     result_name,
     show_scale_bar,
 )
@@ -446,8 +447,10 @@ class StitchMosaicPanel(Panel):
     def show_frames(self) -> None:
         """Add the raw frames at their nominal places."""
         with self.told():
-            folder = self.typed_folder()
-            self.start(lambda: lay_frames(folder), self._add_frames, "Show frames")
+            folder, options = self.typed_folder(), self.options()
+            self.start(
+                lambda: lay_frames(folder, options), self._add_frames, "Show frames"
+            )
 
     def _add_frames(self, layers: list[Any]) -> None:
         self.show_status(add_frames(self.viewer, layers))
@@ -519,8 +522,12 @@ class StitchMosaicPanel(Panel):
         made, mosaic = outcome.made, outcome.opened.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
-            if FOLDER_KEY in layer.metadata:
-                layer.visible = False
+            if FOLDER_KEY not in layer.metadata:
+                continue
+            layer.visible = False
+            ours = Path(layer.metadata[FOLDER_KEY]) == folder
+            if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
+                apply_pixel_size(layer, mosaic.pixel_size_nm)
         with self.in_place(str(folder), Path(made.output)) as earlier:
             yield from self.take_away(earlier)
             if outcome.beside is not None:
@@ -543,7 +550,7 @@ class StitchMosaicPanel(Panel):
         plot.refresh()
         yield
         trouble = "".join(f"<p>{text}</p>" for text in made.warnings)
-        self.trouble.setText(self.worded(trouble))
+        self.trouble.setText(self.translate(trouble))
         placed = made.frames - len(made.left_out)
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
