@@ -39,6 +39,43 @@ def test_to_grey_refuses_colour_unless_asked(tmp_path, grey):
     assert np.abs(luma - wanted).max() <= 0.51
 
 
+def exported(rng, bar=0, frame=0, side=100):
+    """Make a grey export in colour: a data bar with coloured letters, a frame."""
+    stored = np.repeat(
+        rng.integers(20, 230, (side, side, 1), dtype=np.uint8), 3, axis=2
+    )
+    if bar:
+        stored[-bar:] = 0
+        stored[6 - bar : 12 - bar, 8:90:4] = 255, 190, 0
+    for edge in (np.s_[:frame], np.s_[:, :frame], np.s_[:, side - frame :]):
+        stored[edge] = 0, 255, 0
+    return stored
+
+
+@pytest.mark.parametrize("frame", [1, 3])
+def test_line_in_colour_along_the_border_is_told_and_read_as_grey(tmp_path, rng, frame):
+    stored = exported(rng, frame=frame)
+    with pytest.warns(UserWarning, match="has a line in colour along its border"):
+        found = to_grey(tmp_path / "a.png", stored, colour="refuse")
+    inner = np.s_[frame:, frame:-frame]
+    np.testing.assert_array_equal(found[inner], stored[..., 0][inner])
+    with pytest.raises(ReadError, match="colour channels differ"):
+        to_grey(tmp_path, exported(rng, frame=4), colour="refuse")
+
+
+def test_bar_in_colour_below_a_grey_image_is_named(tmp_path, rng):
+    stored = exported(rng, bar=18)
+    with pytest.raises(
+        ReadError, match=r"but for its lowest 18 rows.*--databar-rows 18"
+    ):
+        to_grey(tmp_path, stored, colour="refuse")
+    found = to_grey(tmp_path, stored[:-18], colour="refuse")
+    np.testing.assert_array_equal(found, stored[:-18, :, 0])
+    stored[40, 50] = 0, 0, 255  # colour in the image, too
+    with pytest.raises(ReadError, match="colour channels differ"):
+        to_grey(tmp_path, stored, colour="refuse")
+
+
 def test_to_grey_compares_unsigned_channels_without_wrapping(tmp_path):
     stored = np.zeros((2, 2, 3), np.uint8)
     stored[..., 0] = 255

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from PIL import Image as Picture
 
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 SIDE = 64
 
@@ -28,16 +30,16 @@ def viewer(make_napari_viewer):
 
 
 @pytest.fixture
-def notified():
+def said():
     """List what the viewer says, but for what napari itself has to say of units."""
-    texts = []
+    found = []
 
     def hear(notification):
         if "Inconsistent units" not in notification.message:
-            texts.append(notification.message)
+            found.append(notification)
 
     notification_manager.notification_ready.connect(hear)
-    yield texts
+    yield found
     notification_manager.notification_ready.disconnect(hear)
 
 
@@ -67,20 +69,59 @@ def test_a_sample_switches_the_scale_bar_on(viewer):
     assert bar(viewer).visible
 
 
-def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, notified):
+def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("large", 500.0), "large.ome.tif")
     zoom = viewer.scene.camera.zoom
     opened(viewer, tmp_path, image("bare"), "bare.png")
     middle = np.asarray(viewer.scene.camera.center[-2:])
     np.testing.assert_allclose(middle, (SIDE - 1) / 2)
     assert viewer.scene.camera.zoom == pytest.approx(500 * zoom, rel=0.05)
-    (text,) = notified
-    assert text.startswith("bare has no pixel size, and others have")
+    (notice,) = said
+    assert not bar(viewer).visible  # there is no unit that both have
+    assert notice.message.startswith("No pixel size has bare, others have")
 
 
-def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, notified):
+def with_bar(folder, colour, side=128, rows=20):
+    """Write a grey image stored as RGB, with a data bar below it; give its path."""
+    rng = np.random.default_rng(5)
+    grey = rng.integers(40, 200, (side - rows, side, 1), dtype=np.uint8)
+    bar = np.zeros((rows, side, 3), np.uint8)
+    bar[6:14, 8:100:4] = colour
+    path = folder / "exported.png"
+    picture = np.concatenate([np.repeat(grey, 3, axis=2), bar])
+    Picture.fromarray(picture).save(path)
+    return path, grey[..., 0]
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 200, 0)])
+def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, said):
+    path, grey = with_bar(tmp_path, colour)
+    panel = OpenMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel)
+    viewer.open(path, plugin="napari-semsr")
+    assert not viewer.layers[0].rgb
+    assert [item.message for item in said] == ["Data bar below row 108, in exported."]
+    assert panel.databar_button.isVisibleTo(panel)
+    assert panel.databar_button.text() == "Data bar below row 108: crop it"
+    panel.databar_button.click()
+    (layer,) = viewer.layers
+    assert layer.name == "exported"
+    np.testing.assert_array_equal(layer.data, grey)
+    assert not panel.databar_button.isVisibleTo(panel)
+
+
+def test_the_notice_itself_crops(viewer, tmp_path, said):
+    path, grey = with_bar(tmp_path, (0, 255, 0))
+    viewer.open(path, plugin="napari-semsr")
+    ((text, crop),) = said[0].actions
+    assert text == "Crop it"
+    crop(None)
+    np.testing.assert_array_equal(viewer.layers[0].data, grey)
+
+
+def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("small", 5.0), "small.ome.tif")
     zoom = viewer.scene.camera.zoom
     opened(viewer, tmp_path, image("large", 50.0), "large.ome.tif")
     assert viewer.scene.camera.zoom == pytest.approx(zoom / 10, rel=0.05)
-    assert not notified
+    assert not said

@@ -46,6 +46,7 @@ from .layers import (
     NETWORK_KEY as NETWORK_KEY,
     PROJECT_KEY as PROJECT_KEY,
     READ_KEY as READ_KEY,
+    ROWS_KEY as ROWS_KEY,
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,

@@ -41,6 +41,7 @@ READ_KEY = "semsr read"
 STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
 DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
 FOLDER_KEY = "frames_folder"  # where its frames are
+ROWS_KEY = "data bar rows"  # that look like a data bar, and are not cropped
 
 _MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
 
@@ -234,6 +235,8 @@ def _channels(
         layers.append(_stacked(levels, name))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
         layers[-1][1]["metadata"] |= how
+        if info.suggested_databar_rows:
+            layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
     return layers
 
 
@@ -244,7 +247,8 @@ def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
     try:
         image = read(path, **which)  # type: ignore[arg-type]
     except ColourError as error:
-        return read(path, colour="luminance", **which), error.samples  # type: ignore[arg-type]
+        grey = read(path, colour="luminance", **which)  # type: ignore[arg-type]
+        return grey, grey.data if error.databar_rows else error.samples
     return image, image.data
 
 

@@ -49,6 +49,7 @@ from napari_semsr.io.layers import (
     LIVE_KEY,
     PROJECT_KEY,
     READ_KEY,
+    ROWS_KEY,
     SAVED_KEY,
     SINGLE_PX,
     STORE_KEY,
@@ -70,7 +71,7 @@ _MOST_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
 _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
-    *(DRAWN_KEY, STRENGTH_KEY),
+    *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY),
 )
 """Entries of a layer's metadata that hold on this machine, in this session, only."""
 

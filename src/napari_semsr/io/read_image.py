@@ -25,6 +25,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     parse_pixel_size,
+    warn,
 )
 from napari_semsr.io.files import Record
 
@@ -551,6 +552,9 @@ def suggest_databar(image: NDArray[Any]) -> int:
 _LUMA = (0.299, 0.587, 0.114)
 # JPEG moves equal channels apart by rounding: at most so many levels of 255
 _TOLERANCE = 3 / 255
+_SAMPLES = 3  # red, green and blue
+_BORDER = 3  # px; chosen: FEI's line is one or two wide
+_LEAST_FRAMED = 64  # px; chosen: of less a frame is no small part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
@@ -561,21 +565,57 @@ def _full_scale(dtype: np.dtype[Any]) -> float:
 class ColourError(ReadError):
     """A file that must be grey is in colour."""
 
-    def __init__(self, message: str, samples: Any) -> None:
+    def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
         super().__init__(message)
         self.samples = samples  # (Y, X, 3)
+        self.databar_rows = bar  # the lowest rows, where all that has colour is there
 
 
-def _spread(samples: Any) -> float:
-    """Largest difference between red, green and blue."""
+def _spreads(samples: Any) -> NDArray[np.float64]:
+    """Largest difference between red, green and blue in each row, within a frame.
+
+    Microscopes draw a line in colour around what they export.
+    """
+    frame = _BORDER if min(samples.shape[:2]) >= _LEAST_FRAMED else 0
+    columns = slice(frame, samples.shape[1] - frame)
     height = max(1, (1 << 24) // max(1, samples.shape[1]))
-    found = 0.0
-    for top in range(0, samples.shape[0], height):
-        red, *others = np.moveaxis(np.asarray(samples[top : top + height, :, :3]), 2, 0)
+    found = [np.zeros(frame)]
+    for top in range(frame, samples.shape[0], height):
+        part = np.asarray(samples[top : top + height, columns, :3])
+        red, *others = np.moveaxis(part, 2, 0)
         low, high = reduce(np.minimum, others, red), reduce(np.maximum, others, red)
-        gap = np.subtract(high, low, dtype=np.float64)
-        found = max(found, float(np.nanmax(gap)) if gap.size else 0.0)
-    return found
+        gap = np.nan_to_num(np.subtract(high, low, dtype=np.float64))
+        found.append(gap.max(axis=1, initial=0.0))
+    spreads = np.concatenate(found)
+    if frame and not _is_coloured(samples, spreads[:-frame]).any():
+        spreads[-frame:] = 0.0  # else they may end a bar
+    return spreads
+
+
+def _has_frame(samples: Any) -> bool:
+    """Tell whether a grey image has colour in its outermost rows or columns."""
+    if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _LEAST_FRAMED:
+        return False
+    edges = [samples[:_BORDER], samples[-_BORDER:], samples[:, :_BORDER]]
+    gaps = [np.ptp(np.asarray(edge)[..., :3].astype(float), axis=2) for edge in edges]
+    return any(_is_coloured(samples, gap.max(axis=1)).any() for gap in gaps)
+
+
+def _is_coloured(samples: Any, spreads: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which rows have colour beyond JPEG's rounding."""
+    return spreads > _TOLERANCE * _full_scale(np.dtype(samples.dtype))
+
+
+def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
+    """Count the rows of a data bar in colour below a grey image; 0 for none."""
+    coloured = _is_coloured(samples, spreads)
+    height = coloured.size
+    if not coloured.any() or not isinstance(samples, np.ndarray):
+        return 0
+    first = int(np.argmax(coloured))
+    if first < height * (1 - _SHARE) or height - first < _SMALLEST:
+        return 0
+    return max(height - first, suggest_databar(luminance(samples[..., :3])))
 
 
 def luminance(samples: Any) -> Any:
@@ -616,7 +656,7 @@ def as_grey(samples: Any) -> Any | None:
     """
     if samples.ndim == 2:
         return samples
-    spread = _spread(samples) if samples.shape[2] > 2 else 0.0
+    spread = float(_spreads(samples).max()) if samples.shape[2] > 2 else 0.0
     if spread == 0:
         return samples[..., 0]
     within = spread <= _TOLERANCE * _full_scale(np.dtype(samples.dtype))
@@ -626,15 +666,27 @@ def as_grey(samples: Any) -> Any | None:
 def to_grey(path: Path, data: Any, *, colour: str) -> Any:
     """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S)."""
     grey = as_grey(data)
+    if grey is not None and data.ndim > 2 and _has_frame(data):
+        warn(
+            f"{path.name} has a line in colour along its border, which is read as "
+            "grey: crop it where it is in the way."
+        )
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
     if grey is None:
+        spreads = _spreads(data)
+        bar = _coloured_bar(data, spreads)
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
-            f"{_spread(data):g} of {_full_scale(np.dtype(data.dtype)):g}: choose the "
+            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: choose the "
             "option colour luminance to convert it."
         )
-        raise ColourError(msg, data[..., :3])
+        if bar:
+            msg = (
+                f"{path} is grey but for its lowest {bar} rows, which look like a data "
+                f"bar in colour: crop them (--databar-rows {bar})."
+            )
+        raise ColourError(msg, data[..., :3], bar)
     return grey
 
 
@@ -834,4 +886,6 @@ def _suggested(data: Any) -> int:
     """Look for a data bar, but only where the pixels are at hand."""
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         return 0
-    return suggest_databar(data if data.ndim == 2 else data[..., 0])
+    if data.ndim == 2 or data.shape[2] < _SAMPLES:
+        return suggest_databar(data if data.ndim == 2 else data[..., 0])
+    return _coloured_bar(data, _spreads(data)) or suggest_databar(luminance(data))

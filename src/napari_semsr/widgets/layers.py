@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakSet, ref
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -475,8 +473,8 @@ def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     camera.center = (*camera.center[:-2], *own.mean(axis=0))
 
 
-def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
-    """Switch the scale bar on; napari takes its unit from the layers.
+def show_scale_bar(viewer: "napari.components.ViewerModel", *, on: bool = True) -> None:
+    """Switch the scale bar on or off; napari takes its unit from the layers.
 
     One that is switched on here lies where notifications do not: they cover its usual
     corner.
@@ -486,50 +484,8 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
     bar = getattr(overlays, "scale_bar", None) or viewer.scale_bar
     if not bar.visible:
         bar.position = "bottom_left"
-    bar.visible = True
+    bar.visible = on
     bar.font_size = 14
-
-
-_watched: WeakSet[Any] = WeakSet()
-
-
-def watch_images(viewer: "napari.components.ViewerModel") -> None:
-    """Show with each image that comes in what belongs to it: bars, and a place.
-
-    The first that is calibrated switches the scale bar on. What was read from a file
-    fills the view; one that is not calibrated would be a speck beside others that are.
-    """
-    viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
-    if viewer in _watched:
-        return
-    _watched.add(viewer)
-    of_viewer = ref(viewer)
-
-    def show(event: Any) -> None:
-        model = of_viewer()
-        if model is not None and isinstance(event.value, Image):
-            _show_inserted(model, event.value)
-
-    viewer.layers.events.inserted.connect(show)
-
-
-def _show_inserted(viewer: "napari.components.ViewerModel", layer: Image) -> None:
-    """Show bars with an image, and the image among others."""
-    show_colour_bar(layer)
-    others = [item for item in grey_layers(viewer) if item is not layer]
-    if layer not in grey_layers(viewer):
-        return
-    same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    if is_calibrated(layer) and not same:
-        show_scale_bar(viewer)
-    if others and layer.source.path is not None:
-        fill_view(viewer, layer)
-    if len(same) < len(others):
-        without = layer if not is_calibrated(layer) else others[-1]
-        show_info(
-            f"{without.name} has no pixel size, and others have: they do not lie to "
-            "scale. Give it one in Open mosaic, under Calibrate a layer."
-        )
 
 
 def is_calibrated(layer: Layer) -> bool:

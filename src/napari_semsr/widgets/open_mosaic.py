@@ -10,7 +10,7 @@ from magicgui.widgets import ComboBox, FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Acquisition, OptionError, PixelSize, spell_pixel_size
-from napari_semsr.io import ReadOptions, holds_frames, own_name
+from napari_semsr.io import ROWS_KEY, ReadOptions, holds_frames, own_name
 from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
     TIMES,
@@ -317,6 +317,9 @@ class OpenMosaicPanel(Panel):
         if opened.path is not None:
             name = own_name(opened.path, name)
         self.shown = add_opened(self.viewer, opened, name=name)
+        guess = self.facts.get("suggested_databar_rows")
+        if guess and not opened.options.databar_rows:
+            self.shown.metadata[ROWS_KEY] = guess  # other panels offer to crop them
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
         rows, columns = opened.micrograph.shape

@@ -23,7 +23,7 @@ def _read(read: Reader, path: Any) -> list[Any]:
 
     layers, viewer = read(path), current_viewer()
     if viewer:
-        from napari_semsr.widgets.layers import watch_images
+        from napari_semsr.widgets.base import watch_images
 
         watch_images(viewer)
     return layers

@@ -9,7 +9,7 @@ def _watch() -> None:
     """Let the viewer switch its scale bar on when the sample comes in."""
     from napari import current_viewer
 
-    from napari_semsr.widgets.layers import watch_images
+    from napari_semsr.widgets.base import watch_images
 
     viewer = current_viewer()
     if viewer is not None:

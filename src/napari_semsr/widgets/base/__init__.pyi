@@ -65,6 +65,7 @@ from .results import (
     typed_path as typed_path,
     typed_stack as typed_stack,
     typed_store as typed_store,
+    watch_images as watch_images,
     written as written,
     written_stack as written_stack,
 )

@@ -69,7 +69,14 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.manual import advice_on, open_manual
-from napari_semsr.widgets.base.results import is_kept, is_temporary, is_unsaved
+from napari_semsr.widgets.base.results import (
+    crop_databar,
+    databar_of,
+    is_kept,
+    is_temporary,
+    is_unsaved,
+    say_databar,
+)
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
@@ -242,6 +249,13 @@ class Panel(QWidget):
         self.content = QWidget()
         self.body = QVBoxLayout(self.content)
         self.body.setContentsMargins(0, 0, 6, 0)
+        self.databar_button = push_button(
+            "Crop the data bar",
+            self.crop_databar,
+            "Open the image again without the rows that look like a data bar.",
+        )
+        self.databar_button.setVisible(False)
+        self.body.addWidget(self.databar_button)
         self.body.addStretch(1)
         self.scroll_area = QScrollArea()
         fit_scroll_area(self.scroll_area, self.content)
@@ -533,6 +547,7 @@ class Panel(QWidget):
     def take_input(self, box: CategoricalWidget[Any]) -> None:
         """Choose the active layer in a box, now and whenever another becomes active."""
         self._input = box
+        box.changed.connect(self._show_databar)
         self.viewer.layers.selection.events.active.connect(self._take_active)
         self._take_active()
         if self._active is None:
@@ -541,6 +556,27 @@ class Panel(QWidget):
             if wanted:
                 self.choose_input(wanted[0])
         self._show_plane()
+
+    def _with_databar(self) -> Layer | None:
+        """Give the image that is chosen whose lowest rows look like a data bar."""
+        chosen = None if self._input is None else self._input.value
+        layers = chosen if isinstance(chosen, list) else [chosen]
+        return next((item for item in layers if databar_of(item)), None)
+
+    def _show_databar(self, _: object = None) -> None:
+        """Offer to crop what looks like a data bar of the image that is chosen."""
+        if is_alive(self):
+            layer = self._with_databar()
+            self.databar_button.setVisible(layer is not None)
+            if layer is not None:
+                self.databar_button.setText(f"{say_databar(layer)}: crop it")
+
+    def crop_databar(self) -> None:
+        """Take the image that is chosen without its data bar."""
+        layer = self._with_databar()
+        if layer is not None:
+            with self.told():
+                crop_databar(self.viewer, layer)
 
     def takes(self, layer: Layer) -> bool:
         """Whether a layer of the list is chosen when it becomes active."""

@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
 
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
+from napari.utils.notifications import (
+    Notification,
+    notification_manager,
+    show_info,
+)
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -19,11 +25,13 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     WriteError,
+    run,
 )
 from napari_semsr.io import (
     DRAWN_KEY,
     LIVE_KEY,
     READ_KEY,
+    ROWS_KEY,
     SAVED_KEY,
     SINGLE_PX,
     STORE_KEY,
@@ -42,6 +50,9 @@ from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import make_temporary
 from napari_semsr.widgets.layers import (
+    fill_view,
+    grey_layers,
+    is_calibrated,
     layer_keywords,
     show_colour_bar,
     show_scale_bar,
@@ -433,3 +444,91 @@ def add_opened(
     show_colour_bar(layer)
     show_scale_bar(viewer)
     return layer
+
+
+# What belongs to the images that come in: bars, a place among others, a cut.
+
+_watched: WeakSet[Any] = WeakSet()
+
+
+def watch_images(viewer: "napari.components.ViewerModel") -> None:
+    """Show with each image that comes in what belongs to it: bars, and a place.
+
+    The first that is calibrated switches the scale bar on. What was read from a file
+    fills the view; one that is not calibrated would be a speck beside others that are.
+    Where its lowest rows look like a data bar, they are offered to be cropped.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
+    if viewer in _watched:
+        return
+    _watched.add(viewer)
+    of_viewer = ref(viewer)
+
+    def show(event: Any) -> None:
+        model = of_viewer()
+        if model is not None:
+            _show_inserted(model, event.value)
+
+    viewer.layers.events.inserted.connect(show)
+
+
+def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+    """Show bars with an image, and the image among others."""
+    show_colour_bar(layer)
+    images = grey_layers(viewer)
+    if layer not in images:
+        return
+    others = [item for item in images if item is not layer]
+    same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
+    mixed = len(same) < len(others)
+    if mixed:
+        show_scale_bar(viewer, on=False)  # of no unit that all have
+    elif is_calibrated(layer) and not same:
+        show_scale_bar(viewer)
+    if others and layer.source.path is not None:
+        fill_view(viewer, layer)
+    if mixed:
+        without = layer if not is_calibrated(layer) else others[-1]
+        show_info(
+            f"No pixel size has {without.name}, others have: they do not lie to scale. "
+            "Give it one in Open mosaic, under Calibrate a layer."
+        )
+    if databar_of(layer):
+        crop = ("Crop it", lambda _: crop_databar(viewer, layer))
+        said = f"{say_databar(layer)}, in {layer.name}."
+        notification_manager.dispatch(_Offer(said, "info", actions=(crop,)))
+
+
+class _Offer(Notification):
+    """A notice with a button, beside which napari writes where it comes from."""
+
+    @property
+    def source(self) -> str:
+        """Name of the plugin; napari's own is that of a Python object."""
+        return "Superlens SEM"
+
+
+def databar_of(layer: "Layer | None") -> int:
+    """Count the lowest rows of a layer that look like a data bar; 0 for none."""
+    return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
+
+
+def say_databar(layer: "Layer") -> str:
+    """Say where a data bar begins."""
+    rows = databar_of(layer)
+    finest = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    return f"Data bar below row {finest.shape[-2] - rows}"
+
+
+def crop_databar(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+    """Open the file of a layer again, without its data bar, in the layer's place."""
+    rows, path = databar_of(layer), layer.metadata.get(STORE_KEY)
+    if layer not in viewer.layers or not rows or path is None:
+        return
+    how = ReadOptions(databar_rows=rows, colour="luminance")
+    opened = run(open_levels(Path(path), how))
+    place, name = viewer.layers.index(layer), layer.name
+    viewer.layers.remove(layer)
+    made = add_opened(viewer, opened, name=name)
+    viewer.layers.move(viewer.layers.index(made), place)
+    viewer.layers.selection.active = made

@@ -56,13 +56,13 @@ from napari_semsr.widgets.base.results import (
     is_unsaved,
     keep_results_in,
     remove_own,
+    watch_images,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     show_colour_bar,
     show_scale_bar,
-    watch_images,
     without_cache,
 )
 
