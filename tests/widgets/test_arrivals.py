@@ -77,7 +77,9 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     np.testing.assert_allclose(middle, (SIDE - 1) / 2)
     assert viewer.scene.camera.zoom == pytest.approx(500 * zoom, rel=0.05)
     (notice,) = said
-    assert not bar(viewer).visible  # there is no unit that both have
+    assert bar(viewer).opacity == 0  # there is no unit that both have
+    viewer.layers.remove("bare")
+    assert bar(viewer).opacity == 1
     assert notice.message.startswith("No pixel size has bare, others have")
 
 

@@ -473,19 +473,33 @@ def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     camera.center = (*camera.center[:-2], *own.mean(axis=0))
 
 
-def show_scale_bar(viewer: "napari.components.ViewerModel", *, on: bool = True) -> None:
-    """Switch the scale bar on or off; napari takes its unit from the layers.
+def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
+    """Switch the scale bar on; napari takes its unit from the layers.
 
     One that is switched on here lies where notifications do not: they cover its usual
     corner.
     """
-    canvas = getattr(viewer, "canvas", None)
-    overlays = getattr(canvas, "overlays", None)
-    bar = getattr(overlays, "scale_bar", None) or viewer.scale_bar
+    bar = _scale_bar(viewer)
     if not bar.visible:
         bar.position = "bottom_left"
-    bar.visible = on
+    bar.visible = True
     bar.font_size = 14
+    settle_scale_bar(viewer)
+
+
+def settle_scale_bar(viewer: "napari.components.ViewerModel") -> bool:
+    """Take the scale bar away while images have no unit in common; tell whether so."""
+    mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
+    # not hidden: vispy crashes where that comes before it is drawn
+    _scale_bar(viewer).opacity = float(not mixed)
+    return mixed
+
+
+def _scale_bar(viewer: "napari.components.ViewerModel") -> Any:
+    """Find it where this version of napari has it."""
+    canvas = getattr(viewer, "canvas", None)
+    overlays = getattr(canvas, "overlays", None)
+    return getattr(overlays, "scale_bar", None) or viewer.scale_bar
 
 
 def is_calibrated(layer: Layer) -> bool:

@@ -1,16 +1,37 @@
 """The manual: which page tells of what, opened in the web browser."""
 
+import atexit
 import re
+import shutil
+from contextlib import suppress
 from functools import cache
+from html import escape
+from itertools import pairwise
 from pathlib import Path
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 
+from napari_semsr.widgets.base.temporary import make_temporary
+
 _PACKAGE = Path(__file__).parents[2]
 _TROUBLES = "troubleshooting.md"
 _BUILT = "_build/html"  # where `make docs` puts it
+_IMAGE = re.compile(r"^```\{image\} (\S+)\n.*?^```$", re.MULTILINE | re.DOTALL)
+_NOTE = re.compile(
+    r"^```\{(?:note|admonition)\}.*?\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+_TOCTREE = re.compile(r"^```\{toctree\}.*?^```$", re.MULTILINE | re.DOTALL)
+_PAGE = re.compile(r"^([^:]+)\.md(?=$|#)")  # no address of the web
+_HEAD = """<!doctype html><meta charset="utf-8"><style>
+body { max-width: 46em; margin: 2em auto; padding: 0 1em; font: 16px/1.5 sans-serif }
+img { max-width: 100% } pre, code { background: #eee } pre { padding: .6em }
+pre { overflow: auto } td, th { padding: .2em .6em; border-bottom: 1px solid #ccc }
+</style>
+"""
 _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 
@@ -50,13 +71,65 @@ def advice_on(message: str) -> str | None:
 
 
 def manual_url(place: str) -> QUrl:
-    """Address of ``page.md#heading``: in the built manual, or else on the web."""
+    """Address of ``page.md#heading``: built, drawn from the pages, or on the web."""
     page, _, heading = place.partition("#")
     built = manual_folder() / _BUILT / Path(page).with_suffix(".html")
-    there = built.is_file()
-    url = QUrl.fromLocalFile(str(built)) if there else QUrl(f"{_ON_THE_WEB}/{page}")
+    if not built.is_file() and (manual_folder() / page).is_file():
+        built = _drawn() / Path(page).with_suffix(".html")
+    url = QUrl.fromLocalFile(str(built))
+    if not built.is_file():
+        url = QUrl(f"{_ON_THE_WEB}/{page}")
     url.setFragment(heading)
     return url
+
+
+@cache
+def _drawn() -> Path:
+    """Make HTML of all pages, which napari takes away as it ends; give its folder."""
+    folder, made = manual_folder(), make_temporary(None)
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    for path in sorted(folder.rglob("*.md")):
+        page = made / path.relative_to(folder).with_suffix(".html")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(_html_of(path), "utf-8")
+    return made
+
+
+def _html_of(path: Path) -> str:
+    """Write a page as HTML; headings have the anchors of the built manual."""
+    text = path.read_text("utf-8")
+    text = _IMAGE.sub(r"![](\1)", text)
+    text = _NOTE.sub(lambda note: re.sub("^", "> ", note[1], flags=re.MULTILINE), text)
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_TOCTREE.sub("", text))
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", slug(tokens[number + 1].content))
+        for part, after in pairwise([*(token.children or ()), token]):
+            if part.type == "image":
+                source = (path.parent / str(part.attrGet("src"))).resolve()
+                part.attrSet("src", source.as_uri())
+            elif part.type == "link_open":
+                target = str(part.attrGet("href"))
+                part.attrSet("href", _PAGE.sub(r"\1.html", target))
+                if after.type == "link_close":  # the title of what it leads to
+                    part.meta["title"] = _title(path.parent / target.partition("#")[0])
+    for token in tokens:
+        for number, part in reversed([*enumerate(token.children or ())]):
+            if "title" in part.meta and token.children is not None:
+                title = Token("text", "", 0, content=part.meta["title"])
+                token.children.insert(number + 1, title)
+    body = parser.renderer.render(tokens, parser.options, {})
+    return f"{_HEAD}<title>{escape(_title(path))}</title>\n{body}"
+
+
+def _title(path: Path) -> str:
+    """Title of a page: its first heading."""
+    with suppress(OSError):
+        for line in path.read_text("utf-8").splitlines():
+            if line.startswith("# "):
+                return line.removeprefix("# ").strip()
+    return path.stem
 
 
 def open_manual(place: str) -> None:

@@ -54,6 +54,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_calibrated,
     layer_keywords,
+    settle_scale_bar,
     show_colour_bar,
     show_scale_bar,
 )
@@ -466,10 +467,13 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
 
     def show(event: Any) -> None:
         model = of_viewer()
-        if model is not None:
+        if model is not None and event.type == "inserted":
             _show_inserted(model, event.value)
+        elif model is not None:
+            settle_scale_bar(model)
 
     viewer.layers.events.inserted.connect(show)
+    viewer.layers.events.removed.connect(show)
 
 
 def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
@@ -480,10 +484,8 @@ def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> N
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    mixed = len(same) < len(others)
-    if mixed:
-        show_scale_bar(viewer, on=False)  # of no unit that all have
-    elif is_calibrated(layer) and not same:
+    mixed = settle_scale_bar(viewer)
+    if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if others and layer.source.path is not None:
         fill_view(viewer, layer)
