@@ -9,7 +9,7 @@ from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import (
     InputRecord,
-    Look,
+    DisplaySettings,
     Micrograph,
     Provenance,
     parse_pixel_size,
@@ -115,9 +115,9 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
 def test_contrast_limits_of_a_look_rise(limits):
-    assert Look(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
+    assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
     with pytest.raises(ValueError, match="two rising numbers"):
-        Look(limits=limits)
+        DisplaySettings(limits=limits)
 
 
 MASK = np.eye(3, 4, dtype=bool)

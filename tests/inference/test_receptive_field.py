@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models import Answering, effective_fields, effective_halo, probe
+from napari_semsr.models import NormInterceptor, effective_fields, effective_halo, probe
 from napari_semsr.models.probing import smallest_side
 from tests.models.reach import measure
 
@@ -56,7 +56,7 @@ def test_probe_counts_live_norms_only(make_loaded):
 
 def test_norms_without_a_module_are_seen():
     x = torch.randn(1, 4, 6, 6)
-    with Answering() as mode:
+    with NormInterceptor() as mode:
         assert functional.instance_norm(x) is x
         assert functional.layer_norm(x, [4, 6, 6]) is not x
     assert mode.count == 1

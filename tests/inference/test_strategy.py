@@ -13,7 +13,7 @@ from napari_semsr.inference import enhance_array, enhance_lazy, lockstep as step
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import Frozen, Strata
+from napari_semsr.inference.sampled import SampledStatistics, Strata
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.io.formats import read
 from tests.enhancing import fill, store_for, tiles_of
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_identical(norm, make_loaded, rng, tmp_path, monkeypatc
         assert Statistics.from_json(kept).exact
         monkeypatch.setattr(stepping.Gathered, "pooled", None)  # nothing measured again
     else:
-        assert Frozen.from_json(kept).sampled >= 8
+        assert SampledStatistics.from_json(kept).sampled >= 8
         monkeypatch.setattr("napari_semsr.inference.sampled.measure_frozen", None)
     again = _store(tmp_path, image, loaded, options, resume=True)
     report = run(fill(image, loaded, again, options))
@@ -110,7 +110,10 @@ def test_a_resumed_run_is_identical(norm, make_loaded, rng, tmp_path, monkeypatc
 
 
 def test_damaged_statistics_are_a_sentence():
-    damaged = ((Statistics, {"layers": [{"mean": "?"}]}), (Frozen, {"statistics": 3}))
+    damaged = (
+        (Statistics, {"layers": [{"mean": "?"}]}),
+        (SampledStatistics, {"statistics": 3}),
+    )
     for kind, notes in damaged:
         with pytest.raises(WriteError, match="--overwrite"):
             kind.from_json(notes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.core import Look, Micrograph, Provenance, SemsrError, run
+from napari_semsr.core import DisplaySettings, Micrograph, Provenance, SemsrError, run
 from napari_semsr.io import write
 from napari_semsr.jobs import FIGURE, FRC_MAP, FigureOptions, FrcMapJobOptions
 from napari_semsr.reporting import bar_words
@@ -26,7 +26,9 @@ def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
         "map",
         origin=tuple((step - 1) / 2 * np.array(image.scale)),
         provenance=Provenance(job="frc-map"),
-        look=Look(limits=(0, 100), colormap="viridis", opacity=0.5, colour_bar=True),
+        look=DisplaySettings(
+            limits=(0, 100), colormap="viridis", opacity=0.5, colour_bar=True
+        ),
     )
     return made.replace(**changes)
 
@@ -129,7 +131,7 @@ def colours_of(path: Path) -> np.ndarray:
 
 def test_gamma_brightens_as_in_the_window(tmp_path: Path) -> None:
     plain = micrograph()
-    look = Look(limits=(0.0, 140.0))
+    look = DisplaySettings(limits=(0.0, 140.0))
     for name, gamma in (("one", 1.0), ("half", 0.5)):
         shown = plain.replace(look=look.model_copy(update={"gamma": gamma}))
         options = FigureOptions(no_caption=True, dpi=100)
@@ -243,7 +245,9 @@ def bars_in(path: Path, columns: int) -> list[int]:
 def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
     dark = Micrograph(np.full((100, 200), 7, np.uint8), (10.0, 10.0), "dark")
     half = dark.replace(data=dark.data[:, :120])
-    mapped = dark.replace(look=Look(limits=(0, 1e3), colormap="gray", colour_bar=True))
+    mapped = dark.replace(
+        look=DisplaySettings(limits=(0, 1e3), colormap="gray", colour_bar=True)
+    )
     options = FigureOptions(width_mm=240, dpi=100, columns=3)
     images = [dark, mapped, half]
     made = run(FIGURE.job(images, tmp_path / "said.png", options=options))

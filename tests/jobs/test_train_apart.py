@@ -20,7 +20,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.models import runs_folder
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.jobs.train_process import TrainRequest, train_apart
+from napari_semsr.jobs.train_process import TrainRequest, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.drawings import draw
 from tests.children import LIMIT_S
@@ -86,7 +86,7 @@ def _saved(folder: Path) -> int:
 @pytest.mark.slow
 def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children):
     folder = Path(request_of.run_dir)
-    job = train_apart(request_of)
+    job = train_in_subprocess(request_of)
     reached = next(step.done for step in job if step.done >= 8)
     os.kill(children[0].pid, signal.SIGKILL)
     with pytest.raises(DeviceMemoryError, match=r"memory ran out.*then resume"):
@@ -94,7 +94,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert _saved(folder) >= reached // 5 * 5 >= 5
     assert (folder / "tiny.safetensors").is_file()
     begun = _saved(folder)
-    job = train_apart(TrainRequest.resumed(folder), patience_s=LIMIT_S)
+    job = train_in_subprocess(TrainRequest.resumed(folder), patience_s=LIMIT_S)
     first = next(step.done for step in job if step.done)
     job.close()
     assert first > begun
@@ -103,7 +103,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
 
 @pytest.mark.slow
 def test_state_is_kept_when_the_viewer_dies(request_of, children):
-    job = train_apart(request_of)
+    job = train_in_subprocess(request_of)
     reached = next(step for step in job if step.loss is not None)
     process = children[0]
     process.stdin.close()  # as the system does for a process that is gone
@@ -123,7 +123,9 @@ def test_steps_and_result_are_told(played):
     )
     seen = []
     with pytest.warns(UserWarning, match="odd"):
-        found = run(train_apart(TrainRequest("a.yaml", "r", name="n")), seen.append)
+        found = run(
+            train_in_subprocess(TrainRequest("a.yaml", "r", name="n")), seen.append
+        )
     assert (found.steps, found.model) == (3, "n")
     assert seen[0].total == 0
 
@@ -131,13 +133,13 @@ def test_steps_and_result_are_told(played):
 def test_error_keeps_its_kind_and_its_sentence(played):
     played("print(json.dumps({'failed': ['CheckpointError', 'No such weights.']}))")
     with pytest.raises(CheckpointError, match=r"^No such weights\.$"):
-        run(train_apart(TrainRequest("a.yaml", "r")))
+        run(train_in_subprocess(TrainRequest("a.yaml", "r")))
 
 
 def test_death_is_told_with_its_last_words(played):
     played("sys.exit('segments at fault')")
     with pytest.raises(SemsrError, match=r"exit code 1.: segments at fault\."):
-        run(train_apart(TrainRequest("a.yaml", "r")))
+        run(train_in_subprocess(TrainRequest("a.yaml", "r")))
 
 
 def test_deaf_process_is_killed(played, children):
@@ -146,7 +148,7 @@ def test_deaf_process_is_killed(played, children):
         "print(json.dumps({'step': [1, 9, 'deaf', None]}), flush=True)\n"
         "time.sleep(600)"
     )
-    job = train_apart(TrainRequest("a.yaml", "r"), patience_s=0.2)
+    job = train_in_subprocess(TrainRequest("a.yaml", "r"), patience_s=0.2)
     assert next(step for step in job if step.done).message == "deaf"
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
@@ -159,7 +161,7 @@ def test_gpu_can_be_hidden(played):
         "print(json.dumps({'failed': ['ReadError', f'<{seen}>']}))"
     )
     with pytest.raises(SemsrError, match="<>"):
-        run(train_apart(TrainRequest("a.yaml", "r"), device="cpu"))
+        run(train_in_subprocess(TrainRequest("a.yaml", "r"), device="cpu"))
 
 
 @pytest.mark.broad
@@ -167,7 +169,7 @@ def test_errors_of_the_training_come_through(tmp_path):
     (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
     asked = TrainRequest(str(tmp_path / "wrong.yaml"), str(tmp_path / "run"))
     with pytest.raises(OptionError, match="stepz"):
-        run(train_apart(asked))
+        run(train_in_subprocess(asked))
     assert not (tmp_path / "run").exists()
 
 

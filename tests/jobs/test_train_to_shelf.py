@@ -54,7 +54,7 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
         raise OptionError("stopped") if request.overwrite else KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(train_process, "train_apart", training)
+    monkeypatch.setattr(train_process, "train_in_subprocess", training)
     request = TrainRequest("fine-tune", str(folder))
     with pytest.raises(KeyboardInterrupt):
         run(train_to_shelf(request, _cut(0)))

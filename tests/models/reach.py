@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from napari_semsr.core import round_up
-from napari_semsr.models.probing import Answering, receptive_field
+from napari_semsr.models.probing import NormInterceptor, receptive_field
 
 
 def count_weights(module: nn.Module) -> int:
@@ -15,7 +15,7 @@ def count_weights(module: nn.Module) -> int:
 def patch_px(network: nn.Module, side: int) -> int:
     """Side of the square of inputs on which one score depends."""
     image = torch.rand(1, 1, side, side, requires_grad=True)
-    with Answering():
+    with NormInterceptor():
         scores = network.eval()(image)
     middle = scores.shape[-1] // 2
     scores[0, 0, middle, middle].backward()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.crossing import Question
+from napari_semsr.analysis.frc.crossing import FrcCriterion
 from napari_semsr.analysis.frc.validity import REASONS, code_of
 from napari_semsr.core.errors import OptionError
 
@@ -23,7 +23,7 @@ def test_codes_invert() -> None:
 def test_thresholds_are_those_that_are_published(
     criterion, samples, reference, expected
 ):
-    question = Question(criterion, "exact", reference, False)
+    question = FrcCriterion(criterion, "exact", reference, False)
     found = question.threshold(np.array([samples]))
     assert found[0] == pytest.approx(expected, abs=1e-5)
 
@@ -31,4 +31,4 @@ def test_thresholds_are_those_that_are_published(
 @pytest.mark.parametrize("criterion", ["half-bit", "3-sigma"])
 def test_reference_is_refused_with_other_criteria(criterion: str) -> None:
     with pytest.raises(OptionError, match=criterion):
-        Question(criterion, "exact", True, False).threshold(np.ones(3))
+        FrcCriterion(criterion, "exact", True, False).threshold(np.ones(3))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.crossing import Question, first_crossing, slope_at
+from napari_semsr.analysis.frc.crossing import FrcCriterion, first_crossing, slope_at
 from napari_semsr.analysis.frc.rings import plan_geometry
 
 FREQUENCY = np.arange(6) / 10
@@ -36,7 +36,7 @@ def test_slope_is_that_of_the_rings_beside_the_crossing() -> None:
 @pytest.mark.parametrize(("criterion", "first"), [("1/7", 1), ("3-sigma", 2)])
 def test_three_sigma_leaves_the_two_inner_rings_out(criterion: str, first: int) -> None:
     geometry = plan_geometry((64, 64), (1.0, 1.0), 0.5)
-    question = Question(criterion, "plain", False, False)
+    question = FrcCriterion(criterion, "plain", False, False)
     curve = np.ones((1, geometry.rings.complete))
     curve[0, 2], curve[0, 20:] = -1.0, 0.0
     samples = geometry.rings.samples[: curve.shape[1]]

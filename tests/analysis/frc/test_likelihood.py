@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.crossing import Question, fit_crossing, mix_rings
+from napari_semsr.analysis.frc.crossing import FrcCriterion, fit_crossing, mix_rings
 from napari_semsr.analysis.frc.rings import plan_geometry
 
 
@@ -47,7 +47,7 @@ def test_fit_recovers_a_noise_free_model(*, reference: bool) -> None:
     rho = ratio / (1 + ratio)
     rho = np.sqrt(rho) if reference else rho
     curve = np.concatenate([[0.0], rho])[None, :]
-    question = Question("1/7", "exact", reference, False)
+    question = FrcCriterion("1/7", "exact", reference, False)
     threshold = question.threshold(geometry.rings.samples[: curve.shape[1]])
     fit = fit_crossing(curve, geometry, threshold, reference=reference)
     assert 1 / fit.crossing[0] == pytest.approx(4.0, rel=0.01)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from napari_semsr.core import Box, DeviceMemoryError, SemsrError, plan_tiles
 from napari_semsr.inference.buffers import Layer, Room, TensorStore
-from napari_semsr.inference.lockstep import FinishedTile, Lockstep, StepResult
+from napari_semsr.inference.lockstep import FinishedTile, LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace, find_refreshes, trace_network
 from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments, Statistics
 from napari_semsr.models.probing import smallest_side
@@ -140,7 +140,9 @@ class Prepared:
     field: Tensor
     whole: Tensor
 
-    def lockstep(self, core: int, budget: int = 2**40, **how: object) -> Lockstep:
+    def lockstep(
+        self, core: int, budget: int = 2**40, **how: object
+    ) -> LayerSynchronous:
         grid = {"core": core, "halo": self.halo, "stride": self.case.stride}
         plan = plan_tiles(self.case.shape, **grid, constant=False)
         room, cpu = Room(budget, Path(tempfile.gettempdir())), torch.device("cpu")
@@ -148,9 +150,11 @@ class Prepared:
         def source(tile):
             return self.field[(..., *tile.window.slices)].clone()
 
-        return Lockstep(self.network, self.trace, plan, source, room, cpu, **how)
+        return LayerSynchronous(
+            self.network, self.trace, plan, source, room, cpu, **how
+        )
 
-    def assembled(self, lockstep: Lockstep, tiles=None) -> Tensor:
+    def assembled(self, lockstep: LayerSynchronous, tiles=None) -> Tensor:
         result = torch.full_like(self.whole, torch.nan)
         for event in lockstep.run(lockstep.plan.tiles if tiles is None else tiles):
             if isinstance(event, FinishedTile):

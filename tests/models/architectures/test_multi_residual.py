@@ -6,7 +6,7 @@ from torch import nn
 
 from napari_semsr.models.architectures.blocks import ResidualBlock
 from napari_semsr.models.architectures.multi_residual import MultiResidual
-from napari_semsr.models.probing import Answering
+from napari_semsr.models.probing import NormInterceptor
 
 
 def test_nine_blocks_of_two_3x3_convolutions_of_64_maps() -> None:
@@ -59,6 +59,6 @@ def test_only_the_instance_variant_takes_statistics_from_the_image() -> None:
     image = torch.rand(1, 1, 16, 16)
     for norm, live in (("batch", 0), ("instance", 3 + 2 * 9)):
         network = MultiResidual(width=4, norm=norm).eval()
-        with torch.no_grad(), Answering() as mode:
+        with torch.no_grad(), NormInterceptor() as mode:
             network(image)
         assert mode.count == live

@@ -101,7 +101,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def training(monkeypatch) -> FakeTraining:
     """No other process."""
     made = FakeTraining()
-    monkeypatch.setattr(train_process, "train_apart", made)
+    monkeypatch.setattr(train_process, "train_in_subprocess", made)
     return made
 
 
