@@ -49,9 +49,6 @@ def make_pair() -> Callable[..., Pair]:
     ) -> Pair:
         rng = np.random.default_rng(seed)
         field = draw_field(shape, resolution, contrast, rng, pitch)
-        return (
-            field + rng.standard_normal(shape),
-            field + rng.standard_normal(shape),
-        )
+        return (field + rng.standard_normal(shape), field + rng.standard_normal(shape))
 
     return make

@@ -7,21 +7,14 @@ from napari_semsr.analysis import DecorrelationOptions, measure_decorrelation
 from napari_semsr.core import Micrograph, ReadError, ShapeError, run
 
 
-def cut_off(
-    shape: tuple[int, int],
-    period: float,
-    rng: np.random.Generator,
-    *,
-    noise: float = 0.1,
-    pitch: tuple[float, float] = (1.0, 1.0),
-) -> np.ndarray:
+def cut_off(shape, period, rng, *, noise=0.1, pitch=(1.0, 1.0)):
     """Draw a field of deviation 1 that ends at a period, with white noise."""
-    q = np.hypot(
-        np.fft.fftfreq(shape[0], pitch[0])[:, None],
-        np.fft.rfftfreq(shape[1], pitch[1])[None, :],
+    down, across = (
+        np.fft.fftfreq(shape[0], pitch[0]),
+        np.fft.rfftfreq(shape[1], pitch[1]),
     )
     plane = np.fft.rfft2(rng.standard_normal(shape))
-    plane[q > 1 / period] = 0
+    plane[np.hypot(down[:, None], across) > 1 / period] = 0
     field = np.fft.irfft2(plane, s=shape)
     return field / field.std() + rng.normal(0, noise, shape)
 
@@ -65,12 +58,16 @@ def test_oblong_pixels_are_taken_as_they_lie(rng):
     assert found.resolution_nm == pytest.approx(60.0, rel=0.05)
 
 
-def test_noise_alone_and_no_contrast_have_no_cut_off(rng):
+def test_what_cannot_be_measured_is_refused_and_noise_has_no_cut_off(rng):
     for image in (rng.normal(size=(128, 160)), np.full((128, 128), 7.0)):
         found = found_in(image)
         assert found.resolution_px is None
         assert found.reason == "no-signal"
         assert found.failed == 1
+    with pytest.raises(ShapeError, match="64x64 px or more, got 40x90 px"):
+        found_in(rng.normal(size=(40, 90)))
+    with pytest.raises(ShapeError, match="smaller block"):
+        found_in(rng.normal(size=(80, 80)), block=128)
 
 
 def test_signal_that_goes_on_to_the_pixel_is_told_from_noise(rng):
@@ -113,10 +110,3 @@ def test_a_field_above_4096_px_goes_by_blocks(rng):
     found = run(measure_decorrelation(Micrograph(many)))
     assert (found.block, found.blocks) == (2048, 4)
     assert found.resolution_px == pytest.approx(8, rel=0.02)
-
-
-def test_what_cannot_be_measured_is_refused(rng):
-    with pytest.raises(ShapeError, match="64x64 px or more, got 40x90 px"):
-        found_in(rng.normal(size=(40, 90)))
-    with pytest.raises(ShapeError, match="smaller block"):
-        found_in(rng.normal(size=(80, 80)), block=128)

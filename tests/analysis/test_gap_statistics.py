@@ -42,15 +42,13 @@ def test_error_of_the_gaussian_holds_its_mean():
     assert np.mean(held) > 0.84
 
 
-@pytest.mark.parametrize(
-    ("asked", "step"), [(None, {0.5, 1.0, 2.0, 2.5, 5.0}), (0.75, {0.75})]
-)
-def test_bins_are_round_and_hold_nearly_all(asked, step):
+def test_bins_hold_nearly_all_and_are_as_wide_as_asked():
     widths = np.random.default_rng(1).gamma(4, 3, 300)
-    edges = width_edges(widths, asked)
-    assert edges[0] == 0
-    assert float(edges[1]) in step
-    assert np.mean(widths <= edges[-1]) > 0.97
+    for asked in (None, 0.75):
+        edges = width_edges(widths, asked)
+        assert edges[0] == 0
+        assert np.mean(widths <= edges[-1]) > 0.97
+    assert float(edges[1]) == 0.75
     with pytest.raises(OptionError, match="bin_width must give at most 1000 bins"):
         width_edges(widths, 1e-6)
 
@@ -68,10 +66,8 @@ def test_wilson_knows_the_share_of_none_and_of_all():
 @pytest.mark.parametrize("share", [0.02, 0.4])
 def test_intervals_of_shares_hold_the_truth(share):
     missed = np.random.default_rng(5).binomial(80, share, 2000)
-    held = [
-        low <= share <= high for low, high in (share_interval(k, 80) for k in missed)
-    ]
-    assert 0.92 < np.mean(held) < 0.99
+    ends = [share_interval(k, 80) for k in missed]
+    assert 0.92 < np.mean([low <= share <= high for low, high in ends]) < 0.99
 
 
 @pytest.mark.broad

@@ -46,10 +46,9 @@ def test_width_is_that_between_the_rims(width):
 
 def test_width_in_nm_follows_the_direction():
     data = row(6.0)
-    across = measure_gaps(micrograph(data, (3.0, 2.0)))
-    down = measure_gaps(micrograph(data.T.copy(), (3.0, 2.0)))
-    assert across.found[0].width_nm == pytest.approx(2 * across.found[0].width_px)
-    assert down.found[0].width_nm == pytest.approx(3 * down.found[0].width_px)
+    for image, side in ((micrograph(data, (3, 2)), 2), (micrograph(data.T, (3, 2)), 3)):
+        (gap,) = measure_gaps(image).found
+        assert gap.width_nm == pytest.approx(side * gap.width_px)
 
 
 def test_blurred_gap_is_undetected_and_counted():
@@ -67,10 +66,14 @@ def test_blurred_gap_is_undetected_and_counted():
     assert found.width_errors("nm").size == sum(shown)
 
 
-def test_particles_of_unequal_brightness_are_left_out_and_counted():
+def test_which_neighbours_have_a_gap():
     found = measure_gaps(micrograph(row(6.0, (100, 70))))
     assert (found.pairs, found.excluded, len(found.found)) == (1, 1, 0)
     assert measure_gaps(micrograph(row(6.0, (100, 85)))).excluded == 0
+    data = discs((40, 30, 12, 100), (40, 60, 12, 100), (40, 90, 12, 100))
+    assert measure_gaps(micrograph(data), options=GapOptions(reach=3.0)).pairs == 2
+    found = measure_gaps(micrograph(row(-4.0)))
+    assert (found.particles, found.pairs, len(found.found)) == (2, 1, 0)
 
 
 def test_dark_particles_give_the_same():
@@ -79,16 +82,6 @@ def test_dark_particles_give_the_same():
     dark = measure_gaps(micrograph(255 - data), options=GapOptions(dark=True))
     assert dark.found == bright.found
     assert dark.background == pytest.approx(225)
-
-
-def test_particle_between_hides_the_others():
-    data = discs((40, 30, 12, 100), (40, 60, 12, 100), (40, 90, 12, 100))
-    assert measure_gaps(micrograph(data), options=GapOptions(reach=3.0)).pairs == 2
-
-
-def test_touching_particles_are_parted_but_have_no_gap():
-    found = measure_gaps(micrograph(row(-4.0)))
-    assert (found.particles, found.pairs, len(found.found)) == (2, 1, 0)
 
 
 @pytest.mark.parametrize("data", [np.zeros((20, 20)), discs((40, 40, 10, 90))])
@@ -149,27 +142,23 @@ def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out()
     )
 
 
-def test_table_has_a_row_for_each_gap():
+def test_table_and_histograms_hold_each_gap():
     image = micrograph(row(6.0), 2.0)
-    table = measure_gaps(image, image).table()
+    found = measure_gaps(image, image)
+    table = found.table()
     assert table["kind"] == ["found"]
     assert table["error_nm"] == [0]
     assert table["y_nm"] == pytest.approx([80], abs=1)
     assert table["x_px"] == pytest.approx([83], abs=0.5)
     assert measure_gaps(micrograph(row(6.0))).table()["y_nm"] == [None]
-
-
-def test_histograms_of_image_and_reference_share_their_bins():
-    image = micrograph(row(6.0), 2.0)
-    first, second = measure_gaps(image, image).histograms("nm", 2.5)
+    first, second = found.histograms("nm", 2.5)
     assert first.edges == second.edges
     assert np.diff(first.edges) == pytest.approx(2.5)
     assert first.counts == second.counts
-    assert sum(first.counts) == 1
     assert first.fit is None
     alone, none = measure_gaps(image).histograms("nm")
     assert none is None
-    assert sum(alone.counts) == 1
+    assert sum(first.counts) == sum(alone.counts) == 1
 
 
 def test_wrong_input_is_refused():

@@ -16,9 +16,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 @pytest.mark.parametrize(
     ("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 1.0), ((51, 90), 0.0)]
 )
-def test_white_noise_has_its_variance_at_every_frequency(
-    shape: tuple[int, int], tukey: float
-) -> None:
+def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
     noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
     found = radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
     assert found.power[2:].mean() == pytest.approx(9, rel=0.1)
@@ -35,9 +33,7 @@ def test_a_wave_peaks_at_its_physical_frequency() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (15, 22)])
-def test_centred_spectrum_is_that_of_the_full_transform(
-    shape: tuple[int, int],
-) -> None:
+def test_centred_spectrum_is_that_of_the_full_transform(shape):
     image = np.random.default_rng(1).standard_normal(shape)
     found = measure_spectrum(Micrograph(image), SpectrumOptions(tukey=0)).image
     full = np.abs(np.fft.fftshift(np.fft.fft2(image - image.mean()))) ** 2 / image.size
@@ -67,11 +63,8 @@ def test_missing_pixels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("measure", "images"),
     [
-        (radial_spectrum, 1),
-        (measure_spectrum, 1),
-        (measure_frc, 1),
-        (measure_frc, 2),
-        (measure_metrics, 2),
+        *((measure, 1) for measure in (radial_spectrum, measure_spectrum, measure_frc)),
+        *((measure, 2) for measure in (measure_frc, measure_metrics)),
     ],
 )
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):

@@ -21,16 +21,13 @@ def parts(rng, side=96):
     return before, after, 0.02 + 0.1 * rng.random((side, side))
 
 
-def test_clues_are_finite_and_end_in_one(rng):
+def test_clues_are_finite_end_in_one_and_look_no_farther_than_they_say(rng):
     found = clues(*parts(rng))
     assert found.shape == (96, 96, CLUES)
     assert np.isfinite(found).all()
     assert (found[..., -1] == 1).all()
     flat = clues(*np.zeros((3, 40, 40)))
     assert np.isfinite(flat).all()
-
-
-def test_clues_look_no_farther_than_they_say(rng):
     before, after, spread = parts(rng, 128)
     whole = clues(before, after, spread)
     cut = (slice(20, 120), slice(10, 110))

@@ -26,14 +26,11 @@ def test_grid_cells_refuses_another_number(grid):
         grid_cells(6, grid)
 
 
-def test_acquisition_describes_its_frames():
+def test_acquisition_describes_its_frames_and_parses_a_new_pixel_size():
     scan = acquisition(pixel_size_nm=(10.0, 10.0))
     assert (len(scan), scan.shape, scan.frame_shape) == (4, (4, 8, 6), (8, 6))
     assert scan.dtype == np.uint16
     assert scan.read(2).shape == (8, 6)
-
-
-def test_acquisition_replace_parses_the_pixel_size():
     assert acquisition().replace(pixel_size_nm=12).pixel_size_nm == (12.0, 12.0)
 
 
@@ -53,11 +50,8 @@ def test_acquisition_refuses_contradictions(known, error, says):
         acquisition(**known)
 
 
-def test_acquisition_refuses_equal_names():
+def test_names_must_differ_and_frames_be_a_stack():
     with pytest.raises(ShapeError, match="different names"):
         Acquisition(frames(2), ("a", "a"))
-
-
-def test_array_frames_must_be_a_stack():
     with pytest.raises(ShapeError, match=r"\(N, Y, X\)"):
         ArrayFrames(np.zeros((8, 6)))

@@ -26,10 +26,6 @@ def test_the_interpreter_is_handed_over_sooner_while_any_run_goes_on():
     assert sys.getswitchinterval() < usual
     second.__exit__(None, None, None)
     assert sys.getswitchinterval() == usual
-
-
-def test_the_interval_is_restored_after_an_error():
-    usual = sys.getswitchinterval()
     with pytest.raises(ValueError, match="stop"), in_background():
         raise ValueError("stop")
     assert sys.getswitchinterval() == usual
@@ -55,16 +51,11 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
+    with in_background():  # the main thread keeps its priority
+        assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
     assert len(set(found)) == 1
     assert found[0] > before or before == 19
     assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
-
-
-@LINUX
-def test_the_main_thread_keeps_its_priority():
-    before = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    with in_background():
-        assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
 
 
 LOADED = """

@@ -6,13 +6,10 @@ import pytest
 from napari_semsr.core import MOST_DISTORTION, distort, rim_displacement, undistort
 
 
-def test_distortion_moves_the_rim_and_not_the_centre():
+def test_distortion_moves_the_rim_of_the_shorter_side_and_not_the_centre():
     y, x = distort(np.array([31.5, 31.5]), np.array([31.5, 63.5]), (64, 64), 0.05)
     assert y == pytest.approx([31.5, 31.5])
     assert x == pytest.approx([31.5, 63.5 + 0.05 * 32])
-
-
-def test_the_rim_is_that_of_the_shorter_side():
     _, x = distort(31.5, 49.5 + 32, (64, 100), 0.05)
     assert x == pytest.approx(49.5 + 32 * 1.05)
 

@@ -15,9 +15,6 @@ ERRORS = [
 def test_error_derives_from_ours_and_not_from_runtime_error(error):
     assert issubclass(error, errors.SemsrError)
     assert not issubclass(error, RuntimeError)
-
-
-def test_an_incomplete_store_is_a_reading_error():
     assert issubclass(errors.IncompleteError, errors.ReadError)
 
 
@@ -37,15 +34,12 @@ def test_any_error_is_said_in_a_sentence(error, said):
     assert said in errors.sentence_of(error)
 
 
-def test_words_of_a_file_are_shortened_and_shown_on_one_line():
+def test_words_of_a_file_and_what_was_given_are_shortened():
     assert errors.one_line("plain") == "plain"
     assert errors.one_line("two\nlines") == r"two\nlines"
     long = errors.one_line("a" * 10_000)
     assert len(long) == len(errors.one_line("b" * 5_000)) < 1000
     assert long.endswith("a…")
-
-
-def test_what_was_given_is_cut_at_its_end():
     assert errors.shown("a" * 100) == "'" + "a" * 58 + "…"
     assert errors.shown("a" * 40) == repr("a" * 40)
     assert errors.shown([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"

@@ -23,21 +23,20 @@ def test_tukey_is_symmetric_and_never_zero(size: int, alpha: float) -> None:
     assert window.max() <= 1
 
 
-def test_tukey_spans_rectangle_to_hann() -> None:
+def test_tukey_spans_rectangle_to_hann_and_planes_are_separable():
     np.testing.assert_array_equal(tukey(9, 0), np.ones(9))
     place = (np.arange(10) + 0.5) / 10
     np.testing.assert_allclose(tukey(10, 1), np.sin(np.pi * place) ** 2)
-
-
-def test_tukey_refuses_taper_out_of_range() -> None:
-    with pytest.raises(OptionError, match="between 0 and 1, got 2"):
-        tukey(8, 2)
-
-
-def test_window_plane_is_separable() -> None:
     np.testing.assert_allclose(
         window_plane((6, 9), 0.5), np.outer(tukey(6, 0.5), tukey(9, 0.5))
     )
+
+
+def test_tapers_out_of_range_and_lines_are_refused():
+    with pytest.raises(OptionError, match="between 0 and 1, got 2"):
+        tukey(8, 2)
+    with pytest.raises(ShapeError, match="1x8"):
+        plan_rings((1, 8))
 
 
 @settings(deadline=None, max_examples=30)
@@ -74,19 +73,11 @@ def test_rings_are_one_bin_of_the_shorter_side_wide() -> None:
     assert plan_rings((40, 16), (0.5, 2.0)).bin_width == pytest.approx(1 / 20)
 
 
-def test_frequencies_are_physical_for_oblong_pixels() -> None:
+def test_frequencies_are_physical_for_oblong_pixels():
     pitch = mean_pitch((20.0, 5.0))
     assert pitch == pytest.approx((2.0, 0.5))
     radius = radial_frequency((16, 16), pitch)
     assert radius[1, 0] == pytest.approx(1 / (16 * 2.0))
     assert radius[0, 1] == pytest.approx(1 / (16 * 0.5))
     assert plan_rings((16, 16), pitch).nyquist == pytest.approx(0.25)
-
-
-def test_mean_pitch_of_square_pixels_is_exactly_one() -> None:
     assert mean_pitch((7.7, 7.7)) == (1.0, 1.0)
-
-
-def test_plan_rings_refuses_a_line() -> None:
-    with pytest.raises(ShapeError, match="1x8"):
-        plan_rings((1, 8))

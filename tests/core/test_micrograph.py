@@ -17,56 +17,38 @@ from napari_semsr.core.micrograph import (
 from tests.strategies import micrographs, pixel_sizes
 
 
-@given(pixel_sizes())
-def test_parse_pixel_size_keeps_valid_pairs_and_is_idempotent(size):
+@given(pixel_sizes(), st.floats(0.001, 1e6))
+def test_parse_pixel_size_keeps_pairs_and_takes_one_number_for_both_axes(size, side):
     once = parse_pixel_size(size)
     assert once == size
     assert parse_pixel_size(once) == once
-
-
-@given(st.floats(0.001, 1e6))
-def test_parse_pixel_size_takes_one_number_for_both_axes(size):
-    assert parse_pixel_size(size) == (size, size)
-
-
-def test_parse_pixel_size_keeps_unknown_unknown():
+    assert parse_pixel_size(side) == (side, side)
     assert parse_pixel_size(None) is None
+
+
+INF, NAN = float("inf"), float("nan")
 
 
 @pytest.mark.parametrize(
     "value",
-    [
-        pytest.param(0, id="zero"),
-        pytest.param(-1.0, id="negative"),
-        pytest.param(float("nan"), id="nan"),
-        pytest.param((1.0, float("inf")), id="infinite"),
-        pytest.param((1.0, 2.0, 3.0), id="three"),
-        pytest.param((), id="none-given"),
-        pytest.param("wide", id="word"),
-        pytest.param([[1.0, 2.0]], id="nested"),
-    ],
+    [0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]],
+    ids=str,
 )
 def test_parse_pixel_size_refuses_what_is_no_length(value):
     with pytest.raises(OptionError, match="pixel size"):
         parse_pixel_size(value)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param((4,), id="line"),
-        pytest.param((2, 4, 4), id="stack"),
-        pytest.param((0, 4), id="no-rows"),
-        pytest.param((4, 0), id="no-columns"),
-    ],
-)
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4), (0, 4), (4, 0)], ids=str)
 def test_micrograph_refuses_what_is_no_image(shape):
     with pytest.raises(ShapeError, match="shape"):
         Micrograph(np.zeros(shape))
 
 
 @given(micrographs())
-def test_scale_and_unit_agree_with_the_calibration(micrograph):
+def test_shape_type_scale_and_unit_are_those_of_data_and_calibration(micrograph):
+    assert micrograph.shape == micrograph.data.shape
+    assert micrograph.dtype == micrograph.data.dtype
     if micrograph.pixel_size_nm is None:
         assert micrograph.unit == "pixel"
         assert micrograph.scale == micrograph.spacing_px
@@ -78,12 +60,6 @@ def test_scale_and_unit_agree_with_the_calibration(micrograph):
         assert low * (1 - 1e-9) <= micrograph.mean_pixel_size_nm <= high * (1 + 1e-9)
 
 
-@given(micrographs())
-def test_shape_and_dtype_are_those_of_the_data(micrograph):
-    assert micrograph.shape == micrograph.data.shape
-    assert micrograph.dtype == micrograph.data.dtype
-
-
 def test_lazy_data_stay_lazy_until_asked_for():
     values = np.arange(12, dtype=np.uint16).reshape(3, 4)
     lazy = Micrograph(da.from_array(values, chunks=2))
@@ -92,15 +68,12 @@ def test_lazy_data_stay_lazy_until_asked_for():
     np.testing.assert_array_equal(lazy.array(), values)
 
 
-def test_replace_leaves_the_original_alone():
+def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
     before = Micrograph(np.zeros((3, 4)), parse_pixel_size(2), "a")
     after = before.replace(name="b", pixel_size_nm=5)
     assert (before.name, before.pixel_size_nm) == ("a", (2.0, 2.0))
     assert (after.name, after.pixel_size_nm) == ("b", (5.0, 5.0))
     assert after.data is before.data
-
-
-def test_replace_checks_the_pixel_size():
     with pytest.raises(OptionError, match="pixel size"):
         Micrograph(np.zeros((3, 4))).replace(pixel_size_nm=-1)
 
@@ -140,12 +113,9 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
     assert error(step()) is None
 
 
-def test_contrast_limits_of_a_look_are_kept():
-    assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
-
-
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
 def test_contrast_limits_of_a_look_rise(limits):
+    assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
     with pytest.raises(ValueError, match="two rising numbers"):
         DisplaySettings(limits=limits)
 

@@ -6,12 +6,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import (
-    Options,
-    option,
-    persons_options,
-    refuse_persons,
-)
+from napari_semsr.core.options import Options, option, persons_options, refuse_persons
 
 
 class Sample(Options):
@@ -41,22 +36,20 @@ def test_parse_and_dump_are_inverse():
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("name", "value"),
     [
-        pytest.param({"size_px": 0}, ["size_px", "0"], id="below"),
-        pytest.param({"size_px": "many"}, ["size_px", "many"], id="word"),
-        pytest.param({"sise_px": 4}, ["sise_px"], id="unknown-name"),
-        pytest.param({"weight": float("nan")}, ["weight", "nan"], id="nan"),
-        pytest.param({"weight": float("inf")}, ["weight", "inf"], id="infinite"),
+        *(("size_px", 0), ("size_px", "many"), ("sise_px", 4)),
+        *(("weight", float("nan")), ("weight", float("inf"))),
     ],
 )
-def test_parse_refuses_in_one_sentence(values, words):
+def test_parse_refuses_in_one_sentence(name, value):
     with pytest.raises(OptionError) as caught:
-        Sample.parse(values)
+        Sample.parse({name: value})
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith((".", "?"))
-    assert [word for word in words if word not in message] == []
+    assert name in message
+    assert name == "sise_px" or str(value) in message
 
 
 class Inner(Options):
@@ -115,10 +108,7 @@ class Outer(Options):
             {"inner": {"kind": "both"}},
             "Option inner.kind must be 'wide' or 'narrow', got 'both'.",
         ),
-        (
-            {"shares": {"c": 1}},
-            "A key of option shares must be 'a' or 'b', got 'c'.",
-        ),
+        ({"shares": {"c": 1}}, "A key of option shares must be 'a' or 'b', got 'c'."),
         (
             {"inner": {"least": 3}},
             "In inner: least must not exceed most, got 3.0 and 1.0.",
@@ -137,12 +127,9 @@ def test_rule_that_begins_with_an_option_keeps_its_spelling():
         Inner.parse({"least": 2})
 
 
-def test_options_are_frozen():
+def test_options_are_frozen_and_replace_returns_a_checked_copy():
     with pytest.raises(ValidationError, match="frozen"):
         Sample().size_px = 3
-
-
-def test_replace_returns_a_checked_copy():
     before = Sample()
     assert before.replace(size_px=8) == Sample(size_px=8)
     assert before == Sample()

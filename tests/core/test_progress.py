@@ -34,9 +34,6 @@ def test_run_returns_the_result_and_reports_each_step():
     assert run(counting(3, log), seen.append) == 30
     assert [step.done for step in seen] == [0, 1, 2]
     assert log == ["closed"]
-
-
-def test_run_needs_no_listener():
     assert run(counting(2, [])) == 20
 
 

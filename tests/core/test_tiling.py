@@ -36,22 +36,12 @@ def pixels(box):
 
 
 @given(boxes, boxes)
-def test_intersection_holds_the_common_pixels_and_commutes(one, other):
-    common = one.intersection(other)
+def test_intersection_and_union_hold_the_common_and_both(one, other):
+    common, union = one.intersection(other), one.union(other)
     assert pixels(common) == pixels(one) & pixels(other)
     assert common == other.intersection(one)
     assert one.intersection(one) == one
-
-
-@given(boxes, boxes)
-def test_boxes_overlap_where_their_intersection_is_not_empty(one, other):
-    assert one.overlap(other) == bool(pixels(one.intersection(other)))
-    assert one.overlap(other) == other.overlap(one)
-
-
-@given(boxes, boxes)
-def test_union_is_the_smallest_box_with_both(one, other):
-    union = one.union(other)
+    assert one.overlap(other) == other.overlap(one) == bool(pixels(common))
     assert union == other.union(one)
     assert one.intersection(union) == one
     assert other.intersection(union) == other
@@ -60,16 +50,14 @@ def test_union_is_the_smallest_box_with_both(one, other):
     }
 
 
-@given(boxes, st.integers(0, 9), st.integers(0, 9))
-def test_a_grown_box_shrinks_back(box, rows, columns):
+@given(boxes, boxes, st.integers(0, 9), st.integers(0, 9))
+def test_a_grown_box_shrinks_back_and_one_within_another_moves_back(
+    box, outer, rows, columns
+):
     grown = box.grow((rows, columns))
     assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
     assert grown.grow((-rows, -columns)) == box
     assert box.grow(rows) == box.grow((rows, rows))
-
-
-@given(boxes, boxes)
-def test_a_box_within_another_moves_back(box, outer):
     assert box.within(outer).moved(outer.corner) == box
     assert outer.within(outer) == Box.of(outer.shape)
 
@@ -161,16 +149,17 @@ def test_plans_refuse_what_cannot_be_cut():
         plan_blocks((30, 100), block=8, step=0)
 
 
-def test_reading_a_dask_field_does_not_import_the_whole_of_dask():
-    code = """
+LAZY = """
 import sys
 import dask.array as da
 from napari_semsr.core.tiling import Box, read_box
-found = read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9))
-assert found.sum() == 63
+assert read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9)).sum() == 63
 assert "distributed" not in sys.modules
 """
-    run_python(code)
+
+
+def test_reading_a_dask_field_does_not_import_the_whole_of_dask():
+    run_python(LAZY)
 
 
 @given(plans, st.integers(1, 5))

@@ -146,13 +146,7 @@ def test_errors_for_napari_keep_their_class():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [
-        (3040.2, "3040"),
-        (61234.0, "61200"),
-        (0.32184, "0.322"),
-        (12.0, "12"),
-        (0, "0"),
-    ],
+    [(3040.2, "3040"), (61234.0, "61200"), (0.32184, "0.322"), (12.0, "12"), (0, "0")],
 )
 def test_in_digits_writes_large_numbers_out(value, said):
     assert in_digits(value) == said

@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from napari_semsr.core.tiling import pad_to, round_up
 from napari_semsr.inference.network_input import measure_scaling
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, build
+from napari_semsr.models import LoadedModel, ModelCard, build
 
 
 class Plain(nn.Module):
@@ -75,6 +74,7 @@ class Tiny(nn.Module):
         return self.net(x)
 
 
+INFORMED = {"widths": (8, 16, 16), "down": (1, 1, 1), "survey_width": 8}
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "plain": Plain,
@@ -84,18 +84,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "global": Global,
     "tiny": Tiny,
     "default": lambda: build("two-scale", {"width": 8}),
-    "informed": lambda: build(
-        "informed", {"widths": (8, 16, 16), "down": (1, 1, 1), "survey_width": 8}
-    ),
-    "sharpener": lambda: build(
-        "informed",
-        {
-            "widths": (8, 16, 16),
-            "down": (1, 1, 1),
-            "survey_width": 8,
-            "sharpener": (8, 8, 8),
-        },
-    ),
+    "informed": lambda: build("informed", INFORMED),
+    "sharpener": lambda: build("informed", {**INFORMED, "sharpener": (8, 8, 8)}),
 }
 STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16, "sharpener": 16}
 SPREADS = {"informed": 0.06, "sharpener": 0.06}

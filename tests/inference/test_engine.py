@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from napari_semsr.core import Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import (
     DeviceMemoryError,
     OptionError,
@@ -14,13 +15,8 @@ from napari_semsr.core.errors import (
     ShapeError,
     WriteError,
 )
-from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
-from napari_semsr.core.progress import run
-from napari_semsr.inference import engine
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.store import create_store
+from napari_semsr.inference import EnhanceOptions, engine, enhance_array
+from napari_semsr.io import create_store, read
 from tests import children
 from tests.enhancing import fill, store_for
 
@@ -31,14 +27,17 @@ def _field(rng, shape, dtype=np.uint8):
     return (rng.random(shape) * 255).astype(dtype)
 
 
+def _enhanced(image, loaded, **options):
+    return run(enhance_array(Micrograph(image), loaded, FP32.replace(**options)))
+
+
 @pytest.mark.parametrize("shape", [(101, 75), (33, 31)], ids=str)
 @pytest.mark.parametrize("kind", ["plain", "double", "strided"])
 def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
     image, loaded = _field(rng, shape), make_loaded(kind)
     expected = whole(image, loaded)
     for tile in (16, 40):
-        options = FP32.replace(tile=tile)
-        result = run(enhance_array(Micrograph(image), loaded, options))
+        result = _enhanced(image, loaded, tile=tile)
         assert result.dtype == np.float32
         error = np.abs(result.data - expected).max()
         assert error <= 1e-5 * np.ptp(expected)
@@ -54,7 +53,7 @@ def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng)
     expected = whole(image, loaded)
     assert np.abs(expected - image).max() > 10
     for tile in (64, 112, 240):
-        result = run(enhance_array(Micrograph(image), loaded, FP32.replace(tile=tile)))
+        result = _enhanced(image, loaded, tile=tile)
         assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
         assert result.metadata["enhance"]["tile_mismatch"] <= 1e-5
 
@@ -63,17 +62,13 @@ def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng)
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_fields_thinner_than_the_halo_work(kind, shape, make_loaded, whole, rng):
     image, loaded = _field(rng, shape), make_loaded(kind)
-    result = run(enhance_array(Micrograph(image), loaded, FP32))
-    np.testing.assert_allclose(result.data, whole(image, loaded), rtol=1e-4, atol=1e-3)
+    found, expected = _enhanced(image, loaded).data, whole(image, loaded)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 90)], ids=str)
-def test_a_network_that_cannot_reflect_a_thin_field_gets_a_wider_one(
-    shape, make_loaded, rng
-):
-    result = run(
-        enhance_array(Micrograph(_field(rng, shape)), make_loaded("strided"), FP32)
-    )
+def test_networks_that_cannot_reflect_get_wider_fields(shape, make_loaded, rng):
+    result = _enhanced(_field(rng, shape), make_loaded("strided"))
     assert result.shape == shape
     assert np.isfinite(result.data).all()
 
@@ -81,15 +76,10 @@ def test_a_network_that_cannot_reflect_a_thin_field_gets_a_wider_one(
 @pytest.mark.parametrize("dtype", ["int16", ">u2", "float64", "bool"])
 def test_an_identity_returns_its_input_for_any_type(dtype, make_loaded, rng):
     image = (rng.random((40, 50)) * 3000).astype(dtype)
-    result = run(enhance_array(Micrograph(image), make_loaded("identity"), FP32))
+    result = _enhanced(image, make_loaded("identity"))
     np.testing.assert_allclose(result.data, image.astype(np.float64), atol=1e-3)
-    same = run(
-        enhance_array(
-            Micrograph(da.from_array(image, chunks=(13, 29))),
-            make_loaded("identity"),
-            FP32,
-        )
-    )
+    lazy = da.from_array(image, chunks=(13, 29))
+    same = _enhanced(lazy, make_loaded("identity"))
     np.testing.assert_array_equal(same.data, result.data)
 
 
@@ -99,52 +89,41 @@ def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
     image[40, 32] = np.inf
     for kind, scale in (("plain", 1), ("double", 2)):
         loaded = make_loaded(kind)
-        results = [
-            run(enhance_array(Micrograph(image), loaded, FP32.replace(tile=t))).data
-            for t in (16, 32, 80)
-        ]
+        results = [_enhanced(image, loaded, tile=t).data for t in (16, 32, 80)]
         blocks = np.isfinite(image).repeat(scale, 0).repeat(scale, 1)
         for result in results:
             np.testing.assert_array_equal(np.isfinite(result), blocks)
             np.testing.assert_allclose(result, results[0], atol=1e-3)
-    nothing = Micrograph(np.full((20, 20), np.nan))
     with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
-        run(enhance_array(nothing, make_loaded("plain"), FP32))
+        _enhanced(np.full((20, 20), np.nan), make_loaded("plain"))
 
 
 def test_scale_and_calibration_go_together(make_loaded, rng):
-    image = Micrograph(
-        _field(rng, (20, 30)),
-        parse_pixel_size((4.0, 6.0)),
-        origin=(100.0, 0.0),
-    )
+    plain, size = _field(rng, (20, 30)), parse_pixel_size((4.0, 6.0))
+    image = Micrograph(plain, size, origin=(100.0, 0.0))
     made = Provenance(job="enhance")
-    job = enhance_array(image, make_loaded("double"), FP32, provenance=made)
-    result = run(job)
+    result = run(enhance_array(image, make_loaded("double"), FP32, provenance=made))
     assert result.provenance == made
     assert result.shape == (40, 60)
     assert result.pixel_size_nm == (2.0, 3.0)
     assert result.origin == (99.0, -1.5)
-    plain = run(enhance_array(Micrograph(image.data), make_loaded("double"), FP32))
-    assert plain.pixel_size_nm is None
-    assert plain.spacing_px == (0.5, 0.5)
+    unsized = _enhanced(plain, make_loaded("double"))
+    assert unsized.pixel_size_nm is None
+    assert unsized.spacing_px == (0.5, 0.5)
 
 
 def test_conversion_rounds_clips_and_is_reported(make_loaded, rng):
-    image = Micrograph(_field(rng, (40, 40), np.float32) * 2)
-    options = FP32.replace(dtype="uint8")
-    result = run(enhance_array(image, make_loaded("identity"), options))
+    image = _field(rng, (40, 40), np.float32) * 2
+    result = _enhanced(image, make_loaded("identity"), dtype="uint8")
     assert result.dtype == np.uint8
-    expected = np.clip(np.rint(image.data), 0, 255)
-    assert np.abs(result.data - expected).max() <= 1
-    assert result.metadata["enhance"]["clipped"] == (np.rint(image.data) > 255).sum()
+    assert np.abs(result.data - np.clip(np.rint(image), 0, 255)).max() <= 1
+    assert result.metadata["enhance"]["clipped"] == (np.rint(image) > 255).sum()
 
 
 @pytest.mark.parametrize("kind", ["norm", "global"])
 def test_live_statistics_run_the_field_whole(kind, make_loaded, whole, rng):
     image, loaded = _field(rng, (72, 90)), make_loaded(kind)
-    result = run(enhance_array(Micrograph(image), loaded, FP32))
-    expected = whole(image, loaded)
+    result, expected = _enhanced(image, loaded), whole(image, loaded)
     assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
     report = result.metadata["enhance"]
     assert (report["norm"], report["tiles"]) == ("exact", 9)
@@ -153,33 +132,29 @@ def test_live_statistics_run_the_field_whole(kind, make_loaded, whole, rng):
 def test_statistics_of_each_tile_leave_seams_and_say_so(make_loaded, rng):
     image = _field(rng, (64, 64))
     image[:, :32] //= 4
-    options = FP32.replace(norm="tile")
-    result = run(enhance_array(Micrograph(image), make_loaded("norm"), options))
-    report = result.metadata["enhance"]
+    report = _enhanced(image, make_loaded("norm"), norm="tile").metadata["enhance"]
     assert report["norm"] == "tile"
     assert report["tile_mismatch"] > 1e-3
 
 
 def test_what_is_not_there_is_refused_in_a_sentence(make_loaded, monkeypatch):
-    image = Micrograph(np.zeros((40, 40), np.uint8))
+    image = np.zeros((40, 40), np.uint8)
     for norm in ("tile", "frozen"):
         with pytest.raises(OptionError, match="bounded receptive field"):
-            run(enhance_array(image, make_loaded("global"), FP32.replace(norm=norm)))
+            _enhanced(image, make_loaded("global"), norm=norm)
     monkeypatch.setattr(engine.Predictor, "fits", lambda *_: False)
     with pytest.raises(DeviceMemoryError, match="looks at the field as a whole"):
-        run(enhance_array(image, make_loaded("global"), FP32))
-    plain = run(enhance_array(image, make_loaded("plain"), FP32.replace(norm="frozen")))
+        _enhanced(image, make_loaded("global"))
+    plain = _enhanced(image, make_loaded("plain"), norm="frozen")
     assert plain.metadata["enhance"]["norm"] == "none"
-    with pytest.raises(OptionError, match="dtype"):
-        EnhanceOptions.parse({"dtype": "complex64"})
-    with pytest.raises(OptionError, match="device"):
-        EnhanceOptions.parse({"device": "tpu"})
+    for name, value in (("dtype", "complex64"), ("device", "tpu")):
+        with pytest.raises(OptionError, match=name):
+            EnhanceOptions.parse({name: value})
 
 
 def test_short_memory_cuts_tiles_and_says_so(make_loaded, whole, rng, monkeypatch):
     image, loaded = _field(rng, (150, 140)), make_loaded("tiny")
-    options = FP32.replace(tile=128)
-    result = run(enhance_array(Micrograph(image), loaded, options))
+    result = _enhanced(image, loaded, tile=128)
     monkeypatch.setattr(type(loaded.module), "limit", 10**9)
     expected = whole(image, loaded)
     assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
@@ -187,7 +162,7 @@ def test_short_memory_cuts_tiles_and_says_so(make_loaded, whole, rng, monkeypatc
     assert note == "Memory was short: tiles are computed in pieces of 64 px."
     monkeypatch.setattr(type(loaded.module), "limit", 30 * 30)
     with pytest.raises(DeviceMemoryError, match="even for a window of 38 px"):
-        run(enhance_array(Micrograph(image), loaded, options))
+        _enhanced(image, loaded, tile=128)
 
 
 def _store(tmp_path, image, loaded, options=FP32, **how):
@@ -214,9 +189,7 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     assert sorted(set(done)) == list(range(10))
 
 
-def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
-    make_loaded, rng, tmp_path
-):
+def test_fields_that_step_at_borders_have_a_report(make_loaded, rng, tmp_path):
     image = _field(rng, (4, 4)).repeat(16, 0).repeat(16, 1)
     loaded, options = make_loaded("identity"), FP32.replace(tile=16)
     store = _store(tmp_path, Micrograph(image), loaded, options)
@@ -301,9 +274,8 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
     image, loaded = Micrograph(np.zeros((60, 60))), make_loaded("plain")
     for shape, match in (((60, 60), "Chunks must be the tiles"), ((9, 9), "shape")):
-        store = create_store(
-            tmp_path / f"{shape[0]}.zarr", shape=shape, dtype="float32", chunk=20
-        )
+        how = {"shape": shape, "dtype": "float32", "chunk": 20}
+        store = create_store(tmp_path / f"{shape[0]}.zarr", **how)
         with pytest.raises(ShapeError, match=match):
             run(fill(image, loaded, store, FP32))
 

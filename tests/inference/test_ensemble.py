@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core import FAULTS, Micrograph, OptionError, mirrored, run
-from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.core import FAULTS, Box, Micrograph, OptionError, mirrored, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.ensemble import ALL, FLIPS
-from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel
 
 Make = Callable[..., LoadedModel]
@@ -32,18 +29,14 @@ def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> np.nd
 
 
 @pytest.mark.parametrize("turn", ALL)
-def test_turns_are_undone(turn):
+def test_turns_are_undone_and_parts_found_in_turned_images(turn):
     image = torch.rand(2, 1, 3, 5)
     there = turn.apply(image)
     assert there.shape[2:] == ((5, 3) if turn.swapped else (3, 5))
     assert torch.equal(turn.undo(there), image)
-
-
-@pytest.mark.parametrize("turn", ALL)
-def test_a_part_is_found_in_a_turned_image(turn):
     image, part = torch.rand(1, 1, 9, 14), Box(2, 7, 1, 12)
-    there = turn.place(part, (9, 14))
-    cut = turn.apply(image)[..., *there.slices]
+    place = turn.place(part, (9, 14))
+    cut = turn.apply(image)[..., *place.slices]
     assert torch.equal(turn.undo(cut), image[..., *part.slices])
 
 
@@ -54,9 +47,8 @@ def test_the_eight_ways_differ():
     assert len(FLIPS) == 4
 
 
-@pytest.mark.parametrize("kind", ["plain"])
-def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field, kind):
-    loaded = make_loaded(kind)
+def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field):
+    loaded = make_loaded("plain")
     parts = []
     for turn in ALL:
         there = turn.apply(torch.from_numpy(field)[None, None])[0, 0].contiguous()
@@ -68,15 +60,13 @@ def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field, kind):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded: Make, field):
-    """The survey is of the field as it lies; what is told of slants is mirrored."""
+def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded, field):
+    # the survey is of the field as it lies; what is told of slants is mirrored
     loaded = make_loaded("informed")
     found = enhanced(field, loaded, self_ensemble=True, haze=False)
     told = {}
 
-    def mender(
-        condition: torch.Tensor, *given: object, **how: object
-    ) -> torch.nn.Module:
+    def mender(condition, *given, **how):
         told[tuple(condition.tolist())] = made = real(condition, *given, **how)
         return made
 
@@ -111,16 +101,3 @@ def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field):
     assert np.isfinite(enhanced(field, loaded, self_ensemble=True)).all()
     with pytest.raises(OptionError, match="leave it off, or crop"):
         enhanced(field, loaded, self_ensemble=True, memory_gb=1e-6)
-
-
-@pytest.mark.broad
-def test_preview_and_lazy_show_what_a_run_shows(make_loaded: Make, field):
-    loaded = make_loaded("informed")
-    options = EnhanceOptions(precision="fp32", tile=32, self_ensemble=True)
-    whole = enhanced(field, loaded, tile=32, self_ensemble=True)
-    place, made = preview_boxes(Micrograph(field), loaded, options).enhance(
-        Box(16, 60, 20, 70)
-    )
-    np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
-    lazy = enhance_lazy(Micrograph(field), loaded, options)
-    np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)

@@ -6,18 +6,14 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.core import Box, Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array, enhance_lazy
 from napari_semsr.inference.network_input import (
     HazeMap,
     measure_scaling,
     read_window,
     survey_field,
 )
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel
 
 Make = Callable[..., LoadedModel]
@@ -31,22 +27,17 @@ def hazy(rng: np.random.Generator) -> np.ndarray:
     return (0.5 + field * np.linspace(1, 0.3, 118)).astype(np.float32)
 
 
-def test_gain_of_a_pixel_does_not_depend_on_the_window(
-    rng: np.random.Generator,
-) -> None:
+def test_gain_of_a_pixel_does_not_depend_on_the_window(rng):
     haze = HazeMap(rng.random((5, 7), dtype=np.float32), 16, 0.3)
     whole = haze.at(Box(0, 96, 0, 120))
     for box in (Box(3, 40, 17, 18), Box(60, 96, 100, 120)):
         np.testing.assert_array_equal(haze.at(box), whole[box.slices])
-    assert whole[8 : 8 + 1, 7].item() == pytest.approx(
-        haze.gain[0, 0] + (haze.gain[1, 0] - haze.gain[0, 0]) / 32, abs=1e-6
-    )
+    between = haze.gain[0, 0] + (haze.gain[1, 0] - haze.gain[0, 0]) / 32
+    assert whole[8, 7] == pytest.approx(between, abs=1e-6)
 
 
 @pytest.mark.parametrize("tile", [48, 256])
-def test_tiles_equal_the_untiled_definition(
-    make_loaded: Make, whole: Whole, hazy: np.ndarray, tile: int
-) -> None:
+def test_tiles_equal_the_untiled_definition(make_loaded, whole, hazy, tile):
     loaded = make_loaded("informed")
     options = EnhanceOptions(tile=tile, precision="fp32")
     made = run(enhance_array(Micrograph(hazy), loaded, options))
@@ -59,42 +50,29 @@ def test_tiles_equal_the_untiled_definition(
 
 def test_haze_is_left_when_asked(make_loaded: Make, hazy: np.ndarray) -> None:
     loaded = make_loaded("informed")
-    made, none, usual = (
-        run(enhance_array(Micrograph(hazy), loaded, options))
-        for options in (
-            EnhanceOptions(haze=False, precision="fp32"),
-            EnhanceOptions(dehaze=0.0, precision="fp32"),
-            EnhanceOptions(precision="fp32"),
-        )
-    )
+    asked = ({"haze": False}, {"dehaze": 0.0}, {})
+    options = (EnhanceOptions(precision="fp32", **how) for how in asked)
+    images = (enhance_array(Micrograph(hazy), loaded, one) for one in options)
+    made, none, usual = map(run, images)
     np.testing.assert_allclose(made.array(), none.array(), atol=1e-6)
     assert np.abs(made.array() - usual.array()).max() > 1e-3
     assert made.metadata["enhance"]["haze_gain"] is None
 
 
-def test_missing_pixels_do_not_pass_for_haze(
-    make_loaded: Make, rng: np.random.Generator
-) -> None:
+def test_missing_pixels_do_not_pass_for_haze(make_loaded, rng):
     field = rng.random((160, 160)).astype(np.float32)
     holed = field.copy()
     holed[40:90, 50:130] = np.nan
     module = make_loaded("informed").module
-    clean, filled = (
-        survey_field(a, module, measure_scaling(a, (1, 99))).haze
-        for a in (field, holed)
-    )
-    assert clean is not None
-    assert filled is not None
+    scalings = ((a, module, measure_scaling(a, (1, 99))) for a in (field, holed))
+    clean, filled = (survey_field(*given).haze for given in scalings)
     assert np.abs(clean.gain - filled.gain).max() < 0.1
 
 
-def test_large_fields_are_seen_coarser(
-    make_loaded: Make, monkeypatch: pytest.MonkeyPatch, hazy: np.ndarray
-) -> None:
+def test_large_fields_are_seen_coarser(make_loaded, monkeypatch, hazy):
     monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
     module = make_loaded("informed").module
     haze = survey_field(hazy, module, measure_scaling(hazy, (1, 99))).haze
-    assert haze is not None
     assert haze.pitch == 32
     assert haze.gain.shape == (3, 4)
 

@@ -8,23 +8,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr.core import (
-    NO_BLUR,
-    Micrograph,
-    OptionError,
-    blur_of,
-    noise_of,
-    run,
-)
+from napari_semsr.core import NO_BLUR, Micrograph, OptionError, blur_of, noise_of, run
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
+from napari_semsr.inference import enhance_array, enhance_lazy, preview_boxes
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models import Haze, InformedRestorer, power_spectrum
+from napari_semsr.models import Haze, InformedRestorer, LoadedModel, power_spectrum
 from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
 from napari_semsr.models.architectures.wiener import filtered
-from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.simulation import draw
 
 Make = Callable[..., LoadedModel]
@@ -57,28 +48,20 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
 
 
 def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
-    """Noise and blur each come off by the filter that is made for it."""
     module = InformedRestorer((8, 8, 8), survey_width=8, sharpener=(8, 8, 8))
     x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
     spectrum = power_spectrum(x)
     taps = filtered(x, sharpening_filters(condition[None], spectrum))
     for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
-        made = module.mender(
-            condition,
-            torch.rand(12),
-            denoise=denoise,
-            deblur=deblur,
-            spectrum=spectrum[0],
-        )
+        how = {"denoise": denoise, "deblur": deblur, "spectrum": spectrum[0]}
+        made = module.mender(condition, torch.rand(12), **how)
         quiet = taps[:, 2:] - x
         expected = x + denoise * quiet + deblur * (taps[:, :1] - taps[:, 2:])
         with torch.no_grad():
             torch.testing.assert_close(made(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
-    make_loaded: Make, field: np.ndarray
-) -> None:
+def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(make_loaded, field):
     loaded, alone = make_loaded("sharpener"), make_loaded("sharpener")
     alone.module.sharpener = None
     told, other = (enhanced(field, one, blur_px=1.5).array() for one in (loaded, alone))
@@ -95,9 +78,7 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(
 
 
 @pytest.mark.broad
-def test_beside_a_known_blur_a_slight_veil_stays(
-    make_loaded: Make, field: np.ndarray
-) -> None:
+def test_beside_a_known_blur_a_slight_veil_stays(make_loaded, field):
     loaded, alone = make_loaded("sharpener"), make_loaded("sharpener")
     alone.module.sharpener = None
 
@@ -117,14 +98,11 @@ def test_beside_a_known_blur_a_slight_veil_stays(
 
 
 def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None:
-    """A blur alone is undone by the filter, which a network could only spoil."""
     module = make_loaded("sharpener").module
     condition = torch.full((9,), math.log(1.0 + NO_BLUR))
     condition[7:] = 0
-    smooth = torch.from_numpy(
-        ndimage.gaussian_filter(draw("fracture", (64, 64), seed=5), 1.5)
-    )
-    x, away = smooth[None, None], []
+    smooth = ndimage.gaussian_filter(draw("fracture", (64, 64), seed=5), 1.5)
+    x, away = torch.from_numpy(smooth)[None, None], []
     for noise in (0.0, 0.1):
         seen = x + noise * torch.randn_like(x)
         spectrum = power_spectrum(seen)
@@ -139,7 +117,6 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
     "keep", [Box(64, 80, 48, 64), Box(0, 33, 90, 128), Box(131, 160, 1, 40)]
 )
 def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
-    """Layers leave out what the part does not need, and nothing else."""
     made = make_loaded("informed").module.mender(torch.randn(9), torch.rand(12))
     shown: list[int] = []
     made.head.register_forward_pre_hook(lambda _, given: shown.append(given[0].numel()))
@@ -151,10 +128,7 @@ def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
 
 
 @pytest.mark.broad
-def test_a_narrower_halo_keeps_to_its_tolerance(
-    make_loaded: Make, rng: np.random.Generator
-) -> None:
-    """The filters of a field are there, though the network is probed without any."""
+def test_a_narrower_halo_keeps_to_its_tolerance(make_loaded, rng):
     loaded = make_loaded("informed")
     field = rng.random((192, 176), dtype=np.float32)
     exact = enhanced(field, loaded, tile=32)
@@ -165,26 +139,22 @@ def test_a_narrower_halo_keeps_to_its_tolerance(
     assert away <= 0.01 * np.ptp(exact.array())
 
 
-def test_strength_of_zero_leaves_the_field(
-    make_loaded: Make, field: np.ndarray
-) -> None:
+def test_strength_of_zero_leaves_the_field(make_loaded, field):
     loaded = make_loaded("informed")
     left = enhanced(field, loaded, strength=0.0).array()
     np.testing.assert_allclose(left, field, atol=1e-5)
     apart = enhanced(field, loaded, denoise=0.0, deblur=0.0, dehaze=0.0).array()
     np.testing.assert_array_equal(apart, left)
     assert np.abs(enhanced(field, loaded).array() - field).max() > 0.01
+    with pytest.raises(OptionError, match="does not tell noise, blur and haze apart"):
+        enhanced(field, make_loaded("plain"), denoise=0.5)
 
 
-def test_noise_and_blur_are_told_and_overruled(
-    make_loaded: Make, field: np.ndarray
-) -> None:
+def test_noise_and_blur_are_told_and_overruled(make_loaded, field):
     loaded = make_loaded("informed")
     found = enhanced(field, loaded)
-    condition = survey_field(
-        field, loaded.module, measure_scaling(field, (1, 99))
-    ).condition
-    assert condition is not None
+    scaling = measure_scaling(field, (1, 99))
+    condition = survey_field(field, loaded.module, scaling).condition
     said = found.metadata["enhance"]
     assert said["noise_percent"] == pytest.approx(100 * noise_of(condition))
     assert said["blur_px"] == pytest.approx(blur_of(condition))
@@ -194,40 +164,29 @@ def test_noise_and_blur_are_told_and_overruled(
     assert np.abs(other.array() - found.array()).max() > 1e-4
 
 
-def test_other_models_refuse_weights(make_loaded: Make, field: np.ndarray) -> None:
-    with pytest.raises(OptionError, match="does not tell noise, blur and haze apart"):
-        enhanced(field, make_loaded("plain"), denoise=0.5)
-
-
 @pytest.mark.broad
-def test_preview_and_lazy_show_what_a_run_shows(
-    make_loaded: Make, field: np.ndarray
-) -> None:
+@pytest.mark.parametrize("asked", [{"noise_percent": 5.0}, {"self_ensemble": True}])
+def test_preview_and_lazy_show_what_a_run_shows(make_loaded, field, asked):
     loaded = make_loaded("informed")
-    options = EnhanceOptions(precision="fp32", tile=32, noise_percent=5.0)
-    whole = enhanced(field, loaded, tile=32, noise_percent=5.0).array()
+    options = EnhanceOptions(precision="fp32", tile=32, **asked)
+    whole = enhanced(field, loaded, tile=32, **asked).array()
     boxes = preview_boxes(Micrograph(field), loaded, options)
     place, made = boxes.enhance(Box(16, 60, 20, 70))
     np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
     lazy = enhance_lazy(Micrograph(field), loaded, options)
     np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
     # the model itself was not changed by any field
-    assert enhance_lazy(Micrograph(field[:40]), loaded, options).compute().shape == (
-        40,
-        118,
-    )
+    part = enhance_lazy(Micrograph(field[:40]), loaded, options).compute()
+    assert part.shape == (40, 118)
 
 
 @pytest.mark.broad
-def test_large_fields_are_judged_in_windows(
-    make_loaded: Make, monkeypatch: pytest.MonkeyPatch, field: np.ndarray
-) -> None:
+def test_large_fields_are_judged_in_windows(make_loaded, monkeypatch, field):
     loaded = make_loaded("informed")
     scaling = measure_scaling(field, (1, 99))
     near = survey_field(field, loaded.module, scaling)
     monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
     far = survey_field(field, loaded.module, scaling)
-    assert far.haze is not None
     assert far.haze.pitch == 32
     assert near.condition != far.condition
     np.testing.assert_allclose(near.condition, far.condition, atol=1.0)

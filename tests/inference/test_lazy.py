@@ -1,33 +1,14 @@
 import dask
-import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.lazy import enhance_lazy
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.core import Micrograph, OptionError
+from napari_semsr.inference import EnhanceOptions, enhance_lazy
 from napari_semsr.models.checkpoint import LoadedModel
 
 OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("kind", "source"), [("double", "numpy"), ("strided", "dask"), ("norm", "dask")]
-)
-def test_lazy_equals_the_engine(kind, source, make_loaded, rng):
-    image = rng.random((45, 38)).astype(np.float32)
-    image[3, 4] = np.nan
-    data = image if source == "numpy" else da.from_array(image, chunks=(11, 20))
-    loaded = make_loaded(kind)
-    array = enhance_lazy(Micrograph(data), loaded, OPTIONS)
-    expected = run(enhance_array(Micrograph(image), loaded, OPTIONS)).data
-    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
-    np.testing.assert_allclose(array.compute(), expected, atol=1e-5)
 
 
 def test_a_slice_runs_only_the_tiles_that_it_needs(make_loaded, rng):

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core.background import Returning
-from napari_semsr.core.errors import DeviceMemoryError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference import as_one as once
+from napari_semsr.core import DeviceMemoryError, Micrograph, Returning, run
+from napari_semsr.inference import EnhanceOptions, as_one as once
 from napari_semsr.inference.buffers import NoRoomError, Room, TensorStore
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.lockstep import TilePass
 from napari_semsr.inference.lockstep_plan import plan_lockstep
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.statistics import Gathered, pooled, sums_of
 from tests.children import run_python
@@ -89,33 +85,26 @@ def test_a_run_that_was_cut_is_resumed_as_it_was(make_loaded, rng, short, tmp_pa
     np.testing.assert_array_equal(again.level0[:], expected)
 
 
-def test_the_smallest_tile_that_fails_is_a_sentence(make_loaded, rng, short):
+def test_full_disks_and_lack_of_memory_are_told(make_loaded, rng, short, monkeypatch):
     image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
-    short(100)
-    with pytest.raises(DeviceMemoryError, match=r"cut to windows of \d+ px") as caught:
-        run(enhance_array(image, loaded, SMALL))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_full_disk_is_not_met_with_smaller_tiles(
-    make_loaded, rng, monkeypatch, tmp_path
-):
     asked = []
 
     def take(self, size):
         asked.append(size)
         raise NoRoomError("full")
 
-    monkeypatch.setattr(Room, "take", take)
-    image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
-    with pytest.raises(NoRoomError, match="full"):
+    with monkeypatch.context() as full:
+        full.setattr(Room, "take", take)
+        with pytest.raises(NoRoomError, match="full"):
+            run(enhance_array(image, loaded, SMALL))
+    assert len(asked) == 1  # smaller tiles are not tried
+    short(100)
+    with pytest.raises(DeviceMemoryError, match=r"cut to windows of \d+ px") as caught:
         run(enhance_array(image, loaded, SMALL))
-    assert len(asked) == 1
+    assert "\n" not in str(caught.value)
 
 
-def test_a_field_that_does_not_fit_after_all_goes_in_lockstep(
-    make_loaded, whole, rng, monkeypatch
-):
+def test_what_does_not_fit_goes_in_lockstep(make_loaded, whole, rng, monkeypatch):
     image, loaded = _uneven(rng, (145, 130)), make_loaded("norm")
     expected = whole(image, loaded)
 
@@ -142,9 +131,7 @@ def test_halves_divide_the_tiles_of_the_output(make_loaded):
     assert cores == [480, 192, 96, 48]
 
 
-def test_what_the_run_holds_already_is_not_there_for_layers(
-    make_loaded, rng, monkeypatch
-):
+def test_what_a_run_holds_is_not_there_for_layers(make_loaded, rng, monkeypatch):
     budgets = []
     made = Room.__init__
 
@@ -197,7 +184,7 @@ import psutil, torch
 from torch.nn import functional
 from napari_semsr.core import background
 from napari_semsr.core.tiling import plan_tiles
-from napari_semsr.inference.lockstep import Lockstep
+from napari_semsr.inference.lockstep import LayerSynchronous
 from napari_semsr.inference.buffers import Room
 from napari_semsr.inference.lockstep_plan import find_refreshes, trace_network
 
@@ -218,7 +205,7 @@ found = find_refreshes(network, stride=1, smallest=4)
 trace = trace_network(network, found, stride=1, smallest=4)
 side, core = int(sys.argv[1]), 128
 plan = plan_tiles((side, side), core=core, halo=found.halo, stride=1, constant=False)
-lockstep = Lockstep(
+lockstep = LayerSynchronous(
     network, trace, plan,
     source=lambda tile: torch.rand(1, 1, *tile.window.shape),
     room=Room(16 << 20, Path(sys.argv[2])), device=torch.device("cpu"),

@@ -15,8 +15,7 @@ def _fit(size, trained=TEN, resample="auto"):
 
 
 @pytest.mark.parametrize(
-    ("size", "steps"),
-    [(5, "2"), (20, "1/2"), (15, "2/3"), (12.5, "4/5")],
+    ("size", "steps"), [(5, "2"), (20, "1/2"), (15, "2/3"), (12.5, "4/5")]
 )
 def test_a_field_is_resampled_to_the_trained_size(size, steps):
     fit = _fit(size)
@@ -27,11 +26,19 @@ def test_a_field_is_resampled_to_the_trained_size(size, steps):
     assert "resampled to 10 nm" in fit.note
 
 
-def test_axes_are_resampled_each_by_its_own_step():
+def test_axes_ranges_and_cards_without_a_size_are_met():
     fit = _fit((10.2, 15.0))
     assert [str(step) for step in fit.steps] == ["1", "2/3"]
     assert fit.seen_nm == pytest.approx((10.2, 10.0))
     assert fit.factor == 1.5
+    assert _fit(3000, TrainedPixelSizes("any", None)).note == ""
+    trained = TrainedPixelSizes("range", (8.0, 16.0))
+    assert _fit(12, trained).steps is None
+    assert _fit(4, trained).seen_nm == pytest.approx((8, 8))
+    assert _fit(32, trained).seen_nm == pytest.approx((16, 16))
+    assert "8 to 16 nm" in _fit(32, trained).note
+    for size in (5, 20, 20.000001, 4.999999):
+        assert not _fit(size).beyond
 
 
 @pytest.mark.parametrize("size", [10, 9.6, 10.5])
@@ -39,18 +46,6 @@ def test_a_field_that_will_do_is_let_be(size):
     fit = _fit(size)
     assert (fit.steps, fit.note, fit.factor) == (None, "", 1.0)
     assert fit.seen_nm == parse_pixel_size(size)
-
-
-def test_a_card_without_a_pixel_size_takes_any():
-    assert _fit(3000, TrainedPixelSizes("any", None)).note == ""
-
-
-def test_a_trained_range_is_met_at_its_nearest_end():
-    trained = TrainedPixelSizes("range", (8.0, 16.0))
-    assert _fit(12, trained).steps is None
-    assert _fit(4, trained).seen_nm == pytest.approx((8, 8))
-    assert _fit(32, trained).seen_nm == pytest.approx((16, 16))
-    assert "8 to 16 nm" in _fit(32, trained).note
 
 
 @pytest.mark.parametrize("size", [4.9, 20.1, (10, 50)])
@@ -64,18 +59,14 @@ def test_beyond_the_range_one_sentence_warns(size):
     assert _fit(size, wide).steps is not None
 
 
-def test_the_ends_of_the_range_belong_to_it():
-    for size in (5, 20, 20.000001, 4.999999):
-        assert not _fit(size).beyond
-
-
-def test_never_leaves_the_field_alone_and_says_so():
+def test_notes_say_what_was_asked_is_unknown_or_lost():
     fit = _fit(20, resample="never")
     assert fit.steps is None
     assert "not resampled, as was asked" in fit.note
-
-
-def test_lost_detail_is_said_where_the_network_sees_less():
+    fit = _fit(None)
+    assert fit.steps is None
+    assert not fit.beyond
+    assert "pixel size is unknown" in fit.note
     assert "no detail finer than 20 nm" in _fit(6).note
     double = TrainedPixelSizes("double", (10.0, 10.0), scale=2)
     assert "no detail finer than 10 nm" in _fit(6, double).note
@@ -85,9 +76,8 @@ def test_lost_detail_is_said_where_the_network_sees_less():
 def test_cards_refuse_sizes_that_mean_nothing():
     values = {"name": "x", "architecture": "y", "receptive_field": 3}
     card = ModelCard(**values, pixel_size_nm=(8, 12))
-    assert TrainedPixelSizes.from_card(card.model_dump()) == TrainedPixelSizes(
-        "x", (8.0, 12.0)
-    )
+    trained = TrainedPixelSizes.from_card(card.model_dump())
+    assert trained == TrainedPixelSizes("x", (8.0, 12.0))
     assert TrainedPixelSizes.from_card({}) == TrainedPixelSizes("the model", None)
     for bad in (
         {"pixel_size_nm": (12, 8)},
@@ -97,10 +87,3 @@ def test_cards_refuse_sizes_that_mean_nothing():
     ):
         with pytest.raises(ValidationError):
             ModelCard(**values, **bad)
-
-
-def test_field_of_unknown_pixel_size_is_taken_as_it_is_and_that_is_said() -> None:
-    fit = _fit(None)
-    assert fit.steps is None
-    assert not fit.beyond
-    assert "pixel size is unknown" in fit.note

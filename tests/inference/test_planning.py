@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.models.probing import Probe
 from tests.enhancing import tiles_of
 

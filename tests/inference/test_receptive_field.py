@@ -6,42 +6,29 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models.probing import (
-    NormInterceptor,
-    effective_fields,
-    effective_halo,
-    probe,
-    smallest_side,
-)
+from napari_semsr.models import NormInterceptor, effective_fields, effective_halo, probe
+from napari_semsr.models.probing import smallest_side
 from tests.models.reach import measure
 
+
+def _conv(size, pad, **more):
+    return nn.Conv2d(1, 1, size, padding=pad, **more)
+
+
+_FOLDED = nn.Conv2d(16, 16, 3, padding=1), nn.PixelShuffle(4)
 CASES = {
     "identity": (nn.Identity(), 1, 0),
-    "3x3": (nn.Conv2d(1, 1, 3, padding=1), 1, 1),
-    "3x3 zero weights": (nn.Conv2d(1, 1, 3, padding=1), 1, 1),
-    "7x7 to one side": (
-        nn.Sequential(nn.ZeroPad2d((0, 6, 0, 6)), nn.Conv2d(1, 1, 7)),
-        1,
-        6,
-    ),
-    "dilated": (nn.Conv2d(1, 1, 3, padding=40, dilation=40), 1, 40),
-    "unshuffled by 4": (
-        nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(16, 16, 3, padding=1), nn.PixelShuffle(4)
-        ),
-        4,
-        4,
-    ),
+    "3x3": (_conv(3, 1), 1, 1),
+    "3x3 zero weights": (_conv(3, 1), 1, 1),
+    "7x7 to one side": (nn.Sequential(nn.ZeroPad2d((0, 6, 0, 6)), _conv(7, 0)), 1, 6),
+    "dilated": (_conv(3, 40, dilation=40), 1, 40),
+    "unshuffled by 4": (nn.Sequential(nn.PixelUnshuffle(4), *_FOLDED), 4, 4),
     "twice as fine": (
         nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.PixelShuffle(2)),
         1,
         2,
     ),
-    "instance norm": (
-        nn.Sequential(nn.InstanceNorm2d(1), nn.Conv2d(1, 1, 3, padding=1)),
-        1,
-        1,
-    ),
+    "instance norm": (nn.Sequential(nn.InstanceNorm2d(1), _conv(3, 1)), 1, 1),
 }
 nn.init.zeros_(CASES["3x3 zero weights"][0].weight)
 
@@ -62,9 +49,8 @@ def test_measure_refuses_a_network_that_sees_everything(make_loaded):
 def test_probe_counts_live_norms_only(make_loaded):
     assert probe(make_loaded("norm").module, stride=4).norms == 2
     assert probe(make_loaded("strided").module, stride=4).norms == 0
-    still = nn.Sequential(
-        nn.BatchNorm2d(1), nn.InstanceNorm2d(1, track_running_stats=True)
-    )
+    tracked = nn.InstanceNorm2d(1, track_running_stats=True)
+    still = nn.Sequential(nn.BatchNorm2d(1), tracked)
     assert probe(still.eval(), stride=1).norms == 0
 
 
@@ -97,14 +83,12 @@ def test_the_effective_halo_follows_the_tolerance():
     taps = torch.exp(-(offsets**2) / 18)
     with torch.no_grad():
         blur.weight.copy_((taps[:, None] * taps)[None, None] / taps.sum() ** 2)
-    halos = [
-        effective_halo(blur, stride=1, halo=20, tolerance=t)
-        for t in (1e-1, 1e-3, 1e-12)
-    ]
+    how = {"stride": 1, "halo": 20}
+    halos = [effective_halo(blur, tolerance=t, **how) for t in (1e-1, 1e-3, 1e-12)]
     assert halos == sorted(halos)
     assert 3 <= halos[0] < halos[1] < halos[2] <= 20
     with pytest.raises(OptionError, match="between 0 and 1"):
-        effective_halo(blur, stride=1, halo=20, tolerance=1.5)
+        effective_halo(blur, tolerance=1.5, **how)
 
 
 def test_a_card_tells_the_effective_field(make_loaded):
@@ -115,11 +99,6 @@ def test_a_card_tells_the_effective_field(make_loaded):
     assert 0 < found["0.01"] <= found["0.001"] <= exact
     assert effective_fields(module, stride=4, halo=None) == {}
     assert effective_fields(module, stride=4, halo=512) == {}
-
-
-def test_an_effective_halo_keeps_its_promise(make_loaded):
-    module = make_loaded("strided").module
-    exact = probe(module, stride=4).halo
     halo = effective_halo(module, stride=4, halo=exact, tolerance=1e-2)
     assert 0 < halo <= exact
     assert halo % 4 == 0

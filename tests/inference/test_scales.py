@@ -8,16 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.lazy import enhance_lazy
-from napari_semsr.inference.live import LiveField
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.inference import LiveField, enhance_array, enhance_lazy, plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models import LoadedModel, ModelCard
 from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=16, precision="fp32", device="cpu")
@@ -114,9 +109,7 @@ def test_tiles_and_lockstep_equal_the_whole(kind, scale, image, whole):
 
 @pytest.mark.broad
 @pytest.mark.parametrize(("kind", "scale"), [("sub-pixel", 2), ("doubling-norm", 4)])
-def test_a_live_store_and_a_lazy_field_equal_the_whole(
-    kind, scale, image, whole, tmp_path
-):
+def test_live_and_lazy_equal_the_whole(kind, scale, image, whole, tmp_path):
     loaded = _loaded(kind, scale)
     expected = whole(image.array(), loaded)
     options = LOCKSTEP if kind.endswith("norm") else FP32

@@ -8,12 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.core.errors import WriteError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference import lockstep as stepping
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.core import Micrograph, WriteError, run
+from napari_semsr.inference import enhance_array, enhance_lazy, lockstep as stepping
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
@@ -89,9 +85,7 @@ def _store(tmp_path, image, loaded, options, **how):
 @pytest.mark.parametrize(
     "norm", ["exact", pytest.param("frozen", marks=pytest.mark.broad)]
 )
-def test_statistics_are_kept_and_a_resumed_run_is_identical(
-    norm, make_loaded, rng, tmp_path, monkeypatch
-):
+def test_a_resumed_run_is_identical(norm, make_loaded, rng, tmp_path, monkeypatch):
     image, loaded = Micrograph(_uneven(rng, (161, 130))), make_loaded("norm")
     options = SMALL.replace(norm=norm)
     expected = run(enhance_array(image, loaded, options))
@@ -116,10 +110,13 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
 
 
 def test_damaged_statistics_are_a_sentence():
-    with pytest.raises(WriteError, match="--overwrite"):
-        Statistics.from_json({"layers": [{"mean": "?"}]})
-    with pytest.raises(WriteError, match="--overwrite"):
-        SampledStatistics.from_json({"statistics": 3})
+    damaged = (
+        (Statistics, {"layers": [{"mean": "?"}]}),
+        (SampledStatistics, {"statistics": 3}),
+    )
+    for kind, notes in damaged:
+        with pytest.raises(WriteError, match="--overwrite"):
+            kind.from_json(notes)
 
 
 @pytest.mark.broad
@@ -148,7 +145,7 @@ def _way(loaded, shape, before=None, **options):
     return choose_strategy(predictor, chosen, plan, before)
 
 
-def test_the_way_follows_from_network_memory_and_wish(make_loaded):
+def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded):
     norm, shape = make_loaded("norm"), (400, 400)
     once = _way(norm, shape, memory_gb=8)
     assert once.kind == "whole"
@@ -157,10 +154,6 @@ def test_the_way_follows_from_network_memory_and_wish(make_loaded):
     assert _way(norm, shape, norm="frozen").kind == "tiles"
     assert _way(norm, shape, norm="tile").norm == "tile"
     assert _way(make_loaded("plain"), shape, norm="frozen").norm == "none"
-
-
-def test_what_was_begun_is_repeated(make_loaded):
-    norm, shape = make_loaded("norm"), (400, 400)
     begun = _way(norm, shape, tile=16, memory_gb=4e-3)
     assert begun.lockstep.tiles.core > 16
     for memory in (1e-6, 8):

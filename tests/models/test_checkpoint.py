@@ -17,17 +17,11 @@ from napari_semsr.models.cards import (
     resolve,
     write_card,
 )
-from napari_semsr.models.checkpoint import (
-    build,
-    load_beside,
-    load_model,
-    save_model,
-)
+from napari_semsr.models.checkpoint import build, load_beside, load_model, save_model
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
-CARD = ModelCard(
-    name="tiny", architecture="two-scale", options=OPTIONS, stride=4, receptive_field=24
-)
+KNOWN = {"name": "tiny", "architecture": "two-scale", "stride": 4}
+CARD = ModelCard(**KNOWN, options=OPTIONS, receptive_field=24)
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     loaded = load_model(model_file)
     again = load_model(str(model_file))
     image = torch.rand(1, 1, 16, 16)
-    assert loaded.card == CARD
+    assert loaded.card == read_card(model_file) == CARD
     assert loaded.digest == again.digest == file_digest(model_file)
     assert torch.equal(loaded.module(image), again.module(image))
     assert not loaded.module.training
@@ -69,19 +63,12 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
         load_beside(whole)
 
 
-def test_card_is_read_without_the_weights(model_file: Path) -> None:
-    assert read_card(model_file) == CARD
-
-
 def test_bundled_models_load_and_fit_the_limits() -> None:
     names = bundled()
     assert "sem-restore" in names
     assert sum(resolve(name).stat().st_size for name in names) <= 40e6
     for name in names:
         assert load_model(name).card.name == name
-
-
-def test_missing_model_names_what_there_is() -> None:
     with pytest.raises(CheckpointError, match=r"sem-restore.*got 'no-such'"):
         load_model("no-such")
 
@@ -95,23 +82,18 @@ def test_missing_model_names_what_there_is() -> None:
         (struct.pack("<Q", 4) + b"nope", "cannot be read"),
         (struct.pack("<Q", 2) + b"[]", "not a table"),
         (struct.pack("<Q", 2) + b"{}", "no model card"),
+        ({"stride": 0}, "not valid at stride"),
     ],
-    ids=["empty", "pickle", "huge-header", "no-json", "list", "no-card"],
+    ids=["empty", "pickle", "huge-header", "no-json", "list", "no-card", "bad-card"],
 )
-def test_foreign_files_are_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_foreign_files_are_refused(tmp_path, content, message):
     path = tmp_path / "bad.safetensors"
-    path.write_bytes(content)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        card = json.dumps(CARD.model_dump(mode="json") | content)
+        save_file({"w": torch.zeros(1)}, path, metadata={"card": card})
     with pytest.raises(CheckpointError, match=message):
-        load_model(path)
-
-
-def test_invalid_card_is_refused_by_field(tmp_path: Path) -> None:
-    path = tmp_path / "bad.safetensors"
-    card = CARD.model_dump(mode="json") | {"stride": 0}
-    save_file({"w": torch.zeros(1)}, path, metadata={"card": json.dumps(card)})
-    with pytest.raises(CheckpointError, match="not valid at stride"):
         load_model(path)
 
 
@@ -119,18 +101,13 @@ def test_invalid_card_is_refused_by_field(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"options": {**OPTIONS, "width": 8}}, "do not fit"),
-        (
-            {"architecture": "transformer"},
-            r"must be one of .*two-scale.* got 'transformer'",
-        ),
+        ({"architecture": "x"}, r"must be one of .*two-scale.* got 'x'"),
         ({"options": {**OPTIONS, "depth": 3}}, "takes the options .* got depth"),
         ({"options": {**OPTIONS, "width": "wide"}}, "cannot be built"),
     ],
     ids=["other-width", "unknown-architecture", "unknown-option", "wrong-type"],
 )
-def test_cards_that_disagree_with_the_weights_are_refused(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_cards_that_disagree_with_the_weights_are_refused(tmp_path, change, message):
     path = tmp_path / "odd.safetensors"
     save_model(path, build("two-scale", OPTIONS), CARD.model_copy(update=change))
     with pytest.raises(CheckpointError, match=message):
@@ -146,9 +123,7 @@ def test_file_that_is_cut_short_says_so_before_it_is_loaded(model_file: Path) ->
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(
-    model_file: Path, value: float
-) -> None:
+def test_weights_that_are_not_finite_are_refused(model_file, value):
     network = load_model(model_file).module
     torch.nn.init.constant_(next(network.parameters()), value)
     save_model(model_file, network, CARD)
@@ -157,11 +132,10 @@ def test_weights_that_are_not_finite_are_refused(
 
 
 @pytest.mark.parametrize("percentiles", [(90, 10), (5, 5), (-1, 99), (1, 101)])
-def test_card_with_percentiles_out_of_order_is_refused(percentiles) -> None:
+def test_card_with_percentiles_out_of_order_is_refused(percentiles):
+    told = CARD.model_dump() | {"input_percentiles": percentiles}
     with pytest.raises(ValueError, match="percentile"):
-        ModelCard.model_validate(
-            {**CARD.model_dump(), "input_percentiles": percentiles}
-        )
+        ModelCard.model_validate(told)
 
 
 def test_write_card_keeps_every_byte_of_the_weights(model_file):
@@ -177,45 +151,30 @@ def test_write_card_keeps_every_byte_of_the_weights(model_file):
     assert load_model(model_file).card == before.card
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"width": 10**9},
-        {"fine_blocks": 10**9},
-        {"dilations": [1] * 10**5},
-        {"dilations": [10**9]},
-        {"dilations": 5},
-        {"width": [4]},
-        {"width": 10**400},
-        {"width": -4},
-    ],
-    ids=lambda options: str(options)[:24],
-)
-def test_card_asks_for_no_more_than_its_file_holds(
-    model_file: Path, options: dict[str, object]
-) -> None:
-    asked = CARD.model_copy(update={"options": {**OPTIONS, **options}})
-    write_card(model_file, asked)
-    with pytest.raises(CheckpointError) as caught:
-        load_model(model_file)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 500
+HUGE = {"width": [10**9, 10**400, [4], -4], "fine_blocks": [10**9]}
+HUGE |= {"dilations": [[1] * 10**5, [10**9], 5]}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_card_asks_for_no_more_than_its_file_holds(model_file, name):
+    for value in HUGE[name]:
+        asked = CARD.model_copy(update={"options": {**OPTIONS, name: value}})
+        write_card(model_file, asked)
+        with pytest.raises(CheckpointError) as caught:
+            load_model(model_file)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"data_offsets": 5},
-        {"data_offsets": [0, 10**15]},
-        {"shape": [10**9, 10**9]},
-        {"shape": [-1]},
-        {"dtype": "F99"},
+        *({"data_offsets": 5}, {"data_offsets": [0, 10**15]}),
+        *({"shape": [10**9, 10**9]}, {"shape": [-1]}, {"dtype": "F99"}),
     ],
     ids=str,
 )
-def test_file_that_lies_about_its_shapes_is_refused(
-    model_file: Path, row: dict[str, object]
-) -> None:
+def test_file_that_lies_about_its_shapes_is_refused(model_file, row):
     data = model_file.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])

@@ -15,12 +15,8 @@ def wave(shape, pixel, origin=None) -> Micrograph:
     y = first[0] + pixel * np.arange(shape[0])[:, None]
     x = first[1] + pixel * np.arange(shape[1])[None, :]
     data = np.sin(y / 70) * np.cos(x / 90 + 0.4)
-    return Micrograph(
-        data.astype(np.float32),
-        parse_pixel_size(pixel),
-        "wave",
-        origin=origin or (0.0, 0.0),
-    )
+    made = Micrograph(data.astype(np.float32), parse_pixel_size(pixel), "wave")
+    return made.replace(origin=origin or (0.0, 0.0))
 
 
 def test_images_on_one_grid_are_left_alone():

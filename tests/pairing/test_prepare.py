@@ -37,14 +37,11 @@ def test_sharpening_and_equalising_raise_differences(noisy, step):
     assert roughness(made.data) > 1.1 * roughness(noisy.data)
 
 
-def test_missing_pixels_stay_missing(noisy):
+def test_missing_pixels_stay_missing_and_flat_images_alone(noisy):
     data = noisy.array().copy()
     data[3, 4] = np.nan
     options = PairOptions(denoise=True, equalise=True)
     made = prepare_image(noisy.replace(data=data), options)
     assert np.isnan(made.data).sum() == 1
-
-
-def test_flat_image_is_left_alone():
     image = Micrograph(np.full((20, 20), 3, np.uint8))
     assert prepare_image(image, PairOptions(denoise=True)) is image

@@ -83,14 +83,11 @@ def test_large_field_is_held_out_in_several_blocks():
     assert abs(len(places) / kept - 0.1) < 0.01
 
 
-def test_of_many_small_images_whole_ones_are_held_out():
+def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
     options = PairOptions(patch=32, step=16)
     places = [place for n in range(20) for place in lay_out(n, (64, 64), options)]
     sets = split(places, options)
     assert [len(sets[name]) for name in SPLITS] == [16 * 9, 18, 18]
-
-
-def test_shares_are_kept_and_another_seed_deals_anew():
     options = PairOptions(patch=16, validation=0.25, test=0.25)
     places = list(lay_out(0, (160, 160), options))
     sets, again = split(places, options), split(places, options.replace(seed=1))

@@ -17,12 +17,8 @@ def patches_off(scatter, seed):
     taper = np.outer(np.hanning(SIDE), np.hanning(SIDE))
     corners = np.mgrid[0 : 129 - SIDE : SIDE // 2, 0 : 129 - SIDE : SIDE // 2]
     corners = corners.reshape(2, -1).T
-    off = np.array(
-        [
-            (noise[:, y : y + SIDE, x : x + SIDE] * taper).mean((1, 2))
-            for y, x in corners
-        ]
-    )
+    shown = (noise[:, y : y + SIDE, x : x + SIDE] for y, x in corners)
+    off = np.array([(part * taper).mean((1, 2)) for part in shown])
     places = corners + SIDE / 2
     return PatchShifts(
         seen=places - off,

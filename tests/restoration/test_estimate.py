@@ -20,20 +20,20 @@ def power_law(shape: tuple[int, int], exponent: float) -> np.ndarray:
 @pytest.mark.parametrize("sigma", [0.8, 3.0])
 def test_width_of_a_blur_is_found(sigma):
     blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), sigma, mode="wrap")
-    blurred = blurred + np.random.default_rng(2).normal(
-        0, 1e-3 * blurred.std(), (512, 512)
-    )
-    found = RadialPower.of(sample_blocks(blurred), blurred.dtype).fit()
+    noise = np.random.default_rng(2).normal(0, 1e-3 * blurred.std(), (512, 512))
+    found = fit(blurred + noise)
     assert found.sigma_px == pytest.approx(sigma, rel=0.12)
+
+
+def fit(image, sigma=None):
+    known = [] if sigma is None else [PointSpread.gaussian((sigma, sigma)).kernel]
+    return RadialPower.of(sample_blocks(image), image.dtype).fit(*known)
 
 
 def test_noise_is_found_where_the_blur_is_known():
     blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 1.5, mode="wrap")
     noise = 0.1 * blurred.std()
-    image = blurred + np.random.default_rng(2).normal(0, noise, blurred.shape)
-    found = RadialPower.of(sample_blocks(image), image.dtype).fit(
-        PointSpread.gaussian((1.5, 1.5)).kernel
-    )
+    found = fit(blurred + np.random.default_rng(2).normal(0, noise, (512, 512)), 1.5)
     assert np.sqrt(found.noise) == pytest.approx(noise, rel=0.05)
     assert found.exponent == pytest.approx(2.4, abs=0.25)
 
@@ -43,20 +43,15 @@ def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
     clear = power_law((384, 384), exponent)
     blurred = ndimage.gaussian_filter(clear, sigma, mode="wrap")
     image = np.rint(np.clip(128 + 40 * blurred / blurred.std(), 0, 255)).astype("u1")
-    found = RadialPower.of(sample_blocks(image), image.dtype).fit(
-        PointSpread.gaussian((sigma, sigma)).kernel
-    )
+    found = fit(image, sigma)
     assert found.noise == pytest.approx(1 / 12, rel=0.05)
     assert found.exponent == pytest.approx(exponent, abs=0.1)
 
 
-def test_white_noise_has_its_variance_in_every_ring():
+def test_blocks_are_finite_and_white_noise_has_its_variance_in_every_ring():
     image = np.random.default_rng(0).normal(5, 2, (512, 512))
     rings = RadialPower.of(sample_blocks(image), image.dtype)
     np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
-
-
-def test_blocks_of_a_small_or_holed_field_are_finite():
     image = np.full((7, 300), np.nan)
     image[3] = 1
     blocks = sample_blocks(image)

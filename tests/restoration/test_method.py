@@ -68,9 +68,8 @@ def test_lazy_field_equals_one_in_memory(pair):
 @pytest.mark.broad
 def test_cut_off_halo_has_a_small_measured_tolerance(pair):
     image = Micrograph(pair[1])
-    restorer = choose(
-        image, RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
-    )
+    options = RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
+    restorer = choose(image, options)
     assert restorer.halo == LARGEST_HALO
     assert not restorer.exact
     plan = restorer.plan(image.shape)
@@ -100,17 +99,14 @@ def test_small_fields_are_restored(shape, method):
     assert np.isfinite(made).all()
 
 
-def test_field_without_a_finite_pixel_is_refused():
-    with pytest.raises(ReadError, match="finite pixels, and hole has none"):
-        choose(Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions())
-
-
-def test_width_in_nm_needs_a_pixel_size(pair):
+def test_width_in_nm_needs_a_pixel_size_and_a_field_finite_pixels(pair):
     calibrated = Micrograph(pair[1], parse_pixel_size((10.0, 5.0)))
     found = choose(calibrated, RestoreOptions(psf="12nm"))
     assert found.psf.sigma_px == pytest.approx((1.2, 2.4))
     with pytest.raises(OptionError, match="needs an image with a pixel size"):
         choose(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
+    with pytest.raises(ReadError, match="finite pixels, and hole has none"):
+        choose(Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions())
 
 
 def test_unsupervised_weight_is_repeatable(pair):

@@ -34,15 +34,12 @@ def test_noise_has_the_stated_mean_and_variance(rng, photons, read):
     assert made.var() == pytest.approx(variance, rel=0.03)
 
 
-def test_rows_hold_what_lies_at_their_shift(smooth, rng):
+def test_rows_lie_along_a_path_that_is_as_long_as_stated(smooth, rng):
     made, shifts = drift(smooth, 6.0, 0.5, rng)
     for row in (0, 30, 70):
         y, x = row + shifts[row, 0], np.arange(110) + shifts[row, 1]
         there = ndimage.map_coordinates(smooth, [np.full(110, y), x], mode="mirror")
         np.testing.assert_allclose(made[row], there, atol=1e-9)
-
-
-def test_path_is_as_long_as_stated(smooth, rng):
     _, shifts = drift(smooth, 6.0, 0.0, rng)
     np.testing.assert_allclose(shifts[0], 0, atol=1e-12)
     assert np.hypot(*shifts[-1]) == pytest.approx(6)

@@ -9,13 +9,11 @@ from napari_semsr.simulation import FaultRanges, FaultyScene, draw, random_fault
 ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
 
 
-def scenes(count: int = 12, **shares: object) -> list[FaultyScene]:
+def scenes(count=12, **shares) -> list[FaultyScene]:
     """Degrade a drawn sample several times."""
-    clear = draw("particles", (128, 128), seed=3)
-    ranges = FaultRanges(**{**ALONE, **shares})
-    return [
-        random_faults(clear, ranges, np.random.default_rng(n)) for n in range(count)
-    ]
+    clear, ranges = draw("particles", (128, 128), seed=3), FaultRanges(**ALONE | shares)
+    chances = map(np.random.default_rng, range(count))
+    return [random_faults(clear, ranges, rng) for rng in chances]
 
 
 def test_nothing_done_is_told_as_nothing() -> None:
@@ -54,7 +52,6 @@ def test_veil_can_be_lifted_by_what_is_told() -> None:
 
 
 def test_grain_tells_nothing_of_the_blur() -> None:
-    """The finest grain is that of the noise, however wide the blur before it."""
     sharp, soft = (
         scenes(24, noisy=1.0, blurred=share, noise=(0.05, 0.05), sigma_px=(2.0, 2.5))
         for share in (0.0, 1.0)

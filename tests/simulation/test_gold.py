@@ -17,16 +17,8 @@ _CLEAN = GoldOptions(
     fine_probe_nm=8.5,
     coarse_probe_nm=(8.5, 8.5),
     electrons=(1e7, 1e7),
-    line_jitter_px=0.0,
+    line_jitter_px=0,
 )
-
-
-def _micrograph(image: np.ndarray) -> Micrograph:
-    return Micrograph(image, pixel_size_nm=(FINE_NM, FINE_NM))
-
-
-def _on_fine_grid(low: np.ndarray) -> np.ndarray:
-    return ndimage.zoom(low, 2, order=3, mode="reflect", grid_mode=True)
 
 
 def test_coarse_image_is_the_binned_fine_one(rng):
@@ -75,31 +67,23 @@ def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
 @pytest.mark.broad
 def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
     pair = random_gold_pair(160, gold_rng("validation", 0))
-    truth = _micrograph(pair.high)
+    size = (FINE_NM, FINE_NM)
+    truth = Micrograph(pair.high, size)
     own = measure_gaps(truth, truth)
     assert len(own.found) > 80
     assert own.undetected_fraction == 0
-    seen = measure_gaps(_micrograph(_on_fine_grid(pair.low)), truth)
+    fine = ndimage.zoom(pair.low, 2, order=3, mode="reflect", grid_mode=True)
+    seen = measure_gaps(Micrograph(fine, size), truth)
     assert 0.06 < seen.undetected_fraction < 0.25
     assert 2.5 < np.abs(seen.width_errors("nm")).mean() < 5.5
     widths = [gap.reference_px for gap in own.found]
     assert 2 < np.median(widths) < 7
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"pitch_nm": (30.0, 100.0)},
-        {"edges": (0.4, 0.2)},
-    ],
-    ids=["pitch", "order"],
-)
-def test_refuses_what_cannot_be_drawn(changes):
-    with pytest.raises(OptionError):
-        GoldOptions().replace(**changes)
-
-
-def test_refuses_a_tiny_field(rng):
+def test_what_cannot_be_drawn_is_refused(rng):
+    for changes in ({"pitch_nm": (30.0, 100.0)}, {"edges": (0.4, 0.2)}):
+        with pytest.raises(OptionError):
+            GoldOptions().replace(**changes)
     with pytest.raises(OptionError, match="at least 16 px wide, got 8"):
         random_gold_pair(8, rng)
 

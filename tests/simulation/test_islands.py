@@ -6,15 +6,9 @@ from napari_semsr.simulation.gold import Packing, draw_islands
 
 _PIXEL_NM = 7.1
 _PACKING = Packing(
-    pitch_nm=150.0,
-    size_spread=0.5,
-    gap_nm=30.0,
-    gap_spread=0.2,
-    touching=0.0,
-    missing=0.0,
-    corner_nm=20.0,
-    crooked_nm=0.0,
-)
+    pitch_nm=150.0, size_spread=0.5, gap_nm=30.0, gap_spread=0.2,
+    touching=0.0, missing=0.0, corner_nm=20.0, crooked_nm=0.0,
+)  # fmt: skip
 
 
 def _islands(rng, **changes):
@@ -57,11 +51,8 @@ def test_each_island_has_one_grain(rng):
     assert np.ptp(most) > 0.5
 
 
-def test_missing_cells_lay_carbon_bare(rng):
+def test_missing_cells_lay_carbon_bare_and_sides_need_not_fill_blocks(rng):
     bare = _islands(rng, missing=0.5).depth_nm < -50
     assert 0.2 < bare.mean() < 0.6
-
-
-def test_side_need_not_fill_blocks(rng):
     islands = draw_islands(45, _PIXEL_NM, _PACKING, rng)
     assert islands.depth_nm.shape == islands.grain.shape == (45, 45)

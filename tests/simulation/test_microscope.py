@@ -35,7 +35,7 @@ def test_brightness_falls_to_the_stated_share_at_the_rim(rim, rng):
     assert illumination_field(square, 201, rng)[0, 0] == pytest.approx(rim, rel=0.02)
 
 
-def test_a_round_field_ends_at_its_stop(rng):
+def test_round_fields_end_at_their_stop_and_offcentre_light_peaks_off_it(rng):
     options = MicroscopeOptions(vignetting=0.5)
     light = illumination_field(options, 128, rng)
     line = (np.arange(128) - 63.5) / 64
@@ -43,9 +43,6 @@ def test_a_round_field_ends_at_its_stop(rng):
     assert light[off <= 0.98].min() > 0.4
     assert light[off > 1.05].max() < 0.01
     assert illumination_field(options.replace(field="square"), 16, rng).min() > 0.4
-
-
-def test_offcentre_light_peaks_off_the_centre(rng):
     options = MicroscopeOptions(offcentre=0.3, field="square")
     light = illumination_field(options, 101, rng)
     peak = np.array(np.unravel_index(light.argmax(), light.shape)) - 50
@@ -77,13 +74,10 @@ def test_mean_and_variance_follow_photons_and_read_noise(photons, read, rng):
     assert counts.var() == pytest.approx(expected, rel=0.03)
 
 
-def test_offset_keeps_noise_above_zero_unless_it_is_given():
+def test_offsets_keep_noise_above_zero_and_without_noise_counts_are_the_expected(rng):
     assert MicroscopeOptions().offset == 100
     assert MicroscopeOptions(read_noise=1000).offset == 4000
     assert MicroscopeOptions(read_noise=1000, dark_counts=0).offset == 0
-
-
-def test_without_noise_counts_are_the_expected_ones(rng):
     options = MicroscopeOptions(photons=0, read_noise=0)
     light = rng.random((8, 8))
     counts = expose(light, options, rng)

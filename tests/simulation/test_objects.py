@@ -8,22 +8,17 @@ from napari_semsr.simulation.specimen import KINDS, ObjectOptions, draw_object
 
 
 def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):
-    return draw_object(
-        kind, shape, pixel_nm=pixel_nm, options=ObjectOptions(**options), seed=seed
-    )
+    chosen = ObjectOptions(**options)
+    return draw_object(kind, shape, pixel_nm=pixel_nm, options=chosen, seed=seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_seed_same_sample(kind):
+def test_seeds_decide_heights_start_at_zero_and_material_is_a_share(kind):
     first, again = drawn(kind, disorder=0.2), drawn(kind, disorder=0.2)
     other = drawn(kind, disorder=0.2, seed=1)
     assert np.array_equal(first.height_nm, again.height_nm)
     assert not np.array_equal(first.height_nm, other.height_nm)
     assert first.height_nm.shape == first.material.shape == (96, 120)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_height_starts_at_zero_and_material_is_a_share(kind):
     sample = drawn(kind)
     assert np.all(np.isfinite(sample.height_nm))
     assert 0 <= sample.height_nm.min() < 0.1 * sample.height_nm.max()
@@ -53,7 +48,7 @@ def test_fine_drawing_binned_is_the_coarse_drawing(kind):
 
 @pytest.mark.parametrize(("pitch", "pixel"), [(180.0, 41.0), (300.0, 7.3)])
 def test_pitch_of_a_grating_is_exact_at_any_pixel_size(pitch, pixel):
-    """The phase of the carrier at the pitch does not run along the lines."""
+    # the phase of the carrier at the pitch does not run along the lines
     count = round(30 * pitch / pixel)
     line = drawn("grating", (2, 2 * count), pixel, pitch_nm=pitch).height_nm[0]
     x = (np.arange(2 * count) + 0.5) * pixel
@@ -64,21 +59,15 @@ def test_pitch_of_a_grating_is_exact_at_any_pixel_size(pitch, pixel):
     assert abs(slip * pitch / (count * pixel)) < 1e-4
 
 
-def test_grating_turns():
+def test_gratings_turn_lattices_repeat_and_packed_particles_fill():
     across = drawn("grating", (64, 64), angle_deg=90.0).height_nm
     assert np.ptp(across, axis=1).max() < 1e-3
     assert np.ptp(across, axis=0).min() > 99
-
-
-def test_lattice_is_periodic_unless_disturbed():
     pitch = 15  # pixels of 20 nm
     holes = drawn("lattice", (90, 90), 20.0).height_nm
     assert np.abs(holes[:-pitch] - holes[pitch:]).max() < 0.02
     unrest = drawn("lattice", (90, 90), 20.0, disorder=0.5).height_nm
     assert np.abs(unrest[:-pitch] - unrest[pitch:]).max() > 50
-
-
-def test_packed_particles_fill_more_than_strewn_ones():
     packed = drawn("particles", packing="hexagonal").material.mean()
     assert packed > 0.75
     assert 0.2 < drawn("particles").material.mean() < 0.55

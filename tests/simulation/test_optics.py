@@ -40,8 +40,7 @@ def taken(light, height_nm, options, **more):
 
 
 @pytest.mark.parametrize(
-    ("waves", "pixel_nm"),
-    [(20, 20.0), (45, 20.0), (70, 20.0), (200, 200.0)],
+    ("waves", "pixel_nm"), [(20, 20.0), (45, 20.0), (70, 20.0), (200, 200.0)]
 )
 def test_incoherent_transfer_is_that_of_a_circular_pupil(waves, pixel_nm):
     # a cosine whose mirror image goes on as itself
@@ -235,11 +234,7 @@ def test_source_points_fill_the_illumination(factor):
     ],
 )
 def test_optics_that_do_not_exist_are_refused(given, said):
+    word = MicroscopeOptions.parse({"coherence_factor": "incoherent"})
+    assert word == LENS.replace(coherence_factor=None)
     with pytest.raises(OptionError, match=said):
         MicroscopeOptions.parse(given)
-
-
-def test_incoherent_light_has_a_word():
-    assert MicroscopeOptions.parse({"coherence_factor": "incoherent"}) == LENS.replace(
-        coherence_factor=None
-    )

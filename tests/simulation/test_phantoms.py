@@ -36,7 +36,7 @@ def test_extreme_pitches_draw_something_finite(kind: str, pitch: float) -> None:
 
 def test_bad_requests_are_refused_in_one_sentence() -> None:
     with pytest.raises(OptionError, match=r"grating.*got 'cat'"):
-        draw("cat", (64, 64))  # type: ignore[arg-type]
+        draw("cat", (64, 64))
     with pytest.raises(OptionError, match="at least 2 px, got 1"):
         draw("pits", (64, 64), pitch_px=1)
     with pytest.raises(OptionError, match="at least 8 px"):

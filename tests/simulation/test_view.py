@@ -103,20 +103,13 @@ def test_a_strip_is_shown_in_part_rather_than_beyond_its_border():
     assert view.image.shape[1] < 0.7 * strip.scene.sharp.shape[1] / 0.8
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
+def test_what_cannot_be_shown_is_refused(scan, rng):
+    for options, said in (
         ({"view_field": 1.0, "view_turn_deg": 45.0}, "beyond the sample: lower"),
         ({"view_bending_nm": 2000.0, "view_field": 0.2}, "nearly folds"),
-    ],
-    ids=["field", "bending"],
-)
-def test_what_cannot_be_shown_is_refused(scan, options, said):
-    with pytest.raises(OptionError, match=said):
-        take_view(scan, STILL.replace(**options))
-
-
-def test_an_image_has_no_electron_view(rng):
-    scan = cut_scan(rng.random((200, 200)), SCAN.replace(frames_grid=(1, 1)))
+    ):
+        with pytest.raises(OptionError, match=said):
+            take_view(scan, STILL.replace(**options))
+    image = cut_scan(rng.random((200, 200)), SCAN.replace(frames_grid=(1, 1)))
     with pytest.raises(OptionError, match="drawn sample"):
-        take_view(scan, STILL)
+        take_view(image, STILL)

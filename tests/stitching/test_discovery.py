@@ -29,13 +29,10 @@ def judge(index, place, positions):
     return float(np.abs(true - place).max() < 3)
 
 
-def test_grow_takes_what_agrees_with_all_frames():
+def test_grow_takes_what_agrees_with_all_frames_and_leaves_out_what_nothing_holds():
     joints = [joint(0, 1, 9.0), joint(0, 2, 7.0), joint(2, 3, 6.5)]
     found = grow(4, [*joints, joint(1, 3, 12.0, wrong=(20, 5))], judge)
     assert np.allclose(found - found[0], TRUTH)
-
-
-def test_grow_leaves_out_what_nothing_holds():
     found = grow(4, [joint(0, 1, 9.0), joint(2, 3, 3.0)], judge)
     assert np.isfinite(found[:2]).all()
     assert np.isnan(found[2:]).all()

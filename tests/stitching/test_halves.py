@@ -41,12 +41,11 @@ def blocks(*plans):
     return [plan.block(Box.of(plan.shape)) for plan in plans]
 
 
-def test_a_grid_is_split_as_a_checkerboard(whole):
+def test_a_grid_is_split_as_a_checkerboard_with_each_frame_in_one_half(
+    whole, halves, solution
+):
     first = split_frames(whole).reshape(3, 3)
     assert np.array_equal(first, np.indices((3, 3)).sum(axis=0) % 2 == 0)
-
-
-def test_each_frame_is_in_one_half(halves, solution):
     assert sorted(halves[0].frames + halves[1].frames) == sorted(solution.names)
     assert [half.name for half in halves] == ["a", "b"]
 

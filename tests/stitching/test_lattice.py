@@ -19,13 +19,10 @@ def solved(disorder, seed):
     return scan, run(solve_mosaic(scan.acquisition))
 
 
-def test_disorder_decides_where_there_is_some():
+def test_disorder_decides_and_a_perfect_lattice_is_reported():
     scan, solution = solved(0.05, 0)
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     assert not solution.warnings
-
-
-def test_perfect_lattice_is_reported():
     _, solution = solved(0.0, 0)
     assert any("repeats itself" in warning for warning in solution.warnings)
     assert any(pair.ambiguous for pair in solution.pairs)
@@ -60,12 +57,11 @@ def improbable(choice, shift):
 
 
 def choice(first, second, shifts, doubt):
-    return ShiftChoice(
-        first, second, np.array(shifts, float), np.array(doubt, float), 20.0
-    )
+    values = np.array(shifts, float), np.array(doubt, float)
+    return ShiftChoice(first, second, *values, 20.0)
 
 
-def test_resolve_lets_several_pairs_decide_together():
+def test_resolve_lets_several_pairs_decide_or_asks_the_stage_and_says_so():
     nominal = np.array([[0.0, 0.0], [0.0, 50.0], [50.0, 0.0], [50.0, 50.0]])
     weighed = [
         choice(0, 1, [(0, 50)], [0]),
@@ -78,9 +74,6 @@ def test_resolve_lets_several_pairs_decide_together():
     layout, ambiguous = resolve(4, weighed, nominal, improbable)
     assert not ambiguous
     assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
-
-
-def test_resolve_asks_the_stage_and_says_so():
     nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
     weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
     layout, ambiguous = resolve(2, weighed, nominal, improbable)

@@ -20,27 +20,23 @@ from napari_semsr.stitching.verify import finish
 from tests.stitching import scans
 
 
-def test_solve_places_frames_to_the_noise_limit(square_scan, square_solution):
-    _, rms = scans.errors(square_solution.positions_px, square_scan.truth)
+def test_solve_places_frames_to_the_noise_limit_and_states_its_error(
+    square_scan, square_solution
+):
+    found, truth = square_solution, square_scan.truth
+    _, rms = scans.errors(found.positions_px, truth)
     assert rms < 0.02
-    assert square_solution.placed.all()
-    assert square_solution.pairs_used == len(square_solution.pairs) == 20
-    assert square_solution.pairs_rejected == 0
-    assert square_solution.residual_px < 0.05
-    assert not square_solution.warnings
-    assert np.allclose(square_solution.positions_px.min(axis=0), 0)
-
-
-def test_solve_states_its_own_error(square_scan, square_solution):
-    _, rms = scans.errors(square_solution.positions_px, square_scan.truth)
-    stated = np.sqrt((square_solution.sigma_px**2).sum(axis=1).mean())
+    assert found.placed.all()
+    assert found.pairs_used == len(found.pairs) == 20
+    assert found.pairs_rejected == 0
+    assert found.residual_px < 0.05
+    assert not found.warnings
+    assert np.allclose(found.positions_px.min(axis=0), 0)
+    stated = np.sqrt((found.sigma_px**2).sum(axis=1).mean())
     assert 0.3 < rms / stated < 2
-
-
-def test_solve_measures_noise_and_joints(square_scan, square_solution):
-    assert square_solution.noise == pytest.approx(square_scan.sigma, rel=0.3)
-    for pair in square_solution.pairs:
-        true = square_scan.truth[pair.second] - square_scan.truth[pair.first]
+    assert found.noise == pytest.approx(square_scan.sigma, rel=0.3)
+    for pair in found.pairs:
+        true = truth[pair.second] - truth[pair.first]
         assert np.abs(true - pair.shift_px).max() < 6 * pair.sigma_px + 0.02
         assert 0 < pair.quality <= 1
 
@@ -48,9 +44,8 @@ def test_solve_measures_noise_and_joints(square_scan, square_solution):
 @pytest.mark.parametrize("known", ["grid", "grid-overlap"])
 def test_solve_finds_neighbours_itself(scene, known):
     flat = scans.round_flat(128)
-    scan = scans.cut_scan(
-        scene, flat=flat, overlap=0.36, known=known, order="serpentine", seed=6
-    )
+    how = {"flat": flat, "overlap": 0.36, "order": "serpentine", "seed": 6}
+    scan = scans.cut_scan(scene, known=known, **how)
     solution = run(solve_mosaic(scan.acquisition))
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.06
@@ -85,7 +80,7 @@ def test_solve_names_bad_frames_and_places_the_others(square_scan):
     assert not any("chance fits" in warning for warning in solution.warnings)
 
 
-def test_solve_reads_the_stage(scene):
+def test_solve_reads_the_stage_and_joins_two_frames(scene):
     stage = ((1.03, 0.02), (-0.02, 0.98))
     scan = scans.cut_scan(scene, jitter=2, stage=stage, seed=8, pixel_size_nm=10)
     acquisition = scan.acquisition.replace(
@@ -97,16 +92,17 @@ def test_solve_reads_the_stage(scene):
     assert solution.estimated_pixel_size_nm == pytest.approx((9.7, 10.2), rel=0.01)
     assert solution.pixel_size_nm == (10.0, 10.0)
     assert any("calibration" in warning for warning in solution.warnings)
-
-
-def test_solve_joins_two_frames(scene):
-    scan = scans.cut_scan(scene, grid=(1, 2), seed=9)
-    solution = run(solve_mosaic(scan.acquisition))
-    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
+    two = scans.cut_scan(scene, grid=(1, 2), seed=9)
+    solution = run(solve_mosaic(two.acquisition))
+    assert scans.errors(solution.positions_px, two.truth)[1] < 0.05
 
 
 @pytest.mark.broad
-def test_solve_survives_pixels_that_are_no_numbers(square_scan):
+def test_solve_survives_pixels_that_are_no_numbers_and_is_the_same_twice(
+    square_scan, square_solution
+):
+    again = run(solve_mosaic(square_scan.acquisition))
+    assert np.array_equal(again.positions_px, square_solution.positions_px)
     data = square_scan.acquisition.frames.data.astype(np.float32)
     data[2, 20:30, 40:60] = np.nan
     data[5, 100, :] = np.inf
@@ -114,12 +110,6 @@ def test_solve_survives_pixels_that_are_no_numbers(square_scan):
     solution = run(solve_mosaic(acquisition))
     assert solution.placed.all()
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
-
-
-@pytest.mark.broad
-def test_solve_is_the_same_twice(square_scan, square_solution):
-    again = run(solve_mosaic(square_scan.acquisition))
-    assert np.array_equal(again.positions_px, square_solution.positions_px)
 
 
 def test_solve_takes_a_flat_field(square_scan):
@@ -134,7 +124,7 @@ def test_solve_takes_a_flat_field(square_scan):
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.05
 
 
-def test_solve_refuses_one_frame_and_positions_without_overlap(square_scan):
+def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rng):
     scan = square_scan.acquisition
     frame = ArrayFrames(scan.frames.data[:1])
     one = scan.replace(frames=frame, names=("f",), nominal_px=None, grid=None)
@@ -142,9 +132,6 @@ def test_solve_refuses_one_frame_and_positions_without_overlap(square_scan):
         run(solve_mosaic(one))
     with pytest.raises(RegistrationError, match="must overlap"):
         run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
-
-
-def test_solve_refuses_frames_that_have_nothing_in_common(rng):
     noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
     scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
     acquisition = scan.acquisition.replace(frames=ArrayFrames(noise))
@@ -174,21 +161,14 @@ def placed(scan, **known):
     return replace(state, positions=scan.truth.copy(), **known)
 
 
-def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan):
-    state = placed(square_scan, layout=Layout(square_scan.truth, (), ()))
-    with pytest.raises(RegistrationError, match="none of 9 does"):
-        finish(state)
-
-
-def test_loose_places_are_told(square_scan):
+def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_scan):
     truth = square_scan.truth
+    with pytest.raises(RegistrationError, match="none of 9 does"):
+        finish(placed(square_scan, layout=Layout(truth, (), ())))
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
     joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
-    state = placed(
-        square_scan,
-        layout=Layout(truth, joints, ()),
-        refined=Refined(truth, (), np.full((9, 2), 2.0)),
-    )
+    refined = Refined(truth, (), np.full((9, 2), 2.0))
+    state = placed(square_scan, layout=Layout(truth, joints, ()), refined=refined)
     (warning,) = finish(state).warnings
     assert warning.startswith("9 of 9 frames are held loosely")
     assert "up to 2.8 px" in warning

@@ -15,9 +15,8 @@ from tests.stitching import scans
 def known(scan):
     """Frames corrected by the true shading."""
     flat = (scan.flat / scan.flat.max()).astype(np.float32)
-    return CorrectedFrames(
-        scan.acquisition, FlatField(flat, 2000.0, flat > 0.15, "known"), scan.gains
-    )
+    field = FlatField(flat, 2000.0, flat > 0.15, "known")
+    return CorrectedFrames(scan.acquisition, field, scan.gains)
 
 
 def test_resample_moves_smooths_and_differentiates(rng):

@@ -25,9 +25,8 @@ def turned():
         matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         matrix = np.linalg.inv((1 + scale) * matrix)
         offset = place + centre - matrix @ centre
-        frame = ndimage.affine_transform(
-            scene, matrix, offset, output_shape=(128, 128), order=5
-        )
+        how = {"output_shape": (128, 128), "order": 5}
+        frame = ndimage.affine_transform(scene, matrix, offset, **how)
         noise = rng.normal(0, scan.sigma, frame.shape)
         data.append(np.clip(frame * scans.FULL + noise, 0, 65535).astype(np.uint16))
     frames = ArrayFrames(np.stack(data))

@@ -34,14 +34,13 @@ def shading_left(solution, scan):
     return ratio.std() / ratio.mean()
 
 
-def test_solved_shading_is_below_a_percent(square_scan, square_solution):
+def test_solved_shading_is_below_a_percent_and_gains_are_the_frames(
+    square_scan, square_solution
+):
     assert shading_left(square_solution, square_scan) < 0.01
     assert square_solution.flat.method.endswith("refined")
     # although no place is dark
     assert square_solution.flat.dark == pytest.approx(2000, rel=0.3)
-
-
-def test_gains_are_those_of_the_frames(square_scan, square_solution):
     ratio = np.log(square_solution.gains / square_scan.gains)
     assert np.std(np.log(square_scan.gains)) > 0.03
     assert np.std(ratio) < 0.01
@@ -74,10 +73,8 @@ def test_overlap_ratios_of_equal_frames_are_zero(square_scan, square_solution):
     found = overlap_ratios(prepared, positions, [(0, 0)])
     assert len(found.pair) > 100
     assert np.abs(found.log_ratio).max() == 0
-
-
-def test_block_sums_leave_out_a_ragged_border():
-    assert block_sums(np.ones((17, 24), np.float32)).tolist() == [[64] * 3] * 2
+    ragged = np.ones((17, 24), np.float32)
+    assert block_sums(ragged).tolist() == [[64] * 3] * 2
 
 
 def test_surface_is_what_its_basis_says(rng):
@@ -112,9 +109,8 @@ def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
 
 
 def test_a_flat_field_that_helps_is_kept(square_scan):
-    prepared = CorrectedFrames(
-        square_scan.acquisition, first_flat(square_scan.acquisition)
-    )
+    taken = square_scan.acquisition
+    prepared = CorrectedFrames(taken, first_flat(taken))
     pairs = overlapping_pairs(square_scan.truth, (128, 128))
     assert without_flat(prepared, square_scan.truth, pairs) is None
 
@@ -126,7 +122,8 @@ def test_light_drifts_rather_than_flickers():
     assert np.linalg.eigvalsh(light_prior(1, 0.03)).min() > 0
 
 
-def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan):
+def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan, square_scan):
+    assert first_flat(square_scan.acquisition).dark == 0  # all is lit
     found = first_flat(round_scan.acquisition)
     inside = found.valid
     ratio = found.flat[inside] / round_scan.flat[inside]
@@ -135,17 +132,10 @@ def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan):
     assert found.method == "radial"
 
 
-def test_first_flat_finds_no_dark_level_where_all_is_lit(square_scan):
-    assert first_flat(square_scan.acquisition).dark == 0
-
-
-def test_field_centre_lies_where_the_field_does():
+def test_centres_and_radial_fields_are_found():
     flat = scans.round_flat(128, centre=(0.06, -0.05), radius=0.43)
     found, _ = field_centre(flat)
     assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)
-
-
-def test_radial_flat_keeps_a_radial_field():
     flat = scans.square_flat(128)
     inside = np.hypot(*(np.indices(flat.shape) - 63.5)) < 85
     assert np.abs(radial_flat(flat) / flat / 1.0 - 1)[inside].max() < 0.02

@@ -22,15 +22,12 @@ def test_fit_stage_recovers_scale_turn_and_scatter(rng):
     assert noisy.scatter_px == pytest.approx(2 * np.sqrt(2), rel=0.3)
 
 
-def test_fit_stage_ignores_an_outlier_and_unplaced_frames():
+def test_fit_stage_ignores_outliers_and_by_shift_only_moves():
     solved = GRID + np.array([5.0, 5.0])
     solved[3] += 60
     solved[7] = np.nan
     fit = fit_stage(GRID, solved)
     assert np.allclose(fit.predict(GRID)[0], GRID[0] + 5, atol=0.5)
-
-
-def test_fit_stage_by_shift_only_moves():
     fit = fit_stage(GRID, 1.1 * GRID, "shift")
     assert np.array_equal(fit.matrix, np.eye(2))
     assert fit_stage(GRID, np.full(GRID.shape, np.nan)) is None

@@ -15,21 +15,15 @@ from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import BlockScenes, Scenes
 
 COUNT = 20
+TINY = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 
 
 def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
     """Give a recipe of small drawn scenes."""
-    scenes = {
-        "phantoms": 1.0,
-        "scene_px": 64,
-        "patch_px": 32,
-        "bank": COUNT,
-        "bank_folder": str(folder),
-    }
-    return Recipe.parse(
-        {"name": "n", "kind": kind, "batch": 4, "steps": 6, "workers": 0}
-        | {"data": scenes | data}
-    )
+    scenes = {"phantoms": 1.0, "scene_px": 64, "patch_px": 32, "bank": COUNT}
+    scenes |= {"bank_folder": str(folder), **data}
+    asked = {"name": "n", "kind": kind, "batch": 4, "steps": 6, "workers": 0}
+    return Recipe.parse(asked | {"data": scenes})
 
 
 def silent(_done: int, _count: int) -> None:
@@ -50,20 +44,10 @@ def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -
 @pytest.mark.parametrize(
     "folder", ["link", pytest.param("../banks", marks=pytest.mark.broad)]
 )
-def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(
-    folder: str, tmp_path: Path
-) -> None:
+def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(folder, tmp_path):
     data = {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "bank": 2}
-    asked = {
-        "name": "n",
-        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
-        "data": data,
-        "batch": 2,
-        "steps": 1,
-        "warmup_steps": 0,
-        "decay_steps": 0,
-        "workers": 0,
-    }
+    asked = {"name": "n", "batch": 2, "steps": 1, "data": data, "workers": 0}
+    asked |= {"warmup_steps": 0, "decay_steps": 0, "architecture_options": TINY}
     (tmp_path / "run").mkdir()
     (tmp_path / "away").mkdir()
     (tmp_path / "run" / "link").symlink_to(tmp_path / "away")
@@ -96,25 +80,20 @@ def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> 
     assert not heard
     SceneCache.open(recipe(tmp_path, soft=0.0), 1, hear)
     assert heard
-
-
-def test_recipes_of_one_instrument_share_its_scenes(tmp_path: Path) -> None:
+    of_one = tmp_path / "gold"  # recipes of one instrument share its scenes
     gold = {"sources": {"gold": 1.0}, "bank": 2}
-    SceneCache.open(recipe(tmp_path, **gold), 2, silent)
-    SceneCache.open(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
-    assert len(list(tmp_path.iterdir())) == 1
+    SceneCache.open(recipe(of_one, **gold), 2, silent)
+    SceneCache.open(recipe(of_one, **gold, soft=0.0, phantoms=0.5), 2, silent)
+    assert len(list(of_one.iterdir())) == 1
 
 
-def test_stopped_making_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_making_that_is_stopped_or_cannot_begin_leaves_nothing_behind(tmp_path):
     def stop(_done: int, _count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         SceneCache.open(recipe(tmp_path), 1, stop)
     assert not list(tmp_path.iterdir())
-
-
-def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(WriteError, match=r"lower data\.bank"):

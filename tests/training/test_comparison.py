@@ -49,14 +49,11 @@ def start(tmp_path: Path) -> Path:
 
 
 @pytest.mark.broad
-def test_better_model_is_kept_and_its_card_tells_the_gain(
-    start: Path, tmp_path: Path
-) -> None:
+def test_better_model_is_kept_and_its_card_tells_the_gain(start, tmp_path):
     recipe = tmp_path / "more.yaml"
     write_tiny_recipe(recipe, **{**SHORT, "steps": 30}, learning_rate=2e-3)
-    made = train(
-        recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
-    )
+    how = {"pairs": tmp_path / "pairs.zarr", "start_from": start}
+    made = train(recipe, tmp_path / "b", **how)
     told = made.comparison
     assert (told["set"], told["begun_with"], made.kept) == ("test", "tiny", True)
     assert list(told["rows"]) == ["input", "linear filter", "untouched", "trained"]
@@ -70,10 +67,9 @@ def test_better_model_is_kept_and_its_card_tells_the_gain(
 def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "harm.yaml"
     write_tiny_recipe(recipe, **SHORT, learning_rate=3.0)
+    how = {"pairs": tmp_path / "pairs.zarr", "start_from": start}
     with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
-        made = train(
-            recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
-        )
+        made = train(recipe, tmp_path / "b", **how)
     assert not made.kept
     weights = (load_model(path).module.state_dict() for path in (start, made.model))
     for one, other in zip(*(part.values() for part in weights), strict=True):

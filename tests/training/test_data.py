@@ -40,9 +40,7 @@ def test_batches_go_on_where_a_run_was_stopped() -> None:
 
 
 def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    data = {"root": str(tmp_path), "train": (ImageEntry(file="a.png"),), "phantoms": 0}
+    data = _images(tmp_path, a=40) | {"phantoms": 0}
     dataset = SceneDataset(recipe().replace(data=DATA.replace(**data)))
     assert len(dataset.images) == 3
     assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
@@ -73,7 +71,7 @@ def _images(folder: Path, **sides: int) -> dict[str, object]:
     return {"root": str(folder), "train": train, "phantoms": 0.5}
 
 
-def test_image_smaller_than_a_scene_is_left_out_by_name(tmp_path: Path) -> None:
+def test_images_smaller_than_a_scene_are_left_out_by_name_or_refused(tmp_path):
     named = DATA.replace(**_images(tmp_path, large=50, small=20, least=27))
     told = r"at least 27 px .* scenes of 48 px are left out: small\.png \(20 x 60\)\.$"
     with pytest.warns(UserWarning, match=told):
@@ -81,25 +79,19 @@ def test_image_smaller_than_a_scene_is_left_out_by_name(tmp_path: Path) -> None:
     assert {min(image.shape) for image in dataset.images} == {50, 38, 27}
     unused = Recipe(name="r", data=named.replace(phantoms=1.0))
     SceneDataset(unused)  # a warning would be an error
-
-
-def test_images_that_are_all_smaller_than_a_scene_are_refused(tmp_path: Path) -> None:
     named = DATA.replace(**_images(tmp_path, a=20, b=26))
     told = r"at least 27 px .* got a\.png \(20 x 60\), b\.png \(26 x 60\); lower"
     with pytest.raises(OptionError, match=told):
         SceneDataset(Recipe(name="r", data=named))
 
 
-def test_data_bar_is_left_out(tmp_path: Path) -> None:
+def test_data_bars_are_left_out_and_unusable_images_named(tmp_path):
     grey = np.zeros((60, 50), np.uint8)
     grey[:40] = np.random.default_rng(0).integers(100, 200, (40, 50))
     Image.fromarray(grey).save(tmp_path / "a.png")
     image = load_clear(tmp_path, ImageEntry(file="a.png", crop_bottom=20))
     assert image.shape == (40, 50)
     assert (image.min(), image.max()) == (0, 1)
-
-
-def test_unusable_training_images_are_named(tmp_path: Path) -> None:
     save(Micrograph(np.full((20, 20), np.nan, np.float32)), tmp_path / "a.tif")
     with pytest.raises(ReadError, match=r"finite.*a\.tif"):
         load_clear(tmp_path, ImageEntry(file="a.tif"))

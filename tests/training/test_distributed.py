@@ -26,14 +26,8 @@ NODES = {
     "precision": "fp32",
     "workers": 0,
 }
-VARIABLES = (
-    "NODE_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "RANK",
-    "SLURM_PROCID",
-    "TORCHELASTIC_RUN_ID",
-)
+VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "SLURM_PROCID")
+VARIABLES += ("TORCHELASTIC_RUN_ID",)
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +74,7 @@ class Ranked(Rendezvous):
 
 
 @pytest.mark.usefixtures("_short")
-def test_first_machine_says_where_it_waits_and_gives_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_first_machine_says_where_it_waits_and_gives_up(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
     port = _free_port()
     made = Ranked(2, 0, Place(port))
@@ -149,9 +141,7 @@ def test_one_machine_listens_to_itself_alone(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("number", "told"), [("1", "MASTER_ADDR and MASTER_PORT"), ("5", "from 0 to 1")]
 )
-def test_machine_without_an_address_is_refused(
-    number: str, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_without_an_address_is_refused(number, told, monkeypatch):
     check_machines(Recipe(name="n", nodes=2))
     monkeypatch.setenv("NODE_RANK", number)
     check_machines(Recipe(name="n", nodes=1))
@@ -163,9 +153,7 @@ def test_machine_without_an_address_is_refused(
     ("name", "value"),
     [("SEMSR_WAIT_S", "soon"), ("SEMSR_WAIT_S", "inf"), ("MASTER_PORT", "70000")],
 )
-def test_variables_of_a_meeting_are_numbers(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_of_a_meeting_are_numbers(name, value, monkeypatch):
     monkeypatch.setenv(name, value)
     check_machines(Recipe(name="n", nodes=1))
     with pytest.raises(OptionError, match=f"{name} must be .* got '{value}'"):
@@ -175,14 +163,10 @@ def test_variables_of_a_meeting_are_numbers(
 @pytest.mark.slow
 def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(yaml.safe_dump(NODES))
-    call = [sys.executable, "-m", "napari_semsr", "train", str(tmp_path / "n.yaml")]
-    with children.started(
-        [*call, "-o", tmp_path / "run", "--nodes", "2"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
+    call = [sys.executable, "-m", "napari_semsr", "train", tmp_path / "n.yaml"]
+    call += ["-o", tmp_path / "run", "--nodes", "2"]
+    streams = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    with children.started(call, text=True, **streams) as process:
         line = process.stderr.readline()
         assert line.startswith("semsr: waiting for at most 600 s for the other mach")
         process.send_signal(signal.SIGINT)

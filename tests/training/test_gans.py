@@ -19,56 +19,29 @@ from napari_semsr.training.fit import check_discriminator_field
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
-BASE: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"phantoms": 1, "scene_px": 32, "patch_px": 32, "patches_per_scene": 1},
-    "batch": 1,
-    "steps": 6,
-    "warmup_steps": 0,
-    "decay_steps": 3,
-    "schedule": "linear",
-    "validate_every": 3,
-    "precision": "fp32",
-    "workers": 0,
-    "ema": 0.9,
-}
+BASE = {"name": "tiny", "batch": 1, "steps": 6, "warmup_steps": 0, "decay_steps": 3}
+BASE |= {"schedule": "linear", "validate_every": 3, "precision": "fp32", "ema": 0.9}
+DRAWN = {"phantoms": 1, "scene_px": 32, "patch_px": 32, "patches_per_scene": 1}
+BASE |= {"data": DRAWN, "workers": 0}
+NARROW = {"discriminator_options": {"width": 4}}
+VGG = {"discriminator": "vgg", "discriminator_options": {"width": 4, "blocks": 2}}
+VGG |= {"discriminator_every": 2}
 PAIRED = {
     "kind": "paired-gan",
     "architecture": "srgan",
     "architecture_options": {"width": 4, "blocks": 1, "scale": 2},
-    "gan": {
-        "discriminator": "vgg",
-        "discriminator_options": {"width": 4, "blocks": 2},
-        "shares": [84, 14, 2],
-        "calibration_steps": 5,
-        "discriminator_every": 2,
-        "history": 2,
-    },
+    "gan": VGG | {"shares": [84, 14, 2], "calibration_steps": 5, "history": 2},
 }
+TERMS = {"cycle": "ssim", "identity": "mse", "edge_weight": 10}
 CYCLE = {
     "kind": "cycle-gan",
     "architecture": "multi-residual",
     "architecture_options": {"width": 4, "blocks": 1},
-    "gan": {
-        "discriminator_options": {"width": 4},
-        "history": 2,
-        "cycle": "ssim",
-        "identity": "mse",
-        "edge_weight": 10,
-    },
+    "gan": {**NARROW, "history": 2, **TERMS},
 }
-KERNEL = {
-    **CYCLE,
-    "architecture": "resnet",
-    "gan": {"discriminator_options": {"width": 4}, "kernel": {"sigma_px": 1.0}},
-}
-BLIND = {
-    **KERNEL,
-    "gan": {
-        "discriminator_options": {"width": 4},
-        "kernel": {"size_px": 5, "learnt": True, "noise": 0.01},
-    },
-}
+KNOWN, LEARNT = {"sigma_px": 1.0}, {"size_px": 5, "learnt": True, "noise": 0.01}
+KERNEL = {**CYCLE, "architecture": "resnet", "gan": {**NARROW, "kernel": KNOWN}}
+BLIND = {**KERNEL, "gan": {**NARROW, "kernel": LEARNT}}
 KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL, "blind": BLIND}
 EACH = [
     pytest.param(name, marks=() if name == "kernel" else pytest.mark.broad)
@@ -113,10 +86,8 @@ def test_saved_model_is_the_running_mean(name: str, tmp_path: Path) -> None:
     loaded = load_model(result.model)
     for key, weight in loaded.module.state_dict().items():
         assert torch.equal(weight, state[f"averaged.{key}"])
-    assert any(
-        not torch.equal(w, state[f"network.{k}"])
-        for k, w in loaded.module.state_dict().items()
-    )
+    weights = loaded.module.state_dict()
+    assert not all(torch.equal(w, state[f"network.{k}"]) for k, w in weights.items())
     assert loaded.card.norms is (name in {"kernel", "blind"})
 
 
@@ -125,6 +96,14 @@ def _learner(name: str, **changes: Any) -> Any:
     torch.manual_seed(0)
     network = build(made.architecture, made.architecture_options)
     return (PairedGan if name == "paired" else CycleGan)(network, made, [])
+
+
+def _shown(learner: Any) -> list[Tensor]:
+    """What both generators are given from now on."""
+    shown: list[Tensor] = []
+    for generator in (learner.network, learner.back):
+        generator.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    return shown
 
 
 def test_shares_come_out() -> None:
@@ -154,7 +133,7 @@ def test_generators_do_not_teach_discriminators(name: str) -> None:
     assert all(w.grad is not None for w in learner.discriminators().parameters())
 
 
-def test_content_alone_counts_at_first() -> None:
+def test_content_alone_counts_at_first():
     learner = _learner("paired", gan={**PAIRED["gan"], "content_only_steps": 2})
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
     loss = learner.teach_generators(low, high, 1)
@@ -170,9 +149,7 @@ def test_generators_copy_what_they_are_to_make_at_first() -> None:
     low, high = torch.rand(2, 1, 1, 32, 32)
     learner.teach_generators(low, high, 0)
     assert sorted(learner.terms) == ["cycle", "edge", "identity"]
-    for generator in (learner.network, learner.back):
-        generator.register_forward_pre_hook(lambda _m, given: shown.append(given[0]))
-    shown: list[Tensor] = []
+    shown = _shown(learner)
     learner.teach_generators(low, high, 0)
     assert shown[0].equal(high)
     assert shown[1].equal(low)
@@ -186,9 +163,7 @@ def test_generators_may_begin_as_a_weak_blur_and_its_inverse() -> None:
     gan = {**CYCLE["gan"], "content_only_steps": 1, "start_sigma_px": 0.7}
     learner = _learner("cycle", gan=gan)
     low, high = torch.rand(2, 1, 1, 32, 32)
-    shown: list[Tensor] = []
-    for generator in (learner.network, learner.back):
-        generator.register_forward_pre_hook(lambda _m, given: shown.append(given[0]))
+    shown = _shown(learner)
     learner.teach_generators(low, high, 0)
     weak, clear = shown
     assert clear.equal(high)
@@ -238,9 +213,7 @@ def test_noise_is_passed_on_halfway_alone() -> None:
 @pytest.mark.parametrize(
     "name", ["paired", pytest.param("cycle", marks=pytest.mark.broad)]
 )
-def test_run_goes_on_from_a_model_with_all_its_networks(
-    name: str, tmp_path: Path
-) -> None:
+def test_run_goes_on_from_a_model_with_all_its_networks(name, tmp_path):
     run(loop.train(recipe(name), tmp_path / "first"))
     networks = load_file(tmp_path / "first" / "networks.safetensors")
     model = load_model(tmp_path / "first" / "tiny.safetensors")
@@ -268,7 +241,7 @@ def test_learnt_kernel_is_taught_by_spectrum_and_discriminator() -> None:
 
 
 def test_both_images_at_once_give_the_same_loss() -> None:
-    learner = _learner("kernel", gan={"discriminator_options": {"width": 4}})
+    learner = _learner("kernel", gan=NARROW)
     learner.judges.eval()  # no dropout
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
     assert learner.at_once
@@ -293,20 +266,15 @@ def test_batch_norms_remember_the_images_that_the_network_is_for() -> None:
     assert not torch.allclose(entry.running_mean, 0.1 * seen[1].mean((0, 2, 3)))
 
 
-def test_network_that_enlarges_has_no_cycle(tmp_path: Path) -> None:
-    wrong = recipe(
-        "cycle", architecture="srgan", architecture_options={"width": 4, "scale": 2}
-    )
-    with pytest.raises(OptionError, match="scale 1, got scale 2"):
-        run(loop.train(wrong, tmp_path))
-
-
-def test_discriminator_too_deep_for_the_patches_is_refused(tmp_path: Path) -> None:
-    asked = recipe("cycle", data={**BASE["data"], "patch_px": 16})
+def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path):
+    asked = recipe("cycle", data=DRAWN | {"patch_px": 16})
     told = r"patch-gan is too deep for patch_px = 16: it needs at least 24\."
     with pytest.raises(OptionError, match=told):
         next(loop.train(asked, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    enlarging = {"architecture_options": {"width": 4, "scale": 2}}
+    with pytest.raises(OptionError, match="scale 1, got scale 2"):
+        run(loop.train(recipe("cycle", architecture="srgan", **enlarging), tmp_path))
     before = torch.get_rng_state()
     check_discriminator_field(asked, 2, 4)  # 32 px are judged
     check_discriminator_field(asked.replace(data=asked.data.replace(patch_px=24)), 1, 4)
@@ -336,9 +304,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> No
 
 @pytest.mark.broad
 @pytest.mark.parametrize("name", KINDS)
-def test_mixed_precision_trains_and_leaves_fp32_weights(
-    name: str, tmp_path: Path
-) -> None:
+def test_mixed_precision_trains_and_leaves_fp32_weights(name, tmp_path):
     changed = recipe(name, precision="bf16", steps=2, validate_every=2)
     result = run(loop.train(changed, tmp_path))
     held = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]

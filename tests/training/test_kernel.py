@@ -6,12 +6,7 @@ import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation.degrade import gaussian_kernel
-from napari_semsr.training.cycle_gan import (
-    Blur,
-    LearntBlur,
-    blur_of,
-    kernel_of,
-)
+from napari_semsr.training.cycle_gan import Blur, LearntBlur, blur_of, kernel_of
 from napari_semsr.training.recipe import KernelOptions
 
 
@@ -32,6 +27,8 @@ def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
     assert float(learnt.kernel().detach().sum()) == pytest.approx(1)
     image = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(learnt(image), Blur(start)(image), atol=2e-3, rtol=0)
+    with pytest.raises(OptionError, match="patches of 16 px, got 17 px"):
+        blur_of(KernelOptions(size_px=17, learnt=True), 16)
 
 
 @pytest.mark.broad
@@ -51,8 +48,3 @@ def test_kernel_is_learnt_from_images_of_different_places() -> None:
     wanted = gaussian_kernel(sigma, 11)
     found = np.abs(learnt.kernel()[0, 0].detach().numpy() - wanted).sum()
     assert found < np.abs(kernel_of(begun) - wanted).sum() / 2
-
-
-def test_learnt_kernel_larger_than_the_patches_is_refused() -> None:
-    with pytest.raises(OptionError, match="patches of 16 px, got 17 px"):
-        blur_of(KernelOptions(size_px=17, learnt=True), 16)

@@ -31,17 +31,12 @@ from napari_semsr.training.validation import (
     restore_field,
 )
 
+SCHEDULE = {"steps": 6, "warmup_steps": 1, "decay_steps": 2, "validate_every": 3}
 RECIPE = Recipe(
     name="tiny",
     architecture_options={"width": 4, "fine_blocks": 1, "dilations": [1]},
     data=DataOptions(phantoms=1.0, scene_px=48, patch_px=32, patches_per_scene=2),
-    batch=2,
-    steps=6,
-    warmup_steps=1,
-    decay_steps=2,
-    validate_every=3,
-    precision="fp32",
-    workers=0,
+    **{"batch": 2, "precision": "fp32", "workers": 0, **SCHEDULE},
 )
 
 
@@ -79,19 +74,15 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
         if progress.done >= 3:
             break
     job.close()
-    saved = int(
-        torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"]
-    )
-    assert saved >= 3
+    saved = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
+    assert int(saved["global_step"]) >= 3
     result = run(loop.train(RECIPE, tmp_path / "cut", resume=True))
     assert result.steps == 6
     whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
 
 
-def test_state_is_saved_between_validations_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_is_saved_between_validations_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "Recorder", partial(recorder.Recorder, save_every_s=0.0))
     job = loop.train(RECIPE.replace(steps=9000, validate_every=9000), tmp_path / "run")
     for progress in job:
@@ -103,13 +94,6 @@ def test_state_is_saved_between_validations_too(
     job.close()
 
 
-def test_run_directory_in_use_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(WriteError, match="not empty"):
-        run(loop.train(RECIPE, tmp_path))
-    assert (tmp_path / "mine.txt").read_text() == "keep"
-
-
 def test_learning_rate_rises_stays_and_falls() -> None:
     recipe = RECIPE.replace(steps=100, warmup_steps=10, decay_steps=40)
     factors = [learning_rate_factor(s, recipe) for s in range(101)]
@@ -119,18 +103,14 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     assert factors[100] == 0
 
 
-def test_affine_psnr_ignores_gain_and_offset(rng: np.random.Generator) -> None:
+def test_affine_psnr_ignores_gain_and_offset_and_restoring_keeps_shapes(rng):
     truth = rng.integers(0, 255, (20, 20)).astype(np.uint8)
     assert affine_psnr_db(truth * 0.3 + 40, truth) > 100
     noisy = truth + rng.normal(0, 5, truth.shape)
     expected = 10 * np.log10(255**2 / 25)
     assert affine_psnr_db(noisy, truth) == pytest.approx(expected, abs=0.5)
-
-
-def test_restore_field_keeps_any_shape(rng: np.random.Generator) -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1))
-    image = rng.normal(100, 10, (13, 18))
-    assert restore_field(network, image).shape == (13, 18)
+    assert restore_field(network, rng.normal(100, 10, (13, 18))).shape == (13, 18)
 
 
 def test_log_mse_counts_decibels_whatever_the_error() -> None:
@@ -147,9 +127,8 @@ def test_log_mse_counts_decibels_whatever_the_error() -> None:
 def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     first = run(loop.train(RECIPE, tmp_path / "first")).model
     wider = {**RECIPE.architecture_options, "wide_blocks": 1}
-    second = RECIPE.replace(
-        start_from=str(first), architecture_options=wider, steps=1, learning_rate=1e-12
-    )
+    how = {"architecture_options": wider, "steps": 1, "learning_rate": 1e-12}
+    second = RECIPE.replace(start_from=str(first), **how)
     grown = load_model(run(loop.train(second, tmp_path / "second")).model).module
     old = load_model(first).module
     image = torch.rand(1, 1, 32, 32)
@@ -158,16 +137,18 @@ def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in card
 
 
-def test_recipe_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+def test_recipe_that_cannot_start_leaves_nothing_nor_does_a_folder_in_use(tmp_path):
     wrong = RECIPE.replace(architecture="none-such")
     with pytest.raises(SemsrError, match="none-such"):
         run(loop.train(wrong, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(WriteError, match="not empty"):
+        run(loop.train(RECIPE, tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_run_closed_at_its_first_word_leaves_folders_as_they_were(
-    tmp_path: Path,
-) -> None:
+def test_run_closed_at_its_first_word_leaves_folders_as_they_were(tmp_path):
     (tmp_path / "run").mkdir()
     for folder in (tmp_path / "run", tmp_path / "runs" / "mine"):
         job = loop.train(RECIPE, folder)
@@ -192,9 +173,7 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "what", ["model", pytest.param("state", marks=pytest.mark.broad)]
 )
-def test_full_disk_is_said_and_the_last_state_kept(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_said_and_the_last_state_kept(what, tmp_path, monkeypatch):
     run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
     good = (tmp_path / "last.ckpt").read_bytes()
 
@@ -221,21 +200,14 @@ def test_refusals_leave_the_run_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"makes the model tiny.*--name tiny"):
         run(loop.train(RECIPE.replace(name="other"), tmp_path, resume=True))
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == held
-
-
-def test_damaged_state_is_refused(tmp_path: Path) -> None:
-    run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
     (tmp_path / "last.ckpt").write_bytes(b"nothing of use")
     with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
         run(loop.train(RECIPE, tmp_path, resume=True))
 
 
-def test_memory_that_ran_out_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_ran_out_is_said(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
-        msg = "CUDA out of memory. Tried to allocate"
-        raise RuntimeError(msg)
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
 
     monkeypatch.setattr(loop, "make_learner", fail)
     with pytest.raises(DeviceMemoryError, match="lower batch or patch_px"):
@@ -244,8 +216,8 @@ def test_memory_that_ran_out_is_said(
 
 @pytest.mark.broad
 def test_run_of_given_minutes_ends_in_time_and_its_rate_has_fallen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     rates: list[float] = []
     factor = learning_rate_factor
 
@@ -254,10 +226,8 @@ def test_run_of_given_minutes_ends_in_time_and_its_rate_has_fallen(
         return rates[-1]
 
     monkeypatch.setattr("napari_semsr.training.learner.learning_rate_factor", seen)
-    asked = RECIPE.replace(
-        steps=100_000, decay_steps=90_000, validate_every=50_000, minutes=0.01
-    )
-    result = run(loop.train(asked, tmp_path / "run"))
+    long = {"steps": 100_000, "decay_steps": 90_000, "validate_every": 50_000}
+    result = run(loop.train(RECIPE.replace(**long, minutes=0.01), tmp_path / "run"))
     assert 0 < result.steps < 10_000
     assert rates[0] == 1
     assert rates[-1] < 0.2
@@ -271,14 +241,10 @@ def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.broad
-def test_fine_tuned_model_that_never_beats_its_start_is_the_start(
-    tmp_path: Path,
-) -> None:
+def test_fine_tuned_model_that_never_beats_its_start_is_the_start(tmp_path):
     first = run(loop.train(RECIPE, tmp_path / "first")).model
-    harmful = RECIPE.replace(
-        name="worse", kind="supervised", start_from=str(first), learning_rate=3.0
-    )
-    result = run(loop.train(harmful, tmp_path / "worse"))
+    harmful = RECIPE.replace(name="worse", start_from=str(first), learning_rate=3.0)
+    result = run(loop.train(harmful.replace(kind="supervised"), tmp_path / "worse"))
     assert result.validation["step"] == 0
     start, kept = load_model(first).module, load_model(result.model).module
     for name, value in start.state_dict().items():

@@ -22,9 +22,8 @@ def _fast_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _recipe(wanted: str) -> Recipe:
-    return Recipe(
-        name="a", kind="supervised", data={"pairs": "p.zarr"}, precision=wanted
-    )
+    data = {"pairs": "p.zarr"}
+    return Recipe(name="a", kind="supervised", data=data, precision=wanted)
 
 
 @pytest.mark.parametrize(
@@ -34,17 +33,11 @@ def test_auto_leaves_bf16_where_gradients_would_be_wrong(network, taken) -> None
     assert takes_bf16(_recipe("auto"), network) is taken
 
 
-def test_bf16_is_refused_where_it_fails() -> None:
+def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
     with pytest.raises(OptionError, match="has 24 channels, not a multiple of 16"):
         takes_bf16(_recipe("bf16"), ODD)
     assert takes_bf16(_recipe("bf16"), EVEN)
-
-
-def test_fp32_is_kept() -> None:
     assert not takes_bf16(_recipe("fp32"), EVEN)
-
-
-def test_a_slow_processor_keeps_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "is_fast_on_cpu", lambda: False)
     assert not takes_bf16(_recipe("auto"), EVEN)
     assert takes_bf16(_recipe("bf16"), EVEN)

@@ -14,16 +14,8 @@ from napari_semsr.simulation import SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
-from napari_semsr.training.restorer import (
-    RestorerLearner,
-    naming_loss,
-    seen_error,
-)
-from napari_semsr.training.scenes import (
-    BlockScenes,
-    SceneDataset,
-    Scenes,
-)
+from napari_semsr.training.restorer import RestorerLearner, naming_loss, seen_error
+from napari_semsr.training.scenes import BlockScenes, SceneDataset, Scenes
 
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
 
@@ -31,20 +23,13 @@ SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8
 DATA = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
 
 
+RUN = {"batch": 3, "steps": 2, "validate_every": 2, "precision": "fp32", "workers": 0}
+
+
 def recipe(**changes: object) -> Recipe:
     """Draw scenes of 128 px with faults."""
-    made = Recipe(
-        name="told",
-        kind="restorer",
-        architecture="informed",
-        architecture_options=SMALL,
-        data=DATA,
-        batch=3,
-        steps=2,
-        validate_every=2,
-        precision="fp32",
-        workers=0,
-    )
+    informed = {"architecture": "informed", "architecture_options": SMALL}
+    made = Recipe(name="told", kind="restorer", data=DATA, **informed, **RUN)
     return made.replace(**changes)
 
 
@@ -63,14 +48,9 @@ def scans(tmp_path: Path) -> DataOptions:
     slow[:10] = np.nan
     tifffile.imwrite(tmp_path / "fast.tif", fast.astype(np.float32))
     tifffile.imwrite(tmp_path / "slow.tif", slow.astype(np.float32))
-    return DataOptions(
-        phantoms=1.0,
-        scene_px=128,
-        patch_px=32,
-        scans=(ScanEntry(low="fast.tif", high="slow.tif"),),
-        scans_root=str(tmp_path),
-        scanned=1.0,
-    )
+    both = (ScanEntry(low="fast.tif", high="slow.tif"),)
+    placed = {"scans": both, "scans_root": str(tmp_path), "scanned": 1.0}
+    return DataOptions(phantoms=1.0, scene_px=128, patch_px=32, **placed)
 
 
 def test_every_part_learns_from_a_batch() -> None:
@@ -101,18 +81,14 @@ def test_a_part_may_learn_alone(part: str) -> None:
         assert (weight.grad is not None) == (owner == part), name
 
 
-def test_a_sharpener_that_is_not_there_cannot_learn() -> None:
+def test_networks_that_cannot_learn_are_refused() -> None:
     with pytest.raises(OptionError, match="needs a network that has one"):
         RestorerLearner(InformedRestorer(**SMALL), recipe(learns="sharpener"), [])
-
-
-def test_another_architecture_is_refused() -> None:
-    network = torch.nn.Conv2d(1, 1, 3)
     with pytest.raises(OptionError, match="architecture informed"):
-        RestorerLearner(network, recipe(), [])
+        RestorerLearner(torch.nn.Conv2d(1, 1, 3), recipe(), [])
 
 
-def test_what_is_not_known_costs_nothing() -> None:
+def test_what_is_not_known_costs_nothing_and_too_wide_a_blur_more() -> None:
     scenes = batch(recipe())
     network = InformedRestorer(**SMALL)
     found = network.look(scenes.low).condition
@@ -120,6 +96,9 @@ def test_what_is_not_known_costs_nothing() -> None:
     assert naming_loss(found, unknown) == 0
     assert naming_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
     assert naming_loss(found, scenes.faults) > 0
+    faults = torch.zeros(1, len(FAULTS))
+    wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
+    assert naming_loss(wide, faults) > 2 * naming_loss(narrow, faults)
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -133,6 +112,8 @@ def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
         left = float((scene.low - scene.high).std())
         assert noise_of(told.tolist()) == pytest.approx(left, rel=0.01)
         assert told.isnan().sum() == len(FAULTS) - 1
+    with pytest.raises(OptionError, match=r"lower data\.scene_px"):
+        SceneDataset(recipe(data=scans.replace(scene_px=160)))[0]
 
 
 def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
@@ -146,23 +127,11 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
     assert clear.std() > 0.5 * scenes.slow[0].std()
 
 
-def test_a_blur_named_too_wide_costs_more() -> None:
-    faults = torch.zeros(1, len(FAULTS))
-    wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
-    assert naming_loss(wide, faults) > 2 * naming_loss(narrow, faults)
-
-
 def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
     for share, names in ((1.0, ["fast.tif", "slow.tif"]), (0.0, [])):
         asked = recipe(data=scans.replace(scanned=share))
         card = card_of(asked, InformedRestorer(**SMALL), {})
         assert [entry["name"] for entry in card.training["learnt_from"]] == names
-
-
-def test_scans_too_small_for_a_scene_are_refused(scans: DataOptions) -> None:
-    dataset = SceneDataset(recipe(data=scans.replace(scene_px=160)))
-    with pytest.raises(OptionError, match=r"lower data\.scene_px"):
-        dataset[0]
 
 
 @pytest.mark.broad
@@ -241,9 +210,7 @@ def test_the_data_term_pulls_towards_what_light_has_told() -> None:
 
 
 @pytest.mark.broad
-def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(
-    tmp_path: Path,
-) -> None:
+def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     torch.manual_seed(3)
     options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
     plain = build("two-scale", options)
@@ -269,11 +236,9 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(
 
 
 @pytest.mark.broad
-def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(
-    tmp_path: Path,
-) -> None:
+def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(tmp_path):
     asked = superlens()
-    kept = asked.data.replace(bank=4)
-    run(loop.train(asked.replace(data=kept), tmp_path / "run"))
+    asked = asked.replace(data=asked.data.replace(bank=4))
+    run(loop.train(asked, tmp_path / "run"))
     made = load_model(tmp_path / "run" / "told.safetensors")
     assert made.card.pixel_size_nm == (20, 20)

@@ -19,26 +19,15 @@ from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.drawings import draw
 from napari_semsr.training import fit as loop, learner as supervised
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.run_folder import (
-    INPUTS,
-    RunFolder,
-    check_recipe,
-)
+from napari_semsr.training.run_folder import INPUTS, RunFolder, check_recipe
 
-RECIPE = Recipe.parse(
-    {
-        "name": "tiny",
-        "kind": "supervised",
-        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
-        "data": {"pairs": "a.zarr", "patch_px": 16},
-        "batch": 2,
-        "steps": 2,
-        "warmup_steps": 0,
-        "decay_steps": 0,
-        "validate_every": 1,
-        "precision": "fp32",
-        "workers": 0,
-    }
+RUN = {"batch": 2, "steps": 2, "warmup_steps": 0, "decay_steps": 0, "validate_every": 1}
+RECIPE = Recipe(
+    name="tiny",
+    kind="supervised",
+    architecture_options={"width": 4, "fine_blocks": 1, "dilations": [1]},
+    data={"pairs": "a.zarr", "patch_px": 16},
+    **{"precision": "fp32", "workers": 0, **RUN},
 )
 
 
@@ -73,28 +62,23 @@ def begun(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+NO_SUCH = {"kind": "paired-gan", "gan": {"discriminator": "no-such"}}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        pytest.param(
-            {"kind": "paired-gan", "gan": {"discriminator": "no-such"}},
-            "no-such",
-            marks=pytest.mark.broad,
-        ),
+        pytest.param(NO_SUCH, "no-such", marks=pytest.mark.broad),
         ({"data": {"train": [{"file": "no.png"}]}}, r"no\.png"),
         ({"data": {"train": [{"file": "flat.png"}], "phantoms": 0}}, "contrast"),
     ],
 )
-def test_failed_start_leaves_the_earlier_run_as_it_was(
-    change: dict[str, Any], told: str, begun: Path, tmp_path: Path
-) -> None:
+def test_failed_start_leaves_the_earlier_run_as_it_was(change, told, begun, tmp_path):
     io.imsave(tmp_path / "flat.png", np.zeros((64, 64), np.uint8), check_contrast=False)
     held = _held(begun)
     data = {"root": str(tmp_path), "patch_px": 16, "scene_px": 32}
-    plain_recipe = RECIPE.model_dump(exclude={"data"})
-    asked = Recipe.parse(
-        {**plain_recipe, **change, "data": data | change.get("data", {})}
-    )
+    data |= change.get("data", {})
+    asked = Recipe.parse(RECIPE.model_dump() | change | {"data": data})
     with pytest.raises(SemsrError, match=told):
         run(loop.train(asked, begun, overwrite=True))
     assert _held(begun) == held
@@ -104,8 +88,8 @@ def test_failed_start_leaves_the_earlier_run_as_it_was(
 
 
 def test_fault_in_the_first_step_leaves_the_earlier_run_as_it_was(
-    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    begun, tmp_path, monkeypatch
+):
     held = _held(begun)
 
     def nowhere(*_: object) -> torch.Tensor:
@@ -118,9 +102,7 @@ def test_fault_in_the_first_step_leaves_the_earlier_run_as_it_was(
     assert _held(begun) == held
 
 
-def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(
-    begun: Path, tmp_path: Path
-) -> None:
+def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(begun, tmp_path):
     held = _held(begun)
     other = _cut(tmp_path / "b.zarr", seed=1)
     with pytest.raises(CheckpointError, match=r"the pairs a\.zarr, got b\.zarr"):
@@ -155,9 +137,8 @@ def test_changed_image_is_refused(tmp_path: Path) -> None:
     io.imsave(image, (255 * draw("particles", (64, 64), seed=0)).astype(np.uint8))
     entry = [{"file": image.name}]
     data = {"root": str(tmp_path), "train": entry, "phantoms": 0, "scene_px": 32}
-    asked = RECIPE.replace(
-        data=data | {"patch_px": 16, "validation": entry}, stop_after=1
-    )
+    data |= {"patch_px": 16, "validation": entry}
+    asked = RECIPE.replace(data=data, stop_after=1)
     run(loop.train(asked, tmp_path / "run"))
     io.imsave(image, (255 * draw("particles", (64, 64), seed=1)).astype(np.uint8))
     with pytest.raises(CheckpointError, match=r"the training image clear\.png have"):
@@ -171,9 +152,8 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
     if kept == "one list":  # as earlier versions wrote it
         then = {"images": digests}
     (tmp_path / INPUTS).write_text(yaml.safe_dump(then))
-    RunFolder(tmp_path, RECIPE).check_inputs(
-        {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
-    )
+    same = {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
+    RunFolder(tmp_path, RECIPE).check_inputs(same)
     now = {"train": {"a.png": "2"}, "validation": {"b.png": "1"}}
     told = r"the training image a\.png have changed"
     if kept == "no recipe":  # which would tell by its lists
@@ -183,13 +163,11 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
         RunFolder(tmp_path, RECIPE).check_inputs(now)
 
 
-def test_tables_of_a_run_are_replaced_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_of_a_run_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     saved = SimpleNamespace(save_checkpoint=Path.touch, is_global_zero=True)
     folder = RunFolder(tmp_path, RECIPE)
     folder.begin({}, resume=False)
-    folder.save_state(saved, {"step": 1})  # type: ignore[arg-type]
+    folder.save_state(saved, {"step": 1})
     held = _held(tmp_path)
     assert set(held) == {"recipe.yaml", "inputs.yaml", "best.yaml", "last.ckpt"}
 
@@ -201,22 +179,17 @@ def test_tables_of_a_run_are_replaced_whole_or_not_at_all(
     with pytest.raises(WriteError, match="No space left"):
         RunFolder(tmp_path, RECIPE.replace(seed=1)).begin({}, resume=True)
     with pytest.raises(WriteError, match="No space left"):
-        folder.save_state(saved, {"step": 2})  # type: ignore[arg-type]
+        folder.save_state(saved, {"step": 2})
     assert _held(tmp_path) == held
 
 
-def test_recipe_of_an_earlier_version_is_no_other(tmp_path: Path) -> None:
+def test_recipes_and_blurs_of_an_earlier_version_are_no_others(tmp_path):
     before = RECIPE.model_dump(mode="json")
     del before["loss"]
     before["gone"] = before["data"]["gone"] = 5
     check_recipe(RECIPE, before, tmp_path)
     with pytest.raises(CheckpointError, match="minutes"):
         check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
-
-
-def test_blur_of_an_earlier_version_is_the_same_and_none_is_another(
-    tmp_path: Path,
-) -> None:
     blurred = RECIPE.replace(kind="cycle-gan", gan={"kernel": {}, "history": 0})
     before = blurred.model_dump(mode="json")
     del before["gan"]["kernel"]["learnt"]
@@ -229,25 +202,19 @@ def test_blur_of_an_earlier_version_is_the_same_and_none_is_another(
         check_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
 
 
-@pytest.mark.parametrize("learnt", [False, True])
-def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(
-    learnt: bool, tmp_path: Path
-) -> None:
-    asked = RECIPE.replace(
-        kind="cycle-gan", gan={"kernel": {"learnt": learnt}, "history": 0}
-    )
-    before = asked.model_dump(mode="json")
-    larger = asked.replace(data=asked.data.replace(patch_px=24))
-    if learnt:
-        with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
-            check_recipe(larger, before, tmp_path)
-    else:
-        check_recipe(larger, before, tmp_path)
+def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(tmp_path: Path) -> None:
+    for learnt in (False, True):
+        gan = {"kernel": {"learnt": learnt}, "history": 0}
+        asked = RECIPE.replace(kind="cycle-gan", gan=gan)
+        larger = asked.replace(data=asked.data.replace(patch_px=24))
+        given = larger, asked.model_dump(mode="json"), tmp_path
+        if not learnt:
+            check_recipe(*given)
+    with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
+        check_recipe(*given)
 
 
-def test_fault_in_a_worker_process_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_in_a_worker_process_is_one_sentence(tmp_path, monkeypatch):
     said = (
         "Caught ReadError in DataLoader worker process 0.\n"
         "Original Traceback (most recent call last):\n  File x\n"
@@ -265,9 +232,7 @@ def test_fault_in_a_worker_process_is_one_sentence(
 @pytest.mark.parametrize(
     "name", ["curve.csv", pytest.param("board", marks=pytest.mark.broad)]
 )
-def test_nothing_is_written_through_a_link_in_the_folder(
-    name: str, begun: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_through_a_link_in_the_folder(name, begun, tmp_path):
     away = tmp_path / "away"
     (begun / name).unlink() if (begun / name).is_file() else None
     shutil.rmtree(begun / name, ignore_errors=True)

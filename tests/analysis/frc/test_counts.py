@@ -38,8 +38,7 @@ def test_a_split_is_the_same_again_and_keeps_gaps():
 
 
 @pytest.mark.parametrize(
-    ("mean", "resolution"),
-    [(3, 5.0), pytest.param(100, 10.0, marks=pytest.mark.broad)],
+    ("mean", "resolution"), [(3, 5.0), pytest.param(100, 10.0, marks=pytest.mark.broad)]
 )
 def test_one_image_of_counts_reads_as_two_exposures_do(mean: float, resolution: float):
     ratios = []
@@ -65,9 +64,8 @@ def test_gain_and_offset_are_taken_off():
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_a_wrong_gain_is_no_resolution(gain: float):
     light = np.random.default_rng(3).poisson(scene(50.0))
-    found = measure_frc(
-        Micrograph(light), options=FrcOptions(split="binomial", gain=gain)
-    )
+    options = FrcOptions(split="binomial", gain=gain)
+    found = measure_frc(Micrograph(light), options=options)
     assert found.reason == "correlated-noise"
 
 

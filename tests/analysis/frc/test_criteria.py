@@ -22,7 +22,7 @@ def test_codes_invert() -> None:
 )
 def test_thresholds_are_those_that_are_published(
     criterion, samples, reference, expected
-) -> None:
+):
     question = FrcCriterion(criterion, "exact", reference, False)
     found = question.threshold(np.array([samples]))
     assert found[0] == pytest.approx(expected, abs=1e-5)

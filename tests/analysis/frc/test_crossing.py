@@ -7,22 +7,21 @@ from napari_semsr.analysis.frc.rings import plan_geometry
 FREQUENCY = np.arange(6) / 10
 
 
-def test_first_crossing_interpolates() -> None:
-    curve = np.array([[0, 1.0, 0.8, 0.4, 0.0, 0.0]])
-    found = first_crossing(curve, np.full(6, 0.5), FREQUENCY)
-    assert found[0] == pytest.approx(0.275)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0], ids=["below", "above"])
-def test_no_crossing_is_nan(level: float) -> None:
-    curve = np.full((1, 6), level)
-    assert np.isnan(first_crossing(curve, np.full(6, 0.5), FREQUENCY)[0])
-
-
-def test_the_mean_of_the_field_is_no_ring() -> None:
-    curve = np.array([[1.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
-    found = first_crossing(curve, np.full(6, 0.5), FREQUENCY)
-    assert found[0] == pytest.approx(0.25)
+@pytest.mark.parametrize(
+    ("curve", "start", "expected"),
+    [
+        ([0, 1.0, 0.8, 0.4, 0.0, 0.0], 1, 0.275),  # between two rings
+        ([1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 1, 0.25),  # the field's mean is no ring
+        ([0, 1.0, 0.0, 1.0, 1.0, 0.0], 1, 0.15),
+        ([0, 1.0, 0.0, 1.0, 1.0, 0.0], 2, 0.45),  # inner rings are skipped
+        ([0.0] * 6, 1, np.nan),
+        ([1.0] * 6, 1, np.nan),
+    ],
+)
+def test_first_crossing_is_where_the_curve_falls(curve, start, expected):
+    how = {} if start == 1 else {"start": start}
+    found = first_crossing(np.array([curve]), np.full(6, 0.5), FREQUENCY, **how)
+    assert found[0] == pytest.approx(expected, nan_ok=True)
 
 
 def test_slope_is_that_of_the_rings_beside_the_crossing() -> None:
@@ -32,14 +31,6 @@ def test_slope_is_that_of_the_rings_beside_the_crossing() -> None:
     inside = np.abs(frequency - 0.17) <= 1.5 / 20
     expected = np.polyfit(frequency[inside], curve[0, inside], 1)[0]
     assert found[0] == pytest.approx(expected)
-
-
-def test_start_skips_inner_rings() -> None:
-    curve = np.array([[0, 1.0, 0.0, 1.0, 1.0, 0.0]])
-    early = first_crossing(curve, np.full(6, 0.5), FREQUENCY)
-    late = first_crossing(curve, np.full(6, 0.5), FREQUENCY, start=2)
-    assert early[0] == pytest.approx(0.15)
-    assert late[0] == pytest.approx(0.45)
 
 
 @pytest.mark.parametrize(("criterion", "first"), [("1/7", 1), ("3-sigma", 2)])

@@ -11,11 +11,11 @@ from napari_semsr.core.progress import Progress, run
 
 
 @pytest.fixture
-def pair(make_pair):  # type: ignore[no-untyped-def]
+def pair(make_pair):
     return [Micrograph(x) for x in make_pair((160, 224), 5.0)]
 
 
-def test_map_lies_on_the_block_centres(pair) -> None:
+def test_map_lies_on_the_block_centres_and_agrees_with_its_statistics(pair):
     nm = parse_pixel_size((10.0, 10.0))
     a = pair[0].replace(pixel_size_nm=nm, origin=(5.0, 7.0))
     found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=32)))
@@ -24,14 +24,6 @@ def test_map_lies_on_the_block_centres(pair) -> None:
     assert found.map.pixel_size_nm == (320.0, 320.0)
     assert found.map.origin == (5.0 + 315.0, 7.0 + 315.0)
     assert found.unit == "nm"
-
-
-def test_statistics_agree_with_the_map(pair) -> None:
-    found = run(
-        measure_frc_map(
-            pair[0].replace(pixel_size_nm=10.0), pair[1], FrcMapOptions(step=32)
-        )
-    )
     assert found.blocks == found.map.data.size
     assert found.field_reason is None
     assert found.failed == sum(found.reason_counts.values())
@@ -48,14 +40,15 @@ def test_uncalibrated_map_is_in_pixels(pair) -> None:
     assert found.percentile(50) == pytest.approx(5.0, rel=0.12)
 
 
-def test_lazy_input_gives_the_same_map(pair) -> None:
-    lazy = [m.replace(data=da.from_array(m.data, chunks=50)) for m in pair]
+def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
     options = FrcMapOptions(step=32)
-    whole, parts = (
-        run(measure_frc_map(*pair, options)),
-        run(measure_frc_map(*lazy, options)),
-    )
+    whole = run(measure_frc_map(*pair, options))
+    lazy = [m.replace(data=da.from_array(m.data, chunks=50)) for m in pair]
+    parts = run(measure_frc_map(*lazy, options))
     np.testing.assert_allclose(whole.measured, parts.measured, rtol=1e-5)
+    monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
+    strips = run(measure_frc_map(*pair, options))
+    np.testing.assert_allclose(whole.measured, strips.measured, rtol=1e-5)
 
 
 def test_each_block_equals_its_own_measurement(pair) -> None:
@@ -63,14 +56,6 @@ def test_each_block_equals_its_own_measurement(pair) -> None:
     cut = [m.replace(data=m.data[40:104, 80:144]) for m in pair]
     alone = run(measure_frc_map(*cut))
     np.testing.assert_allclose(alone.measured[0, 0], found.measured[1, 2], rtol=1e-3)
-
-
-def test_strips_change_nothing(pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = FrcMapOptions(step=32)
-    whole = run(measure_frc_map(*pair, options))
-    monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
-    strips = run(measure_frc_map(*pair, options))
-    np.testing.assert_allclose(whole.measured, strips.measured, rtol=1e-5)
 
 
 def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> None:
@@ -105,18 +90,12 @@ def test_one_image_uses_blocks_of_128(make_pair) -> None:
     assert found.percentile(50) == pytest.approx(10.0, rel=0.3)
 
 
-def test_blocks_per_axis_lie_side_by_side(pair) -> None:
+def test_blocks_per_axis_lie_side_by_side_and_must_fit(pair):
     found = run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=2)))
     assert (found.block, found.step) == (80, 80)
     assert found.map.shape == (2, 2)
-
-
-def test_too_many_blocks_per_axis_are_refused(pair) -> None:
     with pytest.raises(OptionError, match="10 or fewer"):
         run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=11)))
-
-
-def test_a_field_smaller_than_a_block_is_refused(pair) -> None:
     with pytest.raises(ShapeError, match="smaller block"):
         run(measure_frc_map(*pair, FrcMapOptions(block=200)))
     low = pair[0].replace(data=pair[0].data[:15])
@@ -142,9 +121,7 @@ def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     assert found.field_reason is None
 
 
-def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(
-    pair,
-) -> None:
+def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pair):
     a = pair[0].replace(pixel_size_nm=10.0)
     found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
     low, high = found.median_interval

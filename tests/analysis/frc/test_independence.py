@@ -8,14 +8,8 @@ from napari_semsr.analysis.frc.correlation import (
     not_independent,
 )
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import (
-    InputRecord,
-    Micrograph,
-    Provenance,
-    parse_pixel_size,
-)
-from napari_semsr.core.progress import run
 
 IMAGE = np.zeros((64, 64))
 
@@ -26,12 +20,9 @@ def enhanced(source: str, data=IMAGE) -> Micrograph:  # type: ignore[no-untyped-
     return Micrograph(data, provenance=made)
 
 
-def test_outputs_of_one_acquisition_are_not_independent() -> None:
+def test_outputs_of_one_acquisition_alone_are_not_independent():
     assert not_independent(enhanced("a"), enhanced("a"))
     assert not_independent(enhanced("a"), None)
-
-
-def test_two_acquisitions_or_raw_images_are_taken_as_independent() -> None:
     assert not not_independent(enhanced("a"), enhanced("b"))
     assert not not_independent(enhanced("a"), Micrograph(IMAGE))
     assert not not_independent(Micrograph(IMAGE), None)
@@ -54,12 +45,9 @@ def test_map_marks_every_block(make_pair) -> None:
     assert found.reason_counts == {"not-independent": found.blocks}
 
 
-def test_different_shapes_are_refused() -> None:
+def test_different_shapes_and_pixel_sizes_are_refused():
     with pytest.raises(ShapeError, match="64x64 px and 64x32 px"):
         check_grids(Micrograph(IMAGE), Micrograph(IMAGE[:, :32]))
-
-
-def test_different_pixel_sizes_are_refused() -> None:
     a = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10))
     near = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.005))
     far = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.1))

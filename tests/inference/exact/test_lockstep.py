@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core.errors import DeviceMemoryError, SemsrError
-from napari_semsr.core.tiling import Box, plan_tiles
+from napari_semsr.core import Box, DeviceMemoryError, SemsrError, plan_tiles
 from napari_semsr.inference.buffers import Layer, Room, TensorStore
 from napari_semsr.inference.lockstep import FinishedTile, LayerSynchronous, StepResult
 from napari_semsr.inference.lockstep_plan import OpTrace, find_refreshes, trace_network
@@ -144,38 +143,29 @@ class Prepared:
     def lockstep(
         self, core: int, budget: int = 2**40, **how: object
     ) -> LayerSynchronous:
-        plan = plan_tiles(
-            self.case.shape,
-            core=core,
-            halo=self.halo,
-            stride=self.case.stride,
-            constant=False,
-        )
+        grid = {"core": core, "halo": self.halo, "stride": self.case.stride}
+        plan = plan_tiles(self.case.shape, **grid, constant=False)
+        room, cpu = Room(budget, Path(tempfile.gettempdir())), torch.device("cpu")
+
+        def source(tile):
+            return self.field[(..., *tile.window.slices)].clone()
+
         return LayerSynchronous(
-            self.network,
-            self.trace,
-            plan,
-            lambda tile: self.field[(..., *tile.window.slices)].clone(),
-            Room(budget, Path(tempfile.gettempdir())),
-            torch.device("cpu"),
-            **how,
+            self.network, self.trace, plan, source, room, cpu, **how
         )
 
     def assembled(self, lockstep: LayerSynchronous, tiles=None) -> Tensor:
         result = torch.full_like(self.whole, torch.nan)
         for event in lockstep.run(lockstep.plan.tiles if tiles is None else tiles):
             if isinstance(event, FinishedTile):
-                core, inner = (
-                    b.scaled(self.case.scale).slices
-                    for b in (event.tile.core, event.tile.inner)
-                )
+                boxes = event.tile.core, event.tile.inner
+                core, inner = (b.scaled(self.case.scale).slices for b in boxes)
                 result[(..., *core)] = event.output[(..., *inner)]
         return result
 
     def error(self, result: Tensor) -> float:
-        return float(
-            (result - self.whole).abs().max() / (self.whole.max() - self.whole.min())
-        )
+        span = self.whole.max() - self.whole.min()
+        return float((result - self.whole).abs().max() / span)
 
 
 def _prepare(case: Case) -> Prepared:
@@ -197,14 +187,11 @@ def _prepare(case: Case) -> Prepared:
 QUICK = ("resnet-instance", "functional")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(case, marks=() if case.name in QUICK else pytest.mark.broad)
-        for case in CASES
-    ],
-    ids=NAMES,
-)
+def _marked(case):
+    return pytest.param(case, marks=() if case.name in QUICK else pytest.mark.broad)
+
+
+@pytest.fixture(scope="module", params=map(_marked, CASES), ids=NAMES)
 def prepared(request) -> Prepared:
     return _prepare(request.param)
 
@@ -315,16 +302,11 @@ class _Entangled(nn.Module):
         return z + upper
 
 
-def test_what_shares_memory_over_a_norm_is_refused():
-    network = _Entangled().eval()
-    refreshes = find_refreshes(network, stride=1, smallest=2)
-    assert trace_network(network, refreshes, stride=1, smallest=2) is None
-
-
-def test_a_network_that_changes_its_calls_is_refused():
-    network = _Fickle().eval()
-    refreshes = find_refreshes(network, stride=1, smallest=2)
-    assert trace_network(network, refreshes, stride=1, smallest=2) is None
+@pytest.mark.parametrize("network", [_Entangled, _Fickle])
+def test_what_shares_memory_over_a_norm_or_changes_its_calls_is_refused(network):
+    module = network().eval()
+    refreshes = find_refreshes(module, stride=1, smallest=2)
+    assert trace_network(module, refreshes, stride=1, smallest=2) is None
 
 
 def test_what_sees_everything_has_no_halo(make_loaded):

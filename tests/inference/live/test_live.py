@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
-from napari_semsr.inference import live as live_field
+from napari_semsr.core import Box, Micrograph, run
+from napari_semsr.inference import LiveField, live as live_field, plan_output
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.live import (
-    Backdrop,
-    LevelStore,
-    LiveField,
-    TileCache,
-    TileQueue,
-)
+from napari_semsr.inference.live import Backdrop, LevelStore, TileCache, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
 from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for
@@ -53,7 +44,7 @@ def _until(job, tiles):
 # -- the queue ---------------------------------------------------------------------
 
 
-def test_what_is_in_view_comes_first_from_its_middle():
+def test_what_is_in_view_comes_first_from_its_middle_and_follows_the_view():
     queue = TileQueue((8, 8), (10, 10))
     queue.fill((r, c) for r in range(8) for c in range(8))
     queue.look_at(Box(20, 49, 40, 69))
@@ -61,9 +52,6 @@ def test_what_is_in_view_comes_first_from_its_middle():
     assert set(first) == {(r, c) for r in (2, 3, 4) for c in (4, 5, 6)}
     assert first[0] == (3, 5)
     assert all(place in {(1, 5), (5, 5), (3, 3), (3, 7)} for place in queue.take(4))
-
-
-def test_a_moved_view_reorders_what_waits():
     queue = TileQueue((4, 40), (8, 8))
     queue.fill((r, c) for r in range(4) for c in range(40))
     queue.look_at(Box(0, 32, 0, 64))
@@ -107,9 +95,8 @@ def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
     image = rng.integers(0, 255, (64, 48)).astype(np.uint8)
     shape = 64 * scale, 48 * scale
     backdrop = Backdrop([image, image[::4, ::4]], shape, np.float32)
-    wanted = image.repeat(scale, 0).repeat(scale, 1)[
-        step // 2 :: step, step // 2 :: step
-    ]
+    every = slice(step // 2, None, step)
+    wanted = image.repeat(scale, 0).repeat(scale, 1)[every, every]
     box = Box(1, shape[0] // step, 2, shape[1] // step)
     found = backdrop.read(box, step)
     assert found.dtype == np.float32
@@ -146,22 +133,12 @@ def test_the_cache_forgets_the_oldest():
     assert cache.get((0, 3)) is not None
 
 
-@pytest.mark.parametrize(
-    "index",
-    [
-        np.s_[3:40, 5:100],
-        np.s_[::3, 100:4:-5],
-        np.s_[7, :],
-        np.s_[..., -1],
-        np.s_[-3, 4],
-        np.s_[10:10, :],
-    ],
-    ids=str,
-)
-def test_a_level_is_indexed_like_an_array(index, field, make_loaded):
+def test_a_level_is_indexed_like_an_array(field, make_loaded):
     level = _live(field, make_loaded("plain")).levels[0]
     whole = field.data.astype(np.float32)
-    np.testing.assert_array_equal(level[index], whole[index])
+    ranges = np.s_[3:40, 5:100], np.s_[::3, 100:4:-5], np.s_[10:10, :]
+    for index in (*ranges, np.s_[7, :], np.s_[..., -1], np.s_[-3, 4]):
+        np.testing.assert_array_equal(level[index], whole[index], err_msg=str(index))
     np.testing.assert_array_equal(np.asarray(level), whole)
     assert (level.ndim, level.size, len(level)) == (2, whole.size, len(whole))
     with pytest.raises(IndexError):
@@ -188,25 +165,20 @@ def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_p
         np.testing.assert_array_equal(new[~known], old[~known])
 
 
-def test_the_finished_levels_are_the_stored_pyramid(field, make_loaded, tmp_path):
-    loaded = make_loaded("plain")
-    live = _live(field, loaded)
-    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
-    run(job)
-    assert store.complete
-    stored = [store.group[name] for name in ("0", "1", "2") if name in store.group]
-    assert len(stored) > 1
-    for level, array in zip(live.levels, stored, strict=False):
-        np.testing.assert_array_equal(np.asarray(level), array[:])
-
-
 # -- the run -------------------------------------------------------------------------
 
 
-def test_live_and_batch_make_the_same_store(field, make_loaded, tmp_path):
+def test_live_stores_what_it_shows_as_batch_does(field, make_loaded, tmp_path):
     loaded = make_loaded("strided")
-    live_store, job = _job(field, loaded, tmp_path / "a.ome.zarr", _live(field, loaded))
+    live = _live(field, loaded)
+    live_store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     report = run(job)
+    assert live_store.complete
+    group = live_store.group
+    stored = [group[name] for name in ("0", "1", "2") if name in group]
+    assert len(stored) > 1
+    for level, array in zip(live.levels, stored, strict=False):
+        np.testing.assert_array_equal(np.asarray(level), array[:])
     store, job = _job(field, loaded, tmp_path / "b.ome.zarr")
     expected = run(job)
     np.testing.assert_array_equal(live_store.level0[:], store.level0[:])
@@ -215,9 +187,7 @@ def test_live_and_batch_make_the_same_store(field, make_loaded, tmp_path):
 
 
 @pytest.mark.broad
-def test_batch_goes_on_with_a_live_store_and_the_other_way_round(
-    field, make_loaded, tmp_path, monkeypatch
-):
+def test_batch_and_live_continue_each_other(field, make_loaded, tmp_path, monkeypatch):
     loaded = make_loaded("plain")
     computed = []
     enhance = TileWorker.enhance
@@ -279,9 +249,7 @@ def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch
     assert len(store.pending()) == 25 - before
 
 
-def test_tiles_out_of_memory_are_read_from_the_store(
-    field, make_loaded, tmp_path, monkeypatch
-):
+def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
     loaded = make_loaded("plain")
     cache = TileCache(limit=1)
     monkeypatch.setattr(live_field, "TileCache", lambda: cache)

@@ -12,16 +12,12 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps
 
-from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
+from napari_semsr.core import Cancelled, OptionError, SemsrError, Waiting, run
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import Waiting, run
-from napari_semsr.inference import cluster
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference import EnhanceOptions, cluster, enhance_array
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, build
+from napari_semsr.models import LoadedModel, ModelCard, build
 from tests.enhancing import fill, plan_of, store_for
 
 LOOPBACK = {
@@ -35,14 +31,8 @@ OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
 @pytest.fixture
 def address():
     """A cluster of one worker with two threads in this process."""
-    with Client(
-        processes=False,
-        n_workers=1,
-        threads_per_worker=2,
-        memory_limit=0,
-        set_as_default=False,
-        **LOOPBACK,
-    ) as client:
+    one = {"n_workers": 1, "threads_per_worker": 2, "memory_limit": 0}
+    with Client(processes=False, set_as_default=False, **one, **LOOPBACK) as client:
         yield client.cluster.scheduler_address
 
 
@@ -203,9 +193,8 @@ def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_pat
     store = store_for(tmp_path / "l.zarr", image, loaded, OPTIONS)
     said = []
     with LocalCluster(n_workers=0, processes=False, **LOOPBACK) as there:
-        for step in fill(
-            image, loaded, store, OPTIONS, scheduler=there.scheduler_address
-        ):
+        address = there.scheduler_address
+        for step in fill(image, loaded, store, OPTIONS, scheduler=address):
             if isinstance(step, Waiting) and not said:
                 said.append(step)
                 there.scale(1)
@@ -245,9 +234,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
 
 @pytest.mark.broad
 @pytest.mark.parametrize("kind", ["strided", "norm"])
-def test_a_resampled_field_is_the_same_on_a_cluster(
-    kind, make_loaded, rng, tmp_path, address
-):
+def test_resampled_fields_are_the_same_there(kind, make_loaded, rng, tmp_path, address):
     loaded = make_loaded(kind, pixel_size_nm=(10, 10))
     data = rng.random((90, 75)).astype(np.float32)
     image = Micrograph(data, parse_pixel_size(16.0))

@@ -7,21 +7,17 @@ import numpy as np
 import pytest
 from torch import nn
 
-from napari_semsr.core.errors import DeviceMemoryError, OptionError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Progress, run
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.core import DeviceMemoryError, Micrograph, OptionError, Progress, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.executors import (
     LocalExecutor,
     in_order,
     in_thread,
     run_tiles,
 )
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models import LoadedModel, ModelCard
 from tests.enhancing import fill, plan_of, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -109,16 +105,19 @@ def test_the_network_is_as_it_was_after_a_run(make_loaded, rng):
     np.testing.assert_array_equal(target[tile.core.slices], before[tile.inner.slices])
 
 
-def test_the_order_may_change_while_tiles_run(make_loaded, rng):
-    loaded = make_loaded("identity")
-    image = Micrograph(rng.random((64, 160), dtype=np.float32))
+def _executor(loaded, image):
+    image = Micrograph(image.astype(np.float32))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(image, loaded, FP32, predictor)
-    work = TiledRun(plan, np.zeros(image.shape, np.float32))
+    return LocalExecutor(TiledRun(plan, np.zeros(image.shape, np.float32)), predictor)
+
+
+def test_the_order_may_change_while_tiles_run(make_loaded, rng):
+    executor = _executor(make_loaded("identity"), rng.random((64, 160)))
     waiting = [(0, column) for column in range(5)]
     seen = []
     take = lambda count: [waiting.pop(0)] if waiting else None  # noqa: E731
-    for group in run_tiles(LocalExecutor(work, predictor), take, 1):
+    for group in run_tiles(executor, take, 1):
         seen += [piece.index for piece in group or []]
         if seen == [(0, 0)]:
             waiting.sort(reverse=True)
@@ -128,13 +127,9 @@ def test_the_order_may_change_while_tiles_run(make_loaded, rng):
 
 
 def test_nothing_runs_while_nobody_wants_a_tile(make_loaded, rng):
-    loaded = make_loaded("identity")
-    image = Micrograph(rng.random((32, 64), dtype=np.float32))
-    predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = plan_of(image, loaded, FP32, predictor)
-    work = TiledRun(plan, np.zeros(image.shape, np.float32))
+    executor = _executor(make_loaded("identity"), rng.random((32, 64)))
     answers = iter([[], [(0, 1)], [], None])
-    found = run_tiles(LocalExecutor(work, predictor), lambda count: next(answers), 1)
+    found = run_tiles(executor, lambda count: next(answers), 1)
     kinds = [[p.index for p in g] for g in found if g is not None]
     assert kinds == [[], [(0, 1)], []]
 

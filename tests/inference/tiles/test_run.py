@@ -28,14 +28,11 @@ def test_tiles_that_agree_have_no_mismatch_and_no_seam(rng):
     assert backwards.seam_index == pytest.approx(meter.seam_index)
 
 
-def test_a_known_step_is_measured():
+def test_known_steps_are_measured_and_one_tile_or_flat_fields_are_neutral():
     ramp = np.tile(np.arange(32, dtype=np.float32), (16, 1))
     meter = _measure(ramp, offset=3.0)
     assert meter.mismatch == pytest.approx(3 / 34, rel=0.03)
     assert meter.seam_index == pytest.approx(4.0)
-
-
-def test_one_tile_and_flat_fields_have_neutral_figures():
     assert np.isnan(SeamMeter().mismatch)
     assert SeamMeter().seam_index == 1
     assert _measure(np.zeros((16, 16), np.float32)).compared == 0

@@ -20,13 +20,10 @@ def kinds(network: nn.Module) -> set[type[nn.Module]]:
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
-def test_espcn_has_the_published_layers(scale: int) -> None:
+def test_espcn_has_the_published_layers(scale):
     network = ESPCN(scale=scale)
-    assert [(c.kernel_size[0], c.out_channels) for c in convolutions(network)] == [
-        (5, 64),
-        (3, 32),
-        (3, scale**2),
-    ]
+    layers = [(c.kernel_size[0], c.out_channels) for c in convolutions(network)]
+    assert layers == [(5, 64), (3, 32), (3, scale**2)]
     # rectifiers are what the paper found tanh to be better than
     assert kinds(network) - {nn.PixelShuffle, nn.Identity} == {nn.Conv2d, nn.Tanh}
     assert measure(network, stride=1) == 2 + 1 + 1
@@ -40,16 +37,13 @@ def test_espcn_shuffles_only_where_it_enlarges() -> None:
     assert torch.equal(network(image)[..., 0::2, 1::2], network.body(image)[:, 1:2])
 
 
-def test_vdsr_has_the_published_layers() -> None:
+def test_vdsr_has_the_published_layers_each_of_which_sees_one_pixel_further():
     layers = convolutions(VDSR())
     assert len(layers) == 20
     assert [c.out_channels for c in layers] == [*19 * [64], 1]
     assert {(c.kernel_size, c.padding_mode) for c in layers} == {((3, 3), "zeros")}
-
-
-@pytest.mark.parametrize("depth", [5, 20])
-def test_vdsr_sees_one_pixel_further_by_each_layer(depth: int) -> None:
-    assert measure(VDSR(4, depth), stride=1) == depth
+    for depth in (5, 20):
+        assert measure(VDSR(4, depth), stride=1) == depth
 
 
 @pytest.mark.parametrize("scale", [1, 3])
@@ -62,10 +56,7 @@ def test_vdsr_adds_to_the_enlarged_image(scale: int) -> None:
 
 @pytest.mark.parametrize(
     ("options", "millions"),
-    [
-        ({}, 1.5),
-        ({"width": 256, "blocks": 32, "res_scale": 0.1}, 43),
-    ],
+    [({}, 1.5), ({"width": 256, "blocks": 32, "res_scale": 0.1}, 43)],
     ids=["baseline", "large"],
 )
 def test_edsr_has_the_published_number_of_weights(options, millions) -> None:
@@ -82,6 +73,8 @@ def test_edsr_rectifies_within_its_blocks_alone_and_has_no_norm() -> None:
     rectifiers = [n for n, m in network.named_modules() if isinstance(m, nn.ReLU)]
     assert len(rectifiers) == 3
     assert all(name.startswith("residual.") for name in rectifiers)
+    for blocks in (1, 4):
+        assert measure(EDSR(4, blocks), stride=1) == 2 * blocks + 3
 
 
 def test_edsr_weighs_what_a_block_adds() -> None:
@@ -90,8 +83,3 @@ def test_edsr_weighs_what_a_block_adds() -> None:
     maps = torch.rand(1, 4, 8, 8)
     added, weighed = plain.residual(maps) - maps, tenth.residual(maps) - maps
     assert torch.allclose(weighed, 0.1 * added, atol=1e-6)
-
-
-@pytest.mark.parametrize("blocks", [1, 4])
-def test_edsr_sees_two_pixels_further_by_each_block(blocks: int) -> None:
-    assert measure(EDSR(4, blocks), stride=1) == 2 * blocks + 3

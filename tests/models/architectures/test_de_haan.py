@@ -66,9 +66,7 @@ def test_srgan_discriminator_is_the_stated_one() -> None:
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in layers] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert [c.stride[0] for c in layers] == [1, 2] * 4
-    assert [m.out_features for m in network.modules() if isinstance(m, nn.Linear)] == [
-        1024,
-        1,
-    ]
+    dense = [m.out_features for m in network.modules() if isinstance(m, nn.Linear)]
+    assert dense == [1024, 1]
     with torch.no_grad():  # 96 px leave the 6 x 6 places that the dense layer takes
         assert SRGANDiscriminator(4).features(torch.rand(1, 1, 96, 96)).shape[-1] == 6

@@ -15,17 +15,13 @@ def test_nine_blocks_of_two_3x3_convolutions_of_64_maps() -> None:
     assert len(blocks) == 9
     for block in blocks:
         convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
-        assert [(c.kernel_size, c.out_channels) for c in convolutions] == [
-            ((3, 3), 64)
-        ] * 2
+        forms = [(c.kernel_size, c.out_channels) for c in convolutions]
+        assert forms == [((3, 3), 64)] * 2
         assert sum(isinstance(m, nn.BatchNorm2d) for m in block.modules()) == 2
         assert sum(isinstance(m, nn.LeakyReLU) for m in block.modules()) == 1
     weights = sum(p.numel() for p in network.residual.parameters())
     assert weights == 9 * 2 * (64 * 64 * 9 + 2 * 64)
-
-
-def test_two_learned_sub_pixel_layers_undo_the_down_sampling() -> None:
-    network = MultiResidual()
+    # two learned sub-pixel layers undo the down-sampling
     assert sum(isinstance(m, nn.PixelShuffle) for m in network.modules()) == 2
     assert network.stride == 4
     assert network.down(torch.rand(1, 64, 16, 16)).shape[-1] == 4

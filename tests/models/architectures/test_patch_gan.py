@@ -12,25 +12,16 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [m for m in network.modules() if isinstance(m, nn.Conv2d)]
 
 
-def test_one_score_sees_70_px() -> None:
+def test_five_convolutions_of_64_to_512_maps_of_which_one_score_sees_70_px():
     assert patch_px(PatchGAN(width=4), 128) == 70
     assert patch_px(MultiScaleDiscriminator(width=4), 128) == 70
-
-
-def test_five_convolutions_with_64_to_512_maps() -> None:
     layers = _convolutions(PatchGAN())
     assert [c.out_channels for c in layers] == [64, 128, 256, 512, 1]
     assert {c.kernel_size for c in layers} == {(4, 4)}
-
-
-def test_first_four_layers_have_instance_norm_and_leaky_rectifiers() -> None:
     for network in (PatchGAN(width=4), MultiScaleDiscriminator(width=4)):
         kinds = [type(m) for m in network.modules()]
         assert kinds.count(nn.InstanceNorm2d) == 4
         assert sum(issubclass(kind, nn.LeakyReLU) for kind in kinds) == 4
-
-
-def test_first_three_strides_are_two() -> None:
     layers = _convolutions(MultiScaleDiscriminator(width=4))
     assert [c.stride[0] for c in layers] == [2, 2, 2, 1, 1]
 

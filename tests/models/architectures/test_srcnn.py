@@ -14,23 +14,17 @@ from tests.models.reach import measure
 def test_layers_and_weights_are_the_published_ones() -> None:
     network = SRCNN()
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    assert [(c.kernel_size[0], c.out_channels) for c in layers] == [
-        (9, 64),
-        (1, 32),
-        (5, 1),
-    ]
+    forms = [(c.kernel_size[0], c.out_channels) for c in layers]
+    assert forms == [(9, 64), (1, 32), (5, 1)]
     assert sum(c.weight.numel() for c in layers) == 8032
     assert measure(network, stride=1) == 4 + 0 + 2
 
 
-def test_attention_starts_as_none() -> None:
+def test_attention_starts_as_none_and_sees_its_window():
     plain, attentive = SRCNN((8, 4)), AttentionSRCNN((8, 4), window=5)
     attentive.load_state_dict(plain.state_dict(), strict=False)
     image = torch.rand(1, 1, 20, 20)
     assert torch.equal(plain(image), attentive(image))
-
-
-def test_attention_sees_its_window_and_no_more() -> None:
     network = AttentionSRCNN((4, 4), window=9)
     first_and_second = 2 * (9 // 2 + 7 // 2)
     assert measure(network, stride=1) == 4 + first_and_second + 2

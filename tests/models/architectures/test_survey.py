@@ -6,7 +6,7 @@ import torch
 from napari_semsr.models.architectures.survey import BLOCK, Haze, SurveyNet, dehaze
 
 
-def test_statistics_hold_mean_and_spectrum_of_a_block() -> None:
+def test_statistics_are_of_each_block_its_own_mean_and_spectrum():
     survey = SurveyNet(4)
     rows = torch.arange(32.0)[:, None]
     # six half waves to a block, along the rows alone
@@ -15,10 +15,6 @@ def test_statistics_hold_mean_and_spectrum_of_a_block() -> None:
     assert torch.allclose(found[0], torch.full((2, 3), 0.4), atol=1e-6)
     rings = found[1:13].mean((1, 2))
     assert int(rings.argmax()) == 4  # from 5 to 6.5 half waves
-
-
-def test_statistics_of_a_block_are_its_own() -> None:
-    survey = SurveyNet(4)
     field = torch.rand(1, 1, 48, 48)
     whole = survey.statistics(field)
     part = survey.statistics(field[..., 16:32, 32:])
@@ -98,10 +94,8 @@ def test_field_that_is_plain_for_the_most_part_is_no_data_bar() -> None:
     field = torch.zeros(16 * BLOCK, 16 * BLOCK)
     seen = torch.rand(6 * BLOCK, 6 * BLOCK)
     field[4 * BLOCK : 10 * BLOCK, 5 * BLOCK : 11 * BLOCK] = seen
-    found = survey(survey.statistics(field[None, None])).rings
-    assert torch.allclose(
-        found, survey(survey.statistics(seen[None, None])).rings, rtol=1e-3
-    )
+    rings = [survey(survey.statistics(v[None, None])).rings for v in (field, seen)]
+    assert torch.allclose(*rings, rtol=1e-3)
 
 
 def test_field_of_one_grey_is_surveyed() -> None:
