@@ -233,6 +233,51 @@ def test_nothing_runs_what_a_file_says():
             assert "Loader" in given, where
 
 
+READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "cli/batch/")
+STORES = {"here", "place", "store"}  # names of what is no path any more
+OWN = {"io/project.py", "cli/batch/job.py"}  # of the user's settings, of a batch's run
+
+
+def opens_without_a_look(called: str, call: ast.Call) -> bool:
+    """Whether a file is opened, or a store, in another way than by `open_file`."""
+    last = called.rpartition(".")[2]
+    words = [ast.unparse(item) for item in call.args]
+    if called.startswith("zarr.open"):
+        is_new = keywords(call).get("mode") == "'w-'"
+        known = words[0].startswith("folder_store(") or words[0] in STORES
+        return not (is_new or known)
+    if last in {"read_text", "read_bytes"}:
+        return "." in called
+    return last == "open" and "'rb'" in words
+
+
+def test_files_of_others_are_opened_by_one_opener():
+    found = [
+        f"{name}:{call.lineno} {called}"
+        for name, called, call in all_calls()
+        if name.startswith(READS_FILES_OF_OTHERS) and opens_without_a_look(called, call)
+    ]
+    assert [one for one in found if one.partition(":")[0] not in OWN] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fault"),
+    [
+        ("path.read_bytes()", True),
+        ("read_bytes(path, 3)", False),
+        ("path.open('rb')", True),
+        ("open_file(path)", False),
+        ("zarr.open_group(path, mode='r')", True),
+        ("zarr.open_group(folder_store(path), mode='r')", False),
+    ],
+)
+def test_openers_are_told(line, is_fault):
+    ((name, call),) = [
+        one for one in calls(ast.parse(line)) if one[0] != "folder_store"
+    ]
+    assert opens_without_a_look(name, call) == is_fault
+
+
 BAD = """
 import fcntl
 import os

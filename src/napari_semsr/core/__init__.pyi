@@ -84,6 +84,11 @@ from .micrograph import (
     processor_name as processor_name,
     software_versions as software_versions,
 )
+from .opening import (
+    folder_store as folder_store,
+    open_file as open_file,
+    read_bytes as read_bytes,
+)
 from .options import (
     Options as Options,
     count_values as count_values,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shown
+from napari_semsr.core.opening import open_file
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -596,7 +597,7 @@ def digest_job(path: Path) -> Job[str]:
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
                 read += len(block)

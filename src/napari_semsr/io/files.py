@@ -25,6 +25,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     parse_pixel_size,
+    read_bytes,
 )
 
 # Bytes of pixels for each byte of a file, at most: where zstd repeats a byte, a block
@@ -143,15 +144,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     str
         What it holds, with line feeds between its lines.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        msg = f"{path} must be a file, not a pipe or device: copy it first."
-        raise ReadError(msg)
-    with path.open("rb") as stream:
-        data = stream.read(_LARGEST_TEXT + 1)
-    if len(data) > _LARGEST_TEXT:
-        msg = f"{path} is too large for a text: see whether it is the one you mean."
-        raise ReadError(msg)
-    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    text = read_bytes(path, _LARGEST_TEXT).decode(encoding)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def choose(path: Path, what: str, wanted: int | None, count: int) -> int:

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    open_file,
     to_dtype,
 )
 from napari_semsr.io.files import (
@@ -92,11 +93,8 @@ def _head(path: Path) -> bytes:
         raise ReadError(msg)
     if path.is_dir():
         return b""
-    if not path.is_file():
-        msg = f"{path} must be a file or a store, not a pipe or device: copy it first."
-        raise ReadError(msg)
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             head = stream.read(_HEAD)
     except OSError as error:
         msg = f"{path} cannot be opened ({error.strerror}): check its permissions."
@@ -445,7 +443,7 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
         return
     image = read(store.path)
     for name in store.group.require_group(LABELS).group_keys():
-        counts = da.from_zarr(str(store.path / LABELS / name / "0"))
+        counts = da.from_zarr(store.group[f"{LABELS}/{name}/0"])
         label = image.replace(data=counts, name=f"{image.name} {name}")
         write(label, label_path(target, name), overwrite=True)
 

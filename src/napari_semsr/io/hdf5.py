@@ -3,7 +3,7 @@
 A dataset is an image when it has two axes of more than one pixel or further ones before
 them. Axes are named by ilastik's ``axistags`` or HDF5's dimension labels; elsewhere the
 last two are rows and columns, and what stands before them counts planes. Links out of
-the file are not followed.
+the file are not followed, and what is stored in another file is no image.
 
 HDF5's library comes to no end of some damaged files, and is ended by others. So a file
 is read by a process of its own first, once in a session.
@@ -56,13 +56,19 @@ left = {_REHEARSED}
 def live():
     if hasattr(signal, "ITIMER_PROF"):
         signal.setitimer(signal.ITIMER_PROF, {_BUSY_S})
+def lies_here(item):
+    if item.is_virtual:
+        return all(part.file_name == "." for part in item.virtual_sources())
+    return not item.external
 def visit(name, item):
     global left
     live()
     dict(item.attrs)
     if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif":
+        if not lies_here(item):
+            return
         [axis.label for axis in item.dims]
-        if item.shape and item.nbytes <= left and not item.external:
+        if item.shape and item.nbytes <= left:
             left -= item.nbytes
             item[...]
 live()
@@ -242,8 +248,10 @@ def _datasets(file: Any) -> dict[str, _Axes]:
 
 def _axes(dataset: Any) -> _Axes | None:
     """Name the axes of a dataset; None where it is no image."""
+    if dataset.dtype.kind not in "buif" or not _lies_here(dataset):
+        return None
     shape = tuple(int(n) for n in dataset.shape or ())
-    if dataset.dtype.kind not in "buif" or len(shape) < 2 or dataset.external:
+    if len(shape) < 2:
         return None
     names = _tagged(dataset, len(shape)) or _labelled(dataset) or ""
     if (
@@ -255,6 +263,31 @@ def _axes(dataset: Any) -> _Axes | None:
         names = "yxs" if is_colour else "p" * (len(shape) - 2) + "yx"
     sizes = dict(zip(names, shape, strict=True))
     return _Axes(names, shape) if min(sizes["y"], sizes["x"]) > 1 else None
+
+
+def _lies_here(dataset: Any) -> bool:
+    """Whether the values of a dataset are in its own file."""
+    if dataset.is_virtual:
+        return all(part.file_name == "." for part in dataset.virtual_sources())
+    return not dataset.external
+
+
+def _within(group: Any, name: str) -> Any:
+    """Find what a path leads to by hard links alone; None where there is none.
+
+    Another link may lead into another file, also from the middle of a path.
+    """
+    library = import_module("h5py")
+    found = group.file if name.startswith("/") else group
+    for part in name.split("/"):
+        if part in ("", "."):
+            continue
+        if not isinstance(found, library.Group):
+            return None
+        if not isinstance(found.get(part, getlink=True), library.HardLink):
+            return None
+        found = found[part]
+    return found
 
 
 def _tagged(dataset: Any, count: int) -> str | None:
@@ -319,8 +352,7 @@ def _nexus_default(file: Any) -> str:
     group, steps = file, 0
     while "default" in group.attrs and steps < _NAMED:
         name, steps = _text(group.attrs["default"]), steps + 1
-        link = group.get(name, getlink=True) if name else None
-        group = group[name] if isinstance(link, library.HardLink) else file
+        group = _within(group, name) if name else None
         if not isinstance(group, library.Group) or group == file:
             return ""
     signal = _text(group.attrs.get("signal"))
@@ -374,12 +406,10 @@ def _nexus_size(dataset: Any, axes: _Axes, warnings: list[str]) -> PixelSize | N
 
 def _coordinates(group: Any, name: str) -> Any:
     """Find the coordinates along an axis; None where there are none in this file."""
-    library = import_module("h5py")
-    link = group.get(name, getlink=True) if name not in ("", ".") else None
-    if not isinstance(link, library.HardLink):
+    item = _within(group, name)
+    if not isinstance(item, import_module("h5py").Dataset) or not _lies_here(item):
         return None
-    item = group[name]
-    if not isinstance(item, library.Dataset) or len(item.shape or ()) != 1:
+    if len(item.shape or ()) != 1:
         return None
     return item if item.dtype.kind in "uif" and item.size > 1 else None
 

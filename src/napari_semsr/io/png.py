@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import FloatPair, Micrograph, PixelSize, ReadError
+from napari_semsr.core import (
+    FloatPair,
+    Micrograph,
+    PixelSize,
+    ReadError,
+    read_bytes,
+)
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -39,6 +45,7 @@ from napari_semsr.io.read_image import (
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG, _BMP = b"\xff\xd8\xff", b"BM"
 _NM_PER_METRE = 1e9
+_LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
 _LARGEST_RECORD = 1 << 22
 _LARGEST_TEXT = 500
 _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
@@ -67,7 +74,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
     for what in ("series", "level", "channel", "plane"):
         choose(path, what, getattr(options, what), 1)
     with decoding(path, "an image"):
-        data = path.read_bytes()
+        data = read_bytes(path, _LARGEST_FILE)
     if data.startswith(_SIGNATURE):
         return _png(path, data)
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"

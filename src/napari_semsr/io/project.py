@@ -27,6 +27,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     digest_path,
+    folder_store,
     hear_warnings,
     one_line,
     run,
@@ -300,7 +301,7 @@ def _read_array(path: Path) -> Any:
     from napari_semsr.io.zarr import held
 
     with decoding(path, "an array"):
-        array = held(zarr.open_array(str(path), mode="r"))
+        array = held(zarr.open_array(folder_store(path), mode="r"))
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
 

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Options,
     PixelSize,
     ReadError,
+    open_file,
     parse_pixel_size,
     warn,
 )
@@ -326,7 +327,7 @@ def _beside(path: Path) -> list[Path]:
 def _text_of(path: Path) -> str:
     """Read a text in ASCII, UTF-8 or UTF-16; nothing of what cannot be opened."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             data = stream.read(_LARGEST_SIDECAR)
     except OSError:
         return ""

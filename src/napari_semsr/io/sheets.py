@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import ReadError, WriteError
+from napari_semsr.core import ReadError, WriteError, open_file
 from napari_semsr.io.files import decoding, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -130,8 +130,8 @@ def _library(path: Path, done: str, kind: type[ReadError | WriteError]) -> Any:
 def _read_parquet(path: Path) -> Sheet:
     """Read a table whose columns have types, as text."""
     _, parquet = _library(path, "read", ReadError)
-    with decoding(path, "Parquet"):
-        columns = parquet.read_table(path).to_pydict()
+    with decoding(path, "Parquet"), open_file(path) as stream:
+        columns = parquet.read_table(stream).to_pydict()
     cells = zip(*columns.values(), strict=True)
     rows = (
         tuple("" if cell is None else str(_said(cell)) for cell in row) for row in cells

@@ -32,7 +32,9 @@ from napari_semsr.core import (
     count_values,
     field_range,
     one_line,
+    open_file,
     option,
+    read_bytes,
     round_up,
 )
 from napari_semsr.io import ReadOptions, replacing
@@ -505,7 +507,7 @@ def check_no_code(path: Path) -> None:
     """Refuse a file that can run code of others when it is loaded."""
     kind = _RUNS_CODE.get(path.suffix.lower())
     if path.suffix.lower() in (".pt", ".pth") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as held:
+        with open_file(path) as file, zipfile.ZipFile(file) as held:
             if any("/code/" in name for name in held.namelist()):
                 kind = "TorchScript"
     if kind is not None:
@@ -522,9 +524,7 @@ def import_foreign(
     """Read a network from an ONNX file or a package, and measure it."""
     if path.suffix.lower() == ".zip":
         return _from_package(path, options or ImportOptions())
-    if path.stat().st_size > _ONNX_LIMIT:
-        raise CheckpointError(f"{path.name} must be under 2 GiB to be read as ONNX.")
-    data = path.read_bytes()
+    data = read_bytes(path, _ONNX_LIMIT)
     said = _text(f"ONNX network {path.name}", 2000)
     start = {"name": _plain_name(path.stem), "description": said}
     return _network_of(
@@ -607,7 +607,7 @@ def _from_package(
 ) -> tuple["nn.Module", "ModelCard"]:
     """Read a package of bioimage.io: its description, then its ONNX weights."""
     try:
-        with zipfile.ZipFile(path) as package:
+        with open_file(path) as file, zipfile.ZipFile(file) as package:
             said = _described(package, path.name)
             source, weights = _weights_of(package, said, path.name)
     except _BAD_ZIP as error:

@@ -21,7 +21,12 @@ from pydantic import (
     field_validator,
 )
 
-from napari_semsr.core import CheckpointError, WriteError, one_line
+from napari_semsr.core import (
+    CheckpointError,
+    WriteError,
+    one_line,
+    open_file,
+)
 from napari_semsr.io import renaming
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -172,7 +177,7 @@ def resolve(name_or_path: str | Path) -> Path:
 
 def _header(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             start = stream.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(_HEADER_LIMIT, path.stat().st_size):
@@ -249,7 +254,7 @@ def write_card(path: Path, card: ModelCard) -> None:
     text += b" " * (-len(text) % 8)  # weights begin on a multiple of eight bytes
     try:
         with renaming(path) as partial:
-            with path.open("rb") as source, partial.open("wb") as target:
+            with open_file(path) as source, partial.open("wb") as target:
                 (length,) = struct.unpack("<Q", source.read(8))
                 source.seek(8 + length)
                 target.write(struct.pack("<Q", len(text)) + text)
@@ -273,5 +278,5 @@ def file_digest(path: Path) -> str:
     str
         ``sha256:`` and 64 hexadecimal digits.
     """
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from napari_semsr.core import CheckpointError, one_line, shown
+from napari_semsr.core import CheckpointError, one_line, read_bytes, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
@@ -311,7 +311,7 @@ def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
 def _weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a file, numbers in float32."""
     try:
-        held = load(path.read_bytes())
+        held = load(read_bytes(path, _SIZE_LIMIT))
         return {k: v.float() if v.is_floating_point() else v for k, v in held.items()}
     except (SafetensorError, *_REFUSALS, OSError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

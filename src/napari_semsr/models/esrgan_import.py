@@ -21,10 +21,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
-from napari_semsr.core import CheckpointError, one_line
+from napari_semsr.core import (
+    CheckpointError,
+    one_line,
+    read_bytes,
+)
 from napari_semsr.models.architectures import RRDBNet
 
 _SIZE_LIMIT = 2**30
@@ -101,17 +105,12 @@ def _to_grey(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     """Read weights without executing anything that is in the file."""
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
-            size = path.stat().st_size / 2**30
-            msg = f"Public weights must be under 1 GiB, got {size:.1f} in {path.name}."
-            raise CheckpointError(msg)
+        data = read_bytes(path, _SIZE_LIMIT)
         if path.suffix == ".safetensors":
-            held: Any = load_file(path)
+            held: Any = load(data)
         else:
             # from memory, where a text of 4 GB cannot be asked for
-            held = torch.load(
-                io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True
-            )
+            held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty"
         msg = f"{path.name} cannot be read as plain weights: {reason}."

@@ -9,7 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from napari_semsr.core import CheckpointError, one_line
+from napari_semsr.core import (
+    CheckpointError,
+    one_line,
+    read_bytes,
+)
 from napari_semsr.io import renaming
 
 _LARGEST = 16 * 2**20  # bytes; a table of 1000 fields has 0.3 million
@@ -92,10 +96,7 @@ def load_trust(path: Path) -> Trust:
         What it holds.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            msg = f"A trust file must be under 16 MB, got a larger one in {path.name}."
-            raise CheckpointError(msg)
-        return Trust.model_validate_json(path.read_bytes())
+        return Trust.model_validate_json(read_bytes(path, _LARGEST))
     except OSError as error:
         msg = f"The trust file {path} cannot be read: {error.strerror}."
         raise CheckpointError(msg) from error

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    folder_store,
 )
 from napari_semsr.pairing.cut import PairChoice
 from napari_semsr.pairing.options import SPLITS, PairOptions
@@ -352,7 +353,7 @@ def open_pairs(path: Path) -> PairStore:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(folder_store(path), mode="r")
         record = group.attrs.get(ATTRIBUTE)
     except (OSError, ValueError, KeyError):
         record = None

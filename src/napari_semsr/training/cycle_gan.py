@@ -6,6 +6,7 @@ learnt, or known; then the discriminator of the degraded images goes, since noth
 would learn from it.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from napari_semsr.core import OptionError, ReadError, ShapeError
+from napari_semsr.core import (
+    OptionError,
+    ReadError,
+    ShapeError,
+    read_bytes,
+)
 from napari_semsr.io import read
 from napari_semsr.models import build, build_discriminator
 from napari_semsr.simulation import gaussian_kernel
@@ -42,6 +48,7 @@ from napari_semsr.training.validation import ValidationPair
 # and the noise. What that leaves open, a discriminator may tell.
 
 _LARGEST = 301
+_LARGEST_FILE = 1 << 24  # bytes; chosen: twenty such kernels in the widest type
 _HASTE = 10.0  # of a kernel's weights beside those of networks
 _FLOOR = 5e-5  # of the kernel that a learnt one begins with, over its peak
 _MEMORY = 0.995  # of the mean spectra
@@ -61,7 +68,8 @@ def _measured(path: Path) -> NDArray[np.float64]:
     """Read a point-spread function."""
     try:
         if path.suffix == ".npy":
-            kernel = np.load(path, allow_pickle=False).astype(float)
+            held = io.BytesIO(read_bytes(path, _LARGEST_FILE))
+            kernel = np.load(held, allow_pickle=False).astype(float)
         else:
             kernel = read(path).array().astype(float)
     except (OSError, ValueError) as error:

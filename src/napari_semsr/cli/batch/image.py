@@ -28,8 +28,10 @@ from napari_semsr.core import (
     Cancelled,
     Job,
     Progress,
+    ReadError,
     digest_job,
     hear_warnings,
+    read_bytes,
     sentence_of,
     software_versions,
 )
@@ -66,14 +68,13 @@ class _State:
     def _read(self) -> None:
         """Take up an earlier state; what is no state of ours begins anew."""
         try:
-            if self.task.state.stat().st_size > _LARGEST:
-                return
-            found = json.loads(self.task.state.read_text(encoding="utf-8"))
+            found = json.loads(read_bytes(self.task.state, _LARGEST))
             if found["format"] == _FORMAT and found["image"] == self.task.name:
                 steps, files = found["steps"], found["files"]
                 self.steps = {k: v for k, v in steps.items() if _is_record(v)}
                 self.files = {k: v for k, v in files.items() if len(v) == 2}
         except (
+            ReadError,
             OSError,
             ValueError,
             LookupError,

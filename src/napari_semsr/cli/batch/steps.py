@@ -25,6 +25,7 @@ from napari_semsr.core import (
     WriteError,
     cells_of as cells_of_result,
     one_line,
+    read_bytes,
     refuse_persons,
     sentence_of,
 )
@@ -197,12 +198,7 @@ class _Loader(yaml.SafeLoader):
 def read_steps(path: Path) -> Any:
     """Read a steps file as plain values."""
     try:
-        if path.stat().st_size > _LARGEST:
-            msg = (
-                f"{path} is too large for a file of steps, {_LARGEST >> 20} MB at most."
-            )
-            raise ReadError(msg)
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, _LARGEST).decode("utf-8-sig")
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "too deep"

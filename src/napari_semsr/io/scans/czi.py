@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import PixelSize, ReadError
+from napari_semsr.core import (
+    PixelSize,
+    ReadError,
+    open_file,
+)
 from napari_semsr.io.files import check_claim, decoding
 from napari_semsr.io.read_image import pixel_size, to_nm
 
@@ -58,7 +62,7 @@ def _library(path: Path) -> Any:
 
 def is_czi(path: Path) -> bool:
     """Whether a file begins as a CZI does."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 

@@ -19,6 +19,8 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
+    SemsrError,
+    folder_store,
     run,
     warn,
 )
@@ -196,7 +198,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
     import zarr
 
     with decoding(path, "OME-Zarr"):
-        node = zarr.open(path, mode="r")
+        node = zarr.open(folder_store(path), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg)
@@ -248,7 +250,7 @@ def _levels(path: Path, series: int) -> tuple[list["zarr.Array[Any]"], int | Non
     """Give all levels, and how many files they had when we finished them."""
     import zarr
 
-    image = _find_image(path, zarr.open_group(path, mode="r"), series)
+    image = _find_image(path, zarr.open_group(folder_store(path), mode="r"), series)
     levels: list[Any] = [image.group[d["path"]] for d in image.metadata["datasets"]]
     return levels, own_attributes(image.group).get(BLOCKS)
 
@@ -468,7 +470,7 @@ class _Blocks:
         with decoding(self.path, "OME-Zarr"):
             try:
                 found = np.asarray(held(self.array)[index])
-            except MemoryError:
+            except (MemoryError, SemsrError):
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__

@@ -34,8 +34,11 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     Provenance,
+    ReadError,
     WriteError,
+    folder_store,
     parse_pixel_size,
+    read_bytes,
     to_dtype,
     warn,
 )
@@ -99,7 +102,8 @@ def _making(record: Record) -> dict[str, Any]:
 ATTRIBUTE = "semsr"
 BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
 _DONE = "done"
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError)
+_LARGEST_UNIT = 1 << 30  # bytes of a file; as of what is read in one go
+_UNREADABLE = (ReadError, OSError, KeyError, ValueError, TypeError)
 _logger = logging.getLogger(__name__)
 
 
@@ -151,7 +155,7 @@ class OmeZarrStore:
         total = 0
         for file in self._files(row, column):
             with suppress(FileNotFoundError):
-                total = zlib.crc32(file.read_bytes(), total)
+                total = zlib.crc32(read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
 
     def _arrays(self) -> "list[zarr.Array[Any]]":
@@ -192,7 +196,10 @@ class OmeZarrStore:
     def _is_whole(self, place: IntPair, mark: int | None) -> bool:
         """Whether the files of a marked unit are what was written."""
         if mark is None or self.marks.dtype.itemsize > 1:
-            return mark == self._mark_of(*place)
+            try:
+                return mark == self._mark_of(*place)
+            except ReadError:  # a pipe, a device or a file beyond measure
+                return False
         files = all(file.is_file() for file in self._files(*place))
         box = self.box(*place)
         return files and all(_decodes(one, box.slices) for one in self._arrays())
@@ -643,7 +650,9 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        group = zarr.open_group(path, mode="a", zarr_format=3)
+        group = zarr.open_group(
+            folder_store(path, read_only=False), mode="a", zarr_format=3
+        )
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
         level0 = group.create_array(
@@ -688,10 +697,11 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
 
     notes: dict[str, Any] = {}
     done: IntPair | None = None
+    here = folder_store(path)
     with suppress(*_UNREADABLE):
-        notes = own_attributes(zarr.open_group(path, mode="r"))
+        notes = own_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
-        marks = np.asarray(zarr.open_array(path / _DONE, mode="r")[:])
+        marks = np.asarray(zarr.open_array(here, path=_DONE, mode="r")[:])
         done = int(np.count_nonzero(marks)), int(marks.size)
     return Record.from_dict(notes.get(RECORD_KEY)), notes, done
 
@@ -713,7 +723,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         _logger.info("Removing %s, left by an interrupted write.", orphan)
         orphan.unlink(missing_ok=True)
     try:
-        group = zarr.open_group(path, mode="r+")
+        group = zarr.open_group(folder_store(path, read_only=False), mode="r+")
         level0 = group["0"]
         own = own_attributes(group)
         if own.get("complete") and _DONE in group:

@@ -1,0 +1,86 @@
+"""Zarr's store in a folder, whose files are looked at before they are read."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore
+
+from napari_semsr.core.opening import open_file, read_bytes
+
+_MARKS = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+_LARGEST_MARK = 1 << 26  # bytes; chosen: what is said of a hundred thousand arrays
+_LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
+
+
+class FolderStore(LocalStore):
+    """A store in a folder: links to pipes and devices are refused, sizes bounded.
+
+    Parameters
+    ----------
+    root : str or pathlib.Path
+        The folder.
+    read_only : bool, default=False
+        Whether nothing is written.
+    """
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Read a file or a part of it, as zarr asks for; None where there is none."""
+        if not self._is_open:
+            await self._open()
+        return await asyncio.to_thread(self._read, key, prototype, byte_range)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Read as `get` does."""
+        self._ensure_open_sync()
+        return self._read(key, prototype, byte_range)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Read parts of files."""
+        parts = (self.get(key, prototype, part) for key, part in key_ranges)
+        return list(await asyncio.gather(*parts))
+
+    def _read(
+        self, key: str, prototype: BufferPrototype | None, part: ByteRequest | None
+    ) -> Buffer | None:
+        path = self.root / key
+        made = (prototype or default_buffer_prototype()).buffer
+        most = _LARGEST_MARK if path.name in _MARKS else _LARGEST_FILE
+        try:
+            found = read_bytes(path, most) if part is None else _cut(path, part, most)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return made.from_bytes(found)
+
+
+def _cut(path: Path, part: Any, most: int) -> bytes:
+    """Read a part of a file: from here to there, from here on, or the last bytes."""
+    with open_file(path) as stream:
+        size = stream.seek(0, 2)
+        start, end = 0, size
+        if isinstance(part, SuffixByteRequest):
+            start = max(0, size - part.suffix)
+        elif isinstance(part, RangeByteRequest):
+            start, end = part.start, min(part.end, size)
+        else:
+            start = part.offset
+        stream.seek(start)
+        return stream.read(min(max(end - start, 0), most))

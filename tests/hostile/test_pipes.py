@@ -1,0 +1,330 @@
+"""Pipes and devices inside what is opened: refused in a sentence, waited for by nobody.
+
+A pipe is read by none until somebody writes into it, and a device may never end.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_semsr.core import Micrograph, ReadError, SemsrError, digest_path, run
+from napari_semsr.io import (
+    create_store,
+    describe,
+    open_frames,
+    open_project,
+    read,
+    write,
+)
+from tests.children import LIMIT_S
+from tests.hostile.__main__ import bound_memory
+from tests.hostile.commands import PATIENCE, say, write_inputs
+
+pytestmark = [
+    pytest.mark.broad,
+    pytest.mark.skipif(
+        not hasattr(os, "mkfifo") or not Path("/dev/zero").exists(),
+        reason="needs pipes and devices",
+    ),
+]
+HANGS_S = 20.0  # ends what waits for a pipe; nothing that is refused comes near it
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """What all lines read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    (folder / "there").mkdir()
+    return folder
+
+
+@pytest.fixture
+def place(inputs, tmp_path, monkeypatch):
+    """A copy of the inputs, where the lines are said; what waits is interrupted."""
+    import resource
+
+    folder = shutil.copytree(inputs, tmp_path / "work")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
+    monkeypatch.setattr(PATIENCE, "seconds", HANGS_S)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    bound_memory(2)
+    yield folder
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+    for path in folder.rglob("*"):
+        if path.is_fifo():  # lets go of what still waits for it, in a thread
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Fail where what is done here waits for a pipe."""
+    try:
+        with PATIENCE.running():
+            yield
+    except KeyboardInterrupt:
+        pytest.fail("it waited for what never comes")
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def link_to_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    pipe(path.absolute().with_name("aside"))
+    path.symlink_to(path.absolute().with_name("aside"))
+
+
+ENDLESS = pytest.mark.parametrize("put", [pipe, device, link_to_pipe])
+
+
+@ENDLESS
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("steps.yaml", ("batch", "steps.yaml", "--output", "there/out")),
+        ("tiny.yaml", ("train", "tiny.yaml", "-o", "there/out")),
+        ("tiny.safetensors", ("models", "info", "tiny.safetensors")),
+        ("tiny.safetensors", ("enhance", "first.tif", "-o", "there/o.tif", "--model")),
+        ("a.onnx", ("models", "import", "a.onnx")),
+        ("a.zip", ("models", "import", "a.zip")),
+        ("a.pth", ("models", "import", "a.pth")),
+        ("a.h5", ("info", "a.h5")),
+        ("a.czi", ("stitch", "a.czi", "-o", "there/out.ome.zarr")),
+        ("a.json", ("report", "a.json", "-o", "there/out.html")),
+        ("a.json", ("info", "first.tif", "--calibration", "a.json")),
+        ("a.csv", ("metrics", "a.csv")),
+        ("a.parquet", ("metrics", "a.parquet")),
+        ("made.tif", ("replay", "made.tif")),
+        ("scan/positions.csv", ("stitch", "scan", "-o", "there/out.ome.zarr")),
+        ("scan/scan.json", ("stitch", "scan", "-o", "there/out.ome.zarr")),
+        ("scan/heights.csv", ("stitch", "scan", "-o", "there/o.tif", "--focus", "max")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_an_endless_file_is_refused_or_left_out(put, name, words, place):
+    put(place / name)
+    last = ["tiny.safetensors"] if words[-1] == "--model" else []
+    code, said = say(*words, *last)
+    assert code in (0, 2), said
+    assert code == 2 or name.startswith("scan/"), said
+
+
+@ENDLESS
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("inside", ["chunk", "array", "group", "attributes"])
+def test_an_endless_file_in_a_store_is_refused(put, inside, version, place):
+    path = place / "store.ome.zarr"
+    names = {
+        "chunk": ("0/0.0", "0/c/0/0"),
+        "array": ("0/.zarray", "0/zarr.json"),
+        "group": (".zgroup", "zarr.json"),
+        "attributes": (".zattrs", "zarr.json"),
+    }
+    write_store(path, version)
+    put(path / names[inside][version - 2])
+    for words in (
+        ("metrics", "store.ome.zarr"),
+        ("convert", "store.ome.zarr", "there/out.tif"),
+    ):
+        code, said = say(*words)
+        assert code == 2, said
+    assert list((place / "there").iterdir()) == []
+
+
+def write_store(path: Path, version: int) -> None:
+    """Write an image of four chunks as either version of zarr."""
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    said = {"axes": axes, "datasets": datasets, "version": "0.4"}
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    plain = {"multiscales": [said]}
+    group.attrs.update(plain if version == 2 else {"ome": {**plain, "version": "0.5"}})
+    array = group.create_array("0", shape=(64, 64), chunks=(32, 32), dtype="uint8")
+    array[...] = np.arange(1, 65, dtype=np.uint8) + np.zeros((64, 1), np.uint8)
+
+
+@ENDLESS
+def test_an_endless_mark_or_chunk_is_made_again(put, place):
+    grey = np.random.default_rng(1).random((64, 64)).astype(np.float32)
+    path = place / "there" / "out.ome.zarr"
+    how = {"shape": (64, 64), "dtype": "float32", "chunk": 32, "name": "a"}
+    store = create_store(path, **how)
+    for part in store.boxes()[:2]:
+        store.level0[part.slices] = grey[part.slices]
+    store.mark_done(0, 0)
+    store.mark_done(0, 1)
+    store.lock.release()
+    put(path / "0" / "c" / "0" / "0")
+    with ending(), pytest.warns(UserWarning, match="1 of 2 finished tiles"):
+        again = create_store(path, **how, resume=True)
+    assert sorted(again.pending()) == [(0, 0), (1, 0), (1, 1)]
+    again.lock.release()
+
+
+@ENDLESS
+@pytest.mark.parametrize("name", ["zarr.json", "low/c/0/0/0"])
+def test_an_endless_file_in_pairs_is_refused(put, name, place):
+    store = place / "pairs.zarr"
+    found = store / name if (store / name).exists() else _first_chunk(store)
+    put(found)
+    code, said = say("train", "tiny.yaml", "-o", "there/out")
+    assert code == 2, said
+
+
+def _first_chunk(store: Path) -> Path:
+    """Name a file of pixels that are learnt from."""
+    return next(p for p in sorted(store.rglob("c/**/*")) if p.is_file())
+
+
+@ENDLESS
+def test_an_endless_frame_is_left_out_or_refused(put, place):
+    put(place / "scan" / "f0.tif")
+    code, said = say("stitch", "scan", "-o", "there/out.ome.zarr")
+    assert code == 2, said
+
+
+@ENDLESS
+def test_one_endless_image_of_a_folder_is_one_row(put, place):
+    folder = place / "many"
+    folder.mkdir()
+    shutil.copy(place / "first.tif", folder / "b.tif")
+    put(folder / "a.tif")
+    (place / "steps.yaml").write_text("steps: [histogram]\n")
+    code, said = say("batch", "steps.yaml", "--inputs", "many", "--output", "there/o")
+    assert code == 0, said
+    code, said = say("metrics", "many", "--table", "there/m.csv")
+    assert code == 0, said
+
+
+@ENDLESS
+def test_an_endless_part_of_a_tiff_of_several_files_is_refused(put, place):
+    pixels = np.arange(2 * 24 * 32, dtype=np.uint8).reshape(2, 24, 32)
+    uuids = ["urn:uuid:0000", "urn:uuid:0001"]
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{name}">{uuid}</UUID></TiffData>'
+        for z, (name, uuid) in enumerate(
+            zip(("one.ome.tif", "two.ome.tif"), uuids, strict=True)
+        )
+    )
+    told = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
+        f'2016-06" UUID="{uuids[0]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="32" SizeY="24" SizeZ="2" SizeC="1" '
+        f'SizeT="1"><Channel ID="Channel:0"/>{planes}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(place / "one.ome.tif", pixels[0], description=told, ome=False)
+    put(place / "two.ome.tif")
+    with ending(), suppress(SemsrError):
+        read(place / "one.ome.tif", plane=1).array()
+
+
+@ENDLESS
+@pytest.mark.parametrize("how", ["virtual", "default", "coordinates"])
+def test_hdf5_leads_to_no_other_file(put, how, place):
+    h5py = pytest.importorskip("h5py")
+    path = place / "a.h5"
+    put(place / "other.h5")
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry["plain"] = np.ones((20, 30), np.uint8)
+        if how == "virtual":
+            layout = h5py.VirtualLayout((20, 30), "u1")
+            layout[...] = h5py.VirtualSource("other.h5", "x", (20, 30))
+            file.create_virtual_dataset("/virtual", layout)
+        entry["out"] = h5py.ExternalLink("other.h5", "/")
+        file.attrs["default"] = "entry/out/x" if how == "default" else "entry"
+        entry.attrs.update({"signal": "plain", "axes": ["out/y", "out/x"]})
+    with ending():
+        image = read(path, dataset="/entry/plain")
+        assert image.shape == (20, 30)
+        told = describe(path)
+        assert told.shape == (20, 30)
+        with pytest.raises(ReadError):
+            read(path, dataset="/virtual")
+
+
+def test_hdf5_reads_no_other_file(place):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(place / "secret.h5", "w") as file:
+        file["x"] = np.ones((20, 30), np.uint8)
+    with h5py.File(place / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout((20, 30), "u1")
+        layout[...] = h5py.VirtualSource("secret.h5", "x", (20, 30))
+        file.create_virtual_dataset("/virtual", layout)
+    with pytest.raises(ReadError, match=r"no dataset|holds none"):
+        read(place / "a.h5", dataset="/virtual")
+
+
+def test_hdf5_that_gathers_its_own_datasets_is_read(place):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(place / "a.h5", "w") as file:
+        file["parts/x"] = np.full((20, 30), 7, np.uint8)
+        layout = h5py.VirtualLayout((20, 30), "u1")
+        layout[...] = h5py.VirtualSource(".", "parts/x", (20, 30))
+        file.create_virtual_dataset("/virtual", layout)
+    assert read(place / "a.h5", dataset="/virtual").array().mean() == 7
+
+
+@ENDLESS
+def test_an_endless_file_of_a_project_is_refused(put, place):
+    folder = place / "session.semsr"
+    folder.mkdir()
+    put(folder / "project.json")
+    with ending(), pytest.raises(SemsrError):
+        run(open_project(folder))
+
+
+@ENDLESS
+def test_an_endless_file_has_no_digest(put, place):
+    put(place / "a.bin")
+    with ending(), pytest.raises(SemsrError, match="must be a file"):
+        digest_path(place / "a.bin")
+
+
+@ENDLESS
+def test_an_endless_kernel_is_refused(put, place):
+    import yaml
+
+    put(place / "psf.npy")
+    said = yaml.safe_load((place / "tiny.yaml").read_text())
+    said |= {"kind": "kernel-cyclegan", "gan": {"kernel": {"file": "psf.npy"}}}
+    (place / "tiny.yaml").write_text(json.dumps(said))
+    code, said = say("train", "tiny.yaml", "-o", "there/out")
+    assert code == 2, said
+
+
+def test_frames_beside_a_pipe_are_stitched(place):
+    pipe(place / "scan" / "aside.txt")
+    with ending():
+        assert run(open_frames(place / "scan")).shape[0] == 2
+
+
+def test_the_refusals_end_a_process_with_bounded_memory(place):
+    """A large file of nothing in place of a chunk is not read into memory."""
+    path = place / "store.ome.zarr"
+    write(Micrograph(np.ones((64, 64), np.uint8), (5.0, 5.0), "a"), path)
+    chunk = path / "0" / "c" / "0" / "0"
+    with chunk.open("wb") as stream:
+        stream.truncate(1 << 42)
+    code, said = say("metrics", "store.ome.zarr")
+    assert code == 2, said
+    assert LIMIT_S > HANGS_S
