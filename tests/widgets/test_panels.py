@@ -33,6 +33,7 @@ PANELS = {
     "measure.spectrum": "SpectrumPanel",
     "measure.metrics": "MetricsPanel",
     "measure.error_map": "ErrorMapPanel",
+    "measure.trust": "TrustPanel",
     "measure.gaps": "GapsPanel",
     "measure.profile": "ProfilePanel",
     "degrade": "DegradePanel",

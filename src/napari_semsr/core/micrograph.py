@@ -209,7 +209,7 @@ class Provenance(BaseModel):
         if what is None:
             return None
         if made.options.get("show") == "spread":
-            what = what.replace("bound on the error", "spread")
+            what = what.replace("likely error", "spread")
         if "difference" in made.options:
             what = f"difference of {what}"
         grey = "%" if made.options.get("unit") == "percent" else "grey levels"
@@ -248,7 +248,7 @@ _VALUES_KEPT = (*_KEEPING, "register", "shown")  # that leave its values what th
 _MAPS = {
     "frc-map": "resolution ({length})",
     "error-map": "error ({grey})",
-    "trust": "bound on the error ({grey})",
+    "trust": "likely error ({grey})",
     "repeatability": "repeatability s.d. ({grey})",
     "enhance misfit": "misfit (%)",
     "stitch height": "height (nm)",

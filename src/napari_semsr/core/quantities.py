@@ -44,10 +44,12 @@ class Quantity:
         Field that tells why there is none; without one, what is None is not shown.
     note : str
         What stands after it wherever it is shown.
+    verdict : str
+        Field that tells what is to be thought of it.
     column : str
         Name in tables; made of the field's name and the unit by default.
     large : bool
-        Whether a panel says it in its one sentence.
+        Whether a panel shows it large, the first of them, and says it in its sentence.
     shown, tabled : bool
         Whether it is a figure, and whether it is a column of tables.
     """
@@ -62,6 +64,7 @@ class Quantity:
     within: str = "95 %"
     reason: str = ""
     note: str = ""
+    verdict: str = ""
     column: str = ""
     large: bool = False
     shown: bool = True
@@ -101,6 +104,8 @@ class Figure:
         What stands after it, such as its interval.
     sd : float or None
         Its standard deviation or error.
+    verdict : str
+        What is to be thought of it.
     """
 
     value: float | str | None
@@ -108,6 +113,7 @@ class Figure:
     form: str = ".4g"
     note: str = ""
     sd: float | None = None
+    verdict: str = ""
 
     @property
     def spread(self) -> str:
@@ -122,7 +128,8 @@ class Figure:
             return f"{_NONE} {self.note}".rstrip()
         else:
             shown = in_figures(self.value, self.form)
-        return " ".join(filter(None, (shown, self.spread, self.unit, self.note)))
+        text = " ".join(filter(None, (shown, self.spread, self.unit, self.note)))
+        return f"{text}: {self.verdict}" if self.verdict else text
 
 
 def in_figures(value: float, form: str = ".4g") -> str:
@@ -274,7 +281,9 @@ def _figure(result: Any, name: str, told: Quantity) -> Iterator[tuple[str, Figur
         yield told.label, Figure(value or _NONE)
         return
     sd = value_of(result, told.sd) if told.sd else None
-    yield told.label, Figure(value, told.unit, told.form, _note(result, told), sd)
+    verdict = value_of(result, told.verdict) if told.verdict else None
+    note = _note(result, told)
+    yield told.label, Figure(value, told.unit, told.form, note, sd, verdict or "")
 
 
 def _note(result: Any, told: Quantity) -> str:

@@ -23,6 +23,7 @@ from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_details, card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
+from napari_semsr.widgets.measure.trust import TrustPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 
@@ -371,9 +372,9 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     before = len(model.layers)
     panel.misfit.value = True
     run_panel(panel)
-    assert len(model.layers) == before + 2
+    assert len(model.layers) == before + 1
     shown = model.layers[-1]
-    assert shown.name.startswith("misfit of")
+    assert shown.name == "field · tiny · misfit (%)"
     assert shown.data.shape == (24, 24)
     assert shown.opacity < 1
     assert shown.colormap.name == "magma"
@@ -381,8 +382,9 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
 
 
-@pytest.mark.broad
-def test_likely_error_is_mapped(model, panel, run_panel, tmp_path):
+@pytest.fixture
+def knowing(tmp_path) -> Path:
+    """A tiny network of whose errors something was learnt."""
     learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
     path = write_tiny_model(tmp_path, training=learnt)
     trust = Trust(
@@ -395,10 +397,84 @@ def test_likely_error_is_mapped(model, panel, run_panel, tmp_path):
         familiar=1e9,
     )
     save_trust(trust_path(path), trust)
-    panel.model.add_file(path)
-    assert panel.trust.native.isVisibleTo(panel)
+    return path
+
+
+@pytest.mark.broad
+def test_likely_error_is_mapped(model, panel, run_panel, knowing):
+    panel.model.add_file(knowing)
     panel.trust.value = True
     panel.form.set_values(tile=64, precision="fp32")
+    said = run_panel(panel)
+    whole, network = map(float, re.findall(r"([\d.]+) s", said))
+    assert "Enhanced and mapped in" in said
+    assert whole >= network
+    # exp(-2) of the range in every place: between a tenth and a quarter
+    for told in ("Likely error", "13.5 % of the range", "look twice", "one in ten"):
+        assert told in panel.figures.text()
+    assert "look twice (up to 25 %" in panel.figures.text()
+    assert model.layers[-1].name == "field · tiny · likely error (%)"
+    colours = model.layers[-1].colormap.map(np.array([0.05, 0.3, 0.9]))
+    assert len(np.unique(colours.round(2), axis=0)) == 3
+
+
+def test_a_result_that_is_there_is_mapped_and_not_made_again(
+    model, panel, run_panel, knowing, computed, qtbot
+):
+    panel.model.add_file(knowing)
+    panel.form.set_values(tile=64, precision="fp32")
     run_panel(panel)
-    assert "Likely error" in panel.figures.text()
-    assert model.layers[-1].name.startswith("bound on the error")
+    tiles, names = len(computed), [layer.name for layer in model.layers]
+    assert "field · tiny" in names
+    panel.trust.value = True
+    assert "the one that was there" in run_panel(panel)
+    mapped = "field · tiny · likely error (%)"
+    assert [layer.name for layer in model.layers] == [*names, mapped]
+    assert len(computed) == tiles
+    panel.misfit.value = True
+    run_panel(panel)
+    told = [layer.name for layer in model.layers]
+    assert sorted(told) == sorted([*names, mapped, "field · tiny · misfit (%)"])
+    asked = TrustPanel(model)
+    qtbot.addWidget(asked)
+    run_panel(asked)
+    assert [layer.name for layer in model.layers if layer.name == mapped] == [mapped]
+    assert len(model.layers) == len(names) + 2
+    panel.trust.value = panel.misfit.value = False
+    run_panel(panel)  # asked for itself it is made again
+    assert len(computed) > tiles
+
+
+def test_a_ticked_map_that_cannot_be_made_says_why(model, panel, run_panel, tmp_path):
+    panel.misfit.value = panel.trust.value = True
+    assert "No map of the misfit: sem-restore" in panel.unmade.text()
+    assert "likely error" not in panel.unmade.text()
+    panel.model.add_file(write_tiny_model(tmp_path))
+    assert "nothing was learnt of the errors of tiny" in panel.unmade.text()
+    assert panel.misfit.native.isVisibleTo(panel)
+    panel.form.set_values(tile=64, precision="fp32")
+    assert "Enhanced in" in run_panel(panel)
+    assert [layer.name for layer in model.layers] == ["field", "field · tiny"]
+    panel.trust.value = panel.misfit.value = False
+    assert not panel.unmade.text()
+
+
+def test_maps_that_fail_leave_the_result(panel, model, run_panel, knowing, add):
+    flat = Micrograph(np.full((96, 96), 0.5, np.float32), (10.0, 10.0), "flat")
+    panel.layer.value = add(model, flat)
+    panel.model.add_file(knowing)
+    panel.misfit.value = True
+    panel.form.set_values(tile=64, precision="fp32")
+    assert "Enhanced in" in run_panel(panel)
+    assert "flat shows hardly more than noise" in panel.warned.text()
+    assert "flat · tiny" in model.layers
+
+
+def test_stacks_have_no_maps_and_say_so(panel, model, knowing):
+    stack = model.add_image(np.zeros((3, 96, 96), np.float32), name="stack")
+    panel.model.add_file(knowing)
+    panel.layer.value = stack
+    panel.trust.value = True
+    assert not panel.unmade.text()
+    panel.all_planes.value = True
+    assert "untick All planes" in panel.unmade.text()

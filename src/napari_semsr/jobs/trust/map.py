@@ -5,12 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from napari_semsr.analysis import (
     REACH_PX,
@@ -40,7 +40,9 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ShapeError,
+    device_option,
     field_range,
+    option,
     parse_pixel_size,
     warn,
 )
@@ -64,26 +66,38 @@ _MOST = 2.0  # of the range: no bound says more
 _RANGE = "% of the range"
 _USUAL = 0.5  # share of blocks beyond the limit from which a field is unfamiliar
 
+AS_MEASURED, LOOK_TWICE, DOUBTFUL = "as measured", "look twice", "doubtful"
+VERDICTS = {AS_MEASURED: "#4ca3dd", LOOK_TWICE: "#e69f00", DOUBTFUL: "#c34b78"}
+"""What is thought of a place, and its colour; every eye tells them apart."""
+# Where the bounds of these begin and end, of the range. Noise of quick electron scans
+# is 4 to 8 % of theirs, and 90 % of it lies within 1.64 times as much: up to a tenth a
+# network errs no more than a scan does. Two materials are some half of the range apart,
+# so that by more than a quarter one is taken for the other.
+_LIMITS = 0.1, 0.25
+_MOST_SHOWN = 0.5  # of the range, in the map: one for all, so that maps compare
+_TEN = 10
+_STEP = 1e-4  # of the colours' way, over which one turns into the next
+
 
 class TrustOptions(Options):
     """What is mapped."""
 
-    show: Literal["bound", "spread"] = Field(
-        default="bound",
-        description="bound: the error is below it in the stated share of such places; "
-        "spread: by how much the model differs from itself over flips and turns, which "
-        "every model has",
+    show: Literal["bound", "spread"] = option(
+        "bound",
+        "Map",
+        "bound: the likely error, below which the error is in the stated share of such "
+        "places; spread: by how much the model differs from itself over flips and "
+        "turns, which every model has",
+        choices={"the likely error": "bound", "the spread over turns": "spread"},
     )
-    unit: Literal["percent", "grey"] = Field(
-        default="percent",
-        description="unit of the map: per cent of the range that the model works on, "
-        "or grey levels of the enhanced image",
+    unit: Literal["percent", "grey"] = option(
+        "percent",
+        "Unit",
+        "unit of the map: per cent of the range that the model works on, or grey "
+        "levels of the enhanced image",
+        choices={"% of the range": "percent", "grey levels": "grey"},
     )
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:N",
-    )
+    device: str = device_option()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +111,9 @@ class TrustReport(MapMade):
     where the image is hardly more than noise). In `share` of such places the error is
     below the bound. Where the field is not `familiar`, not like those that the bound
     was calibrated on, the bound promises nothing; `unfamiliar_fraction` is that of its
-    blocks of 256 px which are farther than 19 of 20 of the calibration's fields.
+    blocks of 256 px which are farther than 19 of 20 of the calibration's fields. The
+    bound of ``kinds`` says besides of what share of the places what is thought: as
+    measured where it is below 10 %, doubtful above 25 %, else look twice.
     """
 
     pixel_size_sd_nm: FloatPair | None = field(metadata={"json": False})
@@ -121,16 +137,24 @@ class TrustReport(MapMade):
     @property
     def bound_mean_percent(
         self,
-    ) -> Annotated[float | None, Quantity("Likely error", _RANGE, ".1f", large=True)]:
+    ) -> Annotated[
+        float | None,
+        Quantity("Likely error", _RANGE, ".1f", verdict="verdict", large=True),
+    ]:
         """Mean of the bound."""
         return self._of("bound", "mean")
 
-    @property
-    def bound_p95_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Likely error, 95 % below", _RANGE, ".1f")]:
-        """95th percentile of the bound."""
-        return self._of("bound", "p95")
+    def legend(self) -> dict[str, str]:
+        """Say of the colours of the map what they mean, and of how many places."""
+        bound = self.kinds["bound"]
+        if self.shown != "bound" or bound is None:
+            return {}
+        ends = [f"{100 * limit:.0f} %" for limit in _LIMITS]
+        parts = f"up to {ends[0]}", f"up to {ends[1]}", f"above {ends[1]}"
+        return {
+            colour: f"{name} ({part} of the range): {bound[name]:.0f} % of the places"
+            for (name, colour), part in zip(VERDICTS.items(), parts, strict=True)
+        }
 
     @property
     def spread_mean_percent(
@@ -147,6 +171,56 @@ class TrustReport(MapMade):
         return self._of("spread", "p95")
 
     @property
+    def judged(self) -> str | None:
+        """What is thought of it: one of `VERDICTS`; None where nothing was learnt."""
+        mean = self.bound_mean_percent
+        if mean is None:
+            return None
+        if self.familiar is False:
+            return DOUBTFUL
+        places = int(np.searchsorted(_LIMITS, mean / 100, side="right"))
+        return tuple(VERDICTS)[places]
+
+    @property
+    def verdict(self) -> str | None:
+        """Say it, and how many places err more."""
+        if self.judged is None or self.share is None:
+            return None
+        if self.familiar is False:
+            return f"{DOUBTFUL}, since the field is unlike those that taught the limit"
+        one = round(1 / (1 - self.share))
+        count = "ten" if one == _TEN else str(one)
+        return f"{self.judged}; one in {count} places errs more than the map says"
+
+    @property
+    def as_measured_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Places as measured", "%", ".0f")]:
+        """Of the places, those with a bound below 10 %."""
+        return self._of("bound", AS_MEASURED)
+
+    @property
+    def look_twice_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Places to look twice at", "%", ".0f")]:
+        """Those with one between."""
+        return self._of("bound", LOOK_TWICE)
+
+    @property
+    def doubtful_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Doubtful places", "%", ".0f")]:
+        """Those with one above 25 %."""
+        return self._of("bound", DOUBTFUL)
+
+    @property
+    def bound_p95_percent(
+        self,
+    ) -> Annotated[float | None, Quantity("Likely error, 95 % below", _RANGE, ".1f")]:
+        """95th percentile of the bound."""
+        return self._of("bound", "p95")
+
+    @property
     def misfit_percent(
         self,
     ) -> Annotated[float | None, Quantity("Misfit", "% of the contrast", ".3g")]:
@@ -161,9 +235,9 @@ class TrustReport(MapMade):
         if self.familiar is None:
             return None
         like = "like" if self.familiar else "unlike"
-        said = f"{like} those that the bound was calibrated on"
+        said = f"{like} those that the likely error was calibrated on"
         said += f"; {self.unfamiliar_fraction:.0%} of its blocks are unlike them"
-        return said if self.familiar else f"{said}, it is not warranted here"
+        return said if self.familiar else f"{said}, and nothing warrants it here"
 
 
 def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
@@ -187,8 +261,11 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         about = mapped.about(before, after).replace(provenance=history)
         made = yield from keep_map(mapped, about, run.target, block=_BLOCK)
     misfit = yield from measure_misfit(before, after)
+    told: dict[str, Any] = {name: one.told() for name, one in mapped.tally.items()}
+    if told["bound"] is not None:
+        told["bound"] |= mapped.tally["bound"].shares()
     kinds = {
-        **{name: one.told() for name, one in mapped.tally.items()},
+        **told,
         "misfit": None if misfit is None else {"mean": 100 * misfit.share},
     }
     shown = kinds[chosen.show] or {"mean": float("nan"), "p95": float("nan")}
@@ -217,9 +294,9 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
 def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> None:
     """Say that a field is unlike those of the calibration."""
     warn(
-        f"{before.name} is unlike the fields that the bound of "
+        f"{before.name} is unlike the fields that the likely error of "
         f"{known.loaded.card.name} was calibrated on, in {share:.0%} of its blocks; "
-        "what the bound says is not warranted here.",
+        "nothing warrants what it says here.",
     )
 
 
@@ -316,7 +393,16 @@ def _model_of(after: Micrograph, model: str | os.PathLike[str] | None) -> Path:
             "the model."
         )
         raise OptionError(msg)
-    return find_model(found[0])
+    try:
+        return find_model(found[0])
+    except CheckpointError:  # a file that is on no shelf, where it was then
+        steps = after.provenance.steps() if after.provenance is not None else ()
+        records = [one for step in steps for one in step.guides if one.role == "model"]
+        paths = [Path(one.path) for one in records if one.path]
+        there = next((path for path in paths if path.is_file()), None)
+        if there is None:
+            raise
+        return there
 
 
 def _check_made_by(after: Micrograph, loaded: "LoadedModel", *, asked: bool) -> None:
@@ -476,11 +562,10 @@ class _TrustInputs:
         bound = np.minimum(self.trust.factor * scale, _MOST)
         return spread, np.where(known, bound, np.nan)[inner]
 
-    def brightest(self, show: str) -> float:
-        """Tell where the colours of a map are to end, from some of its blocks."""
+    def brightest(self) -> float:
+        """Tell where the colours of a spread are to end, from some of its blocks."""
         boxes = spread_boxes(self.field, _SHOWN, LOOK_PX)
-        found = [self.asked(box)[0 if show == "spread" else 1] for box in boxes]
-        values = np.concatenate([part.ravel() for part in found if part is not None])
+        values = np.concatenate([self.asked(box)[0].ravel() for box in boxes])
         known = values[np.isfinite(values)]
         return max(float(np.percentile(known, 99.5)), 1e-3) if known.size else 1.0
 
@@ -526,6 +611,13 @@ class _Tally:
         p95 = (place + 0.5) * _MOST / _BINS
         return {"mean": 100 * self.total / self.count, "p95": 100 * p95}
 
+    def shares(self) -> dict[str, float]:
+        """Give in per cent how many places each verdict has."""
+        ends = [0, *(round(limit * _BINS / _MOST) for limit in _LIMITS), _BINS]
+        parts = [int(self.bins[low:high].sum()) for low, high in pairwise(ends)]
+        shares = (100 * part / self.count for part in parts)
+        return dict(zip(VERDICTS, shares, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
@@ -564,21 +656,37 @@ class _Mapped:
         asked, known = self.asked, before.pixel_size_nm is not None
         finer = after if asked.grid.pitch == asked.lies[1].pitch else before
         percent = self.options.unit == "percent"
-        name = "spread" if self.options.show == "spread" else "bound on the error"
-        top = asked.brightest(self.options.show)
+        spread = self.options.show == "spread"
+        name = "spread" if spread else "likely error"
         return finer.replace(
             data=np.broadcast_to(np.float32(0), asked.field.shape),
             name=f"{name} of {after.name} ({'%' if percent else 'grey levels'})",
             origin=asked.grid.centre(asked.field) if known else (0.0, 0.0),
             metadata={},
             look=DisplaySettings(
-                limits=(0.0, top * self.factor),
-                colormap="magma",
+                limits=(0.0, self.top() * self.factor),
                 opacity=0.6,  # what it judges lies under it
                 interpolation="linear",
                 colour_bar=True,
+                **({"colormap": "magma"} if spread else _three_colours()),
             ),
         )
+
+    def top(self) -> float:
+        """Tell where the colours of the map end, on the model's scale."""
+        if self.options.show == "bound":
+            return _MOST_SHOWN
+        return self.asked.brightest()
+
+
+def _three_colours() -> dict[str, Any]:
+    """Give the colours of a map of the likely error: one for each verdict."""
+    ends = [limit / _MOST_SHOWN for limit in _LIMITS]
+    # a colour lasts until just before the next begins
+    places = [0.0, *(end for limit in ends for end in (limit - _STEP, limit)), 1.0]
+    rgb = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in VERDICTS.values()]
+    twice = [(*colour, 1.0) for colour in rgb for _ in range(2)]
+    return {"colormap": "trust", "colours": tuple(twice), "places": tuple(places)}
 
 
 TRUST = Verb(

@@ -38,6 +38,7 @@ from .panel import (
     TIMES as TIMES,
     Panel as Panel,
     Work as Work,
+    legend as legend,
     plots_ready as plots_ready,
     table as table,
 )

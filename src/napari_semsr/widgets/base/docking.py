@@ -21,6 +21,7 @@ ASIDE = {
     "Error map": "measure.error_map:ErrorMapPanel",
     "Import model": "enhance.importing:ImportPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
+    "Trust": "measure.trust:TrustPanel",
     **VERB_PANELS,
 }
 """Panels that the plugin menu has not: the window, other panels, layer menus and the

@@ -343,14 +343,16 @@ class Panel(QWidget):
             layer.visible = shown
 
     @contextmanager
-    def in_place(self, of: str, path: Path | None = None) -> Iterator[list[Layer]]:
+    def in_place(
+        self, of: str, path: Path | None = None, *, by: str = ""
+    ) -> Iterator[list[Layer]]:
         """Add layers of an input within, in place of those of an earlier run on it.
 
         Gives the earlier ones, to be taken away first. What the user renamed or saved
         stays, but for a layer of the very store `path`. The order of layers and the
-        view are kept.
+        view are kept. `by`: the panel whose layers they are, by default this one.
         """
-        layers, run = self.viewer.layers, {"by": self.title, "of": of}
+        layers, run = self.viewer.layers, {"by": by or self.title, "of": of}
         places = {
             item.name: place
             for place, item in enumerate(layers)
@@ -1057,6 +1059,16 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
         for row in list(zip(*columns.values(), strict=True))[:_MOST_SHOWN]
     )
     return f"<table><tr>{heads}</tr>{rows}</table>"
+
+
+def legend(colours: Mapping[str, str]) -> str:
+    """Write squares in some colours, and what each means, as rich text."""
+    squares = {
+        text: f'<span style="color:{colour}">\N{BLACK SQUARE}</span>'
+        for colour, text in colours.items()
+    }
+    rows = (f"<p>{square} {html.escape(text)}</p>" for text, square in squares.items())
+    return "".join(rows)
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:

@@ -1,8 +1,10 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +49,19 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
+    RichLabel,
     StackOutcome,
     Target,
     Work,
     add_opened,
     add_stack,
+    go_to_panel,
     is_alive,
+    legend,
     new_store_path,
     open_panel,
     preference,
+    push_button,
     require_room,
     stack_target,
     store_edit,
@@ -120,6 +126,8 @@ class Advanced(_Apart):
         return ClusterOptions(scheduler=typed or None)
 
 
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
+_MAPS = {"misfit": "map of the misfit", "trust": "map of the likely error"}
 _OFF, _FOUND = "off", "found"
 
 
@@ -218,11 +226,12 @@ class EnhancePanel(Panel):
         )
         self.trust = CheckBox(
             name="trust",
-            text="Map of the likely error",
-            tooltip="Add a layer that shows how far the result may be off: in 90 % of "
-            "such places the error is smaller. Per cent of the range of grey levels; "
-            "takes eight runs of the model more.",
+            text="Trust: map of the likely error",
+            tooltip="Add a layer that shows in three colours how far the result may be "
+            "off: as measured, look twice, doubtful. Takes eight runs of the model "
+            "more; of a result that is there, it is all that is done.",
         )
+        self.unmade = RichLabel()  # why a ticked map is not made
         self.output = store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -234,14 +243,19 @@ class EnhancePanel(Panel):
         )
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
+        self._outcome: Outcome | None = None  # of the last run, whole
         maps = self.misfit, self.trust
-        where = Form(self.whole, *maps, self.output, self.existing)
+        said = "Ask how far a result that is there may be off, and where."
+        self.ask_button = push_button(f"Trust{_DOTS}", self._ask_trust, said)
+        choices = Form(self.whole, *maps)
+        where = Form(self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
-        parts = self.form, self.sharpen, self.weights, where, self.advanced
-        self.add_group("How", *parts)
+        parts = self.form, self.sharpen, self.weights
+        self.add_group("How", *parts, choices, self.unmade, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
+        self.sharing.insert(0, self.ask_button)
         self._connect()
         self.take_input(self.layer)
         self._propose(self.layer.value)
@@ -257,6 +271,10 @@ class EnhancePanel(Panel):
         self.model.changed.connect(self._show_rows)
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
         self.whole.changed.connect(self._set_whole)
+        planes = [] if self.all_planes is None else [self.all_planes.changed]
+        ticks = [self.misfit.changed, self.trust.changed]
+        for changed in (*ticks, *planes, self.layer.changed):
+            changed.connect(self._show_unmade)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
         for form in (self.form, self.weights.form, self.advanced.form):
@@ -289,8 +307,46 @@ class EnhancePanel(Panel):
         self.form.show_row("resample", sized)
         for part in (self.sharpen, self.weights):
             part.setVisible(self._tells_apart())
-        self.misfit.visible = learnt_from_instrument(self.model.card)
-        self.trust.visible = knows_errors(str(self.model.value))
+        self._show_unmade()
+
+    def _why_unmade(self) -> dict[str, str]:
+        """Say of maps that are ticked why they cannot be made, by their names."""
+        card, model = self.model.card, str(self.model.value)
+        name, why = card.get("name", model), {}
+        if self.misfit.value and not learnt_from_instrument(card):
+            why["misfit"] = (
+                f"{name} did not learn from a simulated instrument, so that its blur "
+                "is not known"
+            )
+        if self.trust.value and not knows_errors(model):
+            why["trust"] = (
+                f"nothing was learnt of the errors of {name}; the command models "
+                "trust learns them, and Trust can show the spread without"
+            )
+        if self.takes_stack():
+            said = "of all planes no map is made; untick All planes for one of them"
+            ticked = {"misfit": self.misfit.value, "trust": self.trust.value}
+            why = {key: said for key, on in ticked.items() if on}
+        return why
+
+    def _show_unmade(self, _: object = None) -> None:
+        """Say it below the ticks; no tick is hidden that is set."""
+        if not is_alive(self):
+            return
+        known = learnt_from_instrument(self.model.card)
+        self.misfit.visible = known or bool(self.misfit.value)
+        lines = (
+            f'<p class="warning">No {_MAPS[key]}: {escape(said)}.</p>'
+            for key, said in self._why_unmade().items()
+        )
+        self.unmade.setText("".join(lines))
+
+    def _ask_trust(self) -> None:
+        """Show the panel that asks it, with the result and what it was made of."""
+        panel: Any = go_to_panel(self, self.viewer, "Trust")
+        if self.live is not None and self.live.shown and not self.live.begun:
+            panel.boxes["enhanced"].value = self.live.layer
+            panel.boxes["image"].value = self.live.made[0]
 
     def _tells_apart(self) -> bool:
         """Tell whether the model removes noise, blur and haze each for itself."""
@@ -399,21 +455,22 @@ class EnhancePanel(Panel):
         self._compare(source)
         if self.takes_stack():
             return self._stack_job(source, model, options)
-        made = (source, model, options)
+        made, path = (source, model, options), self.writes()
+        unmade = self._why_unmade()
+        ticks = {"misfit": self.misfit, "trust": self.trust}
+        maps = {key: bool(t.value) and key not in unmade for key, t in ticks.items()}
+        if any(maps.values()) and self._is_made(made, path):
+            return self._map_job(micrograph, model, options, maps)
         target, card = self._target(micrograph), dict(self.model.card)
-        path = self.writes()
         asked = {
             "model": model,
             "options": options,
             "cluster": self.advanced.options,
         }
-        maps = {
-            "misfit": bool(self.misfit.value) and learnt_from_instrument(card),
-            "trust": bool(self.trust.value) and knows_errors(model),
-        }
 
         def begin() -> None:
             self.look.stop_preview()
+            self._outcome = None
             live = self.live = self._goes_on(made, path)
             if live is None:
                 self._draw(micrograph, made, card, target)
@@ -427,6 +484,36 @@ class EnhancePanel(Panel):
             return _enhance(micrograph, self.live, maps, **asked)
 
         return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
+
+    def _is_made(self, made: tuple[Any, ...], path: Path | None) -> bool:
+        """Whether the result of these settings is there, where it is to be."""
+        live = self.live
+        return (
+            self._outcome is not None
+            and live is not None
+            and live.shown
+            and live.made == made
+            and path in (None, live.store.path)
+        )
+
+    def _map_job(
+        self,
+        micrograph: Micrograph,
+        model: str,
+        options: Any,
+        maps: Mapping[str, bool],
+    ) -> Work:
+        """Map the result that is there, without making it again."""
+        outcome = self._outcome
+        assert outcome is not None  # noqa: S101 - it was looked at
+
+        def make() -> Job[EnhancedOutcome]:
+            begun = time.monotonic()
+            mapped = yield from _mapped(micrograph, outcome, maps, model, options)
+            seconds = time.monotonic() - begun
+            return EnhancedOutcome(outcome, *mapped, seconds=seconds, again=True)
+
+        return make, self._show_maps
 
     def _show_beside(self, source: Any) -> None:
         """Compare a layer that is being enhanced with its source, and show a scale."""
@@ -511,17 +598,41 @@ class EnhancePanel(Panel):
                 self.look.finished_apart(live.layer, live.made[0])
             else:
                 self.look.finished(live.layer, live.made[0], image, outcome.opened)
-        for beside in enhanced.maps:
-            yield
-            add_opened(self.viewer, beside)
-        report = outcome.made.report
-        _, said = told_of_change(outcome.made.change)
-        likely = _told_of_trust(enhanced.trust)
+        self._outcome = outcome
+        yield from self._show_maps(enhanced)
+
+    def _show_maps(self, enhanced: "EnhancedOutcome") -> Iterator[None]:
+        """Add the maps, in the place of earlier ones, and write the figures."""
+        outcome = enhanced.written
+        assert self.live is not None  # noqa: S101 - it was drawn
+        name = self.live.layer.name
+        both = f"{self.live.made[0].name} and {name}"
+        for kind, opened in enhanced.maps.items():
+            by = "" if kind == "misfit" else "Trust"  # which may ask for it again
+            with self.in_place(f"{kind} of {both}", by=by) as earlier:
+                yield from self.take_away(earlier)
+                title = result_name(self.viewer, name, f"{kind} (%)")
+                add_opened(self.viewer, opened, name=title)
+                yield
+        report, trust = outcome.made.report, enhanced.trust
+        for reason in enhanced.unmade:
+            self.show_warning(reason)
+        _, hardly = told_of_change(outcome.made.change)
+        whole = f"{enhanced.seconds:.1f} s"
+        said = (
+            f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
+        )
+        if enhanced.maps:
+            said = f"Enhanced and mapped in {whole}, of which {report.seconds:.1f} s "
+            said += "are the network's."
+        if enhanced.again:
+            said = f"Mapped in {whole}; the result is the one that was there."
+        likely = {} if trust is None else _told_of_trust(trust)
         self.show_result(
             {**likely, **figures_of(outcome.made), "Store": outcome.made.output},
-            f"Enhanced in {report.seconds:.1f} s at "
-            f"{report.megapixels_per_second:.2f} megapixels/s.{said}",
+            f"{said}{hardly}",
             network=outcome.made.provenance.model_name,
+            more="" if trust is None else legend(trust.legend()),
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -590,15 +701,12 @@ class EnhancePanel(Panel):
         super()._show_cancelled()
 
 
-_OF_TRUST = (
-    *("Likely error", "Likely error, 95 % below", "Places that err less"),
-    "Kind of field",
-)
+_OF_TRUST = ("Likely error", "Likely error, 95 % below", "Kind of field")
 
 
-def _told_of_trust(trust: "TrustReport | None") -> Numbers:
+def _told_of_trust(trust: "TrustReport") -> Numbers:
     """Say how far the result may be off, and whether that holds for such a field."""
-    figures = {} if trust is None else figures_of(trust)
+    figures = figures_of(trust)
     return {name: figures[name] for name in _OF_TRUST if name in figures}
 
 
@@ -607,8 +715,14 @@ class EnhancedOutcome:
     """What was made, and the maps of it."""
 
     written: Outcome
-    maps: tuple[Opened, ...] = ()
+    maps: Mapping[str, Opened]
+    unmade: tuple[str, ...]  # why ticked maps were not made
     trust: "TrustReport | None" = None
+    seconds: float = 0.0  # that all of it took
+    again: bool = False  # whether the result was there before
+
+
+_Mapped = tuple[Mapping[str, Opened], tuple[str, ...], "TrustReport | None"]
 
 
 def _enhance(
@@ -618,7 +732,7 @@ def _enhance(
 
     `maps`: whether ``misfit`` and ``trust`` are mapped.
     """
-    target, live = drawn.store, drawn.live
+    begun, target, live = time.monotonic(), drawn.store, drawn.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
     job = ENHANCE.job(
@@ -630,18 +744,42 @@ def _enhance(
         **asked,
     )
     outcome = yield from written(job, target, keep=lambda: drawn.wanted and live.done)
+    model, options = asked["model"], asked["options"]
+    mapped = yield from _mapped(micrograph, outcome, maps, model, options)
+    return EnhancedOutcome(outcome, *mapped, seconds=time.monotonic() - begun)
+
+
+def _mapped(
+    micrograph: Micrograph,
+    outcome: Outcome,
+    maps: Mapping[str, bool],
+    model: str,
+    options: EnhanceOptions,
+) -> Job[_Mapped]:
+    """Map what a result is worth; say why what was asked for could not be mapped.
+
+    The result stays whatever becomes of its maps.
+    """
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
-    shown = []
-    if maps["misfit"] and misfit is not None:
+    shown: dict[str, Micrograph] = {}
+    unmade: list[str] = []
+    if maps["misfit"] and misfit is None:
+        unmade.append(
+            f"No {_MAPS['misfit']} was made: {micrograph.name} shows hardly more than "
+            "noise, or has gaps all over."
+        )
+    elif maps["misfit"] and misfit is not None:
         drawn_map = yield from map_misfit(micrograph, made, misfit)
         part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
-        shown.append(drawn_map.replace(provenance=part))
+        shown["misfit"] = drawn_map.replace(provenance=part)
     if maps["trust"]:
-        options = TrustOptions(device=asked["options"].device)
-        trust = yield from TRUST.job(
-            micrograph, made, model=asked["model"], options=options
-        )
-        assert trust.map is not None  # noqa: S101 - it was not written
-        shown.append(trust.map)
-    opened = tuple(Opened(item, (item,)) for item in shown)
-    return EnhancedOutcome(outcome, opened, trust)
+        chosen = TrustOptions(device=options.device)
+        try:
+            trust = yield from TRUST.job(micrograph, made, model=model, options=chosen)
+        except SemsrError as error:
+            unmade.append(f"No {_MAPS['trust']} was made: {error}")
+        else:
+            assert trust.map is not None  # noqa: S101 - it was not written
+            shown["likely error"] = trust.map
+    opened = {name: Opened(item, (item,)) for name, item in shown.items()}
+    return opened, tuple(unmade), trust

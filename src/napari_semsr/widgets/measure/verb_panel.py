@@ -1,6 +1,6 @@
 """A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
+from napari.layers import Layer
 
 from napari_semsr.core import (
+    FloatArray,
     Job,
     Micrograph,
     ShapeError,
@@ -31,7 +33,12 @@ from napari_semsr.widgets.base import (
     require_room,
     written,
 )
-from napari_semsr.widgets.layers import result_name
+from napari_semsr.widgets.layers import (
+    grey_layers,
+    network_of,
+    provenance_of,
+    result_name,
+)
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -78,7 +85,9 @@ class VerbPanel(Panel):
         first = next(iter(self.verbs.values()))
         self.plots = bool(first.curves)
         self.boxes = {
-            item.name: self.new_layer_box(item.name, item.title, item.tooltip)
+            item.name: self.new_layer_box(
+                item.name, item.title, item.tooltip, layers=self.layers_for(item.name)
+            )
             for item in first.images
         }
         label, tooltip = self.chooser
@@ -98,6 +107,11 @@ class VerbPanel(Panel):
         self.kind.changed.connect(self._show_kind)
         self._show_kind()
         self.take_input(self.boxes[first.images[self.input_image].name])
+
+    def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
+        """Say which layers may be an image of the verbs."""
+        del name
+        return lambda: grey_layers(self.viewer)
 
     @property
     def verb(self) -> Verb[Any, Any]:
@@ -184,8 +198,18 @@ class VerbPanel(Panel):
         first = ", ".join(f"{name} {figures[name]}" for name in told)
         one, *others = report.images
         done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"
-        tables = outcome.regions
-        self.show_result(figures, f"{done}: {first}.", curves=curves, tables=tables)
+        self.show_result(
+            figures,
+            f"{done}: {first}.",
+            curves=curves,
+            tables=outcome.regions,
+            more=self.legend(report),
+        )
+
+    def legend(self, report: Any) -> str:
+        """Say as rich text what the colours of the map mean."""
+        del report
+        return ""
 
     def _draw(self, report: Any) -> Iterator[tuple[str, Columns]]:
         """Draw the curves of a report, and give them as columns."""
@@ -200,6 +224,65 @@ class VerbPanel(Panel):
             axes.grid(visible=True, alpha=0.15)
             yield curve.title, {curve.xlabel: x, curve.ylabel: y}
         canvas.refresh()
+
+
+_NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
+
+
+class ResultPanel(VerbPanel):
+    """Runs a verb on what was made, its second image, and on what that was made of."""
+
+    input_image = 1
+
+    def __init__(
+        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
+    ) -> None:
+        super().__init__(viewer, title, run_label)
+        before, after = self.boxes.values()
+        after.changed.connect(partial(self._propose, before, after))
+        self._propose(before, after)
+
+    def _propose(self, before: ComboBox, after: ComboBox, _: object = None) -> None:
+        """Propose the layer of the same place that no network made."""
+        chosen, made = before.value, after.value
+        if made is None:
+            return
+        kept = chosen not in (None, made) and _on_one_place(made, chosen)
+        if kept and network_of(chosen) is None:
+            return
+        found: list[Layer] = [
+            layer
+            for layer in reversed(grey_layers(self.viewer))
+            if layer is not made and _on_one_place(made, layer)
+        ]
+        plain = [layer for layer in found if network_of(layer) is None]
+        named = [layer for layer in plain if layer.name in _names_of_inputs(made)]
+        best = next(iter([*named, *plain, *found]), None)
+        if best is not None:
+            before.value = best
+
+
+def _names_of_inputs(layer: Layer) -> set[str]:
+    """Names that the history of a layer gives what it was made of."""
+    made = provenance_of(layer)
+    return set() if made is None else {item.name for item in made.essence().inputs}
+
+
+def _on_one_place(first: Layer, second: Layer) -> bool:
+    """Whether two layers cover the same area, whatever their pixels."""
+    (low, high), (other_low, other_high) = map(_edges, (first, second))
+    apart = np.abs([other_low - low, other_high - high]).max()
+    alike = first.units[-2:] == second.units[-2:]
+    return alike and bool(apart <= _NEAR * np.abs(high - low).max())
+
+
+def _edges(layer: Layer) -> tuple[FloatArray, FloatArray]:
+    """Find where the outer corners of a layer are shown."""
+    low, high = np.zeros(layer.ndim), np.zeros(layer.ndim)
+    low[-2:] = -0.5
+    high[-2:] = layer.extent.data[1][-2:] + 0.5
+    first, last = (np.asarray(layer.data_to_world(end)) for end in (low, high))
+    return first[-2:], last[-2:]
 
 
 def __getattr__(name: str) -> Any:

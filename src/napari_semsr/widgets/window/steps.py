@@ -109,6 +109,7 @@ STEPS = (
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
             PanelPlace("Line profile", "measure.profile:ProfilePanel"),
             PanelPlace("Error map", "measure.error_map:ErrorMapPanel"),
+            PanelPlace("Trust", "measure.trust:TrustPanel"),
             PanelPlace("Gaps", "measure.gaps:GapsPanel"),
             *(PanelPlace(title, place) for title, place in VERB_PANELS.items()),
             PanelPlace("Judge by SEM", "register.judge:JudgePanel"),

@@ -1,0 +1,117 @@
+"""Trust is asked of results that are there."""
+
+import numpy as np
+import pytest
+from napari.layers import Image
+
+from napari_semsr.analysis.trust import CLUES
+from napari_semsr.core import Micrograph
+from napari_semsr.models import Trust, file_digest, save_trust, trust_path
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.measure.trust import TrustPanel
+from napari_semsr.widgets.window.dock import StepsWindow
+from tests.tiny_models import write_tiny_model
+
+
+@pytest.fixture
+def learnt(tmp_path):
+    """Write a tiny network whose errors are so much of the range everywhere."""
+
+    def write(error: float, familiar: float = 1e9):
+        path = write_tiny_model(tmp_path)
+        trust = Trust(
+            model="tiny",
+            model_digest=file_digest(path),
+            weights=(0.0,) * (CLUES - 1) + (float(np.log(error)),),
+            share=0.9,
+            factor=1.0,
+            fields=((0.0,) * 26,) * 6,
+            familiar=familiar,
+        )
+        save_trust(trust_path(path), trust)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def ask(model, qtbot, run_panel, add, exposures):
+    """Enhance a field, close the panel, and ask for the trust of the layer."""
+
+    def press(path, **values):
+        field = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+        add(model, field)
+        maker = EnhancePanel(model)
+        qtbot.addWidget(maker)
+        maker.model.add_file(path)
+        maker.form.set_values(tile=64, precision="fp32")
+        run_panel(maker)
+        panel = TrustPanel(model)
+        qtbot.addWidget(panel)
+        panel.form.set_values(**values)
+        return panel, run_panel(panel)
+
+    return press
+
+
+@pytest.mark.parametrize(
+    ("error", "word"), [(0.05, "as measured"), (0.2, "look twice"), (0.4, "doubtful")]
+)
+def test_answer_is_one_of_three_words_with_its_limit(model, ask, learnt, error, word):
+    panel, said = ask(learnt(error))
+    assert panel.boxes["image"].value is model.layers["field"]
+    assert f"{100 * error:.1f} % of the range: {word}; one in ten places errs" in said
+    assert f"{word} (" in panel.figures.text()
+    assert "100 % of the places" in panel.figures.text()
+    shown = model.layers["field · tiny · likely error (%)"]
+    assert isinstance(shown, Image)
+    np.testing.assert_allclose(shown.data, 100 * error, rtol=1e-4)
+
+
+def test_asked_again_it_is_one_map_and_no_result_is_doubled(
+    model, ask, learnt, run_panel
+):
+    panel, _ = ask(learnt(0.2))
+    count = len(model.layers)
+    panel.form.set_values(show="spread")
+    run_panel(panel)
+    panel.form.set_values(show="bound")
+    run_panel(panel)
+    names = [layer.name for layer in model.layers]
+    assert len(names) == count + 1
+    assert sum("likely error" in name for name in names) == 1
+
+
+def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, learnt):
+    viewer = make_napari_viewer()
+    window = StepsWindow(viewer)
+    viewer.window.add_dock_widget(window, name="SEM-SR")
+    for name in ("field", "other"):
+        pixels = np.random.default_rng(0).random((96, 96), dtype=np.float32)
+        viewer.add_image(pixels, name=name)
+    maker = window.show_panel("Network")
+    maker.layer.value = viewer.layers["field"]
+    maker.model.add_file(learnt(0.2))
+    maker.run_button.click()
+    finish(maker)
+    maker.ask_button.click()
+    panel = window.page.panel
+    assert isinstance(panel, TrustPanel)
+    assert panel.boxes["enhanced"].value.name == "field · tiny"
+    assert panel.boxes["image"].value.name == "field"
+    panel.run_button.click()
+    finish(panel)
+    assert "look twice" in panel.figures.text()
+
+
+def test_field_of_another_kind_is_doubtful(ask, learnt):
+    panel, said = ask(learnt(0.05, familiar=1e-9))
+    assert "is unlike the fields" in panel.warned.text()
+    assert "doubtful, since the field is unlike those" in said
+
+
+def test_without_a_result_it_says_what_is_missing(model, qtbot, run_panel, add):
+    panel = TrustPanel(model)
+    qtbot.addWidget(panel)
+    add(model, Micrograph(np.zeros((64, 64)), (5.0, 5.0), "field"))
+    assert "that a network made must be chosen" in run_panel(panel)
