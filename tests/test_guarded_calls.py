@@ -233,6 +233,23 @@ def test_nothing_runs_what_a_file_says():
             assert "Loader" in given, where
 
 
+TABLES = {"io/sheets.py", "training/callbacks.py", "jobs/stitch.py"}
+TERMINAL = {"cli/command.py", "jobs/train_process.py"}  # the latter in a process apart
+
+
+def test_tables_and_terminals_have_one_writer():
+    wrote = {name for name, called, _ in all_calls() if called.startswith("csv.w")}
+    wrote |= {name for name, called, _ in all_calls() if called == "csv.DictWriter"}
+    assert wrote <= TABLES
+    spoke = {
+        name
+        for name, tree in trees().items()
+        for node in ast.walk(tree)
+        if ast.unparse(node) in ("sys.stdout", "sys.stderr", "print")
+    }
+    assert spoke <= TERMINAL
+
+
 READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "cli/batch/")
 STORES = {"here", "place", "store"}  # names of what is no path any more
 OWN = {"io/project.py", "cli/batch/job.py"}  # of the user's settings, of a batch's run

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     Waiting,
+    legible,
     sentence_of,
 )
 from napari_semsr.jobs import ACTIONS, VERBS, actions_of, verb_of
@@ -206,7 +207,7 @@ class Console:
         if self.as_json:
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
             if _printable(text, self.out) != text:  # JSON escapes in its own way
-                text = json.dumps(record, allow_nan=False)
+                text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
         else:
             text = _printable(summary, self.out)
         self.out.write(text + "\n")
@@ -231,9 +232,9 @@ class Console:
         """Redraw the bar in place."""
         filled = round(step.fraction * _BAR_WIDTH)
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
-        text = f"[{bar}] {_line(step)}"[:78]
+        text = _printable(f"[{bar}] {_line(step)}", self.err)[:78]
         pad = " " * max(0, self._open_line - len(text))
-        self.err.write(f"\r{_printable(text, self.err)}{pad}")
+        self.err.write(f"\r{text}{pad}")
         self.err.flush()
         self._open_line = len(text)
 
@@ -245,9 +246,13 @@ def _line(step: Progress) -> str:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """Replace what the stream's encoding cannot hold (a Latin-1 terminal, say)."""
+    """Replace what commands a terminal, or what its encoding cannot hold."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+    return (
+        legible(text, lines=True)
+        .encode(encoding, errors="backslashreplace")
+        .decode(encoding)
+    )
 
 
 # Parse, run, print, set the exit code.
@@ -288,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _interrupted(verb, console, debug=debug)
         if debug:
             console.clear()
-            traceback.print_exc(file=console.err)
+            console.err.write(_printable(traceback.format_exc(), console.err))
         else:
             console.error(sentence_of(error), verb)
         _note(error, verb)

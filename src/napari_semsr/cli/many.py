@@ -19,7 +19,14 @@ from napari_semsr.cli.verb import (
     options_from,
     path_word,
 )
-from napari_semsr.core import Figure, Job, OptionError, figures_of, spell_shape
+from napari_semsr.core import (
+    Figure,
+    Job,
+    OptionError,
+    figures_of,
+    legible,
+    spell_shape,
+)
 from napari_semsr.io import ReadOptions
 
 _SHOWN = 12  # rows of failures, and of a table, in a summary
@@ -154,7 +161,7 @@ def _sheets(result: Any) -> Iterator[str]:
 
 def _cell(value: Any) -> str:
     """Write a cell of a table."""
-    return str(Figure(value)) if isinstance(value, float | None) else str(value)
+    return legible(str(Figure(value) if isinstance(value, float | None) else value))
 
 
 def tabled(

@@ -18,7 +18,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import Job, Options, persons_options, words_of
+from napari_semsr.core import Job, Options, legible, persons_options, words_of
 from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
@@ -229,6 +229,6 @@ class Command(Generic[R]):
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
     """Set names and values in two columns."""
-    pairs = list(rows)
+    pairs = [(legible(name), legible(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

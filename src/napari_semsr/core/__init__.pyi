@@ -45,6 +45,7 @@ from .errors import (
     SemsrError as SemsrError,
     ShapeError as ShapeError,
     WriteError as WriteError,
+    legible as legible,
     one_line as one_line,
     sentence_of as sentence_of,
     shown as shown,

@@ -4,6 +4,7 @@ Each message is one sentence: what was required, what was given, and the remedy
 when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
 """
 
+import re
 import reprlib
 from typing import Any
 
@@ -82,6 +83,37 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+# Controls, marks that turn the direction of writing, what has no width, halves of
+# letters as of file names that are no UTF-8, and what XML may not hold. Joiners stay:
+# some scripts need them.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+def legible(text: str, *, lines: bool = False) -> str:
+    """Write what cannot be seen, or commands a terminal, as its number.
+
+    Parameters
+    ----------
+    text : str
+        What a user, a file or its name says.
+    lines : bool, default=False
+        Whether line feeds and tabs stay.
+
+    Returns
+    -------
+    str
+        That any terminal, UTF-8 and XML can hold.
+    """
+    kept = "\n\t" if lines else ""
+    return _UNSEEN.sub(
+        lambda at: at[0] if at[0] in kept else at[0].encode("unicode_escape").decode(),
+        text,
+    )
+
+
 def one_line(text: str, longest: int = _LONGEST) -> str:
     """Write a name that a user or a file chose, for a message.
 
@@ -97,7 +129,7 @@ def one_line(text: str, longest: int = _LONGEST) -> str:
     str
         In one line, without quotes.
     """
-    plain = text if text.isprintable() else repr(text)[1:-1]
+    plain = legible(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 

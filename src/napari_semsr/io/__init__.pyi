@@ -99,7 +99,10 @@ from .sheets import (
     TABLE_SUFFIXES as TABLE_SUFFIXES,
     Cell as Cell,
     check_sheet as check_sheet,
+    csv_text as csv_text,
+    guarded_cell as guarded_cell,
     read_sheet as read_sheet,
+    write_rows as write_rows,
     write_sheet as write_sheet,
 )
 from .tiff.write import (

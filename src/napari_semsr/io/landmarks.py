@@ -6,7 +6,6 @@ places are given in its pixels, counted from the centre of the first. Other colu
 left alone, and semicolons with decimal commas are taken as spreadsheets write them.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_semsr.core import FloatArray, Micrograph, ReadError, one_line, shown as told
-from napari_semsr.io.files import replacing
-from napari_semsr.io.sheets import read_sheet
+from napari_semsr.io.sheets import (
+    read_sheet,
+    write_rows,
+)
 
 _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 
@@ -104,8 +105,6 @@ def write_landmarks(path: Path, moving: FloatArray, fixed: FloatArray) -> None:
     moving, fixed : (N, 2) numpy.ndarray
         ``(y, x)`` in nm, by pairs.
     """
-    with replacing(path) as place, place.open("w", encoding="utf-8", newline="") as out:
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(_COLUMNS)
-        for row in np.hstack([moving, fixed]).tolist():
-            table.writerow([f"{value:.6f}" for value in row])
+    rows = np.hstack([moving, fixed]).tolist()
+    cells = ([f"{value:.6f}" for value in row] for row in rows)
+    write_rows(path, [_COLUMNS, *cells])

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Options,
     PixelSize,
     ReadError,
+    legible,
     open_file,
     parse_pixel_size,
     warn,
@@ -839,7 +840,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     return Micrograph(
         data=data,
         pixel_size_nm=size,
-        name=name,
+        name=legible(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),

@@ -1,13 +1,15 @@
 """Tables of cells with a header: CSV as spreadsheets write it, and Parquet.
 
 A table is read as text, with the line of each row for whoever must complain of it, and
-written whole or not at all. Parquet goes by ``pyarrow``, which the extra ``[table]``
-installs.
+written whole or not at all. A text that a spreadsheet would take for a formula gets an
+apostrophe before it, which reading takes off. Parquet goes by ``pyarrow``, which the
+extra ``[table]`` installs.
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -60,7 +62,10 @@ def read_sheet(path: Path, what: str) -> Sheet:
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-        rows = [(lines.line_num, tuple(cell.strip() for cell in row)) for row in lines]
+        rows = [
+            (lines.line_num, tuple(plain_cell(cell.strip()) for cell in row))
+            for row in lines
+        ]
     except UnicodeDecodeError as error:
         msg = (
             f"{path} must be text in UTF-8 to be read as a table of {what}, got "
@@ -88,12 +93,84 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     if path.suffix.lower() == _PARQUET:
         _write_parquet(path, columns)
         return
-    with replacing(path) as place, place.open("w", encoding="utf-8", newline="") as out:
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(
-            [_said(cell) for cell in row] for row in zip(*columns.values(), strict=True)
-        )
+    write_rows(path, [list(columns), *zip(*columns.values(), strict=True)])
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Cell]]) -> None:
+    """Write rows as CSV, whole or not at all; what is there is replaced.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Receives the table.
+    rows : iterable
+        Cells of each row; the first names the columns.
+    """
+    text = csv_text(rows)
+    with replacing(path) as place:  # names of files need be no UTF-8
+        place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
+    """Write rows as the text of a CSV file.
+
+    Parameters
+    ----------
+    rows : iterable
+        Cells of each row.
+    end : str, optional
+        What ends a row; a line feed by default.
+
+    Returns
+    -------
+    str
+        In which no cell is a formula.
+    """
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator=end).writerows(map(_said, row) for row in rows)
+    return out.getvalue()
+
+
+# Where a spreadsheet may begin a cell: it need not part them as the writer did.
+# Signs of full width begin formulas in Japanese ones.
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def guarded_cell(text: str) -> str:
+    """Write a text so that no spreadsheet takes it for a formula.
+
+    Parameters
+    ----------
+    text : str
+        What a cell holds; a number stays as it is.
+
+    Returns
+    -------
+    str
+        With an apostrophe where a formula would begin.
+    """
+    try:
+        float(text)
+    except ValueError:
+        return _FORMULA.sub(r"\1'", text)
+    return text
+
+
+def plain_cell(text: str) -> str:
+    """Take off the apostrophes that `guarded_cell` set.
+
+    Parameters
+    ----------
+    text : str
+        A cell, as it was read.
+
+    Returns
+    -------
+    str
+        What was written.
+    """
+    return _GUARDED.sub(r"\1", text)
 
 
 def check_sheet(path: Path) -> None:
@@ -112,6 +189,8 @@ def _said(cell: Cell) -> Cell:
     """Write a cell; nine digits of a number are more than any measure has."""
     if isinstance(cell, bool):
         return str(cell).lower()
+    if isinstance(cell, str):
+        return guarded_cell(cell)
     return f"{cell:.9g}" if isinstance(cell, float) else cell
 
 
@@ -134,7 +213,11 @@ def _read_parquet(path: Path) -> Sheet:
         columns = parquet.read_table(stream).to_pydict()
     cells = zip(*columns.values(), strict=True)
     rows = (
-        tuple("" if cell is None else str(_said(cell)) for cell in row) for row in cells
+        tuple(
+            cell if isinstance(cell, str) else "" if cell is None else str(_said(cell))
+            for cell in row
+        )
+        for row in cells
     )
     filled = tuple(item for item in enumerate(rows, start=2) if any(item[1]))
     return Sheet(tuple(columns), filled)

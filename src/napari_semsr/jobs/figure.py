@@ -158,7 +158,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     whole = caption_of(cells, shown, chosen.replace(no_caption=False))
     if text is not None:
         with replacing(text) as beside:
-            beside.write_text(whole + "\n", encoding="utf-8")
+            beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
     return FigureMade(
         path=str(path),
         pixel_size_nm=opened[0].pixel_size_nm,

@@ -1,6 +1,5 @@
 """Simulate a scan: a folder of superlens frames whose truth is known."""
 
-import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,14 @@ from napari_semsr.core import (
     spell_shape,
     warn,
 )
-from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
+from napari_semsr.io import (
+    ReadOptions,
+    move,
+    remove_target,
+    scratch,
+    write_rows,
+    writing,
+)
 from napari_semsr.jobs.images import Result, jsonable, made_by
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
@@ -459,9 +465,9 @@ class _ScanWriter:
             rows.append([name, f"{height.focus_nm:.6g}", f"{y:.6f}", f"{x:.6f}"])
             names.append(name)
         header = ["folder", "z_nm", "y_px", "x_px"]
-        _write_table(self.place / "truth" / "heights.csv", [header, *rows])
+        write_rows(self.place / "truth" / "heights.csv", [header, *rows])
         said = [row[:2] for row in (header, *rows)]
-        _write_table(self.place / "heights.csv", said)
+        write_rows(self.place / "heights.csv", said)
         return names
 
     def _view(self) -> None:
@@ -498,13 +504,7 @@ def _write_positions(
         [f"{name}.tif", f"{y:.6f}", f"{x:.6f}"]
         for name, (y, x) in zip(names, corners, strict=True)
     ]
-    _write_table(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
-
-
-def _write_table(path: Path, rows: list[list[str]]) -> None:
-    """Write a table whose first row names the columns."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(rows)
+    write_rows(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

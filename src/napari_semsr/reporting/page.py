@@ -52,7 +52,7 @@ def write_page(path: Path, template: Path, **values: Any) -> None:
 
     text = render(template.read_text(encoding="utf-8"), **values)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def making(

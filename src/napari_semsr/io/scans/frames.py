@@ -31,6 +31,7 @@ from napari_semsr.io.files import read_text
 from napari_semsr.io.formats import count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
+from napari_semsr.io.sheets import plain_cell
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
 
@@ -166,7 +167,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
     corners: dict[str, tuple[float, float]] = {}
     unplaced: list[str] = []
     for line, row in enumerate(rows, start=2):
-        name = _inside(folder, (row["frame"] or "").strip(), path)
+        name = _inside(folder, plain_cell((row["frame"] or "").strip()), path)
         if name in corners or name in unplaced:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
             raise ReadError(msg)
@@ -228,7 +229,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         raise ReadError(f"{path} must begin with folder,z_nm, got {given}.")
     found: dict[Path, float] = {}
     for line, row in enumerate(rows, start=2):
-        name = _inside(folder, (row["folder"] or "").strip(), path)
+        name = _inside(folder, plain_cell((row["folder"] or "").strip()), path)
         height = _number(row["z_nm"], path, line, "a finite number")
         if not (folder / name).is_dir():
             msg = f"{path} line {line} must name a folder beside it, got {name!r}."

@@ -37,6 +37,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     folder_store,
+    legible,
     parse_pixel_size,
     read_bytes,
     to_dtype,
@@ -854,4 +855,4 @@ def _multiscale(
         for level in range(levels)
     ]
     axes: list[Any] = [v05.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return v05.Multiscale(name=name, axes=axes, datasets=datasets, type=method)
+    return v05.Multiscale(name=legible(name), axes=axes, datasets=datasets, type=method)

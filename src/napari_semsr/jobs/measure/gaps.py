@@ -1,6 +1,5 @@
 """The measuring verb of gaps between particles."""
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,7 @@ from napari_semsr.core import (
     Quantity,
     declared_figures,
 )
-from napari_semsr.io import replacing
+from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
@@ -151,14 +150,11 @@ def _measure(
 def _write_gaps(path: Path, found: Gaps) -> None:
     """Write one row for each gap; what is not known stays empty."""
     columns = found.table()
-    rows = zip(*columns.values(), strict=True)
-    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(
-            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
-            for row in rows
-        )
+    rows = (
+        [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+        for row in zip(*columns.values(), strict=True)
+    )
+    write_rows(path, [list(columns), *rows])
 
 
 GAPS = Verb(

@@ -45,7 +45,11 @@ from napari_semsr.core import (
     read_box,
     warn,
 )
-from napari_semsr.io import half_paths, read, replacing
+from napari_semsr.io import (
+    half_paths,
+    read,
+    write_rows,
+)
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     calibrated_of,
@@ -654,14 +658,13 @@ def spectrum_look(plane: NDArray[Any]) -> DisplaySettings:
 def _write_curve(path: Path, radial: RadialSpectrum) -> None:
     """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
     per_um = radial.frequency_per_um
-    rows = ["frequency_per_px,frequency_per_um,power"]
+    rows = [["frequency_per_px", "frequency_per_um", "power"]]
     for place, (q, power) in enumerate(
         zip(radial.frequency_per_px, radial.power, strict=True)
     ):
         in_um = "" if per_um is None else f"{per_um[place]:.8g}"
-        rows.append(f"{q:.8g},{in_um},{power:.8g}")
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
+    write_rows(path, rows)
 
 
 SPECTRUM = Verb(

@@ -266,7 +266,8 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
         ensure_ascii=False,
     )
     with replacing(numbers) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # the numbers of halves of letters are as JSON writes them
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 

@@ -1,6 +1,5 @@
 """What a panel found, as data: numbers and curves that are copied and saved."""
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -12,7 +11,11 @@ from qtpy.QtWidgets import QApplication
 
 from napari_semsr import __version__
 from napari_semsr.core import Figure, SemsrError
-from napari_semsr.io import replacing
+from napari_semsr.io import (
+    csv_text,
+    guarded_cell,
+    replacing,
+)
 from napari_semsr.widgets.base.folding import FoldingRow
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.saving import ask_file
@@ -53,19 +56,23 @@ class Findings:
         rows = self._number_rows() if self.numbers else self._curve_rows()
         marks = [[self.caption]] if self.caption else []
         told = [*rows, *self._table_rows(), *marks]
-        return "\n".join("\t".join(row) for row in told)
+        return "\n".join("\t".join(map(guarded_cell, row)) for row in told)
 
     def write(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
         # with its mark, else Excel takes µ for other letters
         with (
             replacing(path) as place,
-            place.open("w", encoding="utf-8-sig", newline="") as stream,
+            place.open(
+                "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
+            ) as stream,
         ):
             self._write(stream)
 
     def _write(self, stream: TextIO) -> None:
-        write = csv.writer(stream).writerows
+        def write(rows: Iterable[list[str]]) -> None:
+            stream.write(csv_text(rows, "\r\n"))
+
         told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
         for line in told:  # not quoted: what skips comments looks for the mark
             stream.write(f"# {' '.join(line.split())}\r\n")

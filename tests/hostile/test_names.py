@@ -1,0 +1,140 @@
+"""Names that are no text, commands to a terminal, or formulas: shown, never obeyed."""
+
+import csv
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from napari_semsr.cli.command import main
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
+from tests.hostile.commands import LINES, say, write_inputs
+from tests.tiny_models import write_tiny_model
+
+pytestmark = pytest.mark.broad
+NO_TEXT = os.fsdecode(b"f\xffirst.tif")
+no_utf8 = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="needs names of files in bytes"
+)
+NAMING = ("info", "convert", "crop", "register", "judge", "figure", "metrics", "noise")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """What all lines read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def place(inputs, tmp_path, monkeypatch):
+    """A copy of the inputs, where the lines are said."""
+    folder = shutil.copytree(inputs, tmp_path / "work")
+    (folder / "many").mkdir()
+    for name in ("a.tif", NO_TEXT) if sys.platform == "linux" else ("a.tif",):
+        shutil.copy(folder / "first.tif", folder / "many" / name)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
+    return folder
+
+
+@no_utf8
+def test_a_name_that_is_no_utf8_ends_no_batch(place):
+    (place / "steps.yaml").write_text("steps: [histogram]\nreport: {}\n")
+    code, said = say("batch", "steps.yaml", "--inputs", "many", "--output", "made")
+    assert code == 0, said
+    text = (place / "made" / "table.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["error"] for row in rows] == ["", ""]
+    assert rows[1]["image"].endswith(r"f\udcffirst.tif")
+    code, said = say("metrics", "many", "--table", "m.csv")
+    assert code == 0, said
+
+
+@no_utf8
+@pytest.mark.parametrize("verb", NAMING)
+def test_a_name_that_is_no_utf8_is_taken(verb, place):
+    shutil.copy(place / "first.tif", place / NO_TEXT)
+    words = [NO_TEXT if word == "first.tif" else word for word in LINES[verb]]
+    more = ["--caption-file"] if verb == "figure" else []
+    code, said = say(verb, *words, *more)
+    assert code == 0, said
+    report = ("report", f"truth.tif::{NO_TEXT}", NO_TEXT, "-o", "r.html")
+    code, said = say(*report) if verb == "metrics" else (0, "")
+    assert code == 0, said
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31mred\x7f\u202egnp.exe\u2028\nsemsr: all is well"
+COMMANDS = {"\x1b", "\x07", "\x9b", "\x7f", "\u202e", "\u2028", "\r"}
+
+
+def heard(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command said, in all."""
+    assert main(list(words)) in (0, 2)
+    found = capsys.readouterr()
+    return found.out + found.err
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--debug",)], ids=str)
+def test_names_command_no_terminal(more, place, capsys):
+    card = {"name": "tiny", "description": HOSTILE, "licence": HOSTILE}
+    write_tiny_model(place, **card)
+    image = Micrograph(np.ones((40, 48), np.float32), (5.0, 5.0), HOSTILE)
+    write(image, place / "a.tif")
+    (place / "scan" / "scan.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    (place / "steps.yaml").write_text(json.dumps({"steps": [HOSTILE]}))
+    shutil.copy(place / "a.tif", place / "b\x1b[31m.tif")
+    lines = [
+        ("models", "info", "tiny.safetensors"),
+        ("info", "a.tif"),
+        ("info", "b\x1b[31m.tif"),
+        ("info", "nowhere\x1b[31m.tif"),
+        ("metrics", "many", "--table", "\x1b.csv"),
+        ("frc", "a.tif", "b\x1b[31m.tif"),
+        ("figure", "a.tif", "-o", "f.png"),
+        ("batch", "steps.yaml", "--inputs", "many", "--output", "out"),
+        ("\x1b[31m",),
+    ]
+    for words in lines:
+        told = heard(capsys, *words, *more)
+        assert COMMANDS.isdisjoint(told), (words, told)
+        alone = [line for line in told.splitlines() if line.startswith("semsr: all")]
+        assert not alone, told
+
+
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@sum", "\uff1d1", "x;=1", "a\t@b")
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_cell_of_a_table_is_a_formula(name, place):
+    safe = name.replace("/", "_")
+    folder = place / "named"
+    folder.mkdir()
+    shutil.copy(place / "first.tif", folder / f"{safe}.tif")
+    (place / "many.csv").write_text(f'image,"{safe}"\nfirst.tif,"{safe}"\n')
+    code, said = say("metrics", "many.csv", "--table", "m.csv")
+    assert code == 0, said
+    os.chdir(folder)
+    code, said = say("metrics", ".", "--table", "n.csv")
+    assert code == 0, said
+    for table in (place / "m.csv", folder / "n.csv"):
+        text = table.read_text(encoding="utf-8")
+        for mark in (",", ";", "\t"):
+            for row in csv.reader(text.splitlines(), delimiter=mark):
+                starts = {cell[:1] for cell in row if not is_number(cell)}
+                assert starts.isdisjoint("=+-@\uff1d\uff0b\uff0d\uff20"), row
+    code, said = say("noise", "n.csv", "--table", "again.csv")  # found by its name
+    assert code == 0, said
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
