@@ -6,8 +6,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import measure_change
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, parse_pixel_size, run
 
 TEN = parse_pixel_size(10.0)
 

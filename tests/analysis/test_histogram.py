@@ -5,8 +5,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import wasserstein_distance
 
 from napari_semsr.analysis.metrics import earth_movers_distance, measure_histogram
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import Micrograph, OptionError, ReadError
 
 levels = st.integers(0, 255)
 

@@ -6,17 +6,14 @@ from skimage.metrics import (
     structural_similarity as skimage_ssim,
 )
 
-from napari_semsr.analysis.metrics import (
-    average_gradient,
-    contrast,
+from napari_semsr.analysis import (
     measure_metrics,
     part_errors,
     psnr_gain,
-    spatial_frequency,
     structural_similarity,
 )
-from napari_semsr.core.errors import OptionError, ReadError, ShapeError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.analysis.metrics import average_gradient, contrast, spatial_frequency
+from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from napari_semsr.analysis import (
     read_profile,
     require_inside,
 )
-from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core import Affine, OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.transforms import Affine
 
 ROWS, COLUMNS = np.indices((96, 128), dtype=float)
 ACROSS = (48.0, 10.0, 48.0, 110.0)

@@ -2,15 +2,10 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from napari_semsr.analysis import SpectrumOptions, measure_spectrum, radial_spectrum
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
-from napari_semsr.analysis.spectrum import (
-    SpectrumOptions,
-    measure_spectrum,
-    radial_spectrum,
-)
-from napari_semsr.core.errors import DeviceMemoryError, ReadError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import DeviceMemoryError, Micrograph, ReadError, parse_pixel_size
 
 
 @pytest.mark.parametrize(

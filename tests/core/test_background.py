@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import background
-from napari_semsr.core.background import Returning, in_background, return_free_memory
+from napari_semsr.core import Returning, background, in_background, return_free_memory
 from tests.children import run_python
 
 LINUX = pytest.mark.skipif(

@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from napari_semsr.core import mean_pitch, plan_rings, tukey, window_plane
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.fourier import (
-    mean_pitch,
-    plan_rings,
-    radial_frequency,
-    tukey,
-    window_plane,
-)
+from napari_semsr.core.fourier import radial_frequency
 
 sides = st.integers(2, 33)
 alphas = st.floats(0, 1)
@@ -54,9 +49,7 @@ def test_sums_equal_those_of_the_full_plane(shape: tuple[int, int]) -> None:
     rings = plan_rings(shape)
     half = np.abs(np.fft.rfft2(image)) ** 2
     full = np.abs(np.fft.fft2(image)) ** 2
-    radius = np.hypot(
-        np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None, :]
-    )
+    radius = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij"))
     index = np.rint(radius / rings.bin_width).astype(int)
     index[(index == 0) & (radius > 0)] = 1
     np.testing.assert_allclose(

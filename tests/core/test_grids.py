@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_semsr.core.grids import Area, Grid, gap_free_box
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Area, Grid, Micrograph, gap_free_box, parse_pixel_size
 from napari_semsr.core.tiling import Box
 
 

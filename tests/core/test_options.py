@@ -79,43 +79,30 @@ class Outer(Options):
     count: int = 3
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"devise": "cpu"}, "Unknown option 'devise'; did you mean device?"),
-        (
-            {"inner": {"side": 3}},
-            "Unknown option 'inner.side'; did you mean inner.side_px?",
-        ),
-        (
-            {"many": [{}, {"zzz": 1}]},
-            "Unknown option 'many[1].zzz'; there are side_px, kind, least, most.",
-        ),
-        (
-            {"device": "tpu"},
-            "Option device must be auto, cpu, cuda or cuda:N, got 'tpu'.",
-        ),
-        ({"count": "few"}, "Option count must be a whole number, got 'few'."),
-        ({"count": 2.5}, "Option count must be a whole number, got 2.5."),
-        ({"pair": 5}, "Option pair must be a list, got 5."),
-        ({"pair": [1, 2, 3]}, "Option pair must have at most 2 items, got [1, 2, 3]."),
-        ({"inner": "wide"}, "Option inner must be a table of options, got 'wide'."),
-        (
-            {"inner": {"side_px": 6}},
-            "Option inner.side_px must be a multiple of 4, got 6.",
-        ),
-        (
-            {"inner": {"kind": "both"}},
-            "Option inner.kind must be 'wide' or 'narrow', got 'both'.",
-        ),
-        ({"shares": {"c": 1}}, "A key of option shares must be 'a' or 'b', got 'c'."),
-        (
-            {"inner": {"least": 3}},
-            "In inner: least must not exceed most, got 3.0 and 1.0.",
-        ),
-    ],
-    ids=lambda value: None if isinstance(value, str) else str(value),
-)
+OPTION = [  # "Option NAME must ..."
+    ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'."),
+    ({"count": "few"}, "count must be a whole number, got 'few'."),
+    ({"count": 2.5}, "count must be a whole number, got 2.5."),
+    ({"pair": 5}, "pair must be a list, got 5."),
+    ({"pair": [1, 2, 3]}, "pair must have at most 2 items, got [1, 2, 3]."),
+    ({"inner": "wide"}, "inner must be a table of options, got 'wide'."),
+    ({"inner": {"side_px": 6}}, "inner.side_px must be a multiple of 4, got 6."),
+    ({"inner": {"kind": "x"}}, "inner.kind must be 'wide' or 'narrow', got 'x'."),
+]
+UNKNOWN = [
+    ({"devise": "cpu"}, "'devise'; did you mean device?"),
+    ({"inner": {"side": 3}}, "'inner.side'; did you mean inner.side_px?"),
+    ({"many": [{}, {"z": 1}]}, "'many[1].z'; there are side_px, kind, least, most."),
+]
+FAULTS = [
+    *((values, f"Option {said}") for values, said in OPTION),
+    *((values, f"Unknown option {said}") for values, said in UNKNOWN),
+    ({"shares": {"c": 1}}, "A key of option shares must be 'a' or 'b', got 'c'."),
+    ({"inner": {"least": 3}}, "In inner: least must not exceed most, got 3.0 and 1.0."),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), FAULTS, ids=lambda value: str(value)[:32])
 def test_faults_are_said_plainly_and_once(values, said):
     with pytest.raises(OptionError) as caught:
         Outer.parse(values)

@@ -3,15 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
+from napari_semsr.core import Pace, Progress, hear_warnings, run, spell_time, warn
 from napari_semsr.core.errors import Cancelled
-from napari_semsr.core.progress import (
-    Pace,
-    Progress,
-    hear_warnings,
-    run,
-    spell_time,
-    warn,
-)
 
 
 def counting(total, log):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core.resampling import Resampling, working_type
-from napari_semsr.core.tiling import Box
+from napari_semsr.core import Box, Resampling, working_type
 
 STEPS = [Fraction(1, 2), Fraction(2), Fraction(5, 3), Fraction(337, 1000)]
 

@@ -3,15 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from napari_semsr.core import Box, plan_blocks, plan_tiles, read_box, reflect_indices
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.tiling import (
-    Box,
-    pad_to,
-    plan_blocks,
-    plan_tiles,
-    read_box,
-    reflect_indices,
-)
+from napari_semsr.core.tiling import pad_to
 from tests.children import run_python
 
 plans = st.builds(
@@ -51,9 +45,7 @@ def test_intersection_and_union_hold_the_common_and_both(one, other):
 
 
 @given(boxes, boxes, st.integers(0, 9), st.integers(0, 9))
-def test_a_grown_box_shrinks_back_and_one_within_another_moves_back(
-    box, outer, rows, columns
-):
+def test_boxes_shrink_and_move_back(box, outer, rows, columns):
     grown = box.grow((rows, columns))
     assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
     assert grown.grow((-rows, -columns)) == box

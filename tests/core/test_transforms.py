@@ -106,7 +106,7 @@ def test_a_bending_is_the_b_spline_of_its_coefficients():
     np.testing.assert_allclose(bending(places) - places, np.stack(expected, axis=-1))
 
 
-def test_beyond_its_grid_a_bending_moves_as_at_the_border():
+def test_beyond_its_grid_and_of_one_displacement_a_bending_is_a_shift():
     bending = _bending()
     end = np.add(bending.origin, (6 * 50, 8 * 40))
     inside = np.array([[bending.origin[0], 120.0], [100.0, end[1]], end])
@@ -114,9 +114,6 @@ def test_beyond_its_grid_a_bending_moves_as_at_the_border():
     np.testing.assert_allclose(
         bending.displacement(outside), bending.displacement(inside), atol=1e-12
     )
-
-
-def test_a_bending_of_one_displacement_is_a_shift():
     moved = np.stack([np.full((2, 5), 3.0), np.full((2, 5), -7.0)])
     bending = Bending((0.0, 0.0), (10.0, 10.0), moved)
     np.testing.assert_allclose(bending(_places()), np.add(_places(), (3, -7)))

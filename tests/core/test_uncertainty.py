@@ -17,13 +17,10 @@ def calibrated(size, error) -> Micrograph:
     return image.with_size_error(error)
 
 
-def test_basis_is_one_of_three():
+def test_basis_and_errors_of_lengths():
     assert size_basis(None, None) == "unknown"
     assert size_basis((5, 5), None) == "stated"
     assert size_basis((5, 5), (0.1, 0.1)) == "calibrated"
-
-
-def test_axes_err_together_and_by_their_share_of_the_way():
     image = calibrated((10, 20), (0.1, 0.4))
     assert length_error(image, (1, 0)) == pytest.approx(0.01)
     assert length_error(image, (0, 3)) == pytest.approx(0.02)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size
 from napari_semsr.pairing.cut import align
 from napari_semsr.pairing.options import PairOptions
 

@@ -3,8 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.pairing.options import PairOptions
-from napari_semsr.pairing.prepare import prepare_image
+from napari_semsr.pairing import PairOptions, prepare_image
 
 
 @pytest.fixture

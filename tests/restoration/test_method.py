@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
 from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation import degrade as gao
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation import degrade as gao, draw
 
 
 @pytest.fixture(scope="module")

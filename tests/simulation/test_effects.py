@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.simulation.sem import (
-    EffectOptions,
-    add_effects,
-    charge,
-    drift,
-    expose,
-)
+from napari_semsr.simulation import EffectOptions, add_effects, expose
+from napari_semsr.simulation.sem import charge, drift
 
 
 @pytest.fixture

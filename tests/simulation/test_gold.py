@@ -3,8 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import Micrograph, OptionError
 from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,

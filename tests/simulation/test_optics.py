@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.microscope import MicroscopeOptions
+from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm, point_spread
 from napari_semsr.simulation.optics import (
     field_of_light,
-    focus_depth_nm,
     gaussian_fwhm_nm,
     half_light_nm,
     image_of,
-    point_spread,
     source_points,
 )
 

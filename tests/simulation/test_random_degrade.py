@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.simulation import degrade as gao
-from napari_semsr.simulation.degrade import DegradationRanges, random_scene
+from napari_semsr.simulation import DegradationRanges, degrade as gao, random_scene
 from napari_semsr.simulation.drawings import draw
 
 

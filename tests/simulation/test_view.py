@@ -81,15 +81,11 @@ def test_a_bending_is_as_large_as_asked_for(scan):
 
 
 @pytest.mark.broad
-def test_a_view_has_a_pixel_and_a_field_of_its_own(scan):
+def test_a_view_has_a_pixel_and_field_of_its_own_and_noise_leaves_the_map_alone(scan):
     view = take_view(scan, STILL.replace(view_pixel_nm=9.0, view_field=0.5))
     have = 10.0 * (np.array(scan.scene.sharp.shape) - 1)
     assert view.pixel_nm == 9.0
     assert np.array(view.image.shape) * 9 == pytest.approx(0.5 * have, abs=9)
-
-
-@pytest.mark.broad
-def test_noise_and_charging_leave_the_map_alone(scan):
     loud = take_view(scan, STILL.replace(view_electrons=20, view_charging=0.5))
     still = take_view(scan, STILL)
     assert loud.transform.affine == still.transform.affine

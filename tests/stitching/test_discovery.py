@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import RegistrationError, run
 from napari_semsr.core.acquisition import ArrayFrames
-from napari_semsr.core.errors import RegistrationError
-from napari_semsr.core.progress import run
 from napari_semsr.stitching.discovery import Agreement, grow
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames

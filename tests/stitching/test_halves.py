@@ -5,14 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_semsr.core import Box, RegistrationError, run
 from napari_semsr.core.acquisition import ArrayFrames
-from napari_semsr.core.errors import RegistrationError
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
-from napari_semsr.stitching.fuse import plan_fusion
+from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.halves import plan_halves, split_frames
-from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
 
 
@@ -41,9 +37,7 @@ def blocks(*plans):
     return [plan.block(Box.of(plan.shape)) for plan in plans]
 
 
-def test_a_grid_is_split_as_a_checkerboard_with_each_frame_in_one_half(
-    whole, halves, solution
-):
+def test_a_grid_is_split_as_a_checkerboard(whole, halves, solution):
     first = split_frames(whole).reshape(3, 3)
     assert np.array_equal(first, np.indices((3, 3)).sum(axis=0) % 2 == 0)
     assert sorted(halves[0].frames + halves[1].frames) == sorted(solution.names)

@@ -5,24 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import ArrayFrames, Fault
-from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
-from napari_semsr.core.progress import run
 from napari_semsr.io.scans.frames import open_frames
+from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.refine import Refined
-from napari_semsr.stitching.solve import solve_mosaic
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import finish
 from tests.stitching import scans
 
 
-def test_solve_places_frames_to_the_noise_limit_and_states_its_error(
-    square_scan, square_solution
-):
+def test_frames_lie_right_to_the_stated_error(square_scan, square_solution):
     found, truth = square_solution, square_scan.truth
     _, rms = scans.errors(found.positions_px, truth)
     assert rms < 0.02
@@ -98,9 +94,7 @@ def test_solve_reads_the_stage_and_joins_two_frames(scene):
 
 
 @pytest.mark.broad
-def test_solve_survives_pixels_that_are_no_numbers_and_is_the_same_twice(
-    square_scan, square_solution
-):
+def test_solve_is_the_same_twice_and_survives_nan(square_scan, square_solution):
     again = run(solve_mosaic(square_scan.acquisition))
     assert np.array_equal(again.positions_px, square_solution.positions_px)
     data = square_scan.acquisition.frames.data.astype(np.float32)

@@ -6,8 +6,7 @@ from scipy import ndimage
 
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching import StitchOptions, solve_mosaic
 from tests.stitching import scans
 
 

@@ -8,8 +8,7 @@ import torch
 from scipy import ndimage
 
 from napari_semsr import train
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing import PairOptions, open_pairs

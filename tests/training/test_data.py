@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import Micrograph, OptionError, ReadError
 from napari_semsr.io.formats import write as save
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe

@@ -12,8 +12,7 @@ import pytest
 import yaml
 from torch import distributed
 
-from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
-from napari_semsr.core.progress import Progress, Waiting
+from napari_semsr.core import Cancelled, OptionError, Progress, SemsrError, Waiting
 from napari_semsr.training.distributed import Rendezvous, check_machines
 from napari_semsr.training.recipe import Recipe
 from tests import children

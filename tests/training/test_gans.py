@@ -9,14 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from napari_semsr.core.errors import CheckpointError, OptionError, SemsrError
-from napari_semsr.core.progress import run
+from napari_semsr.core import CheckpointError, OptionError, SemsrError, run
 from napari_semsr.models.checkpoint import build, load_model, save_model
-from napari_semsr.training import fit as loop, validation
+from napari_semsr.training import Recipe, fit as loop, validation
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import check_discriminator_field
-from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
 BASE = {"name": "tiny", "batch": 1, "steps": 6, "warmup_steps": 0, "decay_steps": 3}

@@ -215,9 +215,7 @@ def test_memory_that_ran_out_is_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.broad
-def test_run_of_given_minutes_ends_in_time_and_its_rate_has_fallen(
-    tmp_path, monkeypatch
-):
+def test_run_of_given_minutes_ends_in_time(tmp_path, monkeypatch):
     rates: list[float] = []
     factor = learning_rate_factor
 

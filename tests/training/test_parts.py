@@ -99,9 +99,7 @@ def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
     assert float(moved) == pytest.approx(0.1, rel=1e-4)
 
 
-def test_curve_keeps_the_columns_it_was_begun_with_and_tensorboard_gets_figures(
-    tmp_path,
-):
+def test_curve_keeps_its_columns_and_loggers_get_figures(tmp_path):
     path = tmp_path / "curve.csv"
     for row in ({"step": 1, "loss": 0.5}, {"step": 2, "ssim": 0.25}):
         MetricsLogger(tmp_path, []).log(row)

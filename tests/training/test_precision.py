@@ -5,9 +5,8 @@ import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.models.checkpoint import build
-from napari_semsr.training import fit as precision
+from napari_semsr.training import Recipe, fit as precision
 from napari_semsr.training.fit import takes_bf16
-from napari_semsr.training.recipe import Recipe
 
 ODD, EVEN, PLAIN = (
     build("two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations})

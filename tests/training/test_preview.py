@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions

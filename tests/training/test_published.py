@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import build, load_model
-from napari_semsr.models.probing import Probe
+from napari_semsr.models import Probe, build, load_model
 from napari_semsr.training import callbacks as recorder, fit as loop, validation
 from napari_semsr.training.recipe import Recipe, load_recipe
 from napari_semsr.training.validation import ValidationPair

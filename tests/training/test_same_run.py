@@ -11,14 +11,12 @@ import torch
 import yaml
 from skimage import io
 
-from napari_semsr.core.errors import CheckpointError, ReadError, SemsrError, WriteError
+from napari_semsr.core import CheckpointError, ReadError, SemsrError, WriteError, run
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.drawings import draw
-from napari_semsr.training import fit as loop, learner as supervised
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.training import Recipe, fit as loop, learner as supervised
 from napari_semsr.training.run_folder import INPUTS, RunFolder, check_recipe
 
 RUN = {"batch": 2, "steps": 2, "warmup_steps": 0, "decay_steps": 0, "validate_every": 1}
@@ -87,9 +85,7 @@ def test_failed_start_leaves_the_earlier_run_as_it_was(change, told, begun, tmp_
     assert not (tmp_path / "new").exists()
 
 
-def test_fault_in_the_first_step_leaves_the_earlier_run_as_it_was(
-    begun, tmp_path, monkeypatch
-):
+def test_fault_in_the_first_step_leaves_a_run_alone(begun, tmp_path, monkeypatch):
     held = _held(begun)
 
     def nowhere(*_: object) -> torch.Tensor:

@@ -8,12 +8,9 @@ import pytest
 import torch
 import yaml
 
-from napari_semsr.core.errors import OptionError, WriteError
-from napari_semsr.core.progress import run
-from napari_semsr.training import fit as loop
+from napari_semsr.core import OptionError, WriteError, run
+from napari_semsr.training import Recipe, fit as loop, train
 from napari_semsr.training.distributed import is_first
-from napari_semsr.training.fit import train
-from napari_semsr.training.recipe import Recipe
 from tests import children
 
 SMALL = {

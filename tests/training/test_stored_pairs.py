@@ -11,14 +11,11 @@ import torch
 import zarr
 from scipy import ndimage
 
-from napari_semsr.core.errors import ReadError, ShapeError
-from napari_semsr.core.progress import run
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build, load_model, save_model
+from napari_semsr.core import ReadError, ShapeError, run
+from napari_semsr.models import ModelCard, build, load_model, save_model
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.drawings import PHANTOMS, draw
-from napari_semsr.training import fit as loop
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.stored_pairs import StoredPatches
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 
@@ -131,9 +128,7 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
 
 
 @pytest.mark.parametrize("rising", [True, pytest.param(False, marks=pytest.mark.broad)])
-def test_without_a_truth_the_highest_expected_gain_is_kept(
-    make_store, tmp_path, monkeypatch, rising
-):
+def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, rising):
     told = iter([1.0, 2.0] if rising else [2.0, 1.0])
 
     def figures(*_: object) -> dict[str, float]:

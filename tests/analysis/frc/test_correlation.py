@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_semsr.analysis.frc.correlation import (
-    FrcOptions,
-    FrcResult,
-    laid_over,
-    measure_frc,
-)
-from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
+from napari_semsr.analysis.frc.correlation import laid_over
+from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 
 UNCLEAR = Path(__file__).parents[4] / "shared" / "data" / "frc_unclear"
 

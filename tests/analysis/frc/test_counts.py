@@ -53,20 +53,17 @@ def test_one_image_of_counts_reads_as_two_exposures_do(mean: float, resolution: 
     assert np.mean(ratios) == pytest.approx(1, abs=0.03)
 
 
-def test_gain_and_offset_are_taken_off():
+def test_gain_and_offset_are_taken_off_and_a_wrong_gain_is_no_resolution():
     light = np.random.default_rng(3).poisson(scene(50.0))
-    plain = measure_frc(Micrograph(light), options=FrcOptions(split="binomial"))
-    options = FrcOptions(split="binomial", gain=0.5, offset=100)
-    given = measure_frc(Micrograph(light * 2 + 100), options=options)
+
+    def measured(counts, **how):
+        options = FrcOptions(split="binomial", **how)
+        return measure_frc(Micrograph(counts), options=options)
+
+    plain, given = measured(light), measured(light * 2 + 100, gain=0.5, offset=100)
     assert given.resolution_px == pytest.approx(plain.resolution_px)
-
-
-@pytest.mark.parametrize("gain", [0.5, 2.0])
-def test_a_wrong_gain_is_no_resolution(gain: float):
-    light = np.random.default_rng(3).poisson(scene(50.0))
-    options = FrcOptions(split="binomial", gain=gain)
-    found = measure_frc(Micrograph(light), options=options)
-    assert found.reason == "correlated-noise"
+    for gain in (0.5, 2.0):
+        assert measured(light, gain=gain).reason == "correlated-noise"
 
 
 @pytest.mark.broad

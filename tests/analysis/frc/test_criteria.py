@@ -20,9 +20,7 @@ def test_codes_invert() -> None:
         ("3-sigma", 200.0, False, 0.3),  # both halves of the plane count
     ],
 )
-def test_thresholds_are_those_that_are_published(
-    criterion, samples, reference, expected
-):
+def test_thresholds_are_as_published(criterion, samples, reference, expected):
     question = FrcCriterion(criterion, "exact", reference, False)
     found = question.threshold(np.array([samples]))
     assert found[0] == pytest.approx(expected, abs=1e-5)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 
 

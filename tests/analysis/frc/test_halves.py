@@ -6,9 +6,7 @@ import pytest
 from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, OptionError, ShapeError, run
 
 
 def make_halves(draw, resolution, noise=(2.0, 2.0), *, shape=(64, 64), count=64):

@@ -6,12 +6,20 @@ from napari_semsr.analysis.frc.crossing import FrcCriterion, fit_crossing, mix_r
 from napari_semsr.analysis.frc.rings import plan_geometry
 
 
-def test_mixing_conserves_white_power() -> None:
+def test_mixing_conserves_white_power_and_a_range_is_part_of_the_whole():
     geometry = plan_geometry((48, 32), (1.0, 1.0), 0.5)
     matrix, nodes = mix_rings(geometry)
     assert matrix.shape == (geometry.rings.complete - 1, nodes.size)
     np.testing.assert_allclose(matrix[3:-2].sum(axis=1), 1, atol=2e-3)
     assert matrix.min() >= 0
+    geometry = plan_geometry((400, 400), (1.0, 1.0), 0.5)
+    whole, nodes = mix_rings(geometry, 1, 60)
+    part, some = mix_rings(geometry, 40, 50)
+    offset = int(np.searchsorted(nodes, some[0] - 1e-12))
+    clear = slice(4, -12)
+    np.testing.assert_allclose(
+        part[:, clear], whole[39:49, offset : offset + some.size][:, clear], atol=1e-12
+    )
 
 
 @pytest.mark.broad
@@ -26,17 +34,6 @@ def test_mixing_predicts_leakage(draw) -> None:
     matrix, nodes = mix_rings(geometry, 1, 9)
     density = 1000.0 * np.exp(-np.log(6000.0) * (nodes * 5.0) ** 2)
     np.testing.assert_allclose(matrix @ density, measured, rtol=0.15)
-
-
-def test_mixing_of_a_range_is_part_of_the_whole() -> None:
-    geometry = plan_geometry((400, 400), (1.0, 1.0), 0.5)
-    whole, nodes = mix_rings(geometry, 1, 60)
-    part, some = mix_rings(geometry, 40, 50)
-    offset = int(np.searchsorted(nodes, some[0] - 1e-12))
-    clear = slice(4, -12)
-    np.testing.assert_allclose(
-        part[:, clear], whole[39:49, offset : offset + some.size][:, clear], atol=1e-12
-    )
 
 
 @pytest.mark.parametrize("reference", [False, True], ids=["pair", "reference"])
