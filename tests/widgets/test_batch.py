@@ -4,11 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
+import napari_semsr as semsr
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
 from napari_semsr.widgets.batch import BatchPanel
+from napari_semsr.widgets.layers import layer_keywords
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path, text, ne
 def test_without_steps_it_says_what_to_do(panel):
     panel.steps.line_edit.value = ""
     panel.run()
-    assert "A steps file must be chosen" in panel.status.text()
+    assert "or a steps file, must be chosen" in panel.status.text()
 
 
 @pytest.mark.broad
@@ -141,3 +143,46 @@ def test_two_processes_share_the_images(panel, run_panel):
     panel.workers.max = 2
     panel.workers.value = 2
     assert run_panel(panel) == "4 images done."
+
+
+@pytest.fixture
+def shown(model, qtbot, tmp_path):
+    """The panel, with a layer that two steps made, and its folder of images."""
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        image = Micrograph(rng.integers(0, 255, (48, 40), np.uint8), (5, 5), "scan")
+        write(image, tmp_path / "scans" / f"s{number}.tif")
+    cut = semsr.crop(tmp_path / "scans" / "s1.tif", box=(0, 0, 32, 40))
+    semsr.degrade(cut, tmp_path / "soft.ome.tif", kind="blur")
+    made = semsr.read(tmp_path / "soft.ome.tif")
+    model.add_image(made.array(), **layer_keywords(made))
+    panel = BatchPanel(model)
+    qtbot.addWidget(panel)
+    return panel
+
+
+def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
+    assert run_panel(shown).startswith("A layer that was made here, or a steps file")
+    shown.layer.value = shown.viewer.layers[0]
+    assert "A folder must be chosen for the images." in shown.plan_note.text()
+    shown.inputs.value, shown.output.value = tmp_path / "scans", tmp_path / "made"
+    said = shown.plan_note.text()
+    assert "1. crop: box 0 0 32 40" in said
+    assert "2. degrade" in said
+    assert "To 3 images." in said
+    assert run_panel(shown) == "3 images done."
+    again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
+    np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
+
+
+def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
+    shown.layer.value = shown.viewer.layers[0]
+    shown.inputs.value, shown.output.value = tmp_path / "scans", tmp_path / "made"
+    path = tmp_path / "steps.yaml"
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(path), "Steps (*.yaml)")
+    )
+    shown.steps_button.click()
+    report = semsr.batch(path)
+    assert (report.done, report.failed) == (3, 0)

@@ -1,24 +1,35 @@
 """Batch: every image of a folder or table through steps, to one table."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, SpinBox
+from napari.layers import Layer
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_semsr.cli import BATCH, BatchOptions, BatchReport
-from napari_semsr.core import Job, OptionError, available_cores, figures_of
+from napari_semsr.cli import BATCH, BatchOptions, BatchReport, plan_batch, steps_of
+from napari_semsr.core import (
+    Job,
+    OptionError,
+    SemsrError,
+    available_cores,
+    figures_of,
+)
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
     Panel,
     RichLabel,
     Work,
+    ask_file,
+    is_alive,
     push_button,
     typed_path,
 )
+from napari_semsr.widgets.layers import image_layers, provenance_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -27,10 +38,12 @@ _TABLE_HEIGHT = 220  # px; chosen: eight rows
 _MOST_ROWS = 500  # that are shown; chosen: a table of more is opened elsewhere
 _FIRST = ("name", "error", "warnings")  # columns that are looked for first
 _ABOUT = (
-    "A steps file says what is done to every image, and which numbers go into the "
-    "table; the manual shows one. Run again after a stop, or with more images: what is "
+    "The same steps for every image of a folder: those that a layer was made by, or "
+    "those of a steps file. Run again after a stop, or with more images: what is "
     "finished is kept."
 )
+_FILE = "no layer: a steps file"
+_YAML = {"Steps (*.yaml)": ".yaml"}
 
 
 class BatchPanel(Panel):
@@ -42,10 +55,23 @@ class BatchPanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Batch", "Run the steps")
         self.after_cancel = "what is finished is kept, run again to go on"
+        self.layer = self.new_layer_box(
+            "layer",
+            "Do the same as to",
+            "The steps that this layer was made by are done to every image.",
+            layers=self._with_steps,
+            none=_FILE,
+        )
+        self.plan_note = RichLabel()
+        self.steps_button = push_button(
+            "Save the steps\N{HORIZONTAL ELLIPSIS}",
+            self.save_steps,
+            "Write the steps, images and output folder into a file for semsr batch.",
+        )
         self.steps = FileEdit(
             name="steps",
             label="Steps",
-            tooltip="A YAML file with inputs, output and steps.",
+            tooltip="A YAML file with inputs, output and steps; the manual shows one.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.yaml *.yml",
         )
@@ -97,15 +123,74 @@ class BatchPanel(Panel):
             self.report_button,
         )
         self.add_group("What it does", RichLabel(_ABOUT))
-        self.add_group("Files", Form(self.steps, self.inputs, self.output))
+        self.files = Form(self.layer, self.steps, self.inputs, self.output)
+        self.add_group("Files", self.files, self.plan_note, self.steps_button)
         self.add_group("Running", Form(self.workers, self.overwrite))
         self.add_results("Table", self.rows, buttons)
+        for row in (self.layer, self.inputs, self.output):
+            row.changed.connect(self._show_plan)
+        self._show_plan()
+
+    # -- the steps of a layer --------------------------------------------------
+
+    def _with_steps(self) -> list[Layer]:
+        """List the layers that were made by steps of one image each."""
+        images = image_layers(self.viewer)
+        return [layer for layer in images if steps_of_layer(layer)[0]]
+
+    def _read_plan(self) -> dict[str, Any]:
+        """Read what is done to which images, as a steps file has it."""
+        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        if inputs is None or output is None:
+            what = "images" if inputs is None else "output folder"
+            msg = f"A folder must be chosen for the {what}."
+            raise OptionError(msg)
+        return {
+            "inputs": str(inputs.absolute()),
+            "output": str(output.absolute()),
+            "report": True,
+            "steps": steps_of_layer(self.layer.value)[0],
+        }
+
+    def _show_plan(self, _: object = None) -> None:
+        """Say which steps a layer has, and how many images they will be done to."""
+        if not is_alive(self):
+            return
+        layer = self.layer.value
+        self.files.show_row("steps", layer is None)
+        self.steps_button.setVisible(layer is not None)
+        self.plan_note.setText("")
+        if layer is None:
+            return
+        steps, before = steps_of_layer(layer)
+        lines = [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
+        if before:
+            lines.insert(0, f"{before} is left out: it takes more than one image.")
+        try:
+            count = len(plan_batch(self._read_plan()).images)
+            lines.append(f"To {count} image{'' if count == 1 else 's'}.")
+        except SemsrError as error:
+            lines.append(self.translate(str(error)))
+        self.plan_note.setText("\n".join(lines))
+
+    def save_steps(self) -> None:
+        """Ask for a name, and write the steps file."""
+        with self.told():
+            plan = self._read_plan()
+            path = ask_file(self, "Save the steps", "steps", _YAML)
+            if path is not None:
+                text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
+                path.write_text(text, encoding="utf-8")
+                self.notify(f"The steps are saved as {path}.")
+
+    # -- running ---------------------------------------------------------------
 
     def job(self) -> Work:
         """Read the form."""
-        steps = typed_path(self.steps)
+        chosen = self.layer.value is not None
+        steps = self._read_plan() if chosen else typed_path(self.steps)
         if steps is None:
-            msg = "A steps file must be chosen; the manual (?) shows one."
+            msg = "A layer that was made here, or a steps file, must be chosen."
             raise OptionError(msg)
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         workers, anew = int(self.workers.value), bool(self.overwrite.value)
@@ -145,6 +230,22 @@ class BatchPanel(Panel):
         """Show the report."""
         if self.report is not None and self.report.report:
             QDesktopServices.openUrl(QUrl.fromLocalFile(self.report.report[0]))
+
+
+def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
+    """Take the steps that a layer was made by, and the verb before them, if any."""
+    made = None if layer is None else provenance_of(layer)
+    return ([], "") if made is None else steps_of(made)
+
+
+def say_step(step: dict[str, Any]) -> str:
+    """Write a step as a line: its verb, and what of its options is not as usual."""
+    ((verb, options),) = step.items()
+    told = (
+        f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in options.items()
+    )
+    return f"{verb}: {', '.join(told)}" if options else verb
 
 
 class _RowTable(QTableWidget):

@@ -22,6 +22,7 @@ from napari_semsr.widgets.base import (
     ask_file,
     ask_new_project,
     elide_items,
+    go_to_panel,
     is_alive,
     push_button,
 )
@@ -91,6 +92,12 @@ class SavePanel(Panel):
             "Make the saved file of the chosen layer again from its history, and say "
             "whether it is the same; nothing is changed.",
         )
+        self.folder_button = push_button(
+            "Do the same to a folder\N{HORIZONTAL ELLIPSIS}",
+            self.do_the_same,
+            "Do the steps that the chosen layer was made by to every image of a folder "
+            "or a table.",
+        )
         self.extent = ComboBox(
             name="extent",
             label="Figure of",
@@ -124,7 +131,11 @@ class SavePanel(Panel):
             "Project", self.about, Form(self.recent, self.open_button, self.new_button)
         )
         self.made_group = self.add_group(
-            "Made here", self.made_list, self.layer_button, self.replay_button
+            "Made here",
+            self.made_list,
+            self.layer_button,
+            self.replay_button,
+            self.folder_button,
         )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
         self.add_group("Report", self.page_button)
@@ -285,6 +296,14 @@ class SavePanel(Panel):
                 raise OptionError(msg)
             title = "Make again"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
+
+    def do_the_same(self) -> None:
+        """Open Batch with the steps of the chosen layer."""
+        panel: Any = go_to_panel(self, self.viewer, "Batch")
+        if self.chosen in panel.layer.choices:
+            panel.layer.value = self.chosen
+        else:
+            self.show_status("This layer was made by no step of one image.")
 
     def _show_replayed(self, found: ReplayReport) -> None:
         """Say what the replay has found."""

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     WriteError,
     compact_memory,
     option,
+    sentence_of,
     warn,
 )
 from napari_semsr.inference import ClusterOptions
@@ -381,9 +382,15 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
         f"{REPORT}-{number}.html" if len(parts) > 1 else f"{REPORT}.html"
         for number in range(1, len(parts) + 1)
     ]
+    written = []
     for name, part in zip(names, parts, strict=True):
-        yield from _page(plan, plan.folder / name, part)
-    return tuple(str(plan.folder / name) for name in names)
+        try:
+            yield from _page(plan, plan.folder / name, part)
+        except SemsrError as error:  # the table and other pages stand all the same
+            warn(f"{name} could not be written: {sentence_of(error)}")
+        else:
+            written.append(str(plan.folder / name))
+    return tuple(written)
 
 
 def _page(plan: BatchPlan, page: Path, images: Sequence[ImageTask]) -> Job[None]:

@@ -21,6 +21,8 @@ from napari_semsr import jobs
 from napari_semsr.cli.command import arguments_of, build_parser, load_verb
 from napari_semsr.core import (
     OptionError,
+    Options,
+    Provenance,
     ReadError,
     WriteError,
     cells_of as cells_of_result,
@@ -29,7 +31,7 @@ from napari_semsr.core import (
     refuse_persons,
     sentence_of,
 )
-from napari_semsr.io import SHEET_SUFFIXES, Cell, file_stem, read_sheet
+from napari_semsr.io import SHEET_SUFFIXES, Cell, ReadOptions, file_stem, read_sheet
 from napari_semsr.jobs import VERBS, verb_of
 
 STATE = ".batch"
@@ -902,3 +904,51 @@ def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
         record = result.to_json()
         found = {name: record.get(name) for name in _value(step.verb).numbers}
     return {f"{prefix}_{name}": value for name, value in found.items()}
+
+
+# Steps that were done, to be done to others.
+
+
+def steps_of(made: Provenance) -> tuple[list[dict[str, Any]], str]:
+    """Take the steps of a batch from a history, as a steps file has them.
+
+    Gives the last of them that each take one image, and the verb before them that
+    takes more or other things, or ``""``.
+    """
+    steps: list[dict[str, Any]] = []
+    while (entry := _entry_of(made)) is not None:
+        steps.insert(0, entry)
+        before = made.inputs[0].provenance
+        if before is None:
+            reading = ReadOptions.parse(made.options.get("reading") or {})
+            options = next(iter(entry.values()))
+            options |= _flagged_values(made.job, reading)
+            return steps, ""
+        made = before
+    return steps, made.job
+
+
+def _entry_of(made: Provenance) -> dict[str, Any] | None:
+    """Write one step; None for what is no step of one image."""
+    if made.job not in VERBS or made.job in _NO_STEPS or len(made.inputs) != 1:
+        return None
+    verb = _value(made.job)
+    if not verb.makes_image or made.part is not None:
+        return None
+    own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
+    options = _flagged_values(made.job, verb.options.parse(own))
+    if made.model_name is not None and any(one.name == "model" for one in verb.files):
+        options["model"] = made.model_name
+    return {made.job: options}
+
+
+def _flagged_values(verb: str, options: Options) -> dict[str, Any]:
+    """Write options that are not as usual by their flags; what has none is left out."""
+    known = _known(verb)
+    return {
+        name.replace("_", "-"): value
+        for name, value in options.model_dump(
+            mode="json", exclude_defaults=True
+        ).items()
+        if name in known and not vars(known[name][0]).get("by_person")
+    }
