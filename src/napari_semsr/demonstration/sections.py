@@ -20,6 +20,8 @@ from napari_semsr.demonstration.fields import (
 from napari_semsr.demonstration.place import LINEAR, TUNED, PlaceRun
 from napari_semsr.demonstration.runs import ScanRun, rms
 from napari_semsr.reporting import (
+    AGAINST_TRUTH,
+    POWER,
     FrequencyCurve,
     curves_png,
     errors_png,
@@ -39,7 +41,6 @@ _WEAKEST = 5
 _JOINT_PX = 120
 _CROP_PX = 128
 _CROPS = ((0.30, 0.22), (0.45, 0.78))  # one on each half of the specimen
-_SQRT_SEVENTH = (1 / 7) ** 0.5
 _LINEAR = (WIENER, LINEAR)  # not among the first pictures; the first table has them
 _CURVES = 5  # that a plot holds, as many as it has colours
 
@@ -166,6 +167,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     """Show one field: whole, crops at full size, curves, maps."""
     aim = found.aim.image
     limits, shape, pixel = grey_limits(aim.array()), aim.shape, aim.pixel_size_nm
+    pitch = aim.mean_pixel_size_nm
 
     def grey(item: Version, box: Any, width_px: int) -> tuple[str, bytes]:
         image = item.image.array()[box]
@@ -194,20 +196,18 @@ def _field(found: FieldFigures) -> dict[str, Any]:
         )
         for colour, item in enumerate((found.aim, *drawn))
     ]
-    agreement: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", _SQRT_SEVENTH)}
-    power: Any = {"ylabel": "power (grey levels² px²)", "log": True}
     return {
         "measured": found,
         "gain": psnr_gain(found),
         "shape": shape,
-        "pixel_nm": aim.mean_pixel_size_nm or 0.0,
+        "pixel_nm": pitch or 0.0,
         "wholes": [grey(item, ..., 720) for item in (found.before, found.after)],
         "crops": crops,
         "glance": [[one for one in row if one[0] not in _LINEAR] for row in crops],
         "crop_px": _CROP_PX,
-        "correlations": curves_png(correlations, aim.mean_pixel_size_nm, **agreement),
+        "correlations": curves_png(correlations, pitch, **AGAINST_TRUTH),
         "maps": _maps(found),
-        "spectra": curves_png(spectra, aim.mean_pixel_size_nm, **power),
+        "spectra": curves_png(spectra, pitch, **POWER),
     }
 
 

@@ -29,6 +29,12 @@ CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
 _REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
 
+AGAINST_TRUTH: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", (1 / 7) ** 0.5)}
+"""How `curves_png` draws correlations with an image that counts as free of noise."""
+
+POWER: Any = {"ylabel": "power (grey levels² px²)", "log": True}
+"""How it draws power spectra."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrequencyCurve:

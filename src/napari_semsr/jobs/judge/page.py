@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, in_digits
 from napari_semsr.reporting import (
+    AGAINST_TRUTH,
     FrequencyCurve,
     curves_png,
     grey_limits,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _DETAIL_PX = 160  # side of a detail on the SEM image; chosen: pixels can be seen
 _DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is picked
 _SEM = "SEM image"
-_SQRT_SEVENTH = (1 / 7) ** 0.5
 _SEARCHED = {
     "near": "found near what the pixel sizes say",
     "full": "found by a search of every turn",
@@ -114,8 +114,7 @@ def _curves(result: "Judged") -> bytes:
         for number, row in enumerate(result.pictures)
     ]
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    threshold = ("√(1/7)", _SQRT_SEVENTH)
-    return curves_png(curves, pixel, ylabel="correlation", threshold=threshold)
+    return curves_png(curves, pixel, **AGAINST_TRUTH)
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:
