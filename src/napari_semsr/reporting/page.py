@@ -2,8 +2,9 @@
 
 A page is a jinja2 template, a list of the parts of ``page.html``, which lies beside
 this module with the style sheet ``page.css``. Everything that a user or a file could
-have named is escaped. The filters `fixed`, `signed`, `spread`, `length` and
-`resolution` say numbers, so that the columns of a table line up.
+have named is escaped. The filters `fixed`, `signed`, `spread`, `length`,
+`percent`, `resolution` and `interval` say numbers, so that the columns of a table line
+up.
 """
 
 import base64
@@ -42,6 +43,8 @@ def render(template: str, **values: Any) -> str:
         "spread": spread,
         "length": length,
         "resolution": resolution,
+        "interval": interval,
+        "percent": lambda share: f"{written(100 * share, '.0f')} %",
     }
     return environment.from_string(template).render(values).lstrip()
 
@@ -96,3 +99,11 @@ def resolution(found: "FrcResult | None") -> str:
     if found is None or found.resolution_nm is None:
         return "none"
     return length(found.resolution_nm)
+
+
+def interval(found: "FrcResult") -> str:
+    """Say the interval of a resolution in nm, where it is known."""
+    ends = found.interval_nm
+    if ends is None:
+        return NO_VALUE
+    return "\N{EN DASH}".join(written(end, ".1f") for end in ends) + " nm"

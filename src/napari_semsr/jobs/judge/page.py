@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 _DETAIL_PX = 160  # side of a detail on the SEM image; chosen: pixels can be seen
 _DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is picked
 _SEM = "SEM image"
-_SEARCHED = {
-    "near": "found near what the pixel sizes say",
-    "full": "found by a search of every turn",
-    "landmarks": "taken from landmarks",
-    "stored": "stored before",
-}
 
 
 @dataclass(slots=True)
@@ -68,14 +62,10 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
         path,
         Path(__file__).with_name("report.html"),
         result=result,
-        found=result.registration,
-        input=next(iter(result.baselines.values())),
-        searched=_SEARCHED[result.registration["searched"]],
         headline=[(f"{k}, PSNR", f"{_gain(row)}") for k, row in result.models.items()],
         verdict=_verdict(result),
         wholes=pictures.wholes,
         details=pictures.details,
-        columns=2 if len(pictures.wholes) in (2, 4) else 3,
         detail_px=_DETAIL_PX,
         curves=_curves(result),
         provenance=_provenance(result),

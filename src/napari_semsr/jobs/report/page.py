@@ -70,18 +70,26 @@ def write_report(
 ) -> Job[None]:
     """Draw pictures and plots, and write the page."""
     total = len(pictures) + len(pairs) + 1
-    shown: list[dict[str, Any]] = []
+    shown: list[tuple[Any, ...]] = []
     plates: list[PlateImage] = []
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
-        shown.append(_about(item, _drawn(plate, _WHOLE), _told(plate)))
+        drawn = list(_plots_of(item.measured, item.image, [item.label]))
+        parts = _drawn(plate, _WHOLE), _told(plate), list(_facts(item)), drawn
+        shown.append((item, *parts))
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
     compared = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
-        compared.append((yield from _about_pair(pair)))
+        png = None
+        if pair.map is not None:
+            plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
+            png = _drawn(plate, _WHOLE)
+        names = [pair.compared.label, pair.reference.label]
+        drawn = list(_plots_of(pair.measured, pair.reference.image, names))
+        compared.append((pair, png, drawn))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
@@ -98,7 +106,7 @@ def write_report(
         pairs=compared,
         records=[(item, list(_plots(item.verb, item.content))) for item in records],
         found=found,
-        gallery=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
+        small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
         greys=_greys(pictures, groups) if len(pictures) > 1 else "",
         tables=list(_tables(pictures)) if len(pictures) > 1 else [],
         curves=_together(pictures),
@@ -201,33 +209,22 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
 # What is told of an image, a pair, a file.
 
 
-def _about(item: "Picture", png: bytes, shown: str) -> dict[str, Any]:
-    image, measured = item.image, item.measured
-    facts: list[tuple[str, object]] = [("Size", _size(item))]
-    facts.append(("Pixel size", _pixel(image)))
-    facts.append(("Calibration", item.size_from))
+def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
+    """Say what is known of an image, and of the exposure."""
+    image = item.image
+    yield "Size", _size(item)
+    yield "Pixel size", _pixel(image)
+    yield "Calibration", item.size_from
     wide = image.pixel_size_nm
     if wide is not None:
         y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
-        facts.append(("Field", f"{written(y)} {TIMES} {written(x)} µm"))
+        yield "Field", f"{written(y)} {TIMES} {written(x)} µm"
     if item.path is not None:
-        facts.append(("File", Path(item.path).name))
-    facts.append(("Digest", item.record.digest))
+        yield "File", Path(item.path).name
+    yield "Digest", item.record.digest
     for name, digest in item.networks:
-        facts.append((f"Network {name}", digest))
-    return {
-        "label": item.label,
-        "png": png,
-        "shown": shown,
-        "facts": facts,
-        "networks": [name for name, _ in item.networks],
-        "steps": item.steps,
-        "numbers": measured.numbers,
-        "notes": list(dict.fromkeys(measured.notes)),
-        "plots": list(_plots_of(measured, image, [item.label])),
-        "digest": item.record.digest,
-        "metadata": list(_instrument(image.metadata)),
-    }
+        yield f"Network {name}", digest
+    yield from _instrument(image.metadata)
 
 
 _INSTRUMENT = (
@@ -270,26 +267,6 @@ def _pixel(image: Micrograph) -> str:
     if error is None:
         return said
     return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
-
-
-def _about_pair(pair: "Pair") -> Job[dict[str, Any]]:
-    measured, names = pair.measured, [pair.compared.label, pair.reference.label]
-    png = None
-    if pair.map is not None:
-        plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
-        png = _drawn(plate, _WHOLE)
-    return {
-        "label": pair.label,
-        "reference": pair.reference.label,
-        "compared": pair.compared.label,
-        "numbers": measured.numbers,
-        "notes": measured.notes,
-        "plots": list(_plots_of(measured, pair.reference.image, names)),
-        "map": png,
-        "digests": [
-            (item.label, item.record.digest) for item in (pair.reference, pair.compared)
-        ],
-    }
 
 
 # What is drawn of a measurement.
