@@ -127,16 +127,17 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
     joints = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
     used = sorted((p for p in solution.pairs if p.used), key=lambda p: p.quality)
     before, after = placement.nominal_error_px, placement.solved_error_px
+
+    def drawn(box: Any) -> list[tuple[str, bytes]]:
+        return [
+            (name, image_png(image[box], pixel, limits=grey_limits(image)))
+            for name, image in laid.items()
+        ]
+
     return {
         "frames": [(n, image_png(i, pixel, **look)) for n, i in raw.items()],
-        "laid": [
-            (
-                name,
-                image_png(image, pixel, limits=grey_limits(image)),
-                image_png(image[worst], pixel, limits=grey_limits(image)),
-            )
-            for name, image in laid.items()
-        ],
+        "laid": drawn(...),
+        "enlarged": drawn(worst),
         "joined": joints_png(mosaic, centres, joints, pixel),
         "placed": int(placement.placed.sum()),
         "quality": np.median([p.quality for p in used] or [np.nan]),
@@ -167,7 +168,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     """Show one field: whole, crops at full size, curves, maps."""
     aim = found.aim.image
     limits, shape, pixel = grey_limits(aim.array()), aim.shape, aim.pixel_size_nm
-    pitch = aim.mean_pixel_size_nm
+    pitch, aim_label = aim.mean_pixel_size_nm, found.aim.label.replace("Truth", "truth")
 
     def grey(item: Version, box: Any, width_px: int) -> tuple[str, bytes]:
         image = item.image.array()[box]
@@ -179,11 +180,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     many = len(found.versions) > _CURVES
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
-        FrequencyCurve.of(
-            f"{item.label} and {found.aim.label.replace('Truth', 'truth')}",
-            item.cross,
-            colour,
-        )
+        FrequencyCurve.of(f"{item.label} and {aim_label}", item.cross, colour)
         for colour, item in enumerate(drawn, start=1)
         if item.cross is not None
     ]
@@ -198,7 +195,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     ]
     return {
         "measured": found,
-        "gain": psnr_gain(found),
+        "aim": aim_label,
         "shape": shape,
         "pixel_nm": pitch or 0.0,
         "wholes": [grey(item, ..., 720) for item in (found.before, found.after)],
@@ -232,11 +229,6 @@ def _maps(measured: FieldFigures) -> list[tuple[str, FrcMap, bytes]]:
         )
         for name, found in maps
     ]
-
-
-def psnr_gain(measured: FieldFigures) -> float | None:
-    """Decibels that the last version brings; None where unknown."""
-    return measured.after.gain_over(measured.before)[0]
 
 
 def _provenance(
