@@ -9,6 +9,7 @@ from napari_semsr.reporting.figures import image_png
 from napari_semsr.reporting.page import (
     NO_VALUE,
     length,
+    making,
     render,
     write_page,
     written,
@@ -140,3 +141,12 @@ def test_numbers_of_a_report():
     assert [written(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
     assert [written(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
     assert (length(12.34), length(1234.5)) == ("12.3 nm", "1234 nm")
+
+
+def test_options_that_nobody_chose_are_left_out_and_nested_ones_told_apart():
+    options = {"a": None, "b": {"c": 1, "d": ""}, "e": [{"f": 2}, {"f": 3}], "g": [4]}
+    told = [item for item in making(options) if item[0].startswith("Option")]
+    assert told == [
+        *(("Option b c", 1), ("Option e 1 f", 2), ("Option e 2 f", 3)),
+        ("Option g", [4]),
+    ]

@@ -238,18 +238,7 @@ def _provenance(
     made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
     digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
     digests += [(item.name, item.digest) for one in made for item in one.inputs]
-    return making(options | _flat(made[0].options), digests)
-
-
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested options side by side, those that nobody chose left out."""
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, dict):
-            found |= {f"{name} {key}": item for key, item in _flat(value).items()}
-        elif value is not None:
-            found[name] = value
-    return found
+    return making(options | made[0].options, digests)
 
 
 def _window(

@@ -9,7 +9,7 @@ up.
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,21 @@ def making(
 ) -> list[tuple[str, Any]]:
     """Tell what made a page: options, digests of what it shows, versions."""
     return [
-        *((f"Option {name}", value) for name, value in options.items()),
+        *((f"Option {name}", value) for name, value in _chosen(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
         *((f"Version of {name}", v) for name, v in software_versions().items()),
     ]
+
+
+def _chosen(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Lay nested options side by side, those that nobody chose left out."""
+    for name, value in options.items():
+        if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
+            yield from _chosen({f"{name} {n}": v for n, v in enumerate(value, 1)})
+        elif isinstance(value, Mapping):
+            yield from ((f"{name} {key}", item) for key, item in _chosen(value))
+        elif value not in (None, ""):
+            yield name, value
 
 
 def written(value: float | None, form: str = ".4g") -> str:

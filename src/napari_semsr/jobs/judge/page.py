@@ -115,4 +115,4 @@ def _provenance(result: "Judged") -> list[tuple[str, object]]:
         *((item.name, item.digest) for item in made.inputs),
         *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
     ]
-    return making({k: v for k, v in made.options.items() if v is not None}, digests)
+    return making(made.options, digests)

@@ -94,8 +94,6 @@ def write_report(
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
         groups = _alike(plates)
-    asked = {**made.options, **made.options["reading"]}
-    del asked["reading"]
     write_page(
         path,
         Path(__file__).with_name("report.html"),
@@ -110,7 +108,7 @@ def write_report(
         greys=_greys(pictures, groups) if len(pictures) > 1 else "",
         tables=list(_tables(pictures)) if len(pictures) > 1 else [],
         curves=_together(pictures),
-        provenance=making({k: v for k, v in asked.items() if v not in (None, "", {})}),
+        provenance=making(made.options),
         when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
         numbers=Path(result.numbers).name,
     )
