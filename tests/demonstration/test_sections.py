@@ -10,7 +10,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration.fields import FieldFigures, measure_field
 from napari_semsr.demonstration.place import LINEAR, TUNED
-from napari_semsr.demonstration.sections import psnr_gain, verdict
+from napari_semsr.demonstration.sections import verdict
 
 
 def image(data) -> Micrograph:
@@ -51,7 +51,9 @@ def place(figures: FieldFigures, *, kept: bool = True) -> Any:
 def test_figures_of_a_field_are_against_its_aim(case):
     found = measured(case)
     left = [1600 * noise / (1600 + noise) for noise in (900, 100)]  # after the match
-    assert psnr_gain(found) == pytest.approx(10 * np.log10(left[0] / left[1]), abs=0.3)
+    assert found.after.gain_over(found.before)[0] == pytest.approx(
+        10 * np.log10(left[0] / left[1]), abs=0.3
+    )
     assert found.aim.cross is None
     assert found.before.label == "Mosaic"
     assert found.after.label == TUNED

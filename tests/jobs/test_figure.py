@@ -82,6 +82,11 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     assert found.networks == (f"net ({'a' * 16})",)
 
 
+def test_dollar_signs_in_names_are_no_formula(tmp_path: Path) -> None:
+    found = run(FIGURE.job([micrograph("$\\frac$")], tmp_path / "one.png"))
+    assert found.caption == "$\\frac$; bar 100 nm."
+
+
 def test_caption_goes_into_a_file_beside_the_figure_where_asked(tmp_path: Path) -> None:
     options = FigureOptions(no_caption=True, caption="Two.", caption_file=True)
     found = run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))

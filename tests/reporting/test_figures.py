@@ -11,6 +11,7 @@ from napari_semsr.reporting.figures import (
     image_png,
     joints_png,
     lay_frames,
+    lines_png,
     map_png,
 )
 from napari_semsr.stitching.solution import PairReport
@@ -70,6 +71,14 @@ def test_map_png_of_failed_and_constant_maps(pixel, values):
         values, pixel, limits=(0, 1), label="resolution (nm)", finer=np.isnan(values)
     )
     assert made.startswith(PNG)
+
+
+def test_dollar_signs_in_names_of_curves_are_no_formula():
+    name, line = "$\\frac$", np.linspace(0.01, 0.5, 20)
+    curve = FrequencyCurve(name, line, line)
+    assert curves_png([curve], None, ylabel="y").startswith(PNG)
+    lines = {name: (line, line), "b": (line, line)}
+    assert lines_png(lines, xlabel="x", ylabel="y").startswith(PNG)
 
 
 @pytest.mark.parametrize(("pixel", "log"), [(None, False), (7.7, True)])

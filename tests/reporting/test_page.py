@@ -9,6 +9,7 @@ from napari_semsr.reporting.figures import image_png
 from napari_semsr.reporting.page import (
     NO_VALUE,
     length,
+    making,
     render,
     write_page,
     written,
@@ -41,12 +42,14 @@ class Checker(HTMLParser):
 
 
 TAGS = """\
-{% from "page.html" import page, part, picture, table, row, facts %}
+{% from "page.html" import page, part, section, said, picture, gallery, table, row %}
+{% from "page.html" import facts %}
 {% call page(name, name, ", " ~ name) %}
 {% for title in parts %}
-{% call part(title, name) %}<h3>Inner</h3>{% endcall %}
+{% call part(title, name) %}{% call section(title) %}Inner{% endcall %}{% endcall %}
 {% endfor %}
 {{ picture(png, name, name) }}{{ picture(png, name) }}
+{{ gallery([(name, png)], ", whole", "plots") }}{{ said([name, name], "warning") }}
 {% call table([name, "Value"], name) %}
 {{ row("a", [1]) }}{{ row(name, [name], marked=true) }}
 {% endcall %}
@@ -67,10 +70,15 @@ def checked(name: str = "Title", parts: tuple[str, ...] = ()) -> Checker:
 
 def test_render_nests_tags_and_shows_every_one():
     found = checked("Mine")
-    assert [text.strip() for text in found.text].count("Mine") == 10
+    assert [text.strip() for text in found.text].count("Mine") == 13
     assert [row.get("class") for row in found.of("tr")] == [None, None, "marked"]
-    assert [image["alt"] for image in found.of("img")] == ["Mine"] * 2
-    assert len(found.of("figcaption")) == len(found.of("caption")) == 1
+    assert [image["alt"] for image in found.of("img")] == [
+        "Mine",
+        "Mine",
+        "Mine, whole",
+    ]
+    assert (len(found.of("figcaption")), len(found.of("caption"))) == (2, 1)
+    assert [text.get("class") for text in found.of("p")][1:] == ["warning"] * 2
     assert [names["class"] for names in found.of("dl")] == ["facts", "headline"]
 
 
@@ -106,7 +114,7 @@ def test_render_lists_parts_and_leads_to_them():
     found = checked(parts=("First <half>", "Second"))
     ids = {f"#{box['id']}" for box in found.of("div") if "id" in box}
     assert {link["href"] for link in found.of("a")} == ids
-    assert found.text.count("First <half>") == 2
+    assert found.text.count("First <half>") == 3  # in the list, and over both headings
 
 
 def test_pictures_say_their_size():
@@ -133,3 +141,12 @@ def test_numbers_of_a_report():
     assert [written(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
     assert [written(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
     assert (length(12.34), length(1234.5)) == ("12.3 nm", "1234 nm")
+
+
+def test_options_that_nobody_chose_are_left_out_and_nested_ones_told_apart():
+    options = {"a": None, "b": {"c": 1, "d": ""}, "e": [{"f": 2}, {"f": 3}], "g": [4]}
+    told = [item for item in making(options) if item[0].startswith("Option")]
+    assert told == [
+        *(("Option b c", 1), ("Option e 1 f", 2), ("Option e 2 f", 3)),
+        ("Option g", [4]),
+    ]

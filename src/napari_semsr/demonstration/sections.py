@@ -20,6 +20,8 @@ from napari_semsr.demonstration.fields import (
 from napari_semsr.demonstration.place import LINEAR, TUNED, PlaceRun
 from napari_semsr.demonstration.runs import ScanRun, rms
 from napari_semsr.reporting import (
+    AGAINST_TRUTH,
+    POWER,
     FrequencyCurve,
     curves_png,
     errors_png,
@@ -39,7 +41,6 @@ _WEAKEST = 5
 _JOINT_PX = 120
 _CROP_PX = 128
 _CROPS = ((0.30, 0.22), (0.45, 0.78))  # one on each half of the specimen
-_SQRT_SEVENTH = (1 / 7) ** 0.5
 _LINEAR = (WIENER, LINEAR)  # not among the first pictures; the first table has them
 _CURVES = 5  # that a plot holds, as many as it has colours
 
@@ -126,16 +127,17 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
     joints = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
     used = sorted((p for p in solution.pairs if p.used), key=lambda p: p.quality)
     before, after = placement.nominal_error_px, placement.solved_error_px
+
+    def drawn(box: Any) -> list[tuple[str, bytes]]:
+        return [
+            (name, image_png(image[box], pixel, limits=grey_limits(image)))
+            for name, image in laid.items()
+        ]
+
     return {
         "frames": [(n, image_png(i, pixel, **look)) for n, i in raw.items()],
-        "laid": [
-            (
-                name,
-                image_png(image, pixel, limits=grey_limits(image)),
-                image_png(image[worst], pixel, limits=grey_limits(image)),
-            )
-            for name, image in laid.items()
-        ],
+        "laid": drawn(...),
+        "enlarged": drawn(worst),
         "joined": joints_png(mosaic, centres, joints, pixel),
         "placed": int(placement.placed.sum()),
         "quality": np.median([p.quality for p in used] or [np.nan]),
@@ -166,6 +168,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     """Show one field: whole, crops at full size, curves, maps."""
     aim = found.aim.image
     limits, shape, pixel = grey_limits(aim.array()), aim.shape, aim.pixel_size_nm
+    pitch, aim_label = aim.mean_pixel_size_nm, found.aim.label.replace("Truth", "truth")
 
     def grey(item: Version, box: Any, width_px: int) -> tuple[str, bytes]:
         image = item.image.array()[box]
@@ -177,11 +180,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     many = len(found.versions) > _CURVES
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
-        FrequencyCurve.of(
-            f"{item.label} and {found.aim.label.replace('Truth', 'truth')}",
-            item.cross,
-            colour,
-        )
+        FrequencyCurve.of(f"{item.label} and {aim_label}", item.cross, colour)
         for colour, item in enumerate(drawn, start=1)
         if item.cross is not None
     ]
@@ -194,20 +193,18 @@ def _field(found: FieldFigures) -> dict[str, Any]:
         )
         for colour, item in enumerate((found.aim, *drawn))
     ]
-    agreement: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", _SQRT_SEVENTH)}
-    power: Any = {"ylabel": "power (grey levels² px²)", "log": True}
     return {
         "measured": found,
-        "gain": psnr_gain(found),
+        "aim": aim_label,
         "shape": shape,
-        "pixel_nm": aim.mean_pixel_size_nm or 0.0,
+        "pixel_nm": pitch or 0.0,
         "wholes": [grey(item, ..., 720) for item in (found.before, found.after)],
         "crops": crops,
         "glance": [[one for one in row if one[0] not in _LINEAR] for row in crops],
         "crop_px": _CROP_PX,
-        "correlations": curves_png(correlations, aim.mean_pixel_size_nm, **agreement),
+        "correlations": curves_png(correlations, pitch, **AGAINST_TRUTH),
         "maps": _maps(found),
-        "spectra": curves_png(spectra, aim.mean_pixel_size_nm, **power),
+        "spectra": curves_png(spectra, pitch, **POWER),
     }
 
 
@@ -234,11 +231,6 @@ def _maps(measured: FieldFigures) -> list[tuple[str, FrcMap, bytes]]:
     ]
 
 
-def psnr_gain(measured: FieldFigures) -> float | None:
-    """Decibels that the last version brings; None where unknown."""
-    return measured.after.gain_over(measured.before)[0]
-
-
 def _provenance(
     place: PlaceRun, sem: Half, options: dict[str, Any]
 ) -> list[tuple[str, object]]:
@@ -246,18 +238,7 @@ def _provenance(
     made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
     digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
     digests += [(item.name, item.digest) for one in made for item in one.inputs]
-    return making(options | _flat(made[0].options), digests)
-
-
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested options side by side, those that nobody chose left out."""
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, dict):
-            found |= {f"{name} {key}": item for key, item in _flat(value).items()}
-        elif value is not None:
-            found[name] = value
-    return found
+    return making(options | made[0].options, digests)
 
 
 def _window(

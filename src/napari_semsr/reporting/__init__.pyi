@@ -1,4 +1,6 @@
 from .figures import (
+    AGAINST_TRUTH as AGAINST_TRUTH,
+    POWER as POWER,
     FrequencyCurve as FrequencyCurve,
     bar_words as bar_words,
     curves_png as curves_png,

@@ -29,6 +29,12 @@ CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
 _REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
 
+AGAINST_TRUTH: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", (1 / 7) ** 0.5)}
+"""How `curves_png` draws correlations with an image that counts as free of noise."""
+
+POWER: Any = {"ylabel": "power (grey levels² px²)", "log": True}
+"""How it draws power spectra."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrequencyCurve:
@@ -186,7 +192,7 @@ def curves_png(
     axes.set_xlabel(f"spatial frequency ({'µm⁻¹' if pixel_nm else '1/px'})")
     axes.set_ylabel(ylabel)
     _grid(axes)
-    axes.legend(frameon=False, fontsize=9.5, loc="upper right")
+    _legend(axes, loc="upper right")
     _period_axis(axes, pixel_nm, apart=_APART_PX / size_px[0])
     return _png(figure)
 
@@ -219,7 +225,7 @@ def lines_png(
     axes.set_ylabel(ylabel)
     _grid(axes)
     if len(curves) > 1:
-        axes.legend(frameon=False, fontsize=9.5)
+        _legend(axes)
     return _png(figure)
 
 
@@ -390,6 +396,12 @@ def _say(axes: "Axes", x: float, y: float, words: str) -> None:
         x, y, words, color="white", ha="center", va="bottom", fontsize=10.5,
         fontweight="bold", path_effects=[withStroke(linewidth=2.2, foreground="black")],
     )  # fmt: skip
+
+
+def _legend(axes: "Axes", **look: Any) -> None:
+    """Name the curves, by names of images too: a dollar sign in one is no formula."""
+    for text in axes.legend(frameon=False, fontsize=9.5, **look).get_texts():
+        text.set_parse_math(False)
 
 
 def _grid(axes: "Axes") -> None:

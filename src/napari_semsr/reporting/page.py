@@ -2,13 +2,14 @@
 
 A page is a jinja2 template, a list of the parts of ``page.html``, which lies beside
 this module with the style sheet ``page.css``. Everything that a user or a file could
-have named is escaped. The filters `fixed`, `signed`, `spread`, `length` and
-`resolution` say numbers, so that the columns of a table line up.
+have named is escaped. The filters `fixed`, `signed`, `spread`, `length`,
+`percent`, `resolution` and `interval` say numbers, so that the columns of a table line
+up.
 """
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ def render(template: str, **values: Any) -> str:
         "spread": spread,
         "length": length,
         "resolution": resolution,
+        "interval": interval,
+        "percent": lambda share: f"{written(100 * share, '.0f')} %",
     }
     return environment.from_string(template).render(values).lstrip()
 
@@ -60,10 +63,21 @@ def making(
 ) -> list[tuple[str, Any]]:
     """Tell what made a page: options, digests of what it shows, versions."""
     return [
-        *((f"Option {name}", value) for name, value in options.items()),
+        *((f"Option {name}", value) for name, value in _chosen(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
         *((f"Version of {name}", v) for name, v in software_versions().items()),
     ]
+
+
+def _chosen(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Lay nested options side by side, those that nobody chose left out."""
+    for name, value in options.items():
+        if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
+            yield from _chosen({f"{name} {n}": v for n, v in enumerate(value, 1)})
+        elif isinstance(value, Mapping):
+            yield from ((f"{name} {key}", item) for key, item in _chosen(value))
+        elif value not in (None, ""):
+            yield name, value
 
 
 def written(value: float | None, form: str = ".4g") -> str:
@@ -96,3 +110,11 @@ def resolution(found: "FrcResult | None") -> str:
     if found is None or found.resolution_nm is None:
         return "none"
     return length(found.resolution_nm)
+
+
+def interval(found: "FrcResult") -> str:
+    """Say the interval of a resolution in nm, where it is known."""
+    ends = found.interval_nm
+    if ends is None:
+        return NO_VALUE
+    return "\N{EN DASH}".join(written(end, ".1f") for end in ends) + " nm"

@@ -127,6 +127,7 @@ def draw_plate(
         figure.text(
             0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
             va="top", ha="left", fontsize=_POINTS, linespacing=1.25,
+            parse_math=False,  # a dollar sign in a name is one
         )  # fmt: skip
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
     return Plate(_file(figure, kind, dpi, {"Title": title}), (down_px, across_px))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, in_digits
 from napari_semsr.reporting import (
+    AGAINST_TRUTH,
     FrequencyCurve,
     curves_png,
     grey_limits,
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 _DETAIL_PX = 160  # side of a detail on the SEM image; chosen: pixels can be seen
 _DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is picked
 _SEM = "SEM image"
-_SQRT_SEVENTH = (1 / 7) ** 0.5
-_SEARCHED = {
-    "near": "found near what the pixel sizes say",
-    "full": "found by a search of every turn",
-    "landmarks": "taken from landmarks",
-    "stored": "stored before",
-}
 
 
 @dataclass(slots=True)
@@ -68,14 +62,10 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
         path,
         Path(__file__).with_name("report.html"),
         result=result,
-        found=result.registration,
-        input=next(iter(result.baselines.values())),
-        searched=_SEARCHED[result.registration["searched"]],
         headline=[(f"{k}, PSNR", f"{_gain(row)}") for k, row in result.models.items()],
         verdict=_verdict(result),
         wholes=pictures.wholes,
         details=pictures.details,
-        columns=2 if len(pictures.wholes) in (2, 4) else 3,
         detail_px=_DETAIL_PX,
         curves=_curves(result),
         provenance=_provenance(result),
@@ -114,8 +104,7 @@ def _curves(result: "Judged") -> bytes:
         for number, row in enumerate(result.pictures)
     ]
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    threshold = ("√(1/7)", _SQRT_SEVENTH)
-    return curves_png(curves, pixel, ylabel="correlation", threshold=threshold)
+    return curves_png(curves, pixel, **AGAINST_TRUTH)
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:
@@ -126,4 +115,4 @@ def _provenance(result: "Judged") -> list[tuple[str, object]]:
         *((item.name, item.digest) for item in made.inputs),
         *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
     ]
-    return making({k: v for k, v in made.options.items() if v is not None}, digests)
+    return making(made.options, digests)

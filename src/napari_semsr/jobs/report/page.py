@@ -19,9 +19,12 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.jobs.figure import FigureOptions, plate_image
-from napari_semsr.jobs.report.numbers import Number
+from napari_semsr.jobs.images import jsonable
+from napari_semsr.jobs.report.numbers import Measured, Number
+from napari_semsr.jobs.report.records import curves_of
 from napari_semsr.reporting import (
     NO_VALUE,
+    POWER,
     TIMES,
     FrequencyCurve,
     PlateImage,
@@ -51,10 +54,7 @@ _STRIP_MM = 3.0  # chosen: width of what is one pixel wide
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: what fits on a sheet
-_LARGEST, _LARGEST_NM = (
-    1e300,
-    1e12,
-)  # of a plot, and a pixel there; chosen: any true one
+_LARGEST = 1e300  # of a plot; chosen: any true one
 _CURVES = 5  # in a plot: so many colours there are
 
 
@@ -70,24 +70,30 @@ def write_report(
 ) -> Job[None]:
     """Draw pictures and plots, and write the page."""
     total = len(pictures) + len(pairs) + 1
-    shown: list[dict[str, Any]] = []
+    shown: list[tuple[Any, ...]] = []
     plates: list[PlateImage] = []
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
-        shown.append(_about(item, _drawn(plate, _WHOLE), _told(plate)))
+        drawn = list(_plots_of(item.measured, item.image, [item.label]))
+        parts = _drawn(plate, _WHOLE), _told(plate), list(_facts(item)), drawn
+        shown.append((item, *parts))
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
     compared = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
-        compared.append((yield from _about_pair(pair)))
+        png = None
+        if pair.map is not None:
+            plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
+            png = _drawn(plate, _WHOLE)
+        names = [pair.compared.label, pair.reference.label]
+        drawn = list(_plots_of(pair.measured, pair.reference.image, names))
+        compared.append((pair, png, drawn))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
         groups = _alike(plates)
-    asked = {**made.options, **made.options["reading"]}
-    del asked["reading"]
     write_page(
         path,
         Path(__file__).with_name("report.html"),
@@ -96,13 +102,13 @@ def write_report(
         lede=_lede(pictures, pairs, records, found),
         images=shown,
         pairs=compared,
-        records=[_about_record(item) for item in records],
+        records=[(item, list(_plots(item.verb, item.content))) for item in records],
         found=found,
-        gallery=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
+        small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
         greys=_greys(pictures, groups) if len(pictures) > 1 else "",
         tables=list(_tables(pictures)) if len(pictures) > 1 else [],
         curves=_together(pictures),
-        provenance=making({k: v for k, v in asked.items() if v not in (None, "", {})}),
+        provenance=making(made.options),
         when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
         numbers=Path(result.numbers).name,
     )
@@ -201,33 +207,22 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
 # What is told of an image, a pair, a file.
 
 
-def _about(item: "Picture", png: bytes, shown: str) -> dict[str, Any]:
-    image, measured = item.image, item.measured
-    facts: list[tuple[str, object]] = [("Size", _size(item))]
-    facts.append(("Pixel size", _pixel(image)))
-    facts.append(("Calibration", item.size_from))
+def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
+    """Say what is known of an image, and of the exposure."""
+    image = item.image
+    yield "Size", _size(item)
+    yield "Pixel size", _pixel(image)
+    yield "Calibration", item.size_from
     wide = image.pixel_size_nm
     if wide is not None:
         y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
-        facts.append(("Field", f"{written(y)} {TIMES} {written(x)} µm"))
+        yield "Field", f"{written(y)} {TIMES} {written(x)} µm"
     if item.path is not None:
-        facts.append(("File", Path(item.path).name))
-    facts.append(("Digest", item.record.digest))
+        yield "File", Path(item.path).name
+    yield "Digest", item.record.digest
     for name, digest in item.networks:
-        facts.append((f"Network {name}", digest))
-    return {
-        "label": item.label,
-        "png": png,
-        "shown": shown,
-        "facts": facts,
-        "networks": [name for name, _ in item.networks],
-        "steps": item.steps,
-        "numbers": measured.numbers,
-        "notes": list(dict.fromkeys(measured.notes)),
-        "plots": list(_plots(item)),
-        "digest": item.record.digest,
-        "metadata": list(_instrument(image.metadata)),
-    }
+        yield f"Network {name}", digest
+    yield from _instrument(image.metadata)
 
 
 _INSTRUMENT = (
@@ -272,140 +267,109 @@ def _pixel(image: Micrograph) -> str:
     return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
 
 
-def _plots(item: "Picture") -> Iterator[tuple[str, bytes]]:
-    """Draw the curves of an image."""
-    results, pixel = item.measured.results, item.image.mean_pixel_size_nm
-    if "frc" in results:
-        yield "Fourier ring correlation", _frc_png(results["frc"], pixel)
-    if "decorrelation" in results:
-        found = results["decorrelation"]
-        curves = [
-            FrequencyCurve("unfiltered", found.frequency_per_px, found.correlation),
-            FrequencyCurve(
-                "filtered",
-                found.frequency_per_px,
-                found.filtered,
-                found.resolution_px,
-                1,
-            ),
-        ]
-        look: Any = {"ylabel": "decorrelation d(r)", "size_px": _PLOT}
-        yield "Decorrelation analysis", curves_png(curves, pixel, **look)
-    if "spectrum" in results and np.max(results["spectrum"].power, initial=0) > 0:
-        found = results["spectrum"]
-        curve = FrequencyCurve("power", found.frequency_per_px, found.power)
-        look = {"ylabel": "power (grey levels² px²)", "log": True, "size_px": _PLOT}
-        yield "Radial power spectrum", curves_png([curve], pixel, **look)
-    if "histogram" in results:
-        yield "Grey levels", _levels_png(results["histogram"], [item.label])
+# What is drawn of a measurement.
+
+_OVER_FREQUENCY: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "frc": (
+        "Fourier ring correlation",
+        {"correlation": "correlation"},
+        {"ylabel": "correlation"},
+    ),
+    "decorrelation": (
+        "Decorrelation analysis",
+        {"unfiltered": "correlation", "filtered": "filtered"},
+        {"ylabel": "decorrelation d(r)"},
+    ),
+    "spectrum": ("Radial power spectrum", {"power": "power"}, POWER),
+}
+"""Title, names of lines with their fields, and axis."""
 
 
-def _frc_png(found: Any, pixel_nm: float | None) -> bytes:
-    """Plot a correlation with its threshold, a line or a curve."""
-    frequency = found.frequency_per_px
-    curves = [FrequencyCurve.of("correlation", found)]
-    level = np.asarray(found.threshold, dtype=float)
-    flat = bool(level.size) and float(np.ptp(level)) == 0
-    if not flat:
-        name = f"threshold {found.criterion}"
-        curves.append(FrequencyCurve(name, frequency, level, colour=4))
-    threshold = (written(float(level[0]), ".3f"), float(level[0])) if flat else None
-    return curves_png(
-        curves, pixel_nm, ylabel="correlation", threshold=threshold, size_px=_PLOT
-    )
+def _plots_of(
+    measured: Measured, image: Micrograph, names: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Draw what was measured of an image, or of two of them."""
+    size = {"pixel_size_nm": image.pixel_size_nm}
+    for verb in (*_OVER_FREQUENCY, "histogram"):
+        if verb in measured.results:
+            yield from _plots(verb, jsonable(measured.results[verb]) | size, names)
 
 
-def _levels_png(found: Any, names: Sequence[str]) -> bytes:
-    """Plot shares of pixels over grey level."""
-    edges = np.asarray(found.bins, dtype=float)
-    middle = (edges[:-1] + edges[1:]) / 2
-    counts = (found.counts, found.reference_counts)
-    curves = {
-        name: (middle, np.asarray(count) / max(1, int(np.sum(count))))
-        for name, count in zip(names, counts, strict=False)
-        if count is not None
-    }
-    return lines_png(
-        curves,
-        xlabel="grey level",
-        ylabel="share of pixels",
-        filled=True,
-        size_px=_PLOT,
-    )
+def _plots(
+    verb: str, found: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
+) -> Iterator[tuple[str, bytes]]:
+    """Draw what a verb found, from its JSON; `names` are of images that it counted."""
+    if verb in _OVER_FREQUENCY:
+        yield from _over_frequency(found, *_OVER_FREQUENCY[verb])
+    for told in curves_of(verb):
+        lines = _lines({told.title: (_curve(found, told.x), _curve(found, told.y))})
+        yield from _drawn_lines(told.title, lines, told.xlabel, told.ylabel)
+    if verb == "profile":
+        unit = "nm" if found.get("distance_nm") else "px"
+        line = _curve(found, f"distance_{unit}"), _curve(found, "intensity")
+        axes = f"distance ({unit})", "grey level"
+        title = "Grey levels along the line"
+        yield from _drawn_lines(title, _lines({"profile": line}), *axes)
+    edges = _curve(found, "bins")
+    if verb == "histogram" and edges is not None:
+        middle = (edges[:-1] + edges[1:]) / 2
+        counted = (_curve(found, key) for key in ("counts", "reference_counts"))
+        lines = _lines({n: (middle, c) for n, c in zip(names, counted, strict=False)})
+        lines = {n: (x, y / max(1.0, np.nansum(y))) for n, (x, y) in lines.items()}
+        axes = "grey level", "share of pixels"
+        yield from _drawn_lines("Grey levels", lines, *axes, filled=True)
 
 
-def _about_pair(pair: "Pair") -> Job[dict[str, Any]]:
-    measured, results = pair.measured, pair.measured.results
-    plots = []
-    pixel = pair.reference.image.mean_pixel_size_nm
-    if "frc" in results:
-        plots.append(("Fourier ring correlation", _frc_png(results["frc"], pixel)))
-    if "histogram" in results:
-        names = [pair.compared.label, pair.reference.label]
-        plots.append(("Grey levels", _levels_png(results["histogram"], names)))
-    png = None
-    if pair.map is not None:
-        plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
-        png = _drawn(plate, _WHOLE)
+def _over_frequency(
+    found: Mapping[str, Any],
+    title: str,
+    fields: Mapping[str, str],
+    look: Mapping[str, Any],
+) -> Iterator[tuple[str, bytes]]:
+    """Draw fields over frequency, the last one marked at the resolution."""
+    frequency, level = _curve(found, "frequency_per_px"), _curve(found, "threshold")
+    lines = _lines({n: (frequency, _curve(found, key)) for n, key in fields.items()})
+    curves = [
+        FrequencyCurve(n, *xy, None, i) for i, (n, xy) in enumerate(lines.items())
+    ]
+    if not curves or (look.get("log") and not (curves[0].value > 0).any()):
+        return
+    mark, threshold = found.get("resolution_px"), None
+    if isinstance(mark, (int, float)) and mark >= 1:  # px, as of any true period
+        curves[-1] = replace(curves[-1], mark_px=mark)
+    if level is not None and level.size == frequency.size:
+        if np.ptp(level) == 0:
+            threshold = (written(float(level[0]), ".3f"), float(level[0]))
+        else:
+            name = f"threshold {found.get('criterion')}"
+            curves.append(FrequencyCurve(name, frequency, level, colour=4))
+    size = parse_pixel_size(found.get("pixel_size_nm"))
+    pixel = None if size is None else math.sqrt(size[0] * size[1])
+    how: Any = {**look, "threshold": threshold, "size_px": _PLOT}
+    yield title, curves_png(curves, pixel, **how)
+
+
+def _drawn_lines(
+    title: str, lines: Mapping[str, Any], xlabel: str, ylabel: str, **look: Any
+) -> Iterator[tuple[str, bytes]]:
+    """Draw lines, where there are any."""
+    if lines:
+        look |= {"xlabel": xlabel, "ylabel": ylabel, "size_px": _PLOT}
+        yield title, lines_png(lines, **look)
+
+
+def _lines(found: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Leave out what is no line: fields that are missing or not as long."""
     return {
-        "label": pair.label,
-        "reference": pair.reference.label,
-        "compared": pair.compared.label,
-        "numbers": measured.numbers,
-        "notes": measured.notes,
-        "plots": plots,
-        "map": png,
-        "digests": [
-            (item.label, item.record.digest) for item in (pair.reference, pair.compared)
-        ],
+        name: (x, y)
+        for name, (x, y) in found.items()
+        if x is not None and y is not None and x.size == y.size > 0
     }
 
 
-def _about_record(item: "StoredNumbers") -> dict[str, Any]:
-    return {"item": item, "plots": list(_record_plots(item))}
-
-
-def _record_plots(item: "StoredNumbers") -> Iterator[tuple[str, bytes]]:
-    """Draw the curve of a file, where it has one that is known."""
-    content = item.content
-    drawn = {
-        "frc": ("frequency_per_px", "correlation", "correlation"),
-        "decorrelation": ("frequency_per_px", "filtered", "decorrelation d(r)"),
-        "spectrum": ("frequency_per_px", "power", "power (grey levels² px²)"),
-    }
-    if item.verb in drawn:
-        x, y, label = drawn[item.verb]
-        values = [_curve(content.get(key)) for key in (x, y)]
-        if all(v is not None and v.size > 1 for v in values):
-            curve = FrequencyCurve(label, values[0], values[1])
-            look: Any = {"ylabel": label, "log": item.verb == "spectrum"}
-            yield label, curves_png([curve], _mean(content), size_px=_PLOT, **look)
-    for told in item.curves:
-        x_values, y_values = (_curve(content.get(key)) for key in (told.x, told.y))
-        if x_values is not None and y_values is not None:
-            lines = {told.title: (x_values, y_values)}
-            axes: Any = {"xlabel": told.xlabel, "ylabel": told.ylabel}
-            yield told.title, lines_png(lines, size_px=_PLOT, **axes)
-    if item.verb == "profile":
-        unit = "nm" if content.get("distance_nm") else "px"
-        x_values = _curve(content.get(f"distance_{unit}"))
-        y_values = _curve(content.get("intensity"))
-        if x_values is not None and y_values is not None:
-            curves = {"profile": (x_values, y_values)}
-            label = f"distance ({unit})"
-            png = lines_png(curves, xlabel=label, ylabel="grey level", size_px=_PLOT)
-            yield "Grey levels along the line", png
-    if item.verb == "histogram":
-        edges, counts = (_curve(content.get(key)) for key in ("bins", "counts"))
-        if edges is not None and counts is not None and counts.size == edges.size - 1:
-            middle = (edges[:-1] + edges[1:]) / 2
-            levels = {"image": (middle, counts / max(1.0, float(counts.sum())))}
-            look = {"xlabel": "grey level", "ylabel": "share of pixels", "filled": True}
-            yield "Grey levels", lines_png(levels, size_px=_PLOT, **look)
-
-
-def _curve(values: Any) -> Any:
+def _curve(found: Mapping[str, Any], key: str) -> Any:
     """Read a list of numbers; None stands for no number, as what no axis can hold."""
+    values = found.get(key)
     if not isinstance(values, list):
         return None
     try:
@@ -413,12 +377,6 @@ def _curve(values: Any) -> Any:
     except (TypeError, ValueError):
         return None
     return np.where(np.abs(read) < _LARGEST, read, np.nan)
-
-
-def _mean(content: Mapping[str, Any]) -> float | None:
-    """Mean pixel size of a file's image."""
-    size = parse_pixel_size(content.get("pixel_size_nm"))
-    return None if size is None else math.sqrt(size[0] * size[1])
 
 
 # What is told of all images together.

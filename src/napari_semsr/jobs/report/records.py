@@ -118,11 +118,6 @@ class StoredNumbers:
     notes: list[str]  # what it warns of
     content: dict[str, Any]
 
-    @property
-    def curves(self) -> tuple[Curve, ...]:
-        """What is drawn of it."""
-        return curves_of(self.verb)
-
 
 def curves_of(name: str) -> tuple[Curve, ...]:
     """Give the curves that a verb declares."""
