@@ -30,23 +30,13 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Places where a gap of one width lies between two features of that width.
+    """Places where a gap of one width lies between two features of that width."""
 
-    Attributes
-    ----------
-    first, gap, second : (N, 2) numpy.ndarray
-        Centres of a feature, the gap, and the next feature, in nm.
-    ground : (M, 2) numpy.ndarray
-        Places far from any feature, in nm.
-    size_nm : float
-        Width of the features and of the gap.
-    """
-
-    first: Points
+    first: Points  # centres (N, 2) in nm of a feature, the gap, and the next feature
     gap: Points
     second: Points
-    ground: Points
-    size_nm: float
+    ground: Points  # places (M, 2) far from any feature
+    size_nm: float  # width of the features and of the gap
 
 
 def levels(

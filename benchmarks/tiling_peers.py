@@ -21,8 +21,6 @@ from torch import nn
 
 from napari_semsr.inference.predictor import Predictor
 
-__all__ = ["bioimageio", "monai"]
-
 Way = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 BLOCK = 512
 _NAME = "image"

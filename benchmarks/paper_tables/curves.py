@@ -7,20 +7,12 @@ from typing import Any
 
 from paper_tables.markdown import DASH, number
 
-__all__ = ["Curve", "best_gain", "draw_curves", "read_curve"]
-
 Curve = list[tuple[int, float]]
 _COLOURS = 20  # of the map
 
 
 def read_curve(folder: Path) -> Curve:
-    """Read steps and validation gains in dB from a run's ``curve.csv``.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the run; one without the file has no curve.
-    """
+    """Read steps and validation gains in dB from a run's ``curve.csv``."""
     path = folder / "curve.csv"
     if not path.exists():
         return []
@@ -40,20 +32,7 @@ def best_gain(record: dict[str, Any]) -> str:
 
 
 def draw_curves(path: Path, records: dict[str, dict[str, Any]]) -> bool:
-    """Draw validation gains against hours, which are shared evenly among the steps.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        PNG file.
-    records : dict
-        ``finished.json`` of each run, with its ``curve``.
-
-    Returns
-    -------
-    bool
-        Whether there was a curve to draw.
-    """
+    """Draw validation gains against hours, which are shared evenly among the steps."""
     curves = {n: r for n, r in records.items() if r.get("curve") and r["steps"]}
     if not curves:
         return False

@@ -42,16 +42,6 @@ from paper_tables.records import finished
 from paper_tables.runs import Say
 from paper_tables.whole_field import measure_whole
 
-__all__ = [
-    "FINAL_PARTS",
-    "PARTS",
-    "Extent",
-    "evaluate",
-    "judged",
-    "records_of",
-    "results_of",
-]
-
 PARTS = (
     "gao",
     "gao_unstretched",
@@ -89,41 +79,19 @@ _JUDGED = "final.json"
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is judged.
+    """How much is judged."""
 
-    Attributes
-    ----------
-    side : int
-        Largest side of Gao's images.
-    fields : int
-        Superlens fields of each kind.
-    gold_fields, gold_side : int
-        Fields of gold, and their side in coarse pixels.
-    haze_seed : int
-        Of the haze on the first of Gao's images.
-    first_seed : int
-        Of drawn samples; 10 000 or more for a final judgement.
-    final : bool
-        Whether it is the final judgement, on data that is kept for it.
-    size_fields, size_side : int
-        Fields of each of Wang's sizes, and their side in pixels.
-    real_pairs : int
-        Pairs of real gold.
-    whole_side : int
-        Side of the whole field in pixels of 20 nm.
-    """
-
-    side: int
-    fields: int
+    side: int  # largest of Gao's images
+    fields: int  # of the superlens, of each kind
     gold_fields: int
-    gold_side: int
-    haze_seed: int
-    first_seed: int
-    final: bool
-    size_fields: int = 8
+    gold_side: int  # in coarse pixels
+    haze_seed: int  # of the first of Gao's images
+    first_seed: int  # of drawn samples; 10 000 or more for a final judgement
+    final: bool  # on data that is kept for it
+    size_fields: int = 8  # of each of Wang's sizes
     size_side: int = 256
-    real_pairs: int = 15
-    whole_side: int = 925
+    real_pairs: int = 15  # of gold
+    whole_side: int = 925  # of the whole field, in pixels of 20 nm
 
     @classmethod
     def planned(cls, *, final: bool) -> Self:
@@ -257,19 +225,7 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
 
 
 def evaluate(runs: Path, parts: tuple[str, ...], extent: Extent, say: Say) -> None:
-    """Measure parts, and keep each as JSON.
-
-    Parameters
-    ----------
-    runs : pathlib.Path
-        Where the runs' folders are.
-    parts : tuple of str
-        Of `PARTS`.
-    extent : Extent
-        How much is judged.
-    say : callable
-        Told what is done.
-    """
+    """Measure parts, and keep each as JSON."""
     folder = _folder(runs, final=extent.final)
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -27,8 +27,6 @@ from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
 from paper_tables.spread import with_spread, written
 
-__all__ = ["blocks", "draw_maps", "map_rows", "maps_table", "measure_maps"]
-
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 PER_AXIS = (10, 5)
@@ -43,20 +41,8 @@ def measure_maps(
 ) -> dict[str, Any]:
     """Measure maps of chips in focus, and of letters, which nothing is trained on.
 
-    Parameters
-    ----------
-    judges : dict
-        As `paper_tables.lens.judges_of` gives them, of scale 1.
-    say : callable
-        Told what is done.
-    first_seed : int, default=0
-        Of the fields; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        ``rows``, by sample, way, blocks along a side, and image: `map_rows`. ``shown``:
-        for the first chip, the maps against the electron image.
+    ``rows``, by sample, way, blocks along a side, and image: `map_rows`. ``shown``: for
+    the first chip, the maps against the electron image.
     """
     first = next(iter(judges.values()))
     rows: dict[str, Any] = {}
@@ -137,13 +123,7 @@ def _rounded(value: float) -> float | None:
 
 
 def blocks(found: FrcMap) -> dict[str, Any]:
-    """Give the figures of one map; blocks that were filled do not count.
-
-    Parameters
-    ----------
-    found : FrcMap
-        A map.
-    """
+    """Give the figures of one map; blocks that were filled do not count."""
     values = found.measured[np.isfinite(found.measured)]
     fine = found.reason_counts.get(_UP_TO_NYQUIST, 0)
     return {
@@ -157,16 +137,8 @@ def blocks(found: FrcMap) -> dict[str, Any]:
 def map_rows(fields: list[dict[str, Any]]) -> dict[str, Any]:
     """Put the maps of several fields together.
 
-    Parameters
-    ----------
-    fields : list of dict
-        As `blocks` gives them.
-
-    Returns
-    -------
-    dict
-        Median, tenth and ninetieth percentile over all blocks that have an answer; the
-        shares of those that have none, and of those finer than two pixels, in per cent.
+    Median, tenth and ninetieth percentile over all blocks that have an answer; the
+    shares of those that have none, and of those finer than two pixels, in per cent.
     """
     pooled = [value for field in fields for value in field["values"]]
     found = with_spread(
@@ -217,15 +189,7 @@ def _called(name: str) -> str:
 
 
 def draw_maps(path: Path, shown: dict[str, Any]) -> None:
-    """Draw the maps of one field on one scale; a cross where a neighbour stands in.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        PNG file.
-    shown : dict
-        By blocks along a side and image, as `measure_maps` gives them.
-    """
+    """Draw the maps of one field on one scale; a cross where a neighbour stands in."""
     import matplotlib as mpl
 
     mpl.use("Agg")

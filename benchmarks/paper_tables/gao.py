@@ -32,18 +32,6 @@ from paper_tables.given import CLASSICAL, given_to_model
 from paper_tables.plan import FOLDER, ROOT
 from restoration import inner, oracle, true_kernel
 
-__all__ = [
-    "SETS",
-    "Pair",
-    "by_model",
-    "develop_images",
-    "final_images",
-    "gao_sets",
-    "measure_sets",
-    "score",
-    "summary",
-]
-
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
 Pair = tuple[Image, Image]
@@ -71,20 +59,7 @@ def gao_sets(
 ) -> dict[str, list[Pair]]:
     """Degrade clear images; without the stretch, as the haze leaves them.
 
-    Parameters
-    ----------
-    clear : list of (Y, X) numpy.ndarray
-        Clear images, 8-bit.
-    seed : int
-        Of the first one's haze; one more for each.
-    stretch : bool, default=True
-        Bring mean and deviation back after the haze. Without it set A, which has no
-        haze, is left out: it would be the same.
-
-    Returns
-    -------
-    dict
-        Degraded and clear images of each set.
+    Degraded and clear images of each set.
     """
 
     def pair(index: int, kind: gao.Kind) -> Pair:
@@ -99,13 +74,7 @@ def gao_sets(
 
 
 def by_model(name: str | Path) -> Method:
-    """Give what a bundled or trained model does to an image.
-
-    Parameters
-    ----------
-    name : str or pathlib.Path
-        Bundled model, or model file.
-    """
+    """Give what a bundled or trained model does to an image."""
     loaded = load_model(name)
 
     def apply(low: Image) -> Image:
@@ -132,15 +101,7 @@ def _psnr_db(image: Image, truth: Image) -> float:
 def score(image: Image, truth: Image) -> dict[str, float | None]:
     """Judge an image as it is, and after an affine match to the truth.
 
-    Parameters
-    ----------
-    image, truth : (Y, X) numpy.ndarray
-        On the scale 0 to 255.
-
-    Returns
-    -------
-    dict
-        PSNR and SSIM with either constant; AG, CON and SF of the image as it is.
+    PSNR and SSIM with either constant; AG, CON and SF of the image as it is.
     """
     near, wanted = inner(np.clip(np.rint(image), 0, WHITE)), inner(truth)
     gain, offset = match_affine(inner(image), wanted)
@@ -160,17 +121,9 @@ def score(image: Image, truth: Image) -> dict[str, float | None]:
 def summary(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> dict[str, Any]:
     """Give means over images, and gains over the degraded ones.
 
-    Parameters
-    ----------
-    rows, before : list of dict
-        Scores of the results and of the degraded images.
-
-    Returns
-    -------
-    dict
-        Means; ``gain`` in matched PSNR and ``gain_as_is``; of each mean the standard
-        error over images (``_se``; None for a single image) and the least image
-        (``_least``); ``worst_gain``; the number of images.
+    Means; ``gain`` in matched PSNR and ``gain_as_is``; of each mean the standard error
+    over images (``_se``; None for a single image) and the least image (``_least``);
+    ``worst_gain``; the number of images.
     """
     values = {name: [row[name] for row in rows] for name in rows[0]}
     for called, name in (("gain", "psnr_matched"), ("gain_as_is", "psnr")):
@@ -205,23 +158,7 @@ def measure_sets(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Judge peers and models on every set.
 
-    Parameters
-    ----------
-    sets : dict
-        As `gao_sets` gives them.
-    models : dict
-        For each set, models by what they are called.
-    say : callable
-        Told what is done.
-    peers : bool, default=True
-        Whether the classical methods and the oracle are judged too.
-    stretched : bool, default=True
-        Whether the sets are stretched after the haze, as those of training are.
-
-    Returns
-    -------
-    dict
-        By set and method; `summary` of each, and what it was ``given``.
+    By set and method; `summary` of each, and what it was ``given``.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for name, pairs in sets.items():

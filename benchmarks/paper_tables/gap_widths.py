@@ -8,20 +8,12 @@ import numpy as np
 
 from napari_semsr.analysis.gaps import WidthFit, count_widths
 
-__all__ = ["EDGES_NM", "draw_widths", "width_row"]
-
 BIN_NM, LAST_NM = 2.0, 80.0  # de Haan's bins are not told: these are chosen
 EDGES_NM = np.arange(0, LAST_NM + BIN_NM / 2, BIN_NM)
 
 
 def width_row(widths_nm: Sequence[float]) -> dict[str, Any]:
-    """Give histogram and Gaussian of one image's gaps.
-
-    Parameters
-    ----------
-    widths_nm : sequence of float
-        Widths of the gaps that it shows.
-    """
+    """Give histogram and Gaussian of one image's gaps."""
     found = count_widths(widths_nm, EDGES_NM)
     return {
         "seen": len(widths_nm),
@@ -40,16 +32,7 @@ def _recorded(fit: WidthFit) -> dict[str, float]:
 
 
 def draw_widths(path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    """Draw a histogram for each method, over the truth's.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        PNG file.
-    rows : dict
-        By method, the truth's among them: as `width_row`, with ``undetected``, the
-        number of gaps that are not shown.
-    """
+    """Draw a histogram for each method, over the truth's."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -12,8 +12,6 @@ from napari_semsr.models.cards import bundled, read_card, resolve
 from napari_semsr.simulation.degrade import BLUR_SIGMA_PX, BLUR_SIZE_PX, Kind
 from paper_tables.markdown import paragraphs
 
-__all__ = ["CLASSICAL", "LEGEND", "given", "given_to_model", "legend"]
-
 BLIND = "blind"
 FITTED = "fitted to the truth"
 KERNEL = "true kernel"
@@ -49,22 +47,7 @@ CLASSICAL = {
 def given(
     recipe: Mapping[str, Any], kind: Kind | None = None, *, stretched: bool = True
 ) -> str:
-    """Say what a model was given.
-
-    Parameters
-    ----------
-    recipe : mapping
-        As a card holds it.
-    kind : {"blur", "fog", "hybrid"}, optional
-        Which of Gao's degradations it is judged on; none of them if not given.
-    stretched : bool, default=True
-        Whether that is stretched after the haze, as in training.
-
-    Returns
-    -------
-    str
-        Words of `LEGEND`, with commas between them.
-    """
+    """Say what a model was given."""
     learnt = {"cycle-gan": UNPAIRED, "blind-spot": "degraded images alone"}
     marks = [learnt.get(recipe["kind"], PAIRS)]
     kernel = (recipe.get("gan") or {}).get("kernel")

@@ -13,8 +13,6 @@ import yaml
 from paper_tables.markdown import DASH, number, paragraphs, plus_minus, table
 from paper_tables.theirs import GAO_TABLE_1, SUN_GAIN_DB
 
-__all__ = ["goals", "read_goals"]
-
 GOALS = Path(__file__).with_name("goals.yaml")
 _HEAD = """
 ## What was aimed for
@@ -37,15 +35,7 @@ def read_goals() -> dict[str, Any]:
 
 
 def goals(results: dict[str, Any], *, narrow: bool) -> str:
-    """Write what was aimed for, what was measured, and whether that is enough.
-
-    Parameters
-    ----------
-    results : dict
-        What was measured, by part.
-    narrow : bool
-        Whether the trained models are short forms.
-    """
+    """Write what was aimed for, what was measured, and whether that is enough."""
     if not results:
         return ""
     rows = [

@@ -13,8 +13,6 @@ from napari_semsr.jobs import PAIRS
 from napari_semsr.pairing import PairOptions
 from paper_tables.plan import ROOT
 
-__all__ = ["make_gold_pairs"]
-
 SCANS = ROOT.parent / "shared" / "data" / "dwell_pairs"
 PATCH_PX = 64
 PIXEL_NM = 5.8
@@ -23,20 +21,7 @@ HELD_OUT = 0.1  # of the patches; the pairs of `line` judge
 
 
 def make_gold_pairs(store: Path, say: Callable[[str], None]) -> bool:
-    """Make a store of real pairs, if it is not there.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        Store of pairs.
-    say : callable
-        Told what happens.
-
-    Returns
-    -------
-    bool
-        Whether there is one: the images are not part of the package.
-    """
+    """Make a store of real pairs, if it is not there."""
     if store.exists():
         return True
     scans = SCANS / "time"

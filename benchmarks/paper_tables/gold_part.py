@@ -17,8 +17,6 @@ from napari_semsr.simulation.gold import (
 from paper_tables.gap_widths import width_row
 from paper_tables.spread import Bad, standard_error, worst
 
-__all__ = ["by_field", "measure_gold", "spread_of"]
-
 _KEPT = (
     "gaps",
     "undetected_percent",
@@ -49,21 +47,7 @@ def measure_gold(
 ) -> dict[str, dict[str, Any]]:
     """Judge peers and models on drawn gold.
 
-    Parameters
-    ----------
-    models : dict
-        Model files and bundled models by what they are called.
-    say : callable
-        Told what is done.
-    fields, side : int
-        How many fields, and their side in coarse pixels.
-    first_seed : int, default=0
-        Number of the first field; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        Figures by method, with their spread over fields; of the truth its gaps alone.
+    Figures by method, with their spread over fields; of the truth its gaps alone.
     """
     options = GoldOptions()
     asked = argparse.Namespace(no_peers=False, side=side, model=[])
@@ -89,13 +73,7 @@ def measure_gold(
 
 
 def by_field(score: Score) -> list[dict[str, float | None]]:
-    """Give the figures of each field.
-
-    Parameters
-    ----------
-    score : gold.Score
-        What was gathered of one method.
-    """
+    """Give the figures of each field."""
     rows = []
     for index, gaps in enumerate(score.gaps):
         errors = np.abs(score.errors_nm[index])
@@ -116,15 +94,7 @@ def _percent(part: int, whole: int) -> float:
 
 
 def spread_of(rows: list[dict[str, float | None]], bad: dict[str, Bad]) -> Any:
-    """Give standard errors over fields and the worst field, beside pooled figures.
-
-    Parameters
-    ----------
-    rows : list of dict
-        Figures of each field.
-    bad : dict
-        Which of them, and on which side they are bad.
-    """
+    """Give standard errors over fields and the worst field, beside pooled figures."""
     columns = {name: [row[name] for row in rows] for name in bad}
     several = len(rows) > 1
     return {

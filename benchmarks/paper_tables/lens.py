@@ -38,22 +38,6 @@ from napari_semsr.training.recipe import load_recipe
 from paper_tables.plan import FOLDER
 from paper_tables.spread import Bad, with_spread, worst
 
-__all__ = [
-    "CHIP_PITCH_NM",
-    "CHIP_RELIEF_NM",
-    "Shown",
-    "chips",
-    "dip_rows",
-    "judges_of",
-    "matched",
-    "measure_quality",
-    "measure_sizes",
-    "series_at",
-    "sharpness_map",
-    "show",
-    "summary",
-]
-
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 PIXEL_NM = 20.0
@@ -75,33 +59,15 @@ _BAD: dict[str, Bad] = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One field as everything shows it.
+    """One field as everything shows it."""
 
-    Attributes
-    ----------
-    images : dict
-        The optical image, the oracle's, that of each model, and the truth.
-    pixel_nm : float
-        Of all of them.
-    scale : int
-        Their pixels per pixel of the optical image.
-    """
-
-    images: dict[str, Image]
+    images: dict[str, Image]  # optical, the oracle's, that of each model, the truth
     pixel_nm: float
-    scale: int
+    scale: int  # their pixels per pixel of the optical image
 
 
 def judges_of(models: dict[str, Path | str], fields: int) -> dict[str, Judge]:
-    """Load models; the first one's judge fits the oracle too.
-
-    Parameters
-    ----------
-    models : dict
-        Model files and bundled models, of one scale, by what they are called.
-    fields : int
-        Fields of each kind of sample.
-    """
+    """Load models; the first one's judge fits the oracle too."""
     return {
         name: Judge(load_model(model), fields, number == 0)
         for number, (name, model) in enumerate(models.items())
@@ -109,15 +75,7 @@ def judges_of(models: dict[str, Path | str], fields: int) -> dict[str, Judge]:
 
 
 def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
-    """Enhance a field by all models.
-
-    Parameters
-    ----------
-    pair : SsumPair
-        The field.
-    judges : dict
-        As `judges_of` gives them.
-    """
+    """Enhance a field by all models."""
     images: dict[str, Image] = {}
     base: dict[str, Image] = {}
     for name, judge in judges.items():
@@ -161,21 +119,9 @@ def measure_quality(
 ) -> dict[str, Any]:
     """Judge models on held-out fields.
 
-    Parameters
-    ----------
-    judges : dict
-        As `judges_of` gives them.
-    say : callable
-        Told what is done.
-    first_seed : int, default=0
-        Of the fields; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        By group of fields (``in focus``, ``any focus``, ``chip``) and image: means of
-        PSNR, SSIM and the earth mover's distance of grey levels; medians of the
-        resolution, of the whole field and over the blocks of a map.
+    By group of fields (``in focus``, ``any focus``, ``chip``) and image: means of PSNR,
+    SSIM and the earth mover's distance of grey levels; medians of the resolution, of
+    the whole field and over the blocks of a map.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     for group, kind, pair in _fields(next(iter(judges.values())), first_seed):
@@ -190,30 +136,14 @@ def measure_quality(
 
 
 def matched(shown: Shown, name: str) -> tuple[Image, Image]:
-    """Bring an image's greys to those of the truth; leave out the border of both.
-
-    Parameters
-    ----------
-    shown : Shown
-        A field.
-    name : str
-        Which image of it.
-    """
+    """Bring an image's greys to those of the truth; leave out the border of both."""
     image, truth = (inner(shown.images[n], shown.scale) for n in (name, "truth"))
     gain, offset = match_affine(image, truth)
     return np.clip(gain * image + offset, 0, 255), truth
 
 
 def grey_distance(shown: Shown, name: str) -> float:
-    """Earth mover's distance of grey levels from the truth's, of 255.
-
-    Parameters
-    ----------
-    shown : Shown
-        A field.
-    name : str
-        Which image of it.
-    """
+    """Earth mover's distance of grey levels from the truth's, of 255."""
     image, truth = (
         Micrograph(np.rint(part).astype(np.uint8)) for part in matched(shown, name)
     )
@@ -221,15 +151,7 @@ def grey_distance(shown: Shown, name: str) -> float:
 
 
 def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
-    """Median resolution over the blocks of a map, and the share with an answer.
-
-    Parameters
-    ----------
-    shown : Shown
-        A field.
-    name : str
-        Which image of it.
-    """
+    """Median resolution over the blocks of a map, and the share with an answer."""
     size = parse_pixel_size(shown.pixel_nm)
     image, truth = (Micrograph(part, size) for part in matched(shown, name))
     scale = shown.scale
@@ -242,16 +164,8 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Put the scores of several fields together.
 
-    Parameters
-    ----------
-    rows : list of dict
-        Scores of every image, the optical one among them, of each field.
-
-    Returns
-    -------
-    dict
-        By image: means with standard error and worst field (`with_spread`), medians of
-        the resolutions with the worst field's, and the number of fields.
+    By image: means with standard error and worst field (`with_spread`), medians of the
+    resolutions with the worst field's, and the number of fields.
     """
     found: dict[str, dict[str, Any]] = {}
     for name in rows[0]:
@@ -288,21 +202,7 @@ def measure_sizes(
 ) -> dict[str, Any]:
     """Measure the gaps between lines and discs of 50 to 300 nm.
 
-    Parameters
-    ----------
-    judges : dict
-        As `judges_of` gives them, of scale 1.
-    say : callable
-        Told what is done.
-    fields, side : int
-        Fields of each size, and their side in pixels.
-    first_seed : int, default=0
-        Of the fields; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        By form, size and image: as `dip_rows`.
+    By form, size and image: as `dip_rows`.
     """
     table: dict[str, Any] = {}
     first = next(iter(judges.values()))
@@ -324,16 +224,8 @@ def measure_sizes(
 def dip_rows(found: dict[str, list[Image]]) -> dict[str, dict[str, Any]]:
     """Put the dips of several fields together.
 
-    Parameters
-    ----------
-    found : dict
-        For each image, the dips of every field.
-
-    Returns
-    -------
-    dict
-        By image: mean dip, share of gaps resolved and number of gaps of all fields
-        together; standard errors over fields and the worst field of the first two.
+    By image: mean dip, share of gaps resolved and number of gaps of all fields
+    together; standard errors over fields and the worst field of the first two.
     """
     rows = resolved(found)
     for name, fields in found.items():

@@ -30,8 +30,6 @@ from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
 from paper_tables.spread import with_spread, written
 
-__all__ = ["light_table", "lit", "measure_light", "michelson", "ring_over_middle"]
-
 Image = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 RING, MIDDLE = 0.85, 0.4  # of half the side; chosen, as far apart as fields allow
@@ -42,20 +40,7 @@ _PERCENTILES = (0.1, 99.9)  # as pairs are scaled
 
 
 def ring_over_middle(image: Image, background: Mask) -> float | None:
-    """Mean of the background in a ring at the rim, over that in the middle.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey levels above those of no light.
-    background : (Y, X) numpy.ndarray of bool
-        Where there is nothing but background.
-
-    Returns
-    -------
-    float or None
-        None where either has no background.
-    """
+    """Mean of the background in a ring at the rim, over that in the middle."""
     lines = [np.abs(np.linspace(-1, 1, count)) for count in image.shape]
     away = np.hypot(lines[0][:, None], lines[1][None])
     ring, middle = background & (away >= RING), background & (away <= MIDDLE)
@@ -79,15 +64,7 @@ def masks(surface: Specimen, side: int) -> tuple[Mask, Mask]:
 
 
 def lit(pair: SsumPair, light: Image | None) -> SsumPair:
-    """Put the optical image on the scale of reflectance, under a light.
-
-    Parameters
-    ----------
-    pair : SsumPair
-        A field.
-    light : (Y, X) numpy.ndarray or None
-        Share of the light at each place; None for even light.
-    """
+    """Put the optical image on the scale of reflectance, under a light."""
     low, high = pair.low_range
     seen = pair.low * (high - low) + low
     if light is not None:
@@ -110,23 +87,9 @@ def measure_light(
 ) -> dict[str, Any]:
     """Measure vignetting and contrast of lines and discs of 50 to 300 nm.
 
-    Parameters
-    ----------
-    judges : dict
-        As `paper_tables.lens.judges_of` gives them, of scale 1.
-    say : callable
-        Told what is done.
-    fields, side : int
-        Fields of each size, and their side in pixels.
-    first_seed : int, default=0
-        Of the fields; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        By form, light and image: means over the fields of all sizes of ``ring``,
-        ``uneven`` (its distance from 1) and ``contrast``; ``at 50`` and so on hold the
-        contrast by size.
+    By form, light and image: means over the fields of all sizes of ``ring``, ``uneven``
+    (its distance from 1) and ``contrast``; ``at 50`` and so on hold the contrast by
+    size.
     """
     first = next(iter(judges.values()))
     frame = illumination_field(FRAME, side, np.random.default_rng(SEED))

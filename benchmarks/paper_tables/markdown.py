@@ -3,23 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["how_trained", "number", "pair", "paragraphs", "plus_minus", "table"]
-
 DASH = "\N{EN DASH}"
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """Write a number; a dash for none, and for what is not a number.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-    digits : int
-        After the point.
-    sign : bool, default=False
-        Write a plus too.
-    """
+    """Write a number; a dash for none, and for what is not a number."""
     if value is None or value != value:
         return DASH
     rounded = round(value, digits) + 0.0  # which makes -0.0 plain
@@ -42,22 +30,7 @@ def pair(first: float | None, second: float | None, digits: int) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> str:
-    """Write a table whose first columns are text and the others numbers.
-
-    Parameters
-    ----------
-    head : sequence of str
-        Names of the columns.
-    rows : iterable of sequence of str
-        Cells; as many in each as there are columns.
-    text : int, default=1
-        How many columns are text.
-
-    Raises
-    ------
-    ValueError
-        If a row has another number of cells.
-    """
+    """Write a table whose first columns are text and the others numbers."""
     lines = [_line(head), "|" + "---|" * text + "---:|" * (len(head) - text)]
     for row in rows:
         if len(row) != len(head):
@@ -77,13 +50,7 @@ def paragraphs(*parts: str) -> str:
 
 
 def how_trained(record: dict[str, Any]) -> list[str]:
-    """Say how a model was trained: network, weights, batch, steps, hours, device.
-
-    Parameters
-    ----------
-    record : dict
-        ``finished.json`` of a run.
-    """
+    """Say how a model was trained: network, weights, batch, steps, hours, device."""
     options = dict(record["options"])
     name = str(record["architecture"])
     if name == "correction":

@@ -2,8 +2,6 @@
 
 from paper_tables.markdown import paragraphs, table
 
-__all__ = ["NOT_REPEATED", "not_repeated"]
-
 _HEAD = """
 ## What is not repeated
 

@@ -11,8 +11,6 @@ from paper_tables.markdown import how_trained, paragraphs, table
 from paper_tables.omitted import not_repeated
 from paper_tables.plan import EDGE_OPERATORS, EDGE_WEIGHT, NARROW_ONLY, edge_run
 
-__all__ = ["page"]
-
 _HEAD = """
 # Results: the papers' tables beside ours
 
@@ -163,23 +161,7 @@ attention is proposed for those.
 
 
 def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) -> str:
-    """Write the page.
-
-    Parameters
-    ----------
-    results : dict
-        What was measured, by part; parts that are missing are left out.
-    runs : dict
-        ``finished.json`` of the trained models by name, each with its ``curve``.
-    made : dict
-        The command, and the settings of training and evaluation; ``final`` if the
-        data is that of the final judgement.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Write the page."""
     narrow = any(record["narrow"] for record in runs.values())
     parts = [
         _HEAD.format(

@@ -9,8 +9,6 @@ from paper_tables.pictures import tradeoff_points
 from paper_tables.real_gold import real_gold_table, reference_words
 from paper_tables.whole_field import whole_table
 
-__all__ = ["after_lens", "gap_widths", "light", "real_gold"]
-
 _PICTURE = """
 ```{{image}} images/{file}
 :alt: {alt}

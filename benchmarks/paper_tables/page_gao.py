@@ -5,8 +5,6 @@ from typing import Any
 from paper_tables.markdown import DASH, number, paragraphs, plus_minus, table
 from paper_tables.theirs import GAO_SHORT, GAO_TABLE_1, GAO_TABLE_2
 
-__all__ = ["ablation", "sharpness", "similarity"]
-
 Sets = dict[str, dict[str, dict[str, Any]]]
 THEIRS = "*Gao et al., {}: theirs, on their data*"
 _DEGRADED = "degraded"

@@ -6,8 +6,6 @@ from paper_tables.markdown import number, table
 from paper_tables.spread import written
 from paper_tables.theirs import HAAN, SUN_GAIN_DB
 
-__all__ = ["NAMES", "fewer", "fields", "gaussian", "gold", "sizes"]
-
 NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 _CLEARLY = 0.05  # of all gaps

@@ -8,21 +8,11 @@ from paper_tables.gap_widths import draw_widths
 from paper_tables.page_lens import NAMES
 from paper_tables.profiles import draw_profiles
 
-__all__ = ["draw_pictures", "draw_tradeoff", "tradeoff_points"]
-
 _GROUP = "in focus"
 
 
 def draw_pictures(folder: Path, results: dict[str, Any]) -> None:
-    """Draw what there are figures for.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where they go.
-    results : dict
-        What was measured, by part.
-    """
+    """Draw what there are figures for."""
     folder.mkdir(parents=True, exist_ok=True)
     if "profiles" in results:
         draw_profiles(folder / "results-superlens.png", results["profiles"])
@@ -36,14 +26,7 @@ def draw_pictures(folder: Path, results: dict[str, Any]) -> None:
 
 
 def tradeoff_points(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give gain and resolution of each superlens model, fields in focus.
-
-    Parameters
-    ----------
-    results : dict
-        What was measured, by part. Models of both scales; the optical image and the
-        oracle are those on the mosaic's pixels.
-    """
+    """Give gain and resolution of each superlens model, fields in focus."""
     points: dict[str, dict[str, Any]] = {}
     for part in ("superlens", "superlens_2x"):
         for name, row in results.get(part, {}).get(_GROUP, {}).items():
@@ -60,15 +43,7 @@ def tradeoff_points(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw_tradeoff(path: Path, points: list[dict[str, Any]]) -> None:
-    """Draw gain in PSNR against cross-FRC; better is right and up.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        PNG file.
-    points : list of dict
-        As `tradeoff_points` gives them.
-    """
+    """Draw gain in PSNR against cross-FRC; better is right and up."""
     import matplotlib as mpl
 
     mpl.use("Agg")

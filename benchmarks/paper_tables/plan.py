@@ -14,24 +14,6 @@ from typing import Any
 
 from napari_semsr.training.recipe import Recipe, load_recipe
 
-__all__ = [
-    "BY_STEPS",
-    "EDGE_OPERATORS",
-    "EDGE_WEIGHT",
-    "EDGE_WEIGHTS",
-    "FOLDER",
-    "GOLD_PAIRS",
-    "NARROW",
-    "NARROW_ONLY",
-    "RECIPES",
-    "RUNS",
-    "Planned",
-    "edge_run",
-    "key_of",
-    "plan",
-    "shared_out",
-]
-
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes" / "tables"
 NARROW = FOLDER / "narrow"
@@ -83,30 +65,14 @@ _BASE = "gao-a"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One training.
+    """One training."""
 
-    Attributes
-    ----------
-    name : str
-        Of the run and its model.
-    path : pathlib.Path
-        Recipe.
-    edge_weight : float or None
-        Weight of the edge loss in place of the recipe's.
-    weight : float
-        Share of the minutes of all.
-    narrow : bool
-        Whether it is the short form.
-    edge_operator : str or None
-        What finds the edges in place of the recipe's operator.
-    """
-
-    name: str
+    name: str  # of the run and its model
     path: Path
-    edge_weight: float | None
-    weight: float
-    narrow: bool
-    edge_operator: str | None = None
+    edge_weight: float | None  # in place of the recipe's
+    weight: float  # share of the minutes of all
+    narrow: bool  # whether it is the short form
+    edge_operator: str | None = None  # in place of the recipe's
 
     def recipe(self) -> Recipe:
         """Read the recipe, and change what is to be compared."""
@@ -126,15 +92,7 @@ class Planned:
 
 
 def plan(*, narrow: bool, only: tuple[str, ...] = ()) -> list[Planned]:
-    """List the trainings.
-
-    Parameters
-    ----------
-    narrow : bool
-        Take the short forms.
-    only : tuple of str
-        Names, or beginnings of names, to keep; all if empty.
-    """
+    """List the trainings."""
     folder = NARROW if narrow else FOLDER
     found = [
         Planned(name, folder / f"{name}.yaml", None, WEIGHTS.get(name, 1.0), narrow)
@@ -158,20 +116,8 @@ def edge_run(changed: float | str) -> str:
 def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, float]:
     """Share out the minutes of the clock among trainings, `jobs` of them at a time.
 
-    Parameters
-    ----------
-    planned : list of Planned
-        What is to be trained.
-    minutes : float
-        Of the clock, for all.
-    jobs : int
-        How many run at once.
-
-    Returns
-    -------
-    dict
-        Minutes of each by name, but of those that go by steps. The last to start may
-        have to wait, so that the whole can take as long as the longest more.
+    Minutes of each by name, but of those that go by steps. The last to start may have
+    to wait, so that the whole can take as long as the longest more.
     """
     whole = sum(p.weight for p in planned)
     at_once = min(jobs, len(planned))
@@ -185,17 +131,7 @@ def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, f
 def key_of(
     planned: Planned, minutes: float | None, steps_before: int | None = None
 ) -> str:
-    """Name what decides a training: two with one key need not be done twice.
-
-    Parameters
-    ----------
-    planned : Planned
-        The training.
-    minutes : float or None
-        What was asked for all trainings; None for the recipes' own.
-    steps_before : int, optional
-        Steps of the table model that it begins with.
-    """
+    """Name what decides a training: two with one key need not be done twice."""
     plain: dict[str, Any] = planned.recipe().model_dump(
         mode="json", exclude={"workers": True, "data": {"root", "bank_folder"}}
     )

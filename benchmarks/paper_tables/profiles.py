@@ -13,8 +13,6 @@ from napari_semsr.analysis.spectrum import radial_spectrum
 from napari_semsr.core.micrograph import Micrograph
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, matched, show
 
-__all__ = ["draw_profiles", "measure_profiles"]
-
 Image = NDArray[np.float64]
 LINE_PX = 100
 BINS = 52
@@ -27,19 +25,9 @@ def measure_profiles(
 ) -> dict[str, Any]:
     """Take a line, the grey levels and the radial spectrum of each image of a chip.
 
-    Parameters
-    ----------
-    judges : dict
-        As `paper_tables.lens.judges_of` gives them, of scale 1.
-    say : callable
-        Told what is done.
-
-    Returns
-    -------
-    dict
-        ``pixel_nm``, ``frequency_per_um``, and by image ``line`` (grey levels, matched
-        to the truth), ``greys`` (shares of pixels in bins from 0 to 255) and
-        ``spectrum`` (power).
+    ``pixel_nm``, ``frequency_per_um``, and by image ``line`` (grey levels, matched to
+    the truth), ``greys`` (shares of pixels in bins from 0 to 255) and ``spectrum``
+    (power).
     """
     say("superlens, profiles")
     first = next(iter(judges.values()))
@@ -69,15 +57,7 @@ def measure_profiles(
 def busiest(truth: Image) -> tuple[int, int]:
     """Find where a line of `LINE_PX` pixels crosses most edges of the truth.
 
-    Parameters
-    ----------
-    truth : (Y, X) numpy.ndarray
-        Electron image.
-
-    Returns
-    -------
-    tuple of int
-        Row, and the column where it begins.
+    Row, and the column where it begins.
     """
     steps = np.abs(np.diff(truth, axis=1, prepend=truth[:, :1]))
     totals = np.cumsum(np.pad(steps, ((0, 0), (1, 0))), axis=1)
@@ -87,15 +67,7 @@ def busiest(truth: Image) -> tuple[int, int]:
 
 
 def draw_profiles(path: Path, found: dict[str, Any]) -> None:
-    """Draw them side by side.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        PNG file.
-    found : dict
-        As `measure_profiles` gives them.
-    """
+    """Draw them side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")

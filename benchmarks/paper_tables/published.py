@@ -21,16 +21,6 @@ from napari_semsr.training.run_folder import NETWORKS
 from paper_tables.curves import Curve, read_curve
 from paper_tables.records import FINISHED, finished
 
-__all__ = [
-    "LARGEST",
-    "MODELS",
-    "Earlier",
-    "begin_with",
-    "earlier_of",
-    "publish",
-    "with_earlier",
-]
-
 MODELS = Path(__file__).parent / "models"
 LARGEST = 2_000_000  # bytes of a model
 MOST = 15_000_000  # of all
@@ -42,24 +32,7 @@ _MEASURES = ("gain_db", "expected_gain_db")
 def publish(
     names: tuple[str, ...], runs: Path, models: Path, say: Callable[[str], None]
 ) -> list[str]:
-    """Copy finished runs to where table models lie.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Runs.
-    runs, models : pathlib.Path
-        Where they are, and where they shall be.
-    say : callable
-        Told what was copied and what not.
-
-    Returns
-    -------
-    list of str
-        Those that were copied: not what is too large, nor what is worse in validation
-        than the one that is there. Networks beside a model that make it too large are
-        left out, and begin anew where it goes on.
-    """
+    """Copy finished runs to where table models lie."""
     copied = []
     for name in names:
         record = finished(runs / name)

@@ -28,15 +28,6 @@ from paper_tables.plan import ROOT
 from paper_tables.spread import Bad, with_spread, written
 from restoration import psnr_db
 
-__all__ = [
-    "SHARED",
-    "best_gaussian",
-    "gap_row",
-    "measure_real_gold",
-    "real_gold_table",
-    "reference_words",
-]
-
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 SHARED = ROOT.parent / "shared" / "data"
@@ -60,17 +51,9 @@ def best_gaussian(noisy: Image, clean: Image) -> Image:
 def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
     """Hold the gaps of an image against those of the clean scan.
 
-    Parameters
-    ----------
-    image, clean : (Y, X) numpy.ndarray
-        On one grid of 5.8 nm.
-
-    Returns
-    -------
-    dict
-        Gaps of the reference; the share of them that is not shown, errors of width of
-        the others, and the share of the image's own gaps that the reference has not.
-        Of narrow ones their number, and the sum of the errors of those that are shown.
+    Gaps of the reference; the share of them that is not shown, errors of width of the
+    others, and the share of the image's own gaps that the reference has not. Of narrow
+    ones their number, and the sum of the errors of those that are shown.
     """
     size = parse_pixel_size(PIXEL_NM)
     made, true = (Micrograph(part.astype(np.float32), size) for part in (image, clean))
@@ -99,21 +82,7 @@ def measure_real_gold(
 ) -> dict[str, Any]:
     """Judge the noisy scan, a Gaussian and models on real pairs.
 
-    Parameters
-    ----------
-    models : dict
-        Of scale 1, by what they are called.
-    say : callable
-        Told what is done, or that there are no images.
-    pairs : int, default=15
-        How many, from the first.
-    data : pathlib.Path
-        Folder of real images.
-
-    Returns
-    -------
-    dict
-        By method: means over pairs, with their spread; empty without images.
+    By method: means over pairs, with their spread; empty without images.
     """
     if not (data / "dwell_pairs" / "line").is_dir():
         say(f"real gold: skipped, there is no {data / 'dwell_pairs' / 'line'}")

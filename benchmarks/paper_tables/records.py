@@ -4,21 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ASKED", "FINISHED", "finished", "read_table"]
-
 ASKED, FINISHED = "asked.json", "finished.json"
 
 
 def finished(folder: Path, key: str | None = None) -> dict[str, Any] | None:
-    """Read how a run went; None if it is not over, or was another one's.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the run.
-    key : str, optional
-        As `key_of` gives it; any run will do without.
-    """
+    """Read how a run went; None if it is not over, or was another one's."""
     record = read_table(folder / FINISHED)
     if record is None or (key is not None and record["key"] != key):
         return None

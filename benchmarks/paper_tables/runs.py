@@ -26,8 +26,6 @@ from paper_tables.plan import Planned, key_of, shared_out
 from paper_tables.published import begin_with, earlier_of, with_earlier
 from paper_tables.records import ASKED, FINISHED, finished, read_table
 
-__all__ = ["Say", "train_all", "train_one"]
-
 Say = Callable[[str], None]
 START_MINUTES = 0.25  # of a process, until its clock runs, and after its last step
 LEAST_MINUTES = 0.02
@@ -37,17 +35,7 @@ _SECOND = 60.0
 def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
     """Train one recipe as its folder's ``asked.json`` says, or go on.
 
-    Parameters
-    ----------
-    planned : Planned
-        What.
-    folder : pathlib.Path
-        Of the run.
-
-    Returns
-    -------
-    dict
-        Steps, seconds, device, threads, weights, and figures on validation fields.
+    Steps, seconds, device, threads, weights, and figures on validation fields.
     """
     import torch
 
@@ -98,29 +86,7 @@ def train_all(
     say: Say,
     go_on: bool = False,
 ) -> list[str]:
-    """Train what is not yet trained.
-
-    Parameters
-    ----------
-    planned : list of Planned
-        What.
-    runs : pathlib.Path
-        Where the runs' folders are.
-    minutes : float or None
-        Of the clock, for all of them and the scenes that they learn from; None for
-        those that the recipes state.
-    jobs : int
-        How many at a time.
-    say : callable
-        Told what happens.
-    go_on : bool, default=False
-        Begin with the table models of the same names, where there are any.
-
-    Returns
-    -------
-    list of str
-        Names of those that failed.
-    """
+    """Train what is not yet trained."""
     begins = {p.name: _steps_before(p.name) if go_on else None for p in planned}
     keys = {p.name: key_of(p, minutes, begins[p.name]) for p in planned}
     left = [p for p in planned if finished(runs / p.name, keys[p.name]) is None]

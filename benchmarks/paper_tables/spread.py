@@ -7,8 +7,6 @@ import numpy as np
 
 from paper_tables.markdown import number
 
-__all__ = ["Bad", "standard_error", "with_spread", "worst", "written"]
-
 Bad = Literal["low", "high"]
 
 
@@ -31,15 +29,7 @@ def worst(values: Sequence[float | None], bad: Bad) -> float | None:
 def with_spread(
     rows: Sequence[dict[str, Any]], measures: dict[str, Bad]
 ) -> dict[str, Any]:
-    """Give means over fields, and under ``se`` and ``worst`` how sure they are.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Figures of each field.
-    measures : dict
-        Which of them, and on which side they are bad.
-    """
+    """Give means over fields, and under ``se`` and ``worst`` how sure they are."""
     found: dict[str, Any] = {"se": {}, "worst": {}}
     for measure, bad in measures.items():
         values = [row[measure] for row in rows]
@@ -54,19 +44,7 @@ def with_spread(
 def written(
     row: dict[str, Any], measure: str, digits: int, *, sign: bool = False
 ) -> str:
-    """Write ``mean ± standard error (worst)``, leaving out what is not known.
-
-    Parameters
-    ----------
-    row : dict
-        As `with_spread` gives it; older ones without errors will do.
-    measure : str
-        Which figure.
-    digits : int
-        After the point.
-    sign : bool, default=False
-        Write a plus too.
-    """
+    """Write ``mean ± standard error (worst)``, leaving out what is not known."""
     text = number(row.get(measure), digits, sign=sign)
     error = row.get("se", {}).get(measure)
     if error is not None:

@@ -1,7 +1,5 @@
 """What the papers print, each on its own data, none of which is public."""
 
-__all__ = ["GAO_SHORT", "GAO_TABLE_1", "GAO_TABLE_2", "HAAN", "SUN_GAIN_DB"]
-
 GAO_TABLE_1: dict[str, dict[str, tuple[float, float]]] = {
     "A": {
         "degraded": (0.906, 26.97),

@@ -22,8 +22,6 @@ from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
 
-__all__ = ["measure_whole", "whole_table"]
-
 SIDE_PX = 925
 _SEED = 60  # a chip that no other part judges, unless it has as many fields
 
@@ -37,21 +35,7 @@ def measure_whole(
 ) -> dict[str, Any]:
     """Enhance one large field by every model.
 
-    Parameters
-    ----------
-    judges : dict
-        As `paper_tables.lens.judges_of` gives them, of scale 1.
-    say : callable
-        Told what is done.
-    side : int, default=925
-        Side of the field in pixels of 20 nm.
-    first_seed : int, default=0
-        Of the field; a final judgement takes 10 000 or more.
-
-    Returns
-    -------
-    dict
-        By image: PSNR, SSIM, cross-FRC; seconds and tiles of each model.
+    By image: PSNR, SSIM, cross-FRC; seconds and tiles of each model.
     """
     first = next(iter(judges.values()))
     seed = first_seed + _SEED
