@@ -33,11 +33,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 """
 ALIASES = """\
 PathLike = str | os.PathLike[str]
-Source = Micrograph | NDArray[Any] | PathLike
+Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 """
 NAMED = {Source: "Source", PathLike: "PathLike", Report: "Report"}

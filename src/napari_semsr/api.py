@@ -1,6 +1,6 @@
 """The Python interface: one function for each command, run to its end.
 
-Every function takes a `Micrograph`, a NumPy array or the path of an image. Options are
+Every function takes a `Micrograph`, an array or the path of an image. Options are
 keywords with the names of the command's flags, ``pixel_size_nm`` and the other reading
 options among them. `progress` receives every `Progress`.
 """
@@ -36,7 +36,7 @@ def lazy_enhance(
 
     Parameters
     ----------
-    image : Micrograph, (Y, X) numpy.ndarray or path
+    image : Micrograph, (Y, X) array_like or path
         What to enhance. A store is read part by part.
     model : str or path, default="sem-restore"
         A name on the shelf, or a ``.safetensors`` file.

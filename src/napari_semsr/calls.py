@@ -1,6 +1,6 @@
 """How functions are made of verbs, and what their arguments stand for.
 
-A function takes a `Micrograph`, a NumPy array or the path of an image; options are
+A function takes a `Micrograph`, an array or the path of an image; options are
 keywords with the names of the command's flags.
 """
 
@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
@@ -23,6 +22,7 @@ from napari_semsr.core import (
     Options,
     Progress,
     SemsrError,
+    ShapeError,
     in_argument_words,
     run,
 )
@@ -31,11 +31,11 @@ from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import ImageIn, Verb, verb_of
 
 PathLike = str | os.PathLike[str]
-Source = Micrograph | NDArray[Any] | PathLike
+Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 
 _NEEDED = inspect.Parameter.empty
-_IMAGE = "Micrograph, (Y, X) numpy.ndarray or path"
+_IMAGE = "Micrograph, (Y, X) array_like or path"
 _HANDED = {
     "overwrite": "Replace an existing output",
     "resume": "Go on with an interrupted output",
@@ -105,11 +105,27 @@ def parse_options_of(
     return {"options": chosen, "opening": opening}
 
 
-def source_of(image: Any) -> Any:
-    """Wrap arrays as uncalibrated micrographs; all else stays as it is."""
-    if isinstance(image, (list, tuple)):
-        return type(image)(map(source_of, image))
-    return Micrograph(image) if isinstance(image, np.ndarray) else image
+def source_of(image: Any, item: ImageIn | None = None) -> Any:
+    """Take an array as an image; paths, and what else a verb takes, stay as they are.
+
+    Of several images, or pairs of them, each is taken.
+    """
+    from napari_semsr.io import image_of_array, is_array
+
+    several = item is not None and (item.many or item.pairs or item.takes is not None)
+    if isinstance(image, (Micrograph, str, os.PathLike)):
+        return image
+    if is_array(image):
+        return image_of_array(image)
+    if several and isinstance(image, (list, tuple)):
+        return type(image)(source_of(one, item) for one in image)
+    if several or (image is None and item is not None and item.optional):
+        return image
+    msg = (
+        "An image must be a path, a Micrograph or an array (Y, X), got "
+        f"{type(image).__name__}."
+    )
+    raise ShapeError(msg)
 
 
 @cache
@@ -121,8 +137,8 @@ def function_of(name: str) -> Callable[..., Any]:
         raise OptionError(msg)
     signature = signature_of(verb)
     known = set(signature.parameters)
-    led = {item.name for item in verb.images if item.flag}
-    handed = {item.name for item in (*verb.inputs, *verb.written)}
+    led = {item.name: item for item in verb.images if item.flag}
+    named_files = {item.name for item in (*verb.inputs, *verb.written)}
     flags = {item.flag: item.name for item in (*verb.inputs, *verb.written)}
 
     def call(*positional: Any, **options: Any) -> Any:
@@ -131,11 +147,14 @@ def function_of(name: str) -> Callable[..., Any]:
         given = signature.bind(*positional, **named).arguments
         report = given.pop("progress", None)
         first = [i for i in verb.inputs if not i.flag]
-        first = [given.pop(i.name, getattr(i, "default", None)) for i in first]
-        how = {k: given.pop(k) for k in [*given] if k in handed | {*_HANDED}}
-        how |= {k: source_of(image) for k, image in how.items() if k in led}
-        images = map(source_of, first)
+        handed = [given.pop(i.name, getattr(i, "default", None)) for i in first]
+        how = {k: given.pop(k) for k in [*given] if k in named_files | {*_HANDED}}
         try:
+            how |= {k: source_of(how[k], led[k]) for k in how.keys() & led.keys()}
+            images = [
+                source_of(one, item) if isinstance(item, ImageIn) else one
+                for one, item in zip(handed, first, strict=True)
+            ]
             chosen = parse_options({**given, **options}, verb)
             if verb.in_memory is not None and how.get("output") is None:
                 how = {k: v for k, v in how.items() if k not in ("output", *_HANDED)}

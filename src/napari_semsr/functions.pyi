@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from napari_semsr.analysis.decorrelation import Decorrelation
 from napari_semsr.analysis.frc.correlation import FrcResult
@@ -44,7 +44,7 @@ from napari_semsr.jobs.trust.map import TrustReport
 from napari_semsr.registration.landmarks import Landmarks
 
 PathLike = str | os.PathLike[str]
-Source = Micrograph | NDArray[Any] | PathLike
+Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 
 def info(

@@ -45,7 +45,9 @@ def parse_pixel_size(value: object) -> PixelSize | None:
     if value is None:
         return None
     try:
-        numbers = np.atleast_1d(np.asarray(value, dtype=float))
+        given = np.atleast_1d(np.asarray(value, dtype=object))
+        is_truth = any(isinstance(one, (bool, np.bool_)) for one in given.flat)
+        numbers = np.full(1, np.nan) if is_truth else given.astype(float)
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
     if numbers.shape == (1,):
@@ -55,8 +57,10 @@ def parse_pixel_size(value: object) -> PixelSize | None:
         or not np.all(np.isfinite(numbers))
         or np.any(numbers <= 0)
     ):
-        given = shown(value)
-        msg = f"A pixel size must be one or two positive numbers in nm, got {given}."
+        msg = (
+            "A pixel size must be one or two positive numbers in nm, got "
+            f"{shown(value)}."
+        )
         raise OptionError(msg)
     return PixelSize((float(numbers[0]), float(numbers[1])))
 
@@ -355,6 +359,15 @@ def grey_values(data: Any, name: str) -> Any:
     return data
 
 
+def _as_array(value: object) -> NDArray[Any]:
+    """Make an array of what is none yet, such as rows of numbers."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        msg = f"A micrograph must be a (Y, X) image, got {shown(value)}."
+        raise ShapeError(msg) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -394,6 +407,16 @@ class Micrograph:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, np.matrix) or not hasattr(self.data, "dtype"):
+            object.__setattr__(self, "data", _as_array(self.data))
+        if hasattr(self.data, "coords"):
+            msg = (
+                "A micrograph takes plain arrays, got one whose axes have names: give "
+                "it to a verb as it is, or take `image_of_array`."
+            )
+            raise ShapeError(msg)
+        size = parse_pixel_size(self.pixel_size_nm)
+        object.__setattr__(self, "pixel_size_nm", size)
         if len(self.data.shape) != 2 or 0 in self.data.shape:
             got = tuple(self.data.shape)
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."

@@ -1,3 +1,7 @@
+from .arrays import (
+    image_of_array as image_of_array,
+    is_array as is_array,
+)
 from .calibration import (
     read_calibration as read_calibration,
     with_calibration as with_calibration,

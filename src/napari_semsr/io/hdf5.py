@@ -392,7 +392,7 @@ def _nexus_size(dataset: Any, axes: _Axes, warnings: list[str]) -> PixelSize | N
         coordinates = _coordinates(dataset.parent, names[axes.names.index(letter)])
         if coordinates is None:
             return None
-        step = _step(coordinates)
+        step = even_step(coordinates)
         unit = _text(coordinates.attrs.get("units"))
         steps.append(None if step is None else to_nm(abs(step), unit))
     size = pixel_size(steps)
@@ -414,7 +414,7 @@ def _coordinates(group: Any, name: str) -> Any:
     return item if item.dtype.kind in "uif" and item.size > 1 else None
 
 
-def _step(coordinates: Any) -> float | None:
+def even_step(coordinates: Any) -> float | None:
     """Distance of coordinates; None where they are not even."""
     values = np.asarray(coordinates, dtype=np.float64)
     step = float(values[-1] - values[0]) / (values.size - 1)

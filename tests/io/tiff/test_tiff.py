@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core.errors import ReadError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import formats as registry
+from napari_semsr.core.errors import ReadError, WriteError
+from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.io import formats as registry, read, write, write_pages
 from napari_semsr.io.tiff import read as tiff
 
 
@@ -302,3 +302,56 @@ def test_lazy_windows_equal_slices(forge, rng, small_limit):
     for options in ({}, {"tile": (16, 32), "compression": "lzw"}):
         lazy = registry.read(forge(data, **options)).data
         assert np.array_equal(lazy[13:57, 5:66].compute(), data[13:57, 5:66])
+
+
+UNSEEN = (
+    "\x00",
+    "a\x1bb",
+    "\x0b",
+    "a\nb",
+    "\ufffe",
+    "\uffff",
+    "\udcff",
+    "\x7f\x85",
+    "]]>",
+)
+
+
+@pytest.mark.parametrize("name", UNSEEN, ids=ascii)
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif", ".ome.zarr", ".png"])
+def test_names_of_all_kinds_lose_neither_pixel_size_nor_history(tmp_path, suffix, name):
+    made = Provenance(job=name, options={"x": name}, model_name=name)
+    image = Micrograph(np.ones((40, 48), np.uint8), (7.7, 6.6), name, made)
+    write(image, tmp_path / f"a{suffix}")
+    found = read(tmp_path / f"a{suffix}")
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert found.provenance == made
+    assert found.name.isprintable()
+    if suffix.endswith(".tif"):
+        write_pages(image, 2, [image.data] * 2, tmp_path / f"two{suffix}")
+        found = read(tmp_path / f"two{suffix}", plane=1)
+        assert (found.pixel_size_nm, found.provenance) == (image.pixel_size_nm, made)
+
+
+def test_ome_of_others_with_control_characters_keeps_its_pixel_size(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    grey = np.zeros((20, 30), np.uint8)
+    sizes = {"PhysicalSizeX": 5, "PhysicalSizeXUnit": "nm"}
+    sizes |= {"PhysicalSizeY": 5, "PhysicalSizeYUnit": "nm"}
+    tifffile.imwrite(path, grey, metadata={"axes": "YX", "Name": "a\x1bb", **sizes})
+    assert read(path).pixel_size_nm == (5, 5)
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_what_would_not_be_read_again_is_refused(tmp_path, monkeypatch, suffix):
+    """As where a library changes what it was given to write."""
+    plain = tifffile.TiffWriter.write
+
+    def losing(self, *words, **options):
+        return plain(self, *words, **options | {"metadata": {"axes": "YX"}})
+
+    monkeypatch.setattr(tifffile.TiffWriter, "write", losing)
+    image = Micrograph(np.ones((40, 48), np.uint8), (7.7, 6.6), "a")
+    with pytest.raises(WriteError, match="read again"):
+        write(image, tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []

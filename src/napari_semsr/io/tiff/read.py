@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import DisplaySettings, IntPair, Micrograph, PixelSize, ReadError
+from napari_semsr.core import (
+    DisplaySettings,
+    IntPair,
+    Micrograph,
+    PixelSize,
+    ReadError,
+    legible,
+)
 from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
@@ -48,10 +55,12 @@ def _parse_ome(text: str) -> "Element | None":
 
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
-    try:
-        return ET.fromstring(text.strip().rstrip("\0"))  # noqa: S314
-    except ET.ParseError:
-        return None
+    plain = text.strip().rstrip("\0")
+    # some writers leave control characters in names, which XML does not have
+    for told in (plain, legible(plain, lines=True)):
+        with suppress(ET.ParseError):
+            return ET.fromstring(told)  # noqa: S314
+    return None
 
 
 def _local(element: "Element") -> str:
@@ -651,6 +660,12 @@ def describe(path: Path) -> FileInfo:
 def read(path: Path, options: ReadOptions) -> Micrograph:
     """Read one plane of a TIFF."""
     return to_micrograph(path, _load(path, options), options)
+
+
+def read_calibration(path: Path) -> RawImage:
+    """Read what a file says of its first image, without its pixels."""
+    with _opened(path, []) as tif:
+        return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
 
 
 def _load(path: Path, options: ReadOptions) -> RawImage:

@@ -1,14 +1,22 @@
 """TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, WriteError
-from napari_semsr.io.files import RECORD_KEY, output_kind, record_of, replacing
+from napari_semsr.core import Micrograph, WriteError, legible
+from napari_semsr.io.files import (
+    RECORD_KEY,
+    Record,
+    output_kind,
+    record_of,
+    replacing,
+)
+from napari_semsr.io.tiff.read import read_calibration
 from napari_semsr.io.zarr import halve, level_shapes
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
@@ -53,10 +61,24 @@ def write_imagej(image: Micrograph, path: Path) -> None:
         info = metadata["Info"]
         options |= {"metadata": None, "description": info, **_plain_resolution(image)}
     with (
-        replacing(path) as temporary,
+        _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
     ):
         tif.write(np.ascontiguousarray(image.array(), dtype=dtype), **options)
+
+
+@contextmanager
+def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
+    """Rename what is written once it says name, pixel size and history again."""
+    with replacing(path) as place:
+        yield place
+        found, meant = read_calibration(place), record_of(image)
+        if found.record != Record.from_json(meant.to_json()) or found.warnings:
+            msg = (
+                f"{path} could not be written so that its name, pixel size and history "
+                "are read again: give the image another name, or write .ome.zarr."
+            )
+            raise WriteError(msg)
 
 
 def _plain_resolution(image: Micrograph) -> dict[str, Any]:
@@ -125,7 +147,7 @@ def _ome_metadata(image: Micrograph, axes: str = "YX") -> dict[str, Any]:
     """OME-XML attributes: sizes with units, and the record as a map annotation."""
     found: dict[str, Any] = {
         "axes": axes,
-        "Name": image.name,
+        "Name": legible(image.name),  # XML holds no control characters
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
     if image.pixel_size_nm is not None:
@@ -174,7 +196,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
         options |= {"compression": "zlib", "predictor": dtype.kind in "uif"}
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     with (
-        replacing(path) as temporary,
+        _read_back(path, image) as temporary,
         tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
     ):
         tif.write(
@@ -231,7 +253,7 @@ def write_pages(
     options: dict[str, Any] = {} if ome else _resolution(first)
     size = planes * first.shape[0] * first.shape[1] * first.dtype.itemsize
     with (
-        replacing(path) as temporary,
+        _read_back(path, first) as temporary,
         tifffile.TiffWriter(
             temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
         ) as tif,

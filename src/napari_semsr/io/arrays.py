@@ -1,0 +1,139 @@
+"""Arrays of others as images: lists, NumPy, dask, and arrays whose axes have names.
+
+Those with names (xarray's, and what is built on them) say which axis is which, and by
+their coordinates how far pixels lie apart.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import Micrograph, PixelSize, ShapeError, shown, warn
+from napari_semsr.io.hdf5 import even_step
+from napari_semsr.io.read_image import pixel_size, to_nm
+
+_TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
+
+
+def image_of_array(value: Any) -> Micrograph:
+    """Take an array as an image.
+
+    Parameters
+    ----------
+    value : array_like
+        Rows of numbers, or anything that NumPy takes as an array of two axes, dask's
+        left lazy. Of one with named axes, ``y`` and ``x`` are found by their names,
+        others must have one place, and even coordinates with a unit of length give the
+        pixel size.
+
+    Returns
+    -------
+    Micrograph
+        Uncalibrated, unless coordinates tell.
+
+    Raises
+    ------
+    ShapeError
+        If it is no such array.
+    """
+    if isinstance(value, Micrograph):
+        return value
+    if hasattr(value, "dims") and hasattr(value, "coords"):
+        return _labelled(value)
+    return Micrograph(value if hasattr(value, "dask") else _plain(value))
+
+
+def is_array(value: Any) -> bool:
+    """Tell an array, or rows of numbers, from a path and from a list of images.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        True also of an array that is no image.
+    """
+    if isinstance(value, (list, tuple)):
+        row = value[0] if value else None
+        if isinstance(row, np.ndarray):
+            return row.ndim == 1
+        inner = row[0] if isinstance(row, (list, tuple)) and row else None
+        return isinstance(inner, (int, float, np.number))
+    return hasattr(value, "shape") or isinstance(value, memoryview)
+
+
+def _plain(value: Any) -> Any:
+    """Make a NumPy array; masks stay."""
+    if isinstance(value, np.ma.MaskedArray):
+        return value
+    try:
+        return np.asarray(value)
+    except Exception as error:  # libraries refuse in every way there is
+        reason = " ".join(str(error).split())[:120].rstrip(".")
+        msg = f"{_TAKEN}, got {type(value).__name__} that is none ({reason})."
+        raise ShapeError(msg) from error
+
+
+def _labelled(value: Any) -> Micrograph:
+    """Take an array whose axes have names."""
+    names = [str(name).lower() for name in value.dims]
+    data = value.data if hasattr(value.data, "dask") else _plain(value.data)
+    known = "y" in names and "x" in names
+    if known:
+        data, names = _two_axes(data, names)
+    elif len(names) != 2 or {"y", "x"} & set(names):
+        msg = (
+            f"{_TAKEN}, got axes {', '.join(names) or 'without names'}: name two of "
+            "them y and x."
+        )
+        raise ShapeError(msg)
+    size, origin = _coordinates(value) if known else (None, (0.0, 0.0))
+    name = getattr(value, "name", None)
+    name = "image" if name is None else str(name)
+    return Micrograph(data, size, name, origin=origin)
+
+
+def _two_axes(data: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """Leave out axes of one place, and put y before x."""
+    long = [
+        name
+        for name, size in zip(names, data.shape, strict=True)
+        if name not in "yx" and size != 1
+    ]
+    if long:
+        msg = f"{_TAKEN}, got {shown(long[0])} besides: choose one place of it."
+        raise ShapeError(msg)
+    order = [*(i for i, name in enumerate(names) if name not in "yx")]
+    order += [names.index("y"), names.index("x")]
+    return data.transpose(order)[(0,) * (len(order) - 2)], ["y", "x"]
+
+
+def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
+    """Read pixel size and origin from coordinates along y and x."""
+    lengths: list[float | None] = []
+    starts: list[float] = []
+    axes = {str(axis).lower(): axis for axis in value.dims}
+    for axis in (axes["y"], axes["x"]):
+        try:
+            along = value.coords[axis]
+        except (KeyError, TypeError):
+            return None, (0.0, 0.0)
+        places = np.asarray(along)
+        told = getattr(along, "attrs", {})
+        unit = str(told.get("units", told.get("unit", "")))
+        is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
+        step = even_step(places) if is_even else None
+        lengths.append(None if step is None else to_nm(abs(step), unit))
+        nm = to_nm(1, unit)
+        starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
+    size = pixel_size(lengths)
+    if size is None:
+        warn(
+            "Coordinates of an image must be even, with a unit of length (units) on "
+            "each of y and x: its pixel size is left unknown."
+        )
+        return None, (0.0, 0.0)
+    return size, (starts[0], starts[1])

@@ -1,0 +1,145 @@
+"""What is taken as an image: lists, arrays of every library, and named axes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+
+import napari_semsr as semsr
+from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
+from napari_semsr.io import image_of_array
+
+GREY = np.random.default_rng(0).random((40, 48))
+
+
+@dataclass
+class Coordinate:
+    """As of xarray: places along an axis."""
+
+    places: Any
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self.places, dtype)
+
+
+@dataclass
+class Labelled:
+    """As of xarray: an array whose axes have names."""
+
+    data: Any
+    dims: tuple[str, ...]
+    coords: dict[str, Coordinate] = field(default_factory=dict)
+    name: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+
+def calibrated(y: float, x: float, unit: str = "nm") -> dict[str, Coordinate]:
+    return {
+        "y": Coordinate(100 + np.arange(40) * y, {"units": unit}),
+        "x": Coordinate(np.arange(48) * x, {"units": unit}),
+    }
+
+
+TAKEN = {
+    "list": GREY.tolist(),
+    "tuple": tuple(map(tuple, GREY.tolist())),
+    "rows": list(GREY),
+    "dask": da.from_array(GREY, 16),
+    "buffer": memoryview(GREY),
+    "matrix": np.asmatrix(GREY),
+    "masked": np.ma.masked_less(GREY, -1),
+    "named": Labelled(GREY, ("y", "x")),
+    "turned": Labelled(GREY.T, ("x", "y")),
+    "upper": Labelled(GREY[None, None], ("T", "C", "Y", "X")),
+    "unnamed": Labelled(da.from_array(GREY, 16), ("dim_0", "dim_1")),
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_every_array_is_taken_as_numpys_is(kind):
+    assert semsr.metrics(TAKEN[kind]).contrast == semsr.metrics(GREY).contrast
+    found = image_of_array(TAKEN[kind])
+    assert np.array_equal(found.array(), GREY)
+    assert found.is_lazy == (kind in ("dask", "unnamed"))
+
+
+def test_several_images_are_several_arrays(tmp_path):
+    made = semsr.figure(
+        [GREY.tolist(), da.from_array(GREY, 16)], output=tmp_path / "a.png"
+    )
+    assert (tmp_path / "a.png").is_file(), made
+
+
+@pytest.mark.parametrize("unit", ["nm", "um", "micrometer", "Å"])
+def test_coordinates_are_the_pixel_size(unit):
+    sizes = {"nm": 1.0, "um": 1e3, "micrometer": 1e3, "Å": 0.1}
+    array = Labelled(GREY.T, ("x", "y"), calibrated(7.5, 5.0, unit), "field")
+    found = image_of_array(array)
+    assert found.pixel_size_nm == pytest.approx((7.5 * sizes[unit], 5.0 * sizes[unit]))
+    assert found.origin == pytest.approx((100 * sizes[unit], 0))
+    assert found.name == "field"
+    assert semsr.noise(array).pixel_size_nm == found.pixel_size_nm
+
+
+@pytest.mark.parametrize(
+    "coordinates",
+    [
+        calibrated(7.5, 5.0, ""),
+        calibrated(7.5, 5.0, "degrees"),
+        calibrated(7.5, 5.0) | {"x": Coordinate(np.arange(48) ** 2, {"units": "nm"})},
+        calibrated(0.0, 5.0),
+    ],
+    ids=["no unit", "no length", "uneven", "none apart"],
+)
+def test_coordinates_that_tell_no_pixel_size_are_told_of(coordinates):
+    with pytest.warns(UserWarning, match="pixel size is left unknown"):
+        found = image_of_array(Labelled(GREY, ("y", "x"), coordinates))
+    assert found.pixel_size_nm is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(3, None, {}, b"a.tif", [], [[]], ["a.tif"], [GREY], GREY[0], GREY[None]),
+        *([[1, 2], [3]], [["a"]], object(), np.array([["a"]]), GREY * 1j),
+        Labelled(GREY[None].repeat(3, 0), ("z", "y", "x")),
+        Labelled(GREY, ("y", "z")),
+        Labelled(GREY[None], ("a", "b", "c")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_image_is_refused_in_a_sentence(value):
+    with pytest.raises((ShapeError, ReadError), match=r"image|grey") as caught:
+        semsr.metrics(value)
+    assert "\n" not in str(caught.value)
+    if not isinstance(value, Labelled):
+        with pytest.raises((ShapeError, ReadError)):
+            Micrograph(value)
+
+
+def test_a_micrograph_takes_no_named_axes():
+    with pytest.raises(ShapeError, match="axes have names"):
+        Micrograph(TAKEN["turned"])
+
+
+@pytest.mark.parametrize("size", [True, False, (True, True), (5, True), np.True_, "a"])
+def test_a_truth_is_no_pixel_size(size):
+    with pytest.raises(OptionError, match="pixel size"):
+        Micrograph(GREY, size)
+    with pytest.raises(OptionError, match="pixel size"):
+        semsr.noise(GREY, pixel_size_nm=size)
+
+
+@pytest.mark.parametrize("size", [5, [5], (5, 5), np.float32(5)])
+def test_a_pixel_size_is_one_number_or_two(size):
+    assert Micrograph(GREY, size).pixel_size_nm == (5, 5)
