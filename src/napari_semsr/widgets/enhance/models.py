@@ -82,7 +82,7 @@ def _checked(card: dict[str, Any]) -> str:
         f"Checked on {_IMAGES[kind]}: of discs put in or taken out it shows "
         f"{100 * enhanced:.0f} % rightly, its input {100 * degraded:.0f} % "
         f"({'' if len(record.found['conditions']) == 1 else 'at worst: '}{name}). "
-        f"{link}"
+        f"{record.verdict()} {link}"
     )
 
 
