@@ -23,6 +23,7 @@ from .error_map import (
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
+    beside_pixels as beside_pixels,
     measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )

@@ -48,7 +48,15 @@ class Change:
     """By how much an image was changed."""
 
     # absolute change of the image
-    mean: Annotated[float, Quantity("Mean change", LEVELS, ".3g", also="mean_of_noise")]
+    mean: Annotated[
+        float,
+        Quantity(
+            *("Mean change", LEVELS, ".3g"),
+            also="mean_of_noise",
+            verdict="beside_noise",
+            large=True,
+        ),
+    ]
     largest: Annotated[
         float, Quantity("Largest change", LEVELS, ".3g", also="largest_of_noise")
     ]
@@ -75,13 +83,24 @@ class Change:
         return self.largest / self.noise if self.noise else None
 
     @property
+    def beside_noise(self) -> str:
+        """What to think of the mean."""
+        if self.hardly:
+            return "hardly changed: there is nothing to do here"
+        if not self.noise:
+            return ""
+        if self.mean < self.noise:
+            return "less than the noise of the input"
+        return "more than the noise of the input: look at the difference"
+
+    @property
     def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
         """The part that was compared, where that is not all."""
         part = f"{100 * self.looked_at:.0f} % of the field"
         return part if self.looked_at < 1 else None
 
     @property
-    def verdict(self) -> Annotated[str | None, Quantity("Change")]:
+    def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
         """What there is to say where nothing was changed."""
         said = "Hardly changed: there is nothing to do here."
         return said if self.hardly else None

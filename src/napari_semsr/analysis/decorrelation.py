@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import Reason, finite_array
+from napari_semsr.analysis.frc import Reason, beside_pixels, finite_array
 from napari_semsr.core import (
     Box,
     FloatArray,
@@ -85,7 +85,7 @@ class DecorrelationOptions(Options):
 
 
 _SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
-    within="", reason="why", large=True)  # fmt: skip
+    within="", reason="why", verdict="verdict", large=True)  # fmt: skip
 _BESIDE = {"shown": False, "tabled": False}
 
 
@@ -128,6 +128,11 @@ class Decorrelation:
     correlation: FloatArray
     filtered: FloatArray
     sigma_px: float | None
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the cut-off."""
+        return beside_pixels(self.resolution_px)
 
     @property
     def why(self) -> Annotated[str | None, Quantity("Why", **_BESIDE)]:

@@ -401,7 +401,7 @@ class Gaps:
         return f"{self.pairs}{apart if self.excluded else ''}"
 
     @property
-    def gaps(self) -> Annotated[int, Quantity("Gaps")]:
+    def gaps(self) -> Annotated[int, Quantity("Gaps", verdict="told", large=True)]:
         """Gaps of the reference or, without one, of the image."""
         return len(self.found)
 
@@ -415,6 +415,13 @@ class Gaps:
         """How many of the reference's gaps the image shows."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
+
+    @property
+    def told(self) -> str:
+        """What to think of their number."""
+        if self.reference_background is None:
+            return "of this image alone: a better one of the place would tell errors"
+        return f"{self.seen} seen, {len(self.invented)} invented"
 
     @property
     def undetected_fraction(

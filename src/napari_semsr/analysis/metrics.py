@@ -198,7 +198,10 @@ class Metrics:
     """
 
     psnr_db: Annotated[
-        float | None, Quantity("PSNR", "dB", ".2f", reason="why_no_psnr")
+        float | None,
+        Quantity(
+            *("PSNR", "dB", ".2f"), reason="why_no_psnr", verdict="off_by", large=True
+        ),
     ] = None
     ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
         None
@@ -233,6 +236,13 @@ class Metrics:
         if self.match is None:
             return None
         return f"gain {self.gain:.4g}, offset {self.offset:.4g} {LEVELS}"
+
+    @property
+    def off_by(self) -> str | None:
+        """The same as an error."""
+        if self.psnr_db is None:
+            return None
+        return f"off by {100 * 10 ** (-self.psnr_db / 20):.2g} % of the range (r.m.s.)"
 
     @property
     def why_no_psnr(self) -> str | None:

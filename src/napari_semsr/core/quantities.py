@@ -106,6 +106,8 @@ class Figure:
         Its standard deviation or error.
     verdict : str
         What is to be thought of it.
+    large : bool
+        Whether a panel shows it large.
     """
 
     value: float | str | None
@@ -114,22 +116,29 @@ class Figure:
     note: str = ""
     sd: float | None = None
     verdict: str = ""
+    large: bool = False
 
     @property
     def spread(self) -> str:
         """Its error as it stands beside it."""
         return "" if self.sd is None else f"{_PLUS_MINUS} {self.sd:.2g}"
 
+    @property
+    def shown(self) -> str:
+        """The number alone."""
+        if isinstance(self.value, str):
+            return self.value
+        if self.value is None or math.isnan(self.value):
+            return _NONE
+        return in_figures(self.value, self.form)
+
     def __str__(self) -> str:
         """Write it as it is shown."""
-        if isinstance(self.value, str):
-            shown = self.value
-        elif self.value is None or math.isnan(self.value):
+        shown = self.shown
+        if shown == _NONE:
             return f"{_NONE} {self.note}".rstrip()
-        else:
-            shown = in_figures(self.value, self.form)
         text = " ".join(filter(None, (shown, self.spread, self.unit, self.note)))
-        return f"{text}: {self.verdict}" if self.verdict else text
+        return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
 def in_figures(value: float, form: str = ".4g") -> str:
@@ -273,17 +282,18 @@ def _figure(result: Any, name: str, told: Quantity) -> Iterator[tuple[str, Figur
     if value is None:
         reason = value_of(result, told.reason) if told.reason else None
         if reason is not None:
-            yield told.label, Figure(None, told.unit, told.form, f"({reason})")
+            note = f"({reason})"
+            yield told.label, Figure(None, told.unit, told.form, note, large=told.large)
         return
     if isinstance(value, bool):
         value = "yes" if value else "no"
+    verdict = (value_of(result, told.verdict) if told.verdict else None) or ""
     if isinstance(value, str):
-        yield told.label, Figure(value or _NONE)
+        yield told.label, Figure(value or _NONE, verdict=verdict, large=told.large)
         return
-    sd = value_of(result, told.sd) if told.sd else None
-    verdict = value_of(result, told.verdict) if told.verdict else None
-    note = _note(result, told)
-    yield told.label, Figure(value, told.unit, told.form, note, sd, verdict or "")
+    sd, note = value_of(result, told.sd) if told.sd else None, _note(result, told)
+    form, large = told.form, told.large
+    yield told.label, Figure(value, told.unit, form, note, sd, verdict, large)
 
 
 def _note(result: Any, told: Quantity) -> str:

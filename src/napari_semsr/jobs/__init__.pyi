@@ -119,6 +119,7 @@ from .models import (
     ModelFile as ModelFile,
     find_model as find_model,
     on_shelf as on_shelf,
+    own_gain_db as own_gain_db,
     runs_folder as runs_folder,
 )
 from .pairs import (

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Self
 
 from napari_semsr.core import Figure
@@ -9,6 +10,7 @@ from napari_semsr.core import Figure
 CHANGES = ("inserted", "erased")
 """What is done with discs."""
 
+_APART = 2  # standard errors
 _KINDS = ("held_out", "given", "drawn")
 
 
@@ -68,6 +70,23 @@ class DiscRecord:
         }
         name = min(pairs, key=lambda name: pairs[name])
         return name, *pairs[name]
+
+    def verdict(self) -> str:
+        """Say what it means that a model shows so many rightly, and its input so many.
+
+        They differ where the shares are two standard errors apart.
+        """
+        name, enhanced, degraded = self.worst()
+        discs = self.found["conditions"][name]["resolved"]["together"]["discs"]
+        error = sqrt(sum(share * (1 - share) for share in (enhanced, degraded)) / discs)
+        if enhanced - degraded > _APART * error:
+            return "It shows small things better than its input does."
+        if degraded - enhanced > _APART * error:
+            return (
+                "It shows small things worse than its input does: it drops some, or "
+                "draws some that are not there. Look for them in the input."
+            )
+        return "It shows small things as well as its input does, no better."
 
     def resolved(self) -> dict[str, Figure]:
         """Write the shares over the radii that the blur resolves."""

@@ -130,9 +130,6 @@ def _as_begun(
     return source.replace(name=found.name), same
 
 
-_TRUE = f"(true SEM images of superlens fields leave {100 * Misfit.TRUE_SHARE:.0f} %)"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnhancedFile(ImageMade):
     """What was written, and what it cost.
@@ -152,15 +149,27 @@ class EnhancedFile(ImageMade):
     def misfit_percent(
         self,
     ) -> Annotated[
-        float | None, Quantity("Misfit", "% of the input's contrast", ".0f", note=_TRUE)
+        float | None,
+        Quantity(
+            *("Misfit", "% of the input's contrast", ".0f"),
+            verdict="misfit_verdict",
+            large=True,
+        ),
     ]:
         """What the result, blurred again, does not explain of the image."""
         return None if self.misfit is None else 100 * self.misfit.share
 
+    @property
+    def misfit_verdict(self) -> str | None:
+        """What to think of it."""
+        return None if self.misfit is None else self.misfit.verdict
+
     def figures(self) -> dict[str, Figure]:
         """Write the change, and what it cost."""
         change = {} if self.change is None else figures_of(self.change)
-        return change | declared_figures(self)
+        found = declared_figures(self)
+        misfit = {name: found[name] for name in ("Misfit",) if name in found}
+        return misfit | change | found
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as one flat record."""

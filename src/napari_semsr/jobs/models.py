@@ -130,6 +130,7 @@ def _public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
 # The model shelf: bundled models, and those that a user imported.
 
 DEFAULT_MODEL = "sem-restore"
+_GAINS = ("gain_db", "hidden_db")  # over the input, or over a local mean of it
 MOSAIC_MODEL = "ssum-sem"  # learnt from superlens mosaics
 _SUFFIX = ".safetensors"
 
@@ -397,7 +398,15 @@ def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
         "architecture": card.architecture,
         "scale": card.scale,
         "description": card.description,
+        "gain_db": own_gain_db(card.model_dump()),
     }
+
+
+def own_gain_db(card: dict[str, Any]) -> float | None:
+    """Tell what a model gained over its input in the validation of its training."""
+    found = (card.get("training") or {}).get("validation")
+    gains = [found.get(name) for name in _GAINS] if isinstance(found, dict) else []
+    return next((float(g) for g in gains if isinstance(g, int | float)), None)
 
 
 MODELS_LIST = Verb(

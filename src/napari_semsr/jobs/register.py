@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +93,9 @@ _FOUND = {
 }
 
 
+_ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Result):
     """An image on the grid of another, written or not, and what the map is worth.
@@ -119,10 +122,10 @@ class Registered(Result):
     origin: FloatPair
     model: str
     transform: dict[str, Any]
-    error_px: Annotated[float | None, Quantity("Expected error", "px", ".2g")]
+    error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
-        Quantity("Expected error", "nm", ".3g", also="error_px", reason="no_error"),
+        replace(_ERROR, unit="nm", form=".3g", also="error_px", reason="no_error"),
     ]
     overlap: Annotated[float, Quantity("Overlap", "of the smaller image", ".0%")]
     mutual_information_before: Annotated[
@@ -141,6 +144,15 @@ class Registered(Result):
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
     stored: StoredTransform = field(metadata={"json": False})
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the error."""
+        if self.error_px is None:
+            return ""
+        if self.error_px <= 1:
+            return "less than a pixel of the coarser image"
+        return f"{self.error_px:.2g} pixels of the coarser image: look at the overlay"
 
     @property
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:

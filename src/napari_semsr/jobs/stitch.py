@@ -384,7 +384,16 @@ class StitchedFile(Result):
         return None if size is None else spell_pixel_size(size)
 
     @property
-    def placed(self) -> Annotated[str, Quantity("Frames")]:
+    def joined(self) -> str:
+        """What to think of the mosaic."""
+        if self.left_out:
+            return "look at what was left out, and why"
+        return f"they agree within {self.residual_px:.2g} px where they overlap"
+
+    @property
+    def placed(
+        self,
+    ) -> Annotated[str, Quantity("Frames", verdict="joined", large=True)]:
         """How many frames are in the mosaic."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 

@@ -129,6 +129,14 @@ def is_stitched(layer: Layer) -> bool:
     return made is not None and any(step.job == "stitch" for step in made.steps())
 
 
+def is_superlens(layer: Layer) -> bool:
+    """Whether a layer shows what frames of a superlens show, however it was moved.
+
+    What a network made of that is another kind of image.
+    """
+    return is_stitched(layer) and network_of(layer) is None
+
+
 def is_truth(layer: Layer) -> bool:
     """Whether a layer is what others are to be compared with, by name or history."""
     return step_before(layer) == _DRAWN or bool(_TRUTH.search(layer.name))

@@ -116,6 +116,11 @@ def test_card_tells_what_the_check_with_discs_found():
         "drawn samples: of discs put in or taken out it shows 98 % rightly, its input"
     )
     assert f"{said} 50 % (fog)" in card_text(card, None)
+    assert "better than its input" in card_text(card, None)
+    shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
+    assert "worse than its input" in card_text(card, None)
+    shares |= {"enhanced": 0.64, "degraded": 0.66}
+    assert "as well as its input" in card_text(card, None)
     assert "was not checked" in card_text({"name": "n"}, None)
     assert "discs" not in card_details({"name": "n"})
 
@@ -139,9 +144,9 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert output.is_dir()
     assert network_of(layer) == panel.model.value
     assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.networks()
-    text = panel.figures.text()
+    text = panel.remarks.text()
     assert text.startswith("<p>Made by a network: <b>sem-restore</b>. What it shows is")
-    assert "Mean change" in text
+    assert "Mean change" in panel.headline.text()
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
         assert name in panel.figures.text()
     assert "no seam: tiles are equal" in panel.figures.text()
@@ -412,7 +417,7 @@ def test_likely_error_is_mapped(model, panel, run_panel, knowing):
     # exp(-2) of the range in every place: between a tenth and a quarter
     for told in ("Likely error", "13.5 % of the range", "look twice", "one in ten"):
         assert told in panel.figures.text()
-    assert "look twice (up to 25 %" in panel.figures.text()
+    assert "look twice (up to 25 %" in panel.remarks.text()
     assert model.layers[-1].name == "field · tiny · likely error (%)"
     colours = model.layers[-1].colormap.map(np.array([0.05, 0.3, 0.9]))
     assert len(np.unique(colours.round(2), axis=0)) == 3

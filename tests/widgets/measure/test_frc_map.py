@@ -30,7 +30,7 @@ def test_resolution_beyond_what_light_carries_is_told(panel, run_panel):
     assert "'Second is noise-free'" in run_panel(panel)
     panel.form.set_values(reference=True)
     run_panel(panel)
-    text = panel.figures.text()
+    text = panel.figures.text() + panel.remarks.text()
     for said in ("Mean FRC below it", "Mean FRC above it", "beyond the optical cut"):
         assert said in text
     panel.form.set_values(cut_off_nm=None)
@@ -167,7 +167,7 @@ def test_a_map_of_what_a_network_made_says_so(panel, model, run_panel):
     layer = model.layers["second"]
     layer.metadata["micrograph"]["provenance"] = made.model_dump(mode="json")
     run_panel(panel)
-    assert "Made by a network: <b>ssum-sem</b>" in panel.figures.text()
+    assert "Made by a network: <b>ssum-sem</b>" in panel.remarks.text()
     assert network_of(model.layers["second · FRC map (nm)"]) == "ssum-sem"
 
 
@@ -228,7 +228,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
     assert found.text().splitlines()[-2].split("\t")[0] == names[0]
     counts = found.curves["histogram"]
     assert np.sum(counts[names[0]]) <= np.sum(counts["whole field"])
-    assert "median (nm)" in panel.figures.text()
+    assert "median (nm)" in panel.remarks.text()
 
 
 @pytest.mark.broad

@@ -7,6 +7,7 @@ from napari.layers import Image
 from napari_semsr.analysis.trust import CLUES
 from napari_semsr.core import Micrograph
 from napari_semsr.models import Trust, file_digest, save_trust, trust_path
+from napari_semsr.widgets.base import DASH
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.trust import TrustPanel
 from napari_semsr.widgets.window.dock import StepsWindow
@@ -60,9 +61,9 @@ def ask(model, qtbot, run_panel, add, exposures):
 def test_answer_is_one_of_three_words_with_its_limit(model, ask, learnt, error, word):
     panel, said = ask(learnt(error))
     assert panel.boxes["image"].value is model.layers["field"]
-    assert f"{100 * error:.1f} % of the range: {word}; one in ten places errs" in said
-    assert f"{word} (" in panel.figures.text()
-    assert "100 % of the places" in panel.figures.text()
+    assert f"{100 * error:.1f} % of the range {DASH} {word}; one in ten" in said
+    assert f"{word} (" in panel.remarks.text()
+    assert "100 % of the places" in panel.remarks.text()
     shown = model.layers["field · tiny · likely error (%)"]
     assert isinstance(shown, Image)
     np.testing.assert_allclose(shown.data, 100 * error, rtol=1e-4)

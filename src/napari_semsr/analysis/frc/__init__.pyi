@@ -1,2 +1,5 @@
-from .correlation import finite_array as finite_array
+from .correlation import (
+    beside_pixels as beside_pixels,
+    finite_array as finite_array,
+)
 from .validity import Reason as Reason

@@ -152,9 +152,34 @@ class FrcOptions(Options):
 
 
 _RESOLUTION = Quantity("Resolution", "nm", also="resolution_px",
-    interval="interval_nm", reason="why", large=True)  # fmt: skip
+    interval="interval_nm", reason="why", verdict="verdict", large=True)  # fmt: skip
 _ENDS = Quantity("95 % interval", column="resolution_nm", shown=False)
 _MEAN = Quantity("Mean FRC below it", form=".3f")
+
+
+_FINEST_PX = 2.0  # the shortest period that pixels show, by Nyquist
+_NEAR = 1.1  # times that, from which more pixels would hardly show more; chosen
+
+
+def beside_pixels(resolution_px: float | None) -> str:
+    """Say what to think of a resolution, beside the finest that its pixels can show.
+
+    Parameters
+    ----------
+    resolution_px : float or None
+        In pixels.
+
+    Returns
+    -------
+    str
+        Some words; none where there is no resolution.
+    """
+    if resolution_px is None:
+        return ""
+    times = resolution_px / _FINEST_PX
+    if times <= _NEAR:
+        return "the finest that these pixels can show: smaller ones may show more"
+    return f"{times:.2g} times the finest that these pixels can show"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +232,11 @@ class FrcResult:
     ) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
         """Why the resolution is to be doubted, where there is one."""
         return None if self.resolution_px is None else self.why
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the resolution."""
+        return "to be doubted" if self.doubt else beside_pixels(self.resolution_px)
 
     @property
     def beyond_cut_off(self) -> str:

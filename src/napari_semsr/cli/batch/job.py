@@ -50,6 +50,9 @@ _RUN = "run"  # file that names the run whose workers may go on
 _ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
 
 
+_DONE = Quantity("Images done", "", "d", verdict="verdict", large=True)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchReport(Result):
     """What a batch came to: how many images are done, its table, a row for each.
@@ -57,7 +60,7 @@ class BatchReport(Result):
     `ran` and `kept` count steps; `report` are its pages.
     """
 
-    done: Annotated[int, Quantity("Images done", "", "d", large=True)]
+    done: Annotated[int, _DONE]
     failed: Annotated[int, Quantity("Images failed", "", "d")]
     ran: Annotated[int, Quantity("Steps run", "", "d")]
     kept: Annotated[int, Quantity("Steps kept", "", "d")]
@@ -65,6 +68,11 @@ class BatchReport(Result):
     report: tuple[str, ...]
     output: str
     rows: list[Cells]
+
+    @property
+    def verdict(self) -> str:
+        """What to think of it."""
+        return f"{self.failed} failed: see why below" if self.failed else "none failed"
 
     @property
     def pages(self) -> Annotated[str | None, Quantity("Report")]:

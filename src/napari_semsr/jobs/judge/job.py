@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -211,6 +211,12 @@ class Judged(Result):
         rows["Judged"] = Figure(f"{shape} of {self.sem}")
         for item in self.pictures:
             rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
+        best = max(self.models.values(), key=_gain_of, default=None)
+        if best is not None and best.psnr_gain_db is not None:
+            label = f"Over the input, {best.name}"
+            nearer = "nearer" if best.psnr_gain_db > 0 else "no nearer"
+            verdict = f"{nearer} to the SEM image than the input is"
+            rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +227,11 @@ class Judged(Result):
             rows = getattr(self, kind)
             record[kind] = {name: row.to_json() for name, row in rows.items()}
         return record
+
+
+def _gain_of(item: JudgedPicture) -> float:
+    """Tell what a picture gained over the input; one that tells nothing comes last."""
+    return -math.inf if item.psnr_gain_db is None else item.psnr_gain_db
 
 
 def _judge(run: Run[JudgeOptions]) -> Job[Judged]:

@@ -48,7 +48,10 @@ class ErrorMapReport(MapMade):
     `range` the 0.1th and 99.9th percentile of the reference's grey levels.
     """
 
-    rse: Annotated[float, Quantity("RSE", LEVELS, also="rse_percent", large=True)]
+    rse: Annotated[
+        float,
+        Quantity("RSE", LEVELS, also="rse_percent", verdict="explained", large=True),
+    ]
     rse_percent: Annotated[float, Quantity("RSE", "% of the range", ".3g")]
     rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
     sigma_nm: Annotated[
@@ -63,6 +66,12 @@ class ErrorMapReport(MapMade):
     range: FloatPair
     looked_at: float
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
+
+    @property
+    def explained(self) -> str:
+        """What to think of the error."""
+        share = max(self.rsp, 0.0) ** 2
+        return f"blurred again, it explains {share:.0%} of what the reference shows"
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:

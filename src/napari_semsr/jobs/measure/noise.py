@@ -13,6 +13,9 @@ _DEVIATE = 0.6745 * 6  # median of second differences along both axes of noise o
 _FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
 
 
+_NOISE = Quantity("Noise s.d.", core.LEVELS, verdict="verdict", large=True)
+
+
 class NoiseOptions(core.Options):
     """How to look for noise."""
 
@@ -27,10 +30,18 @@ class NoiseReport(ImageMeasure):
     `snr` is the standard deviation of what is no noise, by that of the noise.
     """
 
-    noise: Annotated[float, Quantity("Noise s.d.", core.LEVELS, large=True)]
+    noise: Annotated[float, _NOISE]
     snr: Annotated[float | None, Quantity("Signal to noise", form=".3g", large=True)]
     levels: list[float]
     noise_at: list[float]
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the noise."""
+        if self.snr is None:
+            return ""
+        much = f"the image varies {self.snr:.2g} times as much"
+        return much if self.snr >= 1 else "more noise than image"
 
 
 def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseReport]:

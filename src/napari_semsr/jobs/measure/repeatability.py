@@ -37,6 +37,7 @@ from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 # usual in the middle, and what noise does not explain stands out of its own scatter
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
 _RANGE = "% of the range"
+_MOSTLY = 0.5
 _LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
 
 
@@ -52,7 +53,12 @@ class RepeatabilityReport(MapMade):
 
     sd: Annotated[
         float,
-        Quantity("Repeatability s.d.", LEVELS, also="sd_percent", large=True),
+        Quantity(
+            *("Repeatability s.d.", LEVELS),
+            also="sd_percent",
+            verdict="verdict",
+            large=True,
+        ),
     ]
     sd_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
     noise: Annotated[float, Quantity("Of that, noise", LEVELS, also="noise_percent")]
@@ -73,6 +79,16 @@ class RepeatabilityReport(MapMade):
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
     part: str
     window: int
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the deviation."""
+        share = self.noise_share
+        if share is None:
+            return ""
+        if share >= _MOSTLY:
+            return "mostly noise: averaging more scans makes it less"
+        return "mostly not noise: drift, charging or focus changed between the scans"
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:

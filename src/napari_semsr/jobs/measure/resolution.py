@@ -18,6 +18,7 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
+    beside_pixels,
     beyond_cut_off,
     find_cut_off,
     measure_decorrelation,
@@ -344,7 +345,7 @@ FRC = Verb(
 
 
 _MEDIAN = Quantity("Median", "nm", also="median_px", interval="median_interval_nm",
-    reason="why", large=True)  # fmt: skip
+    reason="why", verdict="verdict", large=True)  # fmt: skip
 _P10 = Quantity("10th percentile", "nm", also="p10_px")
 _P90 = replace(_P10, label="90th percentile", also="p90_px")
 _HIDDEN: dict[str, Any] = {"shown": False, "tabled": False}
@@ -395,6 +396,11 @@ class FrcMapReport(_Correlated):
     def why(self) -> Annotated[str | None, Quantity("Why", **_HIDDEN)]:
         """The same in words."""
         return self.reason and f"most: {REASON_TEXTS[self.reason]}"
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the median."""
+        return beside_pixels(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
         """Say of how many blocks some failed, and why."""

@@ -88,7 +88,7 @@ class Findings:
                 name,
                 _cell(found.value),
                 found.unit,
-                f"{found.spread} {found.note}".strip(),
+                " ".join(filter(None, (found.spread, found.note, found.verdict))),
             ]
             if isinstance(found, Figure)
             else [name, found, "", ""]

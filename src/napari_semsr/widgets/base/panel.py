@@ -60,6 +60,7 @@ from napari_semsr.widgets.base.findings import (
     Numbers,
 )
 from napari_semsr.widgets.base.folding import (
+    Folded,
     FoldingRow,
     RichLabel,
     ScrollBox,
@@ -185,6 +186,7 @@ class Panel(QWidget):
         self._laid: list[Layer] = []  # by what was shown last, in parts that are over
         self._before: list[Layer] = []  # layers when the part that is done began
         self._results_title = ""
+        self._folds = False  # whether the numbers can be folded, below a large one
         self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
@@ -322,12 +324,16 @@ class Panel(QWidget):
 
         `helpers` is what is written at the tick that shows the panel's helper layers.
         """
+        self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
+        told = "All numbers of the result, and how each was found."
+        self.all_figures = Folded("All numbers", told, self.figures)
         self.helpers = CheckBox(
             text=helpers, tooltip="Layers that explain the result; hidden after a run."
         )
         self.helpers.changed.connect(self._show_helpers)
-        widgets = (*widgets, self.figures, self.helpers.native)
+        parts = (self.headline, self.remarks, self.all_figures)
+        widgets = (*widgets, *parts, self.helpers.native)
         self.sharing = FindingsBar(
             self.findings, self.show_status, self.report_found, reports=self.reports
         )
@@ -413,6 +419,7 @@ class Panel(QWidget):
     ) -> None:
         """Write numbers and rich text below the results, and say how it went.
 
+        The first of the large numbers stands so, and all of them are folded away.
         `curves` are what was drawn: they are saved with the numbers, which say what
         `network` made the result; `tables` are shown and copied too. What follows a
         mouse does not `reveal` the results.
@@ -424,9 +431,20 @@ class Panel(QWidget):
             for name, found in numbers.items()
             if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
         }
-        told = table(numbers) if numbers else ""
+        first = _first_of(numbers)
+        self.headline.setText(
+            "" if first is None else self.translate(_headline(*first))
+        )
         sheets = "".join(_sheet(*item) for item in (tables or {}).items())
-        self.figures.setText(f"{note}{told}{sheets}{self.translate(more)}")
+        self.remarks.setText(f"{note}{self.translate(more)}{sheets}")
+        self.figures.setText(table(numbers) if numbers else "")
+        self.all_figures.setVisible(bool(numbers))
+        self.all_figures.header.setVisible(first is not None)
+        if first is None:
+            self.all_figures.unfold()
+        elif not self._folds:
+            self.all_figures.unfold(on=False)
+        self._folds = first is not None
         self._found = Findings(
             self.title,
             self._origin + made,
@@ -1010,6 +1028,7 @@ def _told_of(layer: Layer) -> str:
     return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
 
 
+_LARGE = 20  # points of the number of a result; chosen: twice those of other text
 _ABREAST = 36  # letters of a table's row with its gaps; chosen: 320 px
 _GAP = 2  # letters' widths from one column to the next
 _MOST_SHOWN = 20  # rows of a table; chosen: it is copied and saved whole
@@ -1061,14 +1080,39 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
     return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
+def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
+    """Find the number that stands large: the first that there is."""
+    large = [
+        (name, found)
+        for name, found in numbers.items()
+        if isinstance(found, Figure) and found.large
+    ]
+    return next((one for one in large if one[1].value is not None), None) or next(
+        iter(large), None
+    )
+
+
+def _headline(name: str, found: Figure) -> str:
+    """Write a number large, with its unit and what is to be thought of it."""
+    beside = " ".join(filter(None, (found.spread, found.unit)))
+    number = f"<b>{html.escape(found.shown)}</b>"
+    lines = [
+        html.escape(name),
+        f'<span style="font-size:{_LARGE}pt">{number}</span> {html.escape(beside)}',
+        html.escape(found.note, quote=False),
+        f"<b>{html.escape(found.verdict, quote=False)}</b>" if found.verdict else "",
+    ]
+    return "".join(f"<div>{line}</div>" for line in lines if line)
+
+
 def legend(colours: Mapping[str, str]) -> str:
     """Write squares in some colours, and what each means, as rich text."""
     squares = {
         text: f'<span style="color:{colour}">\N{BLACK SQUARE}</span>'
         for colour, text in colours.items()
     }
-    rows = (f"<p>{square} {html.escape(text)}</p>" for text, square in squares.items())
-    return "".join(rows)
+    rows = (f"{square} {html.escape(text)}" for text, square in squares.items())
+    return f"<p>{'<br>'.join(rows)}</p>" if colours else ""
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:

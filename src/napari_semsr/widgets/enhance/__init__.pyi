@@ -1,1 +1,4 @@
-from .models import NEWS as NEWS
+from .models import (
+    NEWS as NEWS,
+    listed_models as listed_models,
+)

@@ -1,8 +1,9 @@
 """Check model: whether a model shows discs that are there, and none that are not."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_semsr.core import OptionError, figures_of
+from napari_semsr.core import Figure, OptionError, figures_of
 from napari_semsr.jobs import MODELS_CHECK, CheckOptions, DiscRecord, ModelCheck
 from napari_semsr.widgets.base import (
     Form,
@@ -56,7 +57,15 @@ class CheckPanel(Panel):
         if made.written:
             NEWS.changed.emit()
         record = DiscRecord(made.to_card())
-        found = record.summary() or "none was wide enough to be judged"
+        found, figures = record.summary(), figures_of(made)
         said = f"Discs that {made.model} shows rightly: {found}."
+        if found:
+            name, enhanced, degraded = record.worst()
+            beside = f"(its input {100 * degraded:.0f} %; at worst: {name})"
+            worst = Figure(100 * enhanced, "% of the discs", ".0f", beside)
+            told = replace(worst, verdict=record.verdict().rstrip("."), large=True)
+            figures = {"Shown rightly": told, **figures}
+        else:
+            said = f"Of the discs of {made.model} none was wide enough to be judged."
         more = "<p>In brackets: in the degraded image, which the model was given.</p>"
-        self.show_result(figures_of(made), said, curves=made.tables(), more=more)
+        self.show_result(figures, said, curves=made.tables(), more=more)

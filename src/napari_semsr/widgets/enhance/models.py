@@ -9,7 +9,7 @@ from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
-from napari_semsr.jobs import MODELS_INFO, MODELS_LIST, DiscRecord
+from napari_semsr.jobs import MODELS_INFO, MODELS_LIST, DiscRecord, own_gain_db
 from napari_semsr.widgets.base import (
     TIMES,
     Folded,
@@ -60,6 +60,12 @@ def card_text(
     from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
     text = f"<p>{card.get('description') or 'No description.'}</p>"
+    gain = own_gain_db(card)
+    if gain is not None and gain < 0:
+        text += (
+            f'<p class="warning">It lost in its own validation: {-gain:.2f} dB worse '
+            "than what it was given.</p>"
+        )
     if "name" in card:
         text += f"<p>{_checked(card)}</p>"
     trained = TrainedPixelSizes.from_card(card)
@@ -82,7 +88,7 @@ def _checked(card: dict[str, Any]) -> str:
         f"Checked on {_IMAGES[kind]}: of discs put in or taken out it shows "
         f"{100 * enhanced:.0f} % rightly, its input {100 * degraded:.0f} % "
         f"({'' if len(record.found['conditions']) == 1 else 'at worst: '}{name}). "
-        f"{link}"
+        f"{record.verdict()} {link}"
     )
 
 
@@ -111,6 +117,33 @@ def _field(card: dict[str, Any]) -> str:
         if float(tolerance) == _TOLERANCE:
             said += f", {reach} px within {tolerance} of the range"
     return said
+
+
+def listed_models() -> list[tuple[str, str]]:
+    """List the models of the shelf, as lists show them and by their names.
+
+    One that lost in its own validation says so, and comes last.
+    """
+    try:
+        rows = run(MODELS_LIST.job()).models
+    except SemsrError:
+        return []
+    known = [row for row in rows if not row["fault"]]
+    known.sort(key=_has_lost)
+    return [
+        (f"{row['name']}{_told_loss(row) if _has_lost(row) else ''}", str(row["name"]))
+        for row in known
+    ]
+
+
+def _has_lost(row: dict[str, Any]) -> bool:
+    gain = row.get("gain_db")
+    return gain is not None and gain < 0
+
+
+def _told_loss(row: dict[str, Any]) -> str:
+    loss = f"{abs(row['gain_db']):.2f}"
+    return f" (\N{MINUS SIGN}{loss} dB on its own validation)"
 
 
 class ModelChooser(QWidget):
@@ -168,14 +201,7 @@ class ModelChooser(QWidget):
         return value
 
     def _choices(self, _: Any) -> list[tuple[str, str]]:
-        try:
-            rows = run(MODELS_LIST.job()).models
-        except SemsrError:
-            rows = ()
-        known = [
-            (str(row["name"]), str(row["name"])) for row in rows if not row["fault"]
-        ]
-        return known + [(Path(file).name, file) for file in self._files]
+        return listed_models() + [(Path(file).name, file) for file in self._files]
 
     def _renew(self) -> None:
         """List a model that came to the shelf; the chosen one may have changed."""

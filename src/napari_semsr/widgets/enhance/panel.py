@@ -76,10 +76,10 @@ from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.enhance.starting import start_torch, start_torch_ahead
 from napari_semsr.widgets.layers import (
+    is_superlens,
     planes_of,
     result_name,
     show_scale_bar,
-    step_before,
 )
 
 if TYPE_CHECKING:
@@ -291,8 +291,8 @@ class EnhancePanel(Panel):
 
     def _propose(self, layer: Any) -> None:
         """Propose the model that suits a layer."""
-        stitched = layer is not None and step_before(layer) == "stitch"
-        self.model.propose(MOSAIC_MODEL if stitched else None)
+        fits = layer is not None and is_superlens(layer)
+        self.model.propose(MOSAIC_MODEL if fits else None)
 
     def _compare(self, layer: Any) -> None:
         try:

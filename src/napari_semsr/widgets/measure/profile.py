@@ -439,7 +439,8 @@ class ProfilePanel(Panel):
             before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
             if one.found is not None:
                 for label, figure in one.found.figures().items():
-                    numbers[f"{before}{label}"] = figure
+                    first = not numbers and not several
+                    numbers[f"{before}{label}"] = replace(figure, large=first)
                 for title, table in one.found.tables().items():
                     tables[f"{title}{of}"] = table
         more = "<br>".join(

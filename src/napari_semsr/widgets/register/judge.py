@@ -14,17 +14,14 @@ from qtpy.QtGui import QDesktopServices
 from napari_semsr.core import (
     Job,
     OptionError,
-    SemsrError,
     ShapeError,
     figures_of,
     in_panel_words,
-    run,
 )
 from napari_semsr.io import StoredTransform, replacing
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     JUDGE,
-    MODELS_LIST,
     MOSAIC_MODEL,
     Judged,
     JudgeOptions,
@@ -42,6 +39,7 @@ from napari_semsr.widgets.base import (
     push_button,
     typed_path,
 )
+from napari_semsr.widgets.enhance import listed_models
 from napari_semsr.widgets.register.panel import (
     find_pair,
     refusal_numbers,
@@ -133,12 +131,8 @@ class JudgePanel(Panel):
         row = FoldingRow(self.report_button, self.keep_button)
         self.add_results("Judged", row)
 
-    def _models(self, _: Any) -> list[str]:
-        try:
-            rows = run(MODELS_LIST.job()).models
-        except SemsrError:
-            return []
-        return [str(row["name"]) for row in rows if not row["fault"]]
+    def _models(self, _: Any) -> list[tuple[str, str]]:
+        return listed_models()
 
     # -- which layers -------------------------------------------------------------
 

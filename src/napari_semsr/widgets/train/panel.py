@@ -17,13 +17,11 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     WriteError,
-    run,
     words_of,
 )
 from napari_semsr.io import StoredTransform
 from napari_semsr.jobs import (
     MODELS_IMPORT,
-    MODELS_LIST,
     MOSAIC_MODEL,
     CutRequest,
     ModelFile,
@@ -52,8 +50,8 @@ from napari_semsr.widgets.base import (
     push_button,
     typed_path,
 )
-from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import grey_layers, is_truth
+from napari_semsr.widgets.enhance import NEWS, listed_models
+from napari_semsr.widgets.layers import grey_layers, is_superlens, is_truth
 from napari_semsr.widgets.train.watch import TrainView
 
 if TYPE_CHECKING:
@@ -237,6 +235,7 @@ class RecipeForm(QWidget):
         super().__init__()
         self.facts: RecipeFacts | None = None
         self.fault = ""
+        self._proposed = _AS_IT_SAYS  # to begin with, until the user chooses
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
@@ -282,7 +281,7 @@ class RecipeForm(QWidget):
         """List anew, in this order: a list that is changed keeps what it had first."""
         self.start.choices = []
         self.start.choices = self._starts()
-        self.start.value = chosen
+        self.start.value = self._proposed = chosen
 
     def _starts(self) -> list[tuple[str, str]]:
         own = self.facts.start_from if self.facts else None
@@ -290,12 +289,7 @@ class RecipeForm(QWidget):
         if own is not None:
             first = f"{Path(own).stem} (recipe)"
         rows = [] if own is None else [("fresh weights", _FRESH)]
-        try:
-            models = run(MODELS_LIST.job()).models
-        except SemsrError:
-            models = ()
-        known = [str(row["name"]) for row in models if not row["fault"]]
-        return [(first, _AS_IT_SAYS), *rows, *((name, name) for name in known)]
+        return [(first, _AS_IT_SAYS), *rows, *listed_models()]
 
     def refresh(self) -> None:
         """Read the chosen recipe."""
@@ -323,6 +317,18 @@ class RecipeForm(QWidget):
         chosen = self.start.value
         model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
         return {"start_from": model, "anew": chosen == _FRESH}
+
+    def propose_start(self, model: str | None) -> None:
+        """Propose what a recipe that fine-tunes begins with; None: what it names.
+
+        What the user has chosen stays.
+        """
+        tunes = self.facts is not None and self.facts.start_from is not None
+        if self.start.value != self._proposed or not tunes:
+            return
+        known = model is not None and model in self.start.choices
+        self._proposed = str(model) if known else _AS_IT_SAYS
+        self.start.value = self._proposed
 
     def begin_with(self, model: str) -> None:
         """Fine-tune a model, where it is among those that are listed."""
@@ -399,9 +405,19 @@ class TrainPanel(Panel):
         self.take_input(self.pairs.low)
         self._choose_high()
         self.pairs.low.changed.connect(self._choose_high)
+        self._propose_start()
+        for changed in (self.pairs.low.changed, self.pairs.source.changed):
+            changed.connect(self._propose_start)
 
     def _show_degrade(self) -> None:
         open_panel(self.viewer, "Degrade")
+
+    def _propose_start(self, _: object = None) -> None:
+        """Propose the model that is for such images."""
+        layers = self.pairs.cuts or self.pairs.own
+        low = self.pairs.low.value if layers else None
+        fits = low is not None and is_superlens(low)
+        self.recipe.propose_start(MOSAIC_MODEL if fits else None)
 
     def takes(self, layer: "Layer") -> bool:
         """Leave it to High to show what images should look like."""
@@ -442,6 +458,7 @@ class TrainPanel(Panel):
         if self.recipe.facts is not None:
             self.pairs.learn_by(self.recipe.facts.kind)
         self._propose()
+        self._propose_start()
 
     def _follow_source(self, _: object = None) -> None:
         """Choose the recipe for noisy images where they are to be learnt from."""

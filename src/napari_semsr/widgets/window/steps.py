@@ -97,6 +97,7 @@ STEPS = (
         (
             PanelPlace("Network", "enhance.panel:EnhancePanel"),
             PanelPlace("Classical", "restore:RestorePanel"),
+            PanelPlace("Train", "train.panel:TrainPanel"),
         ),
     ),
     WorkStep(

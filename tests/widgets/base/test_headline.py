@@ -1,0 +1,95 @@
+"""One number of a result stands large, with its unit and what to think of it."""
+
+import pytest
+
+from napari_semsr.analysis import Misfit
+from napari_semsr.widgets.base import VERB_PANELS, make_panel
+from napari_semsr.widgets.crop import CropPanel
+from tests.widgets.test_panels import make
+
+LARGE = {  # by the panel: the number, its unit, and words of the verdict
+    "measure.frc_map": ("Median", "nm", "that these pixels can show"),
+    "measure.error_map": ("RSE", "grey levels", "of what the reference shows"),
+    "measure.metrics": ("PSNR", "dB", "% of the range (r.m.s.)"),
+    "restore": ("Mean change", "grey levels", "noise of the input"),
+    "enhance.panel": ("Mean change", "grey levels", "noise of the input"),
+}
+
+
+@pytest.fixture
+def scene(model, add, exposures):
+    """Two exposures of one place, 96 px a side."""
+    for image in exposures:
+        add(model, image.replace(data=image.data[:96, :96]))
+    return model
+
+
+def measured(scene, qtbot, module):
+    """Make a panel, and choose both exposures where it takes two layers."""
+    panel = make(module, scene, qtbot)
+    if module == "measure.error_map":
+        panel.boxes["reference"].value = scene.layers["first"]
+        panel.boxes["enhanced"].value = scene.layers["second"]
+    if module == "measure.metrics":
+        panel.reference.value = scene.layers["first"]
+    if module == "measure.frc_map":
+        panel.form.set_values(block=32)
+    return panel
+
+
+@pytest.mark.parametrize("module", LARGE)
+def test_one_number_is_large_and_the_others_are_folded(scene, qtbot, run_panel, module):
+    panel = measured(scene, qtbot, module)
+    run_panel(panel)
+    name, unit, verdict = LARGE[module]
+    told = panel.headline.text()
+    assert told.count("font-size") == 1
+    for part in (name, unit, verdict):
+        assert part in told
+    assert not panel.figures.isVisibleTo(panel)
+    panel.all_figures.header.click()
+    assert panel.figures.isVisibleTo(panel)
+    assert panel.figures.text().count("<tr>") > 3
+
+
+def test_numbers_that_were_unfolded_stay_so(scene, qtbot, run_panel):
+    panel = make_panel(scene, VERB_PANELS["Noise"])
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    assert "times as much" in panel.headline.text()
+    panel.all_figures.header.click()
+    panel.form.set_values(block=32)
+    run_panel(panel)
+    assert panel.figures.isVisibleTo(panel)
+
+
+def test_without_a_number_to_judge_by_all_are_shown(scene, qtbot, run_panel):
+    panel = CropPanel(scene)
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    assert panel.figures.text()
+    assert panel.figures.isVisibleTo(panel)
+    assert not panel.all_figures.header.isVisibleTo(panel)
+    assert not panel.headline.text()
+
+
+def test_copied_numbers_have_the_verdict(scene, qtbot, run_panel):
+    panel = measured(scene, qtbot, "restore")
+    run_panel(panel)
+    (row,) = (
+        line
+        for line in panel.findings().text().splitlines()
+        if line.startswith("Mean change")
+    )
+    assert row.split("\t")[2] == "grey levels"
+    assert "noise of the input" in row.split("\t")[3]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.3, "does not"), (0.43, "does not"), (0.8, "contradicts")],
+)
+def test_misfit_says_what_to_think_of_it(share, said):
+    misfit = Misfit(share, 1.0, 0.0, (0.0, 1.0), None)
+    assert misfit.verdict.startswith(f"light {said}")
+    assert "42 ± 19 %" in misfit.verdict

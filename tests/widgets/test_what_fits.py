@@ -1,0 +1,112 @@
+"""What comes next fits what came before: models, trainings and lists of them."""
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QComboBox
+
+from napari_semsr.core import InputRecord, Provenance
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.register.judge import JudgePanel
+from napari_semsr.widgets.train.panel import TrainPanel
+from napari_semsr.widgets.window.dock import StepsWindow
+from tests.tiny_models import write_tiny_model
+
+
+def made_by(*jobs):
+    """Give the history of an image that went through some jobs, the last first."""
+    made = None
+    for job in reversed(jobs):
+        record = InputRecord(role="image", name="before", provenance=made)
+        network = {"model_name": "ssum-sem", "model_digest": "sha256:1"}
+        about = network if job == "enhance" else {}
+        made = Provenance(job=job, inputs=(record,), **about)
+    return made
+
+
+@pytest.fixture
+def add_made(model, add):
+    """Add a small image with a history."""
+
+    def put(*jobs):
+        grey = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+        image = Micrograph(grey, (20.0, 20.0), " of ".join(jobs))
+        return add(model, image.replace(provenance=made_by(*jobs)))
+
+    return put
+
+
+SUPERLENS = [
+    ("stitch",),
+    ("register", "stitch"),
+    ("crop", "register", "stitch"),
+    ("restore", "register", "stitch"),
+]
+OTHERS = [("register", "open"), ("open",), ("register", "enhance", "stitch")]
+
+
+@pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
+def test_model_is_proposed_by_what_the_image_shows(add_made, model, qtbot, jobs):
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.layer.value = add_made(*jobs)
+    wanted = "ssum-sem" if jobs in SUPERLENS else "sem-restore"
+    assert panel.model.value == wanted
+
+
+@pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
+def test_training_begins_with_the_model_for_such_images(add_made, model, qtbot, jobs):
+    panel = TrainPanel(model)
+    qtbot.addWidget(panel)
+    low = add_made(*jobs)
+    add_made("open")
+    panel.pairs.low.value = low
+    wanted = "ssum-sem" if jobs in SUPERLENS else None
+    assert panel.recipe.begins()["start_from"] == wanted
+
+
+def test_a_start_that_was_chosen_stays(add_made, model, qtbot):
+    panel = TrainPanel(model)
+    qtbot.addWidget(panel)
+    panel.recipe.start.value = "sem-2x"
+    panel.pairs.low.value = add_made("register", "stitch")
+    assert panel.recipe.begins()["start_from"] == "sem-2x"
+
+
+def test_train_stands_in_the_window(make_napari_viewer):
+    viewer = make_napari_viewer()
+    window = StepsWindow(viewer)
+    viewer.window.add_dock_widget(window, name="SEM-SR")
+    number = [page.step.key for page in window.pages].index("enhance")
+    window.steps.buttons[number].click()
+    (button,) = (b for b in window.page.kinds.buttons if b.text() == "Train")
+    button.click()
+    assert isinstance(window.page.panel, TrainPanel)
+
+
+def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
+    add_made, model, qtbot, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path))
+    for name, gain in (("a-loser", -0.14), ("winner", 0.5)):
+        validation = {"validation": {"gain_db": gain}}
+        write_tiny_model(tmp_path, name=name, training=validation)
+    add_made("open")
+    add_made("stitch")
+    panels = EnhancePanel(model), TrainPanel(model), JudgePanel(model)
+    for panel in panels:
+        qtbot.addWidget(panel)
+    boxes = panels[0].model.box, panels[1].recipe.start, panels[2].networks
+    for box in boxes:
+        rows = range(box.native.count())
+        if isinstance(box.native, QComboBox):
+            shown = [box.native.itemText(row) for row in rows]
+        else:
+            shown = [box.native.item(row).text() for row in rows]
+        assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB on its own validation)"
+        assert "winner" in shown
+        assert box.choices[-1] == "a-loser"
+    panels[0].model.box.value = "a-loser"
+    assert "0.14 dB worse" in panels[0].model.text.text()
+    panels[0].model.box.value = "winner"
+    assert "lost" not in panels[0].model.text.text()
