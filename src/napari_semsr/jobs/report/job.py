@@ -1,6 +1,5 @@
 """Images, pairs and measurements as one page, with a JSON file of every number."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from napari_semsr.core import (
     read_box,
     software_versions,
 )
-from napari_semsr.io import ReadOptions, replacing, suggest_databar
+from napari_semsr.io import ReadOptions, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     Image,
@@ -76,6 +75,7 @@ from napari_semsr.jobs.report.numbers import (
 )
 from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.reporting import write_numbers
 
 T = TypeVar("T")
 
@@ -262,14 +262,8 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
         seconds=round(time.monotonic() - started, 2),
     )
     yield from write_report(page, result, chosen, each, pairs, records, found, made)
-    text = json.dumps(
-        _every_number(result, chosen, each, pairs, records, found, made),
-        indent=1,
-        allow_nan=False,
-        ensure_ascii=False,
-    )
-    with replacing(numbers) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    told = _every_number(result, chosen, each, pairs, records, found, made)
+    write_numbers(numbers, told)
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
