@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from frc_speed import find_peer
 
 from napari_semsr.analysis import measure_decorrelation
@@ -162,15 +163,12 @@ def blocks() -> None:
 
 def main() -> int:
     """Print the figures; exit code 1 means that a goal was missed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
-    parser.add_argument("--peer-python", default=default)
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--peer-seeds", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("accuracy", "speed", "blocks"))
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--side=512 --seeds=8 --peer-seeds=1 --repeats=3 --only=|accuracy|speed|blocks",
+        peer_python=default,
+    )
     peer = find_peer(given.peer_python)
     if peer is None:
         print(f"NanoPyx is not importable by {given.peer_python}: no comparison.")

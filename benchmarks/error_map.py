@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from frc_speed import find_peer
 from scipy.ndimage import gaussian_filter
 
@@ -226,16 +227,14 @@ def memory(given: argparse.Namespace) -> bool:
 
 def main() -> int:
     """Print the figures; exit code 1 means that a goal was missed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
-    parser.add_argument("--peer-python", default=default)
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3)
     kinds = ("agreement", "recovery", "speed", "memory")
-    parser.add_argument("--only", choices=kinds)
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--side=512 --sides=4096,8192,16384 --seeds=5 --repeats=3",
+        peer_python=default,
+        only={"choices": kinds},
+    )
     peer = find_peer(given.peer_python)
     if peer is None:
         print(f"NanoPyx is not importable by {given.peer_python}: no comparison.")

@@ -19,7 +19,6 @@ that a gate was missed; the one for the stated error holds for all draws togethe
 a single draw can be luckier than it may claim to be.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -31,23 +30,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from _shared import read_options
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run as finish
+from napari_semsr.core import Micrograph, run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
+from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
-from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import measure_frozen
 from napari_semsr.inference.tiles import ArraySink, SeamMeter, TiledRun
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, build
+from napari_semsr.models import LoadedModel, ModelCard, build
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.3
@@ -286,15 +283,14 @@ def _judge(found: dict[str, Any]) -> bool:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", nargs="*", choices=sorted(NETWORKS))
-    parser.add_argument("--width", type=int, help="channels; default: as published")
-    parser.add_argument("--shape", type=int, nargs=2, default=(701, 533))
-    parser.add_argument("--side", type=int, default=4096, help="of the spilled field")
-    parser.add_argument("--spill", action="store_true")
-    parser.add_argument("--cancel", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--spill --cancel --json",
+        network={"nargs": "*", "choices": sorted(NETWORKS)},
+        width=(int, "channels; default: as published"),
+        shape={"type": int, "nargs": 2, "default": (701, 533)},
+        side=(4096, "of the spilled field"),
+    )
     names = chosen.network or list(NETWORKS)
     show = print
     if chosen.spill:

@@ -10,7 +10,6 @@ Libraries are imported and the network is warm before the first round. Exit code
 that the executor took over 5 % more than the loop.
 """
 
-import argparse
 import logging
 import statistics
 import sys
@@ -18,11 +17,12 @@ import time
 import uuid
 
 import numpy as np
+from _shared import read_options
 from distributed import Client
 from tiling import field
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.inference.cluster import enhance_tiles, register, unregister
 from napari_semsr.inference.executors import (
     LocalExecutor,
@@ -30,12 +30,10 @@ from napari_semsr.inference.executors import (
     in_order,
     run_tiles,
 )
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import load_model
 
 GATE = 1.05
 LOOPBACK = {
@@ -87,11 +85,7 @@ def clustered(
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--side", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
-    chosen = parser.parse_args()
+    chosen = read_options(__doc__, "--model=sem-restore --side=2048 --rounds=5")
     loaded = load_model(chosen.model)
     options = EnhanceOptions(precision="fp32", device="cpu")
     image = Micrograph(field((chosen.side, chosen.side)))

@@ -22,7 +22,6 @@ that against the same view without noise.
 ``TRIALS`` are the samples that the recipe was chosen on; they judge nothing.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -38,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import zarr
+from _shared import read_options
 from _superlens_fields import letters, stars
 
 from napari_semsr.core import (
@@ -321,13 +321,12 @@ def print_shifted(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run what has no row yet."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--only", default="", metavar="NAME;NAME")
-    parser.add_argument("--trials", action="store_true")
-    parser.add_argument("--shifted", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
+    args = read_options(
+        __doc__,
+        "--trials --shifted --table",
+        rows={"type": Path, "required": True},
+        only={"default": "", "metavar": "NAME;NAME"},
+    )
     args.rows.touch()
     if args.table:
         print_table(done(args.rows))

@@ -10,7 +10,6 @@ tried, and the run says so when NanoPyx is in neither. All are timed in turn, se
 times, and the best time of each counts: other work on the machine then disturbs least.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 
+from napari_semsr.analysis import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 
 BLOCK = 64
 STEP = 16
@@ -99,14 +98,13 @@ def time_peer(python: str, path: Path) -> float:
 
 def main() -> int:
     """Print times and ratios; exit code 1 means that a ratio missed its goal."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     peer_default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
-    parser.add_argument("--peer-python", default=peer_default)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--side", type=int, default=2048, help="side of the map's field"
+    given = read_options(
+        __doc__,
+        "--repeats=5",
+        peer_python=peer_default,
+        side=(2048, "side of the map's field"),
     )
-    given = parser.parse_args()
     pair = tuple(blocks_of(image) for image in draw(1024))
     field = [Micrograph(image) for image in draw(given.side)]
     peer = find_peer(given.peer_python)

@@ -30,6 +30,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from _shared import read_options
+
 ROOT = Path(__file__).parent.parent
 FIRST_TILE_S, STALL_MS, GROWTH = 1.5, 50.0, 1.10
 CANCEL_SHOWN_S, CANCEL_ENDED_S = 0.3, 1.0
@@ -89,7 +91,7 @@ class Desk:
         import numpy as np
         from qtpy.QtCore import QTimer
 
-        from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+        from napari_semsr.core import Micrograph, parse_pixel_size
         from napari_semsr.widgets.layers import layer_keywords
 
         rng = np.random.default_rng(0)
@@ -259,14 +261,16 @@ def hold(side: int) -> None:
     from memory import identity, make_repeated
     from qtpy.QtWidgets import QApplication
 
-    from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
-    from napari_semsr.inference.engine import enhance_to_store, plan_run
-    from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.live import LiveField
-    from napari_semsr.inference.options import EnhanceOptions
-    from napari_semsr.widgets.base.results import Target
-    from napari_semsr.widgets.base.runner import JobRunner
+    from napari_semsr.core import Micrograph, run
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        LiveField,
+        create_output,
+        enhance_to_store,
+        plan_output,
+        plan_run,
+    )
+    from napari_semsr.widgets.base import JobRunner, Target
     from napari_semsr.widgets.enhance.live import LiveLayer
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
@@ -317,14 +321,11 @@ def memory(sides: list[int]) -> int:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
-    parser.add_argument("--only", choices=["feel", "memory"])
-    parser.add_argument("--hold", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--side=4096 --seconds=5.0 --rounds=3 --sides=4096,32768 --only=|feel|memory",
+        hold=(int, argparse.SUPPRESS),
+    )
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         screen = str(ROOT / "scripts" / "with_display.sh")
         os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606

@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _shared import read_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,7 @@ def make(path: Path, side: int) -> None:
     """Write a noisy field, chunk by chunk."""
     import numpy as np
 
-    from napari_semsr.io.zarr.store import create_store
+    from napari_semsr.io import create_store
 
     rng = np.random.default_rng(0)
     store = create_store(path, shape=(side, side), dtype="uint16", chunk=CHUNK)
@@ -79,8 +81,7 @@ def identity() -> Any:
     """Give a model that returns its input."""
     import torch
 
-    from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel
+    from napari_semsr.models import LoadedModel, ModelCard
 
     card = ModelCard(name="identity", architecture="identity", receptive_field=0)
     return LoadedModel(torch.nn.Identity(), card, "sha256:0")
@@ -90,14 +91,16 @@ def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
 
-    from napari_semsr.core import compact_memory
-    from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
+    from napari_semsr.core import Micrograph, compact_memory, run
 
     compact_memory()
-    from napari_semsr.inference.engine import enhance_to_store, plan_run
-    from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+        plan_output,
+        plan_run,
+    )
 
     image = Micrograph(da.from_zarr(make_repeated(folder / "in.zarr", side)))
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
@@ -117,13 +120,15 @@ def lockstep(side: int) -> int:
     import dask.array as da
     import torch
 
-    from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
-    from napari_semsr.inference.engine import enhance_to_store, plan_run
-    from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.options import EnhanceOptions
-    from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel, build
+    from napari_semsr.core import Micrograph, run
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+        plan_output,
+        plan_run,
+    )
+    from napari_semsr.models import LoadedModel, ModelCard, build
 
     torch.manual_seed(0)
     shape = {"width": 4, "blocks": 1}
@@ -206,16 +211,13 @@ def growth(sides: list[int]) -> int:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--tile", type=int, default=None)
-    parser.add_argument("--memory-gb", type=float)
-    parser.add_argument("--side", type=int, help="default: 8192, or 16384 in lockstep")
-    parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
-    parser.add_argument("--lockstep", action="store_true")
-    parser.add_argument("--hold", nargs=2, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--model=sem-restore --tile=N --memory-gb=X --growth --sides=4096,32768 "
+        "--lockstep",
+        side=(int, "default: 8192, or 16384 in lockstep"),
+        hold=({"nargs": 2}, argparse.SUPPRESS),
+    )
     if chosen.hold:
         hold(Path(chosen.hold[0]), int(chosen.hold[1]))
         return 0

@@ -11,13 +11,13 @@ names begin alike, such as ``001_off.tif`` and ``001_50x.tif``; three pixels are
 at each side.
 """
 
-import argparse
 import math
 import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from scipy import ndimage
 
 import napari_semsr as semsr
@@ -94,11 +94,7 @@ def real(folder: Path, rows: int | None) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--pairs", type=Path)
-    parser.add_argument("--rows", type=int)
-    asked = parser.parse_args()
+    asked = read_options(__doc__, "--seeds=12 --pairs=FILE --rows=N")
     warnings.simplefilter("ignore")
     if asked.pairs is not None:
         real(asked.pairs, asked.rows)

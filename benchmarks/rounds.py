@@ -20,7 +20,6 @@ between blocks that stay. All else may not grow.
 Exit code 1 means that something did.
 """
 
-import argparse
 import gc
 import os
 import sys
@@ -29,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _shared import read_options
 from live import ROOT, show, spin
 
 ALLOWED_MB = 60.0
@@ -156,11 +156,7 @@ def play(rounds: int, warm: int, folder: Path, *, close: bool = False) -> int:
 
 def main() -> int:
     """Play in a folder of its own for temporary files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--warm", type=int, default=10)
-    parser.add_argument("--close", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(__doc__, "--rounds=50 --warm=10 --close")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         screen = str(ROOT / "scripts" / "with_display.sh")
         os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606

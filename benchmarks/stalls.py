@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _shared import read_options
 from live import ROOT, Pulse, show, spin
 
 GOAL_MS, MORE_MS = 200.0, 50.0
@@ -160,11 +161,12 @@ def judge(name: str, rounds: int) -> bool:
 
 def main() -> int:
     """Watch each panel in processes of its own, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=PANELS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--watch", nargs=3, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--rounds=3",
+        only={"choices": PANELS},
+        watch=({"nargs": 3}, argparse.SUPPRESS),
+    )
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         screen = str(ROOT / "scripts" / "with_display.sh")
         os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606

@@ -14,7 +14,6 @@ folder that ``--packages`` names. On a machine that is busy with other work,
 Exit code 1 means that a gate was missed.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -25,12 +24,11 @@ from typing import Any
 import numpy as np
 import tiling_peers
 import torch
+from _shared import read_options
 from numpy.typing import NDArray
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box, round_up
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.core import Box, Micrograph, round_up, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -38,9 +36,8 @@ from napari_semsr.inference.network_input import (
     read_window,
     survey_field,
 )
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.models import LoadedModel, load_model
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.15
@@ -168,15 +165,13 @@ def timing(
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--side", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", nargs="*", default=["bf16", "fp32"])
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
-    parser.add_argument("--packages", help="folder of packages to compare with")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--model=sem-restore --side=2048 --rounds=5 --json",
+        precision={"nargs": "*", "default": ["bf16", "fp32"]},
+        clock={"choices": sorted(CLOCKS), "default": "wall"},
+        packages=(str, "folder of packages to compare with"),
+    )
     if chosen.packages:
         sys.path.append(chosen.packages)
     loaded = load_model(chosen.model)

@@ -15,7 +15,6 @@ bound; the share of fields that are called unfamiliar.
 ``--rows`` keeps what was measured of each field; the next run goes on after it.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -237,16 +237,16 @@ def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
 
 def main() -> None:
     """Measure the parts that are asked for, and say them."""
-    parser = argparse.ArgumentParser(description=__doc__)
     parts = ("kinds", "microscopes", "left-out")
     known = (*parts, "own")
-    parser.add_argument("--only", nargs="+", default=parts, choices=known)
-    parser.add_argument("--folder", type=Path, help="of the images of the recipe")
-    parser.add_argument("--model", default="ssum-sem")
-    parser.add_argument("--seeds", type=int, default=8, help="of each kind")
-    parser.add_argument("--learnt", type=int, default=30, help="fields of each kind")
-    parser.add_argument("--rows", type=Path)
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--model=ssum-sem --rows=FILE",
+        only={"nargs": "+", "default": parts, "choices": known},
+        folder=(Path, "of the images of the recipe"),
+        seeds=(8, "of each kind"),
+        learnt=(30, "fields of each kind"),
+    )
     model = load_model(given.model)
     kinds = options_of("kinds").kinds
     rows: list[dict[str, Any]] = []

@@ -9,7 +9,6 @@ that are not Gaussian with objects put in and taken out, ``scans`` through the c
 ``discs`` that are put in and taken out, and ``depth``, gaps of 100 nm off the focus.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from _shared import read_options
 from _superlens_fields import chip, chip_sites
 from superlens import (
     BORDER,
@@ -34,17 +34,17 @@ from superlens import (
     site_dips,
 )
 
-from napari_semsr.cli.command import main as semsr
+from napari_semsr.cli import main as semsr
 from napari_semsr.core import run
 from napari_semsr.jobs import MODELS_CHECK, CheckOptions
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import load_model
 from napari_semsr.simulation import (
+    KINDS,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulation.specimen import KINDS
 from napari_semsr.training.validation import affine_psnr_db
 
 GOALS = Path(__file__).with_name("superlens_goals.yaml")
@@ -259,11 +259,11 @@ def main() -> None:
     """Measure the parts that are asked for, and say them."""
     goals = yaml.safe_load(GOALS.read_text())
     parts = [name for name in goals if name != "seed"]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="ssum-sem")
-    parser.add_argument("--only", nargs="+", default=parts, choices=parts)
-    parser.add_argument("--rows", type=Path)
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--model=ssum-sem --rows=FILE",
+        only={"nargs": "+", "default": parts, "choices": parts},
+    )
     judge = Judge(load_model(arguments.model), 0, with_oracle=False)
     rows = Rows(arguments.rows, judge.loaded.digest)
     print(f"{judge.loaded.card.name}, {judge.loaded.digest}, border {BORDER} px")

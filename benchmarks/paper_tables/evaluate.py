@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from superlens import Judge
 
-from napari_semsr.models.cards import bundled
+from napari_semsr.models import bundled
 from paper_tables.curves import read_curve
 from paper_tables.frc_maps import measure_maps
 from paper_tables.gao import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.training.recipe import Recipe, load_recipe
+from napari_semsr.training import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes" / "tables"
