@@ -273,13 +273,13 @@ class StoreLock:
     some networks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience_s: float = 0) -> None:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
                 f"{folder} is being written by another process: wait for its end, or "
