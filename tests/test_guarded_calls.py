@@ -233,7 +233,7 @@ def test_nothing_runs_what_a_file_says():
             assert "Loader" in given, where
 
 
-TABLES = {"io/sheets.py", "training/callbacks.py", "jobs/stitch.py"}
+TABLES = {"io/sheets.py", "jobs/stitch.py"}
 TERMINAL = {"cli/command.py", "jobs/train_process.py"}  # the latter in a process apart
 
 

@@ -271,15 +271,22 @@ class StoreLock:
 
     All of a process share one lock. Nothing is locked where a file cannot be, as on
     some networks.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store, or another folder that one process fills.
+    patience_s : float, default=0
+        How long to wait for a process that holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience_s: float = 0) -> None:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
                 f"{folder} is being written by another process: wait for its end, or "
@@ -301,15 +308,25 @@ class StoreLock:
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Refuse a store that another process has locked."""
+        """Refuse a store that another process has locked.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            The store.
+        """
         if _lock_file(folder).is_file():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
         """Leave the store to others, and nothing beside it.
 
-        With `force` whatever else of this process locks it: a run that was broken off
-        may stay in memory, with what it had begun.
+        A run that was broken off may stay in memory, with what it had begun.
+
+        Parameters
+        ----------
+        force : bool, default=True
+            Whatever else of this process locks it.
         """
         lock, self._lock = self._lock, None
         if lock is None or not lock.is_locked:

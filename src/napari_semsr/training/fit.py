@@ -11,7 +11,7 @@ import queue
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,8 +125,9 @@ def train(
     begun = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with environment_kept(), folder.leaving_no_empty():
+    with environment_kept(), folder.leaving_no_empty(), ExitStack() as held:
         if first:
+            held.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
