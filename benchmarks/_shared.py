@@ -85,7 +85,7 @@ def mean_and_error(values: ArrayLike, form: str = "+.2f") -> str:
     """Write a mean and its standard error."""
     error = standard_error(np.ravel(values))
     error = NAN if error is None else error
-    return f"{np.mean(values):{form}} ± {error:{form.lstrip('+')}}"
+    return f"{np.mean(values):{form}} ± {error:{form[form.index('.') :]}}"
 
 
 def in_line(row: Mapping[str, Any], form: str = ".4g") -> str:

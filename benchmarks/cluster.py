@@ -88,16 +88,17 @@ def main() -> None:
     given = read_options(__doc__, "--side=4096 --exact")
     side, exact = given.side, given.exact
     image = np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)
-    show = print
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(Micrograph(image), folder / "field.ome.zarr")
         source = read(folder / "field.ome.zarr")
         if exact:
             none, inside = overhead(source, folder)
-            show(f"processor time {none:.1f} s, {inside / none:.2f} times on a cluster")
+            print(
+                f"processor time {none:.1f} s, {inside / none:.2f} times on a cluster"
+            )
         alone = seconds(source, folder / "alone.ome.zarr", None, exact=exact)
-        show(f"this process alone  {alone:6.1f} s")
+        print(f"this process alone  {alone:6.1f} s")
         for workers in (1, 2):
             with LocalCluster(
                 n_workers=workers,
@@ -111,7 +112,7 @@ def main() -> None:
                 took = seconds(source, path, address, exact=exact)
                 first = read(folder / "alone.ome.zarr").array()
                 off = float(np.abs(read(path).array() - first).max() / np.ptp(first))
-            show(
+            print(
                 f"{workers} worker process(es) {took:6.1f} s, {alone / took:.2f} times,"
                 f" {off:.1e} of the range from this process"
             )

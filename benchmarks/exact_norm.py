@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _shared import read_options
+from _shared import in_line, read_options
 from numpy.typing import NDArray
+from tiling import field
 from torch import nn
 
 from napari_semsr.core import Micrograph, run as finish
@@ -58,19 +59,6 @@ NETWORKS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "resnet-batch": ("resnet", 64, (128, 256, 384)),
     "unet": ("multi-scale-unet", 64, (128, 256, 384)),
 }
-
-
-def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Draw a field with structure at many scales, uneven from corner to corner."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros(shape, np.float32)
-    for step in (1, 4, 16, 64):
-        coarse = rng.normal(0, step**0.5, [-(-n // step) for n in shape])
-        fine = coarse.astype(np.float32).repeat(step, 0).repeat(step, 1)
-        image += fine[: shape[0], : shape[1]]
-    image += np.linspace(0, 10, shape[1], dtype=np.float32)
-    low, high = image.min(), image.max()
-    return ((image - low) / (high - low) * 255).astype(np.uint8)
 
 
 def _norms_replaced(module: nn.Module) -> None:
@@ -292,26 +280,24 @@ def main() -> int:
         side=(4096, "of the spilled field"),
     )
     names = chosen.network or list(NETWORKS)
-    show = print
     if chosen.spill:
         for name in names:
-            show(json.dumps(spill(name, chosen.width, chosen.side)))
+            print(json.dumps(spill(name, chosen.width, chosen.side)))
         return 0
     if chosen.cancel:
         rows = [
             cancel(n, norm, MOMENTS_S) for n in names for norm in ("exact", "frozen")
         ]
         for row in rows:
-            show(_line(row))
-        quick = all(
-            row["longest_wait_s"] <= CANCEL_SEEN_S
-            and row["longest_end_s"] <= CANCEL_ENDED_S
-            for row in rows
+            print(in_line(row, ".3g"))
+        waits, ends = zip(
+            *((row["longest_wait_s"], row["longest_end_s"]) for row in rows),
+            strict=True,
         )
-        return 0 if quick else 1
+        return int(max(waits) > CANCEL_SEEN_S or max(ends) > CANCEL_ENDED_S)
     threads = torch.get_num_threads()
     found: dict[str, Any] = {"exact": [], "frozen": [], "threads": threads}
-    say = (lambda _: None) if chosen.json else (lambda row: show(_line(row)))
+    say = (lambda _: None) if chosen.json else (lambda row: print(in_line(row, ".3g")))
     for name in names:
         for row in exactness(name, chosen.width, tuple(chosen.shape)):
             found["exact"].append(row)
@@ -323,17 +309,8 @@ def main() -> int:
         found["tile"] = naive(8, 1024, 64)
         say({"tile": "the same network and field", **found["tile"]})
     if chosen.json:
-        show(json.dumps(found))
+        print(json.dumps(found))
     return 0 if _judge(found) else 1
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Write a row of figures."""
-    said = [
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in row.items()
-    ]
-    return ", ".join(said)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,9 @@ from napari_semsr.models import load_model
 
 GATE = 1.05
 LOOPBACK = {
-    "dashboard_address": "127.0.0.1:0",
-    "worker_dashboard_address": "127.0.0.1:0",
+    **dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0"),
     "silence_logs": logging.CRITICAL,
 }
-show = print
 
 
 def loop(work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]) -> None:
@@ -94,11 +92,7 @@ def main() -> int:
     plan = run(plan_enhance(image, output, loaded, options, predictor))
     places = [tile.index for tile in plan.outputs]
     target = np.zeros(plan.output.frame.shape, np.float32)
-    ways = {
-        "plain loop": loop,
-        "executor": threaded,
-        "distributed": clustered,
-    }
+    ways = {"plain loop": loop, "executor": threaded, "distributed": clustered}
     took: dict[str, list[float]] = {name: [] for name in ways}
     expected = None
     for turn in range(chosen.rounds + 1):
@@ -111,12 +105,12 @@ def main() -> int:
                 if not np.array_equal(target, expected):
                     sys.exit(f"The {name} gave other pixels than the plain loop.")
             target[:] = 0
-    show(f"{chosen.side} px, {len(places)} tiles, {loaded.card.name}, processor time")
+    print(f"{chosen.side} px, {len(places)} tiles, {loaded.card.name}, processor time")
     ratios = {}
     for name, seconds in took.items():
         pairs = zip(seconds, took["plain loop"], strict=True)
         ratios[name] = statistics.median(one / other for one, other in pairs)
-        show(f"{name:12} least {min(seconds):6.2f} s, ratio {ratios[name]:.3f}")
+        print(f"{name:12} least {min(seconds):6.2f} s, ratio {ratios[name]:.3f}")
     return int(ratios["executor"] > GATE)
 
 

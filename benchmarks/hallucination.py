@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _shared import picture, read_options
+from _shared import mean_and_error, picture, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -117,7 +117,7 @@ def told(values: list[float], *, median: bool) -> str:
         return "-"
     if median:
         return f"{np.median(known):.0f}"
-    return f"{known.mean():.2f} ± {known.std(ddof=1) / np.sqrt(known.size):.2f}"
+    return mean_and_error(known, ".2f")
 
 
 def say(rows: list[Row]) -> None:

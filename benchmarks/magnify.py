@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from _shared import read_options
+from _shared import middle, read_options, standard_error
 from gold import BORDER, Image, by_kernel, keys, lanczos, linear_fit, network, splines
 from scipy import ndimage
 
@@ -88,9 +88,7 @@ def truths(recipe: Path, side: int) -> list[Image]:
     chosen = load_recipe(recipe)
     found = []
     for entry in chosen.data.held_out:
-        image = load_clear(Path(chosen.data.root), entry)
-        y, x = ((n - min(n, side)) // 2 for n in image.shape)
-        crop = image[y : y + side, x : x + side]
+        crop = middle(load_clear(Path(chosen.data.root), entry), side)
         rows, columns = (n // 2 * 2 for n in crop.shape)
         found.append(np.rint(crop[:rows, :columns] * 255).astype(float))
     return found
@@ -158,8 +156,7 @@ def judge_pictures(
         told = [f"{np.mean(np.concatenate(rows)):.2f}"]
         for other in ("cubic splines", "best Gaussian"):
             gains = [np.subtract(*both) for both in zip(rows, psnr[other], strict=True)]
-            means = [gain.mean() for gain in gains]
-            error = np.std(means, ddof=1) / np.sqrt(len(means))
+            error = standard_error(gain.mean() for gain in gains)
             told.append(f"{np.concatenate(gains).mean():+.2f} ± {error:.2f}")
         gain = np.concatenate(gains)
         told += [f"{np.percentile(gain, 2):+.2f}", f"{gain.min():+.2f}"]

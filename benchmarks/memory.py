@@ -27,12 +27,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from _shared import read_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PEAK_MB, SMALL_MB, GROWTH = 1500.0, 500.0, 1.10
 LOCKSTEP_GB, EXACT = 0.5, 1e-5
@@ -112,7 +109,7 @@ def hold(folder: Path, side: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     seconds = time.perf_counter() - begun
     found = {"peak_mb": peak, "seconds": seconds, "tiles": report.tiles}
-    show(json.dumps(found))
+    print(json.dumps(found))
 
 
 def lockstep(side: int) -> int:
@@ -152,11 +149,11 @@ def lockstep(side: int) -> int:
         planned = run(plan_run(image, output, loaded, options, store=store))
         report = run(enhance_to_store(planned, store))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
-    show(
+    print(
         f"lockstep, {side}²: {peak:.0f} MB, {before:.0f} MB before, "
         f"{report.seconds:.1f} s, tile mismatch {report.tile_mismatch:.1e}"
     )
-    show(" ".join(report.notes))
+    print(" ".join(report.notes))
     exact = report.norm == "exact" and report.tile_mismatch < EXACT
     return int(peak > before + 1e3 * LOCKSTEP_GB or not exact)
 
@@ -184,7 +181,7 @@ def command(side: int, model: str, tile: int | None, memory_gb: float | None) ->
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = used.ru_maxrss / _KIB_PER_MB
     gate = PEAK_MB if memory_gb is None else SMALL_MB
-    show(
+    print(
         f"semsr enhance, {side}²: {peak:.0f} MB (gate {gate:.0f}), "
         f"{found['tiles']} tiles, {found['precision']}, {found['seconds']:.1f} s, "
         f"{used.ru_utime + used.ru_stime:.0f} s of processor time"
@@ -200,12 +197,12 @@ def growth(sides: list[int]) -> int:
             words = [sys.executable, __file__, "--hold", folder, str(side)]
             found = measured(words)
         peaks.append(found["peak_mb"])
-        show(
+        print(
             f"identity, {side}²: {found['peak_mb']:.0f} MB, {found['tiles']} tiles, "
             f"{found['seconds']:.1f} s"
         )
     ratio = peaks[-1] / peaks[0]
-    show(f"growth {ratio:.3f} (gate {GROWTH})")
+    print(f"growth {ratio:.3f} (gate {GROWTH})")
     return int(ratio > GROWTH)
 
 
@@ -227,8 +224,6 @@ def main() -> int:
         return lockstep(chosen.side or 16384)
     return command(chosen.side or 8192, chosen.model, chosen.tile, chosen.memory_gb)
 
-
-show: "Callable[[str], None]" = print
 
 if __name__ == "__main__":
     sys.exit(main())

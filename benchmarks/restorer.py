@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from _shared import read_options
+from _shared import mean_and_error, middle, read_options
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, parse_pixel_size, run
@@ -114,8 +114,7 @@ def clear_images(data: Path, which: str, side: int) -> list[tuple[str, Image]]:
     images = []
     for entry in entries:
         image = load_clear(root, entry)
-        y, x = ((n - min(n, side)) // 2 for n in image.shape)
-        images.append((entry.file, np.rint(image[y : y + side, x : x + side] * WHITE)))
+        images.append((entry.file, np.rint(middle(image, side) * WHITE)))
     return images
 
 
@@ -257,8 +256,7 @@ def summary(rows: list[dict]) -> str:
     """One line: mean with standard error, worst, and the oracle beside it."""
     sharp = rows[0]["case"] == "sharp"
     values = np.array([row["after" if sharp else "gain"] for row in rows])
-    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    line = f"{rows[0]['case']:18s} {values.mean():+7.2f} ± {spread:4.2f}"
+    line = f"{rows[0]['case']:18s} {mean_and_error(values, '+7.2f')}"
     line += f"  worst {values.min():+7.2f}"
     if not sharp:
         line += f"  oracle {np.mean([row['oracle'] for row in rows]):+6.2f}"

@@ -21,22 +21,9 @@ RUNS = ROOT / "runs" / "tables"
 BANKS = ROOT / "runs" / "banks"  # of scenes, which trainings share
 
 RECIPES = (
-    "gao-a",
-    "gao-b",
-    "gao-c",
-    "kernel-a",
-    "sun",
-    "cycle-gan-ssum",
-    "pix2pix-ssum",
-    "srgan-ssum",
-    "esrgan-ssum",
-    "espcn-ssum",
-    "vdsr-ssum",
-    "edsr-ssum",
-    "wang",
-    "wang-attention",
-    "de-haan-gold",
-    "gold-real",
+    *("gao-a", "gao-b", "gao-c", "kernel-a", "sun", "cycle-gan-ssum", "pix2pix-ssum"),
+    *("srgan-ssum", "esrgan-ssum", "espcn-ssum", "vdsr-ssum", "edsr-ssum", "wang"),
+    *("wang-attention", "de-haan-gold", "gold-real"),
 )
 GOLD_PAIRS = RUNS / "gold-real.zarr"
 """Where the recipe of `gold-real` has its pairs."""

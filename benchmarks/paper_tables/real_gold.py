@@ -126,14 +126,9 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def real_gold_table(rows: dict[str, Any]) -> str:
     """Write what is shown of the reference's gaps."""
     head = (
-        "image",
-        "undetected gaps, %",
-        "width error, nm",
-        "signed, nm",
-        "invented gaps, %",
-        f"gaps under {NARROW_NM:.0f} nm: undetected",
-        "their width error, nm",
-        "PSNR, dB",
+        "image | undetected gaps, % | width error, nm | signed, nm | invented gaps, % "
+        f"| gaps under {NARROW_NM:.0f} nm: undetected | their width error, nm | PSNR, "
+        "dB"
     )
     cells = [
         [

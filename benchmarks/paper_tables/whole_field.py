@@ -61,15 +61,7 @@ def measure_whole(
 
 def whole_table(rows: dict[str, Any]) -> str:
     """Write scores and time."""
-    head = (
-        "image",
-        "PSNR, dB",
-        "gain, dB",
-        "SSIM",
-        "cross-FRC, nm",
-        "time, s",
-        "tiles",
-    )
+    head = "image | PSNR, dB | gain, dB | SSIM | cross-FRC, nm | time, s | tiles"
     cells = []
     for name, r in rows.items():
         own = "seconds" in r
