@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ from napari_semsr.jobs.report.numbers import (
 )
 from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
-from napari_semsr.reporting import write_numbers
+from napari_semsr.reporting import NO_VALUE, write_numbers
 
 T = TypeVar("T")
 
@@ -138,42 +138,42 @@ class Picture:
     @property
     def networks(self) -> list[tuple[str, str]]:
         """Names and digests of the networks that had a hand in it."""
-        found: dict[str, str] = {}
-
-        def look(made: Provenance | None) -> None:
-            for item in made.inputs if made is not None else ():
-                look(item.provenance)
-            if made is not None and made.model_digest:
-                found[made.model_digest] = made.model_name or "unnamed model"
-
-        look(self.image.provenance)
-        return [(name, digest) for digest, name in found.items()]
+        made = _history(self.image.provenance)
+        found = {m.model_digest: m.model_name or "unnamed model" for m in made}
+        return [(name, digest) for digest, name in found.items() if digest]
 
     @property
     def steps(self) -> list[dict[str, str]]:
         """What made it, the first step first."""
         rows: list[dict[str, str]] = []
-
-        def look(made: Provenance | None) -> None:
-            if made is None or len(rows) >= _MOST_STEPS:
-                return
-            for item in made.inputs:
-                look(item.provenance)
-            named = [item.name for item in made.inputs]
-            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-            step = {
-                "step": made.job,
-                "of": ", ".join(named[:3]) + more or "\N{EN DASH}",
-                "network": made.model_name or "\N{EN DASH}",
-                "options": _told_options(made.options),
-                "version": made.versions.get("napari-semsr", "\N{EN DASH}"),
-                "when": made.created.replace("T", " ").removesuffix("+00:00"),
-            }
-            if step not in rows:
-                rows.append(step)
-
-        look(self.image.provenance)
+        for made in _history(self.image.provenance):
+            step = _step_told(made)
+            rows += [] if step in rows else [step]
+            if len(rows) == _MOST_STEPS:
+                break
         return rows
+
+
+def _history(made: Provenance | None) -> Iterator[Provenance]:
+    """Go through what made an image, the first step first."""
+    if made is not None:
+        for item in made.inputs:
+            yield from _history(item.provenance)
+        yield made
+
+
+def _step_told(made: Provenance) -> dict[str, str]:
+    """Write a step of a history as a row."""
+    named = [item.name for item in made.inputs]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return {
+        "step": made.job,
+        "of": ", ".join(named[:3]) + more or NO_VALUE,
+        "network": made.model_name or NO_VALUE,
+        "options": _told_options(made.options),
+        "version": made.versions.get("napari-semsr", NO_VALUE),
+        "when": made.created.replace("T", " ").removesuffix("+00:00"),
+    }
 
 
 @dataclass(slots=True)
@@ -189,6 +189,16 @@ class Pair:
     def label(self) -> str:
         """Names of both."""
         return f"{self.compared.label} against {self.reference.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportParts:
+    """What a report tells of."""
+
+    pictures: list[Picture]
+    pairs: list[Pair]
+    records: list[StoredNumbers]
+    found: Sequence[PanelFindings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,38 +242,35 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     for place in (page, numbers):
         check_not_input(place, [*paths_of(*given), *files])
     records = [read_record(path) for path in files]
-    pictures = yield from _open_all(given, reading)
-    pairs = [_paired(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
-    each = list(pictures.values())
+    opened = yield from _open_all(given, reading)
+    each = list(opened.values())
+    pairs = [_paired(*(opened[_key(i)] for i in one)) for one in images if one[1:]]
+    total = len(each) + len(pairs)
     for number, item in enumerate(each):
-        done = Progress(number, len(each) + len(pairs), f"measuring {item.label}")
+        done = Progress(number, total, f"measuring {item.label}")
         yield from _measure(item, chosen, done)
-    for number, pair in enumerate(pairs):
-        done = Progress(
-            len(each) + number, len(each) + len(pairs), f"comparing {pair.label}"
-        )
+    for number, pair in enumerate(pairs, len(each)):
+        done = Progress(number, total, f"comparing {pair.label}")
         yield from _compare(pair, chosen, done)
-    methods, references = tell_methods(each, pairs, records)
+    parts = ReportParts(each, pairs, records, found)
+    methods, references = tell_methods(parts)
     yield Progress(0, 0, "drawing the report")
     named = (InputRecord(role="json", name=r.name, digest=r.digest) for r in records)
     made = yield from run.history(inputs=[*(item.record for item in each), *named])
-    found_here = [item.measured for item in each]
-    found_here += [pair.measured for pair in pairs]
-    refused = [number for item in found_here for number in item.refused]
+    measured = [*(item.measured for item in each), *(pair.measured for pair in pairs)]
     result = ReportMade(
         path=str(page),
         numbers=str(numbers),
         images=tuple(item.label for item in each),
         pairs=tuple(item.label for item in pairs),
         files=tuple(item.name for item in records),
-        refused=len(refused),
+        refused=sum(len(item.refused) for item in measured),
         methods=methods,
         references=references,
         seconds=round(time.monotonic() - started, 2),
     )
-    yield from write_report(page, result, chosen, each, pairs, records, found, made)
-    told = _every_number(result, chosen, each, pairs, records, found, made)
-    write_numbers(numbers, told)
+    yield from write_report(page, result, chosen, parts, made)
+    write_numbers(numbers, _every_number(result, chosen, parts, made))
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
@@ -411,7 +418,7 @@ def _told_options(options: dict[str, Any]) -> str:
         for name, value in flat.items()
         if isinstance(value, (bool, int, float, str)) and value != "" and name != LEARNT
     ]
-    return ", ".join(told) or "\N{EN DASH}"
+    return ", ".join(told) or NO_VALUE
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:
@@ -659,13 +666,7 @@ def _shift(found: tuple[float, float], error: float | None) -> Number:
 
 
 def _every_number(
-    result: ReportMade,
-    options: ReportOptions,
-    pictures: Sequence[Picture],
-    pairs: Sequence[Pair],
-    records: Sequence[StoredNumbers],
-    found: Sequence[PanelFindings],
-    made: Provenance,
+    result: ReportMade, options: ReportOptions, parts: ReportParts, made: Provenance
 ) -> dict[str, Any]:
     """Compose the JSON file."""
     version = software_versions()["napari-semsr"]
@@ -699,7 +700,7 @@ def _every_number(
                 "provenance": jsonable(item.image.provenance),
                 **told(item.measured, item),
             }
-            for item in pictures
+            for item in parts.pictures
         ],
         "pairs": [
             {
@@ -707,18 +708,18 @@ def _every_number(
                 "compared": pair.compared.label,
                 **told(pair.measured, pair.reference, pair.compared),
             }
-            for pair in pairs
+            for pair in parts.pairs
         ],
         "files": [
             {
                 name: getattr(item, name)
                 for name in ("name", "digest", "verb", "content")
             }
-            for item in records
+            for item in parts.records
         ],
         "found": [
             {"title": f.title, "of": list(f.origin), "numbers": dict(f.rows)}
-            for f in found
+            for f in parts.found
         ],
         "methods": list(result.methods),
         "references": list(result.references),
