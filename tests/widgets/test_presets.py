@@ -183,7 +183,7 @@ def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
     qtbot.addWidget(panel)
     usual = panel.model.value
     mosaic, part = put("mosaic", "stitch"), put("part of it", "crop")
-    image, sharp = put("image"), put("sharp", "enhance")
+    image, sharp = put("image"), put("sharp", "enhance", "sha256:0")
     assert panel.model.value == usual
     for layer, chosen in ((mosaic, "ssum-sem"), (image, usual), (part, "ssum-sem")):
         model.layers.selection.active = layer

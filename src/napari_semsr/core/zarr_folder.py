@@ -84,21 +84,3 @@ def _cut(path: Path, part: Any, most: int) -> bytes:
             start = part.offset
         stream.seek(start)
         return stream.read(min(max(end - start, 0), most))
-
-
-def folder_store(path: Path, *, read_only: bool = True) -> FolderStore:
-    """Give zarr's store in a folder, which opens its files by `open_file`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder.
-    read_only : bool, default=True
-        Whether nothing is written.
-
-    Returns
-    -------
-    FolderStore
-        What zarr takes in place of a path.
-    """
-    return FolderStore(path, read_only=read_only)
