@@ -322,13 +322,13 @@ class Measures:
             self._read(folder / "images.csv")
         return (folder / "images.csv").read_bytes()
 
-    def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:
+    def attempt(self, whole: bytes, folder: Path, rng: Random) -> bool:
         """Damage the table."""
         (folder / "images.csv").write_bytes(self.damage(whole, rng))
-        self._read(folder / "images.csv")
+        return self._read(folder / "images.csv")
 
-    def _read(self, path: Path) -> None:
-        say("histogram", path, "--json")
+    def _read(self, path: Path) -> bool:
+        return say("histogram", path, "--json")[0] != 0
 
 
 def _write_numbers(folder: Path) -> None:

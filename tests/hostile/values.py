@@ -84,25 +84,29 @@ def _other(value: Any, rng: Random) -> Any:
     return hostile_text(rng)
 
 
-def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """List where values stand in tables and lists, and the names of the tables."""
+def _places(
+    value: Any, at: tuple[Any, ...] = (), *, leaves: bool
+) -> list[tuple[Any, ...]]:
+    """List where values stand in tables and lists; tables and lists too, or not."""
     if isinstance(value, dict):
-        inner = [_places(item, (*at, key)) for key, item in value.items()]
+        items = list(value.items())
     elif isinstance(value, list):
-        inner = [_places(item, (*at, key)) for key, item in enumerate(value[:20])]
+        items = list(enumerate(value[:20]))
     else:
         return [at]
-    return [at, *(place for places in inner for place in places)]
+    inner = [_places(item, (*at, key), leaves=leaves) for key, item in items]
+    found = [place for places in inner for place in places]
+    return found if leaves or not at else [at, *found]
 
 
 def hostile_value(value: Any, rng: Random) -> Any:
     """Put hostile values into one to four places of nested tables and lists."""
     value = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        places = [place for place in _places(value) if place]
-        if not places:
+        leaves = _places(value, leaves=rng.random() < 0.8)
+        if not leaves or not leaves[-1]:
             return {hostile_text(rng): _other("", rng)}
-        *way, last = rng.choice(places)
+        *way, last = rng.choice(leaves)
         inner = value
         for key in way:
             inner = inner[key]
@@ -131,7 +135,8 @@ _ATTRIBUTE = re.compile(r'(?<==")[^"<>]*(?=")')
 _BETWEEN = re.compile(r"(?<=>)[^<>]+(?=</)")
 _ENTITY = '<!DOCTYPE a [<!ENTITY e SYSTEM "file://{}/raw.bin">{}]>'
 _LAUGHS = '<!ENTITY a "ha">' + "".join(
-    f'<!ENTITY {new} "{f"&{old};" * 30}">' for old, new in zip("abcdf", "bcdfg", strict=True)
+    f'<!ENTITY {new} "{f"&{old};" * 30}">'
+    for old, new in zip("abcdf", "bcdfg", strict=True)
 )
 
 

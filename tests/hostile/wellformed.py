@@ -14,17 +14,17 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from napari_semsr.core import Micrograph, SemsrError, run
 from napari_semsr.io import describe, open_frames, read, write
 from tests.hostile import documents, exchange, images
-from tests.hostile.commands import say
+from tests.hostile.commands import PATIENCE, say, write_inputs
 from tests.hostile.values import (
     hostile_bytes,
     hostile_json,
@@ -37,6 +37,7 @@ from tests.hostile.values import (
     hostile_yaml,
 )
 from tests.hostile.watch import SECRET, WATCH, Watched
+from tests.tiny_models import write_tiny_recipe
 
 # -- TIFF, PNG, JPEG, BMP, CZI ------------------------------------------------------
 
@@ -150,7 +151,10 @@ def _change_record(chunks: bytes, rng: Random) -> bytes:
             packed = text[0] or kind == b"zTXt"
             text = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[2]
             text = zlib.decompress(text) if packed else text
-            kind, content = b"zTXt", key + b"\0\0" + zlib.compress(hostile_json(text, rng))
+            kind, content = (
+                b"zTXt",
+                key + b"\0\0" + zlib.compress(hostile_json(text, rng)),
+            )
         found += _chunk(kind, content)
         at += 12 + length
     return found
@@ -212,7 +216,7 @@ def hostile_hdf5(data: bytes, rng: Random) -> bytes:
     with h5py.File(held, "r+") as file:
         for _ in range(rng.choice((1, 1, 2, 4))):
             # h5py takes no zero bytes, no surrogates and no endless numbers
-            with suppress(ValueError, TypeError, OSError, KeyError, RuntimeError):
+            with suppress(ValueError, TypeError, OSError, LookupError, RuntimeError):
                 _change_hdf5(file, rng)
     return held.getvalue()
 
@@ -237,7 +241,8 @@ def _change_hdf5(file: Any, rng: Random) -> None:
         words = [hostile_text(rng), hostile_text(rng)]
         item.attrs[key] = rng.choice((words[0], words, [number] * 3, number))
     elif kind == "label":
-        hit.dims[0].label = hostile_text(rng)
+        for axis in getattr(hit, "dims", ()):
+            axis.label = hostile_text(rng)
     elif kind == "name":
         group[hostile_text(rng)] = np.ones((20, 30), np.uint8)
     elif kind == "circle":
@@ -250,7 +255,9 @@ def _change_hdf5(file: Any, rng: Random) -> None:
         if name in group:
             del group[name]
         if kind == "external":
-            group[name] = h5py.ExternalLink(rng.choice((other, hostile_path(rng))), "/x")
+            group[name] = h5py.ExternalLink(
+                rng.choice((other, hostile_path(rng))), "/x"
+            )
         elif kind == "soft":
             group[name] = h5py.SoftLink(rng.choice(("/a/x", "/", hostile_path(rng))))
         elif kind == "virtual":
@@ -373,7 +380,10 @@ class Stores(images.Stores):
         else:
             (place / "loop").unlink(missing_ok=True)
             (place / "loop").symlink_to("..")
-            refs = {"0/0.0": [f"{WATCH.bait}/raw.bin", 0, 4096], "0/c/0/0": [hostile_text(rng)]}
+            refs = {
+                "0/0.0": [f"{WATCH.bait}/raw.bin", 0, 4096],
+                "0/c/0/0": [hostile_text(rng)],
+            }
             told = {"version": 1, "refs": refs, "metadata": {"0/.zarray": {}}}
             for name in ("refs.json", ".zmetadata", "0/c/0/0.json"):
                 if (place / name).parent.is_dir():
@@ -383,6 +393,19 @@ class Stores(images.Stores):
 @dataclass(frozen=True)
 class Scans(images.Scans):
     """Folders of frames whose tables and names harm."""
+
+    def prepare(self, folder: Path) -> dict[str, bytes]:
+        """Write four frames of one field with their places."""
+        found = super().prepare(folder)
+        field = np.random.default_rng(3).integers(0, 200, (96, 128)).astype(np.uint8)
+        rows = ["frame,y_px,x_px"]
+        for index, (top, left) in enumerate(np.ndindex(2, 2)):
+            rows.append(f"f{index}.tif,{32 * top},{48 * left}")
+            part = field[32 * top : 32 * top + 64, 48 * left : 48 * left + 80]
+            held = io.BytesIO()
+            tifffile.imwrite(held, part)
+            found[f"f{index}.tif"] = held.getvalue()
+        return {**found, "positions.csv": "\n".join(rows).encode()}
 
     def attempt(self, whole: dict[str, bytes], folder: Path, rng: Random) -> None:
         """Change a table or a text, link or rename a frame, and stitch."""
@@ -465,7 +488,7 @@ def _fields(message: Any) -> list[tuple[Any, Any, int | None]]:
     """List the texts and numbers of a message of protobuf, at whatever depth."""
     found = []
     for spec, value in message.ListFields():
-        is_list = not hasattr(value, "ListFields") and hasattr(value, "append") or (
+        is_list = (not hasattr(value, "ListFields") and hasattr(value, "append")) or (
             hasattr(value, "add")
         )
         parts = list(enumerate(value)) if is_list else [(None, value)]
@@ -486,7 +509,9 @@ def hostile_graph(data: bytes, rng: Random) -> bytes:
         tensor = rng.choice(model.graph.initializer)
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        way = rng.choice(("../bait/raw.bin", f"{WATCH.bait}/raw.bin", hostile_text(rng)))
+        way = rng.choice(
+            ("../bait/raw.bin", f"{WATCH.bait}/raw.bin", hostile_text(rng))
+        )
         for key, value in (("location", way), ("offset", "0"), ("length", "36")):
             tensor.external_data.add(key=key, value=value.encode("utf-8", "replace"))
     for _ in range(rng.choice((0, 1, 1, 2))):
@@ -497,7 +522,9 @@ def hostile_graph(data: bytes, rng: Random) -> bytes:
         put: Any = text if isinstance(before, bytes) else text.decode()
         if isinstance(before, int | float):
             put = hostile_number(rng)
-        with suppress(ValueError, TypeError, OverflowError):  # beyond what a field takes
+        with suppress(
+            ValueError, TypeError, OverflowError
+        ):  # beyond what a field takes
             if at is None:
                 setattr(message, spec.name, type(before)(put))
             else:
@@ -540,22 +567,89 @@ def hostile_package(data: bytes, rng: Random) -> bytes:
 # -- what is to be done -------------------------------------------------------------
 
 
-def _use_recipe(path: Path) -> None:
-    """Read a recipe, and train by it where it says to do little."""
-    from napari_semsr.training import load_recipe
+_STEPS = {
+    "images": """inputs: images.csv
+output: made
+report: {title: Scans}
+steps:
+  - crop: {box: [0, 0, 66, 72], output: "c/{name}.tif"}
+  - name: hazy
+    degrade: {kind: fog, seed: 1, output: "hazy/{name}-{group}.tif"}
+  - restore: {psf: 1px, method: wiener}
+  - metrics: {reference: "{step.crop}", match: affine}
+  - convert: {output: "stores/{name}.ome.zarr", dtype: uint16}
+""",
+    "measures": """inputs: first.tif
+output: made
+steps:
+  - figure: {output: "f/{name}.png", width-mm: 80, caption-file: true}
+  - profile: {line: "10,10,30,40", width: 3}
+  - gaps: {reference: truth.tif}
+  - spectrum: {output: "s/{name}.ome.tif"}
+  - histogram: {reference: "{input}"}
+""",
+    "models": """inputs: first.tif
+output: made
+steps:
+  - enhance: {model: tiny.safetensors, tile: 32, device: cpu, output: "e/{name}.ome.zarr"}
+  - error-map: {output: "m/{name}.ome.tif"}
+  - pairs: {low: first.tif, high: truth.tif, patch: 16, output: "p/{name}.zarr"}
+  - simulate: {phantom: grating, frames-grid: 1x2, frame-px: 32, seed: 3}
+""",
+}
 
-    recipe = load_recipe(path)
-    if recipe.steps > 2 or recipe.batch > 4:
-        return
-    say("train", path, "-o", "run", "--device", "cpu", "--overwrite")
+
+@dataclass(frozen=True)
+class Work:
+    """Files that say what is to be done, and the inputs of all verbs beside them."""
+
+    name: str
+    line: tuple[str, ...]
+    write: Callable[[Path], None]
+
+    def prepare(self, folder: Path) -> dict[str, bytes]:
+        """Write the inputs, and the files; each is done as it is."""
+        write_inputs(folder)
+        before = {path.name for path in folder.iterdir()}
+        self.write(folder)
+        added = sorted({path.name for path in folder.iterdir()} - before)
+        found = {name: (folder / name).read_bytes() for name in added}
+        for name in found:
+            with PATIENCE.endless():
+                code, message = self._do(name, None)
+            assert code == 0, message
+        return found
+
+    def attempt(self, whole: dict[str, bytes], folder: Path, rng: Random) -> bool:
+        """Put hostile values into one, and do what it says; now and then by links."""
+        for name, data in whole.items():
+            (folder / name).write_bytes(data)
+        name = rng.choice(list(whole))
+        change = hostile_yaml if name.endswith(".yaml") else hostile_bytes
+        (folder / name).write_bytes(change(whole[name], rng))
+        return self._do(name, rng)[0] != 0
+
+    def _do(self, name: str, rng: Random | None) -> tuple[int, str]:
+        steps = name if name.endswith(".yaml") else "images.yaml"
+        shutil.rmtree("out", ignore_errors=True)
+        if rng is not None and rng.random() < 0.1:
+            Path("out").mkdir()
+            for inner in ("c", "hazy", "table.csv", "restore", "steps", "model"):
+                source = WATCH.bait / rng.choice(("folder", "steps.yaml", "new"))
+                Path("out", inner).symlink_to(source)
+        return say(self.line[0], steps, *self.line[1:])
 
 
-def _use_steps(path: Path) -> None:
-    """Run a batch, and look at the table that it leaves."""
-    shutil.rmtree("out", ignore_errors=True)
-    if not Path("scans").exists():
-        Path("scans").symlink_to(Path("..") / "target" / "seeds" / "scans")
-    say("batch", path, "--output", "out", "--overwrite")
+def _write_steps(folder: Path) -> None:
+    for name, text in _STEPS.items():
+        (folder / f"{name}.yaml").write_text(text)
+    rows = "image,name,group\nfirst.tif,a,1\nsecond.tif,b,2\n"
+    (folder / "images.csv").write_text(rows)
+
+
+def _write_recipe(folder: Path) -> None:
+    pairs = {"pairs": "pairs.zarr", "patch_px": 16}
+    write_tiny_recipe(folder / "trial.yaml", data=pairs)
 
 
 def _use_numbers(path: Path) -> None:
@@ -572,11 +666,15 @@ def _write_parquets(folder: Path) -> None:
     documents.write_tables(folder)
 
 
-def _documents(name: str, change: Any, use: Any = None, *, may_read: bool = False) -> Watched:
+def _documents(
+    name: str, change: Any, use: Any = None, *, may_read: bool = False
+) -> Watched:
     """Take the whole files of a damaged case."""
     cases = (*documents.DOCUMENTS, *exchange.EXCHANGE)
     case: Any = next(one for one in cases if one.name == name)
-    return Watched(replace(case, damage=change, **({"read": use} if use else {})), may_read)
+    return Watched(
+        replace(case, damage=change, **({"read": use} if use else {})), may_read
+    )
 
 
 WELL_FORMED = (
@@ -597,8 +695,9 @@ WELL_FORMED = (
     _documents("calibration", hostile_json),
     _documents("landmarks", hostile_bytes),
     _documents("numbers", hostile_json, _use_numbers, may_read=True),
-    _documents("recipe", hostile_yaml, _use_recipe, may_read=True),
-    _documents("steps", hostile_yaml, _use_steps, may_read=True),
+    _documents("recipe", hostile_yaml, may_read=True),
+    Watched(Work("training", ("train", "-o", "out"), _write_recipe), may_read=True),
+    Watched(Work("batch", ("batch", "-o", "out"), _write_steps), may_read=True),
     _documents("measuring-table", hostile_bytes, may_read=True),
     _documents("project", hostile_json, may_read=True),
     _documents("history", hostile_value, may_read=True),
