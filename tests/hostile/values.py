@@ -1,4 +1,4 @@
-"""Values that mean harm, and how they get into tables, lists and texts that are whole."""
+"""Values that mean harm, and how they get into whole tables, lists and texts."""
 
 import json
 import re

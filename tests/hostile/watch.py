@@ -21,7 +21,7 @@ from napari_semsr.core import Micrograph
 from tests.hostile.play import Case
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Where the paths of an event stand, and the number of the folder that each is seen from.
+# Where the paths of an event stand, and the folder that each is seen from.
 _PLACES = {
     "os.chmod": ((0, 2),),
     "os.chown": ((0, 3),),
@@ -89,51 +89,47 @@ class Watch:
 
     def _judge(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
-            path, _, flags = args
-            if isinstance(path, int) or path is None:
-                return
-            if flags & _WRITING:
-                self._judge_place(event, path, None)
-            elif not self.may_read and self._is_below(self._real(path, None), "bait"):
-                self.found.append(f"read {path!r}")
-        elif event in _PLACES:
-            for at, folder in _PLACES[event]:
-                self._judge_place(
-                    event, args[at], None if folder is None else args[folder]
-                )
-        elif event in ("tempfile.mkstemp", "tempfile.mkdtemp"):
+            self._judge_open(*args)
+        for at, folder in _PLACES.get(event, ()):
+            seen_from = None if folder is None else args[folder]
+            self._judge_place(event, args[at], seen_from)
+        if event in ("tempfile.mkstemp", "tempfile.mkdtemp"):
             self._temporary.append(os.path.realpath(args[0]))
-        elif event == "subprocess.Popen":
-            if os.fspath(args[0]) != sys.executable:
-                self.found.append(f"started {args[:2]!r}")
-        elif event in _CALLING or (
-            event == "socket.bind" and not _is_loopback(args[1])
-        ):
-            self.found.append(f"{event} {args[1:]!r}")
+        calls = event in _CALLING or event == "subprocess.Popen"
+        known = event == "subprocess.Popen" and os.fspath(args[0]) == sys.executable
+        listens = event == "socket.bind" and not _is_loopback(args[1])
+        if (calls and not known) or listens:
+            self.found.append(f"{event} {args!r}")
 
-    def _real(self, path: Any, folder: int | None, *, itself: bool = False) -> str:
+    def _judge_open(self, path: Any, _mode: Any, flags: int) -> None:
+        if isinstance(path, int) or path is None:
+            return
+        if flags & _WRITING:
+            self._judge_place("open", path, None)
+        elif not self.may_read and _is_below(self._real(path, None), self.bait):
+            self.found.append(f"read {path!r}")
+
+    def _real(self, path: Any, folder: int | None, *, itself: bool = False) -> Path:
         """Follow links to what a path leads to, but for one that is changed itself."""
-        plain = os.fsdecode(path)
+        plain = Path(os.fsdecode(path))
         if folder is not None and folder >= 0:
-            plain = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), plain)
+            plain = Path(f"/proc/self/fd/{folder}").readlink() / plain
         if itself:
-            head, tail = os.path.split(plain)
-            return os.path.join(os.path.realpath(head), tail)
-        return os.path.realpath(plain)
+            return Path(os.path.realpath(plain.parent), plain.name)
+        return Path(os.path.realpath(plain))
 
     def _judge_place(self, event: str, path: Any, folder: int | None) -> None:
-        if isinstance(path, int):
+        if isinstance(path, int) or "\0" in os.fsdecode(path):
             return
         place = self._real(path, folder, itself=event in _ITSELF)
-        if "\0" in place or place == os.devnull or self._is_below(place, "target"):
-            return
-        mine = (*self._temporary, os.environ["SEMSR_CACHE"], os.environ["SEMSR_MODELS"])
-        if not any(place == one or place.startswith(f"{one}/") for one in mine):
+        own = (os.environ["SEMSR_CACHE"], os.environ["SEMSR_MODELS"], os.devnull)
+        allowed = (self.target, *self._temporary, *own)
+        if not any(_is_below(place, Path(one)) for one in allowed):
             self.found.append(f"{event} {path!r}, which is {place}")
 
-    def _is_below(self, place: str, which: str) -> bool:
-        top = str(getattr(self, which))
-        return place == top or place.startswith(top + os.sep)
+
+def _is_below(place: Path, top: Path) -> bool:
+    return place == top or top in place.parents
 
 
 WATCH = Watch()
