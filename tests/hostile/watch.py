@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from napari_semsr.core import Micrograph
 from tests.hostile.play import Case
@@ -165,7 +166,27 @@ def write_bait(bait: Path) -> None:
 
         with h5py.File(bait / "secret.h5", "w") as file:
             file["x"] = image.array()
+    write_part(bait / "two.ome.tif", "two.ome.tif", first=False)
     (bait / "raw.bin").write_bytes(bytes([SECRET]) * 4096)
+
+
+def write_part(path: Path, other: str | Path, *, first: bool = True) -> None:
+    """Write a part of a TIFF of several files, of which the other is named."""
+    uuids, names = ("urn:uuid:0001", "urn:uuid:0002"), (path.name, other)
+    parts = zip(uuids, names, strict=True)
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{uuid}'
+        "</UUID></TiffData>"
+        for z, (uuid, name) in enumerate(parts)
+    )
+    text = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
+        f'2016-06" UUID="{uuids[not first]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="2" SizeC="1" '
+        f'SizeT="1"><Channel ID="Channel:0"/>{planes}</Pixels></Image></OME>'
+    )
+    grey = np.full((40, 50), 7 if first else SECRET, np.uint8)
+    tifffile.imwrite(path, grey, description=text, metadata=None)
 
 
 @dataclass(frozen=True)

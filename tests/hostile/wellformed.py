@@ -23,6 +23,7 @@ import tifffile
 
 from napari_semsr.core import Micrograph, SemsrError, run
 from napari_semsr.io import describe, open_frames, read, write
+from napari_semsr.io.napari_hooks import get_reader
 from tests.hostile import documents, exchange, images
 from tests.hostile.commands import PATIENCE, say, write_inputs
 from tests.hostile.values import (
@@ -36,7 +37,7 @@ from tests.hostile.values import (
     hostile_xml,
     hostile_yaml,
 )
-from tests.hostile.watch import SECRET, WATCH, Watched
+from tests.hostile.watch import SECRET, WATCH, Watched, write_part
 from tests.tiny_models import write_tiny_recipe
 
 # -- TIFF, PNG, JPEG, BMP, CZI ------------------------------------------------------
@@ -215,8 +216,8 @@ def hostile_hdf5(data: bytes, rng: Random) -> bytes:
     held = io.BytesIO(data)
     with h5py.File(held, "r+") as file:
         for _ in range(rng.choice((1, 1, 2, 4))):
-            # h5py takes no zero bytes, no surrogates and no endless numbers
-            with suppress(ValueError, TypeError, OSError, LookupError, RuntimeError):
+            # h5py takes no zero bytes, surrogates or endless numbers
+            with suppress(ArithmeticError, LookupError, *_REFUSED):
                 _change_hdf5(file, rng)
     return held.getvalue()
 
@@ -270,6 +271,7 @@ def _lead_out(group: Any, name: str, kind: str, rng: Random) -> None:
         group.create_dataset(name, (40, 50), "u1", external=parts)
 
 
+_REFUSED = (ValueError, TypeError, OSError, RuntimeError)
 _HDF5_KINDS = ("attribute", "attribute", "label", "circle", "huge", "soft")
 _HDF5_KINDS += ("external", "virtual", "elsewhere")
 
@@ -287,6 +289,9 @@ def _use_image(path: Path) -> None:
         part = np.asarray(one.data[:64, :64])
         assert WATCH.may_read or not (part == SECRET).all(), "pixels of another file"
     say("info", path)
+    reader = get_reader(str(path))
+    for data, _, _ in () if reader is None else reader(str(path)):
+        np.asarray((data[-1] if isinstance(data, list) else data)[..., :8, :8])
     if max(image.shape) > 300:
         return
     for suffix in (".tif", ".ome.tif", ".ome.zarr", ".png"):
@@ -317,7 +322,25 @@ class Images(images.Files):
             _link(path, rng)
         else:
             path.write_bytes(self.change(rng.choice(whole), rng))
+        if rng.random() < 0.05:
+            text = hostile_bytes("\n".join(rng.choice(_SIDECARS)).encode(), rng)
+            path.with_suffix(".txt").write_bytes(text)
         self.use(path)
+
+
+def _write_tiffs(folder: Path) -> None:
+    """Write a TIFF of every dialect, and parts of one that lies elsewhere too."""
+    images.write_tiffs(folder)
+    places = ("../bait/two.ome.tif", WATCH.bait / "two.ome.tif")
+    for number, place in enumerate(places):
+        write_part(folder / f"part{number}.tif", place)
+
+
+_SIDECARS = (
+    ["$CM_FORMAT JEOL-SEM", "$CM_MAG 5000", "$CM_FULL_SIZE 53 37"],
+    ["[SemImageFile]", "InstructName=SU8000", "DataSize=53x37", "PixelSize=5"],
+    ["[MAIN]", "Device=MIRA3", "ImageStripSize=7", "PixelSizeX=7.4e-09", "[SEM]"],
+)
 
 
 def _link(path: Path, rng: Random) -> None:
@@ -683,7 +706,7 @@ def _documents(
 
 
 WELL_FORMED = (
-    Watched(Images("tiff", ".tif", images.write_tiffs, hostile_tiff)),
+    Watched(Images("tiff", ".tif", _write_tiffs, hostile_tiff)),
     Watched(Images("png", ".png", images.write_pngs, hostile_png)),
     Watched(Images("jpeg", ".jpg", images.write_jpegs, hostile_jpeg)),
     Watched(Images("bmp", ".bmp", images.write_bmps, hostile_bmp)),
