@@ -57,13 +57,11 @@ def choose(monkeypatch):
 
 
 @pytest.fixture
-def save_panel(qtbot):
+def save_panel(hold):
     """Make a Save panel for a viewer."""
 
     def make(viewer):
-        panel = SavePanel(viewer)
-        qtbot.addWidget(panel)
-        return panel
+        return hold(SavePanel(viewer))
 
     return make
 
@@ -259,12 +257,11 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
 
 
 @pytest.fixture
-def restored(model, qtbot, add, exposures, run_panel):
+def restored(model, hold, add, exposures, run_panel):
     """A Restore panel that has made a layer, into a temporary store."""
     image = exposures[0].replace(data=exposures[0].data[:64, :64], name="field")
     add(model, image)
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(RestorePanel(model))
     panel.show()
     assert "Restored" in run_panel(panel)
     return panel
