@@ -164,7 +164,7 @@ def planes(place, a, b):
 
 
 def misfit(place, a, b):
-    semsr.enhance(a, place / "o.tif", misfit=place / "m.tif", **CPU)
+    semsr.enhance(a, place / "o.tif", residual_map=place / "m.tif", **CPU)
     return place / "m.tif"
 
 

@@ -79,14 +79,16 @@ def test_fresh_weights_keep_the_network_of_the_model(
     first = train(recipe, tmp_path / "a", pairs=pairs, steps=1).model
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(first))
-    made = train(tuned, tmp_path / "b", pairs=pairs, steps=1, anew=True, patch=20)
+    made = train(
+        tuned, tmp_path / "b", pairs=pairs, steps=1, from_scratch=True, patch=20
+    )
     card = load_model(made.model).card
     assert (card.architecture, card.options["width"]) == ("two-scale", 4)
     told = card.training["recipe"]
     assert told["start_from"] is None
     assert told["data"]["patch_px"] == 20
     with pytest.raises(OptionError, match="not both"):
-        train(tuned, tmp_path / "c", start_from=first, anew=True)
+        train(tuned, tmp_path / "c", start_from=first, from_scratch=True)
 
 
 def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(

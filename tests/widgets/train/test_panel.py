@@ -144,7 +144,7 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
     assert "Trained mine in 3 steps (+1.50 dB on held-out pairs)" in said
     (asked,) = training.requests
     assert (asked.name, asked.steps, asked.patch) == ("mine", 500, 32)
-    assert (asked.start_from, asked.anew) == (None, False)
+    assert (asked.start_from, asked.from_scratch) == (None, False)
     assert asked.run_dir == str(folder / "runs" / "mine")
     store = open_pairs(Path(asked.pairs))
     assert store.path == folder / "runs" / "mine-pairs.zarr"
@@ -253,7 +253,7 @@ def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
     run_panel(panel)
     (asked,) = training.requests
     assert (asked.pairs, asked.patch) == (str(folder / "given.zarr"), None)
-    assert asked.anew
+    assert asked.from_scratch
 
 
 @pytest.mark.broad
@@ -408,9 +408,9 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     first, fresh, *models = panel.recipe.start.choices
     assert models[0] == "sem-restore"
     panel.recipe.start.value = fresh
-    assert panel.recipe.begins() == {"start_from": None, "anew": True}
+    assert panel.recipe.begins() == {"start_from": None, "from_scratch": True}
     panel.recipe.start.value = "sem-restore"
-    assert panel.recipe.begins() == {"start_from": "sem-restore", "anew": False}
+    assert panel.recipe.begins() == {"start_from": "sem-restore", "from_scratch": False}
     use_file(panel, recipe)
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
