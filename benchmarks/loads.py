@@ -1,8 +1,8 @@
 """Loads that a laboratory may bring: each once, with its time and its largest memory.
 
-``python benchmarks/loads.py [PART …]`` in a folder with 8 GB to spare (``--folder``);
-parts are ``stitch``, ``frc-map``, ``lazy``, ``batch`` and ``levels``. The
-rows stand in ``docs/validation/loads.md``. Each runs in a process of its own, the
+``python benchmarks/loads.py [--parts PART …]`` in a folder with 8 GB to spare
+(``--folder``); parts are ``stitch``, ``frc-map``, ``lazy``, ``batch`` and ``levels``.
+The rows stand in ``docs/validation/loads.md``. Each runs in a process of its own, the
 system tells its largest resident memory; times are of one run.
 """
 

@@ -176,7 +176,7 @@ def enhance_stack(at: Place, seed: int) -> Path:
 def misfit(at: Place, seed: int) -> Path:
     """Give the map of a misfit."""
     place = at.folder / f"misfit{at.suffix}"
-    semsr.enhance(at.image, at.out, model=MODELS[seed % 2], misfit=place, **CPU)
+    semsr.enhance(at.image, at.out, model=MODELS[seed % 2], residual_map=place, **CPU)
     return place
 
 

@@ -5,12 +5,8 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_semsr.core.errors import ReadError
-
-if TYPE_CHECKING:
-    from napari_semsr.core.zarr_folder import FolderStore
 
 
 def open_file(path: Path) -> BufferedReader:
@@ -69,23 +65,3 @@ def _checked(path: str, flags: int) -> int:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     msg = f"{path} must be a file, not a pipe or device: copy it first."
     raise ReadError(msg)
-
-
-def folder_store(path: Path, *, read_only: bool = True) -> "FolderStore":
-    """Give zarr's store in a folder, which opens its files by `open_file`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder.
-    read_only : bool, default=True
-        Whether nothing is written.
-
-    Returns
-    -------
-    FolderStore
-        What zarr takes in place of a path.
-    """
-    from napari_semsr.core.zarr_folder import FolderStore  # zarr takes 0.2 s
-
-    return FolderStore(path, read_only=read_only)

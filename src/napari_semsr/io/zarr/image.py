@@ -20,7 +20,6 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    folder_store,
     run,
     warn,
 )
@@ -197,8 +196,10 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
     """Find the image, its level and plane."""
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     with decoding(path, "OME-Zarr"):
-        node = zarr.open(folder_store(path), mode="r")
+        node = zarr.open(FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg)
@@ -253,7 +254,11 @@ def _levels(
     """Give a level; all, and how many files they had, where we finished them."""
     import zarr
 
-    image = _find_image(path, zarr.open_group(folder_store(path), mode="r"), series)
+    from napari_semsr.core import FolderStore
+
+    image = _find_image(
+        path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
+    )
     finished = own_attributes(image.group).get(BLOCKS)
     sets = image.metadata["datasets"]
     if finished is None:
