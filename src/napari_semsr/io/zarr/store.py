@@ -49,6 +49,7 @@ from napari_semsr.io.files import (
     StoreLock,
     check_target,
     remove_target,
+    to_disk,
     writing,
 )
 
@@ -315,6 +316,7 @@ class OmeZarrStore:
             msg = f"{self.path} was taken away while it was written; run again."
             raise WriteError(msg) from error
         self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
+        to_disk(self.path)
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
