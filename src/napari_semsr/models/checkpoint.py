@@ -5,6 +5,7 @@ A model file is safetensors: weights, with the card in the header.
 
 import inspect
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from napari_semsr.core import CheckpointError, one_line, read_bytes, shown
+from napari_semsr.core import CheckpointError, SemsrError, one_line, read_bytes, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
@@ -108,6 +109,10 @@ def _check_parts(network: nn.Module) -> None:
             msg = "every layer must have a channel"
             raise ValueError(msg)
         if isinstance(part, nn.Conv2d):
+            sizes = (*part.kernel_size, *part.dilation, *part.stride)
+            if not all(isinstance(size, int) for size in sizes):
+                msg = "kernels, strides and dilations must be whole numbers"
+                raise TypeError(msg)
             if min(*part.kernel_size, *part.dilation, *part.stride) < 1:
                 msg = "kernels, strides and dilations must be at least 1"
                 raise ValueError(msg)
@@ -244,6 +249,21 @@ def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> No
         partial.chmod(0o644)  # the library leaves it readable by its owner alone
 
 
+_loaded_in: set[int] = set()  # processes, by number
+
+
+def _refuse_fork() -> None:
+    """Refuse a copy of a process that has used a model: torch's threads stay behind."""
+    if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
+        msg = (
+            "A process that was forked after a model was used cannot use one, it would "
+            "wait without end: start it by spawn, as in "
+            "multiprocessing.get_context('spawn')."
+        )
+        raise SemsrError(msg)
+    _loaded_in.add(os.getpid())
+
+
 def load_model(name_or_path: str | Path) -> LoadedModel:
     """Load a bundled model or a model file.
 
@@ -256,7 +276,15 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     -------
     LoadedModel
         Network in evaluation mode, its card and digest.
+
+    Raises
+    ------
+    SemsrError
+        In a process that was forked from one that has loaded a model.
+    CheckpointError
+        If the file is damaged, or asks for more than it holds.
     """
+    _refuse_fork()
     path = resolve(name_or_path)
     if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30
