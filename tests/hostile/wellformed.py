@@ -381,7 +381,9 @@ class Stores(images.Stores):
             write(grey, place, overwrite=True)
 
     def _change(self, place: Path, rng: Random) -> None:
-        found = [path for path in sorted(place.rglob("*")) if not path.is_symlink()]
+        inner = [path for path in sorted(place.rglob("*")) if not path.is_symlink()]
+        # an earlier change may have made a link to another folder
+        found = [p for p in inner if p.resolve().is_relative_to(place.resolve())]
         files = [path for path in found if path.is_file()]
         said = [path for path in files if path.name.startswith((".z", "zarr"))]
         if rng.random() < 0.7 and said:
@@ -394,7 +396,9 @@ class Stores(images.Stores):
                 if isinstance(held, list) and held and isinstance(held[0], dict):
                     way = rng.choice((*leads, hostile_path(rng), *leads))
                     held[0]["datasets"] = [
-                        {**one, "path": way} for one in held[0].get("datasets", ())
+                        {**one, "path": way}
+                        for one in held[0].get("datasets", ())
+                        if isinstance(one, dict)
                     ]
                 path.write_text(json.dumps(value))
             else:
