@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from _shared import picture
 from numpy.typing import NDArray
 
 from napari_semsr.simulation.gold import GoldPair
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 
 Image = NDArray[np.float64]
 CROP = 96  # fine pixels
@@ -25,19 +21,15 @@ def draw_fields(path: Path, pair: GoldPair, made: dict[str, Image]) -> None:
     panels = {"14.2 nm pixels": coarse, **made, "truth, 7.1 nm": pair.high}
     columns = min(len(panels), 5)
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False
-    )
-    for axis in axes.ravel():
-        axis.axis("off")
-    for axis, (name, image) in zip(axes.ravel(), panels.items(), strict=False):
-        axis.imshow(
-            image[part], cmap="gray", vmin=0, vmax=1.05, interpolation="nearest"
-        )
-        axis.set_title(name, fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    size = {"figsize": (2.6 * columns, 2.8 * rows), "squeeze": False}
+    with picture(path, rows, columns, **size) as (_, axes):
+        for axis in axes.ravel():
+            axis.axis("off")
+        for axis, (name, image) in zip(axes.ravel(), panels.items(), strict=False):
+            axis.imshow(
+                image[part], cmap="gray", vmin=0, vmax=1.05, interpolation="nearest"
+            )
+            axis.set_title(name, fontsize=9)
 
 
 def draw_spectra(
@@ -46,33 +38,29 @@ def draw_spectra(
     bands: tuple[tuple[float, float], ...],
 ) -> None:
     """Plot amplitudes over the truth's, and the correlation with the truth."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharex=True)
-    for name, record in records.items():
-        axes[0].semilogy(record["frequency_per_px"], record["amplitude"], label=name)
-        axes[1].plot(record["frequency_per_px"], record["correlation"], label=name)
-    axes[0].axhline(1, color="0.6", lw=0.8)
-    axes[0].set_ylim(0.01, 3)
-    axes[0].set_ylabel("amplitude over the truth's")
-    axes[1].set_ylabel("correlation with the truth")
-    for axis in axes:
-        axis.set_xlabel("spatial frequency, per fine pixel")
-        axis.axvline(bands[1][1], color="0.6", lw=0.8, ls="--")
-    axes[1].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, figsize=(9.5, 3.6), sharex=True) as (_, axes):
+        for name, record in records.items():
+            axes[0].semilogy(
+                record["frequency_per_px"], record["amplitude"], label=name
+            )
+            axes[1].plot(record["frequency_per_px"], record["correlation"], label=name)
+        axes[0].axhline(1, color="0.6", lw=0.8)
+        axes[0].set_ylim(0.01, 3)
+        axes[0].set_ylabel("amplitude over the truth's")
+        axes[1].set_ylabel("correlation with the truth")
+        for axis in axes:
+            axis.set_xlabel("spatial frequency, per fine pixel")
+            axis.axvline(bands[1][1], color="0.6", lw=0.8, ls="--")
+        axes[1].legend(fontsize=7)
 
 
 def draw_widths(path: Path, truth: list[float], widths: dict[str, list[float]]) -> None:
     """Plot the distributions of gap widths below 80 nm."""
-    figure, axis = plt.subplots(figsize=(6, 3.4))
-    bins = np.arange(0, 82, 2.0)
-    axis.hist(truth, bins, color="0.85", label="truth")
-    for name, values in widths.items():
-        axis.hist(values, bins, histtype="step", label=name)
-    axis.set_xlabel("width of the gap, nm")
-    axis.set_ylabel("gaps")
-    axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 1, figsize=(6, 3.4)) as (_, axis):
+        bins = np.arange(0, 82, 2.0)
+        axis.hist(truth, bins, color="0.85", label="truth")
+        for name, values in widths.items():
+            axis.hist(values, bins, histtype="step", label=name)
+        axis.set_xlabel("width of the gap, nm")
+        axis.set_ylabel("gaps")
+        axis.legend(fontsize=7)

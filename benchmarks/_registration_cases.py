@@ -178,7 +178,7 @@ def _letters(side, rng):
     """Letters of metal on silicon, at random places, sizes and turns."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from napari_semsr.simulation.specimen import Specimen
+    from napari_semsr.simulation import Specimen
 
     sheet = Image.new("L", (side, side), 0)
     for _ in range(int((side / 64) ** 2 * 1.2)):

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core.types import Float32Array
+from napari_semsr.core import Float32Array
+from napari_semsr.simulation import surface_shape
 from napari_semsr.simulation.canvas import Canvas, box_distance
-from napari_semsr.simulation.pairs import surface_shape
 from napari_semsr.simulation.specimen import (
     ObjectOptions,
     Specimen,

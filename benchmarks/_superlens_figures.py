@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from _shared import picture
 from numpy.typing import NDArray
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 Image = NDArray[np.float64]
 _EXAMPLES = (
@@ -45,65 +42,58 @@ def draw_figures(
 def _examples(path: Path, shown: dict[str, dict[str, Image]]) -> None:
     """Optical, enhanced and electron image of a part of each sample."""
     names = ("optical", "enhanced", "truth")
-    figure, axes = plt.subplots(
-        3, len(shown), figsize=(2 * len(shown), 6.3), layout="constrained"
-    )
-    for column, (kind, images) in enumerate(shown.items()):
-        for row, name in enumerate(names):
-            image = images[name]
-            rows = image.shape[0]
-            part = image[rows // 4 : 3 * rows // 4, rows // 4 : 3 * rows // 4]
-            low, high = np.percentile(part, (0.5, 99.5))
-            axis = axes[row, column]
-            axis.imshow(part, cmap="gray", vmin=low, vmax=high)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row == 0:
-                axis.set_title(kind.replace(", ", "\n", 1), fontsize=8)
-            if column == 0:
-                axis.set_ylabel("electron image" if name == "truth" else name)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 3, len(shown), figsize=(2 * len(shown), 6.3)) as (_, axes):
+        for column, (kind, images) in enumerate(shown.items()):
+            for row, name in enumerate(names):
+                image = images[name]
+                rows = image.shape[0]
+                part = image[rows // 4 : 3 * rows // 4, rows // 4 : 3 * rows // 4]
+                low, high = np.percentile(part, (0.5, 99.5))
+                axis = axes[row, column]
+                axis.imshow(part, cmap="gray", vmin=low, vmax=high)
+                axis.set_xticks([])
+                axis.set_yticks([])
+                if row == 0:
+                    axis.set_title(kind.replace(", ", "\n", 1), fontsize=8)
+                if column == 0:
+                    axis.set_ylabel("electron image" if name == "truth" else name)
 
 
 def _sizes(path: Path, table: dict[str, Any]) -> None:
     """Mean dip against size, for each form."""
-    figure, axes = plt.subplots(
-        1, len(table), figsize=(3.2 * len(table), 3), layout="constrained", sharey=True
-    )
-    for axis, (form, rows) in zip(axes, table.items(), strict=True):
-        at = [float(size) for size in rows]
-        for name in next(iter(rows.values())):
-            values = [row[name]["dip"] for row in rows.values()]
-            axis.plot(at, values, "o-", ms=3, color=_COLOURS[name], label=name)
-        axis.axhline(0.264, color="k", lw=0.6, ls=":")
-        axis.set_title(form)
-        axis.set_xlabel("width and gap (nm)")
-    axes[0].set_ylabel("mean dip of the gaps")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, len(table), figsize=(3.2 * len(table), 3), sharey=True) as (
+        _,
+        axes,
+    ):
+        for axis, (form, rows) in zip(axes, table.items(), strict=True):
+            at = [float(size) for size in rows]
+            for name in next(iter(rows.values())):
+                values = [row[name]["dip"] for row in rows.values()]
+                axis.plot(at, values, "o-", ms=3, color=_COLOURS[name], label=name)
+            axis.axhline(0.264, color="k", lw=0.6, ls=":")
+            axis.set_title(form)
+            axis.set_xlabel("width and gap (nm)")
+        axes[0].set_ylabel("mean dip of the gaps")
+        axes[0].legend(fontsize=7)
 
 
 def _depth(path: Path, found: dict[str, Any]) -> None:
     """Draw resolved gaps and cross-FRC against height."""
     at = [float(h) for h in found["heights"]]
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for name in found["range_nm"]:
-        rows = [row[name] for row in found["heights"].values()]
-        axes[0].plot(
-            at, [r["resolved"] for r in rows], color=_COLOURS[name], label=name
-        )
-        axes[1].plot(
-            at,
-            [1e3 / r["resolution_nm"] if r["resolution_nm"] else 0 for r in rows],
-            color=_COLOURS[name],
-        )
-    axes[0].set_ylabel("share of 100 nm gaps resolved")
-    axes[1].set_ylabel("cross-FRC to the electron image (1/µm)")
-    axes[1].axhline(5, color="k", lw=0.6, ls=":")
-    for axis in axes:
-        axis.set_xlabel("height above the focus (nm)")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, figsize=(8, 3.2)) as (_, axes):
+        for name in found["range_nm"]:
+            rows = [row[name] for row in found["heights"].values()]
+            axes[0].plot(
+                at, [r["resolved"] for r in rows], color=_COLOURS[name], label=name
+            )
+            axes[1].plot(
+                at,
+                [1e3 / r["resolution_nm"] if r["resolution_nm"] else 0 for r in rows],
+                color=_COLOURS[name],
+            )
+        axes[0].set_ylabel("share of 100 nm gaps resolved")
+        axes[1].set_ylabel("cross-FRC to the electron image (1/µm)")
+        axes[1].axhline(5, color="k", lw=0.6, ls=":")
+        for axis in axes:
+            axis.set_xlabel("height above the focus (nm)")
+        axes[0].legend(fontsize=7)

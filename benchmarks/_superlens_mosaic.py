@@ -4,15 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr.core import Box, run
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
 from napari_semsr.demonstration.runs import gap_free_box, place_truth
-from napari_semsr.simulation.pairs import RandomLook, SsumPair
+from napari_semsr.simulation import RandomLook, SsumPair
 from napari_semsr.simulation.scan import Scan, ScanOptions, cut_scan
 from napari_semsr.simulation.sem import sem_contrast
-from napari_semsr.stitching.fuse import plan_fusion
-from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching import plan_fusion, solve_mosaic
 
 PERCENTILES = (0.1, 99.9)
 

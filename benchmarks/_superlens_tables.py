@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _shared import mean_and_error
 
 
 def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -73,11 +74,8 @@ def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
                 continue
             cells = [number(float(np.mean([row["optical"] for row in some])), 2)]
             for name in names:
-                gains = np.array([row[name][band] for row in some])
-                error = gains.std(ddof=1) / np.sqrt(len(gains))
-                cells.append(
-                    f"{gains.mean():+.2f} ± {error:.2f}, worst {gains.min():+.2f}"
-                )
+                gains = [row[name][band] for row in some]
+                cells.append(f"{mean_and_error(gains)}, worst {min(gains):+.2f}")
             say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
 
 

@@ -9,7 +9,6 @@ for byte.
     python benchmarks/batch.py --images 12 --side 96 --kills 3 --workers 3
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 
 import napari_semsr as semsr
 from napari_semsr.jobs import draw_specimen
@@ -73,12 +73,7 @@ def killed(steps: Path, output: Path, images: int) -> int:
 
 def main() -> None:
     """Draw, run, compare, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--kills", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    asked = parser.parse_args()
+    asked = read_options(__doc__, "--images=100 --side=256 --kills=1 --workers=2")
     with tempfile.TemporaryDirectory(prefix="semsr-batch-") as scratch:
         here = Path(scratch)
         draw(here / "scans", asked.images, asked.side)

@@ -20,13 +20,12 @@ picture refused; the centre found in 95 % of ``off centre`` and in none of ``cen
 ``tilted`` told in 95 %. Exit code 1 where one is missed.
 """
 
-import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -222,13 +221,11 @@ def _covered(name: str, off: NDArray[Any]) -> bool:
 
 def main() -> int:
     """Print each group."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=240)
-    parser.add_argument("--scans", type=int, default=48)
-    parser.add_argument("--groups", default=",".join((*GROUPS, "scans")))
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    asked = read_options(
+        __doc__,
+        "--first-seed=1000 --seeds=240 --scans=48 --json=FILE",
+        groups=",".join((*GROUPS, "scans")),
+    )
     counts = {**dict.fromkeys(GROUPS, asked.seeds), "scans": asked.scans}
     counts = {group: counts[group] for group in asked.groups.split(",")}
     passed, rows = True, []

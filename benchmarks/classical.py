@@ -8,32 +8,19 @@ defaults, once given the true kernel and once with the width that it estimates. 
 is tuned for a set or an image.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.restoration.method import RestoreOptions, choose
+from napari_semsr.core import Micrograph
+from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.recipe import load_recipe
-from napari_semsr.training.scenes import load_clear
-from restoration import psnr_db, true_kernel
+from restoration import clear_images, psnr_db, true_kernel
 
 METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
-
-
-def clear_images(recipe: Path, side: int) -> list[NDArray[np.uint8]]:
-    """Read the middles of the held-out images, 8-bit."""
-    chosen = load_recipe(recipe)
-    found = []
-    for entry in chosen.data.held_out:
-        image = load_clear(Path(chosen.data.root), entry)
-        y, x = ((n - min(n, side)) // 2 for n in image.shape)
-        found.append(np.rint(image[y : y + side, x : x + side] * 255).astype(np.uint8))
-    return found
 
 
 def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> NDArray:
@@ -47,11 +34,8 @@ def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/sem-restore.yaml"))
-    parser.add_argument("--side", type=int, default=512)
-    arguments = parser.parse_args()
-    clear = clear_images(arguments.recipe, arguments.side)
+    asked = read_options(__doc__, "--side=512", recipe=Path("recipes/sem-restore.yaml"))
+    clear = clear_images(asked.recipe, asked.side)
     print("| set | method | true kernel | worst | estimated | worst | s/image |")
     print("|---|---|---|---|---|---|---|")
     for kind in gao.KINDS:
@@ -59,32 +43,27 @@ def main() -> None:
         low = [
             gao.degrade_plane(c, kind, seed=100 + i).image for i, c in enumerate(clear)
         ]
-        before = [
-            psnr_db(b.astype(float), a.astype(float))
-            for a, b in zip(clear, low, strict=True)
-        ]
+        pairs = list(zip(clear, low, strict=True))
+
+        def gains(method: str, psf: str, kernel=kernel, pairs=pairs) -> str:
+            options = RestoreOptions(method=method, psf=psf)
+            found = [
+                psnr_db(restored(Micrograph(b), options, kernel), a.astype(float))
+                - psnr_db(b.astype(float), a.astype(float))
+                for a, b in pairs
+            ]
+            return f"{np.mean(found):+.2f} | {min(found):+.2f}"
+
         for method in METHODS:
-            begun, cells = time.process_time(), []
-            for psf in ("kernel.tif", "estimate"):
-                options = RestoreOptions(method=method, psf=psf)
-                gains = [
-                    psnr_db(restored(Micrograph(b), options, kernel), a.astype(float))
-                    - p
-                    for a, b, p in zip(clear, low, before, strict=True)
-                ]
-                cells += [f"{np.mean(gains):+.2f}", f"{min(gains):+.2f}"]
+            begun = time.process_time()
+            cells = [gains(method, psf) for psf in ("kernel.tif", "estimate")]
             took = (time.process_time() - begun) / 2 / len(clear)
             print(
                 f"| {kind} | {method} | {' | '.join(cells)} | {took:.2f} |", flush=True
             )
         flat = f"flat{kernel.shape[0] // 2 * 2 + 1}px"
-        options = RestoreOptions(method="blind", psf=flat)
-        gains = [
-            psnr_db(restored(Micrograph(b), options, kernel), a.astype(float)) - p
-            for a, b, p in zip(clear, low, before, strict=True)
-        ]
-        said = f"| {kind} | blind, from {flat} | {np.mean(gains):+.2f} | "
-        print(said + f"{min(gains):+.2f} | - | - | - |", flush=True)
+        told = gains("blind", flat)
+        print(f"| {kind} | blind, from {flat} | {told} | - | - | - |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,23 +8,25 @@ cluster. The processor time with a cluster inside this process, over that of non
 tells what measuring first and the full halo cost, also on a busy machine.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from _shared import read_options
 from distributed import LocalCluster
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_to_store, plan_run
-from napari_semsr.inference.layout import create_output, plan_output
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.io.formats import read, write
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, build, load_model
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import (
+    EnhanceOptions,
+    create_output,
+    enhance_to_store,
+    plan_output,
+    plan_run,
+)
+from napari_semsr.io import read, write
+from napari_semsr.models import LoadedModel, ModelCard, build, load_model
 
 
 def generator() -> LoadedModel:
@@ -83,22 +85,20 @@ def overhead(source: Micrograph, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--exact", action="store_true")
-    given = parser.parse_args()
+    given = read_options(__doc__, "--side=4096 --exact")
     side, exact = given.side, given.exact
     image = np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)
-    show = print
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(Micrograph(image), folder / "field.ome.zarr")
         source = read(folder / "field.ome.zarr")
         if exact:
             none, inside = overhead(source, folder)
-            show(f"processor time {none:.1f} s, {inside / none:.2f} times on a cluster")
+            print(
+                f"processor time {none:.1f} s, {inside / none:.2f} times on a cluster"
+            )
         alone = seconds(source, folder / "alone.ome.zarr", None, exact=exact)
-        show(f"this process alone  {alone:6.1f} s")
+        print(f"this process alone  {alone:6.1f} s")
         for workers in (1, 2):
             with LocalCluster(
                 n_workers=workers,
@@ -112,7 +112,7 @@ def main() -> None:
                 took = seconds(source, path, address, exact=exact)
                 first = read(folder / "alone.ome.zarr").array()
                 off = float(np.abs(read(path).array() - first).max() / np.ptp(first))
-            show(
+            print(
                 f"{workers} worker process(es) {took:6.1f} s, {alone / took:.2f} times,"
                 f" {off:.1e} of the range from this process"
             )

@@ -12,18 +12,17 @@ sees the degraded images of one half of the fields and the clear ones of the oth
 and the other way round.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from _shared import read_options
 from scipy.stats import spearmanr
 
-from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import build
-from napari_semsr.training.fit import train
-from napari_semsr.training.recipe import Recipe, load_recipe
+from napari_semsr.core import run
+from napari_semsr.models import build
+from napari_semsr.training import Recipe, load_recipe, train
 from napari_semsr.training.run_folder import STATE
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 from napari_semsr.training.validation import (
@@ -88,9 +87,7 @@ def halves(pairs: list[ValidationPair]) -> list[UnpairedValidator]:
 
 def main() -> int:
     """Print the rows and the rank correlations; 1 if the goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "criterion")
-    asked = parser.parse_args()
+    asked = read_options(__doc__, runs=ROOT / "runs" / "criterion")
     rows: list[dict[str, float]] = []
     for weight in ADVERSARIAL_WEIGHTS:
         recipe = recipe_of(weight)

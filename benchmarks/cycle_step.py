@@ -26,14 +26,15 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from _shared import read_options
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.checkpoint import build, build_discriminator
+from napari_semsr.models import build, build_discriminator
+from napari_semsr.training import Recipe
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.patches import Patches
-from napari_semsr.training.recipe import Recipe
 
 GATES = {"cpu": 1.5, "cuda": 2.0}
 HISTORY = 50
@@ -189,14 +190,11 @@ def agree(arguments: argparse.Namespace) -> float:
 
 def main() -> int:
     """Print both times and their quotient."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--blocks", type=int, default=9)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="bf16-mixed")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--side=256 --width=64 --blocks=9 --rounds=3 --precision=bf16-mixed "
+        "--clock=wall|cpu",
+    )
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     difference = agree(arguments)

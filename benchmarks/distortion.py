@@ -11,27 +11,22 @@ the bound and the coefficient within 5 %; 0 must give the very positions of
 ``--distortion none``.
 """
 
-import argparse
 import itertools
 import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from _shared import in_line, read_options
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from napari_semsr.core import rim_displacement, run  # noqa: E402
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames  # noqa: E402
-from napari_semsr.simulation import scan as superlens  # noqa: E402
-from napari_semsr.stitching import (  # noqa: E402
+from napari_semsr.core import rim_displacement, run
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.simulation import scan as superlens
+from napari_semsr.stitching import (
     StitchOptions,
     StitchSolution,
     solve_mosaic,
 )
-from tests.stitching import scans  # noqa: E402
+from tests.stitching import scans
 
 PHANTOMS = ("circuit", "pits", "particles", "fracture", "grating")
 CASES = {
@@ -166,25 +161,19 @@ def rows_of(
                 solution.positions_px, before.positions_px, equal_nan=True
             )
         rows.append(row)
-        print(
-            ", ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                for k, v in row.items()
-            ),
-            flush=True,
-        )
+        print(in_line(row), flush=True)
     return rows
 
 
 def main() -> None:
     """Print a row for each scan, then a line for each case."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--phantoms", default=",".join(PHANTOMS))
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--amounts", default="0,0.03,-0.03,0.01")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    asked = read_options(
+        __doc__,
+        "--seeds=2 --json=FILE",
+        phantoms=",".join(PHANTOMS),
+        cases=",".join(CASES),
+        amounts="0,0.03,-0.03,0.01",
+    )
     amounts = [float(part) for part in asked.amounts.split(",")]
     rows = [
         row

@@ -10,31 +10,36 @@ object invented and one taken out, as enhanced image. `--only memory` maps store
 """
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from frc_speed import find_peer
-from scipy.ndimage import gaussian_filter
+from _shared import (
+    PEER,
+    by_peer,
+    find_peer,
+    least_of,
+    mean_and_error,
+    read_options,
+    verdict,
+)
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 import napari_semsr as semsr
 
 FIRST_SEED = 20_000
 ALIKE, FASTER, FLAT = 0.01, 5.0, 1.1
 
-PEER = """
+RUN = """
 import json, sys, time
 import numpy as np
 from nanopyx.core.transform.error_map import ErrorMap
-pair = np.load(sys.argv[1])
+reference, enhanced = map(np.load, sys.argv[1:])
 start = time.perf_counter()
 made = ErrorMap()
-made.optimise(pair["reference"], pair["enhanced"])
+made.optimise(reference, enhanced)
 seconds = time.perf_counter() - start
 print(json.dumps((made.getRSE(), made.getRSP(), made.get_sigma(), seconds)))
 """
@@ -65,13 +70,7 @@ def draw(side: int, seed: int, *, scale: int = 1, noise: float = 0.5) -> dict:
 
 def theirs(pair: dict, python: str) -> tuple[float, float, float, float]:
     """RSE, RSP, sigma and seconds of NanoPyx."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pair.npz"
-        np.savez(path, **pair)
-        done = subprocess.run(
-            [python, "-c", PEER, str(path)], capture_output=True, check=True, text=True
-        )
-    return tuple(json.loads(done.stdout.strip().splitlines()[-1]))
+    return by_peer(python, RUN, pair["reference"], pair["enhanced"])
 
 
 def agreement(given: argparse.Namespace, peer: str | None) -> bool:
@@ -97,20 +96,17 @@ def agreement(given: argparse.Namespace, peer: str | None) -> bool:
                 exact = np.corrcoef(blurred.ravel(), pair["reference"].ravel())[0, 1]
                 line += f", its blur in double precision r = {exact:.5f}"
             else:
-                moved = np.roll(pair["enhanced"], (-1, -1), (0, 1)) + pair["enhanced"]
-                moved += np.roll(pair["enhanced"], -1, 0)
-                moved += np.roll(pair["enhanced"], -1, 1)
-                put = theirs({**pair, "enhanced": moved / 4}, peer)
+                moved = uniform_filter(pair["enhanced"], 2, mode="wrap", origin=-1)
+                put = theirs({**pair, "enhanced": moved}, peer)
                 line += f", moved by half a pixel {put[0]:.5f} {put[1]:.5f}"
             print(line, flush=True)
         if apart and scale == 1:
             worst = np.max(apart, axis=0)
-            good = bool(worst.max() <= ALIKE)
-            met &= good
+            met &= bool(worst.max() <= ALIKE)
             print(
                 f"  apart at most {100 * worst[0]:.4f} % in RSE, "
                 f"{100 * worst[1]:.4f} % in RSP, goal {100 * ALIKE:g} %: "
-                f"{'met' if good else 'MISSED'}"
+                f"{verdict(met)}"
             )
     return met
 
@@ -119,12 +115,14 @@ def speed(given: argparse.Namespace, peer: str | None) -> bool:
     """Print the time of 1024², in turns, the least of several."""
     pair = draw(1024, FIRST_SEED)
     semsr.error_map(**draw(128, FIRST_SEED))
-    best = {"registered first": np.inf, "as they lie": np.inf, "NanoPyx": np.inf}
+    ways = {
+        "registered first": lambda: semsr.error_map(**pair),
+        "as they lie": lambda: semsr.error_map(**pair, align=False),
+    }
+    best = dict.fromkeys([*ways, "NanoPyx"], np.inf)
     for _ in range(given.repeats):
-        for name, align in (("registered first", True), ("as they lie", False)):
-            start = time.perf_counter()
-            semsr.error_map(**pair, align=align)
-            best[name] = min(best[name], time.perf_counter() - start)
+        for name, seconds in least_of(1, ways).items():
+            best[name] = min(best[name], seconds)
         if peer is not None:
             best["NanoPyx"] = min(best["NanoPyx"], theirs(pair, peer)[3])
     print(f"1024 x 1024 px, least of {given.repeats} in turns:")
@@ -135,8 +133,7 @@ def speed(given: argparse.Namespace, peer: str | None) -> bool:
             print(f"  {name}: {seconds:.3f} s{beside}")
     if peer is not None:  # which does not register: like is held against like
         met = best["NanoPyx"] / best["as they lie"] >= FASTER
-        said = "met" if met else "MISSED"
-        print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {said}")
+        print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {verdict(met)}")
     return met
 
 
@@ -155,28 +152,15 @@ def recovery(given: argparse.Namespace) -> None:
             reference += rng.normal(0, 0.1 * reference.std(), reference.shape)
             enhanced = fine[40 * scale : -40 * scale, 40 * scale : -40 * scale]
             found = semsr.error_map(reference, enhanced)
-            away = np.subtract(found.shift_px, move / scale)
-            errors.append(
-                (
-                    100 * (found.sigma_px / sigma - 1),
-                    100 * (found.alpha / 30 - 1),
-                    float(np.hypot(*away)),
-                )
-            )
-        values = np.array(errors)
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-        worst = np.abs(values).max(axis=0)
-        said = [
-            f"{name} {mean:+.3f} ± {sd:.3f} (worst {most:.3f}) {unit}"
-            for name, unit, mean, sd, most in zip(
-                ("sigma", "gain", "shift"),
-                ("%", "%", "px"),
-                values.mean(axis=0),
-                error,
-                worst,
-                strict=True,
-            )
-        ]
+            away = np.hypot(*np.subtract(found.shift_px, move / scale))
+            off = found.sigma_px / sigma - 1, found.alpha / 30 - 1, away
+            errors.append(np.multiply(off, (100, 100, 1)))
+        said = []
+        for name, values in zip(
+            ("sigma, %", "gain, %", "shift, px"), np.transpose(errors), strict=True
+        ):
+            most = np.abs(values).max()
+            said.append(f"{name} {mean_and_error(values, '+.3f')} (worst {most:.3f})")
         print(f"Known blur, gain and shift, {scale} x: {'; '.join(said)}")
 
 
@@ -218,27 +202,20 @@ def memory(given: argparse.Namespace) -> bool:
     print("Store against store, map into a store:")
     peaks = [peak(side) for side in given.sides]
     ratio = peaks[-1] / peaks[0]
-    print(
-        f"  grows by {ratio:.2f}, goal {FLAT:g}: {'met' if ratio <= FLAT else 'MISSED'}"
-    )
+    print(f"  grows by {ratio:.2f}, goal {FLAT:g}: {verdict(ratio <= FLAT)}")
     return ratio <= FLAT
 
 
 def main() -> int:
     """Print the figures; exit code 1 means that a goal was missed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
-    parser.add_argument("--peer-python", default=default)
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3)
     kinds = ("agreement", "recovery", "speed", "memory")
-    parser.add_argument("--only", choices=kinds)
-    given = parser.parse_args()
-    peer = find_peer(given.peer_python)
-    if peer is None:
-        print(f"NanoPyx is not importable by {given.peer_python}: no comparison.")
+    given = read_options(
+        __doc__,
+        "--side=512 --sides=4096,8192,16384 --seeds=5 --repeats=3",
+        peer_python=PEER,
+        only={"choices": kinds},
+    )
+    peer = find_peer(given.peer_python, "nanopyx.core.transform.error_map")
     met = True
     if given.only in (None, "agreement"):
         met &= agreement(given, peer)

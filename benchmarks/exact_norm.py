@@ -19,7 +19,6 @@ that a gate was missed; the one for the stated error holds for all draws togethe
 a single draw can be luckier than it may claim to be.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -31,23 +30,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from _shared import in_line, read_options
 from numpy.typing import NDArray
+from tiling import field
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run as finish
+from napari_semsr.core import Micrograph, run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
+from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
-from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import measure_frozen
 from napari_semsr.inference.tiles import ArraySink, SeamMeter, TiledRun
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, build
+from napari_semsr.models import LoadedModel, ModelCard, build
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.3
@@ -61,19 +59,6 @@ NETWORKS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "resnet-batch": ("resnet", 64, (128, 256, 384)),
     "unet": ("multi-scale-unet", 64, (128, 256, 384)),
 }
-
-
-def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Draw a field with structure at many scales, uneven from corner to corner."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros(shape, np.float32)
-    for step in (1, 4, 16, 64):
-        coarse = rng.normal(0, step**0.5, [-(-n // step) for n in shape])
-        fine = coarse.astype(np.float32).repeat(step, 0).repeat(step, 1)
-        image += fine[: shape[0], : shape[1]]
-    image += np.linspace(0, 10, shape[1], dtype=np.float32)
-    low, high = image.min(), image.max()
-    return ((image - low) / (high - low) * 255).astype(np.uint8)
 
 
 def _norms_replaced(module: nn.Module) -> None:
@@ -286,36 +271,33 @@ def _judge(found: dict[str, Any]) -> bool:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", nargs="*", choices=sorted(NETWORKS))
-    parser.add_argument("--width", type=int, help="channels; default: as published")
-    parser.add_argument("--shape", type=int, nargs=2, default=(701, 533))
-    parser.add_argument("--side", type=int, default=4096, help="of the spilled field")
-    parser.add_argument("--spill", action="store_true")
-    parser.add_argument("--cancel", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--spill --cancel --json",
+        network={"nargs": "*", "choices": sorted(NETWORKS)},
+        width=(int, "channels; default: as published"),
+        shape={"type": int, "nargs": 2, "default": (701, 533)},
+        side=(4096, "of the spilled field"),
+    )
     names = chosen.network or list(NETWORKS)
-    show = print
     if chosen.spill:
         for name in names:
-            show(json.dumps(spill(name, chosen.width, chosen.side)))
+            print(json.dumps(spill(name, chosen.width, chosen.side)))
         return 0
     if chosen.cancel:
         rows = [
             cancel(n, norm, MOMENTS_S) for n in names for norm in ("exact", "frozen")
         ]
         for row in rows:
-            show(_line(row))
-        quick = all(
-            row["longest_wait_s"] <= CANCEL_SEEN_S
-            and row["longest_end_s"] <= CANCEL_ENDED_S
-            for row in rows
+            print(in_line(row, ".3g"))
+        waits, ends = zip(
+            *((row["longest_wait_s"], row["longest_end_s"]) for row in rows),
+            strict=True,
         )
-        return 0 if quick else 1
+        return int(max(waits) > CANCEL_SEEN_S or max(ends) > CANCEL_ENDED_S)
     threads = torch.get_num_threads()
     found: dict[str, Any] = {"exact": [], "frozen": [], "threads": threads}
-    say = (lambda _: None) if chosen.json else (lambda row: show(_line(row)))
+    say = (lambda _: None) if chosen.json else (lambda row: print(in_line(row, ".3g")))
     for name in names:
         for row in exactness(name, chosen.width, tuple(chosen.shape)):
             found["exact"].append(row)
@@ -327,17 +309,8 @@ def main() -> int:
         found["tile"] = naive(8, 1024, 64)
         say({"tile": "the same network and field", **found["tile"]})
     if chosen.json:
-        show(json.dumps(found))
+        print(json.dumps(found))
     return 0 if _judge(found) else 1
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Write a row of figures."""
-    said = [
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in row.items()
-    ]
-    return ", ".join(said)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Libraries are imported and the network is warm before the first round. Exit code
 that the executor took over 5 % more than the loop.
 """
 
-import argparse
 import logging
 import statistics
 import sys
@@ -18,11 +17,12 @@ import time
 import uuid
 
 import numpy as np
+from _shared import read_options
 from distributed import Client
 from tiling import field
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, plan_output
 from napari_semsr.inference.cluster import enhance_tiles, register, unregister
 from napari_semsr.inference.executors import (
     LocalExecutor,
@@ -30,20 +30,16 @@ from napari_semsr.inference.executors import (
     in_order,
     run_tiles,
 )
-from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import load_model
 
 GATE = 1.05
 LOOPBACK = {
-    "dashboard_address": "127.0.0.1:0",
-    "worker_dashboard_address": "127.0.0.1:0",
+    **dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0"),
     "silence_logs": logging.CRITICAL,
 }
-show = print
 
 
 def loop(work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]) -> None:
@@ -87,11 +83,7 @@ def clustered(
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--side", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
-    chosen = parser.parse_args()
+    chosen = read_options(__doc__, "--model=sem-restore --side=2048 --rounds=5")
     loaded = load_model(chosen.model)
     options = EnhanceOptions(precision="fp32", device="cpu")
     image = Micrograph(field((chosen.side, chosen.side)))
@@ -100,11 +92,7 @@ def main() -> int:
     plan = run(plan_enhance(image, output, loaded, options, predictor))
     places = [tile.index for tile in plan.outputs]
     target = np.zeros(plan.output.frame.shape, np.float32)
-    ways = {
-        "plain loop": loop,
-        "executor": threaded,
-        "distributed": clustered,
-    }
+    ways = {"plain loop": loop, "executor": threaded, "distributed": clustered}
     took: dict[str, list[float]] = {name: [] for name in ways}
     expected = None
     for turn in range(chosen.rounds + 1):
@@ -117,12 +105,12 @@ def main() -> int:
                 if not np.array_equal(target, expected):
                     sys.exit(f"The {name} gave other pixels than the plain loop.")
             target[:] = 0
-    show(f"{chosen.side} px, {len(places)} tiles, {loaded.card.name}, processor time")
+    print(f"{chosen.side} px, {len(places)} tiles, {loaded.card.name}, processor time")
     ratios = {}
     for name, seconds in took.items():
         pairs = zip(seconds, took["plain loop"], strict=True)
         ratios[name] = statistics.median(one / other for one, other in pairs)
-        show(f"{name:12} least {min(seconds):6.2f} s, ratio {ratios[name]:.3f}")
+        print(f"{name:12} least {min(seconds):6.2f} s, ratio {ratios[name]:.3f}")
     return int(ratios["executor"] > GATE)
 
 

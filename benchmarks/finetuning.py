@@ -22,7 +22,6 @@ that against the same view without noise.
 ``TRIALS`` are the samples that the recipe was chosen on; they judge nothing.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -38,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import zarr
+from _shared import Rows, mean_and_error, read_options
 from _superlens_fields import letters, stars
 
 from napari_semsr.core import (
@@ -247,15 +247,9 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     }
     row["clean_pairs"] = len(pairs)
     return row
-    return row
 
 
-def done(rows: Path) -> list[dict[str, Any]]:
-    """Read the rows that are there."""
-    return [json.loads(line) for line in rows.read_text().splitlines()]
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
+def print_table(rows: Rows) -> None:
     """Print a line for each sample, and what the goals ask for."""
     print(
         "| sample | pairs: train, validation, test | optical | linear | untouched | "
@@ -270,11 +264,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         if "refused" in row:
             print(f"| {row['name']} | {row['refused']} |")
             continue
-        judged, before, after = (
-            row["sem"],
-            row["sem"]["untouched"],
-            row["sem"]["trained"],
-        )
+        judged = row["sem"]
+        before, after = judged["untouched"], judged["trained"]
         counts = ", ".join(str(row[name]) for name in SPLITS)
         psnr = " | ".join(f"{judged[which]['psnr_db']:.2f}" for which in ORDER)
         clean = gain(row, "clean")
@@ -294,10 +285,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             and told[row["name"]].within == within
         ]
         if len(gains) > 1:
-            error = np.std(gains, ddof=1) / np.sqrt(len(gains))
             print(
                 f"{words}: {len(gains)} samples, median {np.median(gains):+.2f} dB, "
-                f"mean {np.mean(gains):+.2f} ± {error:.2f}, worst {min(gains):+.2f}"
+                f"mean {mean_and_error(gains)}, worst {min(gains):+.2f}"
             )
 
 
@@ -307,7 +297,7 @@ def gain(row: dict[str, Any], against: str = "sem") -> float:
     return float(found["trained"]["psnr_db"] - found["untouched"]["psnr_db"])
 
 
-def print_shifted(rows: list[dict[str, Any]]) -> None:
+def print_shifted(rows: Rows) -> None:
     """Print what pairs cost that are registered wrongly."""
     print("| sample | off, px | gain, dB | cost, dB |")
     print("|---|---:|---:|---:|")
@@ -321,30 +311,26 @@ def print_shifted(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run what has no row yet."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--only", default="", metavar="NAME;NAME")
-    parser.add_argument("--trials", action="store_true")
-    parser.add_argument("--shifted", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    args.rows.touch()
+    args = read_options(
+        __doc__,
+        "--trials --shifted --table",
+        rows={"type": Path, "required": True},
+        only={"default": "", "metavar": "NAME;NAME"},
+    )
+    rows = Rows(args.rows, "name", "off_px")
     if args.table:
-        print_table(done(args.rows))
-        print_shifted(done(args.rows))
+        print_table(rows)
+        print_shifted(rows)
         return
     wanted = [(sample, 0.0) for sample in (TRIALS if args.trials else SAMPLES)]
     if args.shifted:
         wanted = [(s, off) for s in SAMPLES if s.name in SHIFTED for off in SHIFTS_PX]
     for sample, off in wanted:
         named = not args.only or sample.name in args.only.split(";")
-        there = {(row["name"], row["off_px"]) for row in done(args.rows)}
-        if not named or (sample.name, off) in there:
+        if not named or (sample.name, off) in rows:
             continue
         with tempfile.TemporaryDirectory() as work:
-            row = fine_tune(sample, Path(work), off_px=off)
-        with args.rows.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+            row = rows.add(fine_tune(sample, Path(work), off_px=off))
         print(json.dumps(row), flush=True)
 
 

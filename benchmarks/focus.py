@@ -5,9 +5,8 @@ fit of the mosaic to the sample seen in focus everywhere, that of each single he
 and the error of the heights. ``--power`` and ``--around`` try other weights.
 """
 
-import argparse
-
 import numpy as np
+from _shared import read_options
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, Box, run
@@ -82,10 +81,7 @@ def fit_db(image: np.ndarray, wanted: np.ndarray) -> float:
 
 def main() -> None:
     """Measure all cases."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--power", type=float, default=focus._SHARPEST)
-    parser.add_argument("--around", type=float, default=focus._AROUND)
-    given = parser.parse_args()
+    given = read_options(__doc__, power=focus._SHARPEST, around=focus._AROUND)
     focus._SHARPEST, focus._AROUND = given.power, given.around
     for seed in (1, 3):
         for name, case in CASES.items():

@@ -13,7 +13,6 @@ the largest of any condition, the RMSE the root mean square over conditions; the
 worst condition's RMSE is printed beside it.
 """
 
-import argparse
 import itertools
 import sys
 from collections import Counter
@@ -21,11 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 
+from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
-from napari_semsr.core import run
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs import FRC, FrcJobOptions
 
 CONTRASTS = (10, 30, 100)
@@ -186,7 +185,7 @@ def real_images(side: int) -> list[np.ndarray]:
     """Middles of the real SEM images beside the checkout, blurred by one pixel."""
     from scipy.ndimage import gaussian_filter
 
-    from napari_semsr.io.formats import read
+    from napari_semsr.io import read
 
     found = []
     for path in sorted((SHARED / "sem").glob("*/*.*")):
@@ -311,20 +310,15 @@ def report_thinned(side: int, count: int) -> None:
 
 def main() -> int:
     """Print every table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--blocks", type=int, default=256, help="pairs per condition")
-    parser.add_argument("--images", type=int, default=100, help="whole images per case")
-    parser.add_argument("--quick", action="store_true", help="a tenth of both")
-    parser.add_argument(
-        "--registered", type=int, metavar="N", help="only misregistered images, N each"
+    given = read_options(
+        __doc__,
+        blocks=(256, "pairs per condition"),
+        images=(100, "whole images per case"),
+        quick=(False, "a tenth of both"),
+        registered=({"type": int, "metavar": "N"}, "only misregistered images, N each"),
+        thinned=({"type": int, "metavar": "N"}, "only images of counts, N each"),
+        traps=({"type": int, "metavar": "N"}, "only the traps, N images each"),
     )
-    parser.add_argument(
-        "--thinned", type=int, metavar="N", help="only images of counts, N each"
-    )
-    parser.add_argument(
-        "--traps", type=int, metavar="N", help="only the traps, N images each"
-    )
-    given = parser.parse_args()
     if given.registered or given.thinned or given.traps:
         good = True
         if given.registered:

@@ -10,29 +10,22 @@ tried, and the run says so when NanoPyx is in neither. All are timed in turn, se
 times, and the best time of each counts: other work on the machine then disturbs least.
 """
 
-import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from _shared import PEER, by_peer, find_peer, read_options, verdict
 
+from napari_semsr.analysis import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 
 BLOCK = 64
 STEP = 16
 BATCH = 64
 GOALS = {"plain": 50.0, "exact": 20.0}
 
-PEER = """
+RUN = """
 import json, sys, time
 import numpy as np
 from nanopyx.core.analysis.frc import FIRECalculator
@@ -82,78 +75,39 @@ def time_map(pair: list[Micrograph], estimator: str) -> tuple[float, int]:
     return time.perf_counter() - start, found.blocks
 
 
-def find_peer(python: str) -> str | None:
-    """Interpreter that has NanoPyx, or None."""
-    probe = "import nanopyx.core.analysis.frc"
-    done = subprocess.run([python, "-c", probe], capture_output=True, check=False)
-    return python if done.returncode == 0 else None
-
-
-def time_peer(python: str, path: Path) -> float:
-    """Seconds per block of NanoPyx, measured inside its own process."""
-    done = subprocess.run(
-        [python, "-c", PEER, str(path)], capture_output=True, check=True, text=True
-    )
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
 def main() -> int:
     """Print times and ratios; exit code 1 means that a ratio missed its goal."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    peer_default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
-    parser.add_argument("--peer-python", default=peer_default)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--side", type=int, default=2048, help="side of the map's field"
+    given = read_options(
+        __doc__, "--repeats=5", peer_python=PEER, side=(2048, "of the map's field")
     )
-    given = parser.parse_args()
     pair = tuple(blocks_of(image) for image in draw(1024))
     field = [Micrograph(image) for image in draw(given.side)]
-    peer = find_peer(given.peer_python)
-    names = ["plain", "exact"]
-    best: dict[str, float] = {}
-
-    def note(name: str, work: Callable[[], float]) -> None:
-        best[name] = min(best.get(name, np.inf), work())
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "blocks.npy"
-        np.save(path, np.stack([part[:100] for part in pair]))
-        for name in names:
-            time_blocks(pair, name)
-        for _ in range(given.repeats):
-            for name in names:
-                note(name, lambda name=name: time_blocks(pair, name))
-            if peer is not None:
-                note("NanoPyx", lambda: time_peer(peer, path))
-    return report(best, field, peer, given.peer_python)
-
-
-def report(
-    best: dict[str, float], field: list[Micrograph], peer: str | None, tried: str
-) -> int:
-    """Print the figures."""
+    peer = find_peer(given.peer_python, "nanopyx.core.analysis.frc")
+    some = np.stack([part[:100] for part in pair])
+    best = dict.fromkeys([*GOALS, *(["NanoPyx"] if peer else [])], np.inf)
+    for name in GOALS:
+        time_blocks(pair, name)
+    for _ in range(given.repeats):
+        for name in best:
+            took = (
+                time_blocks(pair, name) if name in GOALS else by_peer(peer, RUN, some)
+            )
+            best[name] = min(best[name], took)
     print(f"Blocks of {BLOCK} px, best of the repeats, time per block:")
     for name, seconds in best.items():
         print(f"  {name:8s} {1e3 * seconds:7.3f} ms")
     met = True
-    if peer is None:
-        print(f"NanoPyx is not importable by {tried}: give --peer-python; no ratios.")
-    else:
-        for name, goal in GOALS.items():
-            ratio = best["NanoPyx"] / best[name]
-            met &= ratio >= goal
-            verdict = "met" if ratio >= goal else "MISSED"
-            print(
-                f"  {name}: {ratio:.0f} x as fast as NanoPyx, goal {goal:g}: {verdict}"
-            )
+    for name, goal in GOALS.items() if peer else ():
+        ratio = best["NanoPyx"] / best[name]
+        met &= ratio >= goal
+        told = f"{ratio:.0f} x as fast as NanoPyx, goal {goal:g}"
+        print(f"  {name}: {told}: {verdict(ratio >= goal)}")
     for name in GOALS:
         seconds, blocks = min(time_map(field, name) for _ in range(2))
-        side = field[0].shape[0]
-        print(
-            f"Map of {side} x {side} px, step {STEP}, {name}: {blocks} blocks in "
-            f"{seconds:.1f} s ({1e3 * seconds / blocks:.3f} ms per block)"
+        told = (
+            f"{blocks} blocks in {seconds:.1f} s ({1e3 * seconds / blocks:.3f} ms each)"
         )
+        print(f"Map of {given.side} x {given.side} px, step {STEP}, {name}: {told}")
     return 0 if met else 1
 
 

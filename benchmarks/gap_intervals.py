@@ -13,10 +13,10 @@
     python benchmarks/gap_intervals.py --fields 60
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
@@ -160,13 +160,12 @@ def _interval(found: Gaps, place: int) -> tuple[float, float] | None:
 
 def main() -> None:
     """Judge and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = read_options(
+        __doc__,
+        "--only=|share|mean|gaussian|field",
+        repeats=(600, "draws of each kind"),
+        fields=(60, "fields that are drawn"),
     )
-    parser.add_argument("--repeats", type=int, default=600, help="draws of each kind")
-    parser.add_argument("--fields", type=int, default=60, help="fields that are drawn")
-    parser.add_argument("--only", choices=("share", "mean", "gaussian", "field"))
-    arguments = parser.parse_args()
     parts = {
         "share": lambda: judge_shares(max(arguments.repeats, 4000)),
         "mean": lambda: judge_means(arguments.repeats),

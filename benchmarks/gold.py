@@ -32,21 +32,23 @@ from typing import Any
 
 import numpy as np
 from _gold_figures import draw_fields, draw_spectra, draw_widths
+from _shared import read_options
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from paper_tables.theirs import HAAN
 from scipy import ndimage
 
-from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
-from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.analysis.metrics import measure_metrics
-from napari_semsr.analysis.spectrum import radial_spectrum
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.cards import bundled
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.restoration.method import RestoreOptions, choose
+from napari_semsr.analysis import (
+    FrcOptions,
+    measure_frc,
+    measure_gaps,
+    measure_metrics,
+    radial_spectrum,
+)
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.models import bundled, load_model
+from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.simulation.gold import (
     COARSE_NM,
     FINE_NM,
@@ -55,18 +57,16 @@ from napari_semsr.simulation.gold import (
     gold_rng,
     random_gold_pair,
 )
+from restoration import least_squares
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
 BORDER = 16
 BANDS = ((0.0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5))
 TAPS = 11
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the fine pixels in a coarse one
 FITTED_ON = 6
 FIT_SEED = 20190819
-THEIRS = {
-    "input": (13.9, 3.8),
-    "network": (3.7, 2.1),
-}
 
 
 def fine(image: Image) -> Micrograph:
@@ -147,15 +147,12 @@ def _windows(low: Image) -> Image:
 
 def linear_fit(pairs: Iterable[tuple[Image, Image]]) -> Method:
     """Fit the best linear filter to pairs of a coarse image and the truth."""
-    count = TAPS**2 + 1
-    normal, right = np.zeros((count, count)), np.zeros((count, 4))
-    for low, truth in pairs:
-        rows = _windows(low)
-        targets = [truth[i::2, j::2].ravel() for i in (0, 1) for j in (0, 1)]
-        normal += rows.T @ rows
-        right += rows.T @ np.stack(targets, axis=1)
-    small = 1e-9 * np.trace(normal) / count
-    weights = np.linalg.solve(normal + small * np.eye(count), right)
+    parts = [
+        (_windows(low), np.stack([truth[i::2, j::2].ravel() for i, j in PHASES], 1))
+        for low, truth in pairs
+    ]
+    small = 1e-9 * sum(float(np.sum(rows**2)) for rows, _ in parts) / (TAPS**2 + 1)
+    weights = least_squares(parts, small)
 
     def apply(low: Image) -> Image:
         phases = (_windows(low) @ weights).T.reshape(2, 2, *low.shape)
@@ -317,30 +314,25 @@ def table(records: dict[str, dict[str, Any]]) -> str:
     rows += [
         f"| de Haan et al., {name}: theirs, on their data | {missed} | {error} "
         "| | | | | |"
-        for name, (missed, error) in THEIRS.items()
+        for name, (missed, error) in HAAN.items()
     ]
     return "\n".join(rows)
 
 
 def main() -> None:
     """Print the table; with ``-o`` write figures, and the numbers as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
     own = [name for name in bundled() if name == "sem-2x"]
-    parser.add_argument("--model", nargs="*", default=own, help="names or files")
-    parser.add_argument("--fields", type=int, default=8)
-    parser.add_argument("--first", type=int, default=0, help="index of the first field")
-    parser.add_argument("--side", type=int, default=256, help="coarse pixels")
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        default=[],
-        metavar="NAME=VALUE",
-        help="other samples and probes: options of GoldOptions, such as "
-        "fine_electrons=2000 (a truth with noise) or coarse_probe_nm=12,14",
+    arguments = read_options(
+        __doc__,
+        "--fields=8 --no-peers --output=FILE",
+        model=({"nargs": "*", "default": own}, "names or files"),
+        first=(0, "index of the first field"),
+        side=(256, "coarse pixels"),
+        set=(
+            {"nargs": "*", "default": [], "metavar": "NAME=VALUE"},
+            "options of GoldOptions, such as fine_electrons=2000 (a truth with noise)",
+        ),
     )
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("-o", "--output", type=Path)
-    arguments = parser.parse_args()
     options = chosen_options(arguments.set)
     methods = methods_of(arguments, options)
     pairs = [
@@ -358,7 +350,7 @@ def main() -> None:
     print(table(records))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        figures = {"arguments": vars(arguments), "theirs": THEIRS, "methods": records}
+        figures = {"arguments": vars(arguments), "theirs": HAAN, "methods": records}
         (arguments.output / "gold.json").write_text(
             json.dumps(figures, indent=1, default=str)
         )

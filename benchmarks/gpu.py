@@ -15,18 +15,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _shared import read_options
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import build, load_model
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.models import build, load_model
 
 BATCH = 4
 DE_HAAN = 780
@@ -87,14 +85,11 @@ def engine(model: str, precision: str, given: argparse.Namespace) -> float:
 
 def main() -> int:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=8192)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--tile", type=int, default=1024)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--eager", action="store_true", help="compile nothing")
-    parser.add_argument("-o", "--output", type=Path)
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--side=8192 --rounds=10 --tile=1024 --device=cuda|cpu --output=FILE",
+        eager=(False, "compile nothing"),
+    )
     if given.device == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA device here.")
         return 0

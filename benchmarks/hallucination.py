@@ -10,12 +10,12 @@ our measures say without it (spread over flips and turns, misfit with the data).
 over fields ± s.e.; resolutions are medians, and one beyond Nyquist counts as Nyquist.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import mean_and_error, picture, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -117,7 +117,7 @@ def told(values: list[float], *, median: bool) -> str:
         return "-"
     if median:
         return f"{np.median(known):.0f}"
-    return f"{known.mean():.2f} ± {known.std(ddof=1) / np.sqrt(known.size):.2f}"
+    return mean_and_error(known, ".2f")
 
 
 def say(rows: list[Row]) -> None:
@@ -149,11 +149,9 @@ def say(rows: list[Row]) -> None:
 
 def main() -> None:
     """Measure, print, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fields", type=int, default=16)
-    parser.add_argument("--picture", type=Path)
-    parser.add_argument("--drawn", type=int, default=5, help="field of the picture")
-    given = parser.parse_args()
+    given = read_options(
+        __doc__, "--fields=16 --picture=FILE", drawn=(5, "field of the picture")
+    )
     models = {name: load_model(path) for name, path in MODELS.items()}
     rows: list[Row] = []
     for number in range(given.fields):
@@ -171,28 +169,25 @@ def in_nm(value: float) -> str:
 
 def draw(shown: dict[str, Image], rows: list[Row], path: Path) -> None:
     """Draw one field: input, both pictures, and the truth."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.75))
-    figure.subplots_adjust(0.005, 0.005, 0.995, 0.8, wspace=0.02)
-    of = {row.name: row.figures for row in rows}
-    part = (slice(96, 288),) * 2
-    order = {"input": "the input", **{n: n for n in MODELS}, "truth": "the truth"}
-    for axis, (key, name) in zip(axes, order.items(), strict=True):
-        axis.imshow(shown[key][part], cmap="gray")
-        axis.set_axis_off()
-        said = [name]
-        if name in of:
-            one = of[name]
-            said.append(f"FRC of one image {in_nm(one['single_nm'])}")
-            said.append(f"FRC with the truth {in_nm(one['truth_nm'])}")
-        if name in MODELS:
-            said.append(f"spread {of[name]['spread']:.1f} %")
-        axis.set_title("\n".join(said), fontsize=9)
-    figure.savefig(path, dpi=100)
+    with picture(path, 1, 4, dpi=100, figsize=(12, 3.75), layout=None) as (
+        figure,
+        axes,
+    ):
+        figure.subplots_adjust(0.005, 0.005, 0.995, 0.8, wspace=0.02)
+        of = {row.name: row.figures for row in rows}
+        part = (slice(96, 288),) * 2
+        order = {"input": "the input", **{n: n for n in MODELS}, "truth": "the truth"}
+        for axis, (key, name) in zip(axes, order.items(), strict=True):
+            axis.imshow(shown[key][part], cmap="gray")
+            axis.set_axis_off()
+            said = [name]
+            if name in of:
+                one = of[name]
+                said.append(f"FRC of one image {in_nm(one['single_nm'])}")
+                said.append(f"FRC with the truth {in_nm(one['truth_nm'])}")
+            if name in MODELS:
+                said.append(f"spread {of[name]['spread']:.1f} %")
+            axis.set_title("\n".join(said), fontsize=9)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from _shared import read_options
 from frc_accuracy import draw_fields
 
 from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
@@ -202,17 +203,14 @@ def _off(name: str, found: Measurement, resolution: float) -> str:
 
 def main() -> None:
     """Measure all samples."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=1, help="samples of each kind")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--grid", default="4x4")
-    parser.add_argument("--frame-px", type=int, default=256)
-    parser.add_argument("--field", default="round", choices=("round", "square"))
-    parser.add_argument("--photons", type=float, default=2000)
-    parser.add_argument("--overlap", type=float, default=0.5)
-    parser.add_argument("--drawn", action="store_true", help="known crossings alone")
-    parser.add_argument("--blocks", type=int, default=256, help="drawn of a kind")
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--grid=4x4 --frame-px=256 --field=round|square --photons=2000.0 --overlap=0.5",
+        seeds=(1, "samples of each kind"),
+        kinds={"nargs": "+", "default": KINDS, "choices": KINDS},
+        drawn=(False, "known crossings alone"),
+        blocks=(256, "drawn of a kind"),
+    )
     if given.drawn:
         measure_drawn(given.blocks)
     else:

@@ -19,36 +19,34 @@ of it is random but for the seeds below.
   held-out images that are in register?
 """
 
-import argparse
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from _shared import mean_and_error, read_options
 from _superlens_fields import SIDE, series
-from classical import clear_images
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 from superlens import look
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.analysis.metrics import match_affine
-from napari_semsr.models.checkpoint import build
-from napari_semsr.simulation import gaussian_kernel
+from napari_semsr.analysis import match_affine
+from napari_semsr.models import build
+from napari_semsr.simulation import gaussian_kernel, pair_of_surface
 from napari_semsr.simulation.degrade import (
     BLUR_SIGMA_PX,
     BLUR_SIZE_PX,
     degrade_plane,
 )
-from napari_semsr.simulation.pairs import pair_of_surface
 from napari_semsr.training.cycle_gan import Blur, cycle_ssim, edge_loss
 from napari_semsr.training.recipe import GanOptions, load_recipe
 from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import held_out_fields
-from restoration import BORDER, TAPS
+from restoration import BORDER, clear_images, least_squares, seen
 
 Image = NDArray[np.float64]
 RECIPE = Path(__file__).parents[1] / "recipes" / "tables" / "gao-a.yaml"
@@ -147,48 +145,35 @@ def moved(truth: Image, far_px: float, rng: np.random.Generator) -> Image:
     return np.asarray(ndimage.shift(truth, by, order=3, mode="reflect"))
 
 
-def linear_gain(given: Pairs, far_px: float) -> tuple[float, float, float]:
-    """Fit one filter to all pairs; give mean, s.e. and least gain where judged."""
+def linear_gain(given: Pairs, far_px: float) -> list[float]:
+    """Fit one filter to all pairs; give the gains where judged."""
     rng = np.random.default_rng(SEED)
-    count = TAPS**2 + 1
-    normal, right = np.zeros((count, count)), np.zeros(count)
-    for low, clear in given.learnt:
-        windows, edge = _windows(low)
-        for row in range(0, windows.shape[0], 16):
-            part = _rows(windows, row)
-            normal += part.T @ part
-        for _ in range(DRAWS):
-            wanted = moved(clear, far_px, rng)[edge, edge]
-            for row in range(0, windows.shape[0], 16):
-                part = _rows(windows, row)
-                right += part.T @ wanted[row : row + 16].ravel() / DRAWS
-    weights = np.linalg.solve(normal + 1e-6 * np.eye(count), right)
+    edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+
+    def parts() -> Iterator[tuple[Image, Image]]:
+        for low, clear in given.learnt:
+            drawn = [moved(clear, far_px, rng)[edge] for _ in range(DRAWS)]
+            wanted = np.mean(drawn, axis=0)
+            for at, rows in seen(low):
+                yield rows, wanted[at].ravel()
+
+    weights = least_squares(parts(), 1e-6)
     gains = []
     for low, clear in given.judged:
-        windows, edge = _windows(low)
-        rows = range(0, windows.shape[0], 16)
-        made = np.concatenate([_rows(windows, row) @ weights for row in rows])
-        truth = clear[edge, edge]
-        before = psnr_db(low[edge, edge], truth, 1.0)
-        gains.append(psnr_db(made.reshape(truth.shape), truth, 1.0) - before)
-    return _summed(gains)
+        made = np.concatenate([rows @ weights for _, rows in seen(low)])
+        truth = clear[edge]
+        gains.append(gain_db(low[edge], made.reshape(truth.shape), truth))
+    return gains
 
 
-def _windows(low: Image) -> tuple[Image, slice]:
-    """Give what the filter sees of each pixel away from the border."""
-    windows = sliding_window_view(low, (TAPS, TAPS))
-    skip = BORDER - TAPS // 2
-    return windows[skip:-skip, skip:-skip], slice(BORDER, -BORDER)
+def gain_db(before: Image, after: Image, truth: Image, white: float = 1.0) -> float:
+    """Give what was gained in PSNR."""
+    return psnr_db(after, truth, white) - psnr_db(before, truth, white)
 
 
-def _rows(windows: Image, row: int) -> Image:
-    part = windows[row : row + 16].reshape(-1, TAPS**2)
-    return np.c_[part, np.ones(len(part))]
-
-
-def _summed(gains: list[float]) -> tuple[float, float, float]:
-    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
-    return float(np.mean(gains)), error, min(gains)
+def told(gains: list[float]) -> str:
+    """Say the mean with its error, and the worst."""
+    return f"{mean_and_error(gains)} | {min(gains):+.2f}"
 
 
 def taught(given: Pairs, far_px: float, steps: int) -> nn.Module:
@@ -207,11 +192,11 @@ def taught(given: Pairs, far_px: float, steps: int) -> nn.Module:
             far = clear[y - 8 : y + PATCH_PX + 8, x - 8 : x + PATCH_PX + 8]
             lows.append(low[y : y + PATCH_PX, x : x + PATCH_PX])
             highs.append(moved(far, far_px, rng)[8:-8, 8:-8])
-        seen, wanted = (
+        x, wanted = (
             torch.from_numpy(np.stack(part)[:, None].astype(np.float32))
             for part in (lows, highs)
         )
-        loss = functional.mse_loss(network(seen), wanted)
+        loss = functional.mse_loss(network(x), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -219,20 +204,19 @@ def taught(given: Pairs, far_px: float, steps: int) -> nn.Module:
     return network.eval()
 
 
-def network_gain(given: Pairs, far_px: float, steps: int) -> tuple[float, float, float]:
-    """Teach a small network on moved pairs; give mean, s.e. and least gain."""
+def network_gain(given: Pairs, far_px: float, steps: int) -> list[float]:
+    """Teach a small network on moved pairs; give the gains where judged."""
     network = taught(given, far_px, steps)
     gains = []
     edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     for low, clear in given.judged:
         rows, columns = (n // 4 * 4 for n in low.shape)
-        seen = torch.from_numpy(low[:rows, :columns].astype(np.float32))[None, None]
+        x = torch.from_numpy(low[:rows, :columns].astype(np.float32))[None, None]
         with torch.inference_mode():
-            made = network(seen)[0, 0].numpy().astype(float)
-        truth = clear[:rows, :columns][edge]
-        before = psnr_db(low[:rows, :columns][edge], truth, 1.0)
-        gains.append(psnr_db(made[edge], truth, 1.0) - before)
-    return _summed(gains)
+            made = network(x)[0, 0].numpy().astype(float)
+        before, truth = low[:rows, :columns][edge], clear[:rows, :columns][edge]
+        gains.append(gain_db(before, made[edge], truth))
+    return gains
 
 
 class Inverse(nn.Module):
@@ -326,11 +310,11 @@ def loss_of(
             gan.cycle_weight * float(cycle_ssim(back_x, x) + cycle_ssim(back_y, y)),
             gan.edge_weight * float(edge_loss(back_x, x) + edge_loss(back_y, y)),
         )
-        seen, made, wanted = (
+        first, made, wanted = (
             part[0, 0].numpy().astype(float)[BORDER:-BORDER, BORDER:-BORDER]
             for part in (x, clear_x, best)
         )
-        gains.append(psnr_db(made, wanted, 1.0) - psnr_db(seen, wanted, 1.0))
+        gains.append(gain_db(first, made, wanted))
     return float(np.mean(gains)), terms / len(gains)
 
 
@@ -364,8 +348,7 @@ def texture() -> None:
     print("|---|---:|---:|")
     names = ("the best estimate", "texture drawn at random", "the nearest with texture")
     for name, found in zip(names, zip(*gains, strict=True), strict=True):
-        mean, error, worst = _summed([float(v) for v in found])
-        print(f"| {name} | {mean:+.2f} ± {error:.2f} | {worst:+.2f} |")
+        print(f"| {name} | {told(found)} |")
 
 
 def power() -> None:
@@ -375,14 +358,12 @@ def power() -> None:
     edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     for field in fields:
         low, high = (np.asarray(f, float) for f in (field.low, field.high))
-        before = psnr_db(low[edge], high[edge], WHITE)
         for name, made in in_rings(low, high).items():
-            gains[name].append(psnr_db(made[edge], high[edge], WHITE) - before)
+            gains[name].append(gain_db(low[edge], made[edge], high[edge], WHITE))
     print("| each ring of spatial frequency has | gain in dB | worst field |")
     print("|---|---:|---:|")
     for name, found in gains.items():
-        mean, error, worst = _summed(found)
-        print(f"| {RINGS_TOLD[name]} | {mean:+.2f} ± {error:.2f} | {worst:+.2f} |")
+        print(f"| {RINGS_TOLD[name]} | {told(found)} |")
 
 
 def in_rings(low: Image, high: Image) -> dict[str, Image]:
@@ -412,15 +393,12 @@ def shift(steps: int) -> None:
     for far in SHIFTS_PX:
         found = [linear_gain(given, far)]
         found += [network_gain(given, far, steps)] if steps else []
-        told = " | ".join(f"{m:+.2f} ± {e:.2f} | {w:+.2f}" for m, e, w in found)
-        print(f"| {far:g} | {told} |", flush=True)
+        print(f"| {far:g} | {' | '.join(map(told, found))} |", flush=True)
 
 
 def main() -> None:
     """Print the tables of the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1200)
-    asked = parser.parse_args()
+    asked = read_options(__doc__, "--steps=1200")
     hollow()
     contrast()
     preferred(asked.steps)

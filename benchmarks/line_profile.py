@@ -11,7 +11,6 @@ plot of the panel takes; it needs a display (``xvfb-run`` will do). Seeds start 
 20 000.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from collections.abc import Callable
 import dask.array as da
 import numpy as np
 import zarr
+from _shared import read_options
 from numpy.typing import NDArray
 from scipy import special
 from skimage.measure import profile_line
@@ -235,14 +235,14 @@ def drawing(updates: int) -> None:
 
 def main() -> None:
     """Print what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("accuracy", "peer", "speed", "drawing"))
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--seeds", type=int, default=3, help="of each angle")
-    parser.add_argument("--side", type=int, default=16_384, help="of the store, px")
-    parser.add_argument("--chunk", type=int, default=512, help="side of a chunk, px")
-    parser.add_argument("--updates", type=int, default=100)
-    asked = parser.parse_args()
+    asked = read_options(
+        __doc__,
+        "--only=|accuracy|peer|speed|drawing --updates=100",
+        kinds={"nargs": "+", "choices": list(KINDS), "default": list(KINDS)},
+        seeds=(3, "of each angle"),
+        side=(16_384, "of the store, px"),
+        chunk=(512, "side of a chunk, px"),
+    )
     if asked.only in (None, "accuracy"):
         for kind in asked.kinds:
             accuracy(kind, asked.seeds)

@@ -20,24 +20,22 @@ those of means over pictures, which are what is independent. ``--final`` makes S
 the pictures that are kept for the end, and judges those.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _shared import middle, read_options, standard_error
 from gold import BORDER, Image, by_kernel, keys, lanczos, linear_fit, network, splines
 from scipy import ndimage
 
-from napari_semsr.analysis.metrics import measure_metrics
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read
-from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.models.cards import bundled
-from napari_semsr.pairing.options import PairOptions
-from napari_semsr.pairing.store import PairStore, open_pairs
-from napari_semsr.training.recipe import load_recipe
+from napari_semsr.analysis import measure_metrics
+from napari_semsr.core import Micrograph, run
+from napari_semsr.io import read
+from napari_semsr.jobs import PAIRS
+from napari_semsr.models import bundled
+from napari_semsr.pairing import PairOptions, PairStore, open_pairs
+from napari_semsr.training import load_recipe
 from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import ValidationPair, Validator, affine_psnr_db
 
@@ -90,9 +88,7 @@ def truths(recipe: Path, side: int) -> list[Image]:
     chosen = load_recipe(recipe)
     found = []
     for entry in chosen.data.held_out:
-        image = load_clear(Path(chosen.data.root), entry)
-        y, x = ((n - min(n, side)) // 2 for n in image.shape)
-        crop = image[y : y + side, x : x + side]
+        crop = middle(load_clear(Path(chosen.data.root), entry), side)
         rows, columns = (n // 2 * 2 for n in crop.shape)
         found.append(np.rint(crop[:rows, :columns] * 255).astype(float))
     return found
@@ -160,8 +156,7 @@ def judge_pictures(
         told = [f"{np.mean(np.concatenate(rows)):.2f}"]
         for other in ("cubic splines", "best Gaussian"):
             gains = [np.subtract(*both) for both in zip(rows, psnr[other], strict=True)]
-            means = [gain.mean() for gain in gains]
-            error = np.std(means, ddof=1) / np.sqrt(len(means))
+            error = standard_error(gain.mean() for gain in gains)
             told.append(f"{np.concatenate(gains).mean():+.2f} ± {error:.2f}")
         gain = np.concatenate(gains)
         told += [f"{np.percentile(gain, 2):+.2f}", f"{gain.min():+.2f}"]
@@ -176,15 +171,16 @@ def near(image: Image, truth: Image) -> float:
 
 def main() -> None:
     """Print one table for each way of taking the coarse image."""
-    parser = argparse.ArgumentParser(description=__doc__)
     own = [name for name in bundled() if name == "sem-2x"]
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/sem-restore.yaml"))
-    parser.add_argument("--model", nargs="*", default=own, help="names or files")
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--pictures", type=Path, metavar="STORE", help="of real pairs")
-    parser.add_argument("--folder", type=Path, default=PICTURES, help="of the pictures")
-    parser.add_argument("--final", action="store_true", help="those kept for the end")
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--side=512",
+        recipe=Path("recipes/sem-restore.yaml"),
+        model=({"nargs": "*", "default": own}, "names or files"),
+        pictures=({"type": Path, "metavar": "STORE"}, "of real pairs"),
+        folder=(PICTURES, "of the pictures"),
+        final=(False, "those kept for the end"),
+    )
     if arguments.pictures is not None:
         if arguments.final:
             final_store(arguments.folder, arguments.pictures)

@@ -27,10 +27,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from _shared import read_options
 
 PEAK_MB, SMALL_MB, GROWTH = 1500.0, 500.0, 1.10
 LOCKSTEP_GB, EXACT = 0.5, 1e-5
@@ -42,7 +41,7 @@ def make(path: Path, side: int) -> None:
     """Write a noisy field, chunk by chunk."""
     import numpy as np
 
-    from napari_semsr.io.zarr.store import create_store
+    from napari_semsr.io import create_store
 
     rng = np.random.default_rng(0)
     store = create_store(path, shape=(side, side), dtype="uint16", chunk=CHUNK)
@@ -79,8 +78,7 @@ def identity() -> Any:
     """Give a model that returns its input."""
     import torch
 
-    from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel
+    from napari_semsr.models import LoadedModel, ModelCard
 
     card = ModelCard(name="identity", architecture="identity", receptive_field=0)
     return LoadedModel(torch.nn.Identity(), card, "sha256:0")
@@ -90,14 +88,16 @@ def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
 
-    from napari_semsr.core import compact_memory
-    from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
+    from napari_semsr.core import Micrograph, compact_memory, run
 
     compact_memory()
-    from napari_semsr.inference.engine import enhance_to_store, plan_run
-    from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+        plan_output,
+        plan_run,
+    )
 
     image = Micrograph(da.from_zarr(make_repeated(folder / "in.zarr", side)))
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
@@ -109,7 +109,7 @@ def hold(folder: Path, side: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     seconds = time.perf_counter() - begun
     found = {"peak_mb": peak, "seconds": seconds, "tiles": report.tiles}
-    show(json.dumps(found))
+    print(json.dumps(found))
 
 
 def lockstep(side: int) -> int:
@@ -117,13 +117,15 @@ def lockstep(side: int) -> int:
     import dask.array as da
     import torch
 
-    from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
-    from napari_semsr.inference.engine import enhance_to_store, plan_run
-    from napari_semsr.inference.layout import create_output, plan_output
-    from napari_semsr.inference.options import EnhanceOptions
-    from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel, build
+    from napari_semsr.core import Micrograph, run
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+        plan_output,
+        plan_run,
+    )
+    from napari_semsr.models import LoadedModel, ModelCard, build
 
     torch.manual_seed(0)
     shape = {"width": 4, "blocks": 1}
@@ -147,11 +149,11 @@ def lockstep(side: int) -> int:
         planned = run(plan_run(image, output, loaded, options, store=store))
         report = run(enhance_to_store(planned, store))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
-    show(
+    print(
         f"lockstep, {side}²: {peak:.0f} MB, {before:.0f} MB before, "
         f"{report.seconds:.1f} s, tile mismatch {report.tile_mismatch:.1e}"
     )
-    show(" ".join(report.notes))
+    print(" ".join(report.notes))
     exact = report.norm == "exact" and report.tile_mismatch < EXACT
     return int(peak > before + 1e3 * LOCKSTEP_GB or not exact)
 
@@ -179,7 +181,7 @@ def command(side: int, model: str, tile: int | None, memory_gb: float | None) ->
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = used.ru_maxrss / _KIB_PER_MB
     gate = PEAK_MB if memory_gb is None else SMALL_MB
-    show(
+    print(
         f"semsr enhance, {side}²: {peak:.0f} MB (gate {gate:.0f}), "
         f"{found['tiles']} tiles, {found['precision']}, {found['seconds']:.1f} s, "
         f"{used.ru_utime + used.ru_stime:.0f} s of processor time"
@@ -195,27 +197,24 @@ def growth(sides: list[int]) -> int:
             words = [sys.executable, __file__, "--hold", folder, str(side)]
             found = measured(words)
         peaks.append(found["peak_mb"])
-        show(
+        print(
             f"identity, {side}²: {found['peak_mb']:.0f} MB, {found['tiles']} tiles, "
             f"{found['seconds']:.1f} s"
         )
     ratio = peaks[-1] / peaks[0]
-    show(f"growth {ratio:.3f} (gate {GROWTH})")
+    print(f"growth {ratio:.3f} (gate {GROWTH})")
     return int(ratio > GROWTH)
 
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--tile", type=int, default=None)
-    parser.add_argument("--memory-gb", type=float)
-    parser.add_argument("--side", type=int, help="default: 8192, or 16384 in lockstep")
-    parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
-    parser.add_argument("--lockstep", action="store_true")
-    parser.add_argument("--hold", nargs=2, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--model=sem-restore --tile=N --memory-gb=X --growth --sides=4096,32768 "
+        "--lockstep",
+        side=(int, "default: 8192, or 16384 in lockstep"),
+        hold=({"nargs": 2}, argparse.SUPPRESS),
+    )
     if chosen.hold:
         hold(Path(chosen.hold[0]), int(chosen.hold[1]))
         return 0
@@ -225,8 +224,6 @@ def main() -> int:
         return lockstep(chosen.side or 16384)
     return command(chosen.side or 8192, chosen.model, chosen.tile, chosen.memory_gb)
 
-
-show: "Callable[[str], None]" = print
 
 if __name__ == "__main__":
     sys.exit(main())

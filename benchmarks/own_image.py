@@ -22,14 +22,17 @@ import itertools
 import json
 import math
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from _shared import Rows, mean_and_error, read_options
 from restorer import clear_images, common, real_pairs
 from scipy import signal
 from skimage.restoration import denoise_nl_means
@@ -47,6 +50,7 @@ REAL = 3
 PEERS = ("bm3d", "n2v")
 SHOWN = ("noisy", "non-local_means", "own", "sem-restore", "truth")
 DETAIL = 96  # px
+Made = tuple[Image | None, dict[str, object]]  # what was made, and more of its row
 PEER = Path(__file__).with_name("own_image_peers.py")
 
 
@@ -94,7 +98,7 @@ def fields(data: Path, only: list[str]) -> Iterator[Field]:
             yield Field("real", name, low[place], high[place])
 
 
-def by_itself(field: Field, steps: int, *, second: bool) -> tuple[Image, float, int]:
+def by_itself(field: Field, steps: int, *, second: bool) -> Made:
     """Train on a field and enhance it; the processor time, and pixels hidden."""
     image, other = (
         None if one is None else Micrograph(one.astype(np.uint8), name=name)
@@ -112,7 +116,7 @@ def by_itself(field: Field, steps: int, *, second: bool) -> tuple[Image, float, 
         spent = time.process_time() - begun
         made = semsr.enhance(image, model=trained.model)
     reach = int((trained.validation or {}).get("alike_columns_px", 0))
-    return np.asarray(made.array(), dtype=float), spent, reach
+    return np.asarray(made.array(), float), {"seconds": round(spent, 1), "reach": reach}
 
 
 def sigma_of(low: Image) -> float:
@@ -135,9 +139,7 @@ def by_means(low: Image) -> Image:
     )
 
 
-def by_peer(
-    python: Path, method: str, low: Image, seconds: float, reach: int
-) -> tuple[Image | None, str]:
+def by_peer(python: Path, method: str, low: Image, seconds: float, reach: int) -> Made:
     """Denoise in the peers' environment; what it said where it failed."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = (Path(folder) / name for name in ("in.npy", "out.npy"))
@@ -147,31 +149,24 @@ def by_peer(
             [str(word) for word in words], capture_output=True, text=True, check=False
         )
         said = (done.stderr.strip().splitlines() or [""])[-1]
-        return (np.load(target) if target.exists() else None), said
+        return np.load(target) if target.exists() else None, {"said": said}
 
 
-class Rows:
-    """Rows of a file, and those that are added to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.known = {
-            (r["case"], r["name"], r["method"]): r for r in map(json.loads, lines)
-        }
-
-    def add(self, field: Field, method: str, gain: float, **more: object) -> None:
-        """Keep a row."""
-        row = {"case": field.case, "name": field.name, "method": method}
-        row |= {"gain_db": round(gain, 3), **more}
-        self.known[field.case, field.name, method] = row
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-
-    def lacks(self, field: Field, method: str) -> bool:
-        """Whether there is no such row yet."""
-        return (field.case, field.name, method) not in self.known
+def keep(
+    field: Field, rows: Rows, method: str, make: Callable[[], Made], folder: Path | None
+) -> None:
+    """Compute a row that is not there yet, print it, and keep the picture."""
+    if (field.case, field.name, method) in rows:
+        return
+    made, more = make()
+    if made is None:
+        print(f"{method} failed on {field.name}: {more['said']}", flush=True)
+        return
+    row = {"case": field.case, "name": field.name, "method": method}
+    row |= {"gain_db": round(field.gain(made), 3), **more}
+    print(json.dumps(rows.add(row)), flush=True)
+    if folder is not None:
+        draw(folder, field, method, made)
 
 
 def draw(folder: Path, field: Field, method: str, image: Image) -> None:
@@ -202,82 +197,64 @@ def sheet(folder: Path, target: Path) -> None:
 
 def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     """Compute what is not known of a field."""
-
-    def keep(method: str, made: Image, **more: object) -> None:
-        rows.add(field, method, field.gain(made), **more)
-        if args.pictures is not None:
-            draw(args.pictures, field, method, made)
-
-    if args.pictures is not None:
-        draw(args.pictures, field, "noisy", field.low)
-        draw(args.pictures, field, "truth", field.truth)
-    if rows.lacks(field, "own"):
-        made, seconds, reach = by_itself(field, args.steps, second=False)
-        keep("own", made, seconds=round(seconds, 1), reach=reach)
+    folder, low = args.pictures, field.low
+    if folder is not None:
+        draw(folder, field, "noisy", low)
+        draw(folder, field, "truth", field.truth)
+    ways = {
+        "own": lambda: by_itself(field, args.steps, second=False),
+        "sem-restore": lambda: (by_default(low), {}),
+        "linear": lambda: (oracle(low, field.truth), {}),
+        "non-local means": lambda: (by_means(low), {}),
+    }
+    for method, make in ways.items():
+        keep(field, rows, method, make, folder)
     own = rows.known[field.case, field.name, "own"]
-    for name, make in (
-        ("sem-restore", by_default),
-        ("linear", lambda low: oracle(low, field.truth)),
-        ("non-local means", by_means),
-    ):
-        if rows.lacks(field, name):
-            keep(name, make(field.low))
     for method in PEERS if args.peers is not None else ():
-        if rows.lacks(field, method):
-            made, said = by_peer(
-                args.peers, method, field.low, own["seconds"], own["reach"]
-            )
-            if made is None:
-                print(f"{method} failed on {field.name}: {said}", flush=True)
-            else:
-                keep(method, made, said=said)
+        spent = own["seconds"], own["reach"]
+        make = partial(by_peer, args.peers, method, low, *spent)
+        keep(field, rows, method, make, folder)
 
 
 def measure_scans(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     """Compute what a second scan gives, if there is one."""
-    if field.second is not None and rows.lacks(field, "two scans"):
-        made, seconds, _ = by_itself(field, args.steps, second=True)
-        rows.add(field, "two scans", field.gain(made), seconds=round(seconds, 1))
+    if field.second is not None:
+        make = partial(by_itself, field, args.steps, second=True)
+        keep(field, rows, "two scans", make, None)
 
 
 def table(rows: Rows) -> str:
     """Write means with their standard errors, and the worst, as Markdown."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows.known.values():
+    for row in rows:
         found[row["case"], row["method"]].append(row["gain_db"])
     lines = [
         "| case | method | fields | gain, dB | worst |",
         "|---|---|---:|---:|---:|",
     ]
-    for (case, method), gains in sorted(found.items()):
-        error = (
-            np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else math.nan
-        )
-        lines.append(
-            f"| {case} | {method} | {len(gains)} | {np.mean(gains):+.2f} ± {error:.2f} "
-            f"| {min(gains):+.2f} |"
-        )
+    for key, gains in sorted(found.items()):
+        told = f"{len(gains)} | {mean_and_error(gains)} | {min(gains):+.2f}"
+        lines.append(f"| {' | '.join(key)} | {told} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--peers", type=Path)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument(
-        "--only", nargs="+", default=[""], help="words of a case or name"
+    args = read_options(
+        __doc__,
+        "--steps=1000",
+        data={"type": Path, "required": True},
+        rows={"type": Path, "required": True},
+        peers=Path,
+        only=([""], "words of a case or name"),
+        pictures=(Path, "folder for what was made"),
+        sheet=(Path, "details of these beside each other"),
     )
-    parser.add_argument("--pictures", type=Path, help="folder for what was made")
-    parser.add_argument("--sheet", type=Path, help="details of these beside each other")
-    args = parser.parse_args()
     if args.sheet is not None and args.pictures is None:
-        parser.error("--sheet is made of what --pictures keeps.")
+        sys.exit("--sheet is made of what --pictures keeps.")
     if args.pictures is not None:
         args.pictures.mkdir(parents=True, exist_ok=True)
-    rows = Rows(args.rows)
+    rows = Rows(args.rows, "case", "name", "method")
     for step in (measure, measure_scans):
         for field in fields(args.data, args.only):
             step(field, rows, args)

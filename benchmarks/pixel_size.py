@@ -13,25 +13,25 @@ pixels, and for the same blurred by a Gaussian of 1 px.
 Exit code 1 means that a difference exceeds 1e-5.
 """
 
-import argparse
 import sys
 import time
 from typing import Any
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
-from napari_semsr.core.resampling import Resampling
-from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
+from napari_semsr.inference import (
+    EnhanceOptions,
+    TrainedPixelSizes,
+    enhance_array,
+    fit_pixels,
+)
+from napari_semsr.models import LoadedModel, load_model
+from napari_semsr.simulation import draw
 
 GATE = 1e-5
 TRAINED_NM = 10.0
@@ -88,9 +88,7 @@ def loss(
 
 def main() -> int:
     """Print one row for each pixel size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=701, help="columns of the field")
-    side = parser.parse_args().side
+    side = read_options(__doc__, side=(701, "columns of the field")).side
     loaded = load_model("sem-restore")
     options = EnhanceOptions(tile=128, device="cpu", precision="fp32")
     whole = options.replace(tile=2048)

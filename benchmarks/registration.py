@@ -53,6 +53,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import _registration_cases as cases
 import numpy as np
+from _shared import read_options
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -69,6 +70,7 @@ from napari_semsr.jobs import REGISTER, RegisterOptions
 KINDS = (*cases.SAMPLES, *cases.REAL)
 AFFINE, ELASTIC, EACH_NEGATIVE = 200, 48, 20
 DWELL = 15
+GROUPS = ("affine", "elastic", "dwell", "negative")
 FIRST_SEED = {"affine": 1000, "elastic": 5000, "negative": 9000}
 BEND_PX = 4.0
 NEGATIVES = ("no-overlap", "blank", "foreign", "periodic", "little-overlap")
@@ -617,17 +619,14 @@ def main() -> None:
     def listed(text: str) -> tuple[str, ...]:
         return tuple(filter(None, text.split(",")))
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--sets", type=listed, default=("affine", "elastic", "dwell", "negative")
+    asked = read_options(
+        __doc__,
+        "--processes=2 --every=1 --json=FILE",
+        data={"type": Path, "required": True},
+        sets={"type": listed, "default": GROUPS},
+        only="",
+        peers={"type": listed, "default": ()},
     )
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--peers", type=listed, default=())
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
     rows = []
     if asked.json is not None and asked.json.exists():
         rows = json.loads(asked.json.read_text())

@@ -11,13 +11,13 @@ names begin alike, such as ``001_off.tif`` and ``001_50x.tif``; three pixels are
 at each side.
 """
 
-import argparse
 import math
 import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from _shared import mean_and_error, read_options
 from scipy import ndimage
 
 import napari_semsr as semsr
@@ -63,12 +63,11 @@ def drawn(seeds: int) -> None:
             noises.append(100 * (found.noise / NOISE - 1))
             rests.append((found.rest, rest))
         made, true = np.array(rests).T
+        most = np.abs(made - true).max()
         print(
-            f"{kind:10s} noise off by {np.mean(noises):+.2f} ± "
-            f"{np.std(noises, ddof=1) / math.sqrt(seeds):.2f} % (worst "
-            f"{max(noises, key=abs):+.2f}); rest {made.mean():.2f} ± "
-            f"{made.std(ddof=1) / math.sqrt(seeds):.2f} of {true.mean():.2f} (largest "
-            f"difference {np.abs(made - true).max():.2f} grey levels)"
+            f"{kind:10s} noise off by {mean_and_error(noises)} % (worst "
+            f"{max(noises, key=abs):+.2f}); rest {mean_and_error(made, '.2f')} of "
+            f"{true.mean():.2f} (largest difference {most:.2f} grey levels)"
         )
 
 
@@ -94,11 +93,7 @@ def real(folder: Path, rows: int | None) -> None:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--pairs", type=Path)
-    parser.add_argument("--rows", type=int)
-    asked = parser.parse_args()
+    asked = read_options(__doc__, "--seeds=12 --pairs=FILE --rows=N")
     warnings.simplefilter("ignore")
     if asked.pairs is not None:
         real(asked.pairs, asked.rows)

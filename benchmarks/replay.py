@@ -12,7 +12,6 @@ has no input or no model is left out there. Last, the memory of comparing two st
     python benchmarks/replay.py --memory 4096 16384
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import tifffile
 import zarr
+from _shared import read_options
 
 import napari_semsr as semsr
 from napari_semsr.core import run
@@ -176,7 +176,7 @@ def enhance_stack(at: Place, seed: int) -> Path:
 def misfit(at: Place, seed: int) -> Path:
     """Give the map of a misfit."""
     place = at.folder / f"misfit{at.suffix}"
-    semsr.enhance(at.image, at.out, model=MODELS[seed % 2], misfit=place, **CPU)
+    semsr.enhance(at.image, at.out, model=MODELS[seed % 2], residual_map=place, **CPU)
     return place
 
 
@@ -492,12 +492,13 @@ def judge_memory(sides: list[int]) -> None:
 
 def main() -> None:
     """Judge."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outputs", type=int, default=20, help="of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--no-spoil", action="store_true", help="leave faults out")
-    parser.add_argument("--memory", nargs="+", type=int, metavar="SIDE")
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        outputs=(20, "of each kind"),
+        kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
+        no_spoil=(False, "leave faults out"),
+        memory={"nargs": "+", "type": int, "metavar": "SIDE"},
+    )
     warnings.simplefilter("ignore")
     if given.memory:
         judge_memory(given.memory)

@@ -5,13 +5,13 @@ drawn, of 1024 x 1024 px. Goal: 15 s for five images. Processor time stands besi
 time by the clock, since only the first is told by a busy machine.
 """
 
-import argparse
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from scipy.ndimage import gaussian_filter
 
 import napari_semsr as semsr
@@ -59,11 +59,9 @@ PHASES = ("checking", "reading", "drawing", "writing")
 
 def main() -> None:
     """Print the time of each phase."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", nargs="*", help="five are drawn without any")
-    parser.add_argument("--side", type=int, default=1024, help="of drawn images, px")
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    asked = read_options(
+        __doc__, "images* --rounds=3", side=(1024, "of drawn images, px")
+    )
     with tempfile.TemporaryDirectory() as folder:
         images = asked.images or draw(Path(folder), asked.side, 5)
         runs = []

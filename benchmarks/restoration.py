@@ -12,22 +12,22 @@ reaches.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from _shared import middle, read_options
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 from skimage import restoration
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import degrade as gao
-from napari_semsr.training.recipe import load_recipe
+from napari_semsr.training import load_recipe
 from napari_semsr.training.scenes import load_clear
 
 Image = NDArray[np.float64]
@@ -59,38 +59,54 @@ def true_kernel(kind: str) -> Image:
     return np.asarray(kernel)
 
 
+def least_squares(parts: Iterable[tuple[Image, Image]], small: float) -> Image:
+    """Solve for what brings rows nearest to their targets, summed over parts."""
+    normal, right = 0.0, 0.0
+    for rows, targets in parts:
+        normal, right = normal + rows.T @ rows, right + rows.T @ targets
+    return np.linalg.solve(normal + small * np.eye(len(normal)), right)
+
+
+def seen(low: Image) -> Iterable[tuple[slice, Image]]:
+    """Give what a filter of 21 x 21 taps and an offset sees, some lines at a time.
+
+    The border is left out.
+    """
+    windows = sliding_window_view(low, (TAPS, TAPS))
+    skip = BORDER - TAPS // 2
+    windows = windows[skip : windows.shape[0] - skip, skip : windows.shape[1] - skip]
+    for i in range(0, windows.shape[0], 16):
+        part = windows[i : i + 16].reshape(-1, TAPS**2)
+        yield slice(i, i + 16), np.c_[part, np.ones(len(part))]
+
+
 def oracle(low: Image, truth: Image) -> Image:
     """Best 21 x 21 linear filter with an offset, in hindsight.
 
     Of a truth on finer pixels each has its own, of as many pixels of the image as it
     is, so that all reach as far in nm.
     """
-    half, count = TAPS // 2, TAPS**2 + 1
     scale = truth.shape[0] // low.shape[0]
-    windows = sliding_window_view(low / 255, (TAPS, TAPS))
-    skip = BORDER - half
-    windows = windows[skip : windows.shape[0] - skip, skip : windows.shape[1] - skip]
-    shape = windows.shape[:2]
+    shape = tuple(n - 2 * BORDER for n in low.shape)
     edge = np.s_[BORDER * scale : -BORDER * scale]
     # each pixel of the image holds scale x scale of the truth
     wanted = truth[edge, edge].reshape(shape[0], scale, shape[1], scale)
     wanted = wanted.transpose(0, 2, 1, 3).reshape(*shape, scale**2)
-    normal, right = np.zeros((count, count)), np.zeros((count, scale**2))
-
-    def rows(i: int) -> Image:
-        part = windows[i : i + 16].reshape(-1, TAPS**2)
-        return np.c_[part, np.ones(len(part))]
-
-    for i in range(0, shape[0], 16):
-        part = rows(i)
-        normal += part.T @ part
-        right += part.T @ wanted[i : i + 16].reshape(-1, scale**2)
-    weights = np.linalg.solve(normal + 1e-9 * np.eye(count), right)
-    fitted = np.concatenate([rows(i) @ weights for i in range(0, shape[0], 16)])
+    low = low / 255
+    parts = ((rows, wanted[at].reshape(-1, scale**2)) for at, rows in seen(low))
+    weights = least_squares(parts, 1e-9)
+    fitted = np.concatenate([rows @ weights for _, rows in seen(low)])
     fitted = fitted.reshape(*shape, scale, scale).transpose(0, 2, 1, 3)
     result = truth.copy()
     result[edge, edge] = fitted.reshape(shape[0] * scale, shape[1] * scale)
     return result
+
+
+def clear_images(recipe: Path, side: int) -> list[NDArray[np.uint8]]:
+    """Read the middles of the held-out images, 8-bit."""
+    data = load_recipe(recipe).data
+    found = (load_clear(Path(data.root), entry) for entry in data.held_out)
+    return [np.rint(middle(image, side) * 255).astype(np.uint8) for image in found]
 
 
 def tuned(
@@ -104,51 +120,40 @@ def tuned(
     return best, scores[best]
 
 
-def padded(low: Image) -> Image:
-    """Reflect far enough that a peer's Fourier wrap-around stays outside."""
-    return np.pad(low / 255, 32, mode="reflect")
+def peers(kernel: Image) -> dict[str, tuple[Callable[..., Image], tuple[float, ...]]]:
+    """Give scikit-image's methods with the true kernel, and the settings to try."""
 
+    def padded(low: Image, method: Callable[[Image], Image]) -> Image:
+        """Reflect so far that the wrap-around of a Fourier transform stays outside."""
+        return (
+            np.asarray(method(np.pad(low / 255, 32, mode="reflect")))[32:-32, 32:-32]
+            * 255
+        )
 
-def wiener(kernel: Image) -> Callable[[Image, float], Image]:
-    """scikit-image's Wiener filter with the true kernel."""
+    def wiener(low: Image, balance: float) -> Image:
+        return padded(low, lambda x: restoration.wiener(x, kernel, balance, clip=False))
 
-    def apply(low: Image, balance: float) -> Image:
-        result = restoration.wiener(padded(low), kernel, balance, clip=False)
-        return np.asarray(result[32:-32, 32:-32]) * 255
+    def richardson_lucy(low: Image, count: float) -> Image:
+        return padded(low, lambda x: restoration.richardson_lucy(x, kernel, int(count)))
 
-    return apply
-
-
-def richardson_lucy(kernel: Image) -> Callable[[Image, float], Image]:
-    """scikit-image's Richardson-Lucy with the true kernel."""
-
-    def apply(low: Image, iterations: float) -> Image:
-        result = restoration.richardson_lucy(padded(low), kernel, int(iterations))
-        return np.asarray(result[32:-32, 32:-32]) * 255
-
-    return apply
+    return {
+        "wiener": (wiener, BALANCES),
+        "richardson_lucy": (richardson_lucy, ITERATIONS),
+    }
 
 
 def main() -> None:
     """Print the table, and as JSON with ``--json``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/sem-restore.yaml"))
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument(
-        "--airlight", type=float, help="fog level, 0-255; default: mean"
+    arguments = read_options(
+        __doc__,
+        "--model=sem-restore --side=512 --seed=100 --no-peers --json",
+        recipe=Path("recipes/sem-restore.yaml"),
+        airlight=(float, "fog level, 0-255; default: mean"),
+        sigma_px=(
+            {"type": float, "nargs": "*", "default": ()},
+            "Gaussian blurs besides the sets, without peers",
+        ),
     )
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument(
-        "--sigma-px",
-        type=float,
-        nargs="*",
-        default=(),
-        help="Gaussian blurs besides the sets, without peers",
-    )
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
     table = evaluate(arguments)
     if arguments.json:
         print(json.dumps(table))
@@ -156,44 +161,41 @@ def main() -> None:
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure every set."""
-    recipe = load_recipe(arguments.recipe)
     loaded = load_model(arguments.model)
-    root = Path(recipe.data.root)
-    clear = []
-    for entry in recipe.data.held_out:
-        image = load_clear(root, entry)
-        y, x = ((n - min(n, arguments.side)) // 2 for n in image.shape)
-        crop = image[y : y + arguments.side, x : x + arguments.side]
-        clear.append(np.rint(crop * 255))
+    clear = [c.astype(float) for c in clear_images(arguments.recipe, arguments.side)]
     table: dict[str, dict[str, float]] = {}
     columns = "degraded   model    gain   worst  wiener      RL  oracle   MP/s"
     print(f"{'set':8s}{columns}   (dB; {len(clear)} images)")
-    for kind in gao.KINDS:
-        table[kind] = row = measure(kind, clear, loaded, arguments)
-        print(f"{kind:8s}" + "".join(f"{v:8.2f}" for v in row.values()), flush=True)
-    for sigma in arguments.sigma_px:
-        pairs = [(np.rint(ndimage.gaussian_filter(t, sigma)), t) for t in clear]
-        name = f"{sigma:g} px"
-        table[name], _ = row, _ = gains(pairs, loaded)
+    cases = {kind: partial(measure, kind) for kind in gao.KINDS}
+    cases |= {f"{sigma:g} px": partial(softened, sigma) for sigma in arguments.sigma_px}
+    for name, case in cases.items():
+        table[name] = row = case(clear, loaded, arguments)
         print(f"{name:8s}" + "".join(f"{v:8.2f}" for v in row.values()), flush=True)
     return table
 
 
+def softened(
+    sigma: float, clear: list[Image], loaded: LoadedModel, _: argparse.Namespace
+) -> dict[str, float]:
+    """One row of a Gaussian blur."""
+    pairs = [(np.rint(ndimage.gaussian_filter(t, sigma)), t) for t in clear]
+    return gains(pairs, loaded)[0]
+
+
 def gains(
-    pairs: list[tuple[Image, Image]], loaded: object
+    pairs: list[tuple[Image, Image]], loaded: LoadedModel
 ) -> tuple[dict[str, float], float]:
     """Mean PSNR of input and model, mean and least gain; and seconds."""
     before = np.array([psnr_db(low, truth) for low, truth in pairs])
     start = time.perf_counter()
     restored = [
-        run(
-            enhance_array(Micrograph(low.astype(np.uint8)), loaded, EnhanceOptions())  # type: ignore[arg-type]
-        ).array()
+        run(enhance_array(Micrograph(low.astype(np.uint8)), loaded, EnhanceOptions()))
         for low, _ in pairs
     ]
     seconds = time.perf_counter() - start
     after = [
-        psnr_db(r.astype(float), t) for r, (_, t) in zip(restored, pairs, strict=True)
+        psnr_db(r.array().astype(float), t)
+        for r, (_, t) in zip(restored, pairs, strict=True)
     ]
     gain = np.array(after) - before
     row = {
@@ -206,32 +208,25 @@ def gains(
 
 
 def measure(
-    kind: gao.Kind, clear: list[Image], loaded: object, arguments: argparse.Namespace
+    kind: gao.Kind, clear: list[Image], loaded: LoadedModel, asked: argparse.Namespace
 ) -> dict[str, float]:
     """One row: mean PSNR of input and model, gains of the model and of the peers."""
     pairs = []
     for index, truth in enumerate(clear):
-        low = gao.degrade_plane(
-            truth.astype(np.uint8),
-            kind,
-            seed=arguments.seed + index,
-            airlight=arguments.airlight,
-        ).image
-        pairs.append((low.astype(float), truth))
-    row, seconds = gains(pairs, loaded)
-    nothing = float("nan")
-    row |= dict.fromkeys(("wiener", "richardson_lucy", "oracle"), nothing)
-    if not arguments.no_peers:
-        kernel = true_kernel(kind)
-        _, scores = tuned(wiener(kernel), BALANCES, pairs)
-        row["wiener"] = np.mean(scores) - row["degraded"]
-        _, scores = tuned(richardson_lucy(kernel), ITERATIONS, pairs)
-        row["richardson_lucy"] = np.mean(scores) - row["degraded"]
-        row["oracle"] = (
-            np.mean([psnr_db(oracle(*p), p[1]) for p in pairs]) - row["degraded"]
+        seed, level = asked.seed + index, asked.airlight
+        made = gao.degrade_plane(
+            truth.astype(np.uint8), kind, seed=seed, airlight=level
         )
-    pixels = sum(truth.size for truth in clear)
-    return {k: float(v) for k, v in (row | {"mp_s": pixels / seconds / 1e6}).items()}
+        pairs.append((made.image.astype(float), truth))
+    row, seconds = gains(pairs, loaded)
+    row |= dict.fromkeys(("wiener", "richardson_lucy", "oracle"), float("nan"))
+    if not asked.no_peers:
+        for name, (method, settings) in peers(true_kernel(kind)).items():
+            row[name] = np.mean(tuned(method, settings, pairs)[1]) - row["degraded"]
+        best = [psnr_db(oracle(low, truth), truth) for low, truth in pairs]
+        row["oracle"] = np.mean(best) - row["degraded"]
+    row["mp_s"] = sum(truth.size for truth in clear) / seconds / 1e6
+    return {k: float(v) for k, v in row.items()}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ levels of its flattest tenth of 16 px blocks say whether the restored image is b
 and, beside that, by how much a plain Gaussian is: the two scans themselves differ.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -26,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from _shared import mean_and_error, middle, read_options
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.io import read
 from napari_semsr.jobs import REGISTER, RegisterOptions
-from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training.recipe import ImageEntry, load_recipe
 from napari_semsr.training.scenes import load_clear
@@ -115,8 +114,7 @@ def clear_images(data: Path, which: str, side: int) -> list[tuple[str, Image]]:
     images = []
     for entry in entries:
         image = load_clear(root, entry)
-        y, x = ((n - min(n, side)) // 2 for n in image.shape)
-        images.append((entry.file, np.rint(image[y : y + side, x : x + side] * WHITE)))
+        images.append((entry.file, np.rint(middle(image, side) * WHITE)))
     return images
 
 
@@ -258,8 +256,7 @@ def summary(rows: list[dict]) -> str:
     """One line: mean with standard error, worst, and the oracle beside it."""
     sharp = rows[0]["case"] == "sharp"
     values = np.array([row["after" if sharp else "gain"] for row in rows])
-    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    line = f"{rows[0]['case']:18s} {values.mean():+7.2f} ± {spread:4.2f}"
+    line = f"{rows[0]['case']:18s} {mean_and_error(values, '+7.2f')}"
     line += f"  worst {values.min():+7.2f}"
     if not sharp:
         line += f"  oracle {np.mean([row['oracle'] for row in rows]):+6.2f}"
@@ -269,15 +266,13 @@ def summary(rows: list[dict]) -> str:
 
 def main() -> None:
     """Print a line for each case."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--set", choices=("develop", "judge"), default="develop")
-    parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--oracles", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--self-ensemble", action="store_true")
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--model=sem-restore --set=develop|judge --oracles=FILE --json=FILE "
+        "--self-ensemble",
+        data={"type": Path, "required": True},
+        only={"nargs": "*", "default": ()},
+    )
     goals = yaml.safe_load((HERE / "restorer_goals.yaml").read_text())
     options = EnhanceOptions(self_ensemble=arguments.self_ensemble)
     judge = Judge(load_model(arguments.model), options)

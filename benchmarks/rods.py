@@ -10,20 +10,20 @@ it. Noise is that of differences between neighbours along a line, by their media
 edges hardly move.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
+from _shared import read_options
 from restorer import HERE, Judge, restored
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import load_model
 from restoration import Image
 
 RODS = tuple(f"partycool__sem_{number}.jpg" for number in (2, 5, 9))
@@ -109,10 +109,9 @@ def neighbour_noise(image: Image) -> float:
 
 def main() -> None:
     """Print a row for each image."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="sem-restore")
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__, "--model=sem-restore", data={"type": Path, "required": True}
+    )
     goals = yaml.safe_load((HERE / "restorer_goals.yaml").read_text())["real"]
     goal = goals["gold rods"]
     judge = Judge(load_model(arguments.model), EnhanceOptions())

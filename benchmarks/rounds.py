@@ -20,7 +20,6 @@ between blocks that stay. All else may not grow.
 Exit code 1 means that something did.
 """
 
-import argparse
 import gc
 import os
 import sys
@@ -29,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from live import ROOT, show, spin
+from _shared import on_a_screen, read_options
+from live import spin
 
 ALLOWED_MB = 60.0
 _LONGEST_S = 300.0
@@ -131,7 +131,6 @@ class Session:
 
 def play(rounds: int, warm: int, folder: Path, *, close: bool = False) -> int:
     """Play the rounds, print what was counted, and judge."""
-    sys.path.insert(0, str(ROOT))
     from tests.tiny_models import write_tiny_model
     from tests.widgets.scenes import exposures_of
 
@@ -145,25 +144,19 @@ def play(rounds: int, warm: int, folder: Path, *, close: bool = False) -> int:
         session.play_closing(image) if close else session.play(image)
         counts.append(session.count(folder))
         said = ", ".join(f"{value:.0f} {key}" for key, value in counts[-1].items())
-        show(f"round {number + 1} ({time.perf_counter() - begun:.0f} s): {said}")
+        print(f"round {number + 1} ({time.perf_counter() - begun:.0f} s): {said}")
     session.viewer.close()
     first, last = counts[warm - 1], counts[-1]
     grown = {key: last[key] - first[key] for key in first}
     said = ", ".join(f"{value:+.0f} {key}" for key, value in grown.items())
-    show(f"from round {warm} to {rounds}: {said} (MB: at most {ALLOWED_MB:+.0f})")
+    print(f"from round {warm} to {rounds}: {said} (MB: at most {ALLOWED_MB:+.0f})")
     return int(grown.pop("MB") > ALLOWED_MB or max(grown.values()) > 0)
 
 
 def main() -> int:
     """Play in a folder of its own for temporary files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--warm", type=int, default=10)
-    parser.add_argument("--close", action="store_true")
-    chosen = parser.parse_args()
-    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-        screen = str(ROOT / "scripts" / "with_display.sh")
-        os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606
+    chosen = read_options(__doc__, "--rounds=50 --warm=10 --close")
+    on_a_screen(__file__)
     with tempfile.TemporaryDirectory() as place:
         os.environ["NAPARI_CONFIG"] = str(Path(place) / "settings.yaml")
         tempfile.tempdir = place

@@ -6,12 +6,11 @@ too: as JPEG of quality 90, 75 and 50, and resampled to 0.5, 0.7 and 2 times the
 by how many of its stated deviations each length departs from that of the image itself.
 """
 
-import argparse
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
+from _shared import read_options
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -49,10 +48,7 @@ def departures(grey: NDArray[np.uint8], bar: ScaleBar) -> dict[str, float | None
 
 def main() -> None:
     """Print a row for each image, and the sums."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("--again", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(__doc__, "images* --again")
     files = [
         item
         for path in chosen.images

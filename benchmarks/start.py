@@ -66,8 +66,7 @@ def probe(kind: str) -> float:
 
     from napari_semsr.inference.lockstep_plan import halo_and_trace
     from napari_semsr.inference.predictor import Predictor
-    from napari_semsr.models.cards import ModelCard, bundled
-    from napari_semsr.models.checkpoint import LoadedModel, build, load_model
+    from napari_semsr.models import LoadedModel, ModelCard, build, bundled, load_model
 
     if kind in bundled():
         loaded = load_model(kind)

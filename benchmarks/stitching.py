@@ -27,16 +27,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from _shared import ROOT, in_line, read_options
 from scipy import ndimage
 from skimage import io as skio
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells  # noqa: E402
-from napari_semsr.core.progress import run  # noqa: E402
-from napari_semsr.stitching.solve import solve_mosaic  # noqa: E402
-from tests.stitching import scans  # noqa: E402
+from napari_semsr.core import run
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells
+from napari_semsr.stitching import solve_mosaic
+from tests.stitching import scans
 
 DATA = ROOT.parent / "shared" / "data" / "sem"
 IMAGES = (
@@ -275,11 +273,7 @@ def compare(args: argparse.Namespace) -> None:
         for seed in range(args.first, args.first + args.seeds):
             row, scan = one(CASES[name], seed, light, args.bad)
             row = {"case": name, "light": light, "seed": seed, **row}
-            told = ", ".join(
-                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                for k, v in row.items()
-            )
-            print(told, flush=True)
+            print(in_line(row), flush=True)
             if args.peer_python is not None and seed < args.peer_seeds:
                 row["peers"] = {
                     peer: run_peer(args.peer_python, peer, scan, CASES[name])
@@ -359,18 +353,14 @@ def solve_large(count: int) -> None:
 
 def main() -> None:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--cases", default="square,grid,round")
-    parser.add_argument("--light", default="centred")
-    parser.add_argument("--bad", type=float, default=0.0)
-    parser.add_argument("--peer-python", type=Path)
-    parser.add_argument("--peer-seeds", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--large", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = read_options(
+        __doc__,
+        "--seeds=10 --light=centred --bad=0.0 --peer-python=FILE --peer-seeds=1 "
+        "--json=FILE --scaling",
+        first=(0, "first seed"),
+        cases="square,grid,round",
+        large=(int, argparse.SUPPRESS),
+    )
     if args.large:
         solve_large(args.large)
     elif args.scaling:

@@ -16,7 +16,6 @@ machine. Exit code 1 means that a story took too many clicks or too long, showed
 error, or left no store or figure behind.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from _shared import read_options
 
 CLICKS, SECONDS = 15, 180.0
 PATIENCE_S = 900.0
@@ -284,7 +285,7 @@ def _map_exposures(hand: Hand) -> None:
 def second_scan(folder: Path) -> Path:
     """Simulate the demonstration's second scan."""
     from napari_semsr.core import run
-    from napari_semsr.demonstration.job import DemoOptions
+    from napari_semsr.demonstration import DemoOptions
     from napari_semsr.demonstration.runs import scan_options
     from napari_semsr.jobs import SIMULATE
 
@@ -345,7 +346,7 @@ def window(told: Told) -> Iterator[Hand]:
 
 def _close(viewer: Any) -> None:
     """Close a window whatever is left unsaved in it."""
-    from napari_semsr.widgets.base.session import session_of
+    from napari_semsr.widgets.base import session_of
 
     session_of(viewer).ask = lambda *_: "discard"
     viewer.close()
@@ -376,11 +377,12 @@ def tell(
 
 def main() -> int:
     """Tell every story; 1 when one fails."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="*", type=Path, help="images to restore")
-    parser.add_argument("--only", help="part of the name of the stories to tell")
-    parser.add_argument("--pictures", type=Path, help="where to keep the last view")
-    args = parser.parse_args()
+    args = read_options(
+        __doc__,
+        "images*",
+        only=(str, "part of the name of the stories to tell"),
+        pictures=(Path, "where to keep the last view"),
+    )
     with tempfile.TemporaryDirectory(prefix="semsr-story-") as scratch:
         place = Path(scratch)
         os.environ["NAPARI_CONFIG"] = str(place / "settings.yaml")

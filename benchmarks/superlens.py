@@ -19,14 +19,13 @@ counts as two pixels. A gap counts as resolved where its dip below the weaker ne
 over that one's height above the ground, is at least Rayleigh's 26.4 %.
 """
 
-import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import read_options
 from _superlens_fields import (
     DIP,
     KEPT_SEED,
@@ -48,30 +47,29 @@ from _superlens_tables import print_depth, print_light, print_quality, print_siz
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
-from napari_semsr.analysis.metrics import (
+from napari_semsr.analysis import (
+    FrcOptions,
     Metrics,
     light_gain,
     match_affine,
+    measure_frc,
     measure_metrics,
     structural_similarity,
 )
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.microscope import MicroscopeOptions
-from napari_semsr.simulation.pairs import (
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.models import LoadedModel, load_model
+from napari_semsr.simulation import (
+    SAMPLE_KINDS,
+    MicroscopeOptions,
     RandomLook,
+    ScanOptions,
+    Specimen,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulation.samples import SAMPLE_KINDS
-from napari_semsr.simulation.scan import ScanOptions
-from napari_semsr.simulation.specimen import Specimen
 from restoration import oracle
 
 Image = NDArray[np.float64]
@@ -470,15 +468,14 @@ def split_at_cut_off(
 
 def main() -> None:
     """Measure each model and print its tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", nargs="+", default=["ssum-sem"])
-    parser.add_argument("--fields", type=int, default=3, help="of each sample")
-    parser.add_argument("--light-fields", type=int, default=32, help="through a lens")
-    parser.add_argument("--no-oracle", action="store_true")
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
-    parser.add_argument("--self-ensemble", action="store_true")
-    parser.add_argument("-o", "--output", type=Path)
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--no-oracle --self-ensemble --output=FILE",
+        model=["ssum-sem"],
+        fields=(3, "of each sample"),
+        light_fields=(32, "through a lens"),
+        parts={"nargs": "+", "default": PARTS, "choices": PARTS},
+    )
     everything: dict[str, Any] = {}
     if "light" in arguments.parts:
         judges = {

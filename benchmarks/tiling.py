@@ -14,7 +14,6 @@ folder that ``--packages`` names. On a machine that is busy with other work,
 Exit code 1 means that a gate was missed.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -25,12 +24,11 @@ from typing import Any
 import numpy as np
 import tiling_peers
 import torch
+from _shared import least_of, read_options
 from numpy.typing import NDArray
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box, round_up
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.core import Box, Micrograph, round_up, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -38,9 +36,8 @@ from napari_semsr.inference.network_input import (
     read_window,
     survey_field,
 )
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.models import LoadedModel, load_model
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.15
@@ -66,12 +63,7 @@ def whole(
     """Run a field in one pass."""
     card = predictor.card
     scaling, haze = survey(loaded, image)
-    box = Box(
-        0,
-        round_up(image.shape[0], card.stride),
-        0,
-        round_up(image.shape[1], card.stride),
-    )
+    box = Box.of(tuple(round_up(n, card.stride) for n in image.shape))
     padded = clear(image, box, scaling, haze)
     rows, columns = (n * card.scale for n in image.shape)
     return predictor.predict(padded, scaling)[:rows, :columns]
@@ -113,8 +105,7 @@ def peer_ways(
     def told(peer: tiling_peers.Way) -> Way:
         def way() -> NDArray[Any]:
             scaling, haze = survey(loaded, image)
-            box = Box(0, image.shape[0], 0, image.shape[1])
-            shown = clear(image, box, scaling, haze)
+            shown = clear(image, Box.of(image.shape), scaling, haze)
             return scaling.restore(peer(scaling.normalise(shown)))
 
         return way
@@ -150,33 +141,24 @@ def timing(
     loaded: LoadedModel, side: int, precision: str, rounds: int, clock: str
 ) -> dict[str, float]:
     """Time all ways in turn."""
-    now = CLOCKS[clock]
     image = field((side, side))
     predictor = Predictor(loaded, precision=precision)
     ways: dict[str, Way] = {"whole": lambda: whole(loaded, predictor, image)}
     for tile in (256, 512, 1024):
         ways[f"tile {tile}"] = lambda t=tile: tiled(loaded, image, t, precision)  # type: ignore[misc]
     ways |= peer_ways(loaded, predictor, image)
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(rounds):
-        for name, way in ways.items():
-            begun = now()
-            way()
-            best[name] = min(best[name], now() - begun)
-    return best
+    return least_of(rounds, ways, CLOCKS[clock])
 
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="sem-restore")
-    parser.add_argument("--side", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", nargs="*", default=["bf16", "fp32"])
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
-    parser.add_argument("--packages", help="folder of packages to compare with")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    chosen = read_options(
+        __doc__,
+        "--model=sem-restore --side=2048 --rounds=5 --json",
+        precision={"nargs": "*", "default": ["bf16", "fp32"]},
+        clock={"choices": sorted(CLOCKS), "default": "wall"},
+        packages=(str, "folder of packages to compare with"),
+    )
     if chosen.packages:
         sys.path.append(chosen.packages)
     loaded = load_model(chosen.model)
@@ -196,21 +178,20 @@ def main() -> int:
         found["ratio"][precision] = tiles / best["whole"]
     worst = max(row["max_error_of_range"] for row in found["exactness"])
     passed = worst <= ERROR_GATE and max(found["ratio"].values()) <= TIME_GATE
-    show = print
     if chosen.json:
-        show(json.dumps(found))
+        print(json.dumps(found))
     else:
-        show(f"largest error {worst:.1e} of the range (gate {ERROR_GATE:.0e})")
+        print(f"largest error {worst:.1e} of the range (gate {ERROR_GATE:.0e})")
         for precision, best in found["seconds"].items():
             ratio = found["ratio"][precision]
-            show(
+            print(
                 f"{precision}: best tile / whole = {ratio:.2f} (gate {TIME_GATE}), "
                 f"{chosen.clock} time, {found['threads']} thread(s)"
             )
             for name, seconds in best.items():
                 speed = chosen.side**2 / 1e6 / seconds
-                show(f"  {name:24} {seconds:7.2f} s {speed:6.2f} megapixel/s")
-        show(f"allocator settings: {found['allocator'] or 'default'}")
+                print(f"  {name:24} {seconds:7.2f} s {speed:6.2f} megapixel/s")
+        print(f"allocator settings: {found['allocator'] or 'default'}")
     return 0 if passed else 1
 
 

@@ -15,14 +15,13 @@ bound; the share of fields that are called unfamiliar.
 ``--rows`` keeps what was measured of each field; the next run goes on after it.
 """
 
-import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import Rows, mean_and_error, read_options
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -210,25 +209,18 @@ class Bound:
         }
 
 
-def told(values: list[float]) -> str:
-    """Say a mean with its standard error."""
-    known = np.array(values)
-    error = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else np.nan
-    return f"{known.mean():.3f} ± {error:.3f}"
-
-
 def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
     """Say the figures of some fields."""
     below = [row["below"] for row in rows]
     bad = [row for row in rows if row["below"] < 0.8]
     found = sum(row["unfamiliar"] for row in bad)
     parts = [
-        f"{which} {told([row['auroc'][which] for row in rows])}"
+        f"{which} {mean_and_error([row['auroc'][which] for row in rows], '.3f')}"
         for which in ("bound", "spread", "gradient", "oracle")
     ]
     yield (
         f"{name}: {len(rows)} fields; AUROC {', '.join(parts)}; below the bound "
-        f"{told(below)}, worst {min(below):.2f}; unfamiliar "
+        f"{mean_and_error(below, '.3f')}, worst {min(below):.2f}; unfamiliar "
         f"{np.mean([row['unfamiliar'] for row in rows]):.2f}"
         f" ({found} of {len(bad)} below 0.8); mean bound "
         f"{100 * np.mean([row['bound'] for row in rows]):.0f} %"
@@ -237,39 +229,29 @@ def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
 
 def main() -> None:
     """Measure the parts that are asked for, and say them."""
-    parser = argparse.ArgumentParser(description=__doc__)
     parts = ("kinds", "microscopes", "left-out")
     known = (*parts, "own")
-    parser.add_argument("--only", nargs="+", default=parts, choices=known)
-    parser.add_argument("--folder", type=Path, help="of the images of the recipe")
-    parser.add_argument("--model", default="ssum-sem")
-    parser.add_argument("--seeds", type=int, default=8, help="of each kind")
-    parser.add_argument("--learnt", type=int, default=30, help="fields of each kind")
-    parser.add_argument("--rows", type=Path)
-    given = parser.parse_args()
+    given = read_options(
+        __doc__,
+        "--model=ssum-sem --rows=FILE",
+        only={"nargs": "+", "default": parts, "choices": known},
+        folder=(Path, "of the images of the recipe"),
+        seeds=(8, "of each kind"),
+        learnt=(30, "fields of each kind"),
+    )
     model = load_model(given.model)
     kinds = options_of("kinds").kinds
-    rows: list[dict[str, Any]] = []
-    if given.rows is not None and given.rows.exists():
-        rows = [json.loads(line) for line in given.rows.read_text().splitlines()]
-    done = {(row["part"], row["number"]) for row in rows}
-
-    def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
-        if given.rows is not None:
-            with given.rows.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-
+    rows = Rows(given.rows, "part", "number")
     numbers = range(SEED, SEED + given.seeds * len(kinds))
     for part in given.only:
-        left = [number for number in numbers if (part, number) not in done]
+        left = [number for number in numbers if (part, number) not in rows]
         learning = left_out(model, given.learnt) if part == "left-out" and left else {}
         recipe = own_fields(model, given.folder) if part == "own" and left else None
         for number in left:
             one = recipe(number) if recipe else field(model, number, options_of(part))
             bound = learning.get(one.kind.split("+")[0])
             judge = bound or Bound.bundled(given.model)
-            keep({"part": part, "number": number, **judge.judge(one)})
+            rows.add({"part": part, "number": number, **judge.judge(one)})
         own = [row for row in rows if row["part"] == part]
         print("\n".join(say(own, part)), flush=True)
         for kind in kinds:

@@ -9,7 +9,6 @@ that are not Gaussian with objects put in and taken out, ``scans`` through the c
 ``discs`` that are put in and taken out, and ``depth``, gaps of 100 nm off the focus.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from _shared import Rows, mean_and_error, read_options
 from _superlens_fields import chip, chip_sites
 from superlens import (
     BORDER,
@@ -34,17 +34,17 @@ from superlens import (
     site_dips,
 )
 
-from napari_semsr.cli.command import main as semsr
+from napari_semsr.cli import main as semsr
 from napari_semsr.core import run
 from napari_semsr.jobs import MODELS_CHECK, CheckOptions
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import load_model
 from napari_semsr.simulation import (
+    KINDS,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulation.specimen import KINDS
 from napari_semsr.training.validation import affine_psnr_db
 
 GOALS = Path(__file__).with_name("superlens_goals.yaml")
@@ -52,23 +52,18 @@ ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Row = dict[str, Any]
 
 
-class Rows:
+class Measured(Rows):
     """What was measured of a model, kept on file as it comes."""
 
     def __init__(self, path: Path | None, digest: str) -> None:
-        self.path, self.digest = path, digest
-        kept = path.read_text().splitlines() if path and path.exists() else []
-        found = [json.loads(line) for line in kept]
-        self.known = {row["key"]: row for row in found if row["model"] == digest}
+        super().__init__(path, "key", "model")
+        self.digest = digest
 
     def get(self, key: str, measure: Callable[[], Row]) -> Row:
         """Give a row, measured unless it is there."""
-        if key not in self.known:
-            self.known[key] = {"key": key, "model": self.digest, **measure()}
-            if self.path is not None:
-                with self.path.open("a") as stream:
-                    stream.write(json.dumps(self.known[key]) + "\n")
-        return self.known[key]
+        if (key, self.digest) not in self:
+            self.add({"key": key, "model": self.digest, **measure()})
+        return self.known[key, self.digest]
 
 
 def gain(judge: Judge, pair: SsumPair) -> Row:
@@ -82,7 +77,7 @@ def gain(judge: Judge, pair: SsumPair) -> Row:
     return {"kind": pair.kind, "psnr_db": before, "gain_db": after - before}
 
 
-def measure_fields(judge: Judge, rows: Rows, goals: Row, part: str) -> list[Row]:
+def measure_fields(judge: Judge, rows: Measured, goals: Row, part: str) -> list[Row]:
     """Measure fields of the eight kinds, one after the other."""
     wanted, odd = goals[part], part == "microscopes"
     options = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
@@ -134,7 +129,7 @@ def chain(model: str, seed: int, kind: str) -> Row:
     return {"kind": kind, "psnr_db": psnr[0], "gain_db": psnr[1] - psnr[0]}
 
 
-def measure_scans(model: str, rows: Rows, goals: Row) -> list[Row]:
+def measure_scans(model: str, rows: Measured, goals: Row) -> list[Row]:
     """Measure scans of the six kinds of `semsr simulate`, one after the other."""
     seeds = range(goals["seed"], goals["seed"] + goals["scans"]["count"])
     return [
@@ -146,7 +141,7 @@ def measure_scans(model: str, rows: Rows, goals: Row) -> list[Row]:
     ]
 
 
-def measure_discs(model: str, rows: Rows, goals: Row) -> list[Row]:
+def measure_discs(model: str, rows: Measured, goals: Row) -> list[Row]:
     """Count discs that are shown rightly, by radius and change."""
     options = CheckOptions(
         task="superlens", discs=goals["discs"]["count"], seed=goals["seed"]
@@ -160,7 +155,7 @@ def measure_discs(model: str, rows: Rows, goals: Row) -> list[Row]:
     return list(rows.get("discs", count)["rows"])
 
 
-def measure_depth(judge: Judge, rows: Rows, goals: Row) -> list[Row]:
+def measure_depth(judge: Judge, rows: Measured, goals: Row) -> list[Row]:
     """Measure the share of gaps resolved and PSNR, at heights above the focus."""
 
     def at(height: float) -> Row:
@@ -194,10 +189,9 @@ def said_of_gains(found: list[Row], goal: Row) -> Iterator[str]:
     if refused:
         yield f"{len(refused)} cannot be laid on their SEM image: {', '.join(refused)}"
     gains = np.array([row["gain_db"] for row in found])
-    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
     worst = found[int(gains.argmin())]
     least, mean = float(gains.min()), float(gains.mean())
-    yield f"{mean:+.2f} ± {error:.2f} dB, worst {least:+.2f} ({worst['kind']})"
+    yield f"{mean_and_error(gains)} dB, worst {least:+.2f} ({worst['kind']})"
     if "mean_gain_db" in goal:
         wanted = goal["mean_gain_db"]
         yield verdict(f"mean {wanted:+} dB", mean >= wanted)
@@ -259,13 +253,13 @@ def main() -> None:
     """Measure the parts that are asked for, and say them."""
     goals = yaml.safe_load(GOALS.read_text())
     parts = [name for name in goals if name != "seed"]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="ssum-sem")
-    parser.add_argument("--only", nargs="+", default=parts, choices=parts)
-    parser.add_argument("--rows", type=Path)
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        "--model=ssum-sem --rows=FILE",
+        only={"nargs": "+", "default": parts, "choices": parts},
+    )
     judge = Judge(load_model(arguments.model), 0, with_oracle=False)
-    rows = Rows(arguments.rows, judge.loaded.digest)
+    rows = Measured(arguments.rows, judge.loaded.digest)
     print(f"{judge.loaded.card.name}, {judge.loaded.digest}, border {BORDER} px")
     for part in arguments.only:
         print(f"\n## {part}", flush=True)

@@ -430,7 +430,9 @@ def counting_opens(folder: Path) -> Iterator[Counter[str]]:
     on = True  # an audit hook cannot be taken off again
 
     def note(event: str, arguments: tuple[object, ...]) -> None:
-        if on and event == "open" and isinstance(arguments[0], str):
+        # without a mode: by `os.open`, which an opener calls for one that is counted
+        named = event == "open" and isinstance(arguments[0], str)
+        if on and named and arguments[1] is not None:
             path = Path(arguments[0])
             if path.is_relative_to(folder):
                 opened[path.relative_to(folder).as_posix()] += 1

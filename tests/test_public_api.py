@@ -6,6 +6,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core import ReadError, SemsrError
 from napari_semsr.core.errors import OptionError
+from napari_semsr.former import ARGUMENTS
 from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
 from tests.children import run_python
 
@@ -42,15 +43,18 @@ def test_former_name_still_works_and_says_so(former, now):
 
 @pytest.mark.parametrize(
     ("name", "former", "now"),
-    [("simulate", "folder", "out_dir"), ("train", "run_dir", "output")],
+    [(name, *pair) for name, pairs in ARGUMENTS.items() for pair in pairs.items()],
 )
 def test_former_argument_still_works_and_says_so(name, former, now):
     function = getattr(napari_semsr, name)
+    needed = {"recipe" if name == "train" else "image": "none.png"}
+    if now == "from_scratch":
+        needed["output"] = "run"
     with (
         pytest.warns(DeprecationWarning, match=f"{former} of {name} is now {now}"),
         pytest.raises(SemsrError),
     ):
-        function(**{former: "", "recipe" if name == "train" else "image": "none.png"})
+        function(**needed, **{former: ""})
 
 
 def test_every_public_name_resolves():

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from _shared import picture
+
 from paper_tables.markdown import DASH, number
 
 Curve = list[tuple[int, float]]
@@ -36,25 +38,20 @@ def draw_curves(path: Path, records: dict[str, dict[str, Any]]) -> bool:
     curves = {n: r for n, r in records.items() if r.get("curve") and r["steps"]}
     if not curves:
         return False
-    import matplotlib as mpl
+    from matplotlib import colormaps
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
-    colours = plt.get_cmap("tab20")
-    for index, (name, record) in enumerate(curves.items()):
-        pace = record["minutes"] / 60 / record["steps"]
-        hours = [step * pace for step, _ in record["curve"]]
-        gains = [gain for _, gain in record["curve"]]
-        # more runs than colours: the second round is dashed
-        line = "-" if index < _COLOURS else "--"
-        colour = colours(index % _COLOURS)
-        axis.plot(hours, gains, f".{line}", ms=3, lw=1.0, label=name, color=colour)
-    axis.axhline(0, color="0.6", lw=0.6)
-    axis.set_xlabel("hours")
-    axis.set_ylabel("validation gain, dB")
-    figure.legend(loc="outside right upper", fontsize=6, ncols=2)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    with picture(path, 1, 1, dpi=90, figsize=(9, 4)) as (figure, axis):
+        colours = colormaps["tab20"]
+        for index, (name, record) in enumerate(curves.items()):
+            pace = record["minutes"] / 60 / record["steps"]
+            hours = [step * pace for step, _ in record["curve"]]
+            gains = [gain for _, gain in record["curve"]]
+            # more runs than colours: the second round is dashed
+            line = "-" if index < _COLOURS else "--"
+            colour = colours(index % _COLOURS)
+            axis.plot(hours, gains, f".{line}", ms=3, lw=1.0, label=name, color=colour)
+        axis.axhline(0, color="0.6", lw=0.6)
+        axis.set_xlabel("hours")
+        axis.set_ylabel("validation gain, dB")
+        figure.legend(loc="outside right upper", fontsize=6, ncols=2)
     return True

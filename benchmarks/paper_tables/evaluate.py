@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from superlens import Judge
 
-from napari_semsr.models.cards import bundled
+from napari_semsr.models import bundled
 from paper_tables.curves import read_curve
 from paper_tables.frc_maps import measure_maps
 from paper_tables.gao import (
@@ -43,34 +43,14 @@ from paper_tables.runs import Say
 from paper_tables.whole_field import measure_whole
 
 PARTS = (
-    "gao",
-    "gao_unstretched",
-    "edge",
-    "gold",
-    "real_gold",
-    "superlens",
-    "superlens_2x",
-    "frc_maps",
-    "whole",
-    "sizes",
-    "light",
-    "profiles",
+    *("gao", "gao_unstretched", "edge", "gold", "real_gold", "superlens"),
+    *("superlens_2x", "frc_maps", "whole", "sizes", "light", "profiles"),
 )
 FINAL_PARTS = tuple(p for p in PARTS if p not in ("real_gold", "profiles"))
 """Parts that know final images or, by `Extent.first_seed`, final samples."""
 RESTORERS = ("sem-restore",)  # judged on the final images once, and not again
-LENS_RUNS = (
-    "sun",
-    "cycle-gan-ssum",
-    "pix2pix-ssum",
-    "srgan-ssum",
-    "esrgan-ssum",
-    "espcn-ssum",
-    "vdsr-ssum",
-    "edsr-ssum",
-    "wang",
-    "wang-attention",
-)
+# in the plan's order they lie side by side
+LENS_RUNS = RECIPES[RECIPES.index("sun") : RECIPES.index("de-haan-gold")]
 GAO_RUNS = ("gao", "blur", "kernel")
 Models = dict[str, Path | str]
 _EDGES = (*EDGE_WEIGHTS, *EDGE_OPERATORS)

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import picture
 from _superlens_fields import chip, letters
 from numpy.typing import NDArray
 from superlens import Judge, in_focus, inner
 
-from napari_semsr.analysis.frc.map import FrcMap, FrcMapOptions, measure_frc_map
-from napari_semsr.core import parse_pixel_size
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.simulation.pairs import SsumPair
+from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.simulation import SsumPair
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, Shown, chips, show
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
@@ -190,11 +189,6 @@ def _called(name: str) -> str:
 
 def draw_maps(path: Path, shown: dict[str, Any]) -> None:
     """Draw the maps of one field on one scale; a cross where a neighbour stands in."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     names = list(next(iter(shown.values())))
     grids = {
         key: {name: np.array(one["nm"], float) for name, one in maps.items()}
@@ -205,25 +199,25 @@ def draw_maps(path: Path, shown: dict[str, Any]) -> None:
     )
     known = known[np.isfinite(known)]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
-    figure, axes = plt.subplots(
+    with picture(
+        path,
         len(shown),
         len(names),
         figsize=(1.9 * len(names) + 1.2, 2.1 * len(shown)),
         squeeze=False,
-        layout="constrained",
-    )
-    drawn = None
-    for row, (line, (count, maps)) in enumerate(zip(axes, grids.items(), strict=True)):
-        for axis, (name, grid) in zip(line, maps.items(), strict=True):
-            drawn = axis.imshow(grid, cmap="viridis_r", vmin=low, vmax=high)
-            y, x = np.nonzero(np.array(shown[count][name]["missing"]))
-            axis.plot(x, y, "x", color="0.3", ms=18 / int(count) + 1.5, mew=0.7)
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(_called(name).replace(", ", ",\n"), fontsize=7)
-        line[0].set_ylabel(f"{count} blocks", fontsize=8)
-    if drawn is not None:
-        bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
-        bar.set_label("FRC resolution, nm", fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    ) as (figure, axes):
+        drawn = None
+        for row, (line, (count, maps)) in enumerate(
+            zip(axes, grids.items(), strict=True)
+        ):
+            for axis, (name, grid) in zip(line, maps.items(), strict=True):
+                drawn = axis.imshow(grid, cmap="viridis_r", vmin=low, vmax=high)
+                y, x = np.nonzero(np.array(shown[count][name]["missing"]))
+                axis.plot(x, y, "x", color="0.3", ms=18 / int(count) + 1.5, mew=0.7)
+                axis.set(xticks=[], yticks=[])
+                if row == 0:
+                    axis.set_title(_called(name).replace(", ", ",\n"), fontsize=7)
+            line[0].set_ylabel(f"{count} blocks", fontsize=8)
+        if drawn is not None:
+            bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+            bar.set_label("FRC resolution, nm", fontsize=8)

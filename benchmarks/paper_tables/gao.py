@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classical import clear_images, restored as by_classic
+from _shared import standard_error
+from classical import restored as by_classic
 from numpy.typing import NDArray
 from restorer import clear_images as judged_images
 
@@ -21,16 +22,14 @@ from napari_semsr.analysis.metrics import (
     spatial_frequency,
     structural_similarity,
 )
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.restoration.method import RestoreOptions
+from napari_semsr.core import Micrograph, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.models import load_model
+from napari_semsr.restoration import RestoreOptions
 from napari_semsr.simulation import degrade as gao
 from paper_tables.given import CLASSICAL, given_to_model
 from paper_tables.plan import FOLDER, ROOT
-from restoration import inner, oracle, true_kernel
+from restoration import clear_images, inner, oracle, true_kernel
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
@@ -134,18 +133,11 @@ def summary(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> dict[st
     found: dict[str, Any] = {}
     for name, each in values.items():
         found[name] = float(np.mean(each))
-        found[f"{name}_se"] = _standard_error(each)
+        found[f"{name}_se"] = standard_error(each)
         found[f"{name}_least"] = float(min(each))
     found["worst_gain"] = found["gain_least"]
     found["images"] = len(rows)
     return found
-
-
-def _standard_error(values: list[float]) -> float | None:
-    """Give the standard error of a mean; None for that of one value."""
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def measure_sets(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import picture
 
 from napari_semsr.analysis.gaps import WidthFit, count_widths
 
@@ -33,40 +34,35 @@ def _recorded(fit: WidthFit) -> dict[str, float]:
 
 def draw_widths(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     """Draw a histogram for each method, over the truth's."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     names = [name for name in rows if name != "truth"]
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(
+    with picture(
+        path,
         lines,
         columns,
         figsize=(2.7 * columns, 2.2 * lines),
         sharey=True,
         squeeze=False,
-        layout="constrained",
-    )
-    fine = np.linspace(0, LAST_NM, 200)
-    for axis in axes.ravel()[len(names) :]:
-        axis.set_visible(False)
-    for axis, name in zip(axes.ravel(), names, strict=False):
-        row = rows[name]
-        truth = rows["truth"]["width_counts"]
-        axis.stairs(truth, EDGES_NM, color="0.8", fill=True, label="truth")
-        axis.stairs(row["width_counts"], EDGES_NM, color="tab:blue")
-        axis.bar(-4, row.get("undetected", 0), 4, color="tab:red")
-        fit = row["gaussian"]
-        title = name
-        if fit:
-            told = (fit[key] for key in ("mean_nm", "error_nm", "sigma_nm", "height"))
-            axis.plot(fine, WidthFit(*told).at(fine), "k", lw=0.8)
-            title += f"\n{fit['mean_nm']:.1f} ± {fit['error_nm']:.1f} nm"
-        axis.set_title(title, fontsize=8)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("gaps", fontsize=8)
-    figure.supxlabel("width of the gap, nm", fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    ) as (figure, axes):
+        fine = np.linspace(0, LAST_NM, 200)
+        for axis in axes.ravel()[len(names) :]:
+            axis.set_visible(False)
+        for axis, name in zip(axes.ravel(), names, strict=False):
+            row = rows[name]
+            truth = rows["truth"]["width_counts"]
+            axis.stairs(truth, EDGES_NM, color="0.8", fill=True, label="truth")
+            axis.stairs(row["width_counts"], EDGES_NM, color="tab:blue")
+            axis.bar(-4, row.get("undetected", 0), 4, color="tab:red")
+            fit = row["gaussian"]
+            title = name
+            if fit:
+                told = (
+                    fit[key] for key in ("mean_nm", "error_nm", "sigma_nm", "height")
+                )
+                axis.plot(fine, WidthFit(*told).at(fine), "k", lw=0.8)
+                title += f"\n{fit['mean_nm']:.1f} ± {fit['error_nm']:.1f} nm"
+            axis.set_title(title, fontsize=8)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("gaps", fontsize=8)
+        figure.supxlabel("width of the gap, nm", fontsize=8)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.models.cards import bundled, read_card, resolve
+from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.simulation.degrade import BLUR_SIGMA_PX, BLUR_SIZE_PX, Kind
 from paper_tables.markdown import paragraphs
 

@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 from gold import Score, fine, judge, methods_of, network
 
-from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.simulation.gold import (
-    GoldOptions,
-    gold_rng,
-    random_gold_pair,
-)
+from napari_semsr.analysis import measure_gaps
+from napari_semsr.simulation import GoldOptions, gold_rng, random_gold_pair
 from paper_tables.gap_widths import width_row
 from paper_tables.spread import Bad, standard_error, worst
 

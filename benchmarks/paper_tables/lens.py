@@ -25,16 +25,16 @@ from superlens import (
     site_dips,
 )
 
-from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.analysis.metrics import match_affine, measure_histogram
-from napari_semsr.core import parse_pixel_size
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.simulation.pairs import SsumPair
-from napari_semsr.simulation.samples import SAMPLE_KINDS
-from napari_semsr.simulation.specimen import Specimen
-from napari_semsr.training.recipe import load_recipe
+from napari_semsr.analysis import (
+    FrcMapOptions,
+    match_affine,
+    measure_frc_map,
+    measure_histogram,
+)
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.models import load_model
+from napari_semsr.simulation import SAMPLE_KINDS, Specimen, SsumPair
+from napari_semsr.training import load_recipe
 from paper_tables.plan import FOLDER
 from paper_tables.spread import Bad, with_spread, worst
 

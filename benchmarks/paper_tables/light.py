@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from superlens import BORDER, SIZES, Judge, in_focus
 
+from napari_semsr.simulation import Specimen, SsumPair
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
     illumination_field,
 )
-from napari_semsr.simulation.pairs import SsumPair
-from napari_semsr.simulation.specimen import Specimen
 from paper_tables.lens import FORMS, SEED, series_at
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES

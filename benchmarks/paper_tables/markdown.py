@@ -29,12 +29,19 @@ def pair(first: float | None, second: float | None, digits: int) -> str:
     return f"{number(first, digits)} / {number(second, digits)}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> str:
-    """Write a table whose first columns are text and the others numbers."""
-    lines = [_line(head), "|" + "---|" * text + "---:|" * (len(head) - text)]
+def table(
+    head: str | Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1
+) -> str:
+    """Write a table whose first columns are text and the others numbers.
+
+    The head is the names of the columns, or those with bars between them; each row must
+    have as many cells.
+    """
+    names = head.split(" | ") if isinstance(head, str) else head
+    lines = [_line(names), "|" + "---|" * text + "---:|" * (len(names) - text)]
     for row in rows:
-        if len(row) != len(head):
-            msg = f"A row must have {len(head)} cells, got {len(row)}: {list(row)}"
+        if len(row) != len(names):
+            msg = f"A row must have {len(names)} cells, got {len(row)}: {list(row)}"
             raise ValueError(msg)
         lines.append(_line(row))
     return "\n".join(lines)

@@ -285,15 +285,8 @@ def _said(runs: dict[str, dict[str, Any]], made: Any) -> str:
 def _trained(records: Iterable[dict[str, Any]]) -> str:
     """List the trainings, and show how each went."""
     head = (
-        "run",
-        "learnt from",
-        "network",
-        "weights, millions",
-        "batch",
-        "steps",
-        "hours",
-        "device",
-        "best validation gain at step",
+        "run | learnt from | network | weights, millions | batch | steps | hours | "
+        "device | best validation gain at step"
     )
     held = list(records)
     rows = [

@@ -27,29 +27,17 @@ _GROUPS = {
 def fields(groups: dict[str, Any]) -> str:
     """Write PSNR, SSIM and resolution, groups of fields one below another."""
     head = (
-        "image",
-        "PSNR, dB",
-        "gain, dB",
-        "SSIM",
-        "cross-FRC, nm",
-        "median of the FRC map, nm",
-        "blocks with an answer, %",
-        "grey levels: distance",
+        "image | PSNR, dB | gain, dB | SSIM | cross-FRC, nm | median of the FRC map, "
+        "nm | blocks with an answer, % | grey levels: distance"
     )
+    sun = "*Sun et al.: theirs, on their data*", "", number(SUN_GAIN_DB, 2, sign=True)
     parts = [_SURE]
     for group, rows in groups.items():
         count = next(iter(rows.values()))["fields"]
         called = _GROUPS[group]
         parts.append(f"**{called}** ({count} fields)")
         cells = [_field_row(name, r) for name, r in rows.items()]
-        cells.append(
-            [
-                "*Sun et al.: theirs, on their data*",
-                "",
-                number(SUN_GAIN_DB, 2, sign=True),
-                *[""] * 5,
-            ]
-        )
+        cells.append([*sun, *[""] * 5])
         parts.append(table(head, cells))
     return "\n\n".join(parts)
 
@@ -76,13 +64,7 @@ def sizes(series: dict[str, Any]) -> str:
     for form, rows in series.items():
         names = list(next(iter(rows.values())))
         head = ["nm", *(NAMES.get(name, name) for name in names)]
-        cells = [
-            [
-                size,
-                *(_dip(row[name]) for name in names),
-            ]
-            for size, row in rows.items()
-        ]
+        cells = [[s, *(_dip(row[n]) for n in names)] for s, row in rows.items()]
         parts += [f"**{form.capitalize()}**", table(head, cells)]
     return "\n\n".join(parts)
 
@@ -118,16 +100,9 @@ def _dip(found: dict[str, Any]) -> str:
 def gold(rows: dict[str, Any]) -> str:
     """Write gap statistics and spectra."""
     head = (
-        "method",
-        "undetected gaps, %",
-        "width error, nm",
-        "signed, nm",
-        "invented gaps, %",
-        "width by a Gaussian, nm",
-        "PSNR, dB",
-        "SSIM",
-        "amplitude over the truth's, by band",
-        "correlation with the truth, by band",
+        "method | undetected gaps, % | width error, nm | signed, nm | invented gaps, % "
+        "| width by a Gaussian, nm | PSNR, dB | SSIM | amplitude over the truth's, by "
+        "band | correlation with the truth, by band"
     )
     cells = []
     for name, r in rows.items():

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from _shared import picture
+
 from paper_tables.frc_maps import draw_maps
 from paper_tables.gap_widths import draw_widths
 from paper_tables.page_lens import NAMES
@@ -44,24 +46,23 @@ def tradeoff_points(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def draw_tradeoff(path: Path, points: list[dict[str, Any]]) -> None:
     """Draw gain in PSNR against cross-FRC; better is right and up."""
-    import matplotlib as mpl
+    from matplotlib.ticker import ScalarFormatter
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for point in points:
-        at = point["gain_db"], point["resolution_nm"]
-        colour = "tab:red" if point["model"] else "0.45"
-        axis.errorbar(*at, xerr=point["error_db"], fmt="o", color=colour, ms=5, lw=0.8)
-        axis.annotate(point["name"], at, (5, 5), textcoords="offset points", fontsize=7)
-    axis.set_yscale("log")
-    axis.invert_yaxis()
-    axis.margins(0.15)
-    axis.set_xlabel("gain in matched PSNR over the optical image, dB")
-    axis.set_ylabel("cross-FRC to the electron image, nm (finer is up)")
-    axis.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-    axis.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
-    axis.tick_params(which="both", labelsize=7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 1, figsize=(6.4, 4.2)) as (_, axis):
+        for point in points:
+            at = point["gain_db"], point["resolution_nm"]
+            colour = "tab:red" if point["model"] else "0.45"
+            axis.errorbar(
+                *at, xerr=point["error_db"], fmt="o", color=colour, ms=5, lw=0.8
+            )
+            axis.annotate(
+                point["name"], at, (5, 5), textcoords="offset points", fontsize=7
+            )
+        axis.set_yscale("log")
+        axis.invert_yaxis()
+        axis.margins(0.15)
+        axis.set_xlabel("gain in matched PSNR over the optical image, dB")
+        axis.set_ylabel("cross-FRC to the electron image, nm (finer is up)")
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(ScalarFormatter())
+        axis.tick_params(which="both", labelsize=7)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.training.recipe import Recipe, load_recipe
+from napari_semsr.training import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes" / "tables"
@@ -21,22 +21,9 @@ RUNS = ROOT / "runs" / "tables"
 BANKS = ROOT / "runs" / "banks"  # of scenes, which trainings share
 
 RECIPES = (
-    "gao-a",
-    "gao-b",
-    "gao-c",
-    "kernel-a",
-    "sun",
-    "cycle-gan-ssum",
-    "pix2pix-ssum",
-    "srgan-ssum",
-    "esrgan-ssum",
-    "espcn-ssum",
-    "vdsr-ssum",
-    "edsr-ssum",
-    "wang",
-    "wang-attention",
-    "de-haan-gold",
-    "gold-real",
+    *("gao-a", "gao-b", "gao-c", "kernel-a", "sun", "cycle-gan-ssum", "pix2pix-ssum"),
+    *("srgan-ssum", "esrgan-ssum", "espcn-ssum", "vdsr-ssum", "edsr-ssum", "wang"),
+    *("wang-attention", "de-haan-gold", "gold-real"),
 )
 GOLD_PAIRS = RUNS / "gold-real.zarr"
 """Where the recipe of `gold-real` has its pairs."""

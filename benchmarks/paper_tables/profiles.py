@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import picture
 from _superlens_fields import chip
 from numpy.typing import NDArray
 from superlens import Judge, in_focus
 
-from napari_semsr.analysis.spectrum import radial_spectrum
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.analysis import radial_spectrum
+from napari_semsr.core import Micrograph
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, matched, show
 
 Image = NDArray[np.float64]
@@ -68,27 +69,20 @@ def busiest(truth: Image) -> tuple[int, int]:
 
 def draw_profiles(path: Path, found: dict[str, Any]) -> None:
     """Draw them side by side."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    bins = (np.arange(BINS) + 0.5) * 255 / BINS
-    for name, one in found["images"].items():
-        style = {"label": _BESIDE.get(name, name), "lw": 1.0}
-        if name in ("truth", "optical"):
-            style |= {"color": "k" if name == "truth" else "0.6", "lw": 1.6}
-        at = np.arange(len(one["line"])) * found["pixel_nm"]
-        axes[0].plot(at, one["line"], **style)
-        axes[1].semilogy(bins, np.maximum(one["greys"], 1e-5), **style)
-        axes[2].semilogy(found["frequency_per_um"], one["spectrum"], **style)
-    axes[0].set_xlabel("along the line (nm)")
-    axes[0].set_ylabel("grey level, matched")
-    axes[1].set_xlabel("grey level, matched")
-    axes[1].set_ylabel("share of pixels")
-    axes[2].set_xlabel("spatial frequency (1/µm)")
-    axes[2].set_ylabel("power")
-    axes[2].legend(fontsize=6)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    with picture(path, 1, 3, dpi=90, figsize=(11, 3.4)) as (_, axes):
+        bins = (np.arange(BINS) + 0.5) * 255 / BINS
+        for name, one in found["images"].items():
+            style = {"label": _BESIDE.get(name, name), "lw": 1.0}
+            if name in ("truth", "optical"):
+                style |= {"color": "k" if name == "truth" else "0.6", "lw": 1.6}
+            at = np.arange(len(one["line"])) * found["pixel_nm"]
+            axes[0].plot(at, one["line"], **style)
+            axes[1].semilogy(bins, np.maximum(one["greys"], 1e-5), **style)
+            axes[2].semilogy(found["frequency_per_um"], one["spectrum"], **style)
+        axes[0].set_xlabel("along the line (nm)")
+        axes[0].set_ylabel("grey level, matched")
+        axes[1].set_xlabel("grey level, matched")
+        axes[1].set_ylabel("share of pixels")
+        axes[2].set_xlabel("spatial frequency (1/µm)")
+        axes[2].set_ylabel("power")
+        axes[2].legend(fontsize=6)

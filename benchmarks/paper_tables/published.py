@@ -15,8 +15,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.models import load_model, save_model
+from napari_semsr.training import Recipe
 from napari_semsr.training.run_folder import NETWORKS
 from paper_tables.curves import Curve, read_curve
 from paper_tables.records import FINISHED, finished

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from restorer import PIXEL_NM, Judge, common, real_pairs, restored
 from scipy import ndimage
 
-from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.core import parse_pixel_size
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.analysis import measure_gaps
+from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.inference import EnhanceOptions
+from napari_semsr.models import load_model
 from paper_tables.markdown import number, table
 from paper_tables.plan import ROOT
 from paper_tables.spread import Bad, with_spread, written
@@ -127,14 +126,9 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def real_gold_table(rows: dict[str, Any]) -> str:
     """Write what is shown of the reference's gaps."""
     head = (
-        "image",
-        "undetected gaps, %",
-        "width error, nm",
-        "signed, nm",
-        "invented gaps, %",
-        f"gaps under {NARROW_NM:.0f} nm: undetected",
-        "their width error, nm",
-        "PSNR, dB",
+        "image | undetected gaps, % | width error, nm | signed, nm | invented gaps, % "
+        f"| gaps under {NARROW_NM:.0f} nm: undetected | their width error, nm | PSNR, "
+        "dB"
     )
     cells = [
         [

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import build, load_model
+from napari_semsr.core import run
+from napari_semsr.models import build, load_model
+from napari_semsr.training import train
 from napari_semsr.training.batches import SceneCache
-from napari_semsr.training.fit import train
 from napari_semsr.training.run_folder import STATE
 from paper_tables.given import given
 from paper_tables.plan import Planned, key_of, shared_out

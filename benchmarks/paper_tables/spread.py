@@ -4,18 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from _shared import standard_error
 
 from paper_tables.markdown import number
 
 Bad = Literal["low", "high"]
-
-
-def standard_error(values: Iterable[float | None]) -> float | None:
-    """Give the standard error of a mean; None of less than two values."""
-    known = np.array([v for v in values if v is not None], dtype=float)
-    if known.size < 2:
-        return None
-    return float(known.std(ddof=1) / np.sqrt(known.size))
 
 
 def worst(values: Sequence[float | None], bad: Bad) -> float | None:

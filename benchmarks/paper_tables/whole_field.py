@@ -13,11 +13,8 @@ import numpy as np
 from _superlens_fields import chip
 from superlens import Judge, enlarged, in_focus, scores
 
-from napari_semsr.core import parse_pixel_size
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.inference import EnhanceOptions, enhance_array
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
@@ -64,15 +61,7 @@ def measure_whole(
 
 def whole_table(rows: dict[str, Any]) -> str:
     """Write scores and time."""
-    head = (
-        "image",
-        "PSNR, dB",
-        "gain, dB",
-        "SSIM",
-        "cross-FRC, nm",
-        "time, s",
-        "tiles",
-    )
+    head = "image | PSNR, dB | gain, dB | SSIM | cross-FRC, nm | time, s | tiles"
     cells = []
     for name, r in rows.items():
         own = "seconds" in r

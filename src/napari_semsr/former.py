@@ -6,5 +6,9 @@ FUNCTIONS = {
     "simulate_scan": "simulate",
     "stitch_frames": "stitch",
 }
-ARGUMENTS = {"simulate": {"folder": "out_dir"}, "train": {"run_dir": "output"}}
-"""Arguments of functions, by the function."""
+ARGUMENTS = {
+    "simulate": {"folder": "out_dir"},
+    "train": {"run_dir": "output", "anew": "from_scratch"},
+    "enhance": {"misfit": "residual_map"},
+}
+"""Arguments of functions and options of commands, by the function or the verb."""

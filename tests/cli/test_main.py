@@ -35,6 +35,16 @@ def info_does(monkeypatch):
     return replace
 
 
+def failing(error):
+    """Make a job that fails after a first step."""
+
+    def job():
+        yield Progress(0, 1, "working")
+        raise error
+
+    return job
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     said = semsr(verb, "--help")
@@ -44,18 +54,15 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     assert said.err == ""
 
 
-def test_help_lists_every_verb(semsr):
-    said = semsr("--help")
-    assert said.code == 0
-    assert all(verb in said.out for verb in VERBS)
-
-
 def test_build_parser_of_all_verbs_configures_each():
     arguments = build_parser().parse_args(["enhance", "a.tif", "-o", "b.tif"])
     assert (arguments.verb, arguments.output) == ("enhance", "b.tif")
 
 
-def test_version_is_printed(semsr):
+def test_help_lists_every_verb_and_the_version_is_printed(semsr):
+    said = semsr("--help")
+    assert said.code == 0
+    assert all(verb in said.out for verb in VERBS)
     assert semsr("--version").out.startswith("semsr 0.")
     assert semsr("--version", "--json").record["version"].startswith("0.")
 
@@ -75,19 +82,7 @@ def test_version_is_printed(semsr):
         (("info", ""), "must not be empty"),
         (("frc", "a", "--criterion", "2/7"), "invalid choice: '2/7'"),
     ],
-    ids=[
-        "none",
-        "unknown",
-        "misspelt-verb",
-        "missing",
-        "output",
-        "action",
-        "extra",
-        "misspelt",
-        "misspelt-value",
-        "empty",
-        "choice",
-    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
     line = refused(*words)
@@ -106,11 +101,7 @@ def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
     ids=["ours", "system", "memory", "unforeseen"],
 )
 def test_each_kind_of_error_is_one_line(semsr, info_does, error, needs):
-    def job():
-        yield Progress(0, 1, "working")
-        raise error
-
-    info_does(job)
+    info_does(failing(error))
     said = semsr("info", "x")
     assert said.code == 2
     assert said.out == ""
@@ -119,11 +110,7 @@ def test_each_kind_of_error_is_one_line(semsr, info_does, error, needs):
 
 
 def test_debug_shows_the_traceback(semsr, info_does):
-    def job():
-        yield Progress(0, 1, "working")
-        raise ReadError("broken")
-
-    info_does(job)
+    info_does(failing(ReadError("broken")))
     said = semsr("info", "x", "--debug")
     assert said.code == 2
     assert "Traceback" in said.err
@@ -134,17 +121,11 @@ def test_what_nobody_foresaw_is_kept_in_a_log(semsr, info_does, monkeypatch, tmp
     log = tmp_path / "made" / "errors.log"
     monkeypatch.setenv("SEMSR_LOG", str(log))
 
-    def fail_with(error):
-        def job():
-            yield Progress(0, 1, "working")
-            raise error
-
-        info_does(job)
-        return semsr("info", "x")
-
-    assert fail_with(ReadError("It must be an image.")).code == 2
+    info_does(failing(ReadError("It must be an image.")))
+    assert semsr("info", "x").code == 2
     assert not log.exists()
-    assert fail_with(ZeroDivisionError("by zero")).code == 2
+    info_does(failing(ZeroDivisionError("by zero")))
+    assert semsr("info", "x").code == 2
     kept = log.read_text("utf-8")
     assert "semsr info" in kept
     assert "Traceback" in kept
@@ -184,6 +165,14 @@ raise SystemExit(door.main(["info", "x"]))
     assert run.stderr == "semsr info: Interrupted; what was finished is kept.\n"
 
 
+@pytest.fixture
+def interrupt_is():
+    """Let an interrupt be handled in another way, for one test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
 def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
     def job():
         yield Progress(0, 1, "working")
@@ -197,7 +186,9 @@ def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_that_a_library_makes_an_error_of_is_one(semsr, info_does, number):
+def test_interrupt_that_a_library_makes_an_error_of_is_one(
+    semsr, info_does, interrupt_is, number
+):
     def job():
         yield Progress(0, 1, "working")
         try:
@@ -206,30 +197,24 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(semsr, info_does, num
         except KeyboardInterrupt:
             raise ValueError("no matrix") from None
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        info_does(job)
-        said = semsr("info", "x")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    interrupt_is(signal.default_int_handler)
+    info_does(job)
+    said = semsr("info", "x")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert said.code == 130
     assert said.err == "semsr info: Interrupted; what was finished is kept.\n"
 
 
-def test_interrupt_that_is_ignored_stays_so(semsr, info_does):
+def test_interrupt_that_is_ignored_stays_so(semsr, info_does, interrupt_is):
     def job():
         yield Progress(0, 1, "working")
         signal.raise_signal(signal.SIGINT)
         yield Progress(1, 1, "done")
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        info_does(job)
-        assert semsr("info", "x").code != 130
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    interrupt_is(signal.SIG_IGN)
+    info_does(job)
+    assert semsr("info", "x").code != 130
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does):

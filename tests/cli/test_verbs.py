@@ -185,21 +185,6 @@ def test_convert_keeps_values_and_calibration(semsr, images, suffix):
     assert after.provenance.inputs[0].digest.startswith("sha256:")
 
 
-def test_convert_dtype_rounds_and_clips(semsr, images):
-    said = semsr("convert", "first.tif", "out.tif", "--dtype", "uint8", "--json")
-    assert said.record["dtype"] == "uint8"
-    assert read(images / "out.tif").dtype == np.uint8
-
-
-def test_degrade_is_repeatable_by_seed(semsr, images):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        line = ("degrade", "first.tif", f"{name}.tif", "--kind", "fog", "--seed", seed)
-        assert semsr(*line).code == 0
-    a, b, c = (read(images / f"{name}.tif").array() for name in "abc")
-    np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(a, c)
-
-
 def test_frc_of_an_image_with_itself_has_a_reason_and_no_number(semsr, images):
     record = semsr("frc", "first.tif", "first.tif", "--json").record
     assert record["resolution_nm"] is None
@@ -246,18 +231,6 @@ def test_metrics_of_equal_images_has_no_infinity(semsr, images):
     assert record["nrmse"] == 0
 
 
-def test_metrics_affine_match_undoes_gain_and_offset(semsr, images):
-    truth = read(images / "truth.tif")
-    write(truth.replace(data=truth.array() * 3 + 1), images / "other.tif")
-    plain = semsr("metrics", "other.tif", "truth.tif", "--json").record
-    matched = semsr(
-        *("metrics", "other.tif", "truth.tif", "--match", "affine", "--json")
-    ).record
-    assert plain["nrmse"] > 0.5
-    assert matched["nrmse"] == pytest.approx(0, abs=1e-5)
-    assert matched["match"] == "affine"
-
-
 def test_histogram_counts_every_pixel(semsr, images):
     record = semsr("histogram", "uncalibrated.tif", "--bins", 16, "--json").record
     assert sum(record["counts"]) == 40 * 48
@@ -292,7 +265,8 @@ def test_one_pixel_size_serves_a_pair(semsr, images):
 
 def test_convert_says_how_many_pixels_it_clipped(semsr, images):
     said = semsr("convert", "holes.tif", "holes8.tif", "--dtype", "uint8", "--json")
-    assert said.record["clipped"] == 2
+    assert (said.record["dtype"], said.record["clipped"]) == ("uint8", 2)
+    assert read(images / "holes8.tif").dtype == np.uint8
     assert "2 of 1920 pixels do not fit uint8" in said.err
     plain = semsr("convert", "uncalibrated.tif", "f.tif", "--dtype", "float32")
     assert "clipped" not in plain.out + plain.err

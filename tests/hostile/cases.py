@@ -7,9 +7,11 @@ from tests.hostile.documents import DOCUMENTS
 from tests.hostile.exchange import EXCHANGE
 from tests.hostile.images import IMAGES
 from tests.hostile.play import LONGEST_S, Case
+from tests.hostile.wellformed import WELL_FORMED
 
 CASES: dict[str, Case] = {
-    case.name: case for case in (*IMAGES, *DOCUMENTS, *EXCHANGE, *commands())
+    case.name: case
+    for case in (*IMAGES, *DOCUMENTS, *EXCHANGE, *WELL_FORMED, *commands())
 }
 
 _NEEDS = {
@@ -25,7 +27,11 @@ def is_verb(name: str) -> bool:
 
 def lacking(name: str) -> str | None:
     """Say why a case cannot be played here; None where it can."""
-    absent = [one for one in _NEEDS.get(name, ()) if find_spec(one) is None]
+    absent = [
+        one
+        for one in _NEEDS.get(name.removeprefix("well-formed-"), ())
+        if find_spec(one) is None
+    ]
     return f"{' and '.join(absent)} not installed" if absent else None
 
 

@@ -158,6 +158,9 @@ def _interrupt(_number: int, _frame: object) -> None:
 _LOST = re.compile(r"Exception ignored in.*?\nKeyboardInterrupt: *\n", re.DOTALL)
 
 
+_ORDERS = {"\x1b", "\x07", "\x08", "\x7f", "\x9b", "\u202e", "\u2028"}  # to a terminal
+
+
 @dataclass
 class Patience:
     """After how long commands are interrupted, as by Ctrl-C; None for never."""
@@ -201,6 +204,8 @@ def say(*words: object) -> tuple[int, str]:
     with streams[0], streams[1], PATIENCE.running():
         code = main([str(word) for word in words])
     said = _LOST.sub("", err.getvalue())
+    orders = _ORDERS.intersection(said + out.getvalue())
+    assert not orders, (words, orders)
     for sign in ("Traceback", "Unexpected ", "Error: "):
         assert sign not in said, (words, said[-2000:])
     assert code in (0, 2, 130), (words, code)

@@ -103,7 +103,7 @@ def _write_models(folder: Path) -> None:
         save_model(path, build(name, options), card, half=True)
 
 
-def _read_model(path: Path) -> None:
+def read_model(path: Path) -> None:
     """Read a card, then the network."""
     from napari_semsr.models import load_beside, load_model, read_card
 
@@ -286,7 +286,7 @@ def _read_calibration(path: Path) -> None:
     read_calibration(path)
 
 
-def _write_tables(folder: Path) -> None:
+def write_tables(folder: Path) -> None:
     columns = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
     for name, mark, point in (("plain", ",", "."), ("excel", ";", ",")):
         rows = [mark.join(columns)]
@@ -313,6 +313,7 @@ class Measures:
     """Tables that name images to be measured, beside those."""
 
     name: str = "measuring-table"
+    damage: Callable[[bytes, Random], bytes] = _damaged_lines
 
     def prepare(self, folder: Path) -> bytes:
         """Write the images and the table."""
@@ -321,13 +322,13 @@ class Measures:
             self._read(folder / "images.csv")
         return (folder / "images.csv").read_bytes()
 
-    def attempt(self, whole: bytes, folder: Path, rng: Random) -> None:
+    def attempt(self, whole: bytes, folder: Path, rng: Random) -> bool:
         """Damage the table."""
-        (folder / "images.csv").write_bytes(_damaged_lines(whole, rng))
-        self._read(folder / "images.csv")
+        (folder / "images.csv").write_bytes(self.damage(whole, rng))
+        return self._read(folder / "images.csv")
 
-    def _read(self, path: Path) -> None:
-        say("histogram", path, "--json")
+    def _read(self, path: Path) -> bool:
+        return say("histogram", path, "--json")[0] != 0
 
 
 def _write_numbers(folder: Path) -> None:
@@ -342,7 +343,7 @@ def _write_numbers(folder: Path) -> None:
     (folder / "gaps.json").write_text(json.dumps(gaps))
 
 
-def _read_numbers(path: Path) -> None:
+def read_numbers(path: Path) -> None:
     from napari_semsr.jobs import REPORT
 
     run(REPORT.job([path], path.with_name("page.html"), overwrite=True))
@@ -356,6 +357,7 @@ class Projects:
     """Folders of projects whose file is damaged."""
 
     name: str = "project"
+    damage: Callable[[bytes, Random], bytes] = damaged_json
 
     def prepare(self, folder: Path) -> tuple[bytes, dict[Path, bytes]]:
         """Save a project with layers of each kind."""
@@ -397,12 +399,12 @@ class Projects:
         place = folder / "session.semsr"
         said, stack = whole
         if rng.random() < 0.8:
-            (place / "project.json").write_bytes(damaged_json(said, rng))
+            (place / "project.json").write_bytes(self.damage(said, rng))
             run(open_project(place))
             return
         (place / "project.json").write_bytes(said)
         path = rng.choice(list(stack))
-        damaged = damaged_json if path.name == "zarr.json" else damaged_bytes
+        damaged = self.damage if path.name == "zarr.json" else damaged_bytes
         path.write_bytes(damaged(stack[path], rng))
         try:
             run(open_project(place))
@@ -418,6 +420,7 @@ class Histories:
     """Outputs whose history is damaged."""
 
     name: str = "history"
+    damage: Callable[[Any, Random], Any] = damaged_value
 
     def prepare(self, folder: Path) -> tuple[Micrograph, list[bytes]]:
         """Make outputs by several steps, and keep what they tell."""
@@ -441,7 +444,7 @@ class Histories:
         from napari_semsr.jobs import REPLAY
 
         image, told = whole
-        values = damaged_value(json.loads(rng.choice(told)), rng)
+        values = self.damage(json.loads(rng.choice(told)), rng)
         path = folder / "output.tif"
         _write_with_history(path, image, values)
         run(REPLAY.job(path))
@@ -458,7 +461,7 @@ def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
 
 
 DOCUMENTS = (
-    Documents("model", _write_models, _read_model, damaged_model),
+    Documents("model", _write_models, read_model, damaged_model),
     Documents(
         "public-weights", _write_public_weights, _read_public_weights, damaged_bytes
     ),
@@ -467,8 +470,8 @@ DOCUMENTS = (
     Documents("steps", _write_steps, _read_steps, damaged_yaml),
     Documents("transform", _write_transforms, _use_transform),
     Documents("calibration", _write_calibration, _read_calibration),
-    Documents("landmarks", _write_tables, _read_tables, _damaged_lines),
-    Documents("numbers", _write_numbers, _read_numbers),
+    Documents("landmarks", write_tables, _read_tables, _damaged_lines),
+    Documents("numbers", _write_numbers, read_numbers),
     Measures(),
     Projects(),
     Histories(),

@@ -12,7 +12,7 @@ import yaml
 from tests.hostile.documents import Documents, damaged_yaml
 from tests.mutations import damaged_bytes
 
-_TEXT, _WEIGHTS = "rdf.yaml", "weights.onnx"
+TEXT, WEIGHTS = "rdf.yaml", "weights.onnx"
 _KERNEL = np.full((1, 1, 3, 3), 0.1, np.float32)
 _FOUR = np.full((4, 1, 3, 3), 0.1, np.float32)
 
@@ -152,12 +152,12 @@ def _write_packages(folder: Path) -> None:
         semsr.export_model(own, made, authors=["A. Tester"])
         own.unlink()
         with zipfile.ZipFile(made) as held:
-            said = yaml.safe_load(held.read(_TEXT))
-            ours = held.read(_WEIGHTS)
+            said = yaml.safe_load(held.read(TEXT))
+            ours = held.read(WEIGHTS)
         plain = {**said["weights"]["onnx"], "sha256": None}
         foreign = {**said, "weights": {"onnx": plain}}
-        made.write_bytes(_packed({_TEXT: _told(said), _WEIGHTS: ours}))
-        files = {_TEXT: _told(foreign), _WEIGHTS: graphs[0].read_bytes()}
+        made.write_bytes(_packed({TEXT: _told(said), WEIGHTS: ours}))
+        files = {TEXT: _told(foreign), WEIGHTS: graphs[0].read_bytes()}
         (folder / f"{name}-foreign.zip").write_bytes(_packed(files))
     for path in graphs:
         path.unlink()
@@ -183,9 +183,9 @@ def damaged_package(data: bytes, rng: Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as held:
         files = {name: held.read(name) for name in held.namelist()}
     if kind < 0.85:
-        files[_TEXT] = damaged_yaml(files[_TEXT], rng)
+        files[TEXT] = damaged_yaml(files[TEXT], rng)
     else:
-        files[_WEIGHTS] = damaged_graph(files[_WEIGHTS], rng)
+        files[WEIGHTS] = damaged_graph(files[WEIGHTS], rng)
     return _packed(files)
 
 

@@ -31,10 +31,10 @@ def _our_own(dtype: str = "uint8") -> Micrograph:
     return Micrograph(_grey(dtype), (7.7, 7.7), "field", made, origin=(3.0, 4.0))
 
 
-def read_whole(path: Path) -> None:
+def read_whole(path: Path, **choice: Any) -> Micrograph:
     """Say what a file is, read it, and read pixels of it."""
-    told = describe(path)
-    choice = {
+    told = describe(path, **choice)
+    choice |= {
         "channel": 0 if told.channels > 1 else None,
         "plane": told.planes - 1 if told.planes > 1 else None,
         "colour": "luminance",
@@ -42,6 +42,7 @@ def read_whole(path: Path) -> None:
     image = read(path, **choice)
     np.asarray(image.data[:_PART, :_PART])
     np.asarray(image.data[-_PART:, -_PART:])
+    return image
 
 
 @dataclass(frozen=True)

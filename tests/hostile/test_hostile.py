@@ -5,6 +5,8 @@ and which ends where an input takes too long (``python -m tests.hostile``).
 """
 
 import os
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,16 +16,23 @@ import pytest
 from tests import children
 from tests.hostile.cases import CASES, is_verb, lacking, longest_of
 from tests.hostile.play import play
+from tests.hostile.watch import WATCH, Watched
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW, MANY = 25, 5000  # of files; of the lines of each verb:
 FEW_LINES, MANY_LINES = 2, 500
+WELL_FORMED, MANY_WELL_FORMED = "well-formed-", 2000  # kinds of whole files
 SLOW = {"hdf5": 10}  # a process for each file
 SMOKE = ("png", "transform", "semsr-convert")  # one of each kind, in the quick tests
 
 
 def count_of(name: str, files: int, lines: int) -> int:
     return lines if is_verb(name) else files // SLOW.get(name, 1)
+
+
+def many_of(name: str) -> int:
+    whole = name.startswith(WELL_FORMED)
+    return MANY_WELL_FORMED if whole else count_of(name, MANY, MANY_LINES)
 
 
 def skip_unless_installed(name: str) -> None:
@@ -56,7 +65,7 @@ def test_damage_is_refused_in_a_sentence_or_taken(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_much_damage_is_refused_in_bounded_memory(name):
     skip_unless_installed(name)
-    count = count_of(name, MANY, MANY_LINES)
+    count = many_of(name)
     words = [sys.executable, "-m", "tests.hostile", name, "--count", count]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     done = children.run(
@@ -90,3 +99,59 @@ def test_an_input_that_takes_too_long_is_a_finding(tmp_path):
         "idle 1: took 0.1",
     ]
     assert not play(Idle(), tmp_path, 1, longest_s=None).findings
+
+
+class Deed:
+    """Does what no input may make its reader do."""
+
+    name = "deed"
+
+    def __init__(self, deed):
+        self.deed = deed
+
+    def prepare(self, folder):
+        os.link(WATCH.bait / "raw.bin", folder / "twin")
+
+    def attempt(self, whole, folder, rng):
+        self.deed(WATCH.bait)
+
+
+def listen(host):
+    with socket.socket() as one:
+        one.bind((host, 0))
+
+
+def connect(_bait):
+    with socket.socket() as one:
+        one.connect_ex(("127.0.0.1", 9))
+
+
+DEEDS = {
+    "a file beside the folder": lambda bait: (bait.parent / "new").touch(),
+    "a file at home": lambda _: Path("~/new").expanduser().touch(),
+    "a folder": lambda bait: (bait / "new").mkdir(),
+    "a link": lambda bait: (bait / "new").symlink_to("x"),
+    "another name": lambda bait: (bait / "raw.bin").rename("raw.bin"),
+    "a file fewer": lambda bait: (bait / "raw.bin").unlink(),
+    "another's bytes": lambda _: Path("twin").write_bytes(b"owned"),
+    "what it may not read": lambda bait: (bait / "raw.bin").read_bytes(),
+    "a connection": connect,
+    "a name that is looked up": lambda _: socket.getaddrinfo("localhost", 9),
+    "a port for all": lambda _: listen(""),
+    "a program": lambda _: subprocess.run(["/bin/true"], check=False),
+}
+HARMLESS = {
+    "a file in its folder": lambda _: Path("made").touch(),
+    "a folder fewer": lambda _: (Path("inner").mkdir(), Path("inner").rmdir()),
+    "a port for this computer": lambda _: listen("127.0.0.1"),
+}
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("deed", [*DEEDS, *HARMLESS])
+def test_the_watch_sees_what_is_done_besides(deed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
+    case = Watched(Deed({**DEEDS, **HARMLESS}[deed]))
+    outcome = play(case, tmp_path, 1)
+    found = [told for told in outcome.findings if "AssertionError" in told]
+    assert bool(found) == (deed in DEEDS), outcome.findings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import napari_semsr
+from napari_semsr import crop, read
 from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import (
     InputRecord,
@@ -32,14 +32,12 @@ def _waves(shape, size, origin, name="waves"):
 
 def test_box_keeps_pixels_type_and_place(tmp_path):
     image = _image(origin=(100.0, -40.0))
-    made = run(
-        CROP.job(
-            image,
-            output=tmp_path / "a.ome.zarr",
-            options=CropOptions(box=(5, 7, 45, 60)),
-        )
-    )
-    part = napari_semsr.read(made.output)
+    how = {
+        "output": tmp_path / "a.ome.zarr",
+        "options": CropOptions(box=(5, 7, 45, 60)),
+    }
+    made = run(CROP.job(image, **how))
+    part = read(made.output)
     np.testing.assert_array_equal(part.array(), image.data[5:45, 7:60])
     assert part.dtype == np.uint8
     assert part.origin == made.origin == (150.0, 30.0)
@@ -47,14 +45,14 @@ def test_box_keeps_pixels_type_and_place(tmp_path):
     assert not made.resampled
     assert part.provenance.job == "crop"
     assert part.provenance.options["box"] == [5, 7, 45, 60]
-    again = napari_semsr.crop(image, box_nm=(145, 25, 545, 555))
+    again = crop(image, box_nm=(145, 25, 545, 555))
     np.testing.assert_array_equal(again.array(), part.array())
     assert again.origin == part.origin
 
 
 def test_box_without_calibration_counts_pixels():
     image = Micrograph(np.arange(30.0).reshape(5, 6))
-    part = napari_semsr.crop(image, box=(1, 2, 3, 6))
+    part = crop(image, box=(1, 2, 3, 6))
     assert part.origin == (1, 2)
     assert part.pixel_size_nm is None
     np.testing.assert_array_equal(part.array(), image.data[1:3, 2:6])
@@ -64,16 +62,13 @@ def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
     whole = _image((200, 150), origin=(0.0, 0.0))
     reference = _image((60, 300), origin=(500.0, -200.0), name="reference")
     with pytest.warns(UserWarning, match="rows 0 to 60, columns 20 to 170"):
-        part = napari_semsr.crop(whole, like=reference)
+        part = crop(whole, like=reference)
     np.testing.assert_array_equal(part.array(), whole.data[50:110])
     assert part.origin == (500, 0)
-    made = napari_semsr.crop(
-        whole,
-        tmp_path / "a.tif",
-        like=reference,
-        like_output=tmp_path / "b.ome.tif",
+    made = crop(
+        whole, tmp_path / "a.tif", like=reference, like_output=tmp_path / "b.ome.tif"
     )
-    both = [napari_semsr.read(path) for path in (made.output, made.like_output)]
+    both = [read(path) for path in (made.output, made.like_output)]
     np.testing.assert_array_equal(both[0].array(), part.array())
     np.testing.assert_array_equal(both[1].array(), reference.data[:, 20:170])
     assert [image.origin for image in both] == [(500, 0), (500, 0)]
@@ -85,7 +80,7 @@ def test_like_another_grid_shows_the_same_place(size):
     source = _waves((240, 220), 10.0, (30.0, -70.0))
     reference = _waves((500, 40), size, (403.0, 111.0), "reference")
     with pytest.warns(UserWarning, match="--like-out"):
-        part = napari_semsr.crop(source, like=reference)
+        part = crop(source, like=reference)
     y0, x0, y1, x1 = part.metadata["crop"]["area"]
     assert part.metadata["crop"]["resampled"]
     assert part.pixel_size_nm == (size, size)
@@ -99,12 +94,11 @@ def test_like_another_grid_shows_the_same_place(size):
 def test_blocks_equal_the_whole(tmp_path):
     source = _image((700, 640), origin=(3.0, 4.0), seed=3)
     reference = _image((1100, 1000), size=6.0, name="reference")
-    options = CropOptions()
     with pytest.warns(UserWarning, match="--like-out"):
         made = run(CROP.job(source, output=tmp_path / "a.ome.zarr", like=reference))
     with pytest.warns(UserWarning, match="--like-out"):
-        whole = napari_semsr.crop(source, like=reference, **options.model_dump())
-    np.testing.assert_array_equal(napari_semsr.read(made.output).array(), whole.array())
+        whole = crop(source, like=reference)
+    np.testing.assert_array_equal(read(made.output).array(), whole.array())
     assert made.dtype == "float32"
 
 
@@ -114,27 +108,22 @@ def test_gaps_are_left_out_of_both(tmp_path):
     holed[:17], holed[60, 130:] = np.nan, np.nan
     source = source.replace(data=holed)
     reference = _waves((140, 150), 9.0, (50.0, 50.0), "reference")
-    made = napari_semsr.crop(
-        source,
-        tmp_path / "a.ome.zarr",
-        like=reference,
-        like_output=tmp_path / "b.ome.zarr",
-        gap_free=True,
-    )
-    one, two = (napari_semsr.read(p) for p in (made.output, made.like_output))
+    how = {"like": reference, "like_output": tmp_path / "b.ome.zarr"}
+    made = crop(source, tmp_path / "a.ome.zarr", gap_free=True, **how)
+    one, two = (read(p) for p in (made.output, made.like_output))
     assert one.shape == two.shape
     assert np.isfinite(one.array()).all()
     np.testing.assert_allclose(one.array(), two.array(), atol=0.03)
     assert min(one.shape) > 90
     empty = source.replace(data=np.full((50, 50), np.nan, np.float32))
     with pytest.raises(ReadError, match="needs finite pixels"):
-        napari_semsr.crop(empty, box=(0, 0, 20, 20), gap_free=True)
+        crop(empty, box=(0, 0, 20, 20), gap_free=True)
 
 
 def test_gaps_of_one_image_are_left_out_without_a_box():
     image = _waves((60, 80), 10.0, (100.0, 0.0))
     image.data[:7] = image.data[:, 75:] = np.nan
-    part = napari_semsr.crop(image, gap_free=True)
+    part = crop(image, gap_free=True)
     np.testing.assert_array_equal(part.array(), image.data[7:, :75])
     assert part.origin == (170.0, 0.0)
     assert part.metadata["crop"]["area"] == [7, 0, 60, 75]
@@ -149,10 +138,10 @@ def test_align_finds_what_the_origin_does_not_tell(rng):
         np.zeros((150, 150)), parse_pixel_size(10.0), "grid", origin=(0.0, 100.0)
     )
     # a scan that lies 40 nm further down and 25 nm further left than it says
-    seen = napari_semsr.crop(
-        truth, like=grid.replace(origin=(40.0, 75.0)), dtype="float32"
-    ).replace(origin=grid.origin, name="seen", provenance=None)
-    part = napari_semsr.crop(truth, like=seen, align=True, search=16)
+    seen = crop(truth, like=grid.replace(origin=(40.0, 75.0)), dtype="float32").replace(
+        origin=grid.origin, name="seen", provenance=None
+    )
+    part = crop(truth, like=seen, align=True, search=16)
     told = part.metadata["crop"]
     assert told["shift_nm"] == pytest.approx([-40, 25], abs=0.5)
     assert told["quarters"] == 4
@@ -165,7 +154,7 @@ def test_align_finds_what_the_origin_does_not_tell(rng):
 def test_images_without_a_place_share_their_corner():
     first, second = _image((90, 90)), _image((60, 60), size=15.0, name="other", seed=1)
     with pytest.warns(UserWarning, match="outer corners"):
-        part = napari_semsr.crop(first, like=second)
+        part = crop(first, like=second)
     assert part.shape == (60, 60)
     assert part.origin == (0, 0)
 
@@ -197,16 +186,16 @@ def test_images_without_a_place_share_their_corner():
 def test_what_cannot_be_cut_is_refused(like, options, said):
     reference = None if like is None else _image(name="reference", **like)
     with pytest.raises(SemsrError, match=said) as caught:
-        napari_semsr.crop(_image(), like=reference, **options)
+        crop(_image(), like=reference, **options)
     assert str(caught.value).count("\n") == 0
 
 
 def test_uncalibrated_image_is_refused_by_name():
     bare = _image(size=None, name="bare")
     with pytest.raises(ShapeError, match="bare has none: give it one"):
-        napari_semsr.crop(bare, like=_image())
+        crop(bare, like=_image())
     with pytest.raises(ShapeError, match="bare has none"):
-        napari_semsr.crop(bare, box_nm=(0, 0, 50, 50))
+        crop(bare, box_nm=(0, 0, 50, 50))
 
 
 def test_outputs_are_replaced_when_that_is_said(tmp_path):
@@ -217,11 +206,11 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
     with pytest.raises(OptionError, match="give like as well"):
-        napari_semsr.crop(
+        crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )
     with pytest.raises(OptionError, match="beside an output"):
-        napari_semsr.crop(image, like=image, like_output=tmp_path / "c.tif")
+        crop(image, like=image, like_output=tmp_path / "c.tif")
 
 
 @pytest.mark.parametrize(
@@ -229,16 +218,11 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
 )
 def test_one_output_does_not_replace_the_other(tmp_path, part, beside):
     image = _image()
-    napari_semsr.crop(image, tmp_path / "s.ome.zarr", box=(0, 0, 9, 9))
+    crop(image, tmp_path / "s.ome.zarr", box=(0, 0, 9, 9))
+    how = {"like": image, "like_output": tmp_path / beside}
     with pytest.raises(SemsrError, match="two places"):
-        napari_semsr.crop(
-            image,
-            tmp_path / part,
-            like=image,
-            like_output=tmp_path / beside,
-            overwrite=True,
-        )
-    assert napari_semsr.read(tmp_path / "s.ome.zarr").shape == (9, 9)
+        crop(image, tmp_path / part, overwrite=True, **how)
+    assert read(tmp_path / "s.ome.zarr").shape == (9, 9)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -247,8 +231,8 @@ def test_files_are_called_by_their_names(tmp_path):
         write(_image(origin=place), tmp_path / name)
     one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
     with pytest.raises(ShapeError, match=r"one.ome.tif covers .* and two.ome.tif y 89"):
-        napari_semsr.crop(one, like=two)
-    assert napari_semsr.crop(one, box=(0, 0, 9, 9)).name == "image"
+        crop(one, like=two)
+    assert crop(one, box=(0, 0, 9, 9)).name == "image"
 
 
 @pytest.mark.parametrize("enhanced", ["image", "reference"])
@@ -256,48 +240,29 @@ def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
     data = rng.normal(size=(150, 150))
     made = Provenance(job="enhance", model_digest="sha256:0")
     record = InputRecord(role="image", name="enhanced", provenance=made)
-    images = {
-        name: Micrograph(
-            data,
-            parse_pixel_size(10.0),
-            name,
-            provenance=Provenance(
-                job="crop", inputs=(record,) if name == enhanced else ()
-            ),
-        )
-        for name in ("image", "reference")
-    }
+    images = {}
+    for name in ("image", "reference"):
+        history = Provenance(job="crop", inputs=(record,) if name == enhanced else ())
+        images[name] = Micrograph(data, (10.0, 10.0), name, provenance=history)
     one, two = images.values()
     with pytest.warns(UserWarning, match=f"{enhanced}, made by a network") as caught:
-        napari_semsr.crop(one, like=two, align=True, search=16)
+        crop(one, like=two, align=True, search=16)
     assert len(caught) == 1
     plain = images["image" if enhanced == "reference" else "reference"]
-    napari_semsr.crop(plain, like=plain, align=True, search=16)
-    napari_semsr.crop(one, like=two)
+    crop(plain, like=plain, align=True, search=16)
+    crop(one, like=two)
 
 
 def test_gaps_of_two_images_are_cut_off_both_in_place():
-    one, two = (
-        _waves((60, 80), 10.0, (100.0, 0.0)),
-        _waves((60, 80), 10.0, (0.0, 0.0)),
-    )
+    one, two = (_waves((60, 80), 10.0, (origin, 0.0)) for origin in (100.0, 0.0))
     one.data[:7] = np.nan
     two.data[:, -9:] = np.nan
     (first, second), box = run(cut_gaps(one, two))
     assert (box.corner, box.shape) == ((7, 0), (53, 71))
     np.testing.assert_array_equal(first.array(), one.data[7:, :-9])
     np.testing.assert_array_equal(second.array(), two.data[7:, :-9])
-    assert first.origin == (170.0, 0.0)
-    assert second.origin == (70.0, 0.0)
-
-
-def test_images_without_gaps_are_left_as_they_are():
-    image = _image()
-    assert run(cut_gaps(image)) == ((image,), None)
-
-
-def test_images_without_a_common_pixel_are_refused():
-    image = _waves((9, 9), 10.0, (0.0, 0.0))
-    image.data[:] = np.nan
+    assert (first.origin, second.origin) == ((170.0, 0.0), (70.0, 0.0))
+    assert run(cut_gaps(first)) == ((first,), None)  # left as it is
+    one.data[:] = np.nan
     with pytest.raises(ShapeError, match="No part of waves is free of gaps"):
-        run(cut_gaps(image))
+        run(cut_gaps(one))

@@ -30,8 +30,11 @@ def field(tmp_path, rng):
 def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     model, target = write_tiny_model(tmp_path), tmp_path / "misfit.tif"
     line = [*map(str, ("enhance", field, "-o", tmp_path / "a.tif", "--model", model))]
-    assert main([*line, *LINE, "--misfit", str(target), "--json"]) == 0
+    assert (
+        main([*line, *LINE, "--misfit", str(target), "--json"]) == 0
+    )  # its former name
     told = json.loads(capsys.readouterr().out)
+    assert "The option --misfit of enhance is now --residual-map." in told["warnings"]
     assert 0 < told["misfit_percent"] < 100
     assert told["misfit_map"] == str(target)
     shown = read(target)
@@ -47,10 +50,9 @@ def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
     model = str(write_tiny_model(tmp_path, training=SUPERLENS))
     line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
     assert main([*line, *LINE]) == 0
-    assert (
-        "contrast (true SEM images of superlens fields leave 42 %)"
-        in capsys.readouterr().out
-    )
+    told = capsys.readouterr().out
+    assert "of the input's contrast" in told
+    assert "true SEM images leave 42 ± 19 %" in told
 
 
 def test_a_field_of_noise_has_no_map(tmp_path, rng):
@@ -61,7 +63,7 @@ def test_a_field_of_noise_has_no_map(tmp_path, rng):
         tmp_path / "a.tif",
         model=write_tiny_model(tmp_path),
         options=TINY,
-        misfit=target,
+        residual_map=target,
     )
     heard = []
     with hear_warnings(heard.append):
@@ -75,4 +77,4 @@ def test_a_field_of_noise_has_no_map(tmp_path, rng):
 def test_a_stack_is_refused_before_any_work(tmp_path):
     planes = [Micrograph(np.zeros((64, 64), np.float32)) for _ in range(2)]
     with pytest.raises(OptionError, match="one plane, got a stack of 2"):
-        run(ENHANCE.job(planes, tmp_path / "a.tif", misfit=tmp_path / "m.tif"))
+        run(ENHANCE.job(planes, tmp_path / "a.tif", residual_map=tmp_path / "m.tif"))

@@ -176,10 +176,6 @@ def _run_as_described(package):
     return said, weights
 
 
-def test_a_package_passes_the_checker_of_bioimageio(package):
-    _check_as_bioimageio(package)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bundled())
 def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
@@ -212,18 +208,13 @@ def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny
         assert not yaml.safe_load(held.read("rdf.yaml"))["attachments"]
 
 
-def test_a_package_says_what_the_network_takes(package):
+def test_a_package_passes_the_checker_and_says_what_the_network_takes(package):
+    _check_as_bioimageio(package)
     said, weights = _run_as_described(package)
     axes = {axis.get("id"): axis for axis in said["inputs"][0]["axes"]}
     assert (axes["y"]["unit"], axes["y"]["scale"]) == ("nanometer", 10.0)
-    assert (
-        json.loads(
-            {p.key: p.value for p in onnx.load_from_string(weights).metadata_props}[
-                CARD_KEY
-            ]
-        )["name"]
-        == "tiny-one"
-    )
+    kept = {p.key: p.value for p in onnx.load_from_string(weights).metadata_props}
+    assert json.loads(kept[CARD_KEY])["name"] == "tiny-one"
 
 
 def _changed(package, tmp_path, **changes):
@@ -314,6 +305,13 @@ def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name
     assert not own_shelf.exists()
 
 
+def zipped(path, **files):
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    return path
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
@@ -326,10 +324,7 @@ def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name
     ],
 )
 def test_a_zip_that_is_no_package_is_refused(tmp_path, files, reason):
-    out = tmp_path / "p.zip"
-    with zipfile.ZipFile(out, "w") as made:
-        for name, data in files.items():
-            made.writestr(name, data)
+    out = zipped(tmp_path / "p.zip", **files)
     with pytest.raises(CheckpointError, match=reason):
         semsr.import_model(out)
     out.write_bytes(b"PK nothing")
@@ -354,9 +349,7 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
         inner = ", ".join([f"*a{level - 1}"] * 9)
         lines.append(f"a{level}: &a{level} [{inner}]")
     lines += ["type: model", "format_version: *a29"]
-    out = tmp_path / "p.zip"
-    with zipfile.ZipFile(out, "w") as made:
-        made.writestr("rdf.yaml", "\n".join(lines))
+    out = zipped(tmp_path / "p.zip", **{"rdf.yaml": "\n".join(lines)})
     with pytest.raises(CheckpointError, match="aliases repeat"):
         semsr.import_model(out)
 
@@ -397,15 +390,11 @@ def test_files_that_run_code_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(CheckpointError, match="can run code of others"):
         semsr.import_model(tmp_path / name)
-
-
-def test_torchscript_is_refused(tmp_path):
-    path = tmp_path / "net.pt"
-    with zipfile.ZipFile(path, "w") as made:
-        made.writestr("net/code/__torch__.py", "import os")
-        made.writestr("net/data.pkl", "")
+    script = zipped(
+        tmp_path / "net.pt", **{"net/code/__torch__.py": "", "net/a.pkl": ""}
+    )
     with pytest.raises(CheckpointError, match="is TorchScript"):
-        semsr.import_model(path)
+        semsr.import_model(script)
 
 
 def test_the_command_exports_and_imports(tmp_path, own_shelf, tiny, capsys):

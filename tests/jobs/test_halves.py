@@ -9,7 +9,7 @@ import zarr
 
 import napari_semsr
 from napari_semsr.cli.command import main
-from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.core import Grid, OptionError, ReadError, WriteError, run
 from napari_semsr.io import COVERAGE, half_paths, label_path, read
 from napari_semsr.jobs import (
     FRC,
@@ -54,15 +54,10 @@ def measured(path):
 def test_halves_lie_on_the_grid_of_the_mosaic(made):
     mosaic = read(made.output)
     halves = [read(half["output"]) for half in made.halves]
-    assert [half["output"] for half in made.halves] == [
-        str(path) for path in half_paths(Path(made.output))
-    ]
+    beside = [str(path) for path in half_paths(Path(made.output))]
+    assert [half["output"] for half in made.halves] == beside
     for half in halves:
-        assert (half.shape, half.scale, half.origin) == (
-            mosaic.shape,
-            mosaic.scale,
-            mosaic.origin,
-        )
+        assert Grid.of(half) == Grid.of(mosaic)
         assert np.isnan(half.array()).any()
     known = np.any([np.isfinite(half.array()) for half in halves], axis=0)
     assert np.mean(known == np.isfinite(mosaic.array())) > 0.99
@@ -94,9 +89,8 @@ def test_map_of_the_mosaic_comes_from_its_halves(made):
 def test_frc_measures_the_part_that_both_cover(made):
     found = run(FRC.job(made.output))
     assert found.result.method.startswith("mosaic-halves")
-    assert found.result.resolution_nm == pytest.approx(
-        measured(made.output).median_nm, rel=0.15
-    )
+    median_nm = measured(made.output).median_nm
+    assert found.result.resolution_nm == pytest.approx(median_nm, rel=0.15)
     rows, columns = found.result.shape
     assert f"{rows} x {columns} px" in found.note
 
@@ -105,9 +99,8 @@ def test_frc_of_two_images_measures_the_part_without_gaps(made):
     halves = [half["output"] for half in made.halves]
     found = run(FRC.job(*halves))
     rows, columns = found.result.shape
-    assert found.note.startswith(
-        f"Measured in the largest rectangle without gaps, {rows} x {columns} px at ("
-    )
+    part = f"the largest rectangle without gaps, {rows} x {columns} px at ("
+    assert found.note.startswith(f"Measured in {part}")
     alike = run(FRC.job(made.output)).result
     assert found.result.shape == alike.shape
     assert found.result.resolution_nm == pytest.approx(alike.resolution_nm, rel=0.15)
@@ -150,8 +143,10 @@ def alone(path, why):
     assert why in found.note
 
 
-def test_missing_halves_are_told(own):
+def test_halves_that_cannot_be_read_or_are_missing_are_told(own):
     first, second = half_paths(own)
+    (second / "zarr.json").write_text("{")
+    alone(own, "cannot be read")
     shutil.rmtree(second)
     alone(own, "but not the other half")
     shutil.rmtree(first)
@@ -168,21 +163,12 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
 
 @pytest.mark.broad
 def test_halves_on_another_grid_are_not_used(own):
-    path = half_paths(own)[0]
-    group = zarr.open_group(path, mode="r+")
-    record = dict(group.attrs["semsr"])
-    assert read(path).origin == (0, 0)
+    group = zarr.open_group(half_paths(own)[0], mode="r+")
     ome = dict(group.attrs["ome"])
-    scales = ome["multiscales"][0]["datasets"]
-    for item in scales:
+    for item in ome["multiscales"][0]["datasets"]:
         item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
-    group.attrs.update({"ome": ome, "semsr": record})
+    group.attrs["ome"] = ome
     alone(own, "another grid")
-
-
-def test_halves_that_cannot_be_read_are_told(own):
-    (half_paths(own)[1] / "zarr.json").write_text("{")
-    alone(own, "cannot be read")
 
 
 @pytest.mark.broad

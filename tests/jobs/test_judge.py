@@ -11,6 +11,7 @@ from scipy import ndimage
 import napari_semsr
 from napari_semsr.core import (
     Affine,
+    Box,
     Grid,
     Micrograph,
     digest_path,
@@ -30,6 +31,18 @@ STILL = Affine(((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0))
 def _stored(moving, fixed, transform=STILL, **quality):
     sides = Side.of(moving), Side.of(fixed)
     return StoredTransform(transform, *sides, {"error_nm": 3.0, **quality})
+
+
+@pytest.fixture
+def job_of(tmp_path):
+    """Judge two images through a known map, by no network but those that are given."""
+
+    def job(moving, fixed, transform=STILL, *, models=(), quality=None, **how):
+        stored = _stored(moving, fixed, transform, **(quality or {}))
+        page = tmp_path / "p.html"
+        return JUDGE.job(moving, fixed, page, models=[*models], transform=stored, **how)
+
+    return job
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,7 @@ def test_every_number_is_in_the_file_beside_the_page(judged):
     names = [item["name"] for item in record["provenance"]["inputs"]]
     assert names == ["optical.tif", "sem.tif"]
     assert sorted(item.name for item in folder.iterdir()) == [
-        *("optical.tif", "page.html", "page.json", "sem.tif", "tiny.safetensors"),
+        *("optical.tif", "page.html", "page.json", "sem.tif", "tiny.safetensors")
     ]
 
 
@@ -86,14 +99,7 @@ def test_input_has_the_figures_that_the_measures_give(judged):
     cross = napari_semsr.frc(upright, part, reference=True)
     assert row.frc.reason == cross.reason
     np.testing.assert_allclose(row.frc.correlation, cross.correlation, atol=1e-3)
-    assert made.area["origin_nm"] == list(Grid.of(sem).centre(_box(made)))
-
-
-def _box(made):
-    from napari_semsr.core import Box
-
-    y0, x0, y1, x1 = made.area["box_px"]
-    return Box(y0, y1, x0, x1)
+    assert made.area["origin_nm"] == list(Grid.of(sem).centre(Box(y0, y1, x0, x1)))
 
 
 def test_area_lies_where_both_show_something(judged):
@@ -108,7 +114,7 @@ def test_area_lies_where_both_show_something(judged):
     assert (back <= grid.end).all()
 
 
-def test_linear_filter_undoes_a_blur(tmp_path):
+def test_linear_filter_undoes_a_blur(job_of):
     rng = np.random.default_rng(0)
     clear = ndimage.gaussian_filter(rng.random((160, 160)), 1.2)
     blurred = ndimage.gaussian_filter(clear, 1.5) + rng.normal(0, 1e-4, clear.shape)
@@ -117,10 +123,7 @@ def test_linear_filter_undoes_a_blur(tmp_path):
         Micrograph(grey.astype(np.float32), size, name)
         for grey, name in ((blurred, "blurred"), (clear, "clear"))
     )
-    stored = _stored(optical, sem)
-    made = run(
-        JUDGE.job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
-    )
+    made = run(job_of(optical, sem))
     row = made.baselines["linear filter"]
     assert row.psnr_gain_db > 3
     assert row.psnr_gain_db > 2 * row.psnr_gain_sd_db > 0
@@ -129,15 +132,10 @@ def test_linear_filter_undoes_a_blur(tmp_path):
 
 
 @pytest.mark.broad
-def test_linear_filter_gains_nothing_from_noise(tmp_path):
-    rng = np.random.default_rng(0)
-    size = (10.0, 10.0)
-    optical = Micrograph(rng.normal(100, 9, (160, 160)).astype(np.float32), size, "a")
-    sem = Micrograph(rng.normal(100, 9, (160, 160)).astype(np.float32), size, "b")
-    stored = _stored(optical, sem)
-    made = run(
-        JUDGE.job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
-    )
+def test_linear_filter_gains_nothing_from_noise(job_of, rng):
+    grey = rng.normal(100, 9, (2, 160, 160)).astype(np.float32)
+    optical, sem = (Micrograph(one, (10.0, 10.0), "noise") for one in grey)
+    made = run(job_of(optical, sem))
     assert made.models == {}
     # each half is filtered by what the other half tells: noise cannot be learnt
     assert made.baselines["linear filter"].psnr_gain_db < 0.05
@@ -159,19 +157,13 @@ def test_page_needs_nothing_beside_itself_and_names_all(judged):
 
 
 @pytest.mark.broad
-def test_gaps_are_left_out(tmp_path):
+def test_gaps_are_left_out(job_of, tmp_path):
     moving, fixed, truth = draw_views(160)
     data = moving.array().astype(np.float32)
     data[:, 90:] = np.nan
     moving = moving.replace(data=data)
     model = write_tiny_model(tmp_path, pixel_size_nm=(30.0, 30.0))
-    made = run(
-        JUDGE.job(
-            *(moving, fixed, tmp_path / "p.html"),
-            models=[model],
-            transform=_stored(moving, fixed, truth),
-        )
-    )
+    made = run(job_of(moving, fixed, truth, models=[model]))
     assert made.area["shape"][1] < 120
     assert made.models["tiny"].metrics.psnr_db > 0
     assert made.registration["overlap"] < 1
@@ -202,10 +194,8 @@ def test_model_that_learnt_here_is_told(tmp_path):
 
 
 @pytest.mark.broad
-def test_doubts_of_the_map_stand_on_the_page(tmp_path):
-    moving, fixed, truth = draw_views(128)
-    stored = _stored(moving, fixed, truth, error_nm=60.0)
-    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+def test_doubts_of_the_map_stand_on_the_page(job_of, tmp_path):
+    job = job_of(*draw_views(128), quality={"error_nm": 60.0})
     with (
         pytest.warns(UserWarning, match="do not compare details"),
         pytest.warns(UserWarning, match="by the same map may be too good"),
@@ -232,8 +222,7 @@ def test_model_is_chosen_by_the_instrument(tmp_path, vendor, name):
 
 
 @pytest.mark.broad
-def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
-    moving, fixed, truth = draw_views(96)
+def test_places_where_the_map_is_not_confirmed_are_told(job_of):
     places = [[500.0, 500.0], [500.0, 1400.0], [1400.0, 500.0], [9e9, 9e9]]
     residuals = {
         "places_nm": places,
@@ -241,8 +230,7 @@ def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
         "reliable": [True, True, False, False],
         "side_nm": 400.0,
     }
-    stored = _stored(moving, fixed, truth, residuals=residuals)
-    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    job = job_of(*draw_views(96), quality={"residuals": residuals})
     with pytest.warns(UserWarning, match="not confirmed"):
         made = run(job)
     assert any("at 1 of 3 places" in text for text in made.warnings)
@@ -250,13 +238,11 @@ def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
 
 
 @pytest.mark.broad
-def test_exchanged_images_are_told(tmp_path):
+def test_exchanged_images_are_told(job_of):
     moving, fixed, truth = draw_views(96)
-    moving = moving.replace(metadata={"vendor": "FEI"})
-    stored = _stored(moving, fixed, truth)
-    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    electrons = moving.replace(metadata={"vendor": "FEI"})
     with pytest.warns(UserWarning, match="not exchanged"):
-        made = run(job)
+        made = run(job_of(electrons, fixed, truth))
     assert "not exchanged" in made.warnings[0]
 
 
@@ -270,10 +256,8 @@ def test_refusal_writes_nothing(tmp_path):
 
 
 @pytest.mark.broad
-def test_cancelled_run_leaves_nothing(tmp_path):
-    moving, fixed, truth = draw_views(96)
-    stored = _stored(moving, fixed, truth)
-    job = JUDGE.job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+def test_cancelled_run_leaves_nothing(job_of, tmp_path):
+    job = job_of(*draw_views(96))
     for step in job:
         if "filter" in step.message:
             assert list(tmp_path.iterdir())
@@ -284,14 +268,13 @@ def test_cancelled_run_leaves_nothing(tmp_path):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["p.html", "p.json"])
-def test_what_is_there_is_not_replaced_unasked(tmp_path, name):
-    moving, fixed, truth = draw_views(96)
+def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
+    views = draw_views(96)
     (tmp_path / name).write_text("mine")
-    how = {"models": [], "transform": _stored(moving, fixed, truth)}
     with pytest.raises(SemsrError, match="--overwrite"):
-        run(JUDGE.job(moving, fixed, tmp_path / "p.html", **how))
+        run(job_of(*views))
     assert (tmp_path / name).read_text() == "mine"
-    run(JUDGE.job(moving, fixed, tmp_path / "p.html", overwrite=True, **how))
+    run(job_of(*views, overwrite=True))
     assert (tmp_path / name).read_text() != "mine"
 
 
@@ -334,14 +317,9 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, make, how, needs):
 
 
 @pytest.mark.broad
-def test_images_that_share_too_little_are_refused(tmp_path):
+def test_images_that_share_too_little_are_refused(job_of, tmp_path):
     moving, fixed, _ = draw_views(96)
-    aside = Affine(STILL.matrix, (0.0, 1700.0))
-    job = JUDGE.job(
-        *(moving, fixed, tmp_path / "p.html"),
-        models=[],
-        transform=_stored(moving, fixed, aside),
-    )
+    job = job_of(moving, fixed, Affine(STILL.matrix, (0.0, 1700.0)))
     with (
         pytest.warns(UserWarning, match="share"),
         pytest.raises(SemsrError, match="64 px or more"),
@@ -380,7 +358,7 @@ def _sharpener(folder):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("known", [True, False])
-def test_model_that_gains_above_the_cut_off_alone_is_told(tmp_path, known):
+def test_model_that_gains_above_the_cut_off_alone_is_told(job_of, tmp_path, known):
     rng = np.random.default_rng(0)
     spectrum = np.fft.fft2(rng.standard_normal((160, 160)))
     radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(160)] * 2, indexing="ij"))
@@ -395,12 +373,8 @@ def test_model_that_gains_above_the_cut_off_alone_is_told(tmp_path, known):
         Micrograph((128 + 200 * (low + error) + 30 * fine).astype(np.float32), (10, 10))
         for error, fine in ((0.2 * off, 0.5 * high), (0, high))
     )
-    job = JUDGE.job(
-        *(optical, sem, tmp_path / "p.html"),
-        models=[_sharpener(tmp_path)],
-        options=JudgeOptions(cut_off_nm=100 if known else None),
-        transform=_stored(optical, sem),
-    )
+    options = JudgeOptions(cut_off_nm=100 if known else None)
+    job = job_of(optical, sem, models=[_sharpener(tmp_path)], options=options)
     text = "sharpener gains above the optical cut-off alone"
     with hear_warnings([].append):
         made = run(job)

@@ -8,6 +8,7 @@ import pytest
 
 from napari_semsr.analysis import MetricsOptions, ProfileOptions
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import (
@@ -60,16 +61,9 @@ def rows_of(path):
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_makes_a_row_an_image(pairs, name):
     two = len(measure_of(name).roles) == 2
-    table = pairs / "table.csv"
-    job = measure_table_job(
-        name,
-        pairs / "low",
-        pairs / "high" if two else None,
-        table=table,
-        options=OPTIONS.get(name),
-        **SWITCHES.get(name, {}),
-    )
-    found = run(job)
+    table, second = pairs / "table.csv", pairs / "high" if two else None
+    how = {"options": OPTIONS.get(name), **SWITCHES.get(name, {})}
+    found = run(measure_table_job(name, pairs / "low", second, table=table, **how))
     rows = rows_of(table)
     first = measure_of(name).names[0]
     names = [f"low/field{number}.tif" for number in (1, 2, 10)]
@@ -90,10 +84,8 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
 
 def test_a_glob_takes_what_it_matches(pairs):
     found = run(measure_table_job("histogram", str(pairs / "low" / "field1*.tif")))
-    assert [row["image"].rpartition("/")[2] for row in found.rows] == [
-        "field1.tif",
-        "field10.tif",
-    ]
+    names = [row["image"].rpartition("/")[2] for row in found.rows]
+    assert names == ["field1.tif", "field10.tif"]
     assert found.table is None
 
 
@@ -108,13 +100,6 @@ def test_one_reference_serves_all(pairs):
     found = run(measure_table_job("metrics", pairs / "low", high))
     assert len({row["psnr_db"] for row in found.rows}) == 3
     assert {row["reference"] for row in found.rows} == {high.as_posix()}
-
-
-@pytest.mark.broad
-def test_halves_of_a_mosaic_are_no_images_of_their_own(pairs, scene):
-    for half in "ab":
-        write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
-    assert run(measure_table_job("histogram", pairs / "low")).images == 3
 
 
 @pytest.mark.broad
@@ -186,26 +171,24 @@ def test_warnings_stand_in_their_rows(tmp_path, scene):
 def test_reasons_are_counted(tmp_path, rng):
     for name in "ab":
         noise = rng.normal(size=(96, 96)).astype(np.float32)
-        write_noise(noise, tmp_path / f"{name}.tif")
+        write(Micrograph(noise, (5, 5)), tmp_path / f"{name}.tif")
     found = run(measure_table_job("frc", str(tmp_path / "a.tif"), tmp_path / "b.tif"))
     assert found.reasons == {found.rows[0]["reason"]: 1}
     assert found.summary.get("resolution_nm") is None
 
 
-def write_noise(values, path):
-    from napari_semsr.core.micrograph import Micrograph
-
-    write(Micrograph(values, (5, 5)), path)
-
-
 # Resuming.
 
 
-def measured(pairs, **how):
-    job = measure_table_job(
-        "metrics", pairs / "low", table=pairs / "out.csv", resume=True, **how
+def resumed(pairs, images="low", **how):
+    table = pairs / "out.csv"
+    return run(
+        measure_table_job("metrics", pairs / images, table=table, resume=True, **how)
     )
-    found = run(job)
+
+
+def measured(pairs, **how):
+    found = resumed(pairs, **how)
     return found.measured, found.kept
 
 
@@ -246,12 +229,13 @@ def test_table_with_a_broken_line_is_not_resumed(pairs):
     assert path.read_text() == broken
 
 
-def test_changed_file_is_measured_again(pairs):
+def test_changed_file_and_other_options_are_measured_again(pairs):
     measured(pairs)
     path = pairs / "low" / "field2.tif"
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert measured(pairs) == (1, 2)
+    assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
 @pytest.mark.broad
@@ -264,17 +248,13 @@ def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
     assert measured(pairs) == (1, 3)
 
 
-def test_other_options_are_measured_again(pairs):
-    measured(pairs)
-    assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
-
-
 @pytest.mark.broad
-def test_halves_that_appear_are_noticed(pairs, scene):
+def test_halves_of_a_mosaic_are_noticed_and_no_images_of_their_own(pairs, scene):
     measured(pairs)
     for half in "ab":
         write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
-    assert measured(pairs) == (1, 2)
+    found = resumed(pairs)
+    assert (found.images, found.measured, found.kept) == (3, 1, 2)
 
 
 def test_failed_row_is_tried_again(pairs):
@@ -288,29 +268,15 @@ def test_failed_row_is_tried_again(pairs):
 
 
 @pytest.mark.broad
-def test_rows_of_other_images_stay(pairs):
-    measured(pairs)
-    more = pairs / "high"
-    job = measure_table_job("metrics", more, table=pairs / "out.csv", resume=True)
-    found = run(job)
-    assert (found.images, found.measured, found.kept) == (6, 3, 0)
-    assert len(rows_of(pairs / "out.csv")) == 6
-
-
-@pytest.mark.broad
-def test_rows_of_other_images_and_other_options_are_not_mixed(pairs):
+def test_rows_of_other_images_stay_unless_their_options_are_others(pairs):
     measured(pairs)
     before = (pairs / "out.csv").read_bytes()
-    job = measure_table_job(
-        "metrics",
-        pairs / "high",
-        table=pairs / "out.csv",
-        resume=True,
-        options=MetricsOptions(data_range=100),
-    )
     with pytest.raises(WriteError, match="same options"):
-        run(job)
+        resumed(pairs, "high", options=MetricsOptions(data_range=100))
     assert (pairs / "out.csv").read_bytes() == before
+    found = resumed(pairs, "high")
+    assert (found.images, found.measured, found.kept) == (6, 3, 0)
+    assert len(rows_of(pairs / "out.csv")) == 6
 
 
 def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
@@ -339,18 +305,9 @@ def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
 @pytest.mark.broad
 def test_parquet_is_resumed_as_csv_is(pairs):
     pytest.importorskip("pyarrow", reason="the extra [table]")
-    found = [
-        run(
-            measure_table_job(
-                "metrics",
-                pairs / "low",
-                pairs / "high",
-                table=pairs / "out.parquet",
-                resume=True,
-            )
-        )
-        for _ in range(2)
-    ]
+    images = pairs / "low", pairs / "high"
+    how = {"table": pairs / "out.parquet", "resume": True}
+    found = [run(measure_table_job("metrics", *images, **how)) for _ in range(2)]
     assert [one.kept for one in found] == [0, 3]
     means = [one.summary["psnr_db"]["mean"] for one in found]
     assert means[1] == pytest.approx(means[0], rel=1e-8)
@@ -379,22 +336,19 @@ def test_table_that_names_no_images_is_refused(tmp_path, text, match):
         run(measure_table_job("error-map", path))
 
 
-def test_unknown_measure_and_too_few_images_are_refused(pairs):
-    with pytest.raises(OptionError, match="A measure must be frc"):
-        run(measure_table_job("sharpness", pairs / "low"))
-    with pytest.raises(OptionError, match="needs 2 images"):
-        run(measure_table_job("error-map", pairs / "low"))
-    with pytest.raises(OptionError, match="needs 1 image "):
-        run(measure_table_job("spectrum", pairs / "low", pairs / "high" / "any.tif"))
-    with pytest.raises(OptionError, match="line must be given"):
-        run(measure_table_job("profile", pairs / "low"))
-
-
-def test_folders_without_a_common_name_are_refused(pairs, scene):
-    (pairs / "other").mkdir()
-    write(scene.first, pairs / "other" / "else.tif")
-    with pytest.raises(ReadError, match="bear the same names"):
-        run(measure_table_job("frc", pairs / "low", pairs / "other"))
+def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, scene):
+    low, other = pairs / "low", pairs / "other"
+    other.mkdir()
+    write(scene.first, other / "else.tif")
+    for images, error, match in (
+        (("sharpness", low), OptionError, "A measure must be frc"),
+        (("error-map", low), OptionError, "needs 2 images"),
+        (("spectrum", low, pairs / "high" / "any.tif"), OptionError, "needs 1 image "),
+        (("profile", low), OptionError, "line must be given"),
+        (("frc", low, other), ReadError, "bear the same names"),
+    ):
+        with pytest.raises(error, match=match):
+            run(measure_table_job(*images))
 
 
 def test_table_that_is_there_is_not_replaced(pairs):

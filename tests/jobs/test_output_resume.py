@@ -7,12 +7,7 @@ import zarr
 import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
 from napari_semsr.io import read
-from napari_semsr.jobs import (
-    CROP,
-    STITCH,
-    CropOptions,
-    StitchFolderOptions,
-)
+from napari_semsr.jobs import CROP, STITCH, CropOptions, StitchFolderOptions
 
 
 @pytest.fixture(scope="module")

@@ -16,24 +16,33 @@ from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 
 
-def everything(path) -> dict[str, np.ndarray]:
-    group = open_pairs(path).group
+def everything(store) -> dict[str, np.ndarray]:
     return {
-        f"{name}/{array}": group[f"{name}/{array}"][:]
+        f"{name}/{array}": store.group[f"{name}/{array}"][:]
         for name in SPLITS
         for array in ("low", "high", "low_places", "high_places")
     }
 
 
 @pytest.fixture
-def made(scene, tmp_path):
-    return napari_semsr.pairs(
-        scene.first, scene.truth, tmp_path / "pairs.zarr", patch=24, min_contrast=0.0
-    )
+def cut(tmp_path):
+    """Cut pairs of two images or folders; what is too plain is taken as well."""
+
+    def pairs(low, high, name="pairs.zarr", **options):
+        options = {"min_contrast": 0.0, **options}
+        made = napari_semsr.pairs(low, high, tmp_path / name, **options)
+        return made, open_pairs(tmp_path / name)
+
+    return pairs
 
 
-def test_patches_are_cut_where_the_store_says(scene, made, tmp_path):
-    store = open_pairs(tmp_path / "pairs.zarr")
+@pytest.fixture
+def made(scene, cut):
+    return cut(scene.first, scene.truth, patch=24)
+
+
+def test_patches_are_cut_where_the_store_says(scene, made):
+    made, store = made
     assert store.counts == {n: getattr(made, n) for n in SPLITS}
     assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
     assert made.candidates == 4 * 5
@@ -44,10 +53,8 @@ def test_patches_are_cut_where_the_store_says(scene, made, tmp_path):
             np.testing.assert_array_equal(low[index], scene.first.data[window])
             np.testing.assert_array_equal(high[index], scene.truth.data[window])
     assert store.record["provenance"]["job"] == "pairs"
-    assert [item["role"] for item in store.record["provenance"]["inputs"]] == [
-        "low",
-        "high",
-    ]
+    roles = [item["role"] for item in store.record["provenance"]["inputs"]]
+    assert roles == ["low", "high"]
     assert store.record["pixel_size_nm"] == 10
     sheet = napari_semsr.read(made.sheet)
     assert sheet.dtype == np.uint8
@@ -55,13 +62,12 @@ def test_patches_are_cut_where_the_store_says(scene, made, tmp_path):
 
 
 @pytest.mark.broad
-def test_same_seed_same_store(scene, made, tmp_path):
+def test_same_seed_same_store(scene, made, cut):
+    before = everything(made[1])
     for seed, same in ((0, True), (5, False)):
-        path = tmp_path / f"again-{seed}.zarr"
-        napari_semsr.pairs(
-            scene.first, scene.truth, path, patch=24, min_contrast=0.0, seed=seed
-        )
-        before, after = everything(tmp_path / "pairs.zarr"), everything(path)
+        name = f"again-{seed}.zarr"
+        _, again = cut(scene.first, scene.truth, name, patch=24, seed=seed)
+        after = everything(again)
         assert same == all(np.array_equal(before[k], after[k]) for k in before)
 
 
@@ -77,58 +83,37 @@ def test_same_seed_same_store(scene, made, tmp_path):
     ],
     ids=["twice", "asked", "odd", "same", "unknown"],
 )
-def test_scale_is_what_the_pixel_sizes_state(
-    scene, tmp_path, low_nm, asked, scale, told
-):
+def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale, told):
     step = 2 if low_nm in (20, None) else 1
     low = scene.first.replace(
         data=scene.first.data[::step, ::step], pixel_size_nm=low_nm
     )
     high = scene.truth if low_nm else scene.truth.replace(pixel_size_nm=None)
-    made = napari_semsr.pairs(
-        low, high, tmp_path / "p.zarr", patch=16, min_correlation=0.0, **asked
-    )
-    store = open_pairs(tmp_path / "p.zarr")
+    made, store = cut(low, high, patch=16, min_correlation=0.0, **asked)
     assert (made.scale, store.record["scale"]) == (scale, scale)
     assert store.arrays("train")[1].shape[-1] == 16 * scale
     assert (told is None) == (made.scale_note is None)
     assert told is None or told in made.scale_note
 
 
-def test_lazy_and_calibrated_images_are_brought_together(scene, tmp_path):
+def test_lazy_and_calibrated_images_are_brought_together(scene, cut, tmp_path):
     """LOW at half the resolution, from a store; HIGH has twice its pixels."""
     low = scene.truth.replace(
         data=scene.truth.data.reshape(48, 2, 64, 2).mean((1, 3)), pixel_size_nm=20.0
     )
     napari_semsr.write(low, tmp_path / "low.ome.zarr")
-    made = napari_semsr.pairs(
-        tmp_path / "low.ome.zarr",
-        scene.truth,
-        tmp_path / "pairs.zarr",
-        patch=16,
-        scale=2,
-        min_contrast=0.0,
-    )
+    made, store = cut(tmp_path / "low.ome.zarr", scene.truth, patch=16, scale=2)
     assert not made.resampled
-    low_set, high_set = open_pairs(tmp_path / "pairs.zarr").arrays("train")
+    low_set, high_set = store.arrays("train")
     assert low_set.shape[1:] == (16, 16)
     assert high_set.shape[1:] == (32, 32)
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
-def test_preparation_is_recorded_and_changes_what_is_chosen(scene, tmp_path, steps):
-    path = tmp_path / "pairs.zarr"
-    napari_semsr.pairs(
-        scene.first,
-        scene.truth,
-        path,
-        patch=24,
-        min_contrast=0.0,
-        prepare="low",
-        **dict.fromkeys(steps, True),
-    )
-    store = open_pairs(path)
+def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
+    options = {"prepare": "low", **dict.fromkeys(steps, True)}
+    _, store = cut(scene.first, scene.truth, patch=24, **options)
     low, high = store.arrays("train")
     _, y, x = store.group["train/low_places"][0]
     window = np.s_[y : y + 24, x : x + 24]
@@ -137,15 +122,12 @@ def test_preparation_is_recorded_and_changes_what_is_chosen(scene, tmp_path, ste
     assert "denoise" in store.record["provenance"]["options"]["preparation"]
 
 
-def test_folders_give_unpaired_sets_of_equal_number(scene, tmp_path):
+def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
     for side, images in (("a", (scene.first, scene.second)), ("b", (scene.truth,))):
         (tmp_path / side).mkdir()
         for image in images:
             napari_semsr.write(image, tmp_path / side / f"{image.name}.tif")
-    made = napari_semsr.pairs(
-        tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr", patch=16, min_contrast=0.0
-    )
-    store = open_pairs(tmp_path / "p.zarr")
+    made, store = cut(tmp_path / "a", tmp_path / "b", patch=16)
     assert made.pairing == "unpaired"
     assert not store.paired
     for name in SPLITS:
@@ -197,20 +179,16 @@ def pictures(tmp_path):
 
 
 @pytest.mark.broad
-def test_scans_are_aligned_in_place_and_grey_levels(pictures):
-    made = napari_semsr.pairs(
-        pictures / "*_low.tif",
-        pictures / "*_high.tif",
-        pictures / "p.zarr",
-        align=True,
-        patch=24,
-        min_correlation=0.9,
+def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
+    scans = pictures / "*_low.tif", pictures / "*_high.tif"
+    contrast = PairOptions().min_contrast
+    made, store = cut(
+        *scans, align=True, patch=24, min_correlation=0.9, min_contrast=contrast
     )
     good, foreign = made.images
     assert (good["name"], foreign["name"]) == ("1_low", "2_low")
     assert sum(good[name] for name in SPLITS) == made.candidates > 0
     assert foreign["refused"].endswith(".")
-    store = open_pairs(pictures / "p.zarr")
     assert store.record["images"] == made.images
     low, high = (np.asarray(part[:]) for part in store.arrays("train"))
     assert high.shape[1:] == (48, 48)
@@ -227,46 +205,27 @@ def image(data, pixel=None) -> Micrograph:
     return Micrograph(np.asarray(data), parse_pixel_size(pixel), "image")
 
 
-GRAIN = np.random.default_rng(0).random((64, 64))
+GRAIN = image(np.random.default_rng(0).random((64, 64)))
+FOREIGN, SHORT = image(GRAIN.data[::-1]), image(GRAIN.data[:50])
+
+
+WRONG = {
+    "empty": (image(np.zeros((64, 64))), GRAIN, {}, "can be learnt from .empty 16"),
+    "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "finite pixels, and image has none"),
+    "foreign": (GRAIN, FOREIGN, {}, "can be learnt from .uncorrelated 16"),
+    "shapes": (GRAIN, SHORT, {}, "image has none: give both theirs"),
+    "fields": (GRAIN, SHORT, {"align": True}, "must show one field at scale"),
+    "one-image": (GRAIN, GRAIN, {"whole_images": True}, "at least 3 images with"),
+    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "3 disjoint sets need at least 3"),
+    "too-small": (GRAIN, GRAIN, {"patch": 99}, "needs an image of at least that"),
+    "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "leave patches"),
+}
 
 
 @pytest.mark.quick(3)
-@pytest.mark.parametrize(
-    ("low", "high", "options", "needs"),
-    [
-        (image(np.zeros((64, 64))), image(GRAIN), {}, "can be learnt from .empty 16"),
-        (
-            image(GRAIN),
-            image(GRAIN * np.nan),
-            {},
-            "needs finite pixels, and image has none",
-        ),
-        (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
-        (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give both theirs"),
-        (
-            image(GRAIN),
-            image(GRAIN[:50]),
-            {"align": True},
-            "must show one field at scale",
-        ),
-        (image(GRAIN), image(GRAIN), {"whole_images": True}, "at least 3 images with"),
-        (image(GRAIN), image(GRAIN), {"patch": 64}, "3 disjoint sets need at least 3"),
-        (image(GRAIN), image(GRAIN), {"patch": 99}, "needs an image of at least that"),
-        (image(GRAIN), image(GRAIN), {"test": 0.9, "validation": 0.2}, "leave patches"),
-    ],
-    ids=[
-        "empty",
-        "nan",
-        "foreign",
-        "shapes",
-        "fields",
-        "one-image",
-        "one-patch",
-        "too-small",
-        "shares",
-    ],
-)
-def test_wrong_input_is_one_sentence(tmp_path, low, high, options, needs):
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_input_is_one_sentence(tmp_path, wrong):
+    low, high, options, needs = WRONG[wrong]
     with pytest.raises(SemsrError, match=needs) as caught:
         napari_semsr.pairs(low, high, tmp_path / "p.zarr", **{"patch": 16, **options})
     assert "\n" not in str(caught.value)
@@ -338,18 +297,11 @@ def test_patch_is_doubtful_where_half_of_its_map_is():
     assert not doubtful(300, 400)  # none
 
 
-def test_stored_transform_brings_low_onto_high(scene, turned, tmp_path):
+def test_stored_transform_brings_low_onto_high(scene, turned, cut, tmp_path):
     low, stored = turned
     write_transform(tmp_path / "map.json", stored)
-    made = napari_semsr.pairs(
-        low,
-        scene.truth,
-        tmp_path / "p.zarr",
-        patch=16,
-        min_contrast=0.0,
-        transform=tmp_path / "map.json",
-    )
-    store = open_pairs(tmp_path / "p.zarr")
+    transform = tmp_path / "map.json"
+    made, store = cut(low, scene.truth, patch=16, transform=transform)
     assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
     assert made.rejected["unreliable"] >= 1
     assert made.rejected["not-finite"] >= 1
@@ -362,20 +314,12 @@ def test_stored_transform_brings_low_onto_high(scene, turned, tmp_path):
     assert store.record["provenance"]["options"]["transform"]["degrees"]
 
 
-def test_transform_at_another_pixel_resamples_low_once(scene, turned, tmp_path):
+def test_transform_at_another_pixel_resamples_low_once(scene, turned, cut):
     low, stored = turned
-    made = napari_semsr.pairs(
-        low,
-        scene.truth,
-        tmp_path / "p.zarr",
-        patch=16,
-        min_contrast=0.0,
-        transform=stored,
-        pixel_nm=15.0,
-        scale=1,
-    )
+    options = {"transform": stored, "pixel_nm": 15.0, "scale": 1}
+    made, store = cut(low, scene.truth, patch=16, **options)
     assert made.pixel_size_nm == 15
-    low_set, high_set = (a[:] for a in open_pairs(tmp_path / "p.zarr").arrays("train"))
+    low_set, high_set = (a[:] for a in store.arrays("train"))
     assert np.corrcoef(low_set.ravel(), high_set.ravel())[0, 1] > 0.97
 
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-import napari_semsr
+from napari_semsr import enhance, read, register
 from napari_semsr.core import (
     Affine,
     Bending,
@@ -27,11 +27,7 @@ from napari_semsr.io import (
     write_landmarks,
     write_transform,
 )
-from napari_semsr.jobs import (
-    REGISTER,
-    RegisterOptions,
-    both_openings,
-)
+from napari_semsr.jobs import REGISTER, RegisterOptions, both_openings
 from napari_semsr.registration import Landmarks, RegistrationRefused
 from tests.two_views import draw_views
 
@@ -50,15 +46,9 @@ def found(views, tmp_path_factory):
     moving, fixed, _ = views
     write(moving, folder / "moving.tif")
     write(fixed, folder / "fixed.tif")
-    made = run(
-        REGISTER.job(
-            folder / "moving.tif",
-            folder / "fixed.tif",
-            output=folder / "out.ome.zarr",
-            transform_out=folder / "map.json",
-        )
-    )
-    return folder, made
+    both = folder / "moving.tif", folder / "fixed.tif"
+    out = {"output": folder / "out.ome.zarr", "transform_out": folder / "map.json"}
+    return folder, run(REGISTER.job(*both, **out))
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def _marks(truth: Affine, places=((400, 500), (4000, 700), (900, 4100), (3900, 3
 def test_image_lies_on_the_grid_of_the_other(found, views):
     folder, made = found
     moving, fixed, truth = views
-    image = napari_semsr.read(folder / "out.ome.zarr")
+    image = read(folder / "out.ome.zarr")
     assert image.shape == made.shape == fixed.shape
     assert image.pixel_size_nm == fixed.pixel_size_nm
     assert image.origin == fixed.origin
@@ -104,7 +94,7 @@ def test_error_is_as_small_as_it_says(found, views):
 
 def test_history_has_both_images_and_the_map(found):
     folder, made = found
-    told = napari_semsr.read(folder / "out.ome.zarr").provenance
+    told = read(folder / "out.ome.zarr").provenance
     assert told.job == "register"
     assert told.inputs[0].digest == digest_path(folder / "moving.tif")
     assert told.options["fixed_digest"] == digest_path(folder / "fixed.tif")
@@ -113,15 +103,10 @@ def test_history_has_both_images_and_the_map(found):
 
 def test_stored_map_gives_the_same_image_and_the_same_error(found, folder):
     before, made = found
-    again = run(
-        REGISTER.job(
-            folder / "moving.tif",
-            folder / "fixed.tif",
-            output=folder / "out.ome.zarr",
-            transform=folder / "map.json",
-        )
-    )
-    one, two = (napari_semsr.read(at / "out.ome.zarr") for at in (before, folder))
+    both = folder / "moving.tif", folder / "fixed.tif"
+    how = {"output": folder / "out.ome.zarr", "transform": folder / "map.json"}
+    again = run(REGISTER.job(*both, **how))
+    one, two = (read(at / "out.ome.zarr") for at in (before, folder))
     np.testing.assert_array_equal(one.array(), two.array())
     assert again.searched == "stored"
     assert again.error_nm == pytest.approx(made.error_nm)
@@ -133,35 +118,29 @@ def test_map_in_memory_is_that_of_the_file(found, views):
     moving, fixed, _ = views
     stored = read_transform(folder / "map.json")
     with pytest.warns(UserWarning, match="is not the image that the transform was"):
-        seen = napari_semsr.register(moving, fixed, transform=stored)
+        seen = register(moving, fixed, transform=stored)
     assert seen.image.is_lazy
     assert seen.image.provenance.job == "register"
     assert seen.image.metadata["register"]["overlap"] == made.overlap
-    written = napari_semsr.read(folder / "out.ome.zarr")
+    written = read(folder / "out.ome.zarr")
     np.testing.assert_array_equal(seen.image.array(), written.array())
-    np.testing.assert_array_equal(
-        seen.image.data[10:50, 7:90], written.data[10:50, 7:90]
-    )
+    window = np.s_[10:50, 7:90]
+    np.testing.assert_array_equal(seen.image.data[window], written.data[window])
 
 
 def test_enhanced_image_takes_the_map_of_its_input(folder):
     finer = folder / "finer.ome.tif"
-    napari_semsr.enhance(folder / "moving.tif", finer, model="sem-2x", device="cpu")
+    enhance(folder / "moving.tif", finer, model="sem-2x", device="cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        seen = napari_semsr.register(
-            finer, folder / "fixed.tif", transform=folder / "map.json"
-        )
-    assert seen.image.shape == napari_semsr.read(folder / "fixed.tif").shape
+        seen = register(finer, folder / "fixed.tif", transform=folder / "map.json")
+    assert seen.image.shape == read(folder / "fixed.tif").shape
 
 
 def test_map_the_wrong_way_round_is_refused(folder):
+    exchanged = folder / "fixed.tif", folder / "moving.tif"
     with pytest.raises(RegistrationError, match="not the other way round: exchange"):
-        napari_semsr.register(
-            folder / "fixed.tif",
-            folder / "moving.tif",
-            transform=folder / "map.json",
-        )
+        register(*exchanged, transform=folder / "map.json")
 
 
 @pytest.mark.broad
@@ -171,16 +150,13 @@ def test_elastic_map_is_applied(views, tmp_path):
     bent = Elastic(truth, Bending((-1000.0, -1000.0), (1000.0, 1000.0), knots))
     stored = StoredTransform(bent, Side.of(moving), Side.of(fixed), {"error_nm": 5.0})
     write_transform(tmp_path / "bent.json", stored)
-    made = run(
-        REGISTER.job(
-            moving, fixed, output=tmp_path / "out.tif", transform=tmp_path / "bent.json"
-        )
-    )
+    how = {"output": tmp_path / "out.tif", "transform": tmp_path / "bent.json"}
+    made = run(REGISTER.job(moving, fixed, **how))
     assert made.model == "elastic"
     assert made.transform["spacing_nm"] == [1000, 1000]
     assert made.error_nm == 5
     expected = Warped(moving, Grid.of(fixed), bent).read()
-    image = napari_semsr.read(tmp_path / "out.tif").array()
+    image = read(tmp_path / "out.tif").array()
     np.testing.assert_array_equal(image, expected.astype(image.dtype))
 
 
@@ -191,7 +167,7 @@ def test_landmarks_start_a_map_that_the_images_refine(views):
     rough = Landmarks(
         marks.moving, marks.fixed + np.array([[40, -30], [30, 40], [-40, 0], [0, 30]])
     )
-    seen = napari_semsr.register(moving, fixed, landmarks=rough)
+    seen = register(moving, fixed, landmarks=rough)
     off = seen.registration.transform(marks.moving) - marks.fixed
     assert np.hypot(*off.T).max() < 10
     assert seen.registration.searched == "landmarks"
@@ -207,22 +183,15 @@ def test_landmark_that_the_images_contradict_is_told(views):
         + np.eye(8)[:, [5, 2]] * [0, 300],
     )
     with pytest.warns(UserWarning, match="Landmark 3 lies .* nm from where the images"):
-        napari_semsr.register(moving, fixed, landmarks=marks)
+        register(moving, fixed, landmarks=marks)
 
 
 def test_landmarks_alone_give_their_map(views, tmp_path):
     moving, fixed, truth = views
     marks = _marks(truth)
     write_landmarks(tmp_path / "marks.csv", marks.moving, marks.fixed)
-    made = run(
-        REGISTER.job(
-            moving,
-            fixed,
-            output=tmp_path / "out.tif",
-            landmarks=tmp_path / "marks.csv",
-            options=ALONE,
-        )
-    )
+    how = {"landmarks": tmp_path / "marks.csv", "options": ALONE}
+    made = run(REGISTER.job(moving, fixed, output=tmp_path / "out.tif", **how))
     assert made.searched == "landmarks"
     assert made.score is None
     np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
@@ -234,34 +203,23 @@ def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
     moving, fixed, truth = views
     marks = _marks(truth).without(3)
     with pytest.warns(UserWarning, match="Nothing tells how far off"):
-        seen = napari_semsr.register(
-            moving, fixed, landmarks=marks, landmarks_only=True
-        )
+        seen = register(moving, fixed, landmarks=marks, landmarks_only=True)
     assert seen.image.metadata["register"]["error_px"] is None
 
 
-def test_image_without_a_finite_pixel_is_refused_and_leaves_nothing(views, tmp_path):
-    gone = Micrograph(np.full((90, 90), np.nan, np.float32), (20.0, 20.0), "gone")
-    job = REGISTER.job(
-        gone, views[1], output=tmp_path / "out.tif", transform_out=tmp_path / "map.json"
-    )
-    with pytest.raises(SemsrError, match="needs finite pixels, and gone has none"):
-        run(job)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
-    blank = Micrograph(np.full((90, 90), 7.0, np.float32), (20.0, 20.0), "blank")
-    job = REGISTER.job(
-        blank,
-        views[1],
-        output=tmp_path / "out.tif",
-        transform_out=tmp_path / "map.json",
-    )
-    with pytest.raises(RegistrationRefused, match="shows no structure") as refusal:
-        run(job)
-    assert refusal.value.to_json() == {"reason": "no-structure", "rivals": []}
-    assert list(tmp_path.iterdir()) == []
+    out = {"output": tmp_path / "out.tif", "transform_out": tmp_path / "map.json"}
+
+    def refuse(grey, name, error, match):
+        flat = Micrograph(np.full((90, 90), grey, np.float32), (20.0, 20.0), name)
+        with pytest.raises(error, match=match) as refusal:
+            run(REGISTER.job(flat, views[1], **out))
+        assert list(tmp_path.iterdir()) == []
+        return refusal.value
+
+    refuse(np.nan, "gone", SemsrError, "needs finite pixels, and gone has none")
+    blank = refuse(7.0, "blank", RegistrationRefused, "shows no structure")
+    assert blank.to_json() == {"reason": "no-structure", "rivals": []}
 
 
 @pytest.mark.broad
@@ -273,7 +231,7 @@ def test_small_overlap_and_a_large_error_are_told(views):
         pytest.warns(UserWarning, match="share 18% of the smaller one, less than 30%"),
         pytest.warns(UserWarning, match=r"expected to be 2.1 px \(50 nm\) off"),
     ):
-        napari_semsr.register(moving, fixed, transform=stored)
+        register(moving, fixed, transform=stored)
 
 
 @pytest.mark.broad
@@ -290,14 +248,14 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     }
     stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), kept)
     with pytest.warns(UserWarning, match=r"Over 50% of what .*--model elastic"):
-        napari_semsr.register(moving, fixed, transform=stored)
+        register(moving, fixed, transform=stored)
     flat = Bending((-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8)))
     bent = StoredTransform(Elastic(truth, flat), stored.moving, stored.fixed, kept)
     with pytest.warns(UserWarning, match=r"too little there to tell .*--model affine"):
-        napari_semsr.register(moving, fixed, transform=bent)
+        register(moving, fixed, transform=bent)
     del kept["residuals"]["side_nm"]
     with pytest.raises(SemsrError, match="residuals of the transform are damaged"):
-        napari_semsr.register(moving, fixed, transform=stored)
+        register(moving, fixed, transform=stored)
 
 
 def test_map_that_shows_nothing_is_refused(views):
@@ -305,29 +263,25 @@ def test_map_that_shows_nothing_is_refused(views):
     aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
     stored = StoredTransform(aside, Side.of(moving), Side.of(fixed))
     with pytest.raises(RegistrationRefused, match="brings nothing of 'moving' onto"):
-        napari_semsr.register(moving, fixed, transform=stored)
+        register(moving, fixed, transform=stored)
 
 
 def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
     _, fixed, _ = views
     write(fixed.replace(data=fixed.data[:200]), folder / "part.tif")
-    with pytest.raises(
-        RegistrationError, match=r"for fixed.tif .* not for part.tif: it"
+    for moving, other, match in (
+        ("moving.tif", "part.tif", r"for fixed.tif .* not for part.tif: it"),
+        ("part.tif", "fixed.tif", r"for moving.tif as the moving image"),
     ):
-        napari_semsr.register(
-            folder / "moving.tif", folder / "part.tif", transform=folder / "map.json"
-        )
-    with pytest.raises(RegistrationError, match=r"for moving.tif as the moving image"):
-        napari_semsr.register(
-            folder / "part.tif", folder / "fixed.tif", transform=folder / "map.json"
-        )
+        with pytest.raises(RegistrationError, match=match):
+            register(folder / moving, folder / other, transform=folder / "map.json")
 
 
 def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
     moving, fixed, truth = views
     for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
         with pytest.raises(OptionError, match=f"leave out {next(iter(more))}"):
-            napari_semsr.register(moving, fixed, transform=folder / "map.json", **more)
+            register(moving, fixed, transform=folder / "map.json", **more)
 
 
 def test_bad_landmarks_are_refused_in_a_sentence(views):
@@ -340,38 +294,27 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
         (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
     ):
         with pytest.raises(RegistrationError, match=needs):
-            napari_semsr.register(moving, fixed, landmarks=given)
+            register(moving, fixed, landmarks=given)
 
 
 def test_what_cannot_be_done_is_refused_before_work(views, folder):
     moving, fixed, truth = views
-    both = folder / "moving.tif", folder / "fixed.tif"
-    with pytest.raises(OptionError, match="give landmarks as well"):
-        napari_semsr.register(moving, fixed, landmarks_only=True)
-    with pytest.raises(OptionError, match="similarity or an affine map"):
-        napari_semsr.register(
-            moving, fixed, landmarks=_marks(truth), landmarks_only=True, model="elastic"
-        )
-    with pytest.raises(SemsrError, match="is the input itself"):
-        napari_semsr.register(*both, folder / "fixed.tif", overwrite=True)
-    with pytest.raises(SemsrError, match="is the input itself"):
-        napari_semsr.register(
-            *both,
-            folder / "out.tif",
-            transform=folder / "map.json",
-            transform_out=folder / "map.json",
-            overwrite=True,
-        )
-    with pytest.raises(SemsrError, match=r"must end in \.json"):
-        napari_semsr.register(
-            *both, folder / "out.tif", transform_out=folder / "out.tif"
-        )
-    with pytest.raises(OptionError, match="give an output as well"):
-        napari_semsr.register(*both, transform_out=folder / "new.json")
-    with pytest.raises(OptionError, match="got turn"):
-        napari_semsr.register(*both, turn=3)
+    stored, out = folder / "map.json", folder / "out.tif"
+    elastic = {"landmarks": _marks(truth), "model": "elastic"}
+    over_itself = {"transform": stored, "transform_out": stored}
+    for how, error, match in (
+        ({"landmarks_only": True}, OptionError, "give landmarks as well"),
+        ({"landmarks_only": True, **elastic}, OptionError, "similarity or an affine"),
+        ({"output": folder / "fixed.tif"}, SemsrError, "is the input itself"),
+        ({"output": out, **over_itself}, SemsrError, "is the input itself"),
+        ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
+        ({"transform_out": folder / "new.json"}, OptionError, "an output as well"),
+        ({"turn": 3}, OptionError, "got turn"),
+    ):
+        with pytest.raises(error, match=match):
+            register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)
     with pytest.raises(RegistrationError, match="give it one"):
-        napari_semsr.register(moving, fixed.replace(pixel_size_nm=None))
+        register(moving, fixed.replace(pixel_size_nm=None))
 
 
 def test_reading_options_are_of_both_images_or_of_one():

@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.correlation import measure_frc
-from napari_semsr.jobs.samples import (
-    Exposure,
-    draw_specimen,
-    expose,
-    gold_pair,
-)
+from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
 
 SMALL = (160, 192)
 

@@ -33,6 +33,12 @@ def folder(tmp_path_factory):
     return target
 
 
+@pytest.fixture(scope="module")
+def truth(folder):
+    """What the folder tells of its own making."""
+    return json.loads((folder / "truth" / "microscope.json").read_text())
+
+
 def test_folder_holds_frames_positions_scan_and_truth(folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     assert {f"frame_{index:03d}.tif" for index in range(4)} <= names
@@ -71,8 +77,8 @@ def test_scan_json_has_the_keys_of_the_contract(folder):
     assert keys <= set(record)
 
 
-def test_truth_tells_what_was_drawn(folder):
-    record = json.loads((folder / "truth" / "microscope.json").read_text())
+def test_truth_tells_what_was_drawn(truth):
+    record = truth
     assert record["options"]["seed"] == 3
     assert record["counts_per_photon"] == 30
     assert record["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
@@ -86,12 +92,17 @@ def test_truth_tells_what_was_drawn(folder):
     assert set(record["gains"].values()) == {1.0}
 
 
-def test_object_lies_where_the_frames_lie(folder):
-    truth = read(folder / "truth" / "object.ome.tif")
-    assert truth.pixel_size_nm == pytest.approx((10, 10))
-    record = json.loads((folder / "truth" / "microscope.json").read_text())
-    origin = np.array(record["object_origin_px"]) * 20
-    assert truth.origin == pytest.approx(tuple(origin))
+def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder, truth):
+    drawn = read(folder / "truth" / "object.ome.tif")
+    assert drawn.pixel_size_nm == pytest.approx((10, 10))
+    origin = np.array(truth["object_origin_px"]) * 20
+    assert drawn.origin == pytest.approx(tuple(origin))
+    good = [
+        [float(row["y_px"]), float(row["x_px"])]
+        for row in table(folder / "truth" / "positions.csv")
+        if row["frame"].removesuffix(".tif") not in truth["bad_frames"]
+    ]
+    assert truth["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
 
 
 def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
@@ -107,16 +118,6 @@ def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
     for path in ("truth/object.ome.tif", "sem/sem.ome.tif"):
         assert stored.fixed.differs(read(folder / path)) is None
     assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
-
-
-def test_truth_tells_where_a_mosaic_of_the_good_frames_begins(folder):
-    record = json.loads((folder / "truth" / "microscope.json").read_text())
-    good = [
-        [float(row["y_px"]), float(row["x_px"])]
-        for row in table(folder / "truth" / "positions.csv")
-        if row["frame"].removesuffix(".tif") not in record["bad_frames"]
-    ]
-    assert record["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
 
 
 def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
@@ -148,14 +149,10 @@ def test_focal_series_of_the_middle_field_is_a_folder_of_pictures(tmp_path):
 
 
 def test_view_alone_is_a_folder_more(tmp_path):
-    done = run(
-        SIMULATE.job(
-            out_dir=tmp_path / "a", options=SimulateOptions(**SIZES, sem_view=True)
-        )
-    )
-    assert done.extra == (str(tmp_path / "a" / "sem"),)
-    again = SimulateOptions(**SIZES, sem_view=True)
-    run(SIMULATE.job(out_dir=tmp_path / "b", options=again))
+    options = SimulateOptions(**SIZES, sem_view=True)
+    for name in "ab":
+        done = run(SIMULATE.job(out_dir=tmp_path / name, options=options))
+        assert done.extra == (str(tmp_path / name / "sem"),)
     views = [(tmp_path / name / "sem" / "view.tif").read_bytes() for name in "ab"]
     assert views[0] == views[1]
 
@@ -163,15 +160,9 @@ def test_view_alone_is_a_folder_more(tmp_path):
 def test_image_gives_its_pixel_size(tmp_path, scene):
     path = tmp_path / "truth.tif"
     napari_semsr.write(scene.truth, path)
-    done = napari_semsr.simulate(
-        tmp_path / "scan",
-        path,
-        frames_grid="1x2",
-        frame_px=48,
-        jitter_px=1,
-        positions="nm",
-        pixel_size_error=0.1,
-    )
+    sizes = {"frames_grid": "1x2", "frame_px": 48, "jitter_px": 1}
+    said = {"positions": "nm", "pixel_size_error": 0.1}
+    done = napari_semsr.simulate(tmp_path / "scan", path, **sizes, **said)
     assert done.frames == 2
     assert done.pixel_size_nm == pytest.approx((10, 10))
     second = table(tmp_path / "scan" / "positions.csv")[1]
@@ -188,10 +179,8 @@ def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
     done = napari_semsr.simulate(tmp_path / "scan", array, **sizes, positions="none")
     assert done.pixel_size_nm is None
     assert read(tmp_path / "scan" / "frame_000.tif").pixel_size_nm is None
-    assert (
-        json.loads((tmp_path / "scan" / "scan.json").read_text())["pixel_size_nm"]
-        is None
-    )
+    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert said["pixel_size_nm"] is None
     assert not (tmp_path / "scan" / "positions.csv").exists()
     with pytest.raises(OptionError, match="Positions in nm"):
         napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")

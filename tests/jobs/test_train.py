@@ -61,24 +61,12 @@ def pairs(tmp_path: Path) -> Path:
 def test_pairs_steps_and_name_are_taken_from_the_user(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    first = train(
-        recipe,
-        tmp_path / "a",
-        pairs=pairs,
-        steps=2,
-        name="mine",
-    )
+    first = train(recipe, tmp_path / "a", pairs=pairs, steps=2, name="mine")
     assert first.steps == 2
     assert Path(first.model).name == "mine.safetensors"
     kept = yaml.safe_load((tmp_path / "a" / "recipe.yaml").read_text())
     assert (kept["decay_steps"], kept["validate_every"]) == (1, 2)
-    second = train(
-        recipe,
-        tmp_path / "b",
-        pairs=pairs,
-        start_from=first.model,
-        steps=1,
-    )
+    second = train(recipe, tmp_path / "b", pairs=pairs, start_from=first.model, steps=1)
     card = load_model(second.model).card
     assert card.training["recipe"]["start_from"] == "mine.safetensors"
     assert card.training["recipe"]["data"]["pairs"] == "pairs.zarr"
@@ -92,12 +80,7 @@ def test_fresh_weights_keep_the_network_of_the_model(
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(first))
     made = train(
-        tuned,
-        tmp_path / "b",
-        pairs=pairs,
-        steps=1,
-        anew=True,
-        patch=20,
+        tuned, tmp_path / "b", pairs=pairs, steps=1, from_scratch=True, patch=20
     )
     card = load_model(made.model).card
     assert (card.architecture, card.options["width"]) == ("two-scale", 4)
@@ -105,7 +88,7 @@ def test_fresh_weights_keep_the_network_of_the_model(
     assert told["start_from"] is None
     assert told["data"]["patch_px"] == 20
     with pytest.raises(OptionError, match="not both"):
-        train(tuned, tmp_path / "c", start_from=first, anew=True)
+        train(tuned, tmp_path / "c", start_from=first, from_scratch=True)
 
 
 def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
@@ -116,13 +99,7 @@ def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
     held = sorted(item.name for item in pairs.iterdir())
     for folder in (pairs, pairs / "run"):
         with pytest.raises(WriteError, match="input"):
-            train(
-                recipe,
-                folder,
-                pairs=pairs,
-                overwrite=True,
-                steps=1,
-            )
+            train(recipe, folder, pairs=pairs, overwrite=True, steps=1)
     assert sorted(item.name for item in pairs.iterdir()) == held
 
 
@@ -177,13 +154,7 @@ def test_missing_pixels_in_validation_keep_the_last_good_state(
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
     with pytest.raises(SemsrError, match=r"gain_db must be a number.*NaN pixels"):
-        train(
-            recipe,
-            tmp_path / "a",
-            pairs=pairs,
-            resume=True,
-            steps=2,
-        )
+        train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
 
@@ -243,29 +214,20 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
     small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
+    into, one_step = tmp_path / "runs" / "b", TrainOptions(steps=1)
     with pytest.raises(SemsrError, match="lower --patch"):
-        run(
-            TRAIN.job(
-                tuned, tmp_path / "runs" / "b", cut=small, options=TrainOptions(steps=1)
-            )
-        )
+        run(TRAIN.job(tuned, into, cut=small, options=one_step))
     assert not (tmp_path / "runs").exists()
     with pytest.warns(UserWarning, match=r"expected to be 0.6 px \(12 nm\) off.*loss"):
-        made = run(
-            TRAIN.job(
-                tuned, tmp_path / "runs" / "b", cut=cut, options=TrainOptions(steps=1)
-            )
-        )
+        made = run(TRAIN.job(tuned, into, cut=cut, options=one_step))
     store = open_pairs(tmp_path / "runs" / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
     counts = store.counts
     assert counts["test"] > counts["validation"] > 0
     assert load_model(made.model).card.pixel_size_nm == (20.0, 20.0)
     assert set(made.comparison["rows"]) >= {"input", "untouched", "trained"}
-    assert (made.comparison["map_error_nm"], made.comparison["map_error_px"]) == (
-        12,
-        0.6,
-    )
+    told = [made.comparison[f"map_error_{unit}"] for unit in ("nm", "px")]
+    assert told == [12, 0.6]
     with pytest.raises(OptionError, match="not both"):
         run(TRAIN.job(tuned, tmp_path / "c", cut=cut, pairs=pairs))
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from napari_semsr.models.cards import (
     write_card,
 )
 from napari_semsr.models.checkpoint import build, load_beside, load_model, save_model
+from tests import children
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 KNOWN = {"name": "tiny", "architecture": "two-scale", "stride": 4}
@@ -185,3 +187,30 @@ def test_file_that_lies_about_its_shapes_is_refused(model_file, row):
     model_file.write_bytes(struct.pack("<Q", len(told)) + told + data[8 + length :])
     with pytest.raises(CheckpointError):
         load_model(model_file)
+
+
+FORKED = """
+import multiprocessing, sys, torch
+from napari_semsr.core import SemsrError
+from napari_semsr.models import load_model
+
+def child():
+    try:
+        load_model("sem-restore")
+    except SemsrError as error:
+        print(error, flush=True)
+
+torch.set_num_threads(2)
+load_model("sem-restore")
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(60)
+if process.is_alive():
+    process.kill()
+    sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_forked_process_is_told_to_be_spawned():
+    assert "get_context('spawn')" in children.run_python(FORKED)

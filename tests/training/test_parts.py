@@ -118,6 +118,24 @@ def test_curve_keeps_its_columns_and_loggers_get_figures(tmp_path):
     assert path.read_text().split() == ["step,loss", "4,0.5"]
 
 
+@pytest.mark.parametrize("torn", ["", "4", "6,0.", "step"])
+def test_curve_has_each_step_once_after_a_kill(tmp_path: Path, torn: str) -> None:
+    """A run that was killed does steps again that it had written, perhaps in part."""
+    path = tmp_path / "curve.csv"
+    before = MetricsLogger(tmp_path, [])
+    for step in (2, 4, 6):
+        before.log({"step": step, "loss": 0.5})
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(torn)
+    again = MetricsLogger(tmp_path, [])
+    again.log({"step": 3, "loss": 0.25})
+    again.log({"step": 1_000_001, "loss": 0.125})
+    again.log({"step": 1_000_002, "loss": 0.125})
+    rows = ["2,0.5", "3,0.25", "1000001,0.125", "1000002,0.125"]
+    assert path.read_text().split() == ["step,loss", *rows]
+    assert [item.name for item in tmp_path.iterdir()] == ["curve.csv"]
+
+
 def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(rng):
     truth = rng.integers(0, 255, (64, 64)).astype(np.uint8)
     low = np.clip(truth + rng.normal(0, 30, truth.shape), 0, 255).astype(np.uint8)

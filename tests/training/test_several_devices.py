@@ -2,8 +2,10 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -49,6 +51,28 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], value, atol=2e-5, rtol=1e-3)
     rows = (tmp_path / "two" / "curve.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_process_that_is_killed_ends_the_others_with_a_sentence(tmp_path):
+    recipe, out = tmp_path / "two.yaml", tmp_path / "two"
+    recipe.write_text(yaml.safe_dump(SMALL | {"name": "two", "steps": 100_000}))
+    call = [sys.executable, "-m", "napari_semsr", "train", recipe, "-o", out]
+    said = tmp_path / "said.txt"
+    with (
+        said.open("w") as stream,
+        children.started([*call, "--devices", "2"], stderr=stream) as first,
+    ):
+        until = time.monotonic() + children.LIMIT_S
+        while not (out / "last.ckpt").exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        others = psutil.Process(first.pid).children()
+        (beside,) = [other for other in others if "train" in other.cmdline()]
+        beside.kill()
+        assert first.wait(children.LIMIT_S) == 2
+    last = said.read_text().splitlines()[-1]
+    assert f"{beside.pid}, ended by SIGKILL, and this one with it" in last
 
 
 def test_environment_is_as_before_when_a_run_ends(tmp_path, monkeypatch):

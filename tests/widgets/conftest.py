@@ -41,6 +41,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[QUrl]:
 
 
 @pytest.fixture
+def hold(qtbot: Any) -> Callable[[Any], Any]:
+    """Let a widget go with its test."""
+
+    def keep(widget: Any) -> Any:
+        qtbot.addWidget(widget)
+        return widget
+
+    return keep
+
+
+@pytest.fixture
 def finish(qtbot: Any) -> Callable[[Panel], None]:
     """Wait until a panel's job has ended."""
 

@@ -14,19 +14,24 @@ from napari_semsr.widgets.layers import layer_keywords
 
 
 @pytest.fixture
-def panel(model, qtbot, tmp_path):
-    """The panel, with steps over four images."""
-    (tmp_path / "scans").mkdir()
-    rng = np.random.default_rng(0)
+def scans(tmp_path, rng):
+    """A folder of four images."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
     for number in range(4):
         image = Micrograph(rng.integers(0, 255, (48, 40), np.uint8), (5, 5), "scan")
-        write(image, tmp_path / "scans" / f"s{number}.tif")
+        write(image, folder / f"s{number}.tif")
+    return folder
+
+
+@pytest.fixture
+def panel(model, hold, scans, tmp_path):
+    """The panel, with steps over the images."""
     steps = tmp_path / "steps.yaml"
     steps.write_text(
         "inputs: scans\noutput: made\nreport: true\nsteps: [degrade, histogram]\n"
     )
-    shown = BatchPanel(model)
-    qtbot.addWidget(shown)
+    shown = hold(BatchPanel(model))
     shown.steps.value = steps
     return shown
 
@@ -116,18 +121,16 @@ def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path, text, ne
     assert not (tmp_path / "made").exists()
 
 
-def test_without_steps_it_says_what_to_do(panel):
-    panel.steps.line_edit.value = ""
-    panel.run()
-    assert "or a steps file, must be chosen" in panel.status.text()
-
-
-@pytest.mark.broad
-def test_a_folder_of_others_names_the_box_that_begins_anew(panel, run_panel, tmp_path):
+def test_without_steps_and_in_a_folder_of_others_it_says_what_to_do(
+    panel, run_panel, tmp_path
+):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     panel.output.value = tmp_path / "other"
     assert "'Begin anew'" in run_panel(panel)
+    panel.steps.line_edit.value = ""
+    panel.run()
+    assert "or a steps file, must be chosen" in panel.status.text()
 
 
 @pytest.mark.broad
@@ -146,20 +149,13 @@ def test_two_processes_share_the_images(panel, run_panel):
 
 
 @pytest.fixture
-def shown(model, qtbot, tmp_path):
-    """The panel, with a layer that two steps made, and its folder of images."""
-    (tmp_path / "scans").mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        image = Micrograph(rng.integers(0, 255, (48, 40), np.uint8), (5, 5), "scan")
-        write(image, tmp_path / "scans" / f"s{number}.tif")
-    cut = semsr.crop(tmp_path / "scans" / "s1.tif", box=(0, 0, 32, 40))
+def shown(model, hold, scans, tmp_path):
+    """The panel, with a layer that two steps made of an image."""
+    cut = semsr.crop(scans / "s1.tif", box=(0, 0, 32, 40))
     semsr.degrade(cut, tmp_path / "soft.ome.tif", kind="blur")
     made = semsr.read(tmp_path / "soft.ome.tif")
     model.add_image(made.array(), **layer_keywords(made))
-    panel = BatchPanel(model)
-    qtbot.addWidget(panel)
-    return panel
+    return hold(BatchPanel(model))
 
 
 def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
@@ -170,8 +166,8 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     said = shown.plan_note.text()
     assert "1. crop: box 0 0 32 40" in said
     assert "2. degrade" in said
-    assert "To 3 images." in said
-    assert run_panel(shown) == "3 images done."
+    assert "To 4 images." in said
+    assert run_panel(shown) == "4 images done."
     again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
 
@@ -185,4 +181,4 @@ def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
     )
     shown.steps_button.click()
     report = semsr.batch(path)
-    assert (report.done, report.failed) == (3, 0)
+    assert (report.done, report.failed) == (4, 0)

@@ -14,11 +14,9 @@ IMAGE = np.zeros((40, 60), np.uint8)
 
 
 @pytest.fixture
-def panel(model, qtbot) -> OpenMosaicPanel:
+def panel(model, hold) -> OpenMosaicPanel:
     model.add_image(IMAGE, name="field")
-    made = OpenMosaicPanel(model)
-    qtbot.addWidget(made)
-    return made
+    return hold(OpenMosaicPanel(model))
 
 
 def test_apply_pixel_size_moves_the_origin_along():

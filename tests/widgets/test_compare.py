@@ -25,12 +25,11 @@ from tests.tiny_models import write_tiny_model
 
 
 @pytest.fixture
-def panel(model, qtbot, add, exposures, run_panel) -> RestorePanel:
+def panel(model, hold, add, exposures, run_panel) -> RestorePanel:
     """Restore after a run, with another layer open."""
     add(model, exposures[0].replace(name="field", origin=(500.0, -300.0)))
     add(model, exposures[1].replace(name="other"))
-    made = RestorePanel(model)
-    qtbot.addWidget(made)
+    made = hold(RestorePanel(model))
     made.layer.value = model.layers["field"]
     made.form.set_values(psf="1px")
     assert "Restored field" in run_panel(made)
@@ -46,6 +45,17 @@ def set_strength(qtbot):
         qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
 
     return move
+
+
+@pytest.fixture
+def subtract(finish):
+    """Ask for the difference, and wait until it is shown."""
+
+    def press(panel) -> None:
+        panel.look.difference_button.click()
+        finish(panel)
+
+    return press
 
 
 def visible(model) -> list[str]:
@@ -134,9 +144,8 @@ def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
 
 
 @pytest.mark.broad
-def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, qtbot):
-    dock = QWidget()
-    qtbot.addWidget(dock)
+def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, hold):
+    dock = hold(QWidget())
     panel.setParent(dock)
     panel.look.beside.value = True
     panel.setParent(None)
@@ -195,9 +204,8 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     assert not is_unsaved(layer)
 
 
-def test_difference_is_a_signed_layer_of_its_own(panel, model, qtbot):
-    panel.look.difference_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
+    subtract(panel)
     layer = model.layers["field · wiener \N{MINUS SIGN} field difference"]
     low, high = layer.contrast_limits
     assert low == -high < 0
@@ -215,21 +223,21 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, qtbot):
     assert "two different layers" in panel.status.text()
 
 
-def test_layers_of_two_places_have_no_difference(panel, model, add, exposures, qtbot):
+def test_layers_of_two_places_have_no_difference(
+    panel, model, add, exposures, subtract
+):
     far = exposures[0].replace(name="far", origin=(1e6, 0.0))
     panel.look.compare(model.layers["field"], add(model, far))
-    panel.look.difference_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    subtract(panel)
     assert "do not overlap" in panel.status.text()
 
 
 @pytest.mark.broad
 def test_grey_levels_of_another_kind_are_not_mixed(
-    model, qtbot, add, exposures, run_panel, tmp_path
+    model, hold, add, exposures, run_panel, tmp_path
 ):
     add(model, exposures[0].replace(name="field"))
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(EnhancePanel(model))
     panel.model.add_file(write_tiny_model(tmp_path, grey="unit"))
     run_panel(panel)
     look = panel.look
@@ -242,11 +250,10 @@ def test_grey_levels_of_another_kind_are_not_mixed(
 
 @pytest.mark.broad
 def test_a_result_of_half_the_pixel_size_is_compared(
-    model, qtbot, add, exposures, run_panel, set_strength
+    model, subtract, hold, add, exposures, run_panel, set_strength
 ):
     image = add(model, exposures[0].replace(name="field"))
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(EnhancePanel(model))
     panel.model.choose("sem-2x")
     panel.form.set_values(precision="fp32")
     assert "megapixels/s" in run_panel(panel)
@@ -259,21 +266,19 @@ def test_a_result_of_half_the_pixel_size_is_compared(
     assert np.abs(mean - image.data).mean() < 0.1 * image.data.std()
     set_strength(panel, 50)
     assert network_of(layer) is not None
-    panel.look.difference_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    subtract(panel)
     assert model.layers[-1].data.shape == (192, 192)
     assert network_of(model.layers[-1]) == network_of(layer)
 
 
 @pytest.mark.broad
 def test_a_large_lazy_result_is_mixed_level_by_level(
-    model, qtbot, add, run_panel, set_strength, tmp_path
+    model, subtract, hold, add, run_panel, set_strength, tmp_path
 ):
     data = np.random.default_rng(0).integers(0, 255, (2304, 2200)).astype(np.uint8)
     image = Micrograph(data, parse_pixel_size(10.0), "large")
     source = add(model, image)
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(RestorePanel(model))
     panel.layer.value = source
     panel.form.set_values(psf="1px")
     run_panel(panel)
@@ -287,8 +292,7 @@ def test_a_large_lazy_result_is_mixed_level_by_level(
     coarse = np.asarray(layer.data[1])
     mean = data.reshape(1152, 2, 1100, 2).mean((1, 3))
     np.testing.assert_allclose(coarse, (mean + whole[1]) / 2, atol=0.3)
-    panel.look.difference_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    subtract(panel)
     assert hasattr(model.layers[-1].data[0], "dask")
 
 

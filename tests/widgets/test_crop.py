@@ -11,14 +11,12 @@ WIDE = grain((320, 300), seed=3)
 
 
 @pytest.fixture
-def panel(model, qtbot, add) -> CropPanel:
+def panel(model, hold, add) -> CropPanel:
     size = parse_pixel_size(10)
     add(model, Micrograph(WIDE, size, "wide", origin=(0.0, 0.0)))
     # says that it lies 30 nm higher than it does
     add(model, Micrograph(WIDE[40:260, 50:270], size, "part", origin=(370.0, 500.0)))
-    made = CropPanel(model)
-    qtbot.addWidget(made)
-    return made
+    return hold(CropPanel(model))
 
 
 def _shown(model, name) -> Micrograph:
@@ -78,12 +76,11 @@ def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
 
 
 @pytest.mark.broad
-def test_one_layer_is_cut_free_of_gaps(model, qtbot, add, run_panel):
+def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
     holed = WIDE.copy()
     holed[:12] = holed[:, 290:] = holed[100, 280:] = np.nan
     add(model, Micrograph(holed, parse_pixel_size(10), "mosaic"))
-    panel = CropPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(CropPanel(model))
     assert panel.like.value is None
     for name in ("gap_free", "align", "search"):
         assert not panel.form.widget(name).native.isVisibleTo(panel)
@@ -106,25 +103,17 @@ def test_outlines_of_measures_are_not_offered(panel, model):
 
 
 @pytest.mark.broad
-def test_an_image_that_cannot_be_brought_together_is_not_proposed(model, qtbot, add):
+def test_an_image_that_cannot_be_brought_together_is_not_proposed(model, hold, add):
     for name in ("bare", "bare too"):
         add(model, Micrograph(WIDE, name=name))
-    panel = CropPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(CropPanel(model))
     assert panel.like.value is None
     add(model, Micrograph(WIDE, parse_pixel_size(10), "sized"))
     assert panel.layer.value.name == "sized"
     assert panel.like.value is None
 
 
-def test_a_missing_pixel_size_is_told_in_panel_words(panel, model, add, run_panel):
-    panel.layer.value = add(model, Micrograph(WIDE, name="bare"))
-    panel.like.value = model.layers[0]
-    said = run_panel(panel)
-    assert said.endswith("but bare has none: give it one (Open mosaic in napari).")
-
-
-def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
+def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel):
     panel.like.value = panel.layer.value
     assert "choose another image" in run_panel(panel)
     far = add(model, Micrograph(WIDE, parse_pixel_size(10), "far", origin=(9e4, 0)))
@@ -132,3 +121,7 @@ def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
     assert "do not overlap" in run_panel(panel)
     panel.like.value = model.add_shapes(name="empty")
     assert "draw one first" in run_panel(panel)
+    panel.layer.value = add(model, Micrograph(WIDE, name="bare"))
+    panel.like.value = model.layers[0]
+    said = run_panel(panel)
+    assert said.endswith("but bare has none: give it one (Open mosaic in napari).")

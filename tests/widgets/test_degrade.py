@@ -5,10 +5,9 @@ from napari_semsr.widgets.degrade import DegradePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
 
 
-def test_degraded_image_is_a_calibrated_layer(model, qtbot, add, exposures, run_panel):
+def test_degraded_image_is_a_calibrated_layer(model, hold, add, exposures, run_panel):
     add(model, exposures[0])
-    panel = DegradePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(DegradePanel(model))
     panel.form.set_values(kind="none")
     panel.effects.set_values(photons=50.0)
     assert run_panel(panel) == "Degraded first."
@@ -19,9 +18,8 @@ def test_degraded_image_is_a_calibrated_layer(model, qtbot, add, exposures, run_
     assert panel.findings().numbers["Photons"].value == 50
 
 
-def test_haze_alone_has_a_strength(model, qtbot):
-    panel = DegradePanel(model)
-    qtbot.addWidget(panel)
+def test_haze_alone_has_a_strength(model, hold):
+    panel = hold(DegradePanel(model))
     panel.show()
     for kind, shown in (("fog", True), ("blur", False)):
         panel.form.set_values(kind=kind)
@@ -31,11 +29,10 @@ def test_haze_alone_has_a_strength(model, qtbot):
 
 @pytest.mark.broad
 def test_haze_draws_to_the_grey_that_is_asked_for(
-    model, qtbot, add, exposures, run_panel
+    model, hold, add, exposures, run_panel
 ):
     add(model, exposures[0])
-    panel = DegradePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(DegradePanel(model))
     panel.form.set_values(kind="fog", airlight=255.0, stretch=False)
     run_panel(panel)
     assert panel.findings().numbers["Airlight"].value == 255

@@ -13,7 +13,7 @@ from napari_semsr.widgets.base.results import is_unsaved
 
 
 @pytest.fixture
-def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
+def panel(model, hold, monkeypatch) -> demo.DemoPanel:
     """The panel, and in place of the demonstration what it leaves behind."""
 
     def made(folder, *, options):
@@ -60,8 +60,7 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
         )
 
     monkeypatch.setattr(demo, "DEMO", SimpleNamespace(job=made))
-    shown = demo.DemoPanel(model)
-    qtbot.addWidget(shown)
+    shown = hold(demo.DemoPanel(model))
     shown.form.set_values(size=200)
     return shown
 

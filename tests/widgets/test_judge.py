@@ -28,10 +28,8 @@ def opened(model, add, views):
 
 
 @pytest.fixture
-def panel(opened, qtbot) -> JudgePanel:
-    made = JudgePanel(opened)
-    qtbot.addWidget(made)
-    return made
+def panel(opened, hold) -> JudgePanel:
+    return hold(JudgePanel(opened))
 
 
 @pytest.fixture
@@ -50,11 +48,10 @@ def test_layers_and_network_are_proposed(panel, opened):
     assert panel.networks.value == ["sem-restore"]
 
 
-def test_no_layer_is_proposed_to_be_judged_by_itself(model, qtbot):
+def test_no_layer_is_proposed_to_be_judged_by_itself(model, hold):
     for name in ("first", "second"):
         model.add_image(np.eye(70), name=name)  # of no known pixel size
-    made = JudgePanel(model)
-    qtbot.addWidget(made)
+    made = hold(JudgePanel(model))
     assert {made.optical.value.name, made.sem.value.name} == {"first", "second"}
 
 

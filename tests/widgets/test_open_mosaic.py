@@ -15,10 +15,8 @@ GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
 
 @pytest.fixture
-def panel(model, qtbot) -> OpenMosaicPanel:
-    made = OpenMosaicPanel(model)
-    qtbot.addWidget(made)
-    return made
+def panel(model, hold) -> OpenMosaicPanel:
+    return hold(OpenMosaicPanel(model))
 
 
 @pytest.fixture
@@ -47,11 +45,15 @@ def test_file_is_shown_and_opened_calibrated(panel, model, sized, finish, run_pa
     assert model.canvas.overlays.scale_bar.visible
 
 
-def test_corrected_pixel_size_reaches_the_layer(panel, model, sized, finish, run_panel):
+def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
+    panel, model, sized, finish, run_panel
+):
     choose(panel, sized, finish)
     panel.pixel_size.height_box.value = 20.0
+    panel.bar.value = 30
     run_panel(panel)
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm == (20.0, 20.0)
+    np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
 
 
 def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_panel):
@@ -72,17 +74,15 @@ def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
     assert panel.calibrate.pixel_size.value == (12.5, 12.5)
 
 
-def test_typed_rows_are_cropped(panel, model, sized, finish, run_panel):
-    choose(panel, sized, finish)
-    panel.bar.value = 30
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
+def large_store(tmp_path):
+    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
+    path = tmp_path / "big.ome.zarr"
+    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "big"), path)
+    return path, data
 
 
 def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
-    path = tmp_path / "big.ome.zarr"
-    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
-    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "big"), path)
+    path, data = large_store(tmp_path)
     choose(panel, path, finish)
     levels = panel.facts["levels"]
     run_panel(panel)
@@ -96,9 +96,7 @@ def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
 def test_store_that_was_copied_in_part_is_told_once(
     panel, model, tmp_path, finish, run_panel
 ):
-    path = tmp_path / "half.ome.zarr"
-    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
-    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "half"), path)
+    path, _ = large_store(tmp_path)
     (path / "0" / "c" / "1" / "2").unlink()
     choose(panel, path, finish)
     run_panel(panel)
@@ -161,20 +159,19 @@ def test_formats_that_are_only_read_open_without_an_error(
     assert model.layers[0].data.shape == GRAIN.shape
 
 
-def test_no_file_and_lost_file_are_told(panel, tmp_path, finish, run_panel):
+def test_what_cannot_be_opened_is_told_in_one_sentence(
+    panel, tmp_path, finish, run_panel
+):
     assert "file must be chosen" in run_panel(panel)
     panel.path.value = tmp_path / "gone.tif"
     assert "file must be chosen" in run_panel(panel)
-
-
-def test_text_file_is_refused_in_one_sentence(panel, tmp_path, finish):
-    path = tmp_path / "notes.tif"
-    path.write_text("not an image")
-    choose(panel, path, finish)
-    said = panel.status.text()
-    assert "notes.tif" in said
-    assert "Traceback" not in said
-    assert "\n" not in said
+    (tmp_path / "notes.tif").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    for name, needs in (("notes.tif", "notes.tif"), ("empty", "at least two frames")):
+        choose(panel, tmp_path / name, finish)
+        assert needs in panel.status.text()
+        assert "Traceback" not in panel.status.text()
+        assert "\n" not in panel.status.text()
 
 
 @pytest.mark.broad
@@ -189,20 +186,14 @@ def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
     )
 
 
-def with_bar(tmp_path):
-    """Grain above a flat band with bright letters, of which no header tells."""
-    image = np.random.default_rng(2).integers(60, 200, (400, 300), dtype=np.uint8)
-    image[-60:] = 0
-    image[-40:-30, 20:200:7] = 255
-    tifffile.imwrite(tmp_path / "bar.tif", image)
-    return tmp_path / "bar.tif", image
-
-
 def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
     panel, model, tmp_path, finish, run_panel
 ):
-    path, image = with_bar(tmp_path)
-    choose(panel, path, finish)
+    image = np.random.default_rng(2).integers(60, 200, (400, 300), dtype=np.uint8)
+    image[-60:] = 0  # a flat band, with bright letters, of which no header tells
+    image[-40:-30, 20:200:7] = 255
+    tifffile.imwrite(tmp_path / "bar.tif", image)
+    choose(panel, tmp_path / "bar.tif", finish)
     assert "60 rows look like a bar" in panel.bar_note.text()
     assert panel.bar_button.isVisibleTo(panel)
     run_panel(panel)
@@ -232,12 +223,6 @@ def test_folder_of_frames_is_opened_and_calibrated(
     choose(panel, folder / ".." / "frames", finish)
     run_panel(panel)
     assert [item.data.shape for item in model.layers[1:2]] == [(90, 180)]
-
-
-def test_folder_without_images_is_told(panel, tmp_path, finish, run_panel):
-    (tmp_path / "empty").mkdir()
-    choose(panel, tmp_path / "empty", finish)
-    assert "at least two frames" in panel.status.text()
 
 
 @pytest.mark.broad

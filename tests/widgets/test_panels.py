@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QListWidget,
 )
 
+from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
@@ -87,11 +88,8 @@ def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
     def unknown():
         while True:
             time.sleep(0.01)
-            yield (
-                Progress(1, 4, "counting")
-                if known.is_set()
-                else Progress(0, 0, "looking")
-            )
+            steps = Progress(1, 4, "counting"), Progress(0, 0, "looking")
+            yield steps[not known.is_set()]
 
     panel.start(unknown, lambda _: None)
     bar = panel.progress_bar
@@ -266,17 +264,22 @@ def counting(monkeypatch):
         each.go_on.set()
 
 
+@pytest.fixture
+def two(model, qtbot, counting):
+    """One panel that runs, and another that waits for it."""
+    panels = [make(f"measure.{m}", model, qtbot) for m in ("metrics", "spectrum")]
+    for panel in panels:
+        panel.run_button.click()
+    return panels
+
+
 def says(panel, text):
     """Whether a panel says this now."""
     return lambda: text in panel.status.text()
 
 
-def test_panels_compute_one_after_another(model, qtbot, counting):
-    shown, jobs = counting
-    first = make("measure.metrics", model, qtbot)
-    second = make("measure.spectrum", model, qtbot)
-    first.run_button.click()
-    second.run_button.click()
+def test_panels_compute_one_after_another(two, qtbot, counting):
+    (first, second), (shown, jobs) = two, counting
     assert second.status.text() == "Waiting for Metrics (1 before it)"
     assert second.cancel_button.isEnabled()
     assert second.run_button.text() == "Queue"
@@ -290,12 +293,8 @@ def test_panels_compute_one_after_another(model, qtbot, counting):
     assert not second.cancel_button.isEnabled()
 
 
-def test_a_run_that_waits_is_taken_out_of_the_queue(model, qtbot, finish, counting):
-    shown, jobs = counting
-    first = make("measure.metrics", model, qtbot)
-    second = make("measure.spectrum", model, qtbot)
-    first.run_button.click()
-    second.run_button.click()
+def test_a_run_that_waits_is_taken_out_of_the_queue(two, finish, counting):
+    (first, second), (shown, jobs) = two, counting
     second.cancel_button.click()
     assert "Taken out of the queue" in second.status.text()
     assert not second.busy
@@ -401,13 +400,10 @@ def test_leaving_the_dock_cancels(model, qtbot, finish):
 
 
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
-    from napari_semsr.core.errors import ShapeError
-
     panel = make("measure.metrics", model, qtbot)
 
     def show(_: object) -> None:
-        msg = "The layer is gone."
-        raise ShapeError(msg)
+        raise ShapeError("The layer is gone.")
 
     panel.start(lambda: (yield Progress(1, 1, "done")), show)
     finish(panel)

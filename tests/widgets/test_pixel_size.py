@@ -8,10 +8,8 @@ from tests.children import LIMIT_MS
 
 
 @pytest.fixture
-def edit(qtbot) -> PixelSizeEdit:
-    made = PixelSizeEdit()
-    qtbot.addWidget(made)
-    return made
+def edit(hold) -> PixelSizeEdit:
+    return hold(PixelSizeEdit())
 
 
 def test_edit_starts_unknown(edit):

@@ -45,10 +45,9 @@ def put(model, add):
 
 
 @pytest.fixture(params=BOXES, ids=lambda kind: kind.__name__)
-def box(request, model, qtbot):
+def box(request, model, hold):
     """Open a panel, and give the list of what it works on."""
-    panel = request.param(model)
-    qtbot.addWidget(panel)
+    panel = hold(request.param(model))
     yield BOXES[request.param](panel)
     panel.close()
 
@@ -68,27 +67,24 @@ def test_panel_works_on_the_active_layer(box, model, put):
 
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", BOXES, ids=lambda kind: kind.__name__)
-def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, qtbot):
+def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, hold):
     first, _ = put("first"), put("second")
     model.layers.selection.active = first
-    panel = kind(model)
-    qtbot.addWidget(panel)
+    panel = hold(kind(model))
     assert BOXES[kind](panel).value is first
 
 
-def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, qtbot, run_panel):
+def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, hold, run_panel):
     source = put("source")
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(RestorePanel(model))
     assert "Restored source" in run_panel(panel)
     assert model.layers.selection.active is not source
     assert panel.layer.value is source
 
 
-def test_spectrum_draws_what_is_selected(model, put, qtbot):
+def test_spectrum_draws_what_is_selected(model, put, hold):
     first, _, third = put("first"), put("second"), put("third")
-    panel = SpectrumPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(SpectrumPanel(model))
     assert panel.layers.value == [third]
     model.layers.selection = {first, third}
     assert set(panel.layers.value) == {first, third}
@@ -102,9 +98,8 @@ def show(model, layers):
 
 
 @pytest.mark.broad
-def test_second_exposure_is_the_second_image(model, qtbot):
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+def test_second_exposure_is_the_second_image(model, hold):
+    panel = hold(FrcMapPanel(model))
     show(model, samples.two_exposures())
     assert panel.first.value is model.layers["second exposure"]
     assert panel.second.value is model.layers["first exposure"]
@@ -122,7 +117,7 @@ def test_second_exposure_is_the_second_image(model, qtbot):
     ids=["truth", "derived", "elsewhere"],
 )
 def test_what_is_no_exposure_of_the_field_is_no_second_image(
-    model, put, qtbot, add, other
+    model, put, hold, add, other
 ):
     image = put("image")
     origin = other.pop("origin", None)
@@ -131,26 +126,23 @@ def test_what_is_no_exposure_of_the_field_is_no_second_image(
     else:
         put(**other)
     model.layers.selection.active = image
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(FrcMapPanel(model))
     assert panel.first.value is image
     assert panel.second.value is None
 
 
 @pytest.mark.broad
-def test_second_image_that_was_chosen_is_kept(model, put, qtbot):
+def test_second_image_that_was_chosen_is_kept(model, put, hold):
     layers = [put(name) for name in ("a", "b", "c")]
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(FrcMapPanel(model))
     panel.second.value = layers[0]
     model.layers.selection.active = layers[1]
     assert (panel.first.value, panel.second.value) == (layers[1], layers[0])
 
 
-def test_resolution_of_what_a_network_made_is_not_proposed(model, put, qtbot):
+def test_resolution_of_what_a_network_made_is_not_proposed(model, put, hold):
     image, _ = put("image"), put("sharp", "enhance", network="sha256:0")
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(FrcMapPanel(model))
     assert panel.first.value is image
 
 
@@ -170,20 +162,18 @@ def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
     assert train.pairs.low.value is degraded
 
 
-def test_low_and_high_differ(model, put, qtbot):
-    panel = TrainPanel(model)
-    qtbot.addWidget(panel)
+def test_low_and_high_differ(model, put, hold):
+    panel = hold(TrainPanel(model))
     one, two = put("one"), put("two")
     assert (panel.pairs.low.value, panel.pairs.high.value) == (two, one)
 
 
 @pytest.mark.broad
-def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, hold):
+    panel = hold(EnhancePanel(model))
     usual = panel.model.value
     mosaic, part = put("mosaic", "stitch"), put("part of it", "crop")
-    image, sharp = put("image"), put("sharp", "enhance")
+    image, sharp = put("image"), put("sharp", "enhance", "sha256:0")
     assert panel.model.value == usual
     for layer, chosen in ((mosaic, "ssum-sem"), (image, usual), (part, "ssum-sem")):
         model.layers.selection.active = layer

@@ -2,7 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,13 +57,11 @@ def choose(monkeypatch):
 
 
 @pytest.fixture
-def save_panel(qtbot):
+def save_panel(hold):
     """Make a Save panel for a viewer."""
 
     def make(viewer):
-        panel = SavePanel(viewer)
-        qtbot.addWidget(panel)
-        return panel
+        return hold(SavePanel(viewer))
 
     return make
 
@@ -89,6 +91,60 @@ def reopen(save_panel, qtbot, choose, path):
     return viewer, panel
 
 
+def listed(path):
+    return json.loads((path / "project.json").read_text())
+
+
+@dataclass
+class Project:
+    """A project that the buttons of Save panels save and open."""
+
+    path: Path
+    panel_of: Callable
+    choose: Callable
+    qtbot: Any
+
+    def save(self, viewer, path=None):
+        panel = self.panel_of(viewer)
+        save_into(panel, self.qtbot, self.choose, path or self.path)
+        return panel
+
+    def save_again(self, panel):
+        panel.run_button.click()
+        wait(panel, self.qtbot)
+
+    def open_in(self, panel, path=None):
+        self.choose(path or self.path)
+        panel.open_button.click()
+        wait(panel, self.qtbot)
+
+    def reopen(self, path=None):
+        return reopen(self.panel_of, self.qtbot, self.choose, path or self.path)
+
+    def show(self, kind, viewer):
+        panel = kind(viewer)
+        self.qtbot.addWidget(panel)
+        panel.show()
+        return panel
+
+    def await_names(self, *names):
+        def are_listed():
+            return [layer["name"] for layer in listed(self.path)["layers"]] == [*names]
+
+        self.qtbot.waitUntil(are_listed, timeout=LIMIT_MS)
+
+    @contextmanager
+    def edited(self):
+        content = listed(self.path)
+        yield content
+        (self.path / "project.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def project(save_panel, choose, qtbot, tmp_path):
+    return Project(tmp_path / "p.semsr", save_panel, choose, qtbot)
+
+
 def assert_alike(one, other):
     """Compare what a user sees of two layers, and what jobs read of them."""
     assert type(one) is type(other)
@@ -105,11 +161,12 @@ def assert_alike(one, other):
         np.testing.assert_allclose(one.edge_width, other.edge_width)
         assert one.text.values.tolist() == other.text.values.tolist()
     else:
-        one_data, other_data = (
-            item.data[0] if item.multiscale else item.data for item in (one, other)
+        ours, theirs = (
+            np.asarray(item.data[0] if item.multiscale else item.data)
+            for item in (one, other)
         )
-        assert one_data.dtype == other_data.dtype
-        np.testing.assert_array_equal(np.asarray(one_data), np.asarray(other_data))
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
     if isinstance(one, Image):
         np.testing.assert_allclose(one.contrast_limits, other.contrast_limits)
         np.testing.assert_allclose(one.colormap.colors, other.colormap.colors)
@@ -176,19 +233,16 @@ def story(model, qtbot, tmp_path, run_panel):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("moved", [True, False], ids=["moved", "stays"])
-def test_every_layer_that_we_make_comes_back(
-    story, model, save_panel, qtbot, choose, tmp_path, moved
-):
+def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, moved):
     path = tmp_path / "work" / "first.semsr"
-    panel = save_panel(model)
-    save_into(panel, qtbot, choose, path)
+    panel = project.save(model, path)
     assert panel.session.unsaved() == []
     assert "not saved" not in panel.made_list.item(0).text()
     if moved:
         shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
         shutil.rmtree(tmp_path / "work")
         path = tmp_path / "elsewhere" / "first.semsr"
-    viewer, again = reopen(save_panel, qtbot, choose, path)
+    viewer, again = project.reopen(path)
     assert [item.name for item in viewer.layers] == [item.name for item in model.layers]
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
@@ -203,12 +257,11 @@ def test_every_layer_that_we_make_comes_back(
 
 
 @pytest.fixture
-def restored(model, qtbot, add, exposures, run_panel):
+def restored(model, hold, add, exposures, run_panel):
     """A Restore panel that has made a layer, into a temporary store."""
     image = exposures[0].replace(data=exposures[0].data[:64, :64], name="field")
     add(model, image)
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(RestorePanel(model))
     panel.show()
     assert "Restored" in run_panel(panel)
     return panel
@@ -218,42 +271,34 @@ def camera_of(viewer):
     return getattr(viewer, "scene", viewer).camera
 
 
-def listed(path):
-    return json.loads((path / "project.json").read_text())
-
-
 def test_results_go_into_the_project_and_are_saved_at_once(
-    restored, model, save_panel, qtbot, choose, tmp_path, run_panel
+    restored, model, project, run_panel
 ):
-    panel, path = save_panel(model), tmp_path / "p.semsr"
     assert "Not saved" in restored.unsaved.text()
-    assert "not saved" in panel.made_list.item(0).text()
-    save_into(panel, qtbot, choose, path)
+    assert "not saved" in project.panel_of(model).made_list.item(0).text()
+    panel = project.save(model)
     assert restored.unsaved.text() == ""
     assert "not saved" not in panel.made_list.item(0).text()
     made = set(model.layers)
     run_panel(restored)
     (new,) = (item for item in model.layers if item not in made)
-    assert Path(new.metadata[STORE_KEY]).parent == path
+    assert Path(new.metadata[STORE_KEY]).parent == project.path
     assert panel.session.unsaved() == []
     new.name = "renamed"
     new.contrast_limits = (0.25, 0.5)
-    qtbot.waitUntil(
-        lambda: "renamed" in {item["name"] for item in listed(path)["layers"]},
-        timeout=LIMIT_MS,
+    project.await_names(*(item.name for item in model.layers))
+    (kept,) = (
+        item for item in listed(project.path)["layers"] if item["name"] == "renamed"
     )
-    (kept,) = (item for item in listed(path)["layers"] if item["name"] == "renamed")
     assert kept["attributes"]["contrast_limits"] == [0.25, 0.5]
 
 
-def test_painted_labels_are_written_anew(model, save_panel, qtbot, choose, tmp_path):
+def test_painted_labels_are_written_anew(model, project):
     labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
-    panel, path = save_panel(model), tmp_path / "p.semsr"
-    save_into(panel, qtbot, choose, path)
+    panel, path = project.save(model), project.path
     labels.paint((2, 3), 7)
-    panel.run_button.click()
-    wait(panel, qtbot)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    project.save_again(panel)
+    viewer, _ = project.reopen()
     np.testing.assert_array_equal(viewer.layers["painted"].data, labels.data)
     assert viewer.layers["painted"].data[2, 3] == 7
     stores = [item for item in path.iterdir() if item.is_dir()]
@@ -268,71 +313,59 @@ def test_a_partly_enhanced_layer_is_not_put_back(restored, model, save_panel):
     assert not panel.undo_button.isEnabled()
 
 
-def test_forms_camera_and_choice_come_back(
-    restored, model, save_panel, qtbot, choose, tmp_path
-):
+def test_forms_camera_and_choice_come_back(restored, model, project):
     restored.form.set_values(method="richardson-lucy", iterations=7)
     restored.layer.value = model.layers["field"]
     camera_of(model).zoom, camera_of(model).center = 3.5, (0, 111, 222)
     model.layers.selection.active = model.layers["field"]
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    project.save(model)
+    viewer, _ = project.reopen()
     assert camera_of(viewer).zoom == 3.5
     assert camera_of(viewer).center == (0, 111, 222)
     assert viewer.layers.selection.active.name == "field"
-    again = RestorePanel(viewer)
-    qtbot.addWidget(again)
-    again.show()
+    again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
 
 
 @pytest.mark.broad
-def test_what_is_only_typed_is_saved_as_one_goes(
-    restored, model, save_panel, qtbot, choose, tmp_path
-):
-    restored.show()
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
+def test_what_is_only_typed_is_saved_as_one_goes(restored, model, project):
+    project.save(model)
     restored.form.set_values(method="cls")
 
     def typed():
-        saved = read_project(path).options["Restore"]["form"]
+        saved = read_project(project.path).options["Restore"]["form"]
         assert saved["method"] == "cls"
 
-    qtbot.waitUntil(typed, timeout=LIMIT_MS)
+    project.qtbot.waitUntil(typed, timeout=LIMIT_MS)
 
 
 @pytest.mark.broad
 def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
-    restored, model, save_panel, qtbot, choose, tmp_path
+    restored, model, project
 ):
     restored.look.split.value = 50
     names = [item.name for item in model.layers]
     assert names[-1] == "before"
-    path = tmp_path / "p.semsr"
-    panel = save_panel(model)
-    save_into(panel, qtbot, choose, path)
-    assert [layer.name for layer in read_project(path).layers] == names[:-1]
+    panel = project.save(model)
+    assert [layer.name for layer in read_project(project.path).layers] == names[:-1]
     assert "Not kept" not in panel.status.text()
 
 
 @pytest.mark.broad
-def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp_path):
+def test_the_step_that_is_shown_comes_back(model, project):
     model.add_points([[1, 2]], name="mark")
     window = StepsWindow(model)
-    qtbot.addWidget(window)
+    project.qtbot.addWidget(window)
     window.steps.buttons[2].click()
     window.page.kinds.buttons[1].click()
     window.page.panel.ran.emit()
     window.steps.buttons[3].click()
     window.page.kinds.buttons[2].click()
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    project.save(model)
+    viewer, _ = project.reopen()
     later = StepsWindow(viewer)  # which is opened after the project
-    qtbot.addWidget(later)
+    project.qtbot.addWidget(later)
     assert later.state() == window.state()
     assert later.steps.buttons[2].text() == window.steps.buttons[2].text() != "Enhance"
     assert type(later.page.panel).__name__ == "MetricsPanel"
@@ -340,68 +373,48 @@ def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp
     assert type(later.page.panel).__name__ == "RestorePanel"
     other = ViewerModel()
     before = StepsWindow(other)  # which was there before
-    qtbot.addWidget(before)
-    panel = save_panel(other)
-    choose(path)
-    panel.open_button.click()
-    wait(panel, qtbot)
+    project.qtbot.addWidget(before)
+    project.open_in(project.panel_of(other))
     assert before.state() == window.state()
 
 
 @pytest.mark.broad
-def test_the_chosen_model_and_advanced_options_come_back(
-    model, save_panel, qtbot, choose, tmp_path
-):
+def test_the_chosen_model_and_advanced_options_come_back(model, project):
     model.add_points([[1, 2]], name="mark")
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
-    panel.show()
+    panel = project.show(EnhancePanel, model)
     panel.model.show_model("ssum-sem")
     panel.advanced.form.set_values(memory_gb=1.5)
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
-    again = EnhancePanel(viewer)
-    qtbot.addWidget(again)
-    again.show()
+    project.save(model)
+    viewer, _ = project.reopen()
+    again = project.show(EnhancePanel, viewer)
     assert again.model.value == "ssum-sem"
     assert again.model.card["name"] == "ssum-sem"
     assert again.advanced.form.values()["memory_gb"] == 1.5
 
 
 @pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
-def test_a_project_gives_no_address_to_connect_to(
-    place, model, save_panel, qtbot, choose, tmp_path
-):
+def test_a_project_gives_no_address_to_connect_to(place, model, project):
     model.add_points([[1, 2]], name="mark")
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
-    panel.show()
+    panel = project.show(EnhancePanel, model)
     panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    file = path / "project.json"
-    assert "tcp://" not in file.read_text()
-    told = json.loads(file.read_text())
+    project.save(model)
     one = {"scheduler": "tcp://127.0.0.1:9"}
     more = {f"{place}.scheduler": one["scheduler"], place: one}
-    told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
-    file.write_text(json.dumps(told))
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
-    again = EnhancePanel(viewer)
-    qtbot.addWidget(again)
-    again.show()
+    with project.edited() as told:
+        assert "tcp://" not in str(told)
+        told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
+    viewer, _ = project.reopen()
+    again = project.show(EnhancePanel, viewer)
     assert again.advanced.form.values()["memory_gb"] == 1.5
     assert again.advanced.options.scheduler is None
 
 
 @pytest.mark.broad
-def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):
+def test_recent_projects_are_offered(model, project, qtbot, tmp_path):
     model.add_points([[1, 2]], name="mark")
     first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
     for path in (first, second):
-        panel = save_panel(ViewerModel() if path == second else model)
-        save_into(panel, qtbot, choose, path)
+        panel = project.save(ViewerModel() if path == second else model, path)
     assert [item for item in panel.recent.choices if item][:2] == [second, first]
     panel.recent.value = first
     wait(panel, qtbot)
@@ -414,20 +427,18 @@ def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path)
 
 @pytest.mark.broad
 def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
-    restored, model, save_panel, qtbot, choose, tmp_path
+    restored, model, project, tmp_path
 ):
-    panel, first, second = save_panel(model), tmp_path / "a.semsr", tmp_path / "b.semsr"
+    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
     other = ViewerModel()
     other.add_points([[1, 2]], name="mark")
-    save_into(save_panel(other), qtbot, choose, second)
-    save_into(panel, qtbot, choose, first)
+    project.save(other, second)
+    panel = project.save(model, first)
     offered = []
     panel.history.removed.connect(offered.append)
     made = model.layers[-1]
     made.name = "renamed"
-    choose(second)
-    panel.open_button.click()
-    wait(panel, qtbot)
+    project.open_in(panel, second)
     assert [item.name for item in model.layers] == ["mark"]
     assert not offered
     assert not panel.undo_button.isEnabled()
@@ -437,12 +448,10 @@ def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
 
 @pytest.mark.broad
 def test_saving_that_fails_is_told_once_and_can_be_tried_again(
-    model, save_panel, qtbot, choose, tmp_path
+    model, project, qtbot, tmp_path
 ):
     layer = model.add_points([[1, 2]], name="mark")
-    panel, path = save_panel(model), tmp_path / "p.semsr"
-    save_into(panel, qtbot, choose, path)
-    told = []
+    panel, path, told = project.save(model), project.path, []
     panel.session.failed.connect(told.append)
     away = path.rename(tmp_path / "away")
     path.write_text("a file lies where the project was")
@@ -453,51 +462,44 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     assert len(told) == 1
     path.unlink()
     away.rename(path)
-    panel.run_button.click()
-    wait(panel, qtbot)
-    assert listed(path)["layers"][0]["name"] == "mark 1"
+    project.save_again(panel)
+    project.await_names("mark 1")
 
 
 @pytest.mark.broad
-def test_a_project_that_does_not_open_leaves_the_open_one_saved(
-    model, save_panel, qtbot, choose, tmp_path
-):
+def test_a_project_that_does_not_open_leaves_the_open_one_saved(model, project):
     layer = model.add_points([[1, 2]], name="mark")
-    panel, path = save_panel(model), tmp_path / "p.semsr"
-    save_into(panel, qtbot, choose, path)
-    choose(tmp_path / "nothing.semsr")
-    panel.open_button.click()
-    wait(panel, qtbot)
+    panel = project.save(model)
+    project.open_in(panel, project.path.with_name("nothing.semsr"))
     assert "nothing.semsr" in panel.status.text()
     layer.name = "renamed"
-    qtbot.waitUntil(lambda: "renamed" in str(listed(path)), timeout=LIMIT_MS)
+    project.await_names("renamed")
 
 
 @pytest.mark.broad
-def test_progress_goes_when_a_project_is_saved(
-    model, save_panel, qtbot, choose, tmp_path
-):
+def test_progress_goes_when_a_project_is_saved(model, project):
     model.add_image(np.zeros((8, 8)), name="pixels")
-    panel, path, ran = save_panel(model), tmp_path / "p.semsr", []
+    panel, ran = project.panel_of(model), []
     panel.ran.connect(lambda: ran.append(True))
-    save_into(panel, qtbot, choose, path)
+    save_into(panel, project.qtbot, project.choose, project.path)
     assert ran
     assert panel.progress_bar.isHidden()
     model.add_image(np.ones((8, 8)), name="more")
-    qtbot.waitUntil(lambda: len(listed(path)["layers"]) == 2, timeout=LIMIT_MS)
+    project.await_names("pixels", "more")
     assert panel.progress_bar.isHidden()
     assert panel.status.text() == ""
 
 
 @pytest.mark.broad
 def test_another_project_takes_all_and_leaves_the_first(
-    restored, model, save_panel, qtbot, choose, tmp_path
+    restored, model, project, qtbot, tmp_path
 ):
-    panel, first, second = save_panel(model), tmp_path / "a.semsr", tmp_path / "b.semsr"
-    assert not panel.new_button.isVisibleTo(panel)
-    save_into(panel, qtbot, choose, first)
+    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
+    fresh = project.panel_of(model)
+    assert not fresh.new_button.isVisibleTo(fresh)
+    panel = project.save(model, first)
     before = listed(first)
-    choose(second)
+    project.choose(second)
     panel.new_button.click()
     wait(panel, qtbot)
     assert panel.session.folder == second
@@ -508,7 +510,7 @@ def test_another_project_takes_all_and_leaves_the_first(
     assert stores[0] == stores[1]
     assert all((second / name).is_dir() for name in stores[1])
     shutil.rmtree(first)
-    viewer, _ = reopen(save_panel, qtbot, choose, second)
+    viewer, _ = project.reopen(second)
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
     panel.new_button.click()
@@ -516,16 +518,15 @@ def test_another_project_takes_all_and_leaves_the_first(
 
 
 @pytest.mark.broad
-def test_a_pyramid_is_kept_lazy(model, save_panel, qtbot, choose, tmp_path, rng):
+def test_a_pyramid_is_kept_lazy(model, project, rng):
     image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
     store = new_store_path("field")
     write(image, store)
     shown = add_opened(model, run(open_store(store)))
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    assert Path(shown.metadata[STORE_KEY]) == path / store.name
+    project.save(model)
+    assert Path(shown.metadata[STORE_KEY]) == project.path / store.name
     shutil.rmtree(store)
-    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    viewer, _ = project.reopen()
     (again,) = viewer.layers
     assert again.multiscale
     np.testing.assert_array_equal(np.asarray(again.data[0]), image.data)
@@ -535,46 +536,39 @@ def test_a_pyramid_is_kept_lazy(model, save_panel, qtbot, choose, tmp_path, rng)
 
 
 @pytest.fixture
-def with_input(model, save_panel, qtbot, choose, tmp_path, rng):
+def with_input(model, project, tmp_path, rng):
     """A project beside its one input, and a layer without one."""
     file = tmp_path / "field.ome.tif"
     write(Micrograph(rng.random((30, 20)).astype(np.float32), (5, 5), "field"), file)
     for data, attributes, kind in get_reader(str(file))(str(file)):
         getattr(model, f"add_{kind}")(data, **attributes)
     model.add_points([[1, 2]], name="mark")
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    (one,) = listed(path)["inputs"].values()
+    project.save(model)
+    (one,) = listed(project.path)["inputs"].values()
     assert one["path"] == "../field.ome.tif"
-    assert {item.name for item in path.iterdir()} == {"project.json"}
-    return path, file
+    assert {item.name for item in project.path.iterdir()} == {"project.json"}
+    return file
 
 
-def test_a_missing_input_is_said_and_the_rest_opens(
-    with_input, save_panel, qtbot, choose
-):
-    path, file = with_input
+def test_a_missing_input_is_said_and_the_rest_opens(with_input, project):
+    file = with_input
     file.rename(file.with_name("away.tif"))
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
     assert f"{file} is missing: put it back" in panel.status.text()
     panel.run_button.click()  # which is not to lose what was left out
     file.with_name("away.tif").rename(file)
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    viewer, panel = project.reopen()
     assert {item.name for item in viewer.layers} == {"field", "mark"}
     assert "missing" not in panel.status.text()
 
 
 @pytest.mark.broad
-def test_an_input_whose_path_no_system_takes_is_missing(
-    with_input, save_panel, qtbot, choose
-):
-    path, _ = with_input
-    content = json.loads((path / "project.json").read_text())
-    (one,) = content["inputs"].values()
-    one |= {"path": "a" * 5000, "absolute": "/" + "a" * 5000}
-    (path / "project.json").write_text(json.dumps(content))
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+def test_an_input_whose_path_no_system_takes_is_missing(with_input, project):
+    with project.edited() as content:
+        (one,) = content["inputs"].values()
+        one |= {"path": "a" * 5000, "absolute": "/" + "a" * 5000}
+    viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
     assert "a… is missing: put it back" in panel.status.text()
 
@@ -584,42 +578,41 @@ def test_an_input_whose_path_no_system_takes_is_missing(
     "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
 )
 def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
-    with_input, save_panel, qtbot, choose, wrong
+    with_input, project, wrong
 ):
-    path, _ = with_input
-    project = listed(path)
-    (field,) = (item for item in project["layers"] if item["name"] == "field")
-    field["attributes"] |= wrong
-    project["window"] |= {"zoom": "x", "center": None, "point": [1]}
-    (path / "project.json").write_text(json.dumps(project))
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    with project.edited() as content:
+        (field,) = (item for item in content["layers"] if item["name"] == "field")
+        field["attributes"] |= wrong
+        content["window"] |= {"zoom": "x", "center": None, "point": [1]}
+    viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
     assert "Layer 'field' was left out, since project.json" in panel.status.text()
-    panel.run_button.click()
-    wait(panel, qtbot)
-    assert {item["name"] for item in listed(path)["layers"]} == {"field", "mark"}
+    project.save_again(panel)
+    assert {item["name"] for item in listed(project.path)["layers"]} == {
+        "field",
+        "mark",
+    }
 
 
 @pytest.mark.broad
-def test_a_changed_input_is_said_and_opens(with_input, save_panel, qtbot, choose, rng):
-    path, file = with_input
-    write(Micrograph(rng.random((30, 20)).astype(np.float32)), file, overwrite=True)
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+def test_a_changed_input_is_said_and_opens(with_input, project, rng):
+    other = Micrograph(rng.random((30, 20)).astype(np.float32))
+    write(other, with_input, overwrite=True)
+    viewer, panel = project.reopen()
     assert len(viewer.layers) == 2
-    assert f"{file} has changed since" in panel.status.text()
+    assert f"{with_input} has changed since" in panel.status.text()
 
 
 @pytest.mark.broad
 def test_an_input_beside_the_project_is_known_by_its_digest(
-    with_input, save_panel, qtbot, choose, tmp_path
+    with_input, project, tmp_path
 ):
-    path, file = with_input
     there = tmp_path / "other" / "deeper"
     there.mkdir(parents=True)
-    shutil.move(path, there / "q.semsr")
-    shutil.copy(file, there)
-    file.write_bytes(b"another file by now")
-    viewer, panel = reopen(save_panel, qtbot, choose, there / "q.semsr")
+    shutil.move(project.path, there / "q.semsr")
+    shutil.copy(with_input, there)
+    with_input.write_bytes(b"another file by now")
+    viewer, panel = project.reopen(there / "q.semsr")
     assert len(viewer.layers) == 2
     assert "changed" not in panel.status.text()
 
@@ -635,44 +628,33 @@ def test_an_input_beside_the_project_is_known_by_its_digest(
         (None, "holds no project.json"),
     ],
 )
-def test_what_is_no_project_is_refused_in_a_sentence(
-    model, save_panel, qtbot, choose, tmp_path, text, said
-):
+def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said):
     model.add_points([[1, 2]], name="kept")
-    path = tmp_path / "p.semsr"
-    path.mkdir()
+    project.path.mkdir()
     if text is not None:
-        (path / "project.json").write_text(text)
-    panel = save_panel(model)
-    choose(path)
-    panel.open_button.click()
-    wait(panel, qtbot)
+        (project.path / "project.json").write_text(text)
+    panel = project.panel_of(model)
+    project.open_in(panel)
     assert said in panel.status.text()
     assert "kept" in model.layers
     assert panel.session.folder is None
 
 
 @pytest.mark.broad
-def test_a_damaged_store_is_said_and_the_rest_opens(
-    restored, model, save_panel, qtbot, choose, tmp_path
-):
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
+def test_a_damaged_store_is_said_and_the_rest_opens(restored, model, project):
+    project.save(model)
     store = Path(model.layers[-1].metadata[STORE_KEY])
-    assert store.parent == path
+    assert store.parent == project.path
     shutil.rmtree(store)
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["field"]
     assert f"was left out: its store {store.name}" in panel.status.text()
 
 
 @pytest.mark.broad
-def test_napari_opens_a_project_by_its_folder_or_file(
-    restored, model, save_panel, qtbot, choose, tmp_path
-):
-    path = tmp_path / "p.semsr"
-    save_into(save_panel(model), qtbot, choose, path)
-    for place in (str(path), str(path / "project.json")):
+def test_napari_opens_a_project_by_its_folder_or_file(restored, model, project):
+    project.save(model)
+    for place in (str(project.path), str(project.path / "project.json")):
         layers = get_reader(place)(place)
         assert [about["name"] for _, about, _ in layers] == [
             item.name for item in model.layers
@@ -709,13 +691,11 @@ def test_stores_go_when_too_many_steps_were_made_since(restored, model, save_pan
 
 @pytest.mark.broad
 def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
-    restored, model, save_panel, qtbot, choose, tmp_path
+    restored, model, project
 ):
-    panel, path = save_panel(model), tmp_path / "p.semsr"
-    save_into(panel, qtbot, choose, path)
-    made = model.layers[-1]
+    panel, made = project.save(model), model.layers[-1]
     store = Path(made.metadata[STORE_KEY])
-    assert store.parent == path
+    assert store.parent == project.path
     with panel.history.quiet():
         model.layers.remove(made)
     assert store.is_dir()  # the project still lists it
@@ -740,34 +720,33 @@ STORE, MADE, PROJECT = "semsr store", "semsr made", "semsr project"
     ids=str,
 )
 def test_a_project_removes_nothing_that_was_not_made_here(
-    told, model, save_panel, qtbot, choose, tmp_path
+    told, model, project, tmp_path
 ):
     given = tmp_path / "given"
-    path, precious = given / "p.semsr", given / "precious"
+    path = project.path = given / "p.semsr"
+    precious = given / "precious"
     precious.mkdir(parents=True)
     for place in (given, precious):  # which can be opened as the pixels of labels
         zarr.create_array(str(place), shape=(4, 4), dtype="int32", overwrite=False)
     (precious / "notes.txt").write_text("all")
     model.add_labels(np.eye(4, dtype=int), name="one")
     model.add_labels(np.eye(4, dtype=int), name="two")
-    save_into(save_panel(model), qtbot, choose, path)
+    project.save(model)
     (path / "link").symlink_to(precious)
     (path / "other").mkdir()
-    file = path / "project.json"
-    content = json.loads(file.read_text())
-    content["layers"][1]["attributes"]["metadata"] |= {
-        key: text.format(path=path) for key, text in told.get("metadata", {}).items()
-    }
-    content["layers"][1]["store"] = told.get("store", content["layers"][1]["store"])
-    file.write_text(json.dumps(content))
-    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    metadata = told.get("metadata", {})
+    with project.edited() as content:
+        two = content["layers"][1]
+        two |= {"store": told.get("store", two["store"])}
+        two["attributes"]["metadata"] |= {
+            key: text.format(path=path) for key, text in metadata.items()
+        }
+    viewer, panel = project.reopen()
     if "two" in viewer.layers:
         viewer.layers["two"].paint([0, 0], 3)
-        panel.session.save()
-        wait(panel, qtbot)
+        project.save_again(panel)
         viewer.layers.remove("two")
-        panel.session.save()
-        wait(panel, qtbot)
+        project.save_again(panel)
     panel.history.clear()
     assert (precious / "notes.txt").read_text() == "all"
     assert (path / "link").is_symlink()

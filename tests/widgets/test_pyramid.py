@@ -29,7 +29,7 @@ def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     assert second.shape == (4, 5)
 
 
-def test_large_lazy_image_is_shown_without_reading_it(qtbot):
+def test_large_lazy_image_is_shown_without_reading_it(hold):
     reads = []
 
     def block(block_info):
@@ -43,8 +43,7 @@ def test_large_lazy_image_is_shown_without_reading_it(qtbot):
     ]
     reads.clear()
     viewer = ViewerModel()
-    panel = OpenMosaicPanel(viewer)
-    qtbot.addWidget(panel)
+    panel = hold(OpenMosaicPanel(viewer))
     panel.show_image(Opened(lazy, (lazy, *coarse)))
     assert len(reads) < 64
     assert viewer.layers[0].multiscale

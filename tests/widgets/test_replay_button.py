@@ -17,9 +17,8 @@ from tests.children import LIMIT_MS
 
 
 @pytest.fixture
-def panel(model, qtbot):
-    made = SavePanel(model)
-    qtbot.addWidget(made)
+def panel(model, hold):
+    made = hold(SavePanel(model))
     yield made
     made.close()
 

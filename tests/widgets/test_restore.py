@@ -14,10 +14,8 @@ def field(model, add, exposures) -> Micrograph:
 
 
 @pytest.fixture
-def panel(model, qtbot, field) -> RestorePanel:
-    made = RestorePanel(model)
-    qtbot.addWidget(made)
-    return made
+def panel(model, hold, field) -> RestorePanel:
+    return hold(RestorePanel(model))
 
 
 @pytest.mark.quick(1)

@@ -25,15 +25,14 @@ def names(viewer):
 
 
 @pytest.fixture
-def frc(model, qtbot, add, exposures):
+def frc(model, hold, add, exposures):
     """Two exposures, with a field in both that has noise alone."""
     rng = np.random.default_rng(3)
     for image in exposures:
         data = image.array().copy()
         data[:96, :96] = rng.normal(0.5, 0.05, (96, 96))
         add(model, image.replace(data=data))
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(FrcMapPanel(model))
     panel.first.value, panel.second.value = model.layers[1], model.layers[0]
     return panel
 
@@ -112,10 +111,9 @@ def test_what_the_user_adds_meanwhile_is_not_of_the_run(frc, model, run_panel):
 
 
 @pytest.mark.broad
-def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run_panel):
+def test_a_spectrum_is_replaced_with_its_rings(model, hold, add, exposures, run_panel):
     add(model, exposures[0])
-    panel = SpectrumPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(SpectrumPanel(model))
     run_panel(panel)
     made = names(model)
     assert made == ["first", "first · spectrum", "first · periods"]
@@ -126,13 +124,14 @@ def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run
 
 
 @pytest.mark.broad
-def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_panel):
+def test_outlines_and_joints_are_shown_by_a_tick(
+    model, qtbot, hold, tmp_path, run_panel
+):
     scan = tmp_path / "scan"
     napari_semsr.simulate(
         scan, phantom="particles", frames_grid=(1, 2), frame_px=96, field="square"
     )
-    panel = StitchMosaicPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(StitchMosaicPanel(model))
     panel.folder.value = scan
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     run_panel(panel)
@@ -144,18 +143,16 @@ def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_pan
     assert all(model.layers[name].visible for name in helpers)
     panel.helpers.native.click()
     assert not any(model.layers[name].visible for name in helpers)
-    crop = CropPanel(model)
-    qtbot.addWidget(crop)
+    crop = hold(CropPanel(model))
     assert {str(item) for item in crop.like.choices} == {"None", "scan mosaic"}
 
 
 @pytest.mark.broad
 def test_what_was_measured_of_a_mosaic_is_shown_by_a_tick(
-    model, qtbot, add, exposures, run_panel
+    model, hold, add, exposures, run_panel
 ):
     add(model, with_gaps(exposures[0]))
-    panel = SpectrumPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(SpectrumPanel(model))
     run_panel(panel)
     outline = model.layers["Spectrum: measured part"]
     assert not outline.visible
@@ -164,15 +161,14 @@ def test_what_was_measured_of_a_mosaic_is_shown_by_a_tick(
 
 
 @pytest.mark.broad
-def test_one_mosaic_is_told_to_need_two_exposures(model, qtbot, add, exposures):
+def test_one_mosaic_is_told_to_need_two_exposures(model, hold, add, exposures):
     blended = Provenance(job="stitch")
     cut = Provenance(
         job="crop", inputs=(InputRecord(role="image", name="a", provenance=blended),)
     )
     first, second = exposures
     add(model, first)
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(FrcMapPanel(model))
     assert not panel.advice.isVisibleTo(panel)
     for name, made in (("mosaic", blended), ("part", cut)):
         panel.first.value = add(model, first.replace(name=name, provenance=made))

@@ -158,7 +158,7 @@ def choose(monkeypatch):
 
 
 @pytest.fixture
-def answers(qtbot, run_panel):
+def answers(hold, run_panel):
     """Ask every measure of one image, and what the panels show of it."""
 
     def ask(viewer, layer):
@@ -173,8 +173,7 @@ def answers(qtbot, run_panel):
             told[name] = {
                 key: value for key, value in found.items() if "image" not in key
             }
-        panel = FrcMapPanel(viewer)
-        qtbot.addWidget(panel)
+        panel = hold(FrcMapPanel(viewer))
         listed = [item for item in panel.first.choices if item is layer]
         told["is proposed"] = bool(listed)
         if listed:
@@ -185,8 +184,7 @@ def answers(qtbot, run_panel):
                 name: str(value).replace(layer.name, "it")
                 for name, value in numbers.items()
             }
-        coverage = OpenMosaicPanel(viewer)
-        qtbot.addWidget(coverage)
+        coverage = hold(OpenMosaicPanel(viewer))
         coverage.show()
         if layer in coverage.calibrate.layer.choices:
             coverage.calibrate.layer.value = layer

@@ -38,9 +38,8 @@ def stack(model, exposures):
 
 
 @pytest.fixture(params=[RestorePanel, EnhancePanel])
-def panel(request, model, qtbot, stack):
-    panel = request.param(model)
-    qtbot.addWidget(panel)
+def panel(request, model, hold, stack):
+    panel = hold(request.param(model))
     if isinstance(panel, EnhancePanel):
         panel.form.set_values(tile=64, precision="fp32")
     else:
@@ -80,9 +79,8 @@ def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
     qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)
 
 
-def test_the_plane_in_view_is_measured(model, qtbot, stack, run_panel):
-    panel = FrcMapPanel(model)
-    qtbot.addWidget(panel)
+def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
+    panel = hold(FrcMapPanel(model))
     run_panel(panel)
     assert panel.plane.text().startswith("Plane t = 3 of 3 of series")
     np.testing.assert_array_equal(
@@ -180,9 +178,8 @@ def typed(monkeypatch, tmp_path):
 
 
 @pytest.mark.broad
-def test_the_last_step_saves_all_planes(model, stack, qtbot, finish, typed):
-    panel = SavePanel(model)
-    qtbot.addWidget(panel)
+def test_the_last_step_saves_all_planes(model, stack, hold, finish, typed):
+    panel = hold(SavePanel(model))
     path = typed("series.ome.tif")
     panel.layer_button.click()
     finish(panel)
@@ -200,12 +197,11 @@ def test_the_last_step_saves_all_planes(model, stack, qtbot, finish, typed):
     ids=["store", "four axes"],
 )
 def test_what_holds_no_stack_is_refused_by_all_doors(
-    model, qtbot, typed, npe2pm, name, shape, said
+    model, hold, typed, npe2pm, name, shape, said
 ):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     layer = model.add_image(np.zeros(shape), name="series")
-    panel = SavePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(SavePanel(model))
     path = typed(name)
     panel.layer_button.click()
     assert said in panel.status.text()

@@ -20,7 +20,7 @@ SHAPE = (2100, 96)  # large enough to be read from its store when it is shown
 
 
 @pytest.fixture(params=["reader", pytest.param("panel", marks=pytest.mark.broad)])
-def show(request, npe2pm, qtbot, finish, run_panel):
+def show(request, npe2pm, hold, finish, run_panel):
     """Open a store in a viewer, by our reader or by our panel; give its layer."""
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
 
@@ -28,8 +28,7 @@ def show(request, npe2pm, qtbot, finish, run_panel):
         if request.param == "reader":
             [layer] = viewer.open(str(path), plugin="napari-semsr")
             return layer
-        panel = OpenMosaicPanel(viewer)
-        qtbot.addWidget(panel)
+        panel = hold(OpenMosaicPanel(viewer))
         panel.path.value = path
         finish(panel)
         run_panel(panel)
@@ -68,7 +67,7 @@ def test_two_viewers_that_read_at_once_show_the_same(show, image, tmp_path):
 
 @pytest.mark.broad
 def test_a_viewer_tells_that_another_wrote_its_store_anew(
-    show, image, tmp_path, qtbot, finish, run_panel
+    show, image, tmp_path, hold, finish, run_panel
 ):
     path = tmp_path / "field.ome.zarr"
     write(image, path)
@@ -78,8 +77,7 @@ def test_a_viewer_tells_that_another_wrote_its_store_anew(
     [layer] = other.layers
     source = one.add_image(image.data, **layer_keywords(image.replace(name="source")))
 
-    writing = RestorePanel(one)
-    qtbot.addWidget(writing)
+    writing = hold(RestorePanel(one))
     finish(writing)
     writing.layer.value = source
     writing.output.value = path
@@ -94,8 +92,7 @@ def test_a_viewer_tells_that_another_wrote_its_store_anew(
             np.asarray(level)
     with pytest.raises(ReadError, match=told):
         layer.data_level = 0  # as it is seen from near; napari holds the coarsest
-    using = RestorePanel(other)
-    qtbot.addWidget(using)
+    using = hold(RestorePanel(other))
     finish(using)
     said = run_panel(using)
     assert said == f"{path} {told}"

@@ -46,18 +46,16 @@ OTHERS = [("register", "open"), ("open",), ("register", "enhance", "stitch")]
 
 
 @pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
-def test_model_is_proposed_by_what_the_image_shows(add_made, model, qtbot, jobs):
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+def test_model_is_proposed_by_what_the_image_shows(add_made, model, hold, jobs):
+    panel = hold(EnhancePanel(model))
     panel.layer.value = add_made(*jobs)
     wanted = "ssum-sem" if jobs in SUPERLENS else "sem-restore"
     assert panel.model.value == wanted
 
 
 @pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
-def test_training_begins_with_the_model_for_such_images(add_made, model, qtbot, jobs):
-    panel = TrainPanel(model)
-    qtbot.addWidget(panel)
+def test_training_begins_with_the_model_for_such_images(add_made, model, hold, jobs):
+    panel = hold(TrainPanel(model))
     low = add_made(*jobs)
     add_made("open")
     panel.pairs.low.value = low
@@ -65,9 +63,8 @@ def test_training_begins_with_the_model_for_such_images(add_made, model, qtbot, 
     assert panel.recipe.begins()["start_from"] == wanted
 
 
-def test_a_start_that_was_chosen_stays(add_made, model, qtbot):
-    panel = TrainPanel(model)
-    qtbot.addWidget(panel)
+def test_a_start_that_was_chosen_stays(add_made, model, hold):
+    panel = hold(TrainPanel(model))
     panel.recipe.start.value = "sem-2x"
     panel.pairs.low.value = add_made("register", "stitch")
     assert panel.recipe.begins()["start_from"] == "sem-2x"

@@ -20,10 +20,8 @@ from tests.tiny_models import write_tiny_model
 
 
 @pytest.fixture
-def window(model, qtbot):
-    made = StepsWindow(model)
-    qtbot.addWidget(made)
-    return made
+def window(model, hold):
+    return hold(StepsWindow(model))
 
 
 @pytest.fixture
@@ -61,10 +59,7 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     assert window.beginning.isHidden()  # another step
     window.show_step(0)
     assert not window.beginning.isHidden()
-    [button] = (
-        item for item in window.beginning.buttons if item.text() == "Two exposures"
-    )
-    button.click()
+    button_of(window.beginning, "Two exposures").click()
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
     model.layers.clear()
@@ -126,12 +121,11 @@ def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
 
 @pytest.mark.broad
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, when):
+def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish, when):
     folder, layers = scan
     if when == "before":
         put(model, layers)
-    window = StepsWindow(model)
-    qtbot.addWidget(window)
+    window = hold(StepsWindow(model))
     if when == "after":
         window.next_button.click()
         put(model, layers)
@@ -143,15 +137,17 @@ def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, whe
     finish(window.page.panel)
 
 
-def test_nothing_comes_next_before_an_image_is_open(window, model):
+def test_an_image_that_is_open_ends_the_first_step(window, model):
     assert window.next_button.isHidden()
     window.show_step(2)
     assert not window.next_button.isHidden()
     window.show_step(0)
     layer = model.add_image(np.zeros((8, 8)))
     assert not window.next_button.isHidden()
+    assert button_of(window.steps, "Open").text() == "\N{CHECK MARK} Open"
     model.layers.remove(layer)
     assert window.next_button.isHidden()
+    assert button_of(window.steps, "Open").text() == "Open"
 
 
 def test_next_passes_over_what_needs_another_image(window, model):
@@ -170,13 +166,6 @@ def test_frames_that_were_stitched_before_change_no_step(window, model):
     pixels = np.zeros((8, 8))
     model.add_image(pixels, metadata={"frames_folder": "gone"}, visible=False)
     assert window.page.step.key == "enhance"
-
-
-def test_opened_image_ends_the_first_step(window, model):
-    layer = model.add_image(np.zeros((8, 8)))
-    assert button_of(window.steps, "Open").text() == "\N{CHECK MARK} Open"
-    model.layers.remove(layer)
-    assert button_of(window.steps, "Open").text() == "Open"
 
 
 @pytest.mark.broad
@@ -247,13 +236,12 @@ def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):
 
 
 @pytest.mark.broad
-def test_closing_the_window_stops_what_runs(window, qtbot, finish):
+def test_closing_the_window_stops_what_runs(window, hold, finish):
     from qtpy.QtWidgets import QWidget
 
     from napari_semsr.core.progress import Progress
 
-    dock = QWidget()
-    qtbot.addWidget(dock)
+    dock = hold(QWidget())
     window.setParent(dock)
     panel = window.page.panel
 

@@ -11,12 +11,10 @@ from napari_semsr.widgets.train.panel import TrainPanel
 
 
 @pytest.fixture
-def restore(model, qtbot):
+def restore(model, hold):
     """A panel over a layer without a pixel size."""
     model.add_image(np.random.default_rng(0).random((64, 64)), name="bare")
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
-    return panel
+    return hold(RestorePanel(model))
 
 
 def test_existing_store_names_the_row_that_replaces_it(restore, run_panel, tmp_path):
@@ -44,26 +42,23 @@ def test_blur_in_nm_asks_for_a_pixel_size_where_it_is_given(restore, run_panel):
         (TrainPanel, "'Replace an earlier one'"),
     ],
 )
-def test_every_panel_has_its_own_word_for_overwriting(kind, said, model, qtbot):
-    panel = kind(model)
-    qtbot.addWidget(panel)
+def test_every_panel_has_its_own_word_for_overwriting(kind, said, model, hold):
+    panel = hold(kind(model))
     panel.show_problem("It is damaged; start anew with --overwrite.")
     assert panel.status.text() == f"It is damaged; start anew with {said}."
 
 
 @pytest.mark.broad
-def test_wrong_option_is_called_as_its_row(model, qtbot, run_panel):
+def test_wrong_option_is_called_as_its_row(model, hold, run_panel):
     model.add_image(np.zeros((64, 64)), name="bare")
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(EnhancePanel(model))
     panel.form.set_values(tile=3)
     assert run_panel(panel).startswith("'Tile (px)' must be")
 
 
 @pytest.mark.broad
-def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, qtbot):
-    panel = StitchMosaicPanel(model)
-    qtbot.addWidget(panel)
+def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, hold):
+    panel = hold(StitchMosaicPanel(model))
     panel.show_status("It is not calibrated: give --pixel-size-nm.")
     assert panel.status.text() == "It is not calibrated: give 'Pixel size'."
 
@@ -90,11 +85,10 @@ def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name
 
 
 @pytest.mark.broad
-def test_warning_of_a_run_is_said_once_in_the_panels_words(model, qtbot, run_panel):
+def test_warning_of_a_run_is_said_once_in_the_panels_words(model, hold, run_panel):
     planes = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
     model.add_image(planes, name="stack")
-    panel = RestorePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(RestorePanel(model))
     panel.all_planes.value = True
     assert run_panel(panel).startswith("Restored 3 planes")
     said = panel.warned.text()
@@ -115,9 +109,8 @@ def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeyp
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", [EnhancePanel, RestorePanel])
-def test_layer_without_a_pixel_is_refused(kind, model, qtbot, run_panel):
+def test_layer_without_a_pixel_is_refused(kind, model, hold, run_panel):
     model.add_image(np.full((64, 64), np.nan, np.float32), name="hole")
-    panel = kind(model)
-    qtbot.addWidget(panel)
+    panel = hold(kind(model))
     assert "needs finite pixels, and hole has none" in run_panel(panel)
     assert len(model.layers) == 1

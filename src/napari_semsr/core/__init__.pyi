@@ -86,7 +86,6 @@ from .micrograph import (
     software_versions as software_versions,
 )
 from .opening import (
-    folder_store as folder_store,
     open_file as open_file,
     read_bytes as read_bytes,
 )
@@ -173,3 +172,4 @@ from .wording import (
     spell_shift as spell_shift,
     told_in_panel_words as told_in_panel_words,
 )
+from .zarr_folder import FolderStore as FolderStore

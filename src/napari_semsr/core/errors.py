@@ -8,9 +8,16 @@ import re
 import reprlib
 from typing import Any
 
+_HALF = 1000  # letters; chosen: what was given, and the remedy, stand at either end
+
 
 class SemsrError(Exception):
     """Base of every error that this package raises for its user."""
+
+    def __str__(self) -> str:
+        """Give the sentence; of a name without end its middle is left out."""
+        text = super().__str__()
+        return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
     def to_json(self) -> dict[str, Any]:
         """Give what a program may want to know of it.

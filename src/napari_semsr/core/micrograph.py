@@ -48,7 +48,7 @@ def parse_pixel_size(value: object) -> PixelSize | None:
         given = np.atleast_1d(np.asarray(value, dtype=object))
         is_truth = any(isinstance(one, (bool, np.bool_)) for one in given.flat)
         numbers = np.full(1, np.nan) if is_truth else given.astype(float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.array([np.nan])
     if numbers.shape == (1,):
         numbers = np.repeat(numbers, 2)

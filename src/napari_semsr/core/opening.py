@@ -5,12 +5,8 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_semsr.core.errors import ReadError
-
-if TYPE_CHECKING:
-    from napari_semsr.core.zarr_folder import FolderStore
 
 
 def open_file(path: Path) -> BufferedReader:
@@ -56,26 +52,6 @@ def read_bytes(path: Path, most: int) -> bytes:
             )
             raise ReadError(msg)
         return stream.read(size)
-
-
-def folder_store(path: Path, *, read_only: bool = True) -> "FolderStore":
-    """Give zarr's store in a folder, which opens its files by `open_file`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder.
-    read_only : bool, default=True
-        Whether nothing is written.
-
-    Returns
-    -------
-    FolderStore
-        What zarr takes in place of a path.
-    """
-    from napari_semsr.core.zarr_folder import FolderStore
-
-    return FolderStore(path, read_only=read_only)
 
 
 def _checked(path: str, flags: int) -> int:

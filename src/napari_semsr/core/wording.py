@@ -16,7 +16,7 @@ _OTHER_NAMES = {
     "resume": ("existing",),
     "pairs": ("store",),
     "start_from": ("start",),
-    "anew": ("start",),
+    "from_scratch": ("start",),
 }
 _ENTRIES = {"overwrite": ("replace", "True"), "resume": ("resume",)}
 _NOT_HERE = {

@@ -17,15 +17,7 @@ _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 
 
 class FolderStore(LocalStore):
-    """A store in a folder: links to pipes and devices are refused, sizes bounded.
-
-    Parameters
-    ----------
-    root : str or pathlib.Path
-        The folder.
-    read_only : bool, default=False
-        Whether nothing is written.
-    """
+    """A store in a folder: links to pipes and devices are refused, sizes bounded."""
 
     async def get(
         self,
@@ -33,7 +25,22 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a file or a part of it, as zarr asks for; None where there is none."""
+        """Read a file or a part of it, as zarr asks for.
+
+        Parameters
+        ----------
+        key : str
+            Name of the file, below the folder.
+        prototype : BufferPrototype, optional
+            What kind of buffer is given.
+        byte_range : ByteRequest, optional
+            Which part is read; all of it by default.
+
+        Returns
+        -------
+        Buffer or None
+            None where there is no such file.
+        """
         if not self._is_open:
             await self._open()
         return await asyncio.to_thread(self._read, key, prototype, byte_range)
@@ -45,7 +52,22 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read as `get` does."""
+        """Read as `get` does.
+
+        Parameters
+        ----------
+        key : str
+            Name of the file, below the folder.
+        prototype : BufferPrototype, optional
+            What kind of buffer is given.
+        byte_range : ByteRequest, optional
+            Which part is read; all of it by default.
+
+        Returns
+        -------
+        Buffer or None
+            None where there is no such file.
+        """
         self._ensure_open_sync()
         return self._read(key, prototype, byte_range)
 
@@ -54,7 +76,20 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Read parts of files."""
+        """Read parts of files.
+
+        Parameters
+        ----------
+        prototype : BufferPrototype
+            What kind of buffer is given.
+        key_ranges : iterable of (str, ByteRequest or None)
+            Names of files, and which part of each.
+
+        Returns
+        -------
+        list of Buffer or None
+            In that order.
+        """
         parts = (self.get(key, prototype, part) for key, part in key_ranges)
         return list(await asyncio.gather(*parts))
 

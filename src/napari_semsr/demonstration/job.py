@@ -1,6 +1,5 @@
 """The demonstration as a job, from an empty folder to the report."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from napari_semsr.jobs import (
     find_model,
     jsonable,
 )
-from napari_semsr.reporting import resolution
+from napari_semsr.reporting import resolution, write_numbers
 
 _STEPS = 200  # chosen: about a minute on two cores
 _FILES = {
@@ -232,8 +231,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
             "versions": software_versions(),
         }
     )
-    text = json.dumps(figures, indent=1, allow_nan=False)
-    paths["figures"].write_text(text + "\n", encoding="utf-8")
+    write_numbers(paths["figures"], figures)
     write_report(scan, place, sem, paths, figures["options"])
     return DemoResult(
         report=str(paths["report"]),

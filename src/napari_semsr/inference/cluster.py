@@ -1,5 +1,7 @@
 """Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
 
+import asyncio
+import re
 import threading
 import time
 import uuid
@@ -9,16 +11,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
 from distributed import Client, WorkerPlugin
-from distributed.comm.core import CommClosedError
+from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
 
-from napari_semsr.core import Cancelled, IntPair, OptionError, SemsrError, Waiting
+from napari_semsr.core import (
+    Cancelled,
+    IntPair,
+    OptionError,
+    SemsrError,
+    Waiting,
+    one_line,
+)
 from napari_semsr.inference.executors import STOPPED, Executor, TileWorker
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 
 _WAITING_PER_THREAD = 2
-PATIENCE = "10s"
+PATIENCE_S = 10.0
+_ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
+_LAST_PORT = 65535
 _LOOK_S = 2.0  # without a tile, between looks for workers; chosen
 
 
@@ -96,8 +107,18 @@ def remote_client(address: str) -> Iterator[Client]:
     distributed.Client
         Closed at the end; the cluster goes on.
     """
+    inside = address.startswith("inproc://")  # of this very process
+    place = _ADDRESS.fullmatch(address)
+    if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
+        msg = (
+            "--scheduler must be an address like tcp://host:8786, got "
+            f"{one_line(address)!r:.80}."
+        )
+        raise OptionError(msg)
     try:
-        client = Client(address, set_as_default=False, timeout=PATIENCE)
+        if not inside:
+            _greet(address)
+        client = Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler answers at {address}: check --scheduler."
         raise OptionError(msg) from error
@@ -105,6 +126,29 @@ def remote_client(address: str) -> Iterator[Client]:
         yield client
     finally:
         client.close()
+
+
+def _greet(address: str) -> None:
+    """See whether a scheduler answers; a client of one that is silent never ends."""
+    failures: list[Exception] = []
+
+    async def meet() -> None:
+        comm = await connect(address, timeout=PATIENCE_S)
+        await comm.close()
+
+    def ask() -> None:
+        try:
+            asyncio.run(meet())
+        except Exception as error:  # noqa: BLE001 - raised below, in the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)  # which a peer that never speaks outlasts
+    if thread.is_alive():
+        raise TimeoutError
+    if failures:
+        raise OSError from failures[0]
 
 
 def without_workers(address: str) -> Waiting:

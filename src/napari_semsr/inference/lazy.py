@@ -7,6 +7,7 @@ a retrained model never meets tiles that were cached for the old one.
 import threading
 import weakref
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -16,7 +17,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core import Box, Micrograph, Tile, blur_of, run as finish, to_dtype
+from napari_semsr.core import Box, IntPair, Micrograph, blur_of, run as finish, to_dtype
 from napari_semsr.inference.as_one import exact_statistics
 from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.layout import plan_output
@@ -43,8 +44,10 @@ class _Part:
     """A piece of a field that answers to the field's own coordinates."""
 
     block: NDArray[Any]  # (Y, X) The pixels
-    corner: tuple[int, int]  # Where the block begins in the field
-    shape: tuple[int, int]  # Rows and columns of the field
+    corner: IntPair  # Where the block begins in the field
+    shape: IntPair  # Rows and columns of the field
+
+    ndim = 2
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -69,15 +72,17 @@ def _predictor(loaded: LoadedModel, device: str, precision: str) -> Predictor:
 
 def _enhance_part(
     block: NDArray[Any],
+    *,
     loaded: LoadedModel,
-    place: tuple[Tile, Box, tuple[int, int]],
     plan: EnhancePlan,
+    shape: IntPair,
     statistics: Statistics | None,
+    block_id: IntPair,
 ) -> NDArray[Any]:
-    """Enhance one tile from the pixels that it needs."""
-    tile, source, shape = place
+    """Enhance one tile from the pixels that it needs; `shape`: of the field."""
+    tile, seen = plan.tile(block_id), plan.data
+    source = _source(plan, block_id, shape)
     part = _Part(block, (source.y0, source.x0), shape)
-    seen = plan.data
     data = replace(seen, source=part) if isinstance(seen, ResampledField) else part
     plan = replace(plan, data=data, loaded=loaded)
     with _one_at_a_time:
@@ -179,8 +184,9 @@ def _assemble(
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
     loaded, data, outputs = plan.loaded, micrograph.data, plan.outputs
-    if not micrograph.is_lazy:
-        data = da.from_array(data, chunks=outputs.core)
+    if not micrograph.is_lazy:  # dask would copy an array itself, a mapped file whole
+        name, part = f"semsr-field-{tokenize(data)}", _Part(data, (0, 0), data.shape)
+        data = da.from_array(part, chunks=outputs.core, name=name, asarray=False)
     told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     seen = plan.data if isinstance(plan.data, ResampledField) else None
     steps = None if seen is None else [str(step) for step in seen.there.steps]
@@ -189,33 +195,43 @@ def _assemble(
         data.name, loaded.digest, told, outputs.core, plan.scaling, steps, spread
     )
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
-    task = delayed(_enhance_part, traverse=False)
     sent = replace(  # a task gets its part of the field, and the network, by name
         plan,
         data=None if seen is None else replace(seen, source=None),
         loaded=replace(loaded, module=nn.Identity()),
     )
-    rows: list[list[da.Array]] = []
-    for output in outputs:
-        tile = plan.tile(output.index)
-        if seen is None:
-            source = source_box(tile.window, micrograph.shape)
-        else:
-            source = seen.needed(tile.window)
-        made = task(
-            data[source.slices],
-            model,
-            (tile, source, micrograph.shape),
-            sent,
-            statistics,
-            dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",
-        )
-        shape = output.core.scaled(loaded.card.scale).shape
-        if tile.index[1] == 0:
-            rows.append([])
-        rows[-1].append(da.from_delayed(made, shape=shape, dtype=plan.output.dtype))
-    joined: da.Array = da.block(rows)
+    # windows of a row share their lines, those of a column their columns
+    count, scale = outputs.grid, loaded.card.scale
+    rows = [_source(plan, (i, 0), micrograph.shape).slices[0] for i in range(count[0])]
+    columns = [
+        _source(plan, (0, i), micrograph.shape).slices[1] for i in range(count[1])
+    ]
+    lines = da.concatenate([data[part] for part in rows], axis=0)
+    windows = da.concatenate([lines[:, part] for part in columns], axis=1)
+    sides = [tuple(part.stop - part.start for part in of) for of in (rows, columns)]
+    cores = [outputs.tile(i, 0).core.scaled(scale).shape[0] for i in range(count[0])]
+    breadths = [outputs.tile(0, i).core.scaled(scale).shape[1] for i in range(count[1])]
+    enhance = partial(  # dask would walk through what is given by keyword
+        _enhance_part, plan=sent, shape=micrograph.shape, statistics=statistics
+    )
+    joined: da.Array = da.map_blocks(
+        enhance,
+        windows.rechunk(tuple(sides)),
+        loaded=model,
+        name=f"semsr-tile-{token}",
+        dtype=plan.output.dtype,
+        chunks=(tuple(cores), tuple(breadths)),
+        meta=np.empty((0, 0), plan.output.dtype),
+    )
     return joined
+
+
+def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
+    """Give the part of a field that a tile needs."""
+    window = plan.tile(index).window
+    if isinstance(plan.data, ResampledField):
+        return plan.data.needed(window)
+    return source_box(window, shape)
 
 
 # Small boxes of a field, enhanced just as a run of the whole field would do it.

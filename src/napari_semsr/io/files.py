@@ -32,6 +32,7 @@ from napari_semsr.core import (
 # of 128 kB takes 4 bytes; no other packing comes near (zlib 1032, LZW 2730, JPEG 1024).
 _MOST_PACKED = 1 << 15
 _ALIKE = 0.75  # of two names, from 0 to 1; chosen: a suffix or two letters differ
+_SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
 
 
@@ -271,15 +272,22 @@ class StoreLock:
 
     All of a process share one lock. Nothing is locked where a file cannot be, as on
     some networks.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store, or another folder that one process fills.
+    patience_s : float, default=0
+        How long to wait for a process that holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience_s: float = 0) -> None:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
                 f"{folder} is being written by another process: wait for its end, or "
@@ -301,15 +309,25 @@ class StoreLock:
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Refuse a store that another process has locked."""
+        """Refuse a store that another process has locked.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            The store.
+        """
         if _lock_file(folder).is_file():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
         """Leave the store to others, and nothing beside it.
 
-        With `force` whatever else of this process locks it: a run that was broken off
-        may stay in memory, with what it had begun.
+        A run that was broken off may stay in memory, with what it had begun.
+
+        Parameters
+        ----------
+        force : bool, default=True
+            Whatever else of this process locks it.
         """
         lock, self._lock = self._lock, None
         if lock is None or not lock.is_locked:
@@ -512,6 +530,33 @@ def scratch(
             place.unlink(missing_ok=True)
 
 
+def to_disk(path: Path, *, inside: bool = True) -> None:
+    """Wait until a file, or all that a folder holds, would outlast a loss of power.
+
+    A name may come onto a disk before what it names: what says that a file is whole
+    must come after it. ``SEMSR_SYNC=0`` in the environment leaves the wait out.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Which file or folder.
+    inside : bool, default=True
+        Whether the files in a folder are meant; else the names in it.
+    """
+    if os.environ.get("SEMSR_SYNC") == "0" or not (inside or _SYNCS_FOLDERS):
+        return
+    for each in (path, *(path.rglob("*") if inside else ())):
+        if each.is_file() or (_SYNCS_FOLDERS and each.is_dir()):
+            opened = os.open(each, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
+            try:
+                os.fsync(opened)
+            except OSError as error:  # a file system that knows no such wait
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                    raise
+            finally:
+                os.close(opened)
+
+
 @contextmanager
 def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     """Write a file or folder under a hidden name and rename it when it is whole.
@@ -530,9 +575,11 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     """
     with scratch(path, place=place) as hidden:
         yield hidden
+        to_disk(hidden)
         if hidden.is_dir():
             remove_target(path)
         hidden.replace(path)
+        to_disk(path.parent, inside=False)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from napari_semsr.io.read_image import (
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 2048  # px; chosen: 16 MB of float32
+_LARGEST_CHUNK = 1 << 29  # bytes, which are unpacked as a whole; as of a zarr store
 _MOST = 1000  # datasets; chosen: more than anyone chooses from
 _NAMED = 8  # datasets that a refusal names; chosen: two lines of text
 _EVEN = 1e-3  # departure of NeXus's coordinates from even steps, of a step; chosen
@@ -197,6 +198,13 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
         channels, planes = axes.count(channels=True), axes.count(channels=False)
         channel = choose(path, "channel", options.channel, channels)
         plane = choose(path, "plane", options.plane, planes)
+        chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        if chunk > _LARGEST_CHUNK:
+            msg = (
+                f"{path} must have chunks of at most {_LARGEST_CHUNK >> 20} MiB, got "
+                f"{chunk >> 20} MiB in {name}: store it in smaller ones."
+            )
+            raise ReadError(msg)
         warnings: list[str] = []
         size = _pixel_size(file, dataset, axes, warnings)
         sizes = dict(zip(axes.names, axes.shape, strict=True))

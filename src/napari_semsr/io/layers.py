@@ -43,6 +43,7 @@ DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
 FOLDER_KEY = "frames_folder"  # where its frames are
 ROWS_KEY = "data bar rows"  # that look like a data bar, and are not cropped
 
+_MOST_READ = 5000  # planes of all channels and levels; chosen: each takes some ms
 _MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
 
 SINGLE_PX = 2048
@@ -216,6 +217,13 @@ def _channels(
     """Read an image, a layer for each channel; `before` are there of the file."""
     layers = []
     small = max(info.shape) <= SINGLE_PX
+    count = info.channels * info.planes * (1 if small else info.levels)
+    if count > _MOST_READ:
+        msg = (
+            f"{path} holds {count} planes, of which at most {_MOST_READ} can be shown: "
+            "open one with Open mosaic."
+        )
+        raise ReadError(msg)
     for channel in range(info.channels):
         levels = [
             [

@@ -27,7 +27,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     digest_path,
-    folder_store,
     hear_warnings,
     one_line,
     run,
@@ -298,10 +297,11 @@ def _read_array(path: Path) -> Any:
     import dask.array as da
     import zarr
 
+    from napari_semsr.core import FolderStore
     from napari_semsr.io.zarr import held
 
     with decoding(path, "an array"):
-        array = held(zarr.open_array(folder_store(path), mode="r"))
+        array = held(zarr.open_array(FolderStore(path, read_only=True), mode="r"))
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
 

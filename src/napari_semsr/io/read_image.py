@@ -702,6 +702,7 @@ def native(path: Path, data: Any) -> Any:
 
 
 LAZY_BYTES = 64 * 2**20
+_MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
 
 class Windows(Protocol):
@@ -722,6 +723,14 @@ def plan_blocks(
     import dask.array as da
     from dask.base import tokenize
 
+    counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
+    if math.prod(counts) > _MOST_BLOCKS:
+        msg = (
+            f"{source.path} says that it has {shape[0]} x {shape[1]} pixels, which are "
+            f"more than {_MOST_BLOCKS} blocks of {block[0]} x {block[1]}: see whether "
+            "it is the one you mean."
+        )
+        raise ReadError(msg)
     chunks: Any = (*block, *shape[2:])
     made = np.dtype(dtype)
     return da.map_blocks(

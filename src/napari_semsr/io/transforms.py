@@ -34,6 +34,7 @@ from napari_semsr.io.files import read_text, replacing
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
+_LARGEST = 2**31  # px; as of any array that could be held
 _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
@@ -319,7 +320,7 @@ def _side(values: dict[str, Any]) -> Side:
     """Make an image of its entries."""
     rows, columns = (int(n) for n in values["shape"])
     size = _pair(values["pixel_size_nm"])
-    if min(rows, columns) < 1 or min(size) <= 0:
+    if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
         msg = f"an image has {rows} x {columns} px of {size[0]:g} x {size[1]:g} nm"
         raise ValueError(msg)
     return Side(

@@ -80,6 +80,8 @@ if TYPE_CHECKING:
 MISFIT = "misfit"
 """Part of a run: the map of what the result does not explain."""
 
+_MAP = "residual_map"  # what a caller names the same map
+
 _VALUES = "values"
 """Key of a store's note: the digest of the grey values that it is made of."""
 
@@ -184,7 +186,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     held = psutil.Process().memory_info().rss
     image, target, chosen = run.given["image"], run.place, run.options
-    map_path, live = run.targets.get(MISFIT), run.named.get("live")
+    map_path, live = run.targets.get(_MAP), run.named.get("live")
     path = find_model(run.named["model"])
     run.open()
     source, existing = run.images["image"], run.existing(keep=True)
@@ -401,7 +403,7 @@ def _named(job: Job[File], prefix: str) -> Job[File]:
 
 def _enhance(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance an image, or a stack plane by plane, into a store or a file."""
-    if MISFIT in run.targets and (planes := _count_planes(run)) != 1:
+    if _MAP in run.targets and (planes := _count_planes(run)) != 1:
         msg = (
             f"A map of the misfit is made of one plane, got a stack of {planes}: "
             "choose one (--plane)."
@@ -495,10 +497,10 @@ ENHANCE = Verb(
         Output(
             "write a map of what the result, blurred again, does not explain of the "
             "image",
-            name=MISFIT,
+            name=_MAP,
             required=False,
             remade=True,
-            flag="--misfit",
+            flag="--residual-map",
             metavar="FILE",
         ),
     ),

@@ -76,7 +76,7 @@ class FigureOptions(Options):
     caption_file: bool = option(
         False,
         "Caption beside",
-        "Write the whole caption into a text file of the figure's name, too.",
+        "Put the whole caption into a text file of the figure's name, too.",
     )
     greys: Literal["own", "common"] = option(
         "own",

@@ -84,7 +84,7 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
     if not is_there(path):
         raise no_file(path)
     opened = read(path, **chosen.model_dump())
-    tell_missing(path, chosen.series)
+    tell_missing(path, chosen.series, chosen.level)
     count = opened.metadata.get("series", 1)
     if count > 1 and "series" not in chosen.model_fields_set:
         warn(

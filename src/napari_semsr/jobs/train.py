@@ -65,9 +65,9 @@ class TrainOptions(Options):
         "ones give more of them.",
         unit="px",
     )
-    anew: bool = option(
+    from_scratch: bool = option(
         False,
-        "Begin anew",
+        "From scratch",
         "Begin with fresh weights although the recipe names a model; its network is "
         "kept.",
     )
@@ -323,8 +323,8 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     if resume and run.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
-    if chosen.anew and start_from is not None:
-        msg = "Give --start-from to begin with a model or --anew for none, not both."
+    if chosen.from_scratch and start_from is not None:
+        msg = "Give --start-from (a model) or --from-scratch (none), not both."
         raise OptionError(msg)
     beside, packaged = _pairs_beside(folder), path.parent == RECIPES
     if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
@@ -386,7 +386,7 @@ def _wanted(recipe: Path) -> str:
 def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     """Put what the user gave in place of what the recipe says."""
     given = {key: value for key, value in changes.items() if value is not None}
-    anew = given.pop("anew")
+    from_scratch = given.pop("from_scratch")
     if "steps" in given:
         plan = plan.with_steps(given.pop("steps"))
     data: dict[str, Any] = {}
@@ -403,8 +403,9 @@ def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     plan = plan.replace(**given) if given else plan
     if plan.blind and plan.data.pairs is not None:
         plan = _of_own_image(plan, Path(plan.data.pairs))
-    # the network is kept, and the weights that it would begin with are not
-    return plan.settled().replace(start_from=None, local_from=None) if anew else plan
+    if from_scratch:  # the network is kept, the weights it would begin with are not
+        plan = plan.settled().replace(start_from=None, local_from=None)
+    return plan
 
 
 def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":

@@ -62,7 +62,7 @@ class TrainRequest:
         Go on with the run in the folder, or start anew in place of it.
     pairs, start_from, steps, name, patch
         In place of the recipe's; None leaves that as it is.
-    anew : bool
+    from_scratch : bool
         Begin with fresh weights although the recipe names a model.
     """
 
@@ -75,7 +75,7 @@ class TrainRequest:
     steps: int | None = None
     name: str | None = None
     patch: int | None = None
-    anew: bool = False
+    from_scratch: bool = False
 
     @classmethod
     def resumed(cls, run_dir: str | os.PathLike[str]) -> Self:
@@ -310,7 +310,9 @@ def _main() -> int:
 def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Run the service, and tell its steps, not too many of them."""
     own = {name: request.pop(name, None) for name in ("steps", "name", "patch")}
-    options = TrainOptions.parse({**own, "anew": request.pop("anew", False)})
+    options = TrainOptions.parse(
+        {**own, "from_scratch": request.pop("from_scratch", False)}
+    )
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
     job = TRAIN.job(recipe, folder, options=options, **request)
     told = float("-inf")

@@ -5,7 +5,7 @@ A model file is safetensors: weights, with the card in the header.
 
 import inspect
 import itertools
-import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from napari_semsr.core import CheckpointError, one_line, read_bytes, shown
+from napari_semsr.core import CheckpointError, SemsrError, one_line, read_bytes, shown
 from napari_semsr.io import renaming
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
@@ -30,6 +30,7 @@ _REFUSALS = (  # what constructors and readers raise at values that they cannot 
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
+_LARGEST_REACH = 65536  # pixels; as on the card
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
 # What a file may hold beside what can be trained
 _LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
@@ -91,18 +92,39 @@ def _make(
         )
         raise CheckpointError(msg)
     try:
-        return shelf[name](**options)
+        made = shelf[name](**options)
+        _check_parts(made)
     except _REFUSALS as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         given = shown(options)
         msg = f"{kind.capitalize()} {name} cannot be built from {given}: {reason}."
         raise CheckpointError(msg) from error
+    return made
+
+
+def _check_parts(network: nn.Module) -> None:
+    """Refuse what can be built of sizes that no field passes through."""
+    for part in network.modules():
+        if any(0 in weights.shape for weights in part.parameters(recurse=False)):
+            msg = "every layer must have a channel"
+            raise ValueError(msg)
+        if isinstance(part, nn.Conv2d):
+            sizes = (*part.kernel_size, *part.dilation, *part.stride)
+            if not all(isinstance(size, int) for size in sizes):
+                msg = "kernels, strides and dilations must be whole numbers"
+                raise TypeError(msg)
+            if min(*part.kernel_size, *part.dilation, *part.stride) < 1:
+                msg = "kernels, strides and dilations must be at least 1"
+                raise ValueError(msg)
+            pairs = zip(part.kernel_size, part.dilation, strict=True)
+            if max((side - 1) * apart for side, apart in pairs) > _LARGEST_REACH:
+                msg = f"a convolution would reach beyond {_LARGEST_REACH} pixels"
+                raise ValueError(msg)
 
 
 # What a card may ask for, judged by what its file holds, before anything is built.
 
 _SPARE, _PARTS = 64, 32  # chosen: parts without weights, such as rectifiers, are few
-_LARGEST_REACH = 65536  # pixels; as on the card
 
 
 class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
@@ -121,27 +143,17 @@ def _build_within(
     held = sum(weights.numel() for weights in state.values())
     most = _SPARE + 2 * held  # for what is made and then replaced
     try:
-        sketch = _sketch(card, parts=_SPARE + _PARTS * len(state), numbers=most)
-        reach: float = max(map(_reach, sketch.modules()))
+        _check_size(card, parts=_SPARE + _PARTS * len(state), numbers=most)
     except _TooManyWeights as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
             f"its options ask for more than the {held} numbers that are there."
         )
         raise CheckpointError(msg) from error
-    except _REFUSALS:  # of a kind that no convolution has
-        reach = math.inf
-    if reach > _LARGEST_REACH:
-        msg = (
-            f"Architecture {card.architecture} cannot be built from "
-            f"{shown(card.options)}: a convolution would reach beyond "
-            f"{_LARGEST_REACH} pixels."
-        )
-        raise CheckpointError(msg)
     return build(card.architecture, card.options)
 
 
-def _sketch(card: ModelCard, *, parts: int, numbers: int) -> nn.Module:
+def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
     """Build a network without numbers, of so many parts and weights at most."""
     if _largest(card.options) > numbers:
         raise _TooManyWeights
@@ -149,7 +161,6 @@ def _sketch(card: ModelCard, *, parts: int, numbers: int) -> nn.Module:
         sketch = build(card.architecture, card.options)
     if sum(weights.numel() for weights in sketch.parameters()) > numbers:
         raise _TooManyWeights
-    return sketch
 
 
 @contextmanager
@@ -176,14 +187,6 @@ def _largest(options: object) -> float:
     if not isinstance(inside, Iterable) or isinstance(inside, str):
         return 0
     return max(map(_largest, inside), default=0)
-
-
-def _reach(part: nn.Module) -> int:
-    """Tell how far a convolution sees, in pixels; 0 of other parts."""
-    if not isinstance(part, nn.Conv2d):
-        return 0
-    pairs = zip(part.kernel_size, part.dilation, strict=True)
-    return max((side - 1) * apart for side, apart in pairs)
 
 
 # Model files.
@@ -246,6 +249,21 @@ def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> No
         partial.chmod(0o644)  # the library leaves it readable by its owner alone
 
 
+_loaded_in: set[int] = set()  # processes, by number
+
+
+def _refuse_fork() -> None:
+    """Refuse a copy of a process that has used a model: torch's threads stay behind."""
+    if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
+        msg = (
+            "A process that was forked after a model was used cannot use one, it would "
+            "wait without end: start it by spawn, as in "
+            "multiprocessing.get_context('spawn')."
+        )
+        raise SemsrError(msg)
+    _loaded_in.add(os.getpid())
+
+
 def load_model(name_or_path: str | Path) -> LoadedModel:
     """Load a bundled model or a model file.
 
@@ -258,7 +276,15 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     -------
     LoadedModel
         Network in evaluation mode, its card and digest.
+
+    Raises
+    ------
+    SemsrError
+        In a process that was forked from one that has loaded a model.
+    CheckpointError
+        If the file is damaged, or asks for more than it holds.
     """
+    _refuse_fork()
     path = resolve(name_or_path)
     if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30

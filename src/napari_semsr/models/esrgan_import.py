@@ -123,6 +123,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     ):
         msg = f"{path.name} must hold a table of named weights and nothing else."
         raise CheckpointError(msg)
+    plain = all(v.layout is torch.strided and not v.is_meta for v in held.values())
+    if not plain or sum(v.nbytes for v in held.values()) > len(data):
+        msg = (  # one stored number may stand for any count of them
+            f"{path.name} must hold all its weights, but has fewer numbers than it "
+            "says: export them again."
+        )
+        raise CheckpointError(msg)
     return held
 
 

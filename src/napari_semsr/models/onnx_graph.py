@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import CheckpointError, one_line
+from napari_semsr.io import is_there
 
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SIDE = 1024  # of the field for which sizes are worked out; nothing is computed on it
@@ -237,14 +238,14 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     leaves = (
         not told
         or where.is_absolute()
-        or ":" in told
+        or not {":", "\0"}.isdisjoint(told)
         or ".." in where.parts
         or not (inside / where).resolve().is_relative_to(inside)
     )
     if leaves:
         msg = f"{name} asks for weights at {told!r}, which is not in its own folder."
         raise CheckpointError(msg)
-    if not (inside / where).is_file():
+    if not is_there(inside / where) or not (inside / where).is_file():
         told = _named(told)
         msg = f"{name} keeps weights in {told}, which is not beside it; copy both."
         raise CheckpointError(msg)

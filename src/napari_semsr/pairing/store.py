@@ -30,7 +30,6 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
-    folder_store,
 )
 from napari_semsr.pairing.cut import PairChoice
 from napari_semsr.pairing.options import SPLITS, PairOptions
@@ -352,8 +351,10 @@ def open_pairs(path: Path) -> PairStore:
     """
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     try:
-        group = zarr.open_group(folder_store(path), mode="r")
+        group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
         record = group.attrs.get(ATTRIBUTE)
     except (OSError, ValueError, KeyError):
         record = None

@@ -127,7 +127,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         Why, and what to do.
     reason : {"ambiguous", "no-overlap", "no-structure"}
         The same in a word.
-    rivals : sequence of Rival, optional
+    rivals : sequence of AlternativeTransform, optional
         Places that fit as well.
     """
 

@@ -19,6 +19,7 @@ from .page import (
     making as making,
     resolution as resolution,
     spread as spread,
+    write_numbers as write_numbers,
     write_page as write_page,
     written as written,
 )

@@ -28,6 +28,9 @@ _EMPTY = "#c9d2dc"
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
 _REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
+_BOLD: Any = {
+    "edge": 2.2, "ha": "center", "va": "bottom", "fontsize": 10.5, "fontweight": "bold",
+}  # fmt: skip
 
 AGAINST_TRUTH: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", (1 / 7) ** 0.5)}
 """How `curves_png` draws correlations with an image that counts as free of noise."""
@@ -116,7 +119,8 @@ def overlay_png(
                 linewidth=2, linestyle=(0, (4, 2)),
             )
         )  # fmt: skip
-        _say(axes, corner[0] + columns * across / 2, corner[1] + 0.06 * height, name)
+        middle = corner[0] + columns * across / 2
+        write_over(axes, middle, corner[1] + 0.06 * height, name, **_BOLD)
     return _png(figure)
 
 
@@ -384,18 +388,18 @@ def _show(
             linewidth=0.8,
         )
     )  # fmt: skip
-    _say(axes, left + long / 2, low - 1.6 * thick, words)
+    write_over(axes, left + long / 2, low - 1.6 * thick, words, **_BOLD)
     return drawn
 
 
-def _say(axes: "Axes", x: float, y: float, words: str) -> None:
+def write_over(
+    axes: "Axes", x: float, y: float, words: str, *, edge: float, **look: Any
+) -> None:
     """Write over an image, in white with a dark edge."""
     from matplotlib.patheffects import withStroke
 
-    axes.text(
-        x, y, words, color="white", ha="center", va="bottom", fontsize=10.5,
-        fontweight="bold", path_effects=[withStroke(linewidth=2.2, foreground="black")],
-    )  # fmt: skip
+    effects = [withStroke(linewidth=edge, foreground="black")]
+    axes.text(x, y, words, color="white", path_effects=effects, **look)
 
 
 def _legend(axes: "Axes", **look: Any) -> None:
@@ -411,9 +415,30 @@ def _grid(axes: "Axes") -> None:
 
 
 def _png(figure: "Figure") -> bytes:
-    """Draw a figure into a PNG without a time stamp, so that equal is equal."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Draw a figure as PNG."""
+    return draw_file(figure, "png", _DPI, {})
 
+
+def draw_file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, Any]) -> bytes:
+    """Draw a figure as one of the formats, without the time: equal ones are equal."""
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    if kind == "pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        metadata = {**told, "CreationDate": None}
+        FigureCanvasPdf(figure).print_pdf(stream, metadata=metadata)
+        return stream.getvalue()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    picture = Image.fromarray(drawn)
+    if kind == "png" and (drawn == drawn[..., :1]).all():
+        picture = picture.getchannel(0)  # a third of the size
+    settings: dict[str, Any] = {"dpi": (dpi, dpi)}
+    if kind == "tif":
+        settings["compression"] = "tiff_deflate"
+    picture.save(stream, "TIFF" if kind == "tif" else "PNG", **settings)
     return stream.getvalue()

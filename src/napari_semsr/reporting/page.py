@@ -8,6 +8,7 @@ up.
 """
 
 import base64
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,16 @@ def write_page(path: Path, template: Path, **values: Any) -> None:
     text = render(template.read_text(encoding="utf-8"), **values)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
+    """Write what a page tells as JSON, whole or not at all."""
+    from napari_semsr.io import replacing
+
+    text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
+    with replacing(path) as temporary:
+        # the numbers of halves of letters are as JSON writes them
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def making(

@@ -1,7 +1,6 @@
 """A figure for a paper: images side by side, bars in nm, colour bars, a caption."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, FloatPair, IntPair, ShapeError
-from napari_semsr.reporting.figures import bar_length, bar_words
+from napari_semsr.reporting.figures import (
+    bar_length,
+    bar_words,
+    draw_file,
+    write_over,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +30,7 @@ _TALLEST_MM = 1000.0  # of a figure; chosen: no paper is taller
 _EMPTY = "#c9d2dc"  # where an image knows nothing
 _MOST_APART = 4  # of fields that share a scale; chosen: a smaller one is a stamp
 _MOST_COLUMNS = 3
+_WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # over an image, in its shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ def draw_plate(
             parse_math=False,  # a dollar sign in a name is one
         )  # fmt: skip
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
-    return Plate(_file(figure, kind, dpi, {"Title": title}), (down_px, across_px))
+    data = draw_file(figure, kind, dpi, {"Title": title})
+    return Plate(data, (down_px, across_px))
 
 
 def _wrapped(text: str, width_mm: float, dpi: int) -> list[str]:
@@ -223,7 +229,8 @@ def _draw_cell(
     if image.overlay is not None:
         drawn = _lay_over(axes, image.overlay, image.pixel)
     if letter:
-        _say(axes, 0.03, 0.97, letter, va="top", weight="bold")
+        look = {**_WORDS, "transform": axes.transAxes, "weight": "bold"}
+        write_over(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
     if image.bar:
         thick = 0.14 * shown * _COLOUR_BAR / (1 - _COLOUR_BAR)
         bar = figure.colorbar(
@@ -290,7 +297,9 @@ def _show(
     size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
     half = _text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
-    _say(axes, middle, 1 - (low - 2 * thick) / height, words, size=size)
+    above = 1 - (low - 2 * thick) / height
+    look = {**_WORDS, "transform": axes.transAxes, "fontsize": size}
+    write_over(axes, middle, above, words, ha="center", va="bottom", **look)
     return drawn
 
 
@@ -310,43 +319,3 @@ def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
     axes.set_xlim(whole[0])
     axes.set_ylim(whole[1])
     return drawn
-
-
-def _say(
-    axes: "Axes", x: float, y: float, words: str, *, va: str = "bottom",
-    size: float = _POINTS, **look: Any,
-) -> None:  # fmt: skip
-    """Write over an image, in white with a dark edge; places are shares of it."""
-    from matplotlib.patheffects import withStroke
-
-    ha = "left" if va == "top" else "center"
-    axes.text(
-        x, y, words, transform=axes.transAxes, color="white", ha=ha, va=va,
-        fontsize=size, path_effects=[withStroke(linewidth=1.2, foreground="black")],
-        **look,
-    )  # fmt: skip
-
-
-def _file(figure: "Figure", kind: str, dpi: int, told: Mapping[str, str]) -> bytes:
-    """Write a figure as one of the formats."""
-    stream = io.BytesIO()
-    if kind == "pdf":
-        from matplotlib.backends.backend_pdf import FigureCanvasPdf
-
-        told = {**told, "CreationDate": None}  # type: ignore[dict-item]
-        FigureCanvasPdf(figure).print_pdf(stream, metadata=dict(told))
-        return stream.getvalue()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-    picture = Image.fromarray(drawn)
-    if kind == "png" and (drawn == drawn[..., :1]).all():
-        picture = picture.getchannel(0)  # a third of the size
-    settings: dict[str, Any] = {"dpi": (dpi, dpi)}
-    if kind == "tif":
-        settings["compression"] = "tiff_deflate"
-    picture.save(stream, "TIFF" if kind == "tif" else "PNG", **settings)
-    return stream.getvalue()

@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from napari_semsr.core import Cancelled, Progress, SemsrError, digest_path
+from napari_semsr.io import write_rows
 from napari_semsr.models import (
     ModelCard,
     Probe,
@@ -47,7 +48,11 @@ from napari_semsr.training.validation import PERCENTILES
 
 
 class MetricsLogger:
-    """Writes figures to ``curve.csv``, with its first columns, and to the loggers."""
+    """Writes figures to ``curve.csv``, with its first columns, and to the loggers.
+
+    The table is written as a whole: after a kill it has no torn row, and what a resumed
+    run does once more takes the place of what was there.
+    """
 
     def __init__(self, run_dir: Path, loggers: Sequence[Logger]) -> None:
         self.run_dir, self.loggers = run_dir, loggers
@@ -55,15 +60,16 @@ class MetricsLogger:
     def log(self, row: dict[str, float]) -> None:
         """Add the figures of one step, by name; ``step`` is one of them."""
         path, columns = self.run_dir / "curve.csv", list(row)
-        new = not path.exists()
-        if not new:
-            with path.open(newline="", encoding="utf-8") as stream:
-                columns = next(csv.reader(stream), columns)
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+        before: list[list[str]] = []
+        if path.exists():
+            lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+            columns = next(lines, columns)
+            whole = [one for one in lines if len(one) == len(columns)]
+            before = [one for one in whole if _step_of(columns, one) < row["step"]]
+        told = {name: f"{value:.6g}" for name, value in row.items()}
+        told["step"] = f"{row['step']:.0f}"  # all digits: each step is one row
+        now = [told.get(name, "") for name in columns]
+        write_rows(path, [columns, *before, now])
         figures = {name: value for name, value in row.items() if name != "step"}
         for logger in self.loggers:
             logger.log_metrics(figures, int(row["step"]))
@@ -73,6 +79,14 @@ class MetricsLogger:
         """Close the files of the loggers."""
         for logger in self.loggers:
             logger.finalize("closed")
+
+
+def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
+    """Read the step of a row; infinite where there is none."""
+    try:
+        return float(row[columns.index("step")])
+    except ValueError:
+        return math.inf
 
 
 _NAMES = {

@@ -8,11 +8,14 @@ so it is used where the user starts the run by it, and ours else.
 
 import atexit
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +27,7 @@ from napari_semsr.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import queue
-    import threading
+    import subprocess
 
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("lo", "lo0")
@@ -46,6 +49,7 @@ _LAST_PORT = 65535
 _CALL_S = 1.0
 _LOOK_S = 0.2
 _LATER_S = 15.0  # the first process of a machine speaks before the others
+_HANG_S = 60.0  # chosen: what waits for a process that is gone ends by itself before
 _HERE = "semsr/here"
 _WHOLE_RANKS = ("RANK", "SLURM_PROCID")
 _PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
@@ -133,18 +137,67 @@ class Rendezvous(DDPStrategy):
     def __init__(
         self,
         nodes: int,
-        stop: "threading.Event",
+        stop: threading.Event,
         reports: "queue.Queue[Progress]",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._nodes, self._stop, self._reports = nodes, stop, reports
         self._patience_s = _patience_s()
+        self._beside: list[subprocess.Popen[bytes]] = []
+        self._ended = threading.Event()
+        self._parent = os.getppid()
         if nodes == 1:
             _stay_inside()
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Say of an error that another process of this machine ended, if one did."""
+        try:
+            yield
+        except Exception as error:
+            for process in self._beside:  # each ends with the first that is gone
+                with suppress(TimeoutExpired):
+                    process.wait(_CALL_S)
+            if (lost := self._lost()) is None:
+                raise
+            msg = f"{lost}, and this one with it; what was saved goes on with --resume."
+            raise SemsrError(msg) from error
+        finally:
+            self._ended.set()
+
+    def _lost(self) -> str | None:
+        """Say which process beside this one was ended from outside."""
+        if os.getppid() != self._parent and int(os.environ.get("LOCAL_RANK", "0")):
+            return "The first process ended"
+        for process in self._beside:
+            if (code := process.poll()) is not None and code < 0:
+                how = signal.Signals(-code).name
+                return f"A process that learnt along, {process.pid}, ended by {how}"
+        return None
+
+    def _take_watch(self) -> None:
+        """Watch the processes beside this one; Lightning would kill this one unsaid."""
+        theirs = getattr(self.launcher, "procs", [])
+        if theirs:
+            self._beside = [*theirs]
+            self.launcher.procs = self._beside  # type: ignore[union-attr]
+            theirs.clear()  # Lightning's watch has this list
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """End this process if it still waits for one that is gone."""
+        while not self._ended.wait(_LOOK_S):
+            if (lost := self._lost()) is not None:
+                if not self._ended.wait(_HANG_S):
+                    self._reports.put(Waiting(0, 0, lost))
+                    time.sleep(_CALL_S)
+                    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+                return
+
     def setup_distributed(self) -> None:
         """Meet the other processes, then go on as Lightning does."""
+        self._take_watch()
         if _TORCHRUN not in os.environ:  # else torchrun has done it
             self.set_world_ranks()
             self.meet()

@@ -11,7 +11,7 @@ import queue
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,8 +125,9 @@ def train(
     begun = copy.deepcopy(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with environment_kept(), folder.leaving_no_empty():
+    with environment_kept(), folder.leaving_no_empty(), ExitStack() as held:
         if first:
+            held.enter_context(folder.ours(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
@@ -144,7 +145,9 @@ def train(
             data = TrainingData(recipe, scale, done, recorder.making_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
-            with _without_advice():
+            how = trainer.strategy
+            watch = how.watching() if isinstance(how, Rendezvous) else nullcontext()
+            with _without_advice(), watch:
                 # The recorder saves state and best model as it goes.
                 trainer.fit(
                     learner, datamodule=data, ckpt_path=state, weights_only=True

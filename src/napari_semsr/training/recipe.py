@@ -303,6 +303,7 @@ SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
 
+_MOST_STEPS = 10**9  # chosen: years of the shortest
 _MOST_VALUES = 10_000  # chosen: the longest recipe of ours has a hundred
 _FORMER = {
     "veil_weight": 0.3,
@@ -408,7 +409,7 @@ class Recipe(Options):
     local_from: str | None = None
     stop_after: int | None = Field(default=None, ge=1)
     early_stop: int | None = Field(default=None, ge=1)
-    steps: int = Field(default=20000, ge=1)
+    steps: int = Field(default=20000, ge=1, le=_MOST_STEPS)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
     minutes: float | None = Field(default=None, gt=0)

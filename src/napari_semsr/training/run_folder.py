@@ -4,9 +4,9 @@ It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is l
 from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
 model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch,
 as restored at the last one) and ``NAME.safetensors`` (the best model so far). A model
-that other networks judged or returned has them in ``networks.safetensors``. Nothing in
-it changes before the first step is done, so that a run that cannot start leaves an
-earlier one as it was.
+that other networks judged or returned has them in ``networks.safetensors``. One
+process at a time learns there. Nothing in it changes before the first step is done, so
+that a run that cannot start leaves an earlier one as it was.
 
 What decides how fast and how long a run learns may change when it is resumed, and files
 may have moved; the rest may not. So it keeps its recipe, and of each store, image or
@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
-from napari_semsr.io import renaming, replacing, write
+from napari_semsr.io import StoreLock, renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
 from napari_semsr.training.validation import ValidationPair, preview
@@ -86,6 +86,7 @@ _WHOLE = {
     "gan.discriminator_options",
 }
 _MODEL = ".safetensors"
+_WORKERS_END_S = 15.0  # chosen: torch's look each 5 s whether their process lives
 _MOST_TOLD = 3
 _LONGEST = 30
 _KINDS = {
@@ -227,6 +228,16 @@ class RunFolder:
             _put(self.path / INPUTS, inputs)
 
     @contextmanager
+    def ours(self, *, resume: bool) -> Iterator[None]:
+        """Keep other processes from the folder; workers of a killed run may end."""
+        patience_s = _WORKERS_END_S if resume else 0
+        lock = StoreLock(self.path.resolve(), patience_s=patience_s)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def leaving_no_empty(self) -> Iterator[None]:
         """Remove folders that were made for a run which put nothing into them."""
         path = self.path.absolute()
@@ -259,10 +270,10 @@ class RunFolder:
             try:  # of processes that learn together, the first one writes it
                 with renaming(self.state, partial) if first else nullcontext():
                     trainer.save_checkpoint(partial)
+                    if first:  # before the state: what is resumed meets its best again
+                        _put(self.path / _BEST, dict(best))
             except (OSError, RuntimeError) as error:
                 raise OSError(str(error)) from error
-            if first:
-                _put(self.path / _BEST, dict(best))
 
     def keep_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
         """Write a picture of a held-out patch, in place of the last one."""

@@ -13,11 +13,7 @@ from napari_semsr.cli import BatchReport
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
 
-STEPS = [
-    {"degrade": {"kind": "blur"}},
-    "frc",
-    {"metrics": {"reference": "{input}"}},
-]
+STEPS = [{"degrade": {"kind": "blur"}}, "frc", {"metrics": {"reference": "{input}"}}]
 
 
 @pytest.fixture

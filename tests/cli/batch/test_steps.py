@@ -194,7 +194,7 @@ def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
 
 def test_every_verb_tells_its_arguments():
     """What a verb writes bears one of the names that are kept in the folder."""
-    written = {"output", "out_dir", "misfit", "like_output", "transform_out"}
+    written = {"output", "out_dir", "residual_map", "like_output", "transform_out"}
     written |= {"positions_out", "table"}
     for verb in set(VERBS) - {"models", "demo", "batch", "replay"}:
         for action in arguments_of(verb):

@@ -216,7 +216,7 @@ def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images
 def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
     from napari_semsr.inference import cluster
 
-    monkeypatch.setattr(cluster, "PATIENCE", "0.1s")
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.1)
     words = ("enhance", images / "first.tif", "-o", images / "o.tif")
     said = semsr(*words, "--scheduler", "tcp://127.0.0.1:9")
     assert said.code == 2

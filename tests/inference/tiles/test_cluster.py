@@ -119,7 +119,7 @@ def test_a_stopped_worker_takes_no_more(make_loaded, rng):
 
 
 def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", "200ms")
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -127,6 +127,23 @@ def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
     store = store_for(tmp_path / "a.zarr", image, loaded, OPTIONS)
     with pytest.raises(OptionError, match=f"answers at {address}"):
         run(fill(image, loaded, store, OPTIONS, scheduler=address))
+
+
+def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(OptionError, match="answers at"):
+            cluster.remote_client(address).__enter__()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "here", "127.0.0.1", "tcp://", "tcp://[::1", "tcp://a b:1", "tcp://a:70000"],
+)
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(OptionError, match="must be an address like"):
+        cluster.remote_client(address).__enter__()
 
 
 @pytest.mark.broad

@@ -35,13 +35,12 @@ def choose(monkeypatch, tmp_path):
 @pytest.fixture(
     params=[MetricsPanel, pytest.param(FrcMapPanel, marks=pytest.mark.broad)]
 )
-def panel(request, model, qtbot, exposures, add, run_panel):
+def panel(request, model, hold, exposures, add, run_panel):
     """A panel with numbers and a plot of two layers, one made by a network."""
     made = Provenance(job="enhance", model_name="a-network", model_digest="0" * 64)
     add(model, exposures[0])
     add(model, exposures[1].replace(provenance=made))
-    panel = request.param(model)
-    qtbot.addWidget(panel)
+    panel = hold(request.param(model))
     first, second = model.layers
     if request.param is MetricsPanel:
         panel.image.value, panel.reference.value = second, first

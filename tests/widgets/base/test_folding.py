@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QApplication, QComboBox
 from napari_semsr.widgets.base.folding import fold_combo
 
 
-def test_combo_box_is_asked_only_to_be_painted(qtbot):
+def test_combo_box_is_asked_only_to_be_painted(hold):
     """One that is being destroyed sends events too, and crashes when it is asked."""
 
     class Asked(QComboBox):
@@ -16,8 +16,7 @@ def test_combo_box_is_asked_only_to_be_painted(qtbot):
             self.times += 1
             return super().style()
 
-    box = Asked()
-    qtbot.addWidget(box)
+    box = hold(Asked())
     fold_combo(box)
     box.times = 0
     for kind in (QEvent.Type.ParentChange, QEvent.Type.User):

@@ -35,10 +35,8 @@ ROWS = {
 
 
 @pytest.fixture
-def form(qtbot) -> OptionsForm:
-    made = OptionsForm(Example, ROWS)
-    qtbot.addWidget(made)
-    return made
+def form(hold) -> OptionsForm:
+    return hold(OptionsForm(Example, ROWS))
 
 
 def test_form_starts_with_the_defaults(form):

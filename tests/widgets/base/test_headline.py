@@ -52,9 +52,8 @@ def test_one_number_is_large_and_the_others_are_folded(scene, qtbot, run_panel, 
     assert panel.figures.text().count("<tr>") > 3
 
 
-def test_numbers_that_were_unfolded_stay_so(scene, qtbot, run_panel):
-    panel = make_panel(scene, VERB_PANELS["Noise"])
-    qtbot.addWidget(panel)
+def test_numbers_that_were_unfolded_stay_so(scene, hold, run_panel):
+    panel = hold(make_panel(scene, VERB_PANELS["Noise"]))
     run_panel(panel)
     assert "times as much" in panel.headline.text()
     panel.all_figures.header.click()
@@ -63,9 +62,8 @@ def test_numbers_that_were_unfolded_stay_so(scene, qtbot, run_panel):
     assert panel.figures.isVisibleTo(panel)
 
 
-def test_without_a_number_to_judge_by_all_are_shown(scene, qtbot, run_panel):
-    panel = CropPanel(scene)
-    qtbot.addWidget(panel)
+def test_without_a_number_to_judge_by_all_are_shown(scene, hold, run_panel):
+    panel = hold(CropPanel(scene))
     run_panel(panel)
     assert panel.figures.text()
     assert panel.figures.isVisibleTo(panel)

@@ -89,9 +89,8 @@ def test_what_nobody_wrote_about_has_no_entry():
 
 
 @pytest.fixture
-def panel(model, qtbot):
-    window = QMainWindow()
-    qtbot.addWidget(window)
+def panel(model, hold):
+    window = hold(QMainWindow())
     made = RestorePanel(model)
     window.setCentralWidget(made)
     window.show()

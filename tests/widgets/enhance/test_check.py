@@ -1,9 +1,8 @@
 from napari_semsr.widgets.enhance.check import CheckPanel
 
 
-def test_check_says_how_many_discs_are_shown(model, qtbot, run_panel):
-    panel = CheckPanel(model)
-    qtbot.addWidget(panel)
+def test_check_says_how_many_discs_are_shown(model, hold, run_panel):
+    panel = hold(CheckPanel(model))
     panel.model.show_model("sem-restore")
     panel.form.set_values(discs=4, size_px=256, task="images")
     said = run_panel(panel)

@@ -9,14 +9,10 @@ import pytest
 
 from napari_semsr.analysis.trust import CLUES
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import Progress
+from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY
-from napari_semsr.models import (
-    Trust,
-    file_digest,
-    save_trust,
-    trust_path,
-)
+from napari_semsr.jobs.models import find_model
+from napari_semsr.models import Trust, file_digest, save_trust, trust_path
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.enhance import panel as enhance_module
@@ -27,6 +23,8 @@ from napari_semsr.widgets.measure.trust import TrustPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 
+LEARNT = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+
 
 @pytest.fixture
 def field(model, add, exposures) -> Micrograph:
@@ -36,9 +34,9 @@ def field(model, add, exposures) -> Micrograph:
 
 
 @pytest.fixture
-def panel(model, qtbot, field) -> EnhancePanel:
-    made = EnhancePanel(model)
-    qtbot.addWidget(made)
+def panel(model, hold, field) -> EnhancePanel:
+    made = hold(EnhancePanel(model))
+    made.form.set_values(tile=64, precision="fp32")
     return made
 
 
@@ -128,7 +126,6 @@ def test_card_tells_what_the_check_with_discs_found():
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
     output = tmp_path / "made.ome.zarr"
     panel.output.value = output
-    panel.form.set_values(tile=64, precision="fp32")
     said = run_panel(panel)
     assert "megapixels/s" in said
     layer = model.layers["field · sem-restore"]
@@ -236,22 +233,16 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
     from distributed import Client
 
     panel.model.add_file(write_tiny_model(tmp_path))
-    panel.form.set_values(tile=32, precision="fp32")
+    panel.form.set_values(tile=32)
     assert "megapixels/s" in run_panel(panel)
     expected = micrograph_from_layer(model.layers["field · tiny"]).array()
     model.layers.remove("field · tiny")
-    with Client(
-        processes=False,
-        n_workers=1,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        set_as_default=False,
-    ) as client:
-        panel.advanced.cluster.widget(
-            "scheduler"
-        ).value = client.cluster.scheduler_address
+    own = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    here = {"dashboard_address": "127.0.0.1:0", "set_as_default": False}
+    here["worker_dashboard_address"] = "127.0.0.1:0"
+    with Client(memory_limit=0, **own, **here) as client:
+        scheduler = panel.advanced.cluster.widget("scheduler")
+        scheduler.value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
     assert panel.live.live.done == 9
     found = micrograph_from_layer(model.layers["field · tiny"]).array()
@@ -288,23 +279,16 @@ def test_what_the_command_left_unfinished_is_resumed(
     assert micrograph_from_layer(layer).dtype == np.uint8
     made = read(output)
     assert made.provenance.inputs[0].name == "field.ome.tif"
-    whole = ENHANCE.job(file, tmp_path / "b.ome.zarr", model=tiny, options=options)
-    for _ in whole:
-        pass
+    run(ENHANCE.job(file, tmp_path / "b.ome.zarr", model=tiny, options=options))
     np.testing.assert_array_equal(made.array(), read(tmp_path / "b.ome.zarr").array())
 
 
-def test_model_file_is_added_and_chosen(panel, tmp_path):
-    from napari_semsr.jobs.models import find_model
-
+def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(Path(find_model(panel.model.value)).read_bytes())
     panel.model.add_file(copy)
     assert panel.model.value == str(copy)
     assert panel.model.card["receptive_field"] > 0
-
-
-def test_damaged_model_file_is_told(panel, tmp_path):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(b"not a model")
     panel.model.add_file(path)
@@ -312,11 +296,10 @@ def test_damaged_model_file_is_told(panel, tmp_path):
 
 
 @pytest.mark.broad
-def test_preferences_fill_the_form(model, qtbot, monkeypatch):
+def test_preferences_fill_the_form(model, hold, monkeypatch):
     wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
     monkeypatch.setattr(enhance_module, "preference", lambda _, name: wanted[name])
-    panel = EnhancePanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(EnhancePanel(model))
     found = panel.form.options()
     assert (found.device, found.tile, found.precision) == ("cpu", 128, "fp32")
 
@@ -327,7 +310,7 @@ def test_a_layer_at_another_pixel_size_is_resampled(
     resample, panel, model, run_panel, tmp_path
 ):
     panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(16, 16)))
-    panel.form.set_values(tile=32, precision="fp32", resample=resample)
+    panel.form.set_values(tile=32, resample=resample)
     assert "is resampled to 16 nm" in panel.model.text.text()
     assert "megapixels/s" in run_panel(panel)
     layer, source = model.layers["field · tiny"], model.layers["field"]
@@ -368,10 +351,8 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     model, panel, run_panel, tmp_path, field
 ):
     assert not panel.misfit.native.isVisibleTo(panel)
-    learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    panel.model.add_file(write_tiny_model(tmp_path, training=learnt))
+    panel.model.add_file(write_tiny_model(tmp_path, training=LEARNT))
     assert panel.misfit.native.isVisibleTo(panel)
-    panel.form.set_values(tile=64, precision="fp32")
     run_panel(panel)
     assert "of the input's contrast" in panel.figures.text()
     before = len(model.layers)
@@ -390,8 +371,7 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
 @pytest.fixture
 def knowing(tmp_path) -> Path:
     """A tiny network of whose errors something was learnt."""
-    learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    path = write_tiny_model(tmp_path, training=learnt)
+    path = write_tiny_model(tmp_path, training=LEARNT)
     trust = Trust(
         model="tiny",
         model_digest=file_digest(path),
@@ -409,7 +389,6 @@ def knowing(tmp_path) -> Path:
 def test_likely_error_is_mapped(model, panel, run_panel, knowing):
     panel.model.add_file(knowing)
     panel.trust.value = True
-    panel.form.set_values(tile=64, precision="fp32")
     said = run_panel(panel)
     whole, network = map(float, re.findall(r"([\d.]+) s", said))
     assert "Enhanced and mapped in" in said
@@ -424,10 +403,9 @@ def test_likely_error_is_mapped(model, panel, run_panel, knowing):
 
 
 def test_a_result_that_is_there_is_mapped_and_not_made_again(
-    model, panel, run_panel, knowing, computed, qtbot
+    model, panel, run_panel, knowing, computed, hold
 ):
     panel.model.add_file(knowing)
-    panel.form.set_values(tile=64, precision="fp32")
     run_panel(panel)
     tiles, names = len(computed), [layer.name for layer in model.layers]
     assert "field · tiny" in names
@@ -440,8 +418,7 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     run_panel(panel)
     told = [layer.name for layer in model.layers]
     assert sorted(told) == sorted([*names, mapped, "field · tiny · misfit (%)"])
-    asked = TrustPanel(model)
-    qtbot.addWidget(asked)
+    asked = hold(TrustPanel(model))
     run_panel(asked)
     assert [layer.name for layer in model.layers if layer.name == mapped] == [mapped]
     assert len(model.layers) == len(names) + 2
@@ -457,7 +434,6 @@ def test_a_ticked_map_that_cannot_be_made_says_why(model, panel, run_panel, tmp_
     panel.model.add_file(write_tiny_model(tmp_path))
     assert "nothing was learnt of the errors of tiny" in panel.unmade.text()
     assert panel.misfit.native.isVisibleTo(panel)
-    panel.form.set_values(tile=64, precision="fp32")
     assert "Enhanced in" in run_panel(panel)
     assert [layer.name for layer in model.layers] == ["field", "field · tiny"]
     panel.trust.value = panel.misfit.value = False
@@ -469,7 +445,6 @@ def test_maps_that_fail_leave_the_result(panel, model, run_panel, knowing, add):
     panel.layer.value = add(model, flat)
     panel.model.add_file(knowing)
     panel.misfit.value = True
-    panel.form.set_values(tile=64, precision="fp32")
     assert "Enhanced in" in run_panel(panel)
     assert "flat shows hardly more than noise" in panel.warned.text()
     assert "flat · tiny" in model.layers

@@ -25,17 +25,14 @@ def network(tmp_path):
 
 
 @pytest.fixture
-def panel(model, qtbot):
-    made = ImportPanel(model)
-    qtbot.addWidget(made)
-    return made
+def panel(model, hold):
+    return hold(ImportPanel(model))
 
 
 def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
-    panel, model, qtbot, run_panel, network, own_shelf
+    panel, model, hold, run_panel, network, own_shelf
 ):
-    check = CheckPanel(model)
-    qtbot.addWidget(check)
+    check = hold(CheckPanel(model))
     panel.choose(network)
     panel.form.set_values(name="their-net", scaling="levels", pixel_size_nm=12.0)
     assert panel.range.isVisibleTo(panel)

@@ -29,10 +29,9 @@ def _own_cache():
 
 
 @pytest.fixture
-def panel(model, qtbot, add, exposures) -> EnhancePanel:
+def panel(model, hold, add, exposures) -> EnhancePanel:
     add(model, exposures[0].replace(name="field"))
-    made = EnhancePanel(model)
-    qtbot.addWidget(made)
+    made = hold(EnhancePanel(model))
     made.form.set_values(tile=64, precision="fp32")
     return made
 
@@ -130,10 +129,9 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
 @pytest.mark.broad
 @pytest.mark.parametrize("tiles", [0, 2])
 def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
-    panel, model, qtbot, finish, computed, tiles
+    panel, model, qtbot, hold, finish, computed, tiles
 ):
-    dock = QWidget()
-    qtbot.addWidget(dock)
+    dock = hold(QWidget())
     panel.setParent(dock)
     panel.form.set_values(precision="bf16")
     start(panel, qtbot, computed, tiles)
@@ -146,8 +144,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
         assert not path.exists()
         return
     assert model.layers[1].name == "field · sem-restore (incomplete)"
-    again = EnhancePanel(model)
-    qtbot.addWidget(again)
+    again = hold(EnhancePanel(model))
     assert "half done; Enhance goes on" in again.status.text()
     assert again.form.values()["precision"] == "bf16"
     assert again.form.values()["tile"] == 64

@@ -13,10 +13,9 @@ from tests.children import LIMIT_MS
 
 
 @pytest.fixture
-def panel(model, qtbot, add, exposures) -> EnhancePanel:
+def panel(model, hold, add, exposures) -> EnhancePanel:
     add(model, exposures[0].replace(name="field", origin=(500.0, -300.0)))
-    made = EnhancePanel(model)
-    qtbot.addWidget(made)
+    made = hold(EnhancePanel(model))
     made.form.set_values(tile=64, precision="fp32")
     return made
 

@@ -7,15 +7,14 @@ from napari_semsr.widgets.measure.error_map import ErrorMapPanel
 
 
 @pytest.fixture
-def panel(model, qtbot, rng, add) -> ErrorMapPanel:
+def panel(model, hold, rng, add) -> ErrorMapPanel:
     sharp = 40 * ndimage.gaussian_filter(rng.normal(size=(160, 200)), 1.2)
     seen = 90 + 2 * ndimage.gaussian_filter(sharp, 2.2)
     place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
     add(model, Micrograph(rng.normal(size=(90, 90)), (5.0, 5.0), "elsewhere"))
     add(model, Micrograph(seen, name="seen", **place))
     add(model, Micrograph(sharp, name="sharp", **place))
-    made = ErrorMapPanel(model)
-    qtbot.addWidget(made)
+    made = hold(ErrorMapPanel(model))
     made.boxes["enhanced"].value = model.layers["sharp"]
     return made
 

@@ -16,12 +16,10 @@ def discs(gap: int) -> np.ndarray:
 
 
 @pytest.fixture
-def panel(model, qtbot, add) -> GapsPanel:
+def panel(model, hold, add) -> GapsPanel:
     for name, gap in (("truth", 6), ("taken", 6)):
         add(model, Micrograph(discs(gap), parse_pixel_size(5.0), name))
-    made = GapsPanel(model)
-    qtbot.addWidget(made)
-    return made
+    return hold(GapsPanel(model))
 
 
 def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):

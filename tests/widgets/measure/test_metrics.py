@@ -6,12 +6,10 @@ from tests.widgets.scenes import outlined, with_gaps
 
 
 @pytest.fixture
-def panel(model, qtbot, exposures, add) -> MetricsPanel:
+def panel(model, hold, exposures, add) -> MetricsPanel:
     for exposure in exposures:
         add(model, exposure)
-    made = MetricsPanel(model)
-    qtbot.addWidget(made)
-    return made
+    return hold(MetricsPanel(model))
 
 
 def test_metrics_against_a_reference(panel, model, run_panel):

@@ -23,10 +23,9 @@ def line_at(column: float, width: float = 8.0) -> np.ndarray:
 
 
 @pytest.fixture
-def panel(model, qtbot, add) -> ProfilePanel:
+def panel(model, hold, add) -> ProfilePanel:
     add(model, Micrograph(line_at(60), parse_pixel_size(5.0), "field"))
-    made = ProfilePanel(model)
-    qtbot.addWidget(made)
+    made = hold(ProfilePanel(model))
     made.form.set_values(pixel="point")
     return made
 

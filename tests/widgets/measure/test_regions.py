@@ -28,14 +28,13 @@ def pair(rng) -> tuple[Micrograph, Micrograph]:
 
 
 @pytest.fixture
-def opened(model, qtbot, add, pair):
+def opened(model, hold, add, pair):
     """Make a panel on both images, with the regions of a kind chosen."""
 
     def make(kind, regions="shapes"):
         for image in pair:
             add(model, image)
-        panel = kind(model)
-        qtbot.addWidget(panel)
+        panel = hold(kind(model))
         panel.regions.value = layer_of(model, regions)
         return panel
 
@@ -143,15 +142,14 @@ def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pa
 
 
 @pytest.mark.broad
-def test_gaps_are_counted_by_their_middles(model, qtbot, add, run_panel):
+def test_gaps_are_counted_by_their_middles(model, hold, add, run_panel):
     y, x = np.mgrid[:64, :200]
     bright = np.zeros((64, 200), bool)
     for centre in (20, 50, 130, 160):
         bright |= np.hypot(y - 32, x - centre) < 12
     image = np.where(bright, 200, 20).astype(np.float32)
     add(model, Micrograph(image, (SIZE, SIZE), "discs"))
-    panel = GapsPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(GapsPanel(model))
     panel.regions.value = model.add_shapes(
         [np.array([[0, 0], [0, 80], [63, 80], [63, 0]]), AWAY],
         shape_type="polygon",

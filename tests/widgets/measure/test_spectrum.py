@@ -16,13 +16,11 @@ def grating() -> Micrograph:
 
 
 @pytest.fixture
-def panel(model, qtbot, add, grating) -> SpectrumPanel:
+def panel(model, hold, add, grating) -> SpectrumPanel:
     add(model, grating)
     noise = np.random.default_rng(0).normal(size=(128, 160)).astype(np.float32)
     add(model, grating.replace(data=noise, name="noise"))
-    made = SpectrumPanel(model)
-    qtbot.addWidget(made)
-    return made
+    return hold(SpectrumPanel(model))
 
 
 def test_curves_of_all_layers_are_drawn_together(panel, model, run_panel):
@@ -95,10 +93,9 @@ def test_without_planes_no_layer_is_added(panel, model, run_panel):
     assert len(model.layers) == before
 
 
-def test_uncalibrated_layers_are_in_cycles_per_pixel(model, qtbot, run_panel, grating):
+def test_uncalibrated_layers_are_in_cycles_per_pixel(model, hold, run_panel, grating):
     model.add_image(grating.data, name="bare")
-    panel = SpectrumPanel(model)
-    qtbot.addWidget(panel)
+    panel = hold(SpectrumPanel(model))
     assert "cycles per pixel" in run_panel(panel)
     assert panel.plot.axes[0].get_xlabel() == "Frequency (cycles/px)"
     assert not panel.plot.axes[0].child_axes

@@ -36,19 +36,17 @@ def learnt(tmp_path):
 
 
 @pytest.fixture
-def ask(model, qtbot, run_panel, add, exposures):
+def ask(model, hold, run_panel, add, exposures):
     """Enhance a field, close the panel, and ask for the trust of the layer."""
 
     def press(path, **values):
         field = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
         add(model, field)
-        maker = EnhancePanel(model)
-        qtbot.addWidget(maker)
+        maker = hold(EnhancePanel(model))
         maker.model.add_file(path)
         maker.form.set_values(tile=64, precision="fp32")
         run_panel(maker)
-        panel = TrustPanel(model)
-        qtbot.addWidget(panel)
+        panel = hold(TrustPanel(model))
         panel.form.set_values(**values)
         return panel, run_panel(panel)
 
@@ -111,8 +109,7 @@ def test_field_of_another_kind_is_doubtful(ask, learnt):
     assert "doubtful, since the field is unlike those" in said
 
 
-def test_without_a_result_it_says_what_is_missing(model, qtbot, run_panel, add):
-    panel = TrustPanel(model)
-    qtbot.addWidget(panel)
+def test_without_a_result_it_says_what_is_missing(model, hold, run_panel, add):
+    panel = hold(TrustPanel(model))
     add(model, Micrograph(np.zeros((64, 64)), (5.0, 5.0), "field"))
     assert "that a network made must be chosen" in run_panel(panel)

@@ -6,11 +6,10 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.base import VERB_PANELS, make_panel
 
 
-def test_panel_measures_and_draws_its_curve(model, qtbot, rng, add, run_panel):
+def test_panel_measures_and_draws_its_curve(model, hold, rng, add, run_panel):
     data = 100 + np.linspace(0, 80, 200) + rng.normal(0, 4, (160, 200))
     add(model, Micrograph(data, (5.0, 5.0), "ramp"))
-    panel = make_panel(model, VERB_PANELS["Noise"])
-    qtbot.addWidget(panel)
+    panel = hold(make_panel(model, VERB_PANELS["Noise"]))
     assert "Measured ramp: Noise s.d. 4" in run_panel(panel)
     (line,) = panel.plot.axes[0].lines
     levels = line.get_xdata()

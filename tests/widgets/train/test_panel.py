@@ -114,10 +114,9 @@ def add_images(viewer, add, side: int = 128):
 
 
 @pytest.fixture
-def panel(model, qtbot, add) -> TrainPanel:
+def panel(model, hold, add) -> TrainPanel:
     add_images(model, add)
-    made = TrainPanel(model)
-    qtbot.addWidget(made)
+    made = hold(TrainPanel(model))
     made.pairs.low.value = model.layers["soft"]
     made.pairs.high.value = model.layers["sharp"]
     made.pairs.patch.value = 32
@@ -137,16 +136,15 @@ def use_file(panel: TrainPanel, path: Path) -> None:
 
 
 def test_layers_are_cut_and_the_model_comes_to_the_lists(
-    panel, training, run_panel, qtbot, folder
+    panel, training, run_panel, hold, folder
 ):
-    models = ModelChooser(panel.viewer)
-    qtbot.addWidget(models)
+    models = hold(ModelChooser(panel.viewer))
     panel.name.value, panel.steps.value = "mine", 500
     said = run_panel(panel)
     assert "Trained mine in 3 steps (+1.50 dB on held-out pairs)" in said
     (asked,) = training.requests
     assert (asked.name, asked.steps, asked.patch) == ("mine", 500, 32)
-    assert (asked.start_from, asked.anew) == (None, False)
+    assert (asked.start_from, asked.from_scratch) == (None, False)
     assert asked.run_dir == str(folder / "runs" / "mine")
     store = open_pairs(Path(asked.pairs))
     assert store.path == folder / "runs" / "mine-pairs.zarr"
@@ -160,24 +158,14 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
 def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     panel, training, run_panel, folder
 ):
-    rows = {
-        name: {"psnr_db": psnr, "ssim": 0.8, "frc_per_px": 0.25}
-        for name, psnr in (
-            ("input", 22.0),
-            ("linear filter", 23.0),
-            ("untouched", 24.5),
-            ("trained", 24.25),
-        )
-    }
+    psnr_db = {"input": 22.0, "linear filter": 23.0, "untouched": 24.5}
+    psnr_db["trained"] = 24.25
+    alike = {"ssim": 0.8, "frc_per_px": 0.25}
     training.kept = False
-    training.comparison = {
-        "set": "test",
-        "pairs": 6,
-        "begun_with": "sem-restore",
-        "kept": False,
-        "rows": rows,
-        "map_error_nm": 12.4,
-        "map_error_px": 0.62,
+    training.comparison = {"set": "test", "pairs": 6, "begun_with": "sem-restore"}
+    training.comparison |= {"kept": False, "map_error_nm": 12.4, "map_error_px": 0.62}
+    training.comparison["rows"] = {
+        name: {"psnr_db": psnr, **alike} for name, psnr in psnr_db.items()
     }
     panel.name.value = "mine"
     said = run_panel(panel)
@@ -265,7 +253,7 @@ def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
     run_panel(panel)
     (asked,) = training.requests
     assert (asked.pairs, asked.patch) == (str(folder / "given.zarr"), None)
-    assert asked.anew
+    assert asked.from_scratch
 
 
 @pytest.mark.broad
@@ -291,9 +279,8 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
 
 
 @pytest.mark.broad
-def test_preview_that_was_removed_stays_away(model, training, folder, qtbot):
-    view = TrainView(model)
-    qtbot.addWidget(view)
+def test_preview_that_was_removed_stays_away(model, training, folder, hold):
+    view = hold(TrainView(model))
     (folder / "run").mkdir()
     training.requests.append(type("Asked", (), {"name": "a"}))
     view.watch(folder / "run")
@@ -317,6 +304,8 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     panel.run_button.click()
     qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
+    panel.view.poll()
+    assert "Time left" in panel.view.figures.text()
     panel.cancel_button.click()
     assert "saving the state" in panel.status.text()
     qtbot.waitUntil(lambda: "Resume goes on" in panel.status.text(), timeout=LIMIT_MS)
@@ -346,15 +335,8 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
 
 @pytest.mark.broad
 def test_run_to_resume_is_asked_for(panel, training, folder, monkeypatch):
-    asked = []
-
-    def choose(*given):
-        asked.append(given)
-        return str(folder)
-
-    monkeypatch.setattr(QFileDialog, "getExistingDirectory", choose)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
     panel.resume_button.click()
-    assert asked
     assert "no run to resume" in panel.status.text()
     assert not training.requests
 
@@ -415,15 +397,9 @@ def test_wrong_input_is_one_sentence(
     assert not training.requests
 
 
-@pytest.mark.broad
-def test_recipe_with_a_wrong_key_is_named(panel, training, run_panel, recipe):
-    recipe.write_text(TINY.replace("batch:", "batches:"))
-    use_file(panel, recipe)
-    assert "batches" in panel.recipe.text.text()
-    assert "batches" in run_panel(panel)
-
-
-def test_rows_and_starts_follow_what_is_chosen(panel, recipe):
+def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
+    panel, recipe, training, run_panel
+):
     panel.show()
     assert panel.pairs.low.native.isVisibleTo(panel)
     panel.pairs.source.value = "store"
@@ -432,14 +408,19 @@ def test_rows_and_starts_follow_what_is_chosen(panel, recipe):
     first, fresh, *models = panel.recipe.start.choices
     assert models[0] == "sem-restore"
     panel.recipe.start.value = fresh
-    assert panel.recipe.begins() == {"start_from": None, "anew": True}
+    assert panel.recipe.begins() == {"start_from": None, "from_scratch": True}
     panel.recipe.start.value = "sem-restore"
-    assert panel.recipe.begins() == {"start_from": "sem-restore", "anew": False}
+    assert panel.recipe.begins() == {"start_from": "sem-restore", "from_scratch": False}
     use_file(panel, recipe)
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
     panel.recipe.box.value = "de-haan"
     assert panel.recipe.required().scale == 2
+    recipe.write_text(TINY.replace("batch:", "batches:"))
+    use_file(panel, recipe)
+    assert "batches" in panel.recipe.text.text()
+    assert "batches" in run_panel(panel)
+    assert not training.requests
 
 
 @pytest.mark.broad
@@ -542,11 +523,8 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
 
 
 @pytest.mark.broad
-def test_hidden_pixels_are_what_a_model_without_truth_is_judged_by(
-    model, folder, qtbot
-):
-    view = TrainView(model)
-    qtbot.addWidget(view)
+def test_hidden_pixels_are_what_a_model_without_truth_is_judged_by(model, folder, hold):
+    view = hold(TrainView(model))
     run = folder / "run"
     run.mkdir()
     (run / "curve.csv").write_text(

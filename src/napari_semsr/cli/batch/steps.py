@@ -31,6 +31,7 @@ from napari_semsr.core import (
     refuse_persons,
     sentence_of,
 )
+from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import SHEET_SUFFIXES, Cell, ReadOptions, file_stem, read_sheet
 from napari_semsr.jobs import VERBS, verb_of
 
@@ -330,6 +331,8 @@ def _known(verb: str) -> dict[str, tuple[argparse.Action, str]]:
         for flag in action.option_strings:
             if flag.startswith("--"):
                 found[flag[2:].replace("-", "_")] = action, flag
+    for former, now in ARGUMENTS.get(verb, {}).items():
+        found.setdefault(former, found[now])
     return found
 
 

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     legible,
+    one_line,
 )
 from napari_semsr.io.files import RECORD_KEY, Record, check_claim, choose, decoding
 from napari_semsr.io.read_image import (
@@ -639,12 +640,31 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
     _logger.addHandler(listener)
     try:
         with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
+            _check_parts(path, tif.ome_metadata or "")
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg)
             yield tif
     finally:
         _logger.removeHandler(listener)
+
+
+def _check_parts(path: Path, ome: str) -> None:
+    """Refuse a TIFF of several files that names one outside its own folder."""
+    if "FileName" not in ome:
+        return
+    root = _parse_ome(ome)
+    names = [] if root is None else [e.get("FileName") or "" for e in root.iter()]
+    away = next(
+        (name for name in names if set(name) & set("/\\:") or name == ".."), None
+    )
+    if away is not None or "<!DOCTYPE" in ome:
+        told = "in words of its own" if away is None else one_line(f"{away:.80}")
+        msg = (
+            f"{path} names a part outside its folder, {told}: put all parts into one "
+            "folder, and export it again."
+        )
+        raise ReadError(msg)
 
 
 def matches(path: Path, head: bytes) -> bool:

@@ -20,7 +20,6 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    folder_store,
     run,
     warn,
 )
@@ -197,8 +196,10 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
     """Find the image, its level and plane."""
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     with decoding(path, "OME-Zarr"):
-        node = zarr.open(folder_store(path), mode="r")
+        node = zarr.open(FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg)
@@ -213,20 +214,21 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
 
 
-def tell_missing(path: Path, series: int = 0) -> None:
+def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
     """Warn where blocks of a store have no file, as in one that was copied in part.
 
     Parameters
     ----------
     path : pathlib.Path
         Any file or folder; nothing is said of what is no OME-Zarr image.
-    series : int, default=0
-        Which image of the store.
+    series, level : int, default=0
+        Which image of the store, and which of its levels is read; all of them are
+        looked at where we wrote down how many blocks they have.
     """
     if not matches(path, b"" if path.is_dir() else b"file"):
         return
     try:
-        levels, finished = _levels(path, series)
+        levels, finished = _levels(path, series, level)
     except Exception:  # noqa: BLE001 - `read` says what is wrong with a store
         return
     found = sum(count_blocks(path, level) for level in levels)
@@ -246,13 +248,23 @@ def tell_missing(path: Path, series: int = 0) -> None:
         )
 
 
-def _levels(path: Path, series: int) -> tuple[list["zarr.Array[Any]"], int | None]:
-    """Give all levels, and how many files they had when we finished them."""
+def _levels(
+    path: Path, series: int, level: int
+) -> tuple[list["zarr.Array[Any]"], int | None]:
+    """Give a level; all, and how many files they had, where we finished them."""
     import zarr
 
-    image = _find_image(path, zarr.open_group(folder_store(path), mode="r"), series)
-    levels: list[Any] = [image.group[d["path"]] for d in image.metadata["datasets"]]
-    return levels, own_attributes(image.group).get(BLOCKS)
+    from napari_semsr.core import FolderStore
+
+    image = _find_image(
+        path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
+    )
+    finished = own_attributes(image.group).get(BLOCKS)
+    sets = image.metadata["datasets"]
+    if finished is None:
+        sets = [sets[level]]
+    levels: list[Any] = [image.group[each["path"]] for each in sets]
+    return levels, finished
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:

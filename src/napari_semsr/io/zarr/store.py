@@ -36,7 +36,6 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     WriteError,
-    folder_store,
     legible,
     parse_pixel_size,
     read_bytes,
@@ -50,6 +49,7 @@ from napari_semsr.io.files import (
     StoreLock,
     check_target,
     remove_target,
+    to_disk,
     writing,
 )
 
@@ -316,6 +316,7 @@ class OmeZarrStore:
             msg = f"{self.path} was taken away while it was written; run again."
             raise WriteError(msg) from error
         self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
+        to_disk(self.path)
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
@@ -639,6 +640,8 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Write the metadata and empty arrays of a new store."""
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     with writing(path):
         try:
             path.mkdir()
@@ -651,9 +654,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        group = zarr.open_group(
-            folder_store(path, read_only=False), mode="a", zarr_format=3
-        )
+        group = zarr.open_group(FolderStore(path), mode="a", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
         level0 = group.create_array(
@@ -696,9 +697,11 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     """
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     notes: dict[str, Any] = {}
     done: IntPair | None = None
-    here = folder_store(path)
+    here = FolderStore(path, read_only=True)
     with suppress(*_UNREADABLE):
         notes = own_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
@@ -718,13 +721,15 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Open an interrupted store and make sure that it is of the same making."""
     import zarr
 
+    from napari_semsr.core import FolderStore
+
     with writing(path):
         lock = StoreLock(path)
     for orphan in path.rglob("*.partial"):
         _logger.info("Removing %s, left by an interrupted write.", orphan)
         orphan.unlink(missing_ok=True)
     try:
-        group = zarr.open_group(folder_store(path, read_only=False), mode="r+")
+        group = zarr.open_group(FolderStore(path), mode="r+")
         level0 = group["0"]
         own = own_attributes(group)
         if own.get("complete") and _DONE in group:

@@ -5,7 +5,6 @@ and the linear filter see the optical image's own pixels, and their results go t
 the same map.
 """
 
-import json
 import math
 import os
 import time
@@ -48,7 +47,6 @@ from napari_semsr.core import (
     Provenance,
     ShapeError,
     Warped,
-    hear_warnings,
     in_digits,
     option,
     read_box,
@@ -56,7 +54,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.io import ReadOptions, StoredTransform, replacing
+from napari_semsr.io import StoredTransform
 from napari_semsr.jobs.crop import CROP, CropOptions, find_gap_free
 from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
@@ -83,6 +81,7 @@ from napari_semsr.jobs.register import (
 )
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Landmarks, Registration
+from napari_semsr.reporting import write_numbers
 from napari_semsr.restoration import fit_linear_filter
 
 Where = str | os.PathLike[str]
@@ -240,16 +239,29 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
     `translate` says a sentence of the page that tells what to do in the words of who
     reads it. Where no map can be believed, nothing is written.
     """
-    started = time.monotonic()
+    started, page = time.monotonic(), run.place
+    heard: list[str] = []
     yield Progress(0, 0, "checking")
-    chosen, page, numbers = run.options, run.place, run.place.with_suffix(_NUMBERS)
+    result, pictures = yield from collect_warnings(_measured(run), heard)
+    translated = map(run.named.get("translate", str), heard)
+    result = replace(
+        result,
+        warnings=tuple(dict.fromkeys(translated)),
+        seconds=round(time.monotonic() - started, 2),
+    )
+    write_report(page, result, pictures)
+    write_numbers(Path(result.numbers), {"kind": "judge", **result.to_json()})
+    return result
+
+
+def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, Pictures]]:
+    """Measure and draw all that is judged."""
+    chosen, page = run.options, run.place
     optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
-    enhancing, translate = run.named.get("enhancing"), run.named.get("translate", str)
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     named = None if models is None else _named([m for m in models if m != _NONE])
-    said: list[str] = []
-    registering = REGISTER.job(
+    registered = yield from REGISTER.job(
         optical,
         sem,
         options=RegisterOptions(**chosen.model_dump(include=_REGISTERING)),
@@ -258,15 +270,14 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
         opening=opening,
         fixed_opening=fixed_opening,
     )
-    registered = yield from collect_warnings(registering, said)
     placed = registered.image
     assert placed is not None  # noqa: S101 - it was not written
     source = open_image(optical, opening).replace(name=name_of(optical))
     fixed = open_image(sem, fixed_opening).replace(name=name_of(sem))
-    _tell_inputs(source, fixed, said)
+    _tell_inputs(source, fixed)
     box = yield from _common(placed, fixed, source)
     record = input_record(sem, fixed, fixed_opening)
-    table = _Table.of(fixed, box, record, chosen, said, translate)
+    table = _Table.of(fixed, box, record, run)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     named = named if named is not None else _named([_recommended(source)])
     part = lens.looks_at(source, _reach_nm(named.values(), source))
@@ -274,15 +285,15 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
         before = Path(folder) / "input.ome.zarr"
         cutting = CropOptions(box=part)
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
-        yield from _fill(table, lens, before, source.name, named, enhancing)
+        yield from _fill(table, lens, before, source.name, named)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registered, table.sem, box, fixed)
-    _tell_unconfirmed(area, registered.registration.model, said)
-    _tell_off(registered.registration, said)
+    _tell_unconfirmed(area, registered.registration.model)
+    _tell_off(registered.registration)
     made = placed.provenance
     result = Judged(
         output=str(page),
-        numbers=str(numbers),
+        numbers=str(page.with_suffix(_NUMBERS)),
         optical=source.name,
         sem=fixed.name,
         registration=map_facts(registered.registration),
@@ -290,29 +301,15 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
-        warnings=tuple(dict.fromkeys(map(translate, said))),
-        seconds=round(time.monotonic() - started, 2),
-        provenance=made_by(
-            "judge",
-            _told(chosen, enhancing, opening, fixed_opening),
-            *(made.inputs if made else ()),
-            record,
-        ),
+        warnings=(),
+        seconds=0.0,
+        provenance=made_by("judge", _told(run), *(made.inputs if made else ()), record),
     )
-    write_report(page, result, table.pictures)
-    text = json.dumps({"kind": "judge", **result.to_json()}, indent=1, allow_nan=False)
-    with replacing(numbers) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return result
+    return result, table.pictures
 
 
 def _fill(
-    table: "_Table",
-    lens: "_Lens",
-    before: Path,
-    name: str,
-    models: dict[str, Path],
-    enhancing: EnhanceOptions | None,
+    table: "_Table", lens: "_Lens", before: Path, name: str, models: dict[str, Path]
 ) -> Job[None]:
     """Measure the input, which is kept in a folder, and what is made of it there."""
     yield Progress(0, 0, "measuring the input")
@@ -320,25 +317,20 @@ def _fill(
     table.add(INPUT, lens.see(taken))
     halves = yield from _fit_halves(taken, table.sem, lens.transform)
     if halves is None:
-        _tell(f"The area is too small to fit the {LINEAR} on half of it.", table.said)
+        warn(f"The area is too small to fit the {LINEAR} on half of it.")
     else:
         after = before.with_name("linear.ome.zarr")
         yield from write_area(halves, taken, after, message="filtering into")
         yield Progress(0, 0, f"measuring the {LINEAR}")
         table.add(LINEAR, lens.see(open_image(after)))
+    named = table.run.named
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
-        job = ENHANCE.job(before, after, model=path, options=enhancing)
-        made = yield from collect_warnings(job, table.said)
+        options = named.get("enhancing")
+        made = yield from ENHANCE.job(before, after, model=path, options=options)
         yield Progress(0, 0, f"measuring what {model} made")
         seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
-        table.add(model, seen, _about(path, made, table.translate))
-
-
-def _tell(message: str, said: list[str]) -> None:
-    """Warn of something, and keep it for the page."""
-    warn(message)
-    said.append(message)
+        table.add(model, seen, _about(path, made, named.get("translate", str)))
 
 
 # What is judged, and by what.
@@ -426,7 +418,7 @@ def _told_area(
     }
 
 
-def _tell_unconfirmed(area: dict[str, Any], model: str, said: list[str]) -> None:
+def _tell_unconfirmed(area: dict[str, Any], model: str) -> None:
     """Say that parts of the area are not where the map has them."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
@@ -435,47 +427,43 @@ def _tell_unconfirmed(area: dict[str, Any], model: str, said: list[str]) -> None
             "area: what lies there is judged too badly."
         )
         bent = "" if model == "elastic" else " An elastic map follows what is bent."
-        _tell(text + bent, said)
+        warn(text + bent)
 
 
-def _tell_off(found: Registration, said: list[str]) -> None:
+def _tell_off(found: Registration) -> None:
     """Say what the error of a map does to the figures, where it is not small."""
     if found.error_px >= COSTLY_PX:
-        _tell(
+        warn(
             f"The map is expected to be {found.error_px:.2g} px off: all figures are "
             "too bad for it, but those of a network that learnt from pairs which were "
             "cut by the same map may be too good.",
-            said,
         )
 
 
-def _tell_inputs(source: Micrograph, sem: Micrograph, said: list[str]) -> None:
+def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
     """Say that an input is no measurement, or that both seem to be exchanged."""
     if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
-        _tell(
+        warn(
             f"{source.name} was signed by an electron microscope, and {sem.name} was "
             "not: check that the two are not exchanged.",
-            said,
         )
     made = source.provenance and source.provenance.network()
     if made:
-        _tell(
+        warn(
             f"{source.name} was itself made by the network {made[0]}: what is called "
             "input here is no measurement.",
-            said,
         )
 
 
-def _told(
-    options: JudgeOptions,
-    enhancing: EnhanceOptions | None,
-    *openings: ReadOptions | None,
-) -> dict[str, Any]:
+def _told(run: Run[JudgeOptions]) -> dict[str, Any]:
     """Say what was asked for."""
-    enhanced = None if enhancing is None else enhancing.model_dump(mode="json")
-    reading = [(how or ReadOptions()).model_dump(mode="json") for how in openings]
-    asked = options.model_dump(mode="json")
-    return {**asked, "enhancing": enhanced, "reading": reading}
+    enhancing = run.named.get("enhancing")
+    reading = (run.opening, run.reading("fixed"))
+    return {
+        **run.options.model_dump(mode="json"),
+        "enhancing": enhancing and enhancing.model_dump(mode="json"),
+        "reading": [one.model_dump(mode="json") for one in reading],
+    }
 
 
 def _about(path: Path, made: EnhancedFile, translate: Translate) -> dict[str, Any]:
@@ -537,10 +525,8 @@ class _Table:
     """Rows as they come; no picture is kept but as PNG."""
 
     sem: Micrograph  # the judged area
-    options: JudgeOptions
+    run: Run[JudgeOptions]
     pictures: Pictures
-    said: list[str]
-    translate: Translate
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
     _input: FloatArray | None = None
 
@@ -550,9 +536,7 @@ class _Table:
         sem: Micrograph,
         box: Box,
         record: InputRecord,
-        options: JudgeOptions,
-        said: list[str],
-        translate: Translate,
+        run: Run[JudgeOptions],
     ) -> Self:
         """Cut the area out of the SEM image."""
         part = sem.replace(
@@ -560,19 +544,19 @@ class _Table:
             origin=Grid.of(sem).centre(box),
             provenance=made_by("crop", {}, record),
         )
-        return cls(part, options, Pictures(part), said, translate)
+        return cls(part, run, Pictures(part))
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
     ) -> None:
         """Measure a picture, and draw it."""
-        sem, end = self.sem, self.options.cut_off_nm
+        sem, options = self.sem, self.run.options
         metrics = measure_metrics(
             picture,
             sem,
-            data_range=self.options.data_range,
+            data_range=options.data_range,
             match="affine",
-            cut_off_nm=end,
+            cut_off_nm=options.cut_off_nm,
         )
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
         matched = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
@@ -585,24 +569,19 @@ class _Table:
         self.rows[name] = JudgedPicture(
             name,
             metrics,
-            measure_agreement(matched, sem, cut_off_nm=end),
+            measure_agreement(matched, sem, cut_off_nm=options.cut_off_nm),
             psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
             *gain,
             model,
             light,
         )
         if model is not None and light.above_alone:
-            _tell(
+            warn(
                 f"{name} gains above the optical cut-off alone (periods under "
                 f"{metrics.cut_off_nm:.4g} nm): what it adds there was guessed from "
                 "samples of training, not seen.",
-                self.said,
             )
-        heard: list[str] = []
-        with hear_warnings(heard.append):
-            tell_learnt([(picture, picture), (sem, sem)])
-        for text in heard:
-            _tell(text, self.said)
+        tell_learnt([(picture, picture), (sem, sem)])
         self.pictures.add(name, grey)
 
 

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     refuse_persons,
     shown,
 )
+from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths
 from napari_semsr.jobs import FRC_MAP, VERBS, Verb, verb_of
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
@@ -457,6 +458,8 @@ def _run_again(verb: Verb[Any, Any]) -> Callable[[ReplayStep], Job[Path]]:
         if learnt:
             how["model"] = yield from step.model()
         part, made = step.made.part, step.target
+        # histories keep the names by which outputs were called first
+        part = ARGUMENTS.get(verb.name, {}).get(part or "", part)
         if part is not None and part in {item.name for item in verb.outputs}:
             made = how[part] = step.beside(f"{part}.ome.zarr")
         machine = _same_device(step) if learnt else {}

@@ -1,10 +1,10 @@
 """Images, pairs and measurements as one page, with a JSON file of every number."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,7 +31,7 @@ from napari_semsr.core import (
     read_box,
     software_versions,
 )
-from napari_semsr.io import ReadOptions, replacing, suggest_databar
+from napari_semsr.io import ReadOptions, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     Image,
@@ -49,6 +49,7 @@ from napari_semsr.jobs.measure import (
     ALONE,
     ERROR_MAP,
     FRC as FRC_VERB,
+    ErrorMapReport,
     FrcJobOptions,
     find_halves,
 )
@@ -74,6 +75,7 @@ from napari_semsr.jobs.report.numbers import (
 )
 from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.reporting import NO_VALUE, write_numbers
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
 _NUMBERS = ".json"
 _TOLD = ("images", "pairs", "files")
+_OF_FILES = ("name", "digest", "verb", "content")
 _MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
 _MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
@@ -135,42 +138,42 @@ class Picture:
     @property
     def networks(self) -> list[tuple[str, str]]:
         """Names and digests of the networks that had a hand in it."""
-        found: dict[str, str] = {}
-
-        def look(made: Provenance | None) -> None:
-            for item in made.inputs if made is not None else ():
-                look(item.provenance)
-            if made is not None and made.model_digest:
-                found[made.model_digest] = made.model_name or "unnamed model"
-
-        look(self.image.provenance)
-        return [(name, digest) for digest, name in found.items()]
+        made = _history(self.image.provenance)
+        found = {m.model_digest: m.model_name or "unnamed model" for m in made}
+        return [(name, digest) for digest, name in found.items() if digest]
 
     @property
     def steps(self) -> list[dict[str, str]]:
         """What made it, the first step first."""
         rows: list[dict[str, str]] = []
-
-        def look(made: Provenance | None) -> None:
-            if made is None or len(rows) >= _MOST_STEPS:
-                return
-            for item in made.inputs:
-                look(item.provenance)
-            named = [item.name for item in made.inputs]
-            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-            step = {
-                "step": made.job,
-                "of": ", ".join(named[:3]) + more or "\N{EN DASH}",
-                "network": made.model_name or "\N{EN DASH}",
-                "options": _told_options(made.options),
-                "version": made.versions.get("napari-semsr", "\N{EN DASH}"),
-                "when": made.created.replace("T", " ").removesuffix("+00:00"),
-            }
-            if step not in rows:
-                rows.append(step)
-
-        look(self.image.provenance)
+        for made in _history(self.image.provenance):
+            step = _step_told(made)
+            rows += [] if step in rows else [step]
+            if len(rows) == _MOST_STEPS:
+                break
         return rows
+
+
+def _history(made: Provenance | None) -> Iterator[Provenance]:
+    """Go through what made an image, the first step first."""
+    if made is not None:
+        for item in made.inputs:
+            yield from _history(item.provenance)
+        yield made
+
+
+def _step_told(made: Provenance) -> dict[str, str]:
+    """Write a step of a history as a row."""
+    named = [item.name for item in made.inputs]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return {
+        "step": made.job,
+        "of": ", ".join(named[:3]) + more or NO_VALUE,
+        "network": made.model_name or NO_VALUE,
+        "options": _told_options(made.options),
+        "version": made.versions.get("napari-semsr", NO_VALUE),
+        "when": made.created.replace("T", " ").removesuffix("+00:00"),
+    }
 
 
 @dataclass(slots=True)
@@ -186,6 +189,16 @@ class Pair:
     def label(self) -> str:
         """Names of both."""
         return f"{self.compared.label} against {self.reference.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportParts:
+    """What a report tells of."""
+
+    pictures: list[Picture]
+    pairs: list[Pair]
+    records: list[StoredNumbers]
+    found: Sequence[PanelFindings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,45 +242,35 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     for place in (page, numbers):
         check_not_input(place, [*paths_of(*given), *files])
     records = [read_record(path) for path in files]
-    pictures = yield from _open_all(given, reading)
-    pairs = [_paired(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
-    each = list(pictures.values())
+    opened = yield from _open_all(given, reading)
+    each = list(opened.values())
+    pairs = [_paired(*(opened[_key(i)] for i in one)) for one in images if one[1:]]
+    total = len(each) + len(pairs)
     for number, item in enumerate(each):
-        done = Progress(number, len(each) + len(pairs), f"measuring {item.label}")
+        done = Progress(number, total, f"measuring {item.label}")
         yield from _measure(item, chosen, done)
-    for number, pair in enumerate(pairs):
-        done = Progress(
-            len(each) + number, len(each) + len(pairs), f"comparing {pair.label}"
-        )
+    for number, pair in enumerate(pairs, len(each)):
+        done = Progress(number, total, f"comparing {pair.label}")
         yield from _compare(pair, chosen, done)
-    methods, references = tell_methods(each, pairs, records)
+    parts = ReportParts(each, pairs, records, found)
+    methods, references = tell_methods(parts)
     yield Progress(0, 0, "drawing the report")
     named = (InputRecord(role="json", name=r.name, digest=r.digest) for r in records)
     made = yield from run.history(inputs=[*(item.record for item in each), *named])
-    found_here = [item.measured for item in each]
-    found_here += [pair.measured for pair in pairs]
-    refused = [number for item in found_here for number in item.refused]
+    measured = [*(item.measured for item in each), *(pair.measured for pair in pairs)]
     result = ReportMade(
         path=str(page),
         numbers=str(numbers),
         images=tuple(item.label for item in each),
         pairs=tuple(item.label for item in pairs),
         files=tuple(item.name for item in records),
-        refused=len(refused),
+        refused=sum(len(item.refused) for item in measured),
         methods=methods,
         references=references,
         seconds=round(time.monotonic() - started, 2),
     )
-    yield from write_report(page, result, chosen, each, pairs, records, found, made)
-    text = json.dumps(
-        _every_number(result, chosen, each, pairs, records, found, made),
-        indent=1,
-        allow_nan=False,
-        ensure_ascii=False,
-    )
-    with replacing(numbers) as temporary:
-        # the numbers of halves of letters are as JSON writes them
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    yield from write_report(page, result, chosen, parts, made)
+    write_numbers(numbers, _every_number(result, chosen, parts, made))
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
@@ -415,7 +418,7 @@ def _told_options(options: dict[str, Any]) -> str:
         for name, value in flat.items()
         if isinstance(value, (bool, int, float, str)) and value != "" and name != LEARNT
     ]
-    return ", ".join(told) or "\N{EN DASH}"
+    return ", ".join(told) or NO_VALUE
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:
@@ -457,14 +460,42 @@ def _part(image: Micrograph, box: Box) -> Micrograph:
 
 
 def _tried(
-    measured: Measured, names: Sequence[str], make: Callable[[], Job[T]]
+    measured: Measured,
+    names: Sequence[str],
+    make: Callable[[], Job[T]],
+    key: str = "",
+    say: Callable[[T], Sequence[Number]] = lambda _: (),
+    part: Callable[[T], Any] = lambda found: found,
 ) -> Job[T | None]:
-    """Measure something; what is refused is noted with its reason."""
+    """Measure something; what is refused is noted with its reason.
+
+    The result, or a `part` of it, is kept by its `key`, numbers as `say` gives them.
+    """
     try:
-        return (yield from collect_warnings(make(), measured.notes))
+        found = yield from collect_warnings(make(), measured.notes)
     except SemsrError as error:
         measured.refuse(names, error)
         return None
+    if key:
+        measured.results[key] = part(found)
+    measured.numbers += say(found)
+    return found
+
+
+def _tried_frc(
+    measured: Measured, image: Micrograph, make: Callable[[], Job[Any]]
+) -> Job[Any]:
+    """Measure a ring correlation, told in the pixels of an image."""
+    how: Any = {
+        "say": lambda found: [frc_number(found.result, image, found.note)],
+        "part": lambda found: found.result,
+    }
+    return (yield from _tried(measured, (FRC,), make, "frc", **how))
+
+
+def _step(done: Progress, what: str) -> Progress:
+    """Say what is measured of an image."""
+    return replace(done, message=f"{done.message}: {what}")
 
 
 def _now(make: Callable[[], T], step: Progress) -> Callable[[], Job[T]]:
@@ -480,10 +511,7 @@ def _now(make: Callable[[], T], step: Progress) -> Callable[[], Job[T]]:
 def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure an image by itself."""
     measured, image = item.measured, item.image
-
-    def step(what: str) -> Progress:
-        return Progress(done.done, done.total, f"{done.message}: {what}")
-
+    step = partial(_step, done)
     box = _middle(image.shape)
     if box.shape != image.shape:
         item.box = box
@@ -511,26 +539,19 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     yield step("Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
     yield step("decorrelation")
-    cut_off = yield from _tried(
-        measured, (DECORRELATION,), lambda: measure_decorrelation(full)
+    yield from _tried(
+        measured,
+        (DECORRELATION,),
+        lambda: measure_decorrelation(full),
+        "decorrelation",
+        lambda found: [decorrelation_number(found, image)],
     )
-    if cut_off is not None:
-        measured.results["decorrelation"] = cut_off
-        measured.numbers.append(decorrelation_number(cut_off, image))
-    figures = yield from _tried(
-        measured, SHARPNESS, _now(lambda: measure_metrics(full), step("sharpness"))
-    )
-    if figures is not None:
-        measured.results["metrics"] = figures
-        measured.numbers += sharpness_numbers(figures)
+    sharp = _now(lambda: measure_metrics(full), step("sharpness"))
+    yield from _tried(measured, SHARPNESS, sharp, "metrics", sharpness_numbers)
     counted = _now(lambda: measure_histogram(part), step("histogram"))
-    levels = yield from _tried(measured, ("Histogram",), counted)
-    if levels is not None:
-        measured.results["histogram"] = levels
-    transformed = _now(lambda: measure_spectrum(full), step("spectrum"))
-    power = yield from _tried(measured, ("Spectrum",), transformed)
-    if power is not None:
-        measured.results["spectrum"] = power.radial
+    yield from _tried(measured, ("Histogram",), counted, "histogram")
+    power = _now(lambda: measure_spectrum(full).radial, step("spectrum"))
+    yield from _tried(measured, ("Spectrum",), power, "spectrum")
 
 
 def _tell_databar(item: Picture, part: Micrograph) -> None:
@@ -564,23 +585,17 @@ def _measure_frc(
         parts = _part(halves[0], box), _part(halves[1], box)
     source = full if parts is None else part
     measured = item.measured
-    found = yield from _tried(
-        measured,
-        (FRC,),
-        lambda: FRC_VERB.job(
-            source, halves=parts, options=FrcJobOptions(criterion=options.criterion)
-        ),
-    )
+    chosen = FrcJobOptions(criterion=options.criterion)
+    correlate = partial(FRC_VERB.job, source, halves=parts, options=chosen)
+    found = yield from _tried_frc(measured, item.image, correlate)
     if found is None:
         return
-    measured.results["frc"] = found.result
     if parts is not None:
         measured.results["halves"] = [half.name for half in parts]
-    number = frc_number(found.result, item.image, found.note)
-    measured.numbers.append(number)
     if note is not None:
         measured.notes.append(f"{note} {ALONE}")
-    if item.networks and number.value is not None:
+    number = measured.number(FRC)
+    if item.networks and number is not None and number.value is not None:
         name = item.networks[-1][0]
         measured.notes.append(
             f"{item.label} was made by the network {name}: resolution and cut-off of "
@@ -591,10 +606,7 @@ def _measure_frc(
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure one image against another."""
     measured = pair.measured
-
-    def step(what: str) -> Progress:
-        return Progress(done.done, done.total, f"{done.message}: {what}")
-
+    step = partial(_step, done)
     first, second = pair.reference.image, pair.compared.image
     if first.shape == second.shape:
         box = _middle(first.shape)
@@ -608,33 +620,23 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         every = (*AS_THEY_ARE, FRC)
         cut = yield from _tried(measured, every, lambda: cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
-    for match, names in ((None, AS_THEY_ARE), ("affine", MATCHED)):
-        how: Any = {"match": match}
-        figures = yield from _tried(
-            measured,
-            names,
-            _now(
-                lambda how=how: measure_metrics(parts[1], parts[0], **how),  # type: ignore[misc]
-                step("PSNR and SSIM"),
-            ),
-        )
-        if figures is not None:
-            measured.results[f"metrics {match or 'as they are'}"] = figures
-            measured.numbers += metric_numbers(figures, names)
-    levels = yield from _tried(
-        measured, (EMD,), _now(lambda: measure_histogram(second, first), step("greys"))
-    )
-    if levels is not None:
-        measured.results["histogram"] = levels
-        measured.numbers.append(emd_number(levels))
+    how: dict[str, Any] = {}
+    for names in (AS_THEY_ARE, MATCHED):
+        near = partial(measure_metrics, parts[1], parts[0], **how)
+        key, say = how.get("match", "as they are"), partial(metric_numbers, names=names)
+        job = _now(near, step("PSNR and SSIM"))
+        yield from _tried(measured, names, job, f"metrics {key}", say)
+        how["match"] = "affine"
+    counted = _now(lambda: measure_histogram(second, first), step("greys"))
+    distance: Any = {"say": lambda found: [emd_number(found)]}
+    yield from _tried(measured, (EMD,), counted, "histogram", **distance)
     yield step("Fourier ring correlation")
     yield from _correlate(pair, parts, options)
     yield step("error map")
-    errors = yield from _tried(measured, ERRORS, lambda: ERROR_MAP.job(first, second))
-    if errors is not None:
-        measured.results["error_map"] = errors.to_json()
-        measured.numbers += error_numbers(errors)
-        pair.map = errors.map
+    map_errors = partial(ERROR_MAP.job, first, second)
+    how = {"say": error_numbers, "part": ErrorMapReport.to_json}
+    errors = yield from _tried(measured, ERRORS, map_errors, "error_map", **how)
+    pair.map = None if errors is None else errors.map
     measured.notes[:] = dict.fromkeys(measured.notes)
 
 
@@ -642,18 +644,13 @@ def _correlate(
     pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
     """Measure up to which frequency both agree."""
-    measured, chosen = pair.measured, FrcJobOptions(criterion=options.criterion)
-    found = yield from _tried(
-        measured, (FRC,), lambda: FRC_VERB.job(*parts, options=chosen)
-    )
-    if found is None:
-        return
-    measured.results["frc"] = found.result
+    chosen = FrcJobOptions(criterion=options.criterion)
     calibrated = next((part for part in parts if part.pixel_size_nm), parts[0])
-    measured.numbers.append(frc_number(found.result, calibrated, found.note))
-    if found.found_shift_px is not None:
+    correlate = partial(FRC_VERB.job, *parts, options=chosen)
+    found = yield from _tried_frc(pair.measured, calibrated, correlate)
+    if found is not None and found.found_shift_px is not None:
         shift = _shift(found.found_shift_px, found.found_shift_sd_px)
-        measured.numbers.append(shift)
+        pair.measured.numbers.append(shift)
 
 
 def _shift(found: tuple[float, float], error: float | None) -> Number:
@@ -669,76 +666,60 @@ def _shift(found: tuple[float, float], error: float | None) -> Number:
 
 
 def _every_number(
-    result: ReportMade,
-    options: ReportOptions,
-    pictures: Sequence[Picture],
-    pairs: Sequence[Pair],
-    records: Sequence[StoredNumbers],
-    found: Sequence[PanelFindings],
-    made: Provenance,
+    result: ReportMade, options: ReportOptions, parts: ReportParts, made: Provenance
 ) -> dict[str, Any]:
     """Compose the JSON file."""
     version = software_versions()["napari-semsr"]
 
-    def numbers(items: Sequence[Number], digests: list[str | None]) -> list[Any]:
-        return [
-            item.to_json() | {"version": version, "inputs": digests} for item in items
-        ]
+    def told(measured: Measured, *inputs: Picture) -> dict[str, Any]:
+        how = {"version": version, "inputs": [item.record.digest for item in inputs]}
+        return {
+            "numbers": [item.to_json() | how for item in measured.numbers],
+            "results": jsonable(measured.results),
+            "notes": measured.notes,
+        }
 
-    images = []
-    for item in pictures:
-        image, digest = item.image, item.record.digest
-        images.append(
+    return {
+        "kind": "report",
+        "title": options.title,
+        "page": result.path,
+        "images": [
             {
                 "name": item.label,
                 "path": item.path,
-                "digest": digest,
-                "shape": list(image.shape),
-                "dtype": str(image.dtype),
-                "pixel_size_nm": jsonable(image.pixel_size_nm),
-                "pixel_size_sd_nm": jsonable(image.pixel_size_sd_nm),
+                "digest": item.record.digest,
+                "shape": list(item.image.shape),
+                "dtype": str(item.image.dtype),
+                "pixel_size_nm": jsonable(item.image.pixel_size_nm),
+                "pixel_size_sd_nm": jsonable(item.image.pixel_size_sd_nm),
                 "pixel_size_from": item.size_from,
                 "measured_box_px": None
                 if item.box is None
                 else [item.box.y0, item.box.x0, item.box.y1, item.box.x1],
                 "networks": [{"name": n, "digest": d} for n, d in item.networks],
-                "provenance": jsonable(image.provenance),
-                "numbers": numbers(item.measured.numbers, [digest]),
-                "results": jsonable(item.measured.results),
-                "notes": item.measured.notes,
+                "provenance": jsonable(item.image.provenance),
+                **told(item.measured, item),
             }
-        )
-    compared = [
-        {
-            "reference": pair.reference.label,
-            "compared": pair.compared.label,
-            "numbers": numbers(
-                pair.measured.numbers,
-                [pair.reference.record.digest, pair.compared.record.digest],
-            ),
-            "results": jsonable(pair.measured.results),
-            "notes": pair.measured.notes,
-        }
-        for pair in pairs
-    ]
-    return {
-        "kind": "report",
-        "title": options.title,
-        "page": result.path,
-        "images": images,
-        "pairs": compared,
+            for item in parts.pictures
+        ],
+        "pairs": [
+            {
+                "reference": pair.reference.label,
+                "compared": pair.compared.label,
+                **told(pair.measured, pair.reference, pair.compared),
+            }
+            for pair in parts.pairs
+        ],
         "files": [
             {
-                "name": item.name,
-                "digest": item.digest,
-                "verb": item.verb,
-                "content": item.content,
+                name: getattr(item, name)
+                for name in ("name", "digest", "verb", "content")
             }
-            for item in records
+            for item in parts.records
         ],
         "found": [
             {"title": f.title, "of": list(f.origin), "numbers": dict(f.rows)}
-            for f in found
+            for f in parts.found
         ],
         "methods": list(result.methods),
         "references": list(result.references),

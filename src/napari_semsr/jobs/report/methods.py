@@ -17,7 +17,7 @@ from napari_semsr.jobs.report.numbers import (
 from napari_semsr.reporting import written
 
 if TYPE_CHECKING:
-    from napari_semsr.jobs.report.job import Pair, Picture
+    from napari_semsr.jobs.report.job import Pair, Picture, ReportParts
     from napari_semsr.jobs.report.records import StoredNumbers
 
 REFERENCES = {
@@ -67,20 +67,16 @@ class _Cites:
         )
 
 
-def tell_methods(
-    pictures: "Sequence[Picture]",
-    pairs: "Sequence[Pair]",
-    records: "Sequence[StoredNumbers]",
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Say what was done, and nothing that was not."""
     cites = _Cites()
     paragraphs = [
         _versions(),
-        *_sizes(pictures),
-        *_networks(pictures),
-        *_alone(pictures, cites),
-        *_compared(pairs, cites),
-        *_read(records, cites),
+        *_sizes(parts.pictures),
+        *_networks(parts.pictures),
+        *_alone(parts.pictures, cites),
+        *_compared(parts.pairs, cites),
+        *_read(parts.records, cites),
     ]
     return tuple(paragraphs), cites.listed()
 

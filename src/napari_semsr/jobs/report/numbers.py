@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,20 +164,21 @@ def grey_numbers(image: Micrograph) -> list[Number]:
     data = image.array()
     known = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
     wide = known.astype(np.float64, copy=False)
-    unit, method = "grey levels", "over all pixels that have a grey level"
+    unit = "grey levels"
+    say = partial(Number, method="over all pixels that have a grey level")
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     found = [
-        Number(GREY[0], float(wide.mean()) if known.size else None, unit),
-        Number(GREY[1], float(wide.std()) if known.size else None, unit),
-        Number(GREY[2], f"{written(low, '.6g')} to {written(high, '.6g')}"),
+        say(GREY[0], float(wide.mean()) if known.size else None, unit),
+        say(GREY[1], float(wide.std()) if known.size else None, unit),
+        say(GREY[2], f"{written(low, '.6g')} to {written(high, '.6g')}"),
     ]
     if known.size < data.size:
         share = 100 * (1 - known.size / data.size)
-        found.append(Number("Without a grey level", share, "% of the pixels"))
+        found.append(say("Without a grey level", share, "% of the pixels"))
     if data.dtype.kind in "iu" and known.size and high == np.iinfo(data.dtype).max:
         share = 100 * float(np.mean(known == high))
-        found.append(Number("Saturated", share, "% of the pixels", form=".2g"))
-    return [_by(item, method) for item in found]
+        found.append(say("Saturated", share, "% of the pixels"))
+    return found
 
 
 def map_numbers(image: Micrograph) -> list[Number]:
@@ -198,10 +200,6 @@ def map_numbers(image: Micrograph) -> list[Number]:
         ),
         Number("Without a value", share, "% of the places", method="counted"),
     ]
-
-
-def _by(number: Number, method: str) -> Number:
-    return Number(number.name, number.value, number.unit, method=method)
 
 
 def sharpness_numbers(found: Metrics) -> list[Number]:

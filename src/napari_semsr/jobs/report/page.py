@@ -40,13 +40,11 @@ from napari_semsr.reporting import (
 
 if TYPE_CHECKING:
     from napari_semsr.jobs.report.job import (
-        Pair,
-        PanelFindings,
         Picture,
         ReportMade,
         ReportOptions,
+        ReportParts,
     )
-    from napari_semsr.jobs.report.records import StoredNumbers
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
 _SHEET_MM = 200.0  # chosen: of A4, with title and margins
@@ -62,13 +60,11 @@ def write_report(
     path: Path,
     result: "ReportMade",
     options: "ReportOptions",
-    pictures: "Sequence[Picture]",
-    pairs: "Sequence[Pair]",
-    records: "Sequence[StoredNumbers]",
-    found: "Sequence[PanelFindings]",
+    parts: "ReportParts",
     made: Provenance,
 ) -> Job[None]:
     """Draw pictures and plots, and write the page."""
+    pictures, pairs = parts.pictures, parts.pairs
     total = len(pictures) + len(pairs) + 1
     shown: list[tuple[Any, ...]] = []
     plates: list[PlateImage] = []
@@ -76,20 +72,20 @@ def write_report(
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
         drawn = list(_plots_of(item.measured, item.image, [item.label]))
-        parts = _drawn(plate, _WHOLE), _told(plate), list(_facts(item)), drawn
-        shown.append((item, *parts))
+        png, told = _drawn(plate, _WHOLE), _told(plate)
+        shown.append((item, png, told, list(_facts(item)), drawn))
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
     compared = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
-        png = None
+        errors = None
         if pair.map is not None:
             plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
-            png = _drawn(plate, _WHOLE)
+            errors = _drawn(plate, _WHOLE)
         names = [pair.compared.label, pair.reference.label]
         drawn = list(_plots_of(pair.measured, pair.reference.image, names))
-        compared.append((pair, png, drawn))
+        compared.append((pair, errors, drawn))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
@@ -99,14 +95,16 @@ def write_report(
         Path(__file__).with_name("report.html"),
         title=options.title,
         result=result,
-        lede=_lede(pictures, pairs, records, found),
+        lede=_lede(parts),
         images=shown,
         pairs=compared,
-        records=[(item, list(_plots(item.verb, item.content))) for item in records],
-        found=found,
+        records=[
+            (item, list(_plots(item.verb, item.content))) for item in parts.records
+        ],
+        found=parts.found,
         small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
-        greys=_greys(pictures, groups) if len(pictures) > 1 else "",
-        tables=list(_tables(pictures)) if len(pictures) > 1 else [],
+        greys=_greys(pictures, groups),
+        tables=list(_tables(pictures)),
         curves=_together(pictures),
         provenance=making(made.options),
         when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
@@ -114,28 +112,16 @@ def write_report(
     )
 
 
-def _lede(
-    pictures: "Sequence[Picture]",
-    pairs: "Sequence[Pair]",
-    records: "Sequence[StoredNumbers]",
-    found: "Sequence[PanelFindings]",
-) -> str:
+def _lede(parts: "ReportParts") -> str:
     """Say in a line what the page is on."""
     counts = (
-        (len(pictures), "image"),
-        (len(pairs), "pair"),
-        (len(records), "file of measurements"),
-        (len(found), "result of a panel"),
+        (parts.pictures, "image", "images"),
+        (parts.pairs, "pair", "pairs"),
+        (parts.records, "file of measurements", "files of measurements"),
+        (parts.found, "result of a panel", "results of a panel"),
     )
-    told = [
-        f"{n} {word}" if n == 1 else f"{n} {_many(word)}" for n, word in counts if n
-    ]
+    told = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
     return ", ".join(told) + "."
-
-
-def _many(word: str) -> str:
-    first, _, rest = word.partition(" ")
-    return f"{first}s {rest}".strip()
 
 
 # Pictures.

@@ -316,7 +316,7 @@ class RecipeForm(QWidget):
         """Give what training begins with, as `train` takes it."""
         chosen = self.start.value
         model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
-        return {"start_from": model, "anew": chosen == _FRESH}
+        return {"start_from": model, "from_scratch": chosen == _FRESH}
 
     def propose_start(self, model: str | None) -> None:
         """Propose what a recipe that fine-tunes begins with; None: what it names.
