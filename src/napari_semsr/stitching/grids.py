@@ -7,7 +7,7 @@ each axis agree on; the grid that explains most of them comes first.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from napari_semsr.core import (
     RegistrationError,
     grid_cells,
 )
-from napari_semsr.stitching.layout import Joint
+
+if TYPE_CHECKING:
+    from napari_semsr.stitching.layout import Joint
 
 # Steps of 12 to 98 % of a frame are looked for, within 15 % of the axis; chosen.
 LEAST_STEP, MOST_STEP, ASIDE = 0.12, 0.98, 0.15
@@ -65,12 +67,14 @@ class UnplacedError(RegistrationError):
 
 
 def say_grids(grids: Sequence[LikelyGrid]) -> str:
-    """Say which grid the overlaps fit best, as the end of a sentence."""
-    return f" The overlaps that were found fit best a grid of {grids[0]}." if grids else ""
+    """Say which grid the overlaps fit best, to be put behind a sentence."""
+    if not grids:
+        return ""
+    return f" The overlaps that were found fit best a grid of {grids[0]}."
 
 
 def likely_grids(
-    acquisition: Acquisition, joints: Sequence[Joint]
+    acquisition: Acquisition, joints: "Sequence[Joint]"
 ) -> tuple[LikelyGrid, ...]:
     """Find the grids that most of the matches between frames agree with."""
     found: list[tuple[float, LikelyGrid]] = []
@@ -102,7 +106,7 @@ def _along(
     acquisition: Acquisition,
     cells: NDArray[np.int64],
     numbers: Sequence[int],
-    joints: Sequence[Joint],
+    joints: "Sequence[Joint]",
     axis: int,
 ) -> tuple[float, int, int]:
     """Weigh the matches of neighbours along an axis that agree on one step.

@@ -338,7 +338,7 @@ class _Spare:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels)).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
         if first != name:
             self.copies[name] = first
