@@ -116,9 +116,8 @@ def _verify(state: State) -> None:
             f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
             f"left out: {_named(state, lost)}."
         )
-    _ask_for_grid(state)
     doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
-    if len(doubtful) > _MANY * len(state.positions):
+    if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "
             "placed ones may lie wrong, by whole periods too; compare them with the "
@@ -136,15 +135,18 @@ def _verify(state: State) -> None:
         _against_nominal(state)
 
 
-def _ask_for_grid(state: State) -> None:
-    """Ask how the frames were taken, where their images alone tell too little."""
+def _ask_for_grid(state: State) -> bool:
+    """Ask how the frames were taken, where their images alone tell too little.
+
+    Tells whether those that are placed are too few to be believed.
+    """
     acquisition = state.acquisition
     placed, count = int(state.placed.sum()), len(acquisition)
     needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
     lost = np.array([name in needed for name in acquisition.names]) & ~state.placed
     stated = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     if stated or not lost.any():
-        return
+        return False
     given = acquisition.grid, acquisition.order
     matches = state.matches
     if not matches and not state.most_placed:
@@ -163,6 +165,7 @@ def _ask_for_grid(state: State) -> None:
         state.warnings.append(
             f"With a grid more frames may find a place.{say_grids(state.grids)}"
         )
+    return not state.most_placed
 
 
 def _warn_of_spread(state: State) -> None:

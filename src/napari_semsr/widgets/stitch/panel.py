@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
-from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
     MOST_DISTORTION,
@@ -345,8 +345,9 @@ class StitchMosaicPanel(Panel):
         self.trouble, self.question = RichLabel(), QWidget()
         column = QVBoxLayout(self.question)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(QLabel("How were the frames taken? Stitch again as:"))
-        self.body.insertWidget(self.body.count() - 1, self.question)
+        column.addWidget(RichLabel("How were the frames taken? Stitch as a grid of"))
+        # above the foot, where scrolling does not hide it
+        cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
