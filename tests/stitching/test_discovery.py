@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import RegistrationError, run
-from napari_semsr.core.acquisition import ArrayFrames
-from napari_semsr.stitching.discovery import Agreement, grow
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.stitching.discovery import Agreement, grow, match_frames
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.grids import likely_grids
 from napari_semsr.stitching.layout import Joint
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.solve import solve_mosaic
@@ -52,6 +53,25 @@ def test_a_scan_without_detail_that_occurs_once_is_refused():
     scan = scans.cut_scan(scene, side=96, known="nothing", overlap=0.3, sigma=2)
     with pytest.raises(RegistrationError, match="without positions"):
         run(solve_mosaic(scan.acquisition))
+
+
+@pytest.mark.parametrize("order", ["row", "serpentine"])
+@pytest.mark.parametrize("grid", [(3, 4), (5, 2)])
+def test_the_grid_that_frames_were_taken_in_is_the_likeliest(grid, order):
+    how = {"side": 96, "overlap": 0.15, "jitter": 3, "grid": grid, "order": order}
+    scan = scans.cut_scan(scans.texture((520, 520), 4), known="nothing", **how)
+    prepared = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
+    best = likely_grids(scan.acquisition, match_frames(prepared))[0]
+    assert (best.grid, best.order) == (grid, order)
+    assert 3 <= best.neighbours <= best.of == 2 * grid[0] * grid[1] - sum(grid)
+
+
+def test_foreign_frames_suggest_no_grid():
+    rng = np.random.default_rng(3)
+    frames = rng.integers(0, 65535, (12, 96, 96)).astype(np.uint16)
+    acquisition = Acquisition(ArrayFrames(frames), tuple("abcdefghijkl"))
+    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
+    assert not likely_grids(acquisition, match_frames(prepared))
 
 
 def agreement_of(acquisition, positions):

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import tifffile
 from npe2 import PluginManifest
+from PIL import Image
+from qtpy.QtWidgets import QPushButton
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
@@ -15,7 +18,7 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window.dock import StepsWindow
-from napari_semsr.widgets.window.steps import SAMPLES, STEPS
+from napari_semsr.widgets.window.steps import FRAMES, SAMPLES, STEPS
 from tests.tiny_models import write_tiny_model
 
 
@@ -39,7 +42,8 @@ def put(model, layers):
 
 
 def button_of(row, title):
-    (found,) = (item for item in row.buttons if item.text().endswith(title))
+    buttons = getattr(row, "buttons", None) or row.findChildren(QPushButton)
+    (found,) = (item for item in buttons if item.text().endswith(title))
     return found
 
 
@@ -254,3 +258,63 @@ def test_closing_the_window_stops_what_runs(window, hold, finish):
     window.setParent(None)
     finish(panel)
     assert "cancelled" in panel.status.text()
+
+
+def bare_frames(scan, folder, order):
+    """Frames as a camera keeps them: no positions, one doubled, one black."""
+    folder.mkdir()
+    greys = [tifffile.imread(path) for path in sorted(scan.glob("*.tif"))]
+    frames = [(255.0 * grey / np.max(greys)).astype(np.uint8) for grey in greys]
+    shown = [frames[5 * row + column] for row, column in order]
+    shown[5:5] = [shown[4]]
+    shown.insert(9, np.zeros_like(shown[0]))
+    for number, frame in enumerate(shown):
+        Image.fromarray(frame).save(folder / f"img{number}.png")
+
+
+@pytest.mark.broad
+def test_frames_that_find_no_place_ask_how_they_were_taken(
+    window, model, tmp_path, finish, run_panel, capfd
+):
+    options = SimulateOptions(
+        phantom="particles", frames_grid=(3, 5), frame_px=96, seed=1
+    )
+    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
+    order = [(r, c if r % 2 == 0 else 4 - c) for r in range(3) for c in range(5)]
+    bare_frames(tmp_path / "scan", tmp_path / "bare", order)
+    window.page.show_kind(FRAMES)
+    panel = window.page.panel
+    panel.folder.value = tmp_path / "bare"
+    finish(panel)
+    run_panel(panel)
+    assert "11 of 17 placed" in panel.headline.text()
+    assert "too few to be believed" in panel.headline.text()
+    assert "img5.png is left out: pixel for pixel the same as img4" in (
+        panel.trouble.text()
+    )
+    tab = button_of(window.steps, "Open")
+    assert (panel.asks, tab.text()) == (True, "Open")
+    button_of(panel.question, "3x5, every second row backwards").click()
+    finish(panel)
+    assert "13 of 17" in panel.headline.text()
+    assert "img9.png is left out: one grey value" in panel.trouble.text()
+    assert not panel.asks
+    assert tab.text() == "✓ Open"
+    assert "Warning" not in capfd.readouterr().err
+
+
+@pytest.mark.broad
+def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel):
+    options = SimulateOptions(
+        phantom="circuit", frames_grid=(3, 5), frame_px=96, seed=1
+    )
+    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
+    order = [(row, column) for row in range(3) for column in range(5)]
+    bare_frames(tmp_path / "scan", tmp_path / "bare", order)
+    window.page.show_kind(FRAMES)
+    panel = window.page.panel
+    panel.folder.value = tmp_path / "bare"
+    finish(panel)
+    assert "give positions or a grid" in run_panel(panel)
+    assert panel.asks
+    assert button_of(panel.question, "3x5, row by row")

@@ -146,6 +146,11 @@ class Acquisition:
         Rows and columns of the scan.
     order : {"row", "serpentine"}
         How the grid was filled.
+    cells : (N, 2) numpy.ndarray of int or None
+        Row and column of each frame of a grid with gaps.
+    slots : tuple of tuple of str
+        Names that a grid may have places for, frames that are not used among them:
+        all, then without those that need no place. Empty where these are `names`.
     overlap : float or None
         Nominal share of a frame that its neighbour repeats, in (0, 1).
     pixel_size_nm : tuple of float or None
@@ -164,6 +169,8 @@ class Acquisition:
     nominal_nm: FloatArray | None = None
     grid: IntPair | None = None
     order: FrameOrder = "row"
+    cells: NDArray[np.int64] | None = None
+    slots: tuple[tuple[str, ...], ...] = ()
     overlap: float | None = None
     pixel_size_nm: PixelSize | None = None
     name: str = "scan"
@@ -187,7 +194,10 @@ class Acquisition:
                 f"got {self.overlap:g}: frames without overlap cannot be joined."
             )
             raise OptionError(msg)
-        if self.grid is not None:
+        if self.cells is not None and np.shape(self.cells) != (count, 2):
+            msg = f"Cells must be ({count}, 2), got {np.shape(self.cells)}."
+            raise ShapeError(msg)
+        if self.grid is not None and self.cells is None:
             grid_cells(count, self.grid, self.order)
 
     def __len__(self) -> int:
@@ -207,6 +217,18 @@ class Acquisition:
     def dtype(self) -> np.dtype[Any]:
         """Type of the grey values."""
         return self.frames.dtype
+
+    def grid_cells(self) -> NDArray[np.int64]:
+        """Give the place of each frame in the grid; a row where there is none.
+
+        Returns
+        -------
+        (N, 2) numpy.ndarray of int
+            Row and column of each frame.
+        """
+        if self.cells is not None:
+            return self.cells
+        return grid_cells(len(self), self.grid or (1, len(self)), self.order)
 
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame.

@@ -340,7 +340,8 @@ class StitchedFile(Result):
     from the stage: stage nanometres over solved pixels. `pairs_used` are joints that
     the positions rest on, `distortion` the displacement at the rim over its radius that
     was taken back from every frame; 0 where there is none beyond doubt, or was not to
-    be.
+    be. Where frames without positions found no place, `likely_grids` has ``grid, order,
+    neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
     """
 
     output: str
@@ -367,6 +368,7 @@ class StitchedFile(Result):
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
     left_out: tuple[Fault, ...]
+    likely_grids: tuple[dict[str, Any], ...]
     seconds: Annotated[float, Quantity("Time", "s", ".3g")]
     frame_shape: IntPair = field(metadata={"json": False})
     solution: "StitchSolution" = field(metadata={"json": False})
@@ -386,6 +388,8 @@ class StitchedFile(Result):
     @property
     def joined(self) -> str:
         """What to think of the mosaic."""
+        if not self.solution.most_placed:
+            return "too few to be believed: give grid and order, or positions"
         if self.left_out:
             return "look at what was left out, and why"
         return f"they agree within {self.residual_px:.2g} px where they overlap"
@@ -568,6 +572,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         ),
         positions=tuple(_entry(name, at) for name, at in placed.items()),
         left_out=solution.left_out,
+        likely_grids=tuple(item.to_json() for item in solution.grids),
         seconds=time.monotonic() - begun,
         frame_shape=acquisition.frame_shape,
         solution=solution,

@@ -5,6 +5,7 @@ from .focus import (
     sharpest as sharpest,
 )
 from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
+from .grids import LikelyGrid as LikelyGrid, UnplacedError as UnplacedError
 from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves
 from .options import StitchOptions as StitchOptions
 from .solution import PairReport as PairReport, StitchSolution as StitchSolution

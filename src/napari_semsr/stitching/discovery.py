@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import FloatArray, IntPair, RegistrationError
+from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.grids import UnplacedError, likely_grids
 from napari_semsr.stitching.layout import Joint, least_squares
 from napari_semsr.stitching.pairwise import (
     NOISE_AREA,
@@ -158,21 +159,23 @@ _LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
 _SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
 
 
-def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
+def discover(
+    prepared: CorrectedFrames, joints: Sequence[Joint], noise: float
+) -> FloatArray:
     """Find rough positions when neither positions nor a grid are known.
 
-    `noise`: noise power of a band-passed pixel. Positions are top-left corners in px,
-    (N, 2), NaN for frames that fit none of the largest group.
+    `joints`: of `match_frames`; `noise`: noise power of a band-passed pixel. Positions
+    are top-left corners in px, (N, 2), NaN for frames that fit none of the largest
+    group.
     """
     count = len(prepared.acquisition)
-    joints = _joints(prepared)
     places = grow(count, joints, partial(_shared, prepared, noise))
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them fit: give positions or a grid."
         )
-        raise RegistrationError(msg)
+        raise UnplacedError(msg, likely_grids(prepared.acquisition, joints))
     agreeing = [joint for joint in joints if _agrees(joint, places)]
     sure = [joint for joint in agreeing if joint.weight >= _SURE]
     strong = [
@@ -187,7 +190,7 @@ def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
             f"{len(strong)} strong matches between them only {len(sure)} agree: give "
             "positions or a grid."
         )
-        raise RegistrationError(msg)
+        raise UnplacedError(msg, likely_grids(prepared.acquisition, joints))
     weights = np.array([joint.weight for joint in agreeing])
     solved = least_squares(count, agreeing, weights, places)
     return np.where(np.isfinite(places), solved, np.nan)
@@ -287,7 +290,7 @@ def _proposals(
     return proposals
 
 
-def _joints(prepared: CorrectedFrames) -> list[Joint]:
+def match_frames(prepared: CorrectedFrames) -> list[Joint]:
     """Possible shifts of all pairs, looked at in full resolution.
 
     Scores are in deviations of unrelated noise of a fine grain; that of the sample may
@@ -343,7 +346,7 @@ def _trials(
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
             # chosen: small overlaps have no scale of their own
-            floor = 0.03 * float(spread.max())
+            floor = max(0.03 * float(spread.max()), _TINY)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
             found += [(h, first, second, s) for h, s in _highest(score)]

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    Acquisition,
-    FloatArray,
-    IntPair,
-    RegistrationError,
-    grid_cells,
-)
-from napari_semsr.stitching.discovery import discover
+from napari_semsr.core import Acquisition, FloatArray, IntPair
+from napari_semsr.stitching.discovery import discover, match_frames
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
+from napari_semsr.stitching.grids import (
+    ASIDE,
+    LEAST_STEP,
+    MOST_STEP,
+    LikelyGrid,
+    UnplacedError,
+    likely_grids,
+)
+from napari_semsr.stitching.layout import Joint
 from napari_semsr.stitching.pairwise import search
 
 _LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
@@ -55,15 +58,22 @@ _SURE = 8.0
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
-def nominal_positions(prepared: CorrectedFrames) -> tuple[FloatArray, bool]:
-    """Where frames are expected, (N, 2), and whether the scan itself says so."""
+def nominal_positions(
+    prepared: CorrectedFrames,
+) -> tuple[FloatArray, bool, Sequence[Joint]]:
+    """Where frames are expected, (N, 2), and whether the scan itself says so.
+
+    Also the matches of all pairs, where these were looked for.
+    """
     acquisition = prepared.acquisition
     positions = _stated(acquisition)
     if positions is not None:
-        return positions, True
+        return positions, True, ()
     if acquisition.grid is not None:
-        return _from_grid(acquisition, _measured_steps(prepared)), False
-    return discover(prepared, band_noise(noise_level(prepared))), False
+        return _from_grid(acquisition, _measured_steps(prepared)), False, ()
+    joints = match_frames(prepared)
+    noise = band_noise(noise_level(prepared))
+    return discover(prepared, joints, noise), False, joints
 
 
 def _stated(acquisition: Acquisition) -> FloatArray | None:
@@ -88,18 +98,12 @@ def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     `steps` (2, 2), shift in px from one row to the next, and from one column to the
     next.
     """
-    return _cells(acquisition) @ steps
-
-
-def _cells(acquisition: Acquisition) -> NDArray[np.int64]:
-    """Row and column, (N, 2), of each frame of a grid."""
-    grid = acquisition.grid or (1, len(acquisition))
-    return grid_cells(len(acquisition), grid, acquisition.order)
+    return acquisition.grid_cells() @ steps
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid, (2, 2) as above, from the images of some neighbours."""
-    cells = _cells(prepared.acquisition)
+    cells = prepared.acquisition.grid_cells()
     grid = prepared.acquisition.grid or (1, len(cells))
     found: list[FloatArray | None] = []
     for axis in range(2):
@@ -113,10 +117,18 @@ def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
             "detail, but no shift fits them: check grid and order, or give the overlap."
         )
-        raise RegistrationError(msg)
+        raise UnplacedError(msg, _other_grids(prepared))
     down = np.array([rows, 0.0]) if found[0] is None else found[0]
     along = np.array([0.0, columns]) if found[1] is None else found[1]
     return np.stack([down, along])
+
+
+def _other_grids(prepared: CorrectedFrames) -> tuple[LikelyGrid, ...]:
+    """Find the grids that the images show, but for the one that is given."""
+    acquisition = prepared.acquisition
+    given = acquisition.grid, acquisition.order
+    found = likely_grids(acquisition, match_frames(prepared))
+    return tuple(item for item in found if (item.grid, item.order) != given)
 
 
 def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
@@ -136,10 +148,9 @@ def _common_shift(
 ) -> FloatArray | None:
     """Median shift of those pairs that fit well."""
     side = np.array(prepared.frame_shape)
-    # steps of 12 to 98 % of a frame are looked for, within 15 % of the axis; chosen
-    middle, reach = 0.15 * side, 0.15 * side
-    middle[1 - axis] = 0
-    middle[axis], reach[axis] = 0.55 * side[axis], 0.43 * side[axis]
+    middle, reach = np.zeros(2), ASIDE * side
+    middle[axis] = (LEAST_STEP + MOST_STEP) / 2 * side[axis]
+    reach[axis] = (MOST_STEP - LEAST_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
     shifts, scores = [], []

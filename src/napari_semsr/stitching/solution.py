@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Fault, FloatArray, FloatPair, PixelSize
+from napari_semsr.core import BoolArray, Fault, FloatArray, FloatPair, PixelSize
 from napari_semsr.stitching.flat_field import FlatField
+from napari_semsr.stitching.grids import LikelyGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ class StageFit:
         return nominal @ self.matrix.T + self.offset
 
 
+# Share of the frames; chosen: of fewer, chance may have placed the ones that fit.
+_ENOUGH_PLACED = 0.8
+
+
+def enough(placed: BoolArray) -> bool:
+    """Whether so many frames have a place, (N,), that they can be believed."""
+    return bool(placed.sum() >= _ENOUGH_PLACED * len(placed))
+
+
 @dataclass(frozen=True, slots=True)
 class StitchSolution:
     """A solved scan."""
@@ -78,13 +87,20 @@ class StitchSolution:
     estimated_pixel_size_nm: PixelSize | None = None  # Stage's nm over solved pixels
     # Difference of overlapping blocks that flat field and noise leave, in % of the mean
     shading_percent: float = float("nan")
+    # In which more frames may find a place, the likeliest first
+    grids: tuple[LikelyGrid, ...] = ()
     warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
     notes: dict[str, Any] = field(default_factory=dict)  # Further figures for a report
 
     @property
-    def placed(self) -> NDArray[np.bool_]:
+    def placed(self) -> BoolArray:
         """Which frames have a place."""
         return ~np.isnan(self.positions_px[:, 0])
+
+    @property
+    def most_placed(self) -> bool:
+        """Whether enough frames have a place."""
+        return enough(self.placed)
 
     @property
     def pairs_used(self) -> int:

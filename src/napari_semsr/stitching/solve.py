@@ -46,13 +46,12 @@ from napari_semsr.stitching.solution import StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import drop_misfits, finish
 
-# Reach of the search as a share of a frame, doubled up to 0.4 while less than 0.8 of
-# the frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
+# Reach of the search as a share of a frame, doubled up to 0.4 while too few of the
+# frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
 # trials of docs/validation/stitching.md searched four times the error of the stage.
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4
-_ENOUGH_PLACED = 0.8
 
 
 # How far a joint's shift may be off where distortion blurs it, as a share of a frame,
@@ -78,6 +77,8 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
         msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
         raise RegistrationError(msg)
     said = options.model_dump(include={"grid", "order", "overlap"}, exclude_none=True)
+    if not said.keys().isdisjoint({"grid", "order"}):
+        said["cells"] = None
     return acquisition.replace(**said)
 
 
@@ -151,7 +152,7 @@ def _coarse(state: State) -> Job[None]:
         state.positions = state.layout.positions.copy()
         share *= 2
         is_last = share > _LAST_REACH or state.options.max_shift_px is not None
-        if is_last or _most_placed(state):
+        if is_last or state.most_placed:
             return
 
 
@@ -242,7 +243,7 @@ def _guess(state: State, begun: CorrectedFrames) -> float:
     """
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree just as well a period away
-    if _most_placed(state):
+    if state.most_placed:
         joints = () if state.layout is None else state.layout.joints
         shifts = {
             (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
@@ -258,7 +259,7 @@ def _guess(state: State, begun: CorrectedFrames) -> float:
 def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State]:
     """Search and lay out anew, with some distortion taken back."""
     prepared = begun.changed(distortion=distortion)
-    expected = state.nominal, state.is_stated
+    expected = state.nominal, state.is_stated, state.matches
     if not state.is_stated:
         expected = nominal_positions(prepared)
     new = State(state.acquisition, state.options, prepared, *expected)
@@ -290,7 +291,7 @@ def _place(state: State) -> Job[None]:
 def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
     """Place the frames, and take a distortion back that is beyond doubt."""
     placed = int(state.placed.sum())
-    if _most_placed(state):
+    if state.most_placed:
         yield from _place(state)
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
@@ -318,11 +319,6 @@ def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
     again = yield from _again(state, begun, 0.0)
     yield from _place(again)
     return again
-
-
-def _most_placed(state: State) -> bool:
-    """Whether enough frames have a place."""
-    return bool(state.placed.sum() >= _ENOUGH_PLACED * len(state.acquisition))
 
 
 def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:

@@ -1,17 +1,20 @@
 """What the steps of a solution hand to each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import Layout
+from napari_semsr.stitching.grids import LikelyGrid
+from napari_semsr.stitching.layout import Joint, Layout
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import Refined
 from napari_semsr.stitching.shading import Shading
+from napari_semsr.stitching.solution import enough
 
 
 @dataclass(slots=True)
@@ -24,6 +27,8 @@ class State:
     prepared: CorrectedFrames  # Corrected frames
     nominal: FloatArray  # (N, 2) Expected corners
     is_stated: bool  # Whether these came from the scan rather than from its images
+    # Of all pairs, where the images alone told where frames are expected
+    matches: Sequence[Joint] = ()
     noise: float = 0.0  # Pixel noise of the raw frames
     reach: IntPair = (0, 0)  # Of the last search
     threshold: float = 0.0  # Score above which a joint is believed
@@ -44,6 +49,7 @@ class State:
     distortion_doubt: FloatArray | None = None
     # Pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
+    grids: tuple[LikelyGrid, ...] = ()  # In which more frames may find a place
     reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place
     warnings: list[str] = field(default_factory=list)  # What the user must know
 
@@ -51,6 +57,11 @@ class State:
     def placed(self) -> BoolArray:
         """Which frames have a place, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
+
+    @property
+    def most_placed(self) -> bool:
+        """Whether enough frames have a place."""
+        return enough(self.placed)
 
     @property
     def rim(self) -> float:

@@ -17,9 +17,10 @@ from napari_semsr.core import (
     RegistrationError,
     parse_pixel_size,
 )
-from napari_semsr.stitching.discovery import Agreement
+from napari_semsr.stitching.discovery import Agreement, match_frames
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
+from napari_semsr.stitching.grids import likely_grids, say_grids
 from napari_semsr.stitching.layout import TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
@@ -116,7 +117,7 @@ def _verify(state: State) -> None:
             f"left out: {_named(state, lost)}."
         )
     doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
-    if len(doubtful) > _MANY * len(state.positions):
+    if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "
             "placed ones may lie wrong, by whole periods too; compare them with the "
@@ -132,6 +133,39 @@ def _verify(state: State) -> None:
     _warn_of_shading(state)
     if state.is_stated and not _undecided(state):
         _against_nominal(state)
+
+
+def _ask_for_grid(state: State) -> bool:
+    """Ask how the frames were taken, where their images alone tell too little.
+
+    Tells whether those that are placed are too few to be believed.
+    """
+    acquisition = state.acquisition
+    placed, count = int(state.placed.sum()), len(acquisition)
+    needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
+    lost = np.array([name in needed for name in acquisition.names]) & ~state.placed
+    stated = acquisition.nominal_px is not None or acquisition.nominal_nm is not None
+    if stated or not lost.any():
+        return False
+    given = acquisition.grid, acquisition.order
+    matches = state.matches
+    if not matches and not state.most_placed:
+        matches = match_frames(state.prepared)
+    state.grids = tuple(
+        item
+        for item in likely_grids(acquisition, matches)
+        if (item.grid, item.order) != given
+    )
+    if not state.most_placed:
+        state.warnings.append(
+            f"Only {placed} of {count} frames found a place, too few to be believed: "
+            f"give grid and order, or positions.{say_grids(state.grids)}"
+        )
+    elif state.grids:
+        state.warnings.append(
+            f"With a grid more frames may find a place.{say_grids(state.grids)}"
+        )
+    return not state.most_placed
 
 
 def _warn_of_spread(state: State) -> None:
@@ -256,7 +290,9 @@ def _pair(
             np.linalg.eigvalsh(linearised.information)[0],
             linearised.variance,
         )
-        sigma = float(1 / np.sqrt(max(least / (_SMOOTHED * noise), 1e-12)))
+        sigma = 0.0  # of frames without noise
+        if noise > 0:
+            sigma = float(1 / np.sqrt(max(least / (_SMOOTHED * noise), 1e-12)))
         if not reason:
             apart = state.positions[item.second] - state.positions[item.first]
             y, x = (apart + linearised.step).tolist()
@@ -380,6 +416,7 @@ def _summarise(state: State) -> StitchSolution:
         pixel_size_nm=acquisition.pixel_size_nm or estimated,
         estimated_pixel_size_nm=estimated,
         shading_percent=float("nan") if shading is None else 100 * shading.residual,
+        grids=state.grids,
         warnings=tuple(state.warnings),
         notes={"reach_px": state.reach, "flat_field": state.prepared.flat.method},
     )

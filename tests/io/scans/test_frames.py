@@ -88,10 +88,28 @@ def test_open_frames_lists_frames_that_cannot_be_used(folder):
 def test_open_frames_keeps_the_grid_around_a_gap(folder):
     (folder / "frame2.tif").write_bytes(b"II*\0")
     scan = run(open_frames(folder, grid=(2, 2), overlap=0.25))
-    assert scan.grid is None
-    assert scan.nominal_px.tolist() == [[0, 0], [9, 0], [9, 12]]
-    with pytest.raises(ReadError, match="give the overlap or positions"):
-        run(open_frames(folder, grid=(2, 2)))
+    assert scan.grid == (2, 2)
+    assert scan.cells.tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert scan.nominal_px is None
+    assert run(open_frames(folder, grid=(2, 2))).cells.tolist() == scan.cells.tolist()
+
+
+def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
+    for index in (1, 2, 9, 10):
+        pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) + index
+        tifffile.imwrite(folder / f"frame{index}.tif", pixels)
+    tifffile.imwrite(folder / "frame11.tif", pixels, description="of another time")
+    write(folder, "frame12.tif", 0)
+    scan = run(open_frames(folder))
+    copy = ("frame11.tif", "pixel for pixel the same as frame10.tif")
+    assert scan.names[-1] == "frame12.tif"
+    assert [(fault.frame, fault.reason) for fault in scan.faults] == [copy]
+    scan = run(open_frames(folder, grid=(2, 2)))
+    assert scan.names == ("frame1.tif", "frame2.tif", "frame9.tif", "frame10.tif")
+    blank = ("frame12.tif", "one grey value everywhere")
+    assert [(fault.frame, fault.reason) for fault in scan.faults] == [copy, blank]
+    scan = run(open_frames(folder, grid=(1, 5)))
+    assert scan.names[-1] == "frame12.tif"
 
 
 def test_open_frames_lists_what_positions_and_folder_do_not_share(folder):

@@ -1,11 +1,12 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
 import csv
+import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from napari_semsr.core import (
     Fault,
     FrameOrder,
     Frames,
+    IntPair,
     Job,
     PixelSize,
     Progress,
@@ -95,6 +97,8 @@ def _array(
 # The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+_COPY = "pixel for pixel the same as"
+_BLANK = "one grey value everywhere"
 _HEADERS: dict[tuple[str, ...], str] = {
     ("y_px", "x_px"): "px",
     ("y_nm", "x_nm"): "nm",
@@ -321,8 +325,41 @@ def _unique(names: Sequence[str], folder: Path) -> None:
         seen[stem] = name
 
 
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """Frames that need no place in a grid, by their pixels."""
+
+    copies: dict[str, str] = field(default_factory=dict)  # And the first of its kind
+    blank: list[str] = field(default_factory=list)
+    _first: dict[bytes, str] = field(default_factory=dict)
+
+    def look_at(self, name: str, pixels: NDArray[Any]) -> None:
+        """Note a frame of one grey value, and one that another shows as well."""
+        if (pixels == pixels.flat[0]).all():
+            self.blank.append(name)
+            return
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
+        first = self._first.setdefault(digest, name)
+        if first != name:
+            self.copies[name] = first
+
+    def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Give the names that a grid may have places for: all, then without these."""
+        unlike = [name for name in names if name not in self.copies]
+        lit = [name for name in unlike if name not in self.blank]
+        return tuple(dict.fromkeys((tuple(names), tuple(unlike), tuple(lit))))
+
+
+def _without(made: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
+    """Leave frames out, and say why."""
+    lost = {name: why for name, why in reasons.items() if name in made.names}
+    faults = (*made.faults, *(Fault(name, why) for name, why in lost.items()))
+    kept = [name for name in made.names if name not in lost]
+    return choose_frames(made, kept).replace(faults=faults)
+
+
 def _described(
-    folder: Path, names: Sequence[str]
+    folder: Path, names: Sequence[str], spare: _Spare
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
@@ -335,7 +372,7 @@ def _described(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            read(folder / name).array()
+            spare.look_at(name, read(folder / name).array())
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(Fault(name, why))
@@ -377,7 +414,7 @@ def _or_heights(folder: Path) -> str:
 
 
 def _from_folder(
-    folder: Path, table: Path | None
+    folder: Path, table: Path | None, spare: _Spare
 ) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
@@ -387,9 +424,9 @@ def _from_folder(
     if positions is None and len(names) < 2:
         single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
         if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            return _from_file(single[0], None), []
+            return (yield from _from_file(single[0], None, spare)), []
     _unique(names, folder)
-    kept, infos, broken = yield from _described(folder, names)
+    kept, infos, broken = yield from _described(folder, names, spare)
     faults += broken
     if len(kept) < 2:
         _too_few(folder, kept, faults)
@@ -443,7 +480,7 @@ def _acquisition(
     return made.replace(**{f"nominal_{positions.unit}": positions.array(made.names)})
 
 
-def _from_file(path: Path, table: Path | None) -> Acquisition:
+def _from_file(path: Path, table: Path | None, spare: _Spare) -> Job[Acquisition]:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else _read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
@@ -462,6 +499,9 @@ def _from_file(path: Path, table: Path | None) -> Acquisition:
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
     frames = StoredFrames(places, (info.planes, *info.shape), np.dtype(info.dtype))
+    for number, name in enumerate(names):
+        yield Progress(number, len(names), f"Opening the frames of {path.stem}")
+        spare.look_at(name, frames.read(number))
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
@@ -491,24 +531,22 @@ def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     return values
 
 
-def _with_gaps(
-    made: Acquisition, values: dict[str, Any], names: Sequence[str]
-) -> dict[str, Any]:
-    """Turn a grid some of whose frames cannot be read into positions with gaps."""
-    grid, overlap = values.pop("grid"), values.get("overlap")
-    broken = made.faults[0]
-    if overlap is None:
-        msg = (
-            f"A grid of {grid[0]}x{grid[1]} needs all of its frames, but "
-            f"{len(made.faults)} cannot be read ({broken.frame}: {broken.reason}): "
-            "give the overlap or positions for a scan with gaps."
-        )
-        raise ReadError(msg)
-    cells = grid_cells(len(names), grid, values.get("order", "row"))
-    step = np.array(made.frame_shape) * (1 - overlap)
-    place = {name: cell * step for name, cell in zip(names, cells, strict=True)}
-    values["nominal_px"] = np.array([place[name] for name in made.names])
-    return values
+def _on_grid(made: Acquisition, grid: IntPair, order: FrameOrder) -> Acquisition:
+    """Give frames their cells; those that are not used leave gaps, or need none.
+
+    What shows one grey value is left out where the grid has no place for it.
+    """
+    slots = made.slots or (made.names,)
+    fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
+    blank = {name: _BLANK for name in made.names if name not in fit}
+    cells = dict(zip(fit, grid_cells(len(fit), grid, order), strict=True))
+    made = _without(made, blank)
+    gaps = len(made) < len(fit)
+    return made.replace(
+        grid=grid,
+        order=order,
+        cells=np.stack([cells[name] for name in made.names]) if gaps else None,
+    )
 
 
 def grid_corners(scan: Acquisition) -> NDArray[np.float64] | None:
@@ -516,7 +554,7 @@ def grid_corners(scan: Acquisition) -> NDArray[np.float64] | None:
     if scan.grid is None or scan.overlap is None:
         return None
     step = np.array(scan.frame_shape) * (1 - scan.overlap)
-    placed: NDArray[np.float64] = grid_cells(len(scan), scan.grid, scan.order) * step
+    placed: NDArray[np.float64] = scan.grid_cells() * step
     return placed
 
 
@@ -548,6 +586,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
         nominal_px=None if places is None else places[kept],
         nominal_nm=None if stated is None else stated[kept],
         grid=None,
+        cells=None,
     )
 
 
@@ -581,7 +620,8 @@ def open_frames(
     -------
     Acquisition
         Frames in natural order, read when they are asked for. Those that cannot be
-        read are listed in its `faults`.
+        read, and those that show what another shows pixel for pixel, are listed in
+        its `faults`.
 
     Raises
     ------
@@ -597,13 +637,20 @@ def open_frames(
         raise ReadError(msg)
     table = None if positions is None else Path(positions)
     names: list[str] = []
+    spare = _Spare()
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
-        made, names = yield from _from_folder(path, table)
+        made, names = yield from _from_folder(path, table, spare)
     else:
-        made = _from_file(path, table)
+        made = yield from _from_file(path, table, spare)
+    if not names:
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)
+    made = _without(
+        made, {name: f"{_COPY} {first}" for name, first in spare.copies.items()}
+    ).replace(slots=spare.slots(names))
+    if len(made) < 2:
+        _too_few(path, made.names, made.faults)
     found = _read_scan(path) if is_folder else {}
     values = _scan_values(found, path)
     given = {
@@ -618,6 +665,7 @@ def open_frames(
             values.pop("grid", None)  # positions say more, and may have gaps
         else:
             made = made.replace(nominal_px=None, nominal_nm=None)
-    if "grid" in values and made.faults:
-        values = _with_gaps(made, values, names)
+    if "grid" in values:
+        order = values.pop("order", "row")
+        made = _on_grid(made, values.pop("grid"), order)
     return made.replace(metadata=found, **values)

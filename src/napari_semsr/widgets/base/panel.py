@@ -164,6 +164,11 @@ class Panel(QWidget):
     """Whether a report on its layers is offered; not where it writes one of its own."""
     help_place = "panels.md"  # page of the manual, and heading, that tells of it
 
+    @property
+    def asks(self) -> bool:
+        """Whether what Run made leaves a question open, so that it is not done."""
+        return False
+
     ran = QtSignal()
     """Emitted when what Run started has ended well and is shown."""
     closed = QtSignal()

@@ -1,6 +1,6 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
     MOST_DISTORTION,
@@ -42,6 +43,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     open_scan,
 )
+from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets.base import (
     COLOURS,
     SIGMA,
@@ -82,9 +84,8 @@ if TYPE_CHECKING:
     import napari.viewer
     from matplotlib.axes import Axes
     from napari.layers import Image
-    from qtpy.QtWidgets import QVBoxLayout
 
-    from napari_semsr.stitching import PairReport
+    from napari_semsr.stitching import LikelyGrid, PairReport
 
 # Colours that viridis has not, to any eye, so that a bad joint is never read as a poor
 # one.
@@ -341,7 +342,13 @@ class StitchMosaicPanel(Panel):
 
     def _build_results(self) -> None:
         self._mosaic: Image | None = None
-        self.trouble = RichLabel()
+        self.trouble, self.question = RichLabel(), QWidget()
+        column = QVBoxLayout(self.question)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(RichLabel("How were the frames taken? Stitch as a grid of"))
+        # above the foot, where scrolling does not hide it
+        cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
+        self.question.hide()
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.add_results("Result", self.trouble, helpers="Show outlines and joints")
@@ -418,6 +425,7 @@ class StitchMosaicPanel(Panel):
         """Say what a folder holds."""
         chosen = folder or self.folder.value
         self._state_size(None)
+        self._ask_grid(())
         if not isinstance(chosen, Path) or chosen == Path():
             self.about.setText(_NOTHING)
         elif not chosen.exists():
@@ -498,7 +506,7 @@ class StitchMosaicPanel(Panel):
         positions = typed_path(self.positions)
         overwrite = bool(self.existing.value)
 
-        def make() -> Job[Outcome]:
+        def make() -> Job[Outcome | UnplacedError]:
             job = STITCH.job(
                 folder,
                 target,
@@ -507,9 +515,19 @@ class StitchMosaicPanel(Panel):
                 overwrite=overwrite,
                 keep=False,
             )
-            return _written(job, Target(target))
+            try:
+                return (yield from _written(job, Target(target)))
+            except UnplacedError as error:
+                return error
 
-        return make, lambda outcome: self.show_outcome(outcome, folder)
+        def show(outcome: Outcome | UnplacedError) -> Iterator[None]:
+            if isinstance(outcome, UnplacedError):
+                self._ask_grid(outcome.grids)
+                raise outcome
+            self._ask_grid(outcome.made.solution.grids)
+            yield from self.show_outcome(outcome, folder)
+
+        return make, show
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
@@ -556,6 +574,32 @@ class StitchMosaicPanel(Panel):
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
         figures = {"Mosaic": made.output, **figures_of(made)}
         self.show_result(figures, said, curves=curves, more=_legend(made))
+
+    @property
+    def asks(self) -> bool:
+        """Whether the frames' images did not tell how they were taken."""
+        return not self.question.isHidden()
+
+    def _ask_grid(self, grids: "Sequence[LikelyGrid]") -> None:
+        """Offer grids that the overlaps fit; each button stitches again."""
+        for button in self.question.findChildren(QPushButton):
+            button.deleteLater()
+        for item in grids:
+            button = push_button(
+                str(item),
+                partial(self._stitch_as, item),
+                f"{item.neighbours} of the {item.of} neighbours in this grid match "
+                "where it has them.",
+            )
+            cast("QVBoxLayout", self.question.layout()).addWidget(button)
+        self.question.setVisible(bool(grids))
+
+    def _stitch_as(self, item: "LikelyGrid") -> None:
+        """Take a grid that was offered."""
+        rows, columns = item.grid
+        self.grid.value = f"{rows}x{columns}"
+        self.form.set_values(order=item.order)
+        self.run()
 
     def open_electrons(self) -> None:
         """Open the folder's electron image, and go on with registering to it."""

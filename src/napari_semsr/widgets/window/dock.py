@@ -307,6 +307,8 @@ class StepsWindow(QWidget):
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
             done = step.key in self._ran or (step is STEPS[0] and opened)
+            page = self.pages[STEPS.index(step)]
+            done = done and not any(panel.asks for panel in page.panels.values())
             button.setText(f"{_DONE if done else ''}{step.title}")
 
     # -- in its dock ---------------------------------------------------------------

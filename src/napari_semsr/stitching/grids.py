@@ -1,0 +1,164 @@
+"""Which grid frames were taken in, by the overlaps that their images show.
+
+In the right grid most neighbours along an axis lie one step apart. For each grid that
+has as many places as there are frames the step is taken that most of the matches along
+each axis agree on; the grid that explains most of them comes first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    FloatArray,
+    FrameOrder,
+    IntPair,
+    RegistrationError,
+    grid_cells,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.stitching.layout import Joint
+
+# Steps of 12 to 98 % of a frame are looked for, within 15 % of the axis; chosen.
+LEAST_STEP, MOST_STEP, ASIDE = 0.12, 0.98, 0.15
+_SAME_STEP = 0.06  # of the longer side; chosen: twice a stage that errs by 3 %
+# Neighbours that must lie one step apart; chosen: of chance matches two may.
+_FEWEST = 3
+_AS_LIKELY = 0.6  # of what the best one explains; chosen: others are not worth a try
+_MOST = 3  # chosen: a question has few answers
+
+
+_ORDERS = {"row": "row by row", "serpentine": "every second row backwards"}
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyGrid:
+    """A grid that frames may have been taken in."""
+
+    grid: IntPair  # Rows and columns
+    order: FrameOrder
+    neighbours: int  # Pairs of neighbours that match where this grid has them
+    of: int  # All pairs of neighbours
+
+    def __str__(self) -> str:
+        """Write it in words."""
+        return f"{self.grid[0]}x{self.grid[1]}, {_ORDERS[self.order]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values."""
+        return asdict(self)
+
+
+class UnplacedError(RegistrationError):
+    """Frames whose images alone do not tell where they lie.
+
+    Parameters
+    ----------
+    message : str
+        A sentence.
+    grids : sequence of LikelyGrid
+        Those that the overlaps fit, the likeliest first.
+    """
+
+    def __init__(self, message: str, grids: Sequence[LikelyGrid]) -> None:
+        super().__init__(message + say_grids(grids))
+        self.grids = tuple(grids)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the grids that are likely."""
+        return {"likely_grids": [item.to_json() for item in self.grids]}
+
+
+def say_grids(grids: Sequence[LikelyGrid]) -> str:
+    """Say which grid the overlaps fit best, to be put behind a sentence."""
+    if not grids:
+        return ""
+    return f" The overlaps that were found fit best a grid of {grids[0]}."
+
+
+def likely_grids(
+    acquisition: Acquisition, joints: "Sequence[Joint]"
+) -> tuple[LikelyGrid, ...]:
+    """Find the grids that most of the matches between frames agree with."""
+    found: list[tuple[float, LikelyGrid]] = []
+    for slots in acquisition.slots or (acquisition.names,):
+        numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
+        for grid, order in _grids(len(slots)):
+            cells = grid_cells(len(slots), grid, order)
+            axes = [_along(acquisition, cells, numbers, joints, k) for k in range(2)]
+            fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
+            if fits >= _FEWEST:
+                weight = sum(a[0] for a in axes)
+                found.append((weight, LikelyGrid(grid, order, fits, pairs)))
+    found.sort(key=lambda item: -item[0])
+    least = _AS_LIKELY * found[0][0] if found else 0.0
+    likely = dict.fromkeys(item for weight, item in found if weight >= least)
+    return tuple(likely)[:_MOST]
+
+
+def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder]]:
+    """All grids of a number of frames; a single row or column has one order."""
+    for rows in range(1, count + 1):
+        if count % rows == 0:
+            yield (rows, count // rows), "row"
+            if 1 < rows < count:
+                yield (rows, count // rows), "serpentine"
+
+
+def _along(
+    acquisition: Acquisition,
+    cells: NDArray[np.int64],
+    numbers: Sequence[int],
+    joints: "Sequence[Joint]",
+    axis: int,
+) -> tuple[float, int, int]:
+    """Weigh the matches of neighbours along an axis that agree on one step.
+
+    `numbers`: place of each frame among the cells, -1 for none. Gives the weight, the
+    pairs that agree, and all pairs.
+    """
+    side = np.array(acquisition.frame_shape)
+    cell = {k: tuple(cells[n]) for k, n in enumerate(numbers) if n >= 0}
+    step = (1, 0) if axis == 0 else (0, 1)
+    there = set(cell.values())
+    pairs = sum((r + step[0], c + step[1]) in there for r, c in there)
+    shifts, weights, which = [], [], []
+    for joint in joints:
+        if joint.first not in cell or joint.second not in cell:
+            continue
+        apart = np.subtract(cell[joint.second], cell[joint.first])
+        sign = int(apart.sum())
+        if abs(sign) != 1 or not apart[axis]:
+            continue
+        shift = sign * np.array(joint.shift) / side
+        if LEAST_STEP <= shift[axis] <= MOST_STEP and abs(shift[1 - axis]) <= ASIDE:
+            shifts.append(shift * side)
+            weights.append(joint.weight)
+            which.append((joint.first, joint.second))
+    weight, fits = _agreeing(np.array(shifts), weights, which, _SAME_STEP * side.max())
+    return weight, fits, pairs
+
+
+def _agreeing(
+    shifts: FloatArray,
+    weights: Sequence[float],
+    which: Sequence[IntPair],
+    tolerance: float,
+) -> tuple[float, int]:
+    """Weight of the pairs that agree on the best step, and their number.
+
+    `shifts` (M, 2); of a pair the best of its matches counts.
+    """
+    best = 0.0, 0
+    for shift in shifts:
+        heaviest: dict[IntPair, float] = {}
+        for k in np.flatnonzero(np.abs(shifts - shift).max(axis=1) <= tolerance):
+            pair = which[int(k)]
+            heaviest[pair] = max(heaviest.get(pair, 0.0), weights[int(k)])
+        best = max(best, (sum(heaviest.values()), len(heaviest)))
+    return best
