@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
     MOST_DISTORTION,
@@ -349,6 +349,9 @@ class StitchMosaicPanel(Panel):
         # above the foot, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
+        self._grids: tuple[LikelyGrid, ...] = ()
+        self._answers = QButtonGroup(self.question)
+        self._answers.idClicked.connect(self._stitch_as)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.add_results("Result", self.trouble, helpers="Show outlines and joints")
@@ -582,20 +585,23 @@ class StitchMosaicPanel(Panel):
 
     def _ask_grid(self, grids: "Sequence[LikelyGrid]") -> None:
         """Offer grids that the overlaps fit; each button stitches again."""
-        for button in self.question.findChildren(QPushButton):
-            button.deleteLater()
-        for item in grids:
-            button = push_button(
-                str(item),
-                partial(self._stitch_as, item),
+        self._grids = tuple(grids)
+        for former in self._answers.buttons():
+            self._answers.removeButton(former)
+            former.deleteLater()
+        for number, item in enumerate(grids):
+            button = QPushButton(str(item))
+            button.setToolTip(
                 f"{item.neighbours} of the {item.of} neighbours in this grid match "
-                "where it has them.",
+                "where it has them."
             )
+            self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
         self.question.setVisible(bool(grids))
 
-    def _stitch_as(self, item: "LikelyGrid") -> None:
+    def _stitch_as(self, number: int) -> None:
         """Take a grid that was offered."""
+        item = self._grids[number]
         rows, columns = item.grid
         self.grid.value = f"{rows}x{columns}"
         self.form.set_values(order=item.order)
