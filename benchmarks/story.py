@@ -159,7 +159,7 @@ class Hand:
         """Open the window of all steps by the menu."""
         from napari_semsr.widgets.window.dock import StepsWindow
 
-        self.choose("Plugins", PLUGIN, "SEM-SR")
+        self.choose("Plugins", PLUGIN, "Superlens SEM")
         (self.steps,) = (
             item
             for item in self.viewer.window.dock_widgets.values()

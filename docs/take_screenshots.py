@@ -178,7 +178,7 @@ def photograph_stitch() -> None:
 def photograph_window() -> None:
     """Go from the simulated scan to an enhanced mosaic in the window of all steps."""
     viewer = new_viewer("scan")
-    window: Any = dock(viewer, "SEM-SR")
+    window: Any = dock(viewer, "Superlens SEM")
     for step in range(2):
         finish(window.page.panel)
         window.page.panel.run()
@@ -191,7 +191,7 @@ def photograph_window() -> None:
 def photograph_story() -> None:
     """Film the way from the sample scan to a map of its resolution."""
     viewer = new_viewer("scan")
-    window: Any = dock(viewer, "SEM-SR")
+    window: Any = dock(viewer, "Superlens SEM")
     finish(window.page.panel)  # it looks into the folder of the sample
     viewer.reset_view()
     frames = [_frame(viewer)]

@@ -36,7 +36,7 @@ ASIDE = {
 
 def test_plugin_menu_is_short_and_begins_with_the_window(manifest):
     first, *others = (item.display_name for item in manifest.contributions.widgets)
-    assert first == "SEM-SR"
+    assert first == "Superlens SEM"
     assert len(others) <= 13
 
 

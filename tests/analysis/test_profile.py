@@ -144,6 +144,21 @@ def test_edge_is_read_from_10_to_90_per_cent(sign):
     assert found.edge.step == pytest.approx(2 * sign, rel=0.01)
 
 
+@pytest.mark.parametrize("blur", [2.0, 8.0])
+@pytest.mark.parametrize("tilt", [-0.3, 0.3, 0.6])
+def test_sloping_sides_make_an_edge_no_wider(tilt, blur):
+    from scipy import special
+
+    def sides(_, x):
+        return special.erf((x - 60) / blur) + 2 * tilt * (x - 60) / 100
+
+    image = area(sides) + np.random.default_rng(2).normal(0, 0.02, (96, 128))
+    found = measure_profile(read_profile(Micrograph(image), ACROSS, width_px=5)).edge
+    truth = 2 * blur * special.erfinv(0.8)
+    assert found.width.value == pytest.approx(truth, rel=0.08)
+    assert found.width.low < truth < found.width.high
+
+
 def test_noise_alone_reads_nothing():
     for seed in range(10):
         noise = np.random.default_rng(seed).normal(size=(96, 128))

@@ -107,7 +107,7 @@ def test_no_sentence_speaks_of_the_command(text, labels):
         ("cut them off (semsr crop --gap-free).", "cut them off (Crop)."),
         (
             "; stitch with --halves",
-            "; stitch with 'Also its halves' (in Stitch mosaic)",
+            "; stitch with 'Two halves for FRC' (in Stitch mosaic)",
         ),
         ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
     ],

@@ -227,8 +227,8 @@ def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
 
 @pytest.mark.broad
 def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
-    place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "SEM-SR")
+    place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "Superlens SEM")
     viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
     qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
-    assert place.windowTitle() == "SEM-SR"
+    assert place.windowTitle() == "Superlens SEM"
     viewer.window.remove_dock_widget(window)

@@ -141,7 +141,7 @@ def test_register_goes_on_to_judge(
 ):
     viewer = make_napari_viewer_proxy(show=True)
     optical, sem = (add(viewer, image) for image in views[:2])
-    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "SEM-SR")
+    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Superlens SEM")
     register = window.show_panel("Register to SEM")
     register.moving.value, register.fixed.value = optical, sem
     register.judge_button.click()

@@ -73,7 +73,7 @@ def test_a_start_that_was_chosen_stays(add_made, model, hold):
 def test_train_stands_in_the_window(make_napari_viewer):
     viewer = make_napari_viewer()
     window = StepsWindow(viewer)
-    viewer.window.add_dock_widget(window, name="SEM-SR")
+    viewer.window.add_dock_widget(window, name="Superlens SEM")
     number = [page.step.key for page in window.pages].index("enhance")
     window.steps.buttons[number].click()
     (button,) = (b for b in window.page.kinds.buttons if b.text() == "Train")

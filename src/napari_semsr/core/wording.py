@@ -25,7 +25,7 @@ _NOT_HERE = {
     "pixel_size_nm": "a pixel size (in Open mosaic)",
     "like_pixel_size_nm": "its pixel size (in Open mosaic)",
     "transform_out": "'Save transform'",
-    "halves": "'Also its halves' (in Stitch mosaic)",
+    "halves": "'Two halves for FRC' (in Stitch mosaic)",
 }
 _PANELS = {
     "crop": "Crop",

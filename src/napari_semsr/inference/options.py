@@ -45,7 +45,7 @@ class EnhanceOptions(Options):
     )
     haze: bool = option(
         True,
-        "Lift haze",
+        "Remove haze",
         "Let a model that looks for haze over the whole field lift it; not where "
         "contrast differs across the sample by nature.",
     )
@@ -55,12 +55,16 @@ class EnhanceOptions(Options):
         "A field at another pixel size than the model was trained for is resampled to "
         "that, within the range on the model's card, and the result brought back "
         "(auto) or left there (keep); never runs the model on the field as it is.",
-        choices={"and back": "auto", "keep there": "keep", "never": "never"},
+        choices={
+            "to the model's pixels and back": "auto",
+            "to the model's pixels": "keep",
+            "never": "never",
+        },
         flags={"--no-resample": "never"},
     )
     denoise: float = option(
         1.0,
-        "Denoise",
+        "Noise removed",
         "Share of the noise that is taken off, by models that tell faults apart.",
         step=0.1,
         group=WEIGHTS,
@@ -69,7 +73,7 @@ class EnhanceOptions(Options):
     )
     deblur: float = option(
         1.0,
-        "Deblur",
+        "Blur removed",
         "Share of the blur that is undone, by models that tell faults apart.",
         step=0.1,
         group=WEIGHTS,
@@ -78,7 +82,7 @@ class EnhanceOptions(Options):
     )
     dehaze: float = option(
         1.0,
-        "Dehaze",
+        "Haze removed",
         "Share of the haze that is lifted, by models that lift it.",
         step=0.1,
         group=WEIGHTS,

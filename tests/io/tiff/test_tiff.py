@@ -355,3 +355,33 @@ def test_what_would_not_be_read_again_is_refused(tmp_path, monkeypatch, suffix):
     with pytest.raises(WriteError, match="read again"):
         write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="I:0">'
+    '<Pixels ID="P:0" DimensionOrder="XYZCT" Type="uint8" SizeX="32" SizeY="24" '
+    '{}><Channel ID="C:0"/><TiffData IFD="0" {}/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "data", "said"),
+    [
+        ('SizeZ="1" SizeC="1" SizeT="4000000000"', "", "states 4e[+]09 planes"),
+        ('SizeZ="99999" SizeC="9999" SizeT="9999"', "", "states 1e[+]13 planes"),
+        ('SizeZ="1" SizeC="1" SizeT="1"', f'PlaneCount="{10**30}"', "planes"),
+        ('SizeZ="1" SizeC="1" SizeT="1"', 'FirstT="70000000"', "states 7e[+]07"),
+        (
+            'SizeZ="1" SizeC="1" SizeT="1"',
+            '><UUID FileName="../a.tif">u</UUID></TiffData><TiffData',
+            "a part outside its folder, ../a.tif",
+        ),
+    ],
+)
+def test_ome_that_leads_away_or_without_end_is_refused(tmp_path, sizes, data, said):
+    path = tmp_path / "a.ome.tif"
+    told = OME.format(sizes, data)
+    tifffile.imwrite(path, np.eye(24, 32, dtype="u1"), description=told, ome=False)
+    with pytest.raises(ReadError, match=said) as caught:
+        registry.read(path)
+    assert "\n" not in str(caught.value)

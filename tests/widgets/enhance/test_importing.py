@@ -37,7 +37,7 @@ def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
     panel.form.set_values(name="their-net", scaling="levels", pixel_size_nm=12.0)
     assert panel.range.isVisibleTo(panel)
     panel.ends[1].value = 255
-    assert run_panel(panel) == "their-net is on the shelf; Enhance lists it now."
+    assert run_panel(panel) == "their-net is installed; Enhance lists it now."
     card = semsr.model_info(str(own_shelf / "their-net.safetensors")).card
     assert card["input_scaling"] == "levels"
     assert tuple(card["input_levels"]) == (0, 255)
@@ -51,7 +51,7 @@ def test_a_model_with_a_card_is_imported_as_it_is(panel, run_panel, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     panel.choose(write_tiny_model(tmp_path / "elsewhere", name="carded"))
     assert not panel.form.isEnabled()
-    assert run_panel(panel).startswith("carded is on the shelf")
+    assert run_panel(panel).startswith("carded is installed")
 
 
 def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):

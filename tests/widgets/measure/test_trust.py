@@ -84,7 +84,7 @@ def test_asked_again_it_is_one_map_and_no_result_is_doubled(
 def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, learnt):
     viewer = make_napari_viewer()
     window = StepsWindow(viewer)
-    viewer.window.add_dock_widget(window, name="SEM-SR")
+    viewer.window.add_dock_widget(window, name="Superlens SEM")
     for name in ("field", "other"):
         pixels = np.random.default_rng(0).random((96, 96), dtype=np.float32)
         viewer.add_image(pixels, name=name)

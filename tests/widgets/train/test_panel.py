@@ -221,7 +221,7 @@ def test_register_goes_on_to_train(
 ):
     viewer = make_napari_viewer_proxy(show=True)
     low, high, true = two_instruments(add, viewer)
-    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "SEM-SR")
+    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Superlens SEM")
     register = window.show_panel("Register to SEM")
     register.moving.value, register.fixed.value = low, high
     register.train_button.click()
@@ -483,7 +483,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert panel.pairs.source.value == "alone"
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
     assert "Image" in labels
-    assert "Low" not in labels
+    assert "Image to improve" not in labels
     assert not panel.pairs.high.visible
     panel.pairs.low.value = model.layers["soft"]
     panel.pairs.high.value = model.layers["soft"]  # which is not asked for
@@ -498,7 +498,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Low", "High"} <= set(labels)
+    assert {"Image to improve", "Better image"} <= set(labels)
 
 
 @pytest.mark.slow

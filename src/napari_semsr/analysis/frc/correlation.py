@@ -117,7 +117,7 @@ class FrcOptions(Options):
     )
     allow_self: bool = option(
         False,
-        "Allow one network's outputs",
+        "Both may be one network's",
         "Give the number for images that a network made from one acquisition: "
         "repeatability, not resolution.",
     )

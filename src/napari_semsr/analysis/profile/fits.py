@@ -7,7 +7,7 @@ along the line; sigma is what is fitted: widths are those of what was imaged.
 - *Gaussian*: background b0 + b1 t and A exp(-(t - c)² / 2 (sigma² + a²)) for each line.
 - *Box*: a box of width W blurred by that Gaussian, A F(t - c) / F(0) with
   F(z) = (erf((z + W/2) / s) - erf((z - W/2) / s)) / 2, s² = 2 (sigma² + a²).
-- *Edge*: b + A (1 + erf((t - c) / s)) / 2.
+- *Edge*: b + A (1 + erf((t - c) / s)) / 2, perhaps + m (t - c).
 
 The covariance is that of the least squares, (J'J)^-1 RSS / (n - k); errors of what
 follows from the parameters come by the delta method.
@@ -109,6 +109,11 @@ class ModelFit:
         return estimate(value, sd, self.freedom, positive=positive)
 
 
+def akaike_weight(better: ModelFit, other: ModelFit) -> float:
+    """Weight of the other of two models of the same pixels."""
+    return 1 / (1 + math.exp(min((other.criterion - better.criterion) / 2, 50.0)))
+
+
 def estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
@@ -175,9 +180,12 @@ def fit_lines(
 def fit_edge(
     places: FloatArray, values: FloatArray, start: tuple[float, ...], area_px: float
 ) -> ModelFit | None:
-    """Fit an edge from level before it, step, place, sigma; None where it fails."""
-    low, step, place, sigma = start
-    begin = np.array([low, step, place, math.log(sigma)])
+    """Fit an edge from level before it, step, place, sigma; None where it fails.
+
+    A fifth number is the slope of what lies on either side; without it that is level.
+    """
+    low, step, place, sigma, *slope = start
+    begin = np.array([low, step, place, math.log(sigma), *slope])
     return _fit("edge", begin, places, values, area_px)
 
 
@@ -287,13 +295,18 @@ def _box(
 def _edge(
     parameters: FloatArray, places: FloatArray, area: float
 ) -> tuple[FloatArray, FloatArray]:
-    low, step, centre, log = parameters
+    low, step, centre, log, *tilt = parameters
     both, slope = _blur(log, area)
     z = (places - centre) / (math.sqrt(2) * both)
     rise = (1 + special.erf(z)) / 2
     bell = np.exp(-(z**2)) / math.sqrt(math.pi)
-    slopes = np.empty((len(places), 4))
+    slopes = np.empty((len(places), len(parameters)))
     slopes[:, 0], slopes[:, 1] = 1, rise
     slopes[:, 2] = -step * bell / (math.sqrt(2) * both)
     slopes[:, 3] = -step * bell * z / both * slope
-    return low + step * rise, slopes
+    model = low + step * rise
+    if tilt:
+        slopes[:, 4] = places - centre
+        slopes[:, 2] -= tilt[0]
+        model += tilt[0] * slopes[:, 4]
+    return model, slopes

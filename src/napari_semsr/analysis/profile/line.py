@@ -69,7 +69,7 @@ class ProfileOptions(Options):
     # chosen: texture is lower in most images, and what Rayleigh resolves is higher
     prominence: float = option(
         0.1,
-        "Least rise",
+        "Least height of a line",
         "Least rise of a line above its surroundings, over the range of the curve.",
         step=0.05,
         gt=0,

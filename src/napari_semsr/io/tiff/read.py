@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 # The OME-XML document: physical sizes, names, our own annotation.
 
 _DEFAULT_UNIT = "\u00b5m"
+_MOST_PLANES = 1_000_000  # chosen: `tifffile` keeps a place for each
+_COUNTS = ("PlaneCount", "NumPlanes", "IFD", "FirstZ", "FirstC", "FirstT")
+_DIGITS = 18  # of a number; chosen: all that a file's planes may need
 _NO_LENGTH = ("pixel", "reference frame")
 
 
@@ -640,7 +643,7 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
     _logger.addHandler(listener)
     try:
         with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
-            _check_parts(path, tif.ome_metadata or "")
+            _check_ome(path, tif)
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg)
@@ -649,22 +652,44 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
         _logger.removeHandler(listener)
 
 
-def _check_parts(path: Path, ome: str) -> None:
-    """Refuse a TIFF of several files that names one outside its own folder."""
-    if "FileName" not in ome:
+def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
+    """Refuse parts outside the TIFF's own folder, and planes that nothing could hold.
+
+    `tifffile` opens every part that is named, and lists every plane that is stated.
+    """
+    ome = tif.ome_metadata
+    if not ome:
         return
     root = _parse_ome(ome)
-    names = [] if root is None else [e.get("FileName") or "" for e in root.iter()]
+    elements = [] if root is None else list(root.iter())
+    names = [element.get("FileName") or "" for element in elements]
     away = next(
         (name for name in names if set(name) & set("/\\:") or name == ".."), None
     )
-    if away is not None or "<!DOCTYPE" in ome:
+    if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
         told = "in words of its own" if away is None else one_line(f"{away:.80}")
         msg = (
             f"{path} names a part outside its folder, {told}: put all parts into one "
             "folder, and export it again."
         )
         raise ReadError(msg)
+    size = max(1, tif.pages.first.size)
+    planes = max((_stated_planes(element, size) for element in elements), default=0)
+    if planes > _MOST_PLANES:
+        msg = (
+            f"{path} states {planes:.3g} planes, more than the {_MOST_PLANES} that a "
+            "TIFF can be read with: export it again."
+        )
+        raise ReadError(msg)
+
+
+def _stated_planes(element: "Element", size: int) -> int:
+    """Count the planes of `size` pixels that an element of OME-XML speaks of."""
+    numbers = {
+        key: int(value[:_DIGITS]) for key, value in element.items() if value.isdecimal()
+    }
+    sides = [numbers.get(f"Size{axis}", 1) for axis in "XYZCT"]
+    return max(math.prod(sides) // size, *(numbers.get(key, 0) for key in _COUNTS))
 
 
 def matches(path: Path, head: bytes) -> bool:

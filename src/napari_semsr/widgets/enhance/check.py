@@ -43,7 +43,7 @@ class CheckPanel(Panel):
         """Read the form."""
         model, layer = self.model.value, self.image.value
         if model is None:
-            msg = "A model must be chosen, but none is on the shelf; add a model file."
+            msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg)
         images = [] if layer is None else [self.micrograph(layer)]
         options = self.form.options()

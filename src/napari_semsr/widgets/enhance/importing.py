@@ -127,6 +127,4 @@ class ImportPanel(Panel):
         name = str(made.card["name"])
         NEWS.arrived.emit(name)
         more = card_text(made.card, None) + card_details(made.card)
-        self.show_result(
-            {}, f"{name} is on the shelf; Enhance lists it now.", more=more
-        )
+        self.show_result({}, f"{name} is installed; Enhance lists it now.", more=more)

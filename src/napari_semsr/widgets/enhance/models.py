@@ -278,8 +278,6 @@ class ModelChooser(QWidget):
     def _write(self) -> None:
         card = self.card
         known = card_text(card, self.pixel_size_nm, self.resample)
-        self.text.setText(
-            known if card else "No model is on the shelf; add a model file."
-        )
+        self.text.setText(known if card else "No model is installed; add a model file.")
         self.details.setText(card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)

@@ -366,7 +366,7 @@ class EnhancePanel(Panel):
         layer, model = self.layer.value, self.model.value
         micrograph = self.micrograph(layer)
         if model is None:
-            msg = "A model must be chosen, but none is on the shelf; add a model file."
+            msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg)
         weights = {}
         if self._tells_apart():

@@ -321,7 +321,7 @@ class StitchMosaicPanel(Panel):
         self.halves = CheckBox(
             name="halves",
             value=True,
-            text="Also its halves",
+            text="Two halves for FRC",
             tooltip="Two mosaics beside it, each of half of the frames: with them FRC "
             "map tells the resolution of this one scan. They take as long to write as "
             "the mosaic.",

@@ -79,9 +79,9 @@ _FIRST = "fine-tune"
 _BY_ITSELF = "own-image"
 _NAMED = {  # what the two lists of layers are for, by where pairs come from
     _LAYERS: (
-        ("Low", "The image to be improved."),
+        ("Image to improve", "The image to be improved."),
         (
-            "High",
+            "Better image",
             "What it should look like: the same field, on the same grid or registered.",
         ),
     ),

@@ -1,4 +1,4 @@
-"""The window *SEM-SR*: all steps in their order, each ready to run."""
+"""The window *Superlens SEM*: all steps in their order, each ready to run."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ from napari_semsr.widgets.window.steps import (
 if TYPE_CHECKING:
     import napari.viewer
 
-TITLE = "SEM-SR"
+TITLE = "Superlens SEM"
 _DONE = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # as those of the panels
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots can be read

@@ -63,7 +63,7 @@ SAMPLES = (
     ),
     Sample(
         "place",
-        "Light and electrons",
+        "Optical and SEM",
         "A mosaic and an electron image of its place, to be registered; takes some "
         "seconds.",
     ),
