@@ -210,14 +210,14 @@ def test_folder_of_frames_is_opened_and_calibrated(
 ):
     folder = tmp_path / "frames"
     folder.mkdir()
-    for name in ("a", "b"):
-        tifffile.imwrite(folder / f"{name}.tif", GRAIN)
+    for name, frame in (("a", GRAIN), ("b", GRAIN[::-1])):
+        tifffile.imwrite(folder / f"{name}.tif", frame)
     choose(panel, folder, finish)
     assert "2 frames of 90" in panel.about.text()
     panel.pixel_size.value = (5.0, 5.0)
     assert "Stitch mosaic" in run_panel(panel)
     (layer,) = model.layers
-    np.testing.assert_array_equal(layer.data, [GRAIN, GRAIN])
+    np.testing.assert_array_equal(layer.data, [GRAIN, GRAIN[::-1]])
     assert tuple(layer.scale) == (1, 5, 5)
     (folder / "scan.json").write_text('{"grid": [1, 2], "overlap": 0.5}')
     choose(panel, folder / ".." / "frames", finish)

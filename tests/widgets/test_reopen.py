@@ -272,6 +272,8 @@ def test_open_mosaic_shows_a_file_as_napari_does(maker, model, press, tmp_path, 
     found = model.layers["map"]
     assert_same(found, layer)
     assert found.colorbar.visible
+    assert not layer.colorbar.visible  # one at a time
+    model.layers.remove(found)
     assert layer.colorbar.visible
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import fft
 
 from napari_semsr.core import (
+    MORE,
     FloatArray,
     FloatPair,
     Micrograph,
@@ -32,6 +33,7 @@ CutOff = Annotated[
         "Shortest period that the light carries, lambda/(2 NA), in nm; by default what "
         "the image's history tells.",
         unit="nm",
+        group=MORE,
         ge=10,
         le=10_000,
     ),

@@ -90,6 +90,7 @@ from .opening import (
     read_bytes as read_bytes,
 )
 from .options import (
+    MORE as MORE,
     Options as Options,
     count_values as count_values,
     device_option as device_option,

@@ -213,6 +213,10 @@ class OptionWords:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
+MORE = "More settings"
+"""Group of options that a panel folds away below the others."""
+
+
 def option(
     default: Any,
     label: str = "",

@@ -435,6 +435,21 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
         layer.name_overlay.visible = True
 
 
+def settle_colour_bars(viewer: "napari.components.ViewerModel") -> None:
+    """Show the bar of the topmost map in view alone: they lie in one corner."""
+    maps = [
+        item
+        for item in viewer.layers
+        if isinstance(item, Image) and item.metadata.get(BAR_KEY)
+    ]
+    top = next((item for item in reversed(maps) if item.visible), None)
+    for item in maps:
+        if item is top:
+            show_colour_bar(item)
+        elif item.colorbar.visible:
+            item.colorbar.visible = item.name_overlay.visible = False
+
+
 def without_cache(layer: Layer) -> None:
     """Let a lazy layer be computed in a thread while napari draws it.
 

@@ -22,6 +22,7 @@ from napari_semsr.analysis.frc.crossing import (
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import CutOff, beyond_cut_off, find_cut_off
 from napari_semsr.core import (
+    MORE,
     SIGMA,
     Z95,
     BoolArray,
@@ -78,6 +79,7 @@ class FrcOptions(Options):
         "Estimator",
         "Exact, the default, fits what the window does to small blocks; plain reads "
         "the rings.",
+        group=MORE,
     )
     # In blocks of 64 px the plain curve was off by 9.8 % (median RMSE, measured on
     # drawn pairs); with 0.25 by 10.8 %, with a Hann window by 10.7 %
@@ -89,6 +91,7 @@ class FrcOptions(Options):
         "Second is noise-free",
         "The second image is a nearly noise-free reference: its threshold is the "
         "square root of 1/7.",
+        group=MORE,
     )
     cut_off_nm: CutOff = None
     split: Literal["diagonal", "binomial"] = option(
@@ -97,6 +100,7 @@ class FrcOptions(Options):
         "How one image is split: its pixels (white noise assumed), or its counts "
         "(Poisson noise assumed, calibrated by the next three).",
         choices={"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
+        group=MORE,
     )
     gain: float = option(
         1.0,
@@ -104,9 +108,14 @@ class FrcOptions(Options):
         "Electrons or photons to a grey level, for the split by counts.",
         unit=f"{_ELECTRON}/grey level",
         gt=0,
+        group=MORE,
     )
     offset: float = option(
-        0.0, "Offset", "Grey level of no count, for that split.", unit="grey level"
+        0.0,
+        "Offset",
+        "Grey level of no count, for that split.",
+        unit="grey level",
+        group=MORE,
     )
     read_noise: float = option(
         0.0,
@@ -114,12 +123,14 @@ class FrcOptions(Options):
         "Of a pixel, in electrons, for that split.",
         unit=_ELECTRON,
         ge=0,
+        group=MORE,
     )
     allow_self: bool = option(
         False,
         "Both may be one network's",
         "Give the number for images that a network made from one acquisition: "
         "repeatability, not resolution.",
+        group=MORE,
     )
 
     @model_validator(mode="after")

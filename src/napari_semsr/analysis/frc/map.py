@@ -25,6 +25,7 @@ from napari_semsr.analysis.frc.rings import (
 )
 from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, has_plateau
 from napari_semsr.core import (
+    MORE,
     Z95,
     BlockPlan,
     BoolArray,
@@ -243,6 +244,7 @@ class FrcMapOptions(FrcOptions, _BlockOptions):
         "Failed blocks",
         "What to put where a block has no resolution; it stays marked.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
+        group=MORE,
     )
 
 

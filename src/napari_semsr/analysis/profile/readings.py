@@ -45,9 +45,9 @@ _ONE_FIT = 6  # lines fitted together: the time grows with the cube; chosen
 _MOST = 60  # lines that are read, the highest; chosen: a longer list is not looked at
 _ENDS = 0.1  # of the line at either end, whose means are the levels of an edge; chosen
 _STEP = 0.5  # of the range from end to end is an edge; chosen
-# Of its blur, and px: what lies within on either side of an edge is fitted. Chosen: at
-# 4 blurs it has risen to 1 part in 30 000, and 8 px tell level from rise.
-_EDGE_REACH, _LEAST_REACH_PX = 4.0, 8.0
+# Of its blur, and px: what lies within on either side of an edge is fitted. Chosen: the
+# sides are long enough to tell their slope; with 4 and 8 px widths scatter more.
+_EDGE_REACH, _LEAST_REACH_PX = 6.0, 12.0
 _LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
 _TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
 _SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit stays
@@ -630,6 +630,7 @@ def _fit_edge(
     places, values = profile.place_px, profile.value
     before, step, place, sigma = begin
     starts = np.geomspace(1, max(sigma, 1), 1 + math.ceil(math.log2(max(sigma, 1))))
+    tried: list[tuple[float, ...]]
     tried = [(before, step, place, one, 0.0) for one in starts.tolist()]
     best: list[ModelFit] = []
     near = np.ones(len(places), bool)
@@ -653,13 +654,14 @@ def _fit_edge(
 
 def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
     """Width from 10 to 90 % by both models of an edge."""
-    found = [
+    best, *others = (
         fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
         for fit in fits[:2]
-    ]
-    if len(found) == 1:
-        return found[0]
-    return averaged(*found, akaike_weight(*fits[:2]), fits[0].freedom)
+    )
+    if not others:
+        return best
+    weight = akaike_weight(fits[0], fits[1])
+    return averaged(best, others[0], weight, fits[0].freedom)
 
 
 def _crosses(

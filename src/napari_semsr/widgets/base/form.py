@@ -26,8 +26,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import Labels, Options, persons_options, words_of
+from napari_semsr.core import MORE, Labels, Options, persons_options, words_of
 from napari_semsr.widgets.base.folding import (
+    Folded,
     FoldingRow,
     elide_items,
     fold_combo,
@@ -37,6 +38,7 @@ from napari_semsr.widgets.base.folding import (
 )
 
 _AUTOMATIC = "automatic"
+_MORE_TOLD = "Settings that few need."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
 _GAP_PX = 6  # of a label from its control
 _LARGEST_INT = 1_000_000
@@ -297,13 +299,18 @@ class OptionsForm(Form):
         *,
         group: str = "",
     ) -> None:
+        more = _declared_rows(model, MORE) if rows is None and not group else {}
         rows = _declared_rows(model, group) if rows is None else rows
         controls = {
             name: _Control(name, model.model_fields[name], row)
-            for name, row in rows.items()
+            for name, row in (*rows.items(), *more.items())
         }
-        super().__init__(*(control.widget for control in controls.values()))
-        self._model, self._controls = model, controls
+        super().__init__(*(controls[name].widget for name in rows))
+        self._model, self._controls, self._more = model, controls, tuple(more)
+        if more:
+            self._folded = Form(*(controls[name].widget for name in more))
+            self._fold = Folded(MORE, _MORE_TOLD, self._folded)
+            self.add(self._fold)
 
     @property
     def names(self) -> Sequence[str]:
@@ -327,6 +334,15 @@ class OptionsForm(Form):
         """Type values into the form."""
         for name, value in values.items():
             self._controls[name].value = value
+            if name in self._more and value != self._model.model_fields[name].default:
+                self._fold.unfold()
+
+    def show_row(self, name: str, visible: bool) -> None:
+        """Show or hide one row with its label, among the folded ones as well."""
+        if name in self._more:
+            self._folded.show_row(name, visible)
+        else:
+            super().show_row(name, visible)
 
     def options(self, **more: Any) -> Any:
         """Validate what is typed."""

@@ -166,7 +166,7 @@ class Panel(QWidget):
 
     @property
     def asks(self) -> bool:
-        """Whether what Run made leaves a question open, so that it is not done."""
+        """Whether what Run found leaves a question open, so that it is not done."""
         return False
 
     ran = QtSignal()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DPI = 90
 _PRINT_DPI = 300
 _INK = "#222222"
+_NO_ROOM = 1e-3  # of a row: the layout wants some
 _WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
 _ABREAST = 38  # letters of two names beside each other; chosen: in a panel of 320 px
 _ABOVE_TICKS = 4.2  # letters' heights, above an upper axis; chosen
@@ -90,9 +91,12 @@ class PlotCanvas(QWidget):
         super().__init__()
         self.figure = Figure(dpi=_DPI, layout="constrained")
         self.canvas = _Canvas(self.figure)
-        self.axes: list[Axes] = list(self.figure.subplots(rows, squeeze=False)[:, 0])
+        self._grid = self.figure.add_gridspec(rows)
+        self.axes: list[Axes] = [
+            self.figure.add_subplot(self._grid[row]) for row in range(rows)
+        ]
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(height * rows)
+        self._height = height
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.canvas)
@@ -123,7 +127,15 @@ class PlotCanvas(QWidget):
                 child.remove()
 
     def refresh(self) -> None:
-        """Colour everything by the theme and draw."""
+        """Colour everything by the theme and draw; empty axes take no room."""
+        drawn = [axes for axes in self.axes if axes.has_data()]
+        for axes in self.axes:
+            axes.set_visible(axes in drawn)
+        self._grid.set_height_ratios(
+            [1.0 if axes in drawn else _NO_ROOM for axes in self.axes]
+        )
+        self.setVisible(bool(drawn))
+        self.setFixedHeight(self._height * max(1, len(drawn)))
         theme = get_theme(self._theme)
         self.figure.set_facecolor(theme.background.as_hex())
         self._ink(theme.text.as_hex(), theme.foreground.as_hex())
@@ -135,7 +147,7 @@ class PlotCanvas(QWidget):
         `origin` goes into the file's own title, `caption` below the plot.
         """
         wide, high = self.figure.get_size_inches()
-        rows = len(self.axes)
+        rows = sum(axes.get_visible() for axes in self.axes)
         note = self.figure.text(0.01, -0.01, caption, va="top", color=_INK, fontsize=8)
         try:
             self.figure.set_size_inches(_WIDTH_IN, rows * _ROW_IN, forward=False)

@@ -54,6 +54,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_calibrated,
     layer_keywords,
+    settle_colour_bars,
     settle_scale_bar,
     show_colour_bar,
     show_scale_bar,
@@ -471,14 +472,24 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
             _show_inserted(model, event.value)
         elif model is not None:
             settle_scale_bar(model)
+            settle_colour_bars(model)
 
-    viewer.layers.events.inserted.connect(show)
-    viewer.layers.events.removed.connect(show)
+    events = viewer.layers.events
+    for changed in (events.inserted, events.removed, events.reordered):
+        changed.connect(show)
 
 
 def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
     """Show bars with an image, and the image among others."""
-    show_colour_bar(layer)
+    settle_colour_bars(viewer)
+    of_viewer = ref(viewer)
+
+    def settle() -> None:
+        model = of_viewer()
+        if model is not None:
+            settle_colour_bars(model)
+
+    layer.events.visible.connect(settle)
     images = grey_layers(viewer)
     if layer not in images:
         return

@@ -290,6 +290,7 @@ class FrcMapPanel(Panel):
         maps = Form(self.before, self.after, self.compare_button)
         self.add_group("Two maps", maps)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
+        self._found_none = False
         self.first.changed.connect(self._propose)
         # not magicgui's signal, which keeps None to itself
         for box in (self.first, self.second):
@@ -301,6 +302,11 @@ class FrcMapPanel(Panel):
     def takes(self, layer: Layer) -> bool:
         """Leave out what a network made, which has no resolution of its own."""
         return super().takes(layer) and network_of(layer) is None
+
+    @property
+    def asks(self) -> bool:
+        """Whether no block had a resolution."""
+        return self._found_none
 
     def _propose(self, _: object = None) -> None:
         """Propose another exposure of the same field as the second image."""
@@ -424,19 +430,23 @@ class FrcMapPanel(Panel):
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
         """Add the layers, draw the plots, write the figures, each in its turn."""
         report = outcome.blocks
+        self._found_none = report.failed == report.blocks
         where = f"its image {layer.name!r} was removed, so the map is not shown"
         if layer in self.viewer.layers:
             where = "the map lies over the image"
             result, name = report.result, report.images[0]
             with self.in_place(" and ".join(report.images)) as earlier:
                 yield from self.take_away(earlier)
-                shown = _add_map_layer(self.viewer, result.map, name)
-                yield
-                yield from colour_bar_parts(shown)
-                yield
-                add_failed_layer(self.viewer, result.map, result.reasons, name)
-                yield
-            hidden = _show_below(self.viewer, layer)
+                if self._found_none:
+                    where = "so no map is shown"
+                else:
+                    shown = _add_map_layer(self.viewer, result.map, name)
+                    yield
+                    yield from colour_bar_parts(shown)
+                    yield
+                    add_failed_layer(self.viewer, result.map, result.reasons, name)
+                    yield
+            hidden = "" if self._found_none else _show_below(self.viewer, layer)
             where += f"; {hidden} is hidden" if hidden else ""
             show_scale_bar(self.viewer)
             yield
@@ -466,9 +476,7 @@ class FrcMapPanel(Panel):
         yield
         _draw_resolutions(plot.axes[0], outcome)
         yield
-        if outcome.whole is None:
-            _say_empty(plot.axes[1], "no whole-field curve")
-        else:
+        if outcome.whole is not None:
             _draw_frc(plot.axes[1], outcome.whole, outcome.alone)
         plot.refresh()
 
@@ -504,15 +512,6 @@ def _store_of(layer: Image) -> Path | None:
     """Give the store or file that a layer shows."""
     store = layer.metadata.get(STORE_KEY) or file_of(layer)
     return Path(store) if store else None
-
-
-def _say_empty(axes: "Axes", text: str) -> None:
-    """Say in a plot why there is nothing to draw."""
-    from napari_semsr.widgets.base import COLOURS
-
-    axes.text(0.5, 0.5, text, ha="center", color=COLOURS[3])
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
@@ -551,7 +550,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
         for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
             axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     else:
-        _say_empty(axes, "no block has a resolution")
+        return
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         said = name.replace("th percentile", " % below")

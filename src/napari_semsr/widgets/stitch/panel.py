@@ -749,13 +749,6 @@ def _add_shapes_layers(
     )
 
 
-def _empty(axes: "Axes", text: str) -> None:
-    """Say in the plot that there is nothing to draw."""
-    axes.text(0.5, 0.5, text, ha="center", color=_NONE, transform=axes.transAxes)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
     """Draw the residual of each joint over what noise alone would leave."""
     rows = [
@@ -764,7 +757,6 @@ def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
         if np.isfinite([pair.sigma_px, pair.residual_px]).all()
     ]
     if not rows:
-        _empty(axes, "no joint was refined")
         return
     values = np.array(rows, dtype=float)
     sigma, residual = np.maximum(values[:, :2].T, 1e-4)
@@ -794,7 +786,6 @@ def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
     """Draw how far each frame lies from its nominal place."""
     nominal = _aligned_nominal(made)
     if nominal is None:
-        _empty(axes, "no nominal positions")
         return
     missed = (made.solution.positions_px - nominal)[made.solution.placed]
     axes.plot(missed[:, 1], missed[:, 0], "o", ms=4, color=_STAGE, alpha=0.8)
