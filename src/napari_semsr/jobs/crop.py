@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from napari_semsr.core import (
     Area,
@@ -46,6 +46,8 @@ _BLOCK = 1024  # pixels along each side of what is read at once
 _WINDOW = 2048  # pixels along each side of the middle in which a shift is looked for
 _FARTHEST = 100.0  # one pixel is at most so many times as large as the other
 
+# chosen: no image reaches further, and larger numbers are no floats
+_Corner = Annotated[int, Field(ge=-(10**9), le=10**9)]
 Corners = tuple[float, float, float, float]
 _CORNERS = ("Y0", "X0", "Y1", "X1")
 
@@ -53,7 +55,7 @@ _CORNERS = ("Y0", "X0", "Y1", "X1")
 class CropOptions(Options):
     """An area, and what is done to bring two images onto it."""
 
-    box: tuple[int, int, int, int] | None = option(
+    box: tuple[_Corner, _Corner, _Corner, _Corner] | None = option(
         None,
         "",
         "rows Y0 to Y1 and columns X0 to X1 of the image, the last ones excluded",

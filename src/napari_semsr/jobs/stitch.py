@@ -1,9 +1,8 @@
 """Stitch a folder of frames: read, place, fuse, write, tell how far to trust it."""
 
-import csv
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +50,8 @@ from napari_semsr.io import (
     read_heights,
     remove_target,
     renaming,
-    replacing,
     write_blocks,
+    write_rows,
     writing,
 )
 from napari_semsr.jobs.images import (
@@ -258,16 +257,13 @@ def _beside(
             raise
 
 
-def _write_positions(
-    path: Path, names: Sequence[str], corners: Sequence[tuple[float, float] | None]
-) -> None:
-    """Write solved top-left corners ``(y, x)`` in px; None leaves cells empty."""
-    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["frame", "y_px", "x_px"])
-        for name, corner in zip(names, corners, strict=True):
-            cells = ("", "") if corner is None else (f"{v:.6f}" for v in corner)
-            writer.writerow([name, *cells])
+def _position_rows(
+    placed: Mapping[str, tuple[float, float] | None],
+) -> Iterator[Sequence[str]]:
+    """Give solved top-left corners ``(y, x)`` in px as rows; None for empty cells."""
+    yield "frame", "y_px", "x_px"
+    for name, corner in placed.items():
+        yield name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))
 
 
 _METHODS = ("auto", "none")
@@ -538,7 +534,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     written = yield from _write_mosaic(plan, halves, about, request)
     placed = _placed(acquisition, solution)
     if positions_out is not None:
-        _write_positions(positions_out, list(placed), list(placed.values()))
+        write_rows(positions_out, _position_rows(placed))
     return StitchedFile(
         output=str(request.target),
         coverage=written.coverage,
