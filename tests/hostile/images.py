@@ -421,7 +421,9 @@ class Scans:
         scan.mkdir()
         rows = ["frame,y_px,x_px"]
         for index in range(4):
-            tifffile.imwrite(scan / f"f{index}.tif", _grey(shape=(24, 32)))
+            # turned, since copies of one frame are left out
+            grey = np.roll(_grey(shape=(24, 32)), index)
+            tifffile.imwrite(scan / f"f{index}.tif", grey)
             rows.append(f"f{index}.tif,{20 * (index // 2)},{28 * (index % 2)}")
         (scan / "positions.csv").write_text("\n".join(rows))
         said = {"pixel_size_nm": 5.0, "grid": [2, 2], "overlap": 0.2, "objective": "x"}

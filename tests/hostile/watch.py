@@ -44,6 +44,11 @@ _CALLING = {
 }
 
 
+def _socket(address: Any) -> str | bytes:
+    """Give the path of a socket of this machine, empty for one of a network."""
+    return address if isinstance(address, str | bytes) else ""
+
+
 def _is_loopback(address: Any) -> bool:
     host = address[0] if isinstance(address, tuple) else ""
     with suppress(ValueError):
@@ -98,6 +103,9 @@ class Watch:
             self._temporary.append(os.path.realpath(args[0]))
         calls = event in _CALLING or event == "subprocess.Popen"
         known = event == "subprocess.Popen" and os.fspath(args[0]) == sys.executable
+        # processes of one training speak through a folder of multiprocessing's own
+        among = event == "socket.connect" and "/pymp-" in os.fsdecode(_socket(args[1]))
+        calls = calls and not among
         listens = event == "socket.bind" and not _is_loopback(args[1])
         if (calls and not known) or listens:
             self.found.append(f"{event} {args!r}")
@@ -125,7 +133,8 @@ class Watch:
         place = self._real(path, folder, itself=event in _ITSELF)
         own = (os.environ["SEMSR_CACHE"], os.environ["SEMSR_MODELS"], os.devnull)
         allowed = (self.target, *self._temporary, *own)
-        if not any(_is_below(place, Path(one)) for one in allowed):
+        compiled = "__pycache__" in place.parts  # of what is imported meanwhile
+        if not compiled and not any(_is_below(place, Path(one)) for one in allowed):
             self.found.append(f"{event} {path!r}, which is {place}")
 
 

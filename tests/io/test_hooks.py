@@ -111,8 +111,9 @@ def test_colour_opens_in_colour_and_says_what_to_do(tmp_path, rng):
 
 
 def test_folder_without_positions_is_a_stack_of_its_frames(tmp_path, image):
-    for name in ("f10", "f2"):
-        registry.write(image.replace(name=name), tmp_path / f"{name}.tif")
+    for name, data in (("f10", image.data), ("f2", image.data[::-1])):
+        frame = image.replace(name=name, data=data)
+        registry.write(frame, tmp_path / f"{name}.tif")
     [(data, attributes, _)] = hooks.get_reader(str(tmp_path))(str(tmp_path))
     assert data.shape == (2, *image.shape)
     assert attributes["scale"] == (1, 5.0, 6.0)
