@@ -53,6 +53,7 @@ os.environ["NAPARI_CONFIG"] = str(_HOME / "settings.yaml")
 os.environ["SEMSR_CACHE"] = str(_HOME / "cache")
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_HOME / "inductor")  # else in TMPDIR
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import it before the program does
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402

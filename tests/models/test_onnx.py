@@ -1,6 +1,7 @@
 """Networks out as ONNX and in again, and graphs that must not be run."""
 
 import inspect
+import os
 from contextlib import suppress
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_semsr.models import (
     save_model,
 )
 from napari_semsr.models.onnx_network import OnnxNetwork
+from tests.children import run_python
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
@@ -55,6 +57,14 @@ def _network(name):
     known = {"scale": int(getattr(made, "scale", 1)), "stride": int(made.stride)}
     known |= {"name": "n", "architecture": name, "receptive_field": 0}
     return made, ModelCard(**known, options=_options(name))
+
+
+def test_onnxruntime_numbers_no_computer_and_tells_nobody(tmp_path):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
+    session = "from napari_semsr.models.onnx_graph import onnx_library as library;"
+    session += "runtime = library('onnxruntime')"
+    run_python(session, env=kept | {"HOME": str(tmp_path)}, cwd=tmp_path)
+    assert not [*tmp_path.rglob("*onnxruntime*")]
 
 
 QUICK = ("two-scale", "espcn")

@@ -8,6 +8,7 @@ a few numbers alone is evaluated. What cannot be told is refused.
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -55,6 +56,8 @@ _DECIDING = frozenset({  # what reads values and passes none of them on
 
 def onnx_library(name: str = "onnx") -> Any:
     """Import onnx, a module of it, or onnxruntime, or say how to get them."""
+    # since 1.31 onnxruntime numbers the computer and tells its maker of each session
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
     except ImportError as error:
