@@ -28,18 +28,7 @@ class Frames(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
-        """
+        """Read one frame, counted from 0: (Y, X) grey values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +66,7 @@ class ArrayFrames:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A frame that is not used.
-
-    Attributes
-    ----------
-    frame : str
-        Its name.
-    reason : str
-        Why, in a few words.
-    """
+    """A frame that is not used, and why, in a few words."""
 
     frame: str
     reason: str
@@ -94,26 +75,10 @@ class Fault:
 def grid_cells(
     count: int, grid: IntPair, order: FrameOrder = "row"
 ) -> NDArray[np.int64]:
-    """Place of each frame in a grid that is filled row by row.
+    """Row and column of each frame (N, 2) in a grid that is filled row by row.
 
-    Parameters
-    ----------
-    count : int
-        Number of frames.
-    grid : tuple of int
-        Rows and columns.
-    order : {"row", "serpentine"}
-        Serpentine turns every second row.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray of int
-        Row and column of each frame.
-
-    Raises
-    ------
-    OptionError
-        If the grid does not hold just that many frames.
+    A serpentine turns every second row. An `OptionError` where the grid does not hold
+    just that many frames.
     """
     rows, columns = grid
     if rows < 1 or columns < 1 or rows * columns != count:
@@ -219,45 +184,17 @@ class Acquisition:
         return self.frames.dtype
 
     def grid_cells(self) -> NDArray[np.int64]:
-        """Give the place of each frame in the grid; a row where there is none.
-
-        Returns
-        -------
-        (N, 2) numpy.ndarray of int
-            Row and column of each frame.
-        """
+        """Give row and column (N, 2) of each frame; one row where there is no grid."""
         if self.cells is not None:
             return self.cells
         return grid_cells(len(self), self.grid or (1, len(self)), self.order)
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
-        """
+        """Read one frame, counted from 0: (Y, X) grey values."""
         return self.frames.read(index)
 
     def replace(self, **changes: Any) -> Self:
-        """Return a checked copy with some attributes changed.
-
-        Parameters
-        ----------
-        **changes : object
-            New values by attribute name; `pixel_size_nm` is parsed.
-
-        Returns
-        -------
-        Acquisition
-            The changed copy.
-        """
+        """Return a checked copy with attributes changed; `pixel_size_nm` is parsed."""
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
         return replace(self, **changes)

@@ -35,11 +35,8 @@ _lock = threading.Lock()
 def available_cores() -> int:
     """Count the cores that this process may use.
 
-    Returns
-    -------
-    int
-        All of the machine where the system, as macOS and Windows, keeps none from a
-        process by name; one where it tells nothing.
+    All of the machine where the system, as macOS and Windows, keeps none from a process
+    by name; one where it tells nothing.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -52,11 +49,6 @@ def in_background() -> Iterator[None]:
 
     The priority of a thread can be lowered on Linux alone, and stays lowered, since a
     user may not raise it again. In the main thread it is left as it is.
-
-    Yields
-    ------
-    None
-        Control, for the work.
     """
     with _lock:
         _intervals.append(sys.getswitchinterval())
@@ -112,12 +104,7 @@ def compact_memory() -> bool:
     """Set the allocator of this process; call it before torch is imported.
 
     Nothing is done where the user has set the allocator by ``MALLOC_...`` or
-    ``GLIBC_TUNABLES``, or where the C library is not glibc.
-
-    Returns
-    -------
-    bool
-        Whether anything was done.
+    ``GLIBC_TUNABLES``, or where the C library is not glibc. Tells whether anything was.
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     chosen |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
@@ -145,19 +132,8 @@ def _has_huge_pages() -> bool:
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
     """Refuse to compute of a whole image what would end the process for want of memory.
 
-    Parameters
-    ----------
-    name : str
-        Of the image.
-    shape : (Y, X) tuple of int
-        Its rows and columns.
-    bytes_per_px : float
-        What is held at the peak.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If that is more than is free.
+    `bytes_per_px` is held at the peak; a `DeviceMemoryError` where that is more than is
+    free.
     """
     import psutil
 
@@ -196,13 +172,8 @@ def load_torch_libraries() -> None:
 class Returning:
     """Gives freed memory back while a job runs, not too often.
 
-    What was given back must be fetched anew, hence the time that counts is the one
-    that this thread has computed, and not the one for which it waited.
-
-    Attributes
-    ----------
-    every_s : float
-        Least processor time from one call that does it to the next, in seconds.
+    What was given back must be fetched anew, hence the time that counts is the
+    processor time that this thread has computed, and not that for which it waited.
     """
 
     every_s: float = _RETURN_EVERY_S

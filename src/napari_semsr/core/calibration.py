@@ -133,17 +133,8 @@ class FieldDistortion(Options):
         """Give the same distortion in frames of another size and the same pixels.
 
         They are taken to share their middle with the picture. Displacement grows with
-        the third power of the radius, so that the amount goes with its square.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of a frame.
-
-        Returns
-        -------
-        FieldDistortion
-            Of their rim; itself where its own is not known.
+        the third power of the radius, so that the amount goes with its square. Itself
+        where its own shape is not known.
         """
         if self.shape is None:
             return self

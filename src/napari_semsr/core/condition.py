@@ -26,34 +26,12 @@ _SLANT = 7
 
 
 def noise_of(condition: Sequence[float]) -> float:
-    """Give the standard deviation of the noise.
-
-    Parameters
-    ----------
-    condition : sequence of float
-        In the order of `FAULTS`.
-
-    Returns
-    -------
-    float
-        As a share of the range of grey values.
-    """
+    """Give the deviation of the noise, as a share of the range of grey values."""
     return max(math.exp(condition[_NOISE]) - NO_NOISE, 0.0)
 
 
 def blur_of(condition: Sequence[float]) -> float:
-    """Give the standard deviation of the blur.
-
-    Parameters
-    ----------
-    condition : sequence of float
-        In the order of `FAULTS`.
-
-    Returns
-    -------
-    float
-        In pixels, the root mean square of both axes.
-    """
+    """Give the deviation of the blur in pixels, root mean square of both axes."""
     parts = [max(math.exp(v) - NO_BLUR, 0.0) for v in condition[_BLUR]]
     return math.sqrt(sum(part**2 for part in parts) / len(parts))
 
@@ -63,19 +41,8 @@ def overruled(
 ) -> tuple[float, ...]:
     """Put other deviations in place of what was found; a blur is then a round one.
 
-    Parameters
-    ----------
-    condition : sequence of float
-        In the order of `FAULTS`.
-    noise : float or None
-        As a share of the range of grey values; None keeps what was found.
-    blur : float or None
-        In pixels; None keeps what was found.
-
-    Returns
-    -------
-    tuple of float
-        In the same order.
+    The noise as a share of the range of grey values, the blur in pixels; None keeps
+    what was found.
     """
     told = list(condition)
     if noise is not None:
@@ -87,18 +54,7 @@ def overruled(
 
 
 def mirrored(condition: Sequence[float]) -> tuple[float, ...]:
-    """Tell the condition of a field whose rows, or whose columns, are turned about.
-
-    Parameters
-    ----------
-    condition : sequence of float
-        In the order of `FAULTS`.
-
-    Returns
-    -------
-    tuple of float
-        In the same order.
-    """
+    """Tell the condition of a field whose rows, or whose columns, are turned about."""
     told = list(condition)
     told[_SLANT] *= -1
     return tuple(told)

@@ -45,23 +45,10 @@ def distort(
     *,
     centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
-    """Where in the undistorted frame the light of each pixel comes from.
+    """Where in the undistorted frame the light of each pixel of a frame comes from.
 
-    Parameters
-    ----------
-    y, x : numpy.ndarray
-        Pixels of a frame.
-    shape : tuple of int
-        Its rows and columns.
-    amount : float
-        Displacement at the rim over its radius.
-    centre : tuple of float, default=(0.0, 0.0)
-        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
-
-    Returns
-    -------
-    numpy.ndarray, numpy.ndarray
-        Places along y and x.
+    Places along y and x. The amount is the displacement at the rim over its radius, the
+    centre lies off the middle of the frame, ``(y, x)`` in px.
     """
     radius2 = _from_centre(y, x, shape, centre)[2]
     return _scaled(y, x, shape, 1 + amount * radius2, centre)
@@ -77,22 +64,7 @@ def undistort(
 ) -> tuple[FloatArray, FloatArray]:
     """Which pixel shows a place of the undistorted frame: the inverse of `distort`.
 
-    Parameters
-    ----------
-    y, x : numpy.ndarray
-        Places in the undistorted frame.
-    shape : tuple of int
-        Rows and columns of a frame.
-    amount : float
-        Displacement at the rim over its radius.
-    centre : tuple of float, default=(0.0, 0.0)
-        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
-
-    Returns
-    -------
-    numpy.ndarray, numpy.ndarray
-        Pixels along y and x; NaN where none shows it, beyond the place from which a
-        field folds back.
+    NaN where none shows it, beyond the place from which a field folds back.
     """
     wanted = amount * _from_centre(y, x, shape, centre)[2]
     shown = wanted > _FOLD
@@ -107,22 +79,7 @@ def undistort(
 def rim_displacement(
     y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
 ) -> tuple[FloatArray, FloatArray]:
-    """How far each pixel moves for one pixel at the rim.
-
-    Parameters
-    ----------
-    y, x : numpy.ndarray
-        Pixels of a frame.
-    shape : tuple of int
-        Its rows and columns.
-    centre : tuple of float, default=(0.0, 0.0)
-        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
-
-    Returns
-    -------
-    numpy.ndarray, numpy.ndarray
-        Displacements along y and x, in px.
-    """
+    """How far, along y and x in px, each pixel moves for one pixel at the rim."""
     dy, dx, radius2 = _from_centre(y, x, shape, centre)
     share = radius2 / (min(shape) / 2)
     return np.asarray(dy * share), np.asarray(dx * share)

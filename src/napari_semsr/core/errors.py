@@ -20,13 +20,7 @@ class SemsrError(Exception):
         return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a program may want to know of it.
-
-        Returns
-        -------
-        dict
-            Plain values; empty where the sentence says all.
-        """
+        """Give what a program may want to know; empty where the sentence says all."""
         return {}
 
 
@@ -70,18 +64,7 @@ _LONGEST = 60  # chosen: what was given fits into one line of the message
 
 
 def shown(value: object) -> str:
-    """Write what was given, for a message.
-
-    Parameters
-    ----------
-    value : object
-        Anything, however long or deep.
-
-    Returns
-    -------
-    str
-        Not more than fits into a line.
-    """
+    """Write what was given, however long or deep, for one line of a message."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
@@ -102,17 +85,8 @@ _UNSEEN = re.compile(
 def legible(text: str, *, lines: bool = False) -> str:
     """Write what cannot be seen, or commands a terminal, as its number.
 
-    Parameters
-    ----------
-    text : str
-        What a user, a file or its name says.
-    lines : bool, default=False
-        Whether line feeds and tabs stay.
-
-    Returns
-    -------
-    str
-        That any terminal, UTF-8 and XML can hold.
+    What comes back any terminal, UTF-8 and XML can hold. With `lines`, line feeds and
+    tabs stay.
     """
     kept = "\n\t" if lines else ""
     return _UNSEEN.sub(
@@ -122,37 +96,16 @@ def legible(text: str, *, lines: bool = False) -> str:
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Write a name that a user or a file chose, for a message.
+    """Write a name that a user or a file chose for a message: in one line, no quotes.
 
-    Parameters
-    ----------
-    text : str
-        The name, however long, with line breaks perhaps.
-    longest : int, default=60
-        Letters, beyond which it is cut.
-
-    Returns
-    -------
-    str
-        In one line, without quotes.
+    What is longer than so many letters is cut.
     """
     plain = legible(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def sentence_of(error: Exception) -> str:
-    """Say any error as one sentence.
-
-    Parameters
-    ----------
-    error : Exception
-        Ours, or one that nobody foresaw.
-
-    Returns
-    -------
-    str
-        In the words of a command.
-    """
+    """Say any error, ours or one that nobody foresaw, as one sentence."""
     if isinstance(error, SemsrError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -22,28 +22,11 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 def tukey(size: int, alpha: float) -> FloatArray:
-    """Tapered cosine window, symmetric about the middle of the samples.
+    """Tapered cosine window (size,), symmetric about the middle; weights in (0, 1].
 
-    Parameters
-    ----------
-    size : int
-        Samples.
-    alpha : float
-        Tapered share of the window: 0 is rectangular, 1 is a Hann window.
-
-    Returns
-    -------
-    (size,) numpy.ndarray
-        Weights in (0, 1].
-
-    Raises
-    ------
-    OptionError
-        If `alpha` is outside [0, 1].
-
-    Notes
-    -----
-    Samples are taken at half-integer places, so that no pixel has weight zero.
+    The tapered share `alpha` is 0 of a rectangular, 1 of a Hann window; else an
+    `OptionError`. Samples are taken at half-integer places, so that no pixel has weight
+    zero.
     """
     if not 0 <= alpha <= 1:
         msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
@@ -58,36 +41,15 @@ def tukey(size: int, alpha: float) -> FloatArray:
 
 
 def window_plane(shape: IntPair, alpha: float) -> FloatArray:
-    """Separable Tukey window of an image.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    alpha : float
-        Tapered share on each axis.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Product of the two axes' windows.
-    """
+    """Separable Tukey window (Y, X) of an image, tapered by `alpha` on each axis."""
     plane: FloatArray = np.outer(tukey(shape[0], alpha), tukey(shape[1], alpha))
     return plane
 
 
 def mean_pitch(scale: FloatPair) -> FloatPair:
-    """Pixel pitches in units of their geometric mean.
+    """Pixel pitches ``(y, x)`` in units of their geometric mean.
 
-    Parameters
-    ----------
-    scale : tuple of float
-        ``(y, x)`` pixel pitch in any unit.
-
-    Returns
-    -------
-    tuple of float
-        ``(y, x)`` relative pitch; ``(1, 1)`` for square pixels.
+    The scale may have any unit; ``(1, 1)`` for square pixels.
     """
     ratio = math.sqrt(scale[0] / scale[1])
     return (1.0, 1.0) if abs(ratio - 1) < 1e-6 else (ratio, 1 / ratio)
@@ -144,17 +106,9 @@ class Rings:
         return 0.5 / max(self.pitch)
 
     def sums(self, plane: NDArray[np.floating]) -> FloatArray:
-        """Sum a half-plane quantity over every ring of the full plane.
+        """Sum a half-plane quantity (Y, X // 2 + 1) over every ring (K,) of the plane.
 
-        Parameters
-        ----------
-        plane : (Y, X // 2 + 1) numpy.ndarray
-            A real quantity, even in frequency.
-
-        Returns
-        -------
-        (K,) numpy.ndarray
-            Ring sums in double precision.
+        It must be real, and even in frequency.
         """
         weights = (plane * self.multiplicity).ravel()
         total = np.bincount(
@@ -167,22 +121,8 @@ class Rings:
 def plan_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     """Lay rings over the Fourier plane of an image.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the image.
-    pitch : tuple of float, default=(1.0, 1.0)
-        ``(y, x)`` relative pixel pitch, as from `mean_pitch`.
-
-    Returns
-    -------
-    Rings
-        Ring of every sample, and the rings' frequencies and sample counts.
-
-    Raises
-    ------
-    ShapeError
-        If a side has fewer than two pixels.
+    The pitch is relative, ``(y, x)``, as from `mean_pitch`. A `ShapeError` where a side
+    has fewer than two pixels.
     """
     if min(shape) < 2:
         msg = f"Rings need an image of 2x2 px or more, got {shape[0]}x{shape[1]} px."

@@ -45,18 +45,7 @@ class Grid:
 
     @classmethod
     def of(cls, image: Micrograph) -> Self:
-        """Take the grid of an image.
-
-        Parameters
-        ----------
-        image : Micrograph
-            In nm when calibrated, else in pixels of its parent.
-
-        Returns
-        -------
-        Grid
-            Where its pixels lie.
-        """
+        """Take the grid of an image, in nm or, uncalibrated, in its parent's pixels."""
         y, x = (o - p / 2 for o, p in zip(image.origin, image.scale, strict=True))
         return cls(image.shape, image.scale, (y, x))
 
@@ -70,34 +59,12 @@ class Grid:
         return y, x
 
     def moved(self, by: FloatPair) -> Self:
-        """Move the grid.
-
-        Parameters
-        ----------
-        by : tuple of float
-            ``(y, x)`` to add to its place.
-
-        Returns
-        -------
-        Grid
-            The same pixels elsewhere.
-        """
+        """Give the same pixels elsewhere, ``(y, x)`` added to their place."""
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
 
     def centre(self, box: Box) -> FloatPair:
-        """Find the centre of the first pixel of a part.
-
-        Parameters
-        ----------
-        box : Box
-            Part of the grid.
-
-        Returns
-        -------
-        tuple of float
-            ``(y, x)``: the origin of an image of that part.
-        """
+        """Find the centre ``(y, x)`` of a part's first pixel: its image's origin."""
         y, x = (
             c + (first + 0.5) * p
             for c, first, p in zip(
@@ -107,17 +74,9 @@ class Grid:
         return y, x
 
     def nearest(self, start: FloatPair, stop: FloatPair) -> Box:
-        """Find the pixels between two corners, to the nearest border.
+        """Find the pixels between two corners ``(y, x)``, to the nearest border.
 
-        Parameters
-        ----------
-        start, stop : tuple of float
-            Corners ``(y, x)`` in the plane.
-
-        Returns
-        -------
-        Box
-            In pixels of the grid; it may reach over its border, or be empty.
+        In pixels of the grid; the box may reach over its border, or be empty.
         """
         spans = [
             [math.floor((v - c) / p + 0.5) for v in pair]
@@ -130,15 +89,8 @@ class Grid:
     def covered_by(self, source: "Grid") -> Box | None:
         """Find the pixels that lie wholly in the area of another grid.
 
-        Parameters
-        ----------
-        source : Grid
-            What they lie in, but for a hundredth of a pixel.
-
-        Returns
-        -------
-        Box or None
-            In pixels of this grid; None where there is none.
+        In pixels of this grid, but for a hundredth of a pixel; None where there is
+        none.
         """
         spans = []
         for axis in (0, 1):
@@ -151,18 +103,9 @@ class Grid:
         return Box(*spans)
 
     def among(self, source: "Grid") -> Box | None:
-        """Find out whether the pixels are pixels of another grid.
+        """Find this grid in pixels of another, if its pixels are pixels of it.
 
-        Parameters
-        ----------
-        source : Grid
-            The other grid.
-
-        Returns
-        -------
-        Box or None
-            This grid in pixels of the source, where each pixel of the one is a pixel
-            of the other to a hundredth; None otherwise.
+        To a hundredth of a pixel; None otherwise.
         """
         spans = []
         for axis in (0, 1):
@@ -180,15 +123,8 @@ class Grid:
     def laid_over(self, source: "Grid") -> Resampling:
         """Lay the grid over an image that is to be resampled to it.
 
-        Parameters
-        ----------
-        source : Grid
-            Grid of the image; the border of the new one may lie anywhere.
-
-        Returns
-        -------
-        Resampling
-            Whose pixels are counted from the corner of this grid.
+        The border of this grid may lie anywhere in the `source`, the grid of the image;
+        the pixels of the resampling are counted from the corner of this one.
         """
         steps, offsets = [], []
         for axis in (0, 1):
@@ -223,21 +159,10 @@ class Area:
 
     @classmethod
     def of(cls, image: Micrograph, grid: Grid, source: Grid | None = None) -> Self:
-        """Take what an image shows in a grid.
+        """Take what an image shows in a grid that it covers; nothing is read yet.
 
-        Parameters
-        ----------
-        image : Micrograph
-            It covers the grid.
-        grid : Grid
-            Of any pitch; grey values are interpolated only where its pixels are others.
-        source : Grid, optional
-            Where the image lies, if that is not what it says itself.
-
-        Returns
-        -------
-        Area
-            Nothing is read yet.
+        Grey values are interpolated only where its pixels are others. `source` says
+        where the image lies, if that is not what it says itself.
         """
         lies = source or Grid.of(image)
         return cls(image, grid, grid.among(lies), grid.laid_over(lies))
@@ -254,18 +179,7 @@ class Area:
         return working_type(own) if self.is_resampled else own
 
     def part(self, box: Box) -> Self:
-        """Take a part of the area.
-
-        Parameters
-        ----------
-        box : Box
-            In pixels of the area.
-
-        Returns
-        -------
-        Area
-            The part.
-        """
+        """Take a part of the area, in its pixels."""
         y, x = self.grid.centre(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
@@ -278,17 +192,9 @@ class Area:
         return type(self)(self.image, grid, inner, laid)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of the pixels.
+        """Compute some of the pixels, all by default.
 
-        Parameters
-        ----------
-        box : Box, optional
-            In pixels of the area; all of them by default.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            A pixel that would be made of one without a value is NaN.
+        A pixel that would be made of one without a value is NaN.
         """
         box = box or Box.of(self.grid.shape)
         if self.inner is not None:
@@ -306,24 +212,12 @@ class Area:
 
 
 def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:
-    """Find the largest rectangle without a gap.
+    """Find the largest rectangle without a gap, of sides of `least` or more.
 
     Row by row, each column keeps how far up it is free of gaps and the widest stretch
     that is free to this height, as in the usual algorithm for the largest rectangle of
-    ones in a matrix; its time grows with the number of pixels.
-
-    Parameters
-    ----------
-    covered : (Y, X) numpy.ndarray of bool
-        Where an image has grey values.
-    least : int, default=1
-        Smallest side of it.
-
-    Returns
-    -------
-    Box or None
-        That of most pixels, the first of equals from the top; None where none of that
-        size is left.
+    ones in a matrix; its time grows with the number of pixels. The first of equals from
+    the top; None where none of that size is left.
     """
     columns = covered.shape[1]
     index = np.arange(columns)

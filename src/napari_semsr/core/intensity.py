@@ -25,17 +25,9 @@ _SIGN = np.uint32(1 << 31)
 
 
 def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
-    """Read a field piece by piece, along its own chunks where it has some.
+    """Read a field (Y, X) piece by piece, along its own chunks where it has some.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-
-    Yields
-    ------
-    (Y, X) numpy.ndarray
-        Its parts, each once; small chunks are read several at a time.
+    Each part comes once; small chunks are read several at a time.
     """
     if hasattr(data, "chunks") and data.chunks is not None:
         rows, columns = _edges(data.chunks[0], data), _edges(data.chunks[1], data, 1)
@@ -125,26 +117,11 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
 
 
 def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
-    """Measure two percentiles over a whole field, chunk by chunk.
+    """Measure two percentiles over a whole field (Y, X), chunk by chunk.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field, of any real type; NaN and infinite pixels are ignored.
-    low, high : float, default=0.1, 99.9
-        Percentiles in [0, 100], `low` not above `high`.
-
-    Returns
-    -------
-    tuple of float
-        Grey values at the two percentiles; ``(0.0, 0.0)`` when no pixel is finite.
-
-    Raises
-    ------
-    OptionError
-        If the percentiles are out of range or out of order.
-    ShapeError
-        If the pixels are not real numbers.
+    NaN and infinite pixels are ignored; ``(0.0, 0.0)`` when no pixel is finite. An
+    `OptionError` for percentiles out of [0, 100] or out of order, a `ShapeError` for
+    pixels that are no real numbers.
     """
     if not 0 <= low <= high <= 100:
         msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
@@ -171,34 +148,12 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
 
 
 def is_empty(data: Any) -> bool:
-    """Tell whether no pixel of a field is finite, chunk by chunk.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field, of any real type.
-
-    Returns
-    -------
-    bool
-        Found out at the first chunk that has such a pixel.
-    """
+    """Tell whether no pixel of a field is finite, chunk by chunk."""
     return not any(np.isfinite(block).any() for block in read_chunks(data))
 
 
 def finite_mean(data: Any) -> float:
-    """Mean of the finite pixels of a field, chunk by chunk.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field, of any real type.
-
-    Returns
-    -------
-    float
-        The mean; 0 when no pixel is finite.
-    """
+    """Mean of the finite pixels of a field, chunk by chunk; 0 when none is finite."""
     total, count = 0.0, 0
     for block in read_chunks(data):
         valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block
@@ -210,25 +165,9 @@ def finite_mean(data: Any) -> float:
 def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
     """Convert grey values to another type by rounding and clipping.
 
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Grey values.
-    dtype : dtype
-        An integer type (values are rounded to the nearest, halves to even) or a
-        floating one.
-
-    Returns
-    -------
-    numpy.ndarray
-        The converted array; pixels that are not a number become 0 in integer types.
-    int
-        How many pixels had no place in the new type: out of range, or not a number.
-
-    Raises
-    ------
-    OptionError
-        If the type is neither integer nor floating.
+    Integers are rounded to the nearest, halves to even, and what is not a number
+    becomes 0 in them. Beside the array: how many pixels had no place in the new type.
+    An `OptionError` if that is neither integer nor floating.
     """
     target = np.dtype(dtype)
     if target.kind not in "uif":
@@ -281,20 +220,11 @@ _SAMPLE = 1024  # chosen: a glance; more pixels move percentiles by less than a 
 
 
 def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
-    """Choose grey values between which an image is shown.
+    """Choose grey values between which an image (..., Y, X) is shown.
 
-    Parameters
-    ----------
-    data : (..., Y, X) numpy.ndarray or dask.array.Array, or a list of such
-        The image, or its levels, of which the last is looked at.
-    low, high : float, optional
-        Percentiles of the finite pixels of a sample: every n-th in memory, else those
-        in the middle.
-
-    Returns
-    -------
-    tuple of float
-        All that 8 bits or booleans can hold, else these percentiles.
+    All that 8 bits or booleans can hold, else percentiles of the finite pixels of a
+    sample: every n-th in memory, else those in the middle. Of a list of levels the last
+    is looked at.
     """
     level = data[-1] if isinstance(data, list | tuple) else data
     if level.dtype == np.uint8:
@@ -323,20 +253,11 @@ _SECOND = 6.0  # deviation of the second differences (1, -2, 1) along both, of 1
 
 
 def noise_level(values: NDArray[Any]) -> float:
-    """Measure the deviation of white noise.
+    """Measure the deviation of white noise of an image (Y, X), in grey levels.
 
     The median of second differences along both axes, which a plane and its edges do not
-    have (Immerkaer 1996); detail as fine as a pixel counts as noise.
-
-    Parameters
-    ----------
-    values : (Y, X) numpy.ndarray
-        Grey values; those near one that is not finite are left out.
-
-    Returns
-    -------
-    float
-        In grey levels; NaN where no pixel is finite.
+    have (Immerkaer 1996); detail as fine as a pixel counts as noise. Pixels near one
+    that is not finite are left out; NaN where none is finite.
     """
     rough = np.pad(np.asarray(values, dtype=np.float64), 1, mode="reflect")
     for _ in range(2):

@@ -25,22 +25,10 @@ PixelSize = NewType("PixelSize", FloatPair)
 
 
 def parse_pixel_size(value: object) -> PixelSize | None:
-    """Turn what a user or a file gives into a pixel size.
+    """Turn what a user or a file gives into a pixel size ``(y, x)`` in nm.
 
-    Parameters
-    ----------
-    value : None, float or sequence of two floats
-        Nanometres; one number serves both axes; None when unknown.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(y, x)`` in nanometres.
-
-    Raises
-    ------
-    OptionError
-        If a value is not a finite positive number.
+    One number serves both axes; None when unknown. An `OptionError` if a value is not a
+    finite positive number.
     """
     if value is None:
         return None
@@ -78,18 +66,7 @@ class InputRecord(BaseModel):
 
 
 def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
-    """Give the shortest period that incoherent light carries through a pupil.
-
-    Parameters
-    ----------
-    wavelength_nm, numerical_aperture : float
-        Of the light in vacuum, and of the pupil.
-
-    Returns
-    -------
-    float
-        In nm.
-    """
+    """Give the shortest period that incoherent light carries through a pupil."""
     return wavelength_nm / (2 * numerical_aperture)
 
 
@@ -119,13 +96,7 @@ class Provenance(BaseModel):
     )
 
     def networks(self) -> frozenset[str]:
-        """Digests of every network that had a hand in this image.
-
-        Returns
-        -------
-        frozenset of str
-            Model digests of this step and of all steps before it.
-        """
+        """Digests of every network that had a hand in this image, in whatever step."""
         own = {self.model_digest} if self.model_digest else set()
         for item in self.inputs:
             if item.provenance is not None:
@@ -133,14 +104,7 @@ class Provenance(BaseModel):
         return frozenset(own)
 
     def network(self) -> tuple[str, str] | None:
-        """Find the last network that had a hand in this image.
-
-        Returns
-        -------
-        tuple of str or None
-            Name and digest of its model, from this step or one before it; None where
-            no step ran a network.
-        """
+        """Name and digest of the last network that had a hand in this image, if any."""
         if self.model_digest:
             return self.model_name or "unnamed model", self.model_digest
         before = (item.provenance for item in self.inputs if item.provenance)
@@ -150,13 +114,8 @@ class Provenance(BaseModel):
         """Find the shortest period that the light carried which made this image.
 
         An incoherent image through a pupil ends at λ / (2 NA). What electrons took of
-        the same scan, and its truth, no light made.
-
-        Returns
-        -------
-        float or None
-            That of the step, or of its inputs the shortest; None where nothing tells
-            it, and for a Gaussian, which has no end.
+        the same scan, and its truth, no light made. That of the step, or of its inputs
+        the shortest; None where nothing tells it, and for a Gaussian, which has no end.
         """
         said = self.options
         lit = said.get("optics") == "pupil" and not (self.part or "").startswith(_UNLIT)
@@ -171,41 +130,22 @@ class Provenance(BaseModel):
         return min(filter(None, told), default=None)
 
     def steps(self) -> Iterator["Provenance"]:
-        """Go back through this image's history, from step to step by the first input.
-
-        Yields
-        ------
-        Provenance
-            This step, then what made its first input, and so on.
-        """
+        """Go back through this image's history, step by step by the first input."""
         step: Provenance | None = self
         while step is not None:
             yield step
             step = step.inputs[0].provenance if step.inputs else None
 
     def essence(self) -> "Provenance":
-        """Find the step that made an image what it is, which crops and copies do not.
-
-        Returns
-        -------
-        Provenance
-            This step, or one before it.
-        """
+        """Find the step that made an image what it is; crops and copies do not."""
         steps = self.steps()
         return next((step for step in steps if step.job not in _KEEPING), self)
 
     def quantity(self, unit: str) -> str | None:
         """Name what the values of this history are, where they are no grey values.
 
-        Parameters
-        ----------
-        unit : str
-            Of the image, ``"nm"`` or ``"pixel"``.
-
-        Returns
-        -------
-        str or None
-            Such as ``"resolution (nm)"`` of a map; None of an image.
+        Such as ``"resolution (nm)"`` of a map, by the `unit` of the image, ``"nm"`` or
+        ``"pixel"``; None of an image.
         """
         shown = (step for step in self.steps() if step.job not in _VALUES_KEPT)
         made = next(shown, self)
@@ -222,21 +162,12 @@ class Provenance(BaseModel):
     def making(self) -> dict[str, Any]:
         """Tell what decides the grey values: neither when they were made, nor where.
 
-        Returns
-        -------
-        dict
-            The history in JSON types, without dates, versions, devices and paths.
+        The history in JSON types, without dates, versions, devices and paths.
         """
         return _without(self.model_dump(mode="json"))
 
     def sources(self) -> frozenset[str]:
-        """Digests of the files at the start of this image's history.
-
-        Returns
-        -------
-        frozenset of str
-            Digests of inputs that have no recorded history of their own.
-        """
+        """Digests of the files at the start of this image's history."""
         found: set[str] = set()
         for item in self.inputs:
             if item.provenance is not None and item.provenance.inputs:
@@ -322,24 +253,10 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
 
 
 def grey_values(data: Any, name: str) -> Any:
-    """Take an array as grey values: what a mask hides is unknown, and so NaN.
+    """Take an array, NumPy's or dask's, as grey values.
 
-    Parameters
-    ----------
-    data : array
-        NumPy, dask, or what is read like them.
-    name : str
-        Of the image, for messages.
-
-    Returns
-    -------
-    array
-        As it is, unless it is masked.
-
-    Raises
-    ------
-    ReadError
-        If the values are complex, or no numbers.
+    What a mask hides is unknown, and so NaN. A `ReadError` if values are complex, or no
+    numbers.
     """
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
@@ -390,7 +307,7 @@ class Micrograph:
         block map of an uncalibrated image has its step here).
     metadata : mapping
         What the file said: vendor, beam, data bar.
-    look : Look or None
+    look : DisplaySettings or None
         How these grey values are shown; None leaves it to who shows them.
     path : str or None
         File in which these grey values lie, for the history of what is made of them.
@@ -425,14 +342,9 @@ class Micrograph:
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
-        """Standard deviation of the pixel size, where this image or its history tells.
+        """Standard deviation ``(y, x)`` of the pixel size, where the history tells it.
 
         What was made of a calibrated image has pixels of another size, as sure as its.
-
-        Returns
-        -------
-        tuple of float or None
-            ``(y, x)`` in nm.
         """
         if self.pixel_size_nm is None:
             return None
@@ -444,17 +356,10 @@ class Micrograph:
         return parse_pixel_size((y * share[0], x * share[1]))
 
     def with_size_error(self, error: FloatPair | None) -> "Micrograph":
-        """Copy that knows how sure its pixel size is.
+        """Copy that knows the standard deviation ``(y, x)`` of its pixel size in nm.
 
-        Parameters
-        ----------
-        error : tuple of float or None
-            Standard deviation ``(y, x)`` in nm; None where nothing is known of it.
-
-        Returns
-        -------
-        Micrograph
-            With it, over the pixel size, among the metadata.
+        It stands, over the pixel size, among the metadata; None where nothing is known
+        of it.
         """
         share = None
         if error is not None and self.pixel_size_nm is not None:
@@ -504,28 +409,14 @@ class Micrograph:
         return math.sqrt(self.pixel_size_nm[0] * self.pixel_size_nm[1])
 
     def array(self) -> NDArray[Any]:
-        """Compute the grey values.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            The whole image in memory.
-        """
+        """Compute the grey values (Y, X), the whole image in memory."""
         return np.asarray(self.data)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some attributes changed.
 
-        Parameters
-        ----------
-        **changes : object
-            New values by attribute name; `pixel_size_nm` is parsed, and new `data` have
-            no `look` and no `path` but those that are given.
-
-        Returns
-        -------
-        Micrograph
-            The changed copy.
+        `pixel_size_nm` is parsed, and new `data` have no `look` and no `path` but those
+        that are given.
         """
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
@@ -555,13 +446,7 @@ def processor_name() -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of the packages that shape a result.
-
-    Returns
-    -------
-    dict
-        Package names and versions; packages that are not installed are left out.
-    """
+    """Versions of the packages that shape a result, of those that are installed."""
     return dict(_versions())
 
 
@@ -580,36 +465,15 @@ def _versions() -> dict[str, str]:
 def digest_path(path: Path) -> str:
     """SHA-256 of a file, or of every file in a folder in name order.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or folder (an OME-Zarr store, a folder of frames).
-
-    Returns
-    -------
-    str
-        ``sha256:`` and the digest in hexadecimal.
+    ``sha256:`` and the digest in hexadecimal.
     """
     return run(digest_job(path))
 
 
 def digest_job(path: Path) -> Job[str]:
-    """Digest as `digest_path` does, in steps.
+    """Digest as `digest_path` does, in steps of megabytes read.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or folder.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and the digest in hexadecimal.
-
-    Yields
-    ------
-    Progress
-        Megabytes read; none for what one step reads.
+    None is told of what one step reads.
     """
     digest = hashlib.sha256()
     files = (

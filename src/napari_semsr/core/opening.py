@@ -13,36 +13,14 @@ def open_file(path: Path) -> BufferedReader:
     """Open a file for its bytes, and look at what was opened.
 
     A pipe is waited for until somebody writes into it, and a device may never end. Both
-    are refused, also where a link leads to them.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Which file; a folder is an `OSError`, as of `open`.
-
-    Returns
-    -------
-    file object
-        To be closed by the caller.
+    are refused, also where a link leads to them; a folder is an `OSError`, as of
+    `open`.
     """
     return open(path, "rb", opener=_checked)
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file as a whole, if it is one of a size that can be meant.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Which file.
-    most : int
-        Bytes that it may have.
-
-    Returns
-    -------
-    bytes
-        What it holds.
-    """
+    """Read a file as a whole, if it has not more bytes than can be meant."""
     with open_file(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > most:

@@ -138,41 +138,14 @@ class Options(BaseModel):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Validate a mapping at a public door.
-
-        Parameters
-        ----------
-        values : dict
-            Option names and values, as typed by a user or read from a file.
-
-        Returns
-        -------
-        Options
-            The validated, frozen options.
-
-        Raises
-        ------
-        OptionError
-            If a name is unknown or a value is out of range.
-        """
+        """Validate what a user or file says; an `OptionError` tells the first fault."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             raise OptionError(_first_fault(error, cls)) from None
 
     def replace(self, **changes: Any) -> Self:
-        """Return a validated copy with some values changed.
-
-        Parameters
-        ----------
-        **changes : object
-            New values by option name.
-
-        Returns
-        -------
-        Options
-            The changed copy.
-        """
+        """Return a validated copy with some values changed."""
         return self.parse({**self.model_dump(), **changes})
 
 
@@ -233,34 +206,9 @@ def option(
 ) -> Any:
     """Declare an option: what it does, what a form calls it, who may give it.
 
-    Parameters
-    ----------
-    default : object
-        Its value where nobody gives it.
-    label, description : str
-        What its row in a form is called; what it does, for help, tooltip and manual.
-    unit : str
-        What stands beside the label.
-    choices : dict, optional
-        Entries of a closed list as they read, and their values.
-    step : float, optional
-        Of a spin box.
-    by_person : bool, default=False
-        It connects to an address or another process, or writes where it likes, so that
-        a person alone gives it, never a file.
-    metavar : str or tuple of str, default=""
-        What the command's help calls its value, or so many values.
-    group : str, default=""
-        Frame of a panel that it stands in.
-    flags : dict, optional
-        Further flags of the command, each for one value.
-    **bounds : object
-        As `pydantic.Field` takes them.
-
-    Returns
-    -------
-    object
-        The field of an option set.
+    What the words say stands in `OptionWords`; `description` is for help, tooltip and
+    manual, `bounds` are those of `pydantic.Field`. What connects to an address or
+    another process, or writes where it likes, is `by_person`.
     """
     words = OptionWords(label, unit, choices, step, by_person, metavar, group, flags)
     return Field(
@@ -272,13 +220,7 @@ def option(
 
 
 def device_option() -> Any:
-    """Declare the option that says where a model runs.
-
-    Returns
-    -------
-    object
-        The field.
-    """
+    """Declare the option that says where a model runs."""
     return option(
         "auto",
         "Device",
@@ -289,56 +231,22 @@ def device_option() -> Any:
 
 
 def words_of(info: FieldInfo) -> OptionWords:
-    """Look up how an option is shown.
-
-    Parameters
-    ----------
-    info : pydantic.fields.FieldInfo
-        The field of an option set.
-
-    Returns
-    -------
-    OptionWords
-        Empty for a field that was not declared by `option`.
-    """
+    """Look up how an option is shown; empty for a field not declared by `option`."""
     extra: Any = info.json_schema_extra
     found = extra.get("words") if isinstance(extra, dict) else None
     return found if isinstance(found, OptionWords) else OptionWords()
 
 
 def persons_options(model: type[BaseModel]) -> frozenset[str]:
-    """Name the options of a set that a person alone gives.
-
-    Parameters
-    ----------
-    model : type
-        The option set.
-
-    Returns
-    -------
-    frozenset of str
-        Their names.
-    """
+    """Name the options of a set that a person alone gives."""
     fields = model.model_fields.items()
     return frozenset(name for name, info in fields if words_of(info).by_person)
 
 
 def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -> None:
-    """Refuse options of a file that a person alone gives.
+    """Refuse, by an `OptionError`, options of a file that a person alone gives.
 
-    Parameters
-    ----------
-    given : iterable of str
-        Options that the file gives.
-    persons : collection of str
-        Those that it must not give.
-    place : str
-        What gives them, as the sentence calls it.
-
-    Raises
-    ------
-    OptionError
-        If it gives one.
+    `place` is what gives them, as the sentence calls it.
     """
     for name in given:
         if name in persons:
@@ -352,15 +260,8 @@ def refuse_persons(given: Iterable[str], persons: Collection[str], place: str) -
 def count_values(value: Any) -> float:
     """Count what a text held as if written out: aliases repeat parts of it.
 
-    Parameters
-    ----------
-    value : object
-        Tables and lists within each other, as YAML gives them.
-
-    Returns
-    -------
-    float
-        Infinity for what holds itself.
+    Tables and lists within each other, as YAML gives them; infinity for what holds
+    itself.
     """
     return _counted(value, {})
 

@@ -67,17 +67,7 @@ class Pace:
     def timed(self, step: P, now: float | None = None) -> P:
         """Add the time left to a step, once there is a pace; a new total begins anew.
 
-        Parameters
-        ----------
-        step : Progress
-            The newest.
-        now : float, optional
-            Seconds on a clock that only goes on; by default those of the system's.
-
-        Returns
-        -------
-        Progress
-            The step, with `seconds_left` where that can be told.
+        `now` is in seconds on a clock that only goes on, by default the system's.
         """
         if not step.done or not step.total:
             return step
@@ -93,18 +83,7 @@ class Pace:
 
 
 def spell_time(seconds: float) -> str:
-    """Say a time in the unit that suits it.
-
-    Parameters
-    ----------
-    seconds : float
-        How long it is.
-
-    Returns
-    -------
-    str
-        In seconds, minutes, or hours and minutes.
-    """
+    """Say a time in seconds, minutes, or hours and minutes, as suits it."""
     if seconds < _MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < _HOUR_S:
@@ -119,17 +98,7 @@ Job = Generator[Progress, None, T]
 def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
     """Run a job to its end and return what it returns.
 
-    Parameters
-    ----------
-    job : generator of Progress
-        A service that has been called but not started.
-    report : callable, optional
-        Receives each `Progress`. An exception raised by it cancels the job.
-
-    Returns
-    -------
-    object
-        The job's own result.
+    `report` receives each `Progress`; an exception raised by it cancels the job.
     """
     try:
         while True:
@@ -151,12 +120,7 @@ _hears: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default
 def warn(message: str, *, stacklevel: int = 2) -> None:
     """Tell the user what a result must be taken with: who listens, else Python.
 
-    Parameters
-    ----------
-    message : str
-        One sentence.
-    stacklevel : int, default=2
-        As that of `warnings.warn`, seen from the caller.
+    One sentence; `stacklevel` is as that of `warnings.warn`, seen from the caller.
     """
     hear = _hears.get()
     if hear is None:
@@ -167,12 +131,9 @@ def warn(message: str, *, stacklevel: int = 2) -> None:
 
 @contextmanager
 def hear_warnings(hear: Callable[[str], object]) -> Iterator[None]:
-    """Listen to what is told by `warn` within, in this thread.
+    """Listen to the sentences told by `warn` within, in this thread.
 
-    Parameters
-    ----------
-    hear : callable
-        Receives each sentence; Python's own hook does not.
+    Python's own hook does not receive them.
     """
     before = _hears.set(hear)
     try:

@@ -142,37 +142,16 @@ class Figure:
 
 
 def in_figures(value: float, form: str = ".4g") -> str:
-    """Write a number, a large one in digits rather than as 2e+04.
-
-    Parameters
-    ----------
-    value : float
-        Finite or not.
-    form : str, default=".4g"
-        Its format.
-
-    Returns
-    -------
-    str
-        The number.
-    """
+    """Write a number, a large one in digits rather than as 2e+04."""
     text = f"{value:{form}}"
     return f"{float(text):.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
-    """List what a kind of result declares, its own before those of its bases.
+    """List what a dataclass of results declares, its own before those of its bases.
 
-    Parameters
-    ----------
-    kind : type
-        A dataclass.
-
-    Returns
-    -------
-    dict
-        Quantity and type by the names of fields and properties; those of a flat field
-        where it stands.
+    Quantity and type by the names of fields and properties; those of a flat field where
+    it stands.
     """
     return _quantities(kind)
 
@@ -205,20 +184,7 @@ def _kinds(annotation: Any) -> list[Any]:
 
 
 def value_of(result: Any, name: str) -> Any:
-    """Look up a field or property of a result, or of what it holds flat.
-
-    Parameters
-    ----------
-    result : object
-        A dataclass.
-    name : str
-        As `quantities_of` gives it.
-
-    Returns
-    -------
-    object
-        Its value.
-    """
+    """Look up a field or property of a result, or of what it holds flat."""
     if hasattr(result, name):
         return getattr(result, name)
     held = (item for item in fields(result) if item.metadata.get("flat"))
@@ -230,18 +196,9 @@ def value_of(result: Any, name: str) -> Any:
 
 
 def figures_of(result: Any) -> dict[str, Figure]:
-    """Write a result as figures.
+    """Write a result as figures, by their labels in the order of the fields.
 
-    Parameters
-    ----------
-    result : object
-        A dataclass whose fields are annotated with quantities.
-
-    Returns
-    -------
-    dict of Figure
-        By their labels, in the order of the fields; what its own `figures` gives, where
-        it has such a method.
+    What its own `figures` gives, where it has such a method.
     """
     own = getattr(result, "figures", None)
     found: dict[str, Figure] = own() if callable(own) else declared_figures(result)
@@ -249,18 +206,7 @@ def figures_of(result: Any) -> dict[str, Figure]:
 
 
 def declared_figures(result: Any) -> dict[str, Figure]:
-    """Write the annotated fields and properties of a result as figures.
-
-    Parameters
-    ----------
-    result : object
-        A dataclass whose `figures` adds to them.
-
-    Returns
-    -------
-    dict of Figure
-        By their labels, in the order of the fields.
-    """
+    """Write annotated fields and properties of a result as figures, by their labels."""
     declared = quantities_of(type(result))
     beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval) if n}
     return {
@@ -320,34 +266,12 @@ _UNITS = ("_nm", "_px")
 
 
 def columns_of(kind: type) -> tuple[str, ...]:
-    """Name the columns that a kind of result has in a table.
-
-    Parameters
-    ----------
-    kind : type
-        A dataclass whose fields are annotated with quantities.
-
-    Returns
-    -------
-    tuple of str
-        In the order of the fields.
-    """
+    """Name the columns that a kind of result has in a table."""
     return tuple(name for name, _, _ in _columns(kind))
 
 
 def cells_of(result: Any) -> dict[str, Any]:
-    """Write a result as a row of a table.
-
-    Parameters
-    ----------
-    result : object
-        A dataclass whose fields are annotated with quantities.
-
-    Returns
-    -------
-    dict
-        Cells by the names of their columns.
-    """
+    """Write a result as a row of a table: cells by the names of their columns."""
     row = {}
     for column, name, place in _columns(type(result)):
         value = value_of(result, name)

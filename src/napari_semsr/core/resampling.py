@@ -63,15 +63,7 @@ class Resampling:
     def source(self, box: Box) -> Box:
         """Find what of the field some pixels of the new grid are made of.
 
-        Parameters
-        ----------
-        box : Box
-            Region of the new grid; it may reach over its end.
-
-        Returns
-        -------
-        Box
-            Region inside the field.
+        The box may reach over the end of the grid; the region lies inside the field.
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
@@ -82,19 +74,10 @@ class Resampling:
         return Box(*spans[0], *spans[1])
 
     def under(self, place: Box, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Find the pixels of the field under the centres of some new pixels.
+        """Find the pixels of the field under the centres of the new pixels in a box.
 
-        Parameters
-        ----------
-        place : Box
-            Region of the field that holds ``source(box)``.
-        box : Box
-            Region of the new grid.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Open index into an array of that region, with shape ``box.shape``.
+        An open index of shape ``box.shape`` into an array of the region `place` of the
+        field, which holds ``source(box)``.
         """
         found = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
@@ -108,22 +91,11 @@ class Resampling:
         return rows, columns
 
     def make(self, block: NDArray[Any], place: Box, box: Box) -> NDArray[Any]:
-        """Make some pixels of the new grid.
+        """Make the pixels of a box of the new grid.
 
-        Parameters
-        ----------
-        block : (Y, X) numpy.ndarray
-            Finite grey values of a region of the field.
-        place : Box
-            That region; it holds ``source(box)``.
-        box : Box
-            Region of the new grid.
-
-        Returns
-        -------
-        numpy.ndarray of float32 or float64
-            Their values, with shape ``box.shape``; double precision for types that
-            single precision does not hold.
+        The block (Y, X) has the finite grey values of the region `place` of the field,
+        which holds ``source(box)``. Values are float32, or double precision for types
+        that single precision does not hold.
         """
         kind = working_type(block.dtype)
         down = self._weights(0, (box.y0, box.y1), (place.y0, place.y1))
@@ -158,18 +130,7 @@ class Resampling:
 
 
 def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Choose the type of resampled grey values.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Type of the field.
-
-    Returns
-    -------
-    numpy.dtype
-        Float32, or float64 for types that float32 does not hold.
-    """
+    """Choose the type of resampled values: float32, or float64 for wider types."""
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
 

@@ -45,20 +45,7 @@ class Box:
 
     @classmethod
     def of(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
-        """Lay a box of some shape at a corner.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns.
-        corner : tuple of int, default=(0, 0)
-            Its first pixel ``(y, x)``.
-
-        Returns
-        -------
-        Box
-            The box; by default that of a whole ``(Y, X)`` array.
-        """
+        """Lay a box of some shape at a corner ``(y, x)``."""
         (rows, columns), (y, x) = shape, corner
         return cls(y, y + rows, x, x + columns)
 
@@ -78,62 +65,24 @@ class Box:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def scaled(self, factor: int) -> Self:
-        """Return the same region on a grid `factor` times finer.
-
-        Parameters
-        ----------
-        factor : int
-            Output pixels per input pixel on each axis.
-
-        Returns
-        -------
-        Box
-            All corners multiplied.
-        """
+        """Return the same region on a grid `factor` times finer."""
         return type(self)(*(factor * v for v in (self.y0, self.y1, self.x0, self.x1)))
 
     def within(self, outer: "Box") -> Self:
-        """Return this region in coordinates that start at another box's corner.
-
-        Parameters
-        ----------
-        outer : Box
-            The box whose corner becomes (0, 0).
-
-        Returns
-        -------
-        Box
-            The shifted box.
-        """
+        """Return this region in coordinates that start at another box's corner."""
         return self.moved((-outer.y0, -outer.x0))
 
     def moved(self, by: IntPair) -> Self:
-        """Return a box of the same shape elsewhere.
+        """Return a box of the same shape so many rows and columns on.
 
-        Parameters
-        ----------
-        by : tuple of int
-            Rows and columns; ``box.within(outer).moved(outer.corner) == box``.
-
-        Returns
-        -------
-        Box
-            The moved box.
+        ``box.within(outer).moved(outer.corner) == box``.
         """
         return self.of(self.shape, (self.y0 + by[0], self.x0 + by[1]))
 
     def grow(self, margin: IntPair | int) -> Self:
         """Return the region with a margin on all sides; a negative one shrinks it.
 
-        Parameters
-        ----------
-        margin : int or tuple of int
-            Pixels on each side, or rows and columns.
-
-        Returns
-        -------
-        Box
-            It may reach over the border of the field.
+        It may reach over the border of the field.
         """
         rows, columns = (margin, margin) if isinstance(margin, int) else margin
         return type(self)(
@@ -141,18 +90,7 @@ class Box:
         )
 
     def intersection(self, other: "Box") -> Self:
-        """Return the pixels that both boxes hold.
-
-        Parameters
-        ----------
-        other : Box
-            Another box; either order gives the same.
-
-        Returns
-        -------
-        Box
-            Empty where they share no pixel.
-        """
+        """Return the pixels that both boxes hold; empty where they share none."""
         return type(self)(
             max(self.y0, other.y0),
             min(self.y1, other.y1),
@@ -161,33 +99,11 @@ class Box:
         )
 
     def overlap(self, other: "Box") -> bool:
-        """Tell whether the boxes share a pixel.
-
-        Parameters
-        ----------
-        other : Box
-            Another box.
-
-        Returns
-        -------
-        bool
-            Whether their intersection is not empty.
-        """
+        """Tell whether the boxes share a pixel."""
         return min(self.intersection(other).shape) > 0
 
     def union(self, other: "Box") -> Self:
-        """Return the smallest box that holds both.
-
-        Parameters
-        ----------
-        other : Box
-            Another box; either order gives the same.
-
-        Returns
-        -------
-        Box
-            With what lies between them.
-        """
+        """Return the smallest box that holds both."""
         return type(self)(
             min(self.y0, other.y0),
             max(self.y1, other.y1),
@@ -264,18 +180,7 @@ class TilePlan:
                 yield self.tile(row, column)
 
     def tile(self, row: int, column: int) -> Tile:
-        """Return the tile at a place in the grid.
-
-        Parameters
-        ----------
-        row, column : int
-            Place in `grid`.
-
-        Returns
-        -------
-        Tile
-            Its core and window.
-        """
+        """Return the tile at a place in the grid."""
         core_y, window_y = self._span(row, 0)
         core_x, window_x = self._span(column, 1)
         return Tile((row, column), Box(*core_y, *core_x), Box(*window_y, *window_x))
@@ -293,20 +198,10 @@ class TilePlan:
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
 
     def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Give any part of the field a window.
+        """Give any part of the field that starts on the stride a window.
 
-        Parameters
-        ----------
-        core : Box
-            Part of the field that starts on the stride.
-        index : tuple of int, default=(0, 0)
-            Place of the tile.
-
-        Returns
-        -------
-        Tile
-            With the window that a tile has; of the plan's one size where there is one
-            and the part is not larger than a core.
+        It is the one that a tile has; of the plan's one size where there is one and the
+        part is not larger than a core.
         """
         rows = self._window(core.y0, core.y1, 0)
         columns = self._window(core.x0, core.x1, 1)
@@ -324,17 +219,8 @@ class TilePlan:
     def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
         """Cut one tile into smaller ones, each with its own halo.
 
-        Parameters
-        ----------
-        tile : Tile
-            A tile of this plan.
-        side : int
-            Side of a piece; a multiple of the stride.
-
-        Yields
-        ------
-        Tile
-            Their cores partition the tile's core; `index` is the place within it.
+        Their cores, of a side that is a multiple of the stride, partition the tile's
+        core; `index` is the place within it.
         """
         core = tile.core
         for row, top in enumerate(range(core.y0, core.y1, side)):
@@ -374,18 +260,7 @@ class BlockPlan:
 
 
 def round_up(value: int, multiple: int) -> int:
-    """Round up to a multiple.
-
-    Parameters
-    ----------
-    value, multiple : int
-        Non-negative value; positive multiple.
-
-    Returns
-    -------
-    int
-        The smallest multiple that is not below `value`.
-    """
+    """Round up to a multiple."""
     return -(-value // multiple) * multiple
 
 
@@ -400,33 +275,11 @@ def plan_tiles(
 ) -> TilePlan:
     """Cut a field into cores with halos.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the field.
-    core : int
-        Side of a core; a multiple of `stride`.
-    halo : int
-        Context that a core needs on each side; rounded up to `stride`.
-    stride : int, default=1
-        The network's total stride: every window starts and ends on its multiples.
-    minimum : int, default=1
-        Smallest side that the network accepts; the field is padded to it.
-    constant : bool, default=True
-        Give all windows one size, shifted inwards at the borders, instead of cutting
-        them there.
-
-    Returns
-    -------
-    TilePlan
-        Cores partition the field; windows lie in the padded field.
-
-    Raises
-    ------
-    ShapeError
-        If the field is empty.
-    OptionError
-        If `core` is not a positive multiple of `stride`, or `halo` is negative.
+    The core is a positive multiple of the stride, else an `OptionError`; the halo,
+    context that a core needs on each side, is rounded up to it. The field is padded to
+    the `minimum` side that the network accepts. With `constant` all windows have one
+    size, shifted inwards at the borders, instead of being cut there. A `ShapeError` if
+    the field is empty.
     """
     if min(shape) < 1:
         msg = f"Tiles need a non-empty (Y, X) field, got shape {tuple(shape)}."
@@ -452,26 +305,10 @@ def plan_tiles(
 
 
 def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
-    """Lay square blocks over a field at a constant step.
+    """Lay square blocks over a field at a constant step, as many as fit.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the field.
-    block, step : int
-        Side of a block and distance between neighbouring corners, in pixels.
-
-    Returns
-    -------
-    BlockPlan
-        ``(size - block) // step + 1`` blocks on each axis.
-
-    Raises
-    ------
-    ShapeError
-        If not one block fits.
-    OptionError
-        If `block` or `step` is not positive.
+    ``(size - block) // step + 1`` on each axis; a `ShapeError` if not one fits, an
+    `OptionError` if block or step is not positive.
     """
     if block < 1 or step < 1:
         msg = f"Block and step must be 1 px or more, got {block} and {step}."
@@ -487,19 +324,10 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
 
 
 def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Give the indices that reflect an axis at its ends, as often as needed.
+    """Give the indices (stop - start,) that reflect an axis at its ends.
 
-    Parameters
-    ----------
-    start, stop : int
-        Half-open range; it may reach beyond the axis on both sides.
-    size : int
-        Length of the axis; with one sample that sample is repeated.
-
-    Returns
-    -------
-    (stop - start,) numpy.ndarray of int
-        Indices in ``[0, size)``; the edge sample is not repeated.
+    The half-open range may reach beyond the axis on both sides, more than once. The
+    edge sample is not repeated, unless there is no other.
     """
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)
@@ -520,18 +348,8 @@ def pad_to(array: NDArray[Any], shape: IntPair) -> NDArray[Any]:
 def read_box(data: Any, box: Box) -> NDArray[Any]:
     """Read a region that may reach over the border, where the field is reflected.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field; only what is needed is read. Dask is computed in this thread,
-        outside any dask cache (shared caches are not safe across threads).
-    box : Box
-        Region in pixels of the field.
-
-    Returns
-    -------
-    numpy.ndarray
-        The region, with shape ``box.shape``.
+    Only what is needed of the field (Y, X) is read. Dask is computed in this thread,
+    outside any dask cache (shared caches are not safe across threads).
     """
     rows = reflect_indices(box.y0, box.y1, int(data.shape[0]))
     columns = reflect_indices(box.x0, box.x1, int(data.shape[1]))

@@ -64,20 +64,7 @@ class Affine:
 
     @classmethod
     def of(cls, linear: NDArray[Any], shift: NDArray[Any]) -> Self:
-        """Make a map of arrays.
-
-        Parameters
-        ----------
-        linear : (2, 2) numpy.ndarray
-            Linear part.
-        shift : (2,) numpy.ndarray
-            What is added after it.
-
-        Returns
-        -------
-        Affine
-            The map.
-        """
+        """Make a map of a linear part (2, 2) and a shift (2,) that follows it."""
         (a, b), (c, d) = np.asarray(linear, dtype=float).tolist()
         y, x = np.asarray(shift, dtype=float).tolist()
         return cls(((a, b), (c, d)), (y, x))
@@ -94,21 +81,8 @@ class Affine:
     ) -> Self:
         """Make a similarity: mirror, turn and scale about a place, then shift.
 
-        Parameters
-        ----------
-        degrees : float, default=0
-            From the x axis towards the y axis, clockwise as images are shown.
-        scale : float, default=1
-            Size of what is mapped over its size before.
-        mirrored : bool, default=False
-            Left and right are swapped first.
-        shift, about : tuple of float
-            ``(y, x)``.
-
-        Returns
-        -------
-        Affine
-            The map.
+        Degrees run from the x axis towards the y axis, clockwise as images are shown;
+        `mirrored` swaps left and right first; places are ``(y, x)``.
         """
         sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
         linear = scale * np.array([[cosine, sine], [-sine, cosine]])
@@ -163,18 +137,7 @@ class Affine:
         return self.of(back, -back @ self.shift)
 
     def then(self, other: "Affine") -> "Affine":
-        """Chain two maps to one.
-
-        Parameters
-        ----------
-        other : Affine
-            What comes after this map.
-
-        Returns
-        -------
-        Affine
-            This map first, the other after it.
-        """
+        """Chain two maps to one, the other after this."""
         linear = other.linear @ self.linear
         return Affine.of(linear, other(np.asarray(self.shift)))
 
@@ -210,34 +173,12 @@ class Bending:
             raise OptionError(f"{msg} from {self.origin}.")
 
     def knots(self, places: FloatArray) -> FloatArray:
-        """Count places in knots.
-
-        Parameters
-        ----------
-        places : (..., 2) numpy.ndarray
-            ``(y, x)``.
-
-        Returns
-        -------
-        (..., 2) numpy.ndarray
-            Kept inside the grid.
-        """
+        """Count places (..., 2) in knots, kept inside the grid."""
         at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
         return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
 
     def displacement(self, places: FloatArray) -> FloatArray:
-        """Find by how much places are moved.
-
-        Parameters
-        ----------
-        places : (..., 2) numpy.ndarray
-            ``(y, x)``.
-
-        Returns
-        -------
-        (..., 2) numpy.ndarray
-            What is added to them.
-        """
+        """Find by how much places (..., 2) are moved."""
         at = self.knots(places).reshape(-1, 2).T
         # order 3 without prefilter: the coefficients are those of the spline itself
         moves = [
@@ -247,17 +188,9 @@ class Bending:
         return np.stack(moves, axis=-1).reshape(np.shape(places))
 
     def least_area(self, per_knot: int = 4) -> float:
-        """Find the least local change of area.
+        """Find the least local change of area; 0 or less where the map folds.
 
-        Parameters
-        ----------
-        per_knot : int, default=4
-            Places that are looked at from knot to knot.
-
-        Returns
-        -------
-        float
-            Area after over area before; 0 or less where the map folds.
+        So many places are looked at from knot to knot.
         """
         rows, columns = (
             np.linspace(0, n - 1, (n - 1) * per_knot + 1)
@@ -278,22 +211,9 @@ class Bending:
         return bent
 
     def back(self, places: FloatArray) -> FloatArray:
-        """Map back.
+        """Find the places (..., 2) that are mapped to these.
 
-        Parameters
-        ----------
-        places : (..., 2) numpy.ndarray
-            ``(y, x)``.
-
-        Returns
-        -------
-        (..., 2) numpy.ndarray
-            Places that are mapped to these.
-
-        Raises
-        ------
-        OptionError
-            If the bending folds.
+        An `OptionError` if the bending folds.
         """
         wanted = np.asarray(places, dtype=float).reshape(-1, 2)
         found, left = wanted.copy(), np.arange(len(wanted))

@@ -24,19 +24,7 @@ Z95 = NormalDist().inv_cdf(0.975)
 
 
 def size_basis(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> SizeBasis:
-    """Say what is known of a pixel size.
-
-    Parameters
-    ----------
-    size_nm, sd_nm : tuple of float or None
-        ``(y, x)``, and its standard deviation.
-
-    Returns
-    -------
-    str
-        ``"calibrated"`` with a standard deviation; ``"stated"`` without, by a file or
-        by hand; ``"unknown"`` where lengths are in pixels.
-    """
+    """Say what is known of a pixel size ``(y, x)`` and its standard deviation."""
     if size_nm is None:
         return "unknown"
     return "stated" if sd_nm is None else "calibrated"
@@ -45,15 +33,7 @@ def size_basis(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> SizeBasis:
 def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
     """Write a pixel size, and the larger standard deviation of its two.
 
-    Parameters
-    ----------
-    size_nm, sd_nm : tuple of float or None
-        ``(y, x)``, and its standard deviation.
-
-    Returns
-    -------
-    str
-        As ``5 ± 0.02 nm``.
+    As ``5 ± 0.02 nm``.
     """
     if size_nm is None:
         return "unknown"
@@ -68,18 +48,7 @@ def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) 
 
 
 def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
-    """Write a pixel size, and what is known of it.
-
-    Parameters
-    ----------
-    size_nm, sd_nm : tuple of float or None
-        ``(y, x)``, and its standard deviation.
-
-    Returns
-    -------
-    str
-        As ``5 ± 0.02 nm (calibrated)``.
-    """
+    """Write a pixel size, and what is known of it: ``5 ± 0.02 nm (calibrated)``."""
     if size_nm is None:
         return "unknown, so lengths are in px"
     return f"{spell_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
@@ -88,17 +57,8 @@ def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> s
 def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
     """Give the relative standard deviation that the pixel size leaves on a length.
 
-    Parameters
-    ----------
-    image : Micrograph
-        What the length is measured in.
-    along : (2,) array_like, optional
-        Its direction ``(y, x)`` in the plane; by default lengths of all directions.
-
-    Returns
-    -------
-    float
-        0 where nobody told an error.
+    `along` is its direction ``(y, x)`` in the plane; by default lengths of all
+    directions. 0 where nobody told an error.
     """
     size, sd = image.pixel_size_nm, image.pixel_size_sd_nm
     if size is None or sd is None:
@@ -108,22 +68,7 @@ def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
 
 
 def widened(value: float, interval: FloatPair, share: float) -> FloatPair:
-    """Widen the 95 % interval of a length by the error of the pixel size.
-
-    Parameters
-    ----------
-    value : float
-        The length, or a difference of two.
-    interval : tuple of float
-        What its reading leaves open.
-    share : float
-        Relative standard deviation of the pixel size, of `length_error`.
-
-    Returns
-    -------
-    tuple of float
-        Each side in quadrature.
-    """
+    """Widen the 95 % interval of a length by a `length_error`, in quadrature."""
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)
     return value - down, value + up

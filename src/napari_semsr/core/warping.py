@@ -107,18 +107,7 @@ class Warped:
         return kernel
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of the pixels.
-
-        Parameters
-        ----------
-        box : Box, optional
-            In pixels of the grid; all of them by default.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Grey values.
-        """
+        """Compute some of the pixels of the grid, all by default."""
         box = box or Box.of(self.grid.shape)
         made = np.empty(box.shape, dtype=self.dtype)
         # of a coarse grid few pixels at a time show as much of the image

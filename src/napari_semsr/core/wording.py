@@ -52,35 +52,14 @@ _IN_UM = 1e5  # nm; from there on a length is read more easily in µm
 def in_digits(value: float, digits: int = 3) -> str:
     """Write a number with a few significant digits, a large one without an exponent.
 
-    Parameters
-    ----------
-    value : float
-        Finite.
-    digits : int, default=3
-        How many of them say something.
-
-    Returns
-    -------
-    str
-        ``3040`` where a format of Python's would give ``3.04e+03``.
+    ``3040`` where a format of Python's would give ``3.04e+03``.
     """
     text = f"{value:.{digits}g}"
     return f"{float(text):.0f}" if "e+" in text else text
 
 
 def shift_in_words(shift_nm: tuple[float, float]) -> str:
-    """Say a shift without signs.
-
-    Parameters
-    ----------
-    shift_nm : tuple of float
-        Down and right.
-
-    Returns
-    -------
-    str
-        As ``302 nm down, 41.5 nm left``.
-    """
+    """Say a shift, down and right, without signs: ``302 nm down, 41.5 nm left``."""
     down, right = shift_nm
     large = max(abs(down), abs(right)) >= _IN_UM
     unit, size = ("µm", 1e3) if large else ("nm", 1.0)
@@ -91,19 +70,9 @@ def shift_in_words(shift_nm: tuple[float, float]) -> str:
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
-    """Say a sentence without words of the command line.
+    """Say a sentence of a job without words of the command line.
 
-    Parameters
-    ----------
-    text : str
-        What a job says.
-    read : callable
-        Gives what the panel that shows it calls its options; called when needed.
-
-    Returns
-    -------
-    str
-        The same where it has no such word.
+    `read` gives what the panel that shows it calls its options, when that is needed.
     """
     if not (_FLAG.search(text) or _VERB.search(text) or _OPTION.match(text)):
         return text
@@ -115,19 +84,9 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
 
 
 def in_argument_words(text: str, names: Mapping[str, str] | None = None) -> str:
-    """Say a sentence to who calls a function.
+    """Say a sentence of a job to who calls a function: ``tile=256`` for ``--tile 256``.
 
-    Parameters
-    ----------
-    text : str
-        What a job says.
-    names : mapping, optional
-        Arguments by flags that are called otherwise.
-
-    Returns
-    -------
-    str
-        The same, options as arguments: ``tile=256`` for ``--tile 256``.
+    `names` has arguments by flags that are called otherwise.
     """
     known = names or {}
 
@@ -188,34 +147,12 @@ def told_in_panel_words() -> Iterator[None]:
 
 
 def spell_shape(shape: Sequence[int]) -> str:
-    """Write the size of an image.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Planes, if there are several, rows and columns.
-
-    Returns
-    -------
-    str
-        As ``480 x 640 px``, with the sign of multiplication.
-    """
+    """Write the size of an image: ``480 x 640 px``, with the sign of multiplication."""
     return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
 
 
 def spell_shift(shift_px: tuple[float, float]) -> str:
-    """Write a shift without signs.
-
-    Parameters
-    ----------
-    shift_px : tuple of float
-        ``(y, x)`` in pixels.
-
-    Returns
-    -------
-    str
-        As ``1.25 px down, 0.50 px left``.
-    """
+    """Write a shift ``(y, x)`` without signs: ``1.25 px down, 0.50 px left``."""
     down, right = shift_px
     if not (down or right):
         return "nothing"

@@ -25,22 +25,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a file or a part of it, as zarr asks for.
-
-        Parameters
-        ----------
-        key : str
-            Name of the file, below the folder.
-        prototype : BufferPrototype, optional
-            What kind of buffer is given.
-        byte_range : ByteRequest, optional
-            Which part is read; all of it by default.
-
-        Returns
-        -------
-        Buffer or None
-            None where there is no such file.
-        """
+        """Read a file below the folder, or a part of it; None where there is none."""
         if not self._is_open:
             await self._open()
         return await asyncio.to_thread(self._read, key, prototype, byte_range)
@@ -52,22 +37,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read as `get` does.
-
-        Parameters
-        ----------
-        key : str
-            Name of the file, below the folder.
-        prototype : BufferPrototype, optional
-            What kind of buffer is given.
-        byte_range : ByteRequest, optional
-            Which part is read; all of it by default.
-
-        Returns
-        -------
-        Buffer or None
-            None where there is no such file.
-        """
+        """Read as `get` does."""
         self._ensure_open_sync()
         return self._read(key, prototype, byte_range)
 
@@ -76,20 +46,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Read parts of files.
-
-        Parameters
-        ----------
-        prototype : BufferPrototype
-            What kind of buffer is given.
-        key_ranges : iterable of (str, ByteRequest or None)
-            Names of files, and which part of each.
-
-        Returns
-        -------
-        list of Buffer or None
-            In that order.
-        """
+        """Read parts of files, in that order."""
         parts = (self.get(key, prototype, part) for key, part in key_ranges)
         return list(await asyncio.gather(*parts))
 

@@ -16,25 +16,11 @@ _TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
 
 
 def image_of_array(value: Any) -> Micrograph:
-    """Take an array as an image.
+    """Take an array, or rows of numbers, as an image.
 
-    Parameters
-    ----------
-    value : array_like
-        Rows of numbers, or anything that NumPy takes as an array of two axes, dask's
-        left lazy. Of one with named axes, ``y`` and ``x`` are found by their names,
-        others must have one place, and even coordinates with a unit of length give the
-        pixel size.
-
-    Returns
-    -------
-    Micrograph
-        Uncalibrated, unless coordinates tell.
-
-    Raises
-    ------
-    ShapeError
-        If it is no such array.
+    Dask's stays lazy. Of one with named axes, ``y`` and ``x`` are found by their names,
+    others must have one place, and even coordinates with a unit of length give the
+    pixel size. A `ShapeError` if it is no array of two axes.
     """
     if isinstance(value, Micrograph):
         return value
@@ -46,15 +32,7 @@ def image_of_array(value: Any) -> Micrograph:
 def is_array(value: Any) -> bool:
     """Tell an array, or rows of numbers, from a path and from a list of images.
 
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    bool
-        True also of an array that is no image.
+    Also one that is no image.
     """
     if isinstance(value, (list, tuple)):
         row = value[0] if value else None

@@ -27,15 +27,7 @@ _KEY = "calibration"
 
 
 def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
-    """Write a calibration as JSON.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        What is there is replaced.
-    calibration : Calibration or BarCalibration
-        All of its fields are written.
-    """
+    """Write all fields of a calibration as JSON; what is there is replaced."""
     with replacing(path) as place:
         text = json.dumps(asdict(calibration), indent=1)
         place.write_text(text + "\n", encoding="utf-8")
@@ -44,19 +36,9 @@ def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> 
 def read_calibration(
     path: Path,
 ) -> tuple[FloatPair, FloatPair, FieldDistortion | None]:
-    """Read a pixel size, its standard deviation, and the distortion of the field.
+    """Read a pixel size ``(y, x)`` in nm, its standard deviation, and the distortion.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        As `write_calibration` writes it, or by hand.
-
-    Returns
-    -------
-    size, error : tuple of float
-        ``(y, x)`` in nm.
-    distortion : FieldDistortion or None
-        None where it tells none.
+    As `write_calibration` writes it, or by hand; None where it tells no distortion.
     """
     try:
         values = json.loads(read_text(path))
@@ -104,19 +86,9 @@ def with_calibration(
 ) -> dict[str, Any]:
     """Put what a calibration says in its place among options, where one is named.
 
-    Parameters
-    ----------
-    values : mapping
-        Options by name, ``calibration`` perhaps among them.
-    models : iterable of type
-        Option sets that they are for; without the error of a pixel size among them, a
-        calibration stays an option that none of them knows.
-
-    Returns
-    -------
-    dict
-        With ``pixel_size_nm`` and ``pixel_size_sd_nm`` in place of it, and
-        ``known_distortion`` where one of the models has that.
+    ``pixel_size_nm`` and ``pixel_size_sd_nm`` take the place of ``calibration``, and
+    ``known_distortion`` where one of the models has that. Without the error of a pixel
+    size among the option sets, a calibration stays an option that none of them knows.
     """
     given = dict(values)
     takes = any("pixel_size_sd_nm" in model.model_fields for model in models)

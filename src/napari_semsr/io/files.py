@@ -56,14 +56,8 @@ _logger = logging.getLogger(__name__)
 def decoding(path: Path, kind: str) -> Iterator[None]:
     """Translate the faults of a decoder: damage makes them fail in every way there is.
 
-    Some have errors of their own that derive from nothing but `Exception`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        What is read.
-    kind : str
-        As what, such as ``"TIFF"``.
+    Some have errors of their own that derive from nothing but `Exception`. `kind` is as
+    what the file is read, such as ``"TIFF"``.
     """
     try:
         yield
@@ -87,15 +81,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
 def is_there(path: Path) -> bool:
     """Whether a path leads to something; one that no system takes leads nowhere.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File, folder, or neither.
-
-    Returns
-    -------
-    bool
-        False also where the name is too long, or has a zero byte in it.
+    Such are names that are too long, or have a zero byte in them.
     """
     try:
         return path.exists()
@@ -104,18 +90,7 @@ def is_there(path: Path) -> bool:
 
 
 def no_file(path: Path) -> ReadError:
-    """Make the refusal of a path that leads to nothing, with a name much like it.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where nothing is.
-
-    Returns
-    -------
-    ReadError
-        To be raised.
-    """
+    """Make the refusal of a path that leads to nothing, with a name much like it."""
     try:
         names = [item.name for item in path.parent.iterdir()]
     except (OSError, ValueError):  # no folder, or none that may be read
@@ -131,19 +106,9 @@ _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficie
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a text as a whole, if it is one that can end.
+    """Read a text as a whole, if it is one that can end; pipes may go on for ever.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file; pipes and devices may go on for ever.
-    encoding : str, default="utf-8"
-        As of `open`.
-
-    Returns
-    -------
-    str
-        What it holds, with line feeds between its lines.
+    Line feeds stand between its lines.
     """
     text = read_bytes(path, _LARGEST_TEXT).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -186,18 +151,7 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def output_kind(path: Path) -> str:
-    """Tell the output format from the suffix.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where to write.
-
-    Returns
-    -------
-    str
-        ``"ome-zarr"``, ``"ome-tiff"``, ``"tiff"`` or ``"png"``.
-    """
+    """Tell the format of an output, a key of `_SUFFIXES`, from its suffix."""
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
@@ -210,18 +164,8 @@ def output_kind(path: Path) -> str:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse an output early that could not be written late.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where to write.
-    overwrite : bool
-        Whether an existing image may be replaced.
-
-    Raises
-    ------
-    WriteError
-        If the suffix is unknown, the folder is missing, or something is there that
-        must not be replaced.
+    A `WriteError` if the suffix is unknown, the folder is missing, or something is
+    there that must not be replaced.
     """
     kind = output_kind(path)
     if not path.parent.is_dir():
@@ -245,13 +189,7 @@ def _is_store(path: Path) -> bool:
 
 
 def remove_target(path: Path) -> None:
-    """Remove an output that `check_target` allowed to be replaced.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or store; nothing happens when there is none.
-    """
+    """Remove an output, if there is one, that `check_target` allowed to be replaced."""
     if path.is_dir() and not path.is_symlink():
         StoreLock.check(path)
         gone = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
@@ -270,15 +208,8 @@ def remove_target(path: Path) -> None:
 class StoreLock:
     """Keeps other processes from a store, until it is released or this one ends.
 
-    All of a process share one lock. Nothing is locked where a file cannot be, as on
-    some networks.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The store, or another folder that one process fills.
-    patience_s : float, default=0
-        How long to wait for a process that holds it.
+    All of a process share one lock, and another that holds it is waited for with some
+    patience. Nothing is locked where a file cannot be, as on some networks.
     """
 
     def __init__(self, folder: Path, *, patience_s: float = 0) -> None:
@@ -309,25 +240,15 @@ class StoreLock:
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Refuse a store that another process has locked.
-
-        Parameters
-        ----------
-        folder : pathlib.Path
-            The store.
-        """
+        """Refuse a store that another process has locked."""
         if _lock_file(folder).is_file():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
         """Leave the store to others, and nothing beside it.
 
-        A run that was broken off may stay in memory, with what it had begun.
-
-        Parameters
-        ----------
-        force : bool, default=True
-            Whatever else of this process locks it.
+        By force whatever else of this process locks it: a run that was broken off may
+        stay in memory, with what it had begun.
         """
         lock, self._lock = self._lock, None
         if lock is None or not lock.is_locked:
@@ -346,56 +267,19 @@ def _lock_file(folder: Path) -> Path:
 
 
 def label_path(target: Path, name: str) -> Path:
-    """Place of a label image of an output.
-
-    Parameters
-    ----------
-    target : pathlib.Path
-        Where the image goes; of a format that holds no label image, where one would be.
-    name : str
-        Of the label image.
-
-    Returns
-    -------
-    pathlib.Path
-        Inside a store; beside any other file.
-    """
+    """Place of a label image of an output: inside a store, beside any other file."""
     if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
     return target.with_name(f"{_without_suffix(target)}.{name}.tif")
 
 
 def beside_path(target: Path, name: str) -> Path:
-    """Place of a second image of an output, such as its heights.
-
-    Parameters
-    ----------
-    target : pathlib.Path
-        Where the image goes.
-    name : str
-        Of the second image.
-
-    Returns
-    -------
-    pathlib.Path
-        A store beside it.
-    """
+    """Place of a second image of an output, such as its heights: a store beside it."""
     return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
 
 
 def half_paths(mosaic: Path) -> tuple[Path, Path]:
-    """Give the places of the halves of a mosaic, beside it.
-
-    Parameters
-    ----------
-    mosaic : pathlib.Path
-        Where the mosaic is stored.
-
-    Returns
-    -------
-    tuple of pathlib.Path
-        Of either half, whether it is there or not.
-    """
+    """Give the places of both halves of a mosaic, whether they are there or not."""
     return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 
@@ -410,15 +294,7 @@ def _without_suffix(path: Path) -> str:
 def file_stem(name: str) -> str:
     """Make a name of a file, without its suffix, of the name of an image.
 
-    Parameters
-    ----------
-    name : str
-        Of the image.
-
-    Returns
-    -------
-    str
-        Letters, digits, ``_``, ``-`` and ``.``.
+    Letters, digits, ``_``, ``-`` and ``.``.
     """
     return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
 
@@ -426,18 +302,8 @@ def file_stem(name: str) -> str:
 def own_name(path: Path, name: str) -> str:
     """Give the name under which a file is shown.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    name : str
-        What it says that it is called.
-
-    Returns
-    -------
-    str
-        This name where the file is called after it, as it is unless someone chose
-        another; else the file's.
+    The name that it says it has where the file is called after it, as it is unless
+    someone chose another; else the file's.
     """
     stem = _without_suffix(path)
     return name if file_stem(name) == stem else stem
@@ -446,15 +312,7 @@ def own_name(path: Path, name: str) -> str:
 def filling_store(target: Path) -> Path:
     """Give the store that is filled on the way to an output.
 
-    Parameters
-    ----------
-    target : pathlib.Path
-        The output.
-
-    Returns
-    -------
-    pathlib.Path
-        The output itself if it is a store, else a hidden store beside it.
+    The output itself if it is a store, else a hidden store beside it.
     """
     if output_kind(target) == "ome-zarr":
         return target
@@ -462,13 +320,7 @@ def filling_store(target: Path) -> Path:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or store another name that is free, on another disk if need be.
-
-    Parameters
-    ----------
-    source, target : pathlib.Path
-        What is there, and where it goes.
-    """
+    """Give a file or store another name that is free, on another disk if need be."""
     if target.is_dir():  # into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)
@@ -476,13 +328,7 @@ def move(source: Path, target: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while an output is made into a sentence.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        What is being written.
-    """
+    """Turn what the system refuses while an output is made into a sentence."""
     try:
         yield
     except SemsrError:
@@ -504,19 +350,8 @@ def scratch(
 ) -> Iterator[Path]:
     """Give a hidden name beside a path; what is left under it is removed.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        What is made on this way.
-    suffix : str, optional
-        Ending of the hidden name, with its dot; that of the path by default.
-    place : pathlib.Path, optional
-        The hidden name, where several processes must agree on it.
-
-    Yields
-    ------
-    pathlib.Path
-        There is nothing of this name.
+    There is nothing of this name. It ends as the path does, unless it is given: several
+    processes must agree on a `place`.
     """
     stem, dot, own = path.name.partition(".")
     hidden = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
@@ -534,14 +369,8 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
     """Wait until a file, or all that a folder holds, would outlast a loss of power.
 
     A name may come onto a disk before what it names: what says that a file is whole
-    must come after it. ``SEMSR_SYNC=0`` in the environment leaves the wait out.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Which file or folder.
-    inside : bool, default=True
-        Whether the files in a folder are meant; else the names in it.
+    must come after it. Not the files `inside` a folder but the names in it are meant if
+    that is False. ``SEMSR_SYNC=0`` in the environment leaves the wait out.
     """
     if os.environ.get("SEMSR_SYNC") == "0" or not (inside or _SYNCS_FOLDERS):
         return
@@ -561,17 +390,8 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
 def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     """Write a file or folder under a hidden name and rename it when it is whole.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The final name; what is there is replaced.
-    place : pathlib.Path, optional
-        The hidden name, where several processes must agree on it.
-
-    Yields
-    ------
-    pathlib.Path
-        A name in the same folder, with the same suffixes.
+    That name lies in the same folder, with the same suffixes, or is a `place` on which
+    several processes agree; what has the final name is replaced.
     """
     with scratch(path, place=place) as hidden:
         yield hidden
@@ -586,15 +406,7 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
 def replacing(path: Path) -> Iterator[Path]:
     """Rename what is written when it is whole, and say what the system refuses.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The final name, already checked.
-
-    Yields
-    ------
-    pathlib.Path
-        A name in the same folder, with the same suffixes.
+    The hidden name lies in the same folder, with the same suffixes.
     """
     with writing(path), renaming(path) as place:
         yield place

@@ -131,19 +131,9 @@ def find_format(path: Path) -> Format:
 
 
 def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
-    """Say what a file is.
+    """Say what a file or store is: shape, type, calibration, and what it offers.
 
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        File or store.
-    dataset : str, optional
-        Path inside an HDF5 file; of several, the first is described.
-
-    Returns
-    -------
-    FileInfo
-        Shape, type, calibration, and what there is to choose from.
+    `dataset` is a path inside an HDF5 file; of several, the first is described.
     """
     path = Path(path)
     row = find_format(path)
@@ -156,18 +146,7 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
 
 
 def count_planes(path: Path) -> int:
-    """Count the planes of a file or store, without its pixels.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or store.
-
-    Returns
-    -------
-    int
-        1 for one image.
-    """
+    """Count the planes of a file or store, without its pixels."""
     row = find_format(path)
     if row.one_plane:
         return 1
@@ -326,18 +305,6 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
 
     Its halves, and the coverage where the copy is no store, which holds that itself. A
     picture has other grey values, and nothing beside it.
-
-    Parameters
-    ----------
-    image : Micrograph
-        What is copied; its `path` tells where it lies.
-    path : pathlib.Path
-        Of the copy.
-
-    Returns
-    -------
-    dict
-        Images, as the copy is calibrated, by where they go.
     """
     kind, source = output_kind(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
@@ -391,30 +358,13 @@ def write_blocks(
     *,
     resumable: bool = False,
 ) -> Job[Written[T]]:
-    """Write an image that is computed block by block.
+    """Write an image that is computed block by block, over what is at the target.
 
-    Parameters
-    ----------
-    target : pathlib.Path
-        Where it goes, already checked; an existing image is replaced.
-    make : callable
-        Makes, or reopens, the store at the path that it is given.
-    fill : callable
-        Fills the store that it is given, as `OmeZarrStore.fill` does.
-    resumable : bool, default=False
-        Keep what is finished when the filling fails or is stopped, for a run that
-        goes on with it: in the target if that is a store, else in a hidden store
-        beside it. Otherwise a run that fails leaves nothing.
-
-    Returns
-    -------
-    Written
-        What was written, and what the filling told.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
+    `make` makes, or reopens, the store at the path that it is given; `fill` fills it,
+    as `OmeZarrStore.fill` does. If `resumable`, what is finished is kept when the
+    filling fails or is stopped, for a run that goes on with it: in the target if that
+    is a store, else in a hidden store beside it. Otherwise a run that fails leaves
+    nothing. A `WriteError` if the system refuses.
     """
     with _kept(target) if resumable else _hidden(target) as place:
         store = make(place)

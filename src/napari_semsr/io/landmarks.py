@@ -24,19 +24,11 @@ _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 def read_landmarks(
     path: Path, moving: Micrograph, fixed: Micrograph
 ) -> tuple[FloatArray, FloatArray]:
-    """Read pairs of landmarks.
+    """Read pairs of landmarks: places ``(y, x)`` (N, 2) in moving and fixed image.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        CSV with a header, as `write_landmarks` writes it, or with pixels.
-    moving, fixed : Micrograph
-        The images, whose pixel size and origin places in pixels are turned with.
-
-    Returns
-    -------
-    moving, fixed : (N, 2) numpy.ndarray
-        ``(y, x)`` in nm, by pairs; in pixels for images without a pixel size.
+    The table is as `write_landmarks` writes it, or has pixels, which pixel size and
+    origin of the images turn into nm; places stay in pixels for images without a pixel
+    size.
     """
     sheet = read_sheet(path, "landmarks")
     found = {}
@@ -96,15 +88,7 @@ def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArra
 
 
 def write_landmarks(path: Path, moving: FloatArray, fixed: FloatArray) -> None:
-    """Write pairs of landmarks in nm.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Receives the table, whole or not at all; what is there is replaced.
-    moving, fixed : (N, 2) numpy.ndarray
-        ``(y, x)`` in nm, by pairs.
-    """
+    """Write pairs of landmarks (N, 2), ``(y, x)`` in nm, whole or not at all."""
     rows = np.hstack([moving, fixed]).tolist()
     cells = ([f"{value:.6f}" for value in row] for row in rows)
     write_rows(path, [_COLUMNS, *cells])

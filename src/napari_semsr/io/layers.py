@@ -90,33 +90,14 @@ def _is_image(path: Path) -> bool:
 
 
 def holds_frames(path: Path) -> bool:
-    """Whether a path is that of a scan: a folder that is no store, or a CZI.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or folder.
-
-    Returns
-    -------
-    bool
-        Whether `open_frames` should be tried with it.
-    """
+    """Whether a path is that of a scan: a folder that is no store, or a CZI."""
     return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images and stores of a folder, by their names and not looked into.
+    """List the images and stores of a folder that is neither a store nor a scan.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Neither a store nor a scan.
-
-    Returns
-    -------
-    list of pathlib.Path
-        In natural order, without hidden ones.
+    In natural order, without hidden ones, and not looked into.
     """
     from napari_semsr.io.formats import FORMATS
     from napari_semsr.io.scans import HEIGHTS, natural_key
@@ -278,19 +259,9 @@ def layer_of(
 
 
 def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
-    """Say how napari shows an image calibrated, and what it cannot say itself.
+    """Say, as keywords of a layer, how napari shows an image calibrated.
 
-    Parameters
-    ----------
-    image : Micrograph
-        What is shown.
-    extra : int, default=0
-        Axes of the layer before y and x.
-
-    Returns
-    -------
-    dict
-        Keywords of a layer.
+    `extra` axes stand before y and x.
     """
     made = image.provenance
     network = None if made is None else made.network()
@@ -355,17 +326,9 @@ def _as(shown: Any, rgb: bool) -> Any:
 
 
 def stacked(planes: list[Any]) -> Any:
-    """Stack planes along a first axis, unless there is only one.
+    """Stack planes (Y, X) or (Y, X, 3) along a first axis, unless there is only one.
 
-    Parameters
-    ----------
-    planes : list of array
-        (Y, X) each, or (Y, X, 3); lazy ones stay lazy.
-
-    Returns
-    -------
-    array
-        (P, Y, X), or (P, Y, X, 3).
+    Lazy ones stay lazy.
     """
     if len(planes) == 1:
         return planes[0]
@@ -423,20 +386,9 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
 
 
 def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
-    """Show the frames of a scan where they should lie.
+    """Show the frames of a scan where they should lie: one image, and their outlines.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Frames of one scan.
-    folder : pathlib.Path
-        Where they are; kept in the metadata of the layers.
-
-    Returns
-    -------
-    list of tuple
-        One image of all frames and their outlines; a stack of frames where no places
-        are known.
+    A stack of frames where no places are known. The folder is kept in the metadata.
     """
     corners = nominal_corners(acquisition)
     size, name = acquisition.pixel_size_nm, acquisition.name

@@ -27,19 +27,8 @@ def note_error(
 ) -> Path | None:
     """Add an error with its traceback to a log, whose older half goes in time.
 
-    Parameters
-    ----------
-    title : str
-        What was being done.
-    error : BaseException
-        As it was caught.
-    path : pathlib.Path, optional
-        Another log than that of panels.
-
-    Returns
-    -------
-    pathlib.Path or None
-        The log; None where it cannot be written, which is no error of its own.
+    To the log of panels by default. None where it cannot be written, which is no error
+    of its own.
     """
     path = error_log() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")

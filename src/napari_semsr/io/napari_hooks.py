@@ -11,18 +11,7 @@ from napari_semsr.io.project import is_project, read_project_layers
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Offer to read what is ours by name and by its first bytes; leave the rest.
-
-    Parameters
-    ----------
-    path : str or sequence of str
-        Files, stores or folders.
-
-    Returns
-    -------
-    callable or None
-        Gives layers of such paths.
-    """
+    """Offer to read what is ours by name and by its first bytes; leave the rest."""
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return _read_project

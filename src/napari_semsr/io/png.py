@@ -257,14 +257,8 @@ def write_picture(
 ) -> None:
     """Write what a screen shows as a PNG, with lines of text in a strip below it.
 
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        (Y, X, 3) or (Y, X, 4).
-    path : pathlib.Path
-        A file that is there is replaced.
-    lines : sequence of str
-        What must not get lost, such as that a network made the image.
+    The pixels have three or four samples; the lines are what must not get lost, such as
+    that a network made the image.
     """
     from PIL import Image, ImageDraw, ImageFont
     from PIL.PngImagePlugin import PngInfo

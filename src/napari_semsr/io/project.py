@@ -135,51 +135,18 @@ class Project(_Part):
 
 
 def project_folder(path: Path) -> Path:
-    """Give the folder of a project, of which its file may be named.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder or its ``project.json``.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-    """
+    """Give the folder of a project, of which its ``project.json`` may be named."""
     return path.parent if path.name == _FILE else path
 
 
 def is_project(path: Path) -> bool:
-    """Tell whether a path is that of a project.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder or file.
-
-    Returns
-    -------
-    bool
-        Whether there is a ``project.json``, or the name says that there should be.
-    """
+    """Tell whether a path has a ``project.json``, or a name that says it should."""
     folder = project_folder(path)
     return folder.suffix == PROJECT_SUFFIX or (folder / _FILE).is_file()
 
 
 def read_project(path: Path) -> Project:
-    """Read what a project holds.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder or its ``project.json``.
-
-    Returns
-    -------
-    Project
-        Checked.
-    """
+    """Read what a project holds, checked, from its folder or ``project.json``."""
     file = project_folder(path) / _FILE
     try:
         values = json.loads(read_text(file))
@@ -217,15 +184,7 @@ def _damaged(file: Path, error: Exception) -> ReadError:
 
 
 def write_project(folder: Path, project: Project) -> None:
-    """Write ``project.json``, as a whole or not at all.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the project; made where there is none.
-    project : Project
-        What it holds.
-    """
+    """Write ``project.json``, as a whole or not at all."""
     made = project.model_copy(
         update={
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -245,12 +204,8 @@ def write_project(folder: Path, project: Project) -> None:
 def adopt(source: Path, target: Path) -> None:
     """Give a store or a folder a second place, without its bytes where that works.
 
-    The halves of a mosaic, which lie beside it, lie beside its second place too.
-
-    Parameters
-    ----------
-    source, target : pathlib.Path
-        What is there, and where it is wanted; no file of it is ever changed in place.
+    No file of it is ever changed in place. The halves of a mosaic, which lie beside it,
+    lie beside its second place too.
     """
     beside = zip(half_paths(source), half_paths(target), strict=True)
     for found, wanted in ((source, target), *beside):
@@ -268,14 +223,9 @@ def _link(source: str, target: str) -> None:
 
 
 def write_array(data: Any, path: Path) -> None:
-    """Write pixels that are no grey image: stacks, colour, labels.
+    """Write pixels that are no grey image (stacks, colour, labels) as a zarr array.
 
-    Parameters
-    ----------
-    data : array
-        NumPy or dask, of any number of axes.
-    path : pathlib.Path
-        A plain zarr array, which appears when it is whole.
+    It appears when it is whole.
     """
     import zarr
 
@@ -311,15 +261,7 @@ def _read_array(path: Path) -> Any:
 def plain(value: Any) -> Any:
     """Turn what napari holds into what JSON holds; what is neither becomes text.
 
-    Parameters
-    ----------
-    value : object
-        Numbers, texts, arrays, tables, models.
-
-    Returns
-    -------
-    object
-        Made of dicts, lists, texts and numbers; no number is left infinite or NaN.
+    No number is left infinite or NaN.
     """
     value = getattr(value, "value", value)  # of an enumeration
     if isinstance(value, BaseModel):
@@ -336,17 +278,9 @@ def plain(value: Any) -> Any:
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the keywords of a layer into JSON.
+    """Turn keywords of a layer (``layer.as_layer_data_tuple()``) into JSON.
 
-    Parameters
-    ----------
-    attributes : mapping
-        Of ``layer.as_layer_data_tuple()``; only those that are to be kept.
-
-    Returns
-    -------
-    dict
-        Without the places in its metadata that hold on this machine only.
+    Without the places in its metadata that hold on this machine only.
     """
     kept = dict(attributes)
     features = kept.pop("features", None)
@@ -439,23 +373,9 @@ def _digest(path: Path, frames: bool) -> str:
 def note_input(
     folder: Path, path: Path, known: Mapping[str, ProjectInput], *, frames: bool
 ) -> tuple[str, ProjectInput]:
-    """Note an input of a project, digesting it unless that was done before.
+    """Give the digest of an input of a project, and what is noted of it.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the project.
-    path : pathlib.Path
-        The input.
-    known : mapping
-        Inputs noted before, by digest.
-    frames : bool
-        Whether it is a folder of frames.
-
-    Returns
-    -------
-    tuple
-        Digest, and what is noted.
+    It is digested unless that was done for one of the `known`, by digest.
     """
     stamp, absolute = _stamp(path, frames), str(path.resolve())
     place = absolute
@@ -505,18 +425,7 @@ class OpenedProject:
 
 
 def open_project(path: Path) -> Job[OpenedProject]:
-    """Open a project with every layer whose pixels are there.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder or its ``project.json``.
-
-    Returns
-    -------
-    OpenedProject
-        Layers, and what was missing.
-    """
+    """Open a project, or its ``project.json``, with all layers whose pixels exist."""
     folder = project_folder(path).resolve()
     project = read_project(folder)
     frames = {layer.input for layer in project.layers if layer.is_frames}
@@ -640,13 +549,7 @@ def recent_projects() -> list[Path]:
 
 
 def note_recent(folder: Path) -> None:
-    """Put a project first in the list of recent ones; without one it does as well.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Of the project.
-    """
+    """Put a project first in the list of recent ones; without one it does as well."""
     listed: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
     file = _recent_file()
     with suppress(OSError, WriteError):

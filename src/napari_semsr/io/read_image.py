@@ -109,19 +109,9 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str, unit: str = "") -> float | None:
-    """Turn text such as ``"55.82 nm"`` into nanometres.
+    """Turn text such as ``"55.82 nm"`` into nanometres; None if it is no such length.
 
-    Parameters
-    ----------
-    text : str
-        A number and a unit.
-    unit : str, default=""
-        Of a number alone.
-
-    Returns
-    -------
-    float or None
-        None of what is no such length.
+    `unit` is that of a number alone.
     """
     alone = to_nm(text, unit)
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
@@ -516,18 +506,7 @@ def _is_bar(
 
 
 def suggest_databar(image: NDArray[Any]) -> int:
-    """Count the rows at the bottom that look like a data bar.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values.
-
-    Returns
-    -------
-    int
-        0 where nothing looks like one.
-    """
+    """Count the rows at the bottom that look like a data bar."""
     height = image.shape[0]
     depth = int(height * _SHARE)
     if depth < _SMALLEST + _NEAR or image.shape[1] < 64:
@@ -621,18 +600,7 @@ def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
 
 
 def luminance(samples: Any) -> Any:
-    """Weigh red, green and blue; integers are rounded.
-
-    Parameters
-    ----------
-    samples : array
-        (Y, X, S) of three colour samples or more.
-
-    Returns
-    -------
-    array
-        (Y, X) in the same type.
-    """
+    """Weigh red, green and blue (Y, X, S) in the same type; integers are rounded."""
     if samples.dtype.kind == "b":
         return samples[..., 0]
     work = np.float64 if samples.dtype.itemsize > 2 else np.float32
@@ -644,17 +612,9 @@ def luminance(samples: Any) -> Any:
 
 
 def as_grey(samples: Any) -> Any | None:
-    """Take an image that may be stored as colour as grey, where its channels agree.
+    """Take an image that may be stored as colour, (Y, X, S), as grey, (Y, X).
 
-    Parameters
-    ----------
-    samples : array
-        (Y, X), or (Y, X, S) of S colour samples.
-
-    Returns
-    -------
-    array or None
-        (Y, X); None where red, green and blue differ by more than JPEG's rounding.
+    None where red, green and blue differ by more than JPEG's rounding.
     """
     if samples.ndim == 2:
         return samples

@@ -41,19 +41,9 @@ class Sheet:
 
 
 def read_sheet(path: Path, what: str) -> Sheet:
-    """Read a table.
+    """Read a ``.parquet``, or text whose cells are parted by comma, semicolon or tab.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        ``.parquet``, or text whose cells are parted by comma, semicolon or tab.
-    what : str
-        What it should hold, for messages.
-
-    Returns
-    -------
-    Sheet
-        Names and cells; without any where the file is empty.
+    `what` it should hold is for messages; without any names where the file is empty.
     """
     if path.suffix.lower() == _PARQUET:
         return _read_parquet(path)
@@ -81,15 +71,7 @@ def read_sheet(path: Path, what: str) -> Sheet:
 
 
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write a table, whole or not at all; what is there is replaced.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Ends in ``.csv`` or ``.parquet``.
-    columns : dict
-        Cells of each column by its name, all of one length.
-    """
+    """Write cells by their columns as ``.csv`` or ``.parquet``, whole or not at all."""
     if path.suffix.lower() == _PARQUET:
         _write_parquet(path, columns)
         return
@@ -97,35 +79,14 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Iterable[Cell]]) -> None:
-    """Write rows as CSV, whole or not at all; what is there is replaced.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Receives the table.
-    rows : iterable
-        Cells of each row; the first names the columns.
-    """
+    """Write rows as CSV, whole or not at all; the first names the columns."""
     text = csv_text(rows)
     with replacing(path) as place:  # names of files need be no UTF-8
         place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
-    """Write rows as the text of a CSV file.
-
-    Parameters
-    ----------
-    rows : iterable
-        Cells of each row.
-    end : str, optional
-        What ends a row; a line feed by default.
-
-    Returns
-    -------
-    str
-        In which no cell is a formula.
-    """
+    """Write rows as the text of a CSV file, in which no cell is a formula."""
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator=end).writerows(map(_said, row) for row in rows)
     return out.getvalue()
@@ -138,18 +99,7 @@ _GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def guarded_cell(text: str) -> str:
-    """Write a text so that no spreadsheet takes it for a formula.
-
-    Parameters
-    ----------
-    text : str
-        What a cell holds; a number stays as it is.
-
-    Returns
-    -------
-    str
-        With an apostrophe where a formula would begin.
-    """
+    """Write a text with an apostrophe where a spreadsheet would see a formula."""
     try:
         float(text)
     except ValueError:
@@ -158,29 +108,12 @@ def guarded_cell(text: str) -> str:
 
 
 def plain_cell(text: str) -> str:
-    """Take off the apostrophes that `guarded_cell` set.
-
-    Parameters
-    ----------
-    text : str
-        A cell, as it was read.
-
-    Returns
-    -------
-    str
-        What was written.
-    """
+    """Take off the apostrophes that `guarded_cell` set."""
     return _GUARDED.sub(r"\1", text)
 
 
 def check_sheet(path: Path) -> None:
-    """Refuse a table that could not be written later.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where it shall go.
-    """
+    """Refuse a table that could not be written later."""
     if path.suffix.lower() == _PARQUET:
         _library(path, "written", WriteError)
 

@@ -54,37 +54,14 @@ class Side:
 
     @classmethod
     def of(cls, image: Micrograph, digest: str | None = None) -> "Side":
-        """Take what tells a calibrated image again.
-
-        Parameters
-        ----------
-        image : Micrograph
-            Of known pixel size.
-        digest : str, optional
-            Of its file or store.
-
-        Returns
-        -------
-        Side
-            The image by name, area and digest.
-        """
+        """Take what tells a calibrated image again; the digest is of its file."""
         return cls(image.name, image.shape, image.scale, image.origin, digest)
 
     def differs(self, image: Micrograph) -> str | None:
-        """Say why a transform is not for an image.
+        """Say in what the image of a transform differs from one to use it with.
 
         Levels of a pyramid and enhanced images have other pixels and show the same
-        area: they are taken.
-
-        Parameters
-        ----------
-        image : Micrograph
-            What the transform would be used with.
-
-        Returns
-        -------
-        str or None
-            In what it differs; None where it is the image, or one of the same area.
+        area: they are taken, and so None is given.
         """
         if image.pixel_size_nm is None:
             return "it has no pixel size"
@@ -138,17 +115,12 @@ TRANSFORM_SUFFIXES = (".json", ".ngff.json", ".tfm", ".csv")
 def write_transform(path: Path, stored: StoredTransform) -> None:
     """Write a transform, whole or not at all; the suffix says for which program.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Ends in ``.ngff.json``, a coordinate transformation of NGFF (RFC 5) from the
-        moving image to the fixed one; ``.tfm``, an affine transform of ITK, ``(x, y)``
-        and from the fixed image to the moving one, as its resampling takes it;
-        ``.csv``, the 3 x 3 matrix that a layer of napari has as its ``affine``; else
-        JSON of ours. Lengths are in nm in each.
-    stored : StoredTransform
-        What is written; numbers in its quality are finite. No other program knows a
-        bending that is applied after a matrix.
+    ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
+    to the fixed one; ``.tfm`` an affine transform of ITK, ``(x, y)`` and from the fixed
+    image to the moving one, as its resampling takes it; ``.csv`` the 3 x 3 matrix that
+    a layer of napari has as its ``affine``; else JSON of ours. Lengths are in nm in
+    each, numbers in the quality finite. No other program knows a bending that is
+    applied after a matrix.
     """
     writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
@@ -245,18 +217,7 @@ def _told(side: Side) -> dict[str, Any]:
 
 
 def read_transform(path: Path) -> StoredTransform:
-    """Read a transform.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        JSON that `write_transform` wrote.
-
-    Returns
-    -------
-    StoredTransform
-        The transform and its images.
-    """
+    """Read a transform and its images as `write_transform` wrote them in JSON."""
     try:
         values = json.loads(read_text(path))
     except OSError as error:

@@ -202,17 +202,10 @@ def _read_scan(folder: Path) -> dict[str, Any]:
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
-    """Read the heights of the focal plane at which a scan was taken.
+    """Read the frames folders of a scan, and the height in nm of each, rising.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Holds ``heights.csv``, header ``folder,z_nm``, and the folders that it names.
-
-    Returns
-    -------
-    tuple
-        Frames folder and height in nm of each, rising.
+    The folder holds ``heights.csv``, header ``folder,z_nm``, and the folders that it
+    names.
     """
     path = folder / HEIGHTS
     try:
@@ -252,18 +245,7 @@ _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which frame 10 comes after frame 9.
-
-    Parameters
-    ----------
-    name : str
-        A file name.
-
-    Returns
-    -------
-    tuple
-        Numbers compare as numbers, the rest without case.
-    """
+    """Sort key by which frame 10 comes after frame 9; without case."""
     parts = re.split(r"(\d+)", name.casefold())
     return tuple(
         (0, int(part), "") if part.isdecimal() else (1, 0, part)
@@ -559,19 +541,9 @@ def grid_corners(scan: Acquisition) -> NDArray[np.float64] | None:
 
 
 def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
-    """Take some frames of a scan.
+    """Take some frames of a scan by their names.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        The scan.
-    names : collection of str
-        Those that are kept.
-
-    Returns
-    -------
-    Acquisition
-        Without a grid where frames are left out: their places are kept.
+    Without a grid where frames are left out: their places are kept.
     """
     kept = [i for i, name in enumerate(acquisition.names) if name in names]
     if len(kept) == len(acquisition):

@@ -92,15 +92,9 @@ def _plain_resolution(image: Micrograph) -> dict[str, Any]:
 def write_fei(image: Micrograph, path: Path) -> None:
     """Write a TIFF as an electron microscope of FEI or Thermo Fisher would.
 
-    Its private tag tells field and pixel size in metres, and who wrote it; there is no
-    data bar. Name, origin and history have no place in it.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Calibrated, of unsigned integers.
-    path : pathlib.Path
-        Receives it.
+    The image is calibrated, of unsigned integers. A private tag tells field and pixel
+    size in metres, and who wrote it; there is no data bar. Name, origin and history
+    have no place in it.
     """
     import tifffile
 
@@ -228,18 +222,9 @@ def _halved(data: Any) -> NDArray[Any]:
 def write_pages(
     first: Micrograph, planes: int, pages: Iterable[NDArray[Any]], path: Path
 ) -> None:
-    """Write the planes of a stack as the pages of one file.
+    """Write the planes (Y, X) of a stack as the pages of one ``.ome.tif`` or ``.tif``.
 
-    Parameters
-    ----------
-    first : Micrograph
-        The first plane, which tells name, calibration and history of all.
-    planes : int
-        Number of planes.
-    pages : iterable of (Y, X) numpy.ndarray
-        Grey values of each.
-    path : pathlib.Path
-        Ends in ``.ome.tif`` or ``.tif``, already checked.
+    The first plane tells name, calibration and history of all.
     """
     import tifffile
 

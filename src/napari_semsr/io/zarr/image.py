@@ -68,25 +68,10 @@ def store_of(
     dtype: DTypeLike | None = None,
     **how: Any,
 ) -> OmeZarrStore:
-    """Make the store of an image, in chunks of 512 px, sharded when it is large.
+    """Make the empty store of an image, in chunks of 512 px, sharded when it is large.
 
-    Parameters
-    ----------
-    about : Micrograph
-        Name, calibration and history.
-    place : pathlib.Path
-        Folder to make.
-    shape : tuple of int, optional
-        Rows and columns; those of the image by default.
-    dtype : dtype-like, optional
-        Type of the grey values; the image's own by default.
-    **how : object
-        Other chunks, overwrite or resume, as for `create_store`.
-
-    Returns
-    -------
-    OmeZarrStore
-        Empty.
+    Name, calibration and history are those of `about`, and so are shape and type by
+    default. `how` gives other chunks, overwrite or resume, as for `create_store`.
     """
     record = record_of(about)
     rows, columns = shape or about.shape
@@ -113,19 +98,7 @@ def store_of(
 def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
     """Fill a store with an image, and with the coverage that is stored where it lies.
 
-    Parameters
-    ----------
-    store : OmeZarrStore
-        Of its shape.
-    image : Micrograph
-        What to write.
-    message : str
-        What to say meanwhile.
-
-    Returns
-    -------
-    int
-        Pixels that had no place in the type of the store.
+    Gives the pixels that had no place in the type of the store.
     """
     blocks = (image.data[box.slices] for box in store.boxes())
     clipped = yield from store.fill(blocks, message)
@@ -217,13 +190,8 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
 def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
     """Warn where blocks of a store have no file, as in one that was copied in part.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Any file or folder; nothing is said of what is no OME-Zarr image.
-    series, level : int, default=0
-        Which image of the store, and which of its levels is read; all of them are
-        looked at where we wrote down how many blocks they have.
+    Nothing is said of what is no OME-Zarr image. All levels are looked at where we
+    wrote down how many blocks they have, else the one that is read.
     """
     if not matches(path, b"" if path.is_dir() else b"file"):
         return

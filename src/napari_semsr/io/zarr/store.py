@@ -140,13 +140,7 @@ class OmeZarrStore:
         return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
     def mark_done(self, row: int, column: int) -> None:
-        """Record that a write unit is on disk; call it after writing the pixels.
-
-        Parameters
-        ----------
-        row, column : int
-            Place of the unit in the done-map.
-        """
+        """Record that a write unit is on disk; call it after writing the pixels."""
         self.marks[row, column] = self._mark_of(row, column)
 
     def _mark_of(self, row: int, column: int) -> int:
@@ -172,13 +166,7 @@ class OmeZarrStore:
         return [self.path / array.path / key for array in self._arrays()]
 
     def repeat(self, places: Iterable[IntPair]) -> None:
-        """Take the marks off some write units, so that they are made again.
-
-        Parameters
-        ----------
-        places : iterable of tuple of int
-            ``(row, column)`` in the done-map.
-        """
+        """Take the marks off the write units at some places ``(row, column)``."""
         for place in places:
             self.marks[place] = 0
 
@@ -211,18 +199,7 @@ class OmeZarrStore:
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def box(self, row: int, column: int) -> Box:
-        """Give the pixels of a write unit.
-
-        Parameters
-        ----------
-        row, column : int
-            Place of the unit in the done-map.
-
-        Returns
-        -------
-        Box
-            Cut at the border of the image.
-        """
+        """Give the pixels of a write unit, cut at the border of the image."""
         (rows, columns), (high, wide) = self.level0.shape, self.unit
         y, x = row * high, column * wide
         return Box(y, min(y + high, rows), x, min(x + wide, columns))
@@ -234,23 +211,9 @@ class OmeZarrStore:
     def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
         """Write the units that are not finished, and mark each.
 
-        Parameters
-        ----------
-        blocks : iterable of (Y, X) array
-            Their grey values, in the order of `pending`; each is asked for when the
-            one before it is on disk.
-        message : str
-            What to say meanwhile.
-
-        Returns
-        -------
-        int
-            Pixels that had no place in the type of the store.
-
-        Yields
-        ------
-        Progress
-            Units written.
+        Blocks (Y, X) come in the order of `pending`; each is asked for when the one
+        before it is on disk. Gives the pixels that had no place in the type of the
+        store.
         """
         clipped, total = 0, int(self.done.size)
         places = self.pending()
@@ -276,15 +239,7 @@ class OmeZarrStore:
                 self.lock.release()
 
     def note(self, key: str, value: Any) -> None:
-        """Keep a JSON value in the store's own attributes.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; an earlier one of this name is replaced.
-        value : object
-            Anything that JSON can hold.
-        """
+        """Keep a JSON value in the store's attributes, in place of an earlier one."""
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -324,18 +279,10 @@ class OmeZarrStore:
             self.lock.release()
 
     def add_label(self, name: str) -> "zarr.Array[Any]":
-        """Make, or find, the finest level of the one label image of the store.
+        """Make, or find, the finest level (Y, X) of the one label image of the store.
 
-        Parameters
-        ----------
-        name : str
-            Of the label image.
-
-        Returns
-        -------
-        (Y, X) zarr.Array of uint16
-            On the image's own grid and chunks; empty but for what an interrupted run
-            has written.
+        On the image's own grid and chunks, of uint16; empty but for what an interrupted
+        run has written.
         """
         import zarr
         from yaozarrs import v05
@@ -351,16 +298,9 @@ class OmeZarrStore:
         return _make_level(group, "0", self.shape, self.level0, "uint16")
 
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
-        """Add the coarser levels of a label image, and say what it is.
+        """Add the coarser levels of a label image that is filled, and say what it is.
 
         They are every second pixel of the finer one.
-
-        Parameters
-        ----------
-        name : str
-            As `add_label` was given it.
-        finest : zarr.Array
-            From `add_label`, filled.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
         deque(_build_levels(group, finest, self.unit, _thinned), maxlen=0)
@@ -408,19 +348,9 @@ def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
 def level_shapes(
     shape: tuple[int, int], *, smallest: int = 256
 ) -> list[tuple[int, int]]:
-    """Plan the levels of a pyramid.
+    """Plan the levels of a pyramid, the finest first; odd sides round up.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the finest level.
-    smallest : int, default=256
-        Halving goes on while the longer side exceeds this.
-
-    Returns
-    -------
-    list of tuple of int
-        Shape of every level, the finest first; odd sides round up.
+    Halving goes on while the longer side exceeds the smallest.
     """
     shapes = [shape]
     while max(shapes[-1]) > max(smallest, 1):
@@ -430,20 +360,11 @@ def level_shapes(
 
 
 def halve(block: NDArray[Any]) -> NDArray[Any]:
-    """Average two by two pixels.
+    """Average two by two pixels of any real or boolean type, which is kept.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
-    sides the last row or column is averaged with itself.
-
-    Parameters
-    ----------
-    block : (Y, X) numpy.ndarray
-        Any real or boolean type.
-
-    Returns
-    -------
-    (ceil(Y / 2), ceil(X / 2)) numpy.ndarray
-        Same type; integers are rounded, booleans decided by the majority.
+    sides the last row or column is averaged with itself. Integers are rounded, booleans
+    decided by the majority.
     """
     rows, columns = block.shape
     padded = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
@@ -556,44 +477,12 @@ def create_store(
 ) -> OmeZarrStore:
     """Make a store to be filled tile by tile, or open one that was interrupted.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder to make; its name ends in ``.zarr``.
-    shape : tuple of int
-        Rows and columns.
-    dtype : dtype-like
-        Type of the grey values.
-    chunk : int or tuple of int
-        Rows and columns of a chunk; larger ones than the image are cut.
-    pixel_size_nm : tuple of float, optional
-        ``(y, x)``; None when unknown.
-    origin, spacing_px : tuple of float, optional
-        As in `Micrograph`.
-    name : str, default="image"
-        Name of the image.
-    provenance : Provenance, optional
-        What makes the image.
-    look : Look, optional
-        How it is shown.
-    overwrite : bool, default=False
-        Replace an existing store.
-    resume : bool, default=False
-        Go on with an existing store of the same making; make it if there is none.
-    chunks_per_shard : int, default=1
-        Chunks of a shard along each axis; one writer must own a whole shard.
-
-    Returns
-    -------
-    OmeZarrStore
-        The store, incomplete until its `finish` has run.
-
-    Raises
-    ------
-    WriteError
-        If the path cannot be written, or an existing store is of another making.
-    OptionError
-        If the pixel size or the chunk is not usable.
+    It is incomplete until its `finish` has run. `chunk` has rows and columns; larger
+    ones than the image are cut. With `resume` a store of the same making is gone on
+    with, and made if there is none. One writer must own a whole shard of
+    `chunks_per_shard` along each axis. A `WriteError` if the path cannot be written, or
+    an existing store is of another making; an `OptionError` if pixel size or chunk is
+    not usable.
     """
     path = Path(path)
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
@@ -679,21 +568,10 @@ def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any
 
 
 def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
-    """Read what a store says of itself, complete or not.
+    """Read what a store says of itself, complete or not; it need not exist.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store; it need not exist.
-
-    Returns
-    -------
-    record : Record or None
-        Name, calibration and history; None where there are none of ours.
-    notes : dict
-        As `OmeZarrStore.notes` gives them.
-    done : tuple of int or None
-        How many write units are finished, of how many; None where none is filled.
+    Its record (name, calibration, history; None where there are none of ours), its
+    notes, and how many write units are finished of how many, if any is filled.
     """
     import zarr
 
