@@ -140,29 +140,12 @@ class ModelCard(BaseModel):
 
 
 def bundled() -> list[str]:
-    """Names of the models that come with the package.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-    """
+    """Names of the models that come with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """Find a model by bundled name or by path.
-
-    Parameters
-    ----------
-    name_or_path : str or pathlib.Path
-        A name from `bundled`, or the path of a ``.safetensors`` file.
-
-    Returns
-    -------
-    pathlib.Path
-        An existing file.
-    """
+    """Find a model by bundled name or by the path of a ``.safetensors`` file."""
     if str(name_or_path) in bundled():
         return WEIGHTS / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
@@ -208,18 +191,7 @@ def _bytes_of(header: dict[str, Any]) -> int:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read a model's card without loading its weights.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A ``.safetensors`` file.
-
-    Returns
-    -------
-    ModelCard
-        The validated card.
-    """
+    """Read a model's card without loading its weights."""
     metadata = _header(path).get("__metadata__")
     text = metadata.get("card") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
@@ -238,15 +210,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the card of a model file; the bytes of its weights stay.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A ``.safetensors`` file, replaced in one step.
-    card : ModelCard
-        The new card.
-    """
+    """Replace the card of a model file in one step; the bytes of its weights stay."""
     header = _header(path)
     metadata = header.get("__metadata__") or {}
     header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
@@ -266,17 +230,6 @@ def write_card(path: Path, card: ModelCard) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a model file: card and weights together.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A ``.safetensors`` file.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and 64 hexadecimal digits.
-    """
+    """Digest of a model file, card and weights together: ``sha256:`` and 64 digits."""
     with open_file(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -37,38 +37,12 @@ _LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network with fresh weights, in training mode.
-
-    Parameters
-    ----------
-    architecture : str
-        A key of `ARCHITECTURES`.
-    options : dict
-        Arguments of its class.
-
-    Returns
-    -------
-    torch.nn.Module
-        Of that class.
-    """
+    """Build a network of `ARCHITECTURES` with fresh weights, in training mode."""
     return _make(ARCHITECTURES, "architecture", architecture, options)
 
 
 def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network that judges images, with fresh weights, in training mode.
-
-    Parameters
-    ----------
-    discriminator : str
-        A key of `DISCRIMINATORS`.
-    options : dict
-        Arguments of its class.
-
-    Returns
-    -------
-    torch.nn.Module
-        Of that class.
-    """
+    """Build a network of `DISCRIMINATORS` with fresh weights, in training mode."""
     return _make(DISCRIMINATORS, "discriminator", discriminator, options)
 
 
@@ -209,20 +183,10 @@ def save_model(
     beside: Mapping[str, Tensor] | None = None,
     half: bool = False,
 ) -> None:
-    """Write a network and its card as one safetensors file.
+    """Write a network and its card as one safetensors file, replaced in one step.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File to write; replaced in one step when it exists.
-    module : torch.nn.Module
-        The network; its weights are stored in their own type.
-    card : ModelCard
-        What to say of it.
-    beside : mapping of str to torch.Tensor, optional
-        Weights of the networks that it was trained with, from which training can go on.
-    half : bool, default=False
-        Store weights in 16 bits.
+    Weights are stored in their own type, or in 16 bits. Those `beside` are of networks
+    that it was trained with, from which training can go on.
     """
     state = dict(module.state_dict())
     state |= {f"{_BESIDE}{name}": value for name, value in (beside or {}).items()}
@@ -232,16 +196,9 @@ def save_model(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write weights as one safetensors file, in place of one that is there.
+    """Write weights by name as one safetensors file, in place of one that is there.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File to write.
-    state : mapping of str to torch.Tensor
-        Weights by name.
-    **metadata : str
-        What the header says besides.
+    The metadata are what the header says besides.
     """
     plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with renaming(path) as partial:
@@ -265,24 +222,10 @@ def _refuse_fork() -> None:
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
-    """Load a bundled model or a model file.
+    """Load a bundled model or a model file, in evaluation mode.
 
-    Parameters
-    ----------
-    name_or_path : str or pathlib.Path
-        Name of a bundled model, or path of a ``.safetensors`` file.
-
-    Returns
-    -------
-    LoadedModel
-        Network in evaluation mode, its card and digest.
-
-    Raises
-    ------
-    SemsrError
-        In a process that was forked from one that has loaded a model.
-    CheckpointError
-        If the file is damaged, or asks for more than it holds.
+    A `SemsrError` in a process that was forked from one that has loaded a model; a
+    `CheckpointError` if the file is damaged, or asks for more than it holds.
     """
     _refuse_fork()
     path = resolve(name_or_path)
@@ -315,17 +258,9 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
 
 def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of the networks that a model was trained with.
+    """Read the weights of the networks that a model was trained with, in float32.
 
-    Parameters
-    ----------
-    name_or_path : str or pathlib.Path
-        Name of a bundled model, or path of a ``.safetensors`` file.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        By name, in float32; empty where the file holds the model alone.
+    Empty where the file holds the model alone.
     """
     return {
         name.removeprefix(_BESIDE): value

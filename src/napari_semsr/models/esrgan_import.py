@@ -157,21 +157,10 @@ def _options(state: dict[str, Tensor], name: str) -> dict[str, int]:
 
 
 def load_esrgan(path: Path, *, grey: bool = True) -> tuple[RRDBNet, dict[str, int]]:
-    """Load public ESRGAN or Real-ESRGAN weights.
+    """Load public ESRGAN or Real-ESRGAN weights, a ``.pth`` or ``.safetensors`` file.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        A ``.pth`` or ``.safetensors`` file.
-    grey : bool, default=True
-        Fold three colours into one grey channel.
-
-    Returns
-    -------
-    RRDBNet
-        The network in evaluation mode.
-    dict
-        The options that build it, as a model card wants them.
+    In evaluation mode, with the options that build it, as a model card wants them.
+    `grey` folds three colours into one channel.
     """
     state = {k: v.float() for k, v in rename_keys(_read(path)).items()}
     options = _options(state, path.name)

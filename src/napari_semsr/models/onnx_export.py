@@ -48,17 +48,8 @@ class _AnySize(nn.Module):
 def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     """Write a network as ONNX, and try that ONNX Runtime gives the same.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
-    card : ModelCard
-        What goes into the file's metadata.
-
-    Returns
-    -------
-    bytes
-        An ONNX file for any batch and size; sides are at least the stride.
+    It maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``, for any batch and size
+    with sides of at least the stride; the card goes into the file's metadata.
     """
     if isinstance(module, InformedRestorer):
         msg = (
@@ -133,18 +124,7 @@ def _write_card(model: Any, card: ModelCard) -> None:
 
 
 def scaling_sentence(card: ModelCard) -> str:
-    """Say what grey values a network takes.
-
-    Parameters
-    ----------
-    card : ModelCard
-        The network's.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
+    """Say what grey values a network takes."""
     low, high = card.input_percentiles
     ways = {
         "percentiles": f"percentiles {low:g} and {high:g} of the whole field",

@@ -125,19 +125,8 @@ def _dilations(attribute: Any) -> Sequence[int]:
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     """Read and check a graph of one grey image in and one out.
 
-    Parameters
-    ----------
-    data : bytes
-        An ONNX file.
-    name : str
-        What it is called in messages.
-    folder : pathlib.Path, optional
-        Where weights may lie that are not in the file.
-
-    Returns
-    -------
-    OnnxGraph
-        What may be run.
+    Weights may lie in the folder, where one is given, that are not in the file; `name`
+    is for messages.
     """
     onnx = onnx_library()
     if len(data) > _SIZE_LIMIT:

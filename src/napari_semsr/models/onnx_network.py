@@ -168,22 +168,11 @@ class OnnxNetwork(nn.Module):
 def measure_onnx(
     data: bytes, *, stride: int | None = None
 ) -> tuple[OnnxNetwork, Probe]:
-    """Make a network of a graph, and measure its stride and its reach.
+    """Make a network of a graph that `read_graph` took, and measure stride and reach.
 
-    Parameters
-    ----------
-    data : bytes
-        What `read_graph` took, with its weights inside.
-    stride : int, optional
-        What its card says; taken if it fits.
-
-    Returns
-    -------
-    OnnxNetwork
-        With the least stride for which fields of all its multiples go through, and a
-        field that is cut one stride further gives the same.
-    Probe
-        Its halo, as of other networks.
+    The stride of its card is taken if it fits: the least for which fields of all its
+    multiples go through, and a field that is cut one stride further gives the same. The
+    halo is measured as of other networks.
     """
     scale = OnnxNetwork(data=data).runner().graph.scale
     for step in (*(() if stride is None else (stride,)), *_STRIDES):

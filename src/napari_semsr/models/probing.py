@@ -33,20 +33,7 @@ class LiveNorm:
 def live_norm(
     func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveNorm | None:
-    """Read a torch call that normalises a plane by its own statistics.
-
-    Parameters
-    ----------
-    func : object
-        The torch function that is called.
-    args, kwargs : tuple and dict
-        Its arguments.
-
-    Returns
-    -------
-    LiveNorm or None
-        None for every other call.
-    """
+    """Read a torch call that normalises a plane by its own statistics, if it is one."""
     if func is not functional.instance_norm:
         return None
     return _read(*args, **kwargs)
@@ -190,20 +177,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
 
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
-    """Measure all that tiling needs to know of a network.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A network of one grey channel.
-    stride : int
-        Its total stride.
-
-    Returns
-    -------
-    Probe
-        Halo, live normalisations and smallest side.
-    """
+    """Measure all that tiling needs to know of a network of one grey channel."""
     probed = _cpu_copy(module)
     smallest = smallest_side(probed, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
@@ -234,24 +208,10 @@ def effective_halo(
 ) -> int:
     """Measure the halo beyond which the input changes the output by little.
 
+    In input pixels, a multiple of the stride, at most the exact halo, that of `probe`.
+    The tolerance is the largest change that is allowed, over the range of the output.
     Noise with structure at several scales stands for real images, and live
     normalisations are left out, as for the exact field.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A network of one grey channel.
-    stride, halo : int
-        Its total stride, and its exact halo, from `probe`.
-    tolerance : float
-        Largest change that is allowed, over the range of the output.
-    seed : int, default=0
-        Of the noise that the network is shown.
-
-    Returns
-    -------
-    int
-        Input pixels, a multiple of the stride, at most `halo`.
     """
     if not 0 < tolerance < 1:
         msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
@@ -278,18 +238,8 @@ def effective_fields(
 ) -> dict[str, int]:
     """Measure what a card says of a network's effective field.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A network of one grey channel.
-    stride, halo : int
-        Its total stride, and its exact halo; None when that is not bounded.
-
-    Returns
-    -------
-    dict
-        Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is
-        above 256 px, which takes long.
+    Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is not
+    bounded, or above 256 px, which takes long.
     """
     if halo is None or halo > _WIDEST:
         return {}

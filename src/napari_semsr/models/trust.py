@@ -52,49 +52,22 @@ class Trust(BaseModel):
 
 
 def trust_path(model: Path) -> Path:
-    """Give the place of what tells how far a model's pictures may be off.
+    """Give the place, in the folder ``trust`` beside a model, of how far it may be off.
 
-    Parameters
-    ----------
-    model : pathlib.Path
-        The model's file.
-
-    Returns
-    -------
-    pathlib.Path
-        In the folder ``trust`` beside it, whether there is a file or not.
+    Whether there is a file or not.
     """
     return model.parent / "trust" / f"{model.stem}.json"
 
 
 def save_trust(path: Path, trust: Trust) -> None:
-    """Write a trust file, in place of one that is there.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File to write.
-    trust : Trust
-        What it is to hold.
-    """
+    """Write a trust file, in place of one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with renaming(path) as partial:
         partial.write_text(trust.model_dump_json(), encoding="utf-8")
 
 
 def load_trust(path: Path) -> Trust:
-    """Read a trust file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    Trust
-        What it holds.
-    """
+    """Read a trust file."""
     try:
         return Trust.model_validate_json(read_bytes(path, _LARGEST))
     except OSError as error:

@@ -96,25 +96,10 @@ def augment_pair(
     low_range: FloatPair = (0.0, 1.0),
     high_range: FloatPair = (0.0, 1.0),
 ) -> tuple[Float32Array, Float32Array]:
-    """Vary both patches of a pair alike.
+    """Vary both patches of a pair, LOW (N, N) and HIGH (N * scale, N * scale), alike.
 
-    Parameters
-    ----------
-    low : (N, N) numpy.ndarray
-        Patch of LOW.
-    high : (N * scale, N * scale) numpy.ndarray
-        Patch of HIGH.
-    seed : int or tuple of int
-        For instance seed and number of the sample: the same gives the same.
-    options : AugmentOptions, optional
-        What is varied.
-    low_range, high_range : tuple of float, default=(0.0, 1.0)
-        Grey levels of black and white in each.
-
-    Returns
-    -------
-    low, high : numpy.ndarray of float32
-        The varied patches.
+    The same seed, for instance with the number of the sample, gives the same. Ranges
+    are grey levels of black and white in each; the varied patches are float32.
     """
     rng = np.random.default_rng(seed)
     variation = _draw_variation(options or AugmentOptions(), rng)

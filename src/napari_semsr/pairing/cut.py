@@ -116,21 +116,9 @@ class PairChoice:
     by_image: list[dict[str, Any]]  # Patches of each set and those left out, of pairs
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
-        """Read a patch.
+        """Read a patch of an image of one side; the box is in pixels of LOW.
 
-        Parameters
-        ----------
-        side : {"low", "high"}
-            Which images.
-        source : int
-            Number of the image.
-        box : Box
-            In pixels of LOW.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            In the type that all images of the side have in common.
+        In the type that all images of the side have in common.
         """
         wanted = box if side == "low" else box.scaled(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
@@ -147,27 +135,9 @@ def choose_pairs(
 ) -> Job[PairChoice]:
     """Choose the patches to learn from, and deal them out to the three sets.
 
-    Parameters
-    ----------
-    lows, highs : sequence of Micrograph
-        Images of the same fields, in the same order; or of two sets.
-    options : PairOptions
-        Patch, scale, sets, and what is demanded.
-    paired : bool
-        Whether both sides show the same fields. Each pair is then one place twice, else
-        two patches of the same class of density.
-    placed : PairMap, optional
-        Where LOW lies on HIGH; by their origins if not given.
-
-    Returns
-    -------
-    PairChoice
-        What will be written.
-
-    Yields
-    ------
-    Progress
-        Images brought to one grid, patches judged.
+    `paired` images show the same fields, in the same order. Each pair is then one place
+    twice, else two patches of the same class of density. LOW lies on HIGH where
+    `placed` has it, by their origins if not given.
     """
     rejected: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []

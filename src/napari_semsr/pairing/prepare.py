@@ -21,19 +21,9 @@ NUMBERS: dict[str, dict[str, float]] = {
 
 
 def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
-    """Prepare an image in the ways that are chosen.
+    """Prepare an image, as a whole, in the ways that are chosen.
 
-    Parameters
-    ----------
-    image : Micrograph
-        An image; it is computed as a whole.
-    options : PairOptions
-        Which steps.
-
-    Returns
-    -------
-    Micrograph
-        In float32, on the same grey scale.
+    In float32, on the same grey scale.
     """
     low, high = field_range(image.data, 0.1, 99.9)
     if high <= low:

@@ -52,13 +52,7 @@ class SetWriter:
     _written: int = 0
 
     def add(self, **patches: NDArray[Any]) -> None:
-        """Add one patch to every array.
-
-        Parameters
-        ----------
-        **patches : numpy.ndarray
-            ``low``, ``high``, ``low_places`` and ``high_places``.
-        """
+        """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
         for name, patch in patches.items():
             self._waiting.setdefault(name, []).append(np.asarray(patch))
         if len(self._waiting["low"]) == self._batch():
@@ -98,27 +92,10 @@ def write_pairs(
     map_error_nm: float | None,
     by_image: list[dict[str, Any]],
 ) -> Iterator[Progress]:
-    """Write the pairs that were chosen.
+    """Write the pairs that were chosen to a folder that is not there yet.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        A folder that is not there yet.
-    choice : PairChoice
-        Of `choose_pairs`.
-    options : PairOptions
-        As they were chosen with.
-    provenance : Provenance
-        Images and options.
-    map_error_nm : float or None
-        Expected error of the map from LOW to HIGH.
-    by_image : list of dict
-        Numbers of each pair of images.
-
-    Yields
-    ------
-    Progress
-        Pairs.
+    `map_error_nm` is the expected error of the map from LOW to HIGH, `by_image` has
+    numbers of each pair of images.
     """
     import zarr
 
@@ -194,22 +171,9 @@ class PairStore:
         return float(error), float(error) / (float(fine) * int(self.record["scale"]))
 
     def arrays(self, name: str) -> tuple[Any, Any]:
-        """Give the arrays of a set, which read patch by patch.
+        """Give the arrays (N, Y, X), LOW and HIGH, of a set; they read patch by patch.
 
-        Parameters
-        ----------
-        name : {"train", "validation", "test"}
-            The set.
-
-        Returns
-        -------
-        low, high : zarr.Array
-            ``(N, Y, X)``.
-
-        Raises
-        ------
-        ReadError
-            If the set is empty or not one of the three.
+        A `ReadError` if the set is empty or not one of the three.
         """
         if name not in SPLITS or not self.counts[name]:
             held = ", ".join(f"{k} {n}" for k, n in self.counts.items())
@@ -218,20 +182,7 @@ class PairStore:
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
     def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
-        """Give the grey range of the fields that a pair was cut from.
-
-        Parameters
-        ----------
-        name : {"train", "validation", "test"}
-            The set.
-        index : int
-            Number of the pair.
-
-        Returns
-        -------
-        low, high : tuple of float
-            Percentiles 0.1 and 99.9 of each field.
-        """
+        """Give the grey ranges (percentiles 0.1, 99.9) of the fields a pair is from."""
         found = []
         for side in ("low", "high"):
             array = f"{name}/{side}_places"
@@ -246,15 +197,11 @@ class PairStore:
     def learnt_from(self) -> list[dict[str, Any]]:
         """Say what a model learns from that is trained on these pairs.
 
-        Returns
-        -------
-        list of dict
-            For each image its ``name``, ``digest``, the ``unit`` of its plane and
-            ``areas`` in it, ``[y0, x0, y1, x1]``, of the patches for training and for
-            validation, which chooses the model; None where a map has brought them into
-            another plane. What an image was cut from has a row as well, since areas are
-            places in one plane. Nothing where the store does not say what it was made
-            of.
+        For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
+        in it, ``[y0, x0, y1, x1]``, of the patches for training and for validation,
+        which chooses the model; None where a map has brought them into another plane.
+        What an image was cut from has a row as well, since areas are places in one
+        plane. Nothing where the store does not say what it was made of.
         """
         made = self.record.get("provenance")
         if made is None:
@@ -330,24 +277,10 @@ def _joined(areas: list[list[float]]) -> list[list[float]]:
 
 
 def open_pairs(path: Path) -> PairStore:
-    """Open a store of pairs.
+    """Open the folder that `semsr pairs` made; patches are read when asked for.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder that `semsr pairs` made.
-
-    Returns
-    -------
-    PairStore
-        Patches are read when they are asked for.
-
-    Raises
-    ------
-    ReadError
-        If it is no store of pairs.
-    IncompleteError
-        If it was left unfinished.
+    A `ReadError` if it is no store of pairs, an `IncompleteError` if it was left
+    unfinished.
     """
     import zarr
 

@@ -79,43 +79,15 @@ def train(
     overwrite: bool = False,
     bank_folder: str | None = None,
 ) -> Job[TrainResult]:
-    """Train a model by its recipe.
+    """Train a model by its recipe; gives the best model's file and figures.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to train, on what.
-    run_dir : pathlib.Path
-        New or empty folder for the run's files; the run's own when resuming.
-    resume : bool, default=False
-        Continue from the last saved state.
-    overwrite : bool, default=False
-        Remove the files of an earlier run from the folder and start anew.
-    bank_folder : str, optional
-        Where scenes are kept that were made ahead, wherever that is; a recipe's own
-        must lie in the run's folder.
-
-    Returns
-    -------
-    TrainResult
-        The best model's file and figures.
-
-    Yields
-    ------
-    Progress
-        Steps done, with the loss and the best figure.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        If there are fewer devices than the recipe wants, or the network cannot take
-        its patches.
-    WriteError, CheckpointError
-        If the run directory is in use, or there is nothing to resume.
-    SemsrError
-        If the loss is not finite.
-    DeviceMemoryError
-        If memory ran out.
+    The run's files go to a new or empty folder, or the run's own when resuming from the
+    last saved state; `overwrite` removes those of an earlier run. Scenes that were made
+    ahead are kept in the bank folder, wherever that is; a recipe's own must lie in the
+    run's folder. An `OptionError` or `ShapeError` if there are fewer devices than the
+    recipe wants, or the network cannot take its patches; a `WriteError` or
+    `CheckpointError` if the folder is in use, or there is nothing to resume; a
+    `DeviceMemoryError` if memory ran out; a `SemsrError` if the loss is not finite.
     """
     check_machines(recipe)
     recipe = _with_bank(recipe.settled(), run_dir, bank_folder)

@@ -455,17 +455,7 @@ class Recipe(Options):
         return self.kind == "restorer"
 
     def with_steps(self, steps: int) -> Self:
-        """Stretch the recipe, all parts of its schedule in proportion.
-
-        Parameters
-        ----------
-        steps : int
-            New length in optimiser steps.
-
-        Returns
-        -------
-        Recipe
-            The stretched recipe.
+        """Stretch the recipe to so many steps, the parts of its schedule in proportion.
         """
         share = steps / self.steps
 
@@ -486,13 +476,7 @@ class Recipe(Options):
         )
 
     def settled(self) -> Self:
-        """Fill in the architecture, where it is that of a model to start from.
-
-        Returns
-        -------
-        Recipe
-            The recipe with a network of its own.
-        """
+        """Fill in the architecture, where it is that of a model to start from."""
         if self.architecture != SAME or self.start_from is None:
             return self
         card = read_card(resolve(self.start_from))
@@ -501,13 +485,7 @@ class Recipe(Options):
         )
 
     def without_folders(self) -> dict[str, Any]:
-        """Write the recipe as a card may carry it.
-
-        Returns
-        -------
-        dict
-            Plain options; files are named without their folders.
-        """
+        """Write the recipe as a card may carry it: files are named without folders."""
         folders = {"data": {"root", "scans_root", "bank_folder"}}
         plain = self.model_dump(mode="json", exclude=folders)
         for name in FILES:
@@ -556,27 +534,12 @@ class Recipe(Options):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and validate a recipe.
+    """Read and validate a recipe; paths in it are made absolute.
 
     It may name another file under ``include``, whose options hold where it gives none
-    of its own; those of ``data`` one by one.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        YAML file.
-
-    Returns
-    -------
-    Recipe
-        The recipe, the paths in it made absolute.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing or is no YAML.
-    OptionError
-        If a key is unknown or a value out of range, or a person's alone to give.
+    of its own; those of ``data`` one by one. A `ReadError` if the file is missing or is
+    no YAML; an `OptionError` if a key is unknown or a value out of range, or a person's
+    alone to give.
     """
     values = _values(path)
     for name, constant in _FORMER.items():

@@ -15,21 +15,9 @@ _SHARED = 4  # consecutive places of a recipe may show one sample
 class Truths:
     """Pairs of a degraded field and its truth, as a model's own recipe makes them.
 
-    Parameters
-    ----------
-    card : ModelCard
-        Of the model.
-    side : int
-        Of the degraded fields, in pixels.
-    seed : int
-        Of the fields; they differ from those of training by it.
-    folder : pathlib.Path, optional
-        Where the images are that the recipe names.
-
-    Raises
-    ------
-    OptionError
-        If the card tells no recipe, or one whose fields cannot be made again.
+    Fields have a side in pixels of the degraded ones, and differ from those of training
+    by the seed; the images that the recipe names lie in the folder. An `OptionError` if
+    the card tells no recipe, or one whose fields cannot be made again.
     """
 
     def __init__(
@@ -70,17 +58,9 @@ class Truths:
             self._pairs = ScenePairs(self.recipe, card.scale)
 
     def pair(self, number: int) -> tuple[Float32Array, Float32Array]:
-        """Make a field, and its truth.
+        """Make a field (Y, X) and its truth; each number shows a sample of its own.
 
-        Parameters
-        ----------
-        number : int
-            Which; each shows a sample of its own.
-
-        Returns
-        -------
-        tuple of (Y, X) numpy.ndarray
-            On the scale where the field's percentiles are about 0 and 1.
+        On the scale where the field's percentiles are about 0 and 1.
         """
         if self._scenes is None:
             return self._pairs.pair(_SHARED * number)

@@ -186,20 +186,7 @@ def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequent
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
-    """Enlarge by cubic interpolation.
-
-    Parameters
-    ----------
-    x : (B, C, H, W) torch.Tensor
-        Image.
-    scale : int
-        Factor along each axis; 1 returns the image itself.
-
-    Returns
-    -------
-    (B, C, H * scale, W * scale) torch.Tensor
-        Enlarged image.
-    """
+    """Enlarge (B, C, H, W) by cubic interpolation; by 1 is the image itself."""
     if scale == 1:
         return x
     return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")

@@ -87,15 +87,8 @@ def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def blur_known(found: Tensor, true: Tensor) -> Tensor:
     """Put a known blur in place of what was found, and none where it is not known.
 
-    Parameters
-    ----------
-    found, true : (B, 9) torch.Tensor
-        In the order of `core.FAULTS`, NaN where the truth is not known.
-
-    Returns
-    -------
-    (B, 9) torch.Tensor
-        In the same order. The rim is a Gaussian's: no user knows more of it.
+    Both (B, 9) in the order of `core.FAULTS`, NaN where the truth is not known. The rim
+    is a Gaussian's: no user knows more of it.
     """
     known = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
     sharp = math.log(NO_BLUR)
@@ -377,38 +370,20 @@ class InformedRestorer(nn.Module):
         )
 
     def look(self, field: Tensor) -> Surveyed:
-        """Survey whole fields, in fp32.
+        """Survey whole fields (B, 1, H, W), in fp32.
 
-        Parameters
-        ----------
-        field : (B, 1, H, W) torch.Tensor
-            On a scale where the percentiles are 0 and 1; sides are multiples of 16.
-
-        Returns
-        -------
-        Surveyed
-            Veil, condition, and power by frequency.
+        On a scale where the percentiles are 0 and 1; sides are multiples of 16.
         """
         with torch.autocast(field.device.type, enabled=False):
             found: Surveyed = self.survey(self.survey.statistics(field.float()))
         return found
 
     def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
-        """Put what Wiener filters make of images beside them.
+        """Put what Wiener filters make of images beside them: (B, 4, H, W).
 
-        Parameters
-        ----------
-        clear : (B, 1, H, W) torch.Tensor
-            Images without their veil. No gradient passes through the filters.
-        condition : (B, 9) torch.Tensor
-            In the order of `core.FAULTS`.
-        rings : (B, 12) torch.Tensor
-            Power at `RINGS`.
-
-        Returns
-        -------
-        (B, 4, H, W) torch.Tensor
-            What the local part sees.
+        The local part sees these. Images (B, 1, H, W) are without their veil, the
+        condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) the power at
+        `RINGS`. No gradient passes through the filters.
         """
         through = filtered(clear.detach(), filters_for(condition, rings))
         return torch.cat([clear, through], dim=1)
@@ -416,21 +391,10 @@ class InformedRestorer(nn.Module):
     def sharpening_planes(
         self, clear: Tensor, condition: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Put what the filters of the sharpener make of images beside them.
+        """Put what the sharpener's filters make of images beside them: (B, 4, H, W).
 
-        Parameters
-        ----------
-        clear : (B, 1, H, W) torch.Tensor
-            Images without their veil. No gradient passes through the filters.
-        condition : (B, 9) torch.Tensor
-            In the order of `core.FAULTS`; of it the blur alone.
-
-        Returns
-        -------
-        (B, 4, H, W) torch.Tensor
-            What the sharpener sees.
-        (B,) torch.Tensor
-            The share of its correction that is taken.
+        As `planes`, but of the condition the blur alone; with the share (B,) of its
+        correction that is taken.
         """
         seen = clear.detach()
         spectrum = power_spectrum(seen)
@@ -439,19 +403,10 @@ class InformedRestorer(nn.Module):
         return planes, trust_in(spectrum)
 
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
-        """Find what the blocks of the local part are scaled and shifted by.
+        """Find what the blocks of the local part, or of the sharpener, are told.
 
-        Parameters
-        ----------
-        condition : (B, 9) torch.Tensor
-            In the order of `core.FAULTS`.
-        sharpen : bool
-            Of the sharpener in its place.
-
-        Returns
-        -------
-        list of (B, 2, C) torch.Tensor
-            Scales beyond 1, and shifts, one for each block.
+        Scales beyond 1 and shifts (B, 2, C), one for each block, of a condition (B, 9)
+        in the order of `core.FAULTS`.
         """
         part: InformedRestorer | Sharpener = self
         if sharpen and self.sharpener is not None:
@@ -472,26 +427,12 @@ class InformedRestorer(nn.Module):
         spectrum: Tensor | None = None,
         noise: float | None = None,
     ) -> ThreeScale | TwoScale:
-        """Make the plain network for a field.
+        """Make the plain network that mends tiles of a field without its veil.
 
-        Parameters
-        ----------
-        condition : (9,) torch.Tensor
-            In the order of `core.FAULTS`.
-        rings : (12,) torch.Tensor
-            Power at `RINGS`.
-        denoise, deblur : float
-            Weights of the two corrections.
-        spectrum : (64, 33) torch.Tensor or None
-            The field's, from `power_spectrum`: where given, the sharpener is told the
-            condition.
-        noise : float or None
-            Deviation of the noise, where that is known beside the blur.
-
-        Returns
-        -------
-        ThreeScale or TwoScale
-            What mends tiles of this field, without its veil.
+        Of the condition (9,) in the order of `core.FAULTS`, the power (12,) at `RINGS`,
+        and the weights of the two corrections. Where the field's spectrum (64, 33), of
+        `power_spectrum`, is given, the sharpener is told the condition; `noise` is its
+        deviation, where that is known beside the blur.
         """
         sharpen = spectrum is not None and self.sharpener is not None
         local: ThreeScale | TwoScale = self.local
@@ -523,20 +464,10 @@ class InformedRestorer(nn.Module):
         return made.train(self.training)
 
     def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
-        """Restore whole fields.
+        """Restore whole fields (B, 1, H, W), as `look` takes them, on the same scale.
 
-        Parameters
-        ----------
-        field : (B, 1, H, W) torch.Tensor
-            On a scale where the percentiles are 0 and 1; sides are multiples of 16.
-        faults : (B, 9) torch.Tensor or None
-            In the order of `core.FAULTS`, of which the sharpener is told the blur where
-            they are given.
-
-        Returns
-        -------
-        (B, 1, H, W) torch.Tensor
-            Restored images on the same scale.
+        Where faults (B, 9) are given, in the order of `core.FAULTS`, the sharpener is
+        told their blur.
         """
         found = self.look(field)
         local: ThreeScale | TwoScale = self.local

@@ -64,13 +64,7 @@ class Haze(NamedTuple):
     airlight: Tensor  # (B, 1, 1, 1), grey level that haze draws every pixel to
 
     def certain(self) -> "Haze":
-        """Leave the fields alone of which the veil is so slight that it is in doubt.
-
-        Returns
-        -------
-        Haze
-            Without gain there.
-        """
+        """Leave the fields alone of which the veil is so slight that it is in doubt."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
         kept = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
         return Haze(kept, self.airlight)
@@ -91,17 +85,8 @@ RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGE
 def dehaze(field: Tensor, haze: Haze) -> Tensor:
     """Take haze off, with a gain that is bilinear between the centres of blocks.
 
-    Parameters
-    ----------
-    field : (B, 1, H, W) torch.Tensor
-        Images that the haze was found in, not larger than its blocks.
-    haze : Haze
-        From `SurveyNet`.
-
-    Returns
-    -------
-    (B, 1, H, W) torch.Tensor
-        Images on the same grey scale.
+    Of the images (B, 1, H, W) that it was found in, not larger than its blocks; the
+    grey scale stays.
     """
     gain = functional.interpolate(
         haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear"
@@ -308,18 +293,11 @@ class SurveyNet(nn.Module):
         )
 
     def statistics(self, field: Tensor) -> Tensor:
-        """Take mean and energies of every block.
+        """Take mean and energies of every block: (B, 21, H / 16, W / 16).
 
-        Parameters
-        ----------
-        field : (B, 1, H, W) torch.Tensor
-            Images on a scale where the percentiles are 0 and 1; sides are multiples of
-            16.
-
-        Returns
-        -------
-        (B, 21, H / 16, W / 16) torch.Tensor
-            The mean, the spectrum in 16 bands, and differences of means in four.
+        The mean, the spectrum in 16 bands, and differences of means in four, of images
+        (B, 1, H, W) on a scale where the percentiles are 0 and 1; sides are multiples
+        of 16.
         """
         blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
@@ -328,35 +306,13 @@ class SurveyNet(nn.Module):
         return torch.cat([mean, bands, _energies(field)], dim=1)
 
     def haze(self, statistics: Tensor) -> Haze:
-        """Find the veil of fields.
-
-        Parameters
-        ----------
-        statistics : (B, 21, h, w) torch.Tensor
-            From `statistics`.
-
-        Returns
-        -------
-        Haze
-            Its gain for each block, and its airlight.
-        """
+        """Find the veil of fields from their `statistics`."""
         coarse = statistics[:, 1 + len(self.bands) :]
         found: Haze = self.veil(statistics[:, :1], coarse)
         return found
 
     def named(self, statistics: Tensor) -> Tensor:
-        """Name noise and blur.
-
-        Parameters
-        ----------
-        statistics : (B, 21, h, w) torch.Tensor
-            From `statistics`.
-
-        Returns
-        -------
-        (B, 9) torch.Tensor
-            In the order of `core.FAULTS`.
-        """
+        """Name noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
         logs = _logs(spectrum)
         summary = _summary(mean.flatten(1), logs.flatten(2), _drawn(logs))
@@ -366,15 +322,7 @@ class SurveyNet(nn.Module):
     def rings(self, statistics: Tensor) -> Tensor:
         """Average the power at each frequency over all blocks but those of a data bar.
 
-        Parameters
-        ----------
-        statistics : (B, 21, h, w) torch.Tensor
-            From `statistics`.
-
-        Returns
-        -------
-        (B, 12) torch.Tensor
-            Mean power at `RINGS`, over the range squared.
+        (B, 12) at `RINGS`, over the range squared, from `statistics`.
         """
         power = statistics[:, 1 : 1 + len(self.bands)]
         seen = 1 - _drawn(_logs(power)).float()[:, None]
@@ -382,18 +330,7 @@ class SurveyNet(nn.Module):
         return rings / seen.sum(2).clamp_min(1)
 
     def forward(self, statistics: Tensor) -> Surveyed:
-        """Find what ails fields.
-
-        Parameters
-        ----------
-        statistics : (B, 21, h, w) torch.Tensor
-            From `statistics`.
-
-        Returns
-        -------
-        Surveyed
-            Veil, condition, and power by frequency.
-        """
+        """Find what ails fields from their `statistics`."""
         return Surveyed(
             self.haze(statistics), self.named(statistics), self.rings(statistics)
         )

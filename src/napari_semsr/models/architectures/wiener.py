@@ -83,18 +83,9 @@ def wiener_taps(
 def power_spectrum(field: Tensor) -> Tensor:
     """Average the power of blocks of 64 px, every 32, under a Hann window.
 
-    What such a window lets through from other frequencies is far below the rounding of
-    8 bits; the blocks of a survey let more through.
-
-    Parameters
-    ----------
-    field : (B, 1, H, W) torch.Tensor
-        Images.
-
-    Returns
-    -------
-    (B, 64, 33) torch.Tensor
-        Of white noise, its variance at each frequency.
+    (B, 64, 33) of (B, 1, H, W); of white noise, its variance at each frequency. What
+    such a window lets through from other frequencies is far below the rounding of 8
+    bits; the blocks of a survey let more through.
     """
     line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
     window = line[:, None] * line
