@@ -455,8 +455,7 @@ class Recipe(Options):
         return self.kind == "restorer"
 
     def with_steps(self, steps: int) -> Self:
-        """Stretch the recipe to so many steps, the parts of its schedule in proportion.
-        """
+        """Stretch the recipe to so many steps, all parts of its schedule alike."""
         share = steps / self.steps
 
         def scaled(count: int) -> int:
