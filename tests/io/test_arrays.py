@@ -43,6 +43,13 @@ class Labelled:
         return self.data.dtype
 
 
+class Roof:
+    """As a dataset of xarray: several arrays of the same axes."""
+
+    dims = ("y", "x")
+    coords: dict[str, Any] = {}
+
+
 def calibrated(y: float, x: float, unit: str = "nm") -> dict[str, Coordinate]:
     return {
         "y": Coordinate(100 + np.arange(40) * y, {"units": unit}),
@@ -115,6 +122,8 @@ def test_coordinates_that_tell_no_pixel_size_are_told_of(coordinates):
         Labelled(GREY[None].repeat(3, 0), ("z", "y", "x")),
         Labelled(GREY, ("y", "z")),
         Labelled(GREY[None], ("a", "b", "c")),
+        Labelled(GREY[None], ("Y", "y", "x")),
+        da.from_array(GREY, 16)[da.from_array(GREY[:, 0], 16) > 0.5],
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -130,6 +139,22 @@ def test_what_is_no_image_is_refused_in_a_sentence(value):
 def test_a_micrograph_takes_no_named_axes():
     with pytest.raises(ShapeError, match="axes have names"):
         Micrograph(TAKEN["turned"])
+
+
+def test_several_arrays_under_one_roof_are_no_image():
+    with pytest.raises(ShapeError, match="choose one array"):
+        image_of_array(Roof())
+
+
+def test_axes_without_coordinates_are_told_of_by_none():
+    """xarray counts the pixels of an axis that has none, if it is asked for them."""
+
+    class Counting(dict):
+        def __missing__(self, _axis):
+            return Coordinate(np.arange(40))
+
+    found = image_of_array(Labelled(GREY, ("y", "x"), Counting()))
+    assert found.pixel_size_nm is None
 
 
 @pytest.mark.parametrize("size", [True, False, (True, True), (5, True), np.True_, "a"])

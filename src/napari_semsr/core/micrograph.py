@@ -334,8 +334,8 @@ class Micrograph:
             raise ShapeError(msg)
         size = parse_pixel_size(self.pixel_size_nm)
         object.__setattr__(self, "pixel_size_nm", size)
-        if len(self.data.shape) != 2 or 0 in self.data.shape:
-            got = tuple(self.data.shape)
+        got = tuple(self.data.shape)
+        if len(got) != 2 or not all(side >= 1 for side in got):  # dask's may be unknown
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
         object.__setattr__(self, "data", grey_values(self.data, self.name))

@@ -10,9 +10,10 @@ import numpy as np
 
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shown, warn
 from napari_semsr.io.hdf5 import even_step
-from napari_semsr.io.read_image import pixel_size, to_nm
+from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
 _TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
+_NOWHERE = (0.0, 0.0)
 
 
 def image_of_array(value: Any) -> Micrograph:
@@ -57,9 +58,12 @@ def _plain(value: Any) -> Any:
 
 def _labelled(value: Any) -> Micrograph:
     """Take an array whose axes have names."""
+    if not hasattr(value, "data"):  # several arrays under one roof, as xarray has them
+        msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
+        raise ShapeError(msg)
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
-    known = "y" in names and "x" in names
+    known = names.count("y") == names.count("x") == 1
     if known:
         data, names = _two_axes(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
@@ -68,7 +72,7 @@ def _labelled(value: Any) -> Micrograph:
             "them y and x."
         )
         raise ShapeError(msg)
-    size, origin = _coordinates(value) if known else (None, (0.0, 0.0))
+    size, origin = _coordinates(value) if known else (None, _NOWHERE)
     name = getattr(value, "name", None)
     name = "image" if name is None else str(name)
     return Micrograph(data, size, name, origin=origin)
@@ -95,17 +99,16 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     starts: list[float] = []
     axes = {str(axis).lower(): axis for axis in value.dims}
     for axis in (axes["y"], axes["x"]):
-        try:
-            along = value.coords[axis]
-        except (KeyError, TypeError):
-            return None, (0.0, 0.0)
+        if axis not in value.coords:  # xarray counts pixels there, if it is asked
+            return None, _NOWHERE
+        along = value.coords[axis]
         places = np.asarray(along)
         told = getattr(along, "attrs", {})
         unit = str(told.get("units", told.get("unit", "")))
         is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
         step = even_step(places) if is_even else None
         lengths.append(None if step is None else to_nm(abs(step), unit))
-        nm = to_nm(1, unit)
+        nm = unit_nm(unit)
         starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
     size = pixel_size(lengths)
     if size is None:
@@ -113,5 +116,5 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
             "Coordinates of an image must be even, with a unit of length (units) on "
             "each of y and x: its pixel size is left unknown."
         )
-        return None, (0.0, 0.0)
+        return None, _NOWHERE
     return size, (starts[0], starts[1])
