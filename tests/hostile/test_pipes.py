@@ -194,6 +194,62 @@ def _first_chunk(store: Path) -> Path:
     return next(p for p in sorted(store.rglob("c/**/*")) if p.is_file())
 
 
+@pytest.fixture(scope="module")
+def run_folder(inputs, tmp_path_factory):
+    """A training that was done."""
+    place = tmp_path_factory.mktemp("run")
+    folder = shutil.copytree(inputs, place / "inputs")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert say("train", "tiny.yaml", "-o", place / "run", "--steps", "2")[0] == 0
+    finally:
+        os.chdir(before)
+    return place / "run"
+
+
+@ENDLESS
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recipe.yaml", "inputs.yaml", "best.yaml", "curve.csv", "last.ckpt"),
+        *("preview.tif", "tiny.safetensors", "board"),
+    ],
+)
+def test_an_endless_file_in_a_run_is_refused(put, name, place, run_folder):
+    shutil.copytree(run_folder, place / "run")
+    put(place / "run" / name)
+    code, said = say("train", "tiny.yaml", "-o", "run", "--steps", "4", "--resume")
+    assert code == 2, said
+    assert name in said
+
+
+@ENDLESS
+def test_an_endless_model_is_one_row(put, place):
+    shelf = Path(os.environ["SEMSR_MODELS"])
+    shelf.mkdir()
+    put(shelf / "endless.safetensors")
+    code, said = say("models", "list")
+    assert code == 0, said
+
+
+def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
+    """It would be opened for writing, and some versions of filelock empty it."""
+    mine = place / "mine.txt"
+    mine.write_text("mine")
+    (place / "there" / ".held.out.ome.zarr").symlink_to(mine)
+    (place / ".held.run").symlink_to(mine)
+    restore = ("restore", "first.tif", "--psf", "1px", "--method", "wiener")
+    for words in (
+        (*restore, "-o", "there/out.ome.zarr"),
+        ("train", "tiny.yaml", "-o", "run", "--steps", "1"),
+    ):
+        code, said = say(*words)
+        assert code == 2, said
+        assert "got a link" in said
+    assert mine.read_text() == "mine"
+
+
 @ENDLESS
 def test_an_endless_frame_is_left_out_or_refused(put, place):
     put(place / "scan" / "f0.tif")

@@ -47,7 +47,7 @@ class Roof:
     """As a dataset of xarray: several arrays of the same axes."""
 
     dims = ("y", "x")
-    coords: dict[str, Any] = {}
+    coords = ()
 
 
 def calibrated(y: float, x: float, unit: str = "nm") -> dict[str, Coordinate]:

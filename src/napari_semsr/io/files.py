@@ -216,6 +216,9 @@ class StoreLock:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
+        if _lock_file(folder).is_symlink():  # which would be followed and emptied
+            msg = f"{_lock_file(folder)} must be a lock, got a link: remove it."
+            raise WriteError(msg)
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
@@ -241,7 +244,7 @@ class StoreLock:
     @staticmethod
     def check(folder: Path) -> None:
         """Refuse a store that another process has locked."""
-        if _lock_file(folder).is_file():
+        if _lock_file(folder).is_file() or _lock_file(folder).is_symlink():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:

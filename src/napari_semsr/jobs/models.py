@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
+    ReadError,
     WriteError,
     declared_figures,
 )
@@ -391,7 +392,7 @@ def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"name": path.stem, "bundled": bundled, "fault": None}
     try:
         card = read_card(path)
-    except CheckpointError as error:
+    except (CheckpointError, ReadError) as error:
         return {**row, "fault": str(error)}
     return {
         **row,

@@ -119,6 +119,7 @@ class RunFolder:
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
         """See that the run can go there; give what is known of the best model."""
         run_dir, state = self.path, self.state
+        self._check_files()
         if resume and not state.exists():
             msg = (
                 f"There is no run to resume in {run_dir}; leave out --resume to start "
@@ -135,10 +136,6 @@ class RunFolder:
                 "one."
             )
             raise WriteError(msg)
-        linked = [n for n in (*_RUN_FILES, "board") if (run_dir / n).is_symlink()]
-        if linked:
-            msg = f"{run_dir / linked[0]} must be the run's own, got a link: remove it."
-            raise WriteError(msg)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -151,6 +148,17 @@ class RunFolder:
         if resume and best.exists():
             return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
         return {}
+
+    def _check_files(self) -> None:
+        """Refuse links out of the folder, and pipes and devices within it."""
+        replaced = (_RECIPE, INPUTS, self.model.name)  # as a whole, a link too
+        for name in (*_RUN_FILES, "board", *replaced):
+            path = self.path / name
+            is_link = name not in replaced and path.is_symlink()
+            if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
+                kind = "a link" if is_link else "a pipe or device"
+                msg = f"{path} must be the run's own, got {kind}: remove it."
+                raise WriteError(msg)
 
     def _check_same(self) -> None:
         """See that a run goes on with its model and its recipe."""
