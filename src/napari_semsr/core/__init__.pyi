@@ -15,9 +15,19 @@ from .background import (
     return_free_memory as return_free_memory,
 )
 from .calibration import (
+    MOST_DISTORTION as MOST_DISTORTION,
+    Z95 as Z95,
     BarCalibration as BarCalibration,
     Calibration as Calibration,
     FieldDistortion as FieldDistortion,
+    describe_pixel_size as describe_pixel_size,
+    distort as distort,
+    length_error as length_error,
+    rim_displacement as rim_displacement,
+    size_basis as size_basis,
+    spell_pixel_size as spell_pixel_size,
+    undistort as undistort,
+    widened as widened,
 )
 from .condition import (
     FAULTS as FAULTS,
@@ -27,12 +37,6 @@ from .condition import (
     mirrored as mirrored,
     noise_of as noise_of,
     overruled as overruled,
-)
-from .distortion import (
-    MOST_DISTORTION as MOST_DISTORTION,
-    distort as distort,
-    rim_displacement as rim_displacement,
-    undistort as undistort,
 )
 from .errors import (
     Cancelled as Cancelled,
@@ -60,7 +64,9 @@ from .fourier import (
 from .grids import (
     Area as Area,
     Grid as Grid,
+    Resampling as Resampling,
     gap_free_box as gap_free_box,
+    working_type as working_type,
 )
 from .intensity import (
     contrast_limits as contrast_limits,
@@ -120,13 +126,13 @@ from .quantities import (
     columns_of as columns_of,
     declared_figures as declared_figures,
     figures_of as figures_of,
+    in_digits as in_digits,
     in_figures as in_figures,
     quantities_of as quantities_of,
+    shift_in_words as shift_in_words,
+    spell_shape as spell_shape,
+    spell_shift as spell_shift,
     value_of as value_of,
-)
-from .resampling import (
-    Resampling as Resampling,
-    working_type as working_type,
 )
 from .tiling import (
     BlockPlan as BlockPlan,
@@ -146,6 +152,7 @@ from .transforms import (
     Elastic as Elastic,
     Inverted as Inverted,
     Transform as Transform,
+    Warped as Warped,
 )
 from .types import (
     BoolArray as BoolArray,
@@ -154,23 +161,10 @@ from .types import (
     FloatPair as FloatPair,
     IntPair as IntPair,
 )
-from .uncertainty import (
-    Z95 as Z95,
-    describe_pixel_size as describe_pixel_size,
-    length_error as length_error,
-    size_basis as size_basis,
-    spell_pixel_size as spell_pixel_size,
-    widened as widened,
-)
-from .warping import Warped as Warped
 from .wording import (
     Labels as Labels,
     in_argument_words as in_argument_words,
-    in_digits as in_digits,
     in_panel_words as in_panel_words,
-    shift_in_words as shift_in_words,
-    spell_shape as spell_shape,
-    spell_shift as spell_shift,
     told_in_panel_words as told_in_panel_words,
 )
 from .zarr_folder import FolderStore as FolderStore

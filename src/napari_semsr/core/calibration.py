@@ -1,13 +1,18 @@
-"""What a grating, or a printed scale bar, says of a microscope."""
+"""What a grating, or a printed scale bar, says of a microscope; sureness of lengths."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field, PositiveInt
 
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
 from napari_semsr.core.quantities import Figure, Quantity
-from napari_semsr.core.types import FloatPair, IntPair
+from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +145,149 @@ class FieldDistortion(Options):
             return self
         k = (min(shape) / min(self.shape)) ** 2
         return self.replace(amount=k * self.amount, sd=k * self.sd, shape=shape)
+
+
+# Radial distortion of a field: one coefficient, about a centre.
+#
+# That is the middle of the frame unless said otherwise. A pixel at ``x`` from it shows
+# what an undistorted frame would have at ``x (1 + k |x|^2 / R^2)``, with ``R`` half of
+# the frame's shorter side: ``k`` is the displacement at the rim over the rim's radius.
+# The scale at the centre is kept.
+
+MOST_DISTORTION = 0.2  # either way, as `simulate` has it; 0.03 is a poor microsphere's
+_FOLD = -4 / 27  # of k |x|^2 / R^2: ``f (1 + w f^2) = 1`` has no real root below
+_ROUNDS = 12  # of Newton's method; enough to 1e-9 px but for the very fold
+_MIDDLE = (0.0, 0.0)
+
+
+def _from_centre(
+    y: ArrayLike, x: ArrayLike, shape: IntPair, centre: FloatPair
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distances from the centre along y and x; squared radius over the rim's."""
+    dy = np.asarray(y, np.float64) - (shape[0] - 1) / 2 - centre[0]
+    dx = np.asarray(x, np.float64) - (shape[1] - 1) / 2 - centre[1]
+    return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
+
+
+def _scaled(
+    y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
+) -> tuple[FloatArray, FloatArray]:
+    """Places moved along the radius."""
+    dy, dx, _ = _from_centre(y, x, shape, centre)
+    return (
+        np.asarray((shape[0] - 1) / 2 + centre[0] + dy * factor),
+        np.asarray((shape[1] - 1) / 2 + centre[1] + dx * factor),
+    )
+
+
+def distort(
+    y: ArrayLike,
+    x: ArrayLike,
+    shape: IntPair,
+    amount: float,
+    *,
+    centre: FloatPair = _MIDDLE,
+) -> tuple[FloatArray, FloatArray]:
+    """Where in the undistorted frame the light of each pixel of a frame comes from.
+
+    Places along y and x. The amount is the displacement at the rim over its radius, the
+    centre lies off the middle of the frame, ``(y, x)`` in px.
+    """
+    radius2 = _from_centre(y, x, shape, centre)[2]
+    return _scaled(y, x, shape, 1 + amount * radius2, centre)
+
+
+def undistort(
+    y: ArrayLike,
+    x: ArrayLike,
+    shape: IntPair,
+    amount: float,
+    *,
+    centre: FloatPair = _MIDDLE,
+) -> tuple[FloatArray, FloatArray]:
+    """Which pixel shows a place of the undistorted frame: the inverse of `distort`.
+
+    NaN where none shows it, beyond the place from which a field folds back.
+    """
+    wanted = amount * _from_centre(y, x, shape, centre)[2]
+    shown = wanted > _FOLD
+    bent = np.where(shown, wanted, 0.0)
+    factor = np.ones_like(bent)
+    for _ in range(_ROUNDS):
+        cubic = bent * factor**2
+        factor -= (factor * (1 + cubic) - 1) / (1 + 3 * cubic)
+    return _scaled(y, x, shape, np.where(shown, factor, np.nan), centre)
+
+
+def rim_displacement(
+    y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
+) -> tuple[FloatArray, FloatArray]:
+    """How far, along y and x in px, each pixel moves for one pixel at the rim."""
+    dy, dx, radius2 = _from_centre(y, x, shape, centre)
+    share = radius2 / (min(shape) / 2)
+    return np.asarray(dy * share), np.asarray(dx * share)
+
+
+# How sure a length in nm is: what is known of the pixel size, carried on.
+#
+# A pixel size that is off by a share makes every length of an image off by that share.
+# Its error is independent of the errors of reading, so that both are added in
+# quadrature. Those of rows and columns come of one calibration and count as one error:
+# where a length runs aslant, the two shares are averaged, not added in quadrature.
+
+SizeBasis = Literal["calibrated", "stated", "unknown"]
+"""What is known of a pixel size: with its error, without, or nothing."""
+
+Z95 = NormalDist().inv_cdf(0.975)
+"""Standard deviations to each side that hold 95 % of a normal law."""
+
+
+def size_basis(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> SizeBasis:
+    """Say what is known of a pixel size ``(y, x)`` and its standard deviation."""
+    if size_nm is None:
+        return "unknown"
+    return "stated" if sd_nm is None else "calibrated"
+
+
+def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
+    """Write a pixel size, and the larger standard deviation of its two.
+
+    As ``5 ± 0.02 nm``.
+    """
+    if size_nm is None:
+        return "unknown"
+    if sd_nm is not None:
+        error = max(sd_nm)
+        return f"{spell_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
+    y, x = size_nm
+    if math.isclose(y, x, rel_tol=1e-6):
+        return f"{y:.6g} nm"
+    times = "\N{MULTIPLICATION SIGN}"
+    return f"{y:.6g} {times} {x:.6g} nm (y {times} x)"
+
+
+def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
+    """Write a pixel size, and what is known of it: ``5 ± 0.02 nm (calibrated)``."""
+    if size_nm is None:
+        return "unknown, so lengths are in px"
+    return f"{spell_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
+
+
+def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
+    """Give the relative standard deviation that the pixel size leaves on a length.
+
+    `along` is its direction ``(y, x)`` in the plane; by default lengths of all
+    directions. 0 where nobody told an error.
+    """
+    size, sd = image.pixel_size_nm, image.pixel_size_sd_nm
+    if size is None or sd is None:
+        return 0.0
+    squares = np.ones(2) if along is None else np.square(np.asarray(along, dtype=float))
+    return float(squares / squares.sum() @ np.divide(sd, size))
+
+
+def widened(value: float, interval: FloatPair, share: float) -> FloatPair:
+    """Widen the 95 % interval of a length by a `length_error`, in quadrature."""
+    reach = Z95 * share * abs(value)
+    down, up = (math.hypot(end - value, reach) for end in interval)
+    return value - down, value + up

@@ -6,7 +6,7 @@ panels, columns of tables, numbers of reports and the manual are made of that.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin
@@ -307,3 +307,44 @@ def _split(column: str) -> tuple[str, str]:
         if column.endswith(unit):
             return column.removesuffix(unit), unit
     return column, ""
+
+
+# Numbers in sentences.
+
+_IN_UM = 1e5  # nm; from there on a length is read more easily in µm
+
+
+def in_digits(value: float, digits: int = 3) -> str:
+    """Write a number with a few significant digits, a large one without an exponent.
+
+    ``3040`` where a format of Python's would give ``3.04e+03``.
+    """
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text else text
+
+
+def shift_in_words(shift_nm: tuple[float, float]) -> str:
+    """Say a shift, down and right, without signs: ``302 nm down, 41.5 nm left``."""
+    down, right = shift_nm
+    large = max(abs(down), abs(right)) >= _IN_UM
+    unit, size = ("µm", 1e3) if large else ("nm", 1.0)
+    return (
+        f"{in_digits(abs(down) / size)} {unit} {'down' if down > 0 else 'up'}, "
+        f"{in_digits(abs(right) / size)} {unit} {'right' if right > 0 else 'left'}"
+    )
+
+
+def spell_shape(shape: Sequence[int]) -> str:
+    """Write the size of an image: ``480 x 640 px``, with the sign of multiplication."""
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
+
+
+def spell_shift(shift_px: tuple[float, float]) -> str:
+    """Write a shift ``(y, x)`` without signs: ``1.25 px down, 0.50 px left``."""
+    down, right = shift_px
+    if not (down or right):
+        return "nothing"
+    return (
+        f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
+        f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
+    )

@@ -7,15 +7,19 @@ are inverted by `inverse` and chained by `then`.
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.types import FloatArray, FloatPair
+from napari_semsr.core.grids import Grid, Resampling, working_type
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.tiling import Box, read_box
+from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
 
 _ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual
 _CLOSE = 1e-7  # of the knots' spacing; chosen: an inverse is found
@@ -307,3 +311,227 @@ class Chain:
     def inverse(self) -> "Chain":
         """Map back."""
         return Chain(tuple(part.inverse() for part in reversed(self.parts)))
+
+
+# An image seen through a transform on another grid, read part by part.
+#
+# A pixel of the grid is mapped back into the image and interpolated there by the cubic
+# spline through its pixels [1]_. An image that shows more than a grid can hold, since
+# it is made smaller, or turned so that the corners of its spectrum would fold back, is
+# first filtered by a disc in the frequencies of the grid, up to the Nyquist frequency
+# of its axes. So resolution is kept to 2 %, of which splines alone, those of order five
+# as well, lose up to 7 % (``python benchmarks/registered_frc.py``).
+#
+# A bending is inverted on a lattice of some pixels and followed between its places by a
+# cubic spline of their values, made locally, so that a pixel is the same in whatever
+# part it is asked for.
+#
+# .. [1] M. Unser, IEEE Signal Process. Mag. 16, 22 (1999), doi:10.1109/79.799930.
+
+# The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
+_MARGIN = 16
+_LATTICE = 8  # pixels; 0.001 px are lost on a bend of 3 px from knot to knot 125 px on
+_REACH = 0.55  # waves in a pixel of the grid; up to here 2 % of the resolution are lost
+_RADIUS = 8  # of the filter, in pixels of the grid: what folds back is below 1 % there
+_KAISER = 5.0  # of its window; chosen: side lobes of 1 %
+_COARSER = 2.0  # chosen: from here on the image is resampled first, which is cheaper,
+_KEPT = 1.5  # and keeps so many pixels for one of the grid, for the filter; chosen
+_STEP_PARTS = 1000
+_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen, as in grids
+_PART = 1024  # pixels along each side of what is made at once; chosen: 0.1 GB
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Pixels of a grid, made from an image through a transform.
+
+    Attributes
+    ----------
+    image : Micrograph
+        What is seen.
+    grid : Grid
+        The pixels, in the plane to which the transform maps.
+    transform : Affine, Elastic or Transform
+        From the plane of the image, in its unit, to that of the grid.
+    """
+
+    image: Micrograph
+    grid: Grid
+    transform: Transform
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values; a pixel that the image does not show is NaN."""
+        return working_type(self.image.dtype)
+
+    @cached_property
+    def _step(self) -> FloatArray:
+        """Pixels of the image for a row of the grid, and for a column: (2, 2)."""
+        rows, columns = self.grid.shape
+        border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
+        corners = self._mapped(*border)
+        down = (corners[:, 1] - corners[:, 0]).mean(axis=1) / rows
+        across = (corners[:, :, 1] - corners[:, :, 0]).mean(axis=1) / columns
+        return np.stack([down, across], axis=1)
+
+    @cached_property
+    def _laid(self) -> Resampling:
+        """The image at a pixel size that suits the grid."""
+        steps = []
+        for step in np.hypot(*self._step.T).tolist():
+            part = Fraction(step / _KEPT).limit_denominator(_STEP_PARTS)
+            steps.append(part if step > _COARSER else Fraction(1))
+        return Resampling(self.image.shape, (steps[0], steps[1]))
+
+    @cached_property
+    def _kernel(self) -> FloatArray | None:
+        """Filter for the laid image, of odd sides; None where it is not needed."""
+        from scipy import special  # most images are neither turned nor made smaller
+
+        laid = np.array([float(step) for step in self._laid.steps])
+        step = self._step / laid[:, None]
+        corners = step.T @ np.array([[0.5, 0.5], [0.5, -0.5]])
+        if np.abs(corners).max() <= _REACH:
+            return None
+        radius = math.ceil(_RADIUS * np.hypot(*step.T).max())
+        offsets = np.arange(-radius, radius + 1)
+        places = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1)
+        away = np.hypot(*np.moveaxis(places @ np.linalg.inv(step).T, -1, 0))
+        away[radius, radius] = np.finfo(np.float32).tiny
+        window = np.i0(_KAISER * np.sqrt(np.maximum(1 - (away / _RADIUS) ** 2, 0)))
+        weights = np.where(away < _RADIUS, special.j1(np.pi * away) / away * window, 0)
+        kernel: FloatArray = weights / weights.sum()
+        return kernel
+
+    def read(self, box: Box | None = None) -> NDArray[Any]:
+        """Compute some of the pixels of the grid, all by default."""
+        box = box or Box.of(self.grid.shape)
+        made = np.empty(box.shape, dtype=self.dtype)
+        # of a coarse grid few pixels at a time show as much of the image
+        side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._step.T))))
+        for y in range(box.y0, box.y1, side):
+            for x in range(box.x0, box.x1, side):
+                part = Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
+                made[part.within(box).slices] = self._made(part)
+        return made
+
+    def _made(self, box: Box) -> NDArray[Any]:
+        """Compute pixels of a part that is small enough for memory."""
+        places = self._places(box)  # (2, Y, X) in pixels of the image
+        size = np.array(self.image.shape)[:, None, None]
+        inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
+        made = np.full(box.shape, np.nan, dtype=self.dtype)
+        if not inside.any():
+            return made
+        steps = np.array([float(step) for step in self._laid.steps])[:, None]
+        at = (places[:, inside] + 0.5) / steps - 0.5
+        part = self._around(at)
+        at -= np.array(part.corner, dtype=float)[:, None]
+        block = self._block(part)
+        known = np.isfinite(block)
+        if known.all():
+            made[inside] = self._follow(block, at)
+        elif known.any():
+            values = self._follow(_continued(block, known), at)
+            gaps = ndimage.map_coordinates((~known).astype(float), at, order=1)
+            made[inside] = np.where(gaps > _GAP, np.nan, values)
+        return made
+
+    def _follow(self, block: FloatArray, at: FloatArray) -> FloatArray:
+        """Values (N,) of the spline through pixels at places (2, N)."""
+        if self._kernel is not None:
+            block = _filtered(block, self._kernel)
+        values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
+        return values
+
+    def _around(self, at: FloatArray) -> Box:
+        """Pixels of the laid image that the spline at some places needs."""
+        margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
+        low = np.floor(at.min(axis=1)).astype(int) - margin
+        high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
+        rows, columns = self._laid.shape
+        return Box(
+            max(0, int(low[0])),
+            min(rows, int(high[0])),
+            max(0, int(low[1])),
+            min(columns, int(high[1])),
+        )
+
+    def _block(self, part: Box) -> FloatArray:
+        """Grey values of a part of the laid image; NaN where one is made of a gap."""
+        laid = self._laid
+        if max(laid.steps) == 1:
+            return np.asarray(read_box(self.image.data, part), dtype=np.float64)
+        place = laid.source(part)
+        block = np.asarray(read_box(self.image.data, place), dtype=np.float64)
+        known = np.isfinite(block)
+        if known.all():
+            return laid.make(block, place, part)
+        if not known.any():
+            return np.full(part.shape, np.nan)
+        made = laid.make(_continued(block, known), place, part)
+        gaps = laid.make((~known).astype(np.float64), place, part)
+        made[np.abs(gaps) > _GAP] = np.nan
+        return made
+
+    def _places(self, box: Box) -> FloatArray:
+        """Centres of pixels of the grid (2, Y, X) in pixels of the image."""
+        if isinstance(self.transform, Affine):
+            return self._mapped(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
+        nodes = [
+            np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
+            for start, stop in ((box.y0, box.y1), (box.x0, box.x1))
+        ]
+        known = self._mapped(*(node * _LATTICE for node in nodes))
+        down = _weights(
+            np.arange(box.y0, box.y1) / _LATTICE - nodes[0][0], nodes[0].size
+        )
+        across = _weights(
+            np.arange(box.x0, box.x1) / _LATTICE - nodes[1][0], nodes[1].size
+        )
+        return np.stack([down @ _prefiltered(plane) @ across.T for plane in known])
+
+    def _mapped(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+        """Map rows and columns of the grid back to pixels of the image."""
+        corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+        found = self.transform.inverse()(corner + (grid + 0.5) * pitch)
+        pixels = (found - self.image.origin) / np.array(self.image.scale)
+        return np.moveaxis(pixels, -1, 0)
+
+
+def _filtered(plane: FloatArray, kernel: FloatArray) -> FloatArray:
+    """Filter a plane, mirrored at its borders as the spline is."""
+    width = len(kernel) - 1
+    wide = np.pad(plane, width // 2, mode="reflect")
+    sides = [fft.next_fast_len(n, real=True) for n in wide.shape]
+    spectrum = fft.rfft2(wide, sides) * fft.rfft2(kernel, sides)
+    rows, columns = wide.shape
+    made: FloatArray = fft.irfft2(spectrum, sides)[width:rows, width:columns]
+    return made
+
+
+def _continued(plane: FloatArray, known: BoolArray) -> FloatArray:
+    """Fill gaps with what is nearest, so that next to one nothing rings."""
+    nearest = ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True
+    )
+    filled: FloatArray = plane[tuple(nearest)]
+    return filled
+
+
+def _prefiltered(plane: FloatArray) -> FloatArray:
+    """Coefficients of a spline through the places of a lattice, made of neighbours."""
+    for axis in (0, 1):
+        # the first two terms of the spline's prefilter: exact for cubic polynomials
+        plane = plane - ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest") / 6
+    return plane
+
+
+def _weights(at: FloatArray, nodes: int) -> FloatArray:
+    """Cubic B-splines of each node (N, nodes) at some places along an axis."""
+    distance = np.abs(at[:, None] - np.arange(nodes))
+    near = 2 / 3 - distance**2 * (1 - distance / 2)
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    weights: FloatArray = np.where(distance < 1, near, far)
+    return weights

@@ -1,7 +1,7 @@
-"""Numbers for reading, and sentences in the words of a panel instead of a command."""
+"""Sentences in the words of a panel, or of a function, instead of a command."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from napari_semsr.core.errors import SemsrError
@@ -44,29 +44,6 @@ _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)(?: --[\w-]+)*`?")
 _BRACKETS = re.compile(r" \(([^()]*--[^()]*)\)")
 _BETWEEN = re.compile(r", or | or | and |, |; ")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
-
-
-_IN_UM = 1e5  # nm; from there on a length is read more easily in µm
-
-
-def in_digits(value: float, digits: int = 3) -> str:
-    """Write a number with a few significant digits, a large one without an exponent.
-
-    ``3040`` where a format of Python's would give ``3.04e+03``.
-    """
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text else text
-
-
-def shift_in_words(shift_nm: tuple[float, float]) -> str:
-    """Say a shift, down and right, without signs: ``302 nm down, 41.5 nm left``."""
-    down, right = shift_nm
-    large = max(abs(down), abs(right)) >= _IN_UM
-    unit, size = ("µm", 1e3) if large else ("nm", 1.0)
-    return (
-        f"{in_digits(abs(down) / size)} {unit} {'down' if down > 0 else 'up'}, "
-        f"{in_digits(abs(right) / size)} {unit} {'right' if right > 0 else 'left'}"
-    )
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
@@ -144,19 +121,3 @@ def told_in_panel_words() -> Iterator[None]:
     except SemsrError as error:
         error.args = (in_panel_words(str(error)),)
         raise
-
-
-def spell_shape(shape: Sequence[int]) -> str:
-    """Write the size of an image: ``480 x 640 px``, with the sign of multiplication."""
-    return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
-
-
-def spell_shift(shift_px: tuple[float, float]) -> str:
-    """Write a shift ``(y, x)`` without signs: ``1.25 px down, 0.50 px left``."""
-    down, right = shift_px
-    if not (down or right):
-        return "nothing"
-    return (
-        f"{abs(down):.2f} px {'down' if down > 0 else 'up'}, "
-        f"{abs(right):.2f} px {'right' if right > 0 else 'left'}"
-    )
