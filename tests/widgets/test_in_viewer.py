@@ -164,7 +164,7 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     add(viewer, exposures_of((256, 256))[0])
     panel = dock(viewer, "Enhance")
     panel.form.set_values(tile=64, precision="fp32")
-    scene = getattr(viewer, "scene", viewer)
+    scene = viewer.scene
     scene.camera.zoom *= 3
     scene.camera.center = (0, 2560 * 0.2, 2560 * 0.8)
     qtbot.wait(200)

@@ -11,9 +11,9 @@ from napari_semsr.models.trust import Trust, save_trust, trust_path
 from napari_semsr.widgets.base.session import form_values
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import kind_of, provenance_of
-from napari_semsr.widgets.measure.error_map import ErrorMapPanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.tiny_models import write_tiny_model
 from tests.widgets.test_panels import PANELS, make

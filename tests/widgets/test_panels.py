@@ -1,6 +1,5 @@
 """Laws that hold for every panel."""
 
-import importlib
 import re
 import threading
 import time
@@ -22,31 +21,32 @@ from qtpy.QtWidgets import (
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base import make_panel
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from tests.children import LIMIT_MS, run_python
 
 PANELS = {
-    "open_mosaic": "OpenMosaicPanel",
-    "stitch.panel": "StitchMosaicPanel",
-    "enhance.panel": "EnhancePanel",
-    "restore": "RestorePanel",
-    "measure.frc_map": "FrcMapPanel",
-    "measure.spectrum": "SpectrumPanel",
-    "measure.metrics": "MetricsPanel",
-    "measure.error_map": "ErrorMapPanel",
-    "measure.trust": "TrustPanel",
-    "measure.gaps": "GapsPanel",
-    "measure.profile": "ProfilePanel",
-    "degrade": "DegradePanel",
-    "demo": "DemoPanel",
-    "batch": "BatchPanel",
-    "enhance.check": "CheckPanel",
-    "enhance.importing": "ImportPanel",
-    "crop": "CropPanel",
-    "register.panel": "RegisterPanel",
-    "register.judge": "JudgePanel",
-    "project": "SavePanel",
-    "train.panel": "TrainPanel",
+    "OpenMosaicPanel": "open_mosaic",
+    "StitchMosaicPanel": "stitch.panel",
+    "EnhancePanel": "enhance.panel",
+    "RestorePanel": "restore",
+    "FrcMapPanel": "measure.frc_map",
+    "SpectrumPanel": "measure.spectrum",
+    "MetricsPanel": "measure.metrics",
+    "ErrorMapPanel": "measure.verb_panel",
+    "TrustPanel": "measure.verb_panel",
+    "GapsPanel": "measure.gaps",
+    "ProfilePanel": "measure.profile",
+    "DegradePanel": "degrade",
+    "DemoPanel": "demo",
+    "BatchPanel": "batch",
+    "CheckPanel": "enhance.models",
+    "ImportPanel": "enhance.models",
+    "CropPanel": "crop",
+    "RegisterPanel": "register.panel",
+    "JudgePanel": "register.judge",
+    "SavePanel": "project",
+    "TrainPanel": "train.panel",
 }
 UNITS = {  # by the end of an option's name
     "nm": "nm",
@@ -61,29 +61,28 @@ UNITS = {  # by the end of an option's name
     "percent": "%|percent",
 }
 MEASURING = [
-    "enhance.panel",
-    "restore",
-    "measure.frc_map",
-    "measure.spectrum",
-    "measure.metrics",
-    "measure.error_map",
-    "measure.gaps",
-    "degrade",
-    "crop",
-    "register.panel",
-    "register.judge",
+    "EnhancePanel",
+    "RestorePanel",
+    "FrcMapPanel",
+    "SpectrumPanel",
+    "MetricsPanel",
+    "ErrorMapPanel",
+    "GapsPanel",
+    "DegradePanel",
+    "CropPanel",
+    "RegisterPanel",
+    "JudgePanel",
 ]
 
 
-def make(module: str, viewer: object, qtbot) -> object:
-    found = importlib.import_module(f"napari_semsr.widgets.{module}")
-    panel = getattr(found, PANELS[module])(viewer)
+def make(name: str, viewer: object, qtbot) -> object:
+    panel = make_panel(viewer, f"{PANELS[name]}:{name}")
     qtbot.addWidget(panel)
     return panel
 
 
 def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
-    panel, known = make("restore", model, qtbot), threading.Event()
+    panel, known = make("RestorePanel", model, qtbot), threading.Event()
 
     def unknown():
         while True:
@@ -187,14 +186,14 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     assert not panel.runner.busy
 
 
-@pytest.mark.parametrize("module", ["measure.frc_map", "measure.metrics"])
+@pytest.mark.parametrize("module", ["FrcMapPanel", "MetricsPanel"])
 def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     down = np.array([[1, 0, 7], [0, 1, 0], [0, 0, 1]])
     model.add_image(np.zeros((40, 50)), name="wide")
     model.add_image(np.zeros((40, 40)), name="a")
     model.add_image(np.zeros((40, 40)), name="b", affine=down)
     panel = make(module, model, qtbot)
-    second = panel.second if module == "measure.frc_map" else panel.reference
+    second = panel.second if module == "FrcMapPanel" else panel.reference
     assert second.value is None
     for name, said in (
         ("wide", "onto one grid"),
@@ -205,13 +204,13 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
         assert said in panel.status.text()
 
 
-@pytest.mark.parametrize("module", ["measure.frc_map", "measure.spectrum"])
+@pytest.mark.parametrize("module", ["FrcMapPanel", "SpectrumPanel"])
 def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     grain = np.random.default_rng(0).random((64, 64))
     add(model, Micrograph(grain, parse_pixel_size(5.0), "sized"))
     model.add_image(grain, name="bare")
     panel = make(module, model, qtbot)
-    if module == "measure.spectrum":
+    if module == "SpectrumPanel":
         panel.layers.value = list(model.layers)
     else:
         panel.second.value = model.layers["sized"]
@@ -219,7 +218,7 @@ def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     assert "'bare' has no pixel size" in panel.status.text()
 
 
-@pytest.mark.parametrize("module", ["open_mosaic", *MEASURING])
+@pytest.mark.parametrize("module", ["OpenMosaicPanel", *MEASURING])
 def test_layer_lists_follow_the_viewer(module, model, qtbot):
     panel = make(module, model, qtbot)
     layer = model.add_image(np.zeros((8, 8)), name="new")
@@ -228,7 +227,7 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
         for item in vars(panel).values()
         if isinstance(item, ComboBox | Select) and layer in item.choices
     ]
-    if module == "open_mosaic":
+    if module == "OpenMosaicPanel":
         boxes = [panel.calibrate.layer]
     assert boxes
     model.layers.remove(layer)
@@ -256,9 +255,8 @@ def counting(monkeypatch):
         jobs.append(Counted(len(jobs)))
         return jobs[-1], shown.append
 
-    for module in ("measure.metrics", "measure.spectrum"):
-        found = importlib.import_module(f"napari_semsr.widgets.{module}")
-        monkeypatch.setattr(getattr(found, PANELS[module]), "job", job)
+    for name in ("MetricsPanel", "SpectrumPanel"):
+        monkeypatch.setattr(f"napari_semsr.widgets.{PANELS[name]}.{name}.job", job)
     yield shown, jobs
     for each in jobs:
         each.go_on.set()
@@ -267,7 +265,7 @@ def counting(monkeypatch):
 @pytest.fixture
 def two(model, qtbot, counting):
     """One panel that runs, and another that waits for it."""
-    panels = [make(f"measure.{m}", model, qtbot) for m in ("metrics", "spectrum")]
+    panels = [make(n, model, qtbot) for n in ("MetricsPanel", "SpectrumPanel")]
     for panel in panels:
         panel.run_button.click()
     return panels
@@ -306,7 +304,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(two, finish, counting):
 
 def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting):
     shown, jobs = counting
-    panel = make("measure.metrics", model, qtbot)
+    panel = make("MetricsPanel", model, qtbot)
     panel.run_button.click()
     qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
     panel.run_button.click()
@@ -353,7 +351,7 @@ def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
     model, qtbot, add, run_panel
 ):
     add(model, Micrograph(np.eye(64, dtype=np.float32), name="field"))
-    panel = make("measure.metrics", model, qtbot)
+    panel = make("MetricsPanel", model, qtbot)
     assert "Measured" in run_panel(panel)
     assert panel.results.title() == "Figures"
     model.layers[0].data = np.full((64, 64), np.nan, np.float32)
@@ -368,7 +366,7 @@ def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
 
     told = []
     monkeypatch.setattr(module, "show_info", told.append)
-    panel = make("measure.metrics", model, qtbot)
+    panel = make("MetricsPanel", model, qtbot)
     panel.notify("hidden")
     panel.show()
     qtbot.waitExposed(panel)
@@ -379,7 +377,7 @@ def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
 def test_leaving_the_dock_cancels(model, qtbot, finish):
     from qtpy.QtWidgets import QWidget
 
-    panel, dock = make("measure.metrics", model, qtbot), QWidget()
+    panel, dock = make("MetricsPanel", model, qtbot), QWidget()
     qtbot.addWidget(dock)
     panel.setParent(dock)
     closed = []
@@ -400,7 +398,7 @@ def test_leaving_the_dock_cancels(model, qtbot, finish):
 
 
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
-    panel = make("measure.metrics", model, qtbot)
+    panel = make("MetricsPanel", model, qtbot)
 
     def show(_: object) -> None:
         raise ShapeError("The layer is gone.")
@@ -458,8 +456,7 @@ app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 @pytest.mark.broad
 def test_what_takes_long_to_import_is_imported_in_a_thread():
     """Torch while its panel is looked at, matplotlib by the job that plots."""
-    names = [*PANELS, "measure.metrics"]
-    words = [f"{module}:{PANELS[module]}" for module in names]
+    words = [f"{PANELS[name]}:{name}" for name in (*PANELS, "MetricsPanel")]
     run_python(NOTING + OPENING, *words)
 
 
@@ -484,4 +481,4 @@ for _ in range(5):
 @pytest.mark.slow
 def test_panels_may_be_collected_in_another_thread():
     """Qt lives on a little longer than what Python kept of them."""
-    run_python(NOTING + COLLECTING, *(f"{m}:{name}" for m, name in PANELS.items()))
+    run_python(NOTING + COLLECTING, *(f"{m}:{name}" for name, m in PANELS.items()))

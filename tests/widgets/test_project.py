@@ -268,7 +268,7 @@ def restored(model, hold, add, exposures, run_panel):
 
 
 def camera_of(viewer):
-    return getattr(viewer, "scene", viewer).camera
+    return viewer.scene.camera
 
 
 def test_results_go_into_the_project_and_are_saved_at_once(

@@ -236,7 +236,7 @@ def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
     far = opened.layers["electrons"]
     far.translate = (5e6, 8e6)
     far.corner_pixels = np.zeros((2, 2), int)  # as napari draws it
-    camera = getattr(opened, "scene", opened).camera  # its place before napari 0.9
+    camera = opened.scene.camera
     camera.center = (0, 1000, 1000)
     assert "5000 µm down, 8000 µm right" in run_panel(panel) + panel.figures.text()
     assert camera.center[1:] == pytest.approx((5e6, 8e6), abs=2000)

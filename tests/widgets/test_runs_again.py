@@ -42,7 +42,7 @@ def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
     assert names(model) == ["first", "second", MAP, FAILED]
     assert model.layers.selection.active.name == MAP
     model.layers.move(2, 0)
-    camera = getattr(model, "scene", model).camera
+    camera = model.scene.camera
     camera.center, camera.zoom = (0, 300.0, 400.0), 0.07
     first = model.layers[MAP]
     run_panel(frc)

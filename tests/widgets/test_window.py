@@ -17,8 +17,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.window.dock import StepsWindow
-from napari_semsr.widgets.window.steps import FRAMES, SAMPLES, STEPS
+from napari_semsr.widgets.window.dock import FRAMES, SAMPLES, STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
 
 

@@ -6,9 +6,6 @@ import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, SpinBox
 from napari.layers import Layer
-from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_semsr.cli import BATCH, BatchOptions, BatchReport, plan_batch, steps_of
 from napari_semsr.core import (
@@ -19,14 +16,19 @@ from napari_semsr.core import (
     figures_of,
 )
 from napari_semsr.widgets.base import (
+    Columns,
     FoldingRow,
     Form,
     Panel,
     RichLabel,
+    RowTable,
     Work,
     ask_file,
+    copy_text,
     is_alive,
     push_button,
+    show_file,
+    tabbed,
     typed_path,
 )
 from napari_semsr.widgets.layers import image_layers, provenance_of
@@ -102,7 +104,8 @@ class BatchPanel(Panel):
             label="Begin anew",
             tooltip="Run finished steps again, and write between files of others.",
         )
-        self.rows = _RowTable()
+        told = "The table in the output folder, a column each number."
+        self.rows = RowTable(told, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
         self.report_button = push_button(
             "Open the report",
@@ -204,32 +207,27 @@ class BatchPanel(Panel):
     def show_outcome(self, made: BatchReport) -> None:
         """Show the table, and say how many images are done."""
         self.report = made
-        self.rows.fill(made)
+        self.rows.fill(_rows_shown(made))
         self.report_button.setVisible(bool(made.report))
         failed = f", {made.failed} failed (column error)" if made.failed else ""
         self.show_result(figures_of(made), f"{made.done} images done{failed}.")
 
     def copy_table(self) -> None:
-        """Copy the table as text with tabs."""
-        clipboard = QApplication.clipboard()
-        if clipboard is None or self.report is None:
-            return
-        rows = self.report.rows
-        lines: list[list[object]] = [list(rows[0])]
-        lines += [list(row.values()) for row in rows]
-        said = [["" if cell is None else str(cell) for cell in line] for line in lines]
-        clipboard.setText("\n".join(map("\t".join, said)))
-        self.show_status("Copied; paste it into a spreadsheet.")
+        """Copy the table."""
+        if self.report is not None:
+            rows = self.report.rows
+            told = tabbed([rows[0], *(row.values() for row in rows)])
+            self.show_status(copy_text(told))
 
     def open_folder(self) -> None:
         """Show the output folder."""
         if self.report is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(self.report.output))
+            show_file(self.report.output)
 
     def open_report(self) -> None:
         """Show the report."""
         if self.report is not None and self.report.report:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(self.report.report[0]))
+            show_file(self.report.report[0])
 
 
 def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
@@ -248,33 +246,13 @@ def say_step(step: dict[str, Any]) -> str:
     return f"{verb}: {', '.join(told)}" if options else verb
 
 
-class _RowTable(QTableWidget):
-    """One row for each image, what went wrong beside its name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFixedHeight(_TABLE_HEIGHT)
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.setToolTip("The table in the output folder, a column each number.")
-        rows, heads = self.verticalHeader(), self.horizontalHeader()
-        if rows is not None:
-            rows.setVisible(False)
-        if heads is not None:
-            heads.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-
-    def fill(self, made: BatchReport) -> None:
-        """Show the rows, without columns in which nothing stands."""
-        shown = made.rows[:_MOST_ROWS]
-        filled = [k for k in shown[0] if any(row[k] is not None for row in shown)]
-        heads = [name for name in _FIRST if name in filled]
-        heads += [name for name in filled if name not in (*_FIRST, "image")]
-        self.clear()
-        self.setColumnCount(len(heads))
-        self.setHorizontalHeaderLabels(heads)
-        self.setRowCount(len(shown))
-        for line, row in enumerate(shown):
-            for column, name in enumerate(heads):
-                self.setItem(line, column, QTableWidgetItem(_shown(row[name])))
+def _rows_shown(made: BatchReport) -> Columns:
+    """Give the first rows, without columns in which nothing stands."""
+    shown = made.rows[:_MOST_ROWS]
+    filled = [k for k in shown[0] if any(row[k] is not None for row in shown)]
+    heads = [name for name in _FIRST if name in filled]
+    heads += [name for name in filled if name not in (*_FIRST, "image")]
+    return {name: [_shown(row[name]) for row in shown] for name in heads}
 
 
 def _shown(cell: object) -> str:

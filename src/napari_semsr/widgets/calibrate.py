@@ -41,6 +41,7 @@ from napari_semsr.widgets.base import (
     take_either_mark,
 )
 from napari_semsr.widgets.layers import (
+    draw_lines,
     micrograph_from_layer,
     nm_per_unit,
     show_scale_bar,
@@ -179,7 +180,7 @@ def _view_kept(viewer: "napari.viewer.Viewer", layer: Layer) -> Iterator[None]:
     old, start = _grid_seen(viewer, layer)
     yield
     new, corner = _grid_seen(viewer, layer)
-    camera = getattr(viewer, "scene", viewer).camera
+    camera = viewer.scene.camera
     place = corner + (np.array(camera.center[-2:]) - start) * new / old
     camera.center = (*camera.center[:-2], *place)
     camera.zoom *= math.sqrt(np.prod(old / new))
@@ -437,16 +438,8 @@ class CalibrateGroup(QWidget):
         line = self._line_layer()
         grid = {name: getattr(layer, name)[-2:] for name in _GRID}
         if line is None:
-            line = self._viewer.add_shapes(
-                None,
-                ndim=2,
-                name=_LINE_LAYER,
-                axis_labels=("y", "x"),
-                edge_color="#ffd400",
-                edge_width=max(1.0, max(micrograph.shape) / 300),
-                face_color="transparent",
-                **grid,
-            )
+            width = max(micrograph.shape) / 300
+            line = draw_lines(self._viewer, _LINE_LAYER, width, **grid)
         elif not _lies_on(line, layer):
             line.data = []
             for name, value in grid.items():

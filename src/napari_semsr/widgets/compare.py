@@ -122,8 +122,7 @@ class BeforeAfter(OverLayer):
         self._later.setSingleShot(True)
         self._later.setInterval(_LATER_MS)
         self._later.timeout.connect(self.draw)
-        scene = getattr(viewer, "scene", viewer)  # before napari 0.9
-        scene.camera.events.connect(self._on_moved)
+        viewer.scene.camera.events.connect(self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:
         """Move the line."""
@@ -435,19 +434,18 @@ class CompareControls(Form):
             return
         if on:
             self.split.value = 0
-        canvas = getattr(self._viewer, "canvas", self._viewer)  # before napari 0.9
-        camera = getattr(self._viewer, "scene", self._viewer).camera
+        camera, grid = self._viewer.scene.camera, self._viewer.canvas.grid
         view = camera.center, camera.zoom
         if on:
             order = list(self._viewer.layers)
             self._alone.show(left, right)
             # the lowest layer comes first, with a negative stride the highest
-            canvas.grid.stride = 1 if order.index(left) < order.index(right) else -1
+            grid.stride = 1 if order.index(left) < order.index(right) else -1
         else:
             self._alone.end()
-            canvas.grid.stride = 1
+            grid.stride = 1
         self._pair = (left, right) if on else ()
-        canvas.grid.enabled = on
+        grid.enabled = on
         camera.center, camera.zoom = view
 
     def end(self) -> None:
@@ -529,9 +527,6 @@ class CompareControls(Form):
         panel = self._panel
         if left is right or None in (left, right):
             panel.show_status("Choose two different layers to compare.")
-            return
-        if panel.busy:
-            panel.show_status("A job is running; cancel it first.")
             return
         with panel.told():
             first, second = panel.micrograph(left), panel.micrograph(right)

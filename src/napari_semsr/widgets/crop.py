@@ -26,6 +26,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
+    nm_of_drawn,
     nm_per_unit,
     result_name,
 )
@@ -42,13 +43,11 @@ def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
     points = np.asarray(shapes.data[-1])
     world = np.array([shapes.data_to_world(point)[-2:] for point in points])
     low, high = world.min(axis=0), world.max(axis=0)
-    drawn = [nm_per_unit(unit) for unit in shapes.units[-2:]]
     if image.pixel_size_nm is not None:
-        own = [nm_per_unit(unit) for unit in layer.units[-2:]]
-        factors = np.array([a or b for a, b in zip(drawn, own, strict=True)], float)
+        factors = nm_of_drawn(shapes, layer)
         corners = (*(low * factors).tolist(), *(high * factors).tolist())
         return CropOptions.parse({"box_nm": corners})
-    if any(drawn):
+    if any(nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
             f"Layer {image.name!r} must have a pixel size, since {shapes.name!r} was "
             "drawn in nm; give it one in Open mosaic, under Calibrate a layer."

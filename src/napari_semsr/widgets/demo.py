@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
-from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
 
 from napari_semsr.core import Job, figures_of
 from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult
@@ -24,6 +22,7 @@ from napari_semsr.widgets.base import (
     new_store_path,
     open_store,
     push_button,
+    show_file,
     typed_path,
 )
 from napari_semsr.widgets.layers import free_name, result_name
@@ -138,4 +137,4 @@ class DemoPanel(Panel):
 
     def open_report(self) -> None:
         """Show the report."""
-        QDesktopServices.openUrl(QUrl.fromLocalFile(self.report))
+        show_file(self.report)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -488,7 +488,7 @@ def is_in_view(layer: Image) -> bool:
 
 def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Fill the view with a layer, wherever the others lie."""
-    camera = getattr(viewer, "scene", viewer).camera
+    camera = viewer.scene.camera
     viewer.reset_view()
     whole = np.ptp(np.asarray(viewer.layers.extent.world)[:, -2:], axis=0)
     own = np.asarray(layer.extent.world)[:, -2:]
@@ -502,7 +502,7 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
     One that is switched on here lies where notifications do not: they cover its usual
     corner.
     """
-    bar = _scale_bar(viewer)
+    bar = viewer.canvas.overlays.scale_bar
     if not bar.visible:
         bar.position = "bottom_left"
     bar.visible = True
@@ -514,20 +514,53 @@ def settle_scale_bar(viewer: "napari.components.ViewerModel") -> bool:
     """Take the scale bar away while images have no unit in common; tell whether so."""
     mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
     # not hidden: vispy crashes where that comes before it is drawn
-    _scale_bar(viewer).opacity = float(not mixed)
+    viewer.canvas.overlays.scale_bar.opacity = float(not mixed)
     return mixed
-
-
-def _scale_bar(viewer: "napari.components.ViewerModel") -> Any:
-    """Find it where this version of napari has it."""
-    canvas = getattr(viewer, "canvas", None)
-    overlays = getattr(canvas, "overlays", None)
-    return getattr(overlays, "scale_bar", None) or viewer.scale_bar
 
 
 def is_calibrated(layer: Layer) -> bool:
     """Tell whether a layer's pixels have a length."""
     return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
+
+
+def lying_over(image: Micrograph, panel: str) -> dict[str, Any]:
+    """Keywords of a layer that lies over an image, and explains a panel's result."""
+    return {
+        "metadata": {HELPER_KEY: panel},
+        "scale": image.scale,
+        "translate": image.origin,
+        "units": (image.unit, image.unit),
+        "axis_labels": ("y", "x"),
+    }
+
+
+def draw_lines(
+    viewer: "napari.components.ViewerModel", name: str, width: float, **grid: Any
+) -> Shapes:
+    """Add a layer that lines are drawn on."""
+    lines: Shapes = viewer.add_shapes(
+        None,
+        ndim=2,
+        name=name,
+        axis_labels=("y", "x"),
+        edge_color="#ffd400",
+        edge_width=max(1.0, width),
+        face_color="transparent",
+        **grid,
+    )
+    return lines
+
+
+def nm_of_drawn(drawn: Layer, image: Layer) -> NDArray[np.float64]:
+    """Factors that turn places of a drawn layer into nm, or px of the viewer.
+
+    napari shows what has no length unit by its bare numbers, as if it had the image's.
+    """
+    theirs = [nm_per_unit(unit) for unit in image.units[-2:]]
+    own = [nm_per_unit(unit) for unit in drawn.units[-2:]]
+    return np.array(
+        [1.0 if k is None else one or k for one, k in zip(own, theirs, strict=True)]
+    )
 
 
 def same_unit(micrographs: Sequence[Micrograph]) -> str:

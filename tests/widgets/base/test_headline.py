@@ -8,11 +8,11 @@ from napari_semsr.widgets.crop import CropPanel
 from tests.widgets.test_panels import make
 
 LARGE = {  # by the panel: the number, its unit, and words of the verdict
-    "measure.frc_map": ("Median", "nm", "that these pixels can show"),
-    "measure.error_map": ("RSE", "grey levels", "of what the reference shows"),
-    "measure.metrics": ("PSNR", "dB", "% of the range (r.m.s.)"),
-    "restore": ("Mean change", "grey levels", "noise of the input"),
-    "enhance.panel": ("Mean change", "grey levels", "noise of the input"),
+    "FrcMapPanel": ("Median", "nm", "that these pixels can show"),
+    "ErrorMapPanel": ("RSE", "grey levels", "of what the reference shows"),
+    "MetricsPanel": ("PSNR", "dB", "% of the range (r.m.s.)"),
+    "RestorePanel": ("Mean change", "grey levels", "noise of the input"),
+    "EnhancePanel": ("Mean change", "grey levels", "noise of the input"),
 }
 
 
@@ -27,12 +27,12 @@ def scene(model, add, exposures):
 def measured(scene, qtbot, module):
     """Make a panel, and choose both exposures where it takes two layers."""
     panel = make(module, scene, qtbot)
-    if module == "measure.error_map":
+    if module == "ErrorMapPanel":
         panel.boxes["reference"].value = scene.layers["first"]
         panel.boxes["enhanced"].value = scene.layers["second"]
-    if module == "measure.metrics":
+    if module == "MetricsPanel":
         panel.reference.value = scene.layers["first"]
-    if module == "measure.frc_map":
+    if module == "FrcMapPanel":
         panel.form.set_values(block=32)
     return panel
 
@@ -72,7 +72,7 @@ def test_without_a_number_to_judge_by_all_are_shown(scene, hold, run_panel):
 
 
 def test_copied_numbers_have_the_verdict(scene, qtbot, run_panel):
-    panel = measured(scene, qtbot, "restore")
+    panel = measured(scene, qtbot, "RestorePanel")
     run_panel(panel)
     (row,) = (
         line

@@ -1,4 +1,4 @@
-from napari_semsr.widgets.enhance.check import CheckPanel
+from napari_semsr.widgets.enhance.models import CheckPanel
 
 
 def test_check_says_how_many_discs_are_shown(model, hold, run_panel):

@@ -19,7 +19,7 @@ from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_details, card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
-from napari_semsr.widgets.measure.trust import TrustPanel
+from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 

@@ -3,8 +3,7 @@ from npe2 import PluginManifest
 
 import napari_semsr as semsr
 from napari_semsr.widgets.base import open_panel
-from napari_semsr.widgets.enhance.check import CheckPanel
-from napari_semsr.widgets.enhance.importing import ImportPanel
+from napari_semsr.widgets.enhance.models import CheckPanel, ImportPanel
 from tests.tiny_models import write_tiny_model
 
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.widgets.measure.error_map import ErrorMapPanel
+from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
     assert panel.rows.rowCount() == 1
     assert panel.rows.item(0, 0).text() == "found"
     panel.rows.selectRow(0)
-    camera = getattr(model, "scene", model).camera
+    camera = model.scene.camera
     np.testing.assert_allclose(camera.center[-2:], (160, 237.5), atol=3)
     panel.copy_button.click()
     head, row = QApplication.clipboard().text().splitlines()

@@ -9,7 +9,7 @@ from napari_semsr.core import Micrograph
 from napari_semsr.models import Trust, file_digest, save_trust, trust_path
 from napari_semsr.widgets.base import DASH
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.measure.trust import TrustPanel
+from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.tiny_models import write_tiny_model
 

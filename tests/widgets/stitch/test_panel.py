@@ -399,7 +399,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
 @pytest.mark.broad
 def test_mosaic_fills_the_view_but_when_it_is_made_again(make, model, scan, run_panel):
     panel = make(scan)
-    camera = getattr(model, "scene", model).camera
+    camera = model.scene.camera
     camera.center, camera.zoom = (0, -1e6, 1e6), 1e-3
     run_panel(panel)
     middle = np.mean(model.layers["scan mosaic"].extent.world, axis=0)

@@ -274,7 +274,7 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     assert found.plot is panel.view.plot
     assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
-    camera = getattr(model, "scene", model).camera
+    camera = model.scene.camera
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
 
 

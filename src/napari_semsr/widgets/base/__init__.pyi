@@ -10,6 +10,9 @@ from .findings import (
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
+    RowTable as RowTable,
+    copy_text as copy_text,
+    tabbed as tabbed,
 )
 from .folding import (
     Folded as Folded,
@@ -30,7 +33,10 @@ from .history import (
     Step as Step,
     history_of as history_of,
 )
-from .manual import open_manual as open_manual
+from .manual import (
+    open_manual as open_manual,
+    show_file as show_file,
+)
 from .panel import (
     COLOURS as COLOURS,
     DASH as DASH,

@@ -15,13 +15,13 @@ VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.ite
 """Panels that a verb's value alone makes: places, with its name for a class."""
 ASIDE = {
     "Batch": "batch:BatchPanel",
-    "Check model": "enhance.check:CheckPanel",
+    "Check model": "enhance.models:CheckPanel",
     "Degrade": "degrade:DegradePanel",
     "Demonstration": "demo:DemoPanel",
-    "Error map": "measure.error_map:ErrorMapPanel",
-    "Import model": "enhance.importing:ImportPanel",
+    "Error map": "measure.verb_panel:ErrorMapPanel",
+    "Import model": "enhance.models:ImportPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
-    "Trust": "measure.trust:TrustPanel",
+    "Trust": "measure.verb_panel:TrustPanel",
     **VERB_PANELS,
 }
 """Panels that the plugin menu has not: the window, other panels, layer menus and the

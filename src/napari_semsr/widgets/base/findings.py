@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QTableWidget, QTableWidgetItem
 
 from napari_semsr import __version__
 from napari_semsr.core import Figure, SemsrError
@@ -55,8 +56,7 @@ class Findings:
         """Write the numbers, or the curves where there are none, with tabs."""
         rows = self._number_rows() if self.numbers else self._curve_rows()
         marks = [[self.caption]] if self.caption else []
-        told = [*rows, *self._table_rows(), *marks]
-        return "\n".join("\t".join(map(guarded_cell, row)) for row in told)
+        return tabbed([*rows, *self._table_rows(), *marks])
 
     def write(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
@@ -120,6 +120,54 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
+def tabbed(rows: Iterable[Iterable[object]]) -> str:
+    """Write rows with tabs, as spreadsheets take them; nothing for None."""
+    cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
+    return "\n".join("\t".join(map(guarded_cell, row)) for row in cells)
+
+
+def copy_text(text: str) -> str:
+    """Copy a text; give what is to be said of it."""
+    clipboard = QApplication.clipboard()
+    if clipboard is not None:
+        clipboard.setText(text)
+    return "Copied; paste it into a spreadsheet."
+
+
+class RowTable(QTableWidget):
+    """Rows to look at; which of those that were filled in is chosen, it tells."""
+
+    def __init__(self, tooltip: str, height: int) -> None:
+        super().__init__()
+        self.setToolTip(tooltip)
+        self.setFixedHeight(height)
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        rows = self.verticalHeader()
+        if rows is not None:
+            rows.setVisible(False)
+
+    def fill(self, columns: Columns, *, sorts: bool = False) -> None:
+        """Show columns by their heads; numbers are sorted by size where it `sorts`."""
+        self.setSortingEnabled(False)
+        self.clear()
+        cells = [list(column) for column in columns.values()]
+        self.setColumnCount(len(cells))
+        self.setHorizontalHeaderLabels(list(columns))
+        self.setRowCount(max(map(len, cells), default=0))
+        for place, column in enumerate(cells):
+            for row, value in enumerate(column):
+                item = QTableWidgetItem()
+                item.setData(Qt.ItemDataRole.DisplayRole, value)
+                item.setData(Qt.ItemDataRole.UserRole, row)
+                self.setItem(row, place, item)
+        self.setSortingEnabled(sorts)
+
+    def chosen(self) -> int | None:
+        """Give the number of the row that is chosen, as it was filled in."""
+        items = self.selectedItems()
+        return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
+
+
 class FindingsBar(FoldingRow):
     """Buttons that copy and save what a panel found."""
 
@@ -169,11 +217,8 @@ class FindingsBar(FoldingRow):
         self.page_button.setVisible(self._reports)
 
     def copy(self) -> None:
-        """Copy the numbers as text with tabs."""
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self._read().text())
-            self._say("Copied; paste it into a spreadsheet.")
+        """Copy the numbers."""
+        self._say(copy_text(self._read().text()))
 
     def save_numbers(self) -> None:
         """Ask for a name, and write numbers and curves."""

@@ -132,6 +132,11 @@ def _title(path: Path) -> str:
     return path.stem
 
 
+def show_file(path: str | Path) -> None:
+    """Show a page or a folder in the program that the system has for it."""
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+
+
 def open_manual(place: str) -> None:
     """Open the manual in the web browser, or say where it is."""
     url = manual_url(place)

@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox
+from magicgui.widgets import CheckBox, ComboBox, Select
 from magicgui.widgets.bases import CategoricalWidget
+from napari.components import ViewerModel
 from napari.layers import Image, Labels as LabelLayer, Layer
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QEvent,
+    Qt,
     QUrl,
     Signal as QtSignal,
 )
-from qtpy.QtGui import QDesktopServices, QShowEvent
+from qtpy.QtGui import (  # type: ignore[attr-defined]
+    QKeySequence,
+    QShortcut,
+    QShowEvent,
+)
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
@@ -69,7 +75,7 @@ from napari_semsr.widgets.base.folding import (
 )
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
-from napari_semsr.widgets.base.manual import advice_on, open_manual
+from napari_semsr.widgets.base.manual import advice_on, open_manual, show_file
 from napari_semsr.widgets.base.results import (
     crop_databar,
     databar_of,
@@ -93,15 +99,6 @@ from napari_semsr.widgets.base.saving import (
     note_saved,
 )
 from napari_semsr.widgets.base.session import session_of
-from napari_semsr.widgets.base.shortcuts import (
-    CANCEL,
-    FLIP,
-    HELP,
-    HIDE,
-    RUN,
-    ResultSwitch,
-    bind_key,
-)
 from napari_semsr.widgets.layers import (
     NO_IMAGE,
     grey_layers,
@@ -120,11 +117,65 @@ if TYPE_CHECKING:
 
     from napari_semsr.widgets.base.plots import PlotCanvas
 
+RUN, CANCEL, HELP = "Ctrl+Return", "Escape", "F1"
+HIDE, FLIP = "Ctrl+Shift+H", "Ctrl+Shift+B"
+
+
+def bind_key(
+    widget: QWidget, key: str, call: Callable[[], object], *, anywhere: bool = False
+) -> QShortcut:
+    """Call something by a key: where a widget has the focus, or while it is in view."""
+    context = Qt.ShortcutContext.WidgetWithChildrenShortcut
+    if anywhere:  # the canvas has the focus of those who look at a result
+        context = Qt.ShortcutContext.WindowShortcut
+    shortcut = QShortcut(QKeySequence(key), widget)
+    shortcut.setContext(context)
+    shortcut.activated.connect(call)
+    shortcut.activatedAmbiguously.connect(call)  # two panels are in view
+    return shortcut
+
+
+class ResultSwitch:
+    """Hides what a panel added, and shows it again as it was."""
+
+    def __init__(self, viewer: ViewerModel, panel: str) -> None:
+        self._viewer, self._panel = viewer, panel
+        self.under: Any = None  # the layer that they were made of, or layers
+        self._before: dict[Layer, bool] = {}
+
+    def flip(self) -> None:
+        """Show in its place what it was made of, though hidden before, or go back."""
+        self.toggle(self.under if isinstance(self.under, Layer) else None)
+
+    def toggle(self, under: Layer | None = None) -> None:
+        """Hide or show."""
+        layers = self._viewer.layers
+        if self._before:
+            self._show(layers)
+            return
+        made = (item for item in layers if item.metadata.get(MADE_KEY) == self._panel)
+        shown = [item for item in made if item.visible]
+        if not shown:
+            return
+        self._before = dict.fromkeys(shown, True)
+        if under is not None and under in layers:
+            self._before[under] = under.visible
+            under.visible = True
+        for item in shown:
+            item.visible = False
+
+    def _show(self, layers: Sequence[Layer]) -> None:
+        before, self._before = self._before, {}
+        for item, visible in before.items():
+            if item in layers:
+                item.visible = visible
+
 
 _MINIMUM_WIDTH = 320
 _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
 _WHAT_TO_DO = "What to do"
+_RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
@@ -374,7 +425,7 @@ class Panel(QWidget):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera = getattr(self.viewer, "scene", self.viewer).camera
+        camera = self.viewer.scene.camera
         center, zoom = camera.center, camera.zoom
         before = self._added()
         yield [layers[name] for name in places]
@@ -500,10 +551,23 @@ class Panel(QWidget):
             return first + [(item.name, item) for item in reversed(listed)]
 
         box = ComboBox(name=name, label=label, tooltip=tooltip, choices=choices)
-        self.follow(box)
+        self._follow(box)
         return box
 
-    def follow(self, box: CategoricalWidget[Any]) -> None:
+    def new_layer_list(self, tooltip: str, height: int) -> Select:
+        """Make a list of grey layers of which several can be chosen."""
+        rows = Select(
+            name="layers",
+            tooltip=f"{tooltip}; hold Ctrl to choose several.",
+            choices=lambda _: [
+                (item.name, item) for item in reversed(grey_layers(self.viewer))
+            ],
+        )
+        rows.native.setFixedHeight(height)
+        self._follow(rows)
+        return rows
+
+    def _follow(self, box: CategoricalWidget[Any]) -> None:
         """Keep a list of layers up to date."""
         box.reset_choices()
         self._boxes.append(box)
@@ -608,9 +672,10 @@ class Panel(QWidget):
         return not layer.metadata.get(LIVE_KEY)
 
     def choose_input(self, layer: Layer) -> None:
-        """Choose a layer as what the panel works on."""
+        """Choose a layer as what the panel works on, of several alone."""
         if self._input is not None:
-            self._input.value = layer
+            many = isinstance(self._input, Select)
+            self._input.value = [layer] if many else layer
 
     def _take_active(self, event: object = None) -> None:
         """Choose the layer that has become active, while nothing runs."""
@@ -750,17 +815,14 @@ class Panel(QWidget):
                 return
             if len(images) == 2 and images[0].shape == images[1].shape:
                 images = [tuple(images)]
-            replaces = path.exists()
-
-            def make() -> Job[ReportMade]:
-                return REPORT.job(images, path, found=found, overwrite=replaces)
-
-            if not self.start(make, self._show_report, title="Report"):
-                self.show_status("A job is running; cancel it first.")
+            make = partial(
+                REPORT.job, images, path, found=found, overwrite=path.exists()
+            )
+            self.start(make, self._show_report, "Report")
 
     def _show_report(self, made: ReportMade) -> None:
         """Open the page, and say where it is."""
-        QDesktopServices.openUrl(QUrl.fromLocalFile(made.path))
+        show_file(made.path)
         refused = f" {made.refused} measures were refused, with reasons."
         self.notify(
             f"The report is saved as {made.path}, its numbers beside it."
@@ -797,7 +859,7 @@ class Panel(QWidget):
         """Start the job with what the form says, or queue it, or say why not."""
         asked = self._typed()
         if self.queue is None and self.runner.busy:
-            self.show_status("A job is running; cancel it first.")
+            self.show_status(_RUNNING)
         elif self.runner.is_asked(asked):
             self.show_status(
                 "These settings are being run already; change one to queue another run."
@@ -836,11 +898,14 @@ class Panel(QWidget):
         return found, [b.isChecked() for b in buttons], rows, plane
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
-        """Start any job of this panel at once, unless one is running."""
+        """Start any job of this panel at once, or say that one is running."""
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, on_result, is_run=title is None)
         request = JobRequest(begin=self._forget_warnings, show=finish)
-        return self.runner.start(title or self.title, make, request)
+        started = self.runner.start(title or self.title, make, request)
+        if not started:
+            self.show_status(_RUNNING)
+        return started
 
     def _begin(
         self,

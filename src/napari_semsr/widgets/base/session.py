@@ -203,7 +203,7 @@ class Session(QObject):
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)
         events.reordered.connect(self._touch)
-        camera = getattr(viewer, "scene", viewer).camera
+        camera = viewer.scene.camera
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
             item.connect(self._touch)
         for layer in viewer.layers:
@@ -741,7 +741,7 @@ def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
 
 def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
     """Read camera, axes, scale bar and the chosen layer."""
-    camera, dims = getattr(viewer, "scene", viewer).camera, viewer.dims
+    camera, dims = viewer.scene.camera, viewer.dims
     active = viewer.layers.selection.active
     state: dict[str, Any] = plain(
         {
@@ -751,7 +751,7 @@ def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
             "ndisplay": dims.ndisplay,
             "order": dims.order,
             "point": dims.point,
-            "scale_bar": _scale_bar(viewer).visible,
+            "scale_bar": viewer.canvas.overlays.scale_bar.visible,
             "active": None if active is None else active.name,
         }
     )
@@ -760,7 +760,7 @@ def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
 
 def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
     """Look at what was looked at; a value that does not fit is passed over."""
-    camera, dims = getattr(viewer, "scene", viewer).camera, viewer.dims
+    camera, dims = viewer.scene.camera, viewer.dims
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
             viewer.layers.selection.active = viewer.layers[state["active"]]
@@ -778,13 +778,7 @@ def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
         if state["scale_bar"]:
             show_scale_bar(viewer)
         else:
-            _scale_bar(viewer).visible = False
-
-
-def _scale_bar(viewer: "ViewerModel") -> Any:
-    """Find the scale bar, whose place depends on napari's version."""
-    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
-    return getattr(overlays, "scale_bar", None) or viewer.scale_bar
+            viewer.canvas.overlays.scale_bar.visible = False
 
 
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:

@@ -1,24 +1,50 @@
 """Choose a model and read its card; torch is not needed for that."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from magicgui.widgets import ComboBox
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from napari_semsr.core import PixelSize, SemsrError, run
-from napari_semsr.jobs import MODELS_INFO, MODELS_LIST, DiscRecord, own_gain_db
+from napari_semsr.core import (
+    Figure,
+    OptionError,
+    PixelSize,
+    SemsrError,
+    figures_of,
+    run,
+)
+from napari_semsr.jobs import (
+    MODELS_CHECK,
+    MODELS_IMPORT,
+    MODELS_INFO,
+    MODELS_LIST,
+    CheckOptions,
+    DiscRecord,
+    ImportOptions,
+    ModelCheck,
+    ModelFile,
+    own_gain_db,
+)
 from napari_semsr.widgets.base import (
     TIMES,
     Folded,
     Form,
+    OptionsForm,
+    Panel,
     RichLabel,
+    Work,
     is_alive,
     open_panel,
+    preference,
     push_button,
+    shorten_number,
     table,
+    typed_path,
 )
 
 if TYPE_CHECKING:
@@ -281,3 +307,160 @@ class ModelChooser(QWidget):
         self.text.setText(known if card else "No model is installed; add a model file.")
         self.details.setText(card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)
+
+
+class CheckPanel(Panel):
+    """Checks a model on drawn samples, or on a clear layer of the user's."""
+
+    help_place = "models.md#does-it-show-what-is-there"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Check model", "Check")
+        self.model = ModelChooser(viewer)
+        self.image = self.new_layer_box(
+            "image",
+            "On",
+            "A clear grey image, into which discs are put before it is degraded; "
+            "without one samples are drawn.",
+            none="drawn samples",
+        )
+        self.form = OptionsForm(CheckOptions)
+        self.form.set_values(device=preference("computing", "device"))
+        self.add_group("Model", self.model)
+        self.add_group("Discs", Form(self.image), self.form)
+        self.add_results("Found")
+
+    def job(self) -> Work:
+        """Read the form."""
+        model, layer = self.model.value, self.image.value
+        if model is None:
+            msg = "A model must be chosen, but none is installed; add a model file."
+            raise OptionError(msg)
+        images = [] if layer is None else [self.micrograph(layer)]
+        options = self.form.options()
+        return (
+            lambda: MODELS_CHECK.job(model, images=images, options=options),
+            self.show_outcome,
+        )
+
+    def show_outcome(self, made: ModelCheck) -> None:
+        """Write the shares, and let the cards show them."""
+        if made.written:
+            NEWS.changed.emit()
+        record = DiscRecord(made.to_card())
+        found, figures = record.summary(), figures_of(made)
+        said = f"Discs that {made.model} shows rightly: {found}."
+        if found:
+            name, enhanced, degraded = record.worst()
+            beside = f"(its input {100 * degraded:.0f} %; at worst: {name})"
+            worst = Figure(100 * enhanced, "% of the discs", ".0f", beside)
+            told = replace(worst, verdict=record.verdict().rstrip("."), large=True)
+            figures = {"Shown rightly": told, **figures}
+        else:
+            said = f"Of the discs of {made.model} none was wide enough to be judged."
+        more = "<p>In brackets: in the degraded image, which the model was given.</p>"
+        self.show_result(figures, said, curves=made.tables(), more=more)
+
+
+_TITLE = "Import model"
+_MOST = 1e7  # chosen: beyond what detectors count, and no wider than a narrow dock
+_ENDS = ("black", "white")
+_END = "What becomes 0 (black) and 1 (white) for the network."
+_RANGES = {
+    "percentiles": ("Percentiles (%)", (0.1, 99.9), (0.0, 100.0)),
+    "levels": ("Grey levels", (0.0, 1.0), (-_MOST, _MOST)),
+}  # label, usual values, limits
+
+
+class ImportPanel(Panel):
+    """Puts a model file on the shelf, with what the file does not say."""
+
+    help_place = "exchange.md#models-from-elsewhere"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, _TITLE, "Import")
+        self.file = FileEdit(
+            name="file",
+            label="File",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter=MODEL_FILES,
+            tooltip="A .safetensors file with a card, an ONNX file, a zip of "
+            "bioimage.io with ONNX weights, or ESRGAN weights as .pth. Nothing of it "
+            "is run as a program.",
+        )
+        self.form = OptionsForm(ImportOptions)
+        self.ends = tuple(
+            FloatSpinBox(name=name, label=name, min=-_MOST, max=_MOST, tooltip=_END)
+            for name in _ENDS
+        )
+        for end in self.ends:
+            shorten_number(end.native)
+        self.range = Form(*self.ends)
+        self.overwrite = CheckBox(
+            name="overwrite",
+            text="Replace, if it exists",
+            tooltip="Replace an imported model of the same name; bundled models stay.",
+        )
+        self.add_group("File", Form(self.file))
+        self.add_group("Not in the file", self.form, self.range)
+        self.add_group("Shelf", Form(self.overwrite))
+        self.add_results("Imported")
+        self.form.on_change("scaling", self._show_range)
+        self.file.changed.connect(self._show_rows)
+        self._show_range(None)
+        self._show_rows(None)
+
+    def choose(self, path: str | Path) -> None:
+        """Take a file that was chosen elsewhere."""
+        self.file.value = Path(path)
+
+    def _brings_card(self) -> bool:
+        """Tell whether the file says all itself."""
+        path = typed_path(self.file)
+        return path is not None and path.suffix.lower() in (".safetensors", ".pth")
+
+    def _show_rows(self, _: Any) -> None:
+        """Ask only where the file leaves something open."""
+        self.form.setEnabled(not self._brings_card())
+        self.range.setEnabled(not self._brings_card())
+
+    def _show_range(self, scaling: str | None) -> None:
+        """Ask for the two values that the scaling needs, if it needs any."""
+        self.range.setVisible(scaling in _RANGES)
+        if scaling not in _RANGES:
+            return
+        label, usual, limits = _RANGES[scaling]
+        for end, value in zip(self.ends, usual, strict=True):
+            end.min, end.max = limits
+            end.value = value
+            self.range.relabel(end.name, f"{label}, {end.name}", _END)
+
+    def _options(self) -> ImportOptions | None:
+        if self._brings_card():
+            return None
+        scaling = self.form.values()["scaling"]
+        ends = tuple(float(end.value) for end in self.ends)
+        options: ImportOptions = self.form.options(
+            **({scaling: ends} if scaling in _RANGES else {})
+        )
+        return options
+
+    def job(self) -> Work:
+        """Read the form."""
+        path = typed_path(self.file)
+        if path is None or path.is_dir():  # where nothing is typed
+            msg = "A model file must be chosen."
+            raise OptionError(msg)
+        options, overwrite = self._options(), bool(self.overwrite.value)
+        return (
+            lambda: MODELS_IMPORT.job(path, options=options, overwrite=overwrite),
+            self.show_outcome,
+        )
+
+    def show_outcome(self, made: ModelFile) -> None:
+        """Show the card, and let open panels choose the model."""
+        NEWS.changed.emit()
+        name = str(made.card["name"])
+        NEWS.arrived.emit(name)
+        more = card_text(made.card, None) + card_details(made.card)
+        self.show_result({}, f"{name} is installed; Enhance lists it now.", more=more)

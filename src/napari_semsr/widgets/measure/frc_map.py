@@ -73,8 +73,14 @@ from napari_semsr.widgets.layers import (
     show_scale_bar,
     step_before,
 )
-from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
-from napari_semsr.widgets.measure.regions import Region, new_region_box, read_regions
+from napari_semsr.widgets.measure.regions import (
+    Region,
+    new_region_box,
+    read_pair,
+    read_regions,
+    say_part,
+    show_outline,
+)
 
 if TYPE_CHECKING:
     import napari.viewer

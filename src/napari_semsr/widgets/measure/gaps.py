@@ -1,6 +1,5 @@
 """Gaps: how many gaps between particles a layer shows, and how wide they are."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -8,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Points
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QHeaderView
 
 from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle, WidthHistogram
 from napari_semsr.core import FloatArray, Job, Micrograph, figures_of
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import GAPS, GapReport, cut_gaps
 from napari_semsr.widgets.base import (
     Columns,
@@ -22,22 +19,23 @@ from napari_semsr.widgets.base import (
     Numbers,
     OptionsForm,
     Panel,
+    RowTable,
     Work,
+    copy_text,
     push_button,
 )
-from napari_semsr.widgets.measure.measured import (
-    propose_truth,
-    read_pair,
-    say_part,
-    show_outline,
-)
+from napari_semsr.widgets.layers import lying_over
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
     box_of,
     new_region_box,
+    propose_truth,
+    read_pair,
     read_regions,
     region_table,
+    say_part,
+    show_outline,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +131,13 @@ class GapsPanel(Panel):
         )
         which = Form(self.image, self.reference, self.regions)
         self.add_group("Layers", which, self.form)
-        self.rows = _GapTable()
+        told = "Choose a row to see its gap in the middle of the view."
+        self.rows = RowTable(told, _TABLE_HEIGHT)
+        self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
+        self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
+        heads = self.rows.horizontalHeader()
+        if heads is not None:
+            heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.rows.itemSelectionChanged.connect(self._go_to_gap)
         self.copy_button = push_button(
             "Copy table",
@@ -168,7 +172,8 @@ class GapsPanel(Panel):
             self._mark(layer, outcome)
         table = _table(report.result)
         self._draw(report)
-        self.rows.fill(report.result, report.unit)
+        self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
+        self.rows.setVisible(bool(self.rows.rowCount()))
         count, particles = len(report.result.found), report.result.particles
         said = f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
         figures: Numbers = figures_of(report)
@@ -183,14 +188,12 @@ class GapsPanel(Panel):
         )
 
     def copy_table(self) -> None:
-        """Copy the rows as text with tabs."""
-        clipboard, found = QApplication.clipboard(), self.findings()
-        if clipboard is not None and "gaps" in found.curves:
-            rows = Findings(
-                self.title, found.origin, curves={"gap": found.curves["gaps"]}
-            )
-            clipboard.setText(rows.text())
-            self.show_status("Copied; paste it into a spreadsheet.")
+        """Copy the rows."""
+        found = self.findings()
+        if "gaps" in found.curves:
+            rows = {"gap": found.curves["gaps"]}
+            told = Findings(self.title, found.origin, curves=rows).text()
+            self.show_status(copy_text(told))
 
     def _go_to_gap(self) -> None:
         """Show the gap whose row is chosen in the middle of the view."""
@@ -199,7 +202,7 @@ class GapsPanel(Panel):
             return
         self.helpers.value = True
         marks.selected_data = {row}
-        camera = getattr(self.viewer, "scene", self.viewer).camera
+        camera = self.viewer.scene.camera
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 
@@ -214,13 +217,6 @@ class GapsPanel(Panel):
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         active = self.viewer.layers.selection.active
         self._marks = None
-        placed = {
-            "metadata": {HELPER_KEY: self.title},
-            "scale": part.scale,
-            "translate": part.origin,
-            "units": (part.unit, part.unit),
-            "axis_labels": ("y", "x"),
-        }
         with self.in_place(layer.name):
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])
@@ -230,7 +226,7 @@ class GapsPanel(Panel):
                     edge_color=[look[0] for look in looks],
                     edge_width=size / 4,
                     vector_style="line",
-                    **copy.deepcopy(placed),
+                    **lying_over(part, self.title),
                 )
                 self._marks = self.viewer.add_points(
                     np.array([gap.place_px for gap in gaps]),
@@ -242,7 +238,7 @@ class GapsPanel(Panel):
                     features={
                         name: np.asarray(of) for name, of in _table(result).items()
                     },
-                    **copy.deepcopy(placed),
+                    **lying_over(part, self.title),
                 )
         self.viewer.layers.selection.active = active
 
@@ -284,54 +280,23 @@ class GapsPanel(Panel):
         canvas.refresh()
 
 
-class _GapTable(QTableWidget):
-    """One row for each gap, sorted by the head that is clicked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFixedHeight(_TABLE_HEIGHT)
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        self.setToolTip("Choose a row to see its gap in the middle of the view.")
-        rows, heads = self.verticalHeader(), self.horizontalHeader()
-        if rows is not None:
-            rows.setVisible(False)
-        if heads is not None:
-            heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-
-    def fill(self, found: Gaps, unit: str) -> None:
-        """Show the gaps, lengths in one unit."""
-        table, digits = found.table(), 1 if unit == "nm" else 2
-        heads = {
-            "kind": "Gap",
-            f"reference_width_{unit}": f"Ref. ({unit})",
-            f"width_{unit}": f"Width ({unit})",
-            f"error_{unit}": f"Error ({unit})",
-            f"y_{unit}": f"y ({unit})",
-            f"x_{unit}": f"x ({unit})",
-        }
-        if found.reference_background is None:
-            del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
-        self.setSortingEnabled(False)
-        self.clear()
-        self.setColumnCount(len(heads))
-        self.setHorizontalHeaderLabels(list(heads.values()))
-        self.setRowCount(len(table["kind"]))
-        for column, key in enumerate(heads):
-            for row, value in enumerate(table[key]):
-                item = QTableWidgetItem()
-                shown = round(value, digits) if isinstance(value, float) else value
-                item.setData(Qt.ItemDataRole.DisplayRole, shown)
-                item.setData(Qt.ItemDataRole.UserRole, row)
-                self.setItem(row, column, item)
-        self.setSortingEnabled(True)
-        self.setVisible(bool(table["kind"]))
-
-    def chosen(self) -> int | None:
-        """Give the number of the gap whose row is chosen."""
-        items = self.selectedItems()
-        return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
+def _shown_rows(found: Gaps, unit: str) -> Columns:
+    """Give what the table shows of the gaps, lengths in one unit."""
+    told, digits = found.table(), 1 if unit == "nm" else 2
+    heads = {
+        "kind": "Gap",
+        f"reference_width_{unit}": f"Ref. ({unit})",
+        f"width_{unit}": f"Width ({unit})",
+        f"error_{unit}": f"Error ({unit})",
+        f"y_{unit}": f"y ({unit})",
+        f"x_{unit}": f"x ({unit})",
+    }
+    if found.reference_background is None:
+        del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
+    return {
+        head: [round(x, digits) if isinstance(x, float) else x for x in told[key]]
+        for key, head in heads.items()
+    }
 
 
 def _table(found: Gaps) -> Mapping[str, Sequence[Any]]:

@@ -35,12 +35,6 @@ from napari_semsr.widgets.base import (
     Panel,
     Work,
 )
-from napari_semsr.widgets.measure.measured import (
-    propose_truth,
-    read_pair,
-    say_part,
-    show_outline,
-)
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -48,8 +42,12 @@ from napari_semsr.widgets.measure.regions import (
     cut_out,
     largest_part,
     new_region_box,
+    propose_truth,
+    read_pair,
     read_regions,
     region_table,
+    say_part,
+    show_outline,
 )
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
-from magicgui.widgets import CheckBox, Select
-from napari.layers import Image, Layer, Shapes
+from magicgui.widgets import CheckBox
+from napari.layers import Image, Shapes
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -46,8 +46,10 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import (
+    draw_lines,
     free_name,
     grey_layers,
+    nm_of_drawn,
     nm_per_unit,
     plane_at,
     same_unit,
@@ -60,7 +62,6 @@ if TYPE_CHECKING:
 
 _LIST_HEIGHT = 90
 _LINE_LAYER = "profile line"
-_COLOUR = "#ffd400"
 _MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
 _ROOM = 0.15  # of their range, above and below curves that move; chosen
 _HINT = (
@@ -162,16 +163,8 @@ class ProfilePanel(Panel):
         self._named: list[str] = []  # what they are, while they move
         self._waiting = False  # whether the line has moved since it was last read
         self._held = False  # whether the mouse drags on the layer of lines
-        self.layers = Select(
-            name="layers",
-            tooltip="Layers whose profiles are drawn together; hold Ctrl to choose "
-            "several.",
-            choices=lambda _: [
-                (item.name, item) for item in reversed(grey_layers(viewer))
-            ],
-        )
-        self.layers.native.setFixedHeight(_LIST_HEIGHT)
-        self.follow(self.layers)
+        told = "Layers whose profiles are drawn together"
+        self.layers = self.new_layer_list(told, _LIST_HEIGHT)
         self.line = self.new_layer_box(
             "line",
             "Line",
@@ -222,10 +215,6 @@ class ProfilePanel(Panel):
         self.layers.changed.connect(self._moved)
         self._watch()
 
-    def choose_input(self, layer: Layer) -> None:
-        """Choose a layer alone."""
-        self.layers.value = [layer]
-
     def leave(self) -> None:
         """End what follows the line, too."""
         self.follower.cancel()
@@ -250,18 +239,9 @@ class ProfilePanel(Panel):
         linear, _ = shown_by(image)
         pitch = float(np.sqrt(abs(np.linalg.det(linear))))
         extent = float(np.max(image.extent.data[1][-2:])) + 1
-        shapes: Shapes = self.viewer.add_shapes(
-            None,
-            ndim=2,
-            name=free_name(self.viewer, _LINE_LAYER),
-            axis_labels=("y", "x"),
-            edge_color=_COLOUR,
-            edge_width=max(1.0, extent / 400),
-            face_color="transparent",
-            scale=(pitch, pitch),
-            units=image.units[-2:],
-        )
-        return shapes
+        name = free_name(self.viewer, _LINE_LAYER)
+        grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
+        return draw_lines(self.viewer, name, extent / 400, **grid)
 
     def _watch(self, _: object = None) -> None:
         """Listen to the chosen layer of lines; it holds this panel only weakly."""
@@ -309,14 +289,7 @@ class ProfilePanel(Panel):
                 "structure."
             )
             raise OptionError(msg)
-        own = [nm_per_unit(unit) for unit in lines.units[-2:]]
-        theirs = [nm_per_unit(unit) for unit in images[0].units[-2:]]
-        # napari shows what has no length unit by its bare numbers
-        scale = [
-            1.0 if k is None else (k if one is None else one)
-            for one, k in zip(own, theirs, strict=True)
-        ]
-        (y0, x0), (y1, x1) = (ends * scale).tolist()
+        (y0, x0), (y1, x1) = (ends * nm_of_drawn(lines, images[0])).tolist()
         return y0, x0, y1, x1
 
     # -- measuring ---------------------------------------------------------------

@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, Select
+from magicgui.widgets import CheckBox
 from napari.layers import Layer
 from numpy.typing import NDArray
 
@@ -21,12 +21,13 @@ from napari_semsr.widgets.layers import (
     result_name,
     same_unit,
 )
-from napari_semsr.widgets.measure.measured import say_part, show_outline
 from napari_semsr.widgets.measure.regions import (
     Region,
     largest_part,
     new_region_box,
     read_regions,
+    say_part,
+    show_outline,
 )
 
 if TYPE_CHECKING:
@@ -244,16 +245,8 @@ class SpectrumPanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
-        self.layers = Select(
-            name="layers",
-            tooltip="Layers whose spectra are drawn together; hold Ctrl to choose "
-            "several.",
-            choices=lambda _: [
-                (item.name, item) for item in reversed(grey_layers(viewer))
-            ],
-        )
-        self.layers.native.setFixedHeight(_LIST_HEIGHT)
-        self.follow(self.layers)
+        told = "Layers whose spectra are drawn together"
+        self.layers = self.new_layer_list(told, _LIST_HEIGHT)
         self.planes = CheckBox(
             value=True,
             text="2-D spectrum as a layer",
@@ -274,10 +267,6 @@ class SpectrumPanel(Panel):
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.take_input(self.layers)
         viewer.layers.selection.events.changed.connect(self._take_selected)
-
-    def choose_input(self, layer: Layer) -> None:
-        """Choose a layer alone."""
-        self.layers.value = [layer]
 
     def _take_selected(self, event: object = None) -> None:
         """Choose several layers that are selected; none of them is active then."""

@@ -14,12 +14,21 @@ from napari_semsr.core import (
     FloatArray,
     Job,
     Micrograph,
+    OptionError,
     ShapeError,
     figures_of,
     quantities_of,
     value_of,
 )
-from napari_semsr.jobs import PANELS, Verb, verb_of
+from napari_semsr.jobs import (
+    ERROR_MAP,
+    PANELS,
+    REPEATABILITY,
+    TRUST,
+    ErrorMapReport,
+    Verb,
+    verb_of,
+)
 from napari_semsr.widgets.base import (
     Columns,
     Form,
@@ -29,7 +38,9 @@ from napari_semsr.widgets.base import (
     Target,
     Work,
     add_opened,
+    legend,
     new_store_path,
+    preference,
     require_room,
     written,
 )
@@ -42,6 +53,8 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
+    box_of,
+    cut_out,
     new_region_box,
     read_regions,
     region_table,
@@ -300,3 +313,77 @@ def _panel_of(title: str, viewer: "napari.viewer.Viewer") -> VerbPanel:
     made = type("OneVerbPanel", (VerbPanel,), {"verbs": {title: verb}})
     panel: VerbPanel = made(viewer, title, "Measure")
     return panel
+
+
+class ErrorMapPanel(ResultPanel):
+    """Maps where a layer is not its reference, or two scans are not one another."""
+
+    help_place = "error_map.md"
+    verbs = {"with its reference": ERROR_MAP, "two scans": REPEATABILITY}  # noqa: RUF012
+    chooser = (
+        "Compare",
+        "A layer with its source, or two scans that tell how repeatable scanning is.",
+    )
+    region_help = (
+        "the error is summed up for each of its regions. Blur, gain and offset are "
+        "those of the whole field."
+    )
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Error map", "Map errors")
+        for form in self.forms.values():
+            form.on_change("align", partial(_show_search, form))
+
+    def in_region(
+        self, report: Any, shown: Micrograph, region: Region
+    ) -> Mapping[str, Cell]:
+        """Sum up the errors in one region."""
+        values = cut_out(region, shown, box_of(region, shown)).array()
+        kept = values[np.isfinite(values)]
+        if not kept.size:
+            msg = "no pixel is known there"
+            raise ShapeError(msg)
+        name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
+        unit = "grey levels" if report.unit == "grey" else "%"
+        return {
+            "pixels": int(kept.size),
+            f"{name} ({unit})": float(np.sqrt(np.square(kept).mean())),
+            f"median ({unit})": float(np.median(kept)),
+            f"95 % below ({unit})": float(np.percentile(kept, 95)),
+        }
+
+
+def _show_search(form: OptionsForm, align: Any) -> None:
+    form.show_row("search", bool(align))
+
+
+class TrustPanel(ResultPanel):
+    """Maps how far what a network made may be off, of a layer that is there."""
+
+    help_place = "trust.md"
+    verbs = {"trust": TRUST}  # noqa: RUF012
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Trust", "Map the trust")
+        self.form.set_values(device=preference("computing", "device"))
+
+    def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
+        """Offer as enhanced what a network made, and nothing else."""
+        listed = super().layers_for(name)
+        if name != "enhanced":
+            return listed
+        return lambda: [item for item in listed() if network_of(item)]
+
+    def job(self) -> Work:
+        """Read the form."""
+        if self.boxes["enhanced"].value is None:
+            msg = (
+                "A layer that a network made must be chosen, but none is open; make "
+                "one in Enhance, or open one."
+            )
+            raise OptionError(msg)
+        return super().job()
+
+    def legend(self, report: Any) -> str:
+        """Say what the three colours mean, and of how many places each is."""
+        return legend(report.legend())

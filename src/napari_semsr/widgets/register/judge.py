@@ -5,15 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit, Select
+from magicgui.widgets import Select
 from napari.layers import Layer
-from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
 
 from napari_semsr.core import (
     Job,
-    OptionError,
     ShapeError,
     figures_of,
     in_panel_words,
@@ -37,9 +33,10 @@ from napari_semsr.widgets.base import (
     ask_file,
     new_store_path,
     push_button,
-    typed_path,
+    show_file,
 )
 from napari_semsr.widgets.enhance import listed_models
+from napari_semsr.widgets.placement import Placement
 from napari_semsr.widgets.register.panel import (
     find_pair,
     refusal_numbers,
@@ -50,8 +47,6 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
-_SEARCH, _FOUND, _STORED = "search", "found", "stored"
-_MAPS = [("found anew", _SEARCH), (f"stored before {_DOTS}", _STORED)]
 _PAGES = {"Report (*.html)": ".html"}
 
 
@@ -86,30 +81,23 @@ class JudgePanel(Panel):
             choices=self._models,
         )
         self.networks.native.setMaximumHeight(110)
-        self.placed = ComboBox(
-            name="placed",
-            label="Registration",
-            tooltip="How Optical lies on SEM. 'Judge by SEM' in Register to SEM brings "
-            "what was found there.",
-            choices=_MAPS,
+        where = Form()
+        self._map = Placement(
+            where,
+            "Registration",
+            "How Optical lies on SEM. 'Judge by SEM' in Register to SEM brings what "
+            "was found there.",
+            images=("Optical", "SEM"),
+            otherwise=("found anew", "search"),
+            remedy="let the map be found anew",
         )
-        self.transform = FileEdit(
-            name="transform",
-            label="Transform",
-            tooltip="A .json that Register to SEM has saved, Optical its moving image "
-            "and SEM its fixed one.",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter="*.json",
-            nullable=True,
-        )
+        self.placed, self.transform = self._map.placed, self._map.transform
         self.form = OptionsForm(JudgeOptions)
         self.form.show_row("landmarks_only", visible=False)
-        self.where = Form(self.placed, self.transform)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))
-        self.add_group("How", self.where, self.form)
+        self.add_group("How", where, self.form)
         self._build_results()
         self.report: Path | None = None
-        self._given: StoredTransform | None = None
         self._offered: tuple[Layer | None, ...] = ()
         self.placed.changed.connect(self._show_rows)
         self.optical.changed.connect(self._propose_model)
@@ -164,37 +152,18 @@ class JudgePanel(Panel):
         self.networks.value = [name] if name in self.networks.choices else []
 
     def _show_rows(self, _: object = None) -> None:
-        self.where.show_row("transform", self.placed.value == _STORED)
         for name in ("model", "search"):
-            self.form.show_row(name, self.placed.value == _SEARCH)
+            self.form.show_row(name, not self._map.given)
 
     def take_registered(
         self, optical: Layer, sem: Layer, found: StoredTransform
     ) -> None:
         """Judge two layers that were registered."""
-        self._given = found
         self.optical.value, self.sem.value = optical, sem
         self._offered = (None, None)  # they were chosen
-        said = f"as registered: {found.moving.name} on {found.fixed.name}"
-        self.placed.choices = [(said, _FOUND), *_MAPS]
-        self.placed.value = _FOUND
+        self._map.take(found)
 
     # -- running --------------------------------------------------------------------
-
-    def _map(self) -> StoredTransform | Path | None:
-        """Give the map; None where it is to be found."""
-        if self.placed.value == _FOUND:
-            return self._given
-        if self.placed.value == _SEARCH:
-            return None
-        typed = typed_path(self.transform)
-        if typed is None:
-            msg = (
-                "A transform must be chosen, a .json that Register to SEM has saved; "
-                "or let the map be found anew."
-            )
-            raise OptionError(msg)
-        return typed
 
     def job(self) -> Work:
         """Read the form."""
@@ -206,7 +175,7 @@ class JudgePanel(Panel):
                 "image of its place, and choose it under SEM."
             )
             raise ShapeError(msg)
-        transform, options = self._map(), self.form.options()
+        transform, options = self._map.map(), self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked
         called = self.labels()  # now: the job runs in a thread
@@ -248,7 +217,7 @@ class JudgePanel(Panel):
     def open_report(self) -> None:
         """Show the page."""
         if self.report is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report)))
+            show_file(self.report)
 
     def save_report(self) -> None:
         """Ask for a name, and keep page and numbers."""

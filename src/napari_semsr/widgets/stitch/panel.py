@@ -28,7 +28,6 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     FOLDER_KEY,
     HEIGHTS,
-    HELPER_KEY,
     STORE_KEY,
     ReadOptions,
     get_reader,
@@ -75,6 +74,7 @@ from napari_semsr.widgets.layers import (
     fill_view,
     free_name,
     is_calibrated,
+    lying_over,
     result_name,
     show_scale_bar,
 )
@@ -613,8 +613,7 @@ class StitchMosaicPanel(Panel):
         if path is None:
             return
         make = partial(open_levels, path, ReadOptions())
-        if not self.start(make, self._register_to, "Open SEM image"):
-            self.show_status("A job is running; cancel it first.")
+        self.start(make, self._register_to, "Open SEM image")
 
     def _register_to(self, opened: Opened) -> None:
         """Show the electron image, unless it is there, and the panel for it."""
@@ -664,19 +663,6 @@ def _aligned_nominal(made: StitchedFile) -> FloatArray | None:
     return moved
 
 
-def _keywords(mosaic: Micrograph, frame: tuple[int, int]) -> dict[str, Any]:
-    """Give what all layers share: calibrated in nm, thin lines."""
-    return {
-        "scale": mosaic.scale,
-        "translate": mosaic.origin,
-        "units": (mosaic.unit, mosaic.unit),
-        "axis_labels": ("y", "x"),
-        "metadata": {HELPER_KEY: _TITLE},
-        "edge_width": max(0.5, _THIN * min(frame)),
-        "face_color": "transparent",
-    }
-
-
 def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
     """Rectangles at the outer edges of the frames' pixels."""
     rows, columns = frame
@@ -701,7 +687,11 @@ def _add_shapes_layers(
     There is a line for each joint between two frames that are placed.
     """
     solution, frame = made.solution, made.frame_shape
-    keywords = _keywords(mosaic, frame)
+    keywords: dict[str, Any] = {
+        **lying_over(mosaic, _TITLE),
+        "edge_width": max(0.5, _THIN * min(frame)),
+        "face_color": "transparent",
+    }
     names, placed = np.array(solution.names), solution.placed
     corners = solution.positions_px
     nominal = _aligned_nominal(made)

@@ -52,6 +52,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.enhance import NEWS, listed_models
 from napari_semsr.widgets.layers import grey_layers, is_superlens, is_truth
+from napari_semsr.widgets.placement import Placement
 from napari_semsr.widgets.train.watch import TrainView
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ _SOURCES = [
     ("what the recipe names", _OWN),
 ]
 _FILE = "a YAML file …"
-_GRID, _FOUND, _STORED = "grid", "found", "stored"
-_PLACED = [("on one grid", _GRID), ("by a stored transform …", _STORED)]
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
 _FIRST = "fine-tune"
 _BY_ITSELF = "own-image"
@@ -129,23 +128,18 @@ class PairsForm(Form):
         low, high = _NAMED[_LAYERS]
         self.low = layer_box("low", *low)
         self.high = layer_box("high", *high)
-        self.placed = ComboBox(
-            name="placed",
-            label="They lie",
-            tooltip="How Low lies on High. Images of two instruments are registered "
-            "first, in Register to SEM; 'Train on these' there brings its result here.",
-            choices=_PLACED,
+        for control in (self.source, self.low, self.high):
+            self.add(control)
+        self.lies = Placement(
+            self,
+            "They lie",
+            "How Low lies on High. Images of two instruments are registered first, in "
+            "Register to SEM; 'Train on these' there brings its result here.",
+            images=("Low", "High"),
+            otherwise=("on one grid", "grid"),
+            remedy="say that Low and High lie on one grid",
         )
-        self.transform = FileEdit(
-            name="transform",
-            label="Transform",
-            tooltip="A .json that Register to SEM has saved, Low its moving image and "
-            "High its fixed one.",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter="*.json",
-            nullable=True,
-        )
-        self._found: StoredTransform | None = None
+        self.placed, self.transform = self.lies.placed, self.lies.transform
         self.store = FileEdit(
             name="store",
             label="Store",
@@ -154,12 +148,8 @@ class PairsForm(Form):
             nullable=True,
         )
         self.patch = _count_box("patch", most=_LARGEST_PATCH, step=16)
-        for control in (self.source, self.low, self.high, self.placed):
-            self.add(control)
-        self.add(self.transform)
         self.add(self.store)
         self.source.changed.connect(self._show_rows)
-        self.placed.changed.connect(self._show_rows)
         self._show_rows()
 
     def _show_rows(self, _: object = None) -> None:
@@ -169,34 +159,14 @@ class PairsForm(Form):
             self.relabel(name, *words)
         self.show_row("low", self.cuts or self.own)
         self.show_row("high", self.cuts or self.source.value == _SCANS)
-        self.show_row("placed", self.cuts)
-        stored = self.placed.value == _STORED
-        self.show_row("transform", self.cuts and stored)
+        self.lies.show_rows(asked=self.cuts)
         self.show_row("store", self.source.value == _STORE)
 
     def take(self, low: "Layer", high: "Layer", found: StoredTransform) -> None:
         """Learn from two layers that were registered."""
-        self._found = found
         self.source.value = _LAYERS
         self.low.value, self.high.value = low, high
-        said = f"as registered: {found.moving.name} on {found.fixed.name}"
-        self.placed.choices = [(said, _FOUND), *_PLACED]
-        self.placed.value = _FOUND
-
-    def map(self) -> StoredTransform | Path | None:
-        """Give the map from Low to High; None where they lie on one grid."""
-        if self.placed.value == _FOUND:
-            return self._found
-        if self.placed.value == _GRID:
-            return None
-        typed = typed_path(self.transform)
-        if typed is None:
-            msg = (
-                "A transform must be chosen, a .json that Register to SEM has saved; "
-                "or say that Low and High lie on one grid."
-            )
-            raise OptionError(msg)
-        return typed
+        self.lies.take(found)
 
     @property
     def cuts(self) -> bool:
@@ -540,13 +510,13 @@ class TrainPanel(Panel):
     def _cut(self) -> CutRequest:
         """Read the two layers, and how one lies on the other."""
         pairs = self.pairs
-        mapped = pairs.placed.value != _GRID  # then it matters not how Low is shown
+        mapped = pairs.lies.given  # then it matters not how Low is shown
         low = self.micrograph(pairs.low.value, unturned=mapped)
         high = self.micrograph(pairs.high.value)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and high must be two layers, got {low.name} for both."
             raise OptionError(msg)
-        return CutRequest(low, high, pairs.map())
+        return CutRequest(low, high, pairs.lies.map())
 
     def _own(self) -> OwnImage:
         """Read the noisy layer, and the second scan if there is one."""

@@ -1,6 +1,7 @@
 """The window *Superlens SEM*: all steps in their order, each ready to run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -17,27 +18,135 @@ from qtpy.QtWidgets import (
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
+    VERB_PANELS,
     FoldingRow,
     Panel,
     RichLabel,
     is_alive,
     lay_as_tab,
+    make_panel,
     open_manual,
     open_panel,
     push_button,
     session_of,
 )
 from napari_semsr.widgets.layers import grey_layers
-from napari_semsr.widgets.window.steps import (
-    FRAMES,
-    SAMPLES,
-    STEPS,
-    PanelPlace,
-    WorkStep,
-)
 
 if TYPE_CHECKING:
     import napari.viewer
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPlace:
+    """Where a panel is, which is imported when it is first shown."""
+
+    title: str  # of the button that chooses it, short
+    place: str  # module behind `napari_semsr.widgets`, and class
+
+
+@dataclass(frozen=True, slots=True)
+class WorkStep:
+    """What is done together, in one of several panels."""
+
+    key: str
+    title: str  # of its button, short: several stand in 320 px
+    hint: str  # one line
+    panels: tuple[PanelPlace, ...]  # the first is shown first
+    images: int = 0  # Next passes it over where fewer are open
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample of the manifest that a newcomer may begin with."""
+
+    key: str  # under `sample_data`
+    title: str  # of its button, short
+    tooltip: str
+
+
+SAMPLES = (
+    Sample(
+        "degraded",
+        "SEM image",
+        "A drawn electron image, blurred, hazy and noisy, and its truth: for Enhance "
+        "and Metrics.",
+    ),
+    Sample(
+        "exposures",
+        "Two exposures",
+        "One field twice, with noise of its own each time: for FRC map.",
+    ),
+    Sample(
+        "scan",
+        "Superlens scan",
+        "16 simulated frames to be joined to a mosaic; takes some seconds.",
+    ),
+    Sample(
+        "place",
+        "Optical and SEM",
+        "A mosaic and an electron image of its place, to be registered; takes some "
+        "seconds.",
+    ),
+)
+
+FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
+"""Where the steps begin when frames are open."""
+
+STEPS = (
+    WorkStep(
+        "open",
+        "Open",
+        "Open an image, or join frames to a mosaic.",
+        (
+            PanelPlace("Image", "open_mosaic:OpenMosaicPanel"),
+            FRAMES,
+            PanelPlace("Crop", "crop:CropPanel"),
+        ),
+    ),
+    WorkStep(
+        "register",
+        "Register",
+        "Bring a mosaic onto the SEM image of its place.",
+        (PanelPlace("Register to SEM", "register.panel:RegisterPanel"),),
+        images=2,
+    ),
+    WorkStep(
+        "enhance",
+        "Enhance",
+        "Take blur and noise away.",
+        (
+            PanelPlace("Network", "enhance.panel:EnhancePanel"),
+            PanelPlace("Classical", "restore:RestorePanel"),
+            PanelPlace("Train", "train.panel:TrainPanel"),
+        ),
+    ),
+    WorkStep(
+        "measure",
+        "Measure",
+        "Measure resolution and sharpness.",
+        (
+            PanelPlace("FRC map", "measure.frc_map:FrcMapPanel"),
+            PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
+            PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
+            PanelPlace("Line profile", "measure.profile:ProfilePanel"),
+            PanelPlace("Error map", "measure.verb_panel:ErrorMapPanel"),
+            PanelPlace("Trust", "measure.verb_panel:TrustPanel"),
+            PanelPlace("Gaps", "measure.gaps:GapsPanel"),
+            *(PanelPlace(title, place) for title, place in VERB_PANELS.items()),
+            PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
+        ),
+    ),
+    WorkStep(
+        "save",
+        "Save",
+        "Keep layers, figures and the project; do the same with a whole folder.",
+        (
+            PanelPlace("Save", "project:SavePanel"),
+            PanelPlace("Batch", "batch:BatchPanel"),
+        ),
+    ),
+)
+
 
 TITLE = "Superlens SEM"
 _DONE = "\N{CHECK MARK} "
@@ -152,7 +261,7 @@ class StepPage(QWidget):
                 return
             kind = self.step.panels[0]
         if kind not in self.panels:
-            panel = self.panels[kind] = kind.make(self._viewer)
+            panel = self.panels[kind] = make_panel(self._viewer, kind.place)
             self.stack.addWidget(panel)
             panel.ran.connect(self._note_run)
         self.stack.setCurrentWidget(self.panels[kind])
