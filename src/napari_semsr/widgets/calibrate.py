@@ -453,22 +453,21 @@ class CalibrateGroup(QWidget):
     def find_bar(self) -> None:
         """Lay the line over the scale bar that is printed into the layer."""
         with self._told():
-            layer: Any = self.layer.value
-            image = micrograph_from_layer(layer)
+            layer = self.layer.value
+            image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
+            make = partial(CALIBRATE.job, image, options=options)
+            self._start(make, partial(self._show_bar, layer), "Find the printed bar")
 
-            def show(report: ScaleBarReport) -> None:
-                with self._told():
-                    self._show_bar(layer, report)
-
-            make = partial(CALIBRATE.job, image, options=CalibrateOptions(bar=True))
-            self._start(make, show, "Find the printed bar")
+    def _choose(self, layer: Layer) -> None:
+        """Choose the layer again that was looked at, if it is still there."""
+        if layer not in self._viewer.layers:
+            msg = "The layer is gone; open it again and calibrate it."
+            raise OptionError(msg)
+        self.layer.value = layer
 
     def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
         """Draw the line from one end of the bar to the other."""
-        if layer not in self._viewer.layers:
-            msg = "The layer is gone; open it again and look for its bar."
-            raise OptionError(msg)
-        self.layer.value = layer
+        self._choose(layer)
         self._draw()
         line: Any = self._line_layer()
         top, left, bottom, right = report.box
@@ -490,21 +489,14 @@ class CalibrateGroup(QWidget):
                 msg = "The grating's period must be above 0; type the true one in nm."
                 raise OptionError(msg)
             options = CalibrateOptions(pitch_nm=self.pitch.value)
-
-            def show(report: CalibrationReport) -> None:
-                with self._told():
-                    self._show_grating(layer, report)
-
             make = partial(CALIBRATE.job, image, options=options)
+            show = partial(self._show_grating, layer)
             self._start(make, show, "Calibrate from a grating")
 
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
         """Give the layer its pixel size, and say how sure that is."""
         found = report.calibration
-        if layer not in self._viewer.layers:
-            msg = "The layer is gone; open it again and calibrate it."
-            raise OptionError(msg)
-        self.layer.value = layer
+        self._choose(layer)
         self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm)
         lines = [f"{name}: {figure}" for name, figure in figures_of(report).items()]
         lines += report.warnings
@@ -529,18 +521,14 @@ class CalibrateGroup(QWidget):
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""
         with self._told():
-            self._measure()
-
-    def _measure(self) -> None:
-        micrograph = micrograph_from_layer(self.layer.value)
-        if self.distance.value <= 0:
-            msg = "The known distance must be above 0; type the true length."
-            raise OptionError(msg)
-        line = self._line_layer()
-        if line is not None and not _lies_on(line, self.layer.value):
-            msg = "The line lies on another layer's grid; press Draw a line again."
-            raise OptionError(msg)
-        y, x = micrograph.scale
-        true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
-        k = true_nm / line_length(line, (y, x))
-        self._calibrate((y * k, x * k))
+            y, x = micrograph_from_layer(self.layer.value).scale
+            if self.distance.value <= 0:
+                msg = "The known distance must be above 0; type the true length."
+                raise OptionError(msg)
+            line = self._line_layer()
+            if line is not None and not _lies_on(line, self.layer.value):
+                msg = "The line lies on another layer's grid; press Draw a line again."
+                raise OptionError(msg)
+            true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
+            k = true_nm / line_length(line, (y, x))
+            self._calibrate((y * k, x * k))

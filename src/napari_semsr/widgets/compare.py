@@ -240,26 +240,22 @@ class _Blend:
             about.pop(STRENGTH_KEY, None)
             about.pop(DRAWN_KEY, None)
             about |= {SAVED_KEY: self.saved} if self.saved else {}
-        made = self._history(strength)
+        made = self.result.provenance
+        if strength < 1:
+            if self.mixed is None:
+                made_of = {"input": self.image, "result": self.result}
+                self.mixed = derived_from("blend", {}, **made_of)
+            made = self.mixed.model_copy(update={"options": {"strength": strength}})
         about["micrograph"] = {
             **about.get("micrograph", {}),
             "provenance": None if made is None else made.model_dump(mode="json"),
         }
 
-    def _history(self, strength: float) -> Provenance | None:
-        """Compose what made the mixture."""
-        if strength >= 1:
-            return self.result.provenance
-        if self.mixed is None:
-            made_of = {"input": self.image, "result": self.result}
-            self.mixed = derived_from("blend", {}, **made_of)
-        return self.mixed.model_copy(update={"options": {"strength": strength}})
 
-
-def _stores_of(source: Image | None) -> list[str]:
+def _stores_of(source: Layer | None) -> list[str]:
     """List the stores that a layer is drawn from."""
     about = {} if source is None else source.metadata
-    own = [str(about[STORE_KEY])] if STORE_KEY in about else []
+    own = [str(about[STORE_KEY])] if about.get(STORE_KEY) else []
     return [*own, *about.get(DRAWN_KEY, ())]
 
 
@@ -272,16 +268,6 @@ def _draw_planes(
         yield Progress(number, len(images), f"drawing {image.name}")
         drawn += yield from input_levels(image, (), result, [result.data])
     return [stacked(drawn).reshape(shape)]
-
-
-def _subtract(first: Micrograph, second: Micrograph) -> Job[Opened]:
-    """Draw the difference of two images, a large one with an overview."""
-    made = difference_of(first, second)
-    if max(made.shape) <= SINGLE_PX or not made.is_lazy:
-        made = made.replace(data=made.array())
-        return Opened(made, (made,))
-    coarse = yield from coarse_levels(made)
-    return Opened(made, (made, *coarse))
 
 
 class CompareControls(Form):
@@ -347,10 +333,8 @@ class CompareControls(Form):
             "Add the right layer minus the left one as a layer: green where it is "
             "brighter, magenta where it is darker.",
         )
-        for box in (self.left, self.right):
-            self.add(box)
-        rest = self.split, self.beside, self.strength, self.note
-        for control in (*rest, self.difference_button):
+        boxes = self.left, self.right, self.split, self.beside, self.strength
+        for control in (*boxes, self.note, self.difference_button):
             self.add(control)
 
     # -- which layers ---------------------------------------------------------
@@ -537,8 +521,13 @@ class CompareControls(Form):
             )
 
     def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Subtract the first image from the second."""
-        return _subtract(first, second)
+        """Draw the difference of two images, a large one with an overview."""
+        made = difference_of(first, second)
+        if max(made.shape) <= SINGLE_PX or not made.is_lazy:
+            made = made.replace(data=made.array())
+            return Opened(made, (made,))
+        coarse = yield from coarse_levels(made)
+        return Opened(made, (made, *coarse))
 
     def _add_difference(self, opened: Opened, layers: tuple[Layer, Layer]) -> None:
         """Show a difference around zero, which has no colour."""
@@ -553,16 +542,8 @@ class CompareControls(Form):
             colormap=_DIVERGING,
             contrast_limits=(-most, most),
         )
-        found = [item.metadata for item in layers]
-        layer.metadata[DRAWN_KEY] = [
-            path
-            for item in found
-            for path in (item.get(STORE_KEY), *item.get(DRAWN_KEY, ()))
-            if path
-        ]
-        bar = getattr(layer, "colorbar", None)
-        if bar is not None:
-            bar.visible = True
+        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _stores_of(one)]
+        layer.colorbar.visible = True
         self._panel.show_status(
             f"Added {layer.name}: green is more, magenta is less, to "
             f"{Figure(most, 'grey levels', '.3g')}."

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 import napari_semsr
@@ -17,7 +18,6 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
     joint_colour,
-    quality_colour,
 )
 from tests.children import LIMIT_MS
 
@@ -374,7 +374,7 @@ def test_colours_tell_used_from_doubtful():
     unsure = PairReport(0, 1, (0, 0), 0.8, 9, used=True, ambiguous=True)
     refused = PairReport(0, 1, (0, 0), 0.8, 9, used=False)
     colours = [joint_colour(pair) for pair in (used, unsure, refused)]
-    assert colours[0] == quality_colour(0.8)
+    assert colours[0] == colormaps["viridis"](0.8)
     assert len(set(colours)) == 3
     assert colours[2][3] < 1
 

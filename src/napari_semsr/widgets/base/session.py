@@ -271,13 +271,6 @@ class Session(QObject):
         if self._steps:
             window.show_state(self._steps)
 
-    def _read_steps(self) -> dict[str, Any]:
-        """Read what the window of steps shows, or showed when it was there."""
-        window = self._steps_window()
-        if is_alive(window):
-            self._steps = window.state()
-        return self._steps
-
     def _on_inserted(self, event: Any) -> None:
         event.value.events.connect(self._on_layer)
         self._look_for_project(event.value)
@@ -440,7 +433,11 @@ class Session(QObject):
             if project != self._written:
                 write_project(self.folder, project)
                 self._written = project
-                self._remove_outdated({layer.store for layer in project.layers})
+                listed = {layer.store for layer in project.layers}
+                for path in self._outdated:  # written anew since
+                    if path.name not in listed:
+                        remove_own(path)
+                self._outdated.clear()
             self.failing = False
         except SemsrError as error:
             self._fail(str(error))
@@ -449,13 +446,6 @@ class Session(QObject):
         for call in then:
             call()
         self.changed.emit()
-
-    def _remove_outdated(self, listed: set[str | None]) -> None:
-        """Remove pixels that were written anew since, and that no layer has."""
-        for path in self._outdated:
-            if path.name not in listed:
-                remove_own(path)
-        self._outdated.clear()
 
     def _finish(self, show: Callable[[], object]) -> None:
         """Do in the main thread what a job leaves to it."""
@@ -479,11 +469,14 @@ class Session(QObject):
         options = {
             panel.title: form_values(panel) for panel in self._panels if is_alive(panel)
         }
+        steps = self._steps_window()
+        if is_alive(steps):
+            self._steps = steps.state()
         return Project(
             inputs={key: one for key, one in self._inputs.items() if key in named},
             layers=(*layers, *self._lost),
             options=self._options | options,
-            window=_window_state(self.viewer) | {"steps": self._read_steps()},
+            window=_window_state(self.viewer) | {"steps": self._steps},
         )
 
     def _is_kept(self, layer: Layer) -> bool:
@@ -520,7 +513,12 @@ class Session(QObject):
     def _bring_stored(self, layer: Image | Labels, folder: Path, path: Path) -> _Bring:
         """Say how pixels come into the project that are stored elsewhere."""
         if is_temporary(str(path)) or is_project(path.parent):
-            return partial(self._take_over, path)
+
+            def take_over() -> tuple[LayerSource, dict[str, str]]:
+                place = self._adopt(path)
+                return LayerSource(place.name), {STORE_KEY: str(place)}
+
+            return take_over
         if READ_KEY in layer.metadata and path.is_absolute():
             read = layer.metadata[READ_KEY]
             return partial(self._note_input, folder, path, read)
@@ -536,11 +534,6 @@ class Session(QObject):
         self._inputs[digest] = noted
         now = {} if place == path else {FOLDER_KEY: str(place)}
         return LayerSource(input=digest, read=read), now
-
-    def _take_over(self, path: Path) -> tuple[LayerSource, dict[str, str]]:
-        """Give a store that lies elsewhere a place in the project."""
-        place = self._adopt(path)
-        return LayerSource(place.name), {STORE_KEY: str(place)}
 
     def _adopt(self, path: Path) -> Path:
         """Give what lies elsewhere a place in the project, one for all its layers."""

@@ -1,4 +1,4 @@
-"""Choose a model and read its card; torch is not needed for that."""
+"""Models: a list with their cards, and the panels that check and import them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,10 +122,14 @@ def card_details(card: dict[str, Any]) -> str:
     """Write the rest of a card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
+    far = f"{card.get('receptive_field')} px each side"
+    for tolerance, reach in (card.get("effective_field") or {}).items():
+        if float(tolerance) == _TOLERANCE:
+            far += f", {reach} px within {tolerance} of the range"
     rows = {
         "Trained on": TrainedPixelSizes.from_card(card).sentence(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
-        "Looks as far as": _field(card),
+        "Looks as far as": far,
         "Network": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
@@ -136,40 +140,24 @@ def card_details(card: dict[str, Any]) -> str:
     return table(rows, strong=False) + told
 
 
-def _field(card: dict[str, Any]) -> str:
-    """Say how far a model looks: exactly, and in effect."""
-    said = f"{card.get('receptive_field')} px each side"
-    for tolerance, reach in (card.get("effective_field") or {}).items():
-        if float(tolerance) == _TOLERANCE:
-            said += f", {reach} px within {tolerance} of the range"
-    return said
-
-
 def listed_models() -> list[tuple[str, str]]:
     """List the models of the shelf, as lists show them and by their names.
 
     One that lost in its own validation says so, and comes last.
     """
     try:
-        rows = run(MODELS_LIST.job()).models
+        rows = [row for row in run(MODELS_LIST.job()).models if not row["fault"]]
     except SemsrError:
         return []
-    known = [row for row in rows if not row["fault"]]
-    known.sort(key=_has_lost)
-    return [
-        (f"{row['name']}{_told_loss(row) if _has_lost(row) else ''}", str(row["name"]))
-        for row in known
-    ]
-
-
-def _has_lost(row: dict[str, Any]) -> bool:
-    gain = row.get("gain_db")
-    return gain is not None and gain < 0
-
-
-def _told_loss(row: dict[str, Any]) -> str:
-    loss = f"{abs(row['gain_db']):.2f}"
-    return f" (\N{MINUS SIGN}{loss} dB on its own validation)"
+    won, lost = [], []
+    for row in rows:
+        name, gain = str(row["name"]), row.get("gain_db")
+        if gain is not None and gain < 0:
+            loss = f"\N{MINUS SIGN}{-gain:.2f} dB on its own validation"
+            lost.append((f"{name} ({loss})", name))
+        else:
+            won.append((name, name))
+    return won + lost
 
 
 class ModelChooser(QWidget):
@@ -217,7 +205,7 @@ class ModelChooser(QWidget):
         self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
-        NEWS.arrived.connect(self._take)
+        NEWS.arrived.connect(self.choose)
         self.refresh()
 
     @property
@@ -235,11 +223,6 @@ class ModelChooser(QWidget):
             self.box.reset_choices()
             self.refresh()
 
-    def _take(self, name: str) -> None:
-        """Choose what the user has just imported."""
-        if is_alive(self):
-            self.choose(name)
-
     def add_file(self, path: str | Path) -> None:
         """Offer a model that is not on the shelf, and choose it."""
         file = str(path)
@@ -250,7 +233,11 @@ class ModelChooser(QWidget):
 
     def choose(self, name: str) -> None:
         """Choose a model by its name, if the shelf has it."""
-        if self.card.get("name") != name and name in self.box.choices:
+        if (
+            is_alive(self)
+            and self.card.get("name") != name
+            and name in self.box.choices
+        ):
             self.box.value = name
 
     def show_model(self, name: str | None) -> None:
@@ -269,17 +256,13 @@ class ModelChooser(QWidget):
         self.box.value = self._proposed
 
     def _choose_file(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
-        if chosen:
-            self.offer(chosen)
-
-    def offer(self, path: str) -> None:
-        """Choose a file that has a card; open the panel that imports another one."""
+        """Take a file that has a card; open the panel that imports another one."""
+        path, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)
-            return
-        panel: Any = open_panel(self.viewer, "Import model")
-        panel.choose(path)
+        elif path:
+            panel: Any = open_panel(self.viewer, "Import model")
+            panel.choose(path)
 
     def show_for(
         self,
@@ -435,23 +418,17 @@ class ImportPanel(Panel):
             end.value = value
             self.range.relabel(end.name, f"{label}, {end.name}", _END)
 
-    def _options(self) -> ImportOptions | None:
-        if self._brings_card():
-            return None
-        scaling = self.form.values()["scaling"]
-        ends = tuple(float(end.value) for end in self.ends)
-        options: ImportOptions = self.form.options(
-            **({scaling: ends} if scaling in _RANGES else {})
-        )
-        return options
-
     def job(self) -> Work:
         """Read the form."""
         path = typed_path(self.file)
         if path is None or path.is_dir():  # where nothing is typed
             msg = "A model file must be chosen."
             raise OptionError(msg)
-        options, overwrite = self._options(), bool(self.overwrite.value)
+        options, overwrite = None, bool(self.overwrite.value)
+        if not self._brings_card():
+            scaling = self.form.values()["scaling"]
+            ends = tuple(float(end.value) for end in self.ends)
+            options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})
         return (
             lambda: MODELS_IMPORT.job(path, options=options, overwrite=overwrite),
             self.show_outcome,

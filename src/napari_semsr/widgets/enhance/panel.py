@@ -51,7 +51,6 @@ from napari_semsr.widgets.base import (
     Folded,
     Form,
     JobRunner,
-    Numbers,
     Opened,
     OptionsForm,
     Outcome,
@@ -164,31 +163,26 @@ class MousePreview(OverLayer):
 
     def tick(self) -> None:
         """Ask for the box under the mouse, and show what has come."""
-        if self._subject is None or self._subject[0] not in self._viewer.layers:
+        subject = self._subject
+        if subject is None or subject[0] not in self._viewer.layers:
             self.stop()
             return
-        place = tuple(self._viewer.cursor.position)
+        layer, place = subject[0], tuple(self._viewer.cursor.position)
         if place != self._place:
             self._place = place
-            self._desk.ask(self._box(self._subject[0], place))
+            count = min(layer.ndim, len(place))
+            found = layer.world_to_data(place[-count:])[-2:]
+            y, x = (round(float(at)) - self.side_px // 2 for at in found)
+            self._desk.ask(Box.of((self.side_px, self.side_px), (y, x)))
         answer = self._desk.take()
         if answer is not None:
-            self._show(*answer)
-            if self._subject[3].blur_px is None:
+            self._show(subject, *answer)
+            if subject[3].blur_px is None:
                 self.found.emit(self._desk.blur_px)
 
-    def _box(self, layer: Image, place: tuple[float, ...]) -> Box:
-        """Centre a box on a point of the world."""
-        count = min(layer.ndim, len(place))
-        found = layer.world_to_data(place[-count:])[-2:]
-        y, x = (round(float(value)) - self.side_px // 2 for value in found)
-        return Box.of((self.side_px, self.side_px), (y, x))
-
-    def _show(self, box: Box, pixels: Any) -> None:
+    def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
         """Put the pixels where they belong."""
-        if self._subject is None:
-            return
-        source, image, _, _ = self._subject
+        source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
             (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
@@ -565,19 +559,9 @@ class EnhancePanel(Panel):
             part.set_values(**{name: shown[name] for name in part.form.names})
 
     def _goes_on(self, made: tuple[Any, ...], path: Path | None) -> LiveLayer | None:
-        """Find a layer that was left half done by the same settings.
+        """Find a layer that was left half done by the same source, model and options.
 
-        Parameters
-        ----------
-        made : tuple
-            Source, model and options.
-        path : pathlib.Path or None
-            Where the result is to go, when that was chosen.
-
-        Returns
-        -------
-        LiveLayer or None
-            What to go on with; its store may have been moved to the path.
+        Its store is moved to the path, where one was chosen.
         """
         live = next(
             (item for item in half_done(self.viewer) if item.made == made), None
@@ -775,7 +759,8 @@ class EnhancePanel(Panel):
             said += "are the network's."
         if enhanced.again:
             said = f"Mapped in {whole}; the result is the one that was there."
-        likely = {} if trust is None else _told_of_trust(trust)
+        likely = {} if trust is None else figures_of(trust)
+        likely = {name: likely[name] for name in _OF_TRUST if name in likely}
         self.show_result(
             {**likely, **figures_of(outcome.made), "Store": outcome.made.output},
             f"{said}{hardly}",
@@ -850,12 +835,6 @@ class EnhancePanel(Panel):
 
 
 _OF_TRUST = ("Likely error", "Likely error, 95 % below", "Kind of field")
-
-
-def _told_of_trust(trust: "TrustReport") -> Numbers:
-    """Say how far the result may be off, and whether that holds for such a field."""
-    figures = figures_of(trust)
-    return {name: figures[name] for name in _OF_TRUST if name in figures}
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,18 +114,6 @@ REASON_COLOURS = {
 }
 
 
-def _add_map_layer(
-    viewer: "napari.viewer.Viewer", result: Micrograph, name: str
-) -> Any:
-    """Add a map of resolutions as a translucent overlay.
-
-    `result`: one pixel for each block position; NaN where there is no crossing.
-    """
-    title = result_name(viewer, name, f"FRC map ({result.unit})")
-    keywords = layer_keywords(result, name=title)
-    return viewer.add_image(result.array(), **keywords)
-
-
 def _show_below(viewer: "napari.viewer.Viewer", layer: Image) -> str:
     """Show an image that was measured, without what networks made above it.
 
@@ -145,23 +133,10 @@ def add_failed_layer(
     codes: NDArray[np.uint8],
     name: str,
 ) -> Any:
-    """Add the blocks without a resolution, coloured and named by their reason.
+    """Add the blocks of a map without a resolution, coloured and named by their reason.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        Where to.
-    result : Micrograph
-        The map of resolutions.
-    codes : (Y, X) numpy.ndarray of uint8
-        Reasons, as `FrcMap` has them; 0 where there is a resolution.
-    name : str
-        What the map is of.
-
-    Returns
-    -------
-    napari.layers.Labels or None
-        The layer; None where no block failed.
+    `codes` (Y, X) are 0 where there is a resolution. Gives the layer, or None where no
+    block failed.
     """
     if not np.any(codes):
         return None
@@ -281,8 +256,17 @@ class FrcMapPanel(Panel):
         self.layers = Form(self.first, self.second, self.split_mosaic, self.regions)
         self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
+
+        def maps() -> list[Image]:
+            return [
+                item
+                for item in image_layers(viewer)
+                if step_before(item) == "frc-map"
+                and _DIFFERENCE_KEY not in item.metadata
+            ]
+
         self.before, self.after = (
-            self.new_layer_box(name, label, tip, layers=self._maps, none="none")
+            self.new_layer_box(name, label, tip, layers=maps, none="none")
             for name, label, tip in (
                 ("before", "Before", "A map of resolutions, such as before enhancing."),
                 ("after", "After", "Another map of the same blocks."),
@@ -293,8 +277,8 @@ class FrcMapPanel(Panel):
             self.compare,
             "Show both maps on one colour scale, and their difference as a layer.",
         )
-        maps = Form(self.before, self.after, self.compare_button)
-        self.add_group("Two maps", maps)
+        two = Form(self.before, self.after, self.compare_button)
+        self.add_group("Two maps", two)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
         self._found_none = False
         self.first.changed.connect(self._propose)
@@ -369,14 +353,6 @@ class FrcMapPanel(Panel):
         )
         return work, partial(self.show_outcome, layer)
 
-    def _maps(self) -> list[Image]:
-        """List maps of resolutions."""
-        return [
-            item
-            for item in image_layers(self.viewer)
-            if step_before(item) == "frc-map" and _DIFFERENCE_KEY not in item.metadata
-        ]
-
     def compare(self) -> None:
         """Show two maps on one colour scale, and add their difference."""
         with self.told():
@@ -446,7 +422,10 @@ class FrcMapPanel(Panel):
                 if self._found_none:
                     where = "so no map is shown"
                 else:
-                    shown = _add_map_layer(self.viewer, result.map, name)
+                    title = f"FRC map ({result.map.unit})"
+                    title = result_name(self.viewer, name, title)
+                    look = layer_keywords(result.map, name=title)
+                    shown = self.viewer.add_image(result.map.array(), **look)
                     yield
                     yield from colour_bar_parts(shown)
                     yield
@@ -544,19 +523,12 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
 
     report = outcome.blocks
     edges, counts = _histograms(outcome)
-    if counts:
-        axes.bar(
-            edges[:-1],
-            counts.pop("whole field"),
-            np.diff(edges),
-            align="edge",
-            color=COLOURS[0],
-            alpha=0.85,
-        )
-        for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
-            axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
-    else:
+    if not counts:
         return
+    look: Any = {"align": "edge", "color": COLOURS[0], "alpha": 0.85}
+    axes.bar(edges[:-1], counts.pop("whole field"), np.diff(edges), **look)
+    for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
+        axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         said = name.replace("th percentile", " % below")
@@ -703,20 +675,6 @@ def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
-def _whole_of(outcome: FrcOutcome, found: Figure | None) -> Figure | str:
-    """Give what the whole-field curve tells, with its interval and where it holds."""
-    if found is None:
-        return f"left out: {outcome.why}"
-    where = say_part(outcome.part) if outcome.part else ""
-    return replace(found, note=f"{found.note} {where}".strip())
-
-
-def _alone_of(alone: DecorrelationReport) -> Figure:
-    """Give the cut-off of the first image alone, or why there is none."""
-    cut_off = figures_of(alone)["Cut-off"]
-    return replace(cut_off, note=f"{cut_off.note}, of {alone.image} alone")
-
-
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
     """Give the figures of blocks and whole field."""
     blocks = figures_of(outcome.blocks)
@@ -724,12 +682,20 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     rows: dict[str, Figure | str] = {
         name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
     }
-    rows["Whole field"] = _whole_of(outcome, whole.pop("Resolution", None))
+    found = whole.pop("Resolution", None)
+    where = say_part(outcome.part) if outcome.part else ""
+    rows["Whole field"] = (
+        f"left out: {outcome.why}"
+        if found is None
+        else replace(found, note=f"{found.note} {where}".strip())
+    )
     for name, figure in (whole or blocks).items():  # why blocks failed stands below
         if name != "Note" and not name.startswith(("Failed", "In all")):
             rows.setdefault(name, figure)
     if outcome.alone is not None:
-        rows["Decorrelation"] = _alone_of(outcome.alone)
+        cut_off = figures_of(outcome.alone)["Cut-off"]
+        note = f"{cut_off.note}, of {outcome.alone.image} alone"
+        rows["Decorrelation"] = replace(cut_off, note=note)
         rows["Its method"] = outcome.alone.result.method
     return rows | {"Failed": blocks["Failed"]}
 

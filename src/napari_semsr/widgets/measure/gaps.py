@@ -9,8 +9,8 @@ import numpy as np
 from napari.layers import Image, Points
 from qtpy.QtWidgets import QHeaderView
 
-from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle, WidthHistogram
-from napari_semsr.core import FloatArray, Job, Micrograph, figures_of
+from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle
+from napari_semsr.core import Job, Micrograph, figures_of
 from napari_semsr.jobs import GAPS, GapReport, cut_gaps
 from napari_semsr.widgets.base import (
     Columns,
@@ -75,10 +75,6 @@ def _measure(
     return GapOutcome(report, parts[0], box is not None, rows)
 
 
-def _mean(values: FloatArray) -> float | None:
-    return float(values.mean()) if values.size else None
-
-
 def _count_in(
     report: GapReport, measured: Micrograph, region: Region
 ) -> Mapping[str, Cell]:
@@ -100,11 +96,11 @@ def _count_in(
         f"median width ({unit})": float(np.median(widths)) if widths else None,
     }
     if found.reference_background is not None:
-        share, errors = part.undetected_fraction, part.width_errors(unit)
+        share, errors = part.undetected_fraction, np.abs(part.width_errors(unit))
         row |= {
             "not seen (%)": None if share is None else 100 * share,
             "invented": len(invented),
-            f"mean error ({unit})": _mean(np.abs(errors)),
+            f"mean error ({unit})": float(errors.mean()) if errors.size else None,
         }
     return row
 
@@ -256,18 +252,13 @@ class GapsPanel(Panel):
                 continue
             label = short_label(name, _LABEL)
             if found.fit is not None:
-                label += f": {_told(found)} {unit}"
+                error = f"{_PLUS_MINUS} {found.fit.error:.2g}"
+                label += f": {found.fit.mean:.3g} {error} {unit}"
                 fine = np.linspace(0, found.edges[-1], _FINE)
                 widths.plot(fine, found.fit.at(fine), color=colour, lw=1.5)
                 widths.axvline(found.fit.mean, color=colour, lw=1, ls=":")
-            widths.stairs(
-                found.counts,
-                found.edges,
-                fill=True,
-                color=colour,
-                alpha=0.5,
-                label=label,
-            )
+            look: Any = {"fill": True, "color": colour, "alpha": 0.5, "label": label}
+            widths.stairs(found.counts, found.edges, **look)
         widths.set_xlabel(f"Width of gaps ({unit})")
         widths.set_ylabel("Gaps")
         show_legend(widths)
@@ -301,18 +292,12 @@ def _shown_rows(found: Gaps, unit: str) -> Columns:
 
 def _table(found: Gaps) -> Mapping[str, Sequence[Any]]:
     """One row for each gap; NaN where there is no width."""
-    told = {
-        name: [float("nan") if value is None else value for value in values]
-        for name, values in found.table().items()
-    }
-    heads = {name: name.replace("reference_width", "reference") for name in told}
-    return {_head(heads[name]): values for name, values in told.items()}
-
-
-def _head(name: str) -> str:
-    """Write ``width_nm`` as ``width (nm)``."""
-    word, _, unit = name.rpartition("_")
-    return f"{word} ({unit})" if word else name
+    rows = {}
+    for name, values in found.table().items():
+        word, _, unit = name.replace("reference_width", "reference").rpartition("_")
+        head = f"{word} ({unit})" if word else name
+        rows[head] = [float("nan") if value is None else value for value in values]
+    return rows
 
 
 def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
@@ -347,10 +332,3 @@ def _legend(found: Gaps) -> str:
         for kind, count in shown.items()
     ]
     return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""
-
-
-def _told(found: WidthHistogram) -> str:
-    """Mean of the Gaussian with its standard error."""
-    if found.fit is None:
-        return ""
-    return f"{found.fit.mean:.3g} {_PLUS_MINUS} {found.fit.error:.2g}"

@@ -162,7 +162,12 @@ class MetricsPanel(Panel):
         said = f"Measured {' against '.join(outcome.metrics.images)}."
         curves = _curves(outcome.histogram)
         tables = outcome.regions
-        self.show_result(_figures(outcome), said, curves=curves, tables=tables)
+        figures: Numbers = {
+            **figures_of(outcome.metrics),
+            **declared_figures(outcome.histogram),
+            **({"Measured": say_part(part)} if part else {}),
+        }
+        self.show_result(figures, said, curves=curves, tables=tables)
 
     def _draw(self, histogram: HistogramReport) -> Iterator[None]:
         """Draw shares of pixels over grey level as steps."""
@@ -199,9 +204,3 @@ def _curves(histogram: HistogramReport) -> Mapping[str, dict[str, NDArray[Any]]]
         for name, count in zip(histogram.images, counts, strict=False)
         if count is not None
     }
-
-
-def _figures(outcome: GreyOutcome) -> Numbers:
-    found = {**figures_of(outcome.metrics), **declared_figures(outcome.histogram)}
-    part = {} if outcome.part is None else {"Measured": say_part(outcome.part)}
-    return {**found, **part}

@@ -334,14 +334,10 @@ class ProfilePanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         images, asked = self._images(), self._asked()
-        self._forget()
+        here = {id(layer) for layer in self.viewer.layers}  # others are let go
+        self._known = {key: kept for key, kept in self._known.items() if key in here}
         told = partial(self.note_origin, images)
         return partial(_measure, *asked), self.show_profiles, told
-
-    def _forget(self) -> None:
-        """Let go of what layers that are gone were read with."""
-        here = {id(layer) for layer in self.viewer.layers}
-        self._known = {key: kept for key, kept in self._known.items() if key in here}
 
     def _catch_up(self, busy: bool) -> None:
         """Go on where the line has moved while it was read or measured."""
@@ -439,13 +435,13 @@ class ProfilePanel(Panel):
         from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
         self.profiles = profiles
-        scales = [
-            _range(one) if self.alike.value else (0.0, 1.0) for one in profiles.layers
-        ]
-        curves = [
-            _shown(one, *scale)
-            for one, scale in zip(profiles.layers, scales, strict=True)
-        ]
+        curves, scales = [], []
+        for one in profiles.layers:
+            x, y = _thinned(one.profile)
+            low, high = _bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
+            low, high = (low, high) if high > low else (0.0, 1.0)
+            scales.append((low, high))
+            curves.append((x * one.profile.per_px, (y - low) / (high - low)))
         names = [short_label(one.name) for one in profiles.layers]
         if moving and self._move(curves, [*names, profiles.unit]):
             return
@@ -492,14 +488,6 @@ class ProfilePanel(Panel):
             line.set_data(*curve)
         self.plot.move_lines(self._lines)
         return True
-
-
-def _shown(
-    one: LayerProfile, low: float, high: float
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give the curve that is drawn over the axis, `low` to `high` as 0 to 1."""
-    x, y = _thinned(one.profile)
-    return x * one.profile.per_px, (y - low) / (high - low)
 
 
 def _bounds(
@@ -563,13 +551,6 @@ def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
     ends = np.sort(np.stack([filled.argmin(axis=1), filled.argmax(axis=1)], axis=1))
     chosen = (at + ends).ravel()
     return x[chosen], np.where(np.repeat(known, 2), y[chosen], np.nan)
-
-
-def _range(one: LayerProfile) -> tuple[float, float]:
-    """Lowest and highest value of a curve."""
-    known = one.profile.intensity[np.isfinite(one.profile.intensity)]
-    low, high = float(known.min(initial=np.inf)), float(known.max(initial=-np.inf))
-    return (low, high) if high > low else (0.0, 1.0)
 
 
 def _curves(profiles: Profiles) -> Mapping[str, Columns]:

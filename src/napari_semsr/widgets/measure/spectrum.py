@@ -102,11 +102,11 @@ def _add_spectrum_layer(
     return viewer.add_image(plane, **keywords)
 
 
-def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> Any:
+def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> None:
     """Draw rings of round periods onto a spectrum layer."""
     periods = ring_periods(image)
     if not periods:
-        return None
+        return
     calibrated = image.pixel_size_nm is not None
     pitch = image.scale if calibrated else (1.0, 1.0)
     rows, columns = layer.data.shape[-2:]
@@ -114,7 +114,7 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
     extent = np.array([n * p for n, p in zip(image.shape, pitch, strict=True)])
     ellipses = [np.stack([centre, extent / period]) for period in periods]
     labels = [f"{period:g} {'nm' if calibrated else 'px'}" for period in periods]
-    return viewer.add_shapes(
+    viewer.add_shapes(
         ellipses,
         shape_type="ellipse",
         name=result_name(viewer, image.name, "periods"),
@@ -173,19 +173,6 @@ def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
     return tuple(parts[place] for place in range(len(images)))
 
 
-def _cut_regions(
-    images: Sequence[Micrograph], regions: Sequence[Sequence[Region]]
-) -> Job[tuple[Micrograph, ...]]:
-    """Cut the largest rectangle of each region out of each image."""
-    parts = []
-    for image, own in zip(images, regions, strict=True):
-        for region in own:
-            yield Progress(0, 0, f"cutting {region.name}")
-            (part,) = largest_part(region, image)
-            parts.append(part.replace(name=f"{region.name}, {image.name}"))
-    return tuple(parts)
-
-
 def _transform(
     images: Sequence[Micrograph],
     regions: Sequence[Sequence[Region]],
@@ -198,8 +185,14 @@ def _transform(
     calibrated = same_unit(images) == "nm"
     frequency, power, centred = [], [], []
     if any(regions):
-        parts = yield from _cut_regions(images, regions)
-        images, planes = parts, False
+        cut = []
+        pairs = zip(images, regions, strict=True)
+        for image, region in [(image, one) for image, own in pairs for one in own]:
+            yield Progress(0, 0, f"cutting {region.name}")
+            (part,) = largest_part(region, image)
+            cut.append(part.replace(name=f"{region.name}, {image.name}"))
+        images = parts = tuple(cut)
+        planes = False
     else:
         parts = yield from _cut_alike(images)
     for number, image in enumerate(parts):

@@ -73,13 +73,6 @@ class VerbOutcome:
     regions: Mapping[str, Columns]
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-    """Take the name of a map apart: its kind, what it is of, its unit in brackets."""
-    kind, _, rest = name.partition(" of ")
-    source, _, unit = rest.rpartition(" (")
-    return kind, source, f"({unit}"
-
-
 class VerbPanel(Panel):
     """Runs one of some verbs on layers; which one, the first row of the form says.
 
@@ -199,10 +192,12 @@ class VerbPanel(Panel):
         report = outcome.report
         if outcome.written is not None:
             opened = outcome.written.opened
-            kind, source, unit = _parts(opened.micrograph.name)
+            # its kind, what it is of, its unit in brackets
+            kind, _, rest = opened.micrograph.name.partition(" of ")
+            source, _, unit = rest.rpartition(" (")
             with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
                 yield from self.take_away(earlier)
-                title = result_name(self.viewer, source, f"{kind} {unit}")
+                title = result_name(self.viewer, source, f"{kind} ({unit}")
                 add_opened(self.viewer, opened, name=title)
                 yield
         curves = dict(self._draw(report)) if self.verb.curves else {}
@@ -269,16 +264,13 @@ class ResultPanel(VerbPanel):
             if layer is not made and _on_one_place(made, layer)
         ]
         plain = [layer for layer in found if network_of(layer) is None]
-        named = [layer for layer in plain if layer.name in _names_of_inputs(made)]
+        history = provenance_of(made)
+        inputs = [] if history is None else history.essence().inputs
+        names = {item.name for item in inputs}
+        named = [layer for layer in plain if layer.name in names]
         best = next(iter([*named, *plain, *found]), None)
         if best is not None:
             before.value = best
-
-
-def _names_of_inputs(layer: Layer) -> set[str]:
-    """Names that the history of a layer gives what it was made of."""
-    made = provenance_of(layer)
-    return set() if made is None else {item.name for item in made.essence().inputs}
 
 
 def _on_one_place(first: Layer, second: Layer) -> bool:
@@ -304,15 +296,9 @@ def __getattr__(name: str) -> Any:
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return partial(_panel_of, titles[0])
-
-
-def _panel_of(title: str, viewer: "napari.viewer.Viewer") -> VerbPanel:
-    """Make the panel of a verb."""
-    verb = verb_of(PANELS[title])
-    made = type("OneVerbPanel", (VerbPanel,), {"verbs": {title: verb}})
-    panel: VerbPanel = made(viewer, title, "Measure")
-    return panel
+    verbs = {title: verb_of(name) for title in titles}
+    made: Any = type("OneVerbPanel", (VerbPanel,), {"verbs": verbs})
+    return partial(made, title=titles[0], run_label="Measure")
 
 
 class ErrorMapPanel(ResultPanel):

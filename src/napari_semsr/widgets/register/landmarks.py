@@ -162,16 +162,23 @@ class LandmarkControls(Form):
 
     # -- marking ------------------------------------------------------------------
 
+    def _pair(self) -> tuple[Image, Image] | None:
+        """Give the two images; where there are none, say so."""
+        moving, fixed = self._images()
+        if moving is None or fixed is None or moving is fixed:
+            self._panel.show_status("Choose two different layers first.")
+            return None
+        return moving, fixed
+
     def _set(self, on: bool) -> None:
         if not on:
             self.stop()
             return
-        moving, fixed = self._images()
-        if moving is None or fixed is None or moving is fixed:
-            self._panel.show_status("Choose two different layers first.")
+        pair = self._pair()
+        if pair is None:
             self.add_button.setChecked(False)
             return
-        self._make_layers(moving, fixed)
+        self._make_layers(*pair)
         self._go_on()
 
     def stop(self) -> None:
@@ -238,14 +245,12 @@ class LandmarkControls(Form):
             return
         place = self.points.index(event.source)
         if action == "removed":
-            self._remove_partners(self.points[1 - place], event.data_indices)
+            other, removed = self.points[1 - place], set(event.data_indices)
+            kept = [n for n in range(len(other.data)) if n not in removed]
+            self._replace(other, other.data[kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
             QTimer.singleShot(0, self._go_on)  # napari still handles the click
-
-    def _remove_partners(self, other: Points, removed: tuple[int, ...]) -> None:
-        kept = [n for n in range(len(other.data)) if n not in set(removed)]
-        self._replace(other, other.data[kept])
 
     def _replace(self, layer: Points, data: FloatArray) -> None:
         """Give a layer other points without following that."""
@@ -304,9 +309,8 @@ class LandmarkControls(Form):
 
     def load(self) -> None:
         """Ask for a table, and show its pairs."""
-        moving, fixed = self._images()
-        if moving is None or fixed is None or moving is fixed:
-            self._panel.show_status("Choose two different layers first.")
+        pair = self._pair()
+        if pair is None:
             return
         chosen, _ = QFileDialog.getOpenFileName(
             self, "Load landmarks", "", ";;".join(_TABLES)
@@ -314,9 +318,9 @@ class LandmarkControls(Form):
         if not chosen:
             return
         with self._panel.told():
-            images = (self._panel.micrograph(moving), self._panel.micrograph(fixed))
+            images = [self._panel.micrograph(layer) for layer in pair]
             places = read_landmarks(Path(chosen), *images)
-            self._make_layers(moving, fixed)
+            self._make_layers(*pair)
             for layer, image, found in zip(self.points, images, places, strict=True):
                 self._replace(layer, (found - image.origin) / np.array(image.scale))
             self.show_fit()

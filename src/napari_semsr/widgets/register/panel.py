@@ -41,7 +41,6 @@ from napari_semsr.jobs import (
     rival_in_words,
     save_job,
 )
-from napari_semsr.pairing import PairOptions
 from napari_semsr.registration import Registration, RegistrationRefused
 from napari_semsr.widgets.base import (
     TIMES,
@@ -85,8 +84,6 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QVBoxLayout
 
-    from napari_semsr.widgets.register.judge import JudgePanel
-    from napari_semsr.widgets.train.panel import TrainPanel
 
 _TURN_MS = 500  # a flash a second, far below what troubles sensitive people
 _LEFT, _RIGHT = "magenta", "green"  # together they are white, for every eye
@@ -290,15 +287,9 @@ class RegisterPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, _TITLE, "Register")
-        self.moving = self.new_layer_box(
-            "moving",
-            REGISTER.images[0].title,
-            REGISTER.images[0].tooltip,
-        )
-        self.fixed = self.new_layer_box(
-            "fixed",
-            REGISTER.images[1].title,
-            REGISTER.images[1].tooltip,
+        self.moving, self.fixed = (
+            self.new_layer_box(name, item.title, item.tooltip)
+            for name, item in zip(("moving", "fixed"), REGISTER.images, strict=True)
         )
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
@@ -511,7 +502,7 @@ class RegisterPanel(Panel):
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         if isinstance(result, RegistrationRefused):
-            self._show_refusal(result)
+            self.show_result(refusal_numbers(result), str(result))
             raise result
         found, outcome = result
         self.look.end()
@@ -543,16 +534,16 @@ class RegisterPanel(Panel):
         self.registered = found, moving, fixed
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
+        figures: Numbers = figures_of(found)
+        if helpers:
+            drawn = f"drawn {_enlarged(about):g} {TIMES} as long"
+            figures = {**figures, "Arrows": drawn}
         self.show_result(
-            _figures(found),
+            figures,
             f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
             f"Flicker to see it.{aside}",
             curves={"residuals": _residual_table(about)},
         )
-
-    def _show_refusal(self, refused: RegistrationRefused) -> None:
-        """List what fits as well."""
-        self.show_result(refusal_numbers(refused), str(refused))
 
     def _add_helpers(
         self, found: Registration, opened: Opened, name: str
@@ -620,19 +611,18 @@ class RegisterPanel(Panel):
 
     def train(self) -> None:
         """Go on to Train with both layers and their map."""
-        both = self._both()
-        if both is not None:
-            stored, low, high = both
-            panel = go_to_panel(self, self.viewer, "Train")
-            cast("TrainPanel", panel).take_registered(low, high, stored)
+        self._go_on("Train")
 
     def judge(self) -> None:
         """Go on to Judge by SEM with both layers and their map."""
+        self._go_on("Judge by SEM")
+
+    def _go_on(self, name: str) -> None:
         both = self._both()
         if both is not None:
             stored, low, high = both
-            panel = go_to_panel(self, self.viewer, "Judge by SEM")
-            cast("JudgePanel", panel).take_registered(low, high, stored)
+            panel: Any = go_to_panel(self, self.viewer, name)
+            panel.take_registered(low, high, stored)
 
     def cut_pairs(self) -> None:
         """Ask for a store, and cut what both images show into pairs."""
@@ -644,14 +634,13 @@ class RegisterPanel(Panel):
         if path is not None:
             with self.told():
                 images = self.micrograph(low, unturned=True), self.micrograph(high)
-                make = partial(
-                    PAIRS.job,
-                    *images,
-                    path,
-                    options=_cut_options(*images),
-                    transform=stored,
-                    overwrite=True,
-                )
+                # on the mosaic's own pixels, for which networks are made
+                size = images[0].mean_pixel_size_nm
+                own = None if size is None else (size, size)
+                how: Any = {"patch_px": _PATCH, "scale": 1, "trained_nm": own}
+                options = fitting_options(*images, **how)
+                how = {"options": options, "transform": stored, "overwrite": True}
+                make = partial(PAIRS.job, *images, path, **how)
                 self.start(make, self._tell_pairs, "Cut pairs")
 
     def _tell_pairs(self, made: PairsMade) -> None:
@@ -702,13 +691,6 @@ def _electrons(layer: Image) -> tuple[int, float]:
     return int(tagged) - int(is_stitched(layer)), -size
 
 
-def _cut_options(low: Micrograph, high: Micrograph) -> PairOptions:
-    """Choose how to cut: on the mosaic's own pixels, for which networks are made."""
-    size = low.mean_pixel_size_nm
-    own = None if size is None else (size, size)
-    return fitting_options(low, high, patch_px=_PATCH, scale=1, trained_nm=own)
-
-
 def _enlarged(found: Registration) -> float:
     """Say how many times as long as they are arrows are drawn: 1 to 9, 10, 20, 30.
 
@@ -757,12 +739,3 @@ def _residual_table(found: Registration) -> Columns:
         "off x (nm)": right,
         "reliable": residuals.reliable,
     }
-
-
-def _figures(found: Registered) -> Numbers:
-    """Say a map in words and numbers, and how its arrows are drawn."""
-    about = found.registration
-    if not np.isfinite(about.residuals.off_nm).all(axis=1).any():
-        return figures_of(found)
-    drawn = f"drawn {_enlarged(about):g} {TIMES} as long"
-    return {**figures_of(found), "Arrows": drawn}

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 from napari_semsr.core import (
     MOST_DISTORTION,
     Acquisition,
-    FieldDistortion,
     FloatArray,
     Job,
     Micrograph,
@@ -119,25 +118,7 @@ _OF_A_JOINT = [
 
 
 def look_into(folder: Path) -> Job[tuple[Acquisition, int]]:
-    """Open a scan to say what it is.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A folder of frames or of heights, or a CZI.
-
-    Returns
-    -------
-    Acquisition
-        Its frames, of several heights those of the lowest.
-    int
-        Number of heights; 0 where there are none.
-
-    Yields
-    ------
-    Progress
-        While frames are opened.
-    """
+    """Open a scan, of several heights the lowest; give the number of heights, too."""
     yield Progress(0, 0, f"looking into {folder.name}")
     heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
     opened = yield from open_scan(heights[0][0] if heights else folder)
@@ -147,45 +128,14 @@ def look_into(folder: Path) -> Job[tuple[Acquisition, int]]:
 def lay_frames(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[list[Any]]:
-    """Lay the frames of a scan at their nominal places.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A folder of frames, or a CZI.
-    options : StitchFolderOptions, optional
-        Grid, overlap and pixel size override what the folder says.
-
-    Returns
-    -------
-    list
-        What `add_frames` shows.
-
-    Yields
-    ------
-    Progress
-        While frames are opened.
-    """
+    """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
     return scan_layers(acquisition, folder)
 
 
 def add_frames(viewer: "napari.viewer.Viewer", layers: list[Any]) -> str:
-    """Show frames that were laid down, and say where they lie.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        Where they are shown.
-    layers : list
-        Of `lay_frames`.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
+    """Show frames that were laid down, and say where they lie."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
     show_scale_bar(viewer)
@@ -207,7 +157,13 @@ class StitchMosaicPanel(Panel):
         self._build_how()
         self._build_target()
         self._build_results()
-        self._follow_controls()
+        for control in (self.focus, self.flat, self.distortion):
+            control.changed.connect(self._show_rows)
+        self._show_rows()
+        self.folder.changed.connect(self.look)
+        # a grid that is typed has an order, and an overlap that may be known
+        self.grid.changed.connect(self.advanced.unfold_for)
+        self.calibration.changed.connect(self._show_calibration)
         self._take_open_scan()
 
     def _build_frames(self) -> None:
@@ -329,17 +285,6 @@ class StitchMosaicPanel(Panel):
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
 
-    def _follow_controls(self) -> None:
-        self.focus.changed.connect(self._show_halves)
-        self.folder.changed.connect(self.look)
-        self.flat.changed.connect(self._show_flat_file)
-        # a grid that is typed has an order, and an overlap that may be known
-        self.grid.changed.connect(self.advanced.unfold_for)
-        self._show_flat_file(self.flat.value)
-        self.distortion.changed.connect(self._show_amount)
-        self._show_amount(self.distortion.value)
-        self.calibration.changed.connect(self._show_calibration)
-
     def _build_results(self) -> None:
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
@@ -366,15 +311,12 @@ class StitchMosaicPanel(Panel):
         below.addWidget(self.register_button)
         self._electrons: Path | None = None
 
-    def _show_flat_file(self, method: str) -> None:
-        self.flat_file.native.setVisible(method == _FLAT_FILE)
-
-    def _show_halves(self, focus: str) -> None:
-        """Offer halves for one height."""
-        self.target.show_row("halves", focus != "max")
-
-    def _show_amount(self, method: str) -> None:
-        self.distortion_amount.native.setVisible(method == _DISTORTION_NUMBER)
+    def _show_rows(self, _: object = None) -> None:
+        """Ask for what the choices leave open; there are no halves of heights."""
+        self.flat_file.native.setVisible(self.flat.value == _FLAT_FILE)
+        typed = self.distortion.value == _DISTORTION_NUMBER
+        self.distortion_amount.native.setVisible(typed)
+        self.target.show_row("halves", self.focus.value != "max")
 
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion."""
@@ -391,7 +333,9 @@ class StitchMosaicPanel(Panel):
                         ("from the calibration", _DISTORTION_CALIBRATED),
                         *_DISTORTIONS,
                     )
-                    said += _told_distortion(bent)
+                    share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g}"
+                    field = f" {TIMES} ".join(map(str, bent.shape))
+                    said += f"; distortion {share} % at the rim of {field} px"
         self.calibrated.setText(said)
         self.pixel_size.setEnabled(not said)
         self.pixel_size.value = size
@@ -460,11 +404,10 @@ class StitchMosaicPanel(Panel):
         with self.told():
             folder, options = self.typed_folder(), self.options()
             self.start(
-                lambda: lay_frames(folder, options), self._add_frames, "Show frames"
+                lambda: lay_frames(folder, options),
+                lambda layers: self.show_status(add_frames(self.viewer, layers)),
+                "Show frames",
             )
-
-    def _add_frames(self, layers: list[Any]) -> None:
-        self.show_status(add_frames(self.viewer, layers))
 
     # -- stitching --------------------------------------------------------------
 
@@ -481,22 +424,20 @@ class StitchMosaicPanel(Panel):
         sized: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             sized = {"calibration": calibration}
+        distortion: float | str | None = self.distortion.value
+        if distortion == _DISTORTION_NUMBER:
+            distortion = float(self.distortion_amount.value)
+        elif distortion == _DISTORTION_CALIBRATED:
+            distortion = None
         options: StitchFolderOptions = self.form.options(
             grid=self.grid.value,
             flat_field=method,
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
-            distortion=self._chosen_distortion(),
+            distortion=distortion,
             **with_calibration(sized, [StitchFolderOptions]),
         )
         return options
-
-    def _chosen_distortion(self) -> float | str | None:
-        """Give what is typed; None for that of the calibration."""
-        chosen = self.distortion.value
-        if chosen == _DISTORTION_NUMBER:
-            return float(self.distortion_amount.value)
-        return None if chosen == _DISTORTION_CALIBRATED else str(chosen)
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
@@ -519,9 +460,12 @@ class StitchMosaicPanel(Panel):
                 keep=False,
             )
             try:
-                return (yield from _written(job, Target(target)))
+                outcome = yield from written(job, Target(target))
             except UnplacedError as error:
                 return error
+            height = outcome.made.height
+            beside = None if height is None else (yield from open_store(height))
+            return replace(outcome, beside=beside)
 
         def show(outcome: Outcome | UnplacedError) -> Iterator[None]:
             if isinstance(outcome, UnplacedError):
@@ -625,14 +569,6 @@ class StitchMosaicPanel(Panel):
         go_to_panel(self, self.viewer, "Register to SEM")
 
 
-def _written(job: Job[Any], target: Target) -> Job[Outcome]:
-    """Write a mosaic, and open it with its heights."""
-    outcome = yield from written(job, target)
-    if outcome.made.height is None:
-        return outcome
-    return replace(outcome, beside=(yield from open_store(outcome.made.height)))
-
-
 def _electron_image(folder: Path) -> Path | None:
     """Find the electron image of a scan: an instrument's view before a drawn one."""
     place = folder / "sem"
@@ -640,14 +576,6 @@ def _electron_image(folder: Path) -> Path | None:
         return None
     found = (item for item in sorted(place.iterdir()) if get_reader(str(item)))
     return min(found, key=lambda item: item.stem != "view", default=None)
-
-
-def quality_colour(quality: float) -> tuple[float, float, float, float]:
-    """Colour of a joint that is used."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_rgba
-
-    return to_rgba(colormaps["viridis"](float(np.clip(quality, 0, 1))))
 
 
 def _aligned_nominal(made: StitchedFile) -> FloatArray | None:
@@ -671,12 +599,15 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
 
 
 def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
-    """Colour of one joint, faint where it is not used."""
+    """Colour of one joint by its quality, faint where it is not used."""
+    from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
     if not pair.used:
         return to_rgba(_REJECTED, 0.45)
-    return to_rgba(_AMBIGUOUS) if pair.ambiguous else quality_colour(pair.quality)
+    if pair.ambiguous:
+        return to_rgba(_AMBIGUOUS)
+    return to_rgba(colormaps["viridis"](float(np.clip(pair.quality, 0, 1))))
 
 
 def _add_shapes_layers(
@@ -790,18 +721,7 @@ def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
 
 
 def scan_facts(acquisition: Acquisition) -> str:
-    """Say what a scan is.
-
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Its frames.
-
-    Returns
-    -------
-    str
-        Some lines.
-    """
+    """Say what a scan is."""
     (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
@@ -848,13 +768,6 @@ def _frames_table(made: StitchedFile) -> Columns:
         table["y less nominal (px)"] = y - nominal[:, 0]
         table["x less nominal (px)"] = x - nominal[:, 1]
     return table
-
-
-def _told_distortion(bent: FieldDistortion) -> str:
-    """Say what a calibration tells of the field."""
-    rows, columns = bent.shape or (0, 0)
-    share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g} %"
-    return f"; distortion {share} at the rim of {rows} {TIMES} {columns} px"
 
 
 def _legend(made: StitchedFile) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
-    Job,
     OptionError,
     Progress,
     SemsrError,
@@ -249,17 +249,14 @@ class RecipeForm(QWidget):
 
     def _list_starts(self, chosen: str) -> None:
         """List anew, in this order: a list that is changed keeps what it had first."""
-        self.start.choices = []
-        self.start.choices = self._starts()
-        self.start.value = self._proposed = chosen
-
-    def _starts(self) -> list[tuple[str, str]]:
         own = self.facts.start_from if self.facts else None
-        first = "fresh weights, as the recipe says"
+        rows = [("fresh weights, as the recipe says", _AS_IT_SAYS)]
         if own is not None:
-            first = f"{Path(own).stem} (recipe)"
-        rows = [] if own is None else [("fresh weights", _FRESH)]
-        return [(first, _AS_IT_SAYS), *rows, *listed_models()]
+            first = (f"{Path(own).stem} (recipe)", _AS_IT_SAYS)
+            rows = [first, ("fresh weights", _FRESH)]
+        self.start.choices = []
+        self.start.choices = [*rows, *listed_models()]
+        self.start.value = self._proposed = chosen
 
     def refresh(self) -> None:
         """Read the chosen recipe."""
@@ -272,7 +269,16 @@ class RecipeForm(QWidget):
                 self.fault = str(error)
         else:
             self.fault = "A recipe must be chosen, a YAML file."
-        self.text.setText(_about(self.facts) if self.facts else self.fault)
+        said = self.fault
+        if self.facts is not None:
+            own = self.facts.architecture == "same"
+            network = "the model's own network" if own else self.facts.architecture
+            said = (
+                f"<p>{self.facts.description or 'No description.'}</p>"
+                f"<p>{self.facts.kind}, {network}, {self.facts.steps} steps, patches "
+                f"of {self.facts.patch_px} px</p>"
+            )
+        self.text.setText(said)
         self._list_starts(_AS_IT_SAYS)
         self.changed.emit()
 
@@ -305,16 +311,6 @@ class RecipeForm(QWidget):
         self.box.value = _FIRST
         if model in self.start.choices:
             self.start.value = model
-
-
-def _about(facts: RecipeFacts) -> str:
-    """Say what a recipe makes, and how."""
-    own = facts.architecture == "same"
-    network = "the model's own network" if own else facts.architecture
-    how = (
-        f"{facts.kind}, {network}, {facts.steps} steps, patches of {facts.patch_px} px"
-    )
-    return f"<p>{facts.description or 'No description.'}</p><p>{how}</p>"
 
 
 class TrainPanel(Panel):
@@ -456,7 +452,8 @@ class TrainPanel(Panel):
         default = str(runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
-    def _run_dir(self) -> Path:
+    def writes(self) -> Path:
+        """Give the folder of the run."""
         return typed_path(self.folder) or runs_folder() / str(self.name.value)
 
     def job(self) -> Work:
@@ -464,7 +461,7 @@ class TrainPanel(Panel):
         facts, name = self.recipe.required(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
-        run_dir = self._run_dir()
+        run_dir = self.writes()
         _check_run_folder(run_dir, replace=replace)
         cut: CutRequest | OwnImage | None = None
         if self.pairs.own:
@@ -482,15 +479,9 @@ class TrainPanel(Panel):
             patch=int(self.pairs.patch.value) or None,
             **self.recipe.begins(),
         )
-        return (
-            self._make(request, cut),
-            self.show_outcome,
-            lambda: self._watch(request),
-        )
-
-    def writes(self) -> Path:
-        """Give the folder of the run."""
-        return self._run_dir()
+        device = str(preference("computing", "device"))
+        make = partial(train_to_shelf, request, cut, device=device)
+        return make, self.show_outcome, partial(self._watch, request)
 
     def _check_name(self, name: str, *, replace: bool) -> None:
         """Refuse a name under which the model could not be put on the shelf."""
@@ -552,13 +543,6 @@ class TrainPanel(Panel):
         self.reveal()
         self._clock.start()
 
-    def _make(
-        self, request: TrainRequest, cut: CutRequest | OwnImage | None = None
-    ) -> Callable[[], Job[Any]]:
-        """Give what makes the job."""
-        device = str(preference("computing", "device"))
-        return lambda: train_to_shelf(request, cut, device=device)
-
     def resume(self) -> None:
         """Go on with the run of this name or folder, or ask for one."""
         if self.runner.busy:
@@ -570,11 +554,13 @@ class TrainPanel(Panel):
         with self.told():
             request = TrainRequest.resumed(run_dir)
             self._watch(request)
-            self.start(self._make(request), self.show_outcome)
+            device = str(preference("computing", "device"))
+            make = partial(train_to_shelf, request, device=device)
+            self.start(make, self.show_outcome)
 
     def _resumable(self) -> Path | None:
         """Find the folder of the run to go on with."""
-        run_dir = self._run_dir()
+        run_dir = self.writes()
         if (run_dir / _STATE).is_file() or str(self.folder.value or "").strip():
             return run_dir
         chosen = QFileDialog.getExistingDirectory(
@@ -643,8 +629,9 @@ class TrainPanel(Panel):
         if run_dir is None or not self.reached or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before a step was done; nothing has changed.")
             return
-        model = _best(run_dir)
-        if model is None or self._left:
+        name = recipe_facts(run_dir / _RECIPE).name
+        model = run_dir / f"{name}.safetensors"  # the best so far
+        if self._left or not model.is_file():
             self.show_status(
                 f"Stopped after step {self.reached}, before a model was judged; "
                 "Resume goes on from there."
@@ -698,10 +685,3 @@ def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
     except OSError as error:
         msg = f"The folder {run_dir.parent} cannot be made: {error.strerror}."
         raise WriteError(msg) from error
-
-
-def _best(run_dir: Path) -> Path | None:
-    """Find the best model of a run so far."""
-    name = recipe_facts(run_dir / _RECIPE).name
-    path = run_dir / f"{name}.safetensors"
-    return path if path.is_file() else None

@@ -302,7 +302,11 @@ class TrainView(QWidget):
 
     def _add(self, picture: Micrograph) -> None:
         """Put the preview to the right of all other layers."""
-        place = self._free_place()
+        place = 0.0, 0.0
+        if len(self.viewer.layers):
+            extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
+            gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
+            place = float(extent[0, 0]), float(extent[1, 1]) + gap
         shown = picture.replace(origin=place)
         keywords = layer_keywords(shown, name=self._title())
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
@@ -311,17 +315,7 @@ class TrainView(QWidget):
         show_scale_bar(self.viewer)
         self.viewer.reset_view()
 
-    def _free_place(self) -> tuple[float, float]:
-        """Give the corner of the free area right of all layers."""
-        if not len(self.viewer.layers):
-            return 0.0, 0.0
-        extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-        gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
-        return float(extent[0, 0]), float(extent[1, 1]) + gap
-
     def look(self) -> None:
         """Fill the view with the preview."""
-        layer = self.layer
-        if layer is None or layer not in self.viewer.layers:
-            return
-        fill_view(self.viewer, layer)
+        if self.layer in self.viewer.layers:
+            fill_view(self.viewer, self.layer)

@@ -207,11 +207,9 @@ class Beginning(QWidget):
         self.demo_button = push_button("Demonstration", self._show_demo, said)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for part in (
-            note,
-            FoldingRow(*self.buttons, self.help_button, self.demo_button),
-        ):
-            column.addWidget(part)
+        column.addWidget(note)
+        buttons = (*self.buttons, self.help_button, self.demo_button)
+        column.addWidget(FoldingRow(*buttons))
 
     def _open(self) -> None:
         pressed = self.sender()
@@ -313,7 +311,7 @@ class StepsWindow(QWidget):
         column.addWidget(shown, stretch=1)
         column.addLayout(_with_margins(self.next_button))
         viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.removed.connect(self._mark)
         self.show_step(0)
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
@@ -386,17 +384,12 @@ class StepsWindow(QWidget):
 
     def _on_inserted(self, event: Any) -> None:
         """Go to the frames when some are opened; what is opened ends the first step."""
-        if not is_alive(self):
-            return
         layer = event.value
-        if FOLDER_KEY in layer.metadata and layer.visible:  # hidden: stitched before
+        frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched before
+        if frames and is_alive(self):
             self.show_step(0)
             self.page.show_kind(FRAMES)
         self._mark()
-
-    def _on_removed(self, _: Any) -> None:
-        if is_alive(self):
-            self._mark()
 
     # -- what is done --------------------------------------------------------------
 
@@ -406,8 +399,10 @@ class StepsWindow(QWidget):
         self._mark()
         self.moved.emit()
 
-    def _mark(self) -> None:
+    def _mark(self, _: object = None) -> None:
         """Show which steps are done, and which comes next."""
+        if not is_alive(self):
+            return
         opened, later = bool(self._opened()), self._later()
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
