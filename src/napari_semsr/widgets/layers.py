@@ -226,12 +226,6 @@ def say_plane(layer: Image, point: Sequence[float]) -> str:
     )
 
 
-def _plane(layer: Image, place: tuple[int, ...]) -> Any:
-    """Level 0 of a layer, cut to a plane; colours come last."""
-    data = _finest(layer)[place]
-    return data if hasattr(data, "dask") else np.asanyarray(data)  # with its mask
-
-
 def _grey(layer: Layer, plane: Any) -> Any:
     """Take a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
     grey = as_grey(plane)
@@ -321,7 +315,9 @@ def micrograph_from_layer(
     calibrated = y is not None and x is not None
     k = np.array([y, x]) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
-    shown = _plane(layer, plane_at(layer, point) if plane is None else plane)
+    shown = _finest(layer)[plane_at(layer, point) if plane is None else plane]
+    if not hasattr(shown, "dask"):
+        shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
     return Micrograph(
         data=_Luminance(shown) if as_colour else _grey(layer, shown),
@@ -401,23 +397,18 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
     index = layer.features.get("index", layer.features.index)
     rows = zip(index, told.iloc[:, 0] if len(told.columns) else [], strict=False)
     meanings = {int(value): str(text) for value, text in rows}
-    known = sorted({*values.tolist(), *meanings})
-    colours = {value: layer.get_color(value) for value in known}
+    known, classes = sorted({*values.tolist(), *meanings}), []
+    for value in known:
+        colour = layer.get_color(value)  # RGBA from 0 to 1, or None for none
+        parts = np.zeros(4) if colour is None else np.asarray(colour)
+        spelt = "".join(f"{round(255 * float(part)):02x}" for part in parts)
+        classes.append((value, f"#{spelt}", meanings.get(value, "")))
     return DisplaySettings(
         limits=(0.0, float(max(1, *known))),
-        classes=tuple(
-            (value, _hex(colour), meanings.get(value, ""))
-            for value, colour in colours.items()
-        ),
+        classes=tuple(classes),
         opacity=float(layer.opacity),
         blending=str(layer.blending),
     )
-
-
-def _hex(colour: Any) -> str:
-    """Spell a colour, RGBA from 0 to 1, or None for none."""
-    parts = np.zeros(4) if colour is None else np.asarray(colour)
-    return "#" + "".join(f"{round(255 * float(part)):02x}" for part in parts)
 
 
 def show_colour_bar(layer: Layer) -> None:

@@ -160,7 +160,9 @@ class OpenMosaicPanel(Panel):
     def look(self, path: Path | None = None) -> None:
         """Read what the file says about itself, and show it."""
         path = path or self.typed_path()
-        self._forget()
+        self.facts, self._described, self.shown = {}, None, None
+        self._show_datasets({})
+        self._clear()
         if path == Path() or not path.exists():
             self.about.setText(_NOTHING if path == Path() else f"There is no {path}.")
             return
@@ -169,12 +171,6 @@ class OpenMosaicPanel(Panel):
             self.look_up("Look into folder", lambda: look_into(path), show)
             return
         self.look_up("Look into file", lambda: INFO.job(path), self._show_facts)
-
-    def _forget(self) -> None:
-        """Take away what is said of the file before."""
-        self.facts, self._described, self.shown = {}, None, None
-        self._show_datasets({})
-        self._clear()
 
     def _clear(self) -> None:
         """Take away what is said of one image of a file."""

@@ -443,10 +443,12 @@ class _Lines(QFlowLayout):
         """Lay the widgets out, unless it is a test; give the height."""
         top = rect.top()
         for line in self._broken(rect.width()):
-            grows = [part for part, _ in line if _grows(part)]
+            fixed = QSizePolicy.Policy.Fixed
+            parts = [part for part, _ in line]
+            grows = [p for p in parts if p.sizePolicy().horizontalPolicy() != fixed]
             taken = sum(need for _, need in line) + _GAP_PX * (len(line) - 1)
             more = max(0, rect.width() - taken) // max(1, len(grows))
-            high = max(part.sizeHint().height() for part, _ in line)
+            high = max(part.sizeHint().height() for part in parts)
             left = rect.left()
             for part, need in line:
                 width = need + (more if part in grows else 0)
@@ -455,10 +457,6 @@ class _Lines(QFlowLayout):
                 left += width + _GAP_PX
             top += high + _GAP_PX
         return max(0, top - _GAP_PX - rect.top())
-
-
-def _grows(widget: QWidget) -> bool:
-    return widget.sizePolicy().horizontalPolicy() != QSizePolicy.Policy.Fixed
 
 
 class FoldingRow(QWidget):

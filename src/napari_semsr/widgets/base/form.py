@@ -83,16 +83,6 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
     return button
 
 
-def _called(control: Any) -> tuple[str, Mapping[str, str]]:
-    """Give the label of a control, and of each of its entries."""
-    label = getattr(control, "text", "") or getattr(control, "label", "")
-    if not isinstance(control, ComboBox):
-        return str(label), {}
-    box = control.native
-    shown = enumerate(control.choices)
-    return str(label), {str(value): box.itemText(place) for place, value in shown}
-
-
 class Form(QWidget):
     """A column of labelled controls that fits a narrow dock."""
 
@@ -169,7 +159,15 @@ class Form(QWidget):
 
     def labels(self) -> Labels:
         """Tell what the rows and their entries are called, by the options' names."""
-        return {name: _called(control) for name, control in self._named.items()}
+        found = {}
+        for name, control in self._named.items():
+            label = getattr(control, "text", "") or getattr(control, "label", "")
+            entries = enumerate(
+                control.choices if isinstance(control, ComboBox) else ()
+            )
+            shown = {str(one): control.native.itemText(at) for at, one in entries}
+            found[name] = str(label), shown
+        return found
 
     def relabel(self, name: str, label: str, tooltip: str) -> None:
         """Say what the control of a row is for now."""
@@ -212,11 +210,6 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     return {"min": kind(least), "max": kind(most)}
 
 
-def _allows_zero(field: FieldInfo) -> bool:
-    """Whether a bound of a pydantic field says that 0 is a value."""
-    return any(getattr(item, "ge", None) == 0 for item in field.metadata)
-
-
 class _Control:
     """One option's widget, and the value it stands for."""
 
@@ -253,7 +246,8 @@ class _Control:
                 value=default, annotation=self.kind, name=name, options=options
             )
         # An index may be 0, so that "automatic" stands one below it.
-        self._none = -1 if self.kind is int and _allows_zero(field) else 0
+        zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
+        self._none = -1 if self.kind is int and zero else 0
         options["min"] = self._none
         value = self._none if default is None else default
         widget = FloatSpinBox(name=name, value=value, **options)

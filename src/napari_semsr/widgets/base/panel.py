@@ -3,7 +3,7 @@
 import html
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -150,8 +150,10 @@ class ResultSwitch:
     def toggle(self, under: Layer | None = None) -> None:
         """Hide or show."""
         layers = self._viewer.layers
-        if self._before:
-            self._show(layers)
+        before, self._before = self._before, {}
+        if before:
+            for item in before.keys() & set(layers):
+                item.visible = before[item]
             return
         made = (item for item in layers if item.metadata.get(MADE_KEY) == self._panel)
         shown = [item for item in made if item.visible]
@@ -164,17 +166,12 @@ class ResultSwitch:
         for item in shown:
             item.visible = False
 
-    def _show(self, layers: Sequence[Layer]) -> None:
-        before, self._before = self._before, {}
-        for item, visible in before.items():
-            if item in layers:
-                item.visible = visible
-
 
 _MINIMUM_WIDTH = 320
 _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
 _WHAT_TO_DO = "What to do"
+_ESTIMATE = "What it shows is an estimate, not a measurement."
 _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
@@ -385,7 +382,8 @@ class Panel(QWidget):
         told = "All numbers of the result, and how each was found."
         self.all_figures = Folded("All numbers", told, self.figures)
         self.helpers = CheckBox(
-            text=helpers, tooltip="Layers that explain the result; hidden after a run."
+            text=helpers,
+            tooltip="Layers that explain the result; hidden after a run.",
         )
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)
@@ -481,7 +479,8 @@ class Panel(QWidget):
         mouse does not `reveal` the results.
         """
         made = (f"{MADE_BY} {network}",) if network else ()
-        note = _estimated((network,) if network else self._networks)
+        networks = (network,) if network else self._networks
+        note = f"<p>Made by a network: <b>{', '.join(networks)}</b>. {_ESTIMATE}</p>"
         numbers = {
             name: self.translate(found) if isinstance(found, str) else found
             for name, found in numbers.items()
@@ -492,7 +491,8 @@ class Panel(QWidget):
             "" if first is None else self.translate(_headline(*first))
         )
         sheets = "".join(_sheet(*item) for item in (tables or {}).items())
-        self.remarks.setText(f"{note}{self.translate(more)}{sheets}")
+        more = f"{note if networks else ''}{self.translate(more)}{sheets}"
+        self.remarks.setText(more)
         self.figures.setText(table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
         self.all_figures.header.setVisible(first is not None)
@@ -550,7 +550,12 @@ class Panel(QWidget):
             listed = sorted(listed, key=lambda item: kind_of(item) != "map")
             return first + [(item.name, item) for item in reversed(listed)]
 
-        box = ComboBox(name=name, label=label, tooltip=tooltip, choices=choices)
+        box = ComboBox(
+            name=name,
+            label=label,
+            tooltip=tooltip,
+            choices=choices,
+        )
         self._follow(box)
         return box
 
@@ -980,14 +985,10 @@ class Panel(QWidget):
     def _show_busy(self, busy: bool) -> None:
         if busy:
             self.show_status("Starting …")
-            self._paint()
-
-    def _paint(self) -> None:
-        """Show the words now: what follows may keep the main thread for a moment."""
-        layout = self.layout()
-        if layout is not None:
-            layout.activate()
-        self.status.repaint()
+            layout = self.layout()
+            if layout is not None:
+                layout.activate()
+            self.status.repaint()  # what follows may keep the main thread for a moment
 
     def _show_buttons(self, _: object = None) -> None:
         """Enable what can be pressed now, and say what it would do."""
@@ -1082,16 +1083,6 @@ DASH = "\N{EN DASH}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
-def _estimated(networks: Sequence[str]) -> str:
-    """Say as rich text what a network's part in a result means; nothing without one."""
-    if not networks:
-        return ""
-    return (
-        f"<p>Made by a network: <b>{', '.join(networks)}</b>. What it shows is an "
-        "estimate, not a measurement.</p>"
-    )
-
-
 def _told_of(layer: Layer) -> str:
     """Name a layer, and the network that had a part in it."""
     network = network_of(layer)
@@ -1109,8 +1100,15 @@ def _sheet(title: str, columns: Columns) -> str:
 
     Each part begins with the first column.
     """
-    cells = {head: _cells(column) for head, column in columns.items()}
-    widths = {head: _width(head, column) for head, column in cells.items()}
+    cells, widths = {}, {}
+    for head, column in columns.items():
+        cells[head] = [
+            str(item) if isinstance(item, str | int) else str(Figure(item))
+            for item in column
+        ]
+        # heads and sentences break at spaces
+        words = [word for text in (head, *cells[head]) for word in text.split()]
+        widths[head] = max(map(len, words), default=0) + _GAP
     first, *others = cells
     parts = [[first]]
     for head in others:
@@ -1123,20 +1121,6 @@ def _sheet(title: str, columns: Columns) -> str:
     if more > 0:
         rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(shown)}{rest}"
-
-
-def _cells(column: Iterable[Any]) -> list[str]:
-    """Write the entries of a column."""
-    return [
-        str(item) if isinstance(item, str | int) else str(Figure(item))
-        for item in column
-    ]
-
-
-def _width(head: str, column: Sequence[str]) -> int:
-    """Count the letters that a column takes; heads and sentences break at spaces."""
-    words = [word for text in (head, *column) for word in text.split()]
-    return max(map(len, words), default=0) + _GAP
 
 
 def _part(columns: Mapping[str, Sequence[str]]) -> str:

@@ -247,8 +247,10 @@ class _Queue(QObject):
                 before = self._before(run)
                 if before:
                     self._tell_place(run, before)
-                else:
-                    self._begin(run)
+                    continue
+                begin, run.begun = run.request.begin, True
+                run.request = replace(run.request, begin=_nothing)  # lets it go
+                self._go_on(run, _parts(begin), partial(self._work, run))
 
     def _before(self, run: _Run) -> list[_Run]:
         """Jobs that must end before one begins; one that waits for a user need not."""
@@ -274,12 +276,6 @@ class _Queue(QObject):
         if owner is not None and said != run.told and not owner.running:
             run.told = said
             owner.stepped.emit(Waiting(0, 0, said))
-
-    def _begin(self, run: _Run) -> None:
-        begin = run.request.begin
-        run.begun = True
-        run.request = replace(run.request, begin=_nothing)  # lets it go
-        self._go_on(run, _parts(begin), partial(self._work, run))
 
     def _work(self, run: _Run, error: Exception | None) -> None:
         """Start the thread of a job that is ready, unless it could not be made so."""
@@ -500,15 +496,11 @@ class JobRunner(QObject):
             self.cancelled.emit()
         else:
             _log.debug("%s failed", run.title, exc_info=error)
-            self.failed.emit(_sentence(run.title, error))
+            said = str(error)  # ours are sentences
+            if not isinstance(error, SemsrError):
+                said = " ".join(said.split()) or "no message"
+                said = f"{run.title} stopped because of {type(error).__name__}: {said}"
+            self.failed.emit(said)
             kept = note_error(run.title, error)
             if kept is not None:
                 self.logged.emit(str(kept))
-
-
-def _sentence(title: str, error: BaseException) -> str:
-    """Say an error in one line; ours are sentences already."""
-    if isinstance(error, SemsrError):
-        return str(error)
-    said = " ".join(str(error).split()) or "no message"
-    return f"{title} stopped because of {type(error).__name__}: {said}"

@@ -334,16 +334,15 @@ class Session(QObject):
         names, self._removed = self._removed, []
         if self._is_open():
             told = f"Removed {', '.join(names)}."
-            undo = ("Undo", lambda _: self._undo_removals(names))
-            severity = NotificationSeverity.INFO
-            notification_manager.dispatch(_Offer(told, severity, (undo,)))
 
-    def _undo_removals(self, names: list[str]) -> None:
-        """Put layers back, unless something else was done since."""
-        for name in reversed(names):
-            step = self._history.last()
-            if step is not None and step.text == f"removal of {name}":
-                self._history.undo()
+            def undo(_: object) -> None:
+                for name in reversed(names):
+                    step = self._history.last()  # unless something else was done since
+                    if step is not None and step.text == f"removal of {name}":
+                        self._history.undo()
+
+            severity = NotificationSeverity.INFO
+            notification_manager.dispatch(_Offer(told, severity, (("Undo", undo),)))
 
     def _is_open(self) -> bool:
         """Whether there is a window that shows the viewer."""
@@ -623,16 +622,14 @@ class Session(QObject):
         """Ask before a window is closed that shows what is not saved."""
         if event is not None and event.type() == QEvent.Type.Close:
             window: Any = watched
-            if self._is_closed_by_user(window, event) and not self._may_close(window):
+            # a script empties the list or hides the canvas
+            centre = window.centralWidget()
+            inside = [] if centre is None else centre.findChildren(QWidget)
+            by_user = event.spontaneous() or any(item.isVisible() for item in inside)
+            if by_user and not self._may_close(window):
                 event.ignore()
                 return True
         return super().eventFilter(watched, event)
-
-    def _is_closed_by_user(self, window: QMainWindow, event: QEvent) -> bool:
-        """Tell a user from a script, which empties the list or hides the canvas."""
-        centre = window.centralWidget()
-        inside = [] if centre is None else centre.findChildren(QWidget)
-        return event.spontaneous() or any(item.isVisible() for item in inside)
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved()

@@ -185,14 +185,13 @@ class ProfilePanel(Panel):
         self.form = OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
-            value=True,
             text="Follow the line",
             tooltip="Draw the curve while the line is dragged, and measure it when the "
             "mouse is released.",
+            value=True,
         )
         self.alike = CheckBox(
             name="alike",
-            value=False,
             text="All curves from 0 to 1",
             tooltip="Draw each layer from its lowest to its highest value, to compare "
             "layers of unlike grey values.",
@@ -227,21 +226,17 @@ class ProfilePanel(Panel):
         with self.told():
             images = self._images()
             line = self.line.value
-            if line is None:
-                line = self._add_lines(images[0])
+            if line is None:  # in the viewer's plane and the image's unit
+                linear, _ = shown_by(images[0])
+                pitch = float(np.sqrt(abs(np.linalg.det(linear))))
+                width = (float(np.max(images[0].extent.data[1][-2:])) + 1) / 400
+                name = free_name(self.viewer, _LINE_LAYER)
+                grid = {"scale": (pitch, pitch), "units": images[0].units[-2:]}
+                line = draw_lines(self.viewer, name, width, **grid)
                 self.line.value = line
             self.viewer.layers.selection.active = line
             line.mode = "add_line"
             self.show_status("Drag across a structure in the image.")
-
-    def _add_lines(self, image: Image) -> Shapes:
-        """Add a layer to draw on, in the viewer's plane and the image's unit."""
-        linear, _ = shown_by(image)
-        pitch = float(np.sqrt(abs(np.linalg.det(linear))))
-        extent = float(np.max(image.extent.data[1][-2:])) + 1
-        name = free_name(self.viewer, _LINE_LAYER)
-        grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
-        return draw_lines(self.viewer, name, extent / 400, **grid)
 
     def _watch(self, _: object = None) -> None:
         """Listen to the chosen layer of lines; it holds this panel only weakly."""

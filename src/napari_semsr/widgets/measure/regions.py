@@ -281,20 +281,16 @@ def show_outline(
         yield from panel.take_away(earlier)
         shown = [one for layer, of in parts.items() if layer in layers for one in of]
         if shown:
-            _add_outline(panel, shown)
+            first = shown[0]
+            ends = np.array([[Grid.of(one).corner, Grid.of(one).end] for one in shown])
+            panel.viewer.add_shapes(
+                list((ends - first.origin) / first.scale),
+                shape_type="rectangle",
+                name=f"{panel.title}: {_PART}",
+                edge_color=_COLOUR,
+                edge_width=max(1.0, max(first.shape) / 150),
+                face_color="transparent",
+                **lying_over(first, panel.title),
+            )
             yield
     layers.selection.active = active
-
-
-def _add_outline(panel: Panel, shown: list[Micrograph]) -> None:
-    first = shown[0]
-    ends = np.array([[Grid.of(part).corner, Grid.of(part).end] for part in shown])
-    panel.viewer.add_shapes(
-        list((ends - first.origin) / first.scale),
-        shape_type="rectangle",
-        name=f"{panel.title}: {_PART}",
-        edge_color=_COLOUR,
-        edge_width=max(1.0, max(first.shape) / 150),
-        face_color="transparent",
-        **lying_over(first, panel.title),
-    )

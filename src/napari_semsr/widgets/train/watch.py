@@ -26,28 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from napari.layers import Image
 
-    from napari_semsr.widgets.base import PlotCanvas
 
 _LOSS, _BEST, _GAIN = COLOURS[:3]
 _SMOOTH_SHARE = 25
-
-
-def _draw_training(
-    canvas: "PlotCanvas", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
-) -> None:
-    """Draw the loss, and the gain on held-out fields; `losses` (K, 2)."""
-    canvas.clear()
-    above, below = canvas.axes[:2]
-    _draw_loss(above, losses, curve)
-    _draw_gain(below, curve)
-    last = max(
-        [axes.get_xlim()[1] for axes in (above, below) if axes.has_data()] or [1.0]
-    )
-    for axes in (above, below):
-        axes.set_xlim(0, last)
-        axes.grid(visible=True, alpha=0.15)
-    below.set_xlabel("Step")
-    canvas.refresh()
 
 
 def _draw_loss(
@@ -233,7 +214,17 @@ class TrainView(QWidget):
         if self.plot is None:
             self.plot = PlotCanvas(self.viewer, rows=2, height=170)
             self._column.insertWidget(0, self.plot)
-        _draw_training(self.plot, np.array(self._losses), curve)
+        self.plot.clear()
+        above, below = self.plot.axes
+        _draw_loss(above, np.array(self._losses), curve)
+        _draw_gain(below, curve)
+        drawn = [axes for axes in (above, below) if axes.has_data()]
+        last = max([axes.get_xlim()[1] for axes in drawn] or [1.0])
+        for axes in (above, below):
+            axes.set_xlim(0, last)
+            axes.grid(visible=True, alpha=0.15)
+        below.set_xlabel("Step")
+        self.plot.refresh()
 
     def findings(self, title: str) -> Findings:
         """Give figures and curves as far as the run has come."""
