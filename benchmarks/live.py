@@ -163,7 +163,7 @@ def processor_time() -> float:
 
 def watch_first_tile(desk: Desk) -> dict[str, float]:
     """Press Enhance and wait until an enhanced tile is drawn."""
-    from napari_semsr.widgets.enhance.live import LiveLayer
+    from napari_semsr.widgets.enhance.panel import LiveLayer
 
     drawn: list[float] = []
     tick = LiveLayer.tick
@@ -261,7 +261,7 @@ def hold(side: int) -> None:
         plan_run,
     )
     from napari_semsr.widgets.base import JobRunner, Target
-    from napari_semsr.widgets.enhance.live import LiveLayer
+    from napari_semsr.widgets.enhance.panel import LiveLayer
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:

@@ -15,8 +15,7 @@ from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import Target
 from napari_semsr.widgets.enhance import live as live_layer
-from napari_semsr.widgets.enhance.live import LiveLayer
-from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
 from napari_semsr.widgets.layers import field_in_view, micrograph_from_layer
 from tests.children import LIMIT_MS
 

@@ -24,8 +24,7 @@ from napari_semsr.models.checkpoint import build, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
-from napari_semsr.widgets.train.panel import TrainPanel
-from napari_semsr.widgets.train.watch import TrainView, read_curve
+from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_curve
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
