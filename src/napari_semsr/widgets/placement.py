@@ -12,7 +12,7 @@ from napari_semsr.widgets.base import Form, typed_path
 _FOUND, _STORED = "found", "stored"
 
 
-class Placement:
+class PlacementRows:
     """Two rows of a form, and the map that they stand for.
 
     `otherwise`: how the images lie without a map, as the list says it, by its value;

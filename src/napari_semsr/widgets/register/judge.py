@@ -36,7 +36,7 @@ from napari_semsr.widgets.base import (
     show_file,
 )
 from napari_semsr.widgets.enhance import listed_models
-from napari_semsr.widgets.placement import Placement
+from napari_semsr.widgets.placement import PlacementRows
 from napari_semsr.widgets.register.panel import (
     find_pair,
     refusal_numbers,
@@ -82,7 +82,7 @@ class JudgePanel(Panel):
         )
         self.networks.native.setMaximumHeight(110)
         where = Form()
-        self._map = Placement(
+        self._map = PlacementRows(
             where,
             "Registration",
             "How Optical lies on SEM. 'Judge by SEM' in Register to SEM brings what "

@@ -68,7 +68,7 @@ from napari_semsr.widgets.layers import (
     layer_keywords,
     show_scale_bar,
 )
-from napari_semsr.widgets.placement import Placement
+from napari_semsr.widgets.placement import PlacementRows
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -431,7 +431,7 @@ class PairsForm(Form):
         self.high = layer_box("high", *high)
         for control in (self.source, self.low, self.high):
             self.add(control)
-        self.lies = Placement(
+        self.lies = PlacementRows(
             self,
             "They lie",
             "How Low lies on High. Images of two instruments are registered first, in "
