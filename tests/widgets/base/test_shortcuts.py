@@ -12,8 +12,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence
 
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets.base import shortcuts
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
+from napari_semsr.widgets.base.panel import CANCEL, FLIP, HELP, HIDE, RUN
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 
@@ -21,13 +21,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
-KEYS = [
-    shortcuts.RUN,
-    shortcuts.CANCEL,
-    shortcuts.HELP,
-    shortcuts.HIDE,
-    shortcuts.FLIP,
-]
+KEYS = [RUN, CANCEL, HELP, HIDE, FLIP]
 
 
 @pytest.fixture
