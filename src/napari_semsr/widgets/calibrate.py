@@ -1,8 +1,8 @@
 """Give a layer its pixel size: typed, from a line of known length, or a grating."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
 from napari_semsr.widgets.base import (
     FoldingRow,
     Form,
+    Panel,
     RichLabel,
     Step,
     ask_file,
@@ -226,17 +227,10 @@ def _lies_on(line: Shapes, layer: Layer) -> bool:
 class CalibrateGroup(QWidget):
     """Controls that calibrate a layer which is open already."""
 
-    def __init__(
-        self,
-        viewer: "napari.viewer.Viewer",
-        layer: ComboBox,
-        say: Callable[[str], None],
-        told: Callable[[], AbstractContextManager[None]],
-        start: Callable[..., bool],
-    ) -> None:
+    def __init__(self, panel: Panel, layer: ComboBox) -> None:
         super().__init__()
-        self._viewer, self.layer = viewer, layer
-        self._say, self._told, self._start = say, told, start
+        self._panel, self.layer = panel, layer
+        viewer = self._viewer = panel.viewer
         self._found: Calibration | None = None
         self._history = history_of(viewer)
         self.pixel_size = PixelSizeEdit(
@@ -367,7 +361,7 @@ class CalibrateGroup(QWidget):
 
     def apply(self) -> None:
         """Give the chosen layer the pixel size that is typed."""
-        with self._told():
+        with self._panel.told():
             if self.pixel_size.value is None:
                 msg = "A pixel size must be typed first: both numbers above zero."
                 raise OptionError(msg)
@@ -401,7 +395,7 @@ class CalibrateGroup(QWidget):
 
     def undo(self) -> None:
         """Take the last change back."""
-        with self._told():
+        with self._panel.told():
             self._history.undo(_OWNER)
 
     def give_back(self, grids: dict[Layer, dict[str, Any]]) -> None:
@@ -417,9 +411,10 @@ class CalibrateGroup(QWidget):
         self.layer.value = layer
         self._show_size(layer)
         show_scale_bar(self._viewer)
-        self._say(
+        now, mixed = self.pixel_size.value, mixed_text(self._viewer.layers.units)
+        self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
-            f"{spell_pixel_size(self.pixel_size.value)}.{mixed_text(self._viewer.layers.units)}"
+            f"{spell_pixel_size(now)}.{mixed}"
         )
 
     def _show_undo(self, event: object = None) -> None:
@@ -429,7 +424,7 @@ class CalibrateGroup(QWidget):
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""
-        with self._told():
+        with self._panel.told():
             self._draw()
 
     def _draw(self) -> None:
@@ -448,15 +443,19 @@ class CalibrateGroup(QWidget):
         self._show_length()
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
-        self._say("Drag over a known distance in the image, then type its length.")
+        self._panel.show_status(
+            "Drag over a known distance in the image, then type its length."
+        )
 
     def find_bar(self) -> None:
         """Lay the line over the scale bar that is printed into the layer."""
-        with self._told():
+        with self._panel.told():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
-            self._start(make, partial(self._show_bar, layer), "Find the printed bar")
+            self._panel.start(
+                make, partial(self._show_bar, layer), "Find the printed bar"
+            )
 
     def _choose(self, layer: Layer) -> None:
         """Choose the layer again that was looked at, if it is still there."""
@@ -475,14 +474,14 @@ class CalibrateGroup(QWidget):
         half = report.bar_px / 2
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
-        self._say(
+        self._panel.show_status(
             f"The printed bar is {report.bar_px:g} px long: check that the line lies "
             "over it and type what its label says, then press Set scale from line."
         )
 
     def measure_grating(self) -> None:
         """Find the pixel size of the layer by the grating that it shows."""
-        with self._told():
+        with self._panel.told():
             layer: Any = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
@@ -491,7 +490,7 @@ class CalibrateGroup(QWidget):
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
             show = partial(self._show_grating, layer)
-            self._start(make, show, "Calibrate from a grating")
+            self._panel.start(make, show, "Calibrate from a grating")
 
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
         """Give the layer its pixel size, and say how sure that is."""
@@ -514,13 +513,15 @@ class CalibrateGroup(QWidget):
             return
         path = ask_file(self, "Save calibration", "calibration", _CALIBRATIONS)
         if path is not None:
-            with self._told():
+            with self._panel.told():
                 write_calibration(path, self._found)
-                self._say(f"Saved {path}, which Stitch mosaic takes as Calibration.")
+                self._panel.show_status(
+                    f"Saved {path}, which Stitch mosaic takes as Calibration."
+                )
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""
-        with self._told():
+        with self._panel.told():
             y, x = micrograph_from_layer(self.layer.value).scale
             if self.distance.value <= 0:
                 msg = "The known distance must be above 0; type the true length."

@@ -113,9 +113,7 @@ class OpenMosaicPanel(Panel):
         self.shown: Layer | None = None
         self._outdated: Layer | None = None
         layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
-        self.calibrate = CalibrateGroup(
-            viewer, layer, self.show_status, self.told, self.start
-        )
+        self.calibrate = CalibrateGroup(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)

@@ -1,7 +1,7 @@
 """Line profile: grey levels of several layers along a line that can be dragged."""
 
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -157,7 +157,7 @@ class ProfilePanel(Panel):
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
         self._known: dict[int, tuple[Any, Any, Micrograph, LineReader]] = {}
-        self._watched: list[Any] = []
+        self._watched: Any = ()  # events of the layer of lines, and a callback there
         self._drawn: tuple[Any, ...] = ()  # what the plot shows
         self._lines: list[Line2D] = []  # its curves
         self._named: list[str] = []  # what they are, while they move
@@ -240,27 +240,39 @@ class ProfilePanel(Panel):
 
     def _watch(self, _: object = None) -> None:
         """Listen to the chosen layer of lines; it holds this panel only weakly."""
-        for event in self._watched:
-            event.disconnect()
-        self._watched = []
+        if self._watched:
+            events, (callbacks, known) = self._watched
+            for event in events:
+                event.disconnect(self._moved)
+            callbacks.remove(known)
+            self._watched = ()
         lines, panel = self.line.value, ref(self)
         self.hint.setVisible(lines is None or self._ends(lines) is None)
         if lines is None:
             return
 
-        def moved(_: object = None) -> None:
-            alive = panel()
-            if alive is not None and is_alive(alive):
-                alive._moved()  # noqa: SLF001 - its own
-
         def hold(held: bool) -> None:
             alive = panel()
-            if alive is not None and is_alive(alive):
+            if alive is not None:
                 alive._held = held  # noqa: SLF001 - its own
                 alive._moved()  # noqa: SLF001
 
-        self._watched = [_Connection(lines, moved, hold)]
-        moved()
+        def drag(_: object, event: Any) -> Iterator[None]:
+            hold(True)
+            try:
+                yield
+                while event.type == "mouse_move":
+                    yield
+            finally:
+                hold(False)
+
+        # they come while a line is drawn, dragged or chosen
+        events = lines.events.data, lines.events.set_data, lines.events.highlight
+        for event in events:
+            event.connect(self._moved)
+        lines.mouse_drag_callbacks.insert(0, drag)  # before what begins the line
+        self._watched = events, (lines.mouse_drag_callbacks, drag)
+        self._moved()
 
     @staticmethod
     def _ends(lines: Shapes) -> FloatArray | None:
@@ -495,41 +507,6 @@ def _bounds(
     if not known.size:
         return 0.0, 0.0, longest
     return float(known.min()), float(known.max()), longest
-
-
-class _Connection:
-    """Events of a layer of lines that come while one is drawn, dragged or chosen.
-
-    `hold` is told when the mouse is pressed and when it is released.
-    """
-
-    def __init__(self, lines: Shapes, act: Any, hold: Callable[[bool], None]) -> None:
-        self._events = (
-            lines.events.data,
-            lines.events.set_data,
-            lines.events.highlight,
-        )
-        self._act = act
-        for event in self._events:
-            event.connect(act)
-
-        def drag(_: object, event: Any) -> Iterator[None]:
-            hold(True)
-            try:
-                yield
-                while event.type == "mouse_move":
-                    yield
-            finally:
-                hold(False)
-
-        self._drag, self._callbacks = drag, lines.mouse_drag_callbacks
-        self._callbacks.insert(0, drag)  # before what begins the line
-
-    def disconnect(self) -> None:
-        """Listen no longer."""
-        for event in self._events:
-            event.disconnect(self._act)
-        self._callbacks.remove(self._drag)
 
 
 def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
