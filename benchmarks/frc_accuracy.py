@@ -6,21 +6,29 @@ the true resolution. Run::
 
     python benchmarks/frc_accuracy.py [--blocks 256] [--images 100] [--quick]
     python benchmarks/frc_accuracy.py --registered 20 --thinned 20 --traps 200
+    python benchmarks/frc_accuracy.py --intervals 256 [--rows FILE]
 
 Exit code 1 means that a figure missed its goal. Goals are stated over all conditions of
 one block size (A 10 to 100, resolutions from 3 px to a ninth of the block): the bias is
 the largest of any condition, the RMSE the root mean square over conditions; the
 worst condition's RMSE is printed beside it.
+
+``--intervals`` holds the 95 % interval against objects of other forms than that of the
+fit: white under an ideal lens, whose transfer ends, and spectra that fall by a power of
+the frequency, under a lens or none. The crossing is where the signal-to-noise is 1/6.
 """
 
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _shared import read_options
+from _shared import Rows, read_options
+from scipy import optimize
 
 from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.blocks import measure
@@ -28,20 +36,65 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs import FRC, FrcJobOptions
 
 CONTRASTS = (10, 30, 100)
+MINUS = "\N{MINUS SIGN}"
+BLOCKS = (64, 128)  # px, whose intervals are tried
 STRONG = 1e4
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 Pair = tuple[np.ndarray, np.ndarray]
 
 
+def gaussian(v: np.ndarray, contrast: float) -> np.ndarray:
+    """Signal-to-noise by frequency over that of the crossing: a Gaussian."""
+    return contrast * np.exp(-np.log(6 * contrast) * v**2)
+
+
+def transfer(x: np.ndarray | float) -> np.ndarray:
+    """Give the incoherent transfer of an ideal lens, by frequency over its end."""
+    x = np.clip(x, 0, 1)
+    return 2 / np.pi * (np.arccos(x) - x * np.sqrt(1 - x**2))
+
+
+def under_lens(v: np.ndarray, contrast: float, power: float = 0) -> np.ndarray:
+    """Give a spectrum under a lens, `contrast` at a tenth of the crossing."""
+
+    def at(x: float) -> float:
+        return contrast * 0.1**power * transfer(x) ** 2 - 1 / 6
+
+    end = optimize.brentq(at, 1e-9, 1 - 1e-12)
+    rising = (0.1 / np.maximum(v, 1e-9)) ** power if power else 1.0
+    return (
+        np.where((v > 0) | (power == 0), contrast * rising, 0) * transfer(v * end) ** 2
+    )
+
+
+def falling(v: np.ndarray, power: float) -> np.ndarray:
+    """Give an object's spectrum that falls by a power, without a lens."""
+    return np.where(v > 0, np.maximum(v, 1e-9) ** -power / 6, 0)
+
+
+FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    **{f"Gaussian, A {a}": partial(gaussian, contrast=a) for a in (10, 100, 1000)},
+    **{f"ideal lens, A {a}": partial(under_lens, contrast=a) for a in (10, 100, 1000)},
+    "ideal lens, A 10000": partial(under_lens, contrast=10_000),
+    "1/q² under a lens, A 100": partial(under_lens, contrast=100, power=2),
+    "1/q² under a lens, A 1000": partial(under_lens, contrast=1000, power=2),
+    "1/q² without": partial(falling, power=2),
+    "1/q³ without": partial(falling, power=3),
+}
+
+
 def draw_fields(
-    side: int, resolution: float, contrast: float, rng: np.random.Generator
+    side: int,
+    resolution: float,
+    contrast: float,
+    rng: np.random.Generator,
+    form: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield fields without end, cut from larger ones so that none is periodic."""
     size = max(2 * side, 512)
     q = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    amplitude = np.sqrt(
-        contrast * np.exp(-np.log(6 * contrast) * (q * resolution) ** 2)
-    )
+    form = form or partial(gaussian, contrast=contrast)
+    amplitude = np.sqrt(form(q * resolution))
     many = size // side
     while True:
         white = np.fft.rfft2(rng.standard_normal((size, size)))
@@ -52,11 +105,16 @@ def draw_fields(
 
 
 def draw_pairs(
-    side: int, resolution: float, contrast: float, count: int, seed: int
+    side: int,
+    resolution: float,
+    contrast: float,
+    count: int,
+    seed: int,
+    form: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Pair:
     """Two stacks of exposures of the same fields."""
     rng = np.random.default_rng(seed)
-    source = draw_fields(side, resolution, contrast, rng)
+    source = draw_fields(side, resolution, contrast, rng, form)
     stack = np.stack([next(source) for _ in range(count)])
     first, second = (
         (stack + rng.standard_normal(stack.shape)).astype(np.float32) for _ in range(2)
@@ -89,6 +147,45 @@ def errors(side: int, count: int, estimator: str) -> list[dict[str, float]]:
                 }
             )
     return rows
+
+
+def measure_intervals(count: int, rows: Rows) -> None:
+    """Count how often the 95 % interval holds the crossing, by form and block."""
+    for (name, form), side in itertools.product(FORMS.items(), BLOCKS):
+        for number, resolution in enumerate((4.0, side / 12, side / 9)):
+            if (name, side, round(resolution, 2)) in rows:
+                continue
+            seed = 1000 * side + 10 * list(FORMS).index(name) + number
+            pair = draw_pairs(side, resolution, 0, count, seed, form)
+            found = measure(*pair)
+            ratio = 1 / found.crossing / resolution
+            good = np.isfinite(ratio)
+            inside = np.abs(np.log(ratio[good])) < 1.96 * found.spread[good]
+            row = {"object": name, "block": side, "resolution": round(resolution, 2)}
+            row |= {"pairs": count, "without": int((~good).sum())}
+            row["bias"] = round(100 * float(ratio[good].mean() - 1), 2)
+            row["scatter"] = round(100 * float(ratio[good].std()), 2)
+            print(rows.add(row | {"holds": int(inside.sum())}), flush=True)
+
+
+def interval_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Write in how many of the blocks with a resolution the interval holds."""
+    held: dict[str, dict[int, list[str]]] = {}
+    last: dict[tuple[str, int], str] = {}
+    for row in rows:
+        share = row["holds"] / (row["pairs"] - row["without"])
+        blocks = held.setdefault(row["object"], {side: [] for side in BLOCKS})
+        blocks[row["block"]].append(f"{100 * share:.0f}")
+        last[row["object"], row["block"]] = f"{row['bias']:+.1f}".replace("-", MINUS)
+    lines = [
+        "| object | 64 px: at 4 px, n/12, n/9 | 128 px | bias at n/9, %: both |",
+        "|---|---|---|---|",
+    ]
+    for name, blocks in held.items():
+        cells = [name, *(", ".join(shares) for shares in blocks.values())]
+        cells.append(", ".join(last[name, side] for side in blocks))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def report_accuracy(side: int, count: int, goals: tuple[float, float | None]) -> bool:
@@ -318,7 +415,14 @@ def main() -> int:
         registered=({"type": int, "metavar": "N"}, "only misregistered images, N each"),
         thinned=({"type": int, "metavar": "N"}, "only images of counts, N each"),
         traps=({"type": int, "metavar": "N"}, "only the traps, N images each"),
+        intervals=({"type": int, "metavar": "N"}, "only intervals, N pairs each"),
+        rows=(Path, "file of the rows of intervals"),
     )
+    if given.intervals:
+        rows = Rows(given.rows, "object", "block", "resolution")
+        measure_intervals(given.intervals, rows)
+        print(interval_table(rows))
+        return 0
     if given.registered or given.thinned or given.traps:
         good = True
         if given.registered:

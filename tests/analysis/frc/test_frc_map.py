@@ -122,7 +122,8 @@ def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
 
 def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pair):
     a = pair[0].replace(pixel_size_nm=10.0)
-    found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
+    whole = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
+    found = replace(whole, model_error=0.0)
     low, high = found.median_interval
     assert low < found.median_nm < high
     assert low * high == pytest.approx(found.median_nm**2)
@@ -136,6 +137,12 @@ def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pai
     assert np.log(unsure.median_interval[1] / found.median_nm) == pytest.approx(
         np.hypot(half, 1.96 * 0.2), rel=1e-3
     )
+    assert 0.02 < whole.model_error < found.relative_sd.max()  # errs in all alike
+    noise = np.sqrt(
+        np.log(whole.median_interval[1] / found.median_nm) ** 2
+        - (1.96 * whole.model_error) ** 2
+    )
+    assert noise < half
     lost = replace(found, measured=np.full_like(found.measured, np.nan))
     assert lost.median_interval is None
 

@@ -64,3 +64,20 @@ def test_exact_estimator_meets_the_analytic_crossing(draw, contrast: float) -> N
     assert np.sqrt((error**2).mean()) < 0.12
     inside = np.abs(np.log(1 / found.crossing / 5.0)) < 1.96 * found.spread
     assert inside.mean() > 0.85
+
+
+def test_interval_holds_where_a_lens_ends() -> None:
+    side, resolution, contrast = 64, 4.0, 1000.0
+    end = 0.951 * resolution  # of the transfer, where its square is 1/6000
+    q = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None, :])
+    x = np.clip(q * end, 0, 1)
+    transfer = 2 / np.pi * (np.arccos(x) - x * np.sqrt(1 - x**2))
+    rng = np.random.default_rng(7)
+    white = np.fft.rfft2(rng.standard_normal((512, 512)))
+    field = np.fft.irfft2(white * np.sqrt(contrast) * transfer, s=(512, 512))
+    blocks = field.reshape(8, side, 8, side).swapaxes(1, 2).reshape(-1, side, side)
+    noisy = [blocks + rng.standard_normal(blocks.shape) for _ in range(2)]
+    found = measure(*(n.astype(np.float32) for n in noisy))
+    error = np.abs(np.log(1 / found.crossing / resolution))
+    assert (error < 1.96 * found.spread).mean() > 0.95
+    assert (found.misfit < found.spread).all()

@@ -19,11 +19,6 @@ from napari_semsr.analysis.frc.validity import (
 )
 from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
-# Relative error of a crossing that no ring statistics explain (one sigma). With it the
-# 95 % intervals held the truth in 96 % of the blocks of 64 px and 97 % of those of
-# 128 px, measured as `benchmarks/frc_accuracy.py` does ("in interval").
-_MODEL_FLOOR = 0.03
-
 # A crossing inside this ring is coarser than half of the block, hence has less than two
 # periods in it; chosen, and told to users in docs/frc.md.
 _SMALLEST_RING = 2.0
@@ -37,7 +32,9 @@ class Measurement:
     """Correlations of a batch of block pairs on one grid."""
 
     crossing: FloatArray  # (B,) Cycles per mean pixel of the images; NaN without one
-    spread: FloatArray  # (B,) Standard deviation of the crossing's logarithm
+    # (B,) Standard deviation of the crossing's logarithm, and what of it is no noise
+    spread: FloatArray
+    misfit: FloatArray
     code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
     # (K,) Rings up to Nyquist, ring 0 left out
     frequency: FloatArray
@@ -131,7 +128,7 @@ def measure(
     code = judge(sums, geometry, a, b, valid=valid, reference=reference)
     if thinned:
         code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
-    crossing, spread, code = _estimate(sums, geometry, code, question, noise)
+    crossing, spread, misfit, code = _estimate(sums, geometry, code, question, noise)
     if second is None:
         _distrust_split(a, code, crossing, plan_geometry(shape, pitch, tukey))
     rings = slice(1, geometry.rings.complete)
@@ -146,6 +143,7 @@ def measure(
     return Measurement(
         crossing=np.where(code == 0, crossing, np.nan) * scale,
         spread=np.where(code == 0, spread, np.nan),
+        misfit=np.where(code == 0, misfit, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
         threshold=question.threshold(samples),
@@ -162,6 +160,7 @@ def _too_small(count: int) -> Measurement:
     return Measurement(
         crossing=none,
         spread=none,
+        misfit=none,
         code=np.full(count, code_of("too-small"), np.uint8),
         frequency=empty[0],
         threshold=empty[0],
@@ -178,8 +177,8 @@ def _estimate(
     code: NDArray[np.uint8],
     question: FrcCriterion,
     noise: FloatArray | None,
-) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
-    """Find crossing and spread of each curve that may be read; `code` (B,).
+) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.uint8]]:
+    """Find crossing, spread and misfit of each curve that may be read; `code` (B,).
 
     `noise` (B, 2), of two halves over that of the whole, whose crossing is wanted then.
     Gives (B,) each, and codes that say why there is none.
@@ -192,20 +191,19 @@ def _estimate(
     elif noise is not None:
         threshold = _threshold_of_halves(threshold, noise)
     final = code.copy()
-    crossing = np.full(code.shape, np.nan)
-    spread = np.full(code.shape, np.nan)
+    crossing, spread, misfit = (np.full(code.shape, np.nan) for _ in range(3))
     ready = np.flatnonzero(code == 0)
     if ready.size:
         own = threshold if threshold.ndim == 1 else threshold[ready]
         found = question.read(curve[ready], geometry, own)
         crossing[ready] = found.crossing
-        spread[ready] = np.hypot(found.spread, _MODEL_FLOOR)
+        spread[ready], misfit[ready] = found.spread, found.misfit
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
         final[ready[small]] = code_of("too-small")
         lost = ~np.isfinite(found.crossing)
         final[ready[lost]] = missing[lost]
-    return crossing, spread, final
+    return crossing, spread, misfit, final
 
 
 # Single-image correlation: diagonal halves of one image, put back on one grid.

@@ -72,8 +72,9 @@ class Fit:
 
     # (B,) Frequency, cycles per mean pixel; NaN where there is no crossing
     crossing: FloatArray
-    # (B,) Standard deviation of its logarithm
+    # (B,) Standard deviation of its logarithm, and what of it is no noise
     spread: FloatArray
+    misfit: FloatArray
     # (B,) Whether the curve lies above the threshold anywhere below Nyquist
     above: BoolArray
 
@@ -91,7 +92,8 @@ def _plain(
     noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
     steep = np.maximum(-slope, 1e-9)
     above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
-    return Fit(crossing, noise / (steep * crossing), above)
+    misfit = np.full(crossing.shape, _FLOOR)
+    return Fit(crossing, np.hypot(noise / (steep * crossing), misfit), misfit, above)
 
 
 def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
@@ -307,6 +309,15 @@ def _compute(
 # parameters maximise the likelihood of the measured correlations.
 # `docs/validation/frc.md` derives every step.
 
+# What no ring statistics explain, in ln q (one sigma): the largest of three, chosen so
+# that intervals hold the truth of objects of other forms than the model's, too
+# (docs/validation/frc.md, "Intervals"): a floor; where ln S falls far within the rings
+# that count, as under a lens that ends, a share of that fall; where it is shallow, as
+# of 1/q² objects, an error of ln S over its slope.
+_FLOOR = 0.03
+_MISFIT_OF_FALL = 0.012
+_MISFIT_OF_LEVEL = 0.5
+
 # Rings that count: as far as a dozen reach beyond the pilot crossing, but at least 0.15
 # and at most 0.55 of it, and below it 5/6 of that (docs/validation/frc.md, "A local
 # model"). In blocks of 64 px the fit was measured with rings out to 1.6; the rest is
@@ -353,6 +364,12 @@ def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArr
     return np.clip(crossing, low, high)
 
 
+def _half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+    """How far rings above the pilot crossing count, as a share of it."""
+    wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
+    return np.clip(wanted, _NARROWEST, _WIDEST)
+
+
 def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """Weight of each ring by its distance from the pilot crossing ``(B, K)``.
 
@@ -361,8 +378,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
-    half = np.clip(wanted, _NARROWEST, _WIDEST)[:, None]
+    half = _half_range(pilot, geometry)[:, None]
     v = frequency[None, :] / pilot[:, None]
     lower = half * _LOWER_SHARE
     weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
@@ -510,18 +526,23 @@ def fit_crossing(
     theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
     problem = _CrossingFit(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
     best = _maximise(problem, theta)
-    return _read(best.theta, best.fisher, pilot, frequency, threshold, power)
+    inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
+    return _read(best.theta, best.fisher, pilot, inner, frequency, threshold, power)
 
 
 def _read(
     theta: FloatArray,
     fisher: FloatArray,
     pilot: FloatArray,
+    inner: FloatArray,
     frequency: FloatArray,
     threshold: FloatArray,
     power: float,
 ) -> Fit:
-    """Crossing of the fitted model and its spread by the delta method."""
+    """Crossing of the fitted model, and its spread by the delta method and by misfit.
+
+    `inner` (B,), over the pilot: from there on rings count in full.
+    """
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
     place = np.arange(fine.size) / 4
     level = np.stack(
@@ -536,9 +557,12 @@ def _read(
     crossing = first_crossing(model, target, fine, start=start)
     above: BoolArray = np.asarray((model[:, start:] >= target[:, start:]).any(axis=1))
     v = crossing / pilot
-    steep = theta[:, 1] + 2 * theta[:, 2] * v
+    slope = theta[:, 1] + 2 * theta[:, 2] * v
+    steep = np.maximum(slope * v, 1e-6)
+    fall = theta[:, 1] * (v - inner) + theta[:, 2] * (v**2 - inner**2)
     vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))
     solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
     variance = np.maximum((vector * solved).sum(axis=1), 0)
-    spread = np.sqrt(variance) / np.maximum(steep * v, 1e-6)
-    return Fit(crossing, spread, above)
+    misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
+    misfit = np.maximum(misfit, _MISFIT_OF_LEVEL / steep)
+    return Fit(crossing, np.hypot(np.sqrt(variance) / steep, misfit), misfit, above)

@@ -72,9 +72,10 @@ class FrcMap:
         The same before filling, NaN without a crossing; blocks that were filled.
     reasons : (Y, X) numpy.ndarray of uint8
         0 where there is a crossing, else the place in `reason_names` plus one.
-    relative_sd, size_error : (Y, X) numpy.ndarray of float32, and float
-        Standard deviation of the resolution's logarithm by the noise of each block, and
-        by the pixel size, which errs in all blocks alike; 0 where nobody told.
+    relative_sd, model_error, size_error : (Y, X) numpy.ndarray of float32, and float
+        Standard deviation of the resolution's logarithm in each block; what of it is
+        no noise, but a curve that is not as the fit has it, in all blocks alike
+        (median); and by the pixel size, likewise, 0 where nobody told.
     field_reason : str or None
         Shared noise that is seen in all blocks pooled, although single blocks may be
         too small to show it.
@@ -98,6 +99,7 @@ class FrcMap:
     incomplete: int = 0
     shift_px: FloatPair | None = None
     size_error: float = 0.0
+    model_error: float = 0.0
 
     @property
     def blocks(self) -> int:
@@ -133,9 +135,10 @@ class FrcMap:
 
     @property
     def median_interval(self) -> FloatPair | None:
-        """95 % interval of the median, in `unit`: by the blocks' noise and pixel size.
+        """95 % interval of the median, in `unit`.
 
-        Blocks that overlap count by the area that is theirs alone.
+        By the blocks' noise, of which those that overlap count by the area that is
+        theirs alone, and by what errs in all alike: the fit's form and the pixel size.
 
         Returns
         -------
@@ -148,9 +151,10 @@ class FrcMap:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
         alone = max(1.0, float(np.count_nonzero(kept)) * share)
-        noise = float(np.sqrt(np.mean(np.square(self.relative_sd[kept], dtype=float))))
+        power = np.square(self.relative_sd[kept], dtype=float) - self.model_error**2
+        noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
         error = self.size_error if self.unit == "nm" else 0.0
-        spread = math.hypot(noise * math.sqrt(math.pi / 2 / alone), error)
+        spread = math.hypot(noise, self.model_error, error)
         reach = math.exp(Z95 * spread)
         return median / reach, median * reach
 
@@ -320,6 +324,7 @@ class _Grids:
 
     crossing: FloatArray
     spread: FloatArray
+    misfit: FloatArray
     code: NDArray[np.uint8]
     pooled: RingSums | None = None
     incomplete: int = 0
@@ -328,6 +333,7 @@ class _Grids:
         """Store a batch of a strip whose first block has the number `first`."""
         self.crossing.ravel()[first + numbers] = found.crossing
         self.spread.ravel()[first + numbers] = found.spread
+        self.misfit.ravel()[first + numbers] = found.misfit
         self.code.ravel()[first + numbers] = found.code
         self.incomplete += int(np.count_nonzero(found.incomplete))
         part = found.sums.pooled()
@@ -403,8 +409,7 @@ def measure_frc_map(
     asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
     plan = _plan(a.shape, options, single=asked.single)
     grids = _Grids(
-        np.full(plan.grid, np.nan),
-        np.full(plan.grid, np.nan),
+        *(np.full(plan.grid, np.nan) for _ in range(3)),
         np.zeros(plan.grid, np.uint8),
     )
     if asked.refused:
@@ -470,6 +475,12 @@ def _run(
                 raise
 
 
+def _median(values: FloatArray) -> float:
+    """Median of what is known, 0 of nothing."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else 0.0
+
+
 def _result(
     grids: _Grids,
     name: str,
@@ -519,4 +530,5 @@ def _result(
         incomplete=grids.incomplete,
         shift_px=asked.shift,
         size_error=length_error(calibrated),
+        model_error=_median(grids.misfit),
     )
