@@ -40,6 +40,7 @@ def test_parse_and_dump_are_inverse():
     [
         *(("size_px", 0), ("size_px", "many"), ("sise_px", 4)),
         *(("weight", float("nan")), ("weight", float("inf"))),
+        *(("size_px", True), ("weight", False)),
     ],
 )
 def test_parse_refuses_in_one_sentence(name, value):

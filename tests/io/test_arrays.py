@@ -1,5 +1,6 @@
 """What is taken as an image: lists, arrays of every library, and named axes."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +9,17 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
-from napari_semsr.io import image_of_array
+from napari_semsr.core import Affine, Micrograph, OptionError, ReadError, ShapeError
+from napari_semsr.io import (
+    Side,
+    StoredTransform,
+    image_of_array,
+    read,
+    read_transform,
+    write,
+    write_transform,
+)
+from napari_semsr.models import ModelCard
 
 GREY = np.random.default_rng(0).random((40, 48))
 
@@ -163,6 +173,30 @@ def test_a_truth_is_no_pixel_size(size):
         Micrograph(GREY, size)
     with pytest.raises(OptionError, match="pixel size"):
         semsr.noise(GREY, pixel_size_nm=size)
+
+
+def test_a_truth_in_a_file_is_no_pixel_size(tmp_path):
+    image = Micrograph(GREY, (5.0, 5.0))
+    write(image, tmp_path / "a.ome.zarr")
+    mark = tmp_path / "a.ome.zarr" / "zarr.json"
+    told = json.loads(mark.read_text())
+    level = told["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+    level["coordinateTransformations"][0]["scale"] = [True, 5.0]
+    mark.write_text(json.dumps(told))
+    with pytest.raises(ReadError, match="scale must be numbers"):
+        read(tmp_path / "a.ome.zarr")
+    path = tmp_path / "a.json"
+    side = Side.of(image)
+    write_transform(path, StoredTransform(Affine.turned(), side, side))
+    told = json.loads(path.read_text())
+    told["from"]["pixel_size_nm"] = [5.0, True]
+    path.write_text(json.dumps(told))
+    with pytest.raises(ReadError, match="a length is no number"):
+        read_transform(path)
+    with pytest.raises(ValueError, match="valid number"):
+        ModelCard(
+            name="a", architecture="srcnn", receptive_field=3, pixel_size_nm=(True, 5)
+        )
 
 
 @pytest.mark.parametrize("size", [5, [5], (5, 5), np.float32(5)])

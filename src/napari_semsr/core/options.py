@@ -7,7 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -131,10 +138,31 @@ def _spelt(place: tuple[Any, ...]) -> str:
     return one_line("".join(parts).removeprefix("."))
 
 
+def _kinds_of(annotation: Any) -> frozenset[Any]:
+    """List the types that an annotation is made of."""
+    own = frozenset([annotation] if isinstance(annotation, type) else ())
+    return own.union(*map(_kinds_of, get_args(annotation)))
+
+
+def _has_truth(value: Any) -> bool:
+    """Tell ``True`` and lists with one, which Python takes for 1."""
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    return any(isinstance(part, bool) for part in parts)
+
+
 class Options(BaseModel):
     """Base of all option sets; panels are built from it and stores record it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
+        if bool not in kinds and {int, float} & kinds and _has_truth(value):
+            msg = "must be a number" if isinstance(value, bool) else "must be numbers"
+            raise ValueError(msg)
+        return value
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:

@@ -295,8 +295,9 @@ def _side(values: dict[str, Any]) -> Side:
 
 def _pair(values: Any) -> FloatPair:
     """Two finite numbers."""
+    is_truth = any(isinstance(value, bool) for value in values)
     y, x = (float(value) for value in values)
-    if not np.isfinite([y, x]).all():
+    if is_truth or not np.isfinite([y, x]).all():
         msg = "a length is no number"
         raise ValueError(msg)
     return y, x

@@ -35,7 +35,7 @@ _HEADER_LIMIT = 16 * 2**20
 _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]
 # as of files; chosen: sixteen times as many pixels along each side are the most
-_Length = Annotated[float, Field(ge=1e-5, le=1e9)]
+_Length = Annotated[float, Field(ge=1e-5, le=1e9, strict=True)]
 _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
 

@@ -302,6 +302,9 @@ def _placed(
             continue
         if len(values) != ndim:
             continue
+        if any(isinstance(v, bool) for v in values):
+            msg = f"its {kind} must be numbers, got {values}"
+            raise ValueError(msg)
         numbers = [float(v) for v in values]
         if kind == "scale":
             scale = [s * v for s, v in zip(scale, numbers, strict=True)]
