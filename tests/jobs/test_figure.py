@@ -197,6 +197,16 @@ def test_narrow_images_keep_words_and_colour_bars_to_themselves(tmp_path: Path) 
     assert drawn[:, -3:].min() == 255  # the last label ends within the figure
 
 
+def test_numbers_of_a_colour_bar_end_where_the_figure_ends(tmp_path: Path) -> None:
+    path = tmp_path / "map.png"
+    options = FigureOptions(width_mm=85, dpi=300, no_caption=True)
+    run(FIGURE.job([frc_map(micrograph(side=100))], path, options=options))
+    with Picture.open(path) as picture:
+        drawn = np.asarray(picture.convert("L"))
+    beside = drawn[:, int(0.88 * drawn.shape[1]) :]
+    assert beside[[0, -1]].min() == 255
+
+
 @pytest.mark.broad
 def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
     heights = []

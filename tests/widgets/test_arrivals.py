@@ -8,6 +8,7 @@ from PIL import Image as Picture
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.window.dock import StepsWindow
 
 SIDE = 64
 
@@ -78,9 +79,22 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     assert viewer.scene.camera.zoom == pytest.approx(500 * zoom, rel=0.05)
     (notice,) = said
     assert bar(viewer).opacity == 0  # there is no unit that both have
-    viewer.layers.remove("bare")
+    assert [layer.visible for layer in viewer.layers] == [False, True]
+    opened(viewer, tmp_path, image("other", 50.0), "other.ome.tif")
+    assert len(said) == 1  # it is asked for once
+    assert notice.message.startswith("How large is a pixel of bare?")
+    ((text, give),) = notice.actions
+    assert text == "Give its pixel size"
+    window = StepsWindow(viewer)
+    viewer.window.add_dock_widget(window)
+    window.show_step(2)
+    give(None)
+    panel = window.page.panel
+    assert isinstance(panel, OpenMosaicPanel)
+    assert panel.calibrate.layer.value is viewer.layers["bare"]
+    panel.calibrate.pixel_size.height_box.value = 50.0
+    panel.calibrate.apply_button.click()
     assert bar(viewer).opacity == 1
-    assert notice.message.startswith("No pixel size has bare, others have")
 
 
 def with_bar(folder, colour, side=128, rows=20):

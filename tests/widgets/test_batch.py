@@ -11,6 +11,7 @@ from napari_semsr.core import Micrograph
 from napari_semsr.io import write
 from napari_semsr.widgets.batch import BatchPanel
 from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.window.dock import StepsWindow
 
 
 @pytest.fixture
@@ -162,7 +163,11 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     assert run_panel(shown).startswith("A layer that was made here, or a steps file")
     shown.layer.value = shown.viewer.layers[0]
     assert "A folder must be chosen for the images." in shown.plan_note.text()
-    shown.inputs.value, shown.output.value = tmp_path / "scans", tmp_path / "made"
+    shown.inputs.value = tmp_path / "scans"
+    assert shown.output.value == tmp_path / "scans results"
+    shown.output.value = tmp_path / "made"
+    shown.inputs.value = tmp_path / "scans"
+    assert shown.output.value == tmp_path / "made"  # what is typed stays
     said = shown.plan_note.text()
     assert "1. crop: box 0 0 32 40" in said
     assert "2. degrade" in said
@@ -170,6 +175,19 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     assert run_panel(shown) == "4 images done."
     again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
+
+
+def test_a_button_below_a_result_leads_to_its_steps(shown, hold):
+    layer = shown.viewer.layers[0]
+    window = hold(StepsWindow(shown.viewer))
+    window.show_panel("Save").folder_button.click()
+    panel = window.page.panel
+    assert isinstance(panel, BatchPanel)
+    assert panel.layer.value is layer
+    bare = shown.viewer.add_image(np.zeros((8, 8)))
+    window.show_panel("Save").folder_button.click()
+    assert bare not in panel.layer.choices
+    assert panel.status.text() == "This layer was made by no step of one image."
 
 
 def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):

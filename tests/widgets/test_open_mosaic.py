@@ -69,9 +69,25 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
 def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
     model.add_image(GRAIN, name="bare")
     choose(panel, sized, finish)
-    assert "scale bar shows no nm" in run_panel(panel)
+    assert "no scale bar, since bare has no pixel size" in run_panel(panel)
     assert panel.calibrate.layer.value.name == "sized"
     assert panel.calibrate.pixel_size.value == (12.5, 12.5)
+
+
+def test_what_is_opened_beside_another_unit_is_shown_alone(
+    panel, model, sized, tmp_path, finish, run_panel
+):
+    choose(panel, sized, finish)
+    run_panel(panel)
+    model.layers[0].scale = (5000, 5000)
+    write(Micrograph(GRAIN, None, "bare"), tmp_path / "bare.png")
+    choose(panel, tmp_path / "bare.png", finish)
+    assert "since bare" in run_panel(panel)
+    assert [layer.visible for layer in model.layers] == [False, True]
+    middle = (np.array(GRAIN.shape) - 1) / 2
+    np.testing.assert_allclose(model.scene.camera.center[-2:], middle)
+    panel.ask_size(model.layers[1])
+    assert panel.calibrate.layer.value is model.layers[1]
 
 
 def large_store(tmp_path):

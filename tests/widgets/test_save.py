@@ -12,9 +12,11 @@ from napari_semsr.core.errors import ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
-from napari_semsr.io.layers import LIVE_KEY, read_layers
+from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
+from napari_semsr.widgets.base.saving import begin_at
+from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import one_per_axis
@@ -293,3 +295,30 @@ def test_stores_that_the_user_chose_stay(layer, model, panel, tmp_path):
     _, shown = layer("float32")
     model.layers.remove(shown)
     assert (tmp_path / "source" / "a.ome.zarr").is_dir()
+
+
+def test_a_dialog_begins_beside_the_data(make_napari_viewer, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        QFileDialog,
+        "getSaveFileName",
+        lambda _, __, place, *___: (begun.append(Path(place).parent), ("", ""))[1],
+    )
+    viewer, data = make_napari_viewer(), tmp_path / "data"
+    panel = SavePanel(viewer)
+    viewer.window.add_dock_widget(panel)
+    data.mkdir()
+    write(Micrograph(np.zeros((40, 40), np.uint8), (5.0, 5.0), "a"), data / "a.tif")
+    viewer.open(data / "a.tif", plugin="napari-semsr")
+    panel.figure_button.click()
+    viewer.add_image(np.zeros((40, 40)), metadata={FOLDER_KEY: str(data / "frames")})
+    panel.run_button.click()
+    assert begun == [data, data]
+    monkeypatch.setattr(
+        QFileDialog,
+        "getSaveFileName",
+        lambda *_: (str(tmp_path / "a.png"), "PNG (*.png)"),
+    )
+    panel.extent.value = "canvas"
+    panel.figure_button.click()
+    assert begin_at() == tmp_path

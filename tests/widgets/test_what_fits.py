@@ -53,6 +53,19 @@ def test_model_is_proposed_by_what_the_image_shows(add_made, model, hold, jobs):
     assert panel.model.value == wanted
 
 
+def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
+    add_made, model, hold
+):
+    panel = hold(EnhancePanel(model))
+    panel.layer.value = add_made("register", "stitch")
+    assert "before it was registered" not in panel.model.text.text()
+    finer = add_made("register", "stitch")
+    finer.scale = (8, 8)
+    panel.layer.value = add_made("stitch")
+    panel.layer.value = finer
+    assert "Enhance the image as it was before it was" in panel.model.text.text()
+
+
 @pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
 def test_training_begins_with_the_model_for_such_images(add_made, model, hold, jobs):
     panel = hold(TrainPanel(model))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MM = 25.4  # in an inch
+_MM, _POINTS_IN_INCH = 25.4, 72  # in an inch
 _POINTS = 7.0  # the least that journals take is 5 to 7
 _LINE_MM = 3.1  # of text of that size
 _GAP_MM = 1.5
@@ -237,6 +237,7 @@ def _draw_cell(
             drawn, cax=axes_at(left + shown + 0.8, down, max(thick, 1.2), tall)
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
+        _keep_within(bar, tall)
         bar.outline.set_linewidth(0.4)
         if bar.solids is not None:  # also of a map through which an image is seen
             bar.solids.set_alpha(1)
@@ -261,6 +262,20 @@ def _draw_cell(
         top, left, bottom, right = image.overlay.corners
         moved = top - box.y0, left - box.x0, bottom - box.y0, right - box.x0
         _lay_over(below, replace(image.overlay, corners=moved), image.pixel)
+
+
+def _keep_within(bar: Any, tall_mm: float) -> None:
+    """Let no number of a colour bar reach beyond its ends, where the figure ends."""
+    low, high = bar.ax.get_ylim()
+    ticks = [tick for tick in bar.get_ticks() if low <= tick <= high]
+    bar.set_ticks(ticks)
+    half = (_POINTS - 1) * _MM / _POINTS_IN_INCH / (2 * tall_mm)
+    for tick, label in zip(ticks, bar.ax.get_yticklabels(), strict=True):
+        share = (tick - low) / (high - low)
+        if share > 1 - half:
+            label.set_verticalalignment("top")
+        elif share < half:
+            label.set_verticalalignment("bottom")
 
 
 def _show(

@@ -111,12 +111,17 @@ def _verify(state: State) -> None:
         raise RegistrationError(msg)
     for index in lost:
         state.reasons.setdefault(index, _reason(state, index))
-    if len(lost):
-        state.warnings.append(
-            f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
-            f"left out: {_named(state, lost)}."
-        )
     doubtful = [i for i in lost if not state.reasons[i].startswith("blank")]
+    blank = [i for i in lost if i not in doubtful]
+    for some, why in (
+        (blank, "blank: they hold no detail above their noise"),
+        (doubtful, "could not be placed"),
+    ):
+        if some:
+            state.warnings.append(
+                f"{len(some)} of {len(state.positions)} frames left out, {why}: "
+                f"{_named(state, some)}."
+            )
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         state.warnings.append(
             "Where so many frames find no place, chance fits as well as truth: the "

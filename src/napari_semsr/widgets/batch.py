@@ -34,6 +34,8 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import image_layers, provenance_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import napari.viewer
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
@@ -104,6 +106,7 @@ class BatchPanel(Panel):
             label="Begin anew",
             tooltip="Run finished steps again, and write between files of others.",
         )
+        self._proposed: Path | None = None  # as output; what is typed stays
         told = "The table in the output folder, a column each number."
         self.rows = RowTable(told, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
@@ -130,6 +133,7 @@ class BatchPanel(Panel):
         self.add_group("Files", self.files, self.plan_note, self.steps_button)
         self.add_group("Running", Form(self.workers, self.overwrite))
         self.add_results("Table", self.rows, buttons)
+        self.inputs.changed.connect(self._propose_output)
         for row in (self.layer, self.inputs, self.output):
             row.changed.connect(self._show_plan)
         self._show_plan()
@@ -155,6 +159,13 @@ class BatchPanel(Panel):
             "steps": steps_of_layer(self.layer.value)[0],
         }
 
+    def _propose_output(self, _: object = None) -> None:
+        """Propose a folder beside that of the images, until one is typed."""
+        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        if self.layer.value is not None and output == self._proposed and inputs:
+            self._proposed = inputs.with_name(f"{inputs.stem} results")
+            self.output.value = self._proposed
+
     def _show_plan(self, _: object = None) -> None:
         """Say which steps a layer has, and how many images they will be done to."""
         if not is_alive(self):
@@ -168,7 +179,7 @@ class BatchPanel(Panel):
         steps, before = steps_of_layer(layer)
         lines = [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
         if before:
-            lines.insert(0, f"{before} is left out: it takes more than one image.")
+            lines.insert(0, f"What made the first image ({before}) is left out.")
         try:
             count = len(plan_batch(self._read_plan()).images)
             lines.append(f"To {count} image{'' if count == 1 else 's'}.")

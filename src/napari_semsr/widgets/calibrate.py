@@ -43,6 +43,8 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     draw_lines,
+    grey_layers,
+    is_calibrated,
     micrograph_from_layer,
     nm_per_unit,
     show_scale_bar,
@@ -187,13 +189,15 @@ def _view_kept(viewer: "napari.viewer.Viewer", layer: Layer) -> Iterator[None]:
     camera.zoom *= math.sqrt(np.prod(old / new))
 
 
-def mixed_text(units: object) -> str:
-    """Say why the scale bar has no unit, where napari finds none in common."""
-    if units is not None:
+def mixed_text(viewer: "napari.viewer.Viewer") -> str:
+    """Say why there is no scale bar, where layers have no unit in common."""
+    if viewer.layers.units is not None:
         return ""
+    bare = [item.name for item in grey_layers(viewer) if not is_calibrated(item)]
+    whose = bare[-1] if bare else "another layer"
     return (
-        " The scale bar shows no nm, since another layer has no pixel size; give it "
-        "one under Calibrate a layer, or remove it."
+        f" There is no scale bar, since {whose} has no pixel size and others have; "
+        "give it one under Calibrate a layer, or remove it."
     )
 
 
@@ -411,7 +415,7 @@ class CalibrateGroup(QWidget):
         self.layer.value = layer
         self._show_size(layer)
         show_scale_bar(self._viewer)
-        now, mixed = self.pixel_size.value, mixed_text(self._viewer.layers.units)
+        now, mixed = self.pixel_size.value, mixed_text(self._viewer)
         self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
             f"{spell_pixel_size(now)}.{mixed}"

@@ -25,6 +25,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     open_levels,
     push_button,
+    show_arrival,
 )
 from napari_semsr.widgets.calibrate import (
     CalibrateGroup,
@@ -261,6 +262,13 @@ class OpenMosaicPanel(Panel):
         else:
             self.show_status("These rows will be left out; press Open.")
 
+    def ask_size(self, layer: "Layer") -> None:
+        """Let the pixel size of a layer be typed."""
+        self.calibrate.layer.value = layer
+        self.scroll_area.ensureWidgetVisible(self.calibrate.apply_button)
+        self.calibrate.pixel_size.height_box.native.setFocus()
+        self.calibrate.pixel_size.height_box.native.selectAll()
+
     # -- opening ---------------------------------------------------------------
 
     def options(self) -> ReadOptions:
@@ -305,12 +313,16 @@ class OpenMosaicPanel(Panel):
 
     def show_image(self, opened: Opened, outdated: "Layer | None" = None) -> None:
         """Add what was opened as a layer, in place of one that is out of date."""
-        if outdated in self.viewer.layers:
-            self.viewer.layers.remove(outdated)
+        renewed = outdated in self.viewer.layers
+        if renewed:
+            with self.history.quiet():
+                self.viewer.layers.remove(outdated)
         name = opened.micrograph.name
         if opened.path is not None:
             name = own_name(opened.path, name)
         self.shown = add_opened(self.viewer, opened, name=name)
+        if not renewed:
+            show_arrival(self.viewer, self.shown)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened.options.databar_rows:
             self.shown.metadata[ROWS_KEY] = guess  # other panels offer to crop them
@@ -320,5 +332,5 @@ class OpenMosaicPanel(Panel):
         size = spell_pixel_size(opened.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {name}: {rows} {TIMES} {columns} px, "
-            f"pixel size {size}.{mixed_text(self.viewer.layers.units)}"
+            f"pixel size {size}.{mixed_text(self.viewer)}"
         )

@@ -299,11 +299,12 @@ class SavePanel(Panel):
 
     def do_the_same(self) -> None:
         """Open Batch with the steps of the chosen layer."""
+        layer = self.chosen()
         panel: Any = go_to_panel(self, self.viewer, "Batch")
-        if self.chosen in panel.layer.choices:
-            panel.layer.value = self.chosen
+        if layer in panel.layer.choices:
+            panel.layer.value = layer
         else:
-            self.show_status("This layer was made by no step of one image.")
+            panel.show_status("This layer was made by no step of one image.")
 
     def _show_replayed(self, found: ReplayReport) -> None:
         """Say what the replay has found."""

@@ -71,6 +71,27 @@ def test_folder_says_what_it_holds(make, scan):
     assert panel.status.text() == "scan can be stitched."
 
 
+def test_outlines_hide_show_and_go_with_their_mosaic(
+    make, model, scan, run_panel, qtbot
+):
+    panel = make(scan)
+    run_panel(panel)
+    mosaic = model.layers["scan mosaic"]
+    drawn = [item for item in model.layers if item is not mosaic]
+    assert len(drawn) == 3
+    panel.helpers.value = True
+    mosaic.visible = False
+    assert not any(item.visible for item in drawn)
+    mosaic.visible = True
+    assert all(item.visible for item in drawn)
+    before = list(model.layers)
+    model.layers.selection = {mosaic}
+    model.layers.remove_selected()
+    qtbot.waitUntil(lambda: not model.layers)
+    panel.history.undo()
+    assert list(model.layers) == before
+
+
 @pytest.mark.broad
 def test_heights_are_offered_where_there_are_any(
     make, model, scan, tmp_path, finish, run_panel

@@ -67,6 +67,7 @@ from .results import (
     open_levels as open_levels,
     open_store as open_store,
     require_room as require_room,
+    show_arrival as show_arrival,
     stack_target as stack_target,
     store_edit as store_edit,
     typed_path as typed_path,

@@ -72,6 +72,15 @@ def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
     return open_panel(viewer, name)
 
 
+def find_panel(viewer: Any, name: str, title: str) -> Any:
+    """Show a panel in the window of all steps, by its title there, or by its name."""
+    for docked in viewer.window.dock_widgets.values():
+        shown = getattr(docked, "show_panel", lambda _: None)(title)
+        if shown is not None:
+            return shown
+    return open_panel(viewer, name)
+
+
 def make_panel(viewer: Any, place: str) -> Any:
     """Import a panel, from a module behind ``napari_semsr.widgets``, and make it."""
     module, name = place.split(":")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize, ref
@@ -78,6 +78,27 @@ class UndoList:
         for layer in layers:
             if viewer is not None and layer in viewer.layers:
                 viewer.layers.remove(layer)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether what is removed now is removed for good, by a panel."""
+        return self._quiet
+
+    def remove_along(self, layer: "Layer", others: "Sequence[Layer]") -> None:
+        """Remove what goes with a layer that was removed; one step brings all back."""
+        places = [(item, self.layers.index(item)) for item in others]
+        with self.quiet():
+            self.remove(others)
+        text = f"removal of {layer.name}"
+        for number, step in enumerate(self._steps):
+            if step.text == text and step.possible():
+
+                def undo(before: Callable[[], object] = step.undo) -> None:
+                    for item, place in places:
+                        self._put_back(item, place)
+                    before()
+
+                self._steps[number] = replace(step, undo=undo)
 
     def last(self, owner: str | None = None) -> Step | None:
         """Give the step that `undo` takes back: the last, or the last of a panel."""

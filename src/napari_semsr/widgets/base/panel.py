@@ -99,6 +99,7 @@ from napari_semsr.widgets.base.saving import (
     note_saved,
 )
 from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
     NO_IMAGE,
     grey_layers,
@@ -174,7 +175,6 @@ _WHAT_TO_DO = "What to do"
 _ESTIMATE = "What it shows is an estimate, not a measurement."
 _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
-_RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
@@ -416,7 +416,7 @@ class Panel(QWidget):
         places = {
             item.name: place
             for place, item in enumerate(layers)
-            if item.metadata.get(_RUN_KEY) == run | {"name": item.name}
+            if item.metadata.get(RUN_KEY) == run | {"name": item.name}
             and (
                 HELPER_KEY in item.metadata
                 or not is_kept(item)
@@ -429,7 +429,7 @@ class Panel(QWidget):
         yield [layers[name] for name in places]
         added = [item for item in self._added() if item not in before]
         for item in added:
-            item.metadata[_RUN_KEY] = run | {"name": item.name}
+            item.metadata[RUN_KEY] = run | {"name": item.name}
         for item in sorted(added, key=lambda item: places.get(item.name, 0)):
             if item.name in places:
                 layers.move(layers.index(item), places[item.name])

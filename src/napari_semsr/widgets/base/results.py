@@ -6,16 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
-from napari.utils.notifications import (
-    Notification,
-    notification_manager,
-    show_info,
-)
+from napari.utils.notifications import Notification, notification_manager
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -46,6 +42,7 @@ from napari_semsr.io import (
     tell_missing,
 )
 from napari_semsr.jobs import INFO
+from napari_semsr.widgets.base.docking import find_panel
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.base.temporary import make_temporary
@@ -451,14 +448,16 @@ def add_opened(
 # What belongs to the images that come in: bars, a place among others, a cut.
 
 _watched: WeakSet[Any] = WeakSet()
+_asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def watch_images(viewer: "napari.components.ViewerModel") -> None:
     """Show with each image that comes in what belongs to it: bars, and a place.
 
     The first that is calibrated switches the scale bar on. What was read from a file
-    fills the view; one that is not calibrated would be a speck beside others that are.
-    Where its lowest rows look like a data bar, they are offered to be cropped.
+    fills the view; beside images in another unit, where one would be a speck, it is
+    shown alone, and its pixel size is asked for. Where its lowest rows look like a
+    data bar, they are offered to be cropped.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
     if viewer in _watched:
@@ -498,18 +497,46 @@ def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> N
     mixed = settle_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
-    if others and layer.source.path is not None:
-        fill_view(viewer, layer)
+    if layer.source.path is not None:
+        show_arrival(viewer, layer)
     if mixed:
-        without = layer if not is_calibrated(layer) else others[-1]
-        show_info(
-            f"No pixel size has {without.name}, others have: they do not lie to scale. "
-            "Give it one in Open mosaic, under Calibrate a layer."
-        )
+        bare = next(item for item in (layer, *others) if not is_calibrated(item))
+        _ask_pixel_size(viewer, bare)
     if databar_of(layer):
         crop = ("Crop it", lambda _: crop_databar(viewer, layer))
         said = f"{say_databar(layer)}, in {layer.name}."
         notification_manager.dispatch(_Offer(said, "info", actions=(crop,)))
+
+
+def show_arrival(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+    """Fill the view with an image that was opened, alone where no unit is shared."""
+    others = [item for item in grey_layers(viewer) if item is not layer]
+    for item in others:
+        if is_calibrated(item) != is_calibrated(layer):
+            item.visible = False
+    if others:
+        fill_view(viewer, layer)
+
+
+def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
+    """Ask once for the pixel size of an image that has none while others have."""
+    asked = _asked.setdefault(viewer, set())
+    if layer.name in asked:
+        return
+    asked.add(layer.name)
+    of_viewer = ref(viewer)
+
+    def give(_: object) -> None:
+        model = of_viewer()
+        if model is not None and layer in model.layers:
+            find_panel(model, "Open mosaic", "Image").ask_size(layer)
+
+    said = (
+        f"How large is a pixel of {layer.name}? Other images have a pixel size, this "
+        "one has none: they do not lie to scale."
+    )
+    answer = ("Give its pixel size", give)
+    notification_manager.dispatch(_Offer(said, "info", actions=(answer,)))
 
 
 class _Offer(Notification):

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from napari import current_viewer
 from napari.layers import Image, Labels, Layer
 from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
@@ -17,6 +18,7 @@ from napari_semsr.core import (
     told_in_panel_words,
 )
 from napari_semsr.io import (
+    FOLDER_KEY,
     PROJECT_SUFFIX,
     SAVED_KEY,
     STORE_KEY,
@@ -25,9 +27,16 @@ from napari_semsr.io import (
     project_folder,
 )
 from napari_semsr.jobs import save_job
-from napari_semsr.widgets.layers import look_of, planes_of, show_colour_bar
+from napari_semsr.widgets.base.results import is_temporary
+from napari_semsr.widgets.layers import (
+    file_of,
+    look_of,
+    planes_of,
+    show_colour_bar,
+)
 
 _PLANE = 2  # axes of an image
+_chosen: dict[Path, Path] = {}  # where results of data in a folder went last
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
     "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
@@ -49,19 +58,49 @@ def ask_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
     """Ask for a file of some kinds, by their suffixes; None when the user says no."""
-    place = Path(get_save_history()[0]) / file_stem(name)
+    place = begin_at() / file_stem(name)
     typed, chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
     )
     path = _settle(Path(typed), filters[chosen], parent, filters) if typed else None
     if path is not None:
-        update_save_history(str(path))
+        _note_chosen(path)
     return path
+
+
+def begin_at() -> Path:
+    """Give the folder in which a dialog begins: that of the data, or its last choice.
+
+    Frames have a folder of their own, beside which their results go.
+    """
+    data = _data_folder()
+    if data is None:
+        return Path(get_save_history()[0])
+    chosen = _chosen.get(data, data)
+    return chosen if chosen.is_dir() else data
+
+
+def _data_folder() -> Path | None:
+    """Find the folder of the topmost layer that shows a file of the user's."""
+    viewer = current_viewer()
+    for layer in reversed([] if viewer is None else list(viewer.layers)):
+        found = layer.metadata.get(FOLDER_KEY) or file_of(layer)
+        if found and not is_temporary(str(found)) and Path(found).parent.is_dir():
+            return Path(found).parent
+    return None
+
+
+def _note_chosen(path: Path) -> None:
+    """Remember where something was saved, for what is saved of the same data."""
+    update_save_history(str(path))
+    data = _data_folder()
+    if data is not None:
+        _chosen[data] = path.parent
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
     """Ask where a new project goes; None when the user says no."""
-    place = Path(get_save_history()[0]) / f"project{PROJECT_SUFFIX}"
+    place = begin_at() / f"project{PROJECT_SUFFIX}"
     typed, _ = QFileDialog.getSaveFileName(
         parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
     )
@@ -72,7 +111,7 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
     path = inside[-1] if inside else path
     if path.suffix != PROJECT_SUFFIX:
         path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
-    update_save_history(str(path))
+    _note_chosen(path)
     return path
 
 

@@ -59,6 +59,7 @@ from napari_semsr.widgets.base.results import (
     watch_images,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.base.together import Together
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     show_colour_bar,
@@ -199,6 +200,7 @@ class Session(QObject):
     def _follow(self, viewer: "ViewerModel") -> None:
         """Hear of what changes in the viewer."""
         watch_images(viewer)
+        self._together = Together(viewer, self._history)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)

@@ -77,11 +77,12 @@ def card_text(
     card: dict[str, Any],
     pixel_size_nm: PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
+    advice: str = "",
 ) -> str:
     """Say in rich text what a model does, and how far that was checked.
 
     What is done about a pixel size that the model was not trained for stands below,
-    as a warning where the model is run on it all the same.
+    as a warning where the model is run on it all the same, then with `advice`.
     """
     from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
@@ -98,7 +99,7 @@ def card_text(
     fit = fit_pixels(pixel_size_nm, trained, resample)
     if fit.note:
         kind = ' class="warning"' if fit.steps is None else ""
-        text += f"<p{kind}>{fit.note}</p>"
+        text += f"<p{kind}>{fit.note}{advice if fit.beyond else ''}</p>"
     return text
 
 
@@ -175,6 +176,7 @@ class ModelChooser(QWidget):
         self.card: dict[str, Any] = {}
         self.pixel_size_nm: PixelSize | None = None
         self.resample: Literal["auto", "keep", "never"] = "auto"
+        self.advice = ""  # said where a field's pixels are beyond the model's
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -268,9 +270,11 @@ class ModelChooser(QWidget):
         self,
         pixel_size_nm: PixelSize | None,
         resample: Literal["auto", "keep", "never"] = "auto",
+        advice: str = "",
     ) -> None:
-        """Compare the card with the pixel size of a layer."""
+        """Compare the card with a layer's pixel size; say what else may be done."""
         self.pixel_size_nm, self.resample = pixel_size_nm, resample
+        self.advice = advice
         self._write()
 
     def refresh(self) -> None:
@@ -286,7 +290,7 @@ class ModelChooser(QWidget):
 
     def _write(self) -> None:
         card = self.card
-        known = card_text(card, self.pixel_size_nm, self.resample)
+        known = card_text(card, self.pixel_size_nm, self.resample, self.advice)
         self.text.setText(known if card else "No model is installed; add a model file.")
         self.details.setText(card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)

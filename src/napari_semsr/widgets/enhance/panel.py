@@ -94,6 +94,7 @@ from napari_semsr.widgets.layers import (
     planes_of,
     result_name,
     show_scale_bar,
+    step_before,
     without_cache,
 )
 
@@ -487,6 +488,9 @@ class Advanced(_Apart):
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _MAPS = {"misfit": "map of the misfit", "trust": "map of the likely error"}
 _OFF, _FOUND = "off", "found"
+_BEFORE_REGISTERED = (
+    " Enhance the image as it was before it was registered, and register the result."
+)
 
 
 class Sharpen(Form):
@@ -657,7 +661,9 @@ class EnhancePanel(Panel):
             size = self.micrograph(layer).pixel_size_nm
         except SemsrError:
             size = None
-        self.model.show_for(size, self.form.values()["resample"])
+        moved = layer is not None and step_before(layer) == "register"
+        advice = _BEFORE_REGISTERED if moved else ""
+        self.model.show_for(size, self.form.values()["resample"], advice)
 
     def _show_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))

@@ -553,7 +553,7 @@ def _draw_frc(
     crossing = None if not curve.resolution_px else k / curve.resolution_px
     frequency, note = (
         np.asarray(curve.frequency_per_px) * k,
-        str(replace(found, note="")),
+        str(replace(found, note="", verdict="")),
     )
     if crossing is None:
         note = f"no resolution: {curve.reason}"

@@ -1,0 +1,88 @@
+"""What explains a result hides, shows and goes with it."""
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
+
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer
+
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY
+from napari_semsr.widgets.base.runner import is_alive
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_semsr.widgets.base.history import UndoList
+
+RUN_KEY = "semsr run"
+"""Entry of a layer's metadata: of what run it is, and its first name."""
+
+
+def _group(layer: Layer) -> tuple[str, str] | None:
+    """Name what a layer belongs to: a run on some input, or a folder of frames."""
+    run = layer.metadata.get(RUN_KEY)
+    if isinstance(run, dict):
+        return str(run.get("by")), str(run.get("of"))
+    folder = layer.metadata.get(FOLDER_KEY)
+    return None if folder is None else ("frames", str(folder))
+
+
+def _leads(layer: Layer) -> bool:
+    """Whether a layer is a result itself, or frames, and explains no other."""
+    return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
+
+
+class Together(QObject):
+    """Lets layers follow the result that they explain; of several the last one."""
+
+    def __init__(self, viewer: "ViewerModel", history: "UndoList") -> None:
+        super().__init__()
+        self._viewer, self._history = ref(viewer), history
+        self._hidden: WeakSet[Layer] = WeakSet()
+        self._gone: list[tuple[Layer, tuple[str, str]]] = []
+        self._later = QTimer(self)  # napari may be removing several
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self._remove_followers)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        for layer in viewer.layers:
+            layer.events.visible.connect(self._on_visible)
+
+    def _members(self, group: tuple[str, str], *, lead: bool) -> list[Layer]:
+        """List the layers of a group: results, or what explains them."""
+        viewer = self._viewer()
+        layers = [] if viewer is None else list(viewer.layers)
+        return [i for i in layers if _leads(i) == lead and _group(i) == group]
+
+    def _on_inserted(self, event: Any) -> None:
+        event.value.events.visible.connect(self._on_visible)
+
+    def _on_visible(self, event: Any) -> None:
+        """Hide what explains a result that is hidden, and show it with that."""
+        layer = event.source
+        group = _group(layer) if is_alive(self) and _leads(layer) else None
+        if group is None:
+            return
+        shown = any(item.visible for item in self._members(group, lead=True))
+        for item in self._members(group, lead=False):
+            if not shown and item.visible:
+                item.visible = False
+                self._hidden.add(item)
+            elif shown and item in self._hidden:
+                item.visible = True
+                self._hidden.discard(item)
+
+    def _on_removed(self, event: Any) -> None:
+        """Note a result that a person removed."""
+        layer = event.value
+        group = _group(layer)
+        if is_alive(self) and group and _leads(layer) and not self._history.is_quiet:
+            self._gone.append((layer, group))
+            self._later.start()
+
+    def _remove_followers(self) -> None:
+        """Remove what explains the results that are gone; it comes back with them."""
+        gone, self._gone = self._gone, []
+        for layer, group in gone:
+            if not self._members(group, lead=True):
+                self._history.remove_along(layer, self._members(group, lead=False))
