@@ -1,10 +1,12 @@
 """Denoise one image by a peer, in an environment of the peer's own.
 
 Run: ``PYTHON own_image_peers.py METHOD IN.npy OUT.npy SECONDS REACH
-SIGMA``; `own_image.py` does so.
+NOISE.npy``; `own_image.py` does so.
 
-METHOD is ``n2v``, ``n2v2`` (CAREamics; with REACH above 0 px its structured form) or
-``bm3d``; SECONDS is the processor time that a training gets, from its first batch on.
+METHOD is ``n2v``, ``n2v2`` (CAREamics; with REACH above 0 px its structured form),
+``bm3d``, which takes the noise for white, or ``bm3d-lines``, which is told its spectrum
+along lines. SECONDS is the processor time that a training gets, from its first batch
+on; NOISE is the variance of the noise by frequency along lines.
 Needs in that environment: careamics 0.3, bm3d, torch. CAREamics imports torchvision for
 a network that N2V does not use; where that does not load, it goes without.
 """
@@ -72,19 +74,23 @@ def by_careamics(image, seconds, reach, *, second_version):
     return np.squeeze(np.asarray(made[0]))[: image.shape[0], : image.shape[1]]
 
 
-def by_bm3d(image, sigma):
-    """Denoise by BM3D, which takes the noise for white."""
+def by_bm3d(image, power, *, lines):
+    """Denoise by BM3D, told the noise as one deviation or by its spectrum."""
+    np.trapz = np.trapezoid  # noqa: NPY201 - by its former name bm4d asks for it
     import bm3d
 
-    return bm3d.bm3d(image, sigma_psd=sigma)
+    if not lines:
+        return bm3d.bm3d(image, sigma_psd=float(np.sqrt(power.mean())))
+    # of a plane, in units of its own transform
+    return bm3d.bm3d(image, sigma_psd=np.tile(power, (len(image), 1)) * image.size)
 
 
 def main():
     """Do as the command says."""
-    method, source, target, seconds, reach, sigma = sys.argv[1:]
+    method, source, target, seconds, reach, noise = sys.argv[1:]
     image = np.load(source).astype(np.float32)
-    if method == "bm3d":
-        made = by_bm3d(image, float(sigma))
+    if method.startswith("bm3d"):
+        made = by_bm3d(image, np.load(noise), lines=method.endswith("lines"))
     else:
         made = by_careamics(
             image, float(seconds), int(reach), second_version=method == "n2v2"

@@ -8,6 +8,7 @@ from typing import Any
 from _shared import picture
 
 from paper_tables.markdown import DASH, number
+from paper_tables.plan import before_adversary
 
 Curve = list[tuple[int, float]]
 _COLOURS = 20  # of the map
@@ -30,6 +31,8 @@ def best_gain(record: dict[str, Any]) -> str:
     if not curve:
         return DASH
     step, gain = max(curve, key=lambda point: point[1])
+    if before_adversary(record):
+        return f"none: that of step {step} is from before the adversarial part"
     return f"{number(gain, 2, sign=True)} dB at {step}"
 
 

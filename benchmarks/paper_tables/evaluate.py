@@ -34,6 +34,7 @@ from paper_tables.plan import (
     EDGE_WEIGHTS,
     NARROW_ONLY,
     RECIPES,
+    before_adversary,
     edge_run,
 )
 from paper_tables.profiles import measure_profiles
@@ -82,8 +83,13 @@ class Extent:
 
 
 def _trained(runs: Path, names: tuple[str, ...]) -> Models:
-    """Find the models of finished runs."""
-    found = {n: runs / n / f"{n}.safetensors" for n in names if finished(runs / n)}
+    """Find the models of finished runs, whose discriminators had a say."""
+    records = {name: finished(runs / name) for name in names}
+    found = {
+        name: runs / name / f"{name}.safetensors"
+        for name, record in records.items()
+        if record is not None and not before_adversary(record)
+    }
     return {name: path for name, path in found.items() if path.exists()}
 
 

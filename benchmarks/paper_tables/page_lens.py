@@ -30,7 +30,8 @@ def fields(groups: dict[str, Any]) -> str:
         "image | PSNR, dB | gain, dB | SSIM | cross-FRC, nm | median of the FRC map, "
         "nm | blocks with an answer, % | grey levels: distance"
     )
-    sun = "*Sun et al.: theirs, on their data*", "", number(SUN_GAIN_DB, 2, sign=True)
+    theirs = ", ".join(number(gain, 2, sign=True) for gain in SUN_GAIN_DB)
+    sun = "*Sun et al.: theirs, on their data*", "", theirs
     parts = [_SURE]
     for group, rows in groups.items():
         count = next(iter(rows.values()))["fields"]

@@ -100,6 +100,21 @@ def edge_run(changed: float | str) -> str:
     return f"{_BASE}-edge-{changed}"
 
 
+def before_adversary(record: dict[str, Any]) -> bool:
+    """Say whether a run's best state is from before its discriminators had a say.
+
+    Such a state tests nothing of what the run is to show, so it is not judged.
+    """
+    name = str(record.get("name", ""))
+    if name.startswith(edge_run("")):
+        name = _BASE
+    path = (NARROW if record.get("narrow") else FOLDER) / f"{name}.yaml"
+    step = record.get("validation", {}).get("step")
+    if step is None or not path.exists():
+        return False
+    return bool(step <= load_recipe(path).gan.content_only_steps)
+
+
 def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, float]:
     """Share out the minutes of the clock among trainings, `jobs` of them at a time.
 

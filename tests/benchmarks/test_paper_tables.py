@@ -446,7 +446,8 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     measured.mkdir()
     (measured / "gao.json").write_text(json.dumps(found))
     text = page(results_of(tmp_path / "runs"), {"gao-a": record}, MADE)
-    assert "| gao-a | pairs, saw these degradations in training | 0." in text
+    row = "| gao-a (3 steps, 0.00 h) | pairs, saw these degradations in training | 0."
+    assert row in text
 
 
 SMALL_CYCLE = """

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import frc_accuracy
+from _shared import mean_and_error
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
@@ -18,10 +19,32 @@ def rows_of(name: str) -> list[dict]:
 
 
 def page(name: str) -> str:
-    """Read a page, its lines joined as they are read."""
+    """Read a page."""
     return (ROOT / "docs" / name).read_text("utf-8")
+
+
+def joined(name: str) -> str:
+    """Read a page, its lines joined."""
+    return " ".join(page(name).split())
 
 
 def test_frc_intervals() -> None:
     table = frc_accuracy.interval_table(rows_of("frc_intervals.jsonl"))
     assert table in page("validation/frc.md")
+
+
+def test_real_pairs() -> None:
+    rows = rows_of("real_pairs.json")
+    gains = [row["gain"] for row in rows]
+    mean = mean_and_error(gains)
+    assert f"{mean} dB, on {len(rows)} pairs" in joined("models.md")
+    record = joined("validation/models.md")
+    before, gaussian, oracle = (
+        sum(row[name] for row in rows) / len(rows)
+        for name in ("before", "gaussian", "oracle")
+    )
+    after = before + sum(gains) / len(rows)
+    assert (
+        f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
+    )
+    assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
