@@ -14,7 +14,7 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import Target
-from napari_semsr.widgets.enhance import live as live_layer
+from napari_semsr.widgets.enhance import panel as enhancing
 from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
 from napari_semsr.widgets.layers import field_in_view, micrograph_from_layer
 from tests.children import LIMIT_MS
@@ -176,7 +176,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):
-    monkeypatch.setattr(live_layer, "field_in_view", lambda _: Box(0, 60, 70, 100))
+    monkeypatch.setattr(enhancing, "field_in_view", lambda _: Box(0, 60, 70, 100))
     panel.whole.value = False
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
@@ -196,7 +196,7 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     shown.pause()
     drawn, view = [], Box(0, 32, 0, 32)
     monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
-    monkeypatch.setattr(live_layer, "field_in_view", lambda _: view)
+    monkeypatch.setattr(enhancing, "field_in_view", lambda _: view)
     live.average()
     shown.tick()
     assert not drawn

@@ -258,13 +258,17 @@ class ModelChooser(QWidget):
         self.box.value = self._proposed
 
     def _choose_file(self) -> None:
-        """Take a file that has a card; open the panel that imports another one."""
-        path, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
+        chosen, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
+        if chosen:
+            self.offer(chosen)
+
+    def offer(self, path: str) -> None:
+        """Choose a file that has a card; open the panel that imports another one."""
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)
-        elif path:
-            panel: Any = open_panel(self.viewer, "Import model")
-            panel.choose(path)
+            return
+        panel: Any = open_panel(self.viewer, "Import model")
+        panel.choose(path)
 
     def show_for(
         self,
