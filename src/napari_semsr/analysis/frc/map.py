@@ -408,10 +408,8 @@ def measure_frc_map(
     options = options or FrcMapOptions()
     asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
     plan = _plan(a.shape, options, single=asked.single)
-    grids = _Grids(
-        *(np.full(plan.grid, np.nan) for _ in range(3)),
-        np.zeros(plan.grid, np.uint8),
-    )
+    crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
+    grids = _Grids(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
     if asked.refused:
         grids.code[:] = code_of("not-independent")
     else:
