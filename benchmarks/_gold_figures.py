@@ -1,4 +1,4 @@
-"""Figures of ``benchmarks/gold.py``: fields, spectra and gap widths."""
+"""Figures of ``benchmarks/gold.py``: fields and spectra."""
 
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,3 @@ def draw_spectra(
             axis.set_xlabel("spatial frequency, per fine pixel")
             axis.axvline(bands[1][1], color="0.6", lw=0.8, ls="--")
         axes[1].legend(fontsize=7)
-
-
-def draw_widths(path: Path, truth: list[float], widths: dict[str, list[float]]) -> None:
-    """Plot the distributions of gap widths below 80 nm."""
-    with picture(path, 1, 1, figsize=(6, 3.4)) as (_, axis):
-        bins = np.arange(0, 82, 2.0)
-        axis.hist(truth, bins, color="0.85", label="truth")
-        for name, values in widths.items():
-            axis.hist(values, bins, histtype="step", label=name)
-        axis.set_xlabel("width of the gap, nm")
-        axis.set_ylabel("gaps")
-        axis.legend(fontsize=7)

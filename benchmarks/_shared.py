@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +159,59 @@ def by_peer(python: str, code: str, *arrays: NDArray[Any]) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+class Seconds(float):
+    """What a way took, by its own word."""
+
+
 def least_of(
     rounds: int,
     ways: Mapping[str, Callable[[], Any]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Let ways take turns, and give the least time of each."""
+    """Let ways take turns, and give the least time of each.
+
+    Of a way that gives `Seconds` these count.
+    """
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for name, way in ways.items():
             begun = clock()
-            way()
-            best[name] = min(best[name], clock() - begun)
+            made = way()
+            took = made if isinstance(made, Seconds) else clock() - begun
+            best[name] = min(best[name], took)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process took, and what it printed."""
+
+    code: int
+    said: str
+    seconds: float
+    cpu_s: float
+    peak_kib: float  # of resident memory, its own or that of a child of its own
+
+
+# The peak of a process is no less than what its parent holds when it starts it, so that
+# a small one stands between.
+_WAIT = """
+import json, os, subprocess, sys, time
+begun = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+said = child.stdout.read()
+_, status, used = os.wait4(child.pid, 0)
+seconds, cpu_s = time.perf_counter() - begun, used.ru_utime + used.ru_stime
+code = child.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([code, said, seconds, cpu_s, used.ru_maxrss]))
+"""
+
+
+def usage_of(words: Sequence[object]) -> Usage:
+    """Run a command to its end, and tell what it took."""
+    call = [sys.executable, "-c", _WAIT, *map(str, words)]
+    done = subprocess.run(call, stdout=subprocess.PIPE, check=True, text=True)
+    return Usage(*json.loads(done.stdout))
 
 
 def on_a_screen(script: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Float32Array
-from napari_semsr.simulation import surface_shape
+from napari_semsr.simulation import SsumPairOptions, surface_shape
 from napari_semsr.simulation.canvas import Canvas, box_distance
 from napari_semsr.simulation.specimen import (
     ObjectOptions,
@@ -26,6 +26,27 @@ DIP = 0.264
 KEPT_SEED = 2**31 + 77_000
 """Samples from here on are drawn neither in training nor to choose a checkpoint."""
 Points = NDArray[np.float64]
+PHOTONS = 3500.0
+"""Of a mosaic whose frames have 2000 in full light."""
+USUAL = SsumPairOptions(gaussian=1, relief_nm=(40.0, 160.0))
+ODD = USUAL.replace(
+    gaussian=0, focus_drift_nm=60, distortion_px=0.5, changed=1.0, read_noise=(10, 600)
+)
+"""Microscopes that are no Gaussian, and objects put in and taken out."""
+
+
+def sharp(options: SsumPairOptions) -> SsumPairOptions:
+    """Fix what differs from field to field: one mosaic, in focus."""
+    return options.replace(
+        resolution_nm=(80, 80),
+        depth_of_field_nm=(100, 100),
+        wavelength_nm=(550, 550),
+        any_focus=0,
+        photons=(PHOTONS, PHOTONS),
+        shading=0.01,
+        joined=0,
+        eight_bit=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

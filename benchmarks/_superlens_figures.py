@@ -1,4 +1,4 @@
-"""Pictures of `superlens.py`: examples, sizes, depth of field."""
+"""Pictures of `superlens.py`: examples, and depth of field."""
 
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ def draw_figures(
     if shown:
         chosen = {kind: shown[kind] for kind in _EXAMPLES if kind in shown}
         _examples(folder / f"{name}-examples.jpg", chosen)
-    if "sizes" in result:
-        _sizes(folder / f"{name}-sizes.png", result["sizes"])
     if "depth" in result:
         _depth(folder / f"{name}-depth.png", result["depth"])
 
@@ -57,24 +55,6 @@ def _examples(path: Path, shown: dict[str, dict[str, Image]]) -> None:
                     axis.set_title(kind.replace(", ", "\n", 1), fontsize=8)
                 if column == 0:
                     axis.set_ylabel("electron image" if name == "truth" else name)
-
-
-def _sizes(path: Path, table: dict[str, Any]) -> None:
-    """Mean dip against size, for each form."""
-    with picture(path, 1, len(table), figsize=(3.2 * len(table), 3), sharey=True) as (
-        _,
-        axes,
-    ):
-        for axis, (form, rows) in zip(axes, table.items(), strict=True):
-            at = [float(size) for size in rows]
-            for name in next(iter(rows.values())):
-                values = [row[name]["dip"] for row in rows.values()]
-                axis.plot(at, values, "o-", ms=3, color=_COLOURS[name], label=name)
-            axis.axhline(0.264, color="k", lw=0.6, ls=":")
-            axis.set_title(form)
-            axis.set_xlabel("width and gap (nm)")
-        axes[0].set_ylabel("mean dip of the gaps")
-        axes[0].legend(fontsize=7)
 
 
 def _depth(path: Path, found: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """Pairs whose superlens image is what stitching makes of a simulated scan."""
 
 import numpy as np
+from _scans import taken
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Box, run
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.demonstration.runs import gap_free_box, place_truth
 from napari_semsr.simulation import RandomLook, SsumPair
 from napari_semsr.simulation.scan import Scan, ScanOptions, cut_scan
@@ -18,12 +18,7 @@ PERCENTILES = (0.1, 99.9)
 def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
     """Scan a drawn sample, stitch the frames, and lay the electron image on it."""
     scan = cut_scan(None, options)
-    acquisition = Acquisition(
-        frames=ArrayFrames(scan.frames),
-        names=scan.names,
-        nominal_px=scan.nominal_px,
-        pixel_size_nm=scan.pixel_size_nm,
-    )
+    acquisition = taken(scan)
     solution = run(solve_mosaic(acquisition))
     plan = plan_fusion(acquisition, solution)
     mosaic, coverage = plan.block(Box.of(plan.shape))

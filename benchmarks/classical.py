@@ -2,23 +2,23 @@
 
 Run: ``python benchmarks/classical.py`` (needs the images that the recipe names).
 
-The sets, the images and the score are those of ``benchmarks/restoration.py``: PSNR on
-8-bit images after an affine match, 16 px of border left out. Every method runs with its
-defaults, once given the true kernel and once with the width that it estimates. Nothing
-is tuned for a set or an image.
+The sets are Gao's, of the middles of held-out images; PSNR is of 8-bit images after an
+affine match, 16 px of border left out. Every method runs with its defaults, once given
+the true kernel and once with the width that it estimates. Nothing is tuned for a set or
+an image.
 """
 
 import time
 from pathlib import Path
 
 import numpy as np
+from _restoration import clear_images, psnr_db, true_kernel
 from _shared import read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph
 from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.simulation import degrade as gao
-from restoration import clear_images, psnr_db, true_kernel
 
 METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
 

@@ -13,34 +13,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from _networks import random_model
 from _shared import read_options
 from distributed import LocalCluster
 
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import (
-    EnhanceOptions,
-    create_output,
-    enhance_to_store,
-    plan_output,
-    plan_run,
-)
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read, write
-from napari_semsr.models import LoadedModel, ModelCard, build, load_model
-
-
-def generator() -> LoadedModel:
-    """Make a generator whose normalisations look at the whole field."""
-    torch.manual_seed(0)
-    options = {"width": 16}
-    card = ModelCard(
-        name="resnet",
-        architecture="resnet",
-        options=options,
-        stride=4,
-        receptive_field=0,
-    )
-    return LoadedModel(build("resnet", options).eval(), card, "sha256:none")
+from napari_semsr.models import load_model
+from tests.enhancing import fill, store_for
 
 
 def seconds(
@@ -48,17 +29,15 @@ def seconds(
 ) -> float:
     """Time one run, from the first look at the field to the finished pyramid."""
     if exact:
-        loaded = generator()
+        loaded = random_model("resnet", {"width": 16})
         options = EnhanceOptions(
             precision="fp32", norm="exact", memory_gb=1e-6, tile=256
         )
     else:
         loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")
-    output = plan_output(source, loaded.card.model_dump(), options)
-    store = create_output(path, output)
+    store = store_for(path, source, loaded, options)
     begun = time.perf_counter()
-    job = plan_run(source, output, loaded, options, store=store, scheduler=scheduler)
-    run(enhance_to_store(run(job), store))
+    run(fill(source, loaded, store, options, scheduler=scheduler))
     return time.perf_counter() - begun
 
 

@@ -15,7 +15,16 @@ import sys
 import time
 
 import numpy as np
-from _shared import PEER, by_peer, find_peer, mean_and_error, read_options, verdict
+from _shared import (
+    PEER,
+    Seconds,
+    by_peer,
+    find_peer,
+    least_of,
+    mean_and_error,
+    read_options,
+    verdict,
+)
 
 from napari_semsr.analysis import measure_decorrelation
 from napari_semsr.core import Micrograph, run
@@ -116,19 +125,17 @@ def speed(given: argparse.Namespace, peer: str | None) -> bool:
     """Print the time of one image, in turns, the least of several."""
     image = draw("points", 1024, 5, 15, FIRST_SEED)
     ours(image)
-    best = [np.inf, np.inf]
-    for _ in range(given.repeats):
-        start = time.perf_counter()
-        ours(image)
-        best[0] = min(best[0], time.perf_counter() - start)
-        if peer is not None:
-            best[1] = min(best[1], by_peer(peer, RUN, image[None])[0][1])
-    print(f"1024 x 1024 px, least of {given.repeats} in turns: {1e3 * best[0]:.0f} ms")
+    ways = {"ours": lambda: ours(image)}
+    if peer is not None:
+        ways["peer"] = lambda: Seconds(by_peer(peer, RUN, image[None])[0][1])
+    best = least_of(given.repeats, ways)
+    took = f"{1e3 * best['ours']:.0f} ms"
+    print(f"1024 x 1024 px, least of {given.repeats} in turns: {took}")
     if peer is None:
         return True
-    ratio = best[1] / best[0]
+    ratio = best["peer"] / best["ours"]
     told = f"{ratio:.0f} x, goal {FASTER:g}: {verdict(ratio >= FASTER)}"
-    print(f"  NanoPyx {best[1]:.2f} s: {told}")
+    print(f"  NanoPyx {best['peer']:.2f} s: {told}")
     return ratio >= FASTER
 
 

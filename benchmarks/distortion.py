@@ -1,7 +1,7 @@
 """How well the field's distortion is found with the positions, over simulated scans.
 
 Run: ``python benchmarks/distortion.py [--seeds 2] [--phantoms circuit,pits,…]
-[--cases square,overlap,round,…] [--amounts 0,0.03,-0.03,0.01] [--json FILE]``.
+[--cases square,noisy,jitter,round] [--amounts 0,0.03,-0.03,0.01]``.
 
 Each scan is taken without distortion and with each amount, all else alike, and stitched
 with the defaults. ``bound`` is Cramer and Rao's for the scan without distortion: RMS of
@@ -11,21 +11,15 @@ the bound and the coefficient within 5 %; 0 must give the very positions of
 ``--distortion none``.
 """
 
-import itertools
-import json
 import time
 
 import numpy as np
+from _scans import MOVES, STEP, information, taken
 from _shared import in_line, read_options
 
 from napari_semsr.core import rim_displacement, run
-from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.simulation import scan as superlens
-from napari_semsr.stitching import (
-    StitchOptions,
-    StitchSolution,
-    solve_mosaic,
-)
+from napari_semsr.stitching import StitchOptions, StitchSolution, solve_mosaic
 from tests.stitching import scans
 
 PHANTOMS = ("circuit", "pits", "particles", "fracture", "grating")
@@ -35,7 +29,6 @@ CASES = {
     "jitter": {"field": "square", "frame_px": 320, "overlap": 0.3, "jitter_px": 16},
     "round": {"field": "round", "frame_px": 256, "overlap": 0.4},
 }
-STEP = 0.05
 
 
 def take(phantom: str, case: str, amount: float, seed: int) -> superlens.Scan:
@@ -54,12 +47,8 @@ def solve(
     scan: superlens.Scan, distortion: str = "auto"
 ) -> tuple[StitchSolution, float, float]:
     """Stitch a scan: the solution, the RMS of its positions, seconds of processor."""
-    acquisition = Acquisition(
-        ArrayFrames(scan.frames), scan.names, nominal_px=scan.nominal_px
-    )
     start = time.process_time()
-    options = StitchOptions(distortion=distortion)
-    solution = run(solve_mosaic(acquisition, options))
+    solution = run(solve_mosaic(taken(scan), StitchOptions(distortion=distortion)))
     seconds = time.process_time() - start
     rms = scans.errors(solution.positions_px, scan.true_px)[1]
     return solution, rms, seconds
@@ -70,50 +59,23 @@ def bounds(scan: superlens.Scan) -> tuple[float, float, float]:
 
     RMS of the positions, the same with the coefficient unknown, and its deviation.
     """
-    options = scan.options
+    options, slopes, weights = scan.options, [], []
     count, side = len(scan.true_px), options.frame_px
-    corner = np.round(scan.true_px).astype(int)
-    corner -= corner.min(axis=0)
     coefficients = scan.scene.coefficients()
-    grid = np.indices((side, side), float)
-    stretch = np.stack(rim_displacement(*grid, (side, side)))
-    slopes, weights = [], []
+    bend = np.stack(rim_displacement(*np.indices((side, side), float), (side, side)))
     for index, place in enumerate(scan.true_px):
         light = scan.flat * scan.gains[index]
-        clean = superlens.clean_frame(scan.scene, coefficients, place, options)
-        slopes.append(
-            [
-                superlens.clean_frame(scan.scene, coefficients, place + move, options)
-                - superlens.clean_frame(scan.scene, coefficients, place - move, options)
-                for move in (np.array([STEP, 0]), np.array([0, STEP]))
-            ]
+        clean, *moved = (
+            superlens.clean_frame(scan.scene, coefficients, place + by, options)
+            for by in (0, *MOVES, *(-move for move in MOVES))
         )
+        slopes.append([(moved[k] - moved[k + 2]) / (2 * STEP) for k in (0, 1)])
         shot = clean * light / options.photons if options.photons else 0
         read = (options.read_noise**2 + 1 / 12) / options.full_scale**2
         weights.append(
             np.where(light > 0.15 * light.max(), light**2 / (shot + read), 0)
         )
-    total = np.zeros(corner.max(axis=0) + side)
-    places = [(slice(y, y + side), slice(x, x + side)) for y, x in corner]
-    for place, weight in zip(places, weights, strict=True):
-        total[place] += weight
-    matrix = np.zeros((2 * count + 1, 2 * count + 1))
-    for i, j in itertools.combinations(range(count), 2):
-        away = corner[j] - corner[i]
-        if (np.abs(away) >= side).any():
-            continue
-        low, high = np.maximum(away, 0), np.minimum(side, side + away)
-        mine = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        other = tuple(
-            slice(a - d, b - d) for a, b, d in zip(low, high, away, strict=True)
-        )
-        both = weights[i][mine] * weights[j][other]
-        both = both / np.maximum(total[places[i]][mine], 1e-30)
-        slope = np.stack([part[mine] for part in slopes[i]]) / (2 * STEP)
-        apart = stretch[:, *other] - stretch[:, *mine]
-        rows = np.stack([*-slope, *slope, (slope * apart).sum(axis=0)])
-        index = [2 * i, 2 * i + 1, 2 * j, 2 * j + 1, 2 * count]
-        matrix[np.ix_(index, index)] += np.einsum("ayx,yx,byx->ab", rows, both, rows)
+    matrix = information(scan.true_px, np.array(slopes), np.array(weights), bend)
     plain = np.linalg.pinv(matrix[:-1, :-1], rcond=1e-9)
     free = np.linalg.pinv(matrix, rcond=1e-9)
     rim = side / 2
@@ -169,7 +131,7 @@ def main() -> None:
     """Print a row for each scan, then a line for each case."""
     asked = read_options(
         __doc__,
-        "--seeds=2 --json=FILE",
+        "--seeds=2",
         phantoms=",".join(PHANTOMS),
         cases=",".join(CASES),
         amounts="0,0.03,-0.03,0.01",
@@ -199,8 +161,6 @@ def main() -> None:
             f"{sum(r['seconds_before'] for r in still):.1f} s",
             flush=True,
         )
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(rows, indent=1, default=float))
 
 
 if __name__ == "__main__":

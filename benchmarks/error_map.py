@@ -10,7 +10,6 @@ object invented and one taken out, as enhanced image. `--only memory` maps store
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,11 +17,13 @@ from pathlib import Path
 import numpy as np
 from _shared import (
     PEER,
+    Seconds,
     by_peer,
     find_peer,
     least_of,
     mean_and_error,
     read_options,
+    usage_of,
     verdict,
 )
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -119,18 +120,14 @@ def speed(given: argparse.Namespace, peer: str | None) -> bool:
         "registered first": lambda: semsr.error_map(**pair),
         "as they lie": lambda: semsr.error_map(**pair, align=False),
     }
-    best = dict.fromkeys([*ways, "NanoPyx"], np.inf)
-    for _ in range(given.repeats):
-        for name, seconds in least_of(1, ways).items():
-            best[name] = min(best[name], seconds)
-        if peer is not None:
-            best["NanoPyx"] = min(best["NanoPyx"], theirs(pair, peer)[3])
+    if peer is not None:
+        ways["NanoPyx"] = lambda: Seconds(theirs(pair, peer)[3])
+    best = least_of(given.repeats, ways)
     print(f"1024 x 1024 px, least of {given.repeats} in turns:")
     met = True
     for name, seconds in best.items():
-        if np.isfinite(seconds):
-            beside = "" if peer is None else f", {best['NanoPyx'] / seconds:.1f} x"
-            print(f"  {name}: {seconds:.3f} s{beside}")
+        beside = "" if peer is None else f", {best['NanoPyx'] / seconds:.1f} x"
+        print(f"  {name}: {seconds:.3f} s{beside}")
     if peer is not None:  # which does not register: like is held against like
         met = best["NanoPyx"] / best["as they lie"] >= FASTER
         print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {verdict(met)}")
@@ -164,35 +161,30 @@ def recovery(given: argparse.Namespace) -> None:
         print(f"Known blur, gain and shift, {scale} x: {'; '.join(said)}")
 
 
+_MAP = """
+import sys, time, napari_semsr as semsr
+start = time.perf_counter()
+semsr.error_map(*sys.argv[1:4])
+print(time.perf_counter() - start)
+"""
+
+
 def peak(side: int) -> float:
     """Largest memory in MB of a process that maps one store against another."""
+    import dask.array as da
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tile = draw(1024, FIRST_SEED)
         many = (side // 1024, side // 1024)
         for kind, values in tile.items():
-            import dask.array as da
-
             whole = da.tile(da.from_array(values.astype(np.float32), 1024), many)
             semsr.write(
                 semsr.Micrograph(whole, (10.0, 10.0), kind), folder / f"{kind}.ome.zarr"
             )
-        code = (  # VmHWM: that of getrusage begins with the parent's
-            "import re, sys, time, napari_semsr as semsr;"
-            "start = time.perf_counter();"
-            "semsr.error_map(*sys.argv[1:4]);"
-            "told = open('/proc/self/status').read();"
-            "peak = int(re.search(r'VmHWM:\\s+(\\d+)', told)[1]) / 1024;"
-            "print(peak, time.perf_counter() - start)"
-        )
-        paths = [str(folder / f"{kind}.ome.zarr") for kind in (*tile, "map")]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *paths],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-        most, seconds = (float(v) for v in done.stdout.split())
+        paths = [folder / f"{kind}.ome.zarr" for kind in (*tile, "map")]
+        used = usage_of([sys.executable, "-W", "ignore", "-c", _MAP, *paths])
+        most, seconds = used.peak_kib / 1024, float(used.said)
         print(f"  {side} x {side} px: peak {most:.0f} MB, {seconds:.0f} s", flush=True)
         return most
 

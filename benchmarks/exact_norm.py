@@ -19,7 +19,6 @@ that a gate was missed; the one for the stated error holds for all draws togethe
 a single draw can be luckier than it may claim to be.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -30,22 +29,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from _networks import field, random_model
 from _shared import in_line, read_options
 from numpy.typing import NDArray
-from tiling import field
 from torch import nn
 
 from napari_semsr.core import Micrograph, run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
-from napari_semsr.inference import EnhanceOptions, plan_output
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.lockstep_plan import halo_and_trace, plan_lockstep
-from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import measure_frozen
 from napari_semsr.inference.tiles import ArraySink, SeamMeter, TiledRun
-from napari_semsr.models import LoadedModel, ModelCard, build
+from napari_semsr.models import LoadedModel
+from tests.enhancing import plan_of
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.3
@@ -76,21 +75,15 @@ def _norms_replaced(module: nn.Module) -> None:
 def network(name: str, width: int | None, seed: int = 0) -> LoadedModel:
     """Make a network with random weights."""
     architecture, published, _ = NETWORKS[name]
-    torch.manual_seed(seed)
-    made = build(architecture, {"width": width or published})
+    options = {"width": width or published}
+    made = random_model(architecture, options, seed, input_percentiles=(1.0, 99.0))
     if name.endswith("batch"):
-        _norms_replaced(made)
-    for weights in made.parameters():
+        _norms_replaced(made.module)
+    for weights in made.module.parameters():
         if weights.ndim > 1:
             nn.init.kaiming_uniform_(weights, a=5**0.5)
-    card = ModelCard(
-        name=name,
-        architecture=architecture,
-        stride=int(made.stride),
-        receptive_field=0,
-        input_percentiles=(1.0, 99.0),
-    )
-    return LoadedModel(made.eval(), card, "sha256:" + "0" * 64)
+    made.module.eval()
+    return made
 
 
 def work(
@@ -99,9 +92,7 @@ def work(
     """Set up what the engine would."""
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     options = EnhanceOptions(tile=core, norm="tile", haze=False)
-    field = Micrograph(image)
-    output = plan_output(field, loaded.card.model_dump(), options)
-    planned = finish(plan_enhance(field, output, loaded, options, predictor))
+    planned = plan_of(Micrograph(image), loaded, options, predictor)
     run = TiledRun(planned, np.empty(image.shape, np.float32))
     return predictor, run, planned.tiles
 
@@ -256,24 +247,24 @@ def cancel(name: str, norm: str, moments: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _judge(found: dict[str, Any]) -> bool:
+def _judge(exact: list[dict[str, Any]], sampled: list[dict[str, Any]]) -> bool:
     """Hold the figures against the gates."""
-    exact = all(r["max_error_of_range"] <= ERROR_GATE for r in found["exact"])
-    ratios = [r["time_over_whole"] for r in found["exact"] if r["network"] == "resnet"]
+    same = all(row["max_error_of_range"] <= ERROR_GATE for row in exact)
+    ratios = [row["time_over_whole"] for row in exact if row["network"] == "resnet"]
     quick = not ratios or min(ratios) <= TIME_GATE
     stated, measured = (
-        sum(row[key] ** 2 for row in found["frozen"]) for key in ("stated", "measured")
+        sum(row[key] ** 2 for row in sampled) for key in ("stated", "measured")
     )
     bound = STATED_GATE**2
-    honest = not found["frozen"] or 1 / bound <= stated / measured <= bound
-    return exact and quick and honest
+    honest = not sampled or 1 / bound <= stated / measured <= bound
+    return same and quick and honest
 
 
 def main() -> int:
     """Measure, print, and judge."""
     chosen = read_options(
         __doc__,
-        "--spill --cancel --json",
+        "--spill --cancel",
         network={"nargs": "*", "choices": sorted(NETWORKS)},
         width=(int, "channels; default: as published"),
         shape={"type": int, "nargs": 2, "default": (701, 533)},
@@ -282,7 +273,7 @@ def main() -> int:
     names = chosen.network or list(NETWORKS)
     if chosen.spill:
         for name in names:
-            print(json.dumps(spill(name, chosen.width, chosen.side)))
+            print(in_line(spill(name, chosen.width, chosen.side), ".3g"))
         return 0
     if chosen.cancel:
         rows = [
@@ -295,22 +286,19 @@ def main() -> int:
             strict=True,
         )
         return int(max(waits) > CANCEL_SEEN_S or max(ends) > CANCEL_ENDED_S)
-    threads = torch.get_num_threads()
-    found: dict[str, Any] = {"exact": [], "frozen": [], "threads": threads}
-    say = (lambda _: None) if chosen.json else (lambda row: print(in_line(row, ".3g")))
+    exact, sampled = [], []
     for name in names:
         for row in exactness(name, chosen.width, tuple(chosen.shape)):
-            found["exact"].append(row)
-            say(row)
+            exact.append(row)
+            print(in_line(row, ".3g"))
     if "resnet" in names:
         for row in frozen(8, 1024, 64):
-            found["frozen"].append(row)
-            say({"frozen": "resnet, width 8, 1024 px, parts of 64 px", **row})
-        found["tile"] = naive(8, 1024, 64)
-        say({"tile": "the same network and field", **found["tile"]})
-    if chosen.json:
-        print(json.dumps(found))
-    return 0 if _judge(found) else 1
+            sampled.append(row)
+            told = {"frozen": "resnet, width 8, 1024 px, parts of 64 px", **row}
+            print(in_line(told, ".3g"))
+        told = {"tile": "the same network and field", **naive(8, 1024, 64)}
+        print(in_line(told, ".3g"))
+    return 0 if _judge(exact, sampled) else 1
 
 
 if __name__ == "__main__":

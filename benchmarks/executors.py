@@ -17,12 +17,12 @@ import time
 import uuid
 
 import numpy as np
+from _networks import field
 from _shared import read_options
 from distributed import Client
-from tiling import field
 
-from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, plan_output
+from napari_semsr.core import Micrograph
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.inference.cluster import enhance_tiles, register, unregister
 from napari_semsr.inference.executors import (
     LocalExecutor,
@@ -30,10 +30,10 @@ from napari_semsr.inference.executors import (
     in_order,
     run_tiles,
 )
-from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import load_model
+from tests.enhancing import plan_of
 
 GATE = 1.05
 LOOPBACK = {
@@ -88,8 +88,7 @@ def main() -> int:
     options = EnhanceOptions(precision="fp32", device="cpu")
     image = Micrograph(field((chosen.side, chosen.side)))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    output = plan_output(image, loaded.card.model_dump(), options)
-    plan = run(plan_enhance(image, output, loaded, options, predictor))
+    plan = plan_of(image, loaded, options, predictor)
     places = [tile.index for tile in plan.outputs]
     target = np.zeros(plan.output.frame.shape, np.float32)
     ways = {"plain loop": loop, "executor": threaded, "distributed": clustered}

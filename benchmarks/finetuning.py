@@ -37,11 +37,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import zarr
+from _scans import taken
 from _shared import Rows, mean_and_error, read_options
 from _superlens_fields import letters, stars
 
 from napari_semsr.core import (
-    Acquisition,
     Affine,
     Box,
     Micrograph,
@@ -49,7 +49,6 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.io import StoredTransform
 from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, CutRequest
 from napari_semsr.models import load_model
@@ -134,12 +133,7 @@ def look(sample: Sample) -> Place:
     options = sample.scan_options()
     surface = None if sample.drawn is None else _surface(sample, options)
     scan = run(simulate_scan(options, surface))
-    frames = Acquisition(
-        frames=ArrayFrames(scan.frames),
-        names=scan.names,
-        nominal_px=scan.nominal_px,
-        pixel_size_nm=scan.pixel_size_nm,
-    )
+    frames = taken(scan)
     plan = plan_fusion(frames, run(solve_mosaic(frames)))
     seen, _ = plan.block(Box.of(plan.shape))
     mosaic = Micrograph(seen, scan.pixel_size_nm, "mosaic")

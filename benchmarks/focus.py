@@ -6,10 +6,11 @@ and the error of the heights. ``--power`` and ``--around`` try other weights.
 """
 
 import numpy as np
+from _scans import taken
 from _shared import read_options
 from scipy import ndimage
 
-from napari_semsr.core import Acquisition, Box, run
+from napari_semsr.core import Box, run
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import simulate_scan
@@ -31,17 +32,14 @@ CASES = {
 def measure(options: SimulateOptions) -> None:
     """Print the figures of one scan."""
     scan = run(simulate_scan(options))
-    taken = list(scan.height_scans(options.focal_series))
-    heights = [
-        Acquisition(ArrayFrames(step.frames), scan.names, nominal_px=scan.nominal_px)
-        for step in taken
-    ]
-    number, z_nm = sharpest(heights), [step.focus_nm for step in taken]
+    steps = list(scan.height_scans(options.focal_series))
+    heights = [taken(scan).replace(frames=ArrayFrames(step.frames)) for step in steps]
+    number, z_nm = sharpest(heights), [step.focus_nm for step in steps]
     # the frames have no distortion: what matters here is what heights make of them
     undistorted = StitchOptions(distortion="none")
     solution = run(solve_mosaic(heights[number], undistorted))
     plan, shifts = run(plan_focus(heights, z_nm, number, solution))
-    lean = np.array([step.shift_px for step in taken])
+    lean = np.array([step.shift_px for step in steps])
     found = np.array([shift.shift_px or (np.nan, np.nan) for shift in shifts])
     off = np.hypot(*(found - lean + lean[number]).T)
     scene = scan.scene

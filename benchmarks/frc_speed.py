@@ -12,9 +12,11 @@ times, and the best time of each counts: other work on the machine then disturbs
 
 import sys
 import time
+from functools import partial
 
 import numpy as np
-from _shared import PEER, by_peer, find_peer, read_options, verdict
+from _shared import PEER, Seconds, by_peer, find_peer, least_of, read_options, verdict
+from frc_accuracy import draw_pairs
 
 from napari_semsr.analysis import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.frc.blocks import measure
@@ -39,17 +41,9 @@ print(json.dumps(sum(times) / len(times)))
 """
 
 
-def draw(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw(side: int) -> list[np.ndarray]:
     """Two exposures of a field with a resolution of 5 px."""
-    rng = np.random.default_rng(seed)
-    q = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
-    amplitude = np.sqrt(50 * np.exp(-np.log(300) * (5 * q) ** 2))
-    white = np.fft.rfft2(rng.standard_normal((side, side)))
-    field = np.fft.irfft2(white * amplitude, s=(side, side))
-    first, second = (
-        (field + rng.standard_normal(field.shape)).astype(np.float32) for _ in range(2)
-    )
-    return first, second
+    return [stack[0] for stack in draw_pairs(side, 5, 50, count=1, seed=0)]
 
 
 def blocks_of(image: np.ndarray) -> np.ndarray:
@@ -59,12 +53,12 @@ def blocks_of(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(cut.reshape(-1, BLOCK, BLOCK))
 
 
-def time_blocks(pair: tuple[np.ndarray, np.ndarray], estimator: str) -> float:
+def time_blocks(pair: tuple[np.ndarray, np.ndarray], estimator: str) -> Seconds:
     """Seconds per block on one core, status rules and fit included."""
     start = time.perf_counter()
     for k in range(0, len(pair[0]), BATCH):
         measure(pair[0][k : k + BATCH], pair[1][k : k + BATCH], estimator=estimator)
-    return (time.perf_counter() - start) / len(pair[0])
+    return Seconds((time.perf_counter() - start) / len(pair[0]))
 
 
 def time_map(pair: list[Micrograph], estimator: str) -> tuple[float, int]:
@@ -84,15 +78,12 @@ def main() -> int:
     field = [Micrograph(image) for image in draw(given.side)]
     peer = find_peer(given.peer_python, "nanopyx.core.analysis.frc")
     some = np.stack([part[:100] for part in pair])
-    best = dict.fromkeys([*GOALS, *(["NanoPyx"] if peer else [])], np.inf)
     for name in GOALS:
         time_blocks(pair, name)
-    for _ in range(given.repeats):
-        for name in best:
-            took = (
-                time_blocks(pair, name) if name in GOALS else by_peer(peer, RUN, some)
-            )
-            best[name] = min(best[name], took)
+    ways = {name: partial(time_blocks, pair, name) for name in GOALS}
+    if peer:
+        ways["NanoPyx"] = lambda: Seconds(by_peer(peer, RUN, some))
+    best = least_of(given.repeats, ways)
     print(f"Blocks of {BLOCK} px, best of the repeats, time per block:")
     for name, seconds in best.items():
         print(f"  {name:8s} {1e3 * seconds:7.3f} ms")

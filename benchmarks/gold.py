@@ -23,7 +23,6 @@ to the truth of other fields.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _gold_figures import draw_fields, draw_spectra, draw_widths
+from _gold_figures import draw_fields, draw_spectra
+from _restoration import least_squares
 from _shared import read_options
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -57,7 +57,6 @@ from napari_semsr.simulation.gold import (
     gold_rng,
     random_gold_pair,
 )
-from restoration import least_squares
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
@@ -320,7 +319,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Print the table; with ``-o`` write figures, and the numbers as JSON."""
+    """Print the table; with ``-o`` draw pictures."""
     own = [name for name in bundled() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
@@ -350,20 +349,8 @@ def main() -> None:
     print(table(records))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        figures = {"arguments": vars(arguments), "theirs": HAAN, "methods": records}
-        (arguments.output / "gold.json").write_text(
-            json.dumps(figures, indent=1, default=str)
-        )
         draw_fields(arguments.output / "gold.png", pairs[0], first)
         draw_spectra(arguments.output / "gold-spectra.png", records, BANDS)
-        truth = [
-            g.width_nm
-            for pair in pairs
-            for g in measure_gaps(fine(pair.high)).found
-            if g.width_nm is not None
-        ]
-        widths = {name: score.widths_nm for name, score in scores.items()}
-        draw_widths(arguments.output / "gold-widths.png", truth, widths)
 
 
 if __name__ == "__main__":

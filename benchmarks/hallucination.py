@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from _shared import mean_and_error, picture, read_options
+from _superlens_fields import USUAL
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
@@ -28,7 +29,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import Micrograph, field_range, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions, enhance_array, spread_lazy
 from napari_semsr.models import load_model
-from napari_semsr.simulation import SsumPairOptions, ssum_validation
+from napari_semsr.simulation import ssum_validation
 
 SEED = 50_000
 SIDE = 384
@@ -52,8 +53,7 @@ class Row:
 
 def pair_of(number: int) -> tuple[str, Micrograph, Micrograph]:
     """Make a field and its truth."""
-    options = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
-    (pair,) = ssum_validation(1, SIDE, options=options, first=SEED + number)
+    (pair,) = ssum_validation(1, SIDE, options=USUAL, first=SEED + number)
     size = parse_pixel_size(pair.pixel_nm)
     return (
         pair.kind.split("+")[0],

@@ -23,17 +23,17 @@ contrast A stands one that falls by the third power, as many objects' do.
 
 import argparse
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from _scans import taken
 from _shared import read_options
 from frc_accuracy import draw_fields
 
 from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.core import Acquisition, Box, Micrograph, run
-from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import Scan, simulate_scan
 from napari_semsr.stitching import (
@@ -56,10 +56,9 @@ BLOCK = 64
 
 def solve(scan: Scan) -> tuple[Acquisition, StitchSolution, FusionPlan]:
     """Place the frames of a scan and plan its mosaic."""
-    frames = ArrayFrames(scan.frames)
-    taken = Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
-    solution = run(solve_mosaic(taken))
-    return taken, solution, plan_fusion(taken, solution)
+    frames = taken(scan)
+    solution = run(solve_mosaic(frames))
+    return frames, solution, plan_fusion(frames, solution)
 
 
 def fuse(plan: FusionPlan, box: Box) -> Micrograph:
@@ -97,9 +96,9 @@ def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ..
     )
     scan = run(simulate_scan(options))
     other = run(simulate_scan(options.replace(seed=seed + ANOTHER), scan.scene.surface))
-    (taken, solution, whole), (_, _, again) = solve(scan), solve(other)
+    (frames, solution, whole), (_, _, again) = solve(scan), solve(other)
     moved = again.positions - away(whole, scan) + away(again, other)
-    halves = run(plan_halves(taken, solution, whole))
+    halves = run(plan_halves(frames, solution, whole))
     box = Box.of(whole.shape)
     mosaic = fuse(whole, box)
     two = map_of(mosaic, fuse(replace(again, positions=moved), box))
@@ -147,20 +146,10 @@ def measure_samples(given: argparse.Namespace) -> bool:
     return met
 
 
-def draw_steep(
-    side: int, resolution: float, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield fields whose density falls by the third power, and by a Gaussian lens."""
-    size = 8 * side
-    q = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    v = np.maximum(q, 2 / size) * resolution
-    amplitude = np.sqrt(v**-3.0 * np.exp(2 - 2 * v**2) / 6)
-    while True:
-        white = np.fft.rfft2(rng.standard_normal((size, size)))
-        field = np.fft.irfft2(white * amplitude, s=(size, size))
-        for y in range(0, size, side):
-            for x in range(0, size, side):
-                yield field[y : y + side, x : x + side]
+def steep(v: np.ndarray, least: float) -> np.ndarray:
+    """Give a density that falls by the third power, and by a Gaussian lens."""
+    v = np.maximum(v, least)
+    return v**-3.0 * np.exp(2 - 2 * v**2) / 6
 
 
 def measure_drawn(blocks: int) -> None:
@@ -168,11 +157,10 @@ def measure_drawn(blocks: int) -> None:
     for contrast in (*CONTRASTS, None):
         for resolution in RESOLUTIONS:
             rng = np.random.default_rng(FIRST_SEED)
-            source = (
-                draw_steep(BLOCK, resolution, rng)
-                if contrast is None
-                else draw_fields(BLOCK, resolution, contrast, rng)
-            )
+            form = None
+            if contrast is None:  # below the second ring of what is drawn it is flat
+                form = partial(steep, least=2 * resolution / (8 * BLOCK))
+            source = draw_fields(BLOCK, resolution, contrast, rng, form)
             fields = np.stack([next(source) for _ in range(blocks)])
 
             def noise(variance: float, rng=rng, shape=fields.shape) -> np.ndarray:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _restoration import BORDER, clear_images, least_squares, seen
 from _shared import mean_and_error, read_options
 from _superlens_fields import SIDE, series
 from numpy.typing import NDArray
@@ -46,7 +47,6 @@ from napari_semsr.training.cycle_gan import Blur, cycle_ssim, edge_loss
 from napari_semsr.training.recipe import GanOptions, load_recipe
 from napari_semsr.training.scenes import load_clear
 from napari_semsr.training.validation import held_out_fields
-from restoration import BORDER, clear_images, least_squares, seen
 
 Image = NDArray[np.float64]
 RECIPE = Path(__file__).parents[1] / "recipes" / "tables" / "gao-a.yaml"

@@ -18,10 +18,8 @@ Exit code 1 means that a goal was missed.
 """
 
 import argparse
-import json
 import operator
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _shared import on_a_screen, read_options
+from _shared import on_a_screen, read_options, usage_of
 
 FIRST_TILE_S, STALL_MS, GROWTH = 1.5, 50.0, 1.10
 CANCEL_SHOWN_S, CANCEL_ENDED_S = 0.3, 1.0
@@ -244,39 +242,30 @@ def _stalls(idle: list[tuple[float, ...]], busy: list[tuple[float, ...]]) -> flo
 
 
 def hold(side: int) -> None:
-    """Print the peak memory of a viewer on a run of an identity."""
-    import resource
-
+    """Look at a run of an identity in a viewer."""
     import napari
-    from memory import identity, make_repeated
+    from _networks import identity
+    from memory import make_repeated
     from qtpy.QtWidgets import QApplication
 
-    from napari_semsr.core import Micrograph, run
-    from napari_semsr.inference import (
-        EnhanceOptions,
-        LiveField,
-        create_output,
-        enhance_to_store,
-        plan_output,
-        plan_run,
-    )
+    from napari_semsr.core import Micrograph
+    from napari_semsr.inference import EnhanceOptions, LiveField
     from napari_semsr.widgets.base import JobRunner, Target
     from napari_semsr.widgets.enhance.panel import LiveLayer
+    from tests.enhancing import fill, output_of, store_for
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         data = make_repeated(Path(folder) / "in.zarr", side)
         image, path = Micrograph(data), Path(folder) / "out.ome.zarr"
-        output = plan_output(image, loaded.card.model_dump(), options)
-        store, live = create_output(path, output), LiveField(output, [data[::64, ::64]])
+        store = store_for(path, image, loaded, options)
+        live = LiveField(output_of(image, loaded, options), [data[::64, ::64]])
         viewer = napari.Viewer(show=True)
         keywords = {"contrast_limits": (0, 255), "rgb": False}
         layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)
-        planning = plan_run(image, output, loaded, options, store=store)
-        job = enhance_to_store(run(planning), store, live=live)
         runner, turn, failures = JobRunner(), 0, []
         runner.failed.connect(failures.append)
-        runner.start("Enhance", lambda: job)
+        runner.start("Enhance", lambda: fill(image, loaded, store, options, live=live))
         while runner.busy:
             turn += 1
             viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
@@ -289,17 +278,16 @@ def hold(side: int) -> None:
         viewer.close()
         if failures:
             raise SystemExit(failures[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 * 1.048576
-    print(json.dumps({"peak_mb": peak}))
 
 
 def memory(sides: list[int]) -> int:
     """Compare two sizes of field."""
     peaks = []
     for side in sides:
-        words = [sys.executable, __file__, "--hold", str(side)]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
-        peaks.append(json.loads(done.stdout.splitlines()[-1])["peak_mb"])
+        used = usage_of([sys.executable, __file__, "--hold", side])
+        if used.code:
+            raise SystemExit(used.code)
+        peaks.append(used.peak_kib / 1024 * 1.048576)
         print(f"{side}²: viewer and run together {peaks[-1]:.0f} MB at most")
     growth = peaks[-1] / peaks[0]
     print(f"growth {growth:.2f} (goal {GROWTH})")

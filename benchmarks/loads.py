@@ -9,18 +9,15 @@ system tells its largest resident memory; times are of one run.
 import csv
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from _shared import in_line, read_options
+from _shared import in_line, read_options, usage_of
 from numpy.typing import NDArray
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
@@ -28,26 +25,11 @@ SEED = 20261124
 SIDES = (10, 20, 30, 50)  # frames along each side of a scan
 
 
-def measured(call: list[Any], **more: Any) -> tuple[float, float, int, str]:
-    """Run a command: seconds, its largest memory in MB, exit code, what it said."""
-    begun = time.perf_counter()
-    with TemporaryFile() as output, TemporaryFile() as errors:
-        child = subprocess.Popen(
-            [*map(str, call)], stdout=output, stderr=errors, **more
-        )
-        _, status, used = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - begun
-        said, told = (_text(stream) for stream in (output, errors))
-    child.returncode = code = os.waitstatus_to_exitcode(status)
-    if code:
-        print(told.strip().splitlines()[-1:])
-    return seconds, used.ru_maxrss / 1024, code, said
-
-
-def _text(stream: IO[bytes]) -> str:
-    """Read a file from its beginning."""
-    stream.seek(0)
-    return stream.read().decode()
+def measured(words: Sequence[object]) -> tuple[dict[str, Any], str]:
+    """Run a command: its seconds, largest memory and exit code, and what it said."""
+    used = usage_of(words)
+    row = {"seconds": used.seconds, "MB": used.peak_kib / 1024, "code": used.code}
+    return row, used.said
 
 
 def texture(shape: tuple[int, int], seed: int = SEED) -> NDArray[np.float32]:
@@ -89,9 +71,8 @@ def stitch(folder: Path) -> Iterator[dict[str, Any]]:
         call = [*SEMSR, "stitch", folder / "frames", "-o", out, "--pixel-size-nm", 40]
         places = folder / "places.csv"
         call += ["--overwrite", "--quiet", "--positions-out", places]
-        seconds, memory, code, _ = measured(call)
-        row: dict[str, Any] = {"frames": side**2, "seconds": seconds, "MB": memory}
-        if not code:
+        row = {"frames": side**2, **measured(call)[0]}
+        if not row["code"]:
             with places.open() as stream:
                 found = np.array(
                     [
@@ -102,7 +83,7 @@ def stitch(folder: Path) -> Iterator[dict[str, Any]]:
             errors = found - truth
             errors -= np.median(errors, axis=0)
             row["worst_px"] = float(np.abs(errors).max())
-        yield {**row, "code": code}
+        yield row
 
 
 def frc_map(folder: Path) -> Iterator[dict[str, Any]]:
@@ -119,9 +100,8 @@ def frc_map(folder: Path) -> Iterator[dict[str, Any]]:
     del mapped
     call = [*SEMSR, "frc-map", *images, "--pixel-size-nm", 10, "--quiet", "--json"]
     out = folder / "map.ome.zarr"
-    seconds, memory, code, said = measured([*call, "-o", out, "--overwrite"])
-    blocks = json.loads(said)["blocks"] if not code else 0
-    yield {"blocks": blocks, "seconds": seconds, "MB": memory, "code": code}
+    row, said = measured([*call, "-o", out, "--overwrite"])
+    yield {"blocks": 0 if row["code"] else json.loads(said)["blocks"], **row}
 
 
 _LAZY = """
@@ -143,15 +123,9 @@ def lazy(folder: Path) -> Iterator[dict[str, Any]]:
     for row in range(0, side, 1500):
         field[row : row + 1500] = texture((1500, side), SEED + row).clip(0, 255)
     del field
-    seconds, memory, code, said = measured([sys.executable, "-c", _LAZY, path])
-    planning, corner = map(float, said.split()) if not code else (math.nan, math.nan)
-    yield {
-        "planning_s": planning,
-        "corner_s": corner,
-        "with_imports_s": seconds,
-        "MB": memory,
-        "code": code,
-    }
+    row, said = measured([sys.executable, "-c", _LAZY, path])
+    times = zip(("planning_s", "corner_s"), map(float, said.split()), strict=False)
+    yield {**dict(times), **row}
 
 
 def batch(folder: Path) -> Iterator[dict[str, Any]]:
@@ -174,9 +148,7 @@ def batch(folder: Path) -> Iterator[dict[str, Any]]:
         f"inputs: '{images}/*.png'\noutput: {out}\nsteps:\n"
         "  - enhance: {device: cpu, pixel-size-nm: 5}\n  - decorrelation: {}\n"
     )
-    seconds, memory, code, _ = measured([*SEMSR, "batch", plan, "--quiet"])
-    row: dict[str, Any] = {"images": 300, "seconds": seconds, "MB": memory}
-    yield {**row, "code": code}
+    yield {"images": 300, **measured([*SEMSR, "batch", plan, "--quiet"])[0]}
     table = next(out.glob("*.csv"))
     with table.open() as stream:
         rows = list(csv.DictReader(stream))
@@ -220,8 +192,7 @@ def levels(folder: Path) -> Iterator[dict[str, Any]]:
         call = [*SEMSR, verb, path, *more]
         if more:
             call += ["--overwrite", "--quiet"]
-        seconds, memory, code, _ = measured(call)
-        yield {"verb": verb, "seconds": seconds, "MB": memory, "code": code}
+        yield {"verb": verb, **measured(call)[0]}
 
 
 PARTS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {

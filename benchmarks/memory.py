@@ -22,14 +22,13 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from _shared import read_options
+from _shared import Usage, read_options, usage_of
 
 PEAK_MB, SMALL_MB, GROWTH = 1500.0, 500.0, 1.10
 LOCKSTEP_GB, EXACT = 0.5, 1e-5
@@ -74,16 +73,6 @@ def make_repeated(path: Path, side: int) -> Any:
     return array
 
 
-def identity() -> Any:
-    """Give a model that returns its input."""
-    import torch
-
-    from napari_semsr.models import LoadedModel, ModelCard
-
-    card = ModelCard(name="identity", architecture="identity", receptive_field=0)
-    return LoadedModel(torch.nn.Identity(), card, "sha256:0")
-
-
 def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
@@ -91,63 +80,37 @@ def hold(folder: Path, side: int) -> None:
     from napari_semsr.core import Micrograph, compact_memory, run
 
     compact_memory()
-    from napari_semsr.inference import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-        plan_output,
-        plan_run,
-    )
+    from _networks import identity
+
+    from napari_semsr.inference import EnhanceOptions
+    from tests.enhancing import fill, store_for
 
     image = Micrograph(da.from_zarr(make_repeated(folder / "in.zarr", side)))
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
-    output = plan_output(image, loaded.card.model_dump(), options)
-    store = create_output(folder / "out.ome.zarr", output)
+    store = store_for(folder / "out.ome.zarr", image, loaded, options)
     begun = time.perf_counter()
-    planned = run(plan_run(image, output, loaded, options, store=store))
-    report = run(enhance_to_store(planned, store))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
+    report = run(fill(image, loaded, store, options))
     seconds = time.perf_counter() - begun
-    found = {"peak_mb": peak, "seconds": seconds, "tiles": report.tiles}
-    print(json.dumps(found))
+    print(json.dumps({"seconds": seconds, "tiles": report.tiles}))
 
 
 def lockstep(side: int) -> int:
     """Run a field exactly through a network that normalises over all of it."""
     import dask.array as da
-    import torch
+    from _networks import random_model
 
     from napari_semsr.core import Micrograph, run
-    from napari_semsr.inference import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-        plan_output,
-        plan_run,
-    )
-    from napari_semsr.models import LoadedModel, ModelCard, build
+    from napari_semsr.inference import EnhanceOptions
+    from tests.enhancing import fill, store_for
 
-    torch.manual_seed(0)
-    shape = {"width": 4, "blocks": 1}
-    module = build("resnet", shape).eval()
-    card = ModelCard(
-        name="resnet",
-        architecture="resnet",
-        options=shape,
-        stride=4,
-        receptive_field=0,
-        norms=True,
-    )
-    loaded = LoadedModel(module, card, "sha256:0")
+    loaded = random_model("resnet", {"width": 4, "blocks": 1}, norms=True)
     options = EnhanceOptions(norm="exact", device="cpu", memory_gb=LOCKSTEP_GB)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     with tempfile.TemporaryDirectory() as name:
         array = make_repeated(Path(name) / "in.zarr", side)
         image = Micrograph(da.from_zarr(array))
-        output = plan_output(image, loaded.card.model_dump(), options)
-        store = create_output(Path(name) / "out.ome.zarr", output)
-        planned = run(plan_run(image, output, loaded, options, store=store))
-        report = run(enhance_to_store(planned, store))
+        store = store_for(Path(name) / "out.ome.zarr", image, loaded, options)
+        report = run(fill(image, loaded, store, options))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     print(
         f"lockstep, {side}²: {peak:.0f} MB, {before:.0f} MB before, "
@@ -158,14 +121,12 @@ def lockstep(side: int) -> int:
     return int(peak > before + 1e3 * LOCKSTEP_GB or not exact)
 
 
-def measured(words: list[str]) -> dict[str, Any]:
-    """Run a process that prints one record, and tell its largest resident memory."""
-    done = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    said = done.communicate()[0]
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return found
+def measured(words: list[object]) -> tuple[dict[str, Any], Usage]:
+    """Run a process that prints one record: the record, and what it took."""
+    used = usage_of(words)
+    if used.code:
+        raise SystemExit(used.code)
+    return json.loads(used.said.splitlines()[-1]), used
 
 
 def command(side: int, model: str, tile: int | None, memory_gb: float | None) -> int:
@@ -173,18 +134,17 @@ def command(side: int, model: str, tile: int | None, memory_gb: float | None) ->
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "field.ome.zarr"
         make(source, side)
-        words = [sys.executable, "-m", "napari_semsr", "enhance", str(source)]
-        words += ["-o", str(Path(name) / "out.ome.zarr"), "--model", model, "--json"]
-        words += ["--quiet", *(["--tile", str(tile)] if tile else [])]
-        words += ["--memory-gb", str(memory_gb)] if memory_gb else []
-        found = measured(words)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    peak = used.ru_maxrss / _KIB_PER_MB
+        words = [sys.executable, "-m", "napari_semsr", "enhance", source, "-o"]
+        words += [Path(name) / "out.ome.zarr", "--model", model, "--json", "--quiet"]
+        words += ["--tile", tile] if tile else []
+        words += ["--memory-gb", memory_gb] if memory_gb else []
+        found, used = measured(words)
+    peak = used.peak_kib / _KIB_PER_MB
     gate = PEAK_MB if memory_gb is None else SMALL_MB
     print(
         f"semsr enhance, {side}²: {peak:.0f} MB (gate {gate:.0f}), "
         f"{found['tiles']} tiles, {found['precision']}, {found['seconds']:.1f} s, "
-        f"{used.ru_utime + used.ru_stime:.0f} s of processor time"
+        f"{used.cpu_s:.0f} s of processor time"
     )
     return int(peak > gate)
 
@@ -194,11 +154,10 @@ def growth(sides: list[int]) -> int:
     peaks = []
     for side in sides:
         with tempfile.TemporaryDirectory() as folder:
-            words = [sys.executable, __file__, "--hold", folder, str(side)]
-            found = measured(words)
-        peaks.append(found["peak_mb"])
+            found, used = measured([sys.executable, __file__, "--hold", folder, side])
+        peaks.append(used.peak_kib / _KIB_PER_MB)
         print(
-            f"identity, {side}²: {found['peak_mb']:.0f} MB, {found['tiles']} tiles, "
+            f"identity, {side}²: {peaks[-1]:.0f} MB, {found['tiles']} tiles, "
             f"{found['seconds']:.1f} s"
         )
     ratio = peaks[-1] / peaks[0]

@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from _restoration import Image, oracle, psnr_db
 from _shared import Rows, mean_and_error, read_options
 from restorer import clear_images, common, real_pairs
 from scipy import ndimage, signal
@@ -42,7 +43,6 @@ from skimage.restoration import denoise_nl_means
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph
 from napari_semsr.io import read, write
-from restoration import Image, oracle, psnr_db
 
 SIDE = 256
 WHICH = (1, 4, 3, 0, 2, 5, 6, 7)  # of the held-out images

@@ -15,10 +15,11 @@ Exit code 1 means that a difference exceeds 1e-5.
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
-from _shared import read_options
+from _shared import least_of, read_options
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
@@ -52,29 +53,31 @@ def resampled(
     return grid.make(image, place, Box(0, shape[0], 0, shape[1]))
 
 
+def enhanced(
+    field: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+) -> NDArray[Any]:
+    """Enhance a field."""
+    return np.asarray(run(enhance_array(field, loaded, options)).data)
+
+
+def grid_of(field: Micrograph, loaded: LoadedModel) -> Resampling:
+    """Say on which pixels the network sees a field."""
+    trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
+    steps = fit_pixels(field.pixel_size_nm, trained).steps
+    return Resampling(field.shape, steps or (1.0, 1.0))
+
+
 def by_hand(
     field: Micrograph, loaded: LoadedModel, options: EnhanceOptions
 ) -> NDArray[Any]:
     """Resample, enhance whole, resample back."""
-    trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
-    steps = fit_pixels(field.pixel_size_nm, trained).steps
-    if steps is None:
-        return np.asarray(run(enhance_array(field, loaded, options)).data)
-    there = Resampling(field.shape, steps)
+    there = grid_of(field, loaded)
+    if there.shape == field.shape:
+        return enhanced(field, loaded, options)
     seen = Micrograph(resampled(field.array(), there, there.shape))
-    made = run(enhance_array(seen, loaded, options)).data
-    back = Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
+    made = enhanced(seen, loaded, options)
+    back = Resampling(made.shape, tuple(1 / step for step in there.steps))
     return resampled(made, back, field.shape)
-
-
-def timed(field: Micrograph, loaded: LoadedModel, options: EnhanceOptions) -> float:
-    """Least processor time of three runs."""
-    found = []
-    for _ in range(3):
-        begun = time.process_time()
-        run(enhance_array(field, loaded, options))
-        found.append(time.process_time() - begun)
-    return min(found)
 
 
 def loss(
@@ -82,7 +85,7 @@ def loss(
 ) -> float:
     """Measure what the way there and back takes from an image."""
     image = ndimage.gaussian_filter(field.array(), blur) if blur else field.array()
-    same = run(enhance_array(field.replace(data=image), identity, options)).data
+    same = enhanced(field.replace(data=image), identity, options)
     return float(np.sqrt(np.mean((same - image) ** 2)) / image.std())
 
 
@@ -99,25 +102,23 @@ def main() -> int:
     print(head, f"{'loss':>6} {'soft':>6}")
     for size in SIZES_NM:
         field = Micrograph(image, parse_pixel_size(size))
-        made = run(enhance_array(field, network, options))
+        made = enhanced(field, network, options)
         expected = by_hand(field, network, whole)
-        error = float(np.abs(made.data - expected).max() / np.ptp(expected))
+        error = float(np.abs(made - expected).max() / np.ptp(expected))
         worst = max(worst, error)
-        alone = options.replace(tile=None, resample="never")
-        ratio = timed(field, network, options.replace(tile=None))
-        ratio /= timed(field, network, alone)
+        ways = {
+            how: partial(
+                enhanced, field, network, options.replace(tile=None, resample=how)
+            )
+            for how in ("auto", "never")
+        }
+        took = least_of(3, ways, time.process_time)
+        ratio = took["auto"] / took["never"]
         lost = [loss(field, identity, options, blur) for blur in (0, 1)]
-        seen = "x".join(str(n) for n in made_shape(field, network))
+        seen = "x".join(str(n) for n in grid_of(field, network).shape)
         row = f"{size:5.1f} nm {seen:>12} {error:11.1e} {ratio:6.2f}"
         print(row, *(f"{value:6.3f}" for value in lost), flush=True)
     return int(worst > GATE)
-
-
-def made_shape(field: Micrograph, loaded: LoadedModel) -> tuple[int, int]:
-    """Rows and columns that the network sees."""
-    trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
-    steps = fit_pixels(field.pixel_size_nm, trained).steps
-    return field.shape if steps is None else Resampling(field.shape, steps).shape
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,6 +56,7 @@ import _registration_cases as cases
 import numpy as np
 from _shared import read_options
 from scipy import ndimage
+from skimage import feature
 
 from napari_semsr.core import (
     Affine,
@@ -380,45 +382,28 @@ def _peer_errors(case: cases.Case, back) -> np.ndarray:
     return np.hypot(*(back(places[inside]) - true[inside]).T) / case.coarser_nm
 
 
-def _by_features(detector):
+def _by_features(detector, case, found):
     """Register by features, with RANSAC."""
-    from skimage.feature import match_descriptors
     from skimage.measure import ransac
     from skimage.transform import AffineTransform
 
-    def register(case, found):
-        images = _alike(case)
-        kept = []
-        for image in images:
-            detector.detect_and_extract(image)
-            kept.append((detector.keypoints, detector.descriptors))
-        pairs = match_descriptors(kept[0][1], kept[1][1], cross_check=True)
-        if len(pairs) < 4:
-            return None
-        one, two = (kept[side][0][pairs[:, side]] for side in (0, 1))
-        model, inside = ransac(
-            (two, one), AffineTransform, 3, residual_threshold=2, max_trials=2000, rng=0
-        )
-        if model is None or inside is None or inside.sum() < 6:
-            return None
-        pitch = np.array(case.fixed.scale)
-        # centres of the first pixels: that of the fixed image is 0
-        first = np.array(Grid.of(case.moving).corner) + pitch / 2
-        return lambda places: model(places / pitch) * pitch + first
-
-    return register
-
-
-def _orb(case, found):
-    from skimage.feature import ORB
-
-    return _by_features(ORB(n_keypoints=2000))(case, found)
-
-
-def _sift(case, found):
-    from skimage.feature import SIFT
-
-    return _by_features(SIFT())(case, found)
+    kept = []
+    for image in _alike(case):
+        detector.detect_and_extract(image)
+        kept.append((detector.keypoints, detector.descriptors))
+    pairs = feature.match_descriptors(kept[0][1], kept[1][1], cross_check=True)
+    if len(pairs) < 4:
+        return None
+    one, two = (kept[side][0][pairs[:, side]] for side in (0, 1))
+    model, inside = ransac(
+        (two, one), AffineTransform, 3, residual_threshold=2, max_trials=2000, rng=0
+    )
+    if model is None or inside is None or inside.sum() < 6:
+        return None
+    pitch = np.array(case.fixed.scale)
+    # centres of the first pixels: that of the fixed image is 0
+    first = np.array(Grid.of(case.moving).corner) + pitch / 2
+    return lambda places: model(places / pitch) * pitch + first
 
 
 def _elastix(case, found):
@@ -478,8 +463,8 @@ def _by_elastix(moving, fixed, pitch, first, *, bent):
 
 
 PEERS = {
-    "orb": _orb,
-    "sift": _sift,
+    "orb": partial(_by_features, feature.ORB(n_keypoints=2000)),
+    "sift": partial(_by_features, feature.SIFT()),
     "elastix": _elastix,
     "elastix-started": _elastix_started,
 }

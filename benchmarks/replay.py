@@ -14,7 +14,6 @@ has no input or no model is left out there. Last, the memory of comparing two st
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import tifffile
 import zarr
-from _shared import read_options
+from _shared import read_options, usage_of
 
 import napari_semsr as semsr
 from napari_semsr.core import run
@@ -460,12 +459,7 @@ def judge(kinds: list[str], outputs: int, *, spoil: bool) -> None:
         sys.stdout.flush()
 
 
-_PEAK = """
-import resource, sys
-import napari_semsr as semsr
-found = semsr.replay(sys.argv[1])
-print(found.identical, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
+_REPLAY = "import sys, napari_semsr; print(napari_semsr.replay(sys.argv[1]).identical)"
 
 
 def judge_memory(sides: list[int]) -> None:
@@ -483,11 +477,8 @@ def judge_memory(sides: list[int]) -> None:
             )
             del data
             semsr.crop(first, second, box=(0, 0, side - 1, side - 1))
-            said = subprocess.run(
-                [sys.executable, "-c", _PEAK, str(second)],
-                check=True, capture_output=True, text=True,
-            ).stdout.split()  # fmt: skip
-            print(f"| {side}² | {said[0]} | {float(said[1]):.0f} |")
+            used = usage_of([sys.executable, "-c", _REPLAY, second])
+            print(f"| {side}² | {used.said.strip()} | {used.peak_kib / 1024:.0f} |")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from _restoration import Image, oracle, psnr_db
 from _shared import mean_and_error, middle, read_options
 from scipy import ndimage
 
@@ -37,7 +38,6 @@ from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training.recipe import ImageEntry, load_recipe
 from napari_semsr.training.scenes import load_clear
-from restoration import Image, oracle, psnr_db
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent / "recipes" / "sem-restore.yaml"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from _restoration import Image
 from _shared import read_options
 from restorer import HERE, Judge, restored
 from scipy import ndimage
@@ -24,7 +25,6 @@ from skimage.measure import label, regionprops
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read
 from napari_semsr.models import load_model
-from restoration import Image
 
 RODS = tuple(f"partycool__sem_{number}.jpg" for number in (2, 5, 9))
 DATABAR_ROWS = 140

@@ -62,20 +62,13 @@ def open_panel(python_name: str) -> float:
 
 def probe(kind: str) -> float:
     """Take the time of what is measured of a network."""
-    import torch
+    from _networks import random_model
 
     from napari_semsr.inference.lockstep_plan import halo_and_trace
     from napari_semsr.inference.predictor import Predictor
-    from napari_semsr.models import LoadedModel, ModelCard, build, bundled, load_model
+    from napari_semsr.models import bundled, load_model
 
-    if kind in bundled():
-        loaded = load_model(kind)
-    else:
-        torch.manual_seed(0)
-        module = build(kind, {}).eval()
-        stride = int(getattr(module, "stride", 4))
-        card = ModelCard(name=kind, architecture=kind, stride=stride, receptive_field=0)
-        loaded = LoadedModel(module, card, "sha256:none")
+    loaded = load_model(kind) if kind in bundled() else random_model(kind)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     begun = time.process_time()
     deep = predictor.probe.halo is None or predictor.probe.halo > 192

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from _scans import MOVES, STEP, information
 from _shared import ROOT, in_line, read_options
 from scipy import ndimage
 from skimage import io as skio
@@ -50,7 +51,6 @@ IMAGES = (
     "nasa/EBC1__train__S879_0622163-31cyc0030.tif",
 )
 PEERS = ("multiview-stitcher", "ashlar", "m2stitch")
-STEP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,43 +148,20 @@ def bound(
     count, side = len(scan.truth), scan.flat.shape[0]
     sound = np.ones(count, bool)
     sound[[] if without is None else without] = False
-    corner = np.round(scan.truth).astype(int)
-    extent = corner.max(axis=0) + side
-    total = np.zeros(extent)
     weights = (scan.flat * scan.gains[:, None, None]) ** 2 / scan.sigma**2
-    weights = weights * sound[:, None, None]
-    places = [(slice(y, y + side), slice(x, x + side)) for y, x in corner]
-    for place, weight in zip(places, weights, strict=True):
-        total[place] += weight
-    slopes = []
-    for place in scan.truth:
-        slope = [
-            (
-                scans.cut(scene, place + move, side)
-                - scans.cut(scene, place - move, side)
-            )
-            * scans.FULL
-            / (2 * STEP)
-            for move in (np.array([STEP, 0]), np.array([0, STEP]))
+    slopes = [
+        [
+            scans.cut(scene, place + move, side) - scans.cut(scene, place - move, side)
+            for move in MOVES
         ]
-        slopes.append(np.stack(slope))
-    information = np.zeros((count, 2, count, 2))
-    for i in range(count):
-        for j in range(i + 1, count):
-            away = corner[j] - corner[i]
-            if (np.abs(away) >= side).any():
-                continue
-            y, x = np.maximum(away, 0)
-            y1, x1 = np.minimum(side, side + away)
-            mine = (slice(y, y1), slice(x, x1))
-            other = (slice(y - away[0], y1 - away[0]), slice(x - away[1], x1 - away[1]))
-            both = weights[i][mine] * weights[j][other]
-            both = both / np.maximum(total[places[i]][mine], 1e-30)
-            slope = slopes[i][(slice(None), *mine)]
-            block = np.einsum("ayx,yx,byx->ab", slope, both, slope)
-            for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
-                information[a, :, b] += sign * block
-    covariance = np.linalg.pinv(information.reshape(2 * count, -1), rcond=1e-9)
+        for place in scan.truth
+    ]
+    matrix = information(
+        scan.truth,
+        np.array(slopes) * scans.FULL / (2 * STEP),
+        weights * sound[:, None, None],
+    )
+    covariance = np.linalg.pinv(matrix, rcond=1e-9)
     variance = np.diag(covariance).reshape(count, 2).sum(axis=1)
     return float(np.sqrt(variance[sound].mean())), np.sqrt(np.maximum(variance, 0))
 
@@ -266,7 +243,6 @@ def one(
 
 def compare(args: argparse.Namespace) -> None:
     """Print one line for each scan, then medians."""
-    rows = []
     lights = args.light.split(",")
     for name, light in itertools.product(args.cases.split(","), lights):
         own = []
@@ -281,7 +257,6 @@ def compare(args: argparse.Namespace) -> None:
                 }
                 print("   peers:", row["peers"], flush=True)
             own.append(row)
-        rows += own
         print(
             f"{name}, {light} light: "
             f"median RMS {np.median([r['rms'] for r in own]):.4f} px, bound "
@@ -296,8 +271,6 @@ def compare(args: argparse.Namespace) -> None:
             f"{np.median([r['cpu_seconds'] for r in own]):.1f} s of processor time",
             flush=True,
         )
-    if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1))
 
 
 class LazyFrames:
@@ -356,7 +329,7 @@ def main() -> None:
     args = read_options(
         __doc__,
         "--seeds=10 --light=centred --bad=0.0 --peer-python=FILE --peer-seeds=1 "
-        "--json=FILE --scaling",
+        "--scaling",
         first=(0, "first seed"),
         cases="square,grid,round",
         large=(int, argparse.SUPPRESS),

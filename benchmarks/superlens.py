@@ -25,11 +25,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from _restoration import oracle
 from _shared import read_options
 from _superlens_fields import (
     DIP,
     KEPT_SEED,
+    PHOTONS,
     SIDE,
+    USUAL,
     Sites,
     chip,
     chip_sites,
@@ -38,6 +41,7 @@ from _superlens_fields import (
     margin_nm,
     moved,
     series,
+    sharp,
     star,
     star_sites,
 )
@@ -70,15 +74,12 @@ from napari_semsr.simulation import (
     pair_of_surface,
     ssum_validation,
 )
-from restoration import oracle
 
 Image = NDArray[np.float64]
 BORDER = 16
-PHOTONS = 3500.0  # of a mosaic whose frames have 2000 in full light
 SIZES = (50, 60, 80, 100, 150, 200, 300)
 STAR_WIDTHS = (50, 60, 70, 80, 90, 100, 120, 150, 200)
 HEIGHTS = tuple(range(0, 401, 50))
-RELIEF_NM = (40.0, 160.0)
 STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
 PARTS = ("quality", "sizes", "depth", "light")
@@ -192,20 +193,9 @@ def held_out_pairs(
 
 def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
     """Fields in focus of every kind, and of kinds that training never draws."""
-    usual = SsumPairOptions(gaussian=1, relief_nm=RELIEF_NM)
-    sharp = usual.replace(
-        resolution_nm=(80, 80),
-        depth_of_field_nm=(100, 100),
-        wavelength_nm=(550, 550),
-        any_focus=0,
-        photons=(PHOTONS, PHOTONS),
-        shading=0.01,
-        joined=0,
-        eight_bit=0,
-    )
-    found = {k: list(held_out_pairs(k, judge, sharp)) for k in SAMPLE_KINDS}
+    found = {k: list(held_out_pairs(k, judge, sharp(USUAL))) for k in SAMPLE_KINDS}
     found["any focus"] = [
-        pair for kind in SAMPLE_KINDS for pair in held_out_pairs(kind, judge, usual)
+        pair for kind in SAMPLE_KINDS for pair in held_out_pairs(kind, judge, USUAL)
     ]
     for relief in (60, 160):
         found[f"chip, 80 nm lines, {relief} nm high"] = [
@@ -416,7 +406,7 @@ def extent(heights: Image, values: Image, level: float) -> float:
 
 def light(judges: dict[str, Judge], count: int) -> list[dict[str, Any]]:
     """Measure gains of filter and models on fields through a lens, at any focus."""
-    options = SsumPairOptions(gaussian=0, any_focus=1, relief_nm=RELIEF_NM)
+    options = USUAL.replace(gaussian=0, any_focus=1)
     rows = []
     for number in range(count):
         row: dict[str, Any] = {}

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from _shared import Rows, mean_and_error, read_options
+from _superlens_fields import ODD, USUAL
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -46,7 +47,6 @@ OWN_SEED = 3_000_000  # bounds are learnt from fields of seed 1 000 000
 LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
 SIDE = 256
 WORST = 0.1
-ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Image = NDArray[np.float64]
 
 
@@ -79,14 +79,6 @@ class Field:
     def look(self) -> Image:
         """What the field is like."""
         return look_of_field(self.before, self.after, self.spread)
-
-
-def options_of(part: str) -> SsumPairOptions:
-    """Give the ranges of a part."""
-    usual = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
-    if part == "microscopes":
-        return usual.replace(**ODD, changed=1.0, read_noise=(10, 600))
-    return usual
 
 
 def field(model: Any, number: int, options: SsumPairOptions) -> Field:
@@ -240,7 +232,7 @@ def main() -> None:
         learnt=(30, "fields of each kind"),
     )
     model = load_model(given.model)
-    kinds = options_of("kinds").kinds
+    kinds = USUAL.kinds
     rows = Rows(given.rows, "part", "number")
     numbers = range(SEED, SEED + given.seeds * len(kinds))
     for part in given.only:
@@ -248,7 +240,8 @@ def main() -> None:
         learning = left_out(model, given.learnt) if part == "left-out" and left else {}
         recipe = own_fields(model, given.folder) if part == "own" and left else None
         for number in left:
-            one = recipe(number) if recipe else field(model, number, options_of(part))
+            options = ODD if part == "microscopes" else USUAL
+            one = recipe(number) if recipe else field(model, number, options)
             bound = learning.get(one.kind.split("+")[0])
             judge = bound or Bound.bundled(given.model)
             rows.add({"part": part, "number": number, **judge.judge(one)})
@@ -261,14 +254,13 @@ def main() -> None:
 
 def left_out(model: Any, count: int) -> dict[str, Bound]:
     """Learn a bound for each kind, from `count` fields of each of the others."""
-    options = options_of("left-out")
     fields = [
-        field(model, LEARNT + number, options)
-        for number in range(count * len(options.kinds))
+        field(model, LEARNT + number, USUAL)
+        for number in range(count * len(USUAL.kinds))
     ]
     return {
         kind: Bound.learnt([f for f in fields if f.kind.split("+")[0] != kind])
-        for kind in options.kinds
+        for kind in USUAL.kinds
     }
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 from _shared import Rows, mean_and_error, read_options
-from _superlens_fields import chip, chip_sites
+from _superlens_fields import ODD, USUAL, chip, chip_sites
 from superlens import (
     BORDER,
     FEATURE_NM,
@@ -41,14 +41,12 @@ from napari_semsr.models import load_model
 from napari_semsr.simulation import (
     KINDS,
     SsumPair,
-    SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
 from napari_semsr.training.validation import affine_psnr_db
 
 GOALS = Path(__file__).with_name("superlens_goals.yaml")
-ODD = {"gaussian": 0, "focus_drift_nm": 60, "distortion_px": 0.5}
 Row = dict[str, Any]
 
 
@@ -79,10 +77,7 @@ def gain(judge: Judge, pair: SsumPair) -> Row:
 
 def measure_fields(judge: Judge, rows: Measured, goals: Row, part: str) -> list[Row]:
     """Measure fields of the eight kinds, one after the other."""
-    wanted, odd = goals[part], part == "microscopes"
-    options = SsumPairOptions(gaussian=1, relief_nm=(40, 160))
-    if odd:
-        options = options.replace(**ODD, changed=1.0, read_noise=(10, 600))
+    wanted, options = goals[part], ODD if part == "microscopes" else USUAL
 
     def one(index: int) -> Row:
         first = goals["seed"] + index

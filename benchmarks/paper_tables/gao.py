@@ -1,8 +1,7 @@
 """Gao's tables: sets A, B and C made of clear images, and the edge loss's weight.
 
-Images, degradations, peers and the affine match are those of
-``benchmarks/restoration.py`` and ``benchmarks/classical.py``: 8-bit images, 16 px of
-border left out.
+Images, degradations and peers are those of ``benchmarks/classical.py``: 8-bit images,
+16 px of border left out.
 """
 
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _restoration import clear_images, inner, oracle, true_kernel
 from _shared import standard_error
 from classical import restored as by_classic
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from napari_semsr.restoration import RestoreOptions
 from napari_semsr.simulation import degrade as gao
 from paper_tables.given import CLASSICAL, given_to_model
 from paper_tables.plan import FOLDER, ROOT
-from restoration import clear_images, inner, oracle, true_kernel
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _superlens_fields import DIP, Sites, chip, series
+from _superlens_fields import DIP, Sites, chip, series, sharp
 from numpy.typing import NDArray
 from superlens import (
-    PHOTONS,
     SIZES,
     Judge,
     held_out_pairs,
@@ -90,17 +89,7 @@ def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
 def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]]:
     """Yield held-out fields by group and kind: in focus, in any focus, and chips."""
     learnt = load_recipe(_LEARNT).data.superlens
-    sharp = learnt.replace(
-        resolution_nm=(80, 80),
-        depth_of_field_nm=(100, 100),
-        wavelength_nm=(550, 550),
-        any_focus=0,
-        photons=(PHOTONS, PHOTONS),
-        shading=0.01,
-        joined=0,
-        eight_bit=0,
-    )
-    for group, options in (("in focus", sharp), ("any focus", learnt)):
+    for group, options in (("in focus", sharp(learnt)), ("any focus", learnt)):
         for kind in SAMPLE_KINDS:
             for pair in held_out_pairs(kind, judge, options, first_seed):
                 yield group, kind, pair

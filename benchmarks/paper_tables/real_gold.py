@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _restoration import psnr_db
 from numpy.typing import NDArray
 from restorer import PIXEL_NM, Judge, common, real_pairs, restored
 from scipy import ndimage
@@ -25,7 +26,6 @@ from napari_semsr.models import load_model
 from paper_tables.markdown import number, table
 from paper_tables.plan import ROOT
 from paper_tables.spread import Bad, with_spread, written
-from restoration import psnr_db
 
 Image = NDArray[np.float64]
 Say = Callable[[str], None]

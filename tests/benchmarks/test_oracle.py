@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+from _restoration import BORDER, TAPS, oracle
 from scipy import ndimage
-
-from restoration import BORDER, TAPS, oracle
 
 pytestmark = pytest.mark.broad
 
