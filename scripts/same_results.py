@@ -50,7 +50,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from same_cases import cases, make_inputs
 
 HERE = Path(__file__).resolve().parents[1]
 LIMIT_S = 240
@@ -206,7 +205,8 @@ class Version:
         """Run the steps of a case in a new folder, and look at what they left."""
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "home").mkdir(parents=True)
-        (folder / "in").symlink_to(inputs)
+        for path in inputs.iterdir():
+            (folder / path.name).symlink_to(path)
         seen = Seen()
         streams = [folder.with_suffix(f".{name}") for name in ("stdout", "stderr")]
         for number, step in enumerate(steps, 1):
@@ -296,7 +296,7 @@ def observe(folder: Path, seen: Seen) -> None:
     """Note all files of a folder but the inputs."""
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_symlink() or name.startswith("in/") or not path.is_file():
+        if path.is_symlink() or not path.is_file():
             continue
         store = next((p for p in path.parents if (p / "zarr.json").exists()), None)
         if store and path.name != "zarr.json":
@@ -504,7 +504,7 @@ class Comparison:
     def __init__(self, asked: argparse.Namespace, scratch: Path, former: Path) -> None:
         self.scratch = scratch
         self.inputs = scratch / "inputs"
-        make_inputs(self.inputs)
+        import_module("same_cases").make_inputs(self.inputs)
         self.known = known_digests(self.inputs, former)
         self.cache: Path | None = asked.cache
         self.expected = read_expected(asked.expected)
@@ -580,9 +580,11 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the cases, run none")
     asked = parser.parse_args()
     data = HERE.parent / "shared" / "data"
+    # not by what serves: it must know nothing of the package before it forks
+    listed = import_module("same_cases").cases(data if data.is_dir() else None)
     chosen = {
         name: steps
-        for name, steps in cases(data if data.is_dir() else None).items()
+        for name, steps in listed.items()
         if fnmatch.fnmatchcase(name, f"*{asked.only}*")
     }
     if asked.list:
