@@ -13,7 +13,7 @@ widest folder
 source lines
     All lines of ``.py`` and ``.pyi`` files.
 code lines
-    Lines on which a token begins or ends that is neither comment nor docstring.
+    Lines that a token covers which is neither comment nor docstring.
 circles
     Sets of modules that import each other, over imports that happen: those within
     functions count, those for type checking do not (they count in the line after). An
@@ -23,18 +23,18 @@ one importer
     Modules that exactly one other module imports, faces left out. Entries, which are
     loaded by name or from outside, are none of them; how many there would be with the
     entries stands in the line after. An entry is ``__main__`` and what pyproject.toml
-    or napari.yaml names; a verb (a module that assigns ``VERB``);
-    a module whose name stands in a string; an architecture (it defines a value of a
-    table of the room ``models``); a job (of ``jobs`` or ``services``, with a public
-    function that returns a ``Job`` and that another room imports).
+    or napari.yaml names; a module whose name stands in a string; an architecture (it
+    defines a value of a table of the room ``models``); a job (of ``jobs``, with a
+    public function that returns a ``Job`` and that another room imports). A verb, which
+    is loaded by a part of its name, is none: its panel counts as its one importer.
 public functions
     Functions of modules without a leading underscore. A caller is another module that
     imports the function or takes it from an imported module.
 names on faces
     Names that all faces pass on, each once a face.
 private functions, called once
-    Functions with a leading underscore, in modules and classes, and the share of them
-    whose name stands once in their module beside their definition.
+    Functions with one leading underscore, in modules, classes and functions, and the
+    share of them whose name stands once in their module beside their definition.
 lines of tests, of benchmarks and scripts
     All lines of their ``.py`` files.
 files with "dB", with overwrite
@@ -253,8 +253,6 @@ class Package:
             for word in re.findall(rf"{PACKAGE}[.\w]*(?=:\w)", path.read_text()):
                 found.setdefault(word, path.name)
         for name, module in self.counted.items():
-            if assigns(module.tree, "VERB"):
-                found[name] = "verb"
             for word in strings(module.tree):
                 found.setdefault(word, "string")
             if module.room == "models":
@@ -263,7 +261,7 @@ class Package:
                     found.setdefault(self.locate(full)[0] if full else name, "table")
             others = {n for n, to in edges.items() if name in to}
             if (
-                module.room in ("jobs", "services")
+                module.room == "jobs"
                 and any(gives_job(function) for function in module.functions)
                 and any(self.counted[n].room != module.room for n in others)
             ):
@@ -274,17 +272,6 @@ class Package:
 def parse(path: Path) -> ast.Module:
     """Read a file as a tree."""
     return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def assigns(tree: ast.Module, name: str) -> bool:
-    """Whether a module assigns a name of its own."""
-    targets = [
-        target
-        for node in tree.body
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    return any(isinstance(t, ast.Name) and t.id == name for t in targets)
 
 
 def strings(tree: ast.Module) -> set[str]:
