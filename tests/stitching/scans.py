@@ -83,6 +83,7 @@ def cut_scan(
     jitter=6.0,
     sigma=5.0,
     flat=None,
+    drift=0.0,
     flicker=0.0,
     dark=2000.0,
     stage=((1.0, 0.0), (0.0, 1.0)),
@@ -91,7 +92,10 @@ def cut_scan(
     known="positions",
     pixel_size_nm=None,
 ):
-    """Cut a scan; `sigma` is of 255, `jitter` uniform on each axis."""
+    """Cut a scan; `sigma` is of 255, `jitter` uniform on each axis.
+
+    `drift` is by how much the light changes from the first frame to the last.
+    """
     rng = np.random.default_rng(seed)
     count = grid[0] * grid[1]
     cells = grid_cells(count, grid, order)
@@ -99,7 +103,8 @@ def cut_scan(
     moved = nominal @ np.asarray(stage).T + rng.uniform(-jitter, jitter, (count, 2))
     truth = moved - moved.min(axis=0) + MARGIN + 2
     flat = np.ones((side, side)) if flat is None else flat
-    gains = 1 + flicker * rng.normal(size=count)
+    gains = 1 + drift * (np.arange(count) / max(count - 1, 1) - 0.5)
+    gains = gains * (1 + flicker * rng.normal(size=count))
     clean = np.stack([cut(scene, place, side) for place in truth])
     frames = FULL * clean * flat * gains[:, None, None] + dark
     frames += rng.normal(0, sigma / 255 * FULL, frames.shape)
