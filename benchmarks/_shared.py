@@ -76,6 +76,12 @@ def _meant(text: str) -> Any:
     return text
 
 
+def run_parts(only: str | None, **parts: Callable[[], object]) -> int:
+    """Run the part that is asked for, or all; 1 if one says that it missed its goal."""
+    met = [part() for name, part in parts.items() if only in (None, name)]
+    return int(any(one is not None and not one for one in met))
+
+
 def standard_error(values: Iterable[float | None]) -> float | None:
     """Give the standard error of a mean; None of less than two values."""
     known = np.array([v for v in values if v is not None], dtype=float)

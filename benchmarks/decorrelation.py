@@ -23,6 +23,7 @@ from _shared import (
     least_of,
     mean_and_error,
     read_options,
+    run_parts,
     verdict,
 )
 
@@ -159,14 +160,12 @@ def main() -> int:
         peer_python=PEER,
     )
     peer = find_peer(given.peer_python, "nanopyx.core.analysis.decorr")
-    met = True
-    if given.only in (None, "accuracy"):
-        met &= accuracy(given, peer)
-    if given.only in (None, "speed"):
-        met &= speed(given, peer)
-    if given.only in (None, "blocks"):
-        blocks()
-    return 0 if met else 1
+    return run_parts(
+        given.only,
+        accuracy=lambda: accuracy(given, peer),
+        speed=lambda: speed(given, peer),
+        blocks=blocks,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from _shared import (
     least_of,
     mean_and_error,
     read_options,
+    run_parts,
     usage_of,
     verdict,
 )
@@ -200,24 +201,20 @@ def memory(given: argparse.Namespace) -> bool:
 
 def main() -> int:
     """Print the figures; exit code 1 means that a goal was missed."""
-    kinds = ("agreement", "recovery", "speed", "memory")
     given = read_options(
         __doc__,
-        "--side=512 --sides=4096,8192,16384 --seeds=5 --repeats=3",
+        "--side=512 --sides=4096,8192,16384 --seeds=5 --repeats=3 "
+        "--only=|agreement|recovery|speed|memory",
         peer_python=PEER,
-        only={"choices": kinds},
     )
     peer = find_peer(given.peer_python, "nanopyx.core.transform.error_map")
-    met = True
-    if given.only in (None, "agreement"):
-        met &= agreement(given, peer)
-    if given.only in (None, "recovery"):
-        recovery(given)
-    if given.only in (None, "speed"):
-        met &= speed(given, peer)
-    if given.only in (None, "memory"):
-        met &= memory(given)
-    return 0 if met else 1
+    return run_parts(
+        given.only,
+        agreement=lambda: agreement(given, peer),
+        recovery=lambda: recovery(given),
+        speed=lambda: speed(given, peer),
+        memory=lambda: memory(given),
+    )
 
 
 if __name__ == "__main__":

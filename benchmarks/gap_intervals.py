@@ -16,7 +16,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from _shared import read_options
+from _shared import read_options, run_parts
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
@@ -166,16 +166,14 @@ def main() -> None:
         repeats=(600, "draws of each kind"),
         fields=(60, "fields that are drawn"),
     )
-    parts = {
-        "share": lambda: judge_shares(max(arguments.repeats, 4000)),
-        "mean": lambda: judge_means(arguments.repeats),
-        "gaussian": lambda: judge_gaussians(arguments.repeats),
-        "field": lambda: judge_fields(arguments.fields),
-    }
     print("| interval | holds the truth, % | |\n|---|---|---|")
-    for name, part in parts.items():
-        if arguments.only in (None, name):
-            part()
+    run_parts(
+        arguments.only,
+        share=lambda: judge_shares(max(arguments.repeats, 4000)),
+        mean=lambda: judge_means(arguments.repeats),
+        gaussian=lambda: judge_gaussians(arguments.repeats),
+        field=lambda: judge_fields(arguments.fields),
+    )
 
 
 if __name__ == "__main__":

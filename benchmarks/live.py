@@ -69,8 +69,8 @@ def _waited() -> float:
         return 0.0
 
 
-def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Let the event loop run."""
+def settle(seconds: float = 0.1, until: Callable[[], bool] = lambda: False) -> None:
+    """Let Qt draw for some time, or until something has happened."""
     from qtpy.QtCore import QEventLoop
     from qtpy.QtWidgets import QApplication
 
@@ -117,13 +117,13 @@ class Desk:
 
     def wander(self, seconds: float) -> tuple[float, ...]:
         """Pan ten times a second, and give the longest stalls."""
-        spin(0.5)
+        settle(0.5)
         self.pulse = Pulse()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self.turn += 1
             self.look(0.3 + 0.02 * (self.turn % 20), 0.5 + 0.01 * (self.turn % 7))
-            spin(0.1)
+            settle(0.1)
         return self.pulse.worst()
 
     def press(self) -> tuple[float, float]:
@@ -136,9 +136,9 @@ class Desk:
         """Press Cancel; give the seconds until it shows, and until nothing runs."""
         begun = time.perf_counter()
         self.panel.cancel_button.click()
-        spin(120, lambda: self.panel.status.text().startswith("Cancelling"))
+        settle(120, lambda: self.panel.status.text().startswith("Cancelling"))
         shown = time.perf_counter() - begun
-        spin(120, lambda: not self.panel.runner.busy)
+        settle(120, lambda: not self.panel.runner.busy)
         return shown, time.perf_counter() - begun
 
     def clear(self) -> None:
@@ -175,7 +175,7 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
     LiveLayer.tick = told  # type: ignore[method-assign]
     begun, cpu = time.perf_counter(), processor_time()
     wall, thread = desk.press()
-    spin(300, lambda: bool(drawn))
+    settle(300, lambda: bool(drawn))
     spent = processor_time() - cpu
     LiveLayer.tick = tick  # type: ignore[method-assign]
     return {
@@ -189,7 +189,7 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
 def feel(side: int, seconds: float, rounds: int) -> int:
     """Measure first tile, stalls and cancel, several times in turn."""
     desk = Desk(side, 900)
-    spin(1)
+    settle(1)
     desk.look(0.5, 0.5)
     watch_first_tile(desk)  # imports torch, reads the weights: now it is warm
     desk.stop()
@@ -198,7 +198,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
     for _ in range(rounds):
         idle.append(desk.wander(seconds))
         desk.look(0.5, 0.5)
-        spin(1)
+        settle(1)
         clicks.append(watch_first_tile(desk))
         busy.append(desk.wander(seconds))
         stops.append(desk.stop())

@@ -50,17 +50,16 @@ FORMATS = (".ome.zarr", ".ome.tif", ".tif")
 CPU = {"device": "cpu", "tile": 64}
 MODELS = ("sem-restore", "ssum-sem")
 EXPOSURES = ("clear", "noisy")
-Make = Callable[["Place", int], Path]
+Make = Callable[["Place", int], None]
 
 
 class Place:
-    """A folder with the inputs of one output."""
+    """A folder with the inputs of one output, and where that is."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         folder.mkdir(parents=True)
         self.folder, self.seed = folder, seed
-        self.suffix = FORMATS[seed % len(FORMATS)]
-        self.out = folder / f"out{self.suffix}"
+        self.out = folder / f"out{FORMATS[seed % len(FORMATS)]}"
         truth = draw_specimen((SIDE_PX, SIDE_PX + 32), seed=seed)
         self.truth = truth
         for number, name in enumerate(EXPOSURES):
@@ -78,29 +77,27 @@ class Place:
         return place
 
 
-def convert(at: Place, seed: int) -> Path:
+def convert(at: Place, seed: int) -> None:
     """Convert an exposure."""
     dtype = (None, "uint16", "float32")[seed % 3]
-    out = at.folder / "out.png" if seed % 5 == 4 else at.out
-    semsr.convert(at.image, out, dtype=None if out.suffix == ".png" else dtype)
-    return out
+    if seed % 5 == 4:
+        at.out, dtype = at.folder / "out.png", None
+    semsr.convert(at.image, at.out, dtype=dtype)
 
 
-def degrade(at: Place, seed: int) -> Path:
+def degrade(at: Place, seed: int) -> None:
     """Degrade one."""
     kind = ("blur", "fog", "hybrid")[seed % 3]
     options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 2 == 0)
     run(DEGRADE.job(at.image, output=at.out, options=options))
-    return at.out
 
 
-def crop(at: Place, seed: int) -> Path:
+def crop(at: Place, seed: int) -> None:
     """Cut a box."""
     semsr.crop(at.image, at.out, box=(3, 5 + seed, 90, 100))
-    return at.out
 
 
-def crop_like(at: Place, seed: int) -> Path:
+def crop_like(at: Place, seed: int) -> None:
     """Cut what a reference shows, moved onto it or not."""
     whole = read(at.other)
     part = whole.replace(
@@ -111,10 +108,9 @@ def crop_like(at: Place, seed: int) -> Path:
     asked = {"align": True, "search": 8} if seed % 2 == 0 else {}
     like = at.folder / "like.ome.tif"
     semsr.crop(at.folder / "moving.ome.tif", at.out, like=like, **asked)
-    return at.out
 
 
-def register(at: Place, seed: int) -> Path:
+def register(at: Place, seed: int) -> None:
     """Register two by a table of landmarks."""
     table = at.folder / "places.csv"
     rng = np.random.default_rng(seed)
@@ -127,59 +123,54 @@ def register(at: Place, seed: int) -> Path:
         at.image, at.other, at.out, landmarks=table, landmarks_only=True,
         model=("affine", "similarity")[seed % 2],
     )  # fmt: skip
-    return at.out
 
 
-def stitch(at: Place, seed: int) -> Path:
+def stitch(at: Place, seed: int) -> None:
     """Stitch a scan."""
     semsr.stitch(at.scan(), at.out, flat_field=("auto", "none")[seed % 2])
-    return at.out
 
 
-def stitch_half(at: Place, seed: int) -> Path:
+def stitch_half(at: Place, seed: int) -> None:
     """Give one of its halves."""
     semsr.stitch(at.scan(), at.out, halves=True)
-    return half_paths(at.out)[seed % 2]
+    at.out = half_paths(at.out)[seed % 2]
 
 
-def stitch_height(at: Place, seed: int) -> Path:
+def stitch_height(at: Place, seed: int) -> None:
     """Join heights: the mosaic, or the map of heights."""
     scan = at.scan(focal_series=3, relief_nm=400)
     made = semsr.stitch(scan, at.out, focus="max")
-    return Path(made.height) if seed % 2 else at.out
+    if seed % 2:
+        at.out = Path(made.height)
 
 
-def enhance(at: Place, seed: int) -> Path:
+def enhance(at: Place, seed: int) -> None:
     """Enhance a file."""
     semsr.enhance(at.image, at.out, model=MODELS[seed % 2], **CPU)
-    return at.out
 
 
-def enhance_layer(at: Place, seed: int) -> Path:
+def enhance_layer(at: Place, seed: int) -> None:
     """Enhance an image in memory, and save it."""
     image = read(at.image).replace(path=str(at.image), provenance=None)
     made = semsr.enhance(image, model=MODELS[seed % 2], **CPU)
     run(save_job(made, at.out))
-    return at.out
 
 
-def enhance_stack(at: Place, seed: int) -> Path:
+def enhance_stack(at: Place, seed: int) -> None:
     """Enhance two planes."""
     planes = np.stack([read(p).array() for p in (at.image, at.other)])
     tifffile.imwrite(at.folder / "stack.tif", planes, metadata={"axes": "TYX"})
-    out = at.folder / "out.ome.tif"
-    semsr.enhance(at.folder / "stack.tif", out, pixel_size_nm=10 + seed % 2, **CPU)
-    return out
+    at.out = at.folder / "out.ome.tif"
+    semsr.enhance(at.folder / "stack.tif", at.out, pixel_size_nm=10 + seed % 2, **CPU)
 
 
-def misfit(at: Place, seed: int) -> Path:
+def misfit(at: Place, seed: int) -> None:
     """Give the map of a misfit."""
-    place = at.folder / f"misfit{at.suffix}"
-    semsr.enhance(at.image, at.out, model=MODELS[seed % 2], residual_map=place, **CPU)
-    return place
+    made, at.out = at.out, at.folder / f"misfit{at.out.suffix}"
+    semsr.enhance(at.image, made, model=MODELS[seed % 2], residual_map=at.out, **CPU)
 
 
-def restore(at: Place, seed: int) -> Path:
+def restore(at: Place, seed: int) -> None:
     """Restore by each method in turn."""
     methods = ("wiener", "richardson-lucy", "cls", "unsupervised-wiener", "blind")
     psf = ("1.2px", "kernel.tif", "estimate")[seed % 3]
@@ -191,84 +182,75 @@ def restore(at: Place, seed: int) -> Path:
         write(semsr.Micrograph(np.exp(-(y**2 + x**2) / 3).astype(np.float32)), place)
         psf = str(place)
     semsr.restore(at.image, at.out, method=methods[seed % 5], psf=psf, iterations=5)
-    return at.out
 
 
-def frc_map(at: Place, seed: int) -> Path:
+def frc_map(at: Place, seed: int) -> None:
     """Map the resolution of two."""
     step = 16 + 8 * (seed % 3)
     semsr.frc_map(at.image, at.other, at.out, block=48, step=step)
-    return at.out
 
 
-def frc_map_halves(at: Place, seed: int) -> Path:
+def frc_map_halves(at: Place, seed: int) -> None:
     """Map that of a mosaic with halves."""
     mosaic = at.folder / "mosaic.ome.zarr"
     semsr.stitch(at.scan(), mosaic, halves=True)
     semsr.frc_map(mosaic, None, at.out, block=32, step=16 + 8 * (seed % 2))
-    return at.out
 
 
-def error_map(at: Place, seed: int) -> Path:
+def error_map(at: Place, seed: int) -> None:
     """Map errors."""
     unit = ("grey", "percent")[seed % 2]
     semsr.error_map(at.image, at.other, at.out, unit=unit)
-    return at.out
 
 
-def spectrum(at: Place, seed: int) -> Path:
+def spectrum(at: Place, seed: int) -> None:
     """Draw a spectrum."""
     semsr.spectrum(at.image, at.out, tukey=0.1 * (seed % 5))
-    return at.out
 
 
-def simulated_frame(at: Place, seed: int) -> Path:
+def simulated_frame(at: Place, seed: int) -> None:
     """Simulate a frame."""
-    return at.scan() / f"frame_00{seed % 4}.tif"
+    at.out = at.scan() / f"frame_00{seed % 4}.tif"
 
 
-def simulated_truth(at: Place, seed: int) -> Path:
+def simulated_truth(at: Place, seed: int) -> None:
     """Give a picture of its truth."""
     name = ("object.ome.tif", "seen.ome.tif", "flat.ome.tif")[seed % 3]
-    return at.scan() / "truth" / name
+    at.out = at.scan() / "truth" / name
 
 
-def simulated_of_image(at: Place, seed: int) -> Path:
+def simulated_of_image(at: Place, seed: int) -> None:
     """Simulate the scan of an image."""
     place = at.folder / "scan"
     semsr.simulate(
         place, image=at.image, frames_grid=(1, 2), frame_px=48, seed=seed,
         image_binning=1,
     )  # fmt: skip
-    return place / f"frame_00{seed % 2}.tif"
+    at.out = place / f"frame_00{seed % 2}.tif"
 
 
-def specimen(at: Place, seed: int) -> Path:
+def specimen(at: Place, seed: int) -> None:
     """Draw a specimen, and save it."""
     run(save_job(at.truth, at.out))
-    return at.out
 
 
-def exposure(at: Place, seed: int) -> Path:
+def exposure(at: Place, seed: int) -> None:
     """Expose one, and save it."""
     run(save_job(expose(at.truth, seed=seed, noise_seed=1), at.out))
-    return at.out
 
 
-def gold(at: Place, seed: int) -> Path:
+def gold(at: Place, seed: int) -> None:
     """Save one of the pair of gold on carbon."""
     run(save_job(gold_pair(seed=seed)[seed % 2], at.out))
-    return at.out
 
 
-def difference(at: Place, seed: int) -> Path:
+def difference(at: Place, seed: int) -> None:
     """Subtract two, and save what is left."""
     first, second = (read(p).replace(path=str(p)) for p in (at.image, at.other))
     run(save_job(difference_of(first, second), at.out))
-    return at.out
 
 
-def blend(at: Place, seed: int) -> Path:
+def blend(at: Place, seed: int) -> None:
     """Mix a result with its input, as the slider does."""
     image = read(at.image).replace(path=str(at.image))
     result = (
@@ -279,7 +261,6 @@ def blend(at: Place, seed: int) -> Path:
     mixed = blend_levels(levels, [result.data], strength)[0]
     told = derived_from("blend", {"strength": strength}, input=image, result=result)
     run(save_job(result.replace(data=mixed, provenance=told), at.out))
-    return at.out
 
 
 KINDS: dict[str, Make] = {
@@ -439,20 +420,20 @@ def judge(kinds: list[str], outputs: int, *, spoil: bool) -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 at = Place(Path(scratch) / "at", seed)
                 try:
-                    path = KINDS[kind](at, seed)
+                    KINDS[kind](at, seed)
                 except semsr.SemsrError as error:
                     print(kind, seed, "was not made:", error, file=sys.stderr)
                     continue
                 tried += 1
                 begun = time.perf_counter()
-                found = semsr.replay(path)
+                found = semsr.replay(at.out)
                 seconds += time.perf_counter() - begun
                 same += found.identical and not found.differs
                 largest = max(largest, found.max_abs_difference or 0.0)
                 if not found.identical or found.differs:
                     print(kind, seed, [d.said for d in found.differs], file=sys.stderr)
                 if tried == 1 and spoil:
-                    told = faults(path)
+                    told = faults(at.out)
                     named = ", ".join(k if v else f"NOT {k}" for k, v in told.items())
         mean = seconds / max(1, tried)
         print(f"| {kind} | {same} of {tried} | {largest:g} | {mean:.2f} | {named} |")

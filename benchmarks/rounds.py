@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from _shared import on_a_screen, read_options
-from live import spin
+from live import settle
 
 ALLOWED_MB = 60.0
 _LONGEST_S = 300.0
@@ -87,8 +87,8 @@ class Session:
 
         self.viewer.add_image(image.data, **layer_keywords(image))
         panel.run_button.click()
-        spin(_LONGEST_S, lambda: not panel.busy)
-        spin(0.2)
+        settle(_LONGEST_S, lambda: not panel.busy)
+        settle(0.2)
 
     def tidy(self) -> None:
         """Remove all layers, and what napari says."""
@@ -98,7 +98,7 @@ class Session:
         for item in QApplication.allWidgets():
             if type(item).__name__ == "NapariQtNotification":
                 item.close()  # by themselves they go where the window is active
-        spin(0.3)
+        settle(0.3)
 
     def count(self, folder: Path) -> dict[str, float]:
         """Count what may not grow."""

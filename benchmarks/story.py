@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from _shared import read_options
+from live import settle
 
 CLICKS, TO_FIGURE, SECONDS = 15, 10, 180.0
 PATIENCE_S = 900.0
@@ -58,24 +59,12 @@ class Told:
         return soon and not (self.errors or self.warnings or self.faults)
 
 
-def settle(seconds: float = 0.1) -> None:
-    """Let Qt draw."""
-    from qtpy.QtWidgets import QApplication
-
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.005)
-
-
 def wait_for(met: Callable[[], bool], what: str) -> None:
     """Wait until something has happened."""
-    end = time.monotonic() + PATIENCE_S
-    while not met():
-        if time.monotonic() > end:
-            msg = f"{what} did not happen within {PATIENCE_S:.0f} s."
-            raise TimeoutError(msg)
-        settle(0.05)
+    settle(PATIENCE_S, met)
+    if not met():
+        msg = f"{what} did not happen within {PATIENCE_S:.0f} s."
+        raise TimeoutError(msg)
     settle()
 
 

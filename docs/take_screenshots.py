@@ -102,6 +102,22 @@ def dock(viewer: napari.Viewer, name: str) -> Panel:
     return panel
 
 
+def work(panel: Panel) -> None:
+    """Press the button of a panel, and wait for its end."""
+    panel.run()
+    finish(panel)
+
+
+def ran(viewer: napari.Viewer, name: str, **chosen: Any) -> Panel:
+    """Open a panel, choose its layers, by name or as they are, and run it."""
+    panel = dock(viewer, name)
+    for box, layer in chosen.items():
+        known = viewer.layers[layer] if isinstance(layer, str) else layer
+        getattr(panel, box).value = known
+    work(panel)
+    return panel
+
+
 def _shrink(path: Path) -> None:
     """Store a picture with a palette of 256 colours: a third of the size.
 
@@ -160,8 +176,7 @@ def photograph_open_mosaic() -> None:
     panel = dock(viewer, OPEN)
     panel.path.value = path
     finish(panel)
-    panel.run()
-    finish(panel)
+    work(panel)
     keep(viewer, "open_mosaic")
 
 
@@ -170,8 +185,7 @@ def photograph_stitch() -> None:
     viewer = new_viewer("scan")
     panel = dock(viewer, STITCHING)
     finish(panel)  # it looks into the folder of the sample
-    panel.run()
-    finish(panel)
+    work(panel)
     keep(viewer, "stitch")
 
 
@@ -181,8 +195,7 @@ def photograph_window() -> None:
     window: Any = dock(viewer, "Superlens SEM")
     for step in range(2):
         finish(window.page.panel)
-        window.page.panel.run()
-        finish(window.page.panel)
+        work(window.page.panel)
         if not step:
             window.show_next()
     keep(viewer, "window")
@@ -238,8 +251,7 @@ def photograph_enhance() -> None:
     panel = dock(viewer, "Enhance")
     panel.layer.value = viewer.layers["degraded"]
     panel.form.set_values(tile=256)
-    panel.run()
-    finish(panel)
+    work(panel)
     keep(viewer, "enhance")
 
 
@@ -270,57 +282,37 @@ def photograph_train() -> None:
 def photograph_frc_map() -> None:
     """Map the resolution of two exposures."""
     viewer = new_viewer("exposures")
-    panel = dock(viewer, "FRC map")
-    panel.first.value, panel.second.value = viewer.layers[0], viewer.layers[1]
-    panel.run()
-    finish(panel)
+    ran(viewer, "FRC map", first=viewer.layers[0], second=viewer.layers[1])
     keep(viewer, "frc_map")
 
 
 def photograph_spectrum() -> None:
     """Compare the spectra of truth and degraded image."""
     viewer = new_viewer("degraded")
-    panel = dock(viewer, "Spectrum")
-    panel.layers.value = list(viewer.layers)
-    panel.run()
-    finish(panel)
+    ran(viewer, "Spectrum", layers=list(viewer.layers))
     keep(viewer, "spectrum")
 
 
 def photograph_metrics() -> None:
     """Compare the degraded image with the truth."""
     viewer = new_viewer("degraded")
-    panel = dock(viewer, "Metrics and histogram")
-    panel.image.value = viewer.layers["degraded"]
-    panel.reference.value = viewer.layers["truth"]
-    panel.run()
-    finish(panel)
+    ran(viewer, "Metrics and histogram", image="degraded", reference="truth")
     keep(viewer, "metrics")
 
 
 def photograph_error_map() -> None:
     """Hold a restored image against the degraded one that it was made of."""
     viewer = new_viewer("degraded")
-    restore = dock(viewer, "Restore")
-    restore.layer.value = viewer.layers["degraded"]
-    restore.run()
-    finish(restore)
+    ran(viewer, "Restore", layer="degraded")
     viewer.window.remove_dock_widget("all")
-    panel = dock(viewer, "Error map")
-    panel.reference.value = viewer.layers["degraded"]
-    panel.enhanced.value = viewer.layers[-1]
-    panel.run()
-    finish(panel)
+    ran(viewer, "Error map", reference="degraded", enhanced=viewer.layers[-1])
     keep(viewer, "error_map")
 
 
 def photograph_restore() -> None:
     """Undo the blur of the degraded sample, with the input on the left."""
     viewer = new_viewer("degraded")
-    panel = dock(viewer, "Restore")
-    panel.layer.value = viewer.layers["degraded"]
-    panel.run()
-    finish(panel)
+    ran(viewer, "Restore", layer="degraded")
     keep(viewer, "restore")
 
 
@@ -331,8 +323,7 @@ def photograph_profile() -> None:
     panel.layers.value = list(viewer.layers)
     panel.draw()
     panel.line.value.add(np.array(LINE_PX, float), shape_type="line")
-    panel.run()
-    finish(panel)
+    work(panel)
     keep(viewer, "profile")
 
 
@@ -344,14 +335,10 @@ def photograph_gaps() -> None:
     fine = min(viewer.layers, key=lambda layer: layer.scale[0])
     enhance.layer.value = coarse
     enhance.model.box.value = "sem-2x"
-    enhance.run()
-    finish(enhance)
+    work(enhance)
     made = viewer.layers.selection.active
     viewer.window.remove_dock_widget("all")
-    panel = dock(viewer, "Gaps")
-    panel.image.value, panel.reference.value = made, fine
-    panel.run()
-    finish(panel)
+    ran(viewer, "Gaps", image=made, reference=fine)
     for layer in viewer.layers:
         layer.visible = layer is made or layer.name.startswith("Gaps")
     keep(viewer, "gaps")
@@ -360,19 +347,14 @@ def photograph_gaps() -> None:
 def photograph_judge() -> None:
     """Judge the optical scan and a network by the electron image of the same place."""
     viewer = new_viewer("place")
-    panel = dock(viewer, "Judge by SEM")
-    panel.run()
-    finish(panel)
+    ran(viewer, "Judge by SEM")
     keep(viewer, "judge")
 
 
 def photograph_project() -> None:
     """Show what was made, before it is saved into a project."""
     viewer = new_viewer("degraded")
-    restore = dock(viewer, "Restore")
-    restore.layer.value = viewer.layers["degraded"]
-    restore.run()
-    finish(restore)
+    ran(viewer, "Restore", layer="degraded")
     viewer.window.remove_dock_widget("all")
     dock(viewer, "Save and project")
     keep(viewer, "project")
@@ -390,10 +372,7 @@ def photograph_batch() -> None:
     typed = {"inputs": "monday", "output": "results", "report": True, "steps": wanted}
     steps.write_text(yaml.safe_dump(typed), encoding="utf-8")
     viewer = new_viewer("exposures")
-    panel = dock(viewer, "Batch")
-    panel.steps.value = steps
-    panel.run()
-    finish(panel)
+    ran(viewer, "Batch", steps=steps)
     keep(viewer, "batch")
 
 
@@ -413,8 +392,7 @@ def photograph_crop() -> None:
     panel = dock(viewer, "Crop")
     panel.form.set_values(align=True, gap_free=True)
     panel.keep.value = True
-    panel.run()
-    finish(panel)
+    work(panel)
     upper, lower = viewer.layers[-1], viewer.layers[-2]
     upper.colormap, lower.colormap, upper.blending = "magenta", "green", "additive"
     keep(viewer, "crop")
@@ -423,9 +401,7 @@ def photograph_crop() -> None:
 def photograph_register() -> None:
     """Bring the optical scan onto the electron image of the same place."""
     viewer = new_viewer("place")
-    panel = dock(viewer, REGISTER)
-    panel.run()
-    finish(panel)
+    panel = ran(viewer, REGISTER)
     panel.look.overlay.value = True
     keep(viewer, "register")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import children
-from tests.hostile.commands import LINES, write_inputs
+from tests.hostile.commands import LINES
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,13 +43,6 @@ CLOCK = re.compile(
 )
 
 
-@pytest.fixture
-def place(tmp_path):
-    write_inputs(tmp_path)
-    (tmp_path / "steps.yaml").write_text(STEPS)
-    return tmp_path
-
-
 def made_by(place: Path) -> dict[str, object]:
     """All that lies in the output, without what tells of time."""
     found = {}
@@ -73,6 +66,7 @@ def made_by(place: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("verb", WORK)
 def test_killed_work_that_is_done_again_is_the_same(verb, place):
+    (place / "steps.yaml").write_text(STEPS)
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     how = {
         "cwd": place,

@@ -12,7 +12,7 @@ import pytest
 from napari_semsr.cli.command import main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from tests.hostile.commands import LINES, say, write_inputs
+from tests.hostile.commands import LINES, say
 from tests.tiny_models import write_tiny_model
 
 pytestmark = pytest.mark.broad
@@ -23,26 +23,15 @@ no_utf8 = pytest.mark.skipif(
 NAMING = ("info", "convert", "crop", "register", "judge", "figure", "metrics", "noise")
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """What all lines read."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
 @pytest.fixture
-def place(inputs, tmp_path, monkeypatch):
-    """A copy of the inputs, where the lines are said."""
-    folder = shutil.copytree(inputs, tmp_path / "work")
-    (folder / "many").mkdir()
+def many(place):
+    """Two images in a folder beside the inputs."""
+    (place / "many").mkdir()
     for name in ("a.tif", NO_TEXT) if sys.platform == "linux" else ("a.tif",):
-        shutil.copy(folder / "first.tif", folder / "many" / name)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
-    return folder
+        shutil.copy(place / "first.tif", place / "many" / name)
 
 
+@pytest.mark.usefixtures("many")
 @no_utf8
 def test_a_name_that_is_no_utf8_ends_no_batch(place):
     (place / "steps.yaml").write_text("steps: [histogram]\nreport: {}\n")
@@ -80,6 +69,7 @@ def heard(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return found.out + found.err
 
 
+@pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("more", [(), ("--json",), ("--debug",)], ids=str)
 def test_names_command_no_terminal(more, place, capsys):
     card = {"name": "tiny", "description": HOSTILE, "licence": HOSTILE}

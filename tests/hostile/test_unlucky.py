@@ -20,7 +20,7 @@ from napari_semsr.io import (
     write_project,
 )
 from napari_semsr.io.project import ProjectInput
-from tests.hostile.commands import LINES, say, write_inputs
+from tests.hostile.commands import LINES, say
 
 pytestmark = pytest.mark.broad
 VERBS = [verb for verb, line in LINES.items() if any("out" in word for word in line)]
@@ -31,24 +31,6 @@ PAIRS = "out.zarr"  # a store of pairs is no image
 
 def slow(value: object) -> object:
     return pytest.param(value, marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """What all lines read."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
-@pytest.fixture
-def place(inputs, tmp_path, monkeypatch):
-    """A copy of the inputs, where the lines are said."""
-    folder = shutil.copytree(inputs, tmp_path / "work")
-    (folder / "there").mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
-    return folder
 
 
 def line_of(verb: str) -> list[str]:
@@ -128,25 +110,6 @@ def test_folder_that_goes_away_is_one_sentence(verb, step, gone, place):
     assert said
     if (place / "there").is_dir():
         whole_or_marked(place / "there")
-
-
-@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs devices")
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("register", "first.tif", "truth.tif", "-o", "o.tif", "--landmarks"),
-        ("register", "first.tif", "truth.tif", "-o", "o.tif", "--transform"),
-        ("stitch", "scan", "-o", "there/out.ome.zarr", "--positions"),
-        ("info", "first.tif", "--calibration"),
-        ("train", "-o", "there/out"),
-        ("metrics",),
-        ("enhance", "first.tif", "-o", "there/out.tif", "--model"),
-    ],
-    ids=lambda words: " ".join(words[:1] + words[-1:]),
-)
-def test_device_that_never_ends_is_one_sentence(words, place):
-    code, said = say(*words, "/dev/zero")
-    assert code == 2, said
 
 
 def test_links_in_a_circle_are_one_sentence(place):
