@@ -35,15 +35,17 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
 """
 
 
-@pytest.mark.parametrize("module", ["napari_semsr", "napari_semsr.io.napari_hooks"])
-def test_import_loads_nothing_heavy(module):
-    assert run_python(LOADED_AFTER.format(module=module, names=HEAVY)) == "\n"
-
-
-@pytest.mark.parametrize("module", ["cli.command", "jobs.enhance"])
-def test_command_line_help_loads_no_torch(module):
-    code = LOADED_AFTER.format(module=f"napari_semsr.{module}", names=("torch", "qtpy"))
-    assert run_python(code) == "\n"
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("napari_semsr", (*HEAVY, "numpy", "pydantic")),
+        ("napari_semsr.io.napari_hooks", HEAVY),
+        ("napari_semsr.cli.command", ("torch", "qtpy")),
+        ("napari_semsr.jobs.enhance", ("torch", "qtpy")),
+    ],
+)
+def test_import_loads_nothing_heavy(module, names):
+    assert run_python(LOADED_AFTER.format(module=module, names=names)) == "\n"
 
 
 def test_tests_use_no_private_name():

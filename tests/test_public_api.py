@@ -8,7 +8,6 @@ from napari_semsr.core import ReadError, SemsrError
 from napari_semsr.core.errors import OptionError
 from napari_semsr.former import ARGUMENTS
 from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
-from tests.children import run_python
 
 # `semsr models` has verbs of its own.
 FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "models"}
@@ -74,14 +73,6 @@ def test_every_verb_has_a_function_with_a_docstring():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="sharpen"):
         _ = napari_semsr.sharpen
-
-
-def test_import_loads_neither_numpy_nor_torch():
-    code = (
-        "import sys, napari_semsr; "
-        "print([n for n in ('numpy', 'torch', 'pydantic') if n in sys.modules])"
-    )
-    assert run_python(code).strip() == "[]"
 
 
 def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):

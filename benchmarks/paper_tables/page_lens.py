@@ -3,7 +3,7 @@
 from typing import Any
 
 from paper_tables.markdown import number, table
-from paper_tables.spread import written
+from paper_tables.spread import cells
 from paper_tables.theirs import HAAN, SUN_GAIN_DB
 
 NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
@@ -37,24 +37,15 @@ def fields(groups: dict[str, Any]) -> str:
         count = next(iter(rows.values()))["fields"]
         called = _GROUPS[group]
         parts.append(f"**{called}** ({count} fields)")
-        cells = [_field_row(name, r) for name, r in rows.items()]
-        cells.append([*sun, *[""] * 5])
-        parts.append(table(head, cells))
+        lines = [_field_row(name, r) for name, r in rows.items()]
+        parts.append(table(head, [*lines, [*sun, *[""] * 5]]))
     return "\n\n".join(parts)
 
 
 def _field_row(name: str, r: dict[str, Any]) -> list[str]:
-    optical = name == "optical"
-    return [
-        NAMES.get(name, name),
-        written(r, "psnr_db", 2),
-        "" if optical else written(r, "gain_db", 2, sign=True),
-        written(r, "ssim", 3),
-        written(r, "resolution_nm", 0),
-        written(r, "map_median_nm", 0),
-        written(r, "map_answered", 0),
-        written(r, "emd", 1),
-    ]
+    gain = [""] if name == "optical" else cells(r, "gain_db 2+")
+    rest = ("ssim 3", "resolution_nm 0", "map_median_nm 0", "map_answered 0", "emd 1")
+    return [NAMES.get(name, name), *cells(r, "psnr_db 2"), *gain, *cells(r, *rest)]
 
 
 def sizes(series: dict[str, Any]) -> str:
@@ -65,8 +56,8 @@ def sizes(series: dict[str, Any]) -> str:
     for form, rows in series.items():
         names = list(next(iter(rows.values())))
         head = ["nm", *(NAMES.get(name, name) for name in names)]
-        cells = [[s, *(_dip(row[n]) for n in names)] for s, row in rows.items()]
-        parts += [f"**{form.capitalize()}**", table(head, cells)]
+        lines = [[s, *(_dip(row[n]) for n in names)] for s, row in rows.items()]
+        parts += [f"**{form.capitalize()}**", table(head, lines)]
     return "\n\n".join(parts)
 
 
@@ -105,29 +96,22 @@ def gold(rows: dict[str, Any]) -> str:
         "| width by a Gaussian, nm | PSNR, dB | SSIM | amplitude over the truth's, by "
         "band | correlation with the truth, by band"
     )
-    cells = []
+    gaps = ("undetected_percent 1", "width_error_nm 2", "signed_width_error_nm 2+")
+    lines = []
     for name, r in rows.items():
         if "undetected_percent" not in r:  # the truth, whose gaps alone are known
-            cells.append([name, *[""] * 4, gaussian(r), *[""] * 4])
+            lines.append([name, *[""] * 4, gaussian(r), *[""] * 4])
             continue
-        cells.append(
-            [
-                name,
-                written(r, "undetected_percent", 1),
-                written(r, "width_error_nm", 2),
-                number(r["signed_width_error_nm"], 2, sign=True),
-                written(r, "invented_percent", 1),
-                gaussian(r),
-                written(r, "psnr_db", 2),
-                written(r, "ssim", 3),
-                " ".join(number(v, 2) for v in r["amplitude_in_bands"]),
-                " ".join(number(v, 2) for v in r["correlation_in_bands"]),
-            ]
+        bands = (
+            " ".join(number(v, 2) for v in r[f"{what}_in_bands"])
+            for what in ("amplitude", "correlation")
         )
+        own = [*cells(r, *gaps, "invented_percent 1"), gaussian(r)]
+        lines.append([name, *own, *cells(r, "psnr_db 2", "ssim 3"), *bands])
     for name, (missed, error) in HAAN.items():
         said = f"*de Haan et al., {name}: theirs, on their data*"
-        cells.append([said, number(missed, 1), number(error, 1), *[""] * 7])
-    return table(head, cells)
+        lines.append([said, number(missed, 1), number(error, 1), *[""] * 7])
+    return table(head, lines)
 
 
 def gaussian(r: dict[str, Any]) -> str:

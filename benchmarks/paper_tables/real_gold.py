@@ -25,7 +25,7 @@ from napari_semsr.inference import EnhanceOptions
 from napari_semsr.models import load_model
 from paper_tables.markdown import number, table
 from paper_tables.plan import ROOT
-from paper_tables.spread import Bad, with_spread, written
+from paper_tables.spread import Bad, cells, with_spread
 
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
@@ -130,20 +130,16 @@ def real_gold_table(rows: dict[str, Any]) -> str:
         f"| gaps under {NARROW_NM:.0f} nm: undetected | their width error, nm | PSNR, "
         "dB"
     )
-    cells = [
+    gaps = ("undetected_percent 1", "width_error_nm 1", "signed_width_error_nm 1+")
+    lines = [
         [
-            name,
-            written(r, "undetected_percent", 1),
-            written(r, "width_error_nm", 1),
-            written(r, "signed_width_error_nm", 1, sign=True),
-            written(r, "invented_percent", 1),
+            *(name, *cells(r, *gaps, "invented_percent 1")),
             f"{r['narrow_missed']} of {r['narrow']}",
-            number(r["narrow_error_nm"], 1),
-            written(r, "psnr_db", 2),
+            *(number(r["narrow_error_nm"], 1), *cells(r, "psnr_db 2")),
         ]
         for name, r in rows.items()
     ]
-    return table(head, cells)
+    return table(head, lines)
 
 
 def reference_words(rows: dict[str, Any]) -> str:

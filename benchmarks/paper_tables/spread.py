@@ -34,6 +34,15 @@ def with_spread(
     return found
 
 
+def cells(row: dict[str, Any], *columns: str) -> list[str]:
+    """Write several: of each the measure, its digits, and ``+`` where it has a sign."""
+    told = (column.split() for column in columns)
+    return [
+        written(row, measure, int(digits.strip("+")), sign="+" in digits)
+        for measure, digits in told
+    ]
+
+
 def written(
     row: dict[str, Any], measure: str, digits: int, *, sign: bool = False
 ) -> str:

@@ -495,30 +495,9 @@ def test_run_goes_on_from_its_table_model(
     assert records_of(models)["gao-a"]["steps"] == 4
 
 
-def test_model_that_is_too_large_is_not_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(published, "LARGEST", 100)
-    folder = tmp_path / "runs" / "sun"
-    folder.mkdir(parents=True)
-    card = ModelCard(
-        name="sun",
-        architecture="srcnn",
-        options={"widths": [4, 4]},
-        stride=1,
-        receptive_field=8,
-    )
-    save_model(folder / "sun.safetensors", build("srcnn", card.options), card)
-    (folder / "finished.json").write_text(json.dumps(RECORD))
-    said: list[str] = []
-    assert publish(("sun",), tmp_path / "runs", tmp_path / "models", said.append) == []
-    assert said[0].endswith("is too large")
-    assert not list((tmp_path / "models").iterdir())
-
-
-def test_networks_beside_that_make_a_model_too_large_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run_of_sun(tmp_path: Path) -> Path:
+    """Give the folder of a finished run."""
     folder = tmp_path / "runs" / "sun"
     folder.mkdir(parents=True)
     options = {"widths": [4, 4]}
@@ -526,9 +505,26 @@ def test_networks_beside_that_make_a_model_too_large_are_left_out(
         name="sun", architecture="srcnn", options=options, stride=1, receptive_field=8
     )
     save_model(folder / "sun.safetensors", build("srcnn", options), card)
-    large = {"other.weight": torch.ones(20_000)}
-    save_weights(folder / "networks.safetensors", large)
     (folder / "finished.json").write_text(json.dumps(RECORD))
+    return folder
+
+
+@pytest.mark.usefixtures("run_of_sun")
+def test_model_that_is_too_large_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "LARGEST", 100)
+    said: list[str] = []
+    assert publish(("sun",), tmp_path / "runs", tmp_path / "models", said.append) == []
+    assert said[0].endswith("is too large")
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_networks_beside_that_make_a_model_too_large_are_left_out(
+    tmp_path: Path, run_of_sun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {"other.weight": torch.ones(20_000)}
+    save_weights(run_of_sun / "networks.safetensors", large)
     monkeypatch.setattr(published, "LARGEST", 20_000)
     said: list[str] = []
     models = tmp_path / "models"
