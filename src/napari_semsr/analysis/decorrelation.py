@@ -37,7 +37,6 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
-    Rings,
     ShapeError,
     available_cores,
     length_error,
@@ -241,29 +240,27 @@ def _told(
     found = sorted((c for c in kept if c.at >= 0), key=lambda curve: curve.period)
     unlit = [curve.reason == "no-signal" for curve in kept]
     shown = found[len(found) // 2] if found else kept[0]
-    middle = p10 = p90 = None
+    nm = image.mean_pixel_size_nm
+    middle = p10 = p90 = step = interval = interval_nm = None
     if found:
         known = values[np.isfinite(values)]
         middle, p10, p90 = (float(np.percentile(known, q)) for q in (50, 10, 90))
+        ring, width = float(shown.frequency[shown.at]), float(shown.frequency[0])
+        step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
+        low, high = interval = middle - step, middle + step
+        if nm is not None:
+            error = length_error(image)
+            interval_nm = widened(middle * nm, (low * nm, high * nm), error)
     if side is None:
         p10 = p90 = None
-    nm = image.mean_pixel_size_nm
-
-    def lengths(*pixels: float | None) -> list[float | None]:
-        return [None if v is None or nm is None else v * nm for v in pixels]
-
-    in_nm = lengths(middle, p10, p90)
-    step = _step(shown) if found else None
-    interval = None
-    if middle is not None and step is not None:
-        interval = middle - step, middle + step
+    in_nm = [None if v is None or nm is None else v * nm for v in (middle, p10, p90)]
     where = "whole image" if side is None else f"median of blocks of {side} px"
     return Decorrelation(
         resolution_px=middle,
         resolution_nm=in_nm[0],
         step_px=step,
         interval_px=interval,
-        interval_nm=_in_nm(image, middle, interval),
+        interval_nm=interval_nm,
         p10_px=p10,
         p90_px=p90,
         p10_nm=in_nm[1],
@@ -283,32 +280,18 @@ def _told(
     )
 
 
-def _in_nm(
-    image: Micrograph, value: float | None, interval: FloatPair | None
-) -> FloatPair | None:
-    """Turn an interval into nm, and widen it by the error of the pixel size."""
-    nm = image.mean_pixel_size_nm
-    if value is None or interval is None or nm is None:
-        return None
-    low, high = interval
-    return widened(value * nm, (low * nm, high * nm), length_error(image))
-
-
-def _step(curve: _Curve) -> float:
-    """Distance to the period of the next ring outwards."""
-    frequency = float(curve.frequency[curve.at])
-    return 1 / frequency - 1 / (frequency + float(curve.frequency[0]))
-
-
 def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
     """Look for the outermost peak of a block without gaps."""
     rings = plan_rings((values.shape[0], values.shape[1]), pitch)
     window = window_plane((values.shape[0], values.shape[1]), _TUKEY)
     mean = float(values.mean())
     flat = float(np.abs(values - mean).max()) <= _FLAT * abs(mean)
-    amplitude, power = _sums((values - mean) * window, rings)
+    half = fft.rfft2((values - mean) * window, workers=available_cores())
+    plane: FloatArray = np.square(half.real)
+    plane += np.square(half.imag)
     kept = slice(1, rings.complete)
-    amplitude, power = amplitude[kept], power[kept]
+    amplitude = rings.sums(np.sqrt(plane))[kept]
+    power = rings.sums(plane)[kept]
     samples, frequency = rings.samples[kept], rings.frequency[kept]
     inside = np.sqrt(np.cumsum(samples))
 
@@ -341,14 +324,6 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
     filtered = curves(np.array([sigma]))[0]
     width = sigma if math.isfinite(sigma) else None
     return _Curve(frequency, plain, filtered, at, width, None)
-
-
-def _sums(values: FloatArray, rings: Rings) -> tuple[FloatArray, FloatArray]:
-    """Sum amplitude and power over the rings."""
-    half = fft.rfft2(values, workers=available_cores())
-    power: FloatArray = np.square(half.real)
-    power += np.square(half.imag)
-    return rings.sums(np.sqrt(power)), rings.sums(power)
 
 
 def _outermost(curve: FloatArray) -> int:

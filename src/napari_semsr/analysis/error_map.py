@@ -27,7 +27,6 @@ from scipy import fft, ndimage, optimize
 from napari_semsr.analysis.change import spread_boxes
 from napari_semsr.core import (
     Area,
-    BoolArray,
     Box,
     Float32Array,
     FloatArray,
@@ -409,24 +408,15 @@ class ErrorTally:
             Reference, and what should be it.
         """
         step = max(1, _COUNTED // fixed.shape[1])
-        for row in range(0, fixed.shape[0], step):
-            self._count(fixed[row : row + step], made[row : row + step])
-
-    def _count(self, fixed: Float32Array, made: Float32Array) -> None:
-        """Count some rows, so that little is held in double precision."""
-        known = np.isfinite(fixed) & np.isfinite(made)
-        first, second = (
-            part[known].astype(np.float64) - self.level for part in (fixed, made)
-        )
-        rest = first - second
-        self._sums += [
-            first.size,
-            first.sum(),
-            second.sum(),
-            first @ first,
-            second @ second,
-            rest @ rest,
-        ]
+        for row in range(0, fixed.shape[0], step):  # little is held in double precision
+            both = fixed[row : row + step], made[row : row + step]
+            known = np.isfinite(both[0]) & np.isfinite(both[1])
+            first, second = (
+                part[known].astype(np.float64) - self.level for part in both
+            )
+            sums = first.size, first.sum(), second.sum()
+            rest = first - second
+            self._sums += [*sums, first @ first, second @ second, rest @ rest]
 
     @property
     def pixels(self) -> int:
@@ -482,26 +472,19 @@ class ErrorField:
         inner = box.within(window).scaled(factor).slices
         known = np.isfinite(fine)
         if known.all():
-            blurred = _blurred(fine, sigma)[inner]
-        else:
-            blurred = _around_gaps(fine, known, sigma)[inner]
-        made = np.asarray(_binned(blurred, factor), np.float32)
+            blurred = _blurred(fine, sigma)
+        else:  # what is known, by its share of the weights; gaps stay gaps
+            blurred = _blurred(np.where(known, fine, 0.0), sigma)
+            weight = _blurred(known.astype(np.float32), sigma)
+            blurred /= np.maximum(weight, _LEAST_KNOWN)
+            blurred[~known | (weight < _LEAST_KNOWN)] = np.nan
+        made = np.asarray(_binned(blurred[inner], factor), np.float32)
         return np.asarray(self.fit.alpha * made + self.fit.beta, np.float32)
 
 
 def _blurred(image: Float32Array, sigma: float) -> Float32Array:
     """Blur by a Gaussian, reflected at the border."""
     return np.asarray(ndimage.gaussian_filter(image, sigma, truncate=_REACH))
-
-
-def _around_gaps(image: Float32Array, known: BoolArray, sigma: float) -> Float32Array:
-    """Blur what is known, by its share of the weights; gaps stay gaps."""
-    made = _blurred(np.where(known, image, 0.0), sigma)
-    weight = _blurred(known.astype(np.float32), sigma)
-    seen = known & (weight >= _LEAST_KNOWN)
-    return np.where(seen, made / np.maximum(weight, _LEAST_KNOWN), np.nan).astype(
-        np.float32
-    )
 
 
 def tell_fit(fit: ErrorFit, reference: str, enhanced: str) -> None:

@@ -575,8 +575,14 @@ class Gaps:
         widths = [image] if self.reference_background is None else [image, reference]
         edges = width_edges(np.concatenate(widths), bin_width)
         share = self.size_error if unit == "nm" else 0.0
-        first, *second = (_doubted(count_widths(each, edges), share) for each in widths)
-        return first, second[0] if second else None
+        counted: list[WidthHistogram] = []
+        for each in widths:
+            one = count_widths(each, edges)
+            fit = one.fit
+            if fit is not None:
+                fit = replace(fit, error=math.hypot(fit.error, share * fit.mean))
+            counted.append(replace(one, fit=fit))
+        return counted[0], counted[1] if len(counted) > 1 else None
 
     def diameters(self, unit: str) -> FloatArray:
         """Give the diameters of particles that the border does not cut.
@@ -617,15 +623,6 @@ class Gaps:
             columns[f"width_{unit}"] = [getattr(gap, f"width_{unit}") for gap in gaps]
             columns[f"error_{unit}"] = [_width_error(gap, unit) for gap in gaps]
         return columns
-
-
-def _doubted(counted: WidthHistogram, share: float) -> WidthHistogram:
-    """Add the pixel size's error to that of the Gaussian's mean."""
-    fit = counted.fit
-    if fit is None:
-        return counted
-    error = math.hypot(fit.error, share * fit.mean)
-    return replace(counted, fit=replace(fit, error=error))
 
 
 def _width_error(gap: Gap, unit: str) -> float | None:
@@ -703,7 +700,18 @@ def measure_gaps(
         other, number = _particles(values, chosen)
         back, _ = _gaps(values, guide, _lines(other, number, chosen), image)
         own = len(back)
-        invented = [_as_invented(gap) for gap in back if not gap.detected]
+        invented = [  # the right way round: what was looked at first is the image
+            replace(
+                gap,
+                width_px=gap.reference_px,
+                width_nm=gap.reference_nm,
+                reference_px=None,
+                reference_nm=None,
+                kind="invented",
+            )
+            for gap in back
+            if not gap.detected
+        ]
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -737,18 +745,6 @@ def _gaps(
         shown = seen if other is None else _dip(other, line)
         found.append(_gap(line, shown, None if other is None else seen, image))
     return found, excluded
-
-
-def _as_invented(gap: Gap) -> Gap:
-    """Turn a gap of the image that the reference misses the right way round."""
-    return replace(
-        gap,
-        width_px=gap.reference_px,
-        width_nm=gap.reference_nm,
-        reference_px=None,
-        reference_nm=None,
-        kind="invented",
-    )
 
 
 def _sizes(

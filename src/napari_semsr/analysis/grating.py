@@ -345,8 +345,10 @@ def _refined(
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
     at = [np.arange(step // 2, side, step) for side in shape]
+    scale = width * np.sqrt(2 * np.pi)
     smooth = [
-        _gaussians(side, places, width) for side, places in zip(shape, at, strict=True)
+        np.exp(-0.5 * ((np.arange(side) - places[:, None]) / width) ** 2) / scale
+        for side, places in zip(shape, at, strict=True)
     ]
     cover = smooth[0] @ lit @ smooth[1].T
     down, along = at[0][:, None], at[1]
@@ -370,13 +372,6 @@ def _refined(
         weight.append(np.abs(seen) ** 2 / max(np.median(np.abs(seen)) ** 2, 1e-30))
     seen = np.concatenate(left), np.concatenate(weight)
     return _solved(fit, free, np.hstack(rows), *seen, (width, step))
-
-
-def _gaussians(side: int, places: NDArray[np.int64], width: float) -> FloatArray:
-    """Weights that smooth a line of pixels at some of its places, (P, side)."""
-    away = (np.arange(side) - places[:, None]) / width
-    weights = np.exp(-0.5 * away**2)
-    return np.asarray(weights / (width * np.sqrt(2 * np.pi)))
 
 
 def _solved(

@@ -97,7 +97,9 @@ def split_light(
     window. A band that has no frequency is 0.
     """
     shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
-    spectrum = fft.rfft2(_windowed(plane), workers=cores)
+    window = window_plane(shape, _TAPER)
+    window /= math.sqrt(np.mean(window**2))  # of mean square 1
+    spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
     rings = plan_rings(shape, mean_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
@@ -106,11 +108,3 @@ def split_light(
         for kept in (False, True)
     )
     return below, above
-
-
-def _windowed(plane: FloatArray) -> FloatArray:
-    """Lay a window of mean square 1 over a plane without its mean."""
-    window = window_plane((plane.shape[0], plane.shape[1]), _TAPER)
-    window /= math.sqrt(np.mean(window**2))
-    window *= plane - plane.mean()
-    return window

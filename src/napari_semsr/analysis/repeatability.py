@@ -152,7 +152,10 @@ class ScanPair:
         grid, lies = Grid.of(first), place_over(first, second)
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.moved((down, right))
-        middle = grid.moved(_half_way(grid, lies))
+        # by half of what is left after whole pixels
+        apart = (np.subtract(lies.corner, grid.corner) / grid.pitch).tolist()
+        rest = [(v - round(v)) * p / 2 for v, p in zip(apart, grid.pitch, strict=True)]
+        middle = grid.moved((rest[0], rest[1]))
         boxes = middle.covered_by(grid), middle.covered_by(lies)
         box = boxes[0] and boxes[1] and boxes[0].intersection(boxes[1])
         if not box:
@@ -184,15 +187,6 @@ class ScanPair:
         """
         first, second = (area.read(box) for area in (self.first, self.second))
         return first.astype(np.float64), second.astype(np.float64)
-
-
-def _half_way(grid: Grid, lies: Grid) -> FloatPair:
-    """Give half of what is left, after whole pixels, between two grids of one pitch."""
-    halves = []
-    for axis, pitch in enumerate(grid.pitch):
-        apart = (lies.corner[axis] - grid.corner[axis]) / pitch
-        halves.append((apart - round(apart)) * pitch / 2)
-    return halves[0], halves[1]
 
 
 def _require_alike(first: Micrograph, second: Micrograph) -> None:
@@ -325,14 +319,8 @@ class _Sums:
         if self.level is None:
             self.level = float(first.mean()), float(second.mean())
         first, second = first - self.level[0], second - self.level[1]
-        self.sums += [
-            first.size,
-            first.sum(),
-            second.sum(),
-            first @ first,
-            second @ second,
-            first @ second,
-        ]
+        sums = first.size, first.sum(), second.sum()
+        self.sums += [*sums, first @ first, second @ second, first @ second]
 
     def moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
         """Means, variances and covariance; refuses what tells none."""
@@ -401,7 +389,9 @@ class RepeatField:
         around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
         apart = first - self.match.offset - self.match.gain * second
-        power, noise = apart**2 / 2, self._noise(apart)
+        # of one scan, pixel by pixel: the variance, and that of white noise
+        scale = 2 * _ROUGH_POWER * self.match.kept_rough
+        power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
         inner = box.within(around).slices
         known = np.isfinite(power)
         kept = self.match.kept
@@ -417,11 +407,6 @@ class RepeatField:
         sums = [np.isfinite(own).sum(), np.nansum(own)]
         sums += [np.isfinite(rough).sum(), np.nansum(rough)]
         return RepeatPart(made.astype(np.float32), np.array(sums, dtype=float))
-
-    def _noise(self, apart: FloatArray) -> FloatArray:
-        """Variance of white noise in one scan, pixel by pixel."""
-        made = _rough(apart, self.match.axis)
-        return np.asarray(made**2 / (2 * _ROUGH_POWER * self.match.kept_rough))
 
     def _mean(self, values: FloatArray) -> FloatArray:
         """Mean of what is known in the window about each pixel; 0 where nothing is."""

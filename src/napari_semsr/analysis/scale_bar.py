@@ -111,7 +111,9 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
                     continue
                 box = (bar.top + top, bar.x0, bar.bottom + top, bar.x1)
                 length = bar.width - sum(bar.ends) / 2
-                made = ScaleBar(length, _deviation(bar), box, light)
+                # either end is placed to half a pixel, or to half of a tick
+                sd = math.hypot(*(max(1, end) / 2 for end in bar.ends))
+                made = ScaleBar(length, sd, box, light)
                 found.setdefault((bar.y0 // 4, bar.x0 // 4), made)
     return set(found.values())
 
@@ -123,12 +125,6 @@ def _band(quiet: BoolArray, row: int) -> int:
         int(np.argmin(part)) if not part.all() else part.size for part in (above, below)
     )
     return first + last
-
-
-def _deviation(bar: _Line) -> float:
-    """How well both ends are placed: half a pixel each, or half of a tick."""
-    left, right = (max(1, end) / 2 for end in bar.ends)
-    return math.hypot(left, right)
 
 
 def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:

@@ -329,7 +329,10 @@ def read_profile(
     curve = band.average(places)
     at, value = band.pixels(course)
     if not np.isfinite(curve).any() and not value.size:
-        where = _where(course, image.shape)
+        ends = np.stack([course.start, course.end])
+        off = (ends < -_INSIDE) | (ends > np.array(image.shape) - _INSIDE)
+        beside = bool(off.all(axis=0).any())
+        where = "beside it" if beside else "without a finite grey value"
         msg = f"A line must lie over pixels of {image.name}, got one {where}"
         raise ShapeError(f"{msg}; lay it over the structure.")
     per_px = course.length / course.length_px
@@ -376,13 +379,6 @@ def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -
                 f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
             )
             raise OptionError(msg)
-
-
-def _where(course: _Course, shape: IntPair) -> str:
-    """Say why there is nothing under a line."""
-    ends = np.stack([course.start, course.end])
-    off = (ends < -_INSIDE) | (ends > np.array(shape) - _INSIDE)
-    return "beside it" if off.all(axis=0).any() else "without a finite grey value"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -186,8 +186,9 @@ def measure_profile(
     if step is not None:
         return _read_edge(profile, found, step, noise, area)
     if not found.peaks:
+        base, top = sign * found.base, sign * float(found.smooth.max())
         reason = "no line or edge stands out of the noise"
-        return _nothing(found, noise, reason, dark=dark)
+        return Readings((), (), None, dark, noise, base, top, reason, ())
     owners = _fit_groups(profile, found, area, sign)
     lines = _read_lines(owners, found, sign)
     pairs = _read_pairs(owners, lines, found)
@@ -196,12 +197,6 @@ def measure_profile(
     top = sign * max(float(found.smooth[peak]) for peak in found.peaks)
     base = sign * found.base
     return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
-
-
-def _nothing(found: _Found, noise: float, reason: str, *, dark: bool) -> Readings:
-    sign = -1.0 if dark else 1.0
-    top = sign * float(found.smooth.max())
-    return Readings((), (), None, dark, noise, sign * found.base, top, reason, ())
 
 
 def _noise(profile: Profile) -> float:
@@ -242,15 +237,10 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     if len(peaks) > _MOST:
         highest = np.argsort(about["prominences"])[-_MOST:]
         peaks = np.sort(peaks[highest])
-    base = _base(smooth)
+    # of the surroundings: the median of what is below the middle of the range
+    base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     kept = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(place, level, smooth, width, kept, base, step, dark)
-
-
-def _base(smooth: FloatArray) -> float:
-    """Level of the surroundings: median of what is below the middle of the range."""
-    middle = (float(smooth.min()) + float(smooth.max())) / 2
-    return float(np.median(smooth[smooth <= middle]))
+    return _Found(place, level, smooth, width, kept, float(base), step, dark)
 
 
 def _crossing(
@@ -512,18 +502,15 @@ def _read_pairs(
             apart = b.place.value - a.place.value
             distance = estimate(apart, math.hypot(a.place.sd, b.place.sd))
             dip = None if one is None or two is None else _far_dip(one, at, two)
-        plain = _plain_dip(found, found.peaks[first], found.peaks[first + 1])
+        left, right = found.peaks[first : first + 2]
+        lower = min(found.level[left], found.level[right]) - found.base
+        valley = max(found.level[left : right + 1].min() - found.base, 0.0)
+        # over the lower of both; 1 is down to all
+        plain = float(1 - valley / lower) if lower > 0 else math.nan
         rayleigh, sparrow = _verdict(dip, RAYLEIGH_DIP), _verdict(dip, 0.0)
         apart = b.plain_place - a.plain_place
         pairs.append(PairReading(first, distance, apart, dip, plain, rayleigh, sparrow))
     return tuple(pairs)
-
-
-def _plain_dip(found: _Found, one: int, two: int) -> float:
-    """Dip of the curve between two peaks, over the lower of both; 1 is down to all."""
-    lower = min(found.level[one], found.level[two]) - found.base
-    valley = max(found.level[one : two + 1].min() - found.base, 0.0)
-    return float(1 - valley / lower) if lower > 0 else math.nan
 
 
 def _distance(group: _Group, first: int) -> Estimate:
