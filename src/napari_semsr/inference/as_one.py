@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,22 +42,6 @@ from napari_semsr.inference.tiles import (
 _STATISTICS = "statistics"
 STRATEGY_KEY = "way"
 _CUT = "Memory was short: tiles in lockstep were cut to {} px."
-
-
-def _by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
-    """Put the tiles together that make one tile of the output."""
-    found: dict[IntPair, list[Tile]] = {}
-    for tile in tiles:
-        found.setdefault((tile.core.y0 // side, tile.core.x0 // side), []).append(tile)
-    return list(found.values())
-
-
-def _needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
-    """Choose the tiles to run: all, or the missing ones and what they look at."""
-    if reach is None:
-        return list(tiles)
-    wanted = [box.grow(reach) for box in missing]
-    return [t for t in tiles if any(t.core.overlap(box) for box in wanted)]
 
 
 @dataclass(slots=True)
@@ -215,10 +199,16 @@ def _once(
     lockstep = _lockstep(run, predictor, found, statistics, target.folder)
     missing = [run.plan.tiles.tile(*place).core for place in places]
     reach = None if statistics is None else predictor.probe.halo
-    wanted = _needed(found.tiles, missing, reach)
-    tiles = [
-        tile for group in _by_output(wanted, run.plan.tiles.core) for tile in group
-    ]
+    wanted = list(found.tiles)
+    if reach is not None:  # the missing ones, and what they look at
+        near = [box.grow(reach) for box in missing]
+        wanted = [t for t in wanted if any(t.core.overlap(box) for box in near)]
+    side = run.plan.tiles.core
+    together: dict[IntPair, list[Tile]] = {}  # by the tile of the output
+    for tile in wanted:
+        place = tile.core.y0 // side, tile.core.x0 // side
+        together.setdefault(place, []).append(tile)
+    tiles = [tile for group in together.values() for tile in group]
     landing = OutputAssembler(run, set(places))
     live = sum(point.live for point in found.trace.points)
     told = statistics is not None or not live

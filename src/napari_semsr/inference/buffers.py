@@ -221,9 +221,16 @@ class TensorStore:
         """Keep a tensor under a key, in place of an older one."""
         self.drop(key)
         size = value.nbytes
-        whole = _dense(value)  # in memory too: the layout decides how sums are rounded
+        # dense in memory too: the layout decides how sums are rounded
+        dense = value.is_contiguous() or (
+            value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+        )
+        whole = value if dense else value.contiguous()
         if self.room.take(size):
-            self._slots[key] = _slot(whole, _copied(whole), -1)
+            pages = _blank(size)
+            flat = _as_tensor(pages, whole.dtype)
+            torch.as_strided(flat, whole.shape, whole.stride()).copy_(whole)
+            self._slots[key] = _slot(whole, pages, -1)
             return
         if self._file is None:
             self._file = self.room.open()
@@ -265,22 +272,6 @@ class TensorStore:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _dense(value: Tensor) -> Tensor:
-    """Copy a tensor whose values do not lie side by side in memory."""
-    whole = value.is_contiguous() or (
-        value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    )
-    return value if whole else value.contiguous()
-
-
-def _copied(value: Tensor) -> Pages:
-    """Copy a dense tensor's values to pages of their own."""
-    pages = _blank(value.nbytes)
-    flat = _as_tensor(pages, value.dtype)
-    torch.as_strided(flat, value.shape, value.stride()).copy_(value)
-    return pages
 
 
 def _slot(value: Tensor, held: Pages | None, place: int) -> _Slot:

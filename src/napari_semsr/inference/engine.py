@@ -220,17 +220,13 @@ def enhance_to_store(
     """
     report = yield from _carry_out(planned, StoreSink(store, live))
     if not store.complete:
-        store.note("report", _plain(report))
+        plain = {  # JSON has neither NaN nor infinity
+            name: None if isinstance(one, float) and not math.isfinite(one) else one
+            for name, one in asdict(report).items()
+        }
+        store.note("report", plain)
         yield from store.finish()
     return report
-
-
-def _plain(report: EnhanceReport) -> dict[str, object]:
-    """Give a report in JSON types, which have no infinite seam index."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(report).items()
-    }
 
 
 def enhance_array(

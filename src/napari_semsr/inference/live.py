@@ -47,7 +47,9 @@ class Backdrop:
 
     def read(self, box: Box, step: int) -> NDArray[Any]:
         """Draw a region (Y, X) by taking the nearest pixels; `box`: of the level."""
-        source = self._nearest(step)
+        sources = self._sources
+        fine = [item for item in sources if item.shape[0] * step >= self._shape[0]]
+        source = (fine or sources[:1])[-1]  # the coarsest that is as fine
         rows = _places((box.y0, box.y1), step, source.shape[0], self._shape[0])
         columns = _places((box.x0, box.x1), step, source.shape[1], self._shape[1])
         part = _pick(_pick(source, rows, 0), columns, 1)
@@ -73,12 +75,6 @@ class Backdrop:
             parts = [halve(fine[top : top + _STRIP]) for top in strips]
             sources.append(np.concatenate(parts))
         self._sources = sources
-
-    def _nearest(self, step: int) -> NDArray[Any]:
-        """Choose the coarsest source that is as fine as a level."""
-        sources = self._sources
-        fine = [item for item in sources if item.shape[0] * step >= self._shape[0]]
-        return (fine or sources[:1])[-1]
 
 
 def _places(span: IntPair, step: int, size: int, wanted: int) -> NDArray[np.intp]:
@@ -541,7 +537,10 @@ class LiveField:
                 continue
             outer = self._box(place)
             inner = outer.intersection(box)
-            tile = self._tile(place, outer, until)
+            tile = self._cache.get(place)
+            if tile is None and self._store is not None and time.perf_counter() < until:
+                tile = np.asarray(self._store.level0[outer.slices])
+                self._cache.put(place, tile)
             if tile is None:
                 out[inner.within(box).slices] = self._backdrop.read(inner, 1)
                 with self._lock:
@@ -549,14 +548,6 @@ class LiveField:
             else:
                 out[inner.within(box).slices] = tile[inner.within(outer).slices]
         return out
-
-    def _tile(self, place: IntPair, box: Box, until: float) -> NDArray[Any] | None:
-        """Find a tile in memory, or on disk while there is time."""
-        tile = self._cache.get(place)
-        if tile is None and self._store is not None and time.perf_counter() < until:
-            tile = np.asarray(self._store.level0[box.slices])
-            self._cache.put(place, tile)
-        return tile
 
     def _read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a coarser level."""

@@ -223,9 +223,10 @@ def register(
         found = yield from _find(moving, fixed, chosen, fine, model)
     else:
         yield Progress(0, 0, "refining")
-        fit = _refined(
-            moving, fixed, Candidate(0.0, start), _reach(moving, fixed), model
-        )
+        # the pixel size at which a start may be a few pixels off
+        near = _span(moving, fixed) / _SIDES["near"][0][0]
+        pitch = max(near, *moving.scale, *fixed.scale)
+        fit = _refined(moving, fixed, Candidate(0.0, start), pitch, model)
         if fit is None:
             msg = (
                 "The images do not agree near the landmarks: check that each pair "
@@ -276,11 +277,6 @@ def _span(moving: Micrograph, fixed: Micrograph) -> float:
     return max(sides)
 
 
-def _reach(moving: Micrograph, fixed: Micrograph) -> float:
-    """Pixel size at which a start may be a few pixels off."""
-    return max(_span(moving, fixed) / _SIDES["near"][0][0], *moving.scale, *fixed.scale)
-
-
 def _find(
     moving: Micrograph,
     fixed: Micrograph,
@@ -296,7 +292,11 @@ def _find(
     pitch = max(fine, span / _LOOKED_AT_PX)
     for image in (moving, fixed):
         if not has_structure(at_pitch(image, pitch).array()):
-            raise _empty(image)
+            msg = (
+                f"{image.name!r} shows no structure above its noise: take an image "
+                "with edges, or mark places as landmarks."
+            )
+            raise RegistrationRefused(msg, "no-structure")
     for step in steps:
         places: list[Candidate] = []
         finished = np.inf
@@ -324,26 +324,12 @@ def _find(
             if rivals and rivals[0].score > _ALIKE:
                 raise _ambiguous(rivals)
             return _Found(fit, score, step, tuple(rivals))
-    raise _nowhere(moving, fixed)
-
-
-def _empty(image: Micrograph) -> RegistrationRefused:
-    """Say that there is nothing to go by."""
-    msg = (
-        f"{image.name!r} shows no structure above its noise: take an image with edges, "
-        "or mark places as landmarks."
-    )
-    return RegistrationRefused(msg, "no-structure")
-
-
-def _nowhere(moving: Micrograph, fixed: Micrograph) -> RegistrationRefused:
-    """Say that there is no place."""
     msg = (
         f"No place of {moving.name!r} was found on {fixed.name!r}, at any turn, "
         "mirrored or not, up to 20 % larger or smaller: check the pixel sizes and that "
         "both show one place over 30 % or more, or mark places as landmarks."
     )
-    return RegistrationRefused(msg, "no-overlap")
+    raise RegistrationRefused(msg, "no-overlap")
 
 
 def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
@@ -437,20 +423,6 @@ def _agrees(found: MapFit, pitch: float) -> bool:
     return agree >= _FEWEST + _AGREE * int(telling.sum())
 
 
-def _comparable(*found: Sequence[Candidate]) -> list[Candidate]:
-    """Take places that stand out about as much as the best, each among its like.
-
-    A repeating pattern that is moved by a period hardly loses overlap; what fits a
-    corner alone says nothing.
-    """
-    return [
-        place
-        for places in found
-        for place in places
-        if place.score > _COMPARABLE * places[0].score
-    ]
-
-
 def _rivals(
     moving: Micrograph,
     fixed: Micrograph,
@@ -475,7 +447,16 @@ def _rivals(
     ours = field_at(fixed, grid, Affine(), SEARCH_WIDTH_PX)
     theirs = field_at(moving, grid, best, SEARCH_WIDTH_PX)
     rivals = []
-    for place in _comparable(search.rivals(best, _RIVALS), places[:_RIVALS]):
+    # what stands out about as much as the best, each among its like: a repeating
+    # pattern that is moved by a period hardly loses overlap; what fits a corner alone
+    # says nothing
+    comparable = [
+        place
+        for found in (search.rivals(best, _RIVALS), places[:_RIVALS])
+        for place in found
+        if place.score > _COMPARABLE * found[0].score
+    ]
+    for place in comparable:
         affine = place.affine
         if apart(affine, best) < same:
             continue

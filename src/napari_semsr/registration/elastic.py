@@ -185,7 +185,11 @@ def _fitted(
 ) -> Bent:
     """Fit a bending, its knots and stiffness chosen by held-out patches."""
     data = _Data.of(patches, affine)
-    parts = _parts(data.at)
+    # patches (N,) that are held out together: every fourth cell
+    span = np.maximum(np.ptp(data.at, axis=0), 1e-9)
+    cell = np.minimum((8 * (data.at - data.at.min(axis=0)) / span).astype(int), 7)
+    number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
+    parts = [number == part for part in range(_FOLDS)]
     fewest = _Knots.over(low, high, _SPACINGS[-1] * pitch)
     while np.prod(fewest.shape) > _KNOTS:
         fewest = _Knots.over(low, high, fewest.spacing * 1.25)
@@ -221,14 +225,6 @@ def _bending(data: _Data, kept: Bent) -> Bent:
                 covariance=system.covariance(),
             )
         stiff *= 10
-
-
-def _parts(at: FloatArray) -> list[BoolArray]:
-    """Patches (N,) that are held out together: every fourth cell."""
-    low, span = at.min(axis=0), np.maximum(np.ptp(at, axis=0), 1e-9)
-    cell = np.minimum((8 * (at - low) / span).astype(int), 7)
-    number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
-    return [number == part for part in range(_FOLDS)]
 
 
 def _tried(

@@ -423,7 +423,11 @@ def fit(
         if given is not None or settled:
             break
         weights = 1 / (1 + misfit / spread / _FREEDOM)
-    linear, shift = _map_of(values[:-1], model, mirrored=mirrored)
+    if model == "similarity":
+        (a, b), flip = values[:2], -1 if mirrored else 1
+        linear, shift = np.array([[a, b * flip], [-b, a * flip]]), values[2:-1]
+    else:
+        linear, shift = values[:4].reshape(2, 2), values[4:-1]
     affine = Affine.of(linear / size, shift - linear @ middle / size)
     return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
@@ -443,17 +447,6 @@ def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
     design[:, 0, 0:2] = design[:, 1, 2:4] = at
     design[:, 0, 4] = design[:, 1, 5] = 1
     return design
-
-
-def _map_of(
-    values: FloatArray, model: Model, *, mirrored: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Matrix and shift of fitted values."""
-    if model == "similarity":
-        a, b = values[:2]
-        flip = -1 if mirrored else 1
-        return np.array([[a, b * flip], [-b, a * flip]]), values[2:]
-    return values[:4].reshape(2, 2), values[4:]
 
 
 def refine(

@@ -101,7 +101,10 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
         raise RegistrationError(msg)
     places = []
     found_twice = np.abs(rest).max() <= _NEAR_PX  # else the finer search contradicts
-    for part in _quarters(first.shape) if found_twice else ():
+    rows, columns = (n // 2 for n in first.shape)
+    quarters = [(y, x) for y in (0, rows) for x in (0, columns)]
+    for y, x in quarters if found_twice else ():
+        part = slice(y, y + rows), slice(x, x + columns)
         one, two = first[part], second[part]
         own, _ = _peaks(one, two, reach)
         place = np.array(own) + _rest(*_laid(one, two, own))
@@ -158,7 +161,8 @@ def _banded(image: NDArray[Any]) -> FloatArray:
 
 def _windowed(part: FloatArray) -> FloatArray:
     """Take off the mean and let the borders fade."""
-    return np.asarray((part - part.mean()) * window_plane(_two(part.shape), _TAPER))
+    window = window_plane((part.shape[0], part.shape[1]), _TAPER)
+    return np.asarray((part - part.mean()) * window)
 
 
 def _peaks(
@@ -221,19 +225,3 @@ def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
         normalization=None,
     )
     return np.asarray(shift, dtype=np.float64)
-
-
-def _quarters(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
-    """Four parts of a field."""
-    rows, columns = (n // 2 for n in _two(shape))
-    return [
-        (slice(y, y + rows), slice(x, x + columns))
-        for y in (0, rows)
-        for x in (0, columns)
-    ]
-
-
-def _two(shape: tuple[int, ...]) -> IntPair:
-    """Narrow a shape to two sides."""
-    rows, columns = shape
-    return rows, columns

@@ -186,14 +186,16 @@ def _drawn_detector(rng: np.random.Generator) -> _Detector:
     if kind < 0.25:  # as along a line of a slow scan
         return partial(ndimage.gaussian_filter1d, sigma=rng.uniform(0.3, 1.6), axis=1)
     if kind < 0.4:  # a detector that forgets exponentially
-        return partial(_forgetting, kept=math.exp(-1 / rng.uniform(0.2, 1.5)))
+        kept = math.exp(-1 / rng.uniform(0.2, 1.5))
+
+        def forgetting(image: FloatArray) -> FloatArray:
+            state = kept * image[:, :1]  # as if the first pixel had been there for long
+            return np.asarray(
+                signal.lfilter([1 - kept], [1, -kept], image, zi=state)[0]
+            )
+
+        return forgetting
     return np.asarray
-
-
-def _forgetting(image: FloatArray, kept: float) -> FloatArray:
-    """Smear along lines; each begins as if its first pixel had been there for long."""
-    state = kept * image[:, :1]
-    return np.asarray(signal.lfilter([1 - kept], [1, -kept], image, zi=state)[0])
 
 
 def _likeness(noise: FloatArray, axis: int) -> float:

@@ -111,66 +111,49 @@ def draw_islands(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sites:
-    """Random sites of a plane and beyond its border, ``N`` of them."""
-
-    place: NDArray[np.float64]  # (N, 2)
-    weight: NDArray[np.float64]
-    grain: NDArray[np.float32]
-    width: NDArray[np.float32]  # a share; those of two sites give their gap's width
-    empty: NDArray[np.bool_]
-
-
-def _strew(extent_nm: float, packing: Packing, rng: np.random.Generator) -> _Sites:
-    """Strew sites: a hexagonal lattice, much disturbed."""
-    pitch = packing.pitch_nm
-    count = int(np.ceil(extent_nm / pitch)) + 6
-    row, column = (index.ravel().astype(float) for index in np.indices((count, count)))
-    grid = np.column_stack([row, column + 0.5 * (row % 2)])
-    place = (grid - 3 + rng.uniform(-0.42, 0.42, grid.shape)) * pitch
-    number = len(place)
-    weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
-    grain, width = rng.random((2, number), dtype=np.float32)
-    bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
-    bare += 0.3 * rng.standard_normal(number)
-    empty = bare < np.quantile(bare, packing.missing)
-    return _Sites(place, weight, grain, width, empty)
-
-
 def _near_sites(
     blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> _Near:
-    """Strew sites, and find those near each block."""
-    sites = _strew(blocks * _BLOCK * pixel_nm, packing, rng)
-    lifted = np.column_stack([sites.place, np.sqrt(sites.weight.max() - sites.weight)])
+    """Strew sites, a hexagonal lattice much disturbed, and find those near each block.
+
+    They lie beyond the border too.
+    """
+    pitch = packing.pitch_nm
+    count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
+    row, column = (index.ravel().astype(float) for index in np.indices((count, count)))
+    grid = np.column_stack([row, column + 0.5 * (row % 2)])
+    site = (grid - 3 + rng.uniform(-0.42, 0.42, grid.shape)) * pitch
+    number = len(site)
+    weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
+    # shares of width: those of two sites give their gap's
+    grain, share = rng.random((2, number), dtype=np.float32)
+    bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
+    bare += 0.3 * rng.standard_normal(number)
+    empty = bare < np.quantile(bare, packing.missing)
+    lifted = np.column_stack([site, np.sqrt(weight.max() - weight)])
     middle = (np.arange(blocks) + 0.5) * _BLOCK * pixel_nm
     y, x = (axis.ravel() for axis in np.meshgrid(middle, middle, indexing="ij"))
     centres = np.column_stack([y, x, np.zeros_like(x)])
     _, index = spatial.cKDTree(lifted).query(centres, k=_NEAR)
     chosen = np.asarray(index).T
-    place = np.moveaxis(sites.place[chosen], -1, 0).astype(np.float32)
+    place = np.moveaxis(site[chosen], -1, 0).astype(np.float32)
     apart = np.hypot(*(place[:, :, None] - place[:, None]))
     np.maximum(apart, 1e-3, out=apart)
-    width = sites.width[chosen]
-    half_gap = _widths(np.mod(width[:, None] + width[None], 1), packing) / 2
+    share = share[chosen]
+    share = np.mod(share[:, None] + share[None], 1)
+    free = (share - packing.touching) / max(1 - packing.touching, 1e-6)
+    free = np.clip(free, 1e-3, 1 - 1e-3)
+    gaps = packing.gap_nm * np.exp(packing.gap_spread * special.ndtri(free))
+    # touching islands overlap a little
+    half_gap = np.where(share < packing.touching, -packing.corner_nm, gaps) / 2
     return _Near(
         place[..., None],
-        sites.weight[chosen].astype(np.float32)[..., None],
-        sites.grain[chosen][..., None],
+        weight[chosen].astype(np.float32)[..., None],
+        grain[chosen][..., None],
         (0.5 / apart)[..., None],
         half_gap.astype(np.float32)[..., None],
-        sites.empty[chosen][..., None],
+        empty[chosen][..., None],
     )
-
-
-def _widths(share: NDArray[np.floating], packing: Packing) -> NDArray[np.floating]:
-    """Turn uniform shares into widths of gaps; touching islands overlap a little."""
-    free = np.clip(
-        (share - packing.touching) / max(1 - packing.touching, 1e-6), 1e-3, 1 - 1e-3
-    )
-    gaps = packing.gap_nm * np.exp(packing.gap_spread * special.ndtri(free))
-    return np.where(share < packing.touching, -packing.corner_nm, gaps)
 
 
 def _owned(

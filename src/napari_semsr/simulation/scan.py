@@ -256,7 +256,12 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     nominal = np.stack([rows, columns], axis=1) * options.step_px
     true = _on_stage(nominal, options)
     true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
-    true += _drift(options, count)
+    # slow way of the sample: an arc of the stated length, from zero on
+    start, turn = options.rng(Stream.DRIFT).uniform([0, -1.5], [2 * np.pi, 1.5])
+    along = np.linspace(0, 1, count)
+    angle = start + turn * along
+    way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    true += options.drift_px * along[:, None] * way
     chosen = options.rng(Stream.BAD).permutation(count)[: options.bad_frames]
     kinds = ("blank", "foreign")
     bad = {int(frame): kinds[i % 2] for i, frame in enumerate(chosen)}
@@ -269,15 +274,6 @@ def _on_stage(
     """Where a stage of wrong scale and skew goes, errors and drift left out."""
     skewed = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed)
-
-
-def _drift(options: ScanOptions, count: int) -> NDArray[np.float64]:
-    """Slow way of the sample: an arc of the stated length, from zero on."""
-    start, turn = options.rng(Stream.DRIFT).uniform([0, -1.5], [2 * np.pi, 1.5])
-    along = np.linspace(0, 1, count)[:, None]
-    angle = start + turn * np.linspace(0, 1, count)
-    way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
-    return np.asarray(options.drift_px * along * way)
 
 
 def _gains(options: ScanOptions, count: int) -> NDArray[np.float64]:

@@ -139,7 +139,10 @@ def _fit(
     while True:
         rows, columns = (max(1, round(n)) for n in share * (high - low) / pixel)
         found = _place(scan, options, (rows, columns), pixel)
-        edge = found(_border((rows, columns), pixel))
+        y, x = (np.arange(n) * pixel for n in (rows, columns))
+        sides = [(y, x[0]), (y, x[-1]), (y[0], x), (y[-1], x)]
+        ends = [np.stack(np.broadcast_arrays(*s), axis=-1) for s in sides]
+        edge = found(np.concatenate(ends))
         beyond = float(max((low - edge).max(), (edge - high).max()))
         if beyond <= 0:
             return (rows, columns), found
@@ -164,14 +167,6 @@ def _frame_nm(scan: Scan) -> float:
     """Pixel of a frame of a drawn sample, which is square."""
     surface = scan.scene.surface
     return 0.0 if surface is None else surface.pixel_nm * scan.scene.oversampling
-
-
-def _border(shape: IntPair, pixel: float) -> FloatArray:
-    """Places of the pixels along the four sides of a view (N, 2)."""
-    rows, columns = (np.arange(n) * pixel for n in shape)
-    first, last = columns[[0, -1]]
-    sides = [(rows, first), (rows, last), (rows[0], columns), (rows[-1], columns)]
-    return np.concatenate([np.stack(np.broadcast_arrays(*s), axis=-1) for s in sides])
 
 
 def _place(

@@ -176,7 +176,11 @@ def discover(
             "of them fit: give positions or a grid."
         )
         raise UnplacedError(msg, likely_grids(prepared.acquisition, joints))
-    agreeing = [joint for joint in joints if _agrees(joint, places)]
+    agreeing = []
+    for joint in joints:
+        apart = places[joint.second] - places[joint.first] - joint.shift
+        if np.abs(apart).max() < 2 * _SAME:
+            agreeing.append(joint)
     sure = [joint for joint in agreeing if joint.weight >= _SURE]
     strong = [
         joint
@@ -194,12 +198,6 @@ def discover(
     weights = np.array([joint.weight for joint in agreeing])
     solved = least_squares(count, agreeing, weights, places)
     return np.where(np.isfinite(places), solved, np.nan)
-
-
-def _agrees(joint: Joint, places: FloatArray) -> bool:
-    """Whether a joint fits a layout in which both of its frames have a place."""
-    apart = np.abs(places[joint.second] - places[joint.first] - joint.shift).max()
-    return bool(apart < 2 * _SAME)
 
 
 def _shared(

@@ -124,18 +124,15 @@ def sharpest(heights: Sequence[Acquisition]) -> int:
     found = []
     for height in heights:
         frames = (height.read(i).astype(np.float32) for i in evenly(len(height), 9))
-        found.append(np.mean([_sharpness(frame) for frame in frames]))
+        sharpness = []  # detail over brightness, as power, the noise taken off
+        for frame in frames:
+            fine, coarse = (ndimage.gaussian_filter(frame, s) for s in (_FINE, _COARSE))
+            noise = 1.4826 * np.median(np.abs(ndimage.convolve(frame, _CROSS)))
+            power = float(np.mean((fine - coarse) ** 2))
+            power -= _BAND_SHARE * float(noise) ** 2
+            sharpness.append(power / max(float(frame.mean()) ** 2, 1e-12))
+        found.append(np.mean(sharpness))
     return int(np.argmax(found))
-
-
-def _sharpness(frame: Float32Array) -> float:
-    """Detail of a frame over its brightness, as power, the noise taken off."""
-    band = ndimage.gaussian_filter(frame, _FINE) - ndimage.gaussian_filter(
-        frame, _COARSE
-    )
-    noise = 1.4826 * np.median(np.abs(ndimage.convolve(frame, _CROSS)))
-    power = float(np.mean(band**2)) - _BAND_SHARE * float(noise) ** 2
-    return power / max(float(frame.mean()) ** 2, 1e-12)
 
 
 @dataclass(frozen=True, slots=True)

@@ -427,7 +427,14 @@ def resolve(
     )
     ambiguous: set[IntPair] = set()
     while waiting:
-        bridges = [_between(main, group, weighed) for group in waiting]
+        bridges = [  # pairs that join a group to the main one
+            [
+                c
+                for c in weighed
+                if main & {c.first, c.second} and group & {c.first, c.second}
+            ]
+            for group in waiting
+        ]
         nearest = int(np.argmax([len(bridge) for bridge in bridges]))
         if not bridges[nearest]:
             break
@@ -445,18 +452,6 @@ def resolve(
     positions[[index for index in range(count) if index not in main]] = np.nan
     joints, dropped = _agreeing(weighed, positions, main)
     return Layout(positions, tuple(joints), tuple(dropped)), ambiguous
-
-
-def _between(
-    main: set[int], group: set[int], weighed: Sequence[ShiftChoice]
-) -> list[ShiftChoice]:
-    """Pairs that join a group to the main one."""
-    return [
-        c
-        for c in weighed
-        if (c.first in main and c.second in group)
-        or (c.second in main and c.first in group)
-    ]
 
 
 def _move(

@@ -12,7 +12,6 @@ from napari_semsr.stitching.grids import (
     ASIDE,
     LEAST_STEP,
     MOST_STEP,
-    LikelyGrid,
     UnplacedError,
     likely_grids,
 )
@@ -117,18 +116,14 @@ def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
             "detail, but no shift fits them: check grid and order, or give the overlap."
         )
-        raise UnplacedError(msg, _other_grids(prepared))
+        frames = prepared.acquisition
+        seen = likely_grids(frames, match_frames(prepared))
+        given = frames.grid, frames.order
+        others = (item for item in seen if (item.grid, item.order) != given)
+        raise UnplacedError(msg, tuple(others))
     down = np.array([rows, 0.0]) if found[0] is None else found[0]
     along = np.array([0.0, columns]) if found[1] is None else found[1]
     return np.stack([down, along])
-
-
-def _other_grids(prepared: CorrectedFrames) -> tuple[LikelyGrid, ...]:
-    """Find the grids that the images show, but for the one that is given."""
-    acquisition = prepared.acquisition
-    given = acquisition.grid, acquisition.order
-    found = likely_grids(acquisition, match_frames(prepared))
-    return tuple(item for item in found if (item.grid, item.order) != given)
 
 
 def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:

@@ -226,15 +226,6 @@ def _assembled(
     return held, right, *rim
 
 
-def _around(pairs: Sequence[IntPair], count: int) -> list[set[int]]:
-    """Frames that each frame touches, itself included."""
-    near = [{index} for index in range(count)]
-    for first, second in pairs:
-        near[first].add(second)
-        near[second].add(first)
-    return near
-
-
 def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
     """Pairs of neighbouring frames one after another: each is resampled once."""
     rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
@@ -254,7 +245,10 @@ def _sweep_shifts(
     """Linearise all pairs, in the order given."""
     sweep = Resampled(prepared, positions, sigma)
     stretch = prepared.stretch() if stretched else None
-    near = _around(pairs, len(positions))
+    near = [{index} for index in range(len(positions))]  # what each frame touches
+    for first, second in pairs:
+        near[first].add(second)
+        near[second].add(first)
     shifts = []
     for first, second in pairs:
         around = sorted(near[first] & near[second])

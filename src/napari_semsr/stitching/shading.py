@@ -296,37 +296,10 @@ class _ShadingProblem:
         return _centred(left[chosen], self.ratios.pair[chosen])
 
 
-def _thinned(ratios: OverlapRatios) -> OverlapRatios:
-    """Every k-th block of a large scan."""
-    step = -(-len(ratios.pair) // _MAX_BLOCKS)
-    if step <= 1:
-        return ratios
-    return OverlapRatios(*(getattr(ratios, f.name)[::step] for f in fields(ratios)))
-
-
-def _fit_gains(ratios: OverlapRatios, count: int) -> FloatArray:
-    """Logarithms of gains alone, (N,), the flat field as it is."""
-    if not len(ratios.pair):
-        return np.zeros(count)
-    basis = SurfaceBasis((_BLOCK, _BLOCK), 1)
-    problem = _ShadingProblem(ratios, np.zeros(count), basis)
-    return problem.solve(np.ones(len(ratios.pair), bool), shaded=False)[1]
-
-
 def _beyond(scatter: float, ratios: OverlapRatios, noise: float) -> float:
     """Scatter that pixel noise does not explain."""
     expected = noise**2 * float(np.median(1 / ratios.weight)) / _BLOCK**4
     return float(np.sqrt(max(scatter**2 - expected, 0.0)))
-
-
-def _undone(flat: FlatField, ratios: OverlapRatios) -> FloatArray:
-    """Take a flat field out of the logarithms of ratios."""
-    log = np.log(np.maximum(flat.flat, MIN_FLAT))
-    first, second = (
-        ndimage.map_coordinates(log, place.T, order=1, mode="nearest")
-        for place in (ratios.place_first, ratios.place_second)
-    )
-    return np.asarray(ratios.log_ratio + first - second)
 
 
 def without_flat(
@@ -343,7 +316,12 @@ def without_flat(
     ratios = overlap_ratios(prepared, positions, some)
     if len(ratios.pair) < _ENOUGH_BLOCKS:
         return None
-    plain = replace(ratios, log_ratio=_undone(flat, ratios))
+    log = np.log(np.maximum(flat.flat, MIN_FLAT))
+    first, second = (
+        ndimage.map_coordinates(log, place.T, order=1, mode="nearest")
+        for place in (ratios.place_first, ratios.place_second)
+    )
+    plain = replace(ratios, log_ratio=ratios.log_ratio + first - second)
     before, after = (
         _scatter(_centred(part.log_ratio, part.pair)) for part in (plain, ratios)
     )
@@ -366,10 +344,18 @@ def refine_shading(
     `positions` (N, 2), top-left corners, right to a pixel.
     """
     count = len(positions)
-    ratios = _thinned(overlap_ratios(prepared, positions, pairs))
-    if len(ratios.pair) < _ENOUGH_BLOCKS:
-        return Shading(prepared.flat, _fit_gains(ratios, count), float("nan"), False)
+    ratios = overlap_ratios(prepared, positions, pairs)
+    step = -(-len(ratios.pair) // _MAX_BLOCKS)
+    if step > 1:
+        parts = (getattr(ratios, f.name)[::step] for f in fields(ratios))
+        ratios = OverlapRatios(*parts)
     every = np.ones(len(ratios.pair), bool)
+    if len(ratios.pair) < _ENOUGH_BLOCKS:  # the flat field as it is
+        gains = np.zeros(count)
+        if len(ratios.pair):
+            basis = SurfaceBasis((_BLOCK, _BLOCK), 1)
+            gains = _ShadingProblem(ratios, gains, basis).solve(every, shaded=False)[1]
+        return Shading(prepared.flat, gains, float("nan"), False)
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
     problem = _ShadingProblem(ratios, np.log(prepared.gains), basis)
     _, gains = problem.solve(every, shaded=False)
@@ -392,16 +378,16 @@ def refine_shading(
     if problem.contradiction(coefficients) > _CONTRADICTS:
         problem.hold = light_prior(count, _UNSTEADY)
         coefficients, gains = problem.solve(every, shaded=True)
-    flat = _corrected_flat(prepared.flat, basis.surface(coefficients[:-1]))
-    dark = flat.dark + float(coefficients[-1]) * problem.unit
-    flat = replace(flat, dark=max(dark, 0.0))
-    return Shading(flat, gains, _beyond(after, ratios, noise), True)
-
-
-def _corrected_flat(flat: FlatField, surface: FloatArray) -> FlatField:
-    """Multiply the missing shading into a flat field."""
-    changed = flat.flat * np.exp(np.clip(surface, -1.5, 1.5))
+    flat = prepared.flat
+    missing = np.exp(np.clip(basis.surface(coefficients[:-1]), -1.5, 1.5))
+    changed = flat.flat * missing
     top = float(np.quantile(changed, 0.99))
     single = np.maximum(changed / top, 0).astype(np.float32)
-    method = f"{flat.method.removesuffix(', refined')}, refined"
-    return replace(flat, flat=single, valid=valid_mask(single), method=method)
+    flat = replace(
+        flat,
+        flat=single,
+        dark=max(flat.dark + float(coefficients[-1]) * problem.unit, 0.0),
+        valid=valid_mask(single),
+        method=f"{flat.method.removesuffix(', refined')}, refined",
+    )
+    return Shading(flat, gains, _beyond(after, ratios, noise), True)

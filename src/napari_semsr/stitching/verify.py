@@ -216,16 +216,6 @@ def _warn_of_shading(state: State) -> None:
     )
 
 
-def _period(state: State) -> float:
-    """Distance between candidates of the pairs that the images leave open, in px."""
-    nearest = []
-    for item in state.found:
-        if (item.first, item.second) in state.ambiguous and len(item.shifts) > 1:
-            apart = item.shifts[1:] - item.shifts[0]
-            nearest.append(float(np.hypot(*apart.T).min()))
-    return float(np.median(nearest)) if nearest else float("inf")
-
-
 def _undecided(state: State) -> bool:
     """Give nominal positions, and say so, where the images decide nothing.
 
@@ -238,7 +228,12 @@ def _undecided(state: State) -> bool:
     away = state.positions - state.nominal
     away = away - np.nanmedian(away, axis=0)
     farthest = float(np.nanmax(np.abs(away)))
-    period = _period(state)
+    nearest = []  # candidates of the pairs that the images leave open
+    for item in state.found:
+        if (item.first, item.second) in state.ambiguous and len(item.shifts) > 1:
+            apart = item.shifts[1:] - item.shifts[0]
+            nearest.append(float(np.hypot(*apart.T).min()))
+    period = float(np.median(nearest)) if nearest else float("inf")
     if farthest <= period / 2:
         return False
     state.positions = np.where(state.placed[:, None], state.nominal, np.nan)
