@@ -106,17 +106,9 @@ class Change:
         return said if self.hardly else None
 
     def say(self, maker: str) -> str:
-        """Say it in one or two clauses.
+        """Say it in one or two clauses, without a full stop.
 
-        Parameters
-        ----------
-        maker : str
-            What changed the image: ``"model"`` or ``"method"``.
-
-        Returns
-        -------
-        str
-            Without a full stop.
+        `maker` is what changed the image: ``"model"`` or ``"method"``.
         """
         mean, largest = in_digits(self.mean), in_digits(self.largest)
         said = f"{mean} grey levels on average, {largest} at most"
@@ -134,23 +126,10 @@ class Change:
 
 
 def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
-    """Measure by how much an image was changed.
+    """Measure by how much an image was changed, in grey levels.
 
-    Parameters
-    ----------
-    before, after : Micrograph
-        An image, and what was made of it; of any two pixel sizes, lazy or not.
-
-    Returns
-    -------
-    Change or None
-        In grey levels; pixels without a value in either are left out, and where nothing
-        is left there is none.
-
-    Yields
-    ------
-    Progress
-        Blocks.
+    Both may have any pixel size, lazy or not; pixels without a value in either are left
+    out, and where nothing is left there is none.
     """
     first, second = Grid.of(before), Grid.of(after)
     grid, field = common_field(first, second)
@@ -184,15 +163,8 @@ def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
 def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
     """Find the grid of the coarser pixels, and its part that both images show.
 
-    Parameters
-    ----------
-    first, second : Grid
-        Where the pixels of two images lie; the first is taken of two that are as fine.
-
-    Returns
-    -------
-    tuple of Grid and Box or None
-        The part in pixels of that grid; None where the images lie apart.
+    The first is taken of two that are as fine. The part is in pixels of that grid; None
+    where the images lie apart.
     """
     coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
     grid, other = (second, first) if coarser else (first, second)
@@ -200,21 +172,9 @@ def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
 
 
 def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
-    """Cut a field into blocks; of more than `most`, take some that lie evenly.
+    """Cut a field into blocks, by rows; of more than `most`, take some that lie evenly.
 
-    Parameters
-    ----------
-    field : Box
-        In pixels.
-    most : int or None
-        How many blocks; None for all.
-    side : int
-        Of a block, in pixels; those at the far borders may be smaller.
-
-    Returns
-    -------
-    list of Box
-        By rows.
+    Those at the far borders may be smaller than `side` pixels.
     """
     boxes = [
         Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
@@ -247,23 +207,9 @@ def _grain(
 
 
 def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
-    """Read what an image shows in pixels of a grid that is as coarse or coarser.
+    """Read what an image, which `lies` on one grid, shows in a box of a coarser `grid`.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    lies : Grid
-        Where its pixels lie.
-    grid : Grid
-        Whose pixels are wanted.
-    box : Box
-        Of that grid.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float64
-        Means over the areas of the pixels; NaN where much of one is missing.
+    Gives means over the areas of the pixels; NaN where much of one is missing.
     """
     inner = grid.among(lies)
     if inner is not None:

@@ -176,25 +176,10 @@ class _Curve:
 def measure_decorrelation(
     image: Micrograph, options: DecorrelationOptions | None = None
 ) -> Job[Decorrelation]:
-    """Measure the cut-off of an image by decorrelation analysis.
+    """Measure the cut-off of an image by decorrelation analysis, or why there is none.
 
-    Parameters
-    ----------
-    image : Micrograph
-        Of 64 px or more on each side. Without blocks no pixel may be missing; blocks
-        with a gap are left out.
-    options : DecorrelationOptions, optional
-        Blocks.
-
-    Returns
-    -------
-    Decorrelation
-        The cut-off, or why there is none.
-
-    Yields
-    ------
-    Progress
-        Blocks.
+    It has 64 px or more on each side. Without blocks no pixel may be missing; blocks
+    with a gap are left out.
     """
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:

@@ -116,19 +116,10 @@ class ErrorPair:
         enhanced: Micrograph,
         shift_px: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Lay one image over the other.
+        """Lay an enhanced image over a reference; nothing is read yet.
 
-        Parameters
-        ----------
-        reference, enhanced : Micrograph
-            Images of one place; the enhanced one has the same pixels or finer ones.
-        shift_px : tuple of float, default=(0.0, 0.0)
-            By how much the enhanced image is moved, in pixels of the reference.
-
-        Returns
-        -------
-        ErrorPair
-            Nothing is read yet.
+        The enhanced one has the same pixels or finer ones, and is moved by `shift_px`,
+        in pixels of the reference.
         """
         grid, lies = Grid.of(reference), place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
@@ -160,17 +151,9 @@ class ErrorPair:
         return self.reference.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both, each on its own pixels.
+        """Read a part of both, in pixels of the reference's part.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of the reference's part.
-
-        Returns
-        -------
-        tuple of (Y, X) numpy.ndarray
-            The reference, and the enhanced image, which is `factor` times finer.
+        Each comes on its own pixels: the enhanced image is `factor` times finer.
         """
         fixed = self.reference.read(box).astype(np.float64)
         fine = self.enhanced.read(box.scaled(self.factor))
@@ -289,21 +272,8 @@ def _line(moments: FloatArray) -> tuple[float, float, float]:
 def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     """Fit blur, gain and offset that make a reference of an enhanced image.
 
-    Parameters
-    ----------
-    pair : ErrorPair
-        Both images. One of up to 2048 px is fitted as a whole, of a larger one eight
-        blocks of 1024 px that lie evenly; of what has gaps the largest parts without.
-
-    Returns
-    -------
-    ErrorFit
-        The least squares.
-
-    Yields
-    ------
-    Progress
-        Blocks.
+    Images of up to 2048 px are fitted as a whole, of larger ones eight blocks of 1024
+    px that lie evenly; of what has gaps the largest parts without.
     """
     whole = Box.of(pair.shape)
     boxes = [whole]
@@ -400,13 +370,7 @@ class ErrorTally:
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, fixed: Float32Array, made: Float32Array) -> None:
-        """Count the pixels of a part that are known in both.
-
-        Parameters
-        ----------
-        fixed, made : (Y, X) numpy.ndarray
-            Reference, and what should be it.
-        """
+        """Count the pixels that are known in both: reference, and what should be it."""
         step = max(1, _COUNTED // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # little is held in double precision
             both = fixed[row : row + step], made[row : row + step]
@@ -445,17 +409,9 @@ class ErrorField:
     fit: ErrorFit  # how the one becomes the other
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
-        """Compute a part of the reference and of what should be it.
+        """Compute a part of the map, of any size: the reference, and what should be it.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of the map; of any size, computed in parts.
-
-        Returns
-        -------
-        tuple of (Y, X) numpy.ndarray
-            Reference, and enhanced image blurred and scaled; NaN where unknown.
+        The second is the enhanced image, blurred and scaled; NaN where unknown.
         """
         fixed = self.pair.reference.read(box).astype(np.float32)
         made = np.empty(box.shape, np.float32)
@@ -488,15 +444,7 @@ def _blurred(image: Float32Array, sigma: float) -> Float32Array:
 
 
 def tell_fit(fit: ErrorFit, reference: str, enhanced: str) -> None:
-    """Warn of a fit that says that the images do not belong together.
-
-    Parameters
-    ----------
-    fit : ErrorFit
-        What was fitted.
-    reference, enhanced : str
-        Names of the images.
-    """
+    """Warn of a fit that says that the images, by name, do not belong together."""
     if fit.widest:
         warn(
             f"The blur between {enhanced} and {reference} reaches the largest that is "

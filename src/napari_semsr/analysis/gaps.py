@@ -481,17 +481,9 @@ class Gaps:
     )
 
     def width_errors(self, unit: str) -> FloatArray:
-        """Give the widths in the image less those in the reference.
+        """Give the widths (N,) in the image less those in the reference, in px or nm.
 
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the widths.
-
-        Returns
-        -------
-        (N,) numpy.ndarray
-            One for each gap that both show; empty where none, or no unit, is known.
+        One for each gap that both show; empty where none, or no unit, is known.
         """
         errors = (_width_error(gap, unit) for gap in self.found)
         return np.array(_known(errors), dtype=float)
@@ -499,33 +491,16 @@ class Gaps:
     def error_intervals(self, unit: str) -> tuple[FloatPair | None, FloatPair | None]:
         """Give 95 % intervals of the mean absolute and the mean signed error of width.
 
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the widths.
-
-        Returns
-        -------
-        tuple
-            Two, each None of fewer than five gaps; see `mean_interval`.
+        Each is None of fewer than five gaps; see `mean_interval`.
         """
         errors = self.width_errors(unit)
         return self.interval_of(np.abs(errors), unit), self.interval_of(errors, unit)
 
     def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
-        """Give the 95 % interval of the mean of lengths, or of differences of lengths.
+        """Give the 95 % interval of the mean of lengths (N,), or of their differences.
 
-        Parameters
-        ----------
-        values : (N,) numpy.ndarray
-            Widths, their errors or diameters.
-        unit : {"px", "nm"}
-            Their unit; in nm the pixel size's error is added.
-
-        Returns
-        -------
-        tuple of float or None
-            None of fewer than five values; see `mean_interval`.
+        In nm the pixel size's error is added. None of fewer than five; see
+        `mean_interval`.
         """
         read = mean_interval(values)
         if read is None or unit != "nm":
@@ -533,18 +508,7 @@ class Gaps:
         return widened(float(np.mean(values)), read, self.size_error)
 
     def widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
-        """Give the widths in the image, and those in the reference.
-
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the widths.
-
-        Returns
-        -------
-        tuple of (N,) numpy.ndarray
-            Those that are known; none of a reference where there is none.
-        """
+        """Give the known widths (N,) in the image, and those in the reference."""
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
             np.array(_known(getattr(gap, name) for gap in self.found), dtype=float)
@@ -557,19 +521,9 @@ class Gaps:
     ) -> tuple[WidthHistogram, WidthHistogram | None]:
         """Count the widths in bins, those of image and reference in the same.
 
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the widths.
-        bin_width : float, optional
-            Width of a bin, else see `width_edges`.
-
-        Returns
-        -------
-        tuple of WidthHistogram
-            Of the image, and of the reference or None. The reference's gaps are
-            counted alone: none that the image invents. In nm the error of a Gaussian's
-            mean has that of the pixel size in it.
+        Without a `bin_width` see `width_edges`. The reference's gaps are counted alone:
+        none that the image invents. In nm the error of a Gaussian's mean has that of
+        the pixel size in it.
         """
         image, reference = self.widths(unit)
         widths = [image] if self.reference_background is None else [image, reference]
@@ -585,30 +539,18 @@ class Gaps:
         return counted[0], counted[1] if len(counted) > 1 else None
 
     def diameters(self, unit: str) -> FloatArray:
-        """Give the diameters of particles that the border does not cut.
+        """Give the diameters (N,) of particles that the border does not cut.
 
-        Parameters
-        ----------
-        unit : {"px", "nm"}
-            Unit of the diameters.
-
-        Returns
-        -------
-        (N,) numpy.ndarray
-            Empty where none, or no unit, is known.
+        Empty where none, or no unit, is known.
         """
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_known(whole), dtype=float)
 
     def table(self) -> dict[str, list[Any]]:
-        """Give one row for each gap, as columns.
+        """Give one row for each gap, as columns; those that are invented come last.
 
-        Returns
-        -------
-        dict
-            Kind, place of the middle, width in the reference and in the image, and
-            their difference, in px and nm; None where there is none. Gaps that are
-            invented come last.
+        Kind, place of the middle, width in the reference and in the image, and their
+        difference, in px and nm; None where there is none.
         """
         gaps = (*self.found, *self.invented)
         columns: dict[str, list[Any]] = {"kind": [gap.kind for gap in gaps]}
@@ -664,26 +606,11 @@ def measure_gaps(
     *,
     options: GapOptions | None = None,
 ) -> Gaps:
-    """Count and measure the gaps between particles.
+    """Count and measure the gaps between particles [1]_, in the order of these.
 
-    Parameters
-    ----------
-    image : Micrograph
-        An image of particles.
-    reference : Micrograph, optional
-        A better image of the same field, on the same grid.
-    options : GapOptions, optional
-        Which pairs count.
+    The reference is a better image of the same field, on the same grid.
 
-    Returns
-    -------
-    Gaps
-        The gaps, in the order of their particles.
-
-    References
-    ----------
-    .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019),
-       doi:10.1038/s41598-019-48444-2.
+    .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
     chosen = options or GapOptions()
     if reference is not None:

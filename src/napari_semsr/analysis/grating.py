@@ -111,20 +111,7 @@ class CalibrateOptions(Options):
 
 
 def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibration:
-    """Measure a microscope by a grating.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Its picture; NaN where there is none.
-    options : CalibrateOptions
-        What is known of it.
-
-    Returns
-    -------
-    Calibration
-        With standard deviations.
-    """
+    """Measure a microscope by the picture (Y, X) of a grating, NaN where none is."""
     plane, lit = _prepared(image)
     waves = _waves(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))

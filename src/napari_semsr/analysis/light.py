@@ -42,19 +42,9 @@ CutOff = Annotated[
 
 
 def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
-    """Give what a person says, else what an image's history tells.
+    """Give what a person says, else what the history of what light made tells, in nm.
 
-    Parameters
-    ----------
-    image : Micrograph
-        What light made.
-    given : float, optional
-        What a person says; nm.
-
-    Returns
-    -------
-    float or None
-        Shortest period that the light carried, in nm; None if nobody knows.
+    The shortest period that the light carried; None if nobody knows.
     """
     made = image.provenance
     return given or (None if made is None else made.optical_cut_off_nm())
@@ -63,21 +53,10 @@ def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
 def beyond_cut_off(
     found_nm: float | None, end_nm: float | None, but: str, what: str = "resolution"
 ) -> str:
-    """Say that a resolution is finer than all that light carried.
+    """Say in one sentence that a resolution is finer than all that light carried.
 
-    Parameters
-    ----------
-    found_nm, end_nm : float or None
-        The resolution and the optical cut-off, in nm.
-    but : str
-        What else may look like such a resolution, as a clause.
-    what : str
-        What is called a resolution here.
-
-    Returns
-    -------
-    str
-        One sentence; empty where the resolution is no finer or one is unknown.
+    `but` says, as a clause, what else may look like such a resolution, and `what` is
+    called one here. Empty where the resolution is no finer or one is unknown.
     """
     if found_nm is None or end_nm is None or found_nm >= end_nm:
         return ""

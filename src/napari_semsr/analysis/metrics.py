@@ -121,20 +121,8 @@ def measure_histogram(
 ) -> Histogram:
     """Count grey levels, and say how far they are from those of a reference.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image; pixels that are not finite are left out.
-    reference : Micrograph, optional
-        Another image, of any shape.
-    bins : int, default=256
-        Bins over the common range. Integer images get bins of whole grey levels, so
-        there may be fewer.
-
-    Returns
-    -------
-    Histogram
-        Bin edges, counts, and the earth mover's distance.
+    Pixels that are not finite are left out; the reference may have any shape. Integer
+    images get bins of whole grey levels, so that there may be fewer than `bins`.
     """
     if bins < 1:
         msg = f"A histogram needs one bin or more, got {bins}."
@@ -286,17 +274,9 @@ def spatial_frequency(image: FloatArray) -> float:
 
 
 def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
-    """Fit gain and offset that bring an image nearest to a reference.
+    """Fit gain and offset that bring an image (Y, X) nearest to a reference.
 
-    Parameters
-    ----------
-    image, reference : (Y, X) numpy.ndarray
-        Grey values.
-
-    Returns
-    -------
-    tuple of float
-        Gain and offset by least squares; a constant image gets gain 0.
+    By least squares; a constant image gets gain 0.
     """
     x, y = image - image.mean(), reference - reference.mean()
     spread = float((x * x).sum())
@@ -308,17 +288,9 @@ _PARTS = 4  # of a field along each side, whose scatter gives errors; chosen
 
 
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
-    """Sum the squared errors of an image in each of 16 parts.
+    """Sum the squared errors of an image (Y, X), on the scale of its reference.
 
-    Parameters
-    ----------
-    image, reference : (Y, X) numpy.ndarray
-        Grey values on one scale.
-
-    Returns
-    -------
-    (16,) numpy.ndarray
-        Sums, row by row.
+    In each of 16 parts, row by row: (16,).
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
     rows, columns = ([n * k // _PARTS for k in range(_PARTS)] for n in image.shape)
@@ -332,19 +304,9 @@ def psnr_gain(
 ) -> tuple[float | None, float | None]:
     """Tell how many dB of PSNR an image has over another, and the standard error.
 
-    What both share drops out of the error, which is that of the jackknife: what leaving
-    out each part changes.
-
-    Parameters
-    ----------
-    errors, before : (N,) numpy.ndarray
-        Of both images, from `part_errors`.
-
-    Returns
-    -------
-    tuple of float or None
-        Gain and error; None where an image has no error at all, or one whose square
-        is beyond single precision.
+    Both from `part_errors`, (N,). What both share drops out of the error, which is that
+    of the jackknife: what leaving out each part changes. None where an image has no
+    error at all, or one whose square is beyond single precision.
     """
     if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
         return None, None
@@ -383,17 +345,9 @@ class LightGain:
 
 
 def light_gain(after: Metrics, before: Metrics) -> LightGain:
-    """Compare two images by their errors below and above the optical cut-off.
+    """Compare two images, against one reference, below and above the optical cut-off.
 
-    Parameters
-    ----------
-    after, before : Metrics
-        Of both images against one reference.
-
-    Returns
-    -------
-    LightGain
-        Without figures where the errors of one are not split.
+    Without figures where the errors of one are not split.
     """
     if after.band_errors is None or before.band_errors is None:
         return LightGain()
@@ -406,20 +360,9 @@ def structural_similarity(
 ) -> float | None:
     """Mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
 
-    Parameters
-    ----------
-    image, reference : (Y, X) numpy.ndarray
-        Grey values.
-    data_range : float
-        Grey levels from black to white.
-    k2 : float, default=0.03
-        Constant of the contrast term.
-
-    Returns
-    -------
-    float or None
-        Mean over all but a border of 5 px; deviation 1.5 px, population covariance.
-        None when nothing is left.
+    Of images (Y, X), over all but a border of 5 px; deviation 1.5 px, population
+    covariance. None when nothing is left. `data_range` are grey levels from black to
+    white, `k2` is the constant of the contrast term.
 
     References
     ----------
@@ -484,14 +427,12 @@ def measure_metrics(
     match: Literal["affine"] | None = None,
     cut_off_nm: float | None = None,
 ) -> Metrics:
-    """Measure an image, and how near it comes to a reference.
+    """Measure an image, and how near it comes to a reference on the same grid.
 
     Parameters
     ----------
-    image : Micrograph
-        The image.
-    reference : Micrograph, optional
-        What it should look like, on the same grid.
+    image, reference : Micrograph
+        The image, and what it should look like.
     data_range : float, optional
         Grey levels from black to white; by default 255 or 65535 for integer images,
         else the range of the reference's (else the image's) values.
@@ -500,11 +441,6 @@ def measure_metrics(
     cut_off_nm : float, optional
         Shortest period that the light carried; by default what the image's history
         tells.
-
-    Returns
-    -------
-    Metrics
-        All figures and what they rest on.
     """
     if reference is not None:
         require_one_shape(image, reference)

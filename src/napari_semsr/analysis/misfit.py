@@ -78,21 +78,8 @@ class Misfit:
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     """Measure how much of an image its enhanced one does not explain.
 
-    Parameters
-    ----------
-    before, after : Micrograph
-        An image, and what was made of it; of any two pixel sizes, lazy or not.
-
-    Returns
-    -------
-    Misfit or None
-        None where nothing can be compared, or the image before is hardly more than
-        noise.
-
-    Yields
-    ------
-    Progress
-        Blocks.
+    Both may have any pixel size, lazy or not. None where nothing can be compared, or
+    the image before is hardly more than noise.
     """
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
@@ -137,25 +124,10 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
 def map_misfit(
     before: Micrograph, after: Micrograph, misfit: Misfit
 ) -> Job[Micrograph]:
-    """Show where an enhanced image does not explain the one before.
+    """Show where an enhanced image does not explain the one before, as was measured.
 
-    Parameters
-    ----------
-    before, after : Micrograph
-        As they were measured.
-    misfit : Misfit
-        Of both.
-
-    Returns
-    -------
-    Micrograph
-        In per cent of the contrast, each pixel for 4 x 4 of the coarser image; NaN
-        where either has no value.
-
-    Yields
-    ------
-    Progress
-        Blocks.
+    In per cent of the contrast, each pixel for 4 x 4 of the coarser image; NaN where
+    either has no value.
     """
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)

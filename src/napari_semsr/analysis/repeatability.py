@@ -134,19 +134,9 @@ class ScanPair:
         second: Micrograph,
         shift_px: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Lay two scans over each other.
+        """Lay two scans of one place, with one pixel size, over each other.
 
-        Parameters
-        ----------
-        first, second : Micrograph
-            Scans of one place with one pixel size.
-        shift_px : tuple of float, default=(0.0, 0.0)
-            By how much the second is to be moved.
-
-        Returns
-        -------
-        ScanPair
-            Nothing is read yet.
+        The second is moved by `shift_px`. Nothing is read yet.
         """
         _require_alike(first, second)
         grid, lies = Grid.of(first), place_over(first, second)
@@ -173,18 +163,7 @@ class ScanPair:
         return self.first.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both.
-
-        Parameters
-        ----------
-        box : Box
-            In pixels of the common grid.
-
-        Returns
-        -------
-        tuple of (Y, X) numpy.ndarray
-            Both scans.
-        """
+        """Read a part of both scans, in pixels of the common grid."""
         first, second = (area.read(box) for area in (self.first, self.second))
         return first.astype(np.float64), second.astype(np.float64)
 
@@ -254,20 +233,7 @@ class GreyMatch:
 def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     """Match the grey levels of two scans of which neither is the truth.
 
-    Parameters
-    ----------
-    pair : ScanPair
-        Both scans; all squares that have no gap count.
-
-    Returns
-    -------
-    GreyMatch
-        Gain and offset.
-
-    Yields
-    ------
-    Progress
-        Parts.
+    All squares that have no gap count.
     """
     boxes = spread_boxes(Box.of(pair.shape), None, _PART)
     squares = _Sums()
@@ -373,18 +339,7 @@ class RepeatField:
     window: int  # pixels along the side of the windows
 
     def read(self, box: Box) -> RepeatPart:
-        """Compare a part.
-
-        Parameters
-        ----------
-        box : Box
-            In pixels of the common grid.
-
-        Returns
-        -------
-        RepeatPart
-            Its map, and its share of the figures.
-        """
+        """Compare a part of the common grid: its map, and its share of the figures."""
         reach = self.window // 2 + len(_ROUGH) // 2
         around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
@@ -434,13 +389,7 @@ class RepeatTally:
     _mapped: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     def add(self, part: RepeatPart) -> None:
-        """Count the pixels of a part.
-
-        Parameters
-        ----------
-        part : RepeatPart
-            Of the map.
-        """
+        """Count the pixels of a part of the map."""
         self._sums += part.sums
         known = part.values[np.isfinite(part.values)].astype(np.float64)
         self._mapped += [known.size, known.sum()]

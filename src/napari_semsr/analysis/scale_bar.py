@@ -66,17 +66,10 @@ class _Line:
 
 
 def find_scale_bar(image: Any) -> ScaleBar | None:
-    """Find the scale bar that is printed into an image.
+    """Find the scale bar printed into an image (Y, X), whose data bar is not cropped.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray or dask.array.Array
-        Grey values, the data bar not cropped; only what is searched is read.
-
-    Returns
-    -------
-    ScaleBar or None
-        None where there is no bar, or more than one thing that looks like one.
+    Of a lazy one only what is searched is read. None where there is no bar, or more
+    than one thing that looks like one.
     """
     height, width = image.shape
     depth = max(1, round(height * _SHARE))

@@ -122,35 +122,12 @@ def radial_spectrum(
 ) -> RadialSpectrum:
     """Average an image's power over rings of equal physical frequency.
 
-    Parameters
-    ----------
-    m : Micrograph
-        The image; its mean is taken off, a window applied, nothing padded.
-    options : SpectrumOptions, optional
-        Window.
-
-    Returns
-    -------
-    RadialSpectrum
-        Frequencies and power.
+    Its mean is taken off, a window applied, nothing padded.
     """
     return _radial(m, _power(m, options or SpectrumOptions()))
 
 
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
-    """Take the power spectrum once and give both views of it.
-
-    Parameters
-    ----------
-    m : Micrograph
-        The image.
-    options : SpectrumOptions, optional
-        Window.
-
-    Returns
-    -------
-    Spectrum
-        Radial average and centred picture.
-    """
+    """Take the power spectrum once and give both views of it."""
     power = _power(m, options or SpectrumOptions())
     return Spectrum(_radial(m, power), _centred(m, power))

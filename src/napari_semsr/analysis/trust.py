@@ -49,21 +49,11 @@ _NO_POWER = 1e-7  # below rounding in 8 bits
 
 
 def clues(before: FloatArray, after: FloatArray, spread: FloatArray) -> FloatArray:
-    """Gather what tells the error of a picture.
+    """Gather what tells the error of a picture: (Y, X, 12), the last of them 1.
 
-    Parameters
-    ----------
-    before, after : (Y, X) numpy.ndarray
-        What was enhanced, and the result, on the scale where the model's percentiles of
-        the field are 0 and 1.
-    spread : (Y, X) numpy.ndarray
-        Of the model over flips and turns, on the same scale.
-
-    Returns
-    -------
-    (Y, X, 12) numpy.ndarray
-        The clues, the last of them 1. Those within 26 px of a border that is not the
-        field's own depend on what lies beyond.
+    What was enhanced, and the result, are on the scale where the model's percentiles of
+    the field are 0 and 1, as is the spread of the model over flips and turns. Clues
+    within 26 px of a border that is not the field's own depend on what lies beyond.
     """
     planes = [np.log(_soft(spread, sigma) + _FAINT) for sigma in _SPREADS_PX]
     for sigma in _GRADIENTS_PX:
@@ -87,19 +77,10 @@ def _contrast(image: FloatArray) -> FloatArray:
 
 
 def fit_scale(seen: FloatArray, errors: FloatArray) -> FloatArray:
-    """Find the weights of clues that make errors most likely.
+    """Find the weights (12,) of clues that make errors most likely.
 
-    Parameters
-    ----------
-    seen : (N, 12) numpy.ndarray
-        Clues of some pixels of many fields.
-    errors : (N,) numpy.ndarray
-        Absolute errors there.
-
-    Returns
-    -------
-    (12,) numpy.ndarray
-        Weights.
+    `seen` (N, 12) are clues of some pixels of many fields, `errors` (N,) the absolute
+    errors there.
     """
     middle, spread = seen[:, :-1].mean(0), seen[:, :-1].std(0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -119,20 +100,10 @@ def fit_scale(seen: FloatArray, errors: FloatArray) -> FloatArray:
 
 
 def error_scale(seen: FloatArray, weights: FloatArray) -> FloatArray:
-    """Tell the scale of the error from clues.
+    """Tell the scale of the error, (...), from clues, (..., 12), by fitted weights.
 
-    Parameters
-    ----------
-    seen : (..., 12) numpy.ndarray
-        Clues.
-    weights : (12,) numpy.ndarray
-        As `fit_scale` finds them.
-
-    Returns
-    -------
-    (...) numpy.ndarray
-        On the scale of the pictures that the clues came from; not above 1, which is the
-        whole range of grey levels.
+    On the scale of the pictures that the clues came from; not above 1, which is the
+    whole range of grey levels.
     """
     return np.asarray(np.exp(np.minimum(seen @ weights, 0.0)))
 
@@ -144,19 +115,8 @@ def bound_factor(
 ) -> float:
     """Find the factor that makes a bound of a scale, by split conformal prediction.
 
-    Parameters
-    ----------
-    errors : sequence of (N,) numpy.ndarray
-        Absolute errors of the pixels of each field.
-    scales : sequence of (N,) numpy.ndarray
-        What was foretold of them.
-    share : float
-        Of pixels whose error is to be below the bound, averaged over fields.
-
-    Returns
-    -------
-    float
-        Factor.
+    `errors` are absolute errors of the pixels of each field, `scales` what was foretold
+    of them; `share` of the pixels, averaged over fields, err less than the bound.
     """
     ratios = [np.ravel(e) / np.ravel(s) for e, s in zip(errors, scales, strict=True)]
     weights = np.concatenate([np.full(r.size, 1 / r.size) for r in ratios])
@@ -171,18 +131,10 @@ def bound_factor(
 def look_of_field(
     before: FloatArray, after: FloatArray, spread: FloatArray
 ) -> FloatArray:
-    """Describe a block of a field, to tell fields of one kind from others.
+    """Describe a block of a field, (26,), to tell fields of one kind from others.
 
-    Parameters
-    ----------
-    before, after, spread : (Y, X) numpy.ndarray
-        As `clues` takes them.
-
-    Returns
-    -------
-    (26,) numpy.ndarray
-        Logarithms of power by bands, percentiles of grey levels, mean and deviation of
-        the spread's logarithm.
+    Of planes as `clues` takes them: logarithms of power by bands, percentiles of grey
+    levels, mean and deviation of the spread's logarithm.
     """
     log = np.log(spread + _FAINT)
     parts = [
@@ -211,21 +163,11 @@ def _powers(image: FloatArray) -> FloatArray:
 def distance_to_fields(
     look: FloatArray, fields: FloatArray, *, among: bool = False
 ) -> FloatArray:
-    """Tell how far fields are from those that a bound was calibrated on.
+    """Tell how far fields (N, F) are from those (M, F) that a bound was calibrated on.
 
-    Parameters
-    ----------
-    look : (N, F) numpy.ndarray
-        Rows as `look_of_field` gives them.
-    fields : (M, F) numpy.ndarray
-        Of the calibration.
-    among : bool, default=False
-        Whether the first are the second, each of which is its own nearest.
-
-    Returns
-    -------
-    (N,) numpy.ndarray
-        Mean distance to the five nearest, each column over its deviation.
+    Rows are as `look_of_field` gives them. Gives the mean distance to the five nearest,
+    each column over its deviation. `among`: the first are the second, each of which is
+    its own nearest.
     """
     spread = fields.std(axis=0)
     away = (look[:, None] - fields[None]) / np.where(spread > 0, spread, 1.0)

@@ -95,17 +95,9 @@ class RunPlugin(WorkerPlugin):
 
 @contextmanager
 def remote_client(address: str) -> Iterator[Client]:
-    """Join a cluster that somebody else runs.
+    """Join a cluster that somebody else runs, by its scheduler's address.
 
-    Parameters
-    ----------
-    address : str
-        Of its scheduler.
-
-    Yields
-    ------
-    distributed.Client
-        Closed at the end; the cluster goes on.
+    The client is closed at the end; the cluster goes on.
     """
     inside = address.startswith("inproc://")  # of this very process
     place = _ADDRESS.fullmatch(address)
@@ -152,18 +144,7 @@ def _greet(address: str) -> None:
 
 
 def without_workers(address: str) -> Waiting:
-    """Say that a cluster has nobody who could take a task, which it may get yet.
-
-    Parameters
-    ----------
-    address : str
-        Of its scheduler.
-
-    Returns
-    -------
-    Waiting
-        Of unknown length.
-    """
+    """Say that a cluster has nobody who could take a task, which it may get yet."""
     return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
 
 

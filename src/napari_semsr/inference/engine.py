@@ -143,32 +143,10 @@ def plan_run(
 ) -> Job[PlannedRun]:
     """Bring the network to its device, measure the field, and decide how it is run.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input; a dask array is read window by window.
-    output : OutputPlan
-        What the run writes, from `plan_output` with the same image and options.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions, optional
-        How it is run.
-    store : OmeZarrStore, optional
-        What is to be filled, from `create_output`; a run that was interrupted is gone
-        on with in the way that it keeps.
-    scheduler : str, optional
-        Address of a dask cluster that sees the same files; the default runs in this
-        process.
-
-    Returns
-    -------
-    PlannedRun
-        What `enhance_to_store` carries out.
-
-    Yields
-    ------
-    Progress
-        What is measured.
+    `output` is from `plan_output` with the same image and options; `store` from
+    `create_output`: a run that was interrupted is gone on with in the way that it
+    keeps. `scheduler` is the address of a dask cluster that sees the same files;
+    without one all runs in this process.
     """
     chosen = options or EnhanceOptions()
     with MemoryWatch() as watch:
@@ -196,27 +174,9 @@ def enhance_to_store(
 ) -> Job[EnhanceReport]:
     """Enhance a field into a store, tile by tile, and finish the store.
 
-    Tiles that the store has already are skipped.
-
-    Parameters
-    ----------
-    planned : PlannedRun
-        From `plan_run`.
-    store : OmeZarrStore
-        From `create_output` with the same output plan.
-    live : LiveField, optional
-        What a viewer draws meanwhile; it chooses the order.
-
-    Returns
-    -------
-    EnhanceReport
-        What was done and how well.
-
-    Yields
-    ------
-    Progress
-        Tiles done, ten times a second at least. Closing the job keeps what is done and
-        stops within a layer of the network.
+    Tiles that the store has already are skipped. `live` is what a viewer draws
+    meanwhile; it chooses the order. Progress comes ten times a second at least; closing
+    the job keeps what is done and stops within a layer of the network.
     """
     report = yield from _carry_out(planned, StoreSink(store, live))
     if not store.complete:
@@ -238,25 +198,8 @@ def enhance_array(
 ) -> Job[Micrograph]:
     """Enhance a field in memory.
 
-    Parameters
-    ----------
-    micrograph, loaded : Micrograph, LoadedModel
-        The input, and the network.
-    options : EnhanceOptions, optional
-        How the network is run.
-    provenance : Provenance, optional
-        What makes the result.
-
-    Returns
-    -------
-    Micrograph
-        The result, in float32 unless `options` ask for another type, calibrated, with
-        its provenance; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
-
-    Yields
-    ------
-    Progress
-        Tiles done.
+    The result is float32 unless `options` ask for another type, calibrated, with its
+    `provenance`; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
     """
     chosen = options or EnhanceOptions()
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)

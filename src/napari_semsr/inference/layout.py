@@ -40,18 +40,7 @@ class TrainedPixelSizes:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
-        """Take what is said of pixel sizes from a card.
-
-        Parameters
-        ----------
-        card : mapping
-            The card's values by name; missing ones have their defaults.
-
-        Returns
-        -------
-        Trained
-            The same, without the rest.
-        """
+        """Take what a card says, by name; what it leaves out has its default."""
         size = card.get("pixel_size_nm")
         low, high = card.get("resample_factors") or (0.5, 2.0)
         return cls(
@@ -62,13 +51,7 @@ class TrainedPixelSizes:
         )
 
     def sentence(self) -> str:
-        """Say for which pixel sizes the model was trained.
-
-        Returns
-        -------
-        str
-            A part of a sentence.
-        """
+        """Say for which pixel sizes the model was trained, as a part of a sentence."""
         if self.pixel_size_nm is None:
             return "any pixel size"
         return f"{_range(*self.pixel_size_nm)} per pixel"
@@ -103,21 +86,10 @@ def fit_pixels(
 ) -> PixelFit:
     """Compare a field's pixel size with the one that a model was trained for.
 
-    Parameters
-    ----------
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the field.
-    trained : Trained
-        What the model's card says.
-    resample : {"auto", "keep", "never"}
-        Whether the field may be resampled, and the result then left on that grid.
-
-    Returns
-    -------
-    PixelFit
-        Unchanged when either pixel size is unknown, or when they are within 5 % of
-        each other. Else the field is resampled to the nearest trained pixel size, if
-        that lies within the card's range on both axes.
+    Nothing changes when either is unknown, or when they are within 5 % of each other.
+    Else the field is resampled to the nearest trained pixel size, if that lies within
+    the card's range on both axes; `resample` says whether it may be, and whether the
+    result is then left on that grid.
     """
     if pixel_size_nm is None or trained.pixel_size_nm is None:
         return PixelFit(None, pixel_size_nm, _of_unknown(trained))
@@ -237,21 +209,9 @@ def plan_output(
     card: Mapping[str, Any],
     options: EnhanceOptions,
 ) -> OutputPlan:
-    """Lay out the result of a run, before a network is loaded.
+    """Lay out grid, chunks and type of a result, before a network is loaded.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image to enhance.
-    card : mapping
-        Card of the model: its scale, stride and trained pixel sizes.
-    options : EnhanceOptions
-        Options of the run.
-
-    Returns
-    -------
-    OutputPlan
-        Grid, chunks and type of the result.
+    `card` gives the model's scale, stride and trained pixel sizes by name.
     """
     scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
     trained = TrainedPixelSizes.from_card(card)
@@ -306,25 +266,8 @@ def create_output(
 ) -> OmeZarrStore:
     """Make, or reopen, the store that `enhance_to_store` fills.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder to make; its name ends in ``.zarr``.
-    output : OutputPlan
-        What the run writes.
-    name : str, default="image"
-        The image's.
-    provenance : Provenance, optional
-        What makes the image.
-    overwrite : bool, default=False
-        Replace an existing store.
-    resume : bool, default=False
-        Go on with an interrupted store of the same making.
-
-    Returns
-    -------
-    OmeZarrStore
-        Its write units are the tiles' cores.
+    The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
+    `resume` goes on with an interrupted store of the same making.
     """
     frame = output.frame
     return create_store(

@@ -102,19 +102,8 @@ def enhance_lazy(
 
     The grey values are measured at once, over the whole field. A network with live
     normalisation layers makes one chunk of a field that can be run whole; beyond that
-    its statistics, exact or of a sample, are measured at once too.
-
-    Parameters
-    ----------
-    micrograph, loaded : Micrograph, LoadedModel
-        The input, and the network.
-    options : EnhanceOptions, optional
-        How it is run.
-
-    Returns
-    -------
-    (Y * scale, X * scale) dask.array.Array
-        Chunks are the tiles' cores.
+    its statistics, exact or of a sample, are measured at once too. The chunks of the
+    result, (Y * scale, X * scale), are the tiles' cores.
     """
     return _assemble(micrograph, *_planned(micrograph, loaded, options))
 
@@ -137,22 +126,9 @@ def spread_lazy(
 ) -> da.Array:
     """Tell by how much a network differs from itself, when, and where, it is asked.
 
-    It sees the field flipped and turned, eight times, as a self-ensemble does.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions, optional
-        How it was run.
-
-    Returns
-    -------
-    (Y * scale, X * scale) dask.array.Array of float32
-        Standard deviation of the passes, in grey levels of what it makes; chunks are
-        the tiles' cores.
+    It sees the field flipped and turned, eight times, as a self-ensemble does. Gives
+    the standard deviation of the passes as float32, (Y * scale, X * scale), in grey
+    levels of what it makes; chunks are the tiles' cores.
     """
     chosen = (options or EnhanceOptions()).replace(self_ensemble=True, dtype="float32")
     plan, statistics = _planned(micrograph, loaded, chosen)
@@ -282,20 +258,7 @@ class BoxPreview:
 def preview_boxes(
     micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
 ) -> BoxPreview:
-    """Measure what boxes of a field need.
-
-    Parameters
-    ----------
-    micrograph, loaded : Micrograph, LoadedModel
-        The input, and the network.
-    options : EnhanceOptions, optional
-        How it is run.
-
-    Returns
-    -------
-    BoxPreview
-        Enhances boxes one after the other.
-    """
+    """Measure what boxes of a field need, which are then enhanced one by one."""
     chosen = options or EnhanceOptions()
     predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
     probe = predictor.probe

@@ -345,17 +345,10 @@ _PATIENCE_S = 0.05
 class LiveField:
     """The result of a run as a viewer draws it, from before the run begins.
 
-    Parameters
-    ----------
-    output : OutputPlan
-        Shape, tiles and type of the result.
-    sources : sequence of (Y, X) numpy.ndarray
-        The input and coarser levels of it, finest first, in memory.
-    grey : tuple of float, optional
-        Grey values that become 0 and 1 where the result is not in the grey scale of
-        the input.
-    whole : bool, default=True
-        Whether tiles are enhanced that nobody looks at.
+    `sources` are the input and coarser levels of it, (Y, X) each, finest first, in
+    memory; `grey` the grey values that become 0 and 1 where the result is not in the
+    grey scale of the input. Unless `whole`, tiles that nobody looks at are not
+    enhanced.
     """
 
     levels: list[LiveLevel]
@@ -401,23 +394,14 @@ class LiveField:
         return int(np.count_nonzero(self._stored))
 
     def look_at(self, view: Box | None) -> None:
-        """Say what is looked at, so that it is enhanced first.
+        """Say what is looked at, in pixels of the result, so that it is enhanced first.
 
-        Parameters
-        ----------
-        view : Box or None
-            In pixels of the result; None for all of it.
+        None stands for all of it.
         """
         self.queue.look_at(view)
 
     def take_news(self) -> Box | None:
-        """Tell where the picture changed since this was last asked.
-
-        Returns
-        -------
-        Box or None
-            Smallest box around it, in pixels of the result.
-        """
+        """Give the smallest box around what changed since this was last asked."""
         with self._lock:
             news, self._news = self._news, None
             return news
@@ -425,17 +409,9 @@ class LiveField:
     # -- what the worker calls ------------------------------------------------
 
     def take(self, count: int) -> list[IntPair] | None:
-        """Take what is looked at first; what the store has already is only drawn.
+        """Take up to `count` tiles, what is looked at first; None when none waits.
 
-        Parameters
-        ----------
-        count : int
-            Tiles at most.
-
-        Returns
-        -------
-        list of tuple or None
-            Tiles to enhance; None when none waits any more.
+        What the store has already is only drawn.
         """
         self._turn += 1
         if self._turn == 2:  # after the first tile, which someone waits for
@@ -446,13 +422,7 @@ class LiveField:
         return [place for place in places if not self.restore(place)]
 
     def attach(self, store: OmeZarrStore) -> None:
-        """Draw a store from now on, with what it holds already.
-
-        Parameters
-        ----------
-        store : OmeZarrStore
-            Its write units are the tiles.
-        """
+        """Draw a store, whose write units are the tiles, with what it holds already."""
         self._store, self._turn = store, 0
         done = np.asarray(store.done[:]) != 0
         with self._lock:
@@ -468,18 +438,7 @@ class LiveField:
             self._tell(Box.of(self.shape))
 
     def restore(self, place: IntPair) -> bool:
-        """Draw a tile that was in the store when the run began.
-
-        Parameters
-        ----------
-        place : tuple of int
-            Row and column of the tile.
-
-        Returns
-        -------
-        bool
-            False when the store does not have it.
-        """
+        """Draw a tile that was in the store when the run began; False if it was not."""
         if self._store is None or not self._stored[place]:
             return False
         box = self._box(place)
@@ -487,27 +446,13 @@ class LiveField:
         return True
 
     def fetch(self, place: IntPair) -> None:
-        """Draw a tile that another process has written into the store.
-
-        Parameters
-        ----------
-        place : tuple of int
-            Row and column of the tile; nothing happens if it is drawn already.
-        """
+        """Draw a tile that another process wrote into the store, if it is not drawn."""
         if self._store is not None and not self._drawn[place]:
             box = self._box(place)
             self.land(box, np.asarray(self._store.level0[box.slices]))
 
     def land(self, box: Box, tile: NDArray[Any]) -> None:
-        """Draw a tile that is in the store now.
-
-        Parameters
-        ----------
-        box : Box
-            Where it lies in the result.
-        tile : (Y, X) numpy.ndarray
-            Its pixels; not to be changed any more.
-        """
+        """Draw a tile (Y, X) that is in the store now and does not change any more."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box

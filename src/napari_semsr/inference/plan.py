@@ -185,22 +185,9 @@ def told_of_field(
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
     """Make the network that runs on one field's tiles, and say what it was told.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The field; its haze is not looked for.
-    loaded : LoadedModel
-        A network that surveys fields; any other comes back as it is.
-    options : EnhanceOptions
-        The weights of its corrections.
-
-    Returns
-    -------
-    LoadedModel
-        A plain network for this field.
-    tuple of float or None
-        What ails the field, in the order of `core.FAULTS`; None where nothing was
-        looked for.
+    A network that surveys fields becomes a plain one for this field, whose haze is not
+    looked for; any other comes back as it is. Beside it stands what ails the field, in
+    the order of `core.FAULTS`; None where nothing was looked for.
     """
     known = TrainedPixelSizes.from_card(loaded.card.model_dump())
     fit = fit_pixels(micrograph.pixel_size_nm, known, options.resample)

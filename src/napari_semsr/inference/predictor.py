@@ -100,18 +100,8 @@ def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
 def machine_of(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
     """Say on what a network will run, for the history of what it makes.
 
-    Parameters
-    ----------
-    options : EnhanceOptions
-        How it is run.
-    loaded : LoadedModel
-        The network.
-
-    Returns
-    -------
-    dict
-        ``device`` with the name of the processor or card, ``precision`` of the
-        arithmetic, and ``threads`` of a processor.
+    Gives ``device`` with the name of the processor or card, ``precision`` of the
+    arithmetic, and ``threads`` of a processor.
     """
     device = resolve_device(options.device)
     named = (

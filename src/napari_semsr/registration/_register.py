@@ -119,16 +119,9 @@ class RegistrationOptions(Options):
 
 
 class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
-    """No map can be believed.
+    """No map can be believed; `message` says why, and what to do, `reason` in a word.
 
-    Parameters
-    ----------
-    message : str
-        Why, and what to do.
-    reason : {"ambiguous", "no-overlap", "no-structure"}
-        The same in a word.
-    rivals : sequence of AlternativeTransform, optional
-        Places that fit as well.
+    `rivals` are places that fit as well.
     """
 
     def __init__(
@@ -187,25 +180,8 @@ def register(
 ) -> Job[Registration]:
     """Find the map that brings an image onto another of the same place.
 
-    Parameters
-    ----------
-    moving, fixed : Micrograph
-        Calibrated images of one place; contrast may differ or be inverted, NaN is left
-        out.
-    options : RegistrationOptions, optional
-        Kind of map, how far to search.
-    start : Affine, optional
-        A map that is nearly right, as from landmarks; no place is searched then.
-
-    Returns
-    -------
-    Registration
-        The map.
-
-    Yields
-    ------
-    Progress
-        Searching, refining.
+    Both are calibrated; contrast may differ or be inverted, NaN is left out. `start` is
+    a map that is nearly right, as from landmarks; no place is searched then.
 
     Raises
     ------

@@ -23,25 +23,10 @@ def take_map(
     error_nm: float,
     residuals: Residuals | None = None,
 ) -> Registration:
-    """Look at what two images show under a map that is given.
+    """Look at what two calibrated images show under a map, in nm, that is given.
 
-    Parameters
-    ----------
-    transform : Affine or Elastic
-        From the moving image to the fixed one, in nm.
-    moving, fixed : Micrograph
-        Calibrated images.
-    model, searched : str
-        Kind of map, and where it comes from.
-    error_nm : float
-        Expected distance from the true map; NaN where that is not known.
-    residuals : Residuals, optional
-        Of patches or landmarks.
-
-    Returns
-    -------
-    Registration
-        The map; no score, no rivals.
+    `error_nm` is the expected distance from the true map, NaN where that is not known;
+    `residuals` are of patches or landmarks. There is no score, and there are no rivals.
 
     Raises
     ------
@@ -76,22 +61,9 @@ def register_landmarks(
     landmarks: Landmarks,
     model: LandmarkModel = "affine",
 ) -> Registration:
-    """Bring an image onto another by landmarks alone.
+    """Bring an image onto another by three landmarks or more alone, not on one line.
 
-    Parameters
-    ----------
-    moving, fixed : Micrograph
-        Calibrated images.
-    landmarks : Landmarks
-        Three pairs or more in nm, not on one line.
-    model : {"affine", "similarity"}
-        What the map may do.
-
-    Returns
-    -------
-    Registration
-        The map; its residuals are those of the landmarks, and its error
-        is NaN where no landmark is spare.
+    The residuals are those of the landmarks, and the error is NaN where none is spare.
 
     Raises
     ------

@@ -50,30 +50,14 @@ class Landmarks:
         return len(self.moving)
 
     def without(self, number: int) -> "Landmarks":
-        """Leave one pair out.
-
-        Parameters
-        ----------
-        number : int
-            From 0.
-
-        Returns
-        -------
-        Landmarks
-            The others.
-        """
+        """Leave one pair out, counted from 0."""
         return Landmarks(
             np.delete(self.moving, number, axis=0),
             np.delete(self.fixed, number, axis=0),
         )
 
     def check(self, moving: Grid, fixed: Grid) -> None:
-        """Refuse landmarks that lie outside their image.
-
-        Parameters
-        ----------
-        moving, fixed : Grid
-            Where the images lie, in the unit of the landmarks.
+        """Refuse landmarks that lie outside their image; grids are in their unit.
 
         Raises
         ------
@@ -168,11 +152,6 @@ def fit_landmarks(
         What the transform may do.
     mirror : bool, default=True
         Whether it may swap left and right.
-
-    Returns
-    -------
-    LandmarkFit
-        The transform, and how well it holds.
 
     Raises
     ------

@@ -66,19 +66,10 @@ class Shift:
 
 
 def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shift:
-    """Find the translation that brings one image onto another.
+    """Find the translation that brings one image (Y, X) onto another of its shape.
 
-    Parameters
-    ----------
-    fixed, moving : (Y, X) numpy.ndarray
-        Images of one shape, 64 px or more on each side; NaN where nothing is known.
-    reach : int
-        Largest shift that is looked for along each axis, in pixels.
-
-    Returns
-    -------
-    Shift
-        How far the moving image lies off.
+    Each side has 64 px or more, and NaN stands where nothing is known; `reach` is the
+    largest shift along each axis that is looked for, in pixels.
 
     Raises
     ------

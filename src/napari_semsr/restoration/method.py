@@ -377,41 +377,16 @@ class Restorer:
         return np.asarray(made * span + self.low)
 
     def plan(self, shape: IntPair) -> TilePlan:
-        """Cut a field into tiles.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns.
-
-        Returns
-        -------
-        TilePlan
-            Cores partition the field; windows have the halo.
-        """
+        """Cut a field into tiles whose windows have the halo."""
         core = min(self.options.tile or _TILE, max(shape))
         return plan_tiles(shape, core=core, halo=self.halo)
 
     def tiles(
         self, data: Any, plan: TilePlan, places: Collection[IntPair] | None = None
     ) -> Iterator[tuple[Tile, Float32Array]]:
-        """Restore a field tile by tile.
+        """Restore a field (Y, X), lazy or not, tile by tile, or some of its tiles.
 
-        Parameters
-        ----------
-        data : (Y, X) numpy.ndarray or dask.array.Array
-            The field that was measured.
-        plan : TilePlan
-            From `plan`.
-        places : collection of tuple of int, optional
-            Rows and columns of the tiles wanted; all when not given.
-
-        Yields
-        ------
-        Tile
-            Where it belongs.
-        (Y, X) numpy.ndarray of float32
-            Grey values of its core; NaN where the input had none.
+        Yields the tile and the grey values of its core, NaN where the input had none.
         """
         mean = _mean_of(data)
         for index in [tile.index for tile in plan] if places is None else places:
@@ -419,21 +394,11 @@ class Restorer:
             yield tile, self._restored(data, tile.core, mean, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
-        """Measure what a cut-off halo costs, in the middle of the field.
+        """Measure what a cut-off halo costs, in the middle of the field (Y, X).
 
-        Parameters
-        ----------
-        data : (Y, X) numpy.ndarray or dask.array.Array
-            The field.
-        plan : TilePlan
-            Its tiles.
-
-        Returns
-        -------
-        float
-            Largest difference between a corner of a tile and the same pixels with as
-            much halo as the method looks far, over the field's range; 0 where tiles are
-            exact.
+        Gives the largest difference between a corner of a tile and the same pixels with
+        as much halo as the method looks far, over the field's range; 0 where tiles are
+        exact.
         """
         span = self.high - self.low
         if self.exact or span <= 0:
@@ -475,21 +440,9 @@ def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
 def choose(
     micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None = None
 ) -> Restorer:
-    """Measure a field and prepare its restoration.
+    """Measure a field, by a few blocks and its extremes, and prepare its restoration.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The field; a few blocks and the extremes are read.
-    options : RestoreOptions
-        Method and blur.
-    kernel : Micrograph, optional
-        The blur, where `options` name a file.
-
-    Returns
-    -------
-    Restorer
-        Applies to every window of this field.
+    `kernel` is the blur, where `options` name a file.
 
     Raises
     ------

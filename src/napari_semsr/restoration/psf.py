@@ -107,17 +107,7 @@ class PointSpread:
 
 
 def parse_psf(text: str) -> PsfChoice:
-    """Understand what a user typed for a blur.
-
-    Parameters
-    ----------
-    text : str
-        ``1.5px``, ``12nm``, ``flat7px``, ``estimate``, or a file name.
-
-    Returns
-    -------
-    PsfChoice
-        What it means.
+    """Understand ``1.5px``, ``12nm``, ``flat7px``, ``estimate``, or a file name.
 
     Raises
     ------

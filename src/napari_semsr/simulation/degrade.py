@@ -45,19 +45,9 @@ class Degraded:
 def gaussian_kernel(
     sigma_px: float = BLUR_SIGMA_PX, size_px: int = BLUR_SIZE_PX
 ) -> NDArray[np.float64]:
-    """Gaussian blur kernel, truncated to a square and normalised.
+    """Gaussian blur kernel, truncated to an odd square, (N, N), whose sum is one.
 
-    Parameters
-    ----------
-    sigma_px : float, default=1.0
-        Standard deviation; that of Gao et al.
-    size_px : int, default=7
-        Odd side of the square.
-
-    Returns
-    -------
-    (size, size) numpy.ndarray
-        Weights that sum to one.
+    The defaults are those of Gao et al.
     """
     x = np.arange(size_px) - size_px // 2
     line = np.exp(-0.5 * (x / sigma_px) ** 2)
@@ -92,23 +82,10 @@ def smooth_field(
     *,
     window: tuple[slice, slice] | None = None,
 ) -> NDArray[np.float64]:
-    """Random field in [0, 1] that varies smoothly.
+    """Random field that varies smoothly and spans 0 to 1 over the whole of `shape`.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    correlation_px : float
-        Standard deviation of the Gaussian that smooths the noise.
-    rng : numpy.random.Generator
-        Source of the noise.
-    window : tuple of slice, optional
-        Part of the field to return; the whole field when not given.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Field that spans 0 to 1 over the whole of `shape`.
+    `correlation_px` is the standard deviation of the Gaussian that smooths the noise,
+    `window` the part of the field to return.
     """
     step = max(1, int(correlation_px // 4))
     coarse = [int(np.ceil((n - 1) / step)) + 1 for n in shape]
@@ -189,18 +166,7 @@ def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
 
 
 def blur_width_px(kind: Kind) -> float:
-    """Give the width of a set's blur, along the axis on which it is wider.
-
-    Parameters
-    ----------
-    kind : {"blur", "fog", "hybrid"}
-        Set A, B or C.
-
-    Returns
-    -------
-    float
-        Width at half maximum of all kernels together.
-    """
+    """Give the width at half maximum of all kernels of a set, on the wider axis."""
     kernel = functools.reduce(signal.convolve, kernels_of(kind))
     half = [n // 2 for n in kernel.shape]
     lines = kernel[half[0]], kernel[:, half[1]]
@@ -227,12 +193,12 @@ def degrade_plane(
     airlight: float | None = None,
     stretch: bool = True,
 ) -> Degraded:
-    """Degrade an image as Gao et al. made their sets A, B and C.
+    """Degrade an image as Gao et al. made their sets A, B and C [1]_.
 
     Parameters
     ----------
     image : (Y, X) numpy.ndarray
-        Clear image, any real type, finite.
+        Clear image, any real type, finite; the result is rounded and clipped to it.
     kind : {"blur", "fog", "hybrid"}
         Set A (Gaussian), B (Gaussian and fog) or C (Gaussian, motion, defocus, fog).
     seed : int, default=0
@@ -244,11 +210,6 @@ def degrade_plane(
         Grey level ``A`` on the 0-255 scale; the image's mean when not given.
     stretch : bool, default=True
         Bring mean and standard deviation back to what they were before the fog.
-
-    Returns
-    -------
-    Degraded
-        Image in the input's type, rounded and clipped to it, and the parameters.
 
     References
     ----------
@@ -472,22 +433,7 @@ def _noise(
 def random_scene(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> DegradedScene:
-    """Degrade a clear image at random.
-
-    Parameters
-    ----------
-    clear : (Y, X) numpy.ndarray of float
-        Clear image in [0, 1].
-    ranges : DegradationRanges
-        What to draw from.
-    rng : numpy.random.Generator
-        Source of every random choice.
-
-    Returns
-    -------
-    DegradedScene
-        Degraded and clear image on one grey scale.
-    """
+    """Degrade a clear image (Y, X) in [0, 1] at random; both come on one grey scale."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
         return _as_paper(clear, ranges, rng)
     kind = _kind_of(ranges, rng)

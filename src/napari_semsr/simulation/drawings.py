@@ -168,23 +168,9 @@ def draw(
     seed: int = 0,
     pitch_px: float | None = None,
 ) -> NDArray[np.float32]:
-    """Draw a sample as a sharp SEM image.
+    """Draw a sample as a sharp SEM image (Y, X) of grey values in [0, 1].
 
-    Parameters
-    ----------
-    kind : {"grating", "pits", "particles", "circuit", "fracture"}
-        What to draw.
-    shape : tuple of int
-        Rows and columns.
-    seed : int, default=0
-        Same seed, same picture.
-    pitch_px : float, optional
-        Size of the repeating feature; drawn between 6 and 48 px when not given.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Grey values in [0, 1].
+    `pitch_px` is the size of the repeating feature; between 6 and 48 px when not given.
     """
     if kind not in _DRAWERS:
         msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."

@@ -255,21 +255,9 @@ def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, fl
 def random_faults(
     clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
 ) -> FaultyScene:
-    """Give a clear image the faults of a microscope, at random.
+    """Give a clear image (Y, X) in [0, 1] the faults of a microscope, at random.
 
-    Parameters
-    ----------
-    clear : (Y, X) numpy.ndarray of float
-        Clear image in [0, 1].
-    ranges : FaultRanges
-        What to draw from.
-    rng : numpy.random.Generator
-        Source of every random choice.
-
-    Returns
-    -------
-    FaultyScene
-        Degraded and clear images on one grey scale, and what was done.
+    Degraded and clear images come on one grey scale, with what was done.
     """
     truth = clear.astype(float)
     blurred, blur = truth, _SHARP

@@ -312,17 +312,8 @@ class GoldOptions(Options):
     def emission(self, side: int, rng: np.random.Generator) -> Float32Array:
         """Draw what a random field emits, before anything looks at it.
 
-        Parameters
-        ----------
-        side : int
-            Rows and columns of the coarse image.
-        rng : numpy.random.Generator
-            Source of every random choice.
-
-        Returns
-        -------
-        (2 side, 2 side) numpy.ndarray of float32
-            Gold near 0.8, carbon near 0.1, on the fine grid.
+        Gold near 0.8, carbon near 0.1, on the fine grid, (2 side, 2 side): `side` is in
+        coarse pixels.
         """
         if side < _LEAST_SIDE:
             msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
@@ -335,35 +326,11 @@ class GoldOptions(Options):
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
     def truth(self, emitted: Float32Array) -> Float32Array:
-        """See an emission through the fine probe, without noise.
-
-        Parameters
-        ----------
-        emitted : (Y, X) numpy.ndarray of float32
-            Of `emission`.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            On the scale of the emission.
-        """
+        """See an emission (Y, X) through the fine probe, on its scale, noise-free."""
         return _probed(emitted, self.fine_probe_nm)
 
     def pair_of(self, emitted: Float32Array, rng: np.random.Generator) -> GoldPair:
-        """Look twice at a given emission.
-
-        Parameters
-        ----------
-        emitted : (2 S, 2 S) numpy.ndarray of float32
-            Of `emission`.
-        rng : numpy.random.Generator
-            Source of probe, jitter and noise.
-
-        Returns
-        -------
-        GoldPair
-            The coarse image and the fine one.
-        """
+        """Look twice, coarsely and finely, at an emission (2 S, 2 S)."""
         side = emitted.shape[0] // 2
         high = self.truth(emitted)
         wide = _probed(emitted, rng.uniform(*self.coarse_probe_nm))
@@ -386,19 +353,9 @@ class GoldOptions(Options):
 def gold_rng(
     purpose: Literal["validation", "judging"], index: int
 ) -> np.random.Generator:
-    """Source of chance for a field that trains nothing.
+    """Source of chance for a field that trains nothing, the same at every call.
 
-    Parameters
-    ----------
-    purpose : {"validation", "judging"}
-        Whether it chooses a checkpoint, or compares finished models.
-    index : int
-        Which field, from 0.
-
-    Returns
-    -------
-    numpy.random.Generator
-        The same for the same arguments.
+    The field chooses a checkpoint, or compares finished models.
     """
     return np.random.default_rng([index, _STREAMS[purpose]])
 
@@ -406,17 +363,9 @@ def gold_rng(
 def random_gold_options(rng: np.random.Generator) -> GoldOptions:
     """Draw a sample and a probe to learn from, over more than the tuned ranges.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of the choice.
-
-    Returns
-    -------
-    GoldOptions
-        In half of the draws the tuned ones; else other sizes, gaps, bare patches,
-        flanks, grains, wider coarse probes, fewer or more electrons. The probe of the
-        fine image stays: it says how sharp a result should be.
+    In half of the draws the tuned ones; else other sizes, gaps, bare patches, flanks,
+    grains, wider coarse probes, fewer or more electrons. The probe of the fine image
+    stays: it says how sharp a result should be.
     """
     if rng.random() < _TUNED:
         return GoldOptions()
@@ -436,22 +385,7 @@ def random_gold_options(rng: np.random.Generator) -> GoldOptions:
 def random_gold_pair(
     side: int, rng: np.random.Generator, options: GoldOptions | None = None
 ) -> GoldPair:
-    """Draw a random field and look at it twice.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns of the coarse image.
-    rng : numpy.random.Generator
-        Source of every random choice.
-    options : GoldOptions, optional
-        Sample, probe and dose.
-
-    Returns
-    -------
-    GoldPair
-        The coarse image and the fine one.
-    """
+    """Draw a random field of `side` coarse pixels and look at it twice."""
     chosen = options or GoldOptions()
     return chosen.pair_of(chosen.emission(side, rng), rng)
 

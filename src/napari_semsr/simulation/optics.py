@@ -354,27 +354,12 @@ def point_spread(
     place: Place | None = None,
     box_px: float = 1.0,
 ) -> Float32Array:
-    """Give what is made of a point in incoherent light.
+    """Give what is made of a point in incoherent light: (side, side), whose sum is 1.
 
-    Parameters
-    ----------
-    options : MicroscopeOptions
-        Optics; the focus is not looked at.
-    depths : list of tuple of float
-        Distances from the focus in nm, and the share of each.
-    pixel_nm : float
-        Side of a pixel.
-    side : int
-        Pixels along an axis, odd; the point lies in the middle.
-    place : tuple of float, optional
-        ``(y, x)`` in the field over its radius; its middle when not given.
-    box_px : float, default=1.0
-        Side of the camera's pixel, which a Gaussian has in its width.
-
-    Returns
-    -------
-    (side, side) numpy.ndarray of float32
-        Its sum is 1.
+    `depths` are distances from the focus in nm with the share of each; the focus of the
+    options is not looked at. `side` is odd; the point lies in the middle. `place` is
+    ``(y, x)`` in the field over its radius, its middle when not given, `box_px` the
+    side of the camera's pixel, which a Gaussian has in its width.
     """
     whole = int(fft.next_fast_len(4 * side, real=True))
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
@@ -447,16 +432,7 @@ def half_light_nm(
 def focus_depth_nm(options: MicroscopeOptions) -> float:
     """Give the distance from the focal plane at which focus ends.
 
-    Parameters
-    ----------
-    options : MicroscopeOptions
-        Optics.
-
-    Returns
-    -------
-    float
-        In nm: there the radius that holds half of a point's light is root 2 of its
-        least.
+    There the radius that holds half of a point's light is root 2 of its least.
     """
     if options.optics == "gaussian":
         return options.depth_of_field_nm or 100.0

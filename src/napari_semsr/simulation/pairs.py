@@ -330,17 +330,9 @@ class SsumPair:
 
 
 def surface_shape(side: int) -> tuple[int, int]:
-    """Give the size of the drawn sample that a field needs.
+    """Give the size of the drawn sample that a field of `side` mosaic pixels needs.
 
-    Parameters
-    ----------
-    side : int
-        Side of the field in pixels of the mosaic.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns; the field lies in the middle.
+    The field lies in its middle.
     """
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
@@ -355,25 +347,11 @@ def pair_of_surface(
     *,
     scale: int = 1,
 ) -> SsumPair:
-    """Take both pictures of a given sample.
+    """Take both pictures of the middle of a given sample.
 
-    Parameters
-    ----------
-    surface : Specimen
-        Of `surface_shape`; its pixel is half of the mosaic's.
-    side : int
-        Side of the field in pixels of the mosaic.
-    look : RandomLook
-        How the superlens picture is taken.
-    rng : numpy.random.Generator
-        Source of noise and shading.
-    scale : {1, 2}, default=1
-        Pixels of the electron image per pixel of the mosaic.
-
-    Returns
-    -------
-    SsumPair
-        Of the middle of the sample.
+    The sample is of `surface_shape`, its pixel half of the mosaic's; `side` is in
+    pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
+    them. Chance gives noise and shading.
     """
     field = _prepared(surface, side, scale, look.microscope.wavelength_nm)
     return _pair(field, look, rng)
@@ -388,29 +366,12 @@ def random_ssum_pairs(
     scale: int = 1,
     held_out: bool = False,
 ) -> Iterator[SsumPair]:
-    """Draw one sample and take it several times.
+    """Draw one sample and take `count` pictures of it in one light.
 
-    Parameters
-    ----------
-    side : int
-        Side of the field in pixels of the mosaic.
-    rng : numpy.random.Generator
-        Source of every choice: same state, same pairs.
-    options : SsumPairOptions, optional
-        Ranges.
-    count : int, default=1
-        Pictures of the sample in one light; each has a focus, resolution and noise of
-        its own. The electron image is the same for all. Drawing a sample takes several
-        times as long as taking it.
-    scale : {1, 2}, default=1
-        Pixels of the electron image per pixel of the mosaic.
-    held_out : bool, default=False
-        Take samples that training never draws.
-
-    Yields
-    ------
-    SsumPair
-        One for each picture.
+    Each has a focus, resolution and noise of its own; the electron image is the same
+    for all. Drawing a sample takes several times as long as taking it. `side` is in
+    pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
+    them; `held_out` takes samples that training never draws.
     """
     chosen = options or SsumPairOptions()
     surface = random_surface(
@@ -436,28 +397,11 @@ def ssum_validation(
 ) -> list[SsumPair]:
     """Make the fixed fields that choose a checkpoint and train nothing.
 
-    Field ``i`` comes from ``default_rng([VALIDATION_STREAM, i])`` and shows one kind
-    of sample, in the order of ``options.kinds``, over and over; seeds of its objects
-    lie from 2**31 on, where training draws none. Fields from 1000 on are kept for what
-    judges a finished model.
-
-    Parameters
-    ----------
-    count : int
-        Number of fields.
-    side : int
-        Side in pixels of the mosaic.
-    scale : {1, 2}, default=1
-        Pixels of the electron image per pixel of the mosaic.
-    options : SsumPairOptions, optional
-        Ranges.
-    first : int, default=0
-        Number of the first field.
-
-    Returns
-    -------
-    list of SsumPair
-        The same at every call.
+    Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
+    i])`` and shows one kind of sample, in the order of ``options.kinds``, over and
+    over; seeds of its objects lie from 2**31 on, where training draws none. Fields from
+    1000 on are kept for what judges a finished model. For `side` and `scale` see
+    `pair_of_surface`.
     """
     chosen = options or SsumPairOptions()
     pairs: list[SsumPair] = []

@@ -104,25 +104,9 @@ def random_surface(
     ranges: SampleRanges | None = None,
     held_out: bool = False,
 ) -> Specimen:
-    """Draw a sample at random.
+    """Draw a sample at random; its kind names what was joined, as ``"pits+circuit"``.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    pixel_nm : float
-        Side of a pixel.
-    rng : numpy.random.Generator
-        Source of every choice.
-    ranges : SampleRanges, optional
-        What to choose from.
-    held_out : bool, default=False
-        Take samples whose seeds training never draws.
-
-    Returns
-    -------
-    Specimen
-        Its kind names what was joined, as in ``"pits+circuit"``.
+    `held_out` takes samples whose seeds training never draws.
     """
     chosen = ranges or SampleRanges()
     first_seed = _HELD_OUT_SEED if held_out else 0

@@ -176,13 +176,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
     def extent(self) -> Extent:
-        """Find the area that frames may touch, whatever the jitter's draw.
-
-        Returns
-        -------
-        Extent
-            In frame pixels.
-        """
+        """Find the area that frames may touch, in their pixels, for any jitter."""
         last = self.frame_px - 1
         spare = self.jitter_px + self.drift_px + self.lean_px + 1
         spare += abs(self.distortion) * self.frame_px
@@ -192,18 +186,10 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return Extent((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
 
     def fit_binning(self, shape: tuple[int, ...]) -> float:
-        """Choose how many pixels of an image go into one of a frame.
+        """Choose how many pixels of an image of a shape go into one of a frame.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of the image.
-
-        Returns
-        -------
-        float
-            ``image_binning`` where it is given, else 1 where the image is large enough;
-            below, the scan just fits, down to 0.25.
+        ``image_binning`` where it is given, else 1 where the image is large enough;
+        below, the scan just fits, down to 0.25.
         """
         if self.image_binning is not None:
             return self.image_binning
@@ -212,20 +198,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
     def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
-        """Random numbers for one purpose.
-
-        Parameters
-        ----------
-        purpose : Stream
-            What they are for.
-        index : int, default=0
-            Number within the stream, such as a frame's.
-
-        Returns
-        -------
-        numpy.random.Generator
-            Independent of all others.
-        """
+        """Random numbers for one purpose, and for one frame or other number of it."""
         key = [self.seed, 3, int(purpose), index]
         if purpose is Stream.NOISE and self.noise_seed:
             key.append(self.noise_seed)
@@ -331,35 +304,16 @@ class Scan:
         return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
 
     def exposures(self, count: int) -> NDArray[np.uint16]:
-        """Take the middle field again and again: the same light, new noise.
-
-        Parameters
-        ----------
-        count : int
-            Number of exposures.
-
-        Returns
-        -------
-        (count, Y, X) numpy.ndarray of uint16
-            Camera counts.
-        """
+        """Take the middle field often, (count, Y, X): the same light, new noise."""
         light, options = self._light(self.scene), self.options
         noise = [options.rng(Stream.REPEAT, index) for index in range(count)]
         return np.stack([expose(light, options, rng) for rng in noise])
 
     def focal_series(self, count: int) -> tuple[FocalStep, ...]:
-        """Take the middle field with the focal plane at several heights.
+        """Take the middle field with the focal plane at several heights, rising.
 
-        Parameters
-        ----------
-        count : int
-            Number of heights, evenly spaced; of a drawn sample over its relief, of an
-            image over once the depth of focus up and down.
-
-        Returns
-        -------
-        tuple of FocalStep
-            One for each height, rising.
+        They lie evenly, of a drawn sample over its relief, of an image over once the
+        depth of focus up and down.
         """
         steps = []
         for index, height in enumerate(self._heights(count)):
@@ -369,18 +323,10 @@ class Scan:
         return tuple(steps)
 
     def height_scans(self, count: int) -> Iterator[HeightScan]:
-        """Take every field with the focal plane at several heights.
+        """Take every field with the focal plane at the heights of `focal_series`.
 
-        Parameters
-        ----------
-        count : int
-            Number of heights, as of `focal_series`.
-
-        Yields
-        ------
-        HeightScan
-            One for each height, rising: the same stops of the stage, lit alike. What
-            leans in the microscope moves each height sideways.
+        The stops of the stage are the same, lit alike. What leans in the microscope
+        moves each height sideways.
         """
         options, total = self.options, len(self.frames)
         for level, height in enumerate(self._heights(count)):
@@ -410,13 +356,7 @@ class Scan:
         return heights
 
     def electron_image(self) -> NDArray[np.uint8]:
-        """Take an electron image of the whole scanned area, on the scene's fine grid.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of uint8
-            Electron image.
-        """
+        """Take an electron image of the whole scanned area, on the scene's grid."""
         if self.scene.surface is None:
             msg = (
                 "An electron image needs a drawn sample (--phantom), got a scan of an "
@@ -514,25 +454,7 @@ def _light_of(
 def simulate_scan(
     options: ScanOptions, source: Specimen | NDArray[Any] | None = None
 ) -> Job[Scan]:
-    """Take a scan.
-
-    Parameters
-    ----------
-    options : ScanOptions
-        Sample, microscope, stage, camera.
-    source : Specimen or (Y, X) numpy.ndarray, optional
-        What is scanned; ``options.phantom`` is drawn when not given.
-
-    Returns
-    -------
-    Scan
-        Frames and truth.
-
-    Yields
-    ------
-    Progress
-        Drawing, then frame by frame.
-    """
+    """Take a scan of a sample or an image (Y, X), else of the phantom as drawn."""
     count = options.frames
     yield Progress(0, count + 1, "drawing the sample")
     plan = plan_scan(options)

@@ -119,23 +119,11 @@ def charge(image: FloatArray, strength: float) -> FloatArray:
 def expose(
     image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Add the noise of few electrons, and of the detector.
+    """Add the noise of few electrons, and of the detector, to a mean signal (Y, X).
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Mean signal; less than 0 gives none.
-    photons : float
-        Electrons or photons of a white pixel; 0 for no Poisson noise.
-    read_noise : float
-        Standard deviation of the Gaussian noise, over the range.
-    rng : numpy.random.Generator
-        Draws the noise.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Signal ``s`` with a variance of ``s / photons + read_noise**2``.
+    The signal ``s``, none below 0, has a variance of ``s / photons + read_noise**2``:
+    `photons` are electrons of a white pixel, 0 for no Poisson noise, and `read_noise`
+    is over the range.
     """
     if photons > 0:
         image = rng.poisson(np.maximum(image, 0) * photons) / photons
@@ -147,21 +135,9 @@ def add_effects(
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Let a field drift, charge up and be exposed, in this order.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        From 0, black, to 1, white.
-    options : EffectOptions
-        What is added.
-    seed : int, default=0
-        Makes it repeatable; drift and noise are separate draws.
-
-    Returns
-    -------
-    image : (Y, X) numpy.ndarray
-        With the effects, neither rounded nor clipped.
-    parameters : dict
-        Every number that shaped it.
+    The image (Y, X) is from 0, black, to 1, white, and comes neither rounded nor
+    clipped, with every number that shaped it. Drift and noise are separate draws of the
+    seed.
     """
     parameters: dict[str, Any] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:

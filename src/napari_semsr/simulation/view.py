@@ -99,20 +99,10 @@ class View:
 
 
 def take_view(scan: Scan, options: ViewOptions) -> View:
-    """Show the sample of a scan as an electron microscope of its own would.
+    """Show the drawn sample of a scan as an electron microscope of its own would.
 
-    Parameters
-    ----------
-    scan : Scan
-        Of a drawn sample.
-    options : ViewOptions
-        Pixel, field, place, bending, noise.
-
-    Returns
-    -------
-    View
-        The image, and the map from it to the scan's plane, in which the centre of the
-        first pixel of a frame at position (0, 0) is the origin.
+    The map leads from the image to the scan's plane, in which the centre of the first
+    pixel of a frame at position (0, 0) is the origin.
     """
     surface = scan.scene.surface
     if surface is None:

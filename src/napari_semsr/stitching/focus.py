@@ -109,18 +109,7 @@ class HeightShift:
 
 
 def sharpest(heights: Sequence[Acquisition]) -> int:
-    """Find the height whose frames have most detail beyond their noise.
-
-    Parameters
-    ----------
-    heights : sequence of Acquisition
-        The same frames at each height.
-
-    Returns
-    -------
-    int
-        Which of them.
-    """
+    """Find the height whose frames have most detail beyond their noise."""
     found = []
     for height in heights:
         frames = (height.read(i).astype(np.float32) for i in evenly(len(height), 9))
@@ -150,23 +139,11 @@ class FocusPlan:
         return self.plans[0].shape
 
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
-        """Compute one rectangle.
+        """Compute one rectangle of the mosaic, in its pixels.
 
-        Parameters
-        ----------
-        box : Box
-            Rows and columns of the mosaic.
-
-        Returns
-        -------
-        (H, W) numpy.ndarray of float32
-            Grey values, each of the heights that are sharpest there; NaN where no frame
-            reaches.
-        (H, W) numpy.ndarray of uint16
-            How many frames reach there, of all heights.
-        (H, W) numpy.ndarray of float32
-            Height in nm; NaN where there is no detail beyond noise, or not all heights
-            reach.
+        Gives grey values, each of the heights that are sharpest there, NaN where no
+        frame reaches; how many frames reach there, of all heights; and the height in
+        nm, NaN where there is no detail beyond noise, or not all heights reach.
         """
         reach = int(np.ceil(4 * (_AROUND + _COARSE))) + 1
         wide = box.grow((reach, reach)).intersection(Box.of(self.shape))
@@ -256,32 +233,12 @@ def plan_focus(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
-    """Lay the heights of a scan on the one that was solved.
+    """Lay the heights of a scan, rising, on the one that was solved.
 
-    Parameters
-    ----------
-    heights : sequence of Acquisition
-        The same frames at each height, rising.
-    z_nm : sequence of float
-        Height of each focal plane.
-    solved : int
-        Which of them was solved.
-    solution : StitchSolution
-        Where its frames lie, and their shading and gains.
-    options : StitchOptions, optional
-        How frames are blended.
-
-    Returns
-    -------
-    FocusPlan
-        Computes nothing until a block is asked for.
-    tuple of HeightShift
-        How each height lies on the solved one.
-
-    Yields
-    ------
-    Progress
-        One for each height.
+    `solved` is the number of that one, of which `solution` says where its frames lie,
+    with shading and gains; `options` say how frames are blended. The plan computes
+    nothing until a block is asked for; beside it stands how each height lies on the
+    solved one.
 
     Raises
     ------

@@ -65,19 +65,9 @@ class FusionPlan:
     shape: IntPair  # Rows and columns of the mosaic
 
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
-        """Compute one rectangle.
+        """Compute one rectangle of the mosaic, in its pixels.
 
-        Parameters
-        ----------
-        box : Box
-            Rows and columns of the mosaic.
-
-        Returns
-        -------
-        (H, W) numpy.ndarray of float32
-            Grey values; NaN where no frame reaches.
-        (H, W) numpy.ndarray of uint16
-            How many frames reach there.
+        Gives grey values, NaN where no frame reaches, and how many frames reach there.
         """
         total = np.zeros(box.shape, np.float32)
         weights = np.zeros(box.shape, np.float32)
@@ -134,21 +124,7 @@ def plan_fusion(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> FusionPlan:
-    """Plan the mosaic of a solved scan.
-
-    Parameters
-    ----------
-    acquisition : Acquisition
-        The frames.
-    solution : StitchSolution
-        Where they lie, and their shading and gains.
-    options : StitchOptions, optional
-        How frames are blended.
-
-    Returns
-    -------
-    FusionPlan
-        Computes nothing until a block is asked for.
+    """Plan the mosaic of a solved scan; nothing is computed until a block is asked for.
 
     Raises
     ------

@@ -57,12 +57,7 @@ class LikelyGrid:
 class UnplacedError(RegistrationError):
     """Frames whose images alone do not tell where they lie.
 
-    Parameters
-    ----------
-    message : str
-        A sentence.
-    grids : sequence of LikelyGrid
-        Those that the overlaps fit, the likeliest first.
+    `grids` are those that the overlaps fit, the likeliest first.
     """
 
     def __init__(self, message: str, grids: Sequence[LikelyGrid]) -> None:

@@ -56,28 +56,9 @@ def plan_halves(
     whole: FusionPlan,
     options: StitchOptions | None = None,
 ) -> Job[tuple[HalfPlan, HalfPlan]]:
-    """Plan two mosaics, each of one half of a solved scan's frames.
+    """Plan two mosaics, each of one half of a solved scan's frames that have a place.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        The frames.
-    solution : StitchSolution
-        Where they lie.
-    whole : FusionPlan
-        The mosaic of all frames.
-    options : StitchOptions, optional
-        Those of the solution.
-
-    Returns
-    -------
-    tuple of HalfPlan
-        Both halves; their frames are those that have a place.
-
-    Yields
-    ------
-    Progress
-        One for each half.
+    `whole` is the mosaic of all frames; `options` are those of the solution.
 
     Raises
     ------

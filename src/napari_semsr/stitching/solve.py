@@ -397,27 +397,9 @@ def solve_mosaic(
 ) -> Job[StitchSolution]:
     """Find where every frame of a scan lies.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Frames and what is known of their places.
-    options : StitchOptions, optional
-        Defaults measure what the scan does not say.
-    flat : (Y, X) numpy.ndarray, optional
-        Flat field image, already read.
-    known : FieldDistortion, optional
-        What is known of the field; stands in place of the option, which is then a
-        number.
-
-    Returns
-    -------
-    StitchSolution
-        Positions, joints with their quality, shading, gains, warnings.
-
-    Yields
-    ------
-    Progress
-        One for each joint, then one for each sweep.
+    The default options measure what the scan does not say. `flat` (Y, X) is a flat
+    field image, already read; `known` stands in place of the option of distortion,
+    which is then a number.
 
     Raises
     ------

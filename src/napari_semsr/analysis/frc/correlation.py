@@ -175,15 +175,7 @@ _NEAR = 1.1  # times that, from which more pixels would hardly show more; chosen
 def beside_pixels(resolution_px: float | None) -> str:
     """Say what to think of a resolution, beside the finest that its pixels can show.
 
-    Parameters
-    ----------
-    resolution_px : float or None
-        In pixels.
-
-    Returns
-    -------
-    str
-        Some words; none where there is no resolution.
+    No words where there is none.
     """
     if resolution_px is None:
         return ""
@@ -543,11 +535,6 @@ def measure_frc(
     shift_px : tuple of float, optional
         ``(y, x)`` by which `b` must be moved to lie on `a`: both are cut to what they
         share by whole pixels, and the rest is a phase.
-
-    Returns
-    -------
-    FrcResult
-        Curve, resolution with its interval, method, and the reason when there is none.
     """
     plan = FrcPlan.of(a, b, options or FrcOptions(), whole, shift_px)
     options = plan.options
@@ -608,25 +595,12 @@ def _interval(
 def measure_agreement(
     image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
 ) -> FrcResult:
-    """Measure down to what length an image agrees with a much better one.
+    """Measure down to what length an image agrees with a much better one on its grid.
 
     The usual fit is local, and may find no crossing for a curve that dips and comes
-    back; the rings' first crossing is taken then.
-
-    Parameters
-    ----------
-    image : Micrograph
-        What is judged.
-    reference : Micrograph
-        On the same grid; it counts as free of noise.
-    cut_off_nm : float, optional
-        Shortest period that the light carried; by default what the image's history
-        tells.
-
-    Returns
-    -------
-    FrcResult
-        Resolution, or the reason why there is none.
+    back; the rings' first crossing is taken then. The reference counts as free of
+    noise. `cut_off_nm` is the shortest period that the light carried; by default what
+    the image's history tells.
     """
     options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
     found = measure_frc(image, reference, options)

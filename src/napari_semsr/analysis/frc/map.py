@@ -118,18 +118,7 @@ class FrcMap:
         return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
 
     def percentile(self, share: float) -> float | None:
-        """Percentile of the measured resolutions, blocks without one left out.
-
-        Parameters
-        ----------
-        share : float
-            Percentile in [0, 100].
-
-        Returns
-        -------
-        float or None
-            Resolution in `unit`; None when every block failed.
-        """
+        """Take a percentile of the resolutions, in `unit`; None if all failed."""
         kept = self.measured[np.isfinite(self.measured)]
         return float(np.percentile(kept, share)) if kept.size else None
 
@@ -139,11 +128,7 @@ class FrcMap:
 
         By the blocks' noise, of which those that overlap count by the area that is
         theirs alone, and by what errs in all alike: the fit's form and the pixel size.
-
-        Returns
-        -------
-        tuple of float or None
-            None where every block failed.
+        None where all failed.
         """
         median = self.percentile(50)
         kept = np.isfinite(self.measured)
@@ -159,18 +144,7 @@ class FrcMap:
         return median / reach, median * reach
 
     def summarise(self, inside: BoolArray) -> BlockSummary:
-        """Sum up some of the blocks.
-
-        Parameters
-        ----------
-        inside : (Y, X) numpy.ndarray of bool
-            The blocks.
-
-        Returns
-        -------
-        BlockSummary
-            Their number and spread.
-        """
+        """Sum up the blocks (Y, X) that lie inside."""
         values = self.measured[inside]
         kept = values[np.isfinite(values)]
         spread: tuple[float | None, ...] = (None, None, None)
@@ -379,31 +353,8 @@ def measure_frc_map(
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
-    Parameters
-    ----------
-    a : Micrograph
-        First image, numpy or dask.
-    b : Micrograph, optional
-        Second, independent image of the same field on the same grid; without it, the
-        blocks of `a` are split into diagonal halves, or its counts into two.
-    options : FrcMapOptions, optional
-        Blocks, criterion, estimator, filling.
-    whole : Micrograph, optional
-        Mosaic of which `a` and `b` are halves with independent noise, in its units;
-        the map is then that of `whole`.
-    shift_px : tuple of float, optional
-        ``(y, x)`` by which `b` must be moved to lie on `a`; the map is then of what
-        they share.
-
-    Returns
-    -------
-    FrcMap
-        Map, reasons and statistics.
-
-    Yields
-    ------
-    Progress
-        Blocks done.
+    Images may be lazy; they are those of `measure_frc`, but the map is of what both
+    share once `b` is moved, and of `whole` where that is given.
     """
     options = options or FrcMapOptions()
     asked, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)

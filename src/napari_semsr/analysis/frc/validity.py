@@ -42,18 +42,7 @@ REASON_TEXTS: dict[str, str] = {
 
 
 def code_of(reason: Reason | None) -> int:
-    """Code of a reason in a map.
-
-    Parameters
-    ----------
-    reason : str or None
-        A member of `REASONS`; None where there is a resolution.
-
-    Returns
-    -------
-    int
-        0 for None, else the place in `REASONS` plus one.
-    """
+    """Code of a reason in a map: its place in `REASONS` plus one, 0 for None."""
     return 0 if reason is None else REASONS.index(reason) + 1
 
 

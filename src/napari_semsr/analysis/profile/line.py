@@ -143,12 +143,9 @@ class Profile:
 
 
 class LineReader:
-    """Reads grey values at pixels, and keeps the chunks that it read last.
+    """Reads grey values at pixels of a field (Y, X), and keeps the chunks it read last.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field; an array in memory is not copied.
+    An array in memory is not copied.
     """
 
     def __init__(self, data: Any) -> None:
@@ -159,17 +156,9 @@ class LineReader:
         self._bytes = 0
 
     def take(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
-        """Read pixels.
+        """Read pixels (M, W); NaN outside the field.
 
-        Parameters
-        ----------
-        rows, columns : (M, W) numpy.ndarray of int
-            Their places; along the first axis one of both goes on by steps of 1 px.
-
-        Returns
-        -------
-        (M, W) numpy.ndarray
-            Grey values; NaN outside the field.
+        Along the first axis rows or columns go on by steps of 1 px.
         """
         inside = (rows >= 0) & (rows < self.shape[0])
         inside &= (columns >= 0) & (columns < self.shape[1])
@@ -295,12 +284,12 @@ def read_profile(
     width: float | None = None,
     reader: LineReader | None = None,
 ) -> Profile:
-    """Read the grey levels along a line.
+    """Read the grey levels along a line, of a lazy image the chunks under the band.
 
     Parameters
     ----------
     image : Micrograph
-        The image; of a lazy one the chunks under the band are read.
+        The image.
     line : tuple of float
         ``(y0, x0, y1, x1)`` in the plane: in pixels of the image without a map.
     width_px : float, default=1
@@ -311,11 +300,6 @@ def read_profile(
         Width of the band in the plane, in place of `width_px`.
     reader : LineReader, optional
         Of this image: it knows the chunks of the line before.
-
-    Returns
-    -------
-    Profile
-        The curve, and the pixels of the band.
     """
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
@@ -362,15 +346,7 @@ def _require_narrow(course: _Course) -> None:
 
 
 def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:
-    """Refuse a line that leaves its image.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    line : tuple of float
-        ``(y0, x0, y1, x1)`` in pixels of the image.
-    """
+    """Refuse a line ``(y0, x0, y1, x1)``, in pixels, that leaves its image."""
     rows, columns = image.shape
     for y, x in (line[:2], line[2:]):
         if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):

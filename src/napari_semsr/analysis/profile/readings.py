@@ -149,23 +149,10 @@ def measure_profile(
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
 ) -> Readings:
-    """Read widths, edge and pairs off a profile.
+    """Read widths, edge and pairs off a profile; without any there is a reason.
 
-    Parameters
-    ----------
-    profile : Profile
-        Grey levels along a line.
-    polarity : {"auto", "bright", "dark"}, default="auto"
-        Whether lines are brighter or darker than what lies around.
-    prominence : float, default=0.1
-        Least rise of a line above its surroundings, over the profile's range.
-    pixel : {"area", "point"}, default="area"
-        Whether a pixel averages over its area, which fits take off widths.
-
-    Returns
-    -------
-    Readings
-        Lines, pairs, edge; none of them with a reason.
+    `prominence` is the least rise of a line above its surroundings, over the profile's
+    range. A pixel averages over its area, which fits take off widths, or not.
 
     References
     ----------
