@@ -106,12 +106,12 @@ class OutputAssembler:
         }
         edges = edges_of(result, inner)
         kept = {name: edge for name, edge in edges.items() if outside[name]}
-        return self.run.write(self._place(core), result[inner.slices], kept)
+        return self.run.write(self.place_of(core), result[inner.slices], kept)
 
     def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[TileResult]:
         """Put a part beside the others of an output's tile; write it when complete."""
         scale = self.run.plan.loaded.card.scale
-        place = self._place(core)
+        place = self.place_of(core)
         area = core.scaled(scale).shape
         joined, left = self._parts.get(
             place, (np.empty(area, dtype=np.float32), area[0] * area[1])
@@ -126,7 +126,7 @@ class OutputAssembler:
         self._parts.pop(place, None)
         return [self.run.write(place, joined, {})]
 
-    def _place(self, core: Box) -> IntPair:
+    def place_of(self, core: Box) -> IntPair:
         """Row and column of one of the output's tiles."""
         side = self.run.plan.tiles.core
         return core.y0 // side, core.x0 // side
@@ -203,13 +203,8 @@ def _once(
     if reach is not None:  # the missing ones, and what they look at
         near = [box.grow(reach) for box in missing]
         wanted = [t for t in wanted if any(t.core.overlap(box) for box in near)]
-    side = run.plan.tiles.core
-    together: dict[IntPair, list[Tile]] = {}  # by the tile of the output
-    for tile in wanted:
-        place = tile.core.y0 // side, tile.core.x0 // side
-        together.setdefault(place, []).append(tile)
-    tiles = [tile for group in together.values() for tile in group]
     landing = OutputAssembler(run, set(places))
+    tiles = sorted(wanted, key=lambda tile: landing.place_of(tile.core))
     live = sum(point.live for point in found.trace.points)
     told = statistics is not None or not live
     with closing(lockstep.run(tiles)) as events:

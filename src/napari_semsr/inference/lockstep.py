@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from napari_semsr.core import Box, IntPair, Returning, SemsrError, Tile, TilePlan
 from napari_semsr.inference.buffers import Layer, Room, TensorStore
 from napari_semsr.inference.lockstep_plan import INPUT, OpTrace, SyncPoint
 from napari_semsr.inference.statistics import Gathered, Moments, Statistics, on_device
-from napari_semsr.models import live_norm
+from napari_semsr.models import TorchCalls, live_norm
 
 # One tile's pass through a network, in steps: left at a point, taken up again.
 #
@@ -131,7 +130,7 @@ def _deviation() -> SemsrError:
     return SemsrError(msg)
 
 
-class _Segment(TorchFunctionMode):
+class _Segment(TorchCalls):
     """Answer old calls from memory, one from the point, and make the new ones."""
 
     def __init__(
@@ -155,11 +154,6 @@ class _Segment(TorchFunctionMode):
         self._stand_ins[id(made)] = made, form.root
         return made
 
-    @property
-    def _asked(self) -> IntPair:
-        """The tensor of the point that is being answered."""
-        return self._owner.trace.points[self._owner.reached - 1].root
-
     def real(self, value: Any, but: IntPair | None = None) -> Any:
         """Return the tensor that a stand-in stands for; other values as they are."""
         known = self._stand_ins.get(id(value))
@@ -174,43 +168,34 @@ class _Segment(TorchFunctionMode):
             self._versions[root] = _version(self.live[root])
         return self.live[root]
 
-    def _stands_in(self, values: tuple[Any, ...]) -> bool:
-        """Whether a stand-in may be among the arguments of a call."""
-        known = self._stand_ins
-        return any(id(v) in known or isinstance(v, tuple | list) for v in values)
-
     def changed(self, root: IntPair) -> bool:
         """Whether a tensor is new, or was changed since it was fetched."""
         return self._versions.get(root) != _version(self.live[root])
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one call."""
         trace, number = self._owner.trace, self._number
         if number >= len(trace.functions) or func is not trace.functions[number]:
             raise _deviation()
         self._number += 1
         if number < self._resumed:
-            return self._recall(self._owner.results[number])
-        if self._stand_ins and self._stands_in((*args, *(kwargs or {}).values())):
-            own = self._asked if number == self._resumed else None
-            args, kwargs = tree_map(lambda x: self.real(x, own), (args, kwargs or {}))
-        result = self._make(number, func, args, kwargs or {})
+            memory = self._owner.results[number]
+            if isinstance(memory, _TensorSpec):
+                return self.stand_in(memory)
+            several = isinstance(memory, _Several)
+            return memory.rebuilt(self.stand_in) if several else memory
+        known = self._stand_ins
+        if known and any(  # a stand-in may be among the arguments
+            id(value) in known or isinstance(value, tuple | list)
+            for value in (*args, *kwargs.values())
+        ):
+            own = None
+            if number == self._resumed:  # the tensor of the point that is answered
+                own = self._owner.trace.points[self._owner.reached - 1].root
+            args, kwargs = tree_map(lambda x: self.real(x, own), (args, kwargs))
+        result = self._make(number, func, args, kwargs)
         self._remember(number, result)
         return result
-
-    def _recall(self, memory: Any) -> Any:
-        """Answer an old call."""
-        if isinstance(memory, _TensorSpec):
-            return self.stand_in(memory)
-        if isinstance(memory, _Several):
-            return memory.rebuilt(self.stand_in)
-        return memory
 
     def _make(
         self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr.core import IntPair, TilePlan, plan_tiles, round_up
-from napari_semsr.models import live_norm
+from napari_semsr.models import TorchCalls, live_norm
 
 if TYPE_CHECKING:
     from napari_semsr.inference.predictor import Predictor
@@ -77,7 +76,7 @@ def ratio_of(size: int, side: int, stride: int) -> Fraction | None:
     return ratio if size and whole and (stride * ratio).denominator == 1 else None
 
 
-class _Spreading(TorchFunctionMode):
+class _Spreading(TorchCalls):
     """Let NaN spread along one axis, from one half of a field into the other."""
 
     def __init__(self, search: "_Search", axis: int, low: bool, side: int) -> None:
@@ -124,24 +123,17 @@ class _Spreading(TorchFunctionMode):
         """Count an image that a tile must know in its core."""
         self.reach = max(self.reach, self.margin(x))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one call."""
-        named = kwargs or {}
         place, self.count = self.count, self.count + 1
-        norm = live_norm(func, args, named)
+        norm = live_norm(func, args, kwargs)
         if norm is not None:
             self.note(norm.input)
             return self.unknown(norm.input)
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if place in self.search.points and first is not None:
-            return self._refreshed(func, first, args, named)
-        result = func(*args, **named)
+            return self._refreshed(func, first, args, kwargs)
+        result = func(*args, **kwargs)
         if self.search.target is None or first is None:
             return result
         if func is _PADDING and self.ratio(first) is not None:
@@ -153,7 +145,7 @@ class _Spreading(TorchFunctionMode):
                 self.search.add(self.last)
                 if known is not None:
                     raise _Again
-                result = self._refreshed(func, first, args, named)
+                result = self._refreshed(func, first, args, kwargs)
                 if self._too_wide(result):
                     raise _Unbounded
         return result
@@ -307,7 +299,7 @@ class OpTrace:
         return tuple(found)
 
 
-class _Watching(TorchFunctionMode):
+class _Watching(TorchCalls):
     """Record a pass on the meta device."""
 
     def __init__(self, side: int, stride: int, points: frozenset[int]) -> None:
@@ -339,27 +331,20 @@ class _Watching(TorchFunctionMode):
             if isinstance(leaf, Tensor) and id(leaf) in self._roots:
                 self.last_use[self._roots[id(leaf)]] = call
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record one call and let it happen."""
-        named = kwargs or {}
         number = len(self.functions)
         self.functions.append(func)
-        self.use((args, named), number)
+        self.use((args, kwargs), number)
         self._note_change(func, args, number)
-        norm = live_norm(func, args, named)
+        norm = live_norm(func, args, kwargs)
         if norm is not None:
             self._meet(norm.input, number, live=True)
             result = torch.empty_like(norm.input)
         else:
             if number in self._refreshed:
                 self._meet(args[0], number, live=False)
-            result = func(*args, **named)
+            result = func(*args, **kwargs)
         leaves = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         made = tuple(self.name(x, (number, i)) for i, x in enumerate(leaves))
         self.made.append(made)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -13,6 +13,11 @@ WEIGHTS, ADVANCED = "Noise, blur and haze", "Advanced"
 """Frames of the panel that some options stand in."""
 
 _ROUNDING = 1e-6  # of the range; sums of single precision in another order differ less
+
+
+def _weight(label: str, description: str) -> Any:
+    """Declare the share of a correction that is made."""
+    return option(1.0, label, description, step=0.1, group=WEIGHTS, ge=0, le=1)
 
 
 class EnhanceOptions(Options):
@@ -62,32 +67,16 @@ class EnhanceOptions(Options):
         },
         flags={"--no-resample": "never"},
     )
-    denoise: float = option(
-        1.0,
+    denoise: float = _weight(
         "Noise removed",
         "Share of the noise that is taken off, by models that tell faults apart.",
-        step=0.1,
-        group=WEIGHTS,
-        ge=0,
-        le=1,
     )
-    deblur: float = option(
-        1.0,
+    deblur: float = _weight(
         "Blur removed",
         "Share of the blur that is undone, by models that tell faults apart.",
-        step=0.1,
-        group=WEIGHTS,
-        ge=0,
-        le=1,
     )
-    dehaze: float = option(
-        1.0,
-        "Haze removed",
-        "Share of the haze that is lifted, by models that lift it.",
-        step=0.1,
-        group=WEIGHTS,
-        ge=0,
-        le=1,
+    dehaze: float = _weight(
+        "Haze removed", "Share of the haze that is lifted, by models that lift it."
     )
     noise_percent: float | None = option(
         None,

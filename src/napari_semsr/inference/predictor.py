@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr.core import (
@@ -44,6 +43,7 @@ from napari_semsr.models import (
     InformedRestorer,
     LoadedModel,
     Probe,
+    TorchCalls,
     effective_halo,
     probe,
 )
@@ -162,7 +162,7 @@ def _translated(device: torch.device, what: str) -> Iterator[None]:
 # allocated and nothing computed, while every tensor that is alive is counted.
 
 
-class _LiveBytes(TorchFunctionMode):
+class _LiveBytes(TorchCalls):
     """Count the bytes of all tensors that are alive.
 
     Calls are watched from Python: to watch them in torch's core loads a compiler first.
@@ -177,14 +177,9 @@ class _LiveBytes(TorchFunctionMode):
     def _release(self, size: int) -> None:
         self.live -= size
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let a call happen, and count what comes of it."""
+        result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self.add(leaf)

@@ -47,6 +47,7 @@ from .probing import (
     LiveNorm as LiveNorm,
     NormInterceptor as NormInterceptor,
     Probe as Probe,
+    TorchCalls as TorchCalls,
     effective_fields as effective_fields,
     effective_halo as effective_halo,
     live_norm as live_norm,

@@ -54,7 +54,24 @@ def _read(
     return LiveNorm(input, weight, bias, eps) if live and input.dim() == 4 else None
 
 
-class NormInterceptor(TorchFunctionMode):
+class TorchCalls(TorchFunctionMode):
+    """Stand in for every torch function that the thread that enters calls."""
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer one call; here it happens."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return self.call(func, args, kwargs or {})
+
+
+class NormInterceptor(TorchCalls):
     """Answer the live norms of a pass in the thread that enters, and count them."""
 
     def __init__(self) -> None:
@@ -65,18 +82,11 @@ class NormInterceptor(TorchFunctionMode):
         """Give the image that the network goes on with; here the norm's input."""
         return norm.input
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a live norm; let other calls happen."""
-        named = kwargs or {}
-        norm = live_norm(func, args, named)
+        norm = live_norm(func, args, kwargs)
         if norm is None:
-            return func(*args, **named)
+            return func(*args, **kwargs)
         result = self._answer(norm)
         self.count += 1
         return result

@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Options,
     optical_cut_off_nm,
 )
+from napari_semsr.simulation.specimen import share
 
 _MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
 _AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
@@ -63,11 +64,9 @@ class MicroscopeOptions(Options):
     refractive_index: float = Field(
         default=1.9, ge=1, le=4, description="refractive index of the microsphere"
     )
-    coherence_factor: float | None = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="aperture of the illumination over that of the imaging: 0 for "
+    coherence_factor: float | None = share(
+        1.0,
+        "aperture of the illumination over that of the imaging: 0 for "
         "coherent light, 1 for light that comes through the same lens; or incoherent",
     )
     spherical_waves: float = Field(
@@ -124,12 +123,8 @@ class MicroscopeOptions(Options):
         description="brightness at the rim (round) or corner (square) over that at the "
         "centre; 0.35 for a round field, 0.65 for a square one",
     )
-    offcentre: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="distance of the brightest point from the centre, over half the "
-        "frame",
+    offcentre: float = share(
+        0.0, "distance of the brightest point from the centre, over half the frame"
     )
     tilt: float = Field(
         default=0.0,

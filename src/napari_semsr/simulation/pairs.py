@@ -34,7 +34,7 @@ from napari_semsr.simulation.optics import (
 )
 from napari_semsr.simulation.samples import SampleRanges, random_surface
 from napari_semsr.simulation.sem import SemOptions, sem_contrast
-from napari_semsr.simulation.specimen import Specimen
+from napari_semsr.simulation.specimen import Specimen, share
 
 # Options that all cards from before the optics hold, and that some of them hold.
 _FORMER = {"focused", "defocus_nm"}
@@ -57,20 +57,13 @@ class SsumPairOptions(SampleRanges):
         default=(0.4, 1.0),
         description="aperture of the illumination over that of the lens",
     )
-    spherical_waves: float = Field(
-        default=0.25,
-        ge=0,
-        le=1,
-        description="greatest spherical aberration at the rim of the field",
+    spherical_waves: float = share(
+        0.25, "greatest spherical aberration at the rim of the field"
     )
-    coma_waves: float = Field(
-        default=0.25, ge=0, le=1, description="greatest coma at the rim of the field"
-    )
-    gaussian: float = Field(
-        default=0.25,
-        ge=0,
-        le=1,
-        description="share of pictures that a Gaussian blurs in place of a lens, as of "
+    coma_waves: float = share(0.25, "greatest coma at the rim of the field")
+    gaussian: float = share(
+        0.25,
+        "share of pictures that a Gaussian blurs in place of a lens, as of "
         "instruments that do better than theory",
     )
     resolution_nm: tuple[float, float] = Field(
@@ -84,11 +77,9 @@ class SsumPairOptions(SampleRanges):
     wavelength_nm: tuple[float, float] = Field(
         default=(500.0, 600.0), description="wavelength of the light"
     )
-    any_focus: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share of pictures at any focus; the others have the mean height "
+    any_focus: float = share(
+        0.5,
+        "share of pictures at any focus; the others have the mean height "
         "of their sample in focus",
     )
     focus_drift_nm: float = Field(
@@ -114,12 +105,7 @@ class SsumPairOptions(SampleRanges):
         lt=0.5,
         description="greatest shading left by the flat field",
     )
-    eight_bit: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share of pictures of 8 bits; the others have 12",
-    )
+    eight_bit: float = share(0.5, "share of pictures of 8 bits; the others have 12")
 
     @model_validator(mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from napari_semsr.simulation.specimen import (
     ObjectOptions,
     Specimen,
     draw_object,
+    share,
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
@@ -69,28 +70,16 @@ class SampleRanges(Options):
     shape_nm: tuple[float, float] = Field(
         default=(45.0, 350.0), description="width of strewn shapes"
     )
-    joined: float = Field(
-        default=0.35, ge=0, le=1, description="share of fields where two samples meet"
-    )
-    strewn: float = Field(
-        default=0.2, ge=0, le=1, description="share of samples with shapes on them"
-    )
-    turned_over: float = Field(
-        default=0.0, ge=0, le=1, description="share with heights upside down"
-    )
-    exchanged: float = Field(
-        default=0.0, ge=0, le=1, description="share with materials exchanged"
-    )
-    changed: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of fields into which objects are put, up or down and of any "
+    joined: float = share(0.35, "share of fields where two samples meet")
+    strewn: float = share(0.2, "share of samples with shapes on them")
+    turned_over: float = share(0.0, "share with heights upside down")
+    exchanged: float = share(0.0, "share with materials exchanged")
+    changed: float = share(
+        0.0,
+        "share of fields into which objects are put, up or down and of any "
         "material, and from which others are taken",
     )
-    bent: float = Field(
-        default=0.25, ge=0, le=1, description="share of fields that are not level"
-    )
+    bent: float = share(0.25, "share of fields that are not level")
     bend_nm: float = Field(
         default=80.0, ge=0, description="greatest rise of such a field"
     )

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Float32Array, FloatArray, Options, option
 from napari_semsr.simulation.canvas import blur_by_width
-from napari_semsr.simulation.specimen import Specimen
+from napari_semsr.simulation.specimen import Specimen, share
 
 # What a scanning microscope adds: drift, charging, and the noise of few electrons.
 #
@@ -176,9 +176,7 @@ class SemOptions(Options):
     edges: float = Field(
         default=0.5, ge=0, le=2, description="brightness added by slopes"
     )
-    shadows: float = Field(
-        default=0.6, ge=0, le=1, description="brightness lost in deep places"
-    )
+    shadows: float = share(0.6, "brightness lost in deep places")
     escape_nm: float = Field(
         default=8.0, gt=0, description="depth from which electrons escape"
     )

@@ -9,7 +9,7 @@ spheres, wiring of an integrated circuit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,11 @@ _CHANNEL_BIT = 74.5 / 320
 _PIT_WIDTH = 130 / 320
 _RUNS = (2, 8)
 Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
+
+
+def share(default: float, description: str) -> Any:
+    """Declare an option that is a share, from 0 to 1."""
+    return Field(default=default, ge=0, le=1, description=description)
 
 
 class ObjectOptions(Options):
@@ -48,11 +53,9 @@ class ObjectOptions(Options):
     angle_deg: float = Field(
         default=0.0, description="turn of a grating, lattice or disc"
     )
-    disorder: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="unrest of edges and places of a grating, lattice or packing, over "
+    disorder: float = share(
+        0.0,
+        "unrest of edges and places of a grating, lattice or packing, over "
         "a quarter of the pitch",
     )
     packing: Literal["random", "hexagonal"] = Field(
