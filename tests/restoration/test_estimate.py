@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.restoration.estimate import RadialPower, sample_blocks
+from napari_semsr.restoration.method import RadialPower, sample_blocks
 from napari_semsr.restoration.psf import PointSpread
 
 

@@ -15,10 +15,10 @@ from napari_semsr.core import (
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.simulation.scan import ScanOptions, cut_scan
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
-from napari_semsr.stitching.distortion import guess_distortion
 from napari_semsr.stitching.flat_field import FlatField
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import whole_shift
+from napari_semsr.stitching.solve import guess_distortion
 from tests.stitching import scans
 
 SIDE = 160
