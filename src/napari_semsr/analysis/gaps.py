@@ -112,7 +112,9 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
     step = bin_width
     if step is None:
         step = 2 * float(high - low) / known.size ** (1 / 3)
-        step = _round_number(step if step > last / _MOST_BINS else last / 10)
+        wanted = step if step > last / _MOST_BINS else last / 10
+        power = 10.0 ** math.floor(math.log10(wanted))
+        step = power * min(_ROUND, key=lambda n: abs(math.log(wanted / power / n)))
     count = math.floor(last / step) + 1
     if count > _MOST_BINS:
         msg = (
@@ -121,12 +123,6 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
         )
         raise OptionError(msg)
     return np.arange(count + 1, dtype=float) * step
-
-
-def _round_number(value: float) -> float:
-    """Round to the nearest of 1, 2, 2.5, 5 and 10 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return power * min(_ROUND, key=lambda one: abs(math.log(value / power / one)))
 
 
 def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:

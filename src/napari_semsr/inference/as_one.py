@@ -21,7 +21,6 @@ from napari_semsr.core import (
     Job,
     Progress,
     Tile,
-    TilePlan,
 )
 from napari_semsr.inference.buffers import NoRoomError, Room
 from napari_semsr.inference.executors import LocalExecutor, Work
@@ -376,12 +375,12 @@ def _run_regridded(
     begin: Callable[[TiledRun, Places], Work],
 ) -> Work:
     """Enhance a field on the network's grid, and write it on its own."""
-    waiting = {
-        place: _tiles_over(
-            run.plan.tiles, regrid.core(run.plan.outputs.tile(*place).core)
-        )
-        for place in places
-    }
+    waiting, side = {}, run.plan.tiles.core
+    for place in places:  # the tiles whose cores share a pixel with it
+        box = regrid.core(run.plan.outputs.tile(*place).core)
+        rows = range(box.y0 // side, -(-box.y1 // side))
+        columns = range(box.x0 // side, -(-box.x1 // side))
+        waiting[place] = set(itertools.product(rows, columns))
     needed = sorted(set().union(*waiting.values()))
     if not needed:
         return
@@ -407,13 +406,6 @@ def _run_regridded(
                     yield [run.write(place, made[at.slices], edges_of(made, at), notes)]
                 if not ready:
                     yield Progress(count, len(needed), "Enhancing the resampled field")
-
-
-def _tiles_over(plan: TilePlan, box: Box) -> set[IntPair]:
-    """List the tiles whose cores share a pixel with a box."""
-    rows = range(box.y0 // plan.core, -(-box.y1 // plan.core))
-    columns = range(box.x0 // plan.core, -(-box.x1 // plan.core))
-    return set(itertools.product(rows, columns))
 
 
 @contextmanager

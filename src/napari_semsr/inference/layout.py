@@ -93,7 +93,13 @@ def fit_pixels(
     """
     if pixel_size_nm is None or trained.pixel_size_nm is None:
         return PixelFit(None, pixel_size_nm, _of_unknown(trained))
-    wanted = [_nearest(size, trained.pixel_size_nm) for size in pixel_size_nm]
+    low, high = trained.pixel_size_nm
+    wanted = [
+        size
+        if low / _TOLERANCE <= size <= high * _TOLERANCE
+        else min(max(size, low), high)
+        for size in pixel_size_nm
+    ]
     ratios = [size / aim for size, aim in zip(pixel_size_nm, wanted, strict=True)]
     if all(ratio == 1 for ratio in ratios):
         return PixelFit(None, pixel_size_nm)
@@ -126,14 +132,6 @@ def fit_pixels(
         finest = 2 * max(wanted) / trained.scale
         said += f", where it holds no detail finer than {finest:.3g} nm"
     return PixelFit(steps, seen, f"{said}.")
-
-
-def _nearest(size: float, trained: tuple[float, float]) -> float:
-    """Give the pixel size itself where it will do, else the nearest trained one."""
-    low, high = trained
-    if low / _TOLERANCE <= size <= high * _TOLERANCE:
-        return size
-    return low if size < low else high
 
 
 def _step(ratio: float) -> Fraction:

@@ -146,7 +146,9 @@ class _Segment(TorchCalls):
         self._number = 0
         self._stand_ins: dict[int, tuple[Tensor, IntPair]] = {}
         self._versions: dict[IntPair, int] = {}
-        self._dying = _dying_after(owner.trace)
+        self._dying: dict[int, list[IntPair]] = {}  # tensors by their last call
+        for root, last in owner.trace.last_use.items():
+            self._dying.setdefault(last, []).append(root)
 
     def stand_in(self, form: _TensorSpec) -> Tensor:
         """Make a stand-in without values."""
@@ -265,14 +267,6 @@ def _answered(
 def _version(tensor: Tensor) -> int:
     """Count the changes in place that torch has seen."""
     return tensor._version  # noqa: SLF001 - torch documents it, but under this name
-
-
-def _dying_after(trace: OpTrace) -> dict[int, list[IntPair]]:
-    """List tensors by the call that uses them last."""
-    found: dict[int, list[IntPair]] = {}
-    for root, last in trace.last_use.items():
-        found.setdefault(last, []).append(root)
-    return found
 
 
 # All tiles on their way.

@@ -114,14 +114,6 @@ def machine_of(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def free_memory(device: torch.device) -> int:
-    """Measure the memory that a device can still give."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    left = _memory_limit() - int(psutil.Process().memory_info().rss)
-    return max(0, min(int(psutil.virtual_memory().available), left))
-
-
 # Where a container is told how much memory it may have
 _CONTAINED = (
     "/sys/fs/cgroup/memory.max",
@@ -130,13 +122,16 @@ _CONTAINED = (
 )
 
 
-def _memory_limit() -> int:
-    """Give the memory that this machine, or its container, has in all."""
+def free_memory(device: torch.device) -> int:
+    """Measure the memory that a device can still give."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     limit = int(psutil.virtual_memory().total)
     for name in _CONTAINED:
         with suppress(OSError, ValueError):  # absent, or "max"
             limit = min(limit, int(Path(name).read_text("utf-8")))
-    return limit
+    left = limit - int(psutil.Process().memory_info().rss)
+    return max(0, min(int(psutil.virtual_memory().available), left))
 
 
 @contextmanager
@@ -249,20 +244,17 @@ def network_digest(module: nn.Module) -> str:
         plain = tensor.detach().cpu().contiguous()
         found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
         found.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
-    for path in sorted(_files_of(module)):
-        found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-def _files_of(module: nn.Module) -> set[Path]:
-    """List the files that a network's classes come from, torch's own left out."""
     names = {type(part).__module__ for part in module.modules()}
     files = (
         getattr(sys.modules.get(name), "__file__", None)
         for name in names
         if name.split(".")[0] != "torch"
     )
-    return {Path(name) for name in files if name and Path(name).is_file()}
+    # the files that its classes come from
+    paths = {Path(name) for name in files if name and Path(name).is_file()}
+    for path in sorted(paths):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 @dataclass(slots=True)
@@ -310,7 +302,11 @@ class ProbedNetwork:
 
     def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
         """Take a figure from the cache, or measure and keep it."""
-        entries = self._load()
+        if self._entries is None:  # read once
+            name = f"{network_digest(self._network)}.json"
+            self._path = cache_folder() / "networks" / name
+            self._entries = _read(self._path)
+        entries = self._entries
         if key in entries:
             try:
                 return form.validate_python(entries[key])
@@ -320,14 +316,6 @@ class ProbedNetwork:
         entries[key] = form.dump_python(found, mode="json")
         self._save()
         return found
-
-    def _load(self) -> dict[str, Any]:
-        """Read what is kept of this network, once."""
-        if self._entries is None:
-            name = f"{network_digest(self._network)}.json"
-            self._path = cache_folder() / "networks" / name
-            self._entries = _read(self._path)
-        return self._entries
 
     def _save(self) -> None:
         """Write what is known; a cache that cannot be written is done without."""

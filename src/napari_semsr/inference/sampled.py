@@ -160,7 +160,11 @@ def measure_frozen(
     tiles = cut.tiles
     count = max(_FEWEST, round(share * len(tiles)))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")
-    strata = _strata(run, tiles, count)
+    mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
+    for number, tile in enumerate(tiles):  # each is looked at once
+        core = run.plan.read(tile.core)[0]
+        mean[number], spread[number] = core.mean(), core.std()
+    strata = Strata.sorted_by(mean, spread, count)
     rng = np.random.default_rng(seed)
     drawn = strata.draw(count, rng)
     rest = strata.without(drawn) if len(drawn) < len(tiles) else strata
@@ -183,15 +187,6 @@ def measure_frozen(
     return SampledStatistics(
         Statistics(tuple(whole), False), error, len(drawn), len(tiles)
     )
-
-
-def _strata(run: TiledRun, tiles: Sequence[Tile], draws: int) -> Strata:
-    """Look at the grey values of all tiles once."""
-    mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
-    for number, tile in enumerate(tiles):
-        core = run.plan.read(tile.core)[0]
-        mean[number], spread[number] = core.mean(), core.std()
-    return Strata.sorted_by(mean, spread, draws)
 
 
 @dataclass(frozen=True, slots=True)

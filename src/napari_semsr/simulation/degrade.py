@@ -169,19 +169,15 @@ def blur_width_px(kind: Kind) -> float:
     """Give the width at half maximum of all kernels of a set, on the wider axis."""
     kernel = functools.reduce(signal.convolve, kernels_of(kind))
     half = [n // 2 for n in kernel.shape]
-    lines = kernel[half[0]], kernel[:, half[1]]
-    return max(_width(line) for line in lines)
-
-
-def _width(line: NDArray[np.float64]) -> float:
-    """Width of a profile at half of its maximum, interpolated."""
-    level = line.max() / 2
-    above = np.flatnonzero(line >= level)
-    first, last = int(above[0]), int(above[-1])
-    padded = np.pad(line, 1)
-    rise = (padded[first + 1] - level) / (padded[first + 1] - padded[first])
-    fall = (padded[last + 1] - level) / (padded[last + 1] - padded[last + 2])
-    return float(last - first + rise + fall)
+    widths = []
+    for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
+        level = line.max() / 2
+        first, last = np.flatnonzero(line >= level)[[0, -1]]
+        padded = np.pad(line, 1)
+        rise = (padded[first + 1] - level) / (padded[first + 1] - padded[first])
+        fall = (padded[last + 1] - level) / (padded[last + 1] - padded[last + 2])
+        widths.append(float(last - first + rise + fall))
+    return max(widths)
 
 
 def degrade_plane(

@@ -210,7 +210,9 @@ def _array(
     pitch = width * float(rng.uniform(1.4, 3))
     turn = np.deg2rad(rng.uniform(*ranges.angle_deg))
     unrest = pitch / 8 * float(rng.uniform(*ranges.disorder))
-    form = (_square if rng.random() < _SQUARES else _disc)(width, turn, rng)
+    square = rng.random() < _SQUARES
+    half = width / 2, width / 2
+    form = _turned_box(half, turn) if square else _disc(width, turn, rng)
     along = pitch * np.array([np.sin(turn), np.cos(turn)])
     angle = turn + np.pi / (3 if rng.random() < _HEXAGONAL else 2)
     across = pitch * np.array([np.sin(angle), np.cos(angle)])
@@ -306,13 +308,6 @@ def _take_out(
 def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
     """Make a bar up to eight times as long as wide."""
     return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
-
-
-def _square(
-    width: float, turn: float, _: np.random.Generator
-) -> tuple[Distance, float]:
-    """Make a square."""
-    return _turned_box((width / 2, width / 2), turn)
 
 
 def _turned_box(half: tuple[float, float], turn: float) -> tuple[Distance, float]:

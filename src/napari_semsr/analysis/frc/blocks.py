@@ -137,7 +137,7 @@ def measure(
     # Cut at Nyquist, and stated for the whole image's pixels.
     scale = 1.0 if second is not None else 0.5
     if question.single:
-        curve = _equivalent(curve)
+        curve = _GAIN * curve / (1 + (_GAIN - 1) * np.abs(curve))
     elif noise is not None:
         curve = _of_whole(curve, noise)
     return Measurement(
@@ -187,7 +187,7 @@ def _estimate(
     curve = sums.correlation[:, :rings]
     threshold = question.threshold(geometry.rings.samples[:rings])
     if question.single:
-        threshold = _half_threshold(threshold)
+        threshold = threshold / (_GAIN - (_GAIN - 1) * threshold)
     elif noise is not None:
         threshold = _threshold_of_halves(threshold, noise)
     final = code.copy()
@@ -256,17 +256,6 @@ def _distrust_split(
     code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
     high = crossing > _NYQUIST_SHARE * full.rings.nyquist
     code[(code == 0) & high] = code_of("beyond-nyquist")
-
-
-def _equivalent(curve: FloatArray) -> FloatArray:
-    """Correlation that two exposures like the split image would have."""
-    size = np.abs(curve)
-    return np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
-
-
-def _half_threshold(threshold: FloatArray) -> FloatArray:
-    """Correlation of the halves at which the image itself meets a threshold."""
-    return threshold / (_GAIN - (_GAIN - 1) * threshold)
 
 
 def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:

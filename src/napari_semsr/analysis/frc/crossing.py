@@ -342,21 +342,17 @@ _RIDGE = np.array([1e-4, 4e-2, 4e-3])
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
 
 
-def _smoothing(effective: FloatArray) -> FloatArray:
-    """Matrix that averages each ring with those within a tenth of its frequency."""
-    place = np.arange(effective.size)
-    reach = np.maximum(1.0, 0.1 * place)
-    near = np.abs(place[:, None] - place[None, :]) <= reach[:, None]
-    weight = np.where(near, effective[None, :], 0.0)
-    weight[:, 0] = 0
-    return np.asarray(weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12))
-
-
 def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:
     """Rough crossing of each curve, by smoothing over neighbouring rings."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    smooth = curve @ _smoothing(geometry.effective[:rings]).T
+    # each ring averaged with those within a tenth of its frequency
+    place = np.arange(rings)
+    near = np.abs(place[:, None] - place) <= np.maximum(1.0, 0.1 * place)[:, None]
+    weight = np.where(near, geometry.effective[:rings], 0.0)
+    weight[:, 0] = 0
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+    smooth = curve @ weight.T
     crossing = first_crossing(smooth, level, frequency)
     low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
     above = (smooth[:, 1:] >= level[..., 1:]).any(axis=1)

@@ -285,13 +285,6 @@ def _blocks_of(strip: Float32Array, plan: BlockPlan) -> Float32Array:
     return view[:: plan.step, :: plan.step]
 
 
-def _batches(rows: int, columns: int, block: int) -> list[NDArray[np.intp]]:
-    """Flat block numbers of a strip, cut into batches that stay in cache."""
-    size = max(1, _BATCH_PIXELS // block**2)
-    count = rows * columns
-    return [np.arange(k, min(k + size, count)) for k in range(0, count, size)]
-
-
 @dataclass(slots=True)
 class _Grids:
     """Results as they come in, one number per block."""
@@ -408,7 +401,12 @@ def _run(
                 for image in (a, b, whole)
             )
             first = cast("Float32Array", first)
-            batches = _batches(first.shape[0], first.shape[1], plan.block)
+            # flat numbers of blocks, in batches that stay in cache
+            size = max(1, _BATCH_PIXELS // plan.block**2)
+            count = first.shape[0] * first.shape[1]
+            batches = [
+                np.arange(k, min(k + size, count)) for k in range(0, count, size)
+            ]
             work = partial(
                 _measure_batch, first=first, second=second, whole=third, asked=asked
             )
