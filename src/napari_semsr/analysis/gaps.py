@@ -357,32 +357,19 @@ def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Gaps of a field.
-
-    Attributes
-    ----------
-    excluded : int
-        Pairs of neighbours that were left out for their unequal peaks.
-    found, invented : tuple of Gap
-        The gaps of the reference or, without one, of the image; those of the image that
-        the reference does not show.
-    background, reference_background : float or None
-        Grey level that was taken off.
-    own : int or None
-        Gaps between particles found on the image; None without a reference.
-    size_error : float
-        Relative standard deviation of the pixel size, which is in all intervals in nm.
-    """
+    """Gaps of a field."""
 
     particles: Annotated[int, Quantity("Particles")]
     pairs: int
-    excluded: int
-    found: tuple[Gap, ...]
-    background: float
+    excluded: int  # Pairs of neighbours that were left out for their unequal peaks
+    found: tuple[Gap, ...]  # Of the reference or, without one, of the image
+    background: float  # Grey level that was taken off
     reference_background: float | None
     sizes: tuple[Particle, ...] = ()
-    invented: tuple[Gap, ...] = ()
+    invented: tuple[Gap, ...] = ()  # Of the image, which the reference does not show
+    # Gaps between particles found on the image; None without a reference
     own: int | None = None
+    # Relative standard deviation of the pixel size, which is in all intervals in nm
     size_error: float = 0.0
 
     mean_diameter_nm, mean_diameter_interval_nm = _mean("mean_diameter", "nm")

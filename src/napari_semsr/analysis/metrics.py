@@ -38,16 +38,11 @@ _SHORT = 2  # bytes; chosen: 65 536 grey levels are still counted in one table
 class Histogram:
     """Grey-level distribution of an image, and of a reference on the same bins.
 
-    Attributes
-    ----------
-    bins : (N + 1,) numpy.ndarray
-        Edges, in grey levels; the last bin holds its right edge.
-    emd : float or None
-        Earth mover's distance in grey levels, of all pixel values and not of the
-        bins; None without a reference.
+    `emd` is the earth mover's distance of all pixel values, not of the bins; None
+    without a reference.
     """
 
-    bins: FloatArray
+    bins: FloatArray  # (N + 1,) Edges, in grey levels; the last bin holds its right one
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
     mean: Annotated[float, Quantity("Mean grey level", LEVELS)]

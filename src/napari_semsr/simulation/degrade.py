@@ -303,47 +303,28 @@ _SHARP_PX = (0.1, 0.65)  # Gaussian sigma of what counts as sharp; chosen
 
 
 class DegradationRanges(Options):
-    """Ranges that random degradations are drawn from.
+    """Ranges that random degradations are drawn from, and shares of the draws."""
 
-    Attributes
-    ----------
-    blur, fog, hybrid : float
-        Relative shares of the three kinds.
-    near_paper : float
-        Share of draws whose blur lies close to the paper's numbers.
-    sharp : float
-        Share of draws that would be blurred by a Gaussian alone and hardly are, so that
-        a network learns to leave sharp images as they are.
-    as_paper : float
-        Share of draws that are the paper's sets to the last number, without noise.
-    sigma_px, motion_px, defocus_px : tuple of float
-        Gaussian sigma, motion length, defocus radius.
-    beta : tuple of float
-        Extinction of the veil.
-    fog_scale_px : tuple of float
-        Correlation length of the veil, drawn log-uniformly.
-    noisy : float
-        Share of draws with noise besides rounding.
-    noise : float
-        Largest noise deviation as a share of the image's range.
-    eight_bit : float
-        Share of draws rounded to 8 bits.
-    """
-
-    blur: float = Field(default=0.3, ge=0)
+    blur: float = Field(default=0.3, ge=0)  # relative shares of the three kinds
     fog: float = Field(default=0.3, ge=0)
     hybrid: float = Field(default=0.4, ge=0)
+    # whose blur lies close to the paper's numbers
     near_paper: float = Field(default=0.5, ge=0, le=1)
+    # that are the paper's sets to the last number, without noise
     as_paper: float = Field(default=0.0, ge=0, le=1)
+    # that would be blurred by a Gaussian alone and hardly are, so that a network learns
+    # to leave sharp images as they are
     sharp: float = Field(default=0.0, ge=0, le=1)
-    sigma_px: tuple[float, float] = (0.3, 2.2)
-    motion_px: tuple[float, float] = (0.0, 14.0)
-    defocus_px: tuple[float, float] = (0.0, 6.0)
-    beta: tuple[float, float] = (0.2, 3.0)
+    sigma_px: tuple[float, float] = (0.3, 2.2)  # of the Gaussian
+    motion_px: tuple[float, float] = (0.0, 14.0)  # length
+    defocus_px: tuple[float, float] = (0.0, 6.0)  # radius
+    beta: tuple[float, float] = (0.2, 3.0)  # extinction of the veil
+    # correlation length of the veil, drawn log-uniformly
     fog_scale_px: tuple[float, float] = (20.0, 160.0)
-    noisy: float = Field(default=0.4, ge=0, le=1)
+    noisy: float = Field(default=0.4, ge=0, le=1)  # with noise besides rounding
+    # largest noise deviation, over the image's range
     noise: float = Field(default=0.05, ge=0, le=1)
-    eight_bit: float = Field(default=0.8, ge=0, le=1)
+    eight_bit: float = Field(default=0.8, ge=0, le=1)  # rounded to 8 bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,36 +38,20 @@ from napari_semsr.simulation.degrade import (
 
 
 class FaultRanges(Options):
-    """Ranges that the faults of a microscope are drawn from.
+    """Ranges that the faults of a microscope are drawn from."""
 
-    Attributes
-    ----------
-    blurred, veiled, noisy : float
-        Shares of scenes with each fault.
-    round : float
-        Share of blurs that are a round Gaussian; the others are astigmatic, a defocus,
-        a drift, or several one after the other.
-    sigma_px : tuple of float
-        Deviation of a blur that is Gaussian.
-    motion_px, defocus_px : float
-        Largest length of a drift, and largest radius of a defocus.
-    noise : tuple of float
-        Deviation as a share of the range, drawn log-uniformly.
-    beta : tuple of float
-        Extinction of a veil.
-    veil_px : tuple of float
-        Its correlation length, drawn log-uniformly.
-    """
-
-    blurred: float = Field(default=0.55, ge=0, le=1)
+    blurred: float = Field(default=0.55, ge=0, le=1)  # shares of scenes with each fault
     veiled: float = Field(default=0.3, ge=0, le=1)
     noisy: float = Field(default=0.7, ge=0, le=1)
+    # share of blurs that are a round Gaussian; the others are astigmatic, a defocus, a
+    # drift, or several one after the other
     round: float = Field(default=0.2, ge=0, le=1)
-    sigma_px: tuple[float, float] = (0.2, 2.6)
-    motion_px: float = Field(default=13.0, ge=0)
-    defocus_px: float = Field(default=6.0, ge=0)
-    noise: tuple[float, float] = (0.004, 0.27)
-    beta: tuple[float, float] = (0.1, 3.0)
+    sigma_px: tuple[float, float] = (0.2, 2.6)  # of a blur that is Gaussian
+    motion_px: float = Field(default=13.0, ge=0)  # largest length of a drift
+    defocus_px: float = Field(default=6.0, ge=0)  # largest radius
+    noise: tuple[float, float] = (0.004, 0.27)  # over the range, drawn log-uniformly
+    beta: tuple[float, float] = (0.1, 3.0)  # extinction of a veil
+    # its correlation length, drawn log-uniformly
     veil_px: tuple[float, float] = (12.0, 500.0)
 
 

@@ -61,44 +61,31 @@ class BlockSummary:
 
 @dataclass(frozen=True, slots=True)
 class FrcMap:
-    """Local resolution over a field.
+    """Local resolution over a field; arrays are (Y, X), a value for each block."""
 
-    Attributes
-    ----------
-    map : Micrograph
-        Resolution of each block in `unit`, filled if that was asked for; its pixel size
-        is the step, its origin the centre of the first block.
-    measured, filled : (Y, X) numpy.ndarray
-        The same before filling, NaN without a crossing; blocks that were filled.
-    reasons : (Y, X) numpy.ndarray of uint8
-        0 where there is a crossing, else the place in `reason_names` plus one.
-    relative_sd, model_error, size_error : (Y, X) numpy.ndarray of float32, and float
-        Standard deviation of the resolution's logarithm in each block; what of it is
-        no noise, but a curve that is not as the fit has it, in all blocks alike
-        (median); and by the pixel size, likewise, 0 where nobody told.
-    field_reason : str or None
-        Shared noise that is seen in all blocks pooled, although single blocks may be
-        too small to show it.
-    incomplete : int
-        Blocks in which an image has a pixel without a grey value.
-    shift_px : tuple of float or None
-        ``(y, x)`` by which the second image was moved.
-    """
-
+    # Resolution in `unit`, filled if that was asked for; its pixel size is the step,
+    # its origin the centre of the first block
     map: Micrograph
-    measured: Float32Array
-    filled: BoolArray
+    measured: Float32Array  # The same before filling, NaN without a crossing
+    filled: BoolArray  # Blocks that were filled
+    # 0 where there is a crossing, else the place in `reason_names` plus one
     reasons: NDArray[np.uint8]
+    # Standard deviation of the resolution's logarithm in each block
     relative_sd: Float32Array
     block: int
     step: int
     unit: str
     method: str
+    # Shared noise that is seen in all blocks pooled, although single blocks may be too
+    # small to show it
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
-    incomplete: int = 0
-    shift_px: FloatPair | None = None
+    incomplete: int = 0  # Blocks in which an image has a pixel without a grey value
+    shift_px: FloatPair | None = None  # ``(y, x)`` by which the second image was moved
+    # The same by the pixel size, which errs in all blocks alike; 0 where nobody told
     size_error: float = 0.0
+    # What of it is no noise, but a curve that is not as the fit has it, likewise
+    # (median)
     model_error: float = 0.0
 
     @property

@@ -98,33 +98,18 @@ class ProfileOptions(Options):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """Grey levels along a line.
+    """Grey levels along a line."""
 
-    Attributes
-    ----------
-    distance_px, intensity : (K,) numpy.ndarray
-        From the line's start, in pixels of the image along the line, and the mean
-        across the band; NaN where that has no pixel.
-    per_px, length_sd : float
-        Length of such a pixel in the plane, nm of a calibrated image, and its relative
-        standard deviation, 0 where nothing is known of it.
-    lines : int
-        Parallel lines that were averaged.
-    place_px, value : (N,) numpy.ndarray
-        Pixels whose centres lie in the band; none is missing.
-    spread_px : float
-        Standard deviation of a pixel's area along the line.
-    """
-
+    # (K,) From the line's start, in pixels of the image along the line
     distance_px: FloatArray
-    intensity: FloatArray
-    per_px: float
+    intensity: FloatArray  # (K,) Mean across the band; NaN where that has no pixel
+    per_px: float  # Length of such a pixel in the plane, nm of a calibrated image
     calibrated: bool
-    length_sd: float
-    lines: int
-    place_px: FloatArray
+    length_sd: float  # Its relative standard deviation, 0 where nothing is known of it
+    lines: int  # Parallel lines that were averaged
+    place_px: FloatArray  # (N,) Pixels whose centres lie in the band; none is missing
     value: FloatArray
-    spread_px: float
+    spread_px: float  # Standard deviation of a pixel's area along the line
 
     @property
     def nm_per_px(self) -> float | None:

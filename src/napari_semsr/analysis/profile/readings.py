@@ -96,30 +96,17 @@ class PairReading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
-    """What a profile says.
+    """What a profile says."""
 
-    Attributes
-    ----------
-    lines, pairs : tuple
-        In the order of the line.
-    noise : float
-        Standard deviation of one pixel.
-    background, level : float
-        Grey level of the surroundings, and of the highest line or the upper end.
-    reason : str or None
-        Why there is neither line nor edge.
-    curves : tuple of tuple
-        Places and values ``(K,)`` of the models that were fitted.
-    """
-
-    lines: tuple[LineReading, ...]
+    lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
     dark: bool
-    noise: float
-    background: float
-    level: float
-    reason: str | None
+    noise: float  # Standard deviation of one pixel
+    background: float  # Grey level of the surroundings
+    level: float  # That of the highest line or the upper end
+    reason: str | None  # Why there is neither line nor edge
+    # Places and values, (K,) each, of the models that were fitted
     curves: tuple[tuple[FloatArray, FloatArray], ...]
 
     @property
