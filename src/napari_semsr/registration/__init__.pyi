@@ -4,8 +4,6 @@ from ._register import (
     RegistrationRefused as RegistrationRefused,
     Residuals as Residuals,
     register as register,
-)
-from .given import (
     register_landmarks as register_landmarks,
     take_map as take_map,
 )
