@@ -13,12 +13,10 @@ from .decorrelation import (
 )
 from .error_map import (
     ErrorField as ErrorField,
-    ErrorFit as ErrorFit,
     ErrorMapOptions as ErrorMapOptions,
     ErrorPair as ErrorPair,
     ErrorTally as ErrorTally,
     fit_error as fit_error,
-    tell_fit as tell_fit,
 )
 from .frc.correlation import (
     FrcOptions as FrcOptions,
@@ -38,9 +36,6 @@ from .frc.validity import (
     code_of as code_of,
 )
 from .gaps import (
-    GAP_MEANS as GAP_MEANS,
-    RESAMPLES as RESAMPLES,
-    SEED as SEED,
     Gap as Gap,
     GapOptions as GapOptions,
     Gaps as Gaps,

@@ -100,6 +100,21 @@ class ErrorFit:
     looked_at: float
     widest: bool  # whether the search ended at its largest sigma
 
+    def warn_of_doubt(self, reference: str, enhanced: str) -> None:
+        """Warn if it says that the images, by name, do not belong together."""
+        if self.widest:
+            warn(
+                f"The blur between {enhanced} and {reference} reaches the largest that "
+                f"is looked for ({self.sigma_px:.3g} px), so they may not show the "
+                "same place, or shading differs; the error map counts that as error.",
+            )
+        if self.alpha <= 0:
+            warn(
+                f"The grey levels of {enhanced} run against those of {reference} "
+                f"(gain {self.alpha:.3g}): invert one of them, or take another "
+                "reference.",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorPair:
@@ -441,18 +456,3 @@ class ErrorField:
 def _blurred(image: Float32Array, sigma: float) -> Float32Array:
     """Blur by a Gaussian, reflected at the border."""
     return np.asarray(ndimage.gaussian_filter(image, sigma, truncate=_REACH))
-
-
-def tell_fit(fit: ErrorFit, reference: str, enhanced: str) -> None:
-    """Warn of a fit that says that the images, by name, do not belong together."""
-    if fit.widest:
-        warn(
-            f"The blur between {enhanced} and {reference} reaches the largest that is "
-            f"looked for ({fit.sigma_px:.3g} px), so they may not show the same "
-            "place, or shading differs; the error map counts that as error.",
-        )
-    if fit.alpha <= 0:
-        warn(
-            f"The grey levels of {enhanced} run against those of {reference} "
-            f"(gain {fit.alpha:.3g}): invert one of them, or take another reference.",
-        )

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,8 +58,8 @@ _LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its pow
 
 LEVEL = 0.95  # of all intervals
 # Another seed moves an end by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
-RESAMPLES = 4000
-SEED = 0
+_RESAMPLES = 4000
+_SEED = 0
 _LEAST_VALUES = 5  # fewer are often drawn as one value alone, which has no spread
 _REFITS = 200  # for a standard error that is known to 5 %, as 1 / sqrt(2 n)
 _LEAST_GAPS = 8  # fewer make no histogram of three numbers
@@ -150,7 +150,7 @@ def _fit(
     best = _fitted(middle, counts, (*start[:2], max(start[2], step)))
     if best is None or not 0 <= best[1] <= edges[-1]:
         return None
-    rng, means = np.random.default_rng(SEED), []
+    rng, means = np.random.default_rng(_SEED), []
     for drawn in rng.multinomial(counts.sum(), counts / counts.sum(), _REFITS):
         again = _fitted(middle, drawn, best)
         if again is not None:
@@ -205,7 +205,7 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
     return low, high
 
 
-def mean_interval(values: ArrayLike, *, seed: int = SEED) -> FloatPair | None:
+def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     """Give the studentised bootstrap's 95 % interval of a mean; None of few values.
 
     Values are drawn again 4000 times, from one seed: measured twice, it is the same.
@@ -225,8 +225,8 @@ def mean_interval(values: ArrayLike, *, seed: int = SEED) -> FloatPair | None:
     rng = np.random.default_rng(seed)
     step = max(1, _AT_ONCE // count)
     ratios = []
-    for first in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - first)
+    for first in range(0, _RESAMPLES, step):
+        rows = min(step, _RESAMPLES - first)
         drawn = known[rng.integers(0, count, (rows, count))]
         errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
         spread = errors > 1e-9 * error  # else one value was drawn each time
@@ -314,8 +314,6 @@ _MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
         lambda gaps, unit: gaps.width_errors(unit),
     ),
 }
-GAP_MEANS = tuple(_MEANS)
-"""Names of mean lengths, without their unit."""
 
 
 def _mean(stem: str, unit: str) -> tuple[property, property]:
@@ -358,6 +356,12 @@ def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
 @dataclass(frozen=True, slots=True)
 class Gaps:
     """Gaps of a field."""
+
+    # Names of mean lengths, without their unit
+    MEANS: ClassVar[tuple[str, ...]] = tuple(_MEANS)
+    # Of all intervals: how often values are drawn again, and from which seed
+    RESAMPLES: ClassVar[int] = _RESAMPLES
+    SEED: ClassVar[int] = _SEED
 
     particles: Annotated[int, Quantity("Particles")]
     pairs: int

@@ -8,12 +8,10 @@ import numpy as np
 
 from napari_semsr.analysis import (
     ErrorField,
-    ErrorFit,
     ErrorMapOptions,
     ErrorPair,
     ErrorTally,
     fit_error,
-    tell_fit,
 )
 from napari_semsr.core import (
     LEVELS,
@@ -100,7 +98,7 @@ def _map_errors(
     if offset.moved is not None:
         pair = ErrorPair.of(reference, enhanced, moved)
     fit = yield from fit_error(pair)
-    tell_fit(fit, reference.name, enhanced.name)
+    fit.warn_of_doubt(reference.name, enhanced.name)
     return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
     low, high = span = field_range(reference.data)
@@ -108,7 +106,8 @@ def _map_errors(
     tally = ErrorTally(float(np.mean(span)))
     factor = percent if chosen.unit == "percent" else 1.0
     mapped = _Mapped(ErrorField(pair, fit), tally, factor)
-    made = yield from run.keep(mapped, _about(reference, pair, fit, percent, chosen))
+    top = _BRIGHTEST * fit.residual * factor
+    made = yield from run.keep(mapped, _about(reference, pair, top, chosen.unit))
     known = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
@@ -158,18 +157,10 @@ def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:
         )
 
 
-def _about(
-    reference: Micrograph,
-    pair: ErrorPair,
-    fit: ErrorFit,
-    percent: float,
-    options: ErrorMapOptions,
-) -> Micrograph:
-    """Give the map its place, its pixels and its look."""
+def _about(reference: Micrograph, pair: ErrorPair, top: float, unit: str) -> Micrograph:
+    """Give the map its place, its pixels and its look, whose colours end at `top`."""
     grid = pair.reference.grid
-    factor = percent if options.unit == "percent" else 1.0
-    top = _BRIGHTEST * fit.residual * factor
-    unit = "grey levels" if options.unit == "grey" else "% of the range"
+    unit = "grey levels" if unit == "grey" else "% of the range"
     return reference.replace(
         data=np.broadcast_to(np.float32(0), grid.shape),
         name=f"error map of {pair.enhanced.image.name} ({unit})",

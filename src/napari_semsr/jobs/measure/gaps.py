@@ -7,9 +7,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from napari_semsr.analysis import (
-    GAP_MEANS,
-    RESAMPLES,
-    SEED,
     GapOptions,
     Gaps,
     WidthHistogram,
@@ -78,8 +75,8 @@ class GapReport(ImageMeasure):
             "own_gaps": found.own,
             "invented": self.invented,
             "places_px": [gap.place_px for gap in found.found],
-            "resamples": RESAMPLES,
-            "seed": SEED,
+            "resamples": found.RESAMPLES,
+            "seed": found.SEED,
             "histogram": {
                 "unit": self.unit,
                 "edges": image.edges,
@@ -90,7 +87,7 @@ class GapReport(ImageMeasure):
         }
         names = [*_COUNTS]
         for unit in ("nm", "px"):
-            for name in GAP_MEANS:
+            for name in found.MEANS:
                 names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
             names.append(f"median_diameter_{unit}")
             for key, name in (("widths", "width"), ("reference_widths", "reference")):
