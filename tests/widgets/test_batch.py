@@ -177,6 +177,20 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
 
 
+def test_warnings_of_steps_are_in_the_words_of_their_panels(
+    model, hold, scans, run_panel, tmp_path
+):
+    with pytest.warns(UserWarning, match="give --psf when it is known"):
+        semsr.restore(scans / "s1.tif", tmp_path / "sharp.ome.tif")
+    made = semsr.read(tmp_path / "sharp.ome.tif")
+    model.add_image(made.array(), **layer_keywords(made))
+    panel = hold(BatchPanel(model))
+    panel.layer.value = model.layers[0]
+    panel.inputs.value = scans
+    run_panel(panel)
+    assert "give 'Blur' when it is known" in panel.warned.text()
+
+
 def test_a_button_below_a_result_leads_to_its_steps(shown, hold):
     layer = shown.viewer.layers[0]
     window = hold(StepsWindow(shown.viewer))

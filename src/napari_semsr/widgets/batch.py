@@ -10,11 +10,13 @@ from napari.layers import Layer
 from napari_semsr.cli import BATCH, BatchOptions, BatchReport, plan_batch, steps_of
 from napari_semsr.core import (
     Job,
+    Labels,
     OptionError,
     SemsrError,
     available_cores,
     figures_of,
 )
+from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base import (
     Columns,
     FoldingRow,
@@ -26,6 +28,7 @@ from napari_semsr.widgets.base import (
     ask_file,
     copy_text,
     is_alive,
+    labels_of_verbs,
     push_button,
     show_file,
     tabbed,
@@ -186,6 +189,12 @@ class BatchPanel(Panel):
         except SemsrError as error:
             lines.append(self.translate(str(error)))
         self.plan_note.setText("\n".join(lines))
+
+    def labels(self) -> Labels:
+        """Tell what the options of the steps are called in panels of their own."""
+        steps = [] if self.layer.value is None else steps_of_layer(self.layer.value)[0]
+        names = [verb for step in steps for verb in step] or VERBS
+        return {**labels_of_verbs(names), **super().labels()}
 
     def save_steps(self) -> None:
         """Ask for a name, and write the steps file."""

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
-from napari_semsr.core import OptionError
+from napari_semsr.core import Labels, OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
 from napari_semsr.jobs import FIGURE, REPLAY, FigureOptions, ReplayReport
 from napari_semsr.widgets.base import (
@@ -24,9 +24,10 @@ from napari_semsr.widgets.base import (
     elide_items,
     go_to_panel,
     is_alive,
+    labels_of_verbs,
     push_button,
 )
-from napari_semsr.widgets.layers import file_of, image_layers
+from napari_semsr.widgets.layers import file_of, image_layers, step_before
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -296,6 +297,12 @@ class SavePanel(Panel):
                 raise OptionError(msg)
             title = "Make again"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
+
+    def labels(self) -> Labels:
+        """Tell what the options of the job behind a layer are called in its panel."""
+        layer = self.chosen()
+        before = None if layer is None else step_before(layer)
+        return {**labels_of_verbs([before] if before else []), **super().labels()}
 
     def do_the_same(self) -> None:
         """Open Batch with the steps of the chosen layer."""

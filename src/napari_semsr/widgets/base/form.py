@@ -5,7 +5,7 @@ has a tooltip, and an optional number shows *automatic* at the low end of its ra
 """
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import MORE, Labels, Options, persons_options, words_of
+from napari_semsr.jobs import verb_of
 from napari_semsr.widgets.base.folding import (
     Folded,
     FoldingRow,
@@ -271,6 +272,17 @@ class _Control:
         if value is None and not isinstance(self.widget, ComboBox):
             value = "" if self.kind is str else self._none
         self.widget.value = value
+
+
+def labels_of_verbs(names: Iterable[str]) -> Labels:
+    """Tell what panels call the options of verbs, by the options' names."""
+    verbs = filter(None, map(verb_of, names))
+    fields = [item for verb in verbs for item in verb.options.model_fields.items()]
+    return {
+        name: (words_of(info).label, {})
+        for name, info in fields
+        if words_of(info).label
+    }
 
 
 def _declared_rows(model: type[Options], group: str) -> dict[str, Row]:
