@@ -107,7 +107,12 @@ class TileWorker:
                 note = "Memory was short: tiles are computed one by one."
                 return [piece.with_note(note) for piece in self._together(tiles)]
             else:
-                return self._told(found, before)
+                after = self.predictor.batch
+                if after == before:
+                    return found
+                cut = f"from {before} to {after} tiles"
+                note = f"Memory was short: batches were cut {cut}."
+                return [piece.with_note(note) for piece in found]
         return [self._in_pieces(tile) for tile in tiles]
 
     def _joined(self, tiles: list[Tile]) -> Box | None:
@@ -118,14 +123,6 @@ class TileWorker:
         around = reduce(Box.union, cores)
         full = sum(math.prod(core.shape) for core in cores) == math.prod(around.shape)
         return around if full and len(tiles) > 1 else None
-
-    def _told(self, found: list[TileResult], before: int | None) -> list[TileResult]:
-        """Say so when the batch was halved on the way."""
-        after = self.predictor.batch
-        if after == before:
-            return found
-        note = f"Memory was short: batches were cut from {before} to {after} tiles."
-        return [piece.with_note(note) for piece in found]
 
     def _whole(self, tiles: list[Tile]) -> list[TileResult]:
         plan, joined = self.run.plan, self._joined(tiles)

@@ -92,7 +92,12 @@ def fit_pixels(
     result is then left on that grid.
     """
     if pixel_size_nm is None or trained.pixel_size_nm is None:
-        return PixelFit(None, pixel_size_nm, _of_unknown(trained))
+        said = ""
+        if trained.pixel_size_nm is not None:
+            said = f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} "
+            said += "per pixel and the field's pixel size is unknown: it is taken as "
+            said += "it is; give its pixel size."
+        return PixelFit(None, pixel_size_nm, said)
     low, high = trained.pixel_size_nm
     wanted = [
         size
@@ -150,17 +155,6 @@ def _size(y: float, x: float) -> str:
 def _range(low: float, high: float) -> str:
     """Write a range of pixel sizes."""
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
-
-
-def _of_unknown(trained: TrainedPixelSizes) -> str:
-    """Say that a field's pixel size is missing, where a model was trained for one."""
-    if trained.pixel_size_nm is None:
-        return ""
-    return (
-        f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per pixel "
-        "and the field's pixel size is unknown: it is taken as it is; give "
-        "its pixel size."
-    )
 
 
 _CORE = 512

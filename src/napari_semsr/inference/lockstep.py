@@ -205,7 +205,12 @@ class _Segment(TorchCalls):
         """Make a call; leave the pass if it is a point not yet answered."""
         owner = self._owner
         if number == self._resumed and self._answer is not None:
-            return _answered(self._answer, func, args, kwargs)
+            answer, norm = self._answer, live_norm(func, args, kwargs)
+            if norm is None:
+                return func(answer.window, *args[1:], **kwargs)
+            if answer.moments is None:
+                raise _deviation()
+            return answer.moments.normalise(answer.window, norm)
         points = owner.trace.points
         if owner.reached < len(points) and points[owner.reached].call == number:
             norm = live_norm(func, args, kwargs)
@@ -250,18 +255,6 @@ class _Several:
         return tree_map(
             lambda x: stand_in(x) if isinstance(x, _TensorSpec) else x, self.forms
         )
-
-
-def _answered(
-    answer: Answer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Make the call of a point with what the point has learnt."""
-    norm = live_norm(func, args, kwargs)
-    if norm is None:
-        return func(answer.window, *args[1:], **kwargs)
-    if answer.moments is None:
-        raise _deviation()
-    return answer.moments.normalise(answer.window, norm)
 
 
 def _version(tensor: Tensor) -> int:

@@ -34,7 +34,6 @@ from napari_semsr.core import (
 from napari_semsr.inference.layout import OutputPlan, PixelFit
 from napari_semsr.models import (
     BLOCK,
-    Haze,
     InformedRestorer,
     ModelCard,
     Probe,
@@ -106,18 +105,13 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
     mean = finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
-    return Scaling(mean, mean + _deviation(data, mean), mean, back)
-
-
-def _deviation(data: Any, mean: float) -> float:
-    """Measure how far finite pixels lie from their mean, root mean square."""
-    total, count = 0.0, 0
+    total, count = 0.0, 0  # of the squares by which finite pixels lie from their mean
     for block in read_chunks(data):
         away = np.asarray(block, dtype=np.float64) - mean
         away = away[np.isfinite(away)]
         total += float(np.square(away).sum())
         count += away.size
-    return math.sqrt(total / count) if count else 0.0
+    return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
 
 
 def source_box(box: Box, shape: tuple[int, int]) -> Box:
@@ -275,19 +269,16 @@ def survey_field(
     with torch.inference_mode():
         found = module.survey(torch.from_numpy(statistics)[None])
         seen = found.haze.certain() if certain else found.haze
-        veil = _haze_map(seen, shrink, scaling) if haze else None
+        veil = None
+        if haze:  # in the units of the field
+            gain = np.ascontiguousarray(seen.log_gain[0, 0].exp().numpy())
+            span = scaling.high - scaling.low
+            airlight = float(seen.airlight) * span + scaling.low
+            veil = HazeMap(gain, BLOCK * shrink, airlight)
         if shrink > 1:
             found = _in_windows(data, module, scaling)
     condition, rings = (part[0].tolist() for part in (found.condition, found.rings))
     return FieldSurvey(veil, tuple(condition), tuple(rings))
-
-
-def _haze_map(veil: Haze, shrink: int, scaling: Scaling) -> HazeMap:
-    """Give haze in the units of the field."""
-    gain = veil.log_gain[0, 0].exp().numpy()
-    span = scaling.high - scaling.low
-    airlight = float(veil.airlight) * span + scaling.low
-    return HazeMap(np.ascontiguousarray(gain), BLOCK * shrink, airlight)
 
 
 def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:

@@ -333,7 +333,13 @@ def _exact(
     if found is None:
         if norm == "none":
             return ExecutionStrategy("none", "tiles")
-        raise _too_large(predictor, plan)
+        need = predictor.peak_bytes(plan.padded_shape) / 2**30
+        msg = (
+            f"{predictor.card.name} looks at the field as a whole, {need:.1f} GiB on "
+            f"{predictor.device}, and that is not free: crop the field, or use --norm "
+            "tile, which leaves seams."
+        )
+        raise DeviceMemoryError(msg)
     strategy = ExecutionStrategy(norm, "lockstep", found, (found.sentence(),))
     if norm == "exact" and options.norm == "auto" and not repeated:
         return _cheaper(strategy, predictor, plan)
@@ -381,16 +387,6 @@ def _cheaper(
         f"{frozen:.1f}: they are taken from a sample; --norm exact insists."
     )
     return replace(_frozen(predictor), notes=(said,))
-
-
-def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
-    need = predictor.peak_bytes(plan.padded_shape) / 2**30
-    msg = (
-        f"{predictor.card.name} looks at the field as a whole, {need:.1f} GiB on "
-        f"{predictor.device}, and that is not free: crop the field, or use --norm "
-        "tile, which leaves seams."
-    )
-    return DeviceMemoryError(msg)
 
 
 def frozen_statistics(

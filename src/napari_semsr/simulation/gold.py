@@ -320,7 +320,11 @@ class GoldOptions(Options):
             raise OptionError(msg)
         islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
-        gold = _gold(islands, self, rng)
+        decay = rng.uniform(6.0, 16.0)  # of the bright edges
+        edge = np.exp(np.minimum(-islands.depth_nm / np.float32(decay), 0))
+        gold = 0.75 * (1 - self.grains * islands.grain)
+        gold = gold * (1 + rng.uniform(*self.edges) * edge)
+        gold = np.asarray(gold, dtype=np.float32)
         inside = canvas.cover(-islands.depth_nm)
         ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
@@ -410,14 +414,3 @@ def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
         corner_nm=options.corner * pitch,
         crooked_nm=0.06 * pitch,
     )
-
-
-def _gold(
-    islands: Islands, options: GoldOptions, rng: np.random.Generator
-) -> Float32Array:
-    """Brightness of the islands: grains, bright edges."""
-    decay = rng.uniform(6.0, 16.0)
-    edge = np.exp(np.minimum(-islands.depth_nm / np.float32(decay), 0))
-    grain = 1 - options.grains * islands.grain
-    lit = 0.75 * grain * (1 + rng.uniform(*options.edges) * edge)
-    return np.asarray(lit, dtype=np.float32)
