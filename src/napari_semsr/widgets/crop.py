@@ -9,7 +9,6 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
 from napari_semsr.core import Job, Micrograph, ShapeError, figures_of
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
     TIMES,
@@ -25,6 +24,7 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.layers import (
+    drawn_layers,
     grey_layers,
     nm_of_drawn,
     nm_per_unit,
@@ -74,7 +74,7 @@ class CropPanel(Panel):
             "An image: both are cut to what they have in common, on its pixels. Or a "
             "Shapes layer: the layer is cut to the last rectangle drawn there. None: "
             "the layer is cut to the largest rectangle in which no pixel is empty.",
-            layers=lambda: _areas(viewer),
+            layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
             none="none: leave empty places out",
         )
         self.form = OptionsForm(CropOptions)
@@ -189,10 +189,3 @@ class CropPanel(Panel):
         figures = figures_of(made)
         figures.pop("Reference", None)  # a temporary store, of the second layer
         self.show_result(figures, said)
-
-
-def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
-    """Layers that a layer can be cut to; images are offered first."""
-    shapes = [item for item in viewer.layers if isinstance(item, Shapes)]
-    drawn = [item for item in shapes if not item.metadata.get(HELPER_KEY)]
-    return [*drawn, *grey_layers(viewer)]

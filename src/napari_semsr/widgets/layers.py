@@ -525,6 +525,17 @@ def lying_over(image: Micrograph, panel: str) -> dict[str, Any]:
     }
 
 
+def drawn_layers(
+    viewer: "napari.components.ViewerModel", *kinds: type[Layer]
+) -> list[Any]:
+    """Layers of some kinds that the user drew; none that explains a result."""
+    return [
+        item
+        for item in viewer.layers
+        if isinstance(item, kinds) and not item.metadata.get(HELPER_KEY)
+    ]
+
+
 def draw_lines(
     viewer: "napari.components.ViewerModel", name: str, width: float, **grid: Any
 ) -> Shapes:

@@ -503,9 +503,8 @@ def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> N
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
     if databar_of(layer):
-        crop = ("Crop it", lambda _: crop_databar(viewer, layer))
         said = f"{say_databar(layer)}, in {layer.name}."
-        notification_manager.dispatch(_Offer(said, "info", actions=(crop,)))
+        offer(said, "Crop it", lambda: crop_databar(viewer, layer))
 
 
 def show_arrival(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
@@ -526,7 +525,7 @@ def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: "Layer") -> 
     asked.add(layer.name)
     of_viewer = ref(viewer)
 
-    def give(_: object) -> None:
+    def give() -> None:
         model = of_viewer()
         if model is not None and layer in model.layers:
             find_panel(model, "Open mosaic", "Image").ask_size(layer)
@@ -535,8 +534,13 @@ def _ask_pixel_size(viewer: "napari.components.ViewerModel", layer: "Layer") -> 
         f"How large is a pixel of {layer.name}? Other images have a pixel size, this "
         "one has none: they do not lie to scale."
     )
-    answer = ("Give its pixel size", give)
-    notification_manager.dispatch(_Offer(said, "info", actions=(answer,)))
+    offer(said, "Give its pixel size", give)
+
+
+def offer(text: str, label: str, call: Callable[[], object]) -> None:
+    """Notify of something that can be done by a button."""
+    actions = ((label, lambda _: call()),)
+    notification_manager.dispatch(_Offer(text, "info", actions=actions))
 
 
 class _Offer(Notification):

@@ -11,13 +11,7 @@ import numpy as np
 from magicgui.widgets.bases import ValueWidget
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
-from napari.utils.notifications import (
-    Notification,
-    NotificationSeverity,
-    notification_manager,
-    show_error,
-    show_info,
-)
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
@@ -55,6 +49,7 @@ from napari_semsr.widgets.base.results import (
     is_temporary,
     is_unsaved,
     keep_results_in,
+    offer,
     remove_own,
     watch_images,
 )
@@ -144,15 +139,6 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     box.setDefaultButton(kinds.Save)
     answers = {kinds.Save: "save", kinds.Discard: "discard"}
     return answers.get(kinds(box.exec()), "cancel")
-
-
-class _Offer(Notification):
-    """A notification with a button, which says nothing of where it comes from."""
-
-    @property
-    def source(self) -> None:
-        """Nothing: napari would show the memory address of its manager."""
-        return None
 
 
 class Session(QObject):
@@ -335,16 +321,14 @@ class Session(QObject):
     def _offer_undo(self) -> None:
         names, self._removed = self._removed, []
         if self._is_open():
-            told = f"Removed {', '.join(names)}."
 
-            def undo(_: object) -> None:
+            def undo() -> None:
                 for name in reversed(names):
                     step = self._history.last()  # unless something else was done since
                     if step is not None and step.text == f"removal of {name}":
                         self._history.undo()
 
-            severity = NotificationSeverity.INFO
-            notification_manager.dispatch(_Offer(told, severity, (("Undo", undo),)))
+            offer(f"Removed {', '.join(names)}.", "Undo", undo)
 
     def _is_open(self) -> bool:
         """Whether there is a window that shows the viewer."""

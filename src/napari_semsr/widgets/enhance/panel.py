@@ -124,12 +124,8 @@ def _import_torch() -> None:
     _imported.set()
 
 
-def start_torch_ahead(panel: QWidget) -> None:
-    """Import torch while a panel that has come into view is only looked at."""
-    QTimer.singleShot(_AHEAD_MS, lambda: _start_for(panel))
-
-
 def _start_for(panel: QWidget) -> None:
+    """Import torch while a panel that has come into view is only looked at."""
     if is_alive(panel) and panel.isVisible() and not _begun.is_set():
         _begun.set()
         # no daemon: Python must not end within the import
@@ -1024,7 +1020,7 @@ class EnhancePanel(Panel):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Get ready for a run while the panel is only looked at."""
         super().showEvent(event)
-        start_torch_ahead(self)
+        QTimer.singleShot(_AHEAD_MS, lambda: _start_for(self))
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Leave what is done of a run to a panel that is opened later."""

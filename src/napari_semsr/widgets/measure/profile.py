@@ -31,7 +31,6 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
 )
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import CurveFound
 from napari_semsr.widgets.base import (
     Columns,
@@ -47,6 +46,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     draw_lines,
+    drawn_layers,
     free_name,
     grey_layers,
     nm_of_drawn,
@@ -169,11 +169,7 @@ class ProfilePanel(Panel):
             "line",
             "Line",
             "A Shapes layer: its selected line, or its last, is measured.",
-            layers=lambda: [
-                item
-                for item in viewer.layers
-                if isinstance(item, Shapes) and not item.metadata.get(HELPER_KEY)
-            ],
+            layers=lambda: drawn_layers(viewer, Shapes),
         )
         self.draw_button = push_button(
             "Draw a line",

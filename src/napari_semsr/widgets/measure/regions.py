@@ -24,10 +24,10 @@ from napari_semsr.core import (
     read_box,
     run,
 )
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import cut_gaps
 from napari_semsr.widgets.base import TIMES, Columns, Panel
 from napari_semsr.widgets.layers import (
+    drawn_layers,
     grey_layers,
     is_truth,
     lying_over,
@@ -86,18 +86,9 @@ def new_region_box(panel: Panel, what: str) -> ComboBox:
         "regions",
         "Regions",
         f"A Shapes or Labels layer: {what}",
-        layers=lambda: region_layers(panel),
+        layers=lambda: drawn_layers(panel.viewer, Shapes, Labels),
         none="none: whole field",
     )
-
-
-def region_layers(panel: Panel) -> list[Layer]:
-    """Layers of a viewer that can hold regions."""
-    return [
-        item
-        for item in panel.viewer.layers
-        if isinstance(item, Shapes | Labels) and not item.metadata.get(HELPER_KEY)
-    ]
 
 
 def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region]:

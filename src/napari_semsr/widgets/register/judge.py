@@ -78,7 +78,7 @@ class JudgePanel(Panel):
             label="Networks",
             tooltip="What enhances the optical image; none of them is fine, too. The "
             "image itself and the best linear filter are always judged.",
-            choices=self._models,
+            choices=lambda _: listed_models(),
         )
         self.networks.native.setMaximumHeight(110)
         where = Form()
@@ -118,9 +118,6 @@ class JudgePanel(Panel):
         )
         row = FoldingRow(self.report_button, self.keep_button)
         self.add_results("Judged", row)
-
-    def _models(self, _: Any) -> list[tuple[str, str]]:
-        return listed_models()
 
     # -- which layers -------------------------------------------------------------
 
