@@ -384,9 +384,9 @@ def _run_regridded(
     needed = sorted(set().union(*waiting.values()))
     if not needed:
         return
-    rows, columns = (side * regrid.scale for side in run.plan.tiles.shape)
+    high, wide = (side * regrid.scale for side in run.plan.tiles.shape)
     count, seen = 0, Box.of(run.plan.tiles.shape)
-    with _scratch((rows, columns), folder) as array:
+    with _scratch((high, wide), folder) as array:
         inner = replace(run, target=array, plan=replace(run.plan, regrid=None))
         with closing(begin(inner, needed)) as groups:
             for group in groups:

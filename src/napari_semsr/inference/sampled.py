@@ -182,8 +182,8 @@ def measure_frozen(
         squares.append(float(np.mean((sampler.results(some, held) - expected) ** 2)))
     left = 1 - len(drawn) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
-    spread = float(expected.std())
-    error = rms / spread if spread > 0 else 0.0
+    overall = float(expected.std())
+    error = rms / overall if overall > 0 else 0.0
     return SampledStatistics(
         Statistics(tuple(whole), False), error, len(drawn), len(tiles)
     )
