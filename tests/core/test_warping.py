@@ -8,7 +8,6 @@ from napari_semsr.core import (
     Affine,
     Bending,
     Box,
-    Chain,
     Elastic,
     Grid,
     Micrograph,
@@ -36,7 +35,6 @@ TRANSFORMS = {
     "affine": Affine(((1.1, 0.2), (-0.1, 0.95)), (-20.0, 30.0)),
     "elastic": BENT,
     "inverted": BENT.inverse(),
-    "chain": Chain((TURNED, BENT)),
 }
 
 

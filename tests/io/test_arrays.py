@@ -73,7 +73,7 @@ TAKEN = {
     "rows": list(GREY),
     "dask": da.from_array(GREY, 16),
     "buffer": memoryview(GREY),
-    "matrix": np.asmatrix(GREY),
+    "matrix": GREY.view(np.matrix),
     "masked": np.ma.masked_less(GREY, -1),
     "named": Labelled(GREY, ("y", "x")),
     "turned": Labelled(GREY.T, ("x", "y")),

@@ -77,7 +77,7 @@ def test_palette_shorter_than_its_indices_is_refused(tmp_path, lazily, monkeypat
 
 
 def test_tile_of_a_czi_is_not_enlarged(tmp_path):
-    from napari_semsr.io.scans.czi import open_tiles
+    from napari_semsr.io.czi import open_tiles
 
     pytest.importorskip("czifile")
     path = write_czi(tmp_path / "a.czi")

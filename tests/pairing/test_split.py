@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import OptionError
+from napari_semsr.pairing.cut import lay_out, split
 from napari_semsr.pairing.options import SPLITS, PairOptions
-from napari_semsr.pairing.sets import lay_out, split
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import ArrayFrames, Fault
-from napari_semsr.io.scans.frames import open_frames
+from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames

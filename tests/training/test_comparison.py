@@ -12,7 +12,7 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing import PairOptions, open_pairs
-from napari_semsr.training.comparison import fit_linear
+from napari_semsr.training.fit import fit_linear
 from napari_semsr.training.validation import Validator, stored_pairs
 from tests.tiny_models import write_tiny_recipe
 

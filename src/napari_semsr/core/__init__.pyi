@@ -148,9 +148,7 @@ from .tiling import (
 from .transforms import (
     Affine as Affine,
     Bending as Bending,
-    Chain as Chain,
     Elastic as Elastic,
-    Inverted as Inverted,
     Transform as Transform,
     Warped as Warped,
 )

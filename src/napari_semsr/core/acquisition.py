@@ -95,51 +95,28 @@ def grid_cells(
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """Frames of one scan with what is known of their places.
+    """Frames of one scan with what is known of their places."""
 
-    Attributes
-    ----------
-    frames : Frames
-        ``(N, Y, X)``, read lazily.
-    names : tuple of str
-        One for each frame, all different.
-    nominal_px : (N, 2) numpy.ndarray or None
-        Nominal top-left corners ``(y, x)`` in pixels.
-    nominal_nm : (N, 2) numpy.ndarray or None
-        The same in nanometres, as the stage stated them.
-    grid : tuple of int or None
-        Rows and columns of the scan.
-    order : {"row", "serpentine"}
-        How the grid was filled.
-    cells : (N, 2) numpy.ndarray of int or None
-        Row and column of each frame of a grid with gaps.
-    slots : tuple of tuple of str
-        Names that a grid may have places for, frames that are not used among them:
-        all, then without those that need no place. Empty where these are `names`.
-    overlap : float or None
-        Nominal share of a frame that its neighbour repeats, in (0, 1).
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` as stated; None when unknown.
-    name : str
-        What to call the scan.
-    metadata : mapping
-        What ``scan.json`` or the file said.
-    faults : tuple of Fault
-        Frames that could not be read and are not among `frames`.
-    """
-
-    frames: Frames
-    names: tuple[str, ...]
+    frames: Frames  # ``(N, Y, X)``, read lazily
+    names: tuple[str, ...]  # one for each frame, all different
+    # (N, 2) nominal top-left corners ``(y, x)`` in pixels
     nominal_px: FloatArray | None = None
+    # (N, 2) the same in nanometres, as the stage stated them
     nominal_nm: FloatArray | None = None
-    grid: IntPair | None = None
-    order: FrameOrder = "row"
+    grid: IntPair | None = None  # rows and columns of the scan
+    order: FrameOrder = "row"  # how the grid was filled
+    # (N, 2) row and column of each frame of a grid with gaps
     cells: NDArray[np.int64] | None = None
+    # names that a grid may have places for, frames that are not used among them: all,
+    # then without those that need no place. Empty where these are `names`.
     slots: tuple[tuple[str, ...], ...] = ()
+    # nominal share of a frame that its neighbour repeats, in (0, 1)
     overlap: float | None = None
-    pixel_size_nm: PixelSize | None = None
-    name: str = "scan"
+    pixel_size_nm: PixelSize | None = None  # ``(y, x)`` as stated; None when unknown
+    name: str = "scan"  # what to call the scan
+    # what ``scan.json`` or the file said
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    # frames that could not be read and are not among `frames`
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:

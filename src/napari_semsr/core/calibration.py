@@ -17,51 +17,31 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a grating says of a microscope.
+    """What a grating says of a microscope."""
 
-    Attributes
-    ----------
-    pixel_size_nm, pixel_size_sd_nm : tuple of float
-        ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
-        across themselves alone: pixels are then taken to be square.
-    skew, skew_sd : float or None
-        Departure of the axes from a right angle in degrees; None of lines.
-    distortion, distortion_sd : float
-        Displacement at the rim over its radius, as `simulate` and `stitch` have it.
-    rotation_deg : float
-        Direction of the first wave vector, from x towards y.
-    lattice : {"lines", "square", "hexagonal"}
-        What repeats.
-    pitch_nm : float
-        As stated.
-    periods : float
-        Across the shorter side.
-    residual_nm : float
-        RMS distance of the grating's phases from the fit.
-    shape : tuple of int
-        Rows and columns of the picture, whose rim `distortion` refers to.
-    centre_px, centre_sd_px : tuple of float or None
-        Centre of the distortion off the middle of the picture, ``(y, x)``, where that
-        is beyond doubt; pixel size and skew are then those at that centre.
-    uneven_px : float or None
-        How far places move at the rim by terms of second order that no centre explains,
-        as those of a tilted grating; None where there are none beyond doubt.
-    """
-
+    # ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
+    # across themselves alone: pixels are then taken to be square.
     pixel_size_nm: FloatPair
     pixel_size_sd_nm: FloatPair
+    # departure of the axes from a right angle in degrees; None of lines
     skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
+    # displacement at the rim over its radius, as `simulate` and `stitch` have it
     distortion: float
     distortion_sd: float
-    rotation_deg: float
-    lattice: Literal["lines", "square", "hexagonal"]
-    pitch_nm: float
-    periods: float
+    rotation_deg: float  # direction of the first wave vector, from x towards y
+    lattice: Literal["lines", "square", "hexagonal"]  # what repeats
+    pitch_nm: float  # as stated
+    periods: float  # across the shorter side
+    # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
-    shape: IntPair
+    shape: IntPair  # rows and columns of the picture, whose rim `distortion` refers to
+    # centre of the distortion off the middle of the picture, ``(y, x)``, where that is
+    # beyond doubt; pixel size and skew are then those at that centre
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
+    # how far places move at the rim by terms of second order that no centre explains,
+    # as those of a tilted grating; None where there are none beyond doubt
     uneven_px: float | None = None
 
     @property
@@ -97,41 +77,26 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class BarCalibration:
-    """What a printed scale bar says of an image, its printed length being known.
+    """What a printed scale bar says of an image, its printed length being known."""
 
-    Attributes
-    ----------
-    pixel_size_nm, pixel_size_sd_nm : tuple of float
-        ``(y, x)`` and standard deviation; pixels are taken to be square.
-    bar_px, bar_sd_px : float
-        Length of the bar, and how well its ends can be placed.
-    bar_nm : float
-        As printed.
-    """
-
+    # ``(y, x)`` and standard deviation; pixels are taken to be square
     pixel_size_nm: FloatPair
     pixel_size_sd_nm: FloatPair
+    # length of the bar, and how well its ends can be placed
     bar_px: float
     bar_sd_px: float
-    bar_nm: float
+    bar_nm: float  # as printed
 
 
 class FieldDistortion(Options):
-    """Distortion of a field as a calibration has it.
+    """Distortion of a field as a calibration has it."""
 
-    Attributes
-    ----------
-    amount, sd : float
-        Displacement at the rim over its radius, and standard deviation.
-    shape : tuple of int or None
-        Rows and columns of the picture that this rim is of; None where nobody knows.
-    centre_px : tuple of float
-        Centre of the distortion off the middle of that picture, ``(y, x)``.
-    """
-
+    # displacement at the rim over its radius, and standard deviation
     amount: float
     sd: float = Field(ge=0)
+    # rows and columns of the picture that this rim is of; None where nobody knows
     shape: tuple[PositiveInt, PositiveInt] | None = None
+    # centre of the distortion off the middle of that picture, ``(y, x)``
     centre_px: FloatPair = (0.0, 0.0)
 
     def on(self, shape: IntPair) -> "FieldDistortion":

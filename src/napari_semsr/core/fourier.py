@@ -69,36 +69,18 @@ def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Rings of one image shape and pixel aspect.
+    """Rings of one image shape and pixel aspect."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns of the image.
-    pitch : tuple of float
-        ``(y, x)`` relative pixel pitch.
-    bin_width : float
-        Width of a ring in cycles per mean pixel.
-    index : (Y, X // 2 + 1) numpy.ndarray of int32
-        Ring of every half-plane sample, corners beyond Nyquist included.
-    multiplicity : (Y, X // 2 + 1) numpy.ndarray of float64
-        Full-plane samples that each half-plane sample stands for.
-    frequency : (K,) numpy.ndarray
-        Centre of each ring, in cycles per mean pixel.
-    samples : (K,) numpy.ndarray
-        Full-plane samples in each ring.
-    complete : int
-        Rings ``0 … complete - 1`` lie within the smaller Nyquist frequency.
-    """
-
-    shape: IntPair
-    pitch: FloatPair
-    bin_width: float
+    shape: IntPair  # rows and columns of the image
+    pitch: FloatPair  # ``(y, x)`` relative pixel pitch
+    bin_width: float  # width of a ring in cycles per mean pixel
+    # (Y, X // 2 + 1) Ring of every half-plane sample, corners beyond Nyquist included
     index: NDArray[np.int32]
+    # (Y, X // 2 + 1) Full-plane samples that each half-plane sample stands for
     multiplicity: FloatArray
-    frequency: FloatArray
-    samples: FloatArray
-    complete: int
+    frequency: FloatArray  # (K,) Centre of each ring, in cycles per mean pixel
+    samples: FloatArray  # (K,) Full-plane samples in each ring
+    complete: int  # rings ``0 … complete - 1`` lie within the smaller Nyquist frequency
 
     @property
     def nyquist(self) -> float:

@@ -38,23 +38,16 @@ class Resampling:
     [1]_. It is stretched by the step where the new grid is coarser, which takes out the
     frequencies that this grid cannot hold.
 
-    Attributes
-    ----------
-    size : tuple of int
-        Rows and columns of the field.
-    steps : tuple of fractions.Fraction
-        ``(y, x)`` pixels of the field in one pixel of the new grid.
-    offsets : tuple of fractions.Fraction
-        ``(y, x)`` pixels of the field from its border to that of the new grid.
-
     References
     ----------
     .. [1] C. E. Duchon, J. Appl. Meteorol. 18, 1016 (1979),
        doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
     """
 
-    size: IntPair
+    size: IntPair  # rows and columns of the field
+    # ``(y, x)`` pixels of the field in one pixel of the new grid
     steps: tuple[Fraction, Fraction]
+    # ``(y, x)`` pixels of the field from its border to that of the new grid
     offsets: tuple[Fraction, Fraction] = _TOGETHER
 
     @property
@@ -183,21 +176,11 @@ _GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pixels in a plane.
+    """Pixels in a plane."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    pitch : tuple of float
-        ``(y, x)`` side of a pixel.
-    corner : tuple of float
-        Outer border ``(y, x)`` of pixel (0, 0).
-    """
-
-    shape: IntPair
-    pitch: FloatPair
-    corner: FloatPair
+    shape: IntPair  # rows and columns
+    pitch: FloatPair  # ``(y, x)`` side of a pixel
+    corner: FloatPair  # outer border ``(y, x)`` of pixel (0, 0)
 
     @classmethod
     def of(cls, image: Micrograph) -> Self:
@@ -294,24 +277,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Pixels of a grid, made from an image and read part by part.
+    """Pixels of a grid, made from an image and read part by part."""
 
-    Attributes
-    ----------
-    image : Micrograph
-        Where they come from.
-    grid : Grid
-        The pixels.
-    inner : Box or None
-        The same in pixels of the image, where they are pixels of it.
-    laid : Resampling
-        How they are made, where they are not.
-    """
-
-    image: Micrograph
-    grid: Grid
-    inner: Box | None
-    laid: Resampling
+    image: Micrograph  # where they come from
+    grid: Grid  # the pixels
+    inner: Box | None  # the same in pixels of the image, where they are pixels of it
+    laid: Resampling  # how they are made, where they are not
 
     @classmethod
     def of(cls, image: Micrograph, grid: Grid, source: Grid | None = None) -> Self:

@@ -179,33 +179,19 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class OptionWords:
-    """How an option is shown in a form, and who may give it.
+    """How an option is shown in a form, and who may give it."""
 
-    Attributes
-    ----------
-    label, unit : str
-        What its row is called.
-    choices : dict or None
-        Entries of a closed list as they read, and their values.
-    step : float or None
-        Of a spin box.
-    by_person : bool
-        Whether a person alone gives it, never a file.
-    metavar : str or tuple of str
-        What the command's help calls its value; several for a list of so many words.
-    group : str
-        Frame of a panel that it stands in.
-    flags : dict or None
-        Further flags of the command, each for one value.
-    """
-
+    # what its row is called
     label: str = ""
     unit: str = ""
+    # entries of a closed list as they read, and their values
     choices: Mapping[str, Any] | None = None
-    step: float | None = None
-    by_person: bool = False
+    step: float | None = None  # of a spin box
+    by_person: bool = False  # whether a person alone gives it, never a file
+    # what the command's help calls its value; several for a list of so many words
     metavar: str | tuple[str, ...] = ""
-    group: str = ""
+    group: str = ""  # frame of a panel that it stands in
+    # further flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
 
     @property

@@ -25,65 +25,38 @@ FLAT = {"flat": True}
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What a field of a result is called, and how it is written wherever it is shown.
+    """What a field of a result is called, and how it is written where it is shown."""
 
-    Attributes
-    ----------
-    label, unit : str
-        As a figure of a panel bears them.
-    form : str
-        Format of a number.
-    help : str
-        What it is, where the label does not tell; for the manual.
-    also, sd, interval : str
-        Fields that stand beside it: the same in another unit (in place of it where it
-        is None), its standard deviation, its interval.
-    within : str
-        What the interval holds.
-    reason : str
-        Field that tells why there is none; without one, what is None is not shown.
-    note : str
-        What stands after it wherever it is shown.
-    verdict : str
-        Field that tells what is to be thought of it.
-    column : str
-        Name in tables; made of the field's name and the unit by default.
-    large : bool
-        Whether a panel shows it large, the first of them, and says it in its sentence.
-    shown, tabled : bool
-        Whether it is a figure, and whether it is a column of tables.
-    """
-
+    # as a figure of a panel bears them
     label: str
     unit: str = ""
-    form: str = ".4g"
-    help: str = ""
+    form: str = ".4g"  # format of a number
+    help: str = ""  # what it is, where the label does not tell; for the manual
+    # fields that stand beside it: the same in another unit (in place of it where it is
+    # None), its standard deviation, its interval
     also: str = ""
     sd: str = ""
     interval: str = ""
-    within: str = "95 %"
+    within: str = "95 %"  # what the interval holds
+    # field that tells why there is none; without one, what is None is not shown
     reason: str = ""
-    note: str = ""
-    verdict: str = ""
-    column: str = ""
+    note: str = ""  # what stands after it wherever it is shown
+    verdict: str = ""  # field that tells what is to be thought of it
+    column: str = ""  # name in tables; made of the field's name and the unit by default
+    # whether a panel shows it large, the first of them, and says it in its sentence
     large: bool = False
+    # whether it is a figure, and whether it is a column of tables
     shown: bool = True
     tabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Two fields of a result that are drawn as a line, and what their axes are called.
+    """Two fields of a result that are drawn as a line, and what axes are called."""
 
-    Attributes
-    ----------
-    title, xlabel, ylabel : str
-        Of the plot and its axes, with units.
-    x, y : str
-        Fields that hold as many numbers.
-    """
-
+    # of the plot and its axes, with units
     title: str
+    # fields that hold as many numbers
     x: str
     y: str
     xlabel: str
@@ -92,31 +65,16 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its unit, and how it is shown; words where it is no number.
+    """A number with its unit, and how it is shown; words where it is no number."""
 
-    Attributes
-    ----------
-    value : float, str or None
-        None or NaN where there is none.
-    unit, form : str
-        Unit, and format of a number.
-    note : str
-        What stands after it, such as its interval.
-    sd : float or None
-        Its standard deviation or error.
-    verdict : str
-        What is to be thought of it.
-    large : bool
-        Whether a panel shows it large.
-    """
-
-    value: float | str | None
+    value: float | str | None  # None or NaN where there is none
+    # unit, and format of a number
     unit: str = ""
     form: str = ".4g"
-    note: str = ""
-    sd: float | None = None
-    verdict: str = ""
-    large: bool = False
+    note: str = ""  # what stands after it, such as its interval
+    sd: float | None = None  # its standard deviation or error
+    verdict: str = ""  # what is to be thought of it
+    large: bool = False  # whether a panel shows it large
 
     @property
     def spread(self) -> str:

@@ -31,13 +31,9 @@ class Box:
     """A half-open rectangle from (y0, x0) up to, not including, (y1, x1).
 
     It is empty where it has no row or no column; an empty one may end before it begins.
-
-    Attributes
-    ----------
-    y0, y1, x0, x1 : int
-        Corners in pixels.
     """
 
+    # corners in pixels
     y0: int
     y1: int
     x0: int
@@ -114,21 +110,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One piece of work: what is read and what of the result is kept.
+    """One piece of work: what is read and what of the result is kept."""
 
-    Attributes
-    ----------
-    index : tuple of int
-        Row and column in the grid of tiles.
-    core : Box
-        What this tile is responsible for, inside the field.
-    window : Box
-        What the network sees, inside the padded field.
-    """
-
-    index: IntPair
-    core: Box
-    window: Box
+    index: IntPair  # row and column in the grid of tiles
+    core: Box  # what this tile is responsible for, inside the field
+    window: Box  # what the network sees, inside the padded field
 
     @property
     def inner(self) -> Box:
@@ -138,26 +124,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How a field is cut into tiles.
+    """How a field is cut into tiles."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns of the field.
-    padded_shape : tuple of int
-        The field after reflection at the bottom and right to a multiple of the stride.
-    core, halo, stride : int
-        Side of a core, width of the halo, and the grid that corners lie on.
-    constant : bool
-        Whether all windows have one size.
-    """
-
-    shape: IntPair
+    shape: IntPair  # rows and columns of the field
+    # the field after reflection at the bottom and right to a multiple of the stride
     padded_shape: IntPair
+    # side of a core, width of the halo, and the grid that corners lie on
     core: int
     halo: int
     stride: int
-    constant: bool
+    constant: bool  # whether all windows have one size
 
     @property
     def grid(self) -> IntPair:
@@ -233,19 +209,12 @@ class TilePlan:
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """Square blocks at a constant step, none reaching over the border.
+    """Square blocks at a constant step, none reaching over the border."""
 
-    Attributes
-    ----------
-    block, step : int
-        Side of a block and distance between neighbours, in pixels.
-    grid : tuple of int
-        Rows and columns of blocks.
-    """
-
+    # side of a block and distance between neighbours, in pixels
     block: int
     step: int
-    grid: IntPair
+    grid: IntPair  # rows and columns of blocks
 
     @property
     def corners(self) -> NDArray[np.intp]:

@@ -45,18 +45,11 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A linear map and a shift: turn, scale, mirror, shear.
+    """A linear map and a shift: turn, scale, mirror, shear."""
 
-    Attributes
-    ----------
-    matrix : tuple of tuple of float
-        Rows of the linear part: the mapped ``y`` and ``x``.
-    shift : tuple of float
-        ``(y, x)`` that is added after it.
-    """
-
+    # rows of the linear part: the mapped ``y`` and ``x``
     matrix: tuple[FloatPair, FloatPair] = ((1.0, 0.0), (0.0, 1.0))
-    shift: FloatPair = (0.0, 0.0)
+    shift: FloatPair = (0.0, 0.0)  # ``(y, x)`` that is added after it
 
     def __post_init__(self) -> None:
         scale = np.abs(self.matrix).max()
@@ -151,19 +144,11 @@ class Bending:
     """A smooth displacement: a uniform cubic B-spline on a grid of knots.
 
     Beyond the grid the displacement is that of the grid's border.
-
-    Attributes
-    ----------
-    origin : tuple of float
-        ``(y, x)`` of knot (0, 0).
-    spacing : tuple of float
-        ``(y, x)`` from knot to knot.
-    coefficients : (2, Y, X) numpy.ndarray
-        Of the displacement along y and x; two knots or more on each axis.
     """
 
-    origin: FloatPair
-    spacing: FloatPair
+    origin: FloatPair  # ``(y, x)`` of knot (0, 0)
+    spacing: FloatPair  # ``(y, x)`` from knot to knot
+    # (2, Y, X) of the displacement along y and x; two knots or more on each axis
     coefficients: FloatArray
 
     def __post_init__(self) -> None:
@@ -259,18 +244,10 @@ class Bending:
 
 @dataclass(frozen=True, eq=False)
 class Elastic:
-    """An affine map and a bending after it.
+    """An affine map and a bending after it."""
 
-    Attributes
-    ----------
-    affine : Affine
-        From the moving image to the fixed one.
-    bending : Bending
-        In the plane of the fixed image.
-    """
-
-    affine: Affine
-    bending: Bending
+    affine: Affine  # from the moving image to the fixed one
+    bending: Bending  # in the plane of the fixed image
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map places (..., 2)."""
@@ -294,23 +271,6 @@ class Inverted:
     def inverse(self) -> Elastic:
         """Map back."""
         return self.forward
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Maps one after another, the first first."""
-
-    parts: tuple[Transform, ...]
-
-    def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
-        for part in self.parts:
-            places = part(places)
-        return places
-
-    def inverse(self) -> "Chain":
-        """Map back."""
-        return Chain(tuple(part.inverse() for part in reversed(self.parts)))
 
 
 # An image seen through a transform on another grid, read part by part.
@@ -343,20 +303,11 @@ _PART = 1024  # pixels along each side of what is made at once; chosen: 0.1 GB
 
 @dataclass(frozen=True)
 class Warped:
-    """Pixels of a grid, made from an image through a transform.
+    """Pixels of a grid, made from an image through a transform."""
 
-    Attributes
-    ----------
-    image : Micrograph
-        What is seen.
-    grid : Grid
-        The pixels, in the plane to which the transform maps.
-    transform : Affine, Elastic or Transform
-        From the plane of the image, in its unit, to that of the grid.
-    """
-
-    image: Micrograph
-    grid: Grid
+    image: Micrograph  # what is seen
+    grid: Grid  # the pixels, in the plane to which the transform maps
+    # from the plane of the image, in its unit, to that of the grid
     transform: Transform
 
     @property

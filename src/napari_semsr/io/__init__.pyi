@@ -38,9 +38,12 @@ from .formats import (
     write as write,
     write_blocks as write_blocks,
 )
-from .landmarks import (
-    read_landmarks as read_landmarks,
-    write_landmarks as write_landmarks,
+from .frames import (
+    HEIGHTS as HEIGHTS,
+    choose_frames as choose_frames,
+    natural_key as natural_key,
+    open_frames as open_frames,
+    read_heights as read_heights,
 )
 from .layers import (
     BAR_KEY as BAR_KEY,
@@ -92,13 +95,6 @@ from .read_image import (
     parse_length_nm as parse_length_nm,
     suggest_databar as suggest_databar,
 )
-from .scans.frames import (
-    HEIGHTS as HEIGHTS,
-    choose_frames as choose_frames,
-    natural_key as natural_key,
-    open_frames as open_frames,
-    read_heights as read_heights,
-)
 from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,
     TABLE_SUFFIXES as TABLE_SUFFIXES,
@@ -118,7 +114,9 @@ from .transforms import (
     TRANSFORM_SUFFIXES as TRANSFORM_SUFFIXES,
     Side as Side,
     StoredTransform as StoredTransform,
+    read_landmarks as read_landmarks,
     read_transform as read_transform,
+    write_landmarks as write_landmarks,
     write_transform as write_transform,
 )
 from .zarr.image import (

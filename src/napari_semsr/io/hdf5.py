@@ -31,6 +31,7 @@ from napari_semsr.io.read_image import (
     FileInfo,
     RawImage,
     ReadOptions,
+    choose_plane,
     pixel_size,
     plan_blocks,
     to_info,
@@ -142,24 +143,6 @@ class _Axes:
     names: str  # a letter each: x, y, c for channels, s for colour, others for planes
     shape: tuple[int, ...]
 
-    def count(self, channels: bool) -> int:
-        """How many channels there are, or planes."""
-        return math.prod(
-            size
-            for name, size in zip(self.names, self.shape, strict=True)
-            if name not in "yxs" and (name == "c") == channels
-        )
-
-    def index(self, channel: int, plane: int) -> tuple[int | slice, ...]:
-        """Pick a plane of a channel, planes counted with the last axis fastest."""
-        pairs = list(zip(self.names, self.shape, strict=True))
-        sizes = [size for name, size in pairs if name not in "yxsc"]
-        where = [int(i) for i in np.unravel_index(plane, sizes)] if sizes else []
-        return tuple(
-            slice(None) if name in "yxs" else channel if name == "c" else where.pop(0)
-            for name, _ in pairs
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -195,9 +178,11 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
         name = _chosen(path, file, found, options.dataset, first=first)
         dataset = file[name]
         axes = found[name]
-        channels, planes = axes.count(channels=True), axes.count(channels=False)
-        channel = choose(path, "channel", options.channel, channels)
-        plane = choose(path, "plane", options.plane, planes)
+        pairs = list(zip(axes.names, axes.shape, strict=True))
+        outer = [pair for pair in pairs if pair[0] not in "yxs"]
+        channels, planes, places = choose_plane(
+            path, options, [name for name, _ in outer], [size for _, size in outer]
+        )
         chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
         if chunk > _LARGEST_CHUNK:
             msg = (
@@ -207,15 +192,18 @@ def _load(path: Path, options: ReadOptions, *, first: bool = False) -> RawImage:
             raise ReadError(msg)
         warnings: list[str] = []
         size = _pixel_size(file, dataset, axes, warnings)
-        sizes = dict(zip(axes.names, axes.shape, strict=True))
+        sizes = dict(pairs)
         dtype = np.dtype(dataset.dtype)
         told = {
             key: f"{' x '.join(map(str, item.shape))} {file[key].dtype}"
             for key, item in found.items()
         }
-        look = axes.index(channel, plane)
+        place = iter(places)
+        index = tuple(
+            slice(None) if name in "yxs" else next(place) for name, _ in pairs
+        )
     left = "".join(letter for letter in axes.names if letter in "yxs")
-    source = _Source(path, name, look, left)
+    source = _Source(path, name, index, left)
     shape = tuple(sizes[letter] for letter in "yxs" if letter in sizes)
     small = math.prod(shape) * dtype.itemsize <= LAZY_BYTES
     everything = slice(None)

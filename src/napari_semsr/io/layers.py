@@ -65,7 +65,7 @@ def is_readable(path: Path) -> bool:
 
 def _images_in(folder: Path) -> list[Path]:
     """Files of a folder that can be read, in natural order."""
-    from napari_semsr.io.scans import natural_key
+    from napari_semsr.io.frames import natural_key
 
     files = [
         item for item in folder.glob("*.*") if item.is_file() and is_readable(item)
@@ -80,8 +80,8 @@ def _has_table(path: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     """Tell an image, a store or a CZI by its first bytes."""
+    from napari_semsr.io.czi import is_czi
     from napari_semsr.io.formats import find_format
-    from napari_semsr.io.scans import is_czi
 
     try:
         return (path.is_file() and is_czi(path)) or bool(find_format(path))
@@ -100,7 +100,7 @@ def list_images(folder: Path) -> list[Path]:
     In natural order, without hidden ones, and not looked into.
     """
     from napari_semsr.io.formats import FORMATS
-    from napari_semsr.io.scans import HEIGHTS, natural_key
+    from napari_semsr.io.frames import HEIGHTS, natural_key
 
     if _has_table(folder) or (folder / HEIGHTS).is_file():
         msg = (
@@ -157,7 +157,7 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
 
 def _folder(path: Path) -> list[LayerTuple]:
     """Read a scan; where it is none and says nothing of positions, all its images."""
-    from napari_semsr.io.scans import open_frames
+    from napari_semsr.io.frames import open_frames
 
     try:
         return scan_layers(run(open_frames(path)), path)
@@ -357,7 +357,7 @@ def nominal_corners(acquisition: Acquisition) -> NDArray[np.float64] | None:
         return np.asarray(acquisition.nominal_px, dtype=float)
     if acquisition.nominal_nm is not None and size is not None:
         return np.asarray(acquisition.nominal_nm / np.array(size), dtype=float)
-    from napari_semsr.io.scans import grid_corners
+    from napari_semsr.io.frames import grid_corners
 
     return grid_corners(acquisition)
 

@@ -490,7 +490,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         msg = "its input is missing."
         raise ReadError(msg)
     if layer.is_frames:
-        from napari_semsr.io.scans import open_frames
+        from napari_semsr.io.frames import open_frames
 
         return scan_layers(run(open_frames(source)), source)[0]
     if layer.read and "layer" not in layer.read:

@@ -29,7 +29,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     warn,
 )
-from napari_semsr.io.files import Record
+from napari_semsr.io.files import Record, choose
 
 # Lengths as files state them, turned into nanometres.
 #
@@ -252,6 +252,25 @@ class RawImage:
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
+
+
+def choose_plane(
+    path: Path, options: ReadOptions, axes: Sequence[str], sizes: Sequence[int]
+) -> tuple[int, int, tuple[int, ...]]:
+    """Choose one channel and plane among the axes before rows and columns.
+
+    One of them may be ``c``, of channels; the others count planes, the last fastest.
+    Gives how many channels and planes there are, and the place on each axis.
+    """
+    pairs = list(zip(axes, sizes, strict=True))
+    others = [size for axis, size in pairs if axis != "c"]
+    channels = math.prod(size for axis, size in pairs if axis == "c")
+    planes = math.prod(others)
+    channel = choose(path, "channel", options.channel, channels)
+    plane = choose(path, "plane", options.plane, planes)
+    where = iter(np.unravel_index(plane, others) if others else ())
+    places = tuple(channel if axis == "c" else int(next(where)) for axis in axes)
+    return channels, planes, places
 
 
 # Text that microscopes write beside an image, or into it.

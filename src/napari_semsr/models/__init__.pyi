@@ -35,14 +35,14 @@ from .checkpoint import (
     save_weights as save_weights,
 )
 from .esrgan_import import load_esrgan as load_esrgan
-from .onnx_export import (
+from .onnx_graph import read_graph as read_graph
+from .onnx_network import (
     CARD_KEY as CARD_KEY,
     OPSET as OPSET,
     export_onnx as export_onnx,
+    measure_onnx as measure_onnx,
     scaling_sentence as scaling_sentence,
 )
-from .onnx_graph import read_graph as read_graph
-from .onnx_network import measure_onnx as measure_onnx
 from .probing import (
     LiveNorm as LiveNorm,
     NormInterceptor as NormInterceptor,

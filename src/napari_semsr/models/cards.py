@@ -40,73 +40,50 @@ _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
 
 class ModelCard(BaseModel):
-    """What a user must know of a model before using it.
-
-    Attributes
-    ----------
-    name : str
-        Short name, as listed.
-    architecture : str
-        Key of `ARCHITECTURES`.
-    options : dict
-        Arguments that rebuild the network.
-    scale : int
-        Output pixels per input pixel along each axis.
-    stride : int
-        Tiles start on multiples of this many pixels.
-    receptive_field : int
-        Pixels on each side that an output pixel depends on, aligned to the stride;
-        measured, not computed by hand.
-    effective_field : dict
-        Pixels on each side beyond which the input changes the output by less than a
-        tolerance, by that tolerance over the output's range; measured on the weights.
-    norms : bool
-        Whether a normalisation layer computes statistics from the image itself.
-    input_scaling : str
-        What tells the grey values that become 0 and 1: ``"percentiles"`` of the field;
-        ``"deviation"``, its mean and one standard deviation above it; or ``"levels"``,
-        the same for every field.
-    input_percentiles : tuple of float
-        Percentiles of the field that are mapped to 0 and 1.
-    input_levels : tuple of float
-        Grey values that are, where they are the same for every field.
-    pixel_size_nm : tuple of float or None
-        Least and largest pixel size that it was trained for; None when it does not
-        matter. A field at another one is resampled to the nearest of them.
-    resample_factors : tuple of float
-        Least and largest pixel size of a field that is resampled, over the trained one;
-        a field beyond them is run as it is, with a warning.
-    grey : str
-        ``"input"``: the output is in the grey scale of the input.
-    training : dict
-        What it was trained on, and how it did on images that it had not seen.
-    checks : dict
-        What tests of the finished model found; ``discs`` is written by
-        ``semsr models check``.
-    limits : str
-        What it cannot do.
-    """
+    """What a user must know of a model before using it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # short name, as listed
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
-    architecture: str
+    architecture: str  # key of `ARCHITECTURES`
+    # arguments that rebuild the network
     options: dict[str, Any] = Field(default_factory=dict)
     description: str = ""
+    # output pixels per input pixel along each axis
     scale: int = Field(default=1, ge=1, le=8)
+    # tiles start on multiples of this many pixels
     stride: int = Field(default=1, ge=1, le=1024)
+    # pixels on each side that an output pixel depends on, aligned to the stride;
+    # measured, not computed by hand
     receptive_field: _Reach
+    # pixels on each side beyond which the input changes the output by less than a
+    # tolerance, by that tolerance over the output's range; measured on the weights
     effective_field: dict[str, _Reach] = Field(default_factory=dict)
+    # whether a normalisation layer computes statistics from the image itself
     norms: bool = False
+    # what tells the grey values that become 0 and 1: ``"percentiles"`` of the field;
+    # ``"deviation"``, its mean and one standard deviation above it; or ``"levels"``,
+    # the same for every field
     input_scaling: Literal["percentiles", "deviation", "levels"] = "percentiles"
+    # percentiles of the field that are mapped to 0 and 1
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
+    # grey values that are, where they are the same for every field
     input_levels: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
+    # least and largest pixel size that it was trained for; None when it does not
+    # matter. A field at another one is resampled to the nearest of them.
     pixel_size_nm: tuple[_Length, _Length] | None = None
+    # least and largest pixel size of a field that is resampled, over the trained one; a
+    # field beyond them is run as it is, with a warning
     resample_factors: tuple[_Factor, _Factor] = (0.5, 2.0)
+    # ``"input"``: the output is in the grey scale of the input
     grey: Literal["input", "unit"] = "input"
+    # what it was trained on, and how it did on images that it had not seen
     training: dict[str, Any] = Field(default_factory=dict)
+    # what tests of the finished model found; ``discs`` is written by ``semsr models
+    # check``
     checks: dict[str, Any] = Field(default_factory=dict)
-    limits: str = ""
+    limits: str = ""  # what it cannot do
     licence: str = "BSD-3-Clause"
 
     @field_validator("input_percentiles", "input_levels")

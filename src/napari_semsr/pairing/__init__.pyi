@@ -1,11 +1,12 @@
 from .augment import AugmentOptions as AugmentOptions, augment_pair as augment_pair
 from .cut import (
+    NUMBERS as NUMBERS,
     PairChoice as PairChoice,
     PairMap as PairMap,
     choose_pairs as choose_pairs,
+    prepare_image as prepare_image,
 )
 from .options import SPLITS as SPLITS, PairOptions as PairOptions
-from .prepare import NUMBERS as NUMBERS, prepare_image as prepare_image
 from .store import (
     PairStore as PairStore,
     open_pairs as open_pairs,

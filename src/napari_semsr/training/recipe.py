@@ -26,120 +26,81 @@ _WHOLE_SOURCES = ({"images"}, {"superlens"})  # whose scenes are learnt from as 
 
 
 class ImageEntry(Options):
-    """One clear image.
+    """One clear image."""
 
-    Attributes
-    ----------
-    file : str
-        Path below the data root.
-    crop_bottom : int
-        Rows of data bar to leave out.
-    shrink : float
-        By how much the image is reduced first: that averages its own noise, which a
-        network would learn to keep.
-    """
-
-    file: str
-    crop_bottom: int = Field(default=0, ge=0)
+    file: str  # path below the data root
+    crop_bottom: int = Field(default=0, ge=0)  # rows of data bar to leave out
+    # by how much the image is reduced first: that averages its own noise, which a
+    # network would learn to keep
     shrink: float = Field(default=1.0, ge=1, le=8)
 
 
 class ScanEntry(Options):
-    """Two scans of one place, registered: a fast and noisy one, and a slow one.
+    """Two scans of one place, registered: a fast and noisy one, and a slow one."""
 
-    Attributes
-    ----------
-    low, high : str
-        Paths below the root of scans; the slow one is on the grid of the fast one, and
-        NaN where it shows nothing.
-    crop_bottom : int
-        Rows of data bar to leave out of both.
-    """
-
+    # paths below the root of scans; the slow one is on the grid of the fast one, and
+    # NaN where it shows nothing
     low: str
     high: str
-    crop_bottom: int = Field(default=0, ge=0)
+    crop_bottom: int = Field(default=0, ge=0)  # rows of data bar to leave out of both
 
 
 class DataOptions(Options):
-    """What a model is trained and judged on.
+    """What a model is trained and judged on."""
 
-    Attributes
-    ----------
-    pairs : str or None
-        Store of pairs, made by ``semsr pairs``, relative to the recipe; in place of
-        images that are degraded.
-    sources : dict
-        Relative shares of scenes that are degraded ``images``, or what a simulated
-        instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
-        magnifications). Kind `restorer` takes images alone, or superlens alone.
-    superlens : SsumPairOptions
-        Samples, microscope and noise that the source ``superlens`` draws from.
-    augment : AugmentOptions
-        How the pairs of a store are varied.
-    root : str
-        Folder of the images, relative to the recipe; may be overridden when training.
-    train, validation : tuple of ImageEntry
-        Clear images; those for validation choose the checkpoint and train nothing.
-    scans, scans_root, scanned : tuple of ScanEntry, str, float
-        Real pairs of a fast and a slow scan, their folder relative to the recipe, and
-        the share of scenes that are cut from them; for the kind `restorer`.
-    slow : float
-        Share of clear scenes that are cut from the slow ones of `scans`: how soft a
-        real image is that nothing ails.
-    phantoms : float
-        Share of scenes that are drawn instead of cut from an image.
-    soft : float
-        Share of clear images that are softened first, so that a network learns that
-        an edge may be soft by nature; otherwise it sharpens what was never sharper.
-    soft_sigma_px : float
-        Largest Gaussian sigma of that softening.
-    bent, inverted : float
-        Shares of clear images whose grey levels follow a power law, and whose contrast
-        is turned over.
-    patchwork : float
-        Share of clear scenes that are put together of two, so that a network learns
-        that contrast may differ across a sample by nature.
-    held_out : tuple of ImageEntry
-        Images that neither train nor validate, named so that a benchmark may use them.
-    scene_px : int
-        Side of a scene, which is degraded as a whole; a multiple of 16. Haze is found
-        from all of it.
-    patch_px, patches_per_scene : int
-        Side of the patches that the loss is taken on, and how many to a scene.
-    bank : int
-        Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
-        at random; 0 makes a new scene for every step. For a GPU, which learns faster
-        than scenes are made. One of 512 px takes 1 MiB, and 0.1 where a survey learns
-        alone; all take 64 GiB at most.
-    bank_folder : str or None
-        Where banks are kept, relative to the recipe, inside the folder of the run; None
-        is its folder ``banks``. Runs that want the same scenes share those of a folder
-        that a person gives to the training.
-    """
-
+    # store of pairs, made by ``semsr pairs``, relative to the recipe; in place of
+    # images that are degraded
     pairs: str | None = None
+    # relative shares of scenes that are degraded ``images``, or what a simulated
+    # instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
+    # magnifications). Kind `restorer` takes images alone, or superlens alone.
     sources: dict[Source, NonNegativeFloat] = Field(default={"images": 1.0})
+    # samples, microscope and noise that the source ``superlens`` draws from
     superlens: SsumPairOptions = SsumPairOptions()
-    augment: AugmentOptions = AugmentOptions()
+    augment: AugmentOptions = AugmentOptions()  # how the pairs of a store are varied
+    # folder of the images, relative to the recipe; may be overridden when training
     root: str = "."
+    # clear images; those for validation choose the checkpoint and train nothing
     train: tuple[ImageEntry, ...] = ()
     validation: tuple[ImageEntry, ...] = ()
+    # images that neither train nor validate, named so that a benchmark may use them
     held_out: tuple[ImageEntry, ...] = ()
+    # real pairs of a fast and a slow scan, their folder relative to the recipe, and the
+    # share of scenes that are cut from them; for the kind `restorer`
     scans: tuple[ScanEntry, ...] = ()
     scans_root: str = "."
     scanned: float = Field(default=0.0, ge=0, le=1)
+    # share of clear scenes that are cut from the slow ones of `scans`: how soft a real
+    # image is that nothing ails
     slow: float = Field(default=0.0, ge=0, le=1)
+    # share of scenes that are drawn instead of cut from an image
     phantoms: float = Field(default=0.25, ge=0, le=1)
+    # share of clear images that are softened first, so that a network learns that an
+    # edge may be soft by nature; otherwise it sharpens what was never sharper
     soft: float = Field(default=0.3, ge=0, le=1)
+    # largest Gaussian sigma of that softening
     soft_sigma_px: float = Field(default=1.5, gt=0)
+    # shares of clear images whose grey levels follow a power law, and whose contrast is
+    # turned over
     bent: float = Field(default=0.3, ge=0, le=1)
     inverted: float = Field(default=0.2, ge=0, le=1)
+    # share of clear scenes that are put together of two, so that a network learns that
+    # contrast may differ across a sample by nature
     patchwork: float = Field(default=0.0, ge=0, le=1)
+    # side of a scene, which is degraded as a whole; a multiple of 16. Haze is found
+    # from all of it.
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
+    # side of the patches that the loss is taken on, and how many to a scene
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
+    # scenes that are made ahead by `workers` processes, kept on disk, and drawn from at
+    # random; 0 makes a new scene for every step. For a GPU, which learns faster than
+    # scenes are made. One of 512 px takes 1 MiB, and 0.1 where a survey learns alone;
+    # all take 64 GiB at most.
     bank: int = Field(default=0, ge=0, le=100_000)
+    # where banks are kept, relative to the recipe, inside the folder of the run; None
+    # is its folder ``banks``. Runs that want the same scenes share those of a folder
+    # that a person gives to the training.
     bank_folder: str | None = None
 
     @model_validator(mode="after")
@@ -155,30 +116,21 @@ EdgeOperator = Literal["sobel", "prewitt", "kirsch"]
 
 
 class KernelOptions(Options):
-    """A blur that stands for the second generator of a cycle, known or learnt.
+    """A blur that stands for the second generator of a cycle, known or learnt."""
 
-    Attributes
-    ----------
-    sigma_px : float
-        Standard deviation of a Gaussian.
-    size_px : int
-        Odd side of the square that it is cut to.
-    file : str or None
-        Image or array (``.npy``) of a measured point-spread function, relative to the
-        recipe, in place of the Gaussian.
-    noise : float
-        Standard deviation of noise that is added after the blur, on the unit scale.
-        A blur alone loses little, and the generator would learn to raise detail of
-        which a real image, rounded to 8 bits (about 0.0015), has none left.
-    learnt : bool
-        The Gaussian is where it begins; what it is, is learnt from both sets of images,
-        as their spectra and a discriminator tell.
-    """
-
+    # standard deviation of a Gaussian
     sigma_px: float = Field(default=1.0, gt=0, le=50)
+    # odd side of the square that it is cut to
     size_px: int = Field(default=7, ge=1, le=301)
+    # image or array (``.npy``) of a measured point-spread function, relative to the
+    # recipe, in place of the Gaussian
     file: str | None = None
+    # standard deviation of noise that is added after the blur, on the unit scale. A
+    # blur alone loses little, and the generator would learn to raise detail of which a
+    # real image, rounded to 8 bits (about 0.0015), has none left.
     noise: float = Field(default=0.0, ge=0, le=1)
+    # the Gaussian is where it begins; what it is, is learnt from both sets of images,
+    # as their spectra and a discriminator tell
     learnt: bool = False
 
     @model_validator(mode="after")
@@ -190,86 +142,61 @@ class KernelOptions(Options):
 
 
 class GanOptions(Options):
-    """Discriminators, terms of the loss, and their weights.
+    """Discriminators, terms of the loss, and their weights."""
 
-    Attributes
-    ----------
-    discriminator, discriminator_options : str, dict
-        Which network judges images, and its arguments.
-    conditional : bool
-        The discriminator sees the degraded image beside the clear one, as in Pix2Pix.
-    adversarial : {"least-squares", "cross-entropy", "relativistic"}
-        How scores become a loss; the last is the relativistic average of ESRGAN.
-    content : {"l1", "mse"}
-        How a prediction is compared with its truth (`paired-gan`).
-    adversarial_weight, content_weight : float
-        Weights of the generator's terms; the latter in `paired-gan` alone.
-    shares : tuple of float or None
-        Shares of adversarial, content and total-variation term in the loss, from which
-        weights are found during the first steps and kept; replaces the weights.
-    calibration_steps : int
-        Over how many steps the shares are measured.
-    content_only_steps : int
-        Steps at the start in which the content alone counts; in a cycle, generators
-        copy images of the kind that they are to make, or learn `start_sigma_px`.
-    start_sigma_px : float
-        Of a cycle: what `content_only_steps` teach on clear images. The way back learns
-        a Gaussian blur of this width, and the other generator to undo it, so that
-        neither begins as a copy; 0 for copies.
-    cycle, identity : {"l1", "ssim"}, {"l1", "mse"}
-        How what came back, and what was to stay, are compared (`cycle-gan`).
-    cycle_weight, identity_weight, edge_weight : float
-        Their weights, and that of the edges (`cycle-gan`).
-    back_share : float
-        Share of the gradient of a round trip from clear images that reaches the way
-        back, which begins it; 1 in all papers. All of it teaches that one to pass on
-        the detail that it should lose, and none lets it lose what an image shows.
-    cycle_noise : float
-        Standard deviation of noise on what is passed on halfway, on the unit scale, so
-        that no detail hides below the noise of real images.
-    edge_operator : {"sobel", "prewitt", "kirsch"}
-        How edges are found (`cycle-gan`).
-    discriminator_every : int
-        The discriminator learns at every n-th step.
-    discriminator_rate : float
-        Its learning rate over the generator's.
-    generator_factor, discriminator_factor : float
-        Factors of the generators' adversarial loss, ½ by Gao's equation 9, and of the
-        discriminators'.
-    history : int
-        Generated images that are remembered for it; 0 for the newest alone.
-    back_architecture, back_options : str or None, dict
-        Network that makes degraded images (`cycle-gan`); like the other if not given.
-    kernel : KernelOptions or None
-        A physical blur in place of the second generator (`cycle-gan`).
-    """
-
+    # which network judges images, and its arguments
     discriminator: str = "patch-gan"
     discriminator_options: dict[str, Any] = Field(default_factory=dict)
+    # the discriminator sees the degraded image beside the clear one, as in Pix2Pix
     conditional: bool = False
+    # how scores become a loss; the last is the relativistic average of ESRGAN
     adversarial: Adversarial = "least-squares"
+    # how a prediction is compared with its truth (`paired-gan`)
     content: Literal["l1", "mse"] = "l1"
+    # weights of the generator's terms; the latter in `paired-gan` alone
     adversarial_weight: float = Field(default=1.0, ge=0)
     content_weight: float = Field(default=100.0, ge=0)
+    # shares of adversarial, content and total-variation term in the loss, from which
+    # weights are found during the first steps and kept; replaces the weights
     shares: tuple[float, float, float] | None = None
+    # over how many steps the shares are measured
     calibration_steps: int = Field(default=200, ge=1)
+    # steps at the start in which the content alone counts; in a cycle, generators copy
+    # images of the kind that they are to make, or learn `start_sigma_px`
     content_only_steps: int = Field(default=0, ge=0)
+    # of a cycle: what `content_only_steps` teach on clear images. The way back learns a
+    # Gaussian blur of this width, and the other generator to undo it, so that neither
+    # begins as a copy; 0 for copies.
     start_sigma_px: float = Field(default=0.0, ge=0, le=2)
+    # how what came back, and what was to stay, are compared (`cycle-gan`)
     cycle: Literal["l1", "ssim"] = "l1"
+    # their weights, and that of the edges (`cycle-gan`)
     cycle_weight: float = Field(default=10.0, ge=0)
     identity: Literal["l1", "mse"] = "l1"
     identity_weight: float = Field(default=5.0, ge=0)
     edge_weight: float = Field(default=0.0, ge=0)
+    # share of the gradient of a round trip from clear images that reaches the way back,
+    # which begins it; 1 in all papers. All of it teaches that one to pass on the detail
+    # that it should lose, and none lets it lose what an image shows.
     back_share: float = Field(default=1.0, ge=0, le=1)
+    # standard deviation of noise on what is passed on halfway, on the unit scale, so
+    # that no detail hides below the noise of real images
     cycle_noise: float = Field(default=0.0, ge=0, le=1)
-    edge_operator: EdgeOperator = "sobel"
+    edge_operator: EdgeOperator = "sobel"  # how edges are found (`cycle-gan`)
+    # the discriminator learns at every n-th step
     discriminator_every: int = Field(default=1, ge=1)
+    # its learning rate over the generator's
     discriminator_rate: float = Field(default=1.0, gt=0)
+    # factors of the generators' adversarial loss, ½ by Gao's equation 9, and of the
+    # discriminators'
     generator_factor: float = Field(default=1.0, gt=0)
     discriminator_factor: float = Field(default=0.5, gt=0)
+    # generated images that are remembered for it; 0 for the newest alone
     history: int = Field(default=50, ge=0, le=1000)
+    # network that makes degraded images (`cycle-gan`); like the other if not given
     back_architecture: str | None = None
     back_options: dict[str, Any] = Field(default_factory=dict)
+    # a physical blur in place of the second generator (`cycle-gan`)
     kernel: KernelOptions | None = None
 
     @model_validator(mode="after")
@@ -284,18 +211,12 @@ HiddenReach = Annotated[int, Field(ge=0, le=16)]
 
 
 class HiddenOptions(Options):
-    """Which pixels of a noisy image are hidden from a network that is to tell them.
+    """Which pixels of a noisy image are hidden from a network that is to tell them."""
 
-    Attributes
-    ----------
-    every_px : int
-        One pixel is hidden in each square of this side.
-    reach : tuple of int or None
-        Rows and columns on either side of it that are hidden with it, since their
-        noise is like its own; None measures that on the images.
-    """
-
+    # one pixel is hidden in each square of this side
     every_px: int = Field(default=3, ge=2, le=64)
+    # rows and columns on either side of it that are hidden with it, since their noise
+    # is like its own; None measures that on the images
     reach: tuple[HiddenReach, HiddenReach] | None = None
 
 
@@ -317,119 +238,89 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(Options):
-    """How a model is made.
-
-    Attributes
-    ----------
-    kind : {"supervised", "restorer", "paired-gan", "cycle-gan", "blind-spot"}
-        Which training it is: a plain loss; an `InformedRestorer`, from whole scenes
-        whose faults are known; generator and discriminator on pairs; two generators
-        without pairs; the degraded patches alone, a pixel of which is told by those
-        around it.
-    loss : {"l1", "mse", "log-mse"}
-        Loss of the kind `supervised`; `restorer` has ``log-mse``.
-    shift_px : float
-        By what part of a pixel each truth is moved along each axis, so that it lies
-        best on what the network makes of its patch, before they are compared: real
-        pairs are registered no better than that. For `supervised` and the content of
-        `paired-gan`; held-out figures are taken alike.
-    degradations, faults : DegradationRanges, FaultRanges
-        What is done to clear images: Gao's sets drawn wider, and for the kind
-        `restorer` the faults of a microscope.
-    learns : {"all", "survey", "local", "sharpener"}
-        Of the kind `restorer`: all but the sharpener, or what finds faults alone, a
-        fifth of the work, or what mends them alone, or what is told the blur alone; the
-        other parts stay as they are.
-    gan : GanOptions
-        What the kinds with discriminators minimise.
-    hidden : HiddenOptions
-        Which pixels the kind `blind-spot` hides.
-    architecture, architecture_options : str, dict
-        Network and its arguments; ``same`` is that of `start_from`.
-    start_from : str or None
-        Bundled model, or model file relative to the recipe, whose weights are taken
-        over where names and shapes agree; with those of discriminators and the way
-        back, if the file has them.
-    data_weight : float
-        Weight of the data term, for an `InformedRestorer`: the microscope that took a
-        scene must see in the output what it saw in the truth.
-    ema : float
-        Decay of the running mean of the weights, which is then what is judged and
-        saved; 0 for none.
-    local_from : str or None
-        Model file whose weights the local part takes over after that, where the
-        network looks at the whole field first.
-    stop_after : int or None
-        Stop at this step, before the schedule ends.
-    early_stop : int or None
-        Stop when this many validations brought nothing better.
-    steps, warmup_steps, decay_steps : int
-        Optimiser steps; the learning rate rises over the first, stays, and falls to
-        zero over the last.
-    minutes : float or None
-        Time that the run may take; the schedule then follows the clock where that is
-        further than the steps. Such a run depends on the machine.
-    schedule : {"cosine", "linear", "milestones"}
-        Form of the fall; the last multiplies by `milestone_factor` at each of the
-        steps in `milestones`.
-    betas, clip_norm : tuple of float, float or None
-        Adam's decays; largest norm of a gradient.
-    validate_every : int
-        Steps between validations; a killed run loses what it learnt since its last
-        save, five minutes and a step at most.
-    measure : {"gain_db", "ssim", "frc_per_px", "hidden_db"}
-        Held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
-        which has no other.
-    cross_frc : bool
-        Whether the Fourier ring correlation with the truth is among the figures.
-    devices, nodes : int
-        Processors and machines that learn together, each from a batch of its own: the
-        gradients of all are averaged, as if the batch were that many times as large.
-        They listen to each other, so that a person gives them, and no recipe.
-    compiled : bool
-        Compile the local network, which takes a minute at the start and pays on a GPU.
-    """
+    """How a model is made."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
+    # which training it is: a plain loss; an `InformedRestorer`, from whole scenes whose
+    # faults are known; generator and discriminator on pairs; two generators without
+    # pairs; the degraded patches alone, a pixel of which is told by those around it
     kind: Literal["supervised", "restorer", "paired-gan", "cycle-gan", "blind-spot"] = (
         "supervised"
     )
     description: str = ""
     limits: str = ""
     licence: str = "BSD-3-Clause"
+    # network and its arguments; ``same`` is that of `start_from`
     architecture: str = "two-scale"
     architecture_options: dict[str, Any] = Field(default_factory=dict)
     data: DataOptions = DataOptions()
+    # what is done to clear images: Gao's sets drawn wider, and for the kind `restorer`
+    # the faults of a microscope
     degradations: DegradationRanges = DegradationRanges()
     faults: FaultRanges = FaultRanges()
+    # of the kind `restorer`: all but the sharpener, or what finds faults alone, a fifth
+    # of the work, or what mends them alone, or what is told the blur alone; the other
+    # parts stay as they are
     learns: Literal["all", "survey", "local", "sharpener"] = "all"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
+    # bundled model, or model file relative to the recipe, whose weights are taken over
+    # where names and shapes agree; with those of discriminators and the way back, if
+    # the file has them
     start_from: str | None = None
+    # model file whose weights the local part takes over after that, where the network
+    # looks at the whole field first
     local_from: str | None = None
+    # stop at this step, before the schedule ends
     stop_after: int | None = Field(default=None, ge=1)
+    # stop when this many validations brought nothing better
     early_stop: int | None = Field(default=None, ge=1)
+    # optimiser steps; the learning rate rises over the first, stays, and falls to zero
+    # over the last
     steps: int = Field(default=20000, ge=1, le=_MOST_STEPS)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
+    # time that the run may take; the schedule then follows the clock where that is
+    # further than the steps. Such a run depends on the machine.
     minutes: float | None = Field(default=None, gt=0)
+    # form of the fall; the last multiplies by `milestone_factor` at each of the steps
+    # in `milestones`
     schedule: Literal["cosine", "linear", "milestones"] = "cosine"
     milestones: tuple[int, ...] = ()
     milestone_factor: float = Field(default=0.5, gt=0, le=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    # Adam's decays; largest norm of a gradient
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip_norm: float | None = Field(default=1.0, gt=0)
+    # decay of the running mean of the weights, which is then what is judged and saved;
+    # 0 for none
     ema: Decay = 0.0
+    # steps between validations; a killed run loses what it learnt since its last save,
+    # five minutes and a step at most
     validate_every: int = Field(default=500, ge=1)
+    # held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
+    # which has no other
     measure: Literal["gain_db", "ssim", "frc_per_px", "hidden_db"] = "gain_db"
+    # whether the Fourier ring correlation with the truth is among the figures
     cross_frc: bool = False
+    # loss of the kind `supervised`; `restorer` has ``log-mse``
     loss: Literal["l1", "mse", "log-mse"] = "l1"
+    # by what part of a pixel each truth is moved along each axis, so that it lies best
+    # on what the network makes of its patch, before they are compared: real pairs are
+    # registered no better than that. For `supervised` and the content of `paired-gan`;
+    # held-out figures are taken alike.
     shift_px: float = Field(default=0.0, ge=0, le=1)
+    # weight of the data term, for an `InformedRestorer`: the microscope that took a
+    # scene must see in the output what it saw in the truth
     data_weight: float = Field(default=0.0, ge=0)
-    gan: GanOptions = GanOptions()
-    hidden: HiddenOptions = HiddenOptions()
+    gan: GanOptions = GanOptions()  # what the kinds with discriminators minimise
+    hidden: HiddenOptions = HiddenOptions()  # which pixels the kind `blind-spot` hides
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # compile the local network, which takes a minute at the start and pays on a GPU
     compiled: bool = False
+    # processors and machines that learn together, each from a batch of its own: the
+    # gradients of all are averaged, as if the batch were that many times as large. They
+    # listen to each other, so that a person gives them, and no recipe.
     devices: int = option(1, by_person=True, ge=1, le=1024)
     nodes: int = option(1, by_person=True, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)

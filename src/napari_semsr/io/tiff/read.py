@@ -28,6 +28,7 @@ from napari_semsr.io.read_image import (
     FileInfo,
     RawImage,
     ReadOptions,
+    choose_plane,
     parse_length_nm,
     parse_tescan,
     pixel_size,
@@ -767,25 +768,19 @@ class _Choice:
                 "convert it first."
             )
             raise ReadError(msg)
-        outer = [a for a in level.axes if a not in "YXS"]
-        outer_shape = [int(sizes[a]) for a in outer]
-        in_axis = int(sizes.get("C", 1))
-        self.channels = samples if by_sample else in_axis
-        self.planes = int(np.prod(outer_shape, dtype=int)) // in_axis
-        channel = choose(path, "channel", options.channel, self.channels)
-        plane = choose(path, "plane", options.plane, self.planes)
-        self.sample = channel if by_sample else None
-        self.outer = _flat_index(outer, outer_shape, 0 if by_sample else channel, plane)
-
-
-def _flat_index(axes: list[str], shape: list[int], channel: int, plane: int) -> int:
-    """Count a plane among all pages, wherever the channel axis stands."""
-    if not axes:
-        return 0
-    others = [n for a, n in zip(axes, shape, strict=True) if a != "C"]
-    where = list(np.unravel_index(plane, others)) if others else []
-    index = [channel if a == "C" else int(where.pop(0)) for a in axes]
-    return int(np.ravel_multi_index(index, shape))
+        names = [a for a in level.axes if a not in "YXS"]
+        shape = [int(sizes[a]) for a in names]
+        counts = list(shape)
+        if by_sample:  # which are the channels, and any axis of them is the first's
+            counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
+            names, counts = [*names, "S"], [*counts, samples]
+        kind = "S" if by_sample else "C"
+        self.channels, self.planes, places = choose_plane(
+            path, options, ["c" if a == kind else a for a in names], counts
+        )
+        self.sample = places[-1] if by_sample else None
+        where = places[: len(shape)]
+        self.outer = int(np.ravel_multi_index(where, shape)) if shape else 0
 
 
 def _calibrate(

@@ -37,6 +37,7 @@ from napari_semsr.io.read_image import (
     FileInfo,
     RawImage,
     ReadOptions,
+    choose_plane,
     pixel_size,
     to_info,
     to_micrograph,
@@ -329,13 +330,8 @@ def _source(
     axes = _axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
     sizes = array.shape[:-2]
-    channels = sizes[outer.index("c")] if "c" in outer else 1
-    others = [n for a, n in zip(outer, sizes, strict=True) if a != "c"]
-    planes = int(np.prod(others, dtype=int))
-    channel = choose(path, "channel", options.channel, channels)
-    plane = choose(path, "plane", options.plane, planes)
-    where = list(np.unravel_index(plane, others)) if others else []
-    index = tuple(channel if a == "c" else int(where.pop(0)) for a in outer)
+    channels, planes, index = choose_plane(path, options, outer, sizes)
+    channel = index[outer.index("c")] if "c" in outer else 0
     size, origin, spacing, warnings = _calibration(image, level, axes, record)
     return RawImage(
         format=f"OME-Zarr {image.version}",

@@ -29,10 +29,10 @@ from napari_semsr.core import (
     parse_pixel_size,
     shown,
 )
+from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import read_text
 from napari_semsr.io.formats import count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
-from napari_semsr.io.scans.czi import is_czi, open_tiles
 from napari_semsr.io.sheets import plain_cell
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.

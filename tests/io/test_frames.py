@@ -10,7 +10,7 @@ from PIL import Image
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.progress import run
-from napari_semsr.io.scans.frames import natural_key, open_frames
+from napari_semsr.io.frames import natural_key, open_frames
 
 
 @pytest.fixture

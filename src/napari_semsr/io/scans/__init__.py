@@ -1,5 +1,0 @@
-"""Folders of frames, their tables, and CZI files."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
