@@ -126,7 +126,12 @@ def measure_table(
     >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
     (5, 3)
     """
-    from napari_semsr.jobs import MEASURES, measure_of, measure_table_job
+    from napari_semsr.jobs import (
+        MEASURES,
+        OverwritePolicy,
+        measure_of,
+        measure_table_job,
+    )
 
     switches = {name: options.pop(name) for name in ("register",) if name in options}
     kind = measure_of(measure).verb.options if measure in MEASURES else Options
@@ -135,8 +140,7 @@ def measure_table(
         images,
         second,
         table=table,
-        resume=resume,
-        overwrite=overwrite,
+        existing=OverwritePolicy(overwrite, resume),
         **switches,
         **parse_options(options, kind),
     )

@@ -13,12 +13,15 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import (
     MEASURES,
+    REPLACING,
+    OverwritePolicy,
     TrustOptions,
     is_many,
     measure_of,
     measure_table_job,
 )
 
+RESUMED = OverwritePolicy(resume=True)
 NUMBER = {
     "frc": "resolution_nm",
     "frc-map": "median_nm",
@@ -183,7 +186,9 @@ def test_reasons_are_counted(tmp_path, rng):
 def resumed(pairs, images="low", **how):
     table = pairs / "out.csv"
     return run(
-        measure_table_job("metrics", pairs / images, table=table, resume=True, **how)
+        measure_table_job(
+            "metrics", pairs / images, table=table, existing=RESUMED, **how
+        )
     )
 
 
@@ -357,9 +362,9 @@ def test_table_that_is_there_is_not_replaced(pairs):
     with pytest.raises(WriteError, match="--resume"):
         run(measure_table_job("metrics", pairs / "low", table=table))
     with pytest.raises(WriteError, match="has no column"):
-        run(measure_table_job("metrics", pairs / "low", table=table, resume=True))
+        run(measure_table_job("metrics", pairs / "low", table=table, existing=RESUMED))
     assert table.read_text() == "image,mine\na,1\n"
-    run(measure_table_job("metrics", pairs / "low", table=table, overwrite=True))
+    run(measure_table_job("metrics", pairs / "low", table=table, existing=REPLACING))
     assert len(rows_of(table)) == 3
 
 

@@ -62,22 +62,22 @@ def test_check_target_file_laws(tmp_path):
 
 def test_check_target_folder_laws(tmp_path):
     new = tmp_path / "new"
-    assert check_target_folder(new, overwrite=False) == new
+    assert check_target_folder(new) == new
     assert not new.exists()
     new.mkdir()
-    assert check_target_folder(new, overwrite=False) == new
+    assert check_target_folder(new) == new
     (new / "a").touch()
     with pytest.raises(WriteError, match="not empty"):
-        check_target_folder(new, overwrite=False)
-    assert check_target_folder(new, overwrite=True) == new
+        check_target_folder(new)
+    assert check_target_folder(new, empty=False) == new
     with pytest.raises(WriteError, match="is a file"):
-        check_target_folder(new / "a", overwrite=True)
+        check_target_folder(new / "a", empty=False)
     with pytest.raises(WriteError, match="does not exist"):
-        check_target_folder(tmp_path / "x" / "y", overwrite=False)
+        check_target_folder(tmp_path / "x" / "y")
     deep = tmp_path / "x" / "y" / "z"
-    assert check_target_folder(deep, overwrite=False, parents=True) == deep
+    assert check_target_folder(deep, parents=True) == deep
     with pytest.raises(WriteError, match="is a file, so nothing"):
-        check_target_folder(new / "a" / "b" / "c", overwrite=False, parents=True)
+        check_target_folder(new / "a" / "b" / "c", parents=True)
 
 
 def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path):

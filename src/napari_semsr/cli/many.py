@@ -244,11 +244,10 @@ class _Tabled:
             given[0],
             given[1] if len(given) > 1 else None,
             table=arguments.table,
-            resume=arguments.resume,
+            existing=jobs.OverwritePolicy(arguments.overwrite, arguments.resume),
             **{name: getattr(arguments, name) for name in self.switches},
             options=options_from(arguments, jobs.measure_of(self.measure).verb.options),
             opening=options_from(arguments, ReadOptions),
-            overwrite=arguments.overwrite,
         )
 
     def _require_one(

@@ -111,6 +111,7 @@ from .progress import (
     Progress as Progress,
     Waiting as Waiting,
     hear_warnings as hear_warnings,
+    retell as retell,
     run as run,
     spell_time as spell_time,
     warn as warn,

@@ -7,7 +7,7 @@ panel, a command and a script consume the same object. Closing the generator can
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -102,6 +102,44 @@ def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
         return result
     finally:
         job.close()
+
+
+def retell(
+    job: Job[T],
+    tell: Callable[[Progress], Progress] = lambda step: step,
+    *,
+    within: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Job[T]:
+    """Run a job whose steps are told in other words, as those of a larger one.
+
+    Parameters
+    ----------
+    job : generator of Progress
+        A service that has been called but not started.
+    tell : callable, optional
+        Gives what is told in place of a step.
+    within : callable, optional
+        Gives what each step is done within, such as `hear_warnings`.
+
+    Returns
+    -------
+    object
+        The job's own result.
+
+    Yields
+    ------
+    Progress
+        What `tell` gives.
+    """
+    with closing(job):
+        while True:
+            try:
+                with within():
+                    step = next(job)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield tell(step)
 
 
 # Python's own hook is one for all threads: two jobs that overlap would leave each

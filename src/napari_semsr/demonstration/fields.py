@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,13 @@ from napari_semsr.analysis import (
     radial_spectrum,
 )
 from napari_semsr.core import FloatArray, Job, Micrograph
-from napari_semsr.io import write
-from napari_semsr.jobs import ENHANCE, FRC_MAP, EnhancedFile, FrcMapJobOptions
+from napari_semsr.jobs import (
+    ENHANCE,
+    FRC_MAP,
+    EnhancedFile,
+    FrcMapJobOptions,
+    rewrite,
+)
 
 EXPOSURES = "two_exposures"
 """Role of the map of local resolution that needs nothing to compare with."""
@@ -91,8 +95,8 @@ def enhance_by_tiles(image: Path, output: Path, model: str | Path) -> Job[Enhanc
     """Enhance an image by tiles that are small enough to be several."""
     from napari_semsr.inference import EnhanceOptions
 
-    options: Any = {"options": EnhanceOptions(tile=_TILE_PX), "overwrite": True}
-    return (yield from ENHANCE.job(image, output, model=model, **options))
+    options = EnhanceOptions(tile=_TILE_PX)
+    return (yield from ENHANCE.anew(image, output, model=model, options=options))
 
 
 def measure_field(
@@ -160,4 +164,4 @@ def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
 def write_maps(measured: FieldFigures, paths: dict[str, Path], half: str) -> None:
     """Write the maps of local resolution."""
     for role, (_, found) in measured.maps.items():
-        write(found.map, paths[f"{half}_{role}"], overwrite=True)
+        rewrite(found.map, paths[f"{half}_{role}"])

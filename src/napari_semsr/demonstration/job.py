@@ -19,10 +19,10 @@ from napari_semsr.demonstration.fields import EXPOSURES, FieldFigures, Half
 from napari_semsr.demonstration.place import PlaceRun, run_place
 from napari_semsr.demonstration.runs import ScanRun, rms, run_scan, run_sem
 from napari_semsr.demonstration.sections import write_report
-from napari_semsr.io import check_target
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     MOSAIC_MODEL,
+    REPLACING,
     Output,
     RegisterOptions,
     Result,
@@ -284,7 +284,7 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
         raise WriteError(msg) from error
     for path in paths.values():
         if path.suffix in (".tif", ".zarr"):
-            check_target(path, overwrite=True)
+            Output("").check(path, (), REPLACING)
     return paths
 
 

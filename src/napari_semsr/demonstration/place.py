@@ -32,7 +32,7 @@ from napari_semsr.demonstration.fields import (
     write_maps,
 )
 from napari_semsr.demonstration.runs import ScanRun, gap_free_box, rms
-from napari_semsr.io import Side, StoredTransform, read_transform, write
+from napari_semsr.io import Side, StoredTransform, read_transform
 from napari_semsr.jobs import (
     CROP,
     PAIRS,
@@ -47,6 +47,7 @@ from napari_semsr.jobs import (
     TrainOptions,
     derived_from,
     open_image,
+    rewrite,
 )
 from napari_semsr.pairing import PairOptions
 from napari_semsr.registration import RegistrationRefused
@@ -98,7 +99,7 @@ def run_place(
     yield Progress(0, 0, "averaging the electron image over the mosaic's pixels")
     view = open_image(paths["scan"] / "sem" / "view.tif")
     sem = _averaged(view, scan.mosaic.scale)
-    write(sem, paths["place_sem"], overwrite=True)
+    rewrite(sem, paths["place_sem"])
     registered = yield from _register(paths, registering)
     stored = read_transform(paths["place_map"])
     mosaic = open_image(paths["place_mosaic"])
@@ -106,13 +107,12 @@ def run_place(
     box = gap_free_box(np.isfinite(mosaic.array()))
     taught, judged = halves(box)
     pairs = yield from _cut_pairs(paths, stored, taught)
-    trained = yield from TRAIN.job(
+    trained = yield from TRAIN.anew(
         "fine-tune",
         paths["place_training"],
         pairs=paths["place_pairs"],
         start_from=model,
         options=TrainOptions(steps=steps, name="fine-tuned"),
-        overwrite=True,
     )
     source = paths["place_mosaic"]
     untouched = yield from enhance_by_tiles(source, paths["place_enhanced"], model)
@@ -197,13 +197,12 @@ def _register(paths: dict[str, Path], options: RegisterOptions) -> Job[Registere
     """Find the map from the mosaic to the electron image, and apply it."""
     try:
         return (
-            yield from REGISTER.job(
+            yield from REGISTER.anew(
                 paths["mosaic"],
                 paths["place_sem"],
                 output=paths["place_mosaic"],
                 options=options,
                 transform_out=paths["place_map"],
-                overwrite=True,
             )
         )
     except RegistrationRefused as error:
@@ -248,13 +247,12 @@ def _cut_pairs(
     side = min(_PATCH_PX, *(n // 4 * 4 for n in part.shape))
     options = PairOptions(patch=side, step=_STEP_PX, validation=_VALIDATION, test=0.0)
     return (
-        yield from PAIRS.job(
+        yield from PAIRS.anew(
             paths["mosaic"],
             part,
             paths["place_pairs"],
             options=options,
             transform=here,
-            overwrite=True,
         )
     )
 
@@ -276,4 +274,4 @@ def _filter(paths: dict[str, Path], scan: ScanRun, taught: Box, box: Box) -> Non
         data = np.full(mosaic.shape, np.nan, np.float32)
         data[box.slices] = part
         image = whole.replace(data=data, name=role.partition("_")[2], provenance=None)
-        write(image, paths[role], overwrite=True)
+        rewrite(image, paths[role])

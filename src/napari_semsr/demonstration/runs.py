@@ -28,7 +28,6 @@ from napari_semsr.demonstration.fields import (
     wiener,
     write_maps,
 )
-from napari_semsr.io import write
 from napari_semsr.jobs import (
     SIMULATE,
     STITCH,
@@ -38,6 +37,7 @@ from napari_semsr.jobs import (
     draw_specimen,
     expose,
     open_image,
+    rewrite,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun
     corner = placement.origin_px + np.array([box.y0, box.x0])
     truth = sample_truth(drawn, pair[0], corner)
     truth = truth.replace(data=truth.array() * np.float32(options.full_scale))
-    write(truth, paths["mosaic_truth"], overwrite=True)
+    rewrite(truth, paths["mosaic_truth"])
     measured = yield from measure_field(
         {"Mosaic": pair[0], "Truth": truth},
         again=("Two mosaics", pair[1]),
@@ -132,17 +132,17 @@ def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[
     """Draw a specimen, take it twice, enhance it by tiles, and measure."""
     yield Progress(0, 0, "drawing a specimen and taking it twice")
     drawn = draw_specimen((size, size * 7 // 5), seed=seed)
-    write(drawn, paths["sem_truth"], overwrite=True)
+    rewrite(drawn, paths["sem_truth"])
     for number, role in enumerate(("sem_first", "sem_second"), start=1):
         name = f"exposure {number}"
         taken = expose(drawn, Exposure(), seed=seed, noise_seed=number, name=name)
-        write(taken, paths[role], overwrite=True)
+        rewrite(taken, paths[role])
     made = yield from enhance_by_tiles(paths["sem_first"], paths["sem_enhanced"], model)
     yield Progress(0, 0, "restoring by a Wiener filter, to compare")
     roles = ("sem_truth", "sem_first", "sem_second", "sem_enhanced")
     truth, first, second, enhanced = (open_image(paths[role]) for role in roles)
     baseline = wiener(first)
-    write(baseline, paths["sem_baseline"], overwrite=True)
+    rewrite(baseline, paths["sem_baseline"])
     measured = yield from measure_field(
         {
             "Degraded input": first,
@@ -165,11 +165,9 @@ def _stitch(
 ) -> Job[StitchedFile]:
     """Take the scan once, and stitch its frames."""
     scan, mosaic = paths[f"scan{which}"], paths[f"mosaic{which}"]
-    yield from SIMULATE.job(out_dir=scan, options=options, overwrite=True)
+    yield from SIMULATE.anew(out_dir=scan, options=options)
     positions = None if which else paths["positions"]
-    return (
-        yield from STITCH.job(scan, mosaic, positions_out=positions, overwrite=True)
-    )
+    return (yield from STITCH.anew(scan, mosaic, positions_out=positions))
 
 
 def place_truth(

@@ -253,13 +253,12 @@ def create_output(
     *,
     name: str = "image",
     provenance: Provenance | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
+    **how: Any,
 ) -> OmeZarrStore:
     """Make, or reopen, the store that `enhance_to_store` fills.
 
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
-    `resume` goes on with an interrupted store of the same making.
+    `how` is `overwrite` and `resume` of `create_store`.
     """
     frame = output.frame
     return create_store(
@@ -272,6 +271,5 @@ def create_output(
         spacing_px=frame.spacing_px,
         name=name,
         provenance=provenance,
-        overwrite=overwrite,
-        resume=resume,
+        **how,
     )

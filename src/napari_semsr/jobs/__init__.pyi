@@ -42,12 +42,14 @@ from .figure import (
     FigureOptions as FigureOptions,
 )
 from .images import (
+    REPLACING as REPLACING,
+    OverwritePolicy as OverwritePolicy,
     Result as Result,
     check_image_target as check_image_target,
-    check_target_folder as check_target_folder,
     derived_from as derived_from,
     jsonable as jsonable,
     open_image as open_image,
+    rewrite as rewrite,
 )
 from .index import (
     ACTIONS as ACTIONS,
@@ -103,6 +105,7 @@ from .measure.resolution import (
 )
 from .measure.table import (
     MeasuredTable as MeasuredTable,
+    as_part_of as as_part_of,
     file_state as file_state,
     find_images as find_images,
     is_many as is_many,

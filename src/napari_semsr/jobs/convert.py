@@ -17,8 +17,8 @@ from napari_semsr.core import (
     to_dtype,
     warn,
 )
-from napari_semsr.io import check_target, store_of, write_blocks
-from napari_semsr.jobs.images import check_image_target, made_by, path_of
+from napari_semsr.io import store_of, write_blocks
+from napari_semsr.jobs.images import REPLACING, made_by, path_of, rewrite
 from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 
 
@@ -35,6 +35,11 @@ class Converted(ImageMade):
     """What was written."""
 
     output: str
+
+
+_OUTPUT = Output(
+    "its suffix names the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
+)
 
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
@@ -57,7 +62,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     image = image.replace(provenance=history, path=lies)
     path = run.targets["output"]
     for place in beside_of(image, path):
-        check_target(place, overwrite=run.overwrite)
+        _OUTPUT.check(place, (), run.existing)
     made = yield from save_job(image, path, dtype=dtype)
     return replace(made, clipped=clipped)
 
@@ -69,9 +74,9 @@ def save_job(
     dtype: str | None = None,
 ) -> Job[Converted]:
     """Write an image as it is, with its history; what is there is replaced."""
-    from napari_semsr.io import beside_of, fill_from, output_kind, write
+    from napari_semsr.io import beside_of, fill_from, output_kind
 
-    path = check_image_target(output, inputs=(), overwrite=True)
+    path = _OUTPUT.check(output, (), REPLACING)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
     if output_kind(path) == "ome-zarr":
@@ -81,10 +86,10 @@ def save_job(
             lambda store: fill_from(store, image, f"writing {path.name}"),
         )
         for place, item in beside_of(image, path).items():
-            write(item, place, overwrite=True)
+            rewrite(item, place)
     else:
         yield Progress(0, 0, f"writing {path.name}")
-        write(image, path, overwrite=True, dtype=dtype)
+        rewrite(image, path, dtype=dtype)
     yield Progress(1, 1, "done")
     kind = "uint8" if output_kind(path) == "png" else str(dtype or image.dtype)
     return Converted(
@@ -123,11 +128,7 @@ CONVERT = Verb(
     ConvertOptions,
     Converted,
     _convert,
-    output=Output(
-        "its suffix names the format: .ome.zarr .ome.tif .tif .png",
-        flag="",
-        goes_on=True,
-    ),
+    output=_OUTPUT,
     title="conversion",
     example="""
     >>> import tempfile

@@ -32,7 +32,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
-    OverwritePolicy,
     jsonable,
     made_by,
     name_of,
@@ -199,7 +198,7 @@ def _crop(
     plan, record = yield from _planned(run, image, like)
     about = _about(image, plan.area, record)
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    existing = OverwritePolicy(run.overwrite, run.resume, keep=True)
+    existing = run.existing
     if run.target is None:
         yield Progress(0, 0, "cutting")
         data, clipped = to_dtype(plan.area.read(), dtype)

@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -39,6 +38,7 @@ from napari_semsr.core import (
     compact_memory,
     declared_figures,
     figures_of,
+    retell,
     warn,
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
@@ -48,12 +48,12 @@ from napari_semsr.io import (
     filling_store,
     output_kind,
     peek,
-    write,
     write_blocks,
     write_pages,
 )
 from napari_semsr.jobs.images import (
     Image,
+    OverwritePolicy,
     Result,
     digest_values,
     image_in,
@@ -62,6 +62,7 @@ from napari_semsr.jobs.images import (
     of_all_planes,
     open_image,
     path_of,
+    rewrite,
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import DEFAULT_MODEL, MODEL_IN, find_model
@@ -189,13 +190,13 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     map_path, live = run.targets.get(_MAP), run.named.get("live")
     path = find_model(run.named["model"])
     run.open()
-    source, existing = run.images["image"], run.existing(keep=True)
+    source, existing = run.images["image"], run.existing
     yield Progress(0, 0, f"loading the model {path.stem}")
     loaded = models.load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = yield from _provenance_of(run, loaded, path)
     place = filling_store(target)
-    if run.resume:
+    if existing.resume:
         source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
         inference.plan_output(source, loaded.card.model_dump(), chosen)
@@ -209,8 +210,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             output_plan,
             name=source.name,
             provenance=provenance,
-            overwrite=existing.overwrite or place != target,
-            resume=existing.resume,
+            **existing.at(place, target),
         )
 
     def fill(store: "OmeZarrStore") -> Job[tuple[EnhanceReport, _Judged]]:
@@ -233,7 +233,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     report, judged = written.told
     if map_path is not None and judged.map is not None:
         told = provenance.model_copy(update={"part": MISFIT})
-        write(judged.map.replace(provenance=told), map_path, overwrite=True)
+        rewrite(judged.map.replace(provenance=told), map_path)
     elif map_path is not None:
         warn(
             f"No map of the misfit was written: {source.name} shows hardly more than "
@@ -363,9 +363,14 @@ def plane_by_plane(
             stack[plane] if stack else image,
             target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
             opening=reading,
-            overwrite=not run.resume,
+            existing=OverwritePolicy(not run.existing.resume, run.existing.resume),
         )
-        made.append((yield from _named(job(one), f"plane {plane + 1} of {planes}")))
+        prefix = f"plane {plane + 1} of {planes}"
+
+        def tell(step: Progress, prefix: str = prefix) -> Progress:
+            return replace(step, message=f"{prefix}: {step.message}")
+
+        made.append((yield from retell(job(one), tell)))
     yield Progress(0, 0, f"writing {target.name}")
     chosen = run.opening.model_dump(mode="json")
     history = made[0].provenance
@@ -387,18 +392,6 @@ def plane_by_plane(
         **sum_up(made),
     )
     return summed
-
-
-def _named(job: Job[File], prefix: str) -> Job[File]:
-    """Say in each step which plane it belongs to."""
-    with closing(job):
-        while True:
-            try:
-                step = next(job)
-            except StopIteration as end:
-                result: File = end.value
-                return result
-            yield replace(step, message=f"{prefix}: {step.message}")
 
 
 def _enhance(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:

@@ -25,9 +25,7 @@ from napari_semsr.io import replacing
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    check_target_file,
     open_image,
-    paths_of,
     record_input,
 )
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
@@ -125,11 +123,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
         raise OptionError(msg)
     text = path.with_suffix(_TEXT) if chosen.caption_file else None
     if text is not None:
-        taken: dict[str, Any] = {
-            "inputs": paths_of(*images),
-            "overwrite": run.overwrite,
-        }
-        check_target_file(text, suffixes=(_TEXT,), **taken)
+        Output("", ending=_TEXT, is_image=False).check(text, run.inputs, run.existing)
     opened = [open_image(image, run.opening) for image in images]
     cells = yield from _cells(images, opened, chosen)
     shown = []

@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
+    Float32Array,
     FloatPair,
     Grid,
     InputRecord,
+    IntPair,
     Job,
     Micrograph,
     Progress,
@@ -48,6 +51,7 @@ from napari_semsr.io import (
     is_there,
     no_file,
     store_of,
+    write,
     write_blocks,
 )
 
@@ -390,19 +394,6 @@ def check_image_target(
     return path
 
 
-def check_pairs_target(
-    output: str | os.PathLike[str],
-    *,
-    inputs: Iterable[str | os.PathLike[str]] = (),
-    overwrite: bool = False,
-) -> Path:
-    """Refuse a place where a store of pairs cannot go."""
-    if not Path(output).name.lower().endswith(".zarr"):
-        msg = f"Pairs are stored in a folder that ends in .zarr, got {output}."
-        raise WriteError(msg)
-    return check_image_target(output, inputs=inputs, overwrite=overwrite)
-
-
 def check_tiled_target(
     output: str | os.PathLike[str],
     *,
@@ -431,12 +422,19 @@ class OverwritePolicy:
         """Whether what is finished is kept."""
         return self.keep or self.resume
 
+    def at(self, place: Path, target: Path) -> dict[str, Any]:
+        """Say it to what makes an output; a hidden place of one is always free."""
+        return {"overwrite": self.overwrite or place != target, "resume": self.resume}
+
     def store_of(
         self, about: Micrograph, place: Path, target: Path, **how: Any
     ) -> OmeZarrStore:
         """Make the store of an output, or open the one that is to be resumed."""
-        fresh = self.overwrite or place != target
-        return store_of(about, place, overwrite=fresh, resume=self.resume, **how)
+        return store_of(about, place, **self.at(place, target), **how)
+
+
+REPLACING = OverwritePolicy(overwrite=True)
+"""What is there is replaced."""
 
 
 def check_target_file(
@@ -464,9 +462,9 @@ def check_target_file(
 
 
 def check_target_folder(
-    output: str | os.PathLike[str], *, overwrite: bool, parents: bool = False
+    output: str | os.PathLike[str], *, empty: bool = True, parents: bool = False
 ) -> Path:
-    """Refuse a folder that holds something already."""
+    """Refuse a folder that cannot be, or is not empty; `parents` are made later."""
     path = Path(output)
     if path.name in ("", ".."):  # hidden names beside it are made of its own
         path = _real(path)
@@ -477,7 +475,7 @@ def check_target_folder(
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; name a folder."
         raise WriteError(msg)
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    if path.is_dir() and any(path.iterdir()) and empty:
         msg = f"The folder {path} is not empty; choose another or give --overwrite."
         raise WriteError(msg)
     return path
@@ -526,6 +524,11 @@ def _check_parent(path: Path) -> None:
     if not os.access(parent, os.W_OK):
         msg = f"The folder {parent} cannot be written to; choose another."
         raise WriteError(msg)
+
+
+def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
+    """Write an image in place of what is there."""
+    write(image, path, overwrite=True, **how)
 
 
 # Write an image that is computed where it is asked for.
@@ -587,3 +590,49 @@ def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:
         finally:
             for part in ahead:
                 part.cancel()
+
+
+# Maps that are computed block by block: written so, or kept in memory.
+
+_BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
+
+
+class Mapped(Protocol):
+    """A map that is computed block by block."""
+
+    @property
+    def shape(self) -> IntPair:
+        """Its rows and columns."""
+
+    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
+        """Compute blocks, in their order."""
+
+
+def keep_map(
+    mapped: Mapped, about: Micrograph, target: Path | None, *, block: int = _BLOCK
+) -> Job[Micrograph | None]:
+    """Write a map block by block, or give it where it has no target."""
+    if target is None:
+        values = yield from _in_memory(mapped, block)
+        return about.replace(data=values, look=about.look)
+
+    def make(place: Path) -> OmeZarrStore:
+        # no shards, which are larger, so that all sizes take the same memory
+        how: dict[str, Any] = {"dtype": np.float32, "chunk": block}
+        return OverwritePolicy().store_of(about, place, target, **how)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
+
+    yield from write_blocks(target, make, fill)
+    return None
+
+
+def _in_memory(mapped: Mapped, block: int) -> Job[Float32Array]:
+    """Compute all of it."""
+    values = np.empty(mapped.shape, np.float32)
+    boxes = spread_boxes(Box.of(mapped.shape), None, block)
+    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
+        values[box.slices] = part
+        yield Progress(number + 1, len(boxes), "mapping")
+    return values

@@ -308,7 +308,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     from napari_semsr.models import load_model, save_model
 
     yield Progress(0, 2, "checking")
-    path, options, overwrite = Path(run.named["file"]), run.options, run.overwrite
+    path, options = Path(run.named["file"]), run.options
     if not path.is_file():
         msg = f"There is no file {path}; give a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg)
@@ -319,12 +319,12 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
         raise OptionError(msg)
     if foreign or path.suffix in _PUBLIC_SUFFIXES:
         module, card = import_foreign(path, options) if foreign else _public_model(path)
-        target = _place(path, card.name, overwrite=overwrite)
+        target = _place(run, path, card.name)
         yield Progress(1, 2, "writing")
         save_model(target, module, card)
     else:
         name = load_model(path).card.name
-        target = _place(path, name, overwrite=overwrite)
+        target = _place(run, path, name)
         yield Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy(path, target)
@@ -332,7 +332,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     return _describe(target)
 
 
-def _place(path: Path, name: str, *, overwrite: bool) -> Path:
+def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Find the place of an imported model on the shelf, and make its folder."""
     from napari_semsr.models import bundled
 
@@ -344,7 +344,7 @@ def _place(path: Path, name: str, *, overwrite: bool) -> Path:
         raise CheckpointError(msg)
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
-    if target.exists() and not overwrite:
+    if target.exists() and not run.existing.overwrite:
         msg = f"The shelf holds a model {name} already; give --overwrite to replace it."
         raise WriteError(msg)
     folder.mkdir(parents=True, exist_ok=True)

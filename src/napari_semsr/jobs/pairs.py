@@ -35,7 +35,6 @@ from napari_semsr.io import (
     StoredTransform,
     read_transform,
     replacing,
-    write,
 )
 from napari_semsr.jobs.images import (
     Image,
@@ -43,6 +42,7 @@ from napari_semsr.jobs.images import (
     input_record,
     name_of,
     open_image,
+    rewrite,
 )
 from napari_semsr.jobs.register import (
     REGISTER,
@@ -172,7 +172,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     yield Progress(0, 0, "drawing the contact sheet")
     sheet = target.with_suffix(_SHEET)
     picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
-    write(picture, sheet, overwrite=True)
+    rewrite(picture, sheet)
     counts = {name: len(choice.sets[name]) for name in SPLITS}
     return PairsMade(
         output=str(target),

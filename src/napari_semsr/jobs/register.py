@@ -43,7 +43,6 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs.images import (
-    OverwritePolicy,
     Result,
     jsonable,
     name_of,
@@ -243,8 +242,7 @@ def _register(
         facts = {**about.metadata, "register": jsonable(map_facts(found))}
         made = about.replace(data=_lazy(seen), metadata=facts)
     else:
-        existing = OverwritePolicy(run.overwrite)
-        how: dict[str, Any] = {"message": "writing", "existing": existing}
+        how: dict[str, Any] = {"message": "writing", "existing": run.existing}
         dtype = (yield from write_area(seen, about, run.target, **how)).dtype
     return Registered(
         output=run.output,

@@ -221,11 +221,10 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
             image=about.replace(data=data, metadata=more),
             **told,
         )
-    existing = run.existing(keep=True)
 
     def make(place: Path) -> OmeZarrStore:
         how: dict[str, Any] = {"dtype": made.dtype, "chunk": made.plan.core}
-        return existing.store_of(about, place, target, **how)
+        return run.existing.store_of(about, place, target, **how)
 
     written = yield from write_blocks(
         target, make, lambda store: _fill(store, made), resumable=True

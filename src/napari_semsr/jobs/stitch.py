@@ -57,9 +57,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import (
     OverwritePolicy,
     Result,
-    check_image_target,
     check_not_input,
-    check_tiled_target,
     input_record,
     jsonable,
     made_by,
@@ -496,7 +494,7 @@ class _Request:
 
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
-    """Join frames; what is finished is kept for `resume`, unless `keep` is False."""
+    """Join frames."""
     from napari_semsr.stitching import solve_mosaic
 
     begun = time.monotonic()
@@ -507,7 +505,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         run.place,
         None if table is None else Path(table),
         run.options,
-        run.existing(keep=run.named.get("keep", True)),
+        run.existing,
     )
     positions_out = run.targets.get("positions_out")
     _check(request, positions_out)
@@ -705,15 +703,13 @@ def _check(request: _Request, positions_out: Path | None) -> None:
             raise WriteError(msg)
     given = (request.folder, request.table, request.flat_path)
     inputs = [path for path in given if path is not None]
-    overwrite, target = request.existing.overwrite, request.target
+    target = request.target
     check_not_input(target, inputs)
-    beside = label_path(target, COVERAGE)
-    if beside.parent == target.parent:
-        check_image_target(beside, inputs=inputs, overwrite=overwrite)
-    how: dict[str, Any] = {"overwrite": overwrite, "resume": request.existing.resume}
-    for more in (request.height_path, *request.half_paths):
+    coverage = label_path(target, COVERAGE)
+    beside = [coverage] if coverage.parent == target.parent else []
+    for more in (*beside, request.height_path, *request.half_paths):
         if more is not None:
-            check_tiled_target(more, inputs=inputs, **how)
+            Output("").check(more, inputs, request.existing)
     if positions_out is not None:
         check_not_input(positions_out, [*inputs, request.folder / "positions.csv"])
 

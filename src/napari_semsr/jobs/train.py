@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,7 @@ from napari_semsr.core import (
 from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs.images import (
     Image,
+    OverwritePolicy,
     Result,
     check_not_input,
     check_target_folder,
@@ -313,14 +314,15 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     `cut`: what pairs are cut from, in place of images; they lie beside the folder of
     the run, and a run that is resumed takes those.
     """
-    chosen, named, folder, resume = run.options, run.named, run.place, run.resume
+    chosen, named, folder = run.options, run.named, run.place
+    existing, resume = run.existing, run.existing.resume
     pairs, start_from, recipe = named["pairs"], named["start_from"], named["recipe"]
     sides = (run.given.get("low"), run.given.get("high"), named["transform"])
     alone = {role: run.given.get(role) for role in ("image", "second")}
     cut = named.get("cut") or images_to_cut(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
-    if resume and run.overwrite:
+    if resume and existing.overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."
         raise OptionError(msg)
     if chosen.from_scratch and start_from is not None:
@@ -333,12 +335,13 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
             raise OptionError(msg)
-        how: dict[str, Any] = {"overwrite": run.overwrite, "start_from": start_from}
+        how: dict[str, Any] = {"existing": existing, "start_from": start_from}
         without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
 
         def on(store: Path) -> Job[Trained]:
             more = {"named": {**without, "pairs": store, "transform": None}}
-            return _train(run.on(None, folder, resume=False, **more))
+            fresh = replace(existing, resume=False)
+            return _train(run.on(None, folder, existing=fresh, **more))
 
         return (
             yield from with_pairs(
@@ -353,7 +356,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     plan = _changed(training.load_recipe(path), given)
     _check_data(plan, folder)
     found = yield from training.train(
-        plan, folder, resume=resume, overwrite=run.overwrite, bank_folder=banks
+        plan, folder, bank_folder=banks, **existing.at(folder, folder)
     )
     compared = found.comparison
     kept = compared is None or compared.kept
@@ -499,14 +502,14 @@ def with_pairs(
     recipe: str | os.PathLike[str],
     start_from: str | os.PathLike[str] | None = None,
     patch: int | None = None,
-    overwrite: bool = False,
+    existing: OverwritePolicy,
 ) -> Job[Trained]:
     """Cut pairs as a recipe and its model want them, and train on them.
 
     Pairs that were cut for a run which never began are removed; an earlier run that was
     to be replaced then has its own again.
     """
-    folder = check_target_folder(run_dir, overwrite=True, parents=True)
+    folder = check_target_folder(run_dir, empty=False, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
     if isinstance(cut, OwnImage):
         cut = yield from _own_pairs(cut, recipe)
@@ -515,7 +518,7 @@ def with_pairs(
     options = _fitted(cut, recipe, start_from, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    aside = _set_aside(store) if overwrite else None
+    aside = _set_aside(store) if existing.overwrite else None
     ours = not _sheet_of(store).exists() and not store.exists()
     try:
         yield from PAIRS.job(

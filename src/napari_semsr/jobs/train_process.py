@@ -30,9 +30,10 @@ from napari_semsr.core import (
     Job,
     Progress,
     SemsrError,
+    run,
     warn,
 )
-from napari_semsr.jobs.images import jsonable
+from napari_semsr.jobs.images import OverwritePolicy, jsonable
 from napari_semsr.jobs.models import MODELS_IMPORT
 from napari_semsr.jobs.train import (
     TRAIN,
@@ -124,11 +125,11 @@ def train_to_shelf(
             recipe=request.recipe,
             start_from=request.start_from,
             patch=request.patch,
-            overwrite=request.overwrite,
+            existing=OverwritePolicy(request.overwrite),
         )
     if not trained.kept:
         return trained
-    model = yield from MODELS_IMPORT.job(trained.model, overwrite=True)
+    model = yield from MODELS_IMPORT.anew(trained.model)
     return replace(trained, model=model.path)
 
 
@@ -314,19 +315,17 @@ def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
         {**own, "from_scratch": request.pop("from_scratch", False)}
     )
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
-    job = TRAIN.job(recipe, folder, options=options, **request)
     told = float("-inf")
-    try:
-        while True:
-            step = next(job)
-            now = time.monotonic()
-            if now - told >= _REPORT_EVERY_S or step.done == step.total:
-                told, loss = now, jsonable(getattr(step, "loss", None))
-                say("step", [step.done, step.total, step.message, loss])
-    except StopIteration as end:
-        return dict(end.value.to_json())
-    finally:
-        job.close()
+
+    def report(step: Progress) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _REPORT_EVERY_S or step.done == step.total:
+            told, loss = now, jsonable(getattr(step, "loss", None))
+            say("step", [step.done, step.total, step.message, loss])
+
+    job = TRAIN.job(recipe, folder, options=options, **request)
+    return dict(run(job, report).to_json())
 
 
 def _said(error: Exception) -> tuple[str, str]:

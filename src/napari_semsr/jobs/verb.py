@@ -25,20 +25,23 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
+    WriteError,
     describe_pixel_size,
 )
 from napari_semsr.io import ReadOptions, write
 from napari_semsr.jobs.images import (
     Image,
+    Mapped,
     OverwritePolicy,
     Result,
     as_guide,
     check_apart,
+    check_image_target,
     check_not_input,
-    check_pairs_target,
     check_target_file,
     check_target_folder,
     check_tiled_target,
+    keep_map,
     made_by,
     names_of,
     open_image,
@@ -47,7 +50,6 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import tell_learnt
-from napari_semsr.jobs.maps import Mapped, keep_map
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs apart
 _PAIRS = ".zarr"
@@ -189,22 +191,24 @@ class Output:
         self,
         place: str | os.PathLike[str],
         inputs: Sequence[Path],
-        *,
-        overwrite: bool,
-        resume: bool,
+        existing: OverwritePolicy,
     ) -> Path:
         """Refuse a place where it cannot or must not be written."""
-        overwrite = overwrite or (resume and self.remade)
-        how: dict[str, Any] = {"inputs": inputs, "overwrite": overwrite}
+        replaces = existing.overwrite or (existing.resume and self.remade)
+        how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
             check_not_input(Path(place), inputs)
-            return check_target_folder(
-                place, overwrite=overwrite or self.grows, parents=self.grows
-            )
+            empty = not (replaces or self.grows)
+            return check_target_folder(place, empty=empty, parents=self.grows)
         if self.is_image and Path(place).suffix.lower() not in self.also:
-            return check_tiled_target(place, resume=resume, **how)
+            return check_tiled_target(place, resume=existing.resume, **how)
         if self.ending == _PAIRS:
-            checked = check_pairs_target(place, **how)
+            if not Path(place).name.lower().endswith(_PAIRS):
+                msg = (
+                    f"Pairs are stored in a folder that ends in {_PAIRS}, got {place}."
+                )
+                raise WriteError(msg)
+            checked = check_image_target(place, **how)
         else:
             allowed = self.also if self.is_image else (self.ending or "", *self.also)
             checked = check_target_file(place, suffixes=allowed, **how)
@@ -232,8 +236,8 @@ class Run(Generic[O]):
     options: O
     opening: ReadOptions
     target: Path | None = None
-    overwrite: bool = False
-    resume: bool = False
+    existing: OverwritePolicy = field(default_factory=OverwritePolicy)
+    inputs: list[Path] = field(default_factory=list)  # that it reads
     named: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
@@ -259,10 +263,6 @@ class Run(Generic[O]):
     def output(self) -> str | None:
         """Path of what is written, if it is."""
         return None if self.target is None else str(self.target)
-
-    def existing(self, *, keep: bool = False) -> OverwritePolicy:
-        """Tell what becomes of what is there; `keep` what a run leaves that fails."""
-        return OverwritePolicy(self.overwrite, self.resume, keep)
 
     def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
         """Give the same run on one image, such as a plane, and for another place."""
@@ -318,7 +318,7 @@ class Run(Generic[O]):
     def write(self, image: Micrograph) -> None:
         """Write an image, if there is a place for it."""
         if self.target is not None:
-            write(image, self.target, overwrite=self.overwrite)
+            write(image, self.target, overwrite=self.existing.overwrite)
 
     def keep(self, mapped: Mapped, about: Micrograph) -> Job[Micrograph | None]:
         """Write a map with its history, or give it where it has no place to go."""
@@ -431,7 +431,8 @@ class Verb(Generic[O, R]):
     ) -> Job[R]:
         """Check the outputs, open the images, run.
 
-        It yields `Progress` and returns the result. The output follows the inputs.
+        It yields `Progress` and returns the result. The output follows the inputs. A
+        verb that can go on leaves what is finished, unless `keep` is False.
         """
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
@@ -442,12 +443,17 @@ class Verb(Generic[O, R]):
         named |= dict(zip(first, inputs, strict=False))
         named = self._usual() | {k: v for k, v in named.items() if v is not None}
         run = self._run(named, options or self.options.parse({}), opening)
-        run.overwrite, run.resume = overwrite, resume
+        kept = self.resumes and named.pop("keep", True)
+        run.existing = OverwritePolicy(overwrite, resume, kept)
         self._check_outputs(run, named)
         if self.opens:
             run.open()
         opened = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *opened))
+
+    def anew(self, *inputs: Any, **how: Any) -> Job[R]:
+        """Run in place of what is there."""
+        return self.job(*inputs, overwrite=True, **how)
 
     def _run(
         self, named: dict[str, Any], options: O, opening: ReadOptions | None
@@ -469,12 +475,12 @@ class Verb(Generic[O, R]):
         """Refuse outputs that cannot or must not be written, before any work."""
         files = [named.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        taken = paths_of(*_each(run.given.values()), *by)
+        run.inputs = paths_of(*_each(run.given.values()), *by)
         for written in self.written:
             place = named.pop(written.name, None)
             if place is not None:
-                how = {"overwrite": run.overwrite, "resume": run.resume}
-                run.targets[written.name] = written.check(place, taken, **how)
+                checked = written.check(place, run.inputs, run.existing)
+                run.targets[written.name] = checked
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):

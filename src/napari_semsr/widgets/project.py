@@ -345,7 +345,7 @@ class SavePanel(Panel):
                 parts = [self.as_shown(layer) for layer in images]
                 options = self.paper.options()
                 self.start(
-                    lambda: FIGURE.job(parts, path, options=options, overwrite=True),
+                    lambda: FIGURE.anew(parts, path, options=options),
                     lambda made: self.notify(f"The figure is saved as {made.path}."),
                     "Save figure",
                 )

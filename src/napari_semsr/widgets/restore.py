@@ -85,23 +85,23 @@ class RestorePanel(Panel):
             require_room(micrograph.shape, 1)
         name = result_name(self.viewer, micrograph.name, options.method)
         store = path or new_store_path(name)
-        overwrite, target = bool(self.replace.value), Target(store, temporary=not path)
+        target = Target(store, temporary=not path)
+        restore = RESTORE.anew if self.replace.value else RESTORE.job
 
         def make() -> Job[Outcome]:
-            job = RESTORE.job(micrograph, store, options=options, overwrite=overwrite)
-            return written(job, target)
+            return written(restore(micrograph, store, options=options), target)
 
         return make, lambda outcome: self.show_outcome(outcome, source, micrograph)
 
     def _stack_job(self, layer: "Image", options: RestoreOptions) -> Work:
         """Read the rest of the form, for all planes."""
-        planes, overwrite = planes_of(layer), bool(self.replace.value)
+        planes = planes_of(layer)
+        restore = RESTORE.anew if self.replace.value else RESTORE.job
         name = result_name(self.viewer, layer.name, options.method)
         target = stack_target(self.output, name, planes)
 
         def make() -> Job[StackOutcome]:
-            job = RESTORE.job(planes, target.path, options=options, overwrite=overwrite)
-            return written_stack(job, target)
+            return written_stack(restore(planes, target.path, options=options), target)
 
         return make, lambda outcome: self.show_stack(outcome, layer)
 

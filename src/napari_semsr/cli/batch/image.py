@@ -8,8 +8,7 @@ redoes what depends on it, and nothing else.
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     digest_job,
-    hear_warnings,
     read_bytes,
     sentence_of,
     software_versions,
@@ -180,7 +178,7 @@ def image_job(task: ImageTask) -> Job[ImageDone]:
         done = Progress(number, len(task.steps), f"{task.name}: {step.name}")
         yield done
         try:
-            yield from _told(state.key(step), done)
+            yield from jobs.as_part_of(done, state.key(step))
             record = state.kept(step)
             if record is None:
                 state.begin(step)
@@ -208,7 +206,8 @@ def _run(
     replace = ["--overwrite"] if overwrites(step.verb) else []
     arguments = parse_step(step.verb, [*step.words, *replace])
     told: list[str] = []
-    result = yield from _told(load_verb(step.verb).start(arguments), done, told.append)
+    job = load_verb(step.verb).start(arguments)
+    result = yield from jobs.as_part_of(done, job, told.append)
     own = result.to_json().get("warnings")  # a job may return what it has to say
     said = [*(map(str, own) if isinstance(own, list) else ()), *told]
     cells = cells_of(step, result)
@@ -216,18 +215,3 @@ def _run(
         prefix = step.name.replace("-", "_")
         cells = {f"{prefix}_output": Path(step.output).as_posix(), **cells}
     return cells, list(dict.fromkeys(" ".join(one.split()) for one in said))
-
-
-def _told(
-    job: Job[Any], done: Progress, hear: Callable[[str], object] = lambda _: None
-) -> Job[Any]:
-    """Run a job whose steps are told as those of the image."""
-    with closing(job):
-        while True:
-            try:
-                with hear_warnings(hear):
-                    inner = next(job)
-            except StopIteration as end:
-                return end.value
-            said = "" if inner.message == "done" else f": {inner.message}"
-            yield Progress(done.done, done.total, done.message + said)

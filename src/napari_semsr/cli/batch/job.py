@@ -6,7 +6,7 @@ import queue
 import shutil
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,12 +34,14 @@ from napari_semsr.core import (
     WriteError,
     compact_memory,
     option,
+    retell,
+    run,
     sentence_of,
     warn,
 )
 from napari_semsr.inference import ClusterOptions
 from napari_semsr.io import replacing, write_sheet
-from napari_semsr.jobs import FileIn, Result, Run, Verb
+from napari_semsr.jobs import FileIn, OverwritePolicy, Result, Run, Verb
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once
@@ -104,7 +106,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
         msg = "Give workers or a scheduler, which has its own, not both."
         raise OptionError(msg)
     plan = plan_batch(steps, inputs=inputs, output=output)
-    token = _claim(plan, overwrite=run.overwrite)
+    token = _claim(plan, run.existing)
     table = _Table(plan)
     try:
         if scheduler is not None:
@@ -133,11 +135,11 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     )
 
 
-def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
+def _claim(plan: BatchPlan, existing: OverwritePolicy) -> str:
     """Take the output folder, which is new, empty, or that of a batch."""
     folder, state = plan.folder, plan.folder / STATE
     foreign = folder.is_dir() and not state.is_dir() and any(folder.iterdir())
-    if foreign and not overwrite:
+    if foreign and not existing.overwrite:
         msg = (
             f"{folder} holds files that no batch wrote; name a new folder, or give "
             "--overwrite to write between them."
@@ -148,7 +150,7 @@ def _claim(plan: BatchPlan, *, overwrite: bool) -> str:
         raise WriteError(msg)
     token = uuid.uuid4().hex
     try:
-        if overwrite and state.is_dir():
+        if existing.overwrite and state.is_dir():
             shutil.rmtree(state)
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -249,24 +251,12 @@ def _here(plan: BatchPlan, table: _Table) -> Job[None]:
     total = _total(plan)
     for task in plan.images:
         before = table.finished
-        done = yield from _shifted(image_job(task), before, total)
-        table.add(task, done)
+
+        def tell(step: Progress, before: int = before) -> Progress:
+            return Progress(before + step.done, total, step.message)
+
+        table.add(task, (yield from retell(image_job(task), tell)))
     yield Progress(total, total, "done")
-
-
-def _shifted(
-    job: Job[ImageDone], before: int, total: int
-) -> Generator[Progress, None, ImageDone]:
-    """Count the steps of an image among those of all."""
-    try:
-        while True:
-            step = next(job)
-            yield Progress(before + step.done, total, step.message)
-    except StopIteration as end:
-        done: ImageDone = end.value
-        return done
-    finally:
-        job.close()
 
 
 # On workers. A task is the words of an image's steps; files are not sent.
@@ -291,21 +281,16 @@ def _local_cluster(workers: int) -> Iterator[str]:
 
 def run_image(task: ImageTask, token: str) -> ImageDone:
     """Take an image through its steps: the task of a worker, which a new run ends."""
-    mark = Path(task.folder, STATE, _RUN)
     looked = float("-inf")
-    job = image_job(task)
-    try:
-        while True:
-            now = time.monotonic()
-            if now - looked >= 1:
-                looked = now
-                _check_token(mark, token)
-            next(job)
-    except StopIteration as end:
-        done: ImageDone = end.value
-        return done
-    finally:
-        job.close()
+
+    def look(_: Progress) -> None:
+        nonlocal looked
+        now = time.monotonic()
+        if now - looked >= 1:
+            looked = now
+            _check_token(Path(task.folder, STATE, _RUN), token)
+
+    return run(image_job(task), look)
 
 
 def _check_token(mark: Path, token: str) -> None:

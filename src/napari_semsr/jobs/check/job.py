@@ -9,7 +9,6 @@ degraded image, which the network was given.
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from napari_semsr.core import (
     declared_figures,
     device_option,
     option,
+    retell,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.check.discs import PresenceRow, Verdict, tally
@@ -314,14 +314,7 @@ def _verdict(
     from napari_semsr.inference import EnhanceOptions, enhance_array
 
     job = enhance_array(scene.field, loaded, EnhanceOptions(device=options.device))
-    with closing(job):
-        while True:
-            try:
-                next(job)
-            except StopIteration as end:
-                made = end.value.array().astype(np.float64)
-                break
-            yield step
+    made = (yield from retell(job, lambda _: step)).array().astype(np.float64)
     trial = scene.trial
     degraded = scene.degraded(loaded.card.scale)
     return Verdict(trial.places, trial.judge(made), trial.judge(degraded))

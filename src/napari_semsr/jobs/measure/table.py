@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from napari_semsr.core import (
     columns_of,
     hear_warnings,
     one_line,
+    retell,
     sentence_of,
     software_versions,
     warn,
@@ -45,15 +46,18 @@ from napari_semsr.io import (
     read_sheet,
     write_sheet,
 )
-from napari_semsr.jobs.images import Result, check_target_file
+from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
 from napari_semsr.jobs.index import MEASURES, verb_of
-from napari_semsr.jobs.verb import Verb
+from napari_semsr.jobs.verb import Output, Verb
+
+T = TypeVar("T")
 
 Cells = dict[str, Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
 """A folder, a glob, a table, or a sequence of paths or of pairs of them."""
 
 _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
+_TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:], is_image=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,8 +458,7 @@ class _Run:
         if not fault:
             try:
                 job = self.measure.verb.job(*(p for p in item.paths if p), **how)
-                report = yield from _heard(job, told.append, step)
-                row |= cells_of(report)
+                row |= cells_of((yield from as_part_of(step, job, told.append)))
             except Cancelled:
                 raise
             except Exception as error:  # noqa: BLE001 - the other images go on
@@ -489,21 +492,16 @@ class _Run:
         self.written = time.monotonic()
 
 
-def _heard(
-    job: Job[Result], hear: Callable[[str], object], step: Progress
-) -> Job[Result]:
+def as_part_of(
+    step: Progress, job: Job[T], hear: Callable[[str], object] = lambda _: None
+) -> Job[T]:
     """Run the job of one image, whose steps are told as those of all."""
-    try:
-        while True:
-            with hear_warnings(hear):
-                inner = next(job)
-            said = "" if inner.message == "done" else f": {inner.message}"
-            yield replace(step, message=f"{step.message}{said}")
-    except StopIteration as end:
-        report: Result = end.value
-        return report
-    finally:
-        job.close()
+
+    def tell(inner: Progress) -> Progress:
+        said = "" if inner.message == "done" else f": {inner.message}"
+        return replace(step, message=f"{step.message}{said}")
+
+    return retell(job, tell, within=lambda: hear_warnings(hear))
 
 
 def _summary(
@@ -539,15 +537,15 @@ def measure_table_job(
     table: str | os.PathLike[str] | None = None,
     options: Options | None = None,
     opening: ReadOptions | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
+    existing: OverwritePolicy | None = None,
     **switches: Any,
 ) -> Job[MeasuredTable]:
     """Measure many images, and write a row for each."""
+    existing = existing or OverwritePolicy()
     yield Progress(0, 0, "looking for images")
     measure = measure_of(name)
     chosen = measure.verb.options.parse({}) if options is None else options
-    target = _check_table(table, (images, second), resume=resume, overwrite=overwrite)
+    target = _check_table(table, (images, second), existing)
     items = _items(measure, images, second)
     if target is not None:  # which a glob may match
         items = [item for item in items if target not in item.paths]
@@ -559,7 +557,7 @@ def measure_table_job(
         "version": software_versions().get("napari-semsr"),
     }
     run = _Run(measure, items, target, _digest(how))
-    if target is not None and target.exists() and not overwrite:
+    if target is not None and target.exists() and not existing.overwrite:
         run.take_up(_read_rows(target, measure))
     measured = yield from run.measure_all(options=chosen, opening=opening, **switches)
     asked, rows = run.table[: len(items)], run.table
@@ -581,21 +579,17 @@ def measure_table_job(
 def _check_table(
     table: str | os.PathLike[str] | None,
     images: Sequence[Inputs | None],
-    *,
-    resume: bool,
-    overwrite: bool,
+    existing: OverwritePolicy,
 ) -> Path | None:
     """Refuse a table that cannot or must not be written."""
     if table is None:
-        if resume:
+        if existing.resume:
             msg = "There is nothing to resume without a table; give --table as well."
             raise OptionError(msg)
         return None
-    named = [one for one in images if isinstance(one, (str, os.PathLike))]
-    target = check_target_file(
-        table, suffixes=TABLE_SUFFIXES, inputs=named, overwrite=True
-    )
-    if target.exists() and not (resume or overwrite):
+    named = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
+    target = _TABLE.check(table, named, REPLACING)
+    if target.exists() and not (existing.resume or existing.overwrite):
         msg = (
             f"{table} exists; give --resume to keep its rows and measure what is "
             "missing, --overwrite to begin anew, or another name."

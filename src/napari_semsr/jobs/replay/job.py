@@ -3,10 +3,10 @@
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from napari_semsr.core import (
     ReadError,
     declared_figures,
     read_box,
+    retell,
     return_free_memory,
     to_dtype,
 )
@@ -32,8 +33,6 @@ from napari_semsr.jobs.images import Result, open_image
 from napari_semsr.jobs.replay.search import Difference, InputSearch
 from napari_semsr.jobs.replay.steps import ReplayStep
 from napari_semsr.jobs.verb import FileIn, Run, Verb
-
-T = TypeVar("T")
 
 _BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 MB each
 _ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits loses
@@ -90,7 +89,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         target = Path(scratch) / _named(path)
         size = stored.shape[0] * stored.shape[1]
         step = ReplayStep(made, target, search, size)
-        again = yield from _in_silence(step.run())
+        again = yield from retell(step.run(), within=_silence)
         found = yield from _compare(path, again)
         now = open_image(
             again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True
@@ -124,18 +123,12 @@ def _planes(path: Path) -> int:
     return count_planes(path) if path.is_file() else 1
 
 
-def _in_silence(job: Job[T]) -> Job[T]:
-    """Run a job whose warnings were told when it was run first."""
-    with closing(job):
-        while True:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)
-                    step = next(job)
-            except StopIteration as end:
-                made: T = end.value
-                return made
-            yield step
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Hear no warnings: they were told when the step was run first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 # Compare pixels, block by block.

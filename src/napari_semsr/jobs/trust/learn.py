@@ -31,7 +31,7 @@ from napari_semsr.core import (
     run,
     software_versions,
 )
-from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.images import OverwritePolicy, Result
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
@@ -100,7 +100,7 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
     target = run.target
     if target is None:
         target = trust_path(path)
-        _check(target, overwrite=run.overwrite)
+        _check(target, run.existing)
     loaded = load_model(path)
     truths = Truths(
         loaded.card,
@@ -156,9 +156,9 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
     )
 
 
-def _check(target: Path, *, overwrite: bool) -> None:
+def _check(target: Path, existing: OverwritePolicy) -> None:
     """Refuse a place beside the model where the file cannot go, before any work."""
-    if target.exists() and not overwrite:
+    if target.exists() and not existing.overwrite:
         msg = f"{target} exists already; give overwrite to replace it."
         raise WriteError(msg)
     folder = target.parent if target.parent.exists() else target.parent.parent

@@ -47,8 +47,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import computed, record_file
-from napari_semsr.jobs.maps import keep_map
+from napari_semsr.jobs.images import computed, keep_map, record_file
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.verb import FileIn, ImageIn, MapMade, Output, Run, Verb
 

@@ -820,9 +820,8 @@ class Panel(QWidget):
                 return
             if len(images) == 2 and images[0].shape == images[1].shape:
                 images = [tuple(images)]
-            make = partial(
-                REPORT.job, images, path, found=found, overwrite=path.exists()
-            )
+            job = REPORT.anew if path.exists() else REPORT.job
+            make = partial(job, images, path, found=found)
             self.start(make, self._show_report, "Report")
 
     def _show_report(self, made: ReportMade) -> None:

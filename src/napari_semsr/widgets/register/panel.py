@@ -978,8 +978,8 @@ class RegisterPanel(Panel):
                 own = None if size is None else (size, size)
                 how: Any = {"patch_px": _PATCH, "scale": 1, "trained_nm": own}
                 options = fitting_options(*images, **how)
-                how = {"options": options, "transform": stored, "overwrite": True}
-                make = partial(PAIRS.job, *images, path, **how)
+                how = {"options": options, "transform": stored}
+                make = partial(PAIRS.anew, *images, path, **how)
                 self.start(make, self._tell_pairs, "Cut pairs")
 
     def _tell_pairs(self, made: PairsMade) -> None:

@@ -938,7 +938,7 @@ class TrainPanel(Panel):
                 "Resume goes on from there."
             )
             return
-        self.start(lambda: MODELS_IMPORT.job(model, overwrite=True), self._kept, "Keep")
+        self.start(lambda: MODELS_IMPORT.anew(model), self._kept, "Keep")
 
     def _kept(self, model: ModelFile) -> None:
         """Say what the stopped run has given."""
