@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
 from napari_semsr.core import (
+    DB,
     LEVELS,
     Z95,
     FloatArray,
@@ -183,7 +184,7 @@ class Metrics:
     psnr_db: Annotated[
         float | None,
         Quantity(
-            *("PSNR", "dB", ".2f"), reason="why_no_psnr", verdict="off_by", large=True
+            *("PSNR", DB, ".2f"), reason="why_no_psnr", verdict="off_by", large=True
         ),
     ] = None
     ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
@@ -193,13 +194,13 @@ class Metrics:
     nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
-        float | None, Quantity("PSNR below the optical cut-off", "dB", ".2f")
+        float | None, Quantity("PSNR below the optical cut-off", DB, ".2f")
     ] = None
     psnr_above_db: Annotated[
-        float | None, Quantity("PSNR above the optical cut-off", "dB", ".2f")
+        float | None, Quantity("PSNR above the optical cut-off", DB, ".2f")
     ] = None
     psnr_above_blank_db: Annotated[
-        float | None, Quantity("The same, if blank there", "dB", ".2f")
+        float | None, Quantity("The same, if blank there", DB, ".2f")
     ] = None
     average_gradient: Annotated[float, Quantity("Average gradient")]
     contrast: Annotated[float, Quantity("Contrast")]
@@ -297,7 +298,7 @@ def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
 def psnr_gain(
     errors: FloatArray, before: FloatArray
 ) -> tuple[float | None, float | None]:
-    """Tell how many dB of PSNR an image has over another, and the standard error.
+    """Tell how much PSNR an image has over another, and the standard error.
 
     Both from `part_errors`, (N,). What both share drops out of the error, which is that
     of the jackknife: what leaving out each part changes. None where an image has no
@@ -523,7 +524,7 @@ def _against(
 
 
 def _psnr(error: float) -> float | None:
-    """Turn a mean square error over the data range into dB; None where it is 0."""
+    """Turn a mean square error over the data range into PSNR; None where it is 0."""
     return -10 * math.log10(error) if error > 0 else None
 
 

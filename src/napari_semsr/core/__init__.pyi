@@ -117,6 +117,7 @@ from .progress import (
     warn as warn,
 )
 from .quantities import (
+    DB as DB,
     FLAT as FLAT,
     LEVELS as LEVELS,
     SIGMA as SIGMA,

@@ -19,6 +19,8 @@ _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 LEVELS = "grey levels"
 """Unit of grey values."""
+DB = "dB"
+"""Unit of PSNR, and of gains in it."""
 FLAT = {"flat": True}
 """Metadata of a field whose own fields stand in the record as if they were its."""
 

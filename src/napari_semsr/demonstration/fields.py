@@ -51,7 +51,7 @@ class Version:
     errors: FloatArray | None  # squared errors of parts of the field, summed
 
     def gain_over(self, other: "Version") -> tuple[float | None, float | None]:
-        """Tell by how many dB it is nearer to the aim, and the standard error."""
+        """Tell how much nearer in PSNR it is to the aim, and the standard error."""
         if self.errors is None or other.errors is None:
             return None, None
         return psnr_gain(self.errors, other.errors)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from napari_semsr.core import (
+    DB,
     Job,
     OptionError,
     Options,
@@ -192,7 +193,7 @@ class DemoResult(Result):
 def _versions(measured: FieldFigures) -> str:
     """Say PSNR and resolution of each version of a field against its aim."""
     return "; ".join(
-        f"{item.label} {item.metrics.psnr_db:.2f} dB, {resolution(item.cross)}"
+        f"{item.label} {item.metrics.psnr_db:.2f} {DB}, {resolution(item.cross)}"
         for item in measured.versions
         if item.cross is not None
     )

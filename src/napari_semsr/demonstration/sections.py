@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import FrcMap, code_of
+from napari_semsr.core import DB
 from napari_semsr.demonstration.fields import (
     WIENER,
     FieldFigures,
@@ -86,8 +87,8 @@ def verdict(place: PlaceRun) -> list[str]:
     gain, simple = (item.gain_over(found.before) for item in (network, linear))
     brought = (
         f"On the half that nothing learnt from, {network.label} brings the mosaic "
-        f"{spread(gain)} dB nearer to the SEM image; the best linear filter brings "
-        f"{spread(simple)} dB."
+        f"{spread(gain)} {DB} nearer to the SEM image; the best linear filter brings "
+        f"{spread(simple)} {DB}."
     )
     trained = place.trained
     taught = (
@@ -98,11 +99,11 @@ def verdict(place: PlaceRun) -> list[str]:
     if not trained.kept:
         taught += " made nothing better on pairs that were held out: it was not kept."
     elif (more[0] or 0) > 0:
-        taught += f" bring another {spread(more)} dB."
+        taught += f" bring another {spread(more)} {DB}."
     else:
         taught += (
             " made held-out pairs of that half better, but not the half that judges: "
-            f"{spread(more)} dB."
+            f"{spread(more)} {DB}."
         )
     return [brought, taught]
 

@@ -13,6 +13,7 @@ from pydantic import field_validator
 
 from napari_semsr import models, training
 from napari_semsr.core import (
+    DB,
     Figure,
     FloatPair,
     Job,
@@ -288,7 +289,7 @@ class Trained(Result):
             found[f"{name}, {about}"] = Figure(told)
         gain, off = self.gain_over("untouched"), compared["map_error_nm"]
         if gain is not None:
-            found["Gain by training"] = Figure(gain, "dB", "+.2f")
+            found["Gain by training"] = Figure(gain, DB, "+.2f")
         if off is not None:
             beside = f"({compared['map_error_px']:.3g} px)"
             found["Expected error of the map"] = Figure(off, "nm", ".3g", beside)

@@ -4,8 +4,8 @@ The image is put on a 0-255 scale by its type's range (floats: by their own rang
 degraded there, and returned in its own type. Fog is ``I = f t + A (1 - t)`` with
 ``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth random field in [1.5, 2.5].
 
-The paper's ``A = 3`` on the 0-1 scale leaves 16 dB where its Table 1 states 26 dB, and
-``A = 3`` on the 0-255 scale leaves 21 dB; the airlight that comes nearest to the table
+The paper's ``A = 3`` on the 0-1 scale leaves 16 decibels where its Table 1 states 26,
+and ``A = 3`` on the 0-255 scale leaves 21; the airlight that comes nearest to the table
 is the image's own mean, followed by a stretch back to the mean and standard deviation
 that the image had before the fog. That reading is the default; `airlight` takes any
 other level, and without `stretch` the contrast stays as low as the fog leaves it, as in

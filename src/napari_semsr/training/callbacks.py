@@ -25,7 +25,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from napari_semsr.core import Cancelled, Progress, SemsrError, digest_path
+from napari_semsr.core import DB, Cancelled, Progress, SemsrError, digest_path
 from napari_semsr.io import write_rows
 from napari_semsr.models import (
     ModelCard,
@@ -90,11 +90,11 @@ def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
 
 
 _NAMES = {
-    "gain_db": "gain {:+.2f} dB",
-    EXPECTED: "expected gain {:+.2f} dB",
+    "gain_db": f"gain {{:+.2f}} {DB}",
+    EXPECTED: f"expected gain {{:+.2f}} {DB}",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
-    "hidden_db": "{:+.2f} dB on hidden pixels",
+    "hidden_db": f"{{:+.2f}} {DB} on hidden pixels",
 }
 
 

@@ -199,7 +199,7 @@ class Validator:
     """Compares what networks make of fixed fields with the truth.
 
     `margin` pixels of the truth are left out along each border: networks that pad with
-    zeros lose 2 to 5 dB by it, of which the inside of a mosaic shows nothing. By
+    zeros lose 2 to 5 decibels by it, of which the inside of a mosaic shows nothing. By
     default as many as docs/validation/results.md leaves out, or an eighth of a side
     if that is less. The truth is moved onto each image first, by at most `shift_px`.
     """

@@ -31,6 +31,7 @@ from napari_semsr.analysis import (
     psnr_gain,
 )
 from napari_semsr.core import (
+    DB,
     Affine,
     Area,
     Box,
@@ -154,12 +155,12 @@ class JudgedPicture(Result):
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Give what is shown of it, by names."""
-        yield "PSNR", Figure(self.metrics.psnr_db, "dB", ".2f", _error(self.psnr_sd_db))
+        yield "PSNR", Figure(self.metrics.psnr_db, DB, ".2f", _error(self.psnr_sd_db))
         gains = ((self.psnr_gain_db, self.psnr_gain_sd_db), *self.light.bands)
         names = ("Over the input", "Below the cut-off", "Above the cut-off")
         for name, (gain, error) in zip(names, gains, strict=True):
             if gain is not None:
-                yield name, Figure(gain, "dB", "+.2f", _error(error))
+                yield name, Figure(gain, DB, "+.2f", _error(error))
         yield "SSIM", Figure(self.metrics.ssim, "", ".3f")
         ends = self.frc.interval_nm
         told = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, Micrograph, in_digits
+from napari_semsr.core import DB, Box, Micrograph, in_digits
 from napari_semsr.reporting import (
     AGAINST_TRUTH,
     FrequencyCurve,
@@ -94,7 +94,7 @@ def _verdict(result: "Judged") -> list[str]:
 
 def _gain(row: "JudgedPicture") -> str:
     """Say a gain with its standard error."""
-    return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} dB"
+    return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} {DB}"
 
 
 def _curves(result: "Judged") -> bytes:

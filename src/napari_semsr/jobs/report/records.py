@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import (
+    DB,
     Curve,
     FloatPair,
     Quantity,
@@ -57,7 +58,7 @@ KINDS = {
 _UNITS = (
     ("_nm", "nm"),
     ("_px", "px"),
-    ("_db", "dB"),
+    ("_db", DB),
     ("_percent", "%"),
     ("_deg", "°"),
     ("_per_um", "µm⁻¹"),
