@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +18,6 @@ from napari_semsr.core import (
     LEVELS,
     SIGMA,
     Box,
-    DisplaySettings,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -26,13 +26,12 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    field_range,
     return_free_memory,
     spell_shift,
     warn,
 )
 from napari_semsr.jobs.images import computed
-from napari_semsr.jobs.measure.offset import Offset, find_offset
+from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
@@ -50,7 +49,7 @@ class ErrorMapReport(MapMade):
         float,
         Quantity("RSE", LEVELS, also="rse_percent", verdict="explained", large=True),
     ]
-    rse_percent: Annotated[float, Quantity("RSE", "% of the range", ".3g")]
+    rse_percent: Annotated[float, Quantity("RSE", PERCENT, ".3g")]
     rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
     sigma_nm: Annotated[
         float | None, Quantity(f"Blur, {SIGMA}", "nm", ".3g", also="sigma_px")
@@ -93,7 +92,8 @@ def _map_errors(
     _tell_part(pair, reference)
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = _offset(pair, chosen.search)
+        read = partial(_read_both, pair)
+        offset = offset_of("images", read, pair.shape, chosen.search)
     moved = offset.moved or (0.0, 0.0)
     if offset.moved is not None:
         pair = ErrorPair.of(reference, enhanced, moved)
@@ -101,20 +101,19 @@ def _map_errors(
     fit.warn_of_doubt(reference.name, enhanced.name)
     return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
-    low, high = span = field_range(reference.data)
-    percent = 100 / (high - low) if high > low else float("nan")
-    tally = ErrorTally(float(np.mean(span)))
-    factor = percent if chosen.unit == "percent" else 1.0
-    mapped = _Mapped(ErrorField(pair, fit), tally, factor)
-    top = _BRIGHTEST * fit.residual * factor
-    made = yield from run.keep(mapped, _about(reference, pair, top, chosen.unit))
+    scale = MapScale.of(reference, chosen.unit)
+    tally = ErrorTally(float(np.mean(scale.span)))
+    mapped = _Mapped(ErrorField(pair, fit), tally, scale.factor)
+    name, grid = f"error map of {enhanced.name}", pair.reference.grid
+    about = scale.about(name, reference, grid, _BRIGHTEST * fit.residual)
+    made = yield from run.keep(mapped, about)
     known = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
         **run.facts(reference),
         output=run.output,
         rse=tally.rse,
-        rse_percent=tally.rse * percent,
+        rse_percent=tally.rse * scale.percent,
         rsp=tally.rsp,
         sigma_px=fit.sigma_px,
         sigma_nm=None if nm is None else fit.sigma_px * nm,
@@ -123,7 +122,7 @@ def _map_errors(
         scale=pair.factor,
         shift_px=moved,
         shift_error_px=offset.error_px,
-        range=span,
+        range=scale.span,
         looked_at=fit.looked_at,
         pixels=tally.pixels,
         unit=chosen.unit,
@@ -132,19 +131,12 @@ def _map_errors(
     )
 
 
-def _offset(pair: ErrorPair, search: int) -> Offset:
-    """Find by how much the enhanced image is to be moved; say why it is not."""
-
-    def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
-        fixed, fine = pair.read(box)
-        high, wide = box.shape
-        squares = fine.reshape(high, pair.factor, wide, pair.factor)
-        return fixed, squares.mean(axis=(1, 3))
-
-    found = find_offset(read_both, pair.shape, reach=search, nearest=True)
-    if found.doubt:
-        warn(f"The images are compared as they lie. {found.doubt}")
-    return found
+def _read_both(pair: ErrorPair, box: Box) -> tuple[FloatArray, FloatArray]:
+    """Read a part of both in the pixels of the reference."""
+    fixed, fine = pair.read(box)
+    high, wide = box.shape
+    squares = fine.reshape(high, pair.factor, wide, pair.factor)
+    return fixed, squares.mean(axis=(1, 3))
 
 
 def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:
@@ -155,21 +147,6 @@ def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:
             f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
             "the map does too.",
         )
-
-
-def _about(reference: Micrograph, pair: ErrorPair, top: float, unit: str) -> Micrograph:
-    """Give the map its place, its pixels and its look, whose colours end at `top`."""
-    grid = pair.reference.grid
-    unit = "grey levels" if unit == "grey" else "% of the range"
-    return reference.replace(
-        data=np.broadcast_to(np.float32(0), grid.shape),
-        name=f"error map of {pair.enhanced.image.name} ({unit})",
-        origin=grid.centre(Box.of(grid.shape)),
-        metadata={},
-        look=DisplaySettings(
-            limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True)

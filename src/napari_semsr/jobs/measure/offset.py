@@ -1,13 +1,25 @@
-"""By how much one image of a place lies off another, before both are compared."""
+"""Two images of one place: how far they lie apart, and the map of how they differ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatPair, IntPair, RegistrationError, ShapeError
+from napari_semsr.core import (
+    LEVELS,
+    Box,
+    DisplaySettings,
+    FloatPair,
+    Grid,
+    IntPair,
+    Micrograph,
+    RegistrationError,
+    ShapeError,
+    field_range,
+    warn,
+)
 from napari_semsr.registration import Shift, find_shift
 
 # Sides of the middle in which a shift is looked for: of the second where the first
@@ -79,3 +91,54 @@ def _middle(shape: IntPair, side: int) -> Box:
     """Give the middle of an image."""
     high, wide = (min(size, side) for size in shape)
     return Box.of((high, wide), ((shape[0] - high) // 2, (shape[1] - wide) // 2))
+
+
+def offset_of(
+    what: str, read: Callable[[Box], Both], shape: IntPair, search: int
+) -> Offset:
+    """Find how far two images are to be moved before they are mapped, or say why not.
+
+    A shift of up to a pixel is believed on a lattice, too.
+    """
+    found = find_offset(read, shape, reach=search, nearest=True)
+    if found.doubt:
+        warn(f"The {what} are compared as they lie. {found.doubt}")
+    return found
+
+
+PERCENT = "% of the range"
+
+
+@dataclass(frozen=True, slots=True)
+class MapScale:
+    """Unit of a map of differences: grey levels, or per cent of an image's range."""
+
+    span: FloatPair  # 0.1th and 99.9th percentile of the grey levels
+    percent: float  # of the range, in a grey level
+    unit: str
+
+    @classmethod
+    def of(cls, image: Micrograph, unit: str) -> Self:
+        """Measure the range of an image."""
+        low, high = span = field_range(image.data)
+        return cls(span, 100 / (high - low) if high > low else float("nan"), unit)
+
+    @property
+    def factor(self) -> float:
+        """From grey levels to the unit."""
+        return self.percent if self.unit == "percent" else 1.0
+
+    def about(self, name: str, image: Micrograph, grid: Grid, top: float) -> Micrograph:
+        """Give a map its place, its pixels and its look; `top`: its brightest grey."""
+        unit, top = LEVELS if self.unit == "grey" else PERCENT, top * self.factor
+        return image.replace(
+            data=np.broadcast_to(np.float32(0), grid.shape),
+            name=f"{name} ({unit})",
+            origin=grid.centre(Box.of(grid.shape)),
+            metadata={},
+            look=DisplaySettings(
+                limits=(0.0, top if top > 0 else 1.0),
+                colormap="inferno",
+                colour_bar=True,
+            ),
+        )

@@ -17,7 +17,6 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     LEVELS,
     Box,
-    DisplaySettings,
     Float32Array,
     FloatPair,
     IntPair,
@@ -25,18 +24,16 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    field_range,
     spell_shift,
     warn,
 )
 from napari_semsr.jobs.images import computed
-from napari_semsr.jobs.measure.offset import Both, Offset, find_offset
+from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 
 # Root mean squares of all differences at which the colours end; chosen: of all that is
 # usual in the middle, and what noise does not explain stands out of its own scatter
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
-_RANGE = "% of the range"
 _MOSTLY = 0.5
 _LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
 
@@ -60,16 +57,16 @@ class RepeatabilityReport(MapMade):
             large=True,
         ),
     ]
-    sd_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    sd_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     noise: Annotated[float, Quantity("Of that, noise", LEVELS, also="noise_percent")]
-    noise_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    noise_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     rest: Annotated[float, Quantity("Of that, the rest", LEVELS, also="rest_percent")]
-    rest_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    rest_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     noise_share: Annotated[float | None, Quantity("Noise's share", form=".1%")]
     mean: Annotated[float, Quantity("Map, mean", LEVELS, also="mean_percent")]
-    mean_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    mean_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     p95: Annotated[float, Quantity("Map, 95th percentile", LEVELS, also="p95_percent")]
-    p95_percent: Annotated[float, Quantity("The same", _RANGE, ".3g")]
+    p95_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     gain: Annotated[float, Quantity("Gain")]
     offset: Annotated[float, Quantity("Offset", LEVELS)]
     correlation: Annotated[float, Quantity("Correlation", form=".4f")]
@@ -105,7 +102,7 @@ def _compare_scans(
     pair, offset = ScanPair.of(one, other), Offset()
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = _offset(pair, chosen.search)
+        offset = offset_of("scans", pair.read, pair.shape, chosen.search)
     moved = offset.moved or (0.0, 0.0)
     if offset.moved is not None:
         pair = ScanPair.of(one, other, moved)
@@ -118,13 +115,15 @@ def _compare_scans(
             "is inverted.",
         )
     yield Progress(0, 0, "measuring the range of grey levels")
-    low, high = span = field_range(one.data)
-    percent = 100 / (high - low) if high > low else float("nan")
+    scale = MapScale.of(one, chosen.unit)
+    percent = scale.percent
     compared = RepeatField(pair, match, chosen.part, chosen.window)
     tally = RepeatTally(compared)
-    factor = percent if chosen.unit == "percent" else 1.0
-    mapped = _Mapped(compared, tally, factor)
-    made = yield from run.keep(mapped, _about(compared, factor, chosen))
+    mapped = _Mapped(compared, tally, scale.factor)
+    kind = "repeatability" if chosen.part == "all" else "repeatability without noise"
+    top = _BRIGHTEST[chosen.part] * _usual(compared)
+    about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)
+    made = yield from run.keep(mapped, about)
     sd, noise = tally.sd, tally.noise
     if sd == 0:
         warn(
@@ -150,7 +149,7 @@ def _compare_scans(
         correlation=match.correlation,
         shift_px=moved,
         shift_error_px=offset.error_px,
-        range=span,
+        range=scale.span,
         pixels=tally.pixels,
         part=chosen.part,
         window=chosen.window,
@@ -160,18 +159,6 @@ def _compare_scans(
     )
 
 
-def _offset(pair: ScanPair, search: int) -> Offset:
-    """Find by how much the second scan is to be moved; say why it is not."""
-
-    def read_both(box: Box) -> Both:
-        return pair.read(box)
-
-    found = find_offset(read_both, pair.shape, reach=search, nearest=True)
-    if found.doubt:
-        warn(f"The scans are compared as they lie. {found.doubt}")
-    return found
-
-
 def _tell_part(pair: ScanPair, first: Micrograph) -> None:
     """Say that both show a part of the first scan alone."""
     whole, shown = (rows * columns for rows, columns in (first.shape, pair.shape))
@@ -179,28 +166,13 @@ def _tell_part(pair: ScanPair, first: Micrograph) -> None:
         warn(f"Both scans show {shown / whole:.0%} of {first.name}, so the map does.")
 
 
-def _about(
-    compared: RepeatField, factor: float, options: RepeatabilityOptions
-) -> Micrograph:
-    """Give the map its place, its pixels and its look, by its middle."""
-    first, grid = compared.pair.first.image, compared.pair.first.grid
-    inner = Box.of(grid.shape)
-    side = min(512, *grid.shape)
-    corner = ((grid.shape[0] - side) // 2, (grid.shape[1] - side) // 2)
+def _usual(compared: RepeatField) -> float:
+    """Give the root mean square of all differences in the middle."""
+    shape = compared.pair.shape
+    side = min(512, *shape)
+    corner = ((shape[0] - side) // 2, (shape[1] - side) // 2)
     count, power, *_ = compared.read(Box.of((side, side), corner)).sums
-    usual = math.sqrt(power / max(count, 1.0))
-    top = _BRIGHTEST[options.part] * factor * usual
-    unit = "grey levels" if options.unit == "grey" else "% of the range"
-    kind = "repeatability" if options.part == "all" else "repeatability without noise"
-    return first.replace(
-        data=np.broadcast_to(np.float32(0), grid.shape),
-        name=f"{kind} of {first.name} ({unit})",
-        origin=grid.centre(inner),
-        metadata={},
-        look=DisplaySettings(
-            limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
-        ),
-    )
+    return math.sqrt(power / max(count, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
