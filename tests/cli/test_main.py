@@ -5,12 +5,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from napari_semsr.cli import command
 from napari_semsr.cli.command import build_parser, load_verb, main
-from napari_semsr.cli.verb import Command
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
 from napari_semsr.jobs import VERBS
@@ -21,8 +21,12 @@ SEMSR = [sys.executable, "-m", "napari_semsr"]
 
 
 def verb_of(name, job):
-    configure = load_verb(name).configure
-    return Command(configure, lambda arguments: job(), lambda result: "done")
+    return SimpleNamespace(
+        prepare=lambda: None,
+        configure=load_verb(name).configure,
+        start=lambda arguments: job(),
+        summarise=lambda result: "done",
+    )
 
 
 @pytest.fixture

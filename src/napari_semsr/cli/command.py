@@ -62,13 +62,13 @@ class _Parser(argparse.ArgumentParser):
         return name
 
 
-def load_verb(name: str) -> "Command[Any]":
+def load_verb(name: str) -> "Command":
     """Make the command of a verb."""
-    from napari_semsr.cli.many import command_of
+    from napari_semsr.cli.verb import Command
 
     value = verb_of(name)
     assert value is not None  # noqa: S101 - the parser knows the names
-    return command_of(value)
+    return Command(value)
 
 
 def arguments_of(name: str) -> list[argparse.Action]:

@@ -1,28 +1,29 @@
-"""What the verbs of ``semsr`` share: their flags, their words, and what a verb is."""
+"""The command of a verb: its arguments, its job, and what is said of its result."""
 
 import argparse
 import inspect
 import types
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Generic,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import Job, Options, legible, persons_options, words_of
+from napari_semsr import jobs
+from napari_semsr.core import (
+    Figure,
+    Job,
+    OptionError,
+    Options,
+    figures_of,
+    legible,
+    persons_options,
+    spell_shape,
+    words_of,
+)
 from napari_semsr.io import ReadOptions, with_calibration
 
-if TYPE_CHECKING:
-    from napari_semsr.jobs import Result
+_SHOWN = 12  # rows of failures, and of a table, in a summary
 
 # Flags made from the frozen option models, so that nothing is said twice.
 
@@ -153,48 +154,7 @@ def _help(info: FieldInfo, description: str) -> str:
     return text.replace("%", "%%")
 
 
-# Arguments that several verbs share: how to open an image, how to write one.
-
-
-def add_image(
-    parser: argparse.ArgumentParser,
-    name: str,
-    text: str,
-    *,
-    optional: bool = False,
-    many: bool = False,
-    metavar: str = "",
-) -> None:
-    """Add the positional path of an image, or of several."""
-    nargs = "+" if many else "?" if optional else None
-    said = metavar or name.upper()
-    parser.add_argument(name, metavar=said, type=path_word, nargs=nargs, help=text)
-
-
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add ``--overwrite``."""
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing output"
-    )
-
-
-def add_opening(
-    parser: argparse.ArgumentParser, *, exclude: Collection[str] = ()
-) -> None:
-    """Add the flags that say how to read an image."""
-    add_options(parser, ReadOptions, title="reading", exclude=exclude)
-
-
-def add_openings(parser: argparse.ArgumentParser, **sides: str) -> None:
-    """Add the flags that say how to read two images, for both and for each alone."""
-    add_opening(parser)
-    for side, name in sides.items():
-        add_options(
-            parser,
-            ReadOptions,
-            title=f"reading {name} alone, over what is given for both",
-            prefix=f"{side}_",
-        )
+# Arguments, job and summary of a verb.
 
 
 def path_word(text: str) -> str:
@@ -205,26 +165,236 @@ def path_word(text: str) -> str:
     return text
 
 
-# What a verb is: arguments, a job, and a summary of its result.
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output"
+    )
 
-R = TypeVar("R", bound="Result")
+
+def _add_file(place: Any, item: Any, *, optional: bool) -> None:
+    """Add an argument that names a file."""
+    many = getattr(item, "many", False)
+    how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
+    default = getattr(item, "default", None)
+    told = f"{item.help} (default: {default})" if default else item.help
+    if item.flag:
+        how |= {"dest": item.name, "default": default, "help": told}
+        how |= {"nargs": "+", "action": "extend"} if many else {}
+        flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
+        place.add_argument(*flags, required=not optional, **how)
+        return
+    if isinstance(item, jobs.ImageIn) and not many:
+        how["metavar"] = item.name.upper()
+    how |= {"nargs": "+" if many else "?"} if many or optional else {}
+    how |= {"default": default, "help": told} if default else {}
+    place.add_argument(item.name, type=path_word, **how)
 
 
-def _nothing() -> None:
-    """Prepare nothing."""
+def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
+    """Add an argument that names an output."""
+    how = {"metavar": item.metavar, "type": path_word, "help": item.help}
+    if not item.flag:
+        how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
+        if item.default:
+            told = f"{item.help} (default: {item.default})"
+            how |= {"nargs": "?", "default": item.default, "help": told}
+        parser.add_argument(item.name, **how)
+    elif item.flag == "-o":
+        flags = ("-o", "--output")
+        parser.add_argument(*flags, required=item.required, **how)
+    else:
+        group.add_argument(item.flag, dest=item.name, required=item.required, **how)
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[R]):
-    """One sub-command of ``semsr``."""
+class Command:
+    """One sub-command of ``semsr``.
 
-    # Adds the verb's arguments to its parser
-    configure: Callable[[argparse.ArgumentParser], None]
-    # Makes the job of parsed arguments, without running it
-    start: Callable[[argparse.Namespace], Job[R]]
-    summarise: Callable[[R], str]  # Says a result in one or more lines
-    # Sets up a process that does nothing else; not where another program runs the job
-    prepare: Callable[[], object] = _nothing
+    One that measures takes a folder, a glob or a table in place of an image, too.
+    """
+
+    verb: "jobs.Verb[Any, Any]"
+
+    def prepare(self) -> None:
+        """Set up a process that does nothing else."""
+        if self.verb.prepare is not None:
+            self.verb.prepare()
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's arguments to its parser."""
+        verb, group = self.verb, parser.add_argument_group("files")
+        for place, item in enumerate(verb.inputs):
+            # of a verb that measures, a table names both images
+            optional = item.optional or (verb.tabled and place > 0)
+            _add_file(group if item.flag else parser, item, optional=optional)
+        for written in verb.written:
+            _add_written(parser, group, written)
+        if verb.written or verb.replaces:
+            _add_overwrite(parser)
+        if verb.resumes:
+            said = "go on with an interrupted output"
+            parser.add_argument("--resume", action="store_true", help=said)
+        add_options(parser, verb.options, title=verb.title, exclude=verb.exclude)
+        for more in verb.groups:
+            add_options(parser, more.options, title=more.title, exclude=more.exclude)
+        if verb.reads:
+            hidden = () if verb.sides else verb.not_read
+            add_options(parser, ReadOptions, title="reading", exclude=hidden)
+        for side, image in zip(verb.sides, verb.images, strict=False):
+            name = image.name.upper()
+            title = f"reading {name} alone, over what is given for both"
+            add_options(parser, ReadOptions, title=title, prefix=f"{side}_")
+        if verb.tabled:
+            self._configure_table(parser)
+
+    def _configure_table(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of a table."""
+        named = " and ".join(jobs.measure_of(self.verb.name).names)
+        group = parser.add_argument_group(
+            "many images",
+            "In place of an image: a folder, a glob in quotes, or a table (CSV) whose "
+            f"header has {named}, with paths counted from its folder.",
+        )
+        if not self._own_table:
+            group.add_argument(
+                "--table",
+                metavar="OUT",
+                help="write a row for each image into this file, .csv or .parquet",
+            )
+        group.add_argument(
+            "--resume",
+            action="store_true",
+            help="keep rows of the table whose files and options are the same",
+        )
+        if not self.verb.written:
+            _add_overwrite(parser)
+
+    @property
+    def _own_table(self) -> bool:
+        """Whether one image has a table, too."""
+        return any(item.name == "table" for item in self.verb.written)
+
+    def start(self, arguments: argparse.Namespace) -> Job[Any]:
+        """Make the job of parsed arguments, without running it."""
+        verb, given = self.verb, vars(arguments)
+        first = [given[item.name] for item in verb.inputs if not item.flag]
+        if verb.tabled:
+            many = any(image is not None and jobs.is_many(image) for image in first)
+            if many or (given["table"] is not None and not self._own_table):
+                return self._start_table(arguments, first)
+            self._require_one(arguments, first)
+        how = {item.name: given[item.name] for item in verb.inputs if item.flag}
+        how |= {item.name: given[item.name] for item in verb.written}
+        if verb.written or verb.replaces:
+            how["overwrite"] = given["overwrite"]
+        if verb.resumes:
+            how["resume"] = given["resume"]
+        how["options"] = options_from(arguments, verb.options)
+        for more in verb.groups:
+            how[more.name] = options_from(arguments, more.options)
+        if verb.sides:
+            how["opening"], how[f"{verb.sides[1]}_opening"] = jobs.both_openings(given)
+        elif verb.reads:
+            how["opening"] = options_from(arguments, ReadOptions, **verb.hidden)
+        return verb.job(*first, **how)
+
+    def _start_table(
+        self, arguments: argparse.Namespace, images: Sequence[Any]
+    ) -> Job[Any]:
+        """Make the job of many images."""
+        verb, output = self.verb, getattr(arguments, "output", None)
+        if output is not None:
+            msg = (
+                f"A table of images is written by --table, and takes no -o, got "
+                f"{output}; measure one image for its own output."
+            )
+            raise OptionError(msg)
+        return jobs.measure_table_job(
+            verb.name,
+            *images,
+            table=arguments.table,
+            existing=jobs.OverwritePolicy(arguments.overwrite, arguments.resume),
+            **{item.name: getattr(arguments, item.name) for item in verb.files},
+            options=options_from(arguments, verb.options),
+            opening=options_from(arguments, ReadOptions),
+        )
+
+    def _require_one(
+        self, arguments: argparse.Namespace, given: Sequence[str | None]
+    ) -> None:
+        """Refuse what one image lacks, or has no use for."""
+        if arguments.resume:
+            msg = "Only a table of images can be resumed; leave --resume out."
+            raise OptionError(msg)
+        names = [item.name for item in self.verb.images]
+        missing = names[sum(one is not None for one in given) :]
+        if len(given) - len(missing) < jobs.measure_of(self.verb.name).needed:
+            msg = (
+                f"The arguments {' and '.join(names)} must be given, got no "
+                f"{missing[0]}; a table of both images comes alone."
+            )
+            raise OptionError(msg)
+        output = self.verb.output
+        if output is not None and output.one_needs_it and arguments.output is None:
+            msg = "One image needs -o, where its map goes, or --table for its row."
+            raise OptionError(msg)
+
+    def summarise(self, result: Any) -> str:
+        """Write what was found, below where something was written."""
+        if isinstance(result, jobs.MeasuredTable):
+            return _summarise(result)
+        rows = [(name, str(figure)) for name, figure in figures_of(result).items()]
+        output = getattr(result, "output", getattr(result, "path", None))
+        if self.verb.written and output is not None:
+            size = getattr(result, "shape", None)
+            where = f"{output} ({spell_shape(size)})" if size else output
+            rows.insert(0, ("Written", where))
+        return "\n".join([columns(rows), *_sheets(result)])
+
+
+def _sheets(result: Any) -> Iterator[str]:
+    """Write the tables of a result below its figures."""
+    tables: dict[str, Any] = getattr(result, "tables", dict)()
+    for title, table in tables.items():
+        rows = [
+            [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
+        ]
+        shown = [list(table), *rows[:_SHOWN]]
+        widths = [max(map(len, cells)) for cells in zip(*shown, strict=True)]
+        yield f"\n{title}"
+        for row in shown:
+            cells = zip(row, widths, strict=True)
+            yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
+        if len(rows) > _SHOWN:
+            yield f"and {len(rows) - _SHOWN} more; --json has all"
+
+
+def _cell(value: Any) -> str:
+    """Write a cell of a table."""
+    return legible(str(Figure(value) if isinstance(value, float | None) else value))
+
+
+def _summarise(result: "jobs.MeasuredTable") -> str:
+    """Say mean and standard deviation over images, and what could not be measured."""
+    counts = f"{result.measured} measured"
+    counts += f", {result.kept} kept" if result.kept else ""
+    failed = [row for row in result.rows if row["error"]]
+    counts += f", {len(failed)} failed" if failed else ""
+    rows = [("images", f"{result.images}: {counts}")]
+    for name, found in result.summary.items():
+        mean, sd = Figure(found["mean"]), Figure(found["sd"], form=".2g")
+        few = found["images"] != result.images
+        over = f"  (of {found['images']})" if few else ""
+        rows.append((name, f"{mean} +- {sd}{over}" if found["sd"] else f"{mean}{over}"))
+    reasons = [f"{count} {reason}" for reason, count in result.reasons.items()]
+    rows += [("no result", ", ".join(reasons))] if reasons else []
+    first = next(iter(result.rows[0])) if result.rows else ""
+    rows += [("failed", f"{row[first]}: {row['error']}") for row in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        rows.append(("", f"and {len(failed) - _SHOWN} more; the table has all"))
+    if result.table is not None:
+        rows.append(("table", result.table))
+    return columns(rows)
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
