@@ -24,7 +24,7 @@ from napari_semsr.jobs.crop import Cropped
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import FigureMade
 from napari_semsr.jobs.info import Description
-from napari_semsr.jobs.judge.job import Judged
+from napari_semsr.jobs.judge import Judged
 from napari_semsr.jobs.measure.error_map import ErrorMapReport
 from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.profile import ProfileReport
@@ -33,7 +33,7 @@ from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
 from napari_semsr.jobs.pairs import PairsMade
 from napari_semsr.jobs.register import Registered
-from napari_semsr.jobs.replay.job import ReplayReport
+from napari_semsr.jobs.replay import ReplayReport
 from napari_semsr.jobs.report.job import ReportMade
 from napari_semsr.jobs.restore import RestoredFile
 from napari_semsr.jobs.simulate import SimulatedScan

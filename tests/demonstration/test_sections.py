@@ -9,8 +9,8 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration.fields import FieldFigures, measure_field
+from napari_semsr.demonstration.job import verdict
 from napari_semsr.demonstration.place import LINEAR, TUNED
-from napari_semsr.demonstration.sections import verdict
 
 
 def image(data) -> Micrograph:

@@ -25,7 +25,7 @@ from napari_semsr.jobs import (
     save_job,
     verb_of,
 )
-from napari_semsr.jobs.replay.steps import jobs_made_again
+from napari_semsr.jobs.replay import jobs_made_again
 from napari_semsr.registration import Landmarks
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}

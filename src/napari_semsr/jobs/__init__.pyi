@@ -63,7 +63,7 @@ from .index import (
 from .info import (
     INFO as INFO,
 )
-from .judge.job import (
+from .judge import (
     JUDGE as JUDGE,
     Judged as Judged,
     JudgeOptions as JudgeOptions,
@@ -141,7 +141,7 @@ from .register import (
     both_openings as both_openings,
     rival_in_words as rival_in_words,
 )
-from .replay.job import (
+from .replay import (
     REPLAY as REPLAY,
     ReplayReport as ReplayReport,
 )

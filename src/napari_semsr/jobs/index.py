@@ -55,10 +55,8 @@ ACTIONS = {
 _DECLARED = {
     "batch": ".cli.batch.job",
     "demo": ".demonstration.job",
-    "judge": "judge.job",
     "models check": "check.job",
     "models trust": "trust.learn",
-    "replay": "replay.job",
     "report": "report.job",
     **{
         name: "models"
@@ -76,6 +74,7 @@ _DECLARED = {
     "profile": "measure.profile",
     "repeatability": "measure.repeatability",
     "spectrum": "measure.resolution",
+    "trust": "trust.map",
 }
 """Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
 _SEVERAL = ("models",)  # which its actions are

@@ -16,15 +16,13 @@ from napari_semsr.io.formats import write
 from napari_semsr.jobs.check.job import (
     MODELS_CHECK,
     CheckOptions,
-    DiscRecord,
-    judge_source,
-)
-from napari_semsr.jobs.check.sources import (
     ClearImages,
     DegradedTruth,
+    DiscRecord,
     DrawnGold,
     DrawnSurfaces,
     TruthSource,
+    judge_source,
 )
 from napari_semsr.models import cards
 from napari_semsr.models.cards import ModelCard

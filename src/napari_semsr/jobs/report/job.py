@@ -1,12 +1,15 @@
 """Images, pairs and measurements as one page, with a JSON file of every number."""
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from napari_semsr.analysis import (
     measure_decorrelation,
@@ -28,11 +31,13 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     option,
+    parse_pixel_size,
     read_box,
     software_versions,
 )
 from napari_semsr.io import ReadOptions, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
+from napari_semsr.jobs.figure import FigureOptions, plate_image
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -53,7 +58,6 @@ from napari_semsr.jobs.measure import (
     FrcJobOptions,
     find_halves,
 )
-from napari_semsr.jobs.report.methods import tell_methods
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
     DECORRELATION,
@@ -73,9 +77,29 @@ from napari_semsr.jobs.report.numbers import (
     metric_numbers,
     sharpness_numbers,
 )
-from napari_semsr.jobs.report.records import StoredNumbers, is_record, read_record
+from napari_semsr.jobs.report.records import (
+    StoredNumbers,
+    curves_of,
+    is_record,
+    read_record,
+)
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
-from napari_semsr.reporting import NO_VALUE, write_numbers
+from napari_semsr.reporting import (
+    NO_VALUE,
+    POWER,
+    TIMES,
+    FrequencyCurve,
+    PlateImage,
+    bar_lengths,
+    bar_words,
+    curves_png,
+    draw_plate,
+    lines_png,
+    making,
+    write_numbers,
+    write_page,
+    written,
+)
 
 T = TypeVar("T")
 
@@ -229,8 +253,6 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
 
     `found` is what a panel found; of a pair the first image is the reference.
     """
-    from napari_semsr.jobs.report.page import write_report
-
     started = time.monotonic()
     inputs, found = run.given["inputs"], run.named.get("found", ())
     if isinstance(inputs, (str, os.PathLike, Micrograph)):
@@ -725,6 +747,652 @@ def _every_number(
         "references": list(result.references),
         "provenance": jsonable(made),
     }
+
+
+# What was done, as sentences for a Methods section, with the papers it rests on.
+
+REFERENCES = {
+    "nieuwenhuizen": "R. P. J. Nieuwenhuizen et al., Measuring image resolution in "
+    "optical nanoscopy, Nat. Methods 10, 557 (2013), doi:10.1038/nmeth.2448.",
+    "banterle": "N. Banterle, K. H. Bui, E. A. Lemke, M. Beck, Fourier ring "
+    "correlation as a resolution criterion for super-resolution microscopy, "
+    "J. Struct. Biol. 183, 363 (2013), doi:10.1016/j.jsb.2013.05.004.",
+    "koho": "S. Koho et al., Fourier ring correlation simplifies image restoration in "
+    "fluorescence microscopy, Nat. Commun. 10, 3103 (2019), "
+    "doi:10.1038/s41467-019-11024-z.",
+    "van-heel": "M. van Heel, M. Schatz, Fourier shell correlation threshold criteria, "
+    "J. Struct. Biol. 151, 250 (2005), doi:10.1016/j.jsb.2005.05.009.",
+    "rieger": "B. Rieger, I. Droste, F. Gerritsma, T. ten Brink, S. Stallinga, Opt. "
+    "Express 32, 21767 (2024).",
+    "descloux": "A. Descloux, K. S. Grußmayer, A. Radenovic, Parameter-free image "
+    "resolution estimation based on decorrelation analysis, Nat. Methods 16, 918 "
+    "(2019), doi:10.1038/s41592-019-0515-7.",
+    "culley": "S. Culley et al., Quantitative mapping and minimization of "
+    "super-resolution optical imaging artifacts, Nat. Methods 15, 263 (2018), "
+    "doi:10.1038/nmeth.4605.",
+    "wang": "Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, Image quality "
+    "assessment: from error visibility to structural similarity, IEEE Trans. Image "
+    "Process. 13, 600 (2004), doi:10.1109/TIP.2003.819861.",
+    "de-haan": "K. de Haan, Z. S. Ballard, Y. Rivenson, Y. Wu, A. Ozcan, Resolution "
+    "enhancement in scanning electron microscopy using deep learning, Sci. Rep. 9, "
+    "12050 (2019), doi:10.1038/s41598-019-48444-2.",
+    "gao": "X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4.",
+}
+"""Papers that the measures come from."""
+
+
+@dataclass(slots=True)
+class _Cites:
+    """Numbers papers in the order in which they are cited."""
+
+    keys: list[str] = field(default_factory=list)
+
+    def __call__(self, *keys: str) -> str:
+        self.keys += [key for key in keys if key not in self.keys]
+        return f"[{', '.join(str(self.keys.index(key) + 1) for key in keys)}]"
+
+    def listed(self) -> tuple[str, ...]:
+        return tuple(
+            f"[{number}] {REFERENCES[key]}"
+            for number, key in enumerate(self.keys, start=1)
+        )
+
+
+def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Say what was done, and nothing that was not."""
+    cites = _Cites()
+    paragraphs = [
+        _versions(),
+        *_sizes(parts.pictures),
+        *_networks(parts.pictures),
+        *_alone(parts.pictures, cites),
+        *_compared(parts.pairs, cites),
+        *_read(parts.records, cites),
+    ]
+    return tuple(paragraphs), cites.listed()
+
+
+def _versions() -> str:
+    known = software_versions()
+    names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
+    others = ", ".join(f"{said} {known[n]}" for n, said in names.items() if n in known)
+    return f"Images were measured with napari-semsr {known['napari-semsr']} ({others})."
+
+
+def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
+    """Say pixel sizes and where they come from, images of one size together."""
+    told: dict[str, list[str]] = {}
+    for item in pictures:
+        if item.is_map:
+            continue
+        size = item.image.pixel_size_nm
+        if size is None:
+            said = "not known, so that lengths are in pixels"
+        else:
+            y, x = (written(v, ".6g") for v in size)
+            said = f"{y} nm" if y == x else f"{y} nm down and {x} nm across"
+            error = item.image.pixel_size_sd_nm
+            if error is not None:
+                said += f" ± {written(max(error), '.2g')} nm (standard deviation)"
+            said += f", {item.size_from}"
+        told.setdefault(said, []).append(item.label)
+    if told:
+        sizes = (
+            f"The pixel size of {_names(names)} is {said}."
+            for said, names in told.items()
+        )
+        yield " ".join(sizes)
+
+
+def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
+    said = [
+        f"{item.label} was made by the network {name} ({digest})."
+        for item in pictures
+        for name, digest in item.networks
+    ]
+    if said:
+        said.append(
+            "What a network draws is an estimate; resolution that is measured in its "
+            "picture alone tells how fine it draws."
+        )
+        yield " ".join(said)
+
+
+def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
+    """Say what was measured of images by themselves."""
+    of_halves = [item for item in pictures if "halves" in item.measured.results]
+    split = [item for item in pictures if item not in of_halves]
+    for group, how in (
+        (of_halves, "of two mosaics, each of half of the frames of one scan"),
+        (split, "of their diagonally split pixels"),
+    ):
+        done = [item for item in group if _found(item.measured, FRC)]
+        if not done:
+            continue
+        papers = _frc_papers(done, cites)
+        paper = cites("koho") if group is split else ""
+        yield _sentence(
+            "The resolution of single images is the Fourier ring correlation "
+            f"{papers} {how} {paper}".rstrip(),
+            (FRC, done),
+        )
+    done = [item for item in pictures if _found(item.measured, DECORRELATION)]
+    if done:
+        yield _sentence(
+            f"The cut-off of single images is that of decorrelation analysis "
+            f"{cites('descloux')}",
+            (DECORRELATION, done),
+        )
+    done = [item for item in pictures if "spectrum" in item.measured.results]
+    if done:
+        yield (
+            "Power spectra were averaged over rings of spatial frequency, the mean "
+            "taken off and with a Tukey window."
+        )
+    done = [item for item in pictures if _found(item.measured, SHARPNESS[0])]
+    if done:
+        yield (
+            "The average gradient is the mean of √((Δx² + Δy²)/2), the contrast the "
+            "mean square difference of neighbouring pixels, and the spatial frequency "
+            "the root of the sum of both mean square differences along rows and "
+            f"columns {cites('gao')}, grey levels scaled to 255 over the data range."
+        )
+
+
+def _frc_papers(done: "Sequence[Picture | Pair]", cites: _Cites) -> str:
+    found = [item.measured.number(FRC) for item in done]
+    fixed = all(item is None or "1/7" in item.threshold for item in found)
+    papers = ("nieuwenhuizen", "banterle")
+    return cites(*papers) if fixed else cites(*papers, "van-heel")
+
+
+def _sentence(start: str, what: "tuple[str, Sequence[Picture | Pair]]") -> str:
+    """Add the method as it was said, and where there is no number and why."""
+    name, done = what
+    found = [(item.label, item.measured.number(name)) for item in done]
+    methods: dict[str, None] = {}
+    extras: dict[str, list[str]] = {}
+    for label, number in found:
+        if number is not None and number.method:
+            first, *rest = number.method.split("; ")
+            methods[first] = None
+            for extra in rest:
+                extras.setdefault(extra, []).append(label)
+    told = [*methods, *(f"{extra} ({_names(of)})" for extra, of in extras.items())]
+    said = f"{start}: {'; '.join(told)}." if told else f"{start}."
+    refused: dict[str, list[str]] = {}
+    for label, number in found:
+        if number is not None and number.reason:
+            refused.setdefault(number.reason.rstrip("."), []).append(label)
+    for reason, labels in refused.items():
+        said += f" No value is given for {_names(labels)} ({reason})."
+    return said
+
+
+def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
+    """Say what was measured between two images."""
+    done = [item for item in pairs if _found(item.measured, FRC)]
+    if done:
+        yield _sentence(
+            "The resolution of pairs is the Fourier ring correlation of both images "
+            f"{_frc_papers(done, cites)}",
+            (FRC, done),
+        )
+    if any(_found(item.measured, MATCHED[0]) for item in pairs):
+        yield (
+            "Pairs were compared by PSNR, SSIM "
+            f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
+            "NRMSE, both as they are and after the gain and offset that bring the "
+            "image nearest to its reference."
+        )
+    if any(_found(item.measured, EMD) for item in pairs):
+        yield "Grey levels were compared by the earth mover's distance."
+    if any(_found(item.measured, ERRORS[0]) for item in pairs):
+        yield (
+            f"Error maps {cites('culley')}: the enhanced image was registered to a "
+            "part of a pixel, blurred by the Gaussian and fitted by the gain and "
+            "offset that bring it nearest to the reference; RSE is the root mean "
+            "square difference that is left, RSP Pearson's correlation."
+        )
+
+
+_OF_RECORDS = {
+    "frc": ("Fourier ring correlation", ("nieuwenhuizen", "banterle")),
+    "frc-map": ("Maps of local Fourier ring correlation", ("nieuwenhuizen",)),
+    "decorrelation": ("Decorrelation analysis", ("descloux",)),
+    "spectrum": ("Power spectra, averaged over rings,", ()),
+    "error-map": ("Error maps", ("culley",)),
+    "metrics": ("PSNR, SSIM and NRMSE", ("wang",)),
+    "gaps": ("Gaps between particles", ("de-haan",)),
+    "profile": ("Line profiles", ()),
+    "histogram": ("Histograms of grey levels", ()),
+    "calibrate": ("The pixel size by a grating of known pitch", ()),
+    "register": ("Registration by mutual information", ()),
+    "judge": ("Networks judged against an SEM image of the same place", ("wang",)),
+}
+
+
+def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
+    """Say which measurements were read from files."""
+    verbs = {item.verb for item in records}
+    for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
+        found = [item for item in records if item.verb == verb]
+        if not found:
+            continue
+        words, papers = _OF_RECORDS.get(verb, (verb.capitalize(), ()))
+        methods = dict.fromkeys(
+            n.method for item in found for n in item.numbers if n.method
+        )
+        papers = (*papers, *_of_split(" ".join(methods)))
+        if verb == "metrics" and all(_is_null(item, "psnr_db") for item in found):
+            words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
+        paper = f" {cites(*papers)}" if papers else ""
+        how = f": {'; '.join(methods)}" if methods else ""
+        of = dict.fromkeys(name for item in found for name in item.images)
+        images = f" of {_names(list(of))}" if of else ""
+        yield (
+            f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
+            f"{_names([item.name for item in found])}."
+        )
+
+
+def _is_null(item: "StoredNumbers", key: str) -> bool:
+    """Whether a file holds no such number."""
+    return item.content.get(key) is None
+
+
+def _of_split(method: str) -> tuple[str, ...]:
+    """Papers of how one image was split."""
+    split = {"diagonal": ("koho",), "binomial": ("rieger",)}
+    return next((papers for word, papers in split.items() if word in method), ())
+
+
+def _found(measured: Measured, name: str) -> bool:
+    """Whether something was measured, or tried."""
+    return measured.number(name) is not None
+
+
+def _names(names: Sequence[str]) -> str:
+    """Join names."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# Pictures and tables of the page. What it says of them stands in its template.
+
+_WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
+_SHEET_MM = 200.0  # chosen: of A4, with title and margins
+_STRIP_MM = 3.0  # chosen: width of what is one pixel wide
+_SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
+_PLOT = (560, 340)  # px; chosen: two in a row
+_COLUMNS = 4  # images in a table; chosen: what fits on a sheet
+_LARGEST = 1e300  # of a plot; chosen: any true one
+_CURVES = 5  # in a plot: so many colours there are
+
+
+def write_report(
+    path: Path,
+    result: "ReportMade",
+    options: "ReportOptions",
+    parts: "ReportParts",
+    made: Provenance,
+) -> Job[None]:
+    """Draw pictures and plots, and write the page."""
+    pictures, pairs = parts.pictures, parts.pairs
+    total = len(pictures) + len(pairs) + 1
+    shown: list[tuple[Any, ...]] = []
+    plates: list[PlateImage] = []
+    for number, item in enumerate(pictures):
+        yield Progress(number, total, f"drawing {item.label}")
+        plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
+        drawn = list(_plots_of(item.measured, item.image, [item.label]))
+        png, told = _drawn(plate, _WHOLE), _told(plate)
+        shown.append((item, png, told, list(_facts(item)), drawn))
+        small = yield from plate_image(item.image, item.image, _SMALL, 1)
+        plates.append(small)
+    compared = []
+    for number, pair in enumerate(pairs):
+        yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
+        errors = None
+        if pair.map is not None:
+            plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
+            errors = _drawn(plate, _WHOLE)
+        names = [pair.compared.label, pair.reference.label]
+        drawn = list(_plots_of(pair.measured, pair.reference.image, names))
+        compared.append((pair, errors, drawn))
+    yield Progress(total - 1, total, "writing the page")
+    groups = [{number} for number in range(len(plates))]
+    if options.greys == "common":
+        groups = _alike(plates)
+    write_page(
+        path,
+        Path(__file__).with_name("report.html"),
+        title=options.title,
+        result=result,
+        lede=_lede(parts),
+        images=shown,
+        pairs=compared,
+        records=[
+            (item, list(_plots(item.verb, item.content))) for item in parts.records
+        ],
+        found=parts.found,
+        small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
+        greys=_greys(pictures, groups),
+        tables=list(_tables(pictures)),
+        curves=_together(pictures),
+        provenance=making(made.options),
+        when=made.created.replace("T", " ").removesuffix("+00:00") + " UTC",
+        numbers=Path(result.numbers).name,
+    )
+
+
+def _lede(parts: "ReportParts") -> str:
+    """Say in a line what the page is on."""
+    counts = (
+        (parts.pictures, "image", "images"),
+        (parts.pairs, "pair", "pairs"),
+        (parts.records, "file of measurements", "files of measurements"),
+        (parts.found, "result of a panel", "results of a panel"),
+    )
+    told = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
+    return ", ".join(told) + "."
+
+
+# Pictures.
+
+
+def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
+    """Draw an image with its bar, narrower where it would not go on a sheet."""
+    high, wide = plate.size
+    fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
+    width = min(options.width_mm, fitting)
+    size: Any = {"width_mm": width, "dpi": options.dpi}
+    return draw_plate([plate], kind="png", **size).data
+
+
+def _told(plate: PlateImage) -> str:
+    """Say the length of a bar, and what is shown black and white."""
+    low, high = map(written, plate.limits)
+    words = bar_words(*bar_lengths([plate]), calibrated=plate.calibrated)
+    return f"Bar {words}; shown from {low} to {high}."
+
+
+def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
+    """Put images together whose middle grey levels lie in each other's contrast."""
+
+    def fits(one: PlateImage, other: PlateImage) -> bool:
+        if one.unit is not None or other.unit is not None:
+            return False
+        middle = float(np.nanmedian(one.values))
+        return other.limits[0] < middle < other.limits[1]
+
+    groups: list[set[int]] = []
+    for number, plate in enumerate(plates):
+        for group in groups:
+            members = [plates[i] for i in group]
+            if all(fits(plate, m) and fits(m, plate) for m in members):
+                group.add(number)
+                break
+        else:
+            groups.append({number})
+    return groups
+
+
+def _gallery(
+    pictures: "Sequence[Picture]",
+    plates: Sequence[PlateImage],
+    groups: Sequence[set[int]],
+) -> list[tuple[str, bytes]]:
+    """Draw all images small, those that are alike in one grey scale."""
+    drawn = []
+    for number, (item, plate) in enumerate(zip(pictures, plates, strict=True)):
+        group = [plates[i] for i in next(g for g in groups if number in g)]
+        low = min(one.limits[0] for one in group)
+        high = max(one.limits[1] for one in group)
+        drawn.append((item.label, _drawn(replace(plate, limits=(low, high)), _SMALL)))
+    return drawn
+
+
+def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
+    """Say which images have one grey scale."""
+    many = [group for group in groups if len(group) > 1]
+    if not many:
+        return "Each image has its own grey scale."
+    if len(many) == len(groups) == 1:
+        return "All images have one grey scale."
+    told = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
+    return f"One grey scale each: {'; '.join(told)}. Others have their own."
+
+
+# What is told of an image, a pair, a file.
+
+
+def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
+    """Say what is known of an image, and of the exposure."""
+    image = item.image
+    yield "Size", _size(item)
+    yield "Pixel size", _pixel(image)
+    yield "Calibration", item.size_from
+    wide = image.pixel_size_nm
+    if wide is not None:
+        y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
+        yield "Field", f"{written(y)} {TIMES} {written(x)} µm"
+    if item.path is not None:
+        yield "File", Path(item.path).name
+    yield "Digest", item.record.digest
+    for name, digest in item.networks:
+        yield f"Network {name}", digest
+    yield from _instrument(image.metadata)
+
+
+_INSTRUMENT = (
+    ("Voltage", "EBeam.HV", 1e-3, "kV"),
+    ("Voltage", "AP_ACTUALKV", None, ""),
+    ("Working distance", "EBeam.WD", 1e3, "mm"),
+    ("Working distance", "AP_WD", None, ""),
+    ("Magnification", "AP_MAG", None, ""),
+    ("Detector", "DP_DETECTOR_TYPE", None, ""),
+    ("Dwell time", "Scan.Dwelltime", 1e6, "µs"),
+)
+"""Entries of metadata that a legend tells: FEI writes SI units, Zeiss its own."""
+
+
+def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give what the microscope said of the exposure."""
+    for name, key, factor, unit in _INSTRUMENT:
+        said = metadata.get(key)
+        try:
+            if said and factor is not None:
+                yield name, f"{float(said) * factor:.4g} {unit}"
+            elif said:
+                yield name, str(said)
+        except ValueError:
+            continue
+
+
+def _size(item: "Picture") -> str:
+    rows, columns = item.image.shape
+    return f"{rows} {TIMES} {columns} px, {item.image.dtype}"
+
+
+def _pixel(image: Micrograph) -> str:
+    """Say a pixel size with its error."""
+    if image.pixel_size_nm is None:
+        return "not known: lengths are in px"
+    y, x = (written(v, ".6g") for v in image.pixel_size_nm)
+    said = f"{y} nm" if y == x else f"{y} {TIMES} {x} nm (down {TIMES} across)"
+    error = image.pixel_size_sd_nm
+    if error is None:
+        return said
+    return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
+
+
+# What is drawn of a measurement.
+
+_OVER_FREQUENCY: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "frc": (
+        "Fourier ring correlation",
+        {"correlation": "correlation"},
+        {"ylabel": "correlation"},
+    ),
+    "decorrelation": (
+        "Decorrelation analysis",
+        {"unfiltered": "correlation", "filtered": "filtered"},
+        {"ylabel": "decorrelation d(r)"},
+    ),
+    "spectrum": ("Radial power spectrum", {"power": "power"}, POWER),
+}
+"""Title, names of lines with their fields, and axis."""
+
+
+def _plots_of(
+    measured: Measured, image: Micrograph, names: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Draw what was measured of an image, or of two of them."""
+    size = {"pixel_size_nm": image.pixel_size_nm}
+    for verb in (*_OVER_FREQUENCY, "histogram"):
+        if verb in measured.results:
+            yield from _plots(verb, jsonable(measured.results[verb]) | size, names)
+
+
+def _plots(
+    verb: str, found: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
+) -> Iterator[tuple[str, bytes]]:
+    """Draw what a verb found, from its JSON; `names` are of images that it counted."""
+    if verb in _OVER_FREQUENCY:
+        yield from _over_frequency(found, *_OVER_FREQUENCY[verb])
+    for told in curves_of(verb):
+        lines = _lines({told.title: (_curve(found, told.x), _curve(found, told.y))})
+        yield from _drawn_lines(told.title, lines, told.xlabel, told.ylabel)
+    if verb == "profile":
+        unit = "nm" if found.get("distance_nm") else "px"
+        line = _curve(found, f"distance_{unit}"), _curve(found, "intensity")
+        axes = f"distance ({unit})", "grey level"
+        title = "Grey levels along the line"
+        yield from _drawn_lines(title, _lines({"profile": line}), *axes)
+    edges = _curve(found, "bins")
+    if verb == "histogram" and edges is not None:
+        middle = (edges[:-1] + edges[1:]) / 2
+        counted = (_curve(found, key) for key in ("counts", "reference_counts"))
+        lines = _lines({n: (middle, c) for n, c in zip(names, counted, strict=False)})
+        lines = {n: (x, y / max(1.0, np.nansum(y))) for n, (x, y) in lines.items()}
+        axes = "grey level", "share of pixels"
+        yield from _drawn_lines("Grey levels", lines, *axes, filled=True)
+
+
+def _over_frequency(
+    found: Mapping[str, Any],
+    title: str,
+    fields: Mapping[str, str],
+    look: Mapping[str, Any],
+) -> Iterator[tuple[str, bytes]]:
+    """Draw fields over frequency, the last one marked at the resolution."""
+    frequency, level = _curve(found, "frequency_per_px"), _curve(found, "threshold")
+    lines = _lines({n: (frequency, _curve(found, key)) for n, key in fields.items()})
+    curves = [
+        FrequencyCurve(n, *xy, None, i) for i, (n, xy) in enumerate(lines.items())
+    ]
+    if not curves or (look.get("log") and not (curves[0].value > 0).any()):
+        return
+    mark, threshold = found.get("resolution_px"), None
+    if isinstance(mark, (int, float)) and mark >= 1:  # px, as of any true period
+        curves[-1] = replace(curves[-1], mark_px=mark)
+    if level is not None and level.size == frequency.size:
+        if np.ptp(level) == 0:
+            threshold = (written(float(level[0]), ".3f"), float(level[0]))
+        else:
+            name = f"threshold {found.get('criterion')}"
+            curves.append(FrequencyCurve(name, frequency, level, colour=4))
+    size = parse_pixel_size(found.get("pixel_size_nm"))
+    pixel = None if size is None else math.sqrt(size[0] * size[1])
+    how: Any = {**look, "threshold": threshold, "size_px": _PLOT}
+    yield title, curves_png(curves, pixel, **how)
+
+
+def _drawn_lines(
+    title: str, lines: Mapping[str, Any], xlabel: str, ylabel: str, **look: Any
+) -> Iterator[tuple[str, bytes]]:
+    """Draw lines, where there are any."""
+    if lines:
+        look |= {"xlabel": xlabel, "ylabel": ylabel, "size_px": _PLOT}
+        yield title, lines_png(lines, **look)
+
+
+def _lines(found: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Leave out what is no line: fields that are missing or not as long."""
+    return {
+        name: (x, y)
+        for name, (x, y) in found.items()
+        if x is not None and y is not None and x.size == y.size > 0
+    }
+
+
+def _curve(found: Mapping[str, Any], key: str) -> Any:
+    """Read a list of numbers; None stands for no number, as what no axis can hold."""
+    values = found.get(key)
+    if not isinstance(values, list):
+        return None
+    try:
+        read = np.array([np.nan if v is None else float(v) for v in values])
+    except (TypeError, ValueError):
+        return None
+    return np.where(np.abs(read) < _LARGEST, read, np.nan)
+
+
+# What is told of all images together.
+
+
+def _tables(
+    pictures: "Sequence[Picture]",
+) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
+    """Lay images beside each other, some in a table: heads, and rows by name."""
+    names = list(
+        dict.fromkeys(n.name for item in pictures for n in item.measured.numbers)
+    )
+    for first in range(0, len(pictures), _COLUMNS):
+        part = pictures[first : first + _COLUMNS]
+        rows: list[tuple[str, list[str]]] = [
+            ("Size", [_size(item).partition(",")[0] for item in part]),
+            ("Pixel size", [_short_pixel(item.image) for item in part]),
+        ]
+        if any(item.networks for item in pictures):
+            made = [", ".join(n for n, _ in item.networks) or NO_VALUE for item in part]
+            rows.append(("Made by the network", made))
+        for name in names:
+            found = [item.measured.number(name) for item in part]
+            if any(one is not None for one in found):
+                rows.append((name, [_cell(one) for one in found]))
+        yield [item.label for item in part], rows
+
+
+def _short_pixel(image: Micrograph) -> str:
+    return _pixel(image).partition(":")[0]
+
+
+def _cell(number: Number | None) -> str:
+    """Say a number of the comparison, with its interval or why there is none."""
+    if number is None:
+        return NO_VALUE
+    if number.reason and number.value is None:
+        word, told, _ = number.reason.partition(":")
+        return f"refused: {word}" if told else "refused"
+    if number.interval is None or number.within != "95 %":
+        return number.said
+    return f"{number.said}; {number.spread}"
+
+
+def _together(pictures: "Sequence[Picture]") -> bytes | None:
+    """Plot the correlation of all images, where they have one pixel size."""
+    done = [item for item in pictures if "frc" in item.measured.results]
+    sizes = {item.image.pixel_size_nm for item in done}
+    if not 1 < len(done) <= _CURVES or len(sizes) > 1:
+        return None
+    curves = [
+        FrequencyCurve.of(item.label, item.measured.results["frc"], n, marked=False)
+        for n, item in enumerate(done)
+    ]
+    return curves_png(curves, done[0].image.mean_pixel_size_nm, ylabel="correlation")
 
 
 REPORT = Verb(

@@ -1,55 +1,60 @@
-"""How each step is run again: one table, from the job that a history names.
+"""Make an output again from its history, and say whether it is the same."""
 
-A history may come from anyone. What it names is read, but what is made lies in a folder
-of its own, is compared from there alone, and is no larger than an output of that size
-can ask for.
-"""
-
+import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import psutil
 
 from napari_semsr.core import (
+    Box,
     CheckpointError,
+    Figure,
+    FloatPair,
     InputRecord,
+    IntPair,
     Job,
     Micrograph,
     Options,
+    Progress,
     Provenance,
+    Quantity,
     ReadError,
+    SemsrError,
+    declared_figures,
+    digest_job,
     one_line,
     persons_options,
+    read_box,
     refuse_persons,
+    retell,
+    return_free_memory,
     shown,
+    to_dtype,
 )
 from napari_semsr.former import ARGUMENTS
-from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths
-from napari_semsr.jobs import FRC_MAP, VERBS, Verb, verb_of
+from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths, is_there
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
 from napari_semsr.jobs.convert import CONVERT, ConvertOptions, save_job
 from napari_semsr.jobs.crop import CROP, CropOptions
 from napari_semsr.jobs.images import (
     Image,
+    Result,
     derived_from,
+    digest_image,
     digest_values,
     open_image,
 )
+from napari_semsr.jobs.index import VERBS, verb_of
+from napari_semsr.jobs.measure import FRC_MAP
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.register import REGISTER, RegisterOptions
-from napari_semsr.jobs.replay.search import (
-    Difference,
-    InputSearch,
-    digest_of_file,
-    digest_of_image,
-    digest_of_values,
-    missing,
-    short,
-)
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.jobs.samples import Exposure, draw_specimen, expose, gold_pair
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
@@ -61,9 +66,443 @@ from napari_semsr.jobs.stitch import (
     digest_scan,
     open_scan,
 )
+from napari_semsr.jobs.verb import FileIn, Run, Verb
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.simulation import ViewOptions
+
+_BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 MB each
+_ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits loses
+
+
+# Find again what an output was made of: where it lay, or by its digest.
+
+_ABOVE = 4  # folders above an output below which inputs are sought; chosen
+_LONGEST = 1000  # letters of a path that a sentence shows; chosen: any true one
+_SHOWN = 12  # hexadecimal digits of a digest that a sentence shows; chosen
+_STORES = (".zarr",)
+
+Digest = Callable[[Path], Job[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as it was.
+
+    Attributes
+    ----------
+    what : {"pixels", "calibration", "input", "model", "version"}
+        What differs; a version is that of a package, a device, a precision or a number
+        of threads.
+    name : str
+        Of the input, model or package.
+    then, now : str or None
+        Digest, version or value, as recorded and as found.
+    said : str
+        One sentence.
+    """
+
+    what: Literal["pixels", "calibration", "input", "model", "version"]
+    name: str
+    then: str | None
+    now: str | None
+    said: str
+
+
+@dataclass(eq=False)
+class InputSearch:
+    """Finds inputs, and remembers what differed."""
+
+    output: Path  # Beside it inputs are sought
+    inputs: Path | None = None  # A folder in which they are sought by digest
+    found: list[Difference] = field(default_factory=list)
+    _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
+
+    def tell(self, difference: Difference) -> None:
+        """Remember a difference, once."""
+        if difference not in self.found:
+            self.found.append(difference)
+
+    def locate(
+        self,
+        record: InputRecord,
+        digest: Digest,
+        *,
+        values: Digest | None = None,
+        folders: bool = False,
+    ) -> Job[tuple[Path | None, str | None]]:
+        """Find a file that has the digest of a record, else one in its place."""
+        near = [
+            place
+            for place in self._near(record)
+            if folders or place.is_file() or place.suffix in _STORES
+        ]
+        trials = [digest, *([values] if values is not None else [])]
+        if record.digest is None:
+            return (near[0], None) if near else (None, None)
+        for place in near:
+            for trial in trials:
+                if (yield from self._digest(place, trial)) == record.digest:
+                    return place, record.digest
+        for place in self._given(record, folders=folders):
+            for trial in trials:
+                if (yield from self._digest(place, trial)) == record.digest:
+                    return place, record.digest
+        if near and record.path is not None:
+            return near[0], (yield from self._digest(near[0], digest))
+        return None, None
+
+    def _near(self, record: InputRecord) -> Iterator[Path]:
+        """Give existing places: as it lay off the output, then where it lay itself."""
+        parts = PurePosixPath(record.path or record.name).parts
+        parts = parts[1:] if record.path else parts
+        folder = self.output.absolute().parent
+        bases = [folder, *folder.parents][: _ABOVE + 1]
+        tails = [Path(*parts[-n:]) for n in range(1, len(parts) + 1)][: _ABOVE + 1]
+        places = [base / tail for base in bases for tail in tails]
+        if record.path is None:
+            places = [folder / record.name]
+        else:
+            places.append(Path(record.path))
+        seen = {self.output.resolve()}
+        for place in places:
+            if is_there(place) and place.resolve() not in seen:
+                seen.add(place.resolve())
+                yield place
+
+    def _given(self, record: InputRecord, *, folders: bool) -> Iterator[Path]:
+        """Give what lies in the folder of inputs, what has the name before others."""
+        if self.inputs is None:
+            return
+        suffix = PurePosixPath(record.name).suffix.lower()
+
+        def unlike(path: Path) -> tuple[bool, bool, bool, str]:
+            alike = path.stem == PurePosixPath(record.name).stem
+            other = path.suffix.lower() != suffix
+            return path.name != record.name, not alike, other, str(path)
+
+        yield from sorted(_below(self.inputs, folders=folders), key=unlike)
+
+    def _digest(self, path: Path, digest: Digest) -> Job[str | None]:
+        """Digest a file once; None where it cannot be read so."""
+        key = path, digest
+        if key not in self._digests:
+            yield Progress(0, 0, f"comparing {path.name}")
+            try:
+                self._digests[key] = yield from digest(path)
+            except (SemsrError, OSError, ValueError):
+                self._digests[key] = None
+        return self._digests[key]
+
+
+def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
+    """Give files and stores below a folder, and on request folders, it among them."""
+    for place, names, files in os.walk(folder):
+        here = Path(place)
+        if folders:
+            yield here
+        stores = [name for name in names if name.endswith(_STORES)]
+        names[:] = [n for n in names if n not in stores and not n.startswith(".")]
+        for name in (*stores, *files):
+            if not name.startswith("."):
+                yield here / name
+
+
+def digest_of_image(reading: ReadOptions) -> Digest:
+    """Digest files as the input of a job that reads them so."""
+    return lambda path: digest_image(path, reading)
+
+
+def digest_of_values(reading: ReadOptions) -> Digest:
+    """Digest grey values of files, as of an image in memory."""
+
+    def digest(path: Path) -> Job[str]:
+        return (yield from digest_values(open_image(path, reading, blank=True)))
+
+    return digest
+
+
+def digest_of_file(path: Path) -> Job[str]:
+    """Digest a table, a blur, a model."""
+    if path.is_dir():
+        msg = f"{path} must be a file, got a folder."
+        raise ReadError(msg)
+    return (yield from digest_job(path))
+
+
+def short(digest: str | None) -> str:
+    """Give a digest as a sentence shows it."""
+    if digest is None:
+        return "none"
+    kind, _, value = digest.rpartition(":")
+    value, _, chosen = value.partition("#")
+    return f"{kind}:{value[:_SHOWN]}{'#' + chosen if chosen else ''}"
+
+
+def missing(record: InputRecord, made: Provenance) -> ReadError:
+    """Say that an input is nowhere, and what to do."""
+    where = "at no place that is recorded"
+    if record.path:
+        where = f"not at {one_line(str(record.path), _LONGEST)}"
+    digest = record.digest or "without a digest"
+    return ReadError(
+        f"The {record.role} {record.name!r} ({digest}), of which {made.job} made "
+        f"this, is {where}, nor beside the output: give --inputs FOLDER, in which it "
+        "is found by its digest."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport(Result):
+    """Whether an output, made again, is what is stored.
+
+    `identical` is whether every pixel is equal where it is finite, and finite in both
+    or neither; `differs` is what is not as it was: pixels, calibration, inputs, model,
+    versions; `where` is the place of the largest difference, in a stack with its plane
+    before.
+    """
+
+    output: Annotated[str, Quantity("Output")]
+    job: Annotated[str, Quantity("Made again by")]
+    identical: Annotated[bool, Quantity("Identical", large=True)]
+    max_abs_difference: float | None  # None where shapes differ
+    differs: tuple[Difference, ...]
+    pixels: Annotated[int, Quantity("Compared", "px", "d")]
+    different: int
+    where: tuple[int, ...] | None
+    shape: tuple[int, ...]
+
+    def figures(self) -> dict[str, Figure]:
+        """Say below what was compared what differs."""
+        said = {item.what.capitalize(): Figure(item.said) for item in self.differs}
+        return {**declared_figures(self), **said}
+
+
+def _replay(run: Run[Options]) -> Job[ReplayReport]:
+    """Make an output again from its history, and compare the two.
+
+    It is made in the system's folder for temporary files; nothing else is written.
+    """
+    path, inputs = Path(run.named["output"]), run.named["inputs"]
+    folder = None if inputs is None else Path(inputs)
+    if folder is not None and not folder.is_dir():
+        msg = f"The folder of inputs must be a folder, got {folder}."
+        raise ReadError(msg)
+    # outputs are grey; of a picture in colour it is told that it is none
+    plane = 0 if _planes(path) > 1 else None
+    stored = open_image(path, ReadOptions(plane=plane, colour="luminance"), blank=True)
+    made = stored.provenance
+    if made is None:
+        msg = (
+            f"{path.name} does not tell what made it, so that it cannot be made again: "
+            "outputs of this package do, but figures, tables and reports."
+        )
+        raise ReadError(msg)
+    search = InputSearch(path, folder)
+    with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
+        target = Path(scratch) / _named(path)
+        size = stored.shape[0] * stored.shape[1]
+        step = ReplayStep(made, target, search, size)
+        again = yield from retell(step.run(), within=_silence)
+        found = yield from _compare(path, again)
+        now = open_image(
+            again, ReadOptions(plane=0) if found.planes > 1 else None, blank=True
+        )
+        pixels = [found.difference(path.name)] if not found.identical else []
+        differs = (*pixels, *_calibration(stored, now), *search.found)
+        differs = (*differs, *_versions(made, now.provenance))
+    return ReplayReport(
+        output=str(path),
+        job=made.job,
+        identical=found.identical,
+        max_abs_difference=found.largest,
+        differs=differs,
+        pixels=found.pixels,
+        different=found.different,
+        where=found.place,
+        shape=found.shape,
+    )
+
+
+def _named(path: Path) -> str:
+    """Name what is made again: the suffix tells the format."""
+    middle = ".ome" if path.stem.lower().endswith(".ome") else ""
+    return f"again{middle}{path.suffix}"
+
+
+def _planes(path: Path) -> int:
+    """Count planes; what is no file is told of by who reads it."""
+    from napari_semsr.io import count_planes
+
+    return count_planes(path) if path.is_file() else 1
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Hear no warnings: they were told when the step was run first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+# Compare pixels, block by block.
+
+
+@dataclass(slots=True)
+class _Pixels:
+    """What a comparison has found so far."""
+
+    planes: int = 1
+    shape: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
+    pixels: int = 0
+    different: int = 0
+    empty: int = 0  # of the different ones, those that are finite in one alone
+    largest: float | None = 0.0
+    place: tuple[int, ...] | None = None
+    values: tuple[float, float] = field(default=(0.0, 0.0))
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return self.different == 0 and self.shape == self.other
+
+    def add(self, plane: int, box: Box, first: Any, second: Any) -> None:
+        """Compare a block."""
+        one, two = (np.asarray(item, np.float64) for item in (first, second))
+        finite = np.isfinite(one), np.isfinite(two)
+        both, either = finite[0] & finite[1], finite[0] ^ finite[1]
+        apart = np.abs(np.where(both, one, 0) - np.where(both, two, 0))
+        self.pixels += one.size
+        self.empty += int(np.count_nonzero(either))
+        self.different += int(np.count_nonzero(apart)) + int(np.count_nonzero(either))
+        most = int(apart.argmax())
+        new = apart.flat[most] > (self.largest or 0)
+        if not new and self.place is None and either.any():
+            most, new = int(either.argmax()), True
+        if new:
+            y, x = (int(v) for v in np.unravel_index(most, one.shape))
+            self.largest = max(float(apart.flat[most]), self.largest or 0.0)
+            self.values = float(one[y, x]), float(two[y, x])
+            corner = (box.y0 + y, box.x0 + x)
+            self.place = corner if self.planes == 1 else (plane, *corner)
+
+    def difference(self, name: str) -> Difference:
+        """Say what differs."""
+        if self.shape != self.other:
+            old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
+            said = f"{name} has {old} px, made again {new}."
+            return Difference("pixels", name, old, new, said)
+        names = ("plane", "row", "column")[-len(self.place or ()) :]
+        pairs = zip(names, self.place or (), strict=False)
+        where = ", ".join(f"{name} {number}" for name, number in pairs)
+        then, now = (f"{value:.9g}" for value in self.values)
+        share = f"{self.different} of {self.pixels} pixels differ"
+        gaps = f", {self.empty} of them empty in one alone" if self.empty else ""
+        most = f"by up to {self.largest:.6g}, " if self.largest else ""
+        said = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
+        return Difference("pixels", name, then, now, said)
+
+
+def _compare(stored: Path, again: Path) -> Job[_Pixels]:
+    """Compare two images, or stacks plane by plane."""
+    planes, others = _planes(stored), _planes(again)
+    found = _Pixels(planes)
+    for plane in range(planes):
+        reading = ReadOptions(plane=plane) if planes > 1 else None
+        first = open_image(stored, reading, blank=True)
+        found.shape = found.other = first.shape
+        if planes != others:
+            other = open_image(
+                again, ReadOptions(plane=0) if others > 1 else None, blank=True
+            )
+            found.shape = (planes, *first.shape)
+            found.other = (others, *other.shape)
+            found.largest = None
+            return found
+        second = open_image(again, reading, blank=True)
+        if first.shape != second.shape:
+            found.other, found.largest = second.shape, None
+            return found
+        yield from _compare_planes(found, plane, first, second)
+    if planes > 1:
+        found.shape = found.other = (planes, *found.shape)
+    return found
+
+
+def _compare_planes(
+    found: _Pixels, plane: int, first: Micrograph, second: Micrograph
+) -> Job[None]:
+    """Compare two planes of one shape."""
+    boxes = list(_blocks(first.shape))
+    for number, box in enumerate(boxes):
+        yield Progress(number, len(boxes), f"comparing {first.name}")
+        one, two = (read_box(image.data, box) for image in (first, second))
+        if two.dtype != one.dtype:  # it was saved in another type than it was made in
+            two = to_dtype(two, one.dtype)[0]
+        found.add(plane, box, one, two)
+        return_free_memory()  # of chunks that were decoded
+    yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
+
+
+def _blocks(shape: IntPair) -> Iterator[Box]:
+    for y in range(0, shape[0], _BLOCK):
+        for x in range(0, shape[1], _BLOCK):
+            yield Box(y, min(y + _BLOCK, shape[0]), x, min(x + _BLOCK, shape[1]))
+
+
+# What else is not as it was.
+
+
+def _calibration(stored: Micrograph, again: Micrograph) -> Iterator[Difference]:
+    """Compare pixel sizes and origins."""
+    for name, unit, one, two in (
+        ("pixel size", stored.unit, stored.pixel_size_nm, again.pixel_size_nm),
+        ("origin", stored.unit, stored.origin, again.origin),
+    ):
+        if one == two or _near(one, two):
+            continue
+        then, now = (
+            "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
+            for v in (one, two)
+        )
+        said = f"The {name} is {then} as stored, {now} made again."
+        yield Difference("calibration", name, then, now, said)
+
+
+def _near(one: FloatPair | None, two: FloatPair | None) -> bool:
+    """Whether two pairs of numbers are equal but for rounding."""
+    if one is None or two is None:
+        return False
+    return np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
+
+
+def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
+    """Compare packages, device, precision and threads, where they were recorded."""
+    if now is None:
+        return
+    pairs = [
+        *((name, value, now.versions.get(name)) for name, value in _sorted(then)),
+        ("device", then.device, now.device),
+        ("precision", then.precision, now.precision),
+        ("threads", then.threads, now.threads),
+    ]
+    for name, before, after in pairs:
+        if before is None or before == after:
+            continue
+        said = f"The output was made with {name} {before}, and again with {after}."
+        yield Difference("version", name, str(before), str(after), said)
+
+
+def _sorted(made: Provenance) -> list[tuple[str, str]]:
+    return sorted(made.versions.items())
+
+
+# How each step is run again: one table, from the job that a history names.
+#
+# A history may come from anyone. What it names is read, but what is made lies in a
+# folder of its own, is compared from there alone, and is no larger than an output of
+# that size can ask for.
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 _DEEPEST = 8  # steps that are made again for the sake of one; chosen: circles end
@@ -421,7 +860,7 @@ def _restore(step: ReplayStep) -> Job[Path]:
     if parse_psf(options.psf).kind == "file":
         options = options.replace(psf=str((yield from step.file(step.guide("psf")))))
     how = {"output": step.target, "options": options, "opening": step.reading()}
-    yield from RESTORE.job((yield from _planes(step)), **how)
+    yield from RESTORE.job((yield from _stack(step)), **how)
     return step.target
 
 
@@ -447,7 +886,7 @@ def _run_again(verb: Verb[Any, Any]) -> Callable[[ReplayStep], Job[Path]]:
         how: dict[str, Any] = {"output": step.target, "opening": step.reading()}
         images: list[Image | Sequence[Micrograph] | None] = []
         if len(verb.images) == 1:
-            images.append((yield from _planes(step)))
+            images.append((yield from _stack(step)))
         left = [*step.made.inputs]
         for item in verb.images[1:] and verb.images:
             role = item.role or item.name
@@ -473,7 +912,7 @@ def _run_again(verb: Verb[Any, Any]) -> Callable[[ReplayStep], Job[Path]]:
     return again
 
 
-def _planes(step: ReplayStep) -> Job[Path | list[Micrograph]]:
+def _stack(step: ReplayStep) -> Job[Path | list[Micrograph]]:
     """Find the image of a step, or the planes of a stack."""
     found = yield from step.images()
     reading = step.reading()
@@ -593,3 +1032,40 @@ def again_of(job: str) -> Callable[[ReplayStep], Job[Path]] | None:
 def jobs_made_again() -> list[str]:
     """Name the jobs whose output can be made again."""
     return [job for job in dict.fromkeys((*VERBS, *_STEPS)) if again_of(job)]
+
+
+REPLAY = Verb(
+    "replay",
+    (),
+    Options,
+    ReplayReport,
+    _replay,
+    files=(
+        FileIn(
+            "output",
+            "an image or store that semsr or a panel wrote",
+            optional=False,
+            metavar="OUTPUT",
+        ),
+        FileIn(
+            "inputs",
+            "folder in which inputs are sought by their digests, when they are not "
+            "where they lay",
+            flag="--inputs",
+            metavar="DIR",
+        ),
+    ),
+    reads=False,
+    numbers=("identical", "max_abs_difference"),
+    example="""
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
+    ...     semsr.replay(made.output).identical
+    True
+    """,
+)

@@ -1,1 +1,0 @@
-"""What a laboratory asks: how near do pictures come to the SEM image of their place."""

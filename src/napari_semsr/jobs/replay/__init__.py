@@ -1,1 +1,0 @@
-"""Outputs made again from their histories, and compared with what is stored."""

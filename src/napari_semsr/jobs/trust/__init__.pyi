@@ -1,3 +1,0 @@
-from .map import (
-    TRUST as TRUST,
-)
