@@ -1,12 +1,13 @@
 """Cut an area out of an image: a box, or what another image shows, on its grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Area,
     Box,
@@ -34,6 +35,7 @@ from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
     jsonable,
     made_by,
+    middle_of,
     name_of,
     write_area,
 )
@@ -438,9 +440,7 @@ def _find(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
     """Search for the shift in the middle of what is in common."""
-    high, wide = (min(n, _WINDOW) for n in box.shape)
-    aside = (box.shape[0] - high) // 2, (box.shape[1] - wide) // 2
-    window = Box.of((high, wide), aside).moved(box.corner)
+    window = middle_of(box.shape, _WINDOW).moved(box.corner)
     fixed = Area.of(reference, Grid.of(reference)).part(window)
     moving = Area.of(image, fixed.grid, source)
     _tell_networks(image, reference)
@@ -498,7 +498,8 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     rows, columns = (-(-n // side) for n in shape)
     covered = np.ones((rows, columns), bool)
     floats = [area for area in areas if area.dtype.kind == "f"]
-    boxes = list(_blocks(shape, side * max(1, _BLOCK // side))) if floats else []
+    field, block = Box.of(shape), side * max(1, _BLOCK // side)
+    boxes = spread_boxes(field, None, block) if floats else []
     for done, box in enumerate(boxes):
         yield Progress(done, len(boxes), "looking for gaps")
         for area in floats:
@@ -515,14 +516,7 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     found = gap_free_box(covered)
     if found is None:
         return None
-    return found.scaled(side).intersection(Box.of(shape))
-
-
-def _blocks(shape: tuple[int, int], side: int) -> Iterator[Box]:
-    """Cut a field into squares, row by row."""
-    for y in range(0, shape[0], side):
-        for x in range(0, shape[1], side):
-            yield Box(y, min(y + side, shape[0]), x, min(x + side, shape[1]))
+    return found.scaled(side).intersection(field)
 
 
 def _of_like(options: CropOptions, _: ReadOptions) -> ReadOptions:

@@ -203,6 +203,14 @@ def as_guide(record: InputRecord, role: str) -> InputRecord:
     return record.model_copy(update={"role": role, "provenance": None})
 
 
+def digests_of(record: InputRecord) -> Iterator[str]:
+    """Give the digests of an image and of all that it was made of."""
+    if record.digest is not None:
+        yield record.digest
+    for item in record.provenance.inputs if record.provenance else ():
+        yield from digests_of(item)
+
+
 def path_of(path: str | os.PathLike[str]) -> str:
     """Say where a file lies, for records."""
     return Path(path).absolute().as_posix()
@@ -573,6 +581,13 @@ def write_area(
         return store.fill(blocks, f"{message} {target.name}")
 
     return (yield from write_blocks(target, make, fill, resumable=held.resumable))
+
+
+def middle_of(shape: IntPair, side: int) -> Box:
+    """Give the middle of a field, so large at most along each side."""
+    rows, columns = (min(n, side) for n in shape)
+    corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
+    return Box.of((rows, columns), corner)
 
 
 def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:

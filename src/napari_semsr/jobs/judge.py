@@ -55,7 +55,6 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.io import StoredTransform
 from napari_semsr.jobs.crop import CROP, CropOptions, find_gap_free
 from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
@@ -74,13 +73,15 @@ from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
+    LANDMARKS_IN,
     REGISTER,
+    TRANSFORM_IN,
     Registered,
     RegisterOptions,
     map_facts,
 )
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
-from napari_semsr.registration import Landmarks, Registration
+from napari_semsr.registration import Registration
 from napari_semsr.reporting import (
     AGAINST_TRUTH,
     FrequencyCurve,
@@ -809,20 +810,8 @@ JUDGE = Verb(
             many=True,
             named=True,
         ),
-        FileIn(
-            "landmarks",
-            "places that show the same in both, from which the map starts",
-            flag="--landmarks",
-            metavar="CSV",
-            takes=Landmarks,
-        ),
-        FileIn(
-            "transform",
-            "apply this stored map, and search for none",
-            flag="--transform",
-            metavar="JSON",
-            takes=StoredTransform,
-        ),
+        LANDMARKS_IN,
+        TRANSFORM_IN,
     ),
     output=Output(
         "where the page goes; every number goes beside it, with .json",

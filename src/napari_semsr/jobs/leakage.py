@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_semsr.core import Grid, Micrograph, Provenance, warn
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import Image, input_record
+from napari_semsr.jobs.images import Image, digests_of, input_record
 
 LEARNT = "learnt_from"
 """Where a history says what the model of a step has learnt from."""
@@ -59,24 +59,13 @@ def _shares(
     opening: ReadOptions | None,
 ) -> Iterator[float | None]:
     """Give shares of an image that was learnt from; None where areas are unknown."""
-    digests = {
-        input_record(given, judged, opening).digest,
-        *_digests(judged.provenance),
-    }
+    digests = {*digests_of(input_record(given, judged, opening))}
     for entry in entries:
         if entry["digest"] not in digests:
             continue
         known = (entry["unit"] == "nm") == (judged.pixel_size_nm is not None)
         areas = entry["areas"] if known else None
         yield None if areas is None else _covered(judged, areas)
-
-
-def _digests(made: Provenance | None) -> Iterator[str]:
-    """Give the digests of all that an image was made of."""
-    for item in made.inputs if made is not None else ():
-        if item.digest is not None:
-            yield item.digest
-        yield from _digests(item.provenance)
 
 
 def _covered(image: Micrograph, areas: list[list[float]]) -> float:

@@ -1,7 +1,7 @@
 """Bring an image onto another of the same place, and keep the map between them."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +44,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import (
     Result,
+    digests_of,
     jsonable,
     name_of,
     record_file,
@@ -429,7 +430,7 @@ def check_sides(
     """Refuse a map of other images, and say where another image shows the same area."""
     theirs = stored.fixed.digest, stored.moving.digest
     pairs = zip(theirs, (moving[1], fixed[1]), strict=True)
-    exchanged = all(one is not None and one in _digests(seen) for one, seen in pairs)
+    exchanged = all(one is not None and one in digests_of(seen) for one, seen in pairs)
     if exchanged and theirs[0] != theirs[1]:
         msg = (
             f"The transform brings {stored.moving.name} onto {stored.fixed.name}, not "
@@ -448,20 +449,12 @@ def check_sides(
                 "register again."
             )
             raise RegistrationError(msg)
-        if side.digest is not None and side.digest not in _digests(record):
+        if side.digest is not None and side.digest not in digests_of(record):
             warn(
                 f"{image.name} is not the image that the transform was found with, "
                 f"{side.name}, but covers the same area: check that both show one "
                 "place.",
             )
-
-
-def _digests(record: InputRecord) -> Iterator[str]:
-    """Digests of an image and of all that it was made of."""
-    if record.digest is not None:
-        yield record.digest
-    for item in record.provenance.inputs if record.provenance else ():
-        yield from _digests(item)
 
 
 def _taken(pair: _Pair, stored: StoredTransform) -> Registration:
@@ -668,6 +661,20 @@ def _lazy(seen: Warped) -> Any:
     )
 
 
+LANDMARKS_IN = FileIn(
+    "landmarks",
+    "places that show the same in both, from which the map starts",
+    flag="--landmarks",
+    metavar="CSV",
+    takes=Landmarks,
+)
+TRANSFORM_IN = FileIn(
+    "transform",
+    "apply this stored map, and search for none",
+    flag="--transform",
+    metavar="JSON",
+    takes=StoredTransform,
+)
 REGISTER = Verb(
     "register",
     (
@@ -686,22 +693,7 @@ REGISTER = Verb(
     Registered,
     _register,
     title="registration",
-    files=(
-        FileIn(
-            "landmarks",
-            "places that show the same in both, from which the map starts",
-            flag="--landmarks",
-            metavar="CSV",
-            takes=Landmarks,
-        ),
-        FileIn(
-            "transform",
-            "apply this stored map, and search for none",
-            flag="--transform",
-            metavar="JSON",
-            takes=StoredTransform,
-        ),
-    ),
+    files=(LANDMARKS_IN, TRANSFORM_IN),
     output=Output(
         "where MOVING on the grid of FIXED goes; its suffix names the format",
         goes_on=True,

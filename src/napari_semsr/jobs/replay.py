@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import psutil
 
+from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
     CheckpointError,
     Figure,
     FloatPair,
     InputRecord,
-    IntPair,
     Job,
     Micrograph,
     Options,
@@ -434,7 +434,7 @@ def _compare_planes(
     found: _Pixels, plane: int, first: Micrograph, second: Micrograph
 ) -> Job[None]:
     """Compare two planes of one shape."""
-    boxes = list(_blocks(first.shape))
+    boxes = spread_boxes(Box.of(first.shape), None, _BLOCK)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), f"comparing {first.name}")
         one, two = (read_box(image.data, box) for image in (first, second))
@@ -443,12 +443,6 @@ def _compare_planes(
         found.add(plane, box, one, two)
         return_free_memory()  # of chunks that were decoded
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
-
-
-def _blocks(shape: IntPair) -> Iterator[Box]:
-    for y in range(0, shape[0], _BLOCK):
-        for x in range(0, shape[1], _BLOCK):
-            yield Box(y, min(y + _BLOCK, shape[0]), x, min(x + _BLOCK, shape[1]))
 
 
 # What else is not as it was.

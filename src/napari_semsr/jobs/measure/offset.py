@@ -20,6 +20,7 @@ from napari_semsr.core import (
     field_range,
     warn,
 )
+from napari_semsr.jobs.images import middle_of
 from napari_semsr.registration import Shift, find_shift
 
 # Sides of the middle in which a shift is looked for: of the second where the first
@@ -69,7 +70,7 @@ def find_offset(
     found, doubt = None, ""
     for side in sides:
         try:
-            found = find_shift(*read(_middle(shape, side)), reach=reach)
+            found = find_shift(*read(middle_of(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
             doubt = str(error)
             if max(shape) > side:
@@ -85,12 +86,6 @@ def find_offset(
         )
         return Offset(found, doubt=doubt)
     return Offset(found, size >= max(_NO_SHIFT_PX, _SURE * found.error_px))
-
-
-def _middle(shape: IntPair, side: int) -> Box:
-    """Give the middle of an image."""
-    high, wide = (min(size, side) for size in shape)
-    return Box.of((high, wide), ((shape[0] - high) // 2, (shape[1] - wide) // 2))
 
 
 def offset_of(

@@ -27,7 +27,7 @@ from napari_semsr.core import (
     spell_shift,
     warn,
 )
-from napari_semsr.jobs.images import computed
+from napari_semsr.jobs.images import computed, middle_of
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
 
@@ -169,9 +169,8 @@ def _tell_part(pair: ScanPair, first: Micrograph) -> None:
 def _usual(compared: RepeatField) -> float:
     """Give the root mean square of all differences in the middle."""
     shape = compared.pair.shape
-    side = min(512, *shape)
-    corner = ((shape[0] - side) // 2, (shape[1] - side) // 2)
-    count, power, *_ = compared.read(Box.of((side, side), corner)).sums
+    middle = middle_of(shape, min(512, *shape))
+    count, power, *_ = compared.read(middle).sums
     return math.sqrt(power / max(count, 1.0))
 
 

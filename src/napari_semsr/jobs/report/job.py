@@ -44,6 +44,7 @@ from napari_semsr.jobs.images import (
     check_not_input,
     collect_warnings,
     jsonable,
+    middle_of,
     name_of,
     open_image,
     paths_of,
@@ -465,13 +466,6 @@ def _paired(reference: Picture, compared: Picture) -> Pair:
 # What is measured.
 
 
-def _middle(shape: tuple[int, int], side: int = _MIDDLE_PX) -> Box:
-    """Choose what of a large field is measured."""
-    rows, columns = (min(n, side) for n in shape)
-    y, x = (shape[0] - rows) // 2, (shape[1] - columns) // 2
-    return Box(y, y + rows, x, x + columns)
-
-
 def _part(image: Micrograph, box: Box) -> Micrograph:
     """Read a part into memory."""
     return image.replace(
@@ -534,7 +528,7 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     """Measure an image by itself."""
     measured, image = item.measured, item.image
     step = partial(_step, done)
-    box = _middle(image.shape)
+    box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
         measured.notes.append(
@@ -631,7 +625,7 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     step = partial(_step, done)
     first, second = pair.reference.image, pair.compared.image
     if first.shape == second.shape:
-        box = _middle(first.shape)
+        box = middle_of(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
             measured.notes.append(
                 f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
