@@ -172,6 +172,7 @@ class Console:
             return
         now = self.clock()
         since = now - self._last
+        due = now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
         step = self._pace.timed(step, now)
         if isinstance(step, Waiting):
             self._wait(step.message)
@@ -180,7 +181,7 @@ class Console:
             if finished or since >= _TTY_INTERVAL_S:
                 self._last = now
                 self._draw(step)
-        elif step.done and step.total and self._is_due(now, since):
+        elif step.done and step.total and due:
             self._last = now
             self.err.write(f"{_printable(_line(step), self.err)}\n")
             self.err.flush()
@@ -190,10 +191,6 @@ class Console:
         if message != self._awaited:
             self._awaited = message
             self._say(f"semsr: {message}")
-
-    def _is_due(self, now: float, since: float) -> bool:
-        """Tell whether a line would not come too soon or too often."""
-        return now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
 
     def clear(self) -> None:
         """Take an unfinished progress bar off the terminal."""

@@ -519,11 +519,6 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     return found.scaled(side).intersection(field)
 
 
-def _of_like(options: CropOptions, _: ReadOptions) -> ReadOptions:
-    """Read the reference with a pixel size of its own."""
-    return ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
-
-
 CROP = Verb(
     "crop",
     (
@@ -535,7 +530,9 @@ CROP = Verb(
             flag="--like",
             metavar="REFERENCE",
             guide=True,
-            reading=_of_like,
+            reading=lambda options, _: ReadOptions(
+                pixel_size_nm=options.like_pixel_size_nm
+            ),
         ),
     ),
     CropOptions,

@@ -7,7 +7,7 @@ hidden store beside the output, which is removed once the output is whole.
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -412,6 +412,7 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
     pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
     notes = dict.fromkeys(note for item in reports for note in item.notes)
     clipped = sum(item.clipped for item in reports)
+    mismatches = [i.tile_mismatch for i in reports if not math.isnan(i.tile_mismatch)]
     misfits = [item.misfit for item in made if item.misfit is not None]
     report = replace(
         reports[0],
@@ -420,7 +421,7 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         seconds=seconds,
         megapixels_per_second=pixels / seconds if seconds else 0.0,
         peak_memory_mb=max(item.peak_memory_mb for item in reports),
-        tile_mismatch=_largest(item.tile_mismatch for item in reports),
+        tile_mismatch=max(mismatches, default=math.nan),
         seam_index=max(item.seam_index for item in reports),
         clipped=clipped,
         notes=tuple(notes),
@@ -431,11 +432,6 @@ def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
         "change": overall_change([item.change for item in made]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
     }
-
-
-def _largest(values: Iterable[float]) -> float:
-    """Largest of what was measured; NaN where nothing was."""
-    return max((v for v in values if not math.isnan(v)), default=math.nan)
 
 
 def overall_change(changes: Sequence[Change | None]) -> Change | None:

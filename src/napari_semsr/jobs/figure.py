@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -324,6 +324,8 @@ def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
     """Reduce an image to what the figure shows of it, and choose its colours."""
+    from matplotlib import colormaps
+
     factor = _factor(image, options, count)
     box = None if options.inset is None else _box(options.inset, image, first)
     values = yield from _reduced(image, factor)
@@ -336,7 +338,7 @@ def plate_image(
         colours = "viridis_r"
     if look is not None:
         limits, gamma = look.limits, look.gamma
-        colours = look.colormap if _is_known(look.colormap) else colours
+        colours = look.colormap if look.colormap in colormaps else colours
         if unit is None and look.colour_bar:
             unit = "value"
     y, x = image.scale
@@ -348,7 +350,7 @@ def plate_image(
         colours=colours,
         unit=unit,
         box=None if box is None else _over(box, factor),
-        inset=None if box is None else _part(image, box),
+        inset=None if box is None else np.asarray(image.data[box.slices], float),
         gamma=gamma,
     )
 
@@ -358,13 +360,6 @@ def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
     columns = columns_of(count, options.columns, options.width_mm)
     wanted = round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(wanted, 1), min(image.shape)))
-
-
-def _is_known(name: str) -> bool:
-    """Tell whether matplotlib has a colour map of a name."""
-    from matplotlib import colormaps
-
-    return name in colormaps
 
 
 def _reduced(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
@@ -408,10 +403,6 @@ def _over(box: Box, factor: int) -> Box:
     y0, x0 = box.y0 // factor, box.x0 // factor
     y1, x1 = max(y0 + 1, box.y1 // factor), max(x0 + 1, box.x1 // factor)
     return Box(y0, y1, x0, x1)
-
-
-def _part(image: Micrograph, box: Box) -> NDArray[Any]:
-    return np.asarray(image.data[box.y0 : box.y1, box.x0 : box.x1], dtype=float)
 
 
 def _alike(shown: Sequence[PlateImage]) -> list[PlateImage]:

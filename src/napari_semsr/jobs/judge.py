@@ -290,7 +290,9 @@ def _measured(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     record = input_record(sem, fixed, fixed_opening)
     table = _Table.of(fixed, box, record, run)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
-    named = named if named is not None else _named([_recommended(source)])
+    if named is None:  # electron microscopes sign their images
+        signed = source.metadata.get("vendor")
+        named = _named([DEFAULT_MODEL if signed else MOSAIC_MODEL])
     part = lens.looks_at(source, _reach_nm(named.values(), source))
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
         before = Path(folder) / "input.ome.zarr"
@@ -366,11 +368,6 @@ def _named(models: Sequence[Where]) -> dict[str, Path]:
     return {
         path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths
     }
-
-
-def _recommended(source: Micrograph) -> str:
-    """Choose the model that suits an image: electron microscopes sign theirs."""
-    return DEFAULT_MODEL if source.metadata.get("vendor") else MOSAIC_MODEL
 
 
 def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:

@@ -269,8 +269,10 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     yield Progress(0, 1, "writing")
     target, field, authors = run.place, run.given.get("field"), run.named["authors"]
     path = find_model(run.named["model"])
-    kind = run.options.to or _kind_of(target)
-    if not target.name.lower().endswith(SUFFIXES[kind]):
+    name = target.name.lower()
+    fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
+    kind: Kind = run.options.to or next(iter(fitting), "semsr")
+    if not name.endswith(SUFFIXES[kind]):
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
         raise WriteError(msg)
     check_not_input(target, [path])
@@ -294,13 +296,6 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
         found = _file_of(target, card)
     yield Progress(1, 1, "done")
     return found
-
-
-def _kind_of(output: str | os.PathLike[str]) -> Kind:
-    """Tell by its suffix what is to be written."""
-    name = os.fspath(output).lower()
-    fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
-    return fitting[0] if fitting else "semsr"
 
 
 def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
@@ -465,6 +460,7 @@ MODELS_IMPORT = Verb(
     "models import",
     (),
     ImportOptions,
+    Kind,
     ModelFile,
     _import,
     files=(

@@ -300,7 +300,8 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         raise ReadError(msg)
     search = InputSearch(path, folder)
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
-        target = Path(scratch) / _named(path)
+        middle = ".ome" if path.stem.lower().endswith(".ome") else ""
+        target = Path(scratch) / f"again{middle}{path.suffix}"  # of the same format
         size = stored.shape[0] * stored.shape[1]
         step = ReplayStep(made, target, search, size)
         again = yield from retell(step.run(), within=_silence)
@@ -322,12 +323,6 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         where=found.place,
         shape=found.shape,
     )
-
-
-def _named(path: Path) -> str:
-    """Name what is made again: the suffix tells the format."""
-    middle = ".ome" if path.stem.lower().endswith(".ome") else ""
-    return f"again{middle}{path.suffix}"
 
 
 def _planes(path: Path) -> int:
@@ -476,7 +471,10 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
     if now is None:
         return
     pairs = [
-        *((name, value, now.versions.get(name)) for name, value in _sorted(then)),
+        *(
+            (n, value, now.versions.get(n))
+            for n, value in sorted(then.versions.items())
+        ),
         ("device", then.device, now.device),
         ("precision", then.precision, now.precision),
         ("threads", then.threads, now.threads),
@@ -486,10 +484,6 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
             continue
         said = f"The output was made with {name} {before}, and again with {after}."
         yield Difference("version", name, str(before), str(after), said)
-
-
-def _sorted(made: Provenance) -> list[tuple[str, str]]:
-    return sorted(made.versions.items())
 
 
 # How each step is run again: one table, from the job that a history names.

@@ -695,7 +695,8 @@ def _check(request: _Request, positions_out: Path | None) -> None:
         )
         raise OptionError(msg)
     for what, path in (("mosaic", request.target), ("flat field", request.flat_path)):
-        if path is not None and _is_among(path, request.folder):
+        above = None if path is None else path.absolute().parent.resolve()
+        if above == request.folder.resolve():
             msg = (
                 f"The {what} must not lie among the frames in {request.folder}, where "
                 "it would be taken for one: choose a place outside that folder."
@@ -712,11 +713,6 @@ def _check(request: _Request, positions_out: Path | None) -> None:
             Output("").check(more, inputs, request.existing)
     if positions_out is not None:
         check_not_input(positions_out, [*inputs, request.folder / "positions.csv"])
-
-
-def _is_among(path: Path, folder: Path) -> bool:
-    """Whether a file lies directly in a folder."""
-    return path.absolute().parent.resolve() == folder.resolve()
 
 
 def _flat(request: _Request) -> tuple[NDArray[Any] | None, tuple[InputRecord, ...]]:

@@ -399,7 +399,8 @@ def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     if "patch" in given:
         data["patch_px"] = given.pop("patch")
     elif "pairs" in data:
-        data["patch_px"] = min(plan.data.patch_px, _stored_patch(data["pairs"]))
+        stored = open_pairs(Path(data["pairs"])).record
+        data["patch_px"] = min(plan.data.patch_px, int(stored["patch"]))
     if data:
         given["data"] = plan.data.replace(**data)
     if "start_from" in given:
@@ -425,11 +426,6 @@ def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
     return plan.replace(
         kind="supervised", loss="mse", measure="gain_db", description=said
     )
-
-
-def _stored_patch(path: str) -> int:
-    """Side of the patches of a store."""
-    return int(open_pairs(Path(path)).record["patch"])
 
 
 def _check_data(plan: "Recipe", folder: Path) -> None:

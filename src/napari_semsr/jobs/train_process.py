@@ -167,11 +167,6 @@ def _followed(last: TrainStep, key: str, value: Any) -> TrainStep:
     return last
 
 
-def _command() -> list[str]:
-    """Give the command of the other process, which imports nothing from where it is."""
-    return [sys.executable, "-P", "-m", _MODULE]
-
-
 class _Child:
     """The other process, what it says, and how it is stopped."""
 
@@ -181,7 +176,8 @@ class _Child:
         self._said: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            _command(),
+            # it imports nothing from where it is
+            [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -416,10 +416,6 @@ class Verb(Generic[O, R]):
         kept = isinstance(image, Micrograph) and self.returns is not self.result
         return image if kept else result
 
-    def _usual(self) -> dict[str, Any]:
-        """Give the files and names that it goes by where none are given."""
-        return {item.name: item.default for item in self.files}
-
     def job(
         self,
         *inputs: Any,
@@ -441,7 +437,8 @@ class Verb(Generic[O, R]):
             msg = f"{self.name} takes {', '.join(first)} by their place, others by name"
             raise TypeError(msg)
         named |= dict(zip(first, inputs, strict=False))
-        named = self._usual() | {k: v for k, v in named.items() if v is not None}
+        usual = {item.name: item.default for item in self.files}
+        named = usual | {k: v for k, v in named.items() if v is not None}
         run = self._run(named, options or self.options.parse({}), opening)
         kept = self.resumes and named.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, kept)

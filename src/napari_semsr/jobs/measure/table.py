@@ -524,11 +524,6 @@ def _summary(
     return found
 
 
-def _reasons(rows: Sequence[Cells]) -> dict[str, int]:
-    """Count why there is no result."""
-    return dict(Counter(str(row["reason"]) for row in rows if row["reason"]))
-
-
 def measure_table_job(
     name: str,
     images: Inputs,
@@ -563,6 +558,8 @@ def measure_table_job(
     asked, rows = run.table[: len(items)], run.table
     failed = [row for row in asked if row["error"]]
     _tell(asked, failed, target)
+    known = "reason" in _own_columns(measure)
+    reasons = [str(row["reason"]) for row in rows if known and row["reason"]]
     return MeasuredTable(
         measure=name,
         table=None if target is None else str(target),
@@ -571,7 +568,7 @@ def measure_table_job(
         kept=len(items) - measured,
         failed=len(failed),
         summary=_summary(rows, measure.columns),
-        reasons=_reasons(rows) if "reason" in _own_columns(measure) else {},
+        reasons=dict(Counter(reasons)),
         rows=rows,
     )
 

@@ -950,6 +950,7 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
         )
 
 
+_OF_SPLIT = (("diagonal", ("koho",)), ("binomial", ("rieger",)))
 _OF_RECORDS = {
     "frc": ("Fourier ring correlation", ("nieuwenhuizen", "banterle")),
     "frc-map": ("Maps of local Fourier ring correlation", ("nieuwenhuizen",)),
@@ -977,8 +978,11 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
         methods = dict.fromkeys(
             n.method for item in found for n in item.numbers if n.method
         )
-        papers = (*papers, *_of_split(" ".join(methods)))
-        if verb == "metrics" and all(_is_null(item, "psnr_db") for item in found):
+        told = " ".join(methods)
+        papers = (*papers, *next((p for word, p in _OF_SPLIT if word in told), ()))
+        if verb == "metrics" and all(
+            item.content.get("psnr_db") is None for item in found
+        ):
             words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
         paper = f" {cites(*papers)}" if papers else ""
         how = f": {'; '.join(methods)}" if methods else ""
@@ -988,17 +992,6 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
             f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
             f"{_names([item.name for item in found])}."
         )
-
-
-def _is_null(item: "StoredNumbers", key: str) -> bool:
-    """Whether a file holds no such number."""
-    return item.content.get(key) is None
-
-
-def _of_split(method: str) -> tuple[str, ...]:
-    """Papers of how one image was split."""
-    split = {"diagonal": ("koho",), "binomial": ("rieger",)}
-    return next((papers for word, papers in split.items() if word in method), ())
 
 
 def _found(measured: Measured, name: str) -> bool:
@@ -1348,7 +1341,7 @@ def _tables(
         part = pictures[first : first + _COLUMNS]
         rows: list[tuple[str, list[str]]] = [
             ("Size", [_size(item).partition(",")[0] for item in part]),
-            ("Pixel size", [_short_pixel(item.image) for item in part]),
+            ("Pixel size", [_pixel(item.image).partition(":")[0] for item in part]),
         ]
         if any(item.networks for item in pictures):
             made = [", ".join(n for n, _ in item.networks) or NO_VALUE for item in part]
@@ -1358,10 +1351,6 @@ def _tables(
             if any(one is not None for one in found):
                 rows.append((name, [_cell(one) for one in found]))
         yield [item.label for item in part], rows
-
-
-def _short_pixel(image: Micrograph) -> str:
-    return _pixel(image).partition(":")[0]
 
 
 def _cell(number: Number | None) -> str:

@@ -100,6 +100,7 @@ def _labels(kind: type, *names: str) -> tuple[str, ...]:
     return tuple(quantities_of(kind)[name][0].label for name in names)
 
 
+_ROOT = "\N{SQUARE ROOT}"
 FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
 SHARPNESS = _labels(Metrics, "average_gradient", "contrast", "spatial_frequency")
@@ -120,7 +121,8 @@ def frc_number(found: FrcResult, image: Micrograph, note: str | None = None) -> 
         number,
         also=also,
         interval=found.interval_nm if number.unit == "nm" else found.interval_px,
-        threshold=_threshold(found.criterion, found.method),
+        # as the method names it: against a noise-free reference it is the root
+        threshold=f"{_ROOT}(1/7)" if _ROOT in found.method else found.criterion,
         method=found.method if note is None else f"{found.method}. {note}",
     )
 
@@ -135,11 +137,6 @@ def _length(
     reason = f"{found.reason}: {why}." if found.reason else "no crossing."
     unit = "nm" if in_nm else "px"
     return Number(name, value, unit, also, reason=reason if value is None else "")
-
-
-def _threshold(criterion: str, method: str) -> str:
-    """Name a threshold as the method does, against a noise-free reference its root."""
-    return "\N{SQUARE ROOT}(1/7)" if "\N{SQUARE ROOT}" in method else criterion
 
 
 def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
