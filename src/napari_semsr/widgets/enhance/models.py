@@ -11,6 +11,7 @@ from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
+    DB,
     Figure,
     OptionError,
     PixelSize,
@@ -90,7 +91,7 @@ def card_text(
     gain = own_gain_db(card)
     if gain is not None and gain < 0:
         text += (
-            f'<p class="warning">It lost in its own validation: {-gain:.2f} dB worse '
+            f'<p class="warning">It lost in its own validation: {-gain:.2f} {DB} worse '
             "than what it was given.</p>"
         )
     if "name" in card:
@@ -154,7 +155,7 @@ def listed_models() -> list[tuple[str, str]]:
     for row in rows:
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
-            loss = f"\N{MINUS SIGN}{-gain:.2f} dB on its own validation"
+            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} on its own validation"
             lost.append((f"{name} ({loss})", name))
         else:
             won.append((name, name))
@@ -432,15 +433,13 @@ class ImportPanel(Panel):
         if path is None or path.is_dir():  # where nothing is typed
             msg = "A model file must be chosen."
             raise OptionError(msg)
-        options, overwrite = None, bool(self.overwrite.value)
+        options = None
+        job = MODELS_IMPORT.anew if self.overwrite.value else MODELS_IMPORT.job
         if not self._brings_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})
-        return (
-            lambda: MODELS_IMPORT.job(path, options=options, overwrite=overwrite),
-            self.show_outcome,
-        )
+        return lambda: job(path, options=options), self.show_outcome
 
     def show_outcome(self, made: ModelFile) -> None:
         """Show the card, and let open panels choose the model."""

@@ -16,6 +16,7 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
+    DB,
     Figure,
     Micrograph,
     OptionError,
@@ -103,7 +104,7 @@ def _draw_loss(
 def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
     """Draw the gain at each validation, and mark the best."""
     blind = "hidden_db" in curve
-    axes.set_ylabel("Hidden pixels (dB)" if blind else "Held-out gain (dB)")
+    axes.set_ylabel(f"{'Hidden pixels' if blind else 'Held-out gain'} ({DB})")
     gain = curve.get("hidden_db" if blind else "gain_db", np.zeros(0))
     if not np.isfinite(gain).any():
         said = "no truth to judge by" if curve else "not yet judged"
@@ -122,11 +123,11 @@ _CURVE, _PREVIEW = "curve.csv", "preview.tif"
 _GAP_SHARE = 0.04
 _MOST_POINTS = 4000
 _FIGURES = {
-    "gain_db": ("Held-out gain", "dB", "+.2f"),
-    "psnr_db": ("PSNR", "dB", ".2f"),
+    "gain_db": ("Held-out gain", DB, "+.2f"),
+    "psnr_db": ("PSNR", DB, ".2f"),
     "ssim": ("SSIM", "", ".4f"),
     "frc_per_px": ("Agreement with the truth up to", "per px", ".3f"),
-    "hidden_db": ("Hidden pixels, over their neighbours' mean", "dB", "+.2f"),
+    "hidden_db": ("Hidden pixels, over their neighbours' mean", DB, "+.2f"),
     "alike_rows_px": ("Noise alike from line to line, up to", "px", ".0f"),
     "alike_columns_px": ("Noise alike along a line, up to", "px", ".0f"),
 }
@@ -142,7 +143,7 @@ _JUDGED = {
 
 def _compared(figures: dict[str, float]) -> str:
     """Say what one of those that are compared comes to."""
-    said = [f"{figures['psnr_db']:.2f} dB"]
+    said = [f"{figures['psnr_db']:.2f} {DB}"]
     if "ssim" in figures:
         said.append(f"SSIM {figures['ssim']:.3f}")
     if "frc_per_px" in figures:
@@ -304,7 +305,7 @@ class TrainView(QWidget):
             if "untouched" in found:
                 gained = found["trained"]["psnr_db"] - found["untouched"]["psnr_db"]
                 kept = "" if compared["kept"] else "not kept"
-                rows["Gain of training"] = Figure(gained, "dB", "+.2f", kept)
+                rows["Gain of training"] = Figure(gained, DB, "+.2f", kept)
             off_nm = compared.get("map_error_nm")
             if off_nm is not None:
                 px = compared.get("map_error_px")
@@ -955,15 +956,15 @@ def _told_gain(outcome: Trained) -> str:
     if over is not None and linear is not None:
         pairs = outcome.comparison["pairs"]
         return (
-            f": {over:+.2f} dB over {_start_of(outcome)} and {linear:+.2f} dB over the "
-            f"best linear filter, on {pairs} held-out pairs"
+            f": {over:+.2f} {DB} over {_start_of(outcome)} and {linear:+.2f} {DB} over "
+            f"the best linear filter, on {pairs} held-out pairs"
         )
     figures = outcome.validation or {}
     gain, hidden = figures.get("gain_db"), figures.get("hidden_db")
     if hidden is not None:
         more = "" if hidden > 0 else "; more steps may help"
-        return f" ({hidden:+.2f} dB on hidden pixels over a local mean{more})"
-    return "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
+        return f" ({hidden:+.2f} {DB} on hidden pixels over a local mean{more})"
+    return "" if gain is None else f" ({gain:+.2f} {DB} on held-out pairs)"
 
 
 def _start_of(outcome: Trained) -> str:
