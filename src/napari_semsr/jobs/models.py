@@ -460,7 +460,6 @@ MODELS_IMPORT = Verb(
     "models import",
     (),
     ImportOptions,
-    Kind,
     ModelFile,
     _import,
     files=(
