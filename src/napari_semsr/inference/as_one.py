@@ -375,7 +375,8 @@ def _run_regridded(
     begin: Callable[[TiledRun, Places], Work],
 ) -> Work:
     """Enhance a field on the network's grid, and write it on its own."""
-    waiting, side = {}, run.plan.tiles.core
+    waiting: dict[IntPair, set[IntPair]] = {}
+    side = run.plan.tiles.core
     for place in places:  # the tiles whose cores share a pixel with it
         box = regrid.core(run.plan.outputs.tile(*place).core)
         rows = range(box.y0 // side, -(-box.y1 // side))
