@@ -16,15 +16,9 @@ _KINDS = ("held_out", "given", "drawn")
 
 @dataclass(frozen=True, slots=True)
 class DiscRecord:
-    """What a card keeps of a check.
+    """What a card keeps of a check."""
 
-    Attributes
-    ----------
-    found : mapping
-        As `ModelCheck.to_card` gives it.
-    """
-
-    found: Mapping[str, Any]
+    found: Mapping[str, Any]  # as `ModelCheck.to_card` gives it
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:

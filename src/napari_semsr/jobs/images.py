@@ -53,6 +53,7 @@ from napari_semsr.io import (
     store_of,
     write,
     write_blocks,
+    write_rows,
 )
 
 T = TypeVar("T")
@@ -537,6 +538,17 @@ def _check_parent(path: Path) -> None:
 def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
     """Write an image in place of what is there."""
     write(image, path, overwrite=True, **how)
+
+
+def write_positions(
+    path: Path, places: Mapping[str, Iterable[float] | None], unit: str = "px"
+) -> None:
+    """Write top-left corners ``(y, x)``, a row for each frame; empty for None."""
+    rows = (
+        [name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))]
+        for name, corner in places.items()
+    )
+    write_rows(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
 
 
 # Write an image that is computed where it is asked for.

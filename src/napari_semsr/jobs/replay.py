@@ -89,23 +89,13 @@ Digest = Callable[[Path], Job[str]]
 class Difference:
     """Something that is not as it was.
 
-    Attributes
-    ----------
-    what : {"pixels", "calibration", "input", "model", "version"}
-        What differs; a version is that of a package, a device, a precision or a number
-        of threads.
-    name : str
-        Of the input, model or package.
-    then, now : str or None
-        Digest, version or value, as recorded and as found.
-    said : str
-        One sentence.
+    A version is that of a package, a device, a precision or a number of threads.
     """
 
     what: Literal["pixels", "calibration", "input", "model", "version"]
-    name: str
-    then: str | None
-    now: str | None
+    name: str  # of the input, model or package
+    then: str | None  # digest, version or value, as recorded
+    now: str | None  # and as found
     said: str
 
 

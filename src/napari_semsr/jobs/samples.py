@@ -18,21 +18,11 @@ _SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How an electron image of a known specimen is taken.
+    """How an electron image of a known specimen is taken."""
 
-    Attributes
-    ----------
-    kind : str
-        Degradation, as in `napari_semsr.simulation.degrade`.
-    electrons : float
-        Electrons per pixel at white; their counting noise is added.
-    read_noise : float
-        Standard deviation of the detector's own noise, in grey levels of 255.
-    """
-
-    kind: str = "fog"
-    electrons: float = 1000.0
-    read_noise: float = 2.0
+    kind: str = "fog"  # degradation, as in `napari_semsr.simulation.degrade`
+    electrons: float = 1000.0  # per pixel at white; their counting noise is added
+    read_noise: float = 2.0  # standard deviation of the detector's, of 255 levels
 
 
 def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:

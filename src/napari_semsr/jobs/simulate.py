@@ -37,7 +37,7 @@ from napari_semsr.io import (
     write_rows,
     writing,
 )
-from napari_semsr.jobs.images import Result, jsonable, made_by
+from napari_semsr.jobs.images import Result, jsonable, made_by, write_positions
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
 
@@ -337,6 +337,10 @@ class _ScanWriter:
         path.parent.mkdir(exist_ok=True)
         write(micrograph, path)
 
+    @property
+    def _files(self) -> list[str]:
+        return [f"{name}.tif" for name in self.scan.names]
+
     def _provenance(self, part: str) -> Provenance:
         """Say that a picture was computed, and from what."""
         said = self.options.model_dump(mode="json")
@@ -362,8 +366,10 @@ class _ScanWriter:
         if options.positions == "nm" and size is not None:
             nominal = nominal * size
         if options.positions != "none":
-            path = place / "positions.csv"
-            _write_positions(path, self.scan.names, nominal, options.positions)
+            path, files = place / "positions.csv", self._files
+            write_positions(
+                path, dict(zip(files, nominal, strict=True)), options.positions
+            )
         share = 1 + options.pixel_size_error
         said = None if size is None else [v * share for v in size]
         record = {
@@ -381,7 +387,8 @@ class _ScanWriter:
         """Write positions, object, illumination and every parameter."""
         scan, folder = self.scan, self.place / "truth"
         folder.mkdir()
-        _write_positions(folder / "positions.csv", scan.names, scan.true_px, "px")
+        places = dict(zip(self._files, scan.true_px, strict=True))
+        write_positions(folder / "positions.csv", places)
         scene = scan.scene
         self._image(scene.sharp, folder / "object.ome.tif", said=False, fine=True)
         self._image(scene.seen, folder / "seen.ome.tif", said=False, fine=True)
@@ -494,17 +501,6 @@ class _ScanWriter:
             Side.of(read(other), digest_path(other)),
         )
         write_transform(self.place / "truth" / "view.json", stored)
-
-
-def _write_positions(
-    path: Path, names: tuple[str, ...], corners: "NDArray[Any]", unit: str
-) -> None:
-    """Write top-left corners, one row for each frame."""
-    rows = [
-        [f"{name}.tif", f"{y:.6f}", f"{x:.6f}"]
-        for name, (y, x) in zip(names, corners, strict=True)
-    ]
-    write_rows(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

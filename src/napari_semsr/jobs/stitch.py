@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,6 @@ from napari_semsr.io import (
     remove_target,
     renaming,
     write_blocks,
-    write_rows,
     writing,
 )
 from napari_semsr.jobs.images import (
@@ -64,6 +63,7 @@ from napari_semsr.jobs.images import (
     open_image,
     path_of,
     record_file,
+    write_positions,
 )
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
 from napari_semsr.stitching import StitchOptions
@@ -253,15 +253,6 @@ def _beside(
             if len(store.pending()) == store.done.size:
                 remove_target(place)
             raise
-
-
-def _position_rows(
-    placed: Mapping[str, tuple[float, float] | None],
-) -> Iterator[Sequence[str]]:
-    """Give solved top-left corners ``(y, x)`` in px as rows; None for empty cells."""
-    yield "frame", "y_px", "x_px"
-    for name, corner in placed.items():
-        yield name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))
 
 
 _METHODS = ("auto", "none")
@@ -532,7 +523,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     written = yield from _write_mosaic(plan, halves, about, request)
     placed = _placed(acquisition, solution)
     if positions_out is not None:
-        write_rows(positions_out, _position_rows(placed))
+        write_positions(positions_out, placed)
     return StitchedFile(
         output=str(request.target),
         coverage=written.coverage,

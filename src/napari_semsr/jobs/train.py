@@ -110,34 +110,17 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 @dataclass(frozen=True, slots=True)
 class RecipeFacts(Result):
-    """What a recipe says of itself.
+    """What a recipe says of itself."""
 
-    Attributes
-    ----------
-    name : str
-        Name that it gives its model.
-    path : str
-        The file.
-    description, kind, architecture : str
-        What it makes, by which training, with which network; ``same`` is that of
-        `start_from`.
-    steps, patch_px : int
-        Optimiser steps, and side of the patches that it learns from.
-    scale : int
-        Clear pixels for each degraded one.
-    start_from : str or None
-        Bundled model or file whose weights it begins with.
-    """
-
-    name: str
+    name: str  # that it gives its model
     path: str
     description: str
-    kind: str
-    architecture: str
+    kind: str  # of training
+    architecture: str  # ``same``: that of `start_from`
     steps: int
     patch_px: int
-    scale: int
-    start_from: str | None
+    scale: int  # clear pixels for each degraded one
+    start_from: str | None  # bundled model or file whose weights it begins with
 
 
 def bundled_recipes() -> list[str]:
@@ -197,38 +180,23 @@ _LEAST_PAIRS = 2
 class CutRequest:
     """Two images of one place that pairs are cut from, to train on.
 
-    Attributes
-    ----------
-    low, high : Micrograph or path
-        What is to be improved, and what it should look like.
-    transform : StoredTransform, path or None
-        Map from LOW, the moving image, to HIGH, the fixed one; None where both lie on
-        one grid.
-    options : PairOptions
-        How they are cut. Patch, step, scale and pixel are made to fit the recipe, its
-        model and the images where they are not set.
+    Patch, step, scale and pixel are made to fit the recipe, its model and the images
+    where `options` do not set them.
     """
 
-    low: Image
-    high: Image
+    low: Image  # what is to be improved
+    high: Image  # what it should look like
+    # from LOW, the moving image, to HIGH; None where both lie on one grid
     transform: StoredTransform | str | os.PathLike[str] | None = None
     options: PairOptions = field(default_factory=PairOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """A noisy image to learn from by itself, or by a second scan of the same place.
+    """A noisy image to learn from by itself, or by a second scan of the same place."""
 
-    Attributes
-    ----------
-    image : Micrograph or path
-        The image that the model is for.
-    second : Micrograph, path or None
-        Another scan of the place, by the same instrument; it is registered first.
-    """
-
-    image: Image
-    second: Image | None = None
+    image: Image  # that the model is for
+    second: Image | None = None  # by the same instrument; it is registered first
 
 
 def images_to_cut(

@@ -53,24 +53,13 @@ _KILL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What to train; the arguments of `TRAIN`.
-
-    Attributes
-    ----------
-    recipe, run_dir : str
-        Recipe and folder of the run.
-    resume, overwrite : bool
-        Go on with the run in the folder, or start anew in place of it.
-    pairs, start_from, steps, name, patch
-        In place of the recipe's; None leaves that as it is.
-    from_scratch : bool
-        Begin with fresh weights although the recipe names a model.
-    """
+    """What to train; the arguments of `TRAIN`."""
 
     recipe: str
     run_dir: str
     resume: bool = False
     overwrite: bool = False
+    # In place of the recipe's; None leaves that as it is
     pairs: str | None = None
     start_from: str | None = None
     steps: int | None = None
@@ -92,15 +81,9 @@ class TrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainStep(Progress):
-    """How far a training has come.
+    """How far a training has come."""
 
-    Attributes
-    ----------
-    loss : float or None
-        Of the last step that was told.
-    """
-
-    loss: float | None = None
+    loss: float | None = None  # of the last step that was told
 
 
 def train_to_shelf(

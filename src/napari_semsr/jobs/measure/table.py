@@ -350,34 +350,18 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
 class MeasuredTable(Result):
     """A measure over many images.
 
-    Attributes
-    ----------
-    measure : str
-        Its verb.
-    table : str or None
-        Path of the table, if it was written.
-    images : int
-        Rows of the table.
-    measured, kept, failed : int
-        How many of the images that were asked for were measured now, had their row
-        already, and could not be measured.
-    summary : dict
-        ``mean``, ``sd`` and number of ``images`` of each column of numbers, over all
-        rows; ``sd`` is None for one image.
-    reasons : dict
-        How many images have no result for each reason.
-    rows : list of dict
-        The rows of the table.
+    `summary` has ``mean``, ``sd`` and number of ``images`` of each column of numbers,
+    over all rows; ``sd`` is None for one image.
     """
 
-    measure: str
-    table: str | None
-    images: int
-    measured: int
-    kept: int
+    measure: str  # its verb
+    table: str | None  # path, if it was written
+    images: int  # rows
+    measured: int  # now, of the images that were asked for
+    kept: int  # those that had their row already
     failed: int
     summary: dict[str, dict[str, float | int | None]]
-    reasons: dict[str, int]
+    reasons: dict[str, int]  # how many images have no result for each
     rows: list[Cells]
 
 
