@@ -83,3 +83,18 @@ def test_wide_integers_keep_their_precision() -> None:
     window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
     np.testing.assert_array_equal(haze.lift(window, Box(0, 1, 0, 2)), field)
     assert missing is None
+
+
+def test_a_large_field_of_8_bits_is_looked_at_as_one_of_floats(make_loaded, rng):
+    module = make_loaded("informed").module
+    field = rng.integers(0, 256, (80, 4500)).astype(np.uint8)
+    field[:, 3000:] //= 2
+    scaling = measure_scaling(field, (0.1, 99.9))
+    wider = measure_scaling(field.astype(np.float32), (0.1, 99.9))
+    assert (scaling.low, scaling.high) == (wider.low, wider.high)
+    short, wide = (
+        survey_field(data, module, scaling)
+        for data in (field, field.astype(np.float32))
+    )
+    np.testing.assert_array_equal(short.haze.gain, wide.haze.gain)
+    assert (short.condition, short.rings) == (wide.condition, wide.rings)

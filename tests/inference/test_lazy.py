@@ -1,4 +1,5 @@
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
@@ -37,6 +38,39 @@ def test_names_follow_field_options_and_model(make_loaded, rng):
         tiles = {key for key in one if "semsr-tile" in str(key)}
         assert tiles
         assert not tiles & keys[0]
+
+
+def test_a_mapped_file_is_named_by_the_file_and_the_part(make_loaded, rng, tmp_path):
+    loaded, path = make_loaded("plain"), tmp_path / "a.npy"
+    np.save(path, rng.random((40, 20)))
+
+    def name(part=np.s_[:20], mode="r"):
+        image = Micrograph(np.load(path, mmap_mode=mode)[part])
+        return enhance_lazy(image, loaded, OPTIONS).name
+
+    first = name()
+    assert name() == first
+    assert len({first, name(np.s_[20:]), name(np.s_[::2]), name(np.s_[:20, :16])}) == 4
+    by_pixels = name(mode="c")  # what is written into it is in memory alone
+    assert by_pixels != first
+    np.save(path, rng.random((40, 20)))
+    assert name() != first
+    assert name(mode="c") != by_pixels
+
+
+@pytest.mark.parametrize("resample", ["never", "auto"])
+def test_a_field_in_memory_is_enhanced_as_one_in_chunks(resample, make_loaded, rng):
+    field, loaded = rng.random((70, 45)), make_loaded("plain", pixel_size_nm=(5, 5))
+    options = OPTIONS.replace(resample=resample)
+    whole, chunked = (
+        enhance_lazy(Micrograph(data, (7.0, 6.0)), loaded, options)
+        for data in (field, da.from_array(field, (11, 64)))
+    )
+    assert whole.chunks == chunked.chunks
+    assert whole.numblocks != (1, 1)
+    made = whole.compute()
+    np.testing.assert_array_equal(made, chunked.compute())
+    np.testing.assert_array_equal(whole[3:50, 17:40].compute(), made[3:50, 17:40])
 
 
 @pytest.mark.broad

@@ -84,16 +84,15 @@ def _value(key: int, dtype: np.dtype[Any]) -> float:
 
 def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
     """Values at the ranks that `ranks_of(count)` asks for."""
+    from PIL import Image  # 10 MB, and few modules of this room need it
+
     dtype = np.dtype(data.dtype)
     short = dtype.kind == "b" or (dtype.kind in "ui" and dtype.itemsize <= 2)
     shift = np.uint32(0 if short else 16)
     counts = np.zeros(_BINS, dtype=np.int64)
     for block in read_chunks(data):
-        if block.dtype == np.uint8 and block.size % 2 == 0:
-            # two pixels at a time, which is a third faster
-            pairs = np.bincount(block.ravel().view(np.uint16), minlength=_BINS)
-            pairs = pairs.reshape(256, 256)
-            counts[:256] += pairs.sum(0) + pairs.sum(1)
+        if block.dtype == np.uint8:  # four times as fast as bincount
+            counts[:256] += Image.fromarray(block).histogram()
         else:
             counts += np.bincount(_keys(block) >> shift, minlength=_BINS)
     total = np.cumsum(counts)

@@ -6,8 +6,12 @@ a retrained model never meets tiles that were cached for the old one.
 
 import threading
 import weakref
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -60,6 +64,43 @@ class _Part:
             for s, first in zip(index, self.corner, strict=True)
         )
         return self.block[rows, columns]
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """What each tile needs of a field in memory, side by side: each is one chunk."""
+
+    field: NDArray[Any]  # (Y, X)
+    rows: Sequence[slice]  # Of the field, for each row of tiles
+    columns: Sequence[slice]
+
+    ndim = 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.field.dtype
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns of all windows together."""
+        rows, columns = (
+            sum(part.stop - part.start for part in parts)
+            for parts in (self.rows, self.columns)
+        )
+        return rows, columns
+
+    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+        rows, columns = map(_within, (self.rows, self.columns), index)
+        return self.field[rows, columns]
+
+
+def _within(windows: Sequence[slice], index: slice) -> slice:
+    """Find a part of a window in the field."""
+    starts = [0, *accumulate(part.stop - part.start for part in windows)]
+    number = bisect_right(starts, index.start) - 1
+    back = windows[number].start - starts[number]
+    return slice(index.start + back, index.stop + back)
 
 
 def _predictor(loaded: LoadedModel, device: str, precision: str) -> Predictor:
@@ -160,15 +201,13 @@ def _assemble(
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
     loaded, data, outputs = plan.loaded, micrograph.data, plan.outputs
-    if not micrograph.is_lazy:  # dask would copy an array itself, a mapped file whole
-        name, part = f"semsr-field-{tokenize(data)}", _Part(data, (0, 0), data.shape)
-        data = da.from_array(part, chunks=outputs.core, name=name, asarray=False)
+    field = data.name if micrograph.is_lazy else _name(data)
     told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     seen = plan.data if isinstance(plan.data, ResampledField) else None
     steps = None if seen is None else [str(step) for step in seen.there.steps]
     spread = isinstance(loaded.module, SelfEnsemble) and loaded.module.spread
     token = tokenize(
-        data.name, loaded.digest, told, outputs.core, plan.scaling, steps, spread
+        field, loaded.digest, told, outputs.core, plan.scaling, steps, spread
     )
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     sent = replace(  # a task gets its part of the field, and the network, by name
@@ -182,9 +221,16 @@ def _assemble(
     columns = [
         _source(plan, (0, i), micrograph.shape).slices[1] for i in range(count[1])
     ]
-    lines = da.concatenate([data[part] for part in rows], axis=0)
-    windows = da.concatenate([lines[:, part] for part in columns], axis=1)
-    sides = [tuple(part.stop - part.start for part in of) for of in (rows, columns)]
+    sides = tuple(
+        tuple(part.stop - part.start for part in of) for of in (rows, columns)
+    )
+    if micrograph.is_lazy:
+        lines = da.concatenate([data[part] for part in rows], axis=0)
+        windows = da.concatenate([lines[:, part] for part in columns], axis=1)
+        windows = windows.rechunk(sides)
+    else:  # dask would copy an array itself, a mapped file whole
+        held, name = _Windows(data, rows, columns), f"semsr-field-{token}"
+        windows = da.from_array(held, chunks=sides, name=name, asarray=False)
     cores = [outputs.tile(i, 0).core.scaled(scale).shape[0] for i in range(count[0])]
     breadths = [outputs.tile(0, i).core.scaled(scale).shape[1] for i in range(count[1])]
     enhance = partial(  # dask would walk through what is given by keyword
@@ -192,7 +238,7 @@ def _assemble(
     )
     joined: da.Array = da.map_blocks(
         enhance,
-        windows.rechunk(tuple(sides)),
+        windows,
         loaded=model,
         name=f"semsr-tile-{token}",
         dtype=plan.output.dtype,
@@ -200,6 +246,25 @@ def _assemble(
         meta=np.empty((0, 0), plan.output.dtype),
     )
     return joined
+
+
+def _name(field: NDArray[Any]) -> str:
+    """Name a field in memory by its pixels; of a file that is mapped, by the file."""
+    whole: Any = field
+    while whole is not None and not isinstance(whole, np.memmap):
+        whole = whole.base if isinstance(whole, np.ndarray) else None
+    while whole is not None and isinstance(whole.base, np.memmap):
+        whole = whole.base
+    if whole is None or whole.mode != "r" or whole.filename is None:
+        return str(tokenize(field))
+    try:
+        file = Path(whole.filename).stat()
+    except OSError:  # it is mapped, and has gone from its folder
+        return str(tokenize(field))
+    place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    part = place + whole.offset, field.shape, field.strides, field.dtype.str
+    told = str(whole.filename), file.st_mtime_ns, file.st_size, file.st_ino
+    return str(tokenize(*told, *part))
 
 
 def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:

@@ -360,9 +360,22 @@ def _statistics(
     return found if known.min() == 1 else _completed(found, known)
 
 
+_EXACT_SUM = 256  # rows of 8 bits whose sum 16 bits hold; of 2**16 px, 24 bits do
+
+
 def _means(values: NDArray[Any], pitch: int) -> NDArray[np.float32]:
     """Mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
+    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # the same, twice as fast
+        bands = values.reshape(rows, pitch, -1)
+        total = bands[:, 0].astype(np.uint16)
+        for row in range(1, pitch):
+            total += bands[:, row]
+        cells = total.reshape(rows, columns, pitch)
+        found = cells[..., 0].astype(np.float32)
+        for column in range(1, pitch):
+            found += cells[..., column]
+        return found / np.float32(pitch**2)
     lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
     means: NDArray[np.float32] = lines.reshape(rows, columns, pitch).mean(-1)
     return means
