@@ -13,3 +13,11 @@ def folder(tmp_path, scene) -> Path:
     for image in (scene.truth, scene.first, scene.second):
         write(image, tmp_path / f"{image.name}.tif")
     return tmp_path
+
+
+@pytest.fixture
+def own_shelf(tmp_path, monkeypatch) -> Path:
+    """Where models are imported to, in the folder of the test."""
+    folder = tmp_path / "data" / "shelf"
+    monkeypatch.setenv("SEMSR_MODELS", str(folder))
+    return folder

@@ -17,12 +17,7 @@ from napari_semsr.jobs.models import MODELS_ARCHITECTURES
 from napari_semsr.models.architectures.esrgan import RRDBNet
 from napari_semsr.models.checkpoint import build, build_discriminator, load_model
 
-
-@pytest.fixture(autouse=True)
-def own_shelf(tmp_path, monkeypatch):
-    folder = tmp_path / "shelf"
-    monkeypatch.setenv("SEMSR_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_shelf")
 
 
 @pytest.fixture

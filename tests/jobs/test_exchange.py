@@ -22,11 +22,7 @@ onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 
-@pytest.fixture(autouse=True)
-def own_shelf(tmp_path, monkeypatch):
-    folder = tmp_path / "data" / "shelf"
-    monkeypatch.setenv("SEMSR_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_shelf")
 
 
 @pytest.fixture

@@ -6,12 +6,7 @@ from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
 from napari_semsr.models.checkpoint import load_model, save_model
 
-
-@pytest.fixture(autouse=True)
-def own_shelf(tmp_path, monkeypatch):
-    folder = tmp_path / "data" / "shelf"
-    monkeypatch.setenv("SEMSR_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_shelf")
 
 
 @pytest.fixture
