@@ -1,9 +1,12 @@
 """Two images of one drawn place, of other contrast, whose map is known."""
 
+from pathlib import Path
+
 import numpy as np
 from scipy import ndimage
 
 from napari_semsr.core import Affine, Grid, Micrograph, Warped
+from napari_semsr.io import Side, StoredTransform, write, write_transform
 
 PIXEL_NM = 20.0
 """Of the fixed image; pixels of the moving one are 1.2 times as large."""
@@ -48,3 +51,16 @@ def draw_views(
     view = 200 * view + rng.normal(0, 4, view.shape)
     moving = np.clip(view, 0, 255).astype(np.uint8)
     return Micrograph(moving, (pitch, pitch), "moving"), fixed, truth
+
+
+def write_views(
+    folder: Path, side: int, moving_name: str = "moving", fixed_name: str = "fixed"
+) -> tuple[Micrograph, Micrograph, StoredTransform]:
+    """Write such images as TIFF, and their map as map.json."""
+    moving, fixed, truth = draw_views(side)
+    write(moving, folder / f"{moving_name}.tif")
+    write(fixed, folder / f"{fixed_name}.tif")
+    quality = {"error_nm": 3.0, "error_px": 0.125}
+    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), quality)
+    write_transform(folder / "map.json", stored)
+    return moving, fixed, stored

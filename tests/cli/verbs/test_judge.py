@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.io import Side, StoredTransform, write, write_transform
-from tests.two_views import draw_views
+from tests.two_views import write_views
 
 LINE = ("judge", "optical.tif", "sem.tif", "-o", "page.html", "--models", "none")
 
@@ -15,12 +14,7 @@ LINE = ("judge", "optical.tif", "sem.tif", "-o", "page.html", "--models", "none"
 @pytest.fixture
 def pair(tmp_path):
     """Two images of one place, and their map."""
-    moving, fixed, truth = draw_views(96)
-    write(moving, tmp_path / "optical.tif")
-    write(fixed, tmp_path / "sem.tif")
-    sides = Side.of(moving), Side.of(fixed)
-    stored = StoredTransform(truth, *sides, {"error_nm": 3.0, "error_px": 0.125})
-    write_transform(tmp_path / "map.json", stored)
+    write_views(tmp_path, 96, "optical", "sem")
     return tmp_path
 
 

@@ -5,21 +5,14 @@ import pytest
 import tifffile
 
 from napari_semsr.core import Micrograph
-from napari_semsr.io import Side, StoredTransform, write, write_transform
-from tests.two_views import draw_views
+from napari_semsr.io import write
+from tests.two_views import write_views
 
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two images of one place, their map, and a landmark for each corner."""
-    moving, fixed, truth = draw_views(128)
-    write(moving, tmp_path / "moving.tif")
-    write(fixed, tmp_path / "fixed.tif")
-    stored = StoredTransform(
-        truth, Side.of(moving), Side.of(fixed), {"error_nm": 3.0, "error_px": 0.125}
-    )
-    write_transform(tmp_path / "map.json", stored)
-    return moving, fixed, truth
+    """Two images of one place, and their map."""
+    return write_views(tmp_path, 128)
 
 
 LINE = ("register", "moving.tif", "fixed.tif", "-o", "out.ome.tif")

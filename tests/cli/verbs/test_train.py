@@ -5,10 +5,9 @@ import re
 import pytest
 
 import napari_semsr
-from napari_semsr.io import Side, StoredTransform, write, write_transform
 from napari_semsr.pairing.store import open_pairs
 from tests.tiny_models import write_tiny_recipe
-from tests.two_views import draw_views
+from tests.two_views import write_views
 
 WAY = ("train", "tiny.yaml", "-o", "run", "--low", "moving.tif", "--high", "fixed.tif")
 
@@ -16,14 +15,8 @@ WAY = ("train", "tiny.yaml", "-o", "run", "--low", "moving.tif", "--high", "fixe
 @pytest.fixture
 def place(tmp_path):
     """Two images of one place, their map, and a recipe."""
-    moving, fixed, truth = draw_views(192)
-    write(moving, tmp_path / "moving.tif")
-    write(fixed, tmp_path / "fixed.tif")
-    sides = Side.of(moving), Side.of(fixed)
-    stored = StoredTransform(truth, *sides, {"error_nm": 3.0})
-    write_transform(tmp_path / "map.json", stored)
     write_tiny_recipe(tmp_path / "tiny.yaml", data={"patch_px": 64})
-    return moving, fixed, stored
+    return write_views(tmp_path, 192)
 
 
 def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
