@@ -271,7 +271,7 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     path = find_model(run.named["model"])
     name = target.name.lower()
     fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
-    kind: Kind = run.options.to or next(iter(fitting), "semsr")
+    kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
     if not name.endswith(SUFFIXES[kind]):
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
         raise WriteError(msg)
