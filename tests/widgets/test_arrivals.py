@@ -126,6 +126,27 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     assert not panel.databar_button.isVisibleTo(panel)
 
 
+@pytest.mark.broad
+def test_a_bar_of_what_a_panel_opened_is_offered_in_the_next_step(
+    make_napari_viewer, tmp_path, finish, run_panel
+):
+    viewer = make_napari_viewer(show=True)
+    path, _ = with_bar(tmp_path, (255, 255, 255))
+    window = StepsWindow(viewer)
+    viewer.window.add_dock_widget(window)
+    window.show_step(2)  # so that its panel is there before the image
+    window.show_step(0)
+    window.page.panel.path.value = path
+    finish(window.page.panel)
+    run_panel(window.page.panel)
+    window.next_button.click()
+    offer = window.page.panel.databar_button
+    assert (offer.isVisibleTo(window), offer.text()[:24]) == (
+        True,
+        "Data bar below row 108: ",
+    )
+
+
 def test_the_notice_itself_crops(viewer, tmp_path, said):
     path, grey = with_bar(tmp_path, (0, 255, 0))
     viewer.open(path, plugin="napari-semsr")

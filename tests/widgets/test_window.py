@@ -5,6 +5,7 @@ import pytest
 import tifffile
 from npe2 import PluginManifest
 from PIL import Image
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
@@ -120,6 +121,24 @@ def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
         for button in (*window.steps.buttons, *page.kinds.buttons):
             if button.isVisible():
                 assert button.width() >= button.minimumSizeHint().width()
+
+
+@pytest.mark.broad
+def test_all_steps_stand_in_one_row_of_320_pixels_when_they_are_done(
+    make_napari_viewer, qtbot
+):
+    viewer = make_napari_viewer(show=True)  # whose theme says how wide buttons are
+    viewer.add_image(np.zeros((8, 8)))
+    window = StepsWindow(viewer)
+    dock = viewer.window.add_dock_widget(window)
+    window.show_state({"done": [step.key for step in STEPS]})
+    dock.window().resizeDocks([dock], [320], Qt.Orientation.Horizontal)
+    buttons = window.steps.buttons
+    assert all(item.text().startswith("\N{CHECK MARK}") for item in buttons)
+    qtbot.waitUntil(
+        lambda: window.width() == 320 and len({item.y() for item in buttons}) == 1
+    )
+    assert all(item.width() >= item.minimumSizeHint().width() for item in buttons)
 
 
 @pytest.mark.broad

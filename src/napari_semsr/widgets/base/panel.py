@@ -297,6 +297,7 @@ class Panel(QWidget):
         super().showEvent(event)
         lay_as_tab(self, self.title)
         self.session.watch(self)
+        self._show_databar()  # what it works on may be known by now to have one
 
     def _build(self) -> None:
         outer = QVBoxLayout(self)

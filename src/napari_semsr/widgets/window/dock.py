@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QPushButton,
@@ -151,6 +151,7 @@ STEPS = (
 TITLE = "Superlens SEM"
 _DONE = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # as those of the panels
+_LETTERS = (1, 0.9, 0.8, 0.7)  # of the usual size; chosen: the last can be read
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots can be read
 
 
@@ -178,6 +179,26 @@ class ButtonRow(FoldingRow):
     def check(self, number: int) -> None:
         """Press one down without calling anything."""
         self.buttons[number].setChecked(True)
+
+
+class StepRow(ButtonRow):
+    """Buttons on one line, in smaller letters where the dock is too narrow for it."""
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Choose letters anew."""
+        super().resizeEvent(event)
+        self.fit()
+
+    def fit(self) -> None:
+        """Take the largest letters that leave all buttons on one line."""
+        points = self.font().pointSizeF()
+        for share in _LETTERS:
+            style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
+            wanted = "" if share == 1 else style
+            if wanted != self.styleSheet():
+                self.setStyleSheet(wanted)
+            if self.sizeHint().width() <= self.width():
+                return
 
 
 def _with_margins(*widgets: QWidget) -> QVBoxLayout:
@@ -293,7 +314,7 @@ class StepsWindow(QWidget):
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
-        self.steps = ButtonRow(texts)
+        self.steps = StepRow(texts)
         self.steps.chosen.connect(self.show_step)
         self.hint = RichLabel()
         self.beginning = Beginning(viewer)
@@ -414,6 +435,7 @@ class StepsWindow(QWidget):
             page = self.pages[STEPS.index(step)]
             done = done and not any(panel.asks for panel in page.panels.values())
             button.setText(f"{_DONE if done else ''}{step.title}")
+        self.steps.fit()
 
     # -- in its dock ---------------------------------------------------------------
 
