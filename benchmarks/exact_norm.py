@@ -34,8 +34,7 @@ from _shared import in_line, read_options
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core import Micrograph, run as finish
-from napari_semsr.core.tiling import TilePlan, pad_to
+from napari_semsr.core import Box, Micrograph, TilePlan, read_box, run as finish
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.inference.as_one import run_lockstep
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
@@ -99,14 +98,14 @@ def work(
 
 def whole(predictor: Predictor, run: TiledRun) -> NDArray[np.float32]:
     """Run the field in one pass, with the engine's memory layout."""
-    padded = pad_to(run.plan.data, run.plan.tiles.padded_shape)
+    padded = read_box(run.plan.data, Box.of(run.plan.tiles.padded_shape))
     rows, columns = run.plan.tiles.shape
     return predictor.predict(padded, run.plan.scaling)[:rows, :columns]
 
 
 def plain(run: TiledRun) -> NDArray[np.float32]:
     """Run the field in one pass of plain PyTorch, the definition of *whole*."""
-    padded = pad_to(run.plan.data, run.plan.tiles.padded_shape)
+    padded = read_box(run.plan.data, Box.of(run.plan.tiles.padded_shape))
     rows, columns = run.plan.tiles.shape
     with torch.no_grad():
         x = torch.from_numpy(run.plan.scaling.normalise(padded))[None, None]

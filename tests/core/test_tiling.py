@@ -5,7 +5,6 @@ from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core import Box, plan_blocks, plan_tiles, read_box, reflect_indices
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.tiling import pad_to
 from tests.children import run_python
 
 plans = st.builds(
@@ -106,14 +105,10 @@ def test_read_box_reflects_beyond_the_border(kind):
     expected = np.pad(field, ((2, 4), (1, 9)), mode="reflect")
     np.testing.assert_array_equal(read_box(data, Box(-2, 9, -1, 16)), expected)
     np.testing.assert_array_equal(read_box(data, Box(1, 3, 2, 4)), field[1:3, 2:4])
+    one = read_box(data[:1, :1], Box.of((4, 4)))
+    np.testing.assert_array_equal(one, np.full((4, 4), field[0, 0]))
     below = read_box(data, Box(1, 6, 2, 9))  # whose reflection lies within it
     np.testing.assert_array_equal(below, expected[3:8, 3:10])
-
-
-def test_pad_to_leaves_a_fitting_field_alone():
-    field = np.zeros((4, 8))
-    assert pad_to(field, (4, 8)) is field
-    assert pad_to(np.ones((1, 1)), (4, 4)).sum() == 16
 
 
 @settings(max_examples=50, deadline=None)

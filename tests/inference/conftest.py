@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.core.tiling import pad_to, round_up
+from napari_semsr.core import Box, read_box, round_up
 from napari_semsr.inference.network_input import measure_scaling
 from napari_semsr.models import LoadedModel, ModelCard, build
 
@@ -123,7 +123,8 @@ def whole() -> Callable[[np.ndarray, LoadedModel], np.ndarray]:
         card = loaded.card
         scaling = measure_scaling(image, card.input_percentiles)
         span = scaling.high - scaling.low
-        padded = pad_to(image, tuple(round_up(n, card.stride) for n in image.shape))
+        sides = tuple(round_up(n, card.stride) for n in image.shape)
+        padded = read_box(image, Box.of(sides))
         x = ((padded.astype(np.float64) - scaling.low) / (span or 1)).astype(np.float32)
         with torch.no_grad():
             y = loaded.module(torch.from_numpy(x)[None, None])[0, 0].numpy()

@@ -186,7 +186,8 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
     """Round and clip to an integer type."""
     info = np.iinfo(target)
     if array.dtype.kind in "uib":
-        least, most = max(info.min, _least(array)), min(info.max, _most(array))
+        own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)
+        least, most = max(info.min, own.min), min(info.max, own.max)
         kept = np.clip(array, least, most).astype(target)
         return kept, _outside(array, least, most)
     wide = np.rint(array.astype(np.float64))
@@ -198,16 +199,6 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
     np.clip(wide, info.min, high, out=wide)
     wide[missing] = 0
     return wide.astype(target), count
-
-
-def _least(array: NDArray[Any]) -> int:
-    """Smallest value of an integer array's type."""
-    return 0 if array.dtype.kind == "b" else int(np.iinfo(array.dtype).min)
-
-
-def _most(array: NDArray[Any]) -> int:
-    """Largest value of an integer array's type."""
-    return 1 if array.dtype.kind == "b" else int(np.iinfo(array.dtype).max)
 
 
 def _outside(array: NDArray[Any], low: float, high: float) -> int:

@@ -305,15 +305,6 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return indices
 
 
-def pad_to(array: NDArray[Any], shape: IntPair) -> NDArray[Any]:
-    """Reflect an array at the bottom and right; `array` (Y, X)."""
-    if array.shape == shape:
-        return array
-    rows = reflect_indices(0, shape[0], array.shape[0])
-    columns = reflect_indices(0, shape[1], array.shape[1])
-    return array[np.ix_(rows, columns)]
-
-
 def read_box(data: Any, box: Box) -> NDArray[Any]:
     """Read a region that may reach over the border, where the field is reflected.
 

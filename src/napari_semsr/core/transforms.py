@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.grids import Grid, Resampling, working_type
@@ -453,6 +453,8 @@ class Warped:
 
 def _filtered(plane: FloatArray, kernel: FloatArray) -> FloatArray:
     """Filter a plane, mirrored at its borders as the spline is."""
+    from scipy import fft  # few images are filtered
+
     width = len(kernel) - 1
     wide = np.pad(plane, width // 2, mode="reflect")
     sides = [fft.next_fast_len(n, real=True) for n in wide.shape]

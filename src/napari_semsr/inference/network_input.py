@@ -410,7 +410,7 @@ def _completed(
 #     field    |----- resampled ----->|  network's grid  |----- network ----->|
 #     output   |<---- resampled ------|  its output      |<-------------------|
 #
-# Both steps are local and find their places in integers (`core.resampling`), so that a
+# Both steps are local and find their places in integers (`core.grids`), so that a
 # tile's result is that of the whole field.
 
 _STRIP = 512
