@@ -50,6 +50,7 @@ from napari_semsr.jobs import samples  # noqa: E402
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
 from napari_semsr.jobs.stitch import STITCH  # noqa: E402
 from napari_semsr.widgets import project  # noqa: E402
+from napari_semsr.widgets.base import open_panel  # noqa: E402
 from napari_semsr.widgets.base.panel import Panel  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
@@ -95,9 +96,10 @@ def new_viewer(sample: str | None = None) -> napari.Viewer:
 
 def dock(viewer: napari.Viewer, name: str) -> Panel:
     """Open a panel by name."""
-    place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
-    window = place.window()
-    window.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
+    place = panel = open_panel(viewer, name)
+    while not isinstance(place, QDockWidget):
+        place = place.parentWidget()
+    place.window().resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
     settle()
     return panel
 
@@ -108,12 +110,13 @@ def work(panel: Panel) -> None:
     finish(panel)
 
 
-def ran(viewer: napari.Viewer, name: str, **chosen: Any) -> Panel:
+def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> Panel:
     """Open a panel, choose its layers, by name or as they are, and run it."""
-    panel = dock(viewer, name)
-    for box, layer in chosen.items():
-        known = viewer.layers[layer] if isinstance(layer, str) else layer
-        getattr(panel, box).value = known
+    panel = dock(viewer, title)
+    boxes = getattr(panel, "boxes", {})  # of a panel that is made of its verb
+    for name, layer in chosen.items():
+        box = boxes[name] if name in boxes else getattr(panel, name)
+        box.value = viewer.layers[layer] if isinstance(layer, str) else layer
     work(panel)
     return panel
 
