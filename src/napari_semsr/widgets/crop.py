@@ -16,11 +16,9 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    Target,
     Work,
     add_opened,
-    new_store_path,
-    require_room,
+    store_target,
     written,
 )
 from napari_semsr.widgets.layers import (
@@ -135,13 +133,9 @@ class CropPanel(Panel):
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        for one in (image, reference):
-            if one is not None:
-                require_room(one.shape, 1)
-        target = Target(new_store_path(f"{image.name} crop"), temporary=True)
-        beside = None
+        target, beside = store_target(None, f"{image.name} crop", image.shape), None
         if reference is not None:
-            beside = new_store_path(f"{reference.name} crop")
+            beside = store_target(None, f"{reference.name} crop", reference.shape).path
 
         def make() -> Job[Outcome]:
             job = CROP.job(

@@ -9,11 +9,9 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    Target,
     Work,
     add_opened,
-    new_store_path,
-    require_room,
+    store_target,
     written,
 )
 from napari_semsr.widgets.layers import result_name
@@ -54,10 +52,9 @@ class DegradePanel(Panel):
         if self.form.values()["kind"] not in _HAZY:
             more["airlight"] = None  # typed for haze before
         options: DegradeOptions = self.form.options(**more)
-        require_room(micrograph.shape, 1)
         step = "degraded" if options.kind == "none" else options.kind
         name = result_name(self.viewer, micrograph.name, step)
-        target = Target(new_store_path(name), temporary=True)
+        target = store_target(None, name, micrograph.shape)
 
         def make() -> Job[Outcome]:
             job = DEGRADE.job(micrograph, output=target.path, options=options)

@@ -16,14 +16,12 @@ from napari_semsr.widgets.base import (
     Outcome,
     Panel,
     StackOutcome,
-    Target,
     Work,
     add_opened,
     add_stack,
-    new_store_path,
-    require_room,
     stack_target,
     store_edit,
+    store_target,
     typed_stack,
     typed_store,
     written,
@@ -80,16 +78,12 @@ class RestorePanel(Panel):
         options: RestoreOptions = self.form.options()
         if self.takes_stack():
             return self._stack_job(self.layer.value, options)
-        path = typed_store(self.output)
-        if path is None:
-            require_room(micrograph.shape, 1)
         name = result_name(self.viewer, micrograph.name, options.method)
-        store = path or new_store_path(name)
-        target = Target(store, temporary=not path)
+        target = store_target(self.output, name, micrograph.shape)
         restore = RESTORE.anew if self.replace.value else RESTORE.job
 
         def make() -> Job[Outcome]:
-            return written(restore(micrograph, store, options=options), target)
+            return written(restore(micrograph, target.path, options=options), target)
 
         return make, lambda outcome: self.show_outcome(outcome, source, micrograph)
 

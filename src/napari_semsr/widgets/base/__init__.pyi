@@ -71,6 +71,7 @@ from .results import (
     show_arrival as show_arrival,
     stack_target as stack_target,
     store_edit as store_edit,
+    store_target as store_target,
     typed_path as typed_path,
     typed_stack as typed_stack,
     typed_store as typed_store,

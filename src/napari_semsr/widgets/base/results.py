@@ -248,6 +248,24 @@ def typed_stack(edit: FileEdit) -> Path | None:
     return path.with_name(f"{path.name}.ome.tif")
 
 
+def store_target(
+    edit: FileEdit | None,
+    name: str,
+    shape: tuple[int, int],
+    scale: int = 1,
+    existing: str = "refuse",
+) -> Target:
+    """Say where a result goes: as typed, or kept for a while where there is room.
+
+    `scale`: output pixels per input pixel along each axis.
+    """
+    path = None if edit is None else typed_store(edit)
+    if path is not None:
+        return Target(path, existing)
+    require_room(shape, scale)
+    return Target(new_store_path(name), temporary=True)
+
+
 def stack_target(
     edit: FileEdit, name: str, planes: Sequence[Micrograph], scale: int = 1
 ) -> Target:

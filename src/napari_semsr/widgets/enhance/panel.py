@@ -73,13 +73,12 @@ from napari_semsr.widgets.base import (
     go_to_panel,
     is_alive,
     legend,
-    new_store_path,
     open_panel,
     preference,
     push_button,
-    require_room,
     stack_target,
     store_edit,
+    store_target,
     typed_stack,
     typed_store,
     written,
@@ -742,14 +741,6 @@ class EnhancePanel(Panel):
         typed = typed_stack if self.takes_stack() else typed_store
         return typed(self.output)
 
-    def _target(self, micrograph: Micrograph) -> Target:
-        path = typed_store(self.output)
-        if path is None:
-            require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
-            made = new_store_path(self._result_name(micrograph, self.model.card))
-            return Target(made, temporary=True)
-        return Target(path, existing=str(self.existing.value))
-
     def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
         """Name what a model makes of an image."""
         model = str(card.get("name") or Path(self.model.value or "").stem)
@@ -811,7 +802,9 @@ class EnhancePanel(Panel):
         maps = {key: bool(t.value) and key not in unmade for key, t in ticks.items()}
         if any(maps.values()) and self._is_made(made, path):
             return self._map_job(micrograph, model, options, maps)
-        target, card = self._target(micrograph), dict(self.model.card)
+        card, existing = dict(self.model.card), str(self.existing.value)
+        name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
+        target = store_target(self.output, name, micrograph.shape, scale, existing)
         asked = {
             "model": model,
             "options": options,

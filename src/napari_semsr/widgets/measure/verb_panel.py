@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +38,8 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     legend,
-    new_store_path,
     preference,
-    require_room,
+    store_target,
     written,
 )
 from napari_semsr.widgets.layers import (
@@ -149,10 +147,9 @@ class VerbPanel(Panel):
                 raise ShapeError(msg)
         target = None
         if verb.output is not None:
-            require_room(images[0].shape, 1)
             called = verb.name.replace("-", " ")
             title = result_name(self.viewer, images[0].name, called)
-            target = Target(Path(new_store_path(title)), temporary=True)
+            target = store_target(None, title, images[0].shape)
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
