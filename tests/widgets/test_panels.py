@@ -193,15 +193,18 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     model.add_image(np.zeros((40, 40)), name="a")
     model.add_image(np.zeros((40, 40)), name="b", affine=down)
     panel = make(module, model, qtbot)
-    second = panel.second if module == "FrcMapPanel" else panel.reference
+    frc = module == "FrcMapPanel"
+    second = panel.second if frc else panel.reference
     assert second.value is None
     for name, said in (
         ("wide", "onto one grid"),
         ("a", "is shown 7 px down or up and 0 px beside"),
+        ((panel.first if frc else panel.image).value.name, "the layer 'b'"),  # itself
     ):
         second.value = model.layers[name]
         panel.run()
         assert said in panel.status.text()
+        assert panel.results.isHidden()
 
 
 @pytest.mark.parametrize("module", ["FrcMapPanel", "SpectrumPanel"])

@@ -35,16 +35,17 @@ def test_blur_in_nm_asks_for_a_pixel_size_where_it_is_given(restore, run_panel):
 
 @pytest.mark.broad
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "flag", "said"),
     [
-        (EnhancePanel, "'If it exists: replace it'"),
-        (StitchMosaicPanel, "'If it exists: replace it'"),
-        (TrainPanel, "'Replace an earlier one'"),
+        (EnhancePanel, "--overwrite", "'If it exists: replace it'"),
+        (StitchMosaicPanel, "--overwrite", "'If it exists: replace it'"),
+        (TrainPanel, "--overwrite", "'Replace an earlier one'"),
+        (StitchMosaicPanel, "--pixel-size-nm", "'Pixel size'"),
     ],
 )
-def test_every_panel_has_its_own_word_for_overwriting(kind, said, model, hold):
+def test_every_panel_has_its_own_words_for_flags(kind, flag, said, model, hold):
     panel = hold(kind(model))
-    panel.show_problem("It is damaged; start anew with --overwrite.")
+    panel.show_problem(f"It is damaged; start anew with {flag}.")
     assert panel.status.text() == f"It is damaged; start anew with {said}."
 
 
@@ -54,13 +55,6 @@ def test_wrong_option_is_called_as_its_row(model, hold, run_panel):
     panel = hold(EnhancePanel(model))
     panel.form.set_values(tile=3)
     assert run_panel(panel).startswith("'Tile (px)' must be")
-
-
-@pytest.mark.broad
-def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, hold):
-    panel = hold(StitchMosaicPanel(model))
-    panel.show_status("It is not calibrated: give --pixel-size-nm.")
-    assert panel.status.text() == "It is not calibrated: give 'Pixel size'."
 
 
 @pytest.mark.quick(1)

@@ -129,13 +129,6 @@ def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
     assert not panel.plot.axes[1].get_visible()
 
 
-def test_one_layer_twice_is_refused(panel, model, run_panel):
-    before = list(model.layers)
-    panel.second.value = panel.first.value
-    assert "none: split the first image" in run_panel(panel)
-    assert list(model.layers) == before
-
-
 @pytest.mark.broad
 def test_map_is_not_laid_over_other_images(panel, model, finish):
     panel.run_button.click()

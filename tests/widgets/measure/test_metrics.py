@@ -23,12 +23,6 @@ def test_metrics_against_a_reference(panel, model, run_panel):
     assert len(axes.get_lines()) == 2
 
 
-def test_a_layer_is_not_measured_against_itself(panel, run_panel):
-    panel.reference.value = panel.image.value
-    assert "is the layer" in run_panel(panel)
-    assert panel.results.isHidden()
-
-
 def test_metrics_without_a_reference(panel, run_panel):
     run_panel(panel)
     assert "PSNR" not in panel.figures.text()
