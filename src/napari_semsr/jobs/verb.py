@@ -57,6 +57,17 @@ O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
 
 
+def figure(get: Callable[[Any], float | None], *told: Any, **more: Any) -> property:
+    """Make the property of a result that is a figure: as `Quantity` is told."""
+
+    def found(self: Any) -> float | None:
+        return get(self)
+
+    quantity = Quantity(*told, **more)
+    found.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized(Result):
     """What was measured of an image with a pixel size, or of several of one."""

@@ -27,7 +27,7 @@ from napari_semsr.core import (
     widened,
 )
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
-from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb
+from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, figure
 
 _SEVERAL = 2  # lines from which on they are told in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -142,14 +142,10 @@ def _cells(stem: str, part: str = "") -> tuple[property, property]:
 
 def _cell(stem: str, part: str, unit: str) -> property:
     name = "_".join(filter(None, (stem, part)))
-
-    def cell(self: "ProfileReport") -> float | None:
-        found: float | None = self.lengths(stem)[f"{name}_{unit}"]
-        return found
-
-    told = Quantity(name.replace("_", " "), unit, shown=False)
-    cell.__annotations__["return"] = Annotated[float | None, told]
-    return property(cell)
+    told = name.replace("_", " ")
+    return figure(
+        lambda made: made.lengths(stem)[f"{name}_{unit}"], told, unit, shown=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

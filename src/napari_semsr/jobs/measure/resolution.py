@@ -31,7 +31,6 @@ from napari_semsr.core import (
     Box,
     DisplaySettings,
     Figure,
-    FloatArray,
     FloatPair,
     IntPair,
     Job,
@@ -66,11 +65,9 @@ from napari_semsr.jobs.verb import (
     Run,
     Sized,
     Verb,
+    figure,
     size_of,
 )
-
-_PER_UM, _PER_PX = "µm⁻¹", "px⁻¹"
-_HALF, _MOST = "frequency_50_per", "frequency_90_per"
 
 # The halves of a mosaic, which lie beside it.
 
@@ -574,6 +571,21 @@ DECORRELATION = Verb(
 # The power spectrum of an image or file: radial curve and centred plane.
 
 
+def _holding(share: float, unit: str, **more: str) -> property:
+    """Make the property of the frequency below which a share of the power lies."""
+
+    def get(made: "SpectrumReport") -> float | None:
+        frequency = getattr(made.radial, f"frequency_per_{unit}")
+        power = np.cumsum(made.radial.power * made.radial.samples)
+        if frequency is None or not len(power) or power[-1] <= 0:
+            return None
+        return float(np.interp(share * power[-1], power, frequency))
+
+    part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
+    per = "µm⁻¹" if unit == "um" else "px⁻¹"
+    return figure(get, f"{part} of the power below", per, **more)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrumReport(Sized):
     """Power spectrum of an image: its radial mean over spatial frequency.
@@ -589,44 +601,10 @@ class SpectrumReport(Sized):
     table: Annotated[str | None, Quantity("Radial curve", tabled=False)]
     radial: RadialSpectrum = field(metadata={"json": False})
 
-    def _holding(self, share: float, frequency: FloatArray | None) -> float | None:
-        """Tell below which frequency a share of the power lies."""
-        power: FloatArray = np.cumsum(self.radial.power * self.radial.samples)
-        if frequency is None or not len(power) or power[-1] <= 0:
-            return None
-        return float(np.interp(share * power[-1], power, frequency))
-
-    @property
-    def frequency_50_per_um(
-        self,
-    ) -> Annotated[
-        float | None, Quantity("Half of the power below", _PER_UM, also=f"{_HALF}_px")
-    ]:
-        """The middle of the power."""
-        return self._holding(0.5, self.radial.frequency_per_um)
-
-    @property
-    def frequency_90_per_um(
-        self,
-    ) -> Annotated[
-        float | None, Quantity("90 % of the power below", _PER_UM, also=f"{_MOST}_px")
-    ]:
-        """Where the power ends."""
-        return self._holding(0.9, self.radial.frequency_per_um)
-
-    @property
-    def frequency_50_per_px(
-        self,
-    ) -> Annotated[float | None, Quantity("Half of the power below", _PER_PX)]:
-        """The middle of the power."""
-        return self._holding(0.5, self.radial.frequency_per_px)
-
-    @property
-    def frequency_90_per_px(
-        self,
-    ) -> Annotated[float | None, Quantity("90 % of the power below", _PER_PX)]:
-        """Where the power ends."""
-        return self._holding(0.9, self.radial.frequency_per_px)
+    frequency_50_per_um = _holding(0.5, "um", also="frequency_50_per_px")
+    frequency_90_per_um = _holding(0.9, "um", also="frequency_90_per_px")
+    frequency_50_per_px = _holding(0.5, "px")
+    frequency_90_per_px = _holding(0.9, "px")
 
 
 def _take_spectrum(

@@ -76,17 +76,8 @@ _WORDS = {
 # curves and texts that are no numbers, or stand elsewhere on the page
 _ELSEWHERE = frozenset(
     {
-        *(
-            "kind",
-            "image",
-            "images",
-            "optical",
-            "sem",
-            "name",
-            "method",
-            "criterion",
-            "reason",
-        ),
+        *("kind", "image", "images", "optical", "sem", "name", "method"),
+        *("criterion", "reason"),
         *("warnings", "note", "output", "path", "table", "centred", "map", "numbers"),
         *("seconds", "seed", "resamples", "provenance", "look", "shape", "edges"),
         *("frequency_per_px", "frequency_per_um", "correlation", "filtered", "power"),

@@ -49,7 +49,7 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import computed, keep_map, record_file
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.verb import FileIn, ImageIn, MapMade, Output, Run, Verb
+from napari_semsr.jobs.verb import FileIn, ImageIn, MapMade, Output, Run, Verb, figure
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
@@ -99,6 +99,11 @@ class TrustOptions(Options):
     device: str = device_option()
 
 
+def _percent(kind: str, which: str, *told: str, **more: Any) -> property:
+    """Make the property of a figure of a kind, which the model may not have."""
+    return figure(lambda made: (made.kinds[kind] or {}).get(which), *told, **more)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustReport(MapMade):
     """How far an enhanced image may be off, block by block.
@@ -129,19 +134,9 @@ class TrustReport(MapMade):
     ]
     range: FloatPair
 
-    def _of(self, kind: str, figure: str) -> float | None:
-        """Give a figure of a kind, which the model may not have."""
-        return (self.kinds[kind] or {}).get(figure)
-
-    @property
-    def bound_mean_percent(
-        self,
-    ) -> Annotated[
-        float | None,
-        Quantity("Likely error", _RANGE, ".1f", verdict="verdict", large=True),
-    ]:
-        """Mean of the bound."""
-        return self._of("bound", "mean")
+    bound_mean_percent = _percent(
+        "bound", "mean", "Likely error", _RANGE, ".1f", verdict="verdict", large=True
+    )
 
     def legend(self) -> dict[str, str]:
         """Say of the colours of the map what they mean, and of how many places."""
@@ -155,19 +150,8 @@ class TrustReport(MapMade):
             for (name, colour), part in zip(VERDICTS.items(), parts, strict=True)
         }
 
-    @property
-    def spread_mean_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Spread over turns", _RANGE, ".3g")]:
-        """Mean of the spread."""
-        return self._of("spread", "mean")
-
-    @property
-    def spread_p95_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Spread, 95 % below", _RANGE, ".3g")]:
-        """95th percentile of the spread."""
-        return self._of("spread", "p95")
+    spread_mean_percent = _percent("spread", "mean", "Spread over turns", _RANGE, ".3g")
+    spread_p95_percent = _percent("spread", "p95", "Spread, 95 % below", _RANGE, ".3g")
 
     @property
     def judged(self) -> str | None:
@@ -191,40 +175,17 @@ class TrustReport(MapMade):
         count = "ten" if one == _TEN else str(one)
         return f"{self.judged}; one in {count} places errs more than the map says"
 
-    @property
-    def as_measured_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Places as measured", "%", ".0f")]:
-        """Of the places, those with a bound below 10 %."""
-        return self._of("bound", AS_MEASURED)
-
-    @property
-    def look_twice_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Places to look twice at", "%", ".0f")]:
-        """Those with one between."""
-        return self._of("bound", LOOK_TWICE)
-
-    @property
-    def doubtful_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Doubtful places", "%", ".0f")]:
-        """Those with one above 25 %."""
-        return self._of("bound", DOUBTFUL)
-
-    @property
-    def bound_p95_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Likely error, 95 % below", _RANGE, ".1f")]:
-        """95th percentile of the bound."""
-        return self._of("bound", "p95")
-
-    @property
-    def misfit_percent(
-        self,
-    ) -> Annotated[float | None, Quantity("Misfit", "% of the contrast", ".3g")]:
-        """What of the image is not explained."""
-        return self._of("misfit", "mean")
+    as_measured_percent = _percent(
+        "bound", AS_MEASURED, "Places as measured", "%", ".0f"
+    )
+    look_twice_percent = _percent(
+        "bound", LOOK_TWICE, "Places to look twice at", "%", ".0f"
+    )
+    doubtful_percent = _percent("bound", DOUBTFUL, "Doubtful places", "%", ".0f")
+    bound_p95_percent = _percent(
+        "bound", "p95", "Likely error, 95 % below", _RANGE, ".1f"
+    )
+    misfit_percent = _percent("misfit", "mean", "Misfit", "% of the contrast", ".3g")
 
     @property
     def kind_of_field(
