@@ -35,6 +35,7 @@ from napari_semsr.widgets.base import (
     RichLabel,
     Step,
     ask_file,
+    explaining,
     history_of,
     is_alive,
     push_button,
@@ -139,7 +140,9 @@ class PixelSizeEdit(QWidget):
 
     def _on_change(self) -> None:
         size = self.value
-        text = "Unknown: results will be in pixels." if size is None else ""
+        text = (
+            "How large is a pixel? Unknown: results are in pixels." if not size else ""
+        )
         self.note.setText(text or f"= {spell_pixel_size(size)} per pixel")
         self.changed.emit()
 
@@ -376,7 +379,8 @@ class CalibrateGroup(QWidget):
     ) -> None:
         layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
-        items = [layer] if line is None or not _lies_on(line, layer) else [layer, line]
+        over = [*([] if line is None else [line]), *explaining(self._viewer, layer)]
+        items = [layer, *(item for item in over if _lies_on(item, layer))]
         old = {item: {name: getattr(item, name) for name in _GRID} for item in items}
         about = layer.metadata.get("micrograph", {})
         group, history = ref(self), self._history

@@ -15,6 +15,7 @@ from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import grey_layers
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
     joint_colour,
@@ -349,7 +350,9 @@ def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):
 
 
 @pytest.mark.broad
-def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
+def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
+    make, model, hold, tmp_path, run_panel
+):
     rng = np.random.default_rng(1)
     image = rng.random((170, 170)).repeat(2, axis=0).repeat(2, axis=1)
     napari_semsr.simulate(
@@ -361,6 +364,17 @@ def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
     assert units(model) == ["pixel", "pixel"]
     assert "not calibrated" in panel.trouble.text()
     assert "nm)" not in panel.figures.text()
+    opened = hold(OpenMosaicPanel(model))
+    opened.ask_size(model.layers["bare mosaic"])
+    opened.calibrate.pixel_size.height_box.value = 20.0
+    opened.calibrate.apply_button.click()
+    drawn = [item for item in model.layers if "bare" in item.name]
+    assert len(drawn) > 2
+    for item in drawn:  # outlines and joints, too
+        assert tuple(item.scale) == (20, 20)
+    assert units(model) == NM
+    opened.calibrate.undo_button.click()
+    assert units(model) == ["pixel", "pixel"]
 
 
 @pytest.mark.broad

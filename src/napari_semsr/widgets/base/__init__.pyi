@@ -90,3 +90,6 @@ from .saving import (
 from .session import (
     session_of as session_of,
 )
+from .together import (
+    explaining as explaining,
+)

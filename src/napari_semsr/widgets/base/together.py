@@ -32,6 +32,13 @@ def _leads(layer: Layer) -> bool:
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
+def explaining(viewer: "ViewerModel", layer: Layer) -> list[Layer]:
+    """List the layers that explain a result, such as the outlines of its frames."""
+    group = _group(layer) if _leads(layer) else None
+    layers = [] if group is None else viewer.layers
+    return [item for item in layers if not _leads(item) and _group(item) == group]
+
+
 class Together(QObject):
     """Lets layers follow the result that they explain; of several the last one."""
 
