@@ -28,7 +28,7 @@ from _shared import least_of, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, round_up, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_array, told_of_field
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -42,6 +42,12 @@ from napari_semsr.models import LoadedModel, load_model
 ERROR_GATE = 1e-5
 TIME_GATE = 1.15
 Way = Callable[[], NDArray[Any]]
+
+
+def predictor_of(loaded: LoadedModel, image: NDArray[Any], precision: str) -> Predictor:
+    """Make the network for a field, as the engine does of one that surveys fields."""
+    network, _ = told_of_field(Micrograph(image), loaded, EnhanceOptions())
+    return Predictor(network, precision=precision)
 
 
 def whole(
@@ -102,11 +108,10 @@ def peer_ways(
 
 def exactness(loaded: LoadedModel) -> float:
     """Give the largest error of tiles, over the range of the whole, in fp32."""
-    predictor = Predictor(loaded, precision="fp32")
     worst = 0.0
     for shape in ((768, 1024), (701, 533), (1, 300), (37, 41)):
         image = field(shape)
-        expected = whole(loaded, predictor, image)
+        expected = whole(loaded, predictor_of(loaded, image, "fp32"), image)
         for tile in (128, 256, 512):
             made = tiled(loaded, image, tile, "fp32").data
             error = float(np.abs(made - expected).max() / np.ptp(expected))
@@ -122,7 +127,7 @@ def timing(
 ) -> dict[str, float]:
     """Time all ways in turn."""
     image = field((side, side))
-    predictor = Predictor(loaded, precision=precision)
+    predictor = predictor_of(loaded, image, precision)
     ways: dict[str, Way] = {"whole": lambda: whole(loaded, predictor, image)}
     for tile in (256, 512, 1024):
         ways[f"tile {tile}"] = lambda t=tile: tiled(loaded, image, t, precision)  # type: ignore[misc]
