@@ -250,7 +250,7 @@ def test_tables_and_terminals_have_one_writer():
     assert spoke <= TERMINAL
 
 
-READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "cli/batch/")
+READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "cli/batch/", "training/")
 STORES = {"here", "place", "store"}  # names of what is no path any more
 OWN = {"io/project.py", "cli/batch/job.py"}  # of the user's settings, of a batch's run
 

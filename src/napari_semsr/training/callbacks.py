@@ -26,7 +26,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from napari_semsr.core import DB, Cancelled, Progress, SemsrError, digest_path
-from napari_semsr.io import write_rows
+from napari_semsr.io import read_text, write_rows
 from napari_semsr.models import (
     ModelCard,
     Probe,
@@ -62,7 +62,7 @@ class MetricsLogger:
         path, columns = self.run_dir / "curve.csv", list(row)
         before: list[list[str]] = []
         if path.exists():
-            lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+            lines = csv.reader(read_text(path).splitlines())
             columns = next(lines, columns)
             whole = [one for one in lines if len(one) == len(columns)]
             before = [one for one in whole if _step_of(columns, one) < row["step"]]

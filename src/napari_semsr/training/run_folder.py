@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
-from napari_semsr.io import StoreLock, renaming, replacing, write
+from napari_semsr.io import StoreLock, read_text, renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
 from napari_semsr.training.validation import ValidationPair, preview
@@ -146,7 +146,7 @@ class RunFolder:
             raise WriteError(msg)
         best = run_dir / _BEST
         if resume and best.exists():
-            return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
+            return dict(yaml.safe_load(read_text(best)))
         return {}
 
     def _check_files(self) -> None:
@@ -164,7 +164,7 @@ class RunFolder:
         """See that a run goes on with its model and its recipe."""
         recipe, run_dir = self.recipe, self.path
         try:
-            text = (run_dir / _RECIPE).read_text(encoding="utf-8")
+            text = read_text(run_dir / _RECIPE)
             before = dict(yaml.safe_load(text))
             name = before["name"]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
@@ -197,7 +197,7 @@ class RunFolder:
         """Refuse to go on with other pairs or images; names and folders may differ."""
         run_dir = self.path
         try:
-            before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
+            before = yaml.safe_load(read_text(run_dir / INPUTS))
             one = {k: before[_ONE_LIST] for k in _LISTS if _ONE_LIST in before}
             pairs = [(k, dict((one | before)[k]), held) for k, held in now.items()]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):

@@ -385,3 +385,13 @@ def test_ome_that_leads_away_or_without_end_is_refused(tmp_path, sizes, data, sa
     with pytest.raises(ReadError, match=said) as caught:
         registry.read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_planes_that_ome_with_entities_states_are_not_listed(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    told = OME.format('SizeZ="1" SizeC="1" SizeT="4000000000"', "")
+    grey = np.eye(24, 32, dtype="u1")
+    text = f'<!DOCTYPE a [<!ENTITY b "c">]>{told}'
+    tifffile.imwrite(path, grey, description=text, metadata=None)
+    assert registry.describe(path).shape == (24, 32)
+    assert np.array_equal(registry.read(path).array(), grey)

@@ -662,6 +662,9 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     if not ome:
         return
     root = _parse_ome(ome)
+    if root is None and "FileName" not in ome:  # tifffile may understand it: not asked
+        tif.is_ome = False
+        return
     elements = [] if root is None else list(root.iter())
     names = [element.get("FileName") or "" for element in elements]
     away = next(
