@@ -58,13 +58,24 @@ def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
         say(f"| range, {measure.replace('_', ' ')} | " + " | ".join(cells) + " |")
 
 
+DISTANCES = {
+    "to a half": (0.0, 0.5),
+    "a half to 1": (0.5, 1.0),
+    "1 to 2": (1.0, 2.0),
+    "2 to 3": (2.0, 3.0),
+    "in focus": (0.0, 1.0),
+    "out of focus": (1.0, 3.0),
+    "any focus": (0.0, 3.0),
+}
+"""Distances from the focus over that at which a point is √2 as wide as at best."""
+
+
 def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
     """Print gains in dB with standard error and worst, by distance from the focus."""
-    names = [n for n in rows[0] if n not in ("kind", "defocus", "optical")]
+    names = [n for n, value in rows[0].items() if isinstance(value, dict)]
     groups = {
-        "in focus": [row for row in rows if abs(row["defocus"]) <= 1],
-        "out of focus": [row for row in rows if abs(row["defocus"]) > 1],
-        "any focus": rows,
+        name: [row for row in rows if low <= abs(row["defocus"]) <= high]
+        for name, (low, high) in DISTANCES.items()
     }
     for band in rows[0][names[0]]:
         say(f"\n| {band}: focus (fields) | optical, dB | " + " | ".join(names) + " |")
@@ -77,6 +88,21 @@ def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
                 gains = [row[name][band] for row in some]
                 cells.append(f"{mean_and_error(gains)}, worst {min(gains):+.2f}")
             say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
+
+
+def by_distance(rows: list[dict[str, Any]], optics: str) -> str:
+    """Write gains in dB by distance from the focus, as the manual has them."""
+    own = [row for row in rows if row["optics"] == optics]
+    names = [n for n, value in own[0].items() if isinstance(value, dict)]
+    head = ["distance", "fields", "best linear filter", *(f"`{n}`" for n in names[1:])]
+    lines = [f"| {' | '.join(head)} |", "|---|---:" + "|---:" * len(names) + "|"]
+    for distance, (low, high) in DISTANCES.items():
+        some = [row for row in own if low <= abs(row["defocus"]) <= high]
+        gains = [[row[name]["whole"] for row in some] for name in names]
+        told = [f"{mean_and_error(one)}, worst {min(one):+.2f}" for one in gains]
+        line = f"| {distance} | {len(some)} | {' | '.join(told)} |"
+        lines.append(line.replace("-", "\N{MINUS SIGN}"))
+    return "\n".join(lines)
 
 
 def number(value: float | None, digits: int) -> str:

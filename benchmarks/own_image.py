@@ -14,7 +14,7 @@ of the noise. ``linear`` is the best linear filter of 21 x 21 taps, fitted to th
 which nobody has; ``sem-restore`` is the default model as it is.
 
 PYTHON is the interpreter of an environment with the peers (see `own_image_peers.py`);
-without it they are left out. BM3D is told the noise's spectrum along lines, ``bm3d``
+without it they are left out. BM3D is told the noise's spectrum along lines, ``white``
 its deviation alone; both are estimated from the image itself. The second table is of
 differences field by field. Rows that the file holds are not computed again.
 """
@@ -28,10 +28,11 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _restoration import Image, oracle, psnr_db
@@ -48,9 +49,10 @@ SIDE = 256
 WHICH = (1, 4, 3, 0, 2, 5, 6, 7)  # of the held-out images
 CASES = {"along lines 25": (25, True), "white 40": (40, False), "white 15": (15, False)}
 KEPT = math.exp(-1)  # of the last pixel's noise, by a slow detector
-PEERS = {"BM3D": "bm3d-lines", "bm3d": "bm3d", "n2v": "n2v"}
+PEERS = {"BM3D": "bm3d-lines", "BM3D, white": "bm3d", "n2v": "n2v"}
 TRAINED = ("n2v",)
 BEST_PEER = "BM3D"
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 SHOWN = ("noisy", "non-local_means", "own", "sem-restore", "truth")
 DETAIL = 96  # px
 Made = tuple[Image | None, dict[str, object]]  # what was made, and more of its row
@@ -243,35 +245,34 @@ def measure_scans(field: Field, rows: Rows, args: argparse.Namespace) -> None:
         keep(field, rows, "two scans", make, None)
 
 
-def table(rows: Rows) -> str:
-    """Write means with their standard errors, and the worst, as Markdown."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        found[row["case"], row["method"]].append(row["gain_db"])
-    lines = [
-        "| case | method | fields | gain, dB | worst |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for key, gains in sorted(found.items()):
-        told = f"{len(gains)} | {mean_and_error(gains)} | {min(gains):+.2f}"
-        lines.append(f"| {' | '.join(key)} | {told} |")
-    return "\n".join(lines)
+def table(rows: Iterable[dict[str, Any]], *, ahead: bool = False) -> str:
+    """Write means with their standard errors, and the worst, as Markdown.
 
-
-def differences(rows: Rows) -> str:
-    """Write how far each method is ahead of BM3D, field by field, as Markdown."""
-    known = {key: row["gain_db"] for key, row in rows.known.items()}
+    Gains in dB; or, field by field, how far each method is ahead of the best peer.
+    """
+    known = {(row["case"], row["name"], row["method"]): row["gain_db"] for row in rows}
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for (case, name, method), gain in known.items():
-        if method != BEST_PEER and (case, name, BEST_PEER) in known:
-            found[case, method].append(gain - known[case, name, BEST_PEER])
-    lines = [
-        f"| case | method | fields | ahead of {BEST_PEER}, dB | worst |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for key, ahead in sorted(found.items()):
-        told = f"{len(ahead)} | {mean_and_error(ahead)} | {min(ahead):+.2f}"
-        lines.append(f"| {' | '.join(key)} | {told} |")
+        if not ahead:
+            found[method, case].append(gain)
+        elif method != BEST_PEER and (case, name, BEST_PEER) in known:
+            found[method, case].append(gain - known[case, name, BEST_PEER])
+    all_cases = ("real", *CASES)
+    most = {
+        case: max((len(v) for (_, of), v in found.items() if of == case), default=0)
+        for case in all_cases
+    }
+    head = [f"{case}, {most[case]} fields" for case in all_cases]
+    lines = [f"| method | {' | '.join(head)} |", "|---|---:|---:|---:|---:|"]
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = []
+        for case in all_cases:
+            gains = found.get((method, case), [])
+            told = f"{mean_and_error(gains)} ({min(gains):+.2f})" if gains else DASH
+            fewer = f", {len(gains)} fields" if 0 < len(gains) < most[case] else ""
+            cells.append(told + fewer)
+        line = f"| {' | '.join(cells)} |".replace("-", MINUS)
+        lines.append(f"| {method} {line}")
     return "\n".join(lines)
 
 
@@ -297,7 +298,7 @@ def main() -> None:
         for field in fields(args.data, args.only):
             step(field, rows, args)
     print(table(rows))
-    print(differences(rows))
+    print(f"\nAhead of {BEST_PEER}, field by field:\n\n{table(rows, ahead=True)}")
     if args.sheet is not None:
         sheet(args.pictures, args.sheet)
 

@@ -4,7 +4,8 @@ Run: ``python benchmarks/superlens.py --model ssum-sem -o OUT_DIR``. Prints tabl
 Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib).
 
 Quality, sizes and depth are of a microscope that blurs by a Gaussian of 80 nm; *light*
-is of lenses of a numerical aperture of 1.3 to 2.0, at any focus, by distance from it.
+is of lenses of a numerical aperture of 1.3 to 2.0, at any focus, by distance from it;
+with ``--gaussian`` of Gaussians of 70 to 95 nm, likewise.
 
 Samples are simulated, drawn with seeds that training never uses, 40 to 160 nm high; the
 Siemens star and the letters are of kinds that it never draws. Peers: the optical image
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from _restoration import oracle
-from _shared import read_options
+from _shared import Rows, read_options
 from _superlens_fields import (
     DIP,
     KEPT_SEED,
@@ -84,6 +85,7 @@ STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
 PARTS = ("quality", "sizes", "depth", "light")
 LIGHT_SEED = 41_000  # of fields through a lens; nothing else draws them
+GAUSSIAN_SEED = 43_000  # of those through a Gaussian
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,12 +406,19 @@ def extent(heights: Image, values: Image, level: float) -> float:
     return float(2 * (heights[at - 1] + share * (heights[at] - heights[at - 1])))
 
 
-def light(judges: dict[str, Judge], count: int) -> list[dict[str, Any]]:
-    """Measure gains of filter and models on fields through a lens, at any focus."""
-    options = USUAL.replace(gaussian=0, any_focus=1)
-    rows = []
+def light(
+    judges: dict[str, Judge], count: int, kept: Rows, *, gaussian: bool
+) -> list[dict[str, Any]]:
+    """Measure gains of filter and models on fields at any focus, through a lens or not.
+
+    Of several models each has the fields that the first has.
+    """
+    optics, seed = ("Gaussian", GAUSSIAN_SEED) if gaussian else ("lens", LIGHT_SEED)
+    options = USUAL.replace(gaussian=int(gaussian), any_focus=1)
     for number in range(count):
-        row: dict[str, Any] = {}
+        if (optics, number) in kept:
+            continue
+        row: dict[str, Any] = {"optics": optics, "number": number}
         for name, judge in judges.items():
             (pair,) = ssum_validation(
                 1,
@@ -418,24 +427,30 @@ def light(judges: dict[str, Judge], count: int) -> list[dict[str, Any]]:
                 options=options.replace(
                     kinds=(SAMPLE_KINDS[number % len(SAMPLE_KINDS)],)
                 ),
-                first=LIGHT_SEED + number,
+                first=seed + number,
             )
-            images = judge.images(pair, linear=not row)
+            images = judge.images(pair, linear="kind" not in row)
             found = scores(images, 20.0, judge.scale)
-            split = split_at_cut_off(images, pair, judge.scale)
+            split = {} if gaussian else split_at_cut_off(images, pair, judge.scale)
             before = found["optical"]["psnr_db"]
             row |= {"kind": pair.kind, "defocus": pair.defocus, "optical": before}
             for image, score in found.items():
                 if image != "optical":
                     label = name if image == "enhanced" else image
-                    bands = light_gain(split[image], split["optical"])
-                    row[label] = {
-                        "whole": score["psnr_db"] - before,
-                        "below the cut-off": bands.gain_below_db,
-                        "above it": bands.gain_above_db,
-                    }
-        rows.append(row)
-    return rows
+                    row[label] = {"whole": score["psnr_db"] - before}
+                    if split:  # a Gaussian has no cut-off
+                        bands = light_gain(split[image], split["optical"])
+                        row[label]["below the cut-off"] = bands.gain_below_db
+                        row[label]["above it"] = bands.gain_above_db
+        print(kept.add(rounded(row)), flush=True)
+    return [row for row in kept if row["optics"] == optics and row["number"] < count]
+
+
+def rounded(value: Any) -> Any:
+    """Round what is in a row to four digits."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def split_at_cut_off(
@@ -460,7 +475,7 @@ def main() -> None:
     """Measure each model and print its tables."""
     arguments = read_options(
         __doc__,
-        "--no-oracle --self-ensemble --output=FILE",
+        "--no-oracle --self-ensemble --output=FILE --gaussian --rows=FILE",
         model=["ssum-sem"],
         fields=(3, "of each sample"),
         light_fields=(32, "through a lens"),
@@ -472,7 +487,10 @@ def main() -> None:
             name: Judge(load_model(name), 0, with_oracle=not arguments.no_oracle)
             for name in arguments.model
         }
-        everything["light"] = light(judges, arguments.light_fields)
+        kept = Rows(arguments.rows, "optics", "number")
+        everything["light"] = light(
+            judges, arguments.light_fields, kept, gaussian=arguments.gaussian
+        )
         print_light(everything["light"], print)
     if arguments.parts == ["light"]:
         arguments.model = []

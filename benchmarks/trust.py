@@ -47,6 +47,7 @@ OWN_SEED = 3_000_000  # bounds are learnt from fields of seed 1 000 000
 LEARNT = 40_000  # seeds of the fields that bounds with a kind left out learn from
 SIDE = 256
 WORST = 0.1
+EDGES = np.geomspace(0.005, 1, 400)  # of the bound, in shares of the range
 Image = NDArray[np.float64]
 
 
@@ -192,11 +193,17 @@ class Bound:
         """Measure one field."""
         scale = error_scale(one.seen, self.weights)
         away = distance_to_fields(one.look[None], self.looks)[0]
+        bound = self.factor * scale
+        held = one.error < bound
+        place = np.searchsorted(EDGES, bound.ravel())
+        pixels = np.bincount(place, minlength=EDGES.size + 1)
+        below = np.bincount(place, held.ravel(), minlength=EDGES.size + 1)
         return {
             "kind": one.kind.split("+")[0],
             "auroc": scores(one, scale),
-            "below": float((one.error < self.factor * scale).mean()),
-            "bound": float(np.mean(self.factor * scale)),
+            "below": float(held.mean()),
+            "bound": float(np.mean(bound)),
+            "by_bound": [pixels.tolist(), below.astype(int).tolist()],
             "unfamiliar": bool(away > self.limit),
         }
 
@@ -217,6 +224,19 @@ def say(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
         f" ({found} of {len(bad)} below 0.8); mean bound "
         f"{100 * np.mean([row['bound'] for row in rows]):.0f} %"
     )
+
+
+def deciles(rows: list[dict[str, Any]]) -> str:
+    """Say what share of the pixels lies below the bound, by its tenths over all."""
+    pixels, below = np.sum([row["by_bound"] for row in rows], axis=0)
+    share = np.cumsum(pixels) / pixels.sum()
+    tenth = np.minimum((share - 1e-9) * 10, 9.999).astype(int)
+    told = [
+        f"{100 * below[tenth == n].sum() / pixels[tenth == n].sum():.0f}"
+        for n in range(10)
+        if pixels[tenth == n].sum()
+    ]
+    return f"  below the bound by its tenths, least first, %: {', '.join(told)}"
 
 
 def main() -> None:
@@ -247,6 +267,7 @@ def main() -> None:
             rows.add({"part": part, "number": number, **judge.judge(one)})
         own = [row for row in rows if row["part"] == part]
         print("\n".join(say(own, part)), flush=True)
+        print(deciles(own), flush=True)
         for kind in kinds:
             some = [row for row in own if row["kind"] == kind]
             print("\n".join(say(some, f"  {kind}") if some else []), flush=True)

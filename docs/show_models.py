@@ -1,13 +1,15 @@
-"""Show what the bundled models make of ten real images, for the page on choosing one.
+"""Show what the bundled models make of ten real images, for the pages on models.
 
 ``python docs/show_models.py FOLDER``; the folder holds the real images. Each is
 enhanced as a whole with default settings; the picture shows a detail of it before and
 after, both on the grey scale of the whole image before, from its 0.2th to its 99.8th
-percentile. The picture of `which-model.md` and the table of `validation/which-model.md`
-are written anew; nothing on them is chosen by hand but the images.
+percentile. The pictures of `which-model.md` and `models.md` and the table of
+`validation/which-model.md` are written anew; nothing on them is chosen by hand but the
+images.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ PICTURE = Path(__file__).parent / "images" / "which-model.jpg"
 START, END = "<!-- rows -->", "<!-- end of rows -->"
 DETAIL = 200  # px of the image before
 ACROSS = 2  # images beside each other
+FOR_MODELS = {"model-sem-restore.jpg": (0, 5), "model-sem-2x.jpg": (9,)}  # of IMAGES
 SHARES = (0.2, 99.8)
 
 
@@ -90,18 +93,26 @@ def shown(root: Path, what: Shown) -> tuple[Image.Image, str]:
     return pair, f"| {what.name} | `{what.model}` | {named} | {change} |"
 
 
+def save_sheet(pairs: Sequence[Image.Image], target: Path) -> None:
+    """Put pairs beside and below each other."""
+    width, height = pairs[0].size
+    across = min(ACROSS, len(pairs))
+    down = -(-len(pairs) // across)
+    sheet = Image.new("L", (across * width + 12 * (across - 1), down * height), 255)
+    for n, pair in enumerate(pairs):
+        sheet.paste(pair, (n % across * (width + 12), n // across * height))
+    sheet.save(target, quality=75)
+
+
 def main() -> None:
     """Write the picture, and the table of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     pairs, rows = zip(*(shown(folder, what) for what in IMAGES), strict=True)
-    width, height = pairs[0].size
-    down = -(-len(pairs) // ACROSS)
-    sheet = Image.new("L", (ACROSS * width + 12 * (ACROSS - 1), down * height), 255)
-    for n, pair in enumerate(pairs):
-        sheet.paste(pair, (n % ACROSS * (width + 12), n // ACROSS * height))
-    sheet.save(PICTURE, quality=75)
+    save_sheet(pairs, PICTURE)
+    for name, numbers in FOR_MODELS.items():
+        save_sheet([pairs[n] for n in numbers], PICTURE.with_name(name))
     text = PAGE.read_text(encoding="utf-8")
     before, _, after = text.partition(START)[0], "", text.partition(END)[2]
     table = "\n".join((START, HEAD, *rows, END))

@@ -6,9 +6,12 @@ is the clean scan (50 lines averaged), which has noise of its own. The Gaussian 
 pair by pair, the width that comes nearest to the reference in PSNR: that is known in
 hindsight only. ``sem-restore`` was developed on these pairs and learnt from others of
 the same microscope, so none of this is a final judgement.
+
+``PYTHONPATH=benchmarks python -m paper_tables.real_gold --rows FILE`` judges the table
+model and the default alone, and keeps a row for each image of each pair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -90,7 +93,16 @@ def measure_real_gold(
         name: Judge(load_model(model), EnhanceOptions())
         for name, model in models.items()
     }
-    rows: dict[str, list[dict[str, float | None]]] = {}
+    return summarise(
+        {"image": name, **row}
+        for _, name, row in measure_pairs(judges, say, pairs=pairs, data=data)
+    )
+
+
+def measure_pairs(
+    judges: dict[str, Judge], say: Say, *, pairs: int, data: Path
+) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+    """Give of each pair and each image of it what its gaps are like."""
     for called, noisy, registered in islice(real_pairs(data), pairs):
         say(f"real gold: {called}")
         place = common(noisy, registered)
@@ -102,8 +114,16 @@ def measure_real_gold(
         made |= {name: restored(noisy, judge)[place] for name, judge in judges.items()}
         for name, image in made.items():
             row = {**gap_row(image, clean), "psnr_db": psnr_db(image, clean)}
-            rows.setdefault(name, []).append(row)
-    return {name: _summary(found) for name, found in rows.items()}
+            yield called, name, row
+
+
+def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Put the rows of each kind of image together."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        values = {k: v for k, v in row.items() if k not in ("pair", "image")}
+        found.setdefault(row["image"], []).append(values)
+    return {name: _summary(some) for name, some in found.items()}
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -147,3 +167,26 @@ def reference_words(rows: dict[str, Any]) -> str:
     first: dict[str, Any] = next(iter(rows.values()), {})
     wide = number(first.get("reference_nm"), 0)
     return f"{first['fields']} pairs, {first['gaps']} gaps, {wide} nm wide in the mean"
+
+
+def main() -> None:
+    """Measure with the table model and the default, and keep rows."""
+    from _shared import Rows, read_options
+
+    from paper_tables.published import MODELS
+
+    args = read_options(__doc__, "--rows=FILE")
+    models = {"gold-real": MODELS / "gold-real" / "gold-real.safetensors"}
+    judges = {
+        name: Judge(load_model(model), EnhanceOptions())
+        for name, model in {**models, "sem-restore": "sem-restore"}.items()
+    }
+    kept = Rows(args.rows, "pair", "image")
+    for pair, image, row in measure_pairs(judges, print, pairs=15, data=SHARED):
+        row = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+        kept.add({"pair": pair, "image": image, **row})
+    print(real_gold_table(summarise(kept)))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import frc_accuracy
+import pytest
 from _shared import mean_and_error
+from _superlens_tables import by_distance
+from own_image import table
+from paper_tables.real_gold import real_gold_table, reference_words, summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
@@ -48,3 +52,22 @@ def test_real_pairs() -> None:
         f"{before:.2f} → {after:.2f} dB, **{mean}**, worst {min(gains):+.2f}" in record
     )
     assert f"Gaussian gains {gaussian:.2f} and the oracle {oracle:.2f}" in record
+
+
+@pytest.mark.parametrize("optics", ["lens", "Gaussian"])
+def test_gains_by_distance_from_the_focus(optics: str) -> None:
+    table = by_distance(rows_of("by_focus.jsonl"), optics)
+    assert table in page("validation/superlens.md")
+
+
+def test_denoisers_side_by_side() -> None:
+    rows, record = rows_of("own_image.jsonl"), page("validation/training.md")
+    assert table(rows) in record
+    assert table(rows, ahead=True) in record
+
+
+def test_gaps_of_real_gold() -> None:
+    found = summarise(rows_of("real_gold.jsonl"))
+    record = page("validation/results.md")
+    assert real_gold_table(found) in record
+    assert f"({reference_words(found)})" in record
