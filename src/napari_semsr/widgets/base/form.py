@@ -279,9 +279,7 @@ def labels_of_verbs(names: Iterable[str]) -> Labels:
     verbs = filter(None, map(verb_of, names))
     fields = [item for verb in verbs for item in verb.options.model_fields.items()]
     return {
-        name: (words_of(info).label, {})
-        for name, info in fields
-        if words_of(info).label
+        name: (words_of(info).row, {}) for name, info in fields if words_of(info).label
     }
 
 
