@@ -9,6 +9,7 @@ from _shared import mean_and_error
 from _superlens_tables import by_distance
 from own_image import table
 from paper_tables.real_gold import real_gold_table, reference_words, summarise
+from trust import deciles
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "benchmarks" / "rows"
@@ -71,3 +72,8 @@ def test_gaps_of_real_gold() -> None:
     record = page("validation/results.md")
     assert real_gold_table(found) in record
     assert f"({reference_words(found)})" in record
+
+
+def test_trust_by_tenths_of_the_bound() -> None:
+    told = deciles(rows_of("trust.jsonl")).split(": ")[1]
+    assert f"the share of pixels below it is {told} %" in joined("validation/trust.md")
