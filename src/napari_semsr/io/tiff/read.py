@@ -480,6 +480,7 @@ class _PlaneSource:
 
     def _page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
         """Find the page in a freshly opened file."""
+        _pass_over_entities(tif)
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
@@ -653,18 +654,23 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
         _logger.removeHandler(listener)
 
 
+def _pass_over_entities(tif: "tifffile.TiffFile") -> None:
+    """Let `tifffile` list no planes of a text that nobody looks through before."""
+    ome = tif.ome_metadata or ""
+    if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
+        tif.is_ome = False
+
+
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     """Refuse parts outside the TIFF's own folder, and planes that nothing could hold.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
+    _pass_over_entities(tif)
     ome = tif.ome_metadata
     if not ome:
         return
     root = _parse_ome(ome)
-    if root is None and "FileName" not in ome:  # tifffile may understand it: not asked
-        tif.is_ome = False
-        return
     elements = [] if root is None else list(root.iter())
     names = [element.get("FileName") or "" for element in elements]
     away = next(
