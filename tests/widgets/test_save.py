@@ -14,8 +14,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
+from napari_semsr.widgets.base import begin_at
 from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
-from napari_semsr.widgets.base.saving import begin_at
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
@@ -304,6 +304,11 @@ def test_a_dialog_begins_beside_the_data(make_napari_viewer, tmp_path, monkeypat
         "getSaveFileName",
         lambda _, __, place, *___: (begun.append(Path(place).parent), ("", ""))[1],
     )
+    monkeypatch.setattr(
+        QFileDialog,
+        "getExistingDirectory",
+        lambda _, __, place="": (begun.append(Path(place)), "")[1],
+    )
     viewer, data = make_napari_viewer(), tmp_path / "data"
     panel = SavePanel(viewer)
     viewer.window.add_dock_widget(panel)
@@ -313,7 +318,8 @@ def test_a_dialog_begins_beside_the_data(make_napari_viewer, tmp_path, monkeypat
     panel.figure_button.click()
     viewer.add_image(np.zeros((40, 40)), metadata={FOLDER_KEY: str(data / "frames")})
     panel.run_button.click()
-    assert begun == [data, data]
+    panel.open_button.click()
+    assert begun == [data, data, data]
     monkeypatch.setattr(
         QFileDialog,
         "getSaveFileName",

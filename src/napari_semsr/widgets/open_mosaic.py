@@ -22,6 +22,7 @@ from napari_semsr.widgets.base import (
     Row,
     Work,
     add_opened,
+    begin_at,
     is_alive,
     open_levels,
     push_button,
@@ -145,7 +146,9 @@ class OpenMosaicPanel(Panel):
                 self.coverage.value = False
 
     def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Store or folder of frames")
+        folder = QFileDialog.getExistingDirectory(
+            self, "Store or folder of frames", str(begin_at())
+        )
         if folder:
             self.path.value = Path(folder)
 

@@ -21,6 +21,7 @@ from napari_semsr.widgets.base import (
     RichLabel,
     ask_file,
     ask_new_project,
+    begin_at,
     elide_items,
     go_to_panel,
     is_alive,
@@ -206,7 +207,9 @@ class SavePanel(Panel):
 
     def open_project(self) -> None:
         """Ask for a project, and open it in place of what is open."""
-        chosen = QFileDialog.getExistingDirectory(self, "Open project NAME.semsr")
+        chosen = QFileDialog.getExistingDirectory(
+            self, "Open project NAME.semsr", str(begin_at())
+        )
         if chosen:
             self._open(Path(chosen))
 

@@ -86,6 +86,7 @@ from .runner import (
 from .saving import (
     ask_file as ask_file,
     ask_new_project as ask_new_project,
+    begin_at as begin_at,
 )
 from .session import (
     session_of as session_of,

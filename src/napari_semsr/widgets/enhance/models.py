@@ -39,6 +39,7 @@ from napari_semsr.widgets.base import (
     Panel,
     RichLabel,
     Work,
+    begin_at,
     is_alive,
     open_panel,
     preference,
@@ -259,7 +260,9 @@ class ModelChooser(QWidget):
         self.box.value = self._proposed
 
     def _choose_file(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Model", "", MODEL_FILES)
+        chosen, _ = QFileDialog.getOpenFileName(
+            self, "Model", str(begin_at()), MODEL_FILES
+        )
         if chosen:
             self.offer(chosen)
 

@@ -67,6 +67,7 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     ask_file,
+    begin_at,
     go_to_panel,
     is_alive,
     new_store_path,
@@ -380,7 +381,7 @@ class LandmarkControls(Form):
         if pair is None:
             return
         chosen, _ = QFileDialog.getOpenFileName(
-            self, "Load landmarks", "", ";;".join(_TABLES)
+            self, "Load landmarks", str(begin_at()), ";;".join(_TABLES)
         )
         if not chosen:
             return
@@ -810,7 +811,7 @@ class RegisterPanel(Panel):
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
         chosen, _ = QFileDialog.getOpenFileName(
-            self, "Apply a transform", "", ";;".join(_TRANSFORMS)
+            self, "Apply a transform", str(begin_at()), ";;".join(_TRANSFORMS)
         )
         if chosen:
             self.apply_file(Path(chosen))
