@@ -131,6 +131,21 @@ def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turn
 
 
 @pytest.mark.broad
+def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
+    about = {"semsr run": {"by": "Crop", "of": "other"}}
+    other = model.layers["other"]
+    other.metadata.update(about)
+    marks = model.add_points(np.ones((1, 2)), name="marks", metadata=dict(about))
+    panel.look.compare(model.layers["field"], model.layers["field · wiener"])
+    panel.look.beside.value = True
+    assert not other.visible
+    assert not marks.visible
+    panel.look.beside.value = False
+    assert other.visible
+    assert marks.visible
+
+
+@pytest.mark.broad
 def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
     panel.look.beside.value = True
     model.layers.remove("field · wiener")

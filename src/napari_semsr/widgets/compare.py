@@ -188,10 +188,10 @@ class Alone:
 
     def show(self, *layers: Layer) -> None:
         """Show these, and hide all others but what lies over them."""
-        for item in self._viewer.layers:
-            if item.metadata.get(HELPER_KEY) is True:
-                continue
+        of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
+        for item in of:  # before one hides others, which explain it
             self._before.setdefault(item, item.visible)
+        for item in of:
             item.visible = item in layers
 
     def end(self) -> None:
