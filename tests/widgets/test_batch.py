@@ -177,6 +177,23 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
 
 
+@pytest.mark.broad
+@pytest.mark.parametrize(
+    ("typed", "proposed"),
+    [
+        ("/", ""),
+        ("/scans/*.tif", "/scans results"),
+        ("/scans/**/a.tif", "/scans results"),
+        ("/*.tif", ""),
+        ("/list.csv", "/list results"),
+    ],
+)
+def test_a_folder_is_proposed_for_whatever_is_typed(shown, typed, proposed):
+    shown.layer.value = shown.viewer.layers[0]
+    shown.inputs.line_edit.value = typed
+    assert shown.output.line_edit.value == proposed
+
+
 def test_warnings_of_steps_are_in_the_words_of_their_panels(
     model, hold, scans, run_panel, tmp_path
 ):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
 _MOST_ROWS = 500  # that are shown; chosen: a table of more is opened elsewhere
+_PATTERN = frozenset("*?[")
 _FIRST = ("name", "error", "warnings")  # columns that are looked for first
 _ABOUT = (
     "The same steps for every image of a folder: those that a layer was made by, or "
@@ -165,8 +166,13 @@ class BatchPanel(Panel):
     def _propose_output(self, _: object = None) -> None:
         """Propose a folder beside that of the images, until one is typed."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
-        if self.layer.value is not None and output == self._proposed and inputs:
-            self._proposed = inputs.with_name(f"{inputs.stem} results")
+        if self.layer.value is None or output != self._proposed or not inputs:
+            return
+        place = inputs
+        while _PATTERN & set(str(place)):
+            place = place.parent
+        if place.name:  # neither the root nor the folder of the program
+            self._proposed = place.with_name(f"{place.stem} results")
             self.output.value = self._proposed
 
     def _show_plan(self, _: object = None) -> None:
