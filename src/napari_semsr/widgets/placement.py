@@ -30,6 +30,7 @@ class PlacementRows:
     ) -> None:
         self._form, self._remedy = form, remedy
         self._given: StoredTransform | None = None
+        self._asked = True
         self._kinds = (
             otherwise,
             ("by a stored transform \N{HORIZONTAL ELLIPSIS}", _STORED),
@@ -52,10 +53,15 @@ class PlacementRows:
         self.placed.changed.connect(self.show_rows)
         self.show_rows()
 
-    def show_rows(self, _: object = None, *, asked: bool = True) -> None:
-        """Show what is to be chosen, where it is `asked` how the images lie."""
-        self._form.show_row("placed", asked)
-        self._form.show_row("transform", asked and self.placed.value == _STORED)
+    def show_rows(self, _: object = None, *, asked: bool | None = None) -> None:
+        """Show what is to be chosen, where it is `asked` how the images lie.
+
+        None: where it was asked before.
+        """
+        self._asked = self._asked if asked is None else asked
+        stored = self.placed.value == _STORED
+        self._form.show_row("placed", self._asked)
+        self._form.show_row("transform", self._asked and stored)
 
     @property
     def given(self) -> bool:

@@ -215,6 +215,17 @@ def test_two_layers_are_cut_by_a_stored_transform(
 
 
 @pytest.mark.broad
+def test_how_layers_lie_is_asked_of_layers_alone(panel):
+    panel.pairs.source.value = "store"
+    panel.pairs.placed.value = "stored"  # as a project is opened
+    assert panel.pairs.placed.native.isHidden()
+    assert panel.pairs.transform.native.isHidden()
+    panel.pairs.source.value = "layers"
+    assert not panel.pairs.placed.native.isHidden()
+    assert not panel.pairs.transform.native.isHidden()
+
+
+@pytest.mark.broad
 def test_register_goes_on_to_train(
     make_napari_viewer_proxy, training, add, finish, folder
 ):
