@@ -8,7 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import light_gain, measure_agreement, measure_metrics
-from napari_semsr.analysis.light import split_light
+from napari_semsr.analysis.light import beyond_cut_off, split_light
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from napari_semsr.core.fourier import window_plane
 
@@ -199,3 +199,16 @@ def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):
         curve = measure_agreement(noisy, object_, cut_off_nm=END)
         assert (curve.resolution_nm < END) == told
         assert ("beyond the optical cut-off of 80 nm" in curve.beyond_cut_off) == told
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((60.0, 79.0), "The map lies beyond the optical cut-off of 80 nm"),
+        (None, "The map lies beyond the optical cut-off of 80 nm"),
+        ((60.0, 85.0), "cut-off of 80 nm lies within the 95 % interval of the map"),
+    ],
+)
+def test_what_chance_explains_is_not_called_guessed(interval, said):
+    assert said in beyond_cut_off(70.0, interval, 80.0, "noise pretends it", "map")
+    assert not beyond_cut_off(81.0, interval, 80.0, "noise pretends it", "map")

@@ -51,15 +51,25 @@ def find_cut_off(image: Micrograph, given: float | None = None) -> float | None:
 
 
 def beyond_cut_off(
-    found_nm: float | None, end_nm: float | None, but: str, what: str = "resolution"
+    found_nm: float | None,
+    interval_nm: FloatPair | None,
+    end_nm: float | None,
+    but: str,
+    what: str = "resolution",
 ) -> str:
     """Say in one sentence that a resolution is finer than all that light carried.
 
     `but` says, as a clause, what else may look like such a resolution, and `what` is
-    called one here. Empty where the resolution is no finer or one is unknown.
+    called one here. Where the 95 % interval reaches the cut-off, that alone is said.
+    Empty where the resolution is no finer or one is unknown.
     """
     if found_nm is None or end_nm is None or found_nm >= end_nm:
         return ""
+    if interval_nm is not None and max(interval_nm) >= end_nm:
+        return (
+            f"The optical cut-off of {end_nm:.4g} nm lies within the 95 % interval of "
+            f"the {what}, which need not be finer than what light carried."
+        )
     return (
         f"The {what} lies beyond the optical cut-off of {end_nm:.4g} nm: light carried "
         f"nothing that fine, so that {but}, or the cut-off is another."

@@ -244,8 +244,8 @@ class FrcResult:
     @property
     def beyond_cut_off(self) -> str:
         """A sentence where the resolution is finer than all that the light carried."""
-        but = "what agrees there was guessed"
-        return beyond_cut_off(self.resolution_nm, self.cut_off_nm, but)
+        found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
+        return beyond_cut_off(*found, end, "what agrees there was guessed")
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:

@@ -178,10 +178,12 @@ def _cut(box: Box | None, *, halves: bool) -> str | None:
     )
 
 
-def _beyond(found_nm: float | None, image: Micrograph, what: str) -> str:
+def _beyond(
+    found_nm: float | None, interval_nm: FloatPair | None, image: Micrograph, what: str
+) -> str:
     """Say that a resolution is finer than the light that made the image carries."""
     but = "noise, small blocks or a network pretend it"
-    return beyond_cut_off(found_nm, find_cut_off(image), but, what)
+    return beyond_cut_off(found_nm, interval_nm, find_cut_off(image), but, what)
 
 
 # Fourier ring correlation of one or two images or files.
@@ -277,12 +279,12 @@ def _correlate(
         result = measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
         result = measure_frc(one, other, chosen, whole=first)
+    found_nm = result.resolution_nm, result.interval_nm
     said = [
         _doubted(placed),
         note,
         _cut(box, halves=halves is not None),
-        result.beyond_cut_off
-        or _beyond(result.resolution_nm, calibrated, "resolution"),
+        result.beyond_cut_off or _beyond(*found_nm, calibrated, "resolution"),
     ]
     yield Progress(2, 2, "done")
     return FrcReport(
@@ -432,8 +434,9 @@ def _map_resolution(
     shown = result.map.replace(provenance=history, look=_map_look(result.map))
     result = replace(result, map=shown)
     run.write(shown)
-    median = result.median_nm
-    said = [_doubted(placed) or note, _beyond(median, calibrated, "median of the map")]
+    interval_nm = result.median_interval if result.unit == "nm" else None
+    beyond = _beyond(result.median_nm, interval_nm, calibrated, "median of the map")
+    said = [_doubted(placed) or note, beyond]
     return FrcMapReport(
         **run.facts(calibrated),
         output=run.output,
@@ -445,7 +448,7 @@ def _map_resolution(
         median_px=_in_px(result, calibrated, 50),
         p90_nm=result.p90_nm,
         p90_px=_in_px(result, calibrated, 90),
-        median_interval_nm=result.median_interval if result.unit == "nm" else None,
+        median_interval_nm=interval_nm,
         median_interval_px=_interval_px(result, calibrated),
         blocks=result.blocks,
         failed=result.failed,
