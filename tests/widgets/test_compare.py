@@ -143,6 +143,13 @@ def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
     panel.look.beside.value = False
     assert other.visible
     assert marks.visible
+    model.layers.move(model.layers.index(marks), 0)
+    other.visible = False
+    assert not marks.visible
+    panel.look.compare(model.layers["field"], other)
+    panel.look.beside.value = True
+    assert other.visible
+    assert not marks.visible
 
 
 @pytest.mark.broad

@@ -191,7 +191,7 @@ class Alone:
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
         for item in of:  # before one hides others, which explain it
             self._before.setdefault(item, item.visible)
-        for item in of:
+        for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
 
     def end(self) -> None:
