@@ -57,6 +57,21 @@ def test_each_block_equals_its_own_measurement(pair) -> None:
     np.testing.assert_allclose(alone.measured[0, 0], found.measured[1, 2], rtol=1e-3)
 
 
+@pytest.mark.parametrize("estimator", ["exact", "plain"])
+@pytest.mark.parametrize("criterion", ["half-bit", "3-sigma"])
+def test_where_curves_hardly_fall_the_interval_has_ends(criterion, estimator) -> None:
+    rng = np.random.default_rng(53)
+    radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(256)] * 2, indexing="ij"))
+    radius[0, 0] = 1
+    truth = np.fft.ifft2(np.fft.fft2(rng.normal(size=(256, 256))) / radius).real
+    truth /= truth.std()
+    pair = [Micrograph(truth + rng.normal(0, 1, truth.shape)) for _ in "ab"]
+    options = FrcMapOptions(block=32, step=16, criterion=criterion, estimator=estimator)
+    found = run(measure_frc_map(*pair, options))
+    low, high = found.median_interval
+    assert 2 < low < found.percentile(50) < high < 256
+
+
 def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> None:
     data = pair[0].data.copy()
     data[:64, :64] = np.nan

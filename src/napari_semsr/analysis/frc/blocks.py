@@ -197,7 +197,10 @@ def _estimate(
         own = threshold if threshold.ndim == 1 else threshold[ready]
         found = question.read(curve[ready], geometry, own)
         crossing[ready] = found.crossing
-        spread[ready], misfit[ready] = found.spread, found.misfit
+        # a curve that hardly falls has no end of it, but rings have
+        most = np.log(geometry.rings.nyquist / geometry.rings.bin_width)
+        spread[ready] = np.minimum(found.spread, most)
+        misfit[ready] = np.minimum(found.misfit, most)
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
         final[ready[small]] = code_of("too-small")
