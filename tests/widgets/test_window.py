@@ -124,6 +124,15 @@ def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
 
 
 @pytest.mark.broad
+def test_a_panel_comes_back_from_a_project_before_it_moved(model, hold):
+    window = hold(StepsWindow(model))
+    window.show_state({"step": "measure", "panels": {"measure": "a.b:TrustPanel"}})
+    assert type(window.page.panel).__name__ == "TrustPanel"
+    window.show_state({"panels": {"measure": "a.b:GonePanel"}})
+    assert type(window.page.panel).__name__ == "TrustPanel"
+
+
+@pytest.mark.broad
 def test_all_steps_stand_in_one_row_of_320_pixels_when_they_are_done(
     make_napari_viewer, qtbot
 ):

@@ -379,9 +379,11 @@ class StepsWindow(QWidget):
         """Show what `state` said; what is there no more is passed over."""
         panels = state.get("panels") or {}
         for page in self.pages:
-            places = {kind.place: kind for kind in page.step.panels}
-            if panels.get(page.step.key) in places:
-                page.show_kind(places[panels[page.step.key]])
+            names = {kind.place.partition(":")[2]: kind for kind in page.step.panels}
+            # a project may be older than the module that has the panel now
+            name = str(panels.get(page.step.key)).partition(":")[2]
+            if name in names:
+                page.show_kind(names[name])
         keys = [step.key for step in STEPS]
         self._ran |= {*keys} & {*(state.get("done") or ())}
         self._mark()
