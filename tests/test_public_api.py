@@ -1,4 +1,7 @@
 import inspect
+import pkgutil
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from napari_semsr.core import ReadError, SemsrError
 from napari_semsr.core.errors import OptionError
 from napari_semsr.former import ARGUMENTS
 from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
+
+ROOT = Path(__file__).parents[1]
 
 # `semsr models` has verbs of its own.
 FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "models"}
@@ -60,6 +65,17 @@ def test_every_public_name_resolves():
     for name in napari_semsr.__all__:
         assert getattr(napari_semsr, name) is not None
     assert set(napari_semsr.__all__) <= set(dir(napari_semsr))
+
+
+def test_names_of_code_on_pages_are_there():
+    gone = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"`(napari_semsr(?:\.\w+)+)`", page.read_text("utf-8")):
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                gone.append(f"{page.name}: {name}")
+    assert not gone
 
 
 def test_every_verb_has_a_function_with_a_docstring():

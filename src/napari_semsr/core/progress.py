@@ -21,13 +21,21 @@ _MINUTE_S, _HOUR_S = 60, 3600
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come."""
+    """How far a job has come.
 
-    # steps finished and steps in all; `total` is 0 while it is unknown
+    Attributes
+    ----------
+    done, total : int
+        Steps finished and steps in all; `total` is 0 while it is unknown.
+    message : str
+        What is being done now, for the user.
+    seconds_left : float or None
+        How long these steps take still, at the pace so far.
+    """
+
     done: int
     total: int
-    message: str  # what is being done now, for the user
-    # how long these steps take still, at the pace so far
+    message: str
     seconds_left: float | None = None
 
     @property
