@@ -290,6 +290,9 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     (store.path / "0" / "c" / "1" / "1").unlink()
     with pytest.warns(UserWarning, match="^1 of 13 blocks .* copied in part"):
         tell_missing(store.path)
+    store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
+    with pytest.warns(UserWarning, match="^2 of 9 blocks .* written so"):
+        tell_missing(store.path)
 
 
 def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):

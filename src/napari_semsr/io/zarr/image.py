@@ -44,8 +44,8 @@ from napari_semsr.io.read_image import (
     to_nm,
 )
 from napari_semsr.io.zarr.store import (
-    BLOCKS,
     OmeZarrStore,
+    blocks_when_whole,
     count_blocks,
     create_store,
     own_attributes,
@@ -228,7 +228,7 @@ def _levels(
     image = _find_image(
         path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
     )
-    finished = own_attributes(image.group).get(BLOCKS)
+    finished = blocks_when_whole(image.group)
     sets = image.metadata["datasets"]
     if finished is None:
         sets = [sets[level]]

@@ -101,7 +101,7 @@ def _making(record: Record) -> dict[str, Any]:
 
 
 ATTRIBUTE = "semsr"
-BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
+_BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
 _DONE = "done"
 _LARGEST_UNIT = 1 << 30  # bytes of a file; as of what is read in one go
 _UNREADABLE = (ReadError, OSError, KeyError, ValueError, TypeError)
@@ -270,7 +270,7 @@ class OmeZarrStore:
         except KeyError as error:
             msg = f"{self.path} was taken away while it was written; run again."
             raise WriteError(msg) from error
-        self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
+        self.note(_BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         to_disk(self.path)
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
@@ -437,6 +437,12 @@ def own_attributes(group: "zarr.Group") -> dict[str, Any]:
     """Read our own attributes of a group."""
     found = group.attrs.get(ATTRIBUTE)
     return dict(found) if isinstance(found, dict) else {}
+
+
+def blocks_when_whole(group: "zarr.Group") -> int | None:
+    """Read how many files the levels had when they were finished, if that is known."""
+    found = own_attributes(group).get(_BLOCKS)
+    return found if type(found) is int else None  # a file may say anything
 
 
 def _make_level(
@@ -652,7 +658,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
     if any(level is None for level in levels):
         return False
     files = sum(count_blocks(path, level) for level in levels)
-    if files < own_attributes(group).get(BLOCKS, files):
+    if files < (blocks_when_whole(group) or 0):
         return False
     return all(
         _decodes(
