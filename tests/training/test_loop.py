@@ -170,6 +170,17 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.broad
+def test_what_a_killed_write_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
+    left, own = tmp_path / ".preview-0123abcd.tif", tmp_path / ".preview-notes.tif"
+    left.touch()
+    own.touch()
+    run(loop.train(RECIPE.replace(stop_after=4), tmp_path, resume=True))
+    assert not left.exists()
+    assert own.exists()
+
+
 @pytest.mark.parametrize(
     "what", ["model", pytest.param("state", marks=pytest.mark.broad)]
 )

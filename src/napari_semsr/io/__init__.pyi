@@ -18,6 +18,7 @@ from .files import (
     half_paths as half_paths,
     is_there as is_there,
     label_path as label_path,
+    left_behind as left_behind,
     move as move,
     no_file as no_file,
     output_kind as output_kind,

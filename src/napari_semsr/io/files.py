@@ -1,6 +1,7 @@
 """What all formats share: faults as sentences, whole outputs, our own record."""
 
 import errno
+import glob
 import json
 import logging
 import os
@@ -366,6 +367,15 @@ def scratch(
             shutil.rmtree(place, ignore_errors=True)
         else:
             place.unlink(missing_ok=True)
+
+
+def left_behind(path: Path) -> list[Path]:
+    """List hidden names of `scratch` beside a path, as processes that were killed left.
+
+    Of others that are at work, too: only for a folder that is held.
+    """
+    stem, dot, own = (glob.escape(part) for part in path.name.partition("."))
+    return sorted(path.parent.glob(f".{stem}-{'[0-9a-f]' * 8}{dot}{own}"))
 
 
 def to_disk(path: Path, *, inside: bool = True) -> None:

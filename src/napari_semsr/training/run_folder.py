@@ -32,7 +32,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from napari_semsr.core import CheckpointError, WriteError, digest_path, persons_options
-from napari_semsr.io import StoreLock, read_text, renaming, replacing, write
+from napari_semsr.io import (
+    StoreLock,
+    left_behind,
+    read_text,
+    renaming,
+    replacing,
+    write,
+)
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
 from napari_semsr.training.validation import ValidationPair, preview
@@ -227,6 +234,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
+                    file.unlink(missing_ok=True)
+            for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model.name):
+                for file in left_behind(self.path / name):
                     file.unlink(missing_ok=True)
             # without what no recipe may say, so that it opens again
             left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
