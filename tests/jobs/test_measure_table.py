@@ -311,7 +311,7 @@ def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
 def test_parquet_is_resumed_as_csv_is(pairs):
     pytest.importorskip("pyarrow", reason="the extra [table]")
     images = pairs / "low", pairs / "high"
-    how = {"table": pairs / "out.parquet", "resume": True}
+    how = {"table": pairs / "out.parquet", "existing": RESUMED}
     found = [run(measure_table_job("metrics", *images, **how)) for _ in range(2)]
     assert [one.kept for one in found] == [0, 3]
     means = [one.summary["psnr_db"]["mean"] for one in found]
