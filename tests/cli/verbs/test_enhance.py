@@ -54,9 +54,12 @@ def test_enhance_records_what_made_it(semsr, images):
     [("lazy.ome.zarr", SMALL, ()), ("first.tif", (), ("dask",))],
     ids=["tiles", "one tile"],
 )
-def test_enhance_loads_no_library_that_it_does_not_use(images, name, options, besides):
+@pytest.mark.parametrize("named", ["tiny", DEFAULT_MODEL])
+def test_enhance_loads_no_library_that_it_does_not_use(
+    images, name, options, besides, named
+):
     write(read(images / "first.tif"), images / "lazy.ome.zarr")
-    model = write_tiny_model(images)
+    model = write_tiny_model(images) if named == "tiny" else named
     line = ["enhance", name, "-o", "out.ome.zarr", "--model", str(model), *options]
     heavy = ("skimage", "scipy.stats", "distributed", "matplotlib", "lightning")
     compiler = "torch._dynamo"  # loaded by whoever watches calls in torch's core

@@ -277,8 +277,9 @@ class SurveyNet(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        bands = _bands()
-        self.register_buffer("cosines", _cosines(), persistent=False)
+        with torch.device("cpu"):  # on "meta" hypot alone loads torch's compiler, 1 s
+            cosines, bands = _cosines(), _bands()
+        self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("bands", bands, persistent=False)
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
