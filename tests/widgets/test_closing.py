@@ -10,7 +10,8 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.widgets.base.results import is_temporary, keep_results_in
+from napari_semsr.widgets.base.results import keep_results_in
+from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel

@@ -3,25 +3,31 @@
 import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from magicgui.widgets import ComboBox, Select
-from qtpy.QtCore import QLocale
+from qtpy.QtCore import QLocale, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
+    QApplication,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
+    QFileDialog,
     QLabel,
+    QLineEdit,
     QListWidget,
+    QPushButton,
 )
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets.base import make_panel
+from napari_semsr.io.formats import write
+from napari_semsr.widgets.base import ASIDE, make_panel
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from tests.children import LIMIT_MS, run_python
 
@@ -235,6 +241,56 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
     assert boxes
     model.layers.remove(layer)
     assert all(layer not in box.choices for box in boxes)
+
+
+def path_buttons(panel):
+    """Buttons of a panel beside a path that can be typed."""
+    for button in panel.findChildren(QPushButton):
+        beside = button.parentWidget().findChildren(
+            QLineEdit, options=Qt.FindChildOption.FindDirectChildrenOnly
+        )
+        if beside and re.match("Choose|Select", button.text()):
+            yield button, beside[0]
+
+
+def begun_by(button, qtbot):
+    """Press a button that asks for a path, and say in which folder one is asked."""
+    begun, clock = [], QTimer()
+
+    def look():
+        dialog = QApplication.activeModalWidget()
+        if isinstance(dialog, QFileDialog):
+            begun.append(Path(dialog.directory().absolutePath()))
+            dialog.reject()
+
+    clock.timeout.connect(look)
+    clock.start(10)
+    button.click()
+    clock.stop()
+    (folder,) = begun
+    return folder
+
+
+def test_every_row_for_a_path_begins_beside_the_data(
+    make_napari_viewer, tmp_path, qtbot
+):
+    viewer, data, other = make_napari_viewer(), tmp_path / "data", tmp_path / "other"
+    data.mkdir()
+    other.mkdir()
+    write(Micrograph(np.zeros((40, 40), np.uint8), (5.0, 5.0), "a"), data / "a.tif")
+    viewer.open(data / "a.tif", plugin="napari-semsr")
+    places = {f"{one}:{name}" for name, one in PANELS.items()}
+    asked = set()
+    for place in sorted(places.union(ASIDE.values())):
+        panel = make_panel(viewer, place)
+        qtbot.addWidget(panel)
+        for button, line in path_buttons(panel):
+            line.clear()
+            assert begun_by(button, qtbot) == data, (place, button.toolTip())
+            line.setText(str(other / "new.ome.zarr"))
+            assert begun_by(button, qtbot) == other, (place, button.toolTip())
+            asked.add(place)
+    assert len(asked) > 8
 
 
 class Counted:

@@ -13,6 +13,7 @@ import napari_semsr
 from napari_semsr.io.layers import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
+from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import grey_layers
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -116,7 +117,7 @@ def test_heights_are_offered_where_there_are_any(
     assert not height.visible
     assert height.colormap.name == "viridis"
     np.testing.assert_allclose(height.scale, mosaic.scale)
-    assert results.is_temporary(height.metadata["semsr store"])
+    assert is_temporary(height.metadata["semsr store"])
     run_panel(panel)
     assert [layer.name for layer in model.layers].count("series height") == 1
     panel.focus.value = "none"

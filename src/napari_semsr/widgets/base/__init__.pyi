@@ -49,6 +49,9 @@ from .panel import (
     plots_ready as plots_ready,
     table as table,
 )
+from .places import (
+    begin_at as begin_at,
+)
 from .plots import (
     PlotCanvas as PlotCanvas,
     label_frequency as label_frequency,
@@ -86,7 +89,6 @@ from .runner import (
 from .saving import (
     ask_file as ask_file,
     ask_new_project as ask_new_project,
-    begin_at as begin_at,
 )
 from .session import (
     session_of as session_of,

@@ -7,8 +7,11 @@ has a tooltip, and an optional number shows *automatic* at the low end of its ra
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from magicgui.application import use_app
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
@@ -37,6 +40,7 @@ from napari_semsr.widgets.base.folding import (
     least_width,
     take_either_mark,
 )
+from napari_semsr.widgets.base.places import begin_at
 
 _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that few need."
@@ -84,6 +88,17 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
     return button
 
 
+def _choose(edit: FileEdit) -> None:
+    """Ask for a path: beside the one that is typed, else beside the data."""
+    text = edit.line_edit.value.strip()
+    typed = Path(text).expanduser().absolute()
+    begin = typed if text and typed.parent.is_dir() else begin_at()
+    ask, title = use_app().get_obj("show_file_dialog"), edit.label
+    chosen = ask(edit.mode, title, str(begin), edit.filter, edit.native)
+    if chosen:
+        edit.value = chosen
+
+
 class Form(QWidget):
     """A column of labelled controls that fits a narrow dock."""
 
@@ -127,6 +142,8 @@ class Form(QWidget):
             grows = QSizePolicy.Policy.Ignored  # its text breaks where it must
         if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
             control.choose_btn.text = "Choose\N{HORIZONTAL ELLIPSIS}"
+            control.choose_btn.changed.disconnect()  # it begins where napari was called
+            control.choose_btn.changed.connect(partial(_choose, control))
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
         text = QLabel(label) if label else None

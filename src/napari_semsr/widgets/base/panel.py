@@ -80,7 +80,6 @@ from napari_semsr.widgets.base.results import (
     crop_databar,
     databar_of,
     is_kept,
-    is_temporary,
     is_unsaved,
     say_databar,
 )
@@ -99,6 +98,7 @@ from napari_semsr.widgets.base.saving import (
     note_saved,
 )
 from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
     NO_IMAGE,

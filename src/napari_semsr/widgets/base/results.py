@@ -45,7 +45,7 @@ from napari_semsr.jobs import INFO
 from napari_semsr.widgets.base.docking import find_panel
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
-from napari_semsr.widgets.base.temporary import make_temporary
+from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
 from napari_semsr.widgets.layers import (
     fill_view,
     grey_layers,
@@ -131,11 +131,6 @@ def _is_left_over(path: Path) -> bool:
 def keep_results_in(folder: Path | None) -> None:
     """Let new results go into a project; None: into a temporary folder again."""
     _project[:] = [] if folder is None else [folder.resolve()]
-
-
-def is_temporary(path: str) -> bool:
-    """Whether a store goes when napari ends."""
-    return any(folder.resolve() in Path(path).resolve().parents for folder in _folder)
 
 
 def is_unsaved(layer: "Layer") -> bool:

@@ -5,9 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from napari import current_viewer
 from napari.layers import Image, Labels, Layer
-from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_semsr.core import (
@@ -18,7 +16,6 @@ from napari_semsr.core import (
     told_in_panel_words,
 )
 from napari_semsr.io import (
-    FOLDER_KEY,
     PROJECT_SUFFIX,
     SAVED_KEY,
     STORE_KEY,
@@ -27,16 +24,14 @@ from napari_semsr.io import (
     project_folder,
 )
 from napari_semsr.jobs import save_job
-from napari_semsr.widgets.base.results import is_temporary
+from napari_semsr.widgets.base.places import begin_at, note_chosen
 from napari_semsr.widgets.layers import (
-    file_of,
     look_of,
     planes_of,
     show_colour_bar,
 )
 
 _PLANE = 2  # axes of an image
-_chosen: dict[Path, Path] = {}  # where results of data in a folder went last
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
     "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
@@ -64,38 +59,8 @@ def ask_file(
     )
     path = _settle(Path(typed), filters[chosen], parent, filters) if typed else None
     if path is not None:
-        _note_chosen(path)
+        note_chosen(path)
     return path
-
-
-def begin_at() -> Path:
-    """Give the folder in which a dialog begins: that of the data, or its last choice.
-
-    Frames have a folder of their own, beside which their results go.
-    """
-    data = _data_folder()
-    if data is None:
-        return Path(get_save_history()[0])
-    chosen = _chosen.get(data, data)
-    return chosen if chosen.is_dir() else data
-
-
-def _data_folder() -> Path | None:
-    """Find the folder of the topmost layer that shows a file of the user's."""
-    viewer = current_viewer()
-    for layer in reversed([] if viewer is None else list(viewer.layers)):
-        found = layer.metadata.get(FOLDER_KEY) or file_of(layer)
-        if found and not is_temporary(str(found)) and Path(found).parent.is_dir():
-            return Path(found).parent
-    return None
-
-
-def _note_chosen(path: Path) -> None:
-    """Remember where something was saved, for what is saved of the same data."""
-    update_save_history(str(path))
-    data = _data_folder()
-    if data is not None:
-        _chosen[data] = path.parent
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
@@ -111,7 +76,7 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
     path = inside[-1] if inside else path
     if path.suffix != PROJECT_SUFFIX:
         path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
-    _note_chosen(path)
+    note_chosen(path)
     return path
 
 

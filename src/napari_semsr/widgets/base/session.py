@@ -46,7 +46,6 @@ from napari_semsr.widgets.base.form import OptionsForm
 from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
     free_path,
-    is_temporary,
     is_unsaved,
     keep_results_in,
     offer,
@@ -54,6 +53,7 @@ from napari_semsr.widgets.base.results import (
     watch_images,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import Together
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,

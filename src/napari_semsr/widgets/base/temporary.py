@@ -13,6 +13,7 @@ import psutil
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
 _OLD_S = 30 * 24 * 3600  # chosen: no session elsewhere writes nothing for a month
+_made: set[Path] = set()
 
 
 def make_temporary(parent: Path | None) -> Path:
@@ -26,7 +27,13 @@ def make_temporary(parent: Path | None) -> Path:
     made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     mark = {"machine": _machine(), "process": os.getpid()}
     (made / _MARK).write_text(json.dumps(mark), "utf-8")
+    _made.add(made.resolve())
     return made
+
+
+def is_temporary(path: str) -> bool:
+    """Whether something lies where all goes when napari ends."""
+    return not _made.isdisjoint(Path(path).resolve().parents)
 
 
 def _machine() -> str:

@@ -222,6 +222,7 @@ class StitchMosaicPanel(Panel):
         )
         self.flat_file = FileEdit(
             name="flat_file",
+            label="File",
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
@@ -233,7 +234,7 @@ class StitchMosaicPanel(Panel):
             self.calibration,
             self.calibrated,
             self.flat,
-            self.flat_file.native,
+            self.flat_file,
         )
         self.how.show_row("focus", False)
         self.add_group("How", self.how, self.advanced)
@@ -313,7 +314,7 @@ class StitchMosaicPanel(Panel):
 
     def _show_rows(self, _: object = None) -> None:
         """Ask for what the choices leave open; there are no halves of heights."""
-        self.flat_file.native.setVisible(self.flat.value == _FLAT_FILE)
+        self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         typed = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(typed)
         self.target.show_row("halves", self.focus.value != "max")

@@ -1,0 +1,42 @@
+"""Where dialogs of files begin: beside the data, or where was chosen last for them."""
+
+from pathlib import Path
+
+from napari import current_viewer
+from napari.utils.history import get_save_history, update_save_history
+
+from napari_semsr.io import FOLDER_KEY
+from napari_semsr.widgets.base.temporary import is_temporary
+from napari_semsr.widgets.layers import file_of
+
+_chosen: dict[Path, Path] = {}  # where results of data in a folder went last
+
+
+def begin_at() -> Path:
+    """Give the folder in which a dialog begins: that of the data, or its last choice.
+
+    Frames have a folder of their own, beside which their results go.
+    """
+    data = _data_folder()
+    if data is None:
+        return Path(get_save_history()[0])
+    chosen = _chosen.get(data, data)
+    return chosen if chosen.is_dir() else data
+
+
+def _data_folder() -> Path | None:
+    """Find the folder of the topmost layer that shows a file of the user's."""
+    viewer = current_viewer()
+    for layer in reversed([] if viewer is None else list(viewer.layers)):
+        found = layer.metadata.get(FOLDER_KEY) or file_of(layer)
+        if found and not is_temporary(str(found)) and Path(found).parent.is_dir():
+            return Path(found).parent
+    return None
+
+
+def note_chosen(path: Path) -> None:
+    """Remember where something was saved, for what is saved of the same data."""
+    update_save_history(str(path))
+    data = _data_folder()
+    if data is not None:
+        _chosen[data] = path.parent
