@@ -253,6 +253,38 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     assert [item["path"] for item in inputs.values()] == ["../scan"]
 
 
+@pytest.mark.parametrize("kind", ["frames", "mosaic"])
+def test_what_explains_a_result_follows_it_when_both_come_back(
+    kind, model, project, tmp_path, hold, run_panel, qtbot
+):
+    scan = tmp_path / "scan"
+    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
+    run(SIMULATE.job(out_dir=scan, options=options))
+    if kind == "frames":
+        for data, attributes, sort in get_reader(str(scan))(str(scan)):
+            getattr(model, f"add_{sort}")(data, **attributes)
+    else:
+        panel = hold(StitchMosaicPanel(model))
+        panel.folder.value = scan
+        panel.helpers.value = True
+        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+        run_panel(panel)
+    drawn = [item.visible for item in model.layers if not isinstance(item, Image)]
+    assert any(drawn)
+    (result,) = (item for item in model.layers if isinstance(item, Image))
+    project.panel_of(model)
+    result.visible = False
+    project.save(model)
+    viewer, again = project.reopen()
+    others = [item for item in viewer.layers if item.name != result.name]
+    assert not any(item.visible for item in others)
+    viewer.layers[result.name].visible = True
+    assert [item.visible for item in others] == drawn
+    viewer.layers.selection = {viewer.layers[result.name]}
+    viewer.layers.remove_selected()
+    qtbot.waitUntil(lambda: not viewer.layers)
+
+
 # -- as one goes ---------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """What explains a result hides, shows and goes with it."""
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import ref
 
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 RUN_KEY = "semsr run"
 """Entry of a layer's metadata: of what run it is, and its first name."""
+
+_HIDDEN_KEY = "semsr hidden"
+"""Entry of a layer's metadata: it was hidden with the result that it explains."""
 
 
 def _group(layer: Layer) -> tuple[str, str] | None:
@@ -45,7 +48,6 @@ class Together(QObject):
     def __init__(self, viewer: "ViewerModel", history: "UndoList") -> None:
         super().__init__()
         self._viewer, self._history = ref(viewer), history
-        self._hidden: WeakSet[Layer] = WeakSet()
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
         self._later = QTimer(self)  # napari may be removing several
         self._later.setSingleShot(True)
@@ -73,11 +75,10 @@ class Together(QObject):
         shown = any(item.visible for item in self._members(group, lead=True))
         for item in self._members(group, lead=False):
             if not shown and item.visible:
+                item.metadata[_HIDDEN_KEY] = True  # as a project keeps it
                 item.visible = False
-                self._hidden.add(item)
-            elif shown and item in self._hidden:
+            elif shown and item.metadata.pop(_HIDDEN_KEY, False):
                 item.visible = True
-                self._hidden.discard(item)
 
     def _on_removed(self, event: Any) -> None:
         """Note a result that a person removed."""
