@@ -138,6 +138,30 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert opened.layers["light"].visible
 
 
+def test_arrows_hide_show_and_go_with_the_newest_registered_layer(
+    panel, opened, qtbot, run_panel
+):
+    panel.helpers.value = True
+    run_panel(panel)
+    first = opened.layers["light · registered"]
+    first.visible = False
+    assert not opened.layers["light · residuals"].visible
+    first.visible = True
+    assert opened.layers["light · residuals"].visible
+    panel.moving.value = opened.layers["light"]
+    run_panel(panel)
+    assert first in opened.layers  # two ways to register can be compared
+    first.visible = False
+    assert opened.layers["light · residuals"].visible
+    second = opened.layers["light · registered 2"]
+    second.visible = False
+    assert not opened.layers["light · residuals"].visible
+    opened.layers.selection = {second}
+    opened.layers.remove_selected()
+    left = ["light", "electrons", first.name]
+    qtbot.waitUntil(lambda: [item.name for item in opened.layers] == left)
+
+
 @pytest.mark.broad
 def test_what_is_unreliable_is_boxed_within_the_image(
     panel, opened, add, qtbot, run_panel

@@ -405,13 +405,19 @@ class Panel(QWidget):
 
     @contextmanager
     def in_place(
-        self, of: str, path: Path | None = None, *, by: str = ""
+        self,
+        of: str,
+        path: Path | None = None,
+        *,
+        by: str = "",
+        leader: Layer | None = None,
     ) -> Iterator[list[Layer]]:
         """Add layers of an input within, in place of those of an earlier run on it.
 
         Gives the earlier ones, to be taken away first. What the user renamed or saved
         stays, but for a layer of the very store `path`. The order of layers and the
         view are kept. `by`: the panel whose layers they are, by default this one.
+        `leader`: a result beside those of earlier runs, which the added ones explain.
         """
         layers, run = self.viewer.layers, {"by": by or self.title, "of": of}
         places = {
@@ -431,6 +437,11 @@ class Panel(QWidget):
         added = [item for item in self._added() if item not in before]
         for item in added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
+        if leader is not None:
+            for item in layers:
+                if item.metadata.get(RUN_KEY) == run:  # what explained it is replaced
+                    del item.metadata[RUN_KEY]
+            leader.metadata[RUN_KEY] = run
         for item in sorted(added, key=lambda item: places.get(item.name, 0)):
             if item.name in places:
                 layers.move(layers.index(item), places[item.name])

@@ -856,7 +856,8 @@ class RegisterPanel(Panel):
             gamma=moving.gamma,
         )
         yield
-        with self.in_place(f"{moving.name} on {fixed.name}") as earlier:
+        of = f"{moving.name} on {fixed.name}"
+        with self.in_place(of, leader=layer) as earlier:
             yield from self.take_away(earlier)
             about = found.registration
             for made in self._add_helpers(about, outcome.opened, moving.name):
