@@ -275,7 +275,7 @@ def test_what_explains_a_result_follows_it_when_both_come_back(
     project.panel_of(model)
     result.visible = False
     project.save(model)
-    viewer, again = project.reopen()
+    viewer, _again = project.reopen()
     others = [item for item in viewer.layers if item.name != result.name]
     assert not any(item.visible for item in others)
     viewer.layers[result.name].visible = True
