@@ -7,8 +7,11 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io import read_calibration
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
+from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.restore import RestorePanel
+from tests.widgets.scenes import grain
 
 IMAGE = np.zeros((40, 60), np.uint8)
 
@@ -167,6 +170,47 @@ def test_typed_pixel_size_is_applied(panel, model):
     panel.calibrate.apply_button.click()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (3.0, 3.0)
     assert model.canvas.overlays.scale_bar.visible
+
+
+def sizes(viewer):
+    """Pixel sizes of images by their names."""
+    images = [item for item in viewer.layers if isinstance(item, Image)]
+    found = {item.name: micrograph_from_layer(item).pixel_size_nm for item in images}
+    return {name: size and pytest.approx(size) for name, size in found.items()}
+
+
+def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
+    field = model.add_image(grain((96, 96)), name="field")
+    opener = hold(OpenMosaicPanel(model))
+    group = opener.calibrate
+    run_panel(hold(RestorePanel(model)))
+    sharp, crop = model.layers["field · wiener"], hold(CropPanel(model))
+    corners = np.array([[20, 30], [60, 70]])
+    box = model.add_shapes(corners, shape_type="rectangle", name="box")
+    crop.layer.value, crop.like.value = sharp, box
+    run_panel(crop)
+    part = model.layers["field · wiener · crop"]
+    finer = model.add_image(
+        grain((192, 192)), name="finer", scale=(0.5, 0.5), metadata=sharp.metadata
+    )
+    model.add_image(grain((96, 96), seed=5), name="other")
+    for size in (20.0, 8.0):
+        group.layer.value = field
+        group.pixel_size.value = (size, size)
+        group.apply_button.click()
+        assert sizes(model) == {
+            "field": (size, size),
+            sharp.name: (size, size),
+            part.name: (size, size),
+            "finer": (size / 2, size / 2),
+            "other": None,
+        }
+        assert part.translate == pytest.approx(corners[0] * size, abs=size)
+    assert f"along: {sharp.name}, {part.name}, finer." in opener.status.text()
+    group.undo_button.click()
+    group.undo_button.click()
+    assert set(sizes(model).values()) == {None}
+    assert tuple(finer.scale) == (0.5, 0.5)
 
 
 def test_size_shown_follows_the_layer(panel, model):

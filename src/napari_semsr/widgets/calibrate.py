@@ -1,7 +1,7 @@
 """Give a layer its pixel size: typed, from a line of known length, or a grating."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
@@ -11,7 +11,7 @@ from weakref import ref
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -48,6 +48,7 @@ from napari_semsr.widgets.layers import (
     is_calibrated,
     micrograph_from_layer,
     nm_per_unit,
+    provenance_of,
     show_scale_bar,
 )
 
@@ -154,9 +155,7 @@ _OWNER = "Calibrate"
 
 
 def apply_pixel_size(
-    layer: Layer,
-    size_nm: tuple[float, float],
-    error_nm: tuple[float, float] | None = None,
+    layer: Layer, size_nm: ArrayLike, error_nm: ArrayLike | None = None
 ) -> None:
     """Calibrate a layer in place; what lies over it must be calibrated alike."""
     about = layer.metadata.get("micrograph")
@@ -229,6 +228,38 @@ def _lies_on(line: Shapes, layer: Layer) -> bool:
         and np.allclose(line.translate, layer.translate[-2:])
         and tuple(line.units) == tuple(layer.units[-2:])
     )
+
+
+def _pitch(layer: Layer) -> NDArray[np.float64]:
+    """Pixel size of a layer in nm, or in the pixels that it counts in."""
+    k = [nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]]
+    return np.asarray(layer.scale[-2:]) * k
+
+
+def _made_of(viewer: "napari.viewer.Viewer", source: Image) -> list[Image]:
+    """List the images that were made of one and lie on its pixels as they were made.
+
+    One that was registered lies on those of another, and the values of a map are
+    lengths that were computed with the pixel size of before.
+    """
+    own, found = provenance_of(source), []
+    for layer in grey_layers(viewer):
+        made = provenance_of(layer)
+        steps = () if made is None else tuple(made.steps())
+        first = [step.inputs[0] for step in steps if step.inputs]
+        known = any(
+            item.provenance == own and (own is not None or item.name == source.name)
+            for item in first
+        )
+        moved = any(step.job == "register" for step in steps)
+        unlike = is_calibrated(layer) != is_calibrated(source)
+        if layer is source or not known or moved or unlike:
+            continue
+        one, other = _pitch(layer), _pitch(source)
+        shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
+        if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
+            found.append(layer)
+    return found
 
 
 class CalibrateGroup(QWidget):
@@ -379,17 +410,23 @@ class CalibrateGroup(QWidget):
     ) -> None:
         layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
-        over = [*([] if line is None else [line]), *explaining(self._viewer, layer)]
-        items = [layer, *(item for item in over if _lies_on(item, layer))]
-        old = {item: {name: getattr(item, name) for name in _GRID} for item in items}
-        about = layer.metadata.get("micrograph", {})
+        sizes: dict[Layer, NDArray[np.float64]] = {}
+        for one in (layer, *_made_of(self._viewer, layer)):
+            over = explaining(self._viewer, one)
+            over += [line] if line is not None and one is layer else []
+            lying = (item for item in over if _lies_on(item, one))
+            own = np.array(size) * _pitch(one) / _pitch(layer)
+            sizes |= dict.fromkeys((one, *lying), own)
+        old = {item: {name: getattr(item, name) for name in _GRID} for item in sizes}
+        about = {item: item.metadata.get("micrograph", {}) for item in sizes}
         group, history = ref(self), self._history
 
         def undo() -> None:
             alive = group()
             if alive is not None:
                 alive.give_back(old)
-                layer.metadata["micrograph"] = about
+                for item, told in about.items():
+                    item.metadata["micrograph"] = told
 
         def possible() -> bool:
             return is_alive(group()) and layer in history.layers
@@ -397,9 +434,10 @@ class CalibrateGroup(QWidget):
         text = f"pixel size of {layer.name}"
         history.add(Step(text, undo, possible, owner=_OWNER))
         with _view_kept(self._viewer, layer):
-            for item in items:
-                apply_pixel_size(item, size, error)
-        self._show_changed(layer, before.pixel_size_nm)
+            for item, own in sizes.items():
+                share = None if error is None else np.array(error) * own / size
+                apply_pixel_size(item, own, share)
+        self._show_changed(sizes, before.pixel_size_nm)
 
     def undo(self) -> None:
         """Take the last change back."""
@@ -413,16 +451,22 @@ class CalibrateGroup(QWidget):
         with _view_kept(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
-        self._show_changed(layer, before.pixel_size_nm)
+        self._show_changed(grids, before.pixel_size_nm)
 
-    def _show_changed(self, layer: Image, before: tuple[float, float] | None) -> None:
+    def _show_changed(
+        self, layers: Iterable[Layer], before: tuple[float, float] | None
+    ) -> None:
+        layer: Any
+        layer, *others = (item for item in layers if isinstance(item, Image))
         self.layer.value = layer
         self._show_size(layer)
         show_scale_bar(self._viewer)
         now, mixed = self.pixel_size.value, mixed_text(self._viewer)
+        names = ", ".join(item.name for item in others)
+        along = f" What was made of it goes along: {names}." if others else ""
         self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
-            f"{spell_pixel_size(now)}.{mixed}"
+            f"{spell_pixel_size(now)}.{along}{mixed}"
         )
 
     def _show_undo(self, event: object = None) -> None:
