@@ -158,7 +158,12 @@ GAPS = Verb(
     "gaps",
     (
         ImageIn("image", "an image of particles"),
-        ImageIn("reference", "a better image of the same field", optional=True),
+        ImageIn(
+            "reference",
+            "a better image of the same field: its gaps are looked for in the image; "
+            "without one the image's own are measured",
+            optional=True,
+        ),
     ),
     GapOptions,
     GapReport,

@@ -89,8 +89,12 @@ def _count(
 METRICS = Verb(
     "metrics",
     (
-        ImageIn("image", "an image"),
-        ImageIn("reference", "the truth, of the same shape", optional=True),
+        ImageIn("image", "the image to measure"),
+        ImageIn(
+            "reference",
+            "the truth, of the same shape; without one only sharpness is measured",
+            optional=True,
+        ),
     ),
     MetricsOptions,
     MetricsReport,

@@ -1,42 +1,25 @@
 """Gaps: how many gaps between particles a layer shows, and how wide they are."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Points
-from qtpy.QtWidgets import QHeaderView
+from napari.layers import Layer, Points
+from qtpy.QtWidgets import QHeaderView, QWidget
 
-from napari_semsr.analysis import Gap, GapOptions, Gaps, Particle
-from napari_semsr.core import Job, Micrograph, figures_of
-from napari_semsr.jobs import GAPS, GapReport, cut_gaps
+from napari_semsr.analysis import Gap, Gaps, Particle
+from napari_semsr.jobs import GAPS, GapReport
 from napari_semsr.widgets.base import (
     Columns,
     Findings,
-    Form,
-    Numbers,
-    OptionsForm,
-    Panel,
     RowTable,
-    Work,
     copy_text,
     push_button,
 )
 from napari_semsr.widgets.layers import lying_over
-from napari_semsr.widgets.measure.regions import (
-    Cell,
-    Region,
-    box_of,
-    new_region_box,
-    propose_truth,
-    read_pair,
-    read_regions,
-    region_table,
-    say_part,
-    show_outline,
-)
+from napari_semsr.widgets.measure.regions import Cell, Region, box_of
+from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -55,78 +38,21 @@ _FINE = 200  # points of a Gaussian that is drawn
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
-@dataclass(frozen=True, slots=True)
-class GapOutcome:
-    """Gaps of a layer, and the part that was measured where others were cut off."""
-
-    report: GapReport
-    measured: Micrograph
-    is_part: bool
-    regions: Mapping[str, Columns] = field(default_factory=dict)
-
-
-def _measure(
-    images: Sequence[Micrograph], options: GapOptions, regions: Sequence[Region] = ()
-) -> Job[GapOutcome]:
-    """Look for gaps in an image, or for those of a reference, and count by regions."""
-    parts, box = yield from cut_gaps(*images)
-    report = yield from GAPS.job(*parts, options=options)
-    rows = yield from region_table(regions, partial(_count_in, report, parts[0]))
-    return GapOutcome(report, parts[0], box is not None, rows)
-
-
-def _count_in(
-    report: GapReport, measured: Micrograph, region: Region
-) -> Mapping[str, Cell]:
-    """Count the gaps whose middle lies in a region, and the particles."""
-    box_of(region, measured)
-
-    def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
-        places = np.array([item.place_px for item in items]).reshape(-1, 2)
-        held = region.holds(places * measured.scale + measured.origin)
-        return [item for item, there in zip(items, held, strict=True) if there]
-
-    found, unit = report.result, report.unit
-    gaps, invented = within(found.found), within(found.invented)
-    part = replace(found, found=tuple(gaps), invented=tuple(invented))
-    widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
-    row: dict[str, Cell] = {
-        "particles": len(within(found.sizes)),
-        "gaps": len(gaps),
-        f"median width ({unit})": float(np.median(widths)) if widths else None,
-    }
-    if found.reference_background is not None:
-        share, errors = part.undetected_fraction, np.abs(part.width_errors(unit))
-        row |= {
-            "not seen (%)": None if share is None else 100 * share,
-            "invented": len(invented),
-            f"mean error ({unit})": float(errors.mean()) if errors.size else None,
-        }
-    return row
-
-
-class GapsPanel(Panel):
+class GapsPanel(TruthPanel):
     """Counts and measures gaps, against a reference layer where there is one."""
 
+    verbs = {"gaps": GAPS}  # noqa: RUF012
     plots = True
     help_place = "gaps.md"
+    helps = "Show gaps and what was measured"
+    region_help = "gaps whose middle lies in one of its regions are counted for each."
+    _marks: Points | None = None  # of the gaps that were found last
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Gaps", "Find gaps")
-        self.image = self.new_layer_box("image", "Image", "An image of particles.")
-        self.reference = self.new_layer_box(
-            "reference",
-            "Reference",
-            "A better image of the same field: its gaps are looked for in the image. "
-            "Without one the image's own are measured.",
-            none="none",
-        )
-        self.form = OptionsForm(GapOptions)
-        self.regions = new_region_box(
-            self, "gaps whose middle lies in one of its regions are counted for each."
-        )
-        which = Form(self.image, self.reference, self.regions)
-        self.add_group("Layers", which, self.form)
+
+    def result_widgets(self) -> Sequence[QWidget]:
+        """Make the table of gaps, and a button that copies it."""
         told = "Choose a row to see its gap in the middle of the view."
         self.rows = RowTable(told, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
@@ -140,48 +66,58 @@ class GapsPanel(Panel):
             self.copy_table,
             "Copy one row for each gap, ready to be pasted into a spreadsheet.",
         )
-        self.add_results(
-            "Gaps",
-            self.rows,
-            self.copy_button,
-            helpers="Show gaps and what was measured",
-        )
-        self._marks: Points | None = None
-        propose_truth(self, self.image, self.reference)
-        self.take_input(self.image)
+        return self.rows, self.copy_button
 
-    def job(self) -> Work:
-        """Read the form."""
-        layer = self.image.value
-        images = read_pair(self, layer, self.reference.value)
-        regions = read_regions(self, self.regions.value, layer)
-        return (
-            partial(_measure, images, self.form.options(), regions),
-            partial(self.show_outcome, layer),
-        )
+    def in_region(
+        self, found: VerbOutcome, options: Sequence[Any], region: Region
+    ) -> Mapping[str, Cell]:
+        """Count the gaps whose middle lies in a region, and the particles."""
+        del options
+        report, measured = found.reports[0], found.shown
+        box_of(region, measured)
 
-    def show_outcome(self, layer: Image, outcome: GapOutcome) -> Iterator[None]:
-        """Mark the gaps, draw their widths, write the figures."""
-        report, part = outcome.report, outcome.measured
-        yield from show_outline(self, {layer: [part]} if outcome.is_part else {})
-        if layer in self.viewer.layers:
-            self._mark(layer, outcome)
-        table = _table(report.result)
-        self._draw(report)
-        self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
-        self.rows.setVisible(bool(self.rows.rowCount()))
+        def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
+            places = np.array([item.place_px for item in items]).reshape(-1, 2)
+            held = region.holds(places * measured.scale + measured.origin)
+            return [item for item, there in zip(items, held, strict=True) if there]
+
+        result, unit = report.result, report.unit
+        gaps, invented = within(result.found), within(result.invented)
+        part = replace(result, found=tuple(gaps), invented=tuple(invented))
+        widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
+        row: dict[str, Cell] = {
+            "particles": len(within(result.sizes)),
+            "gaps": len(gaps),
+            f"median width ({unit})": float(np.median(widths)) if widths else None,
+        }
+        if result.reference_background is not None:
+            share, errors = part.undetected_fraction, np.abs(part.width_errors(unit))
+            row |= {
+                "not seen (%)": None if share is None else 100 * share,
+                "invented": len(invented),
+                f"mean error ({unit})": float(errors.mean()) if errors.size else None,
+            }
+        return row
+
+    def sentence(self, report: GapReport) -> str:
+        """Say how many gaps there are."""
         count, particles = len(report.result.found), report.result.particles
-        said = f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
-        figures: Numbers = figures_of(report)
-        if outcome.is_part:
-            figures = {**figures, "Measured": say_part(part)}
-        self.show_result(
-            figures,
-            said,
-            curves=_curves(report, table),
-            tables=outcome.regions,
-            more=_legend(report.result),
-        )
+        return f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
+
+    def legend(self, report: GapReport) -> str:
+        """Explain the marks."""
+        found = report.result
+        counts = {
+            "found": found.detected,
+            "missed": len(found.found) - found.detected,
+            "invented": len(found.invented),
+        }
+        shown = counts if found.own is not None else {"found": found.detected}
+        said = []
+        for kind, count in shown.items():
+            colour, _, mark = LOOKS[kind]
+            said.append(f'<span style="color:{colour}">{mark}</span> {kind} {count}')
+        return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""
 
     def copy_table(self) -> None:
         """Copy the rows."""
@@ -202,12 +138,14 @@ class GapsPanel(Panel):
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 
-    def _mark(self, layer: Image, outcome: GapOutcome) -> None:
+    def mark(self, layer: Layer, outcome: VerbOutcome) -> None:
         """Mark each gap by a line as long as it is wide, and a point that knows it.
 
         Colours, and the shape of the point, say its kind.
         """
-        result, part = outcome.report.result, outcome.measured
+        if layer not in self.viewer.layers:
+            return
+        result, part = outcome.reports[0].result, outcome.shown
         gaps = (*result.found, *result.invented)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
@@ -238,10 +176,16 @@ class GapsPanel(Panel):
                 )
         self.viewer.layers.selection.active = active
 
-    def _draw(self, report: GapReport) -> None:
-        """Draw the distributions of widths, with their Gaussians, and of diameters."""
+    def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
+        """Draw the distributions of widths, with their Gaussians, and of diameters.
+
+        The gaps are listed in the table.
+        """
         from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
+        (report,) = reports
+        self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
+        self.rows.setVisible(bool(self.rows.rowCount()))
         canvas = self.clear_plot(rows=2, height=210)
         widths, sizes = canvas.axes
         unit = report.unit
@@ -269,6 +213,7 @@ class GapsPanel(Panel):
         sizes.set_xlabel(f"Diameter of particles ({unit})")
         sizes.set_ylabel("Particles")
         canvas.refresh()
+        return _curves(report)
 
 
 def _shown_rows(found: Gaps, unit: str) -> Columns:
@@ -300,7 +245,7 @@ def _table(found: Gaps) -> Mapping[str, Sequence[Any]]:
     return rows
 
 
-def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
+def _curves(report: GapReport) -> Mapping[str, Columns]:
     """Give what is saved with the numbers: rows, histogram, diameters."""
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
@@ -313,22 +258,7 @@ def _curves(report: GapReport, table: Columns) -> Mapping[str, Columns]:
         }
         if known is not None:
             counted["reference"] = known.counts
-        curves |= {"gaps": table, "widths": counted}
+        curves |= {"gaps": _table(result), "widths": counted}
     if result.sizes:
         curves["particles"] = {f"diameter ({unit})": result.diameters(unit)}
     return curves
-
-
-def _legend(found: Gaps) -> str:
-    """Explain the marks."""
-    counts = {
-        "found": found.detected,
-        "missed": len(found.found) - found.detected,
-        "invented": len(found.invented),
-    }
-    shown = counts if found.own is not None else {"found": found.detected}
-    said = [
-        f'<span style="color:{LOOKS[kind][0]}">{LOOKS[kind][2]}</span> {kind} {count}'
-        for kind, count in shown.items()
-    ]
-    return f"<p>Marks: {', '.join(said)}</p>" if any(counts.values()) else ""

@@ -230,7 +230,9 @@ def propose_truth(panel: Panel, image: ComboBox, reference: ComboBox) -> None:
     propose()
 
 
-def read_pair(panel: Panel, first: Image, second: Image | None) -> list[Micrograph]:
+def read_pair(
+    panel: Panel, first: Image, second: Image | None = None
+) -> list[Micrograph]:
     """Read a layer and, where one is chosen, another of the same shape."""
     layers = [first] if second is None else [first, second]
     images = [panel.micrograph(layer) for layer in layers]

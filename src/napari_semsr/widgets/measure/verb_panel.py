@@ -1,13 +1,14 @@
 """A panel made of verbs: lists of layers, a form for each verb, figures, a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Layer
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
     FloatArray,
@@ -15,6 +16,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ShapeError,
+    declared_figures,
     figures_of,
     quantities_of,
     value_of,
@@ -26,11 +28,13 @@ from napari_semsr.jobs import (
     TRUST,
     ErrorMapReport,
     Verb,
+    cut_gaps,
     verb_of,
 )
 from napari_semsr.widgets.base import (
     Columns,
     Form,
+    Numbers,
     OptionsForm,
     Outcome,
     Panel,
@@ -54,8 +58,12 @@ from napari_semsr.widgets.measure.regions import (
     box_of,
     cut_out,
     new_region_box,
+    propose_truth,
+    read_pair,
     read_regions,
     region_table,
+    say_part,
+    show_outline,
 )
 
 if TYPE_CHECKING:
@@ -64,11 +72,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """What a verb found, its map opened again, and the figures of regions."""
+    """What verbs found of the same images."""
 
-    report: Any
-    written: Outcome | None
-    regions: Mapping[str, Columns]
+    images: Sequence[Micrograph]  # as they were read
+    shown: Micrograph  # the map, or what was measured of the first image
+    reports: tuple[Any, ...]  # of the verb, and of those beside it
+    written: Outcome | None = None  # the map, opened again
+    is_part: bool = False  # whether gaps were cut off
+    regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
 class VerbPanel(Panel):
@@ -78,19 +89,26 @@ class VerbPanel(Panel):
     """
 
     verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
+    beside: tuple[Verb[Any, Any], ...] = ()  # run on the same images each time
     chooser = ("Compare", "What is compared.")  # label and tooltip of that row
     input_image = 0  # the image that is the active layer
     region_help = ""  # what is done in each region; without it there are none
+    helps = ""  # what is written at the tick that shows helper layers
+    cuts_gaps = False  # measures where all images have grey values, and outlines that
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str
     ) -> None:
         super().__init__(viewer, title, run_label)
         first = next(iter(self.verbs.values()))
-        self.plots = bool(first.curves)
+        self.plots |= bool(first.curves)
         self.boxes = {
             item.name: self.new_layer_box(
-                item.name, item.title, item.tooltip, layers=self.layers_for(item.name)
+                item.name,
+                item.title,
+                item.tooltip,
+                layers=self.layers_for(item.name),
+                none="none" if item.optional else None,
             )
             for item in first.images
         }
@@ -100,14 +118,16 @@ class VerbPanel(Panel):
         self.forms = {
             name: OptionsForm(one.options) for name, one in self.verbs.items()
         }
+        self.beside_forms = [OptionsForm(one.options) for one in self.beside]
         rows: list[Any] = [*([self.kind] if names[1:] else []), *self.boxes.values()]
         self.regions: ComboBox | None = None
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
             rows.append(self.regions)
         self._layers = Form(*rows)
-        self.add_group("Layers", self._layers, *self.forms.values())
-        self.add_results("Figures")
+        forms = (*self.forms.values(), *self.beside_forms)
+        self.add_group("Layers", self._layers, *forms)
+        self.add_results("Figures", *self.result_widgets(), helpers=self.helps)
         self.kind.changed.connect(self._show_kind)
         self._show_kind()
         self.take_input(self.boxes[first.images[self.input_image].name])
@@ -116,6 +136,10 @@ class VerbPanel(Panel):
         """Say which layers may be an image of the verbs."""
         del name
         return lambda: grey_layers(self.viewer)
+
+    def result_widgets(self) -> Sequence[QWidget]:
+        """Make what stands above the figures."""
+        return ()
 
     @property
     def verb(self) -> Verb[Any, Any]:
@@ -136,13 +160,22 @@ class VerbPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        verb, layers = self.verb, [box.value for box in self.boxes.values()]
-        images = [self.micrograph(layer) for layer in layers]
-        for item, layer in zip(verb.images[1:], layers[1:], strict=True):
-            if layer is layers[0]:
+        verb, chosen = self.verb, [box.value for box in self.boxes.values()]
+        layers = [
+            layer
+            for item, layer in zip(verb.images, chosen, strict=True)
+            if layer is not None or not item.optional
+        ]
+        if self.cuts_gaps:
+            images = read_pair(self, *layers)
+        else:
+            images = [self.micrograph(layer) for layer in layers]
+        for item, layer in zip(verb.images[1:], chosen[1:], strict=True):
+            if layer is chosen[0] is not None:
+                instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
                     f"{item.title} is the layer {layer.name!r}, which is "
-                    f"{verb.images[0].title} too; choose another for one of them."
+                    f"{verb.images[0].title} too; choose another{instead}."
                 )
                 raise ShapeError(msg)
         target = None
@@ -153,40 +186,48 @@ class VerbPanel(Panel):
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
-        options = self.form.options()
-        make = partial(self._run_verb, verb, images, options, target, regions)
-        return make, self.show_outcome
+        options = [form.options() for form in (self.form, *self.beside_forms)]
+        make = partial(self._run_verbs, verb, images, options, target, regions)
+        return make, partial(self.show_outcome, layers[0])
 
-    def _run_verb(
+    def _run_verbs(
         self,
         verb: Verb[Any, Any],
         images: Sequence[Micrograph],
-        options: Any,
+        options: Sequence[Any],
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the verb, and sum up what it found in regions."""
+        """Run the verb and those beside it, and sum up what was found in regions."""
+        parts, box = images, None
+        if self.cuts_gaps:
+            parts, box = yield from cut_gaps(*images)
         made: Outcome | None = None
-        if target is None:
-            report = yield from verb.job(*images, options=options)
-        else:
-            job = verb.job(*images, output=target.path, options=options)
-            made = yield from written(job, target)
-            report = made.made
-        shown = images[0] if made is None else made.opened.micrograph
-        measure = partial(self.in_region, report, shown)
-        rows = yield from region_table(regions, measure)
-        return VerbOutcome(report, made, rows)
+        reports = []
+        for one, how in zip((verb, *self.beside), options, strict=True):
+            if target is None or one is not verb:
+                reports.append((yield from one.job(*parts, options=how)))
+            else:
+                job = one.job(*parts, output=target.path, options=how)
+                made = yield from written(job, target)
+                reports.append(made.made)
+        shown = parts[0] if made is None else made.opened.micrograph
+        found = VerbOutcome(images, shown, tuple(reports), made, box is not None)
+        measure = partial(self.in_region, found, options)
+        return replace(found, regions=(yield from region_table(regions, measure)))
 
     def in_region(
-        self, report: Any, shown: Micrograph, region: Region
+        self, found: VerbOutcome, options: Sequence[Any], region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region of the map, or of the first image where there is none."""
+        """Measure in a region; `options` are those of the verb and of those beside."""
         raise NotImplementedError
 
-    def show_outcome(self, outcome: VerbOutcome) -> Iterator[None]:
+    def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Add the map as a layer over the images, and write the figures."""
-        report = outcome.report
+        report, *others = outcome.reports
+        figures: Numbers = figures_of(report)
+        for other in others:
+            figures = {**figures, **declared_figures(other)}
         if outcome.written is not None:
             opened = outcome.written.opened
             # its kind, what it is of, its unit in brackets
@@ -197,38 +238,72 @@ class VerbPanel(Panel):
                 title = result_name(self.viewer, source, f"{kind} ({unit}")
                 add_opened(self.viewer, opened, name=title)
                 yield
-        curves = dict(self._draw(report)) if self.verb.curves else {}
-        figures = figures_of(report)
-        told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
-        first = ", ".join(f"{name} {figures[name]}" for name in told)
-        one, *others = report.images
-        done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"
+        if self.cuts_gaps:
+            part = {layer: [outcome.shown]} if outcome.is_part else {}
+            yield from show_outline(self, part)
+            if part:
+                figures = {**figures, "Measured": say_part(outcome.shown)}
+        self.mark(layer, outcome)
+        yield
+        curves = self.draw(outcome.reports)
+        yield
         self.show_result(
             figures,
-            f"{done}: {first}.",
+            self.sentence(report),
             curves=curves,
             tables=outcome.regions,
             more=self.legend(report),
         )
+
+    def mark(self, layer: Layer, outcome: VerbOutcome) -> None:
+        """Add what explains the result to the viewer."""
+
+    def sentence(self, report: Any) -> str:
+        """Say what was done, and what is shown large."""
+        figures = figures_of(report)
+        told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
+        large = ", ".join(f"{name} {figures[name]}" for name in told if name in figures)
+        one, *others = report.images
+        done = f"Compared {others[0]} with {one}" if others else f"Measured {one}"
+        if others and self.verb.images[1].optional:
+            done = f"Measured {one} against {others[0]}"
+        return f"{done}: {large}." if large else f"{done}."
 
     def legend(self, report: Any) -> str:
         """Say as rich text what the colours of the map mean."""
         del report
         return ""
 
-    def _draw(self, report: Any) -> Iterator[tuple[str, Columns]]:
+    def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
         """Draw the curves of a report, and give them as columns."""
         from napari_semsr.widgets.base import COLOURS
 
-        curves = self.verb.curves
+        (report, *_), curves, drawn = reports, self.verb.curves, {}
+        if not curves:
+            return {}
         canvas = self.clear_plot(rows=len(curves))
         for axes, curve in zip(canvas.axes, curves, strict=True):
             x, y = (np.asarray(value_of(report, name)) for name in (curve.x, curve.y))
             axes.plot(x, y, "o-", color=COLOURS[0], lw=1.3, ms=3)
             axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel)
             axes.grid(visible=True, alpha=0.15)
-            yield curve.title, {curve.xlabel: x, curve.ylabel: y}
+            drawn[curve.title] = {curve.xlabel: x, curve.ylabel: y}
         canvas.refresh()
+        return drawn
+
+
+class TruthPanel(VerbPanel):
+    """Runs a verb on a layer, against the truth where there is one."""
+
+    cuts_gaps = True
+    helps = "Show what was measured"
+
+    def __init__(
+        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
+    ) -> None:
+        super().__init__(viewer, title, run_label)
+        self.image, self.reference = self.boxes.values()
+        propose_truth(self, self.image, self.reference)
 
 
 _NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
@@ -318,9 +393,11 @@ class ErrorMapPanel(ResultPanel):
             form.on_change("align", partial(_show_search, form))
 
     def in_region(
-        self, report: Any, shown: Micrograph, region: Region
+        self, found: VerbOutcome, options: Sequence[Any], region: Region
     ) -> Mapping[str, Cell]:
         """Sum up the errors in one region."""
+        del options
+        (report,), shown = found.reports, found.shown
         values = cut_out(region, shown, box_of(region, shown)).array()
         kept = values[np.isfinite(values)]
         if not kept.size:
