@@ -38,6 +38,7 @@ from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_l
 from napari_semsr.widgets.base import (
     Form,
     Opened,
+    Outcome,
     Panel,
     RichLabel,
     add_opened,
@@ -270,6 +271,25 @@ def _draw_planes(
     return [stacked(drawn).reshape(shape)]
 
 
+def _blend_of(
+    layer: Image, source: Image | None, image: Micrograph, outcome: Outcome
+) -> _Blend:
+    """Take a result with what it was made of, all planes of a stack."""
+    draw: Callable[[], Job[list[Any]]]
+    if outcome.planes and source is not None:
+        images, planes = planes_of(source), outcome.planes
+        draw = partial(_draw_planes, images, planes, layer.data.shape)
+        image, result, after = images[0], planes[0], [layer.data]
+    else:
+        flat = source is not None and source.multiscale and source.ndim == 2
+        known = list(source.data)[1:] if source is not None and flat else []
+        result = outcome.opened.micrograph
+        after = [item.data for item in outcome.opened.levels]
+        after = after if layer.multiscale else after[:1]
+        draw = partial(input_levels, image, known, result, after)
+    return _Blend(layer, image, result, after, draw, _stores_of(source))
+
+
 class CompareControls(Form):
     """Controls for comparing two layers; they work before, during and after a run."""
 
@@ -346,39 +366,23 @@ class CompareControls(Form):
                 box.value = layer
 
     def finished(
-        self, layer: Image, source: Image | None, image: Micrograph, opened: Opened
+        self,
+        layer: Image,
+        source: Image | None,
+        image: Micrograph,
+        outcome: Outcome,
+        *,
+        apart: bool = False,
     ) -> None:
-        """Compare a result with its input from now on, at any strength."""
-        flat = source is not None and source.multiscale and source.ndim == 2
-        known = list(source.data)[1:] if source is not None and flat else []
-        result, after = opened.micrograph, [item.data for item in opened.levels]
-        after = after if layer.multiscale else after[:1]
-        draw = partial(input_levels, image, known, result, after)
-        blend = _Blend(layer, image, result, after, draw, _stores_of(source))
-        self._take_blend(blend, source)
+        """Compare a result with its input from now on, at any strength.
 
-    def finished_stack(
-        self, layer: Image, source: Image, planes: Sequence[Micrograph]
-    ) -> None:
-        """Compare a stack with its input from now on, at any strength.
-
-        `planes`: of the result.
+        `apart`: it cannot be mixed, since its grey levels are its own.
         """
-        images = planes_of(source)
-        draw = partial(_draw_planes, images, planes, layer.data.shape)
-        stores = _stores_of(source)
-        blend = _Blend(layer, images[0], planes[0], [layer.data], draw, stores)
-        self._take_blend(blend, source)
-
-    def finished_apart(self, layer: Image, source: Image | None) -> None:
-        """Compare a result that cannot be mixed: its grey levels are its own."""
-        setattr(layer, _APART, True)
+        if apart:
+            setattr(layer, _APART, True)
+        else:
+            setattr(layer, _BLEND, _blend_of(layer, source, image, outcome))
         self.compare(source, layer)
-        self._show_strength()
-
-    def _take_blend(self, blend: _Blend, source: Image | None) -> None:
-        setattr(blend.layer, _BLEND, blend)
-        self.compare(source, blend.layer)
         self._show_strength()
 
     def _on_removed(self, event: Any) -> None:

@@ -1,6 +1,7 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,13 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Outcome,
     Panel,
-    StackOutcome,
     Work,
     add_opened,
     add_stack,
-    stack_target,
     store_edit,
     store_target,
-    typed_stack,
     typed_store,
     written,
-    written_stack,
 )
 from napari_semsr.widgets.compare import CompareControls, told_of_change
 from napari_semsr.widgets.layers import planes_of, result_name
@@ -68,58 +65,39 @@ class RestorePanel(Panel):
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
-        typed = typed_stack if self.takes_stack() else typed_store
-        return typed(self.output)
+        return typed_store(self.output, stack=self.takes_stack())
 
     def job(self) -> Work:
         """Read the form."""
-        source = self.layer.value
-        micrograph = self.micrograph(source)
+        source, stack = self.layer.value, self.takes_stack()
+        image = self.micrograph(source)
         options: RestoreOptions = self.form.options()
-        if self.takes_stack():
-            return self._stack_job(self.layer.value, options)
-        name = result_name(self.viewer, micrograph.name, options.method)
-        target = store_target(self.output, name, micrograph.shape)
+        planes = planes_of(source) if stack else []
+        name = result_name(self.viewer, image.name, options.method)
+        target = store_target(self.output, name, image.shape, planes=len(planes))
         restore = RESTORE.anew if self.replace.value else RESTORE.job
 
         def make() -> Job[Outcome]:
-            return written(restore(micrograph, target.path, options=options), target)
+            return written(
+                restore(planes or image, target.path, options=options), target
+            )
 
-        return make, lambda outcome: self.show_outcome(outcome, source, micrograph)
-
-    def _stack_job(self, layer: "Image", options: RestoreOptions) -> Work:
-        """Read the rest of the form, for all planes."""
-        planes = planes_of(layer)
-        restore = RESTORE.anew if self.replace.value else RESTORE.job
-        name = result_name(self.viewer, layer.name, options.method)
-        target = stack_target(self.output, name, planes)
-
-        def make() -> Job[StackOutcome]:
-            return written_stack(restore(planes, target.path, options=options), target)
-
-        return make, lambda outcome: self.show_stack(outcome, layer)
-
-    def show_stack(self, outcome: StackOutcome, layer: "Image") -> Iterator[None]:
-        """Add the stack as a layer, and write the parameters of its first plane."""
-        title = result_name(self.viewer, layer.name, outcome.made.method)
-        made = add_stack(self.viewer, outcome, layer, title)
-        yield
-        self.look.finished_stack(made, layer, outcome.planes)
-        self._show_made(outcome.made, f"{len(outcome.planes)} planes")
+        return make, partial(self.show_outcome, source, image)
 
     def show_outcome(
-        self, outcome: Outcome, source: "Image", image: Micrograph
+        self, source: "Image", image: Micrograph, outcome: Outcome
     ) -> Iterator[None]:
-        """Add the result as a layer, and write its parameters."""
-        name = image.name
-        title = result_name(self.viewer, name, outcome.made.method)
-        layer = add_opened(self.viewer, outcome.opened, name=title)
+        """Add the result as a layer, and write the parameters, of the first plane."""
+        made: RestoredFile = outcome.made
+        name = what = image.name
+        title = result_name(self.viewer, name, made.method)
+        if outcome.planes:
+            layer = add_stack(self.viewer, outcome, source, title)
+            what = f"{len(outcome.planes)} planes"
+        else:
+            layer = add_opened(self.viewer, outcome.opened, name=title)
         yield
-        self.look.finished(layer, source, image, outcome.opened)
-        self._show_made(outcome.made, name)
-
-    def _show_made(self, made: RestoredFile, what: str) -> None:
-        """Write how it was restored, and say so."""
+        self.look.finished(layer, source, image, outcome)
         said = f"Restored {what} ({made.called}).{told_of_change(made.change)[1]}"
         rows: Numbers = {**figures_of(made), "Store": str(made.output)}
         self.show_result(rows, said)

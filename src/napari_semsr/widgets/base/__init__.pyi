@@ -61,7 +61,6 @@ from .plots import (
 from .results import (
     Opened as Opened,
     Outcome as Outcome,
-    StackOutcome as StackOutcome,
     Target as Target,
     add_opened as add_opened,
     add_stack as add_stack,
@@ -72,15 +71,12 @@ from .results import (
     open_store as open_store,
     require_room as require_room,
     show_arrival as show_arrival,
-    stack_target as stack_target,
     store_edit as store_edit,
     store_target as store_target,
     typed_path as typed_path,
-    typed_stack as typed_stack,
     typed_store as typed_store,
     watch_images as watch_images,
     written as written,
-    written_stack as written_stack,
 )
 from .runner import (
     JobRunner as JobRunner,

@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +187,7 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
 class Target:
     """Where a result goes."""
 
-    path: Path  # ends in ``.ome.zarr``
+    path: Path  # a store, or a TIFF of a stack
     existing: str = "refuse"  # what to do with a store that is there already
     temporary: bool = False  # removed when the run does not end
 
@@ -213,34 +213,32 @@ def typed_path(edit: FileEdit) -> Path | None:
 _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi", ".h5", ".hdf5")
 
 
-def typed_store(edit: FileEdit) -> Path | None:
-    """Path of an optional field for a store, its suffix added."""
+def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
+    """Path of an optional field for a store, or a TIFF of all planes."""
     path = typed_path(edit)
-    if path is None or path.name.lower().endswith(".ome.zarr"):
+    if path is None:
+        return None
+    ending = path.suffix.lower()
+    if stack and ending == ".zarr":
+        msg = (
+            f"All planes together are saved as .ome.tif, got {path.name}: change the "
+            "name under Save as."
+        )
+        raise OptionError(msg)
+    if stack:
+        tiff = ending in (".tif", ".tiff")
+        return path if tiff else path.with_name(f"{path.name}.ome.tif")
+    if path.name.lower().endswith(".ome.zarr"):
         return path
-    if path.suffix.lower() in _IMAGES:
+    if ending in _IMAGES:
         msg = (
             "A result is written as a store first, NAME.ome.zarr: leave the suffix of "
             f"{path.name} out under Save as, and press Save… when it is made to have "
             "it in another format, too."
         )
         raise OptionError(msg)
-    stem = path.stem if path.suffix.lower() == ".zarr" else path.name
+    stem = path.stem if ending == ".zarr" else path.name
     return path.with_name(f"{stem}.ome.zarr")
-
-
-def typed_stack(edit: FileEdit) -> Path | None:
-    """Path of an optional field for all planes of a stack, its suffix added."""
-    path = typed_path(edit)
-    if path is not None and path.name.lower().endswith(".zarr"):
-        msg = (
-            f"All planes together are saved as .ome.tif, got {path.name}: change the "
-            "name under Save as."
-        )
-        raise OptionError(msg)
-    if path is None or path.suffix.lower() in (".tif", ".tiff"):
-        return path
-    return path.with_name(f"{path.name}.ome.tif")
 
 
 def store_target(
@@ -249,31 +247,20 @@ def store_target(
     shape: tuple[int, int],
     scale: int = 1,
     existing: str = "refuse",
+    *,
+    planes: int = 0,
 ) -> Target:
     """Say where a result goes: as typed, or kept for a while where there is room.
 
-    `scale`: output pixels per input pixel along each axis.
+    `scale`: output pixels per input pixel along each axis; `planes`: of a stack, which
+    goes into one TIFF.
     """
-    path = None if edit is None else typed_store(edit)
+    path = None if edit is None else typed_store(edit, stack=planes > 0)
     if path is not None:
         return Target(path, existing)
-    require_room(shape, scale)
-    return Target(new_store_path(name), temporary=True)
-
-
-def stack_target(
-    edit: FileEdit, name: str, planes: Sequence[Micrograph], scale: int = 1
-) -> Target:
-    """Say where all planes of a stack go: one TIFF, kept for a while or as typed.
-
-    `scale`: output pixels per input pixel along each axis.
-    """
-    path = typed_stack(edit)
-    if path is not None:
-        return Target(path)
-    rows, columns = planes[0].shape
-    require_room((len(planes) * rows, columns), scale)
-    return Target(new_store_path(name, ".ome.tif"), temporary=True)
+    require_room((max(planes, 1) * shape[0], shape[1]), scale)
+    suffix = ".ome.tif" if planes else ".ome.zarr"
+    return Target(new_store_path(name, suffix), temporary=True)
 
 
 _FACTOR = 4  # of a coarse level over the one before
@@ -329,6 +316,7 @@ class Outcome:
     made: Any  # what the job returned
     opened: Opened
     beside: Opened | None = None  # a second image that it wrote
+    planes: tuple[Micrograph, ...] = ()  # of a stack; the first is what was opened
 
 
 def written(
@@ -338,48 +326,29 @@ def written(
     beside: Path | None = None,
     keep: Callable[[], object] = lambda: False,
 ) -> Job[Outcome]:
-    """Do a job that writes a store, or a second one `beside`, and open what it wrote.
+    """Do a job that writes a store, a second one `beside`, or a stack, and open those.
 
     Temporary ones are removed if the job does not end, unless `keep` says so.
     """
+    stack = target.path.suffix != ".zarr"
     try:
         made = yield from job
     except BaseException:
         if target.temporary and not keep():
-            for path in (target.path, *filter(None, [beside])):
+            parts = target.path.parent.glob(f".{target.path.name}.*")
+            for path in parts if stack else filter(None, (target.path, beside)):
                 shutil.rmtree(path, ignore_errors=True)
         raise
+    if stack:
+        count, planes = made.shape[0], []
+        for number in range(count):
+            yield Progress(number, count, f"opening {target.path.name}")
+            planes.append(read(target.path, plane=number))
+        return Outcome(made, Opened(planes[0], (planes[0],)), planes=tuple(planes))
     opened, second = (yield from open_store(made.output)), None
     if beside is not None:
         second = yield from open_store(beside)
     return Outcome(made, opened, second)
-
-
-@dataclass(frozen=True, slots=True)
-class StackOutcome:
-    """What a job wrote plane by plane, opened again."""
-
-    made: Any  # what the job returned
-    planes: tuple[Micrograph, ...]
-
-
-def written_stack(job: Job[Any], target: Target) -> Job[StackOutcome]:
-    """Do a job that writes a stack, and open its planes.
-
-    Of a temporary one nothing is left if the job does not end.
-    """
-    try:
-        made = yield from job
-    except BaseException:
-        if target.temporary:
-            for part in target.path.parent.glob(f".{target.path.name}.*"):
-                shutil.rmtree(part, ignore_errors=True)
-        raise
-    count, planes = made.shape[0], []
-    for number in range(count):
-        yield Progress(number, count, f"opening {target.path.name}")
-        planes.append(read(target.path, plane=number))
-    return StackOutcome(made, tuple(planes))
 
 
 def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
@@ -416,7 +385,7 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
 
 
 def add_stack(
-    viewer: "napari.viewer.Viewer", outcome: StackOutcome, source: "Image", name: str
+    viewer: "napari.viewer.Viewer", outcome: Outcome, source: "Image", name: str
 ) -> "Image":
     """Show a stack that was made plane by plane, along the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2

@@ -65,7 +65,6 @@ from napari_semsr.widgets.base import (
     Outcome,
     Panel,
     RichLabel,
-    StackOutcome,
     Target,
     Work,
     add_opened,
@@ -76,13 +75,10 @@ from napari_semsr.widgets.base import (
     open_panel,
     preference,
     push_button,
-    stack_target,
     store_edit,
     store_target,
-    typed_stack,
     typed_store,
     written,
-    written_stack,
 )
 from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_change
 from napari_semsr.widgets.enhance.models import ModelChooser
@@ -738,8 +734,7 @@ class EnhancePanel(Panel):
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
-        typed = typed_stack if self.takes_stack() else typed_store
-        return typed(self.output)
+        return typed_store(self.output, stack=self.takes_stack())
 
     def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
         """Name what a model makes of an image."""
@@ -794,8 +789,13 @@ class EnhancePanel(Panel):
         source, micrograph, model, options = self._subject()
         options = begun or options
         self._compare(source)
+        asked = {
+            "model": model,
+            "options": options,
+            "cluster": self.advanced.options,
+        }
         if self.takes_stack():
-            return self._stack_job(source, model, options)
+            return self._stack_job(source, micrograph, **asked)
         made, path = (source, model, options), self.writes()
         unmade = self._why_unmade()
         ticks = {"misfit": self.misfit, "trust": self.trust}
@@ -805,11 +805,6 @@ class EnhancePanel(Panel):
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
         target = store_target(self.output, name, micrograph.shape, scale, existing)
-        asked = {
-            "model": model,
-            "options": options,
-            "cluster": self.advanced.options,
-        }
 
         def begin() -> None:
             self.look.stop_preview()
@@ -824,9 +819,9 @@ class EnhancePanel(Panel):
 
         def make() -> Job[EnhancedOutcome]:
             assert self.live is not None  # noqa: S101 - its turn has come
-            return _enhance(micrograph, self.live, maps, **asked)
+            return _enhance(micrograph, self.live.store, self.live, maps, **asked)
 
-        return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
+        return make, partial(self.show_outcome, source, micrograph), begin
 
     def _is_made(self, made: tuple[Any, ...], path: Path | None) -> bool:
         """Whether the result of these settings is there, where it is to be."""
@@ -864,49 +859,27 @@ class EnhancePanel(Panel):
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
 
-    def _stack_job(self, layer: "Image", model: str, options: Any) -> Work:
+    def _stack_job(self, layer: "Image", image: Micrograph, **asked: Any) -> Work:
         """Read the rest of the form, for all planes; they are not drawn meanwhile."""
-        planes, existing = planes_of(layer), str(self.existing.value)
-        name = self._result_name(planes[0], self.model.card)
-        scale = int(self.model.card.get("scale", 1))
-        target = stack_target(self.output, name, planes, scale)
-        cluster = self.advanced.options
+        planes, card = planes_of(layer), self.model.card
+        name, scale = self._result_name(planes[0], card), int(card.get("scale", 1))
+        target = store_target(
+            self.output,
+            name,
+            planes[0].shape,
+            scale,
+            str(self.existing.value),
+            planes=len(planes),
+        )
 
         def begin() -> None:
             self.look.stop_preview()
             self.live = None
 
-        def make() -> Job[StackOutcome]:
-            job = ENHANCE.job(
-                planes,
-                target.path,
-                model=model,
-                options=options,
-                overwrite=existing == "replace",
-                resume=existing == "resume",
-                cluster=cluster,
-            )
-            return written_stack(job, target)
+        def make() -> Job[EnhancedOutcome]:
+            return _enhance(planes, target, None, {}, **asked)
 
-        return make, lambda outcome: self.show_stack(outcome, layer), begin
-
-    def show_stack(self, outcome: StackOutcome, layer: "Image") -> Iterator[None]:
-        """Add the stack as a layer, and write its figures."""
-        model = str(outcome.made.provenance.model_name)
-        name = result_name(self.viewer, layer.name, model)
-        made = add_stack(self.viewer, outcome, layer, name)
-        yield
-        if outcome.made.change is None:
-            self.look.finished_apart(made, layer)
-        else:
-            self.look.finished_stack(made, layer, outcome.planes)
-        report = outcome.made.report
-        _, said = told_of_change(outcome.made.change)
-        self.show_result(
-            {**figures_of(outcome.made), "Store": outcome.made.output},
-            f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.{said}",
-            network=model,
-        )
+        return make, partial(self.show_outcome, layer, image), begin
 
     def _draw(
         self,
@@ -928,29 +901,32 @@ class EnhancePanel(Panel):
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
 
     def show_outcome(
-        self, enhanced: "EnhancedOutcome", image: Micrograph
+        self, source: "Image", image: Micrograph, enhanced: "EnhancedOutcome"
     ) -> Iterator[None]:
         """Show the finished result, and write its figures."""
-        outcome = enhanced.written
-        levels = [item.data for item in outcome.opened.levels]
-        live = self.live
-        if live is not None and live.shown:
+        outcome, live, layer = enhanced.written, self.live, None
+        if outcome.planes:
+            model = str(outcome.made.provenance.model_name)
+            title = result_name(self.viewer, source.name, model)
+            layer = add_stack(self.viewer, outcome, source, title)
+        elif live is not None and live.shown:
+            levels = [item.data for item in outcome.opened.levels]
             live.finish(outcome.opened.micrograph, levels)
+            layer, source = live.layer, live.made[0]
+        if layer is not None:
             yield
-            if outcome.made.change is None:
-                self.look.finished_apart(live.layer, live.made[0])
-            else:
-                self.look.finished(live.layer, live.made[0], image, outcome.opened)
+            apart = outcome.made.change is None
+            self.look.finished(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         yield from self._show_maps(enhanced)
 
     def _show_maps(self, enhanced: "EnhancedOutcome") -> Iterator[None]:
         """Add the maps, in the place of earlier ones, and write the figures."""
         outcome = enhanced.written
-        assert self.live is not None  # noqa: S101 - it was drawn
-        name = self.live.layer.name
-        both = f"{self.live.made[0].name} and {name}"
         for kind, opened in enhanced.maps.items():
+            assert self.live is not None  # noqa: S101 - it was drawn
+            name = self.live.layer.name
+            both = f"{self.live.made[0].name} and {name}"
             by = "" if kind == "misfit" else "Trust"  # which may ask for it again
             with self.in_place(f"{kind} of {both}", by=by) as earlier:
                 yield from self.take_away(earlier)
@@ -965,6 +941,8 @@ class EnhancePanel(Panel):
         said = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
         )
+        if outcome.planes:
+            said = f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s."
         if enhanced.maps:
             said = f"Enhanced and mapped in {whole}, of which {report.seconds:.1f} s "
             said += "are the network's."
@@ -1064,26 +1042,32 @@ _Mapped = tuple[Mapping[str, Opened], tuple[str, ...], "TrustReport | None"]
 
 
 def _enhance(
-    micrograph: Micrograph, drawn: LiveLayer, maps: Mapping[str, bool], **asked: Any
+    image: Any,
+    target: Target,
+    drawn: LiveLayer | None,
+    maps: Mapping[str, bool],
+    **asked: Any,
 ) -> Job[EnhancedOutcome]:
-    """Enhance an image into a store, open what was written, and map what it is worth.
+    """Enhance an image or planes, open what was written, and map what it is worth.
 
     `maps`: whether ``misfit`` and ``trust`` are mapped.
     """
-    begun, target, live = time.monotonic(), drawn.store, drawn.live
+    begun, live = time.monotonic(), None if drawn is None else drawn.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
     job = ENHANCE.job(
-        micrograph,
+        image,
         target.path,
         overwrite=target.existing == "replace",
         resume=target.existing == "resume",
         live=live,
         **asked,
     )
-    outcome = yield from written(job, target, keep=lambda: drawn.wanted and live.done)
+    outcome = yield from written(
+        job, target, keep=lambda: drawn and drawn.wanted and drawn.live.done
+    )
     model, options = asked["model"], asked["options"]
-    mapped = yield from _mapped(micrograph, outcome, maps, model, options)
+    mapped = yield from _mapped(image, outcome, maps, model, options)
     return EnhancedOutcome(outcome, *mapped, seconds=time.monotonic() - begun)
 
 
@@ -1101,16 +1085,16 @@ def _mapped(
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
     shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
-    if maps["misfit"] and misfit is None:
+    if maps.get("misfit") and misfit is None:
         unmade.append(
             f"No {_MAPS['misfit']} was made: {micrograph.name} shows hardly more than "
             "noise, or has gaps all over."
         )
-    elif maps["misfit"] and misfit is not None:
+    elif maps.get("misfit") and misfit is not None:
         drawn_map = yield from map_misfit(micrograph, made, misfit)
         part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
         shown["misfit"] = drawn_map.replace(provenance=part)
-    if maps["trust"]:
+    if maps.get("trust"):
         chosen = TrustOptions(device=options.device)
         try:
             trust = yield from TRUST.job(micrograph, made, model=model, options=chosen)
