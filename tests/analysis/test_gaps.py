@@ -58,6 +58,18 @@ def test_blurred_gap_is_undetected_and_counted():
     assert found.width_errors("nm").size == sum(shown)
 
 
+def test_a_wide_particle_leaves_the_gaps_of_others_as_they_are():
+    each = [(y, x, 5, 100) for y in range(20, 181, 16) for x in range(20, 221, 16)]
+    alone = measure_gaps(micrograph(discs(*each, shape=(360, 240))))
+    wide = discs(*each, (280, 120, 70, 100), shape=(360, 240))
+    found = measure_gaps(micrograph(wide))
+    assert found.particles == alone.particles + 1
+    near = [one for one in found.found if one.place_px[0] <= 180]
+    assert [one.place_px for one in near] == [one.place_px for one in alone.found]
+    beside = [one for one in found.found if one not in near]
+    assert 0 < len(beside) <= 14  # the lowest row at most
+
+
 def test_which_neighbours_have_a_gap():
     found = measure_gaps(micrograph(row(6.0, (100, 70))))
     assert (found.pairs, found.excluded, len(found.found)) == (1, 1, 0)

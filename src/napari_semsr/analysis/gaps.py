@@ -50,6 +50,7 @@ _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
 _SMOOTH_PX = 1.0  # takes single noisy pixels out of outlines
 _WAIST_PX = 1.0  # depth of a waist that parts two particles
+_ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
 _LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its power
 
@@ -724,10 +725,9 @@ def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_
         return []
     centres, area = _centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
-    furthest = float((1 + options.reach) * diameter.max())
-    pairs = spatial.cKDTree(centres).query_pairs(furthest, output_type="ndarray")
     found = []
-    for a, b in pairs[np.lexsort(pairs.T[::-1])]:
+    furthest = float((1 + options.reach) * diameter.max())
+    for a, b in _near(labels, centres, options.reach * diameter / 2, furthest):
         line = _line(labels, centres[a], centres[b], (int(a) + 1, int(b) + 1))
         if line is None:
             continue
@@ -735,6 +735,33 @@ def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_
         if between <= options.reach * (diameter[a] + diameter[b]) / 2:
             found.append(line)
     return found
+
+
+def _near(
+    labels: NDArray[np.int32], centres: FloatArray, reach: FloatArray, furthest: float
+) -> NDArray[np.int64]:
+    """List pairs whose rims may lie within the reaches of both, in px.
+
+    `furthest`: of their centres from each other.
+
+    Each is looked for from where it is the wider one, so that one wide particle does
+    not pair all the others.
+    """
+    places = np.argwhere(labels)
+    owners = labels[labels > 0] - 1
+    off = np.hypot(*(places - centres[owners]).T)
+    rims = ndimage.maximum(off, owners, np.arange(len(centres)))
+    wide = rims + reach + _ROUNDED_PX
+    beside = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
+    counts = [len(others) for others in beside]
+    pairs = np.column_stack(
+        [np.repeat(np.arange(len(centres)), counts), np.concatenate(beside)]
+    ).astype(np.int64)
+    one, other = pairs.T
+    apart = np.hypot(*(centres[one] - centres[other]).T)
+    most = np.minimum(wide[one] + wide[other], furthest)
+    near = pairs[(one != other) & (apart <= most)]
+    return np.unique(np.sort(near, axis=1), axis=0)
 
 
 def _line(
