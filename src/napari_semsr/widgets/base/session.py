@@ -157,7 +157,7 @@ class Session(QObject):
         self.folder: Path | None = None
         self.ask = ask_unsaved
         self.runner = JobRunner(self)
-        self.runner.returned.connect(self._finish)
+        self.runner.returned.connect(lambda show: show())
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
         self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
@@ -432,10 +432,6 @@ class Session(QObject):
             call()
         self.changed.emit()
 
-    def _finish(self, show: Callable[[], object]) -> None:
-        """Do in the main thread what a job leaves to it."""
-        show()
-
     def _fail_cancelled(self) -> None:
         self._fail("Saving was cancelled.")
 
@@ -561,20 +557,20 @@ class Session(QObject):
         """
         if self.runner.busy:
             return False
-        start = partial(self._start_opening, path, then)
+
+        def read() -> Job[Callable[[], None]]:
+            opened = yield from open_project(path)
+            return partial(self._show, opened, then)
+
+        def start() -> None:
+            self._opening = True
+            self.runner.start("Open project", read)
+
         if self.folder is None or self.failing:
             start()
         else:
             self.save(start)
         return True
-
-    def _start_opening(self, path: Path, then: Callable[[], object]) -> None:
-        self._opening = True
-        self.runner.start("Open project", partial(self._read, path, then))
-
-    def _read(self, path: Path, then: Callable[[], object]) -> Job[Callable[[], None]]:
-        opened = yield from open_project(path)
-        return partial(self._show, opened, then)
 
     def _show(self, opened: OpenedProject, then: Callable[[], object]) -> None:
         """Show the layers of a project, where they were and as they were."""
@@ -632,18 +628,16 @@ class Session(QObject):
             return not self.failing
         answer = self.ask(window, names)
         if answer == "save":
-            self.saving_wanted(window)
+            self._save_and_close(window)
         return answer == "discard"
 
-    def saving_wanted(self, window: QMainWindow) -> None:
-        """Save into a project, asking for its place, and close the window then."""
+    def _save_and_close(self, window: QMainWindow) -> None:
+        """Save into a project, asking for its place where none is open."""
         from napari_semsr.widgets.base.saving import ask_new_project
 
         if self.folder is not None:
             self.save(window.close)
-            return
-        folder = ask_new_project(window)
-        if folder is not None:
+        elif folder := ask_new_project(window):
             try:
                 self.begin(folder, window.close)
             except SemsrError as error:
@@ -678,7 +672,11 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     kept = {name: attributes[name] for name in names if name in attributes}
     data = None
     if isinstance(layer, Image):
-        kept["colormap"] = _colours_of(layer)
+        from napari.utils.colormaps import ALL_COLORMAPS  # others end with the session
+
+        shown = layer.colormap
+        known = shown.name in ALL_COLORMAPS
+        kept["colormap"] = shown.name if known else shown.model_dump()
     if isinstance(layer, Labels) and isinstance(layer.colormap, DirectLabelColormap):
         kept["colormap"] = dict(layer.colormap.color_dict)
     if isinstance(layer, _VERTICES):
@@ -697,14 +695,6 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _colours_of(layer: Image) -> Any:
-    """Name a colour map that napari knows, else spell it out."""
-    from napari.utils.colormaps import ALL_COLORMAPS  # others end with the session
-
-    name = layer.colormap.name
-    return name if name in ALL_COLORMAPS else layer.colormap.model_dump()
-
-
 def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
     """Keep what is drawn with next, where nothing is drawn yet."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
@@ -717,16 +707,10 @@ def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
 
 def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
     """Read camera, axes, scale bar and the chosen layer."""
-    camera, dims = viewer.scene.camera, viewer.dims
     active = viewer.layers.selection.active
     state: dict[str, Any] = plain(
         {
-            "center": camera.center,
-            "zoom": camera.zoom,
-            "angles": camera.angles,
-            "ndisplay": dims.ndisplay,
-            "order": dims.order,
-            "point": dims.point,
+            **{name: getattr(item, name) for item, name in _views(viewer)},
             "scale_bar": viewer.canvas.overlays.scale_bar.visible,
             "active": None if active is None else active.name,
         }
@@ -734,27 +718,28 @@ def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
     return state
 
 
+def _views(viewer: "ViewerModel") -> list[tuple[Any, str]]:
+    """List what holds the view, and by which name, in the order of being set."""
+    dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
+    return dims + [(viewer.scene.camera, n) for n in ("angles", "center", "zoom")]
+
+
 def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
     """Look at what was looked at; a value that does not fit is passed over."""
-    camera, dims = viewer.scene.camera, viewer.dims
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
             viewer.layers.selection.active = viewer.layers[state["active"]]
-    for item, name in (
-        *((dims, name) for name in ("ndisplay", "order", "point")),
-        *((camera, name) for name in ("angles", "center", "zoom")),
-    ):
-        if name in state:
+    for item, name in _views(viewer):
+        value = state.get(name)
+        if item is viewer.dims and isinstance(value, list):
+            value = tuple(value) if len(value) == viewer.dims.ndim else None
+        if value is not None:
             with suppress(ValueError, TypeError):
-                value = state[name]
-                fits = not isinstance(value, list) or item is camera
-                if fits or len(value) == dims.ndim:
-                    setattr(item, name, tuple(value) if not fits else value)
-    if "scale_bar" in state:
-        if state["scale_bar"]:
-            show_scale_bar(viewer)
-        else:
-            viewer.canvas.overlays.scale_bar.visible = False
+                setattr(item, name, value)
+    if state.get("scale_bar"):
+        show_scale_bar(viewer)
+    elif "scale_bar" in state:
+        viewer.canvas.overlays.scale_bar.visible = False
 
 
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
@@ -791,11 +776,8 @@ def form_values(panel: Any) -> dict[str, Any]:
     """Read what is typed in a panel; a layer by its name."""
     found = {}
     for name, item in _controls(panel):
-        value = (
-            _restorable(item.values(), item)
-            if isinstance(item, OptionsForm)
-            else item.value
-        )
+        form = isinstance(item, OptionsForm)
+        value = _restorable(item.values(), item) if form else item.value
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
