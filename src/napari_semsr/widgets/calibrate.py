@@ -13,7 +13,7 @@ from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
 from numpy.typing import ArrayLike, NDArray
 from psygnal import Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.core import (
@@ -38,6 +38,7 @@ from napari_semsr.widgets.base import (
     explaining,
     history_of,
     is_alive,
+    lay_below,
     push_button,
     shorten_number,
     take_either_mark,
@@ -83,10 +84,7 @@ class PixelSizeEdit(QWidget):
         )
         self.note = RichLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(FoldingRow(*(box.native for box in boxes)))
-        column.addWidget(self.note)
+        lay_below(self, FoldingRow(*(box.native for box in boxes)), self.note)
         self._linked = True
         self.height_box.changed.connect(self._on_y)
         self.width_box.changed.connect(self._on_x)
@@ -262,7 +260,7 @@ def _made_of(viewer: "napari.viewer.Viewer", source: Image) -> list[Image]:
     return found
 
 
-class CalibrateGroup(QWidget):
+class CalibrateGroup(Form):
     """Controls that calibrate a layer which is open already."""
 
     def __init__(self, panel: Panel, layer: ComboBox) -> None:
@@ -280,18 +278,12 @@ class CalibrateGroup(QWidget):
         self.undo_button = push_button(
             "Undo", self.undo, "Give the pixel size back that was replaced last."
         )
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(
-            Form(
-                layer,
-                self.pixel_size,
-                self.apply_button,
-                *self._build_line(),
-                *self._build_grating(),
-                self.undo_button,
-            )
-        )
+        line, grating = self._build_line(), self._build_grating()
+        for row in (
+            *(layer, self.pixel_size, self.apply_button),
+            *(*line, *grating, self.undo_button),
+        ):
+            self.add(row)
         self._history.changed.connect(self._show_undo)
         viewer.layers.events.inserted.connect(self._show_undo)
         self._show_undo()

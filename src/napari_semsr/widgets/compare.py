@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import CheckBox, Slider
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_semsr.analysis import Change
 from napari_semsr.core import (
@@ -44,6 +44,7 @@ from napari_semsr.widgets.base import (
     add_opened,
     coarse_levels,
     is_alive,
+    new_timer,
     push_button,
 )
 from napari_semsr.widgets.layers import (
@@ -119,10 +120,7 @@ class BeforeAfter(OverLayer):
         super().__init__(viewer, parent)
         self._source: Image | None = None
         self._share = 0.0
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_LATER_MS)
-        self._later.timeout.connect(self.draw)
+        self._later = new_timer(self, self.draw, _LATER_MS, once=True)
         viewer.scene.camera.events.connect(self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:

@@ -19,6 +19,7 @@ from .folding import (
     FoldingRow as FoldingRow,
     RichLabel as RichLabel,
     elide_items as elide_items,
+    lay_below as lay_below,
     shorten_number as shorten_number,
     take_either_mark as take_either_mark,
 )
@@ -81,6 +82,7 @@ from .results import (
 from .runner import (
     JobRunner as JobRunner,
     is_alive as is_alive,
+    new_timer as new_timer,
 )
 from .saving import (
     ask_file as ask_file,

@@ -164,10 +164,7 @@ class ScrollBox(QScrollArea):
         super().__init__()
         self._most_lines = most_lines
         content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(0, 0, 0, 0)
-        for widget in widgets:
-            column.addWidget(widget)
+        lay_below(content, *widgets)
         fit_scroll_area(self, content)
         content.installEventFilter(self)
         self._fit()
@@ -191,6 +188,15 @@ class ScrollBox(QScrollArea):
         height = min(whole, most) + (2 * self.frameWidth() if whole else 0)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
+
+
+def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
+    """Lay widgets below each other in one that holds them, without margins."""
+    column = QVBoxLayout(holder)
+    column.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        column.addWidget(widget)
+    return column
 
 
 def fit_scroll_area(area: QScrollArea, content: QWidget) -> None:
@@ -497,14 +503,8 @@ class Folded(QWidget):
             "{ background: transparent; text-align: left; }"
         )
         self.content = QWidget()
-        self._column = QVBoxLayout(self.content)
-        column = QVBoxLayout(self)
-        for box in (self._column, column):
-            box.setContentsMargins(0, 0, 0, 0)
-        for part in (self.header, self.content):
-            column.addWidget(part)
-        for widget in widgets:
-            self._column.addWidget(widget)
+        lay_below(self.content, *widgets)
+        lay_below(self, self.header, self.content)
         self.header.toggled.connect(self.unfold)
         self.unfold(on=False)
 

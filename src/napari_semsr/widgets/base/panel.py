@@ -71,6 +71,7 @@ from napari_semsr.widgets.base.folding import (
     RichLabel,
     ScrollBox,
     fit_scroll_area,
+    lay_below,
     link_to,
 )
 from napari_semsr.widgets.base.form import Form, push_button
@@ -236,21 +237,19 @@ class Panel(QWidget):
         self._input: CategoricalWidget[Any] | None = None
         self._active: Layer | None = None  # the last one that was looked at
         self._adding = False
-        self._laid: list[Layer] = []  # by what was shown last, in parts that are over
-        self._before: list[Layer] = []  # layers when the part that is done began
+        self._laid: list[Layer] = []  # by what is being shown
         self._results_title = ""
         self._folds = False  # whether the numbers can be folded, below a large one
         self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
-        self._seen: dict[str, str | None] = {}  # what the form was read of; networks
         self._layers_read: list[Layer] = []  # layers that the form was read of
         self._measured: list[Layer] = []  # those that the result is of
         self._origin: tuple[str, ...] = ()
         self._networks: tuple[str, ...] = ()  # that had a part in it
-        self.runner, self.saver = JobRunner(self), JobRunner(self)
-        self.looker = JobRunner(self)
+        self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
+        self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
         self.made: list[Image] = []  # by this panel, and still in the viewer
         self._switch = ResultSwitch(viewer, title)
@@ -265,7 +264,7 @@ class Panel(QWidget):
             getattr(events, name).connect(self._on_layers)
 
     def _follow_jobs(self) -> None:
-        for runner in (self.runner, self.saver, self.looker):
+        for runner in self._runners:
             runner.stepped.connect(self._show_step)
             runner.failed.connect(self.show_problem)
             runner.logged.connect(self._show_logged)
@@ -288,7 +287,7 @@ class Panel(QWidget):
 
     def leave(self) -> None:
         """Cancel all jobs, and take those that wait out of the queue."""
-        for runner in (self.runner, self.saver, self.looker):
+        for runner in self._runners:
             runner.cancel()
         self.closed.emit()
 
@@ -366,10 +365,7 @@ class Panel(QWidget):
     def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
         """Add a titled frame to the scrolling part."""
         group = QGroupBox(title)
-        column = QVBoxLayout(group)
-        column.setContentsMargins(8, 12, 8, 8)
-        for widget in widgets:
-            column.addWidget(widget)
+        lay_below(group, *widgets).setContentsMargins(8, 12, 8, 8)
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
@@ -432,9 +428,10 @@ class Panel(QWidget):
         }
         camera = self.viewer.scene.camera
         center, zoom = camera.center, camera.zoom
-        before = self._added()
+        before = list(self._laid)
         yield [layers[name] for name in places]
-        added = [item for item in self._added() if item not in before]
+        laid = [item for item in self._laid if item in layers]
+        added = [item for item in laid if item not in before]
         for item in added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
@@ -591,9 +588,12 @@ class Panel(QWidget):
         box.changed.connect(self._show_plane)
         self._show_plane()
 
-    def _on_layers(self, event: object = None) -> None:
+    def _on_layers(self, event: Any = None) -> None:
         """Bring the lists up to date; napari holds this panel only weakly."""
         if is_alive(self):
+            if self._adding and event.type == "inserted":
+                event.value.metadata.setdefault(MADE_KEY, self.title)
+                self._laid.append(event.value)
             for box in self._boxes:
                 box.reset_choices()
             self._show_plane()
@@ -714,7 +714,6 @@ class Panel(QWidget):
         """
         if layer is not None:
             without_cache(layer)
-            self._seen[_told_of(layer)] = network_of(layer)
             self._layers_read.append(layer)
         point = tuple(self.viewer.dims.point)
         return micrograph_from_layer(layer, point, unturned=unturned, colour=colour)
@@ -723,29 +722,20 @@ class Panel(QWidget):
 
     @contextmanager
     def _making(self) -> Iterator[None]:
-        """Remember the images that are added within; mark all layers that are."""
-        self._before = list(self.viewer.layers)
+        """Remember the images that are added within."""
+        before = list(self._laid)
         self._adding = True  # what is made here is not what to work on next
         try:
             yield
         finally:
             self._adding = False
             self._active = self.viewer.layers.selection.active
-        new = [item for item in self.viewer.layers if item not in self._before]
-        for layer in new:
-            layer.metadata.setdefault(MADE_KEY, self.title)
+        new = [item for item in self._laid if item not in before]
         images = [item for item in image_layers(self.viewer) if item in new]
         self.made += [item for item in images if FOLDER_KEY not in item.metadata]
-        self._laid += new
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self._show_unsaved()
-
-    def _added(self) -> list[Layer]:
-        """Layers that were added since a result is being shown, and by that."""
-        known = (*self._laid, *self._before)
-        laid = [item for item in self._laid if item in self.viewer.layers]
-        return laid + [item for item in self.viewer.layers if item not in known]
 
     def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
         """Do what adds layers, with a turn of the event loop after each part."""
@@ -861,7 +851,7 @@ class Panel(QWidget):
     @property
     def busy(self) -> bool:
         """Whether something is being made, saved or looked into."""
-        return self.runner.busy or self.saver.busy or self.looker.busy
+        return any(runner.busy for runner in self._runners)
 
     def job(self) -> Work:
         """Read the form; called when Run is pressed."""
@@ -888,12 +878,11 @@ class Panel(QWidget):
         path = self.writes()
         if path is not None:
             check_free(path)
-        self._seen.clear()
         self._layers_read.clear()
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
         read = list(dict.fromkeys(self._layers_read))
-        begin = partial(self._begin, dict(self._seen), under, read, *rest)
+        begin = partial(self._begin, under, read, *rest)
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, show, is_run=True)
         request = JobRequest(self.queue, begin, finish, path, asked)
@@ -924,15 +913,10 @@ class Panel(QWidget):
         return started
 
     def _begin(
-        self,
-        seen: Mapping[str, str | None],
-        under: Any,
-        read: Sequence[Layer],
-        prepare: _Begin | None = None,
+        self, under: Any, read: Sequence[Layer], prepare: _Begin | None = None
     ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
-        self._note_origin(seen)
-        self._measured = list(read)
+        self.note_origin(read)
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -941,14 +925,15 @@ class Panel(QWidget):
         if prepare is not None:
             yield from self._in_parts(prepare)
 
-    def _note_origin(self, seen: Mapping[str, str | None]) -> None:
-        self._origin = tuple(seen)
-        self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
-
     def note_origin(self, layers: Sequence[Layer]) -> None:
-        """Remember what a result is of that is shown without a run."""
+        """Remember what a result is of, and the networks that had a part in it."""
         self._measured = list(layers)
-        self._note_origin({_told_of(layer): network_of(layer) for layer in layers})
+        networks = {layer.name: network_of(layer) for layer in layers}
+        self._networks = tuple(filter(None, dict.fromkeys(networks.values())))
+        self._origin = tuple(
+            f"{name}, {MADE_BY} {network}" if network else name
+            for name, network in networks.items()
+        )
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""
@@ -972,7 +957,7 @@ class Panel(QWidget):
     def stop(self) -> None:
         """Ask the running job to stop."""
         if self.busy:
-            for runner in (self.runner, self.saver, self.looker):
+            for runner in self._runners:
                 runner.stop()
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
@@ -1094,12 +1079,6 @@ DASH = "\N{EN DASH}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
-def _told_of(layer: Layer) -> str:
-    """Name a layer, and the network that had a part in it."""
-    network = network_of(layer)
-    return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
-
-
 _LARGE = 20  # points of the number of a result; chosen: twice those of other text
 _ABREAST = 36  # letters of a table's row with its gaps; chosen: 320 px
 _GAP = 2  # letters' widths from one column to the next
@@ -1147,14 +1126,9 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
 
 def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
     """Find the number that stands large: the first that there is."""
-    large = [
-        (name, found)
-        for name, found in numbers.items()
-        if isinstance(found, Figure) and found.large
-    ]
-    return next((one for one in large if one[1].value is not None), None) or next(
-        iter(large), None
-    )
+    found = [(k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large]
+    known = [one for one in found if one[1].value is not None]
+    return next(iter(known + found), None)
 
 
 def _headline(name: str, found: Figure) -> str:

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from napari.utils.theme import get_theme
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_semsr.io import replacing
+from napari_semsr.widgets.base.folding import lay_below
 from napari_semsr.widgets.base.runner import is_alive
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ class PlotCanvas(QWidget):
         ]
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._height = height
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.canvas)
+        lay_below(self, self.canvas)
         self._theme = str(viewer.theme)
         viewer.events.theme.connect(self.follow_theme)
         self.refresh()

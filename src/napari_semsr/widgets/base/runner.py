@@ -71,6 +71,21 @@ def is_alive(item: QObject | None) -> bool:
     return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
 
+def new_timer(
+    parent: QObject,
+    call: Callable[[], object],
+    milliseconds: int,
+    *,
+    once: bool = False,
+) -> QTimer:
+    """Make a timer that calls something while it runs, or `once` when it is started."""
+    timer = QTimer(parent)
+    timer.setInterval(milliseconds)
+    timer.setSingleShot(once)
+    timer.timeout.connect(call)
+    return timer
+
+
 def _nothing(*_: object) -> None:
     pass
 

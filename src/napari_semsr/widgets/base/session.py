@@ -12,7 +12,7 @@ from magicgui.widgets.bases import ValueWidget
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QObject, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
@@ -52,7 +52,7 @@ from napari_semsr.widgets.base.results import (
     remove_own,
     watch_images,
 )
-from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.base.runner import JobRunner, is_alive, new_timer
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import Together
 from napari_semsr.widgets.layers import (
@@ -175,12 +175,12 @@ class Session(QObject):
         self._opening = False
         self._then: list[Callable[[], object]] = []
         self._window: Any = None  # a reference, once there is one
-        self._timer = self._later(self._save_changes, _SETTLE_MS)
+        self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
         self._removed: list[str] = []
-        self._offer = self._later(self._offer_undo)
-        self._taking = self._later(self._take_read)
+        self._offer = new_timer(self, self._offer_undo, 0, once=True)
+        self._taking = new_timer(self, self._take_read, 0, once=True)
         self._follow(viewer)
 
     def _follow(self, viewer: "ViewerModel") -> None:
@@ -197,14 +197,6 @@ class Session(QObject):
         for layer in viewer.layers:
             layer.events.connect(self._on_layer)
             self._look_for_project(layer)
-
-    def _later(self, call: Callable[[], object], milliseconds: int = 0) -> QTimer:
-        """Make a timer that calls something once when it is started."""
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(milliseconds)
-        timer.timeout.connect(call)
-        return timer
 
     @property
     def viewer(self) -> "ViewerModel":

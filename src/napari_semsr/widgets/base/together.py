@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY
-from napari_semsr.widgets.base.runner import is_alive
+from napari_semsr.widgets.base.runner import is_alive, new_timer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -49,9 +49,8 @@ class Together(QObject):
         super().__init__()
         self._viewer, self._history = ref(viewer), history
         self._gone: list[tuple[Layer, tuple[str, str]]] = []
-        self._later = QTimer(self)  # napari may be removing several
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self._remove_followers)
+        # napari may be removing several
+        self._later = new_timer(self, self._remove_followers, 0, once=True)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         for layer in viewer.layers:

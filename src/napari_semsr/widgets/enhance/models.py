@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_semsr.core import (
     DB,
@@ -163,7 +163,7 @@ def listed_models() -> list[tuple[str, str]]:
     return won + lost
 
 
-class ModelChooser(QWidget):
+class ModelChooser(Form):
     """List of the models on the shelf, with the card of the chosen one."""
 
     changed = Signal()
@@ -172,7 +172,6 @@ class ModelChooser(QWidget):
     def __init__(
         self, viewer: "napari.viewer.Viewer", check: Callable[[], object] | None = None
     ) -> None:
-        super().__init__()
         self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
@@ -199,12 +198,7 @@ class ModelChooser(QWidget):
             said = "Ask it for discs that are put into images and taken out of them."
             folded.append(push_button(text, check, said))
         self.more = Folded("More", told, *folded)
-        form = Form(self.box, self.file_button)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(form)
-        column.addWidget(self.text)
-        column.addWidget(self.more)
+        super().__init__(self.box, self.file_button, self.text, self.more)
         self.box.reset_choices()
         self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())

@@ -72,6 +72,7 @@ from napari_semsr.widgets.base import (
     go_to_panel,
     is_alive,
     legend,
+    new_timer,
     open_panel,
     preference,
     push_button,
@@ -226,9 +227,7 @@ class LiveLayer(QObject):
         if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
             self._view = seen
             live.look_at(seen)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_DRAW_MS)
-        self._timer.timeout.connect(self.tick)
+        self._timer = new_timer(self, self.tick, _DRAW_MS)
         self._timer.start()
 
     @property
@@ -331,9 +330,7 @@ class MousePreview(OverLayer):
         self.runner = JobRunner(self)
         self.runner.failed.connect(self._fail)
         self.runner.busy_changed.connect(self._start_again)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_TICK_MS)
-        self._timer.timeout.connect(self.tick)
+        self._timer = new_timer(self, self.tick, _TICK_MS)
 
     def start(self) -> None:
         """Begin with what the panel says now, or begin anew."""

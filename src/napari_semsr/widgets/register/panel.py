@@ -71,6 +71,7 @@ from napari_semsr.widgets.base import (
     go_to_panel,
     is_alive,
     new_store_path,
+    new_timer,
     push_button,
     require_room,
     written,
@@ -481,9 +482,7 @@ class OverlayControls(CompareControls):
         for control in (self.overlay, self.flicker):
             self.add(control)
         self.show_row("strength", False)  # two instruments have no common grey scale
-        self._timer = QTimer(self)
-        self._timer.setInterval(_TURN_MS)
-        self._timer.timeout.connect(self._turn)
+        self._timer = new_timer(self, self._turn, _TURN_MS)
         self.overlay.changed.connect(self._put_over)
         self.flicker.changed.connect(self._put_in_turn)
 

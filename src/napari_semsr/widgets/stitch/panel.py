@@ -59,6 +59,7 @@ from napari_semsr.widgets.base import (
     add_opened,
     go_to_panel,
     is_alive,
+    lay_below,
     new_store_path,
     open_levels,
     open_store,
@@ -289,9 +290,8 @@ class StitchMosaicPanel(Panel):
     def _build_results(self) -> None:
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
-        column = QVBoxLayout(self.question)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(RichLabel("How were the frames taken? Stitch as a grid of"))
+        asked = RichLabel("How were the frames taken? Stitch as a grid of")
+        lay_below(self.question, asked)
         # above the foot, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()

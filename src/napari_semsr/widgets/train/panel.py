@@ -12,7 +12,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
@@ -53,6 +53,8 @@ from napari_semsr.widgets.base import (
     RichLabel,
     Work,
     is_alive,
+    lay_below,
+    new_timer,
     open_panel,
     plots_ready,
     preference,
@@ -187,10 +189,7 @@ class TrainView(QWidget):
             "Fill the view with a held-out patch: degraded, restored, truth.",
         )
         self.look_button.setVisible(False)
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
-        self._column.addWidget(self.figures)
-        self._column.addWidget(self.look_button)
+        self._column = lay_below(self, self.figures, self.look_button)
         self._run: Path | None = None
         self._losses: list[tuple[float, float]] = []
         self._seen: dict[str, int] = {}
@@ -498,13 +497,12 @@ class PairsForm(Form):
         return str(typed)
 
 
-class RecipeForm(QWidget):
+class RecipeForm(Form):
     """List of recipes, what the chosen one says, and what training begins with."""
 
     changed = Signal()
 
     def __init__(self) -> None:
-        super().__init__()
         self.facts: RecipeFacts | None = None
         self.fault = ""
         self._proposed = _AS_IT_SAYS  # to begin with, until the user chooses
@@ -529,11 +527,7 @@ class RecipeForm(QWidget):
             choices=[],
         )
         self.text = RichLabel()
-        self._form = Form(self.box, self.file)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for part in (self._form, self.text, Form(self.start)):
-            column.addWidget(part)
+        super().__init__(self.box, self.file, self.text, self.start)
         self.box.changed.connect(lambda _: self.refresh())
         self.file.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
@@ -562,7 +556,7 @@ class RecipeForm(QWidget):
 
     def refresh(self) -> None:
         """Read the chosen recipe."""
-        self._form.show_row("file", self.box.value == _FILE)
+        self.show_row("file", self.box.value == _FILE)
         self.facts, self.fault = None, ""
         if self.box.value != _FILE or Path(self.value).is_file():
             try:
@@ -649,9 +643,7 @@ class TrainPanel(Panel):
         self._proposed = ""
         self.reached = 0
         self._left = False
-        self._clock = QTimer(self)
-        self._clock.setInterval(_POLL_MS)
-        self._clock.timeout.connect(self.view.poll)
+        self._clock = new_timer(self, self.view.poll, _POLL_MS)
         said = "Make a sharp layer worse as an instrument would, to learn from the two."
         self.degrade_button = push_button(
             "Degrade a layer\N{HORIZONTAL ELLIPSIS}", self._show_degrade, said

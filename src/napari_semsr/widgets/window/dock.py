@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
     RichLabel,
     is_alive,
     lay_as_tab,
+    lay_below,
     make_panel,
     open_manual,
     open_panel,
@@ -226,11 +227,8 @@ class Beginning(QWidget):
         self.help_button = push_button("First steps", self._show_help, said)
         said = "Go the whole way on drawn samples, to layers and a report."
         self.demo_button = push_button("Demonstration", self._show_demo, said)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(note)
         buttons = (*self.buttons, self.help_button, self.demo_button)
-        column.addWidget(FoldingRow(*buttons))
+        lay_below(self, note, FoldingRow(*buttons))
 
     def _open(self) -> None:
         pressed = self.sender()
