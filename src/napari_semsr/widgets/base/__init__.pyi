@@ -85,6 +85,7 @@ from .runner import (
     new_timer as new_timer,
 )
 from .saving import (
+    ask_existing as ask_existing,
     ask_file as ask_file,
     ask_new_project as ask_new_project,
 )

@@ -1,6 +1,6 @@
 """How a layer is saved: by a panel, or by napari, which calls the writers below."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +61,14 @@ def ask_file(
     if path is not None:
         note_chosen(path)
     return path
+
+
+def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
+    """Ask for a file that is there; None when the user says no."""
+    chosen, _ = QFileDialog.getOpenFileName(
+        parent, title, str(begin_at()), ";;".join(filters)
+    )
+    return Path(chosen) if chosen else None
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:

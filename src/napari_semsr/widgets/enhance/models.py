@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_semsr.core import (
     DB,
@@ -39,7 +38,7 @@ from napari_semsr.widgets.base import (
     Panel,
     RichLabel,
     Work,
-    begin_at,
+    ask_existing,
     is_alive,
     open_panel,
     preference,
@@ -192,12 +191,10 @@ class ModelChooser(Form):
         )
         self.text, self.details = RichLabel(), RichLabel()
         told = "What it was trained on, its limits and its licence."
-        folded: list[QWidget] = [self.details]
-        if check is not None:
-            text = f"Check this model{_DOTS}"
-            said = "Ask it for discs that are put into images and taken out of them."
-            folded.append(push_button(text, check, said))
-        self.more = Folded("More", told, *folded)
+        text = f"Check this model{_DOTS}"
+        said = "Ask it for discs that are put into images and taken out of them."
+        buttons = [] if check is None else [push_button(text, check, said)]
+        self.more = Folded("More", told, self.details, *buttons)
         super().__init__(self.box, self.file_button, self.text, self.more)
         self.box.reset_choices()
         self._proposed = self.box.value
@@ -254,13 +251,11 @@ class ModelChooser(Form):
         self.box.value = self._proposed
 
     def _choose_file(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(
-            self, "Model", str(begin_at()), MODEL_FILES
-        )
-        if chosen:
-            self.offer(chosen)
+        path = ask_existing(self, "Model", [MODEL_FILES])
+        if path is not None:
+            self.offer(path)
 
-    def offer(self, path: str) -> None:
+    def offer(self, path: str | Path) -> None:
         """Choose a file that has a card; open the panel that imports another one."""
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from threading import Event, Thread
@@ -17,9 +17,8 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox
 from napari.layers import Image
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import map_misfit
 from napari_semsr.core import (
@@ -104,7 +103,7 @@ if TYPE_CHECKING:
 # Chosen: napari has then drawn the panel, and whoever passed through it is gone.
 _AHEAD_MS = 1000
 
-_imported, _begun = Event(), Event()
+_imported = Event()
 
 
 def start_torch() -> Job[None]:
@@ -120,17 +119,16 @@ def _import_torch() -> None:
     _imported.set()
 
 
-def _start_for(panel: QWidget) -> None:
-    """Import torch while a panel that has come into view is only looked at."""
-    if is_alive(panel) and panel.isVisible() and not _begun.is_set():
-        _begun.set()
-        # no daemon: Python must not end within the import
-        Thread(target=_try_import, name="semsr-torch").start()
+@cache
+def _import_ahead() -> None:
+    """Import torch, once, while a panel is only looked at."""
 
+    def load() -> None:
+        with in_background(), suppress(Exception):  # a run says what is wrong with it
+            _import_torch()
 
-def _try_import() -> None:
-    with in_background(), suppress(Exception):  # a run says what is wrong with it
-        _import_torch()
+    # no daemon: Python must not end within the import
+    Thread(target=load, name="semsr-torch").start()
 
 
 _DRAW_MS = 50
@@ -504,7 +502,7 @@ class Sharpen(Form):
         )
         super().__init__(self.kind, self.sigma)
         self.kind.changed.connect(self._show_width)
-        self.forget_found()
+        self.tell_found(None)
         self._show_width()
 
     def _show_width(self) -> None:
@@ -516,10 +514,6 @@ class Sharpen(Form):
         texts = told, _OFF, "a width in px", "a width in nm"
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
-
-    def forget_found(self, _: Any = None) -> None:
-        """Say no more what was found in another layer, or by another model."""
-        self.tell_found(None)
 
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Give the option's value, for a layer of a pixel size."""
@@ -627,6 +621,7 @@ class EnhancePanel(Panel):
             changed.connect(self._show_unmade)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
+            change.connect(lambda *_: self.sharpen.tell_found(None))
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
@@ -634,8 +629,6 @@ class EnhancePanel(Panel):
             control.changed.connect(self.look.preview.change)
         # a choice of the user's is looked at; one that a run left is not
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
-        for change in (self.layer.changed, self.model.changed):
-            change.connect(self.sharpen.forget_found)
         self.look.preview.found.connect(self.sharpen.tell_found)
         self.runner.failed.connect(self._stop_drawing)
 
@@ -808,7 +801,17 @@ class EnhancePanel(Panel):
             self._outcome = None
             live = self.live = self._goes_on(made, path)
             if live is None:
-                self._draw(micrograph, made, card, target)
+                field, keywords = live_field(
+                    micrograph,
+                    source,
+                    card,
+                    options,
+                    name=self._result_name(micrograph, card),
+                    whole=bool(self.whole.value),
+                )
+                self.live = LiveLayer(
+                    self.viewer, field, keywords, target, self._removed, made
+                )
             else:
                 live.resume(self._removed)
             # the job need not wait until the window is drawn
@@ -877,25 +880,6 @@ class EnhancePanel(Panel):
             return _enhance(planes, target, None, {}, **asked)
 
         return make, partial(self.show_outcome, layer, image), begin
-
-    def _draw(
-        self,
-        micrograph: Micrograph,
-        made: tuple[Any, ...],
-        card: dict[str, Any],
-        target: Target,
-    ) -> None:
-        """Add the layer."""
-        source, _, options = made
-        field, keywords = live_field(
-            micrograph,
-            source,
-            card,
-            options,
-            name=self._result_name(micrograph, card),
-            whole=bool(self.whole.value),
-        )
-        self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
 
     def show_outcome(
         self, source: "Image", image: Micrograph, enhanced: "EnhancedOutcome"
@@ -988,13 +972,16 @@ class EnhancePanel(Panel):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Get ready for a run while the panel is only looked at."""
         super().showEvent(event)
-        QTimer.singleShot(_AHEAD_MS, lambda: _start_for(self))
+        QTimer.singleShot(_AHEAD_MS, self._look_ahead)
 
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+    def _look_ahead(self) -> None:
+        if is_alive(self) and self.isVisible():
+            _import_ahead()
+
+    def leave(self) -> None:
         """Leave what is done of a run to a panel that is opened later."""
-        super().changeEvent(event)
-        left = event is not None and event.type() == QEvent.Type.ParentChange
-        live = self.live if left and self.parent() is None else None
+        super().leave()
+        live = self.live
         if live is None or not live.begun or not live.shown:
             return
         if live.live.done:

@@ -124,7 +124,7 @@ class JudgePanel(Panel):
     def _on_layers(self, event: Any = None) -> None:
         """Offer what is opened, too."""
         super()._on_layers(event)
-        if hasattr(self, "_offered") and not self.busy:
+        if not self.busy:
             self._propose()
 
     def _propose(self) -> None:

@@ -11,7 +11,6 @@ from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Image, Layer, Points
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import (
     Affine,
@@ -66,8 +65,8 @@ from napari_semsr.widgets.base import (
     Target,
     Work,
     add_opened,
+    ask_existing,
     ask_file,
-    begin_at,
     go_to_panel,
     is_alive,
     new_store_path,
@@ -128,12 +127,6 @@ class LandmarkControls(Form):
         self.points: tuple[Points, ...] = ()
         self._linking = False  # a change that must not be followed
         self._alone = Alone(panel.viewer)
-        self._make_controls()
-        panel.viewer.layers.events.removed.connect(self._on_removed)
-        panel.closed.connect(self.stop)
-        self.show_fit()
-
-    def _make_controls(self) -> None:
         self.add_button = push_button(
             "Add landmarks",
             self._set,
@@ -155,6 +148,9 @@ class LandmarkControls(Form):
         buttons = (self.add_button, self.undo_button, self.load_button)
         self.add(FoldingRow(*buttons, self.save_button))
         self.add(self.note)
+        panel.viewer.layers.events.removed.connect(self._on_removed)
+        panel.closed.connect(self.stop)
+        self.show_fit()
 
     # -- what is marked ---------------------------------------------------------
 
@@ -381,19 +377,17 @@ class LandmarkControls(Form):
         pair = self._pair()
         if pair is None:
             return
-        chosen, _ = QFileDialog.getOpenFileName(
-            self, "Load landmarks", str(begin_at()), ";;".join(_TABLES)
-        )
-        if not chosen:
+        path = ask_existing(self, "Load landmarks", _TABLES)
+        if path is None:
             return
         with self._panel.told():
             images = [self._panel.micrograph(layer) for layer in pair]
-            places = read_landmarks(Path(chosen), *images)
+            places = read_landmarks(path, *images)
             self._make_layers(*pair)
             for layer, image, found in zip(self.points, images, places, strict=True):
                 self._replace(layer, (found - image.origin) / np.array(image.scale))
             self.show_fit()
-            self._panel.show_status(f"Read {len(places[0])} pairs of {chosen}.")
+            self._panel.show_status(f"Read {len(places[0])} pairs of {path}.")
 
     def save(self) -> None:
         """Ask for a name, and write the pairs."""
@@ -428,6 +422,7 @@ def _places_nm(layer: Points) -> FloatArray:
 
 _TURN_MS = 500  # a flash a second, far below what troubles sensitive people
 _LEFT, _RIGHT = "magenta", "green"  # together they are white, for every eye
+_LOOK = ("colormap", "blending", "opacity")  # of layers that are drawn in these
 _WINDOW_PX = 1024  # chosen: read in a moment, and enough to know the grey levels
 _BLOCK_PX = 8  # chosen: averages the noise of a pixel to an eighth
 
@@ -547,22 +542,18 @@ class OverlayControls(CompareControls):
 
     def _put_over(self, on: bool) -> None:
         if on and self._choose_two(self.overlay):
+            upper: Any = self._upper()
             for layer, colour in zip(self._pair, (_LEFT, _RIGHT), strict=True):
-                self._colour(layer, colour)
+                self._looks[layer] = {name: getattr(layer, name) for name in _LOOK}
+                layer.colormap, layer.opacity = colour, 1.0
+                over = layer is upper  # a light canvas would add up to white
+                layer.blending = "additive" if over else "translucent_no_depth"
         elif not on:
             for layer, look in self._looks.items():
                 for name, value in look.items():
                     setattr(layer, name, value)
             self._looks.clear()
             self._show_all()
-
-    def _colour(self, layer: Any, colour: str) -> None:
-        """Draw a layer in one colour, the upper one added to the lower."""
-        names = ("colormap", "blending", "opacity")
-        self._looks[layer] = {name: getattr(layer, name) for name in names}
-        layer.colormap, layer.opacity = colour, 1.0
-        over = layer is self._upper()  # a light canvas would add up to white
-        layer.blending = "additive" if over else "translucent_no_depth"
 
     def _put_in_turn(self, on: bool) -> None:
         if on and self._choose_two(self.flicker):
@@ -713,9 +704,6 @@ class RegisterPanel(Panel):
 
     def _on_layers(self, event: Any = None) -> None:
         """Offer what is opened, too."""
-        if not hasattr(self, "_wanted"):  # still being built
-            super()._on_layers(event)
-            return
         with self._proposing():
             super()._on_layers(event)
         if not self.busy:
@@ -796,43 +784,35 @@ class RegisterPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        moving, fixed = self._images()
         images = self._read()
         self.marks.stop()
-        make = partial(
-            _register,
-            *images,
-            options=self.form.options(),
-            landmarks=self.marks.landmarks(),
-        )
-        return make, partial(self.show_outcome, moving, fixed)
+        how = {"options": self.form.options(), "landmarks": self.marks.landmarks()}
+        make = partial(_register, *images, **how)
+        return make, partial(self.show_outcome, *self._images())
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
-        chosen, _ = QFileDialog.getOpenFileName(
-            self, "Apply a transform", str(begin_at()), ";;".join(_TRANSFORMS)
-        )
-        if chosen:
-            self.apply_file(Path(chosen))
+        path = ask_existing(self, "Apply a transform", _TRANSFORMS)
+        if path is not None:
+            self.apply_file(path)
 
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
         with self.told():
-            moving, fixed = self._images()
-            images = self._read()
-            make = partial(_register, *images, transform=read_transform(path))
-            self.start(make, partial(self.show_outcome, moving, fixed))
+            self._apply(self._read(), read_transform(path))
 
     def take_shown(self) -> None:
         """Resample the moving layer onto the fixed one as napari shows both."""
         with self.told():
-            moving, fixed = self._images()
             images = self._read(unturned=True)
-            sides = Side.of(images[0]), Side.of(images[1])
-            make = partial(
-                _register, *images, transform=StoredTransform(_shown(moving), *sides)
-            )
-            self.start(make, partial(self.show_outcome, moving, fixed))
+            shown = _shown(self.moving.value)
+            self._apply(images, StoredTransform(shown, *map(Side.of, images)))
+
+    def _apply(
+        self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
+    ) -> None:
+        make = partial(_register, *images, transform=transform)
+        self.start(make, partial(self.show_outcome, *self._images()))
 
     def show_outcome(
         self, moving: Image, fixed: Image, result: _Result

@@ -12,7 +12,6 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
@@ -686,14 +685,12 @@ class TrainPanel(Panel):
     def _choose_high(self, _: object = None) -> None:
         """Propose another layer than the low one: the truth, if there is one."""
         low, high = self.pairs.low.value, self.pairs.high.value
-        if self.pairs.own:  # a layer that shows what is right is no second scan
-            others = [one for one in grey_layers(self.viewer) if not is_truth(one)]
-            others = [one for one in others if one is not low]
-            if others and (high is low or is_truth(high)):
-                self.pairs.high.value = others[-1]
-            return
         others = [item for item in grey_layers(self.viewer) if item is not low]
-        if high is low and others:
+        unfit = high is low
+        if self.pairs.own:  # a layer that shows what is right is no second scan
+            others = [item for item in others if not is_truth(item)]
+            unfit = unfit or (bool(others) and is_truth(high))
+        if unfit and others:
             self.pairs.high.value = next(filter(is_truth, others), others[-1])
 
     def _build_foot(self) -> QVBoxLayout:
@@ -757,11 +754,7 @@ class TrainPanel(Panel):
         self._check_name(name, replace=replace)
         run_dir = self.writes()
         _check_run_folder(run_dir, replace=replace)
-        cut: CutRequest | OwnImage | None = None
-        if self.pairs.own:
-            cut = self._own()
-        elif self.pairs.cuts:
-            cut = self._cut()
+        cut = self._cut() if self.pairs.own or self.pairs.cuts else None
         store = self.pairs.stored() if cut is None else None
         request = TrainRequest(
             recipe=facts.path,
@@ -792,31 +785,23 @@ class TrainPanel(Panel):
             )
             raise OptionError(msg)
 
-    def _cut(self) -> CutRequest:
-        """Read the two layers, and how one lies on the other."""
-        pairs = self.pairs
-        mapped = pairs.lies.given  # then it matters not how Low is shown
-        low = self.micrograph(pairs.low.value, unturned=mapped)
-        high = self.micrograph(pairs.high.value)
+    def _cut(self) -> CutRequest | OwnImage:
+        """Read the layers to learn from: two, or a noisy one, perhaps scanned twice."""
+        pairs, own = self.pairs, self.pairs.own
+        # a map, known or to be found, tells how one lies on the other
+        low = self.micrograph(pairs.low.value, unturned=not own and pairs.lies.given)
+        if pairs.source.value == _ALONE:
+            return OwnImage(low)
+        high = self.micrograph(pairs.high.value, unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and high must be two layers, got {low.name} for both."
+            if own:
+                msg = (
+                    f"The second scan must be another layer, got {low.name} for both; "
+                    "to learn from it by itself, choose 'one noisy layer alone'."
+                )
             raise OptionError(msg)
-        return CutRequest(low, high, pairs.lies.map())
-
-    def _own(self) -> OwnImage:
-        """Read the noisy layer, and the second scan if there is one."""
-        pairs = self.pairs
-        image = self.micrograph(pairs.low.value)
-        if pairs.source.value == _ALONE:
-            return OwnImage(image)
-        second = self.micrograph(pairs.high.value, unturned=True)
-        if pairs.low.value is pairs.high.value:
-            msg = (
-                f"The second scan must be another layer, got {image.name} for both; to "
-                "learn from it by itself, choose 'one noisy layer alone'."
-            )
-            raise OptionError(msg)
-        return OwnImage(image, second)
+        return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
 
     def take_registered(
         self, low: "Layer", high: "Layer", found: StoredTransform
@@ -831,7 +816,7 @@ class TrainPanel(Panel):
 
     def _watch(self, request: TrainRequest) -> None:
         """Get ready to watch a run."""
-        self._request, self.reached = request, 0
+        self._request, self.reached, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), resumed=request.resume)
         self.view.poll()
         self.reveal()
@@ -842,25 +827,20 @@ class TrainPanel(Panel):
         if self.runner.busy:
             self.show_status("A training is running; stop it first.")
             return
-        run_dir = self._resumable()
-        if run_dir is None:
-            return
+        run_dir = self.writes()
+        if not (run_dir / _STATE).is_file() and typed_path(self.folder) is None:
+            chosen = QFileDialog.getExistingDirectory(
+                self, "Folder of the run to go on with", str(runs_folder())
+            )
+            if not chosen:
+                return
+            run_dir = Path(chosen)
         with self.told():
             request = TrainRequest.resumed(run_dir)
             self._watch(request)
             device = str(preference("computing", "device"))
             make = partial(train_to_shelf, request, device=device)
             self.start(make, self.show_outcome)
-
-    def _resumable(self) -> Path | None:
-        """Find the folder of the run to go on with."""
-        run_dir = self.writes()
-        if (run_dir / _STATE).is_file() or str(self.folder.value or "").strip():
-            return run_dir
-        chosen = QFileDialog.getExistingDirectory(
-            self, "Folder of the run to go on with", str(runs_folder())
-        )
-        return Path(chosen) if chosen else None
 
     # -- watching ----------------------------------------------------------------
 
@@ -911,11 +891,10 @@ class TrainPanel(Panel):
         if stops:
             self.show_status("Stopping after this step, and saving the state …")
 
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+    def leave(self) -> None:
         """Take note of leaving the dock; the panel then only stops."""
-        super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            self._left = self.parent() is None
+        super().leave()
+        self._left = True
 
     def _show_cancelled(self) -> None:
         self._settle()
