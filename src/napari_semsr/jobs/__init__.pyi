@@ -172,6 +172,7 @@ from .stitch import (
     open_scan as open_scan,
 )
 from .train import (
+    HELD_OUT as HELD_OUT,
     TRAIN as TRAIN,
     CutRequest as CutRequest,
     OwnImage as OwnImage,
@@ -179,6 +180,8 @@ from .train import (
     Trained as Trained,
     TrainOptions as TrainOptions,
     bundled_recipes as bundled_recipes,
+    compared_figures as compared_figures,
+    held_out_figures as held_out_figures,
     recipe_facts as recipe_facts,
 )
 from .train_process import (

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -222,6 +222,56 @@ def images_to_cut(
     return None if low is None or high is None else CutRequest(low, high, transform)
 
 
+HELD_OUT = {
+    "gain_db": Quantity("Held-out gain", DB, "+.2f"),
+    "psnr_db": Quantity("PSNR", DB, ".2f"),
+    "ssim": Quantity("SSIM", "", ".4f"),
+    "frc_per_px": Quantity("Agreement with the truth up to", "per px", ".3f"),
+    "hidden_db": Quantity("Hidden pixels, over their neighbours' mean", DB, "+.2f"),
+    "alike_rows_px": Quantity("Noise alike from line to line, up to", "px", ".0f"),
+    "alike_columns_px": Quantity("Noise alike along a line, up to", "px", ".0f"),
+}
+"""What a validation measures, by its keys; the first that there is tells the best."""
+
+_JUDGED = {
+    "input": "Low as it is",
+    "linear filter": "Best linear filter",
+    "untouched": "Model before training",
+    "trained": "Trained model",
+}
+_ROW = {"psnr_db": f"{{:.2f}} {DB}", "ssim": "SSIM {:.3f}"}
+_ROW["frc_per_px"] = "FRC to {:.3f} per px"
+
+
+def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
+    """Write what a validation measured."""
+    known = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
+    return {
+        q.label: Figure(validation[key], q.unit, q.form) for key, q in known.items()
+    }
+
+
+def compared_figures(compared: Mapping[str, Any] | None) -> dict[str, Figure]:
+    """Write what models came to on held-out pairs, as `Trained` has it."""
+    if compared is None:
+        return {}
+    rows, off_nm = compared["rows"], compared.get("map_error_nm")
+    where = f"{compared['pairs']} pairs of the {compared['set']} set"
+    found = {"Judged on": Figure(where)}
+    for name, row in rows.items():
+        told = [words.format(row[key]) for key, words in _ROW.items() if key in row]
+        found[_JUDGED[name]] = Figure(", ".join(told))
+    if "untouched" in rows:
+        gain = rows["trained"]["psnr_db"] - rows["untouched"]["psnr_db"]
+        kept = "" if compared["kept"] else "not kept"
+        found["Gain of training"] = Figure(gain, DB, "+.2f", kept)
+    if off_nm is not None:
+        px = compared.get("map_error_px")
+        beside = "" if px is None else f"({px:.2g} px)"
+        found["Expected error of the map"] = Figure(off_nm, "nm", ".3g", beside)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Trained(Result):
     """What a training run came to: steps, figures that were held out, the best model.
@@ -244,24 +294,8 @@ class Trained(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write what was held out, and what the comparison tells."""
-        found, held = declared_figures(self), self.validation
-        if not isinstance(held, dict):
-            held = {} if held is None else {"held out": held}
-        found |= {name: _written(value) for name, value in held.items()}
-        compared = self.comparison
-        if compared is None:
-            return found
-        about = f"on {compared['pairs']} pairs of the {compared['set']} set"
-        for name, row in compared["rows"].items():
-            told = ", ".join(f"{key} {_written(value)}" for key, value in row.items())
-            found[f"{name}, {about}"] = Figure(told)
-        gain, off = self.gain_over("untouched"), compared["map_error_nm"]
-        if gain is not None:
-            found["Gain by training"] = Figure(gain, DB, "+.2f")
-        if off is not None:
-            beside = f"({compared['map_error_px']:.3g} px)"
-            found["Expected error of the map"] = Figure(off, "nm", ".3g", beside)
-        return found
+        held = held_out_figures(self.validation or {})
+        return declared_figures(self) | held | compared_figures(self.comparison)
 
     def gain_over(self, which: str) -> float | None:
         """Tell by how much the trained model is better on held-out pairs."""
@@ -269,12 +303,6 @@ class Trained(Result):
         if which not in rows:
             return None
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
-
-
-def _written(value: Any) -> Figure:
-    """Write a number, or what else it is."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Figure(value if number else str(value))
 
 
 def _train(run: Run[TrainOptions]) -> Job[Trained]:

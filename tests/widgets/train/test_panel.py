@@ -173,7 +173,7 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     shown = panel.view.figures.text()
     for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
         assert words in shown
-    assert "12.4 nm = 0.62 px" in shown
+    assert "12.4 nm (0.62 px)" in shown
 
 
 def two_instruments(add, viewer) -> tuple[object, object, Affine]:

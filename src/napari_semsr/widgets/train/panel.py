@@ -27,6 +27,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, read
 from napari_semsr.jobs import (
+    HELD_OUT,
     MODELS_IMPORT,
     MOSAIC_MODEL,
     CutRequest,
@@ -38,6 +39,8 @@ from napari_semsr.jobs import (
     TrainRequest,
     TrainStep,
     bundled_recipes,
+    compared_figures,
+    held_out_figures,
     on_shelf,
     recipe_facts,
     runs_folder,
@@ -123,33 +126,6 @@ def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
 _CURVE, _PREVIEW = "curve.csv", "preview.tif"
 _GAP_SHARE = 0.04
 _MOST_POINTS = 4000
-_FIGURES = {
-    "gain_db": ("Held-out gain", DB, "+.2f"),
-    "psnr_db": ("PSNR", DB, ".2f"),
-    "ssim": ("SSIM", "", ".4f"),
-    "frc_per_px": ("Agreement with the truth up to", "per px", ".3f"),
-    "hidden_db": ("Hidden pixels, over their neighbours' mean", DB, "+.2f"),
-    "alike_rows_px": ("Noise alike from line to line, up to", "px", ".0f"),
-    "alike_columns_px": ("Noise alike along a line, up to", "px", ".0f"),
-}
-
-
-_JUDGED = {
-    "input": "Low as it is",
-    "linear filter": "Best linear filter",
-    "untouched": "Model before training",
-    "trained": "Trained model",
-}
-
-
-def _compared(figures: dict[str, float]) -> str:
-    """Say what one of those that are compared comes to."""
-    said = [f"{figures['psnr_db']:.2f} {DB}"]
-    if "ssim" in figures:
-        said.append(f"SSIM {figures['ssim']:.3f}")
-    if "frc_per_px" in figures:
-        said.append(f"FRC to {figures['frc_per_px']:.3f} per px")
-    return ", ".join(said)
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -286,29 +262,12 @@ class TrainView(QWidget):
     def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Figure | str]:
         """Say the best validation, and the time left."""
         rows: dict[str, Figure | str] = {}
-        known = [name for name in _FIGURES if name in curve]
+        known = [name for name in HELD_OUT if name in curve]
         if known:
             best = int(np.nanargmax(curve[known[0]]))
             rows["Best so far at step"] = Figure(curve["step"][best], form=".0f")
-            for name in known:
-                label, unit, form = _FIGURES[name]
-                rows[label] = Figure(curve[name][best], unit, form)
-        compared = self.comparison
-        if compared is not None:
-            where = f"{compared['pairs']} pairs of the {compared['set']} set"
-            rows["Judged on"] = where
-            found = compared["rows"]
-            for name, figures in found.items():
-                rows[_JUDGED[name]] = _compared(figures)
-            if "untouched" in found:
-                gained = found["trained"]["psnr_db"] - found["untouched"]["psnr_db"]
-                kept = "" if compared["kept"] else "not kept"
-                rows["Gain of training"] = Figure(gained, DB, "+.2f", kept)
-            off_nm = compared.get("map_error_nm")
-            if off_nm is not None:
-                px = compared.get("map_error_px")
-                note = "" if px is None else f"= {px:.2g} px"
-                rows["Expected error of the map"] = Figure(off_nm, "nm", ".3g", note)
+            rows |= held_out_figures({name: curve[name][best] for name in known})
+        rows |= compared_figures(self.comparison)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)
