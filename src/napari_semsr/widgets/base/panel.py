@@ -369,10 +369,18 @@ class Panel(QWidget):
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
-    def add_results(self, title: str, *widgets: QWidget, helpers: str = "") -> None:
+    def add_results(
+        self,
+        title: str,
+        *widgets: QWidget,
+        helpers: str = "",
+        ticks: Sequence[QWidget] = (),
+        below: Sequence[QWidget] = (),
+    ) -> None:
         """Add the group of results, hidden until there are some: widgets, figures.
 
-        `helpers` is what is written at the tick that shows the panel's helper layers.
+        `helpers` is what is written at the tick that shows the panel's helper layers,
+        which stands with other `ticks` above the buttons that all panels have.
         """
         self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
@@ -384,11 +392,11 @@ class Panel(QWidget):
         )
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)
-        widgets = (*widgets, *parts, self.helpers.native)
+        widgets = (*widgets, *parts, *ticks, self.helpers.native)
         self.sharing = FindingsBar(
             self.findings, self.show_status, self.report_found, reports=self.reports
         )
-        self.results = self.add_group(title, *widgets, self.sharing)
+        self.results = self.add_group(title, *widgets, self.sharing, *below)
         self.results.setVisible(False)
 
     def _helper_layers(self) -> list[Layer]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
@@ -93,7 +93,6 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
-    from qtpy.QtWidgets import QVBoxLayout
 
 MARK_KEY = "semsr landmarks"
 """Entry of a layer's metadata: of which image its points are landmarks."""
@@ -678,15 +677,14 @@ class RegisterPanel(Panel):
             "Go on to Judge by SEM with both layers and this map: how near the moving "
             "image, and what networks make of it, come to the fixed one.",
         )
-        self.add_results("Result", helpers="Show residuals")
         self.further = (
             self.judge_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
         )
-        column = cast("QVBoxLayout", self.results.layout())
-        column.addWidget(FoldingRow(*self.further))
+        below = [FoldingRow(*self.further)]
+        self.add_results("Result", helpers="Show residuals", below=below)
 
     def _connect(self) -> None:
         for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from magicgui.widgets import CheckBox
+from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
@@ -14,7 +15,6 @@ from napari_semsr.widgets.layers import show_colour_bar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import napari.viewer
     from napari.layers import Image, Layer
 
 _NAME = COVERAGE
@@ -62,42 +62,33 @@ class Coverage(QObject):
         self._runner.start("Show coverage", lambda: open_store(path))
 
     def _add(self, opened: Opened) -> None:
+        """Show a colour for each number of frames; what none covers is left free."""
         viewer, mosaic = self._panel.viewer, self._of
-        if is_alive(self) and self.tick.value and mosaic in viewer.layers:
-            most = _add_coverage_layer(viewer, mosaic, opened)
-            self._panel.show_status(f"Up to {most} frames lie at one pixel.")
-
-
-def _add_coverage_layer(
-    viewer: "napari.viewer.Viewer", mosaic: "Image", opened: Opened
-) -> int:
-    """Show how many frames lie at each pixel, a colour for each number; give the most.
-
-    What no frame covers is left free.
-    """
-    from napari.utils.colormaps import Colormap, ensure_colormap
-
-    levels = [item.data for item in opened.levels]
-    most = max(1, int(np.max(np.asarray(levels[-1]))))
-    colours = ensure_colormap("viridis").map(np.linspace(0.2, 1, most))
-    active = viewer.layers.selection.active
-    many = len(levels) > 1
-    layer = viewer.add_image(
-        levels if many else levels[0],
-        multiscale=many,
-        name=f"{mosaic.name} \N{MIDDLE DOT} {_NAME}",
-        colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
-        contrast_limits=(0, most),
-        interpolation2d="nearest",
-        opacity=0.5,
-        blending="translucent",
-        scale=mosaic.scale,
-        translate=mosaic.translate,
-        units=mosaic.units,
-        axis_labels=mosaic.axis_labels,
-        metadata={HELPER_KEY: _NAME, BAR_KEY: True},
-        cache=False,
-    )
-    show_colour_bar(layer)
-    viewer.layers.selection.active = active
-    return most
+        if not is_alive(self) or not self.tick.value:
+            return
+        if mosaic is None or mosaic not in viewer.layers:
+            return
+        levels = [item.data for item in opened.levels]
+        most = max(1, int(np.max(np.asarray(levels[-1]))))
+        colours = ensure_colormap("viridis").map(np.linspace(0.2, 1, most))
+        active = viewer.layers.selection.active
+        many = len(levels) > 1
+        layer = viewer.add_image(
+            levels if many else levels[0],
+            multiscale=many,
+            name=f"{mosaic.name} \N{MIDDLE DOT} {_NAME}",
+            colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
+            contrast_limits=(0, most),
+            interpolation2d="nearest",
+            opacity=0.5,
+            blending="translucent",
+            scale=mosaic.scale,
+            translate=mosaic.translate,
+            units=mosaic.units,
+            axis_labels=mosaic.axis_labels,
+            metadata={HELPER_KEY: _NAME, BAR_KEY: True},
+            cache=False,
+        )
+        show_colour_bar(layer)
+        viewer.layers.selection.active = active
+        self._panel.show_status(f"Up to {most} frames lie at one pixel.")

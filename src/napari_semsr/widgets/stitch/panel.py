@@ -60,6 +60,7 @@ from napari_semsr.widgets.base import (
     go_to_panel,
     is_alive,
     lay_below,
+    legend,
     new_store_path,
     open_levels,
     open_store,
@@ -154,20 +155,6 @@ class StitchMosaicPanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, _TITLE, "Stitch")
         self._stated: PixelSize | None = None
-        self._build_frames()
-        self._build_how()
-        self._build_target()
-        self._build_results()
-        for control in (self.focus, self.flat, self.distortion):
-            control.changed.connect(self._show_rows)
-        self._show_rows()
-        self.folder.changed.connect(self.look)
-        # a grid that is typed has an order, and an overlap that may be known
-        self.grid.changed.connect(self.advanced.unfold_for)
-        self.calibration.changed.connect(self._show_calibration)
-        self._take_open_scan()
-
-    def _build_frames(self) -> None:
         self.folder = FileEdit(
             name="folder",
             label="Folder",
@@ -182,6 +169,16 @@ class StitchMosaicPanel(Panel):
         )
         self.about = RichLabel(_NOTHING)
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
+        self._build_how()
+        self._build_results()
+        for control in (self.focus, self.flat, self.distortion):
+            control.changed.connect(self._show_rows)
+        self._show_rows()
+        self.folder.changed.connect(self.look)
+        # a grid that is typed has an order, and an overlap that may be known
+        self.grid.changed.connect(self.advanced.unfold_for)
+        self.calibration.changed.connect(self._show_calibration)
+        self._take_open_scan()
 
     def _build_how(self) -> None:
         self.focus = ComboBox(
@@ -227,7 +224,6 @@ class StitchMosaicPanel(Panel):
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
-        self.advanced = self._build_advanced()
         self.how = Form(
             self.focus,
             self.grid,
@@ -238,9 +234,6 @@ class StitchMosaicPanel(Panel):
             self.flat_file,
         )
         self.how.show_row("focus", False)
-        self.add_group("How", self.how, self.advanced)
-
-    def _build_advanced(self) -> Folded:
         self.positions = FileEdit(
             name="positions",
             label="Positions",
@@ -266,9 +259,10 @@ class StitchMosaicPanel(Panel):
         self.form = OptionsForm(StitchFolderOptions)
         told = "How frames are ordered, joined and blended; few scans need it."
         bent = Form(self.positions, self.distortion, self.distortion_amount.native)
-        return Folded("Advanced", told, bent, self.form)
+        self.advanced = Folded("Advanced", told, bent, self.form)
+        self.add_group("How", self.how, self.advanced)
 
-    def _build_target(self) -> None:
+    def _build_results(self) -> None:
         self.output = store_edit("mosaic")
         self.existing = ComboBox(
             name="existing",
@@ -286,8 +280,6 @@ class StitchMosaicPanel(Panel):
         )
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
-
-    def _build_results(self) -> None:
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
         asked = RichLabel("How were the frames taken? Stitch as a grid of")
@@ -300,16 +292,19 @@ class StitchMosaicPanel(Panel):
         self._answers.idClicked.connect(self._stitch_as)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
-        self.add_results("Result", self.trouble, helpers="Show outlines and joints")
-        below = cast("QVBoxLayout", self.results.layout())
-        below.insertWidget(below.indexOf(self.helpers.native), self.coverage.native)
         self.register_button = push_button(
             "Register to SEM",
             self.open_electrons,
             "Open the electron image that lies in the folder of the frames, under sem, "
             "and bring the mosaic onto it.",
         )
-        below.addWidget(self.register_button)
+        self.add_results(
+            "Result",
+            self.trouble,
+            helpers="Show outlines and joints",
+            ticks=[self.coverage.native],
+            below=[self.register_button],
+        )
         self._electrons: Path | None = None
 
     def _show_rows(self, _: object = None) -> None:
@@ -773,12 +768,11 @@ def _frames_table(made: StitchedFile) -> Columns:
 
 def _legend(made: StitchedFile) -> str:
     """Explain the colours of the joints."""
-    lines = ['<span style="color:#440154">■</span> to <span style="color:#fde725">■']
-    lines[0] += "</span> used, by correlation from 0 to 1"
+    first, last = (f'<span style="color:{c}">■</span>' for c in ("#440154", "#fde725"))
+    others = {}
     if any(pair.ambiguous for pair in made.solution.pairs):
-        lines.append(
-            f'<span style="color:{_AMBIGUOUS}">■</span> another shift fits too'
-        )
+        others[_AMBIGUOUS] = "another shift fits too"
     if made.pairs_rejected:
-        lines.append(f'<span style="color:{_REJECTED}">■</span> not used')
-    return f"<p>Joints: {'<br>'.join(lines)}</p>"
+        others[_REJECTED] = "not used"
+    used = f"<p>Joints: {first} to {last} used, by correlation from 0 to 1</p>"
+    return used + legend(others)
