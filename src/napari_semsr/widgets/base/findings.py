@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -67,20 +67,13 @@ class Findings:
                 "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
             ) as stream,
         ):
-            self._write(stream)
-
-    def _write(self, stream: TextIO) -> None:
-        def write(rows: Iterable[list[str]]) -> None:
+            told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
+            for line in told:  # not quoted: what skips comments looks for the mark
+                stream.write(f"# {' '.join(line.split())}\r\n")
+            heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
+            curves = [[], *self._curve_rows()] if self.curves else []
+            rows = [*heads, *self._number_rows(), *self._table_rows(), *curves]
             stream.write(csv_text(rows, "\r\n"))
-
-        told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-        for line in told:  # not quoted: what skips comments looks for the mark
-            stream.write(f"# {' '.join(line.split())}\r\n")
-        if self.numbers:
-            write([["quantity", "value", "unit", "note"], *self._number_rows()])
-        write(self._table_rows())
-        if self.curves:
-            write([[], *self._curve_rows()])
 
     def _number_rows(self) -> list[list[str]]:
         return [

@@ -214,7 +214,17 @@ class _TextFold(QObject):
         """Break anew where width or font change."""
         changed = event is not None and event.type() in _REBREAKING
         if changed and isinstance(watched, QAbstractButton):
-            _break_text(watched)
+            metrics, room = watched.fontMetrics(), watched.width() - _chrome(watched)
+            lines: list[str] = []
+            for word in watched.text().split():
+                longer = f"{lines[-1]} {word}" if lines else word
+                if lines and metrics.horizontalAdvance(longer) <= room:
+                    lines[-1] = longer
+                else:
+                    lines.append(word)
+            text = "\n".join(lines)
+            if text != watched.text():
+                watched.setText(text)
         return super().eventFilter(watched, event)
 
 
@@ -228,20 +238,6 @@ def _chrome(button: QAbstractButton) -> int:
     metrics, lines = button.fontMetrics(), button.text().split("\n")
     widest = max(metrics.horizontalAdvance(line) for line in lines)
     return button.sizeHint().width() - widest
-
-
-def _break_text(button: QAbstractButton) -> None:
-    metrics, room = button.fontMetrics(), button.width() - _chrome(button)
-    lines: list[str] = []
-    for word in button.text().split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and metrics.horizontalAdvance(longer) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    text = "\n".join(lines)
-    if text != button.text():
-        button.setText(text)
 
 
 class _Eliding(QObject):

@@ -451,6 +451,7 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
             _show_inserted(model, event.value)
+            event.value.events.visible.connect(show)
         elif model is not None:
             settle_scale_bar(model)
             settle_colour_bars(model)
@@ -463,14 +464,6 @@ def watch_images(viewer: "napari.components.ViewerModel") -> None:
 def _show_inserted(viewer: "napari.components.ViewerModel", layer: "Layer") -> None:
     """Show bars with an image, and the image among others."""
     settle_colour_bars(viewer)
-    of_viewer = ref(viewer)
-
-    def settle() -> None:
-        model = of_viewer()
-        if model is not None:
-            settle_colour_bars(model)
-
-    layer.events.visible.connect(settle)
     images = grey_layers(viewer)
     if layer not in images:
         return

@@ -261,7 +261,11 @@ class _Queue(QObject):
             if run in self.runs and not run.begun:
                 before = self._before(run)
                 if before:
-                    self._tell_place(run, before)
+                    said = f"Waiting for {before[0].title} ({len(before)} before it)"
+                    owner = run.owner
+                    if owner is not None and said != run.told and not owner.running:
+                        run.told = said
+                        owner.stepped.emit(Waiting(0, 0, said))
                     continue
                 begin, run.begun = run.request.begin, True
                 run.request = replace(run.request, begin=_nothing)  # lets it go
@@ -284,13 +288,6 @@ class _Queue(QObject):
                 )
             )
         ]
-
-    def _tell_place(self, run: _Run, before: list[_Run]) -> None:
-        said = f"Waiting for {before[0].title} ({len(before)} before it)"
-        owner = run.owner
-        if owner is not None and said != run.told and not owner.running:
-            run.told = said
-            owner.stepped.emit(Waiting(0, 0, said))
 
     def _work(self, run: _Run, error: Exception | None) -> None:
         """Start the thread of a job that is ready, unless it could not be made so."""

@@ -24,7 +24,6 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
-    Columns,
     FoldingRow,
     Form,
     OptionsForm,
@@ -96,16 +95,6 @@ class JudgePanel(Panel):
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))
         self.add_group("How", where, self.form)
-        self._build_results()
-        self.report: Path | None = None
-        self._offered: tuple[Layer | None, ...] = ()
-        self.placed.changed.connect(self._show_rows)
-        self.optical.changed.connect(self._propose_model)
-        self._propose()
-        self._propose_model()
-        self._show_rows()
-
-    def _build_results(self) -> None:
         self.report_button = push_button(
             "Open the report",
             self.open_report,
@@ -116,8 +105,14 @@ class JudgePanel(Panel):
             self.save_report,
             "Keep the page, and beside it a .json with every number.",
         )
-        row = FoldingRow(self.report_button, self.keep_button)
-        self.add_results("Judged", row)
+        self.add_results("Judged", FoldingRow(self.report_button, self.keep_button))
+        self.report: Path | None = None
+        self._offered: tuple[Layer | None, ...] = ()
+        self.placed.changed.connect(self._show_rows)
+        self.optical.changed.connect(self._propose_model)
+        self._propose()
+        self._propose_model()
+        self._show_rows()
 
     # -- which layers -------------------------------------------------------------
 
@@ -205,7 +200,13 @@ class JudgePanel(Panel):
             figures_of(result),
             f"Judged {result.optical} by {result.sem}. The report, with the pictures, "
             f"is gone when napari is closed: Save report{_DOTS} keeps it.",
-            curves=_curves(result),
+            curves={
+                f"{item.name} and SEM": {
+                    "frequency (1/px)": item.frc.frequency_per_px,
+                    "correlation": item.frc.correlation,
+                }
+                for item in result.pictures
+            },
             network=", ".join(result.models) or None,
         )
 
@@ -228,14 +229,3 @@ class JudgePanel(Panel):
                 with replacing(path.with_suffix(suffix)) as place:
                     shutil.copyfile(self.report.with_suffix(suffix), place)
             self.show_status(f"The report is saved as {path}, its numbers beside it.")
-
-
-def _curves(result: Judged) -> dict[str, Columns]:
-    """Give the correlation of every picture with the SEM image as columns."""
-    return {
-        f"{item.name} and SEM": {
-            "frequency (1/px)": item.frc.frequency_per_px,
-            "correlation": item.frc.correlation,
-        }
-        for item in result.pictures
-    }
