@@ -34,7 +34,6 @@ from napari_semsr.widgets.base import (
     Panel,
     RichLabel,
     Step,
-    ask_file,
     explaining,
     history_of,
     is_alive,
@@ -553,15 +552,15 @@ class CalibrateGroup(Form):
 
     def save(self) -> None:
         """Ask for a name, and write what the grating tells."""
-        if self._found is None:
-            return
-        path = ask_file(self, "Save calibration", "calibration", _CALIBRATIONS)
-        if path is not None:
-            with self._panel.told():
-                write_calibration(path, self._found)
-                self._panel.show_status(
-                    f"Saved {path}, which Stitch mosaic takes as Calibration."
-                )
+        found = self._found
+        if found is not None:
+            self._panel.save_file(
+                "Save calibration",
+                "calibration",
+                _CALIBRATIONS,
+                lambda path: write_calibration(path, found),
+                "Saved {}, which Stitch mosaic takes as Calibration.",
+            )
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""

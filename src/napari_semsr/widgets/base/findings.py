@@ -1,7 +1,8 @@
 """What a panel found, as data: numbers and curves that are copied and saved."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QTableWidget, QTableWidgetItem
 
 from napari_semsr import __version__
-from napari_semsr.core import Figure, SemsrError
+from napari_semsr.core import Figure
 from napari_semsr.io import (
     csv_text,
     guarded_cell,
@@ -19,9 +20,9 @@ from napari_semsr.io import (
 )
 from napari_semsr.widgets.base.folding import FoldingRow
 from napari_semsr.widgets.base.form import push_button
-from napari_semsr.widgets.base.saving import ask_file
 
 if TYPE_CHECKING:
+    from napari_semsr.widgets.base.panel import Panel
     from napari_semsr.widgets.base.plots import PlotCanvas
 
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
@@ -164,16 +165,9 @@ class RowTable(QTableWidget):
 class FindingsBar(FoldingRow):
     """Buttons that copy and save what a panel found."""
 
-    def __init__(
-        self,
-        read: Callable[[], Findings],
-        say: Callable[[str], None],
-        report: Callable[[], None],
-        *,
-        reports: bool = True,
-    ) -> None:
+    def __init__(self, panel: "Panel") -> None:
         super().__init__()
-        self._read, self._say, self._reports = read, say, reports
+        self._panel = panel
         self.copy_button = push_button(
             "Copy",
             self.copy,
@@ -191,58 +185,33 @@ class FindingsBar(FoldingRow):
         )
         self.page_button = push_button(
             f"Report{_DOTS}",
-            report,
+            panel.report_found,
             "Measure the layers anew, by all that tells of them, and write a page to "
             "print: pictures, numbers with their methods, text for a Methods section.",
         )
-        buttons = (
-            *(self.copy_button, self.save_button),
-            *(self.plot_button, self.page_button),
-        )
-        for place, button in enumerate(buttons):
+        sharing = self.copy_button, self.save_button, self.plot_button
+        for place, button in enumerate((*sharing, self.page_button)):
             self.insert(place, button)
 
     def refresh(self) -> None:
         """Offer what there is."""
-        found = self._read()
+        found = self._panel.findings()
         self.setVisible(bool(found.numbers or found.curves))
         self.plot_button.setVisible(found.plot is not None)
-        self.page_button.setVisible(self._reports)
+        self.page_button.setVisible(self._panel.reports)
 
     def copy(self) -> None:
         """Copy the numbers."""
-        self._say(copy_text(self._read().text()))
+        self._panel.show_status(copy_text(self._panel.findings().text()))
 
     def save_numbers(self) -> None:
         """Ask for a name, and write numbers and curves."""
-        found = self._read()
-        self._save("Save numbers", found, _TABLES, found.write)
+        found = self._panel.findings()
+        self._panel.save_file("Save numbers", found.title, _TABLES, found.write)
 
     def save_plot(self) -> None:
         """Ask for a name, and draw the plot into it."""
-        found = self._read()
-        plot = found.plot
-        if plot is not None:
-            self._save(
-                "Save plot",
-                found,
-                _PLOTS,
-                lambda path: plot.save(path, found.origin, found.caption),
-            )
-
-    def _save(
-        self,
-        title: str,
-        found: Findings,
-        filters: Mapping[str, str],
-        write: Callable[[Path], None],
-    ) -> None:
-        path = ask_file(self, title, found.title, filters)
-        if path is None:
-            return
-        try:
-            write(path)
-        except SemsrError as error:
-            self._say(str(error))
-        else:
-            self._say(f"Saved as {path}.")
+        found = self._panel.findings()
+        if found.plot is not None:
+            write = partial(found.plot.save, origin=found.origin, caption=found.caption)
+            self._panel.save_file("Save plot", found.title, _PLOTS, write)

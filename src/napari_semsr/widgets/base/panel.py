@@ -393,9 +393,7 @@ class Panel(QWidget):
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)
         widgets = (*widgets, *parts, *ticks, self.helpers.native)
-        self.sharing = FindingsBar(
-            self.findings, self.show_status, self.report_found, reports=self.reports
-        )
+        self.sharing = FindingsBar(self)
         self.results = self.add_group(title, *widgets, self.sharing, *below)
         self.results.setVisible(False)
 
@@ -774,6 +772,21 @@ class Panel(QWidget):
         left = [item for item in self.made if is_unsaved(item)] or self.made
         layer = active if active in self.made else left[-1]
         self.save_as(layer)
+
+    def save_file(
+        self,
+        title: str,
+        name: str,
+        kinds: Mapping[str, str],
+        write: Callable[[Path], object],
+        said: str = "Saved as {}.",
+    ) -> None:
+        """Ask for a name, write there, and say so; the path stands for ``{}``."""
+        path = ask_file(self, title, name, kinds)
+        if path is not None:
+            with self.told():
+                write(path)
+                self.show_status(said.format(path))
 
     def save_as(self, layer: Image) -> None:
         """Ask where to save a layer, all planes of a stack, and do so."""

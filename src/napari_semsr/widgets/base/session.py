@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, finalize, ref
@@ -94,14 +95,7 @@ _KEPT = {
 _VERTICES = (Shapes, Points, Vectors, Tracks)
 _MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
 _PIXELS = ("data", "paint", "labels_update")
-_EVENTS = {
-    *_PIXELS,
-    *("name", "visible", "opacity", "blending", "contrast_limits", "gamma"),
-    *("colormap", "interpolation2d", "scale", "translate", "rotate", "affine"),
-    *("units", "features", "text", "edge_color", "edge_width", "face_color"),
-    *("border_color", "size", "symbol", "metadata", "length", "vector_style"),
-    *("color_by", "tail_width", "tail_length", "head_length"),
-}
+_EVENTS = {*_PIXELS, "name", "metadata", "features", *chain(*_KEPT.values())}
 """Events of layers after which a project is saved."""
 
 _NO_ONE = ("offscreen", "minimal")

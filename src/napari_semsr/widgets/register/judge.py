@@ -29,7 +29,6 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     Work,
-    ask_file,
     new_store_path,
     push_button,
     show_file,
@@ -219,13 +218,14 @@ class JudgePanel(Panel):
 
     def save_report(self) -> None:
         """Ask for a name, and keep page and numbers."""
-        if self.report is None:
+        report = self.report
+        if report is None:
             return
-        path = ask_file(self, "Save report", self.report.stem, _PAGES)
-        if path is None:
-            return
-        with self.told():
+
+        def keep(path: Path) -> None:
             for suffix in (".html", ".json"):
                 with replacing(path.with_suffix(suffix)) as place:
-                    shutil.copyfile(self.report.with_suffix(suffix), place)
-            self.show_status(f"The report is saved as {path}, its numbers beside it.")
+                    shutil.copyfile(report.with_suffix(suffix), place)
+
+        said = "The report is saved as {}, its numbers beside it."
+        self.save_file("Save report", report.stem, _PAGES, keep, said)

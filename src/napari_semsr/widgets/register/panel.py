@@ -391,14 +391,11 @@ class LandmarkControls(Form):
     def save(self) -> None:
         """Ask for a name, and write the pairs."""
         pairs = min(self.counts)
-        if not pairs:
-            return
-        path = ask_file(self, "Save landmarks", "landmarks", _TABLES)
-        if path is not None:
-            with self._panel.told():
-                moving, fixed = (_places_nm(layer)[:pairs] for layer in self.points)
-                write_landmarks(path, moving, fixed)
-                self._panel.show_status(f"Saved {pairs} pairs as {path}.")
+        if pairs:
+            moving, fixed = (_places_nm(layer)[:pairs] for layer in self.points)
+            write = partial(write_landmarks, moving=moving, fixed=fixed)
+            said = f"Saved {pairs} pairs as {{}}."
+            self._panel.save_file("Save landmarks", "landmarks", _TABLES, write, said)
 
 
 @contextmanager
@@ -908,15 +905,12 @@ class RegisterPanel(Panel):
 
     def save_transform(self) -> None:
         """Ask for a name, and write the map."""
-        if self.registered is None:
-            return
-        stored = self.registered[0].stored
-        name = f"{stored.moving.name} to {stored.fixed.name}"
-        path = ask_file(self, "Save transform", name, _TRANSFORMS)
-        if path is not None:
-            with self.told():
-                write_transform(path, stored)
-                self.show_status(f"The transform is saved as {path}.")
+        if self.registered is not None:
+            stored = self.registered[0].stored
+            name = f"{stored.moving.name} to {stored.fixed.name}"
+            write = partial(write_transform, stored=stored)
+            said = "The transform is saved as {}."
+            self.save_file("Save transform", name, _TRANSFORMS, write, said)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
         """Give the map and the layers that it was found for, if they are there."""
