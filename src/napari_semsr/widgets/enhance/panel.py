@@ -784,8 +784,7 @@ class EnhancePanel(Panel):
             "options": options,
             "cluster": self.advanced.options,
         }
-        if self.takes_stack():
-            return self._stack_job(source, micrograph, **asked)
+        planes = planes_of(source) if self.takes_stack() else []
         made, path = (source, model, options), self.writes()
         unmade = self._why_unmade()
         ticks = {"misfit": self.misfit, "trust": self.trust}
@@ -794,11 +793,14 @@ class EnhancePanel(Panel):
             return self._map_job(micrograph, model, options, maps)
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
-        target = store_target(self.output, name, micrograph.shape, scale, existing)
+        shape, count = micrograph.shape, len(planes)
+        target = store_target(self.output, name, shape, scale, existing, planes=count)
 
         def begin() -> None:
             self.look.stop_preview()
-            self._outcome = None
+            self._outcome = self.live = None
+            if planes:  # they are not drawn meanwhile
+                return
             live = self.live = self._goes_on(made, path)
             if live is None:
                 field, keywords = live_field(
@@ -818,8 +820,8 @@ class EnhancePanel(Panel):
             QTimer.singleShot(0, partial(self._show_beside, source))
 
         def make() -> Job[EnhancedOutcome]:
-            assert self.live is not None  # noqa: S101 - its turn has come
-            return _enhance(micrograph, self.live.store, self.live, maps, **asked)
+            place = target if self.live is None else self.live.store
+            return _enhance(planes or micrograph, place, self.live, maps, **asked)
 
         return make, partial(self.show_outcome, source, micrograph), begin
 
@@ -858,28 +860,6 @@ class EnhancePanel(Panel):
         if is_alive(self) and self.live is not None and self.live.shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
-
-    def _stack_job(self, layer: "Image", image: Micrograph, **asked: Any) -> Work:
-        """Read the rest of the form, for all planes; they are not drawn meanwhile."""
-        planes, card = planes_of(layer), self.model.card
-        name, scale = self._result_name(planes[0], card), int(card.get("scale", 1))
-        target = store_target(
-            self.output,
-            name,
-            planes[0].shape,
-            scale,
-            str(self.existing.value),
-            planes=len(planes),
-        )
-
-        def begin() -> None:
-            self.look.stop_preview()
-            self.live = None
-
-        def make() -> Job[EnhancedOutcome]:
-            return _enhance(planes, target, None, {}, **asked)
-
-        return make, partial(self.show_outcome, layer, image), begin
 
     def show_outcome(
         self, source: "Image", image: Micrograph, enhanced: "EnhancedOutcome"
@@ -1069,16 +1049,16 @@ def _mapped(
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
     shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
-    if maps.get("misfit") and misfit is None:
+    if maps["misfit"] and misfit is None:
         unmade.append(
             f"No {_MAPS['misfit']} was made: {micrograph.name} shows hardly more than "
             "noise, or has gaps all over."
         )
-    elif maps.get("misfit") and misfit is not None:
+    elif maps["misfit"] and misfit is not None:
         drawn_map = yield from map_misfit(micrograph, made, misfit)
         part = made.provenance and made.provenance.model_copy(update={"part": MISFIT})
         shown["misfit"] = drawn_map.replace(provenance=part)
-    if maps.get("trust"):
+    if maps["trust"]:
         chosen = TrustOptions(device=options.device)
         try:
             trust = yield from TRUST.job(micrograph, made, model=model, options=chosen)
