@@ -479,12 +479,7 @@ def is_in_view(layer: Image) -> bool:
 
 def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
     """Fill the view with a layer, wherever the others lie."""
-    camera = viewer.scene.camera
-    viewer.reset_view()
-    whole = np.ptp(np.asarray(viewer.layers.extent.world)[:, -2:], axis=0)
-    own = np.asarray(layer.extent.world)[:, -2:]
-    camera.zoom *= float(np.min(whole / np.maximum(np.ptp(own, axis=0), 1e-9)))
-    camera.center = (*camera.center[:-2], *own.mean(axis=0))
+    viewer.reset_view(layers=[getattr(layer, "__wrapped__", layer)])
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
