@@ -151,7 +151,7 @@ class Session(QObject):
         self.folder: Path | None = None
         self.ask = ask_unsaved
         self.runner = JobRunner(self)
-        self.runner.returned.connect(lambda show: show())
+        self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
         self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
@@ -417,6 +417,9 @@ class Session(QObject):
         for call in then:
             call()
         self.changed.emit()
+
+    def _finish(self, show: Callable[[], object]) -> None:
+        show()
 
     def _fail_cancelled(self) -> None:
         self._fail("Saving was cancelled.")

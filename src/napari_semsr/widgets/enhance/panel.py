@@ -515,6 +515,10 @@ class Sharpen(Form):
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
+    def forget_found(self, _: Any = None) -> None:
+        """Say no more what was found in another layer, or by another model."""
+        self.tell_found(None)
+
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Give the option's value, for a layer of a pixel size."""
         if self.kind.value in (_FOUND, _OFF):
@@ -621,7 +625,7 @@ class EnhancePanel(Panel):
             changed.connect(self._show_unmade)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
-            change.connect(lambda *_: self.sharpen.tell_found(None))
+            change.connect(self.sharpen.forget_found)
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
