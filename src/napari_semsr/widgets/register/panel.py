@@ -800,8 +800,9 @@ class RegisterPanel(Panel):
         """Resample the moving layer onto the fixed one as napari shows both."""
         with self.told():
             images = self._read(unturned=True)
+            moving, fixed = map(Side.of, images)
             shown = _shown(self.moving.value)
-            self._apply(images, StoredTransform(shown, *map(Side.of, images)))
+            self._apply(images, StoredTransform(shown, moving, fixed))
 
     def _apply(
         self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
