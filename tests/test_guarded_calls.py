@@ -250,9 +250,9 @@ def test_tables_and_terminals_have_one_writer():
     assert spoke <= TERMINAL
 
 
-READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "cli/batch/", "training/")
+READS_FILES_OF_OTHERS = ("io/", "models/", "pairing/", "jobs/batch/", "training/")
 STORES = {"here", "place", "store"}  # names of what is no path any more
-OWN = {"io/project.py", "cli/batch/job.py"}  # of the user's settings, of a batch's run
+OWN = {"io/project.py", "jobs/batch/job.py"}  # of the user's settings, of a batch's run
 
 
 def opens_without_a_look(called: str, call: ast.Call) -> bool:

@@ -6,18 +6,17 @@ options among them. `progress` receives every `Progress`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr.calls import (
     PathLike,
     Report,
     Source,
-    parse_each,
-    parse_options_of as parse_options,
+    parse_options,
     source_of,
 )
-from napari_semsr.core import Options, run
-from napari_semsr.io import ReadOptions
+from napari_semsr.core import run
 from napari_semsr.jobs import DEFAULT_MODEL, find_model, open_image
 
 if TYPE_CHECKING:
@@ -59,15 +58,15 @@ def lazy_enhance(
     >>> array.shape, array.numblocks
     ((96, 64), (3, 2))
     """
-    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.jobs import ENHANCE
 
-    chosen, opening = parse_each(options, EnhanceOptions, ReadOptions)
+    chosen = parse_options(options, replace(ENHANCE, groups=()))
     path = find_model(model)
-    source = open_image(source_of(image), opening)
+    source = open_image(source_of(image), chosen["opening"])
     from napari_semsr.inference import enhance_lazy
     from napari_semsr.models import load_model
 
-    return enhance_lazy(source, load_model(path), chosen)
+    return enhance_lazy(source, load_model(path), chosen["options"])
 
 
 def measure_table(
@@ -126,22 +125,14 @@ def measure_table(
     >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
     (5, 3)
     """
-    from napari_semsr.jobs import (
-        MEASURES,
-        OverwritePolicy,
-        measure_of,
-        measure_table_job,
-    )
+    from napari_semsr.jobs import OverwritePolicy, measure_of, measure_table_job
 
-    switches = {name: options.pop(name) for name in ("register",) if name in options}
-    kind = measure_of(measure).verb.options if measure in MEASURES else Options
     job = measure_table_job(
         measure,
         images,
         second,
         table=table,
         existing=OverwritePolicy(overwrite, resume),
-        **switches,
-        **parse_options(options, kind),
+        **parse_options(options, measure_of(measure).verb),
     )
     return run(job, progress)

@@ -42,67 +42,17 @@ _HANDED = {
 }
 
 
-def parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
-    """Give each model the options that it knows, and refuse those that none knows."""
-    from napari_semsr.io import with_calibration
-
-    options = with_calibration(options, models)
-    known = {name for model in models for name in model.model_fields}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        msg = f"Options are {', '.join(sorted(known))}, got {', '.join(unknown)}."
-        raise OptionError(msg)
-    return tuple(
-        model.parse({k: v for k, v in options.items() if k in model.model_fields})
-        for model in models
-    )
-
-
 def parse_options(options: Mapping[str, Any], verb: Verb[Any, Any]) -> dict[str, Any]:
     """Give a verb its own options, those of its groups, and those of reading."""
-    models = _models(verb)
-    names = ["options", *(more.name for more in verb.groups)]
-    if verb.sides:
-        chosen, openings = parse_sides(options, *models)
-        both = ("opening", f"{verb.sides[1]}_opening")
-        return dict(zip([*names, *both], [*chosen, *openings], strict=True))
-    if verb.reads:
-        models, names = [*models, ReadOptions], [*names, "opening"]
-    parsed = dict(zip(names, parse_each(options, *models), strict=True))
-    if verb.hidden and verb.reads:
-        parsed["opening"] = parsed["opening"].replace(**verb.hidden)
-    return parsed
-
-
-def parse_sides(
-    options: Mapping[str, Any], *models: type[Options]
-) -> tuple[tuple[Any, ...], tuple[ReadOptions, ReadOptions]]:
-    """Give each model its options, and two images those of reading."""
-    from napari_semsr.jobs import both_openings
-
-    reading = [*ReadOptions.model_fields, "calibration"]
-    own = [name for model in models for name in model.model_fields]
-    sides = [side + name for side in ("moving_", "fixed_") for name in reading]
-    unknown = sorted(set(options) - {*own, *reading, *sides})
+    known = {name: one.before for one in verb.sets for name in one.arguments()}
+    unknown = sorted(set(options) - {*known})
     if unknown:
-        msg = (
-            f"Options are {', '.join(sorted([*own, *reading]))}, those of reading also "
-            f"with moving_ or fixed_ before them, got {', '.join(unknown)}."
-        )
+        also = f", those of reading also with {'_ or '.join(verb.sides)}_ before them"
+        named = ", ".join(sorted(name for name, before in known.items() if not before))
+        more = also if verb.sides else ""
+        msg = f"Options are {named}{more}, got {', '.join(unknown)}."
         raise OptionError(msg)
-    parsed = tuple(
-        model.parse({k: v for k, v in options.items() if k in model.model_fields})
-        for model in models
-    )
-    return parsed, both_openings(options)
-
-
-def parse_options_of(
-    options: Mapping[str, Any], model: type[Options]
-) -> dict[str, Any]:
-    """Give a job its own options and those of reading."""
-    chosen, opening = parse_each(options, model, ReadOptions)
-    return {"options": chosen, "opening": opening}
+    return verb.parse(options)
 
 
 def source_of(image: Any, item: ImageIn | None = None) -> Any:

@@ -11,12 +11,12 @@ from napari_semsr.analysis.frc.correlation import FrcResult
 from napari_semsr.analysis.frc.map import FrcMap
 from napari_semsr.analysis.gaps import Gaps
 from napari_semsr.analysis.metrics import Histogram, Metrics
-from napari_semsr.cli.batch.job import BatchReport
 from napari_semsr.core.calibration import FieldDistortion
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress
 from napari_semsr.demonstration.job import DemoResult
 from napari_semsr.io.transforms import StoredTransform
+from napari_semsr.jobs.batch.job import BatchReport
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.check.job import ModelCheck
 from napari_semsr.jobs.convert import Converted

@@ -4,9 +4,10 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from napari_semsr.cli.verb import add_options, options_from
+from napari_semsr.cli.verb import add_options
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
+from napari_semsr.jobs import Group
 
 
 class Sample(Options):
@@ -28,17 +29,17 @@ class Sample(Options):
     calibration: int = Field(default=3, description="As others name a file.")
 
 
-def parse(*words: str, **changes: object) -> Sample:
+def parse(*words: str) -> Sample:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_options(parser, Sample)
-    return options_from(parser.parse_args(words), Sample, **changes)
+    add_options(parser, Group("options", "options", Sample))
+    return Sample.parse(vars(parser.parse_args(words)))
 
 
-def test_options_from_nothing_typed_is_the_defaults():
+def test_options_of_nothing_typed_are_the_defaults():
     assert parse() == Sample()
 
 
-def test_options_from_typed_values_are_the_models_own():
+def test_options_of_typed_values_are_the_models_own():
     typed = parse(
         *("--side-px", "4", "--share", "0.25", "--kind", "two"),
         *("--loud", "--no-crop", "--name", "x", "--calibration", "5"),
@@ -55,10 +56,6 @@ def test_options_from_typed_values_are_the_models_own():
     assert typed == expected
 
 
-def test_options_from_changes_win_over_flags():
-    assert parse("--share", "0.25", share=0.75).share == 0.75
-
-
 @pytest.mark.parametrize(
     ("words", "match"),
     [
@@ -68,14 +65,14 @@ def test_options_from_changes_win_over_flags():
     ],
     ids=["bound", "kind", "nan"],
 )
-def test_options_from_wrong_values_are_refused_by_the_model(words, match):
+def test_options_of_wrong_values_are_refused_by_the_model(words, match):
     with pytest.raises(OptionError, match=match):
         parse(*words)
 
 
 def test_add_options_help_tells_field_docstring_and_default():
     parser = argparse.ArgumentParser()
-    add_options(parser, Sample)
+    add_options(parser, Group("options", "options", Sample))
     text = " ".join(parser.format_help().split())
     assert "side of a block, as the docstring tells it" in text
     assert "share of 50 % (default: 0.5)" in text
@@ -84,5 +81,5 @@ def test_add_options_help_tells_field_docstring_and_default():
 
 def test_add_options_leaves_out_what_is_excluded():
     parser = argparse.ArgumentParser()
-    add_options(parser, Sample, exclude={"share"})
+    add_options(parser, Group("options", "options", Sample, ("share",)))
     assert "--share" not in parser.format_help()

@@ -250,7 +250,7 @@ def _write_steps(folder: Path) -> None:
 
 def _read_steps(path: Path) -> None:
     """Plan a batch; nothing is written."""
-    from napari_semsr.cli.batch.steps import plan_batch
+    from napari_semsr.jobs import plan_batch
 
     plan_batch(path)
 

@@ -27,7 +27,7 @@ from napari_semsr.io import (
     write_landmarks,
     write_transform,
 )
-from napari_semsr.jobs import REGISTER, RegisterOptions, both_openings
+from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.registration import Landmarks, RegistrationRefused
 from tests.two_views import draw_views
 
@@ -315,6 +315,11 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
             register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)
     with pytest.raises(RegistrationError, match="give it one"):
         register(moving, fixed.replace(pixel_size_nm=None))
+
+
+def both_openings(values):
+    parsed = REGISTER.parse(values)
+    return parsed["opening"], parsed["fixed_opening"]
 
 
 def test_reading_options_are_of_both_images_or_of_one():

@@ -3,9 +3,9 @@
 import argparse
 import inspect
 import types
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -17,83 +17,57 @@ from napari_semsr.core import (
     Options,
     figures_of,
     legible,
-    persons_options,
     spell_shape,
     words_of,
 )
-from napari_semsr.io import ReadOptions, with_calibration
 
 _SHOWN = 12  # rows of failures, and of a table, in a summary
 
 # Flags made from the frozen option models, so that nothing is said twice.
 
-O = TypeVar("O", bound=Options)  # noqa: E741
 
+def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
+    """Add one flag for each option of a set.
 
-def add_options(
-    parser: argparse.ArgumentParser,
-    model: type[Options],
-    *,
-    title: str = "options",
-    exclude: Collection[str] = (),
-    prefix: str = "",
-) -> None:
-    """Add one flag for each field of an option model, with a prefix before its name.
-
-    Values are handed on as typed: the model itself checks them, so that a command, a
+    Values are handed on as typed: the set itself checks them, so that a command, a
     panel and a store refuse the same values in the same words.
     """
-    group = parser.add_argument_group(title)
-    told, persons = _attributes_of(model), persons_options(model)
-    for name, info in model.model_fields.items():
-        if name not in exclude:
-            text = info.description or told.get(name, "")
-            action = _add_field(group, name, info, text, prefix)
-            vars(action)["by_person"] = name in persons  # batch files must not give it
-    known = set(model.model_fields) - set(exclude)
-    if "pixel_size_sd_nm" in known:
-        group.add_argument(
-            f"--{prefix.replace('_', '-')}calibration",
-            metavar="JSON",
-            default=argparse.SUPPRESS,
-            help="pixel size and its standard deviation, as `semsr calibrate` wrote "
-            "them",
-        )
+    group = parser.add_argument_group(options.title)
+    told = _attributes_of(options.options)
+    for dest, item in options.arguments(options.exclude).items():
+        name = dest.removeprefix(options.before)
+        if isinstance(item, FieldInfo):
+            _add_field(group, dest, name, item, item.description or told.get(name, ""))
+        else:
+            how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
+            group.add_argument(_flag(dest), default=argparse.SUPPRESS, **how)
 
 
-def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) -> O:
-    """Make options of what was typed."""
-    given = vars(arguments)
-    names = [*model.model_fields, "calibration"]
-    values = {name: given[name] for name in names if name in given}
-    if "pixel_size_sd_nm" in model.model_fields:
-        values = with_calibration(values, [model])
-    if "calibration" not in model.model_fields:  # a file, told by now
-        values.pop("calibration", None)
-    return model.parse({**values, **changes})
+def _flag(dest: str) -> str:
+    return f"--{dest.replace('_', '-')}"
 
 
 def _add_field(
     group: argparse._ArgumentGroup,
+    dest: str,
     name: str,
     info: FieldInfo,
     description: str,
-    prefix: str,
-) -> argparse.Action:
+) -> None:
     """Add the flag of one field."""
+    flag = _flag(dest)
     kind = _without_none(info.annotation)
     text = _help(info, description)
-    dest = prefix + name
-    flag = "--" + dest.replace("_", "-")
     for other, value in (words_of(info).flags or {}).items():
         same = f"the same as {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
         group.add_argument(other, dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
-        return group.add_argument(
+        group.add_argument(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
+        return
     told = words_of(info).metavar
     extra: dict[str, Any] = {"metavar": told or _metavar(name, kind)}
     if isinstance(told, tuple):
@@ -102,9 +76,7 @@ def _add_field(
         extra |= {"nargs": "?", "const": True}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
-    return group.add_argument(
-        flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra
-    )
+    group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
 def _without_none(annotation: Any) -> Any:
@@ -234,16 +206,8 @@ class Command:
         if verb.resumes:
             said = "go on with an interrupted output"
             parser.add_argument("--resume", action="store_true", help=said)
-        add_options(parser, verb.options, title=verb.title, exclude=verb.exclude)
-        for more in verb.groups:
-            add_options(parser, more.options, title=more.title, exclude=more.exclude)
-        if verb.reads:
-            hidden = () if verb.sides else verb.not_read
-            add_options(parser, ReadOptions, title="reading", exclude=hidden)
-        for side, image in zip(verb.sides, verb.images, strict=False):
-            name = image.name.upper()
-            title = f"reading {name} alone, over what is given for both"
-            add_options(parser, ReadOptions, title=title, prefix=f"{side}_")
+        for one in verb.sets:
+            add_options(parser, one)
         if verb.tabled:
             self._configure_table(parser)
 
@@ -283,20 +247,8 @@ class Command:
             if many or (given["table"] is not None and not self._own_table):
                 return self._start_table(arguments, first)
             self._require_one(arguments, first)
-        how = {item.name: given[item.name] for item in verb.inputs if item.flag}
-        how |= {item.name: given[item.name] for item in verb.written}
-        if verb.written or verb.replaces:
-            how["overwrite"] = given["overwrite"]
-        if verb.resumes:
-            how["resume"] = given["resume"]
-        how["options"] = options_from(arguments, verb.options)
-        for more in verb.groups:
-            how[more.name] = options_from(arguments, more.options)
-        if verb.sides:
-            how["opening"], how[f"{verb.sides[1]}_opening"] = jobs.both_openings(given)
-        elif verb.reads:
-            how["opening"] = options_from(arguments, ReadOptions, **verb.hidden)
-        return verb.job(*first, **how)
+        how = {name: given[name] for name in ("overwrite", "resume") if name in given}
+        return verb.start(given, **how)
 
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
@@ -309,14 +261,13 @@ class Command:
                 f"{output}; measure one image for its own output."
             )
             raise OptionError(msg)
+        how = {item.name: getattr(arguments, item.name) for item in verb.files}
         return jobs.measure_table_job(
             verb.name,
             *images,
             table=arguments.table,
             existing=jobs.OverwritePolicy(arguments.overwrite, arguments.resume),
-            **{item.name: getattr(arguments, item.name) for item in verb.files},
-            options=options_from(arguments, verb.options),
-            opening=options_from(arguments, ReadOptions),
+            **{**how, **verb.parse(vars(arguments))},
         )
 
     def _require_one(

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -140,7 +140,7 @@ def _spelt(place: tuple[Any, ...]) -> str:
 
 def _kinds_of(annotation: Any) -> frozenset[Any]:
     """List the types that an annotation is made of."""
-    own = frozenset([annotation] if isinstance(annotation, type) else ())
+    own = frozenset([get_origin(annotation) or annotation])
     return own.union(*map(_kinds_of, get_args(annotation)))
 
 
@@ -249,6 +249,19 @@ def words_of(info: FieldInfo) -> OptionWords:
     extra: Any = info.json_schema_extra
     found = extra.get("words") if isinstance(extra, dict) else None
     return found if isinstance(found, OptionWords) else OptionWords()
+
+
+def as_text(info: FieldInfo, value: Any) -> Any:
+    """Write a number of a file, or a list, as text where an option takes nothing else.
+
+    A command has nothing but text to give, so that a file may say as much.
+    """
+    kinds = _kinds_of(info.annotation)
+    if isinstance(value, list):
+        several = {list, tuple} & kinds
+        return value if several else ",".join(map(str, value))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number and not {int, float, bool} & kinds else value
 
 
 def persons_options(model: type[BaseModel]) -> frozenset[str]:

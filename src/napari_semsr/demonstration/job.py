@@ -609,4 +609,5 @@ DEMO = Verb(
         is_image=False,
     ),
     reads=False,
+    step="it draws its own samples",
 )

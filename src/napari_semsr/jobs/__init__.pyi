@@ -1,3 +1,12 @@
+from .batch.job import (
+    BATCH as BATCH,
+    BatchOptions as BatchOptions,
+    BatchReport as BatchReport,
+)
+from .batch.steps import (
+    plan_batch as plan_batch,
+    steps_of as steps_of,
+)
 from .blend import (
     blend_levels as blend_levels,
     difference_of as difference_of,
@@ -105,13 +114,9 @@ from .measure.resolution import (
 )
 from .measure.table import (
     MeasuredTable as MeasuredTable,
-    as_part_of as as_part_of,
-    file_state as file_state,
-    find_images as find_images,
     is_many as is_many,
     measure_of as measure_of,
     measure_table_job as measure_table_job,
-    path_in_table as path_in_table,
 )
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,
@@ -138,7 +143,6 @@ from .register import (
     REGISTER as REGISTER,
     Registered as Registered,
     RegisterOptions as RegisterOptions,
-    both_openings as both_openings,
     rival_in_words as rival_in_words,
 )
 from .replay import (
@@ -197,6 +201,7 @@ from .trust.map import (
 )
 from .verb import (
     FileIn as FileIn,
+    Group as Group,
     ImageIn as ImageIn,
     Output as Output,
     Run as Run,

@@ -53,7 +53,7 @@ ACTIONS = {
 """What each action of a verb does that is several."""
 
 _DECLARED = {
-    "batch": ".cli.batch.job",
+    "batch": "batch.job",
     "demo": ".demonstration.job",
     "models check": "check.job",
     "models trust": "trust.learn",

@@ -34,12 +34,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     TRANSFORM_SUFFIXES,
-    ReadOptions,
     Side,
     StoredTransform,
     read_landmarks,
     read_transform,
-    with_calibration,
     write_transform,
 )
 from napari_semsr.jobs.images import (
@@ -257,28 +255,6 @@ def _register(
         registration=found,
         stored=stored,
         **map_facts(found),
-    )
-
-
-def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
-    """Say how to read two images of options for both and for one of them."""
-    both, moving, fixed = (
-        with_calibration(
-            {
-                name: values[side + name]
-                for name in (*ReadOptions.model_fields, "calibration")
-                if side + name in values
-            },
-            [ReadOptions],
-        )
-        for side in ("", "moving_", "fixed_")
-    )
-    for own in (moving, fixed):
-        if "pixel_size_nm" in own:  # the spread of another size is none of this one
-            own.setdefault("pixel_size_sd_nm", None)
-    return (
-        ReadOptions.parse({**both, **moving}),
-        ReadOptions.parse({**both, **fixed}),
     )
 
 

@@ -6,11 +6,13 @@ batch and of a replay, a row of a table, and its page of the manual.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
     LEVELS,
@@ -28,7 +30,7 @@ from napari_semsr.core import (
     WriteError,
     describe_pixel_size,
 )
-from napari_semsr.io import ReadOptions, write
+from napari_semsr.io import ReadOptions, with_calibration, write
 from napari_semsr.jobs.images import (
     Image,
     Mapped,
@@ -228,14 +230,31 @@ class Output:
         return checked
 
 
+CALIBRATION = FileIn(
+    "calibration",
+    "pixel size and its standard deviation, as `semsr calibrate` wrote them",
+    metavar="JSON",
+)
+"""Stands beside every option set that holds both."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Further options of a verb, handed on under a name of their own."""
+    """A set of options of a verb, handed on under a name of its own."""
 
     name: str
     title: str
     options: type[Options]
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()  # what its command does not take
+    before: str = ""  # their names, of one image alone
+
+    def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
+        """Give what sets them, by its name."""
+        found: dict[str, FieldInfo | FileIn] = {**self.options.model_fields}
+        found = {name: info for name, info in found.items() if name not in exclude}
+        if "pixel_size_sd_nm" in found:
+            found[CALIBRATION.name] = CALIBRATION
+        return {f"{self.before}{name}": item for name, item in found.items()}
 
 
 @dataclass(slots=True)
@@ -402,6 +421,27 @@ class Verb(Generic[O, R]):
         return (*(() if self.output is None else (self.output,)), *self.outputs)
 
     @property
+    def sets(self) -> tuple[Group, ...]:
+        """Its option sets, as its job names them; of one image alone last."""
+        found = [Group("options", self.title, self.options, self.exclude), *self.groups]
+        if self.reads:
+            hidden = () if self.sides else self.not_read
+            found.append(Group("opening", "reading", ReadOptions, hidden))
+        for side, image in zip(self.sides, self.images, strict=False):
+            name = image.name.upper()
+            title = f"reading {name} alone, over what is given for both"
+            found.append(Group("", title, ReadOptions, before=f"{side}_"))
+        return tuple(found)
+
+    @property
+    def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
+        """All that its command and a step of a batch take, by its name."""
+        found: dict[str, Any] = {}
+        for group in reversed(self.sets):  # the verb's own before those of reading
+            found |= group.arguments(group.exclude)
+        return found | {item.name: item for item in (*self.inputs, *self.written)}
+
+    @property
     def makes_image(self) -> bool:
         """Whether its output is an image by itself, which can be made again."""
         out = self.output
@@ -426,6 +466,40 @@ class Verb(Generic[O, R]):
         image = getattr(result, "image", None)
         kept = isinstance(image, Micrograph) and self.returns is not self.result
         return image if kept else result
+
+    def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Make its option sets of values by their names, other values among them."""
+        models = {one.name: one.options for one in self.sets if not one.before}
+        given = with_calibration(values, models.values())
+        found = {}
+        for name, model in models.items():
+            own = {key: given[key] for key in model.model_fields if key in given}
+            found[name] = model.parse(own | (self.hidden if name == "opening" else {}))
+        if self.sides:
+            both = ("opening", f"{self.sides[1]}_opening")
+            found |= zip(both, self._openings(values), strict=True)
+        return found
+
+    def _openings(self, values: Mapping[str, Any]) -> Iterator[ReadOptions]:
+        """Say how each of two images is read, by options for both and for one."""
+        names = (*ReadOptions.model_fields, CALIBRATION.name)
+        both, *alone = (
+            with_calibration(
+                {name: values[side + name] for name in names if side + name in values},
+                [ReadOptions],
+            )
+            for side in ("", *(f"{side}_" for side in self.sides))
+        )
+        for own in alone:
+            if "pixel_size_nm" in own:  # the spread of another size is none of this one
+                own.setdefault("pixel_size_sd_nm", None)
+            yield ReadOptions.parse({**both, **own})
+
+    def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
+        """Make its job of values by their names, those of options among them."""
+        items = (*self.inputs, *self.written)
+        named = {one.name: values[one.name] for one in items if one.name in values}
+        return self.job(**named, **self.parse(values), **how)
 
     def job(
         self,

@@ -7,7 +7,6 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit, SpinBox
 from napari.layers import Layer
 
-from napari_semsr.cli import BATCH, BatchOptions, BatchReport, plan_batch, steps_of
 from napari_semsr.core import (
     Job,
     Labels,
@@ -16,7 +15,14 @@ from napari_semsr.core import (
     available_cores,
     figures_of,
 )
-from napari_semsr.jobs import VERBS
+from napari_semsr.jobs import (
+    BATCH,
+    VERBS,
+    BatchOptions,
+    BatchReport,
+    plan_batch,
+    steps_of,
+)
 from napari_semsr.widgets.base import (
     Columns,
     FoldingRow,

@@ -9,3 +9,9 @@ from .resolution import (
     FrcJobOptions as FrcJobOptions,
     find_halves as find_halves,
 )
+from .table import (
+    as_part_of as as_part_of,
+    file_state as file_state,
+    find_images as find_images,
+    path_in_table as path_in_table,
+)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 import napari_semsr
-from napari_semsr.cli import BatchReport
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
+from napari_semsr.jobs import BatchReport
 
 STEPS = [{"degrade": {"kind": "blur"}}, "frc", {"metrics": {"reference": "{input}"}}]
 

@@ -13,20 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from napari_semsr import jobs
-from napari_semsr.cli.batch.steps import (
-    REPORT,
-    STATE,
-    BatchPlan,
-    ImageTask,
-    Piece,
-    StepTask,
-    cells_of,
-    overwrites,
-    parse_step,
-    plan_batch,
-)
-from napari_semsr.cli.command import load_verb
 from napari_semsr.core import (
     Cancelled,
     Job,
@@ -48,7 +34,20 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference import ClusterOptions
 from napari_semsr.io import Cell, replacing, write_sheet
-from napari_semsr.jobs import FileIn, OverwritePolicy, Result, Run, Verb
+from napari_semsr.jobs.batch.steps import (
+    REPORT,
+    STATE,
+    BatchPlan,
+    ImageTask,
+    Piece,
+    StepTask,
+    cells_of_step,
+    known_verb,
+    plan_batch,
+)
+from napari_semsr.jobs.images import OverwritePolicy, Result, jsonable
+from napari_semsr.jobs.measure import as_part_of, file_state, path_in_table
+from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 _PAUSE_S = 2.0  # between writings of the table; chosen: nobody looks more often
 _LISTEN_S = 0.25  # chosen: a cancel is heard at once
@@ -143,11 +142,11 @@ class _State:
             return self.keys[piece.value]
         if piece.kind == "file":
             return (yield from self._digest(Path(piece.value)))
-        return piece.value if piece.kind == "output" else piece.said
+        return str(piece.value) if piece.kind == "output" else piece.said
 
     def _digest(self, path: Path) -> Job[str]:
         """Digest a file, unless it is as it was when that was done last."""
-        now = jobs.file_state(path)
+        now = file_state(path)
         known = self.files.get(str(path))
         if known is None or known[0] != now:
             known = [now, (yield from digest_job(path))]
@@ -160,7 +159,7 @@ class _State:
         if record is None or record["key"] != self.keys[step.name]:
             return None
         same = all(
-            record["outputs"].get(name) == jobs.file_state(self.folder / name)
+            record["outputs"].get(name) == file_state(self.folder / name)
             and (self.folder / name).exists()
             for name in step.outputs
         )
@@ -175,11 +174,11 @@ class _State:
         self, step: StepTask, cells: Cells, warnings: list[str]
     ) -> dict[str, Any]:
         """Record a step."""
-        outputs = {n: jobs.file_state(self.folder / n) for n in step.outputs}
+        outputs = {n: file_state(self.folder / n) for n in step.outputs}
         record = {
             "key": self.keys[step.name],
             "outputs": outputs,
-            "cells": jobs.jsonable(cells),
+            "cells": jsonable(cells),
             "warnings": warnings,
         }
         self.steps[step.name] = record
@@ -209,7 +208,7 @@ def image_job(task: ImageTask) -> Job[ImageDone]:
         done = Progress(number, len(task.steps), f"{task.name}: {step.name}")
         yield done
         try:
-            yield from jobs.as_part_of(done, state.key(step))
+            yield from as_part_of(done, state.key(step))
             record = state.kept(step)
             if record is None:
                 state.begin(step)
@@ -234,17 +233,13 @@ def _run(
     folder = Path(task.folder)
     for name in step.outputs:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    replace = ["--overwrite"] if overwrites(step.verb) else []
-    arguments = parse_step(step.verb, [*step.words, *replace])
+    verb = known_verb(step.verb)
     told: list[str] = []
-    job = load_verb(step.verb).start(arguments)
-    result = yield from jobs.as_part_of(done, job, told.append)
+    job = verb.start(step.values, overwrite=True)
+    result = yield from as_part_of(done, job, told.append)
     own = result.to_json().get("warnings")  # a job may return what it has to say
     said = [*(map(str, own) if isinstance(own, list) else ()), *told]
-    cells = cells_of(step, result)
-    if step.output is not None:
-        prefix = step.name.replace("-", "_")
-        cells = {f"{prefix}_output": Path(step.output).as_posix(), **cells}
+    cells = cells_of_step(step, verb, result)
     return cells, list(dict.fromkeys(" ".join(one.split()) for one in said))
 
 
@@ -389,7 +384,7 @@ class _Table:
         rows: list[Cells] = []
         for image in self.plan.images:
             done = self.found.get(image.name) or ImageDone(error=_PENDING)
-            path = jobs.path_in_table(Path(image.image), self.plan.table)
+            path = path_in_table(Path(image.image), self.plan.table)
             row: Cells = {"image": path, "name": image.name, **image.given}
             row |= {name: done.cells.get(name) for name in self.plan.columns}
             said = " ".join(done.warnings)
@@ -455,7 +450,7 @@ def _here(plan: BatchPlan, table: _Table) -> Job[None]:
     yield Progress(total, total, "done")
 
 
-# On workers. A task is the words of an image's steps; files are not sent.
+# On workers. A task is the values of an image's steps; files are not sent.
 
 
 @contextmanager
@@ -588,14 +583,14 @@ def _page(plan: BatchPlan, page: Path, images: Sequence[ImageTask]) -> Job[None]
     for image in images:
         shown.append(image.image)
         shown += [] if image.last is None else [str(plan.folder / image.last)]
-    words = [f"--title=Batch {plan.title}", *(plan.report or ())]
-    states = [jobs.file_state(Path(path)) for path in shown]
-    mark = hashlib.sha256(json.dumps([shown, words, states]).encode()).hexdigest()
+    values = {"title": f"Batch {plan.title}", **(plan.report or {})}
+    states = [file_state(Path(path)) for path in shown]
+    mark = hashlib.sha256(json.dumps([shown, values, states]).encode()).hexdigest()
     record = plan.folder / STATE / f"{page.name}.txt"
     if page.is_file() and record.is_file() and record.read_text("utf-8") == mark:
         return
-    arguments = parse_step(REPORT, [*shown, "-o", str(page), "--overwrite", *words])
-    yield from load_verb(REPORT).start(arguments)
+    values |= {"inputs": shown, "output": page}
+    yield from known_verb(REPORT).start(values, overwrite=True)
     with replacing(record) as place:
         place.write_text(mark, encoding="utf-8")
 

@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.cli.command import arguments_of
 from napari_semsr.core import OptionError, SemsrError, WriteError
-from napari_semsr.jobs import VERBS
+from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -53,8 +53,8 @@ def refuse(scans, tmp_path, batch):
         (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "leave output to the"),
         (f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}", "leave inputs to the batch"),
         (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
-        (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "invalid choice: '3/4'"),
-        (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "of these as title"),
+        (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "'3-sigma', got '3/4'"),
+        (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "title must be a text"),
         ("inputs: none\noutput: made\nsteps: [frc]", "no image"),
         ('inputs: "no\\nne"\noutput: made\nsteps: [frc]', r"no\nne"),
         ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "no system takes"),
@@ -88,12 +88,13 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("{name: ../a, frc: }", "of small letters"),
         ("{name: 3, frc: }", "of small letters"),
         ("frc: {criterium: 1/7}", "no option 'criterium'; did you mean criterion?"),
-        ("frc: {criterion: 2/7}", "invalid choice: '2/7'"),
+        ("frc: {criterion: 2/7}", "must be '1/7', 'half-bit' or '3-sigma', got '2/7'"),
         ("frc: {__class__: 1}", "no option '__class__'"),
         ("frc: {pixel_size_nm: -3}", "positive numbers in nm"),
         ("frc: {pixel_size_nm: {a: 1}}", "a text, a number or a list"),
         ("frc: {pixel_size_nm: 2026-01-01}", "a text, a number or a list"),
-        ("frc: {criterion: yes}", "a text, a number or a list"),
+        ("frc: {criterion: yes}", "'half-bit' or '3-sigma', got True"),
+        ("metrics: {reference: no}", "a text, a number or a list"),
         ("frc: {json: true}", "no option 'json'"),
         ("frc: {table: a.csv}", "leave table to the batch"),
         ("restore: {overwrite: true}", "leave overwrite to the batch"),
@@ -107,13 +108,13 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("metrics: {reference: '{step.other}'}", "names {step.other}"),
         ("metrics: {reference: truth.tif}", "needs reference truth.tif, but there is"),
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
-        ("register: {}", "required: FIXED"),
+        ("register: {}", "must name fixed, the image that stays"),
         ("calibrate: {}", "pitch_nm must be given"),
         ("crop: {like: other.tif}", "needs like other.tif"),
         ("enhance: {model: nothing}", "nothing"),
         ("enhance: {scheduler: 'tcp://127.0.0.1:9'}", "leave scheduler to a person"),
         ("enhance: {--scheduler: null}", "leave scheduler to a person"),
-        ("judge: {sem: '{input}', models: [a, --output=/tmp/a]}", "begins with '-'"),
+        ("crop: {like: ['{input}', '{input}']}", "one file as like"),
         ("restore: {output: ../away.tif}", "inside the output folder"),
         ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
         ("restore: {output: /tmp/away.tif}", "inside the output folder"),
@@ -192,12 +193,20 @@ def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
     assert "column" in said
 
 
-def test_every_verb_tells_its_arguments():
-    """What a verb writes bears one of the names that are kept in the folder."""
-    written = {"output", "out_dir", "residual_map", "like_output", "transform_out"}
-    written |= {"positions_out", "table"}
-    for verb in set(VERBS) - {"models", "demo", "batch", "replay"}:
-        for action in arguments_of(verb):
+def test_a_value_like_a_flag_stays_a_value(scans, tmp_path):
+    text = "--output=/tmp/a"
+    for given in ({"caption": text}, {"--caption": text}):
+        asked = {"inputs": str(scans), "output": str(tmp_path / "made")}
+        plan = plan_batch(asked | {"steps": [{"figure": given}]})
+        values = plan.images[0].steps[0].values
+        assert values.pop("output") == str(tmp_path / "made" / "figure" / "s0.png")
+        assert values == {"images": [str(scans / "s0.tif")], "caption": text}
+
+
+def test_what_a_verb_is_told_to_write_is_kept_in_the_folder():
+    for verb in filter(None, map(verb_of, VERBS)):
+        takes = {} if verb.step else verb.arguments
+        for action in arguments_of(verb.name):
             told = " ".join(filter(None, (action.help, str(action.metavar))))
-            if "OUT" in told.split() or (action.help or "").startswith("write "):
-                assert action.dest in written, (verb, action.dest)
+            if action.dest in takes and ("OUT" in told.split() or "write " in told[:6]):
+                assert isinstance(takes[action.dest], Output), (verb, action.dest)

@@ -1,39 +1,43 @@
-"""A steps file, read and checked: what is run of each image, as words of commands.
+"""A steps file, read and checked: each step is a verb and the values that it takes.
 
 Everything that can be refused is refused here, before the first image is touched: verbs
 and options that there are not, files that are missing, outputs that would leave the
 folder or fall on each other.
 """
 
-import argparse
 import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
+from pydantic.fields import FieldInfo
 
-from napari_semsr import jobs
-from napari_semsr.cli.command import arguments_of, build_parser, load_verb
 from napari_semsr.core import (
     OptionError,
     Options,
     Provenance,
     ReadError,
     WriteError,
-    cells_of as cells_of_result,
+    as_text,
+    cells_of,
+    columns_of,
     one_line,
     read_bytes,
     refuse_persons,
     sentence_of,
+    words_of,
 )
 from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import SHEET_SUFFIXES, Cell, ReadOptions, file_stem, read_sheet
-from napari_semsr.jobs import VERBS, verb_of
+from napari_semsr.jobs.index import VERBS, verb_of
+from napari_semsr.jobs.measure import find_images
+from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 
 STATE = ".batch"
 """Folder in the output folder that says which steps are finished."""
@@ -42,7 +46,7 @@ TABLE = "table.csv"
 """The table in the output folder."""
 
 REPORT = "report"
-"""How the names of its pages begin."""
+"""How the names of its pages begin, and the verb that makes them."""
 
 _LARGEST = 1 << 20  # bytes; chosen: a step for each line of ten thousand
 _DEEPEST = 16  # tables and lists within each other; chosen: steps need five
@@ -53,80 +57,29 @@ _NEAR = 3  # names that a sentence offers
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_FLAG = re.compile(r"-(?![\d.])")
-"""How a word begins that a parser takes for a flag, not for a negative number."""
-
 _STEP_MARK = "step."
-
-_NO_STEPS = {
-    "batch": "a batch does not run batches",
-    "models": "it serves the shelf of models, and no image",
-    "demo": "it draws its own samples",
-}
-_BY_ITSELF = frozenset({"help", "json", "quiet", "debug", "overwrite", "resume"})
-_FILES = frozenset(
-    {
-        *("landmarks", "transform", "calibration", "pairs"),
-        *("moving_calibration", "fixed_calibration", "second"),
-    }
-)
-"""Options that always name a file; others do where their text names one."""
-
-
-def _value(verb: str) -> jobs.Verb[Any, Any]:
-    """Give a verb that may be a step."""
-    value = verb_of(verb)
-    assert value is not None  # noqa: S101 - others are refused
-    return value
-
-
-def _goes_on(verb: str) -> bool:
-    """Tell whether the next step goes on with what a verb makes."""
-    output = _value(verb).output
-    return output is not None and output.goes_on
-
-
-def _ending(verb: str) -> str | None:
-    """Give how the name of what a verb makes ends, if it makes something."""
-    output = _value(verb).output
-    return None if output is None else output.ending
-
-
-def _first(verb: str) -> tuple[str, ...]:
-    """Give the images of a verb where a step names none."""
-    inputs = _value(verb).inputs
-    first = next((item for item in inputs if not item.flag), None)
-    usual = () if getattr(first, "named", first is None) else ("{previous}",)
-    return tuple(item.batch for item in inputs if item.batch) or usual
-
-
-def _names_file(verb: str, action: argparse.Action, name: str) -> bool:
-    """Tell whether an argument always names a file."""
-    for item in _value(verb).inputs:
-        if item.name == action.dest:
-            return not getattr(item, "named", False)
-    return name in _FILES
+_BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands alone
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of what is given to a verb."""
+    """A part of a value of a step."""
 
-    said: str  # to the verb
+    said: Any  # to the verb
     kind: str = "text"  # or file, step, output
     value: str = ""  # path of the file, name of the step, place of the output
 
 
 @dataclass(frozen=True, slots=True)
 class StepTask:
-    """A step of one image: words of a command, and what they stand for."""
+    """A step of one image: a verb with its values, and what these stand for."""
 
     name: str
     verb: str
-    words: tuple[str, ...]
+    values: dict[str, Any]
     parts: tuple[tuple[str, tuple[Piece, ...]], ...]
-    outputs: tuple[str, ...] = ()  # in the output folder, the step's own first
-    output: str | None = None
+    outputs: tuple[str, ...] = ()  # in the output folder
+    output: str | None = None  # of these the step's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +90,13 @@ class ImageTask:
     image: str
     folder: str
     steps: tuple[StepTask, ...]
+    last: str | None  # what the image became, in the output folder
     given: dict[str, Cell] = field(default_factory=dict)  # further cells of a table
 
     @property
     def state(self) -> Path:
         """The file that says which steps are finished."""
         return Path(self.folder, STATE, f"{self.name}.json")
-
-    @property
-    def last(self) -> str | None:
-        """What the image became, in the output folder."""
-        made = [step.output for step in self.steps if _goes_on(step.verb)]
-        return made[-1] if made else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +106,20 @@ class BatchPlan:
     folder: Path
     images: tuple[ImageTask, ...]
     columns: tuple[str, ...]  # of the table, what steps find
-    report: tuple[str, ...] | None  # options of the report, if there is one, as words
+    report: dict[str, Any] | None  # options of the report, if there is one
     title: str
 
     @property
     def table(self) -> Path:
         """Where the table goes."""
         return self.folder / TABLE
+
+
+def known_verb(name: str) -> Verb[Any, Any]:
+    """Give the verb of a step that was checked."""
+    verb = verb_of(name)
+    assert verb is not None  # noqa: S101 - others were refused
+    return verb
 
 
 # The file.
@@ -215,22 +170,22 @@ def read_steps(path: Path) -> Any:
 # Steps as the file has them.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Step:
     """A step of the file."""
 
-    number: int
+    number: int  # 0 for the report
     name: str
-    verb: str
-    options: Mapping[str, Any]
+    verb: Verb[Any, Any]
+    options: Mapping[Any, Any]
 
     @property
     def said(self) -> str:
         """How sentences call it."""
         if not self.number:
             return f"The entry {self.name}"
-        alias = f" {self.name}" if self.name != self.verb else ""
-        return f"Step {self.number}{alias} ({self.verb})"
+        alias = f" {self.name}" if self.name != self.verb.name else ""
+        return f"Step {self.number}{alias} ({self.verb.name})"
 
     @property
     def prefix(self) -> str:
@@ -239,11 +194,106 @@ class _Step:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of what it finds, and of what it writes."""
-        known = self.verb in jobs.MEASURES
-        own = _value(self.verb).numbers
-        names = jobs.measure_of(self.verb).columns if known else own
+        """Columns of what it writes, and of what it finds."""
+        written = ("output",) if self.writes else ()
+        names = (*written, *_numbers(self.verb))
         return tuple(f"{self.prefix}_{name}" for name in names)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes something that others can name."""
+        output = self.verb.output
+        return output is not None and output.name in self.values
+
+    @cached_property
+    def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
+        """What its verb takes."""
+        return self.verb.arguments
+
+    @cached_property
+    def given(self) -> dict[str, Any]:
+        """What it says, by the names of its verb; others are refused."""
+        known = _spellings(self.verb)
+        found: dict[str, Any] = {}
+        for key, value in self.options.items():
+            spelt = _spelt(key)
+            if spelt in _BY_ITSELF and spelt not in known:
+                raise self.leave(key)
+            if spelt not in known:
+                near = difflib.get_close_matches(spelt, known, n=1)
+                see = f"see semsr {self.verb.name} -h."
+                hint = f"did you mean {near[0]}?" if near else see
+                msg = f"{self.said} has no option {str(key)!r:.60}; {hint}"
+                raise OptionError(msg)
+            name, *meant = known[spelt]
+            if meant and not isinstance(value, bool):
+                msg = f"{self.said} must have {key} true or false, got {value!r:.60}."
+                raise OptionError(msg)
+            found[name] = (meant[0] if value else None) if meant else value
+        refuse_persons(found, _persons(self.arguments), self.said)
+        return found
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The same with the images and the output that it need not name."""
+        inputs = [item for item in self.verb.inputs if not item.flag]
+        named = bool(inputs) and not getattr(inputs[0], "named", False)
+        usual = tuple(item.batch for item in inputs if item.batch)
+        usual = usual or ("{previous}",) * named
+        found = dict(zip((item.name for item in inputs), usual, strict=False))
+        output = self.verb.output
+        if output is not None and output.ending is not None:
+            found[output.name] = f"{self.name}/{{name}}{output.ending}"
+        return found | self.given
+
+    def checked(self, values: Mapping[str, Any], image: str = "") -> None:
+        """Let the verb itself refuse what it would refuse."""
+        try:
+            self.verb.parse(values)
+        except Exception as error:
+            where = f"{self.said}, image {image}" if image else self.said
+            msg = f"{where}: {sentence_of(error)}"
+            raise OptionError(msg) from error
+
+    def leave(self, key: Any) -> OptionError:
+        """Say that the batch sees to something."""
+        return OptionError(
+            f"{self.said} must leave {key} to the batch, which sees to it."
+        )
+
+
+def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
+    """Give what its arguments may be called, and what a flag by itself means."""
+    found: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
+    for item in (*verb.inputs, *verb.written):
+        by_name = isinstance(item, ImageIn) and not item.many  # in the help, too
+        if item.flag.startswith("--") or not (item.flag or by_name):
+            found.setdefault(_spelt(item.flag or item.metavar.lower()), (item.name,))
+    for name, info in verb.arguments.items():
+        if isinstance(info, FieldInfo):
+            flags = dict(words_of(info).flags or {})
+            if info.annotation is bool and info.default:
+                flags[f"--no-{name}"] = False
+            found |= {_spelt(flag): (name, value) for flag, value in flags.items()}
+    for former, now in ARGUMENTS.get(verb.name, {}).items():
+        found.setdefault(former, found[now])
+    return found
+
+
+def _spelt(name: object) -> str:
+    """Spell a flag as the argument that it stands for."""
+    return str(name).removeprefix("--").replace("-", "_")
+
+
+def _persons(arguments: Mapping[str, Any]) -> set[str]:
+    """Name the options that a person alone gives."""
+    fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
+    return {name for name, info in fields.items() if words_of(info).by_person}
+
+
+def _numbers(verb: Verb[Any, Any]) -> tuple[str, ...]:
+    """Name the columns of what a verb finds."""
+    return columns_of(verb.result) if verb.tabled else verb.numbers
 
 
 def _steps(given: Any) -> list[_Step]:
@@ -273,18 +323,17 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
             f"Step {number} must name one verb, with its options below it, got {named}."
         )
         raise OptionError(msg)
-    verb, options = verbs[0], table[verbs[0]]
-    _check_verb(number, verb)
+    verb, options = _checked_verb(number, verbs[0]), table[verbs[0]]
     if not isinstance(options, (Mapping, type(None))):
         msg = (
-            f"Step {number} ({verb}) must have its options as a table, name: value, "
-            f"got {options!r:.60}."
+            f"Step {number} ({verb.name}) must have its options as a table, "
+            f"name: value, got {options!r:.60}."
         )
         raise OptionError(msg)
     name = table.get("name")
     if name is None:
-        usual = (verb, *(f"{verb}-{count}" for count in range(2, _MOST_STEPS + 1)))
-        name = next(one for one in usual if one not in taken)
+        more = (f"{verb.name}-{count}" for count in range(2, _MOST_STEPS + 1))
+        name = next(one for one in (verb.name, *more) if one not in taken)
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         msg = (
             f"The name of step {number} must be of small letters, digits, '-' and '_', "
@@ -297,101 +346,27 @@ def _step(number: int, entry: Any, taken: Sequence[str]) -> _Step:
     return _Step(number, name, verb, options or {})
 
 
-def _check_verb(number: int, verb: str) -> None:
+def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
     """Refuse what is no verb, or none for images."""
-    if verb not in VERBS:
-        known = [one for one in VERBS if one not in _NO_STEPS]
-        near = difflib.get_close_matches(verb, known, n=_NEAR)
+    if name not in VERBS:
+        known = [one for one in VERBS if not _why_no_step(one)]
+        near = difflib.get_close_matches(name, known, n=_NEAR)
         meant = f"did you mean {' or '.join(near)}?"
         hint = meant if near else f"there are {', '.join(known)}."
-        msg = f"Step {number} names {verb!r:.60}, which is no verb; {hint}"
+        msg = f"Step {number} names {name!r:.60}, which is no verb; {hint}"
         raise OptionError(msg)
-    if verb in _NO_STEPS:
-        msg = f"Step {number} names {verb}, which cannot be a step: {_NO_STEPS[verb]}."
+    verb = verb_of(name)
+    if verb is None or verb.step:
+        why = _why_no_step(name)
+        msg = f"Step {number} names {name}, which cannot be a step: {why}."
         raise OptionError(msg)
+    return verb
 
 
-# What a verb takes.
-
-
-@cache
-def _taken(verb: str) -> tuple[argparse.Action, ...]:
-    """List the arguments of a verb once."""
-    return tuple(arguments_of(verb))
-
-
-@cache
-def _known(verb: str) -> dict[str, tuple[argparse.Action, str]]:
-    """List the options of a verb by their names, with the flag of each."""
-    found: dict[str, tuple[argparse.Action, str]] = {}
-    for action in _taken(verb):
-        if not action.option_strings:
-            found[action.dest] = action, ""
-            found[str(action.metavar).lower()] = action, ""
-        for flag in action.option_strings:
-            if flag.startswith("--"):
-                found[flag[2:].replace("-", "_")] = action, flag
-    for former, now in ARGUMENTS.get(verb, {}).items():
-        found.setdefault(former, found[now])
-    return found
-
-
-@cache
-def _parser(verb: str) -> argparse.ArgumentParser:
-    """Build the parser of a verb once."""
-    return build_parser(verb)
-
-
-def parse_step(verb: str, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words of a step as the command does."""
-    return _parser(verb).parse_args([verb, *words])
-
-
-def overwrites(verb: str) -> bool:
-    """Tell whether a verb has to be told that it may replace its output."""
-    return "overwrite" in _known(verb)
-
-
-def _is_output(verb: str, dest: str) -> bool:
-    """Tell whether an argument names what a verb writes."""
-    return any(dest == item.name for item in _value(verb).written)
-
-
-def _arguments(step: _Step) -> dict[str, Any]:
-    """Give what a step says, by the names of its verb's options; refuse others."""
-    known = _known(step.verb)
-    found: dict[str, Any] = {}
-    for key, value in step.options.items():
-        name = str(key).removeprefix("--").replace("-", "_")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see semsr {step.verb} -h."
-            msg = f"{step.said} has no option {str(key)!r:.60}; {hint}"
-            raise OptionError(msg)
-        dest = known[name][0].dest
-        if dest in _BY_ITSELF or (dest == "table" and step.verb != "gaps"):
-            msg = f"{step.said} must leave {key} to the batch, which sees to it."
-            raise OptionError(msg)
-        found[name] = value
-    persons = {name for name in found if vars(known[name][0]).get("by_person")}
-    refuse_persons(found, persons, step.said)
-    return found
-
-
-def _defaults(step: _Step, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the images and the output that a step need not name."""
-    images = [
-        action.dest
-        for action in _taken(step.verb)
-        if not action.option_strings and not _is_output(step.verb, action.dest)
-    ]
-    found: dict[str, Any] = dict(zip(images, _first(step.verb), strict=False))
-    known = _known(step.verb)
-    target = next((n for n in ("output", "out_dir") if n in known), None)
-    ending = _ending(step.verb)
-    if target is not None and ending is not None:
-        found[target] = f"{step.name}/{{name}}{ending}"
-    return {**found, **given}
+def _why_no_step(name: str) -> str:
+    """Say why a verb is no step of a batch; nothing of one that is."""
+    verb = verb_of(name)
+    return "it serves the shelf of models, and no image" if verb is None else verb.step
 
 
 # Placeholders.
@@ -401,7 +376,7 @@ def _texts(value: Any) -> Iterator[str]:
     """Give the texts of a value."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _texts(item)
 
@@ -409,7 +384,6 @@ def _texts(value: Any) -> Iterator[str]:
 def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
     """Refuse columns of inputs that bear the name of something else."""
     taken = {"input", "previous", "warnings", "error"}
-    taken |= {f"{step.prefix}_output" for step in steps}
     taken |= {name for step in steps for name in step.columns}
     for name in columns:
         if name in taken or name.startswith(_STEP_MARK) or not name:
@@ -420,21 +394,12 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
             raise OptionError(msg)
 
 
-def _has_output(step: _Step) -> bool:
-    """Tell whether a step writes something that others can name."""
-    arguments = _defaults(step, _arguments(step))
-    known = _known(step.verb)
-    written = {known[n][0].dest for n in arguments if _is_output(step.verb, n)}
-    return not written.isdisjoint(("output", "out_dir"))
-
-
 def _check_places(steps: Sequence[_Step], columns: Sequence[str]) -> None:
     """Refuse placeholders that name nothing, or what is made only later."""
     names = {step.name: step for step in steps}
     known = ["input", "previous", "name", *columns]
     for step in steps:
-        arguments = _arguments(step)
-        for text in (one for value in arguments.values() for one in _texts(value)):
+        for text in _texts([*step.given.values()]):
             for place in _PLACEHOLDER.findall(text):
                 other = names.get(place.removeprefix(_STEP_MARK))
                 if not place.startswith(_STEP_MARK) or other is None:
@@ -451,7 +416,7 @@ def _check_places(steps: Sequence[_Step], columns: Sequence[str]) -> None:
                         "steps run in their order and must not go in a circle."
                     )
                     raise OptionError(msg)
-                if not _has_output(other):
+                if not other.writes:
                     msg = (
                         f"{step.said} needs {{{place}}}, but that step writes no file; "
                         "give it an output, or name another."
@@ -471,6 +436,11 @@ class _Input:
     cells: Mapping[str, str] = field(default_factory=dict)
     root: Path = field(default_factory=Path)  # from which cells count
 
+    @property
+    def further(self) -> list[tuple[str, str]]:
+        """Further cells of a table."""
+        return [one for one in self.cells.items() if one[0] not in ("image", "name")]
+
 
 def _told(path: Path) -> str:
     """Write a path into a sentence."""
@@ -483,7 +453,7 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
     if given.is_file() and given.suffix.lower() in SHEET_SUFFIXES:
         found = list(_of_table(given))
     else:
-        paths = [path.absolute() for path in jobs.find_images(given)]
+        paths = [path.absolute() for path in find_images(given)]
         kept = [path for path in paths if whole not in path.resolve().parents]
         if paths and not kept:
             msg = (
@@ -559,27 +529,6 @@ def _of_table(path: Path) -> Iterator[_Input]:
 # Steps of one image.
 
 
-def _texts_of(step: _Step, name: str, action: argparse.Action, value: Any) -> list[str]:
-    """Write the values that an option is set to."""
-    if action.nargs == 0:
-        if not isinstance(value, bool):
-            msg = f"{step.said} must have {name} true or false, got {value!r:.60}."
-            raise OptionError(msg)
-        return ["true" if value else "false"]
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    for one in given:
-        kind = (str, int, float, os.PathLike)
-        if isinstance(one, bool) or not isinstance(one, kind):
-            msg = (
-                f"{step.said} must have a text, a number or a list of these as "
-                f"{name}, got {one!r:.60}."
-            )
-            raise OptionError(msg)
-    texts = [str(one) for one in given]
-    several = action.nargs is not None or len(texts) == 1
-    return texts if several else [",".join(texts)]
-
-
 def _there(path: Path) -> bool:
     """Tell whether something is at a path, which may be no path at all."""
     try:
@@ -589,7 +538,7 @@ def _there(path: Path) -> bool:
 
 
 class _Maker:
-    """Makes the tasks of an image: values put into places, files found, words said."""
+    """Makes the tasks of an image: values put into places, and files found."""
 
     def __init__(self, image: _Input, folder: Path, base: Path) -> None:
         self.image = image
@@ -600,69 +549,67 @@ class _Maker:
 
     def task(self, step: _Step) -> StepTask:
         """Make the task of a step."""
-        arguments = _defaults(step, _arguments(step))
-        before, flags, parts, outputs = [], [], [], {}
-        order = [action.dest for action in _taken(step.verb)]
-        known = _known(step.verb)
-        for name in sorted(arguments, key=lambda one: order.index(known[one][0].dest)):
-            action, flag = known[name]
-            pieces = self._values(step, name, action, arguments[name])
-            if pieces is None:
-                continue
-            if _is_output(step.verb, action.dest):
-                placed = self._output(step, name, pieces[0])
-                outputs[action.dest] = placed.value
-                pieces = [[placed]]
-            parts += [(name, tuple(one)) for one in pieces]
-            texts = ["".join(piece.said for piece in one) for one in pieces]
-            if (not flag or action.nargs) and any(map(_FLAG.match, texts)):
-                msg = f"{step.said} must have no {name} that begins with '-'."
-                raise OptionError(msg)
-            if flag:
-                flags += _flagged(step, action, flag, texts)
-            else:
-                before += texts
-        mine = outputs.get("output", outputs.get("out_dir"))
-        made = StepTask(
-            name=step.name,
-            verb=step.verb,
-            words=(*before, *flags),
-            parts=tuple(parts),
-            outputs=tuple(outputs.values()),
-            output=mine,
-        )
-        self._check(step, made)
+        values: dict[str, Any] = {}
+        parts: list[tuple[str, tuple[Piece, ...]]] = []
+        outputs: dict[str, str] = {}
+        for name, given in sorted(step.values.items()):
+            found: list[tuple[Piece, ...]] = []
+            value = self._filled(step, name, given, found)
+            if given is None or not any(found):
+                continue  # nothing is said, or by an empty cell of a table
+            item = step.arguments[name]
+            if isinstance(item, Output):
+                outputs[name] = found[0][0].value
+            values[name] = _taken(step, name, item, value)
+            parts += [(name, one) for one in found]
+        output = step.verb.output
+        mine = None if output is None else outputs.get(output.name)
+        self._check(step, values)
         if mine is not None:
             self.made[step.name] = mine
-            if _goes_on(step.verb):
+            if output is not None and output.goes_on:
                 self.previous = self._of_step(step.name)
-        return made
+        written = tuple(outputs.values())
+        return StepTask(step.name, step.verb.name, values, tuple(parts), written, mine)
 
-    def _check(self, step: _Step, made: StepTask) -> None:
-        """Let the verb itself refuse what it would refuse."""
-        try:
-            load_verb(step.verb).start(parse_step(step.verb, made.words)).close()
-        except Exception as error:
-            msg = f"{step.said}, image {self.image.name}: {sentence_of(error)}"
-            raise OptionError(msg) from error
+    def _check(self, step: _Step, values: Mapping[str, Any]) -> None:
+        """Refuse what lacks, and what the verb itself would refuse."""
+        for item in step.verb.inputs:
+            if not item.optional and item.name not in values:
+                msg = f"{step.said} must name {item.name}, {item.help}."
+                raise OptionError(msg)
+        step.checked(values, self.image.name)
 
     def _of_step(self, name: str) -> Piece:
         return Piece(str(self.folder / self.made[name]), "step", name)
 
-    def _values(
-        self, step: _Step, name: str, action: argparse.Action, value: Any
-    ) -> list[list[Piece]] | None:
-        """Give what an option is set to, each value in pieces; None leaves it out."""
-        if value is None:
-            return None
-        if action.nargs == 0:
-            return [[Piece(_texts_of(step, name, action, value)[0])]]
-        found = [self._pieces(one) for one in _texts_of(step, name, action, value)]
-        if not any(piece.said for one in found for piece in one):
-            return None  # an empty cell of a table
-        if _is_output(step.verb, action.dest):
-            return found
-        return [self._found(step, name, action, one) for one in found]
+    def _filled(
+        self, step: _Step, name: str, value: Any, found: list[tuple[Piece, ...]]
+    ) -> Any:
+        """Fill the places of a value; `found` takes what each text came to."""
+        if isinstance(value, (list, tuple)):
+            return [self._filled(step, name, one, found) for one in value]
+        item = step.arguments[name]
+        option = isinstance(item, FieldInfo)
+        simple = isinstance(value, (str, int, float, os.PathLike, type(None)))
+        if not simple or (isinstance(value, bool) and not option):
+            msg = (
+                f"{step.said} must have a text, a number or a list of these as "
+                f"{name}, got {value!r:.60}."
+            )
+            raise OptionError(msg)
+        if value is None or (option and isinstance(value, (int, float))):
+            pieces = [Piece(value)]
+        else:
+            pieces = [one for one in self._pieces(str(value)) if one.said != ""]
+        if isinstance(item, Output) and pieces:
+            pieces = [
+                self._output(step, name, "".join(str(one.said) for one in pieces))
+            ]
+        elif pieces:
+            pieces = self._found(step, name, item, pieces)
+        found.append(tuple(pieces))
+        return pieces[0].said if len(pieces) == 1 else "".join(o.said for o in pieces)
 
     def _pieces(self, text: str) -> list[Piece]:
         """Put names and files into the places of a text."""
@@ -692,20 +639,23 @@ class _Maker:
         return Piece(cell)
 
     def _found(
-        self, step: _Step, name: str, action: argparse.Action, pieces: list[Piece]
+        self,
+        step: _Step,
+        name: str,
+        item: ImageIn | FileIn | Output | FieldInfo,
+        pieces: list[Piece],
     ) -> list[Piece]:
         """Take a text for the file that it names, counted from the steps' folder."""
-        if any(piece.kind != "text" for piece in pieces):
+        text = "".join(str(piece.said) for piece in pieces)
+        if any(one.kind != "text" or not isinstance(one.said, str) for one in pieces):
             return pieces
-        text = "".join(piece.said for piece in pieces)
-        if action.dest == "model":
-            path = self.base / text
-            place = path if path.suffix and _there(path) else jobs.find_model(text)
-            said = str(path) if place == path else text
-            return [Piece(said, "file", str(place))]
         path = self.base / text
-        file = _names_file(step.verb, action, name)
-        if _there(path) and (file or path.suffix):
+        file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
+        model = isinstance(item, FileIn) and name == "model"
+        there = _there(path) and (path.suffix != "" or (file and not model))
+        if model and not there:
+            return [Piece(text, "file", str(find_model(text)))]
+        if there:
             return [Piece(str(path), "file", str(path))]
         if file:
             told = f"{name} {one_line(text)}"
@@ -713,9 +663,8 @@ class _Maker:
             raise ReadError(msg)
         return pieces
 
-    def _output(self, step: _Step, name: str, pieces: list[Piece]) -> Piece:
+    def _output(self, step: _Step, name: str, text: str) -> Piece:
         """Place an output in the output folder, which it must not leave."""
-        text = "".join(piece.said for piece in pieces)
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
         place = self.folder.joinpath(*parts)
@@ -740,18 +689,16 @@ def _is_reserved(name: str) -> bool:
     return name.casefold() == TABLE or pages is not None
 
 
-def _flagged(
-    step: _Step, action: argparse.Action, flag: str, texts: Sequence[str]
-) -> list[str]:
-    """Write an option as words."""
-    if action.nargs == 0:
-        if texts[0] == "true":
-            return [flag]
-        negative = f"--no-{flag[2:]}"
-        return [negative] if negative in action.option_strings else []
-    if action.nargs is None:
-        return [f"{flag}={texts[0]}"]
-    return [flag, *texts]
+def _taken(step: _Step, name: str, item: Any, value: Any) -> Any:
+    """Give a value as the verb takes it: several, one, or a number as text."""
+    if isinstance(item, FieldInfo):
+        return as_text(item, value)
+    if getattr(item, "many", False):
+        return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        msg = f"{step.said} must have one file as {name}, got {len(value)}."
+        raise OptionError(msg)
+    return value
 
 
 def _check_outputs(images: Sequence[ImageTask]) -> None:
@@ -818,35 +765,26 @@ def plan_batch(
         raise WriteError(msg)
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
-    columns = [name for name in images[0].cells if name not in ("image", "name")]
+    columns = [name for name, _ in images[0].further]
     _check_columns(columns, found)
     _check_places(found, columns)
     tasks = tuple(_tasked(image, found, folder, base) for image in images)
     _check_outputs(tasks)
-    names = tuple(
-        name
-        for step in found
-        for name in (
-            *([f"{step.prefix}_output"] if _has_output(step) else []),
-            *step.columns,
-        )
-    )
-    words = _report_words(report if isinstance(report, Mapping) else {})
-    return BatchPlan(folder, tasks, names, words if report else None, title)
+    names = tuple(name for step in found for name in step.columns)
+    chosen = _report_options(report if isinstance(report, Mapping) else {})
+    return BatchPlan(folder, tasks, names, chosen if report else None, title)
 
 
-def _report_words(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write the options of the report as words; where it lies is no option."""
-    step, known, words = _Step(0, REPORT, REPORT, options), _known(REPORT), list[str]()
-    for name, value in _arguments(step).items():
-        action, flag = known[name]
-        if not flag or _is_output(REPORT, action.dest):
-            msg = f"{step.said} must leave {name} to the batch, which sees to it."
-            raise OptionError(msg)
-        words += _flagged(step, action, flag, _texts_of(step, name, action, value))
-    arguments = parse_step(REPORT, ["image", "-o", f"{REPORT}.html", *words])
-    load_verb(REPORT).start(arguments).close()
-    return tuple(words)
+def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the options of the report; where it lies and what it shows are none."""
+    step, found = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
+    for name, value in step.given.items():
+        item = step.arguments[name]
+        if not isinstance(item, FieldInfo):
+            raise step.leave(name)
+        found[name] = as_text(item, value)
+    step.checked(found)
+    return found
 
 
 def _named(
@@ -885,27 +823,22 @@ def _tasked(
 ) -> ImageTask:
     """Make all tasks of an image."""
     maker = _Maker(image, folder, base)
-    given = {k: v or None for k, v in image.cells.items() if k not in ("image", "name")}
-    return ImageTask(
-        name=image.name,
-        image=str(image.path),
-        folder=str(folder),
-        steps=tuple(maker.task(step) for step in steps),
-        given=dict(given),
-    )
+    own = ("image", "name")
+    given: dict[str, Cell] = {
+        k: v or None for k, v in image.cells.items() if k not in own
+    }
+    tasks = tuple(maker.task(step) for step in steps)
+    last = maker.made.get(maker.previous.value)
+    return ImageTask(image.name, str(image.path), str(folder), tasks, last, given)
 
 
-def cells_of(step: StepTask, result: Any) -> dict[str, Cell]:
-    """Give the cells of what a step found."""
+def cells_of_step(step: StepTask, verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
+    """Give the cells of what a step wrote and found."""
+    found = cells_of(result) if verb.tabled else result.to_json()
+    found = {name: found.get(name) for name in _numbers(verb)}
+    if step.output is not None:
+        found = {"output": Path(step.output).as_posix(), **found}
     prefix = step.name.replace("-", "_")
-    if isinstance(result, jobs.MeasuredTable):
-        msg = f"The step {step.name} measures one image, got a folder or a table."
-        raise OptionError(msg)
-    if step.verb in jobs.MEASURES:
-        found = cells_of_result(result)
-    else:
-        record = result.to_json()
-        found = {name: record.get(name) for name in _value(step.verb).numbers}
     return {f"{prefix}_{name}": value for name, value in found.items()}
 
 
@@ -919,39 +852,34 @@ def steps_of(made: Provenance) -> tuple[list[dict[str, Any]], str]:
     takes more or other things, or ``""``.
     """
     steps: list[dict[str, Any]] = []
-    while (entry := _entry_of(made)) is not None:
-        steps.insert(0, entry)
+    while (verb := _as_step(made)) is not None:
+        own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
+        options = _unusual(verb, verb.options.parse(own))
+        if made.model_name is not None and "model" in verb.arguments:
+            options["model"] = made.model_name
+        steps.insert(0, {made.job: options})
         before = made.inputs[0].provenance
         if before is None:
             reading = ReadOptions.parse(made.options.get("reading") or {})
-            options = next(iter(entry.values()))
-            options |= _flagged_values(made.job, reading)
+            options |= _unusual(verb, reading)
             return steps, ""
         made = before
     return steps, made.job
 
 
-def _entry_of(made: Provenance) -> dict[str, Any] | None:
-    """Write one step; None for what is no step of one image."""
-    if made.job not in VERBS or made.job in _NO_STEPS or len(made.inputs) != 1:
+def _as_step(made: Provenance) -> Verb[Any, Any] | None:
+    """Give the verb of a step; None for what is no step of one image."""
+    verb = verb_of(made.job) if made.job in VERBS else None
+    if verb is None or verb.step or not verb.makes_image or made.part is not None:
         return None
-    verb = _value(made.job)
-    if not verb.makes_image or made.part is not None:
-        return None
-    own = {k: v for k, v in made.options.items() if k in verb.options.model_fields}
-    options = _flagged_values(made.job, verb.options.parse(own))
-    if made.model_name is not None and any(one.name == "model" for one in verb.files):
-        options["model"] = made.model_name
-    return {made.job: options}
+    images = {item.name for item in verb.images}
+    more = images & {guide.role for guide in made.guides}  # which it went by, too
+    return verb if len(made.inputs) == 1 and not more else None
 
 
-def _flagged_values(verb: str, options: Options) -> dict[str, Any]:
-    """Write options that are not as usual by their flags; what has none is left out."""
-    known = _known(verb)
-    return {
-        name.replace("_", "-"): value
-        for name, value in options.model_dump(
-            mode="json", exclude_defaults=True
-        ).items()
-        if name in known and not vars(known[name][0]).get("by_person")
-    }
+def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:
+    """Write options that are not as usual and that a step may give."""
+    known = verb.arguments
+    told = options.model_dump(mode="json", exclude_defaults=True)
+    allowed = told.keys() & known.keys() - _persons(known)
+    return {k.replace("_", "-"): value for k, value in told.items() if k in allowed}

@@ -11,7 +11,7 @@ from distributed import LocalCluster
 from napari_semsr.core import Micrograph, OptionError, SemsrError, Waiting, WriteError
 from napari_semsr.io import read, read_sheet, write
 from tests.children import LIMIT_S, started
-from tests.cli.batch.conftest import STEPS
+from tests.jobs.batch.conftest import STEPS
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 

@@ -1,5 +1,0 @@
-from .job import (
-    BATCH as BATCH,
-    BatchOptions as BatchOptions,
-    BatchReport as BatchReport,
-)
