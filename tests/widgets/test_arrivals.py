@@ -117,8 +117,13 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     viewer.open(path, plugin="napari-semsr")
     assert not viewer.layers[0].rgb
     assert [item.message for item in said] == ["Data bar below row 108, in exported."]
+    said.clear()
     assert panel.databar_button.isVisibleTo(panel)
     assert panel.databar_button.text() == "Data bar below row 108: crop it"
+    (kept,) = viewer.layers
+    viewer.layers.clear()
+    assert not panel.databar_button.isVisibleTo(panel)
+    viewer.add_layer(kept)
     panel.databar_button.click()
     (layer,) = viewer.layers
     assert layer.name == "exported"

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
+from qtpy.QtWidgets import QListView
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from napari_semsr.reporting.figures import CURVE_COLOURS
 from napari_semsr.widgets.base import COLOURS
 from napari_semsr.widgets.measure.frc_map import REASON_COLOURS, REGION_COLOURS
 from napari_semsr.widgets.measure.gaps import LOOKS
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.stitch.panel import joint_colour
 
 # What eyes see of linear red, green and blue, after Machado, Oliveira & Fernandes
@@ -56,6 +58,29 @@ CLASSES = {
     "joints": JOINTS,
 }
 MAPS = ("viridis", "magma", "inferno", "plasma")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_chosen_layer_of_a_list_is_told_from_the_others(
+    make_napari_viewer, qtbot, theme
+):
+    viewer = make_napari_viewer()
+    viewer.theme = theme
+    for name in "ab":
+        viewer.add_image(np.random.default_rng(0).random((64, 64)), name=name)
+    panel = SpectrumPanel(viewer)
+    viewer.window.add_dock_widget(panel)
+    panel.layers.value = [viewer.layers["b"]]
+    view = panel.layers.native.findChild(QListView) or panel.layers.native
+    view.show()
+    qtbot.wait(50)
+    drawn = view.grab().toImage()
+    rows = [view.visualRect(view.model().index(n, 0)) for n in range(2)]
+    at = [view.viewport().mapTo(view, row.center()) for row in rows]
+    edge = [
+        drawn.pixelColor(view.width() // 2, place.y()).getRgbF()[:3] for place in at
+    ]
+    assert deltaE_ciede2000(*(rgb2lab(one) for one in edge)) > APART
 
 
 def seen(colours, eye):

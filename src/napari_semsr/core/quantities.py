@@ -81,7 +81,7 @@ class Figure:
     @property
     def spread(self) -> str:
         """Its error as it stands beside it."""
-        return "" if self.sd is None else f"{_PLUS_MINUS} {self.sd:.2g}"
+        return "" if self.sd is None else f"{_PLUS_MINUS} {in_figures(self.sd, '.2g')}"
 
     @property
     def shown(self) -> str:

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     PixelSize,
     SemsrError,
     figures_of,
+    in_figures,
     parse_pixel_size,
     spell_pixel_size,
 )
@@ -379,7 +380,7 @@ class CalibrateGroup(Form):
         line, size, text = self._line_layer(), self.pixel_size.value, ""
         with suppress(OptionError):
             text = f"The line is {line_length(line, (1, 1)):.1f} px long"
-            text += f", {line_length(line, size):.5g} nm" if size else ""
+            text += f", {in_figures(line_length(line, size), '.5g')} nm" if size else ""
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:

@@ -3,6 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 
 
@@ -40,6 +41,22 @@ def test_second_run_in_per_cent_replaces_the_first(panel, model, run_panel):
     assert names == ["sharp · error map (% of the range)"]
     ratio = np.asarray(model.layers[names[0]].data)[grey > 0] / grey[grey > 0]
     assert np.ptp(ratio) < 1e-3 * ratio.mean()
+
+
+def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
+    spectrum = hold(SpectrumPanel(model))
+    spectrum.layers.value = [model.layers["seen"]]
+    run_panel(spectrum)
+    run_panel(panel)
+    errors = model.layers["sharp · error map (grey levels)"]
+    panel.kind.value = "two scans"
+    panel.boxes["enhanced"].value = model.layers["sharp"]
+    panel.boxes["reference"].value = model.layers["seen"]
+    run_panel(panel)
+    other = model.layers[-1]
+    assert other is not errors
+    assert (errors.visible, other.visible) == (False, True)
+    assert model.layers["seen · spectrum"].visible  # which lies beside them
 
 
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):

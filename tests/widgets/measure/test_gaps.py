@@ -38,6 +38,21 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert found["width (nm)"] == [pytest.approx(width)]
 
 
+def test_diameters_are_read_beside_one_that_is_far_wider(panel, add, model, run_panel):
+    y, x = np.mgrid[:200, :320]
+    places = [(30 + 16 * n % 160, 12 + 16 * n // 160 * 16) for n in range(100)]
+    seen = np.hypot(y - 100, x - 250) < 60
+    for row, column in places:
+        seen |= np.hypot(y - row, x - column) < 4
+    image = np.where(seen, 200.0, 20.0).astype(np.float32)
+    panel.image.value = add(model, Micrograph(image, parse_pixel_size(5.0), "many"))
+    panel.reference.value = None
+    run_panel(panel)
+    axes = panel.plot.axes[1]
+    assert axes.get_xlim()[1] < 200  # nm; the wide one has 600
+    assert "; 1 above " in axes.get_xlabel()
+
+
 @pytest.mark.broad
 def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     model.layers["taken"].data = np.full((64, 96), 100, np.float32)

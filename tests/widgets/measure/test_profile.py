@@ -87,6 +87,16 @@ class Mouse:
         act(self.layer, ReadOnlyWrapper(event, exceptions=("handled",)))
 
 
+def test_a_long_line_is_told_in_digits(panel, model, qtbot):
+    model.layers["field"].scale = (250, 250)
+    panel.draw()
+    panel.line.value.add_lines(np.array([[40.0, 10.0], [40.0, 110.0]]))
+    qtbot.waitUntil(
+        lambda: panel.profiles is not None and not panel.busy, timeout=LIMIT_MS
+    )
+    assert "1 profile along 25000 nm" in panel.status.text()
+
+
 @pytest.fixture
 def idle(panel, qtbot):
     """Wait until nothing is read, measured or shown."""

@@ -659,7 +659,8 @@ class Panel(QWidget):
     def take_input(self, box: CategoricalWidget[Any]) -> None:
         """Choose the active layer in a box, now and whenever another becomes active."""
         self._input = box
-        box.changed.connect(self._show_databar)
+        box.changed.connect(self._show_databar)  # but for its last choice that goes
+        self.viewer.layers.events.removed.connect(self._show_databar)
         self.viewer.layers.selection.events.active.connect(self._take_active)
         self._take_active()
         if self._active is None:
@@ -679,7 +680,7 @@ class Panel(QWidget):
         """Offer to crop what looks like a data bar of the image that is chosen."""
         if is_alive(self):
             layer = self._with_databar()
-            self.databar_button.setVisible(layer is not None)
+            self.databar_button.setVisible(layer in self.viewer.layers)
             if layer is not None:
                 self.databar_button.setText(f"{say_databar(layer)}: crop it")
 

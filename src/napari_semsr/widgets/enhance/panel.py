@@ -84,6 +84,7 @@ from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_cha
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import (
     field_in_view,
+    hide_other_maps,
     is_superlens,
     layer_keywords,
     planes_of,
@@ -896,7 +897,8 @@ class EnhancePanel(Panel):
             with self.in_place(f"{kind} of {both}", by=by) as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, name, f"{kind} (%)")
-                add_opened(self.viewer, opened, name=title)
+                layer = add_opened(self.viewer, opened, name=title)
+                hide_other_maps(self.viewer, layer)
                 yield
         report, trust = outcome.made.report, enhanced.trust
         for reason in enhanced.unmade:

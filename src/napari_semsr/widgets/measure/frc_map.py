@@ -28,6 +28,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     figures_of,
+    in_figures,
 )
 from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
 from napari_semsr.jobs import (
@@ -60,6 +61,7 @@ from napari_semsr.widgets.layers import (
     file_of,
     free_name,
     grey_layers,
+    hide_other_maps,
     image_layers,
     is_exposure,
     is_stitched,
@@ -374,7 +376,7 @@ class FrcMapPanel(Panel):
             unit = "nm" if first.pixel_size_nm is not None else "px"
             shown = self._add_difference(first, apart, (before, after))
             said = (
-                f"Both maps show {limits[0]:.4g}{DASH}{limits[1]:.4g} {unit}; "
+                f"Both maps show {DASH.join(map(in_figures, limits))} {unit}; "
                 f"{shown.name!r}: median {np.median(known):+.4g} {unit}, magenta is "
                 f"finer, green coarser, {apart.size - known.size} of {apart.size} "
                 "blocks without a resolution in one of them."
@@ -426,6 +428,7 @@ class FrcMapPanel(Panel):
                     title = result_name(self.viewer, name, title)
                     look = layer_keywords(result.map, name=title)
                     shown = self.viewer.add_image(result.map.array(), **look)
+                    hide_other_maps(self.viewer, shown)
                     yield
                     yield from colour_bar_parts(shown)
                     yield
@@ -532,7 +535,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         said = name.replace("th percentile", " % below")
-        label = f"{said} {value:.3g} {report.unit}"
+        label = f"{said} {in_figures(value, '.3g')} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
     show_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
@@ -595,7 +598,7 @@ def _draw_decorrelation(axes: "Axes", found: Decorrelation, k: float) -> None:
 
     frequency, colour = found.frequency_per_px * k, COLOURS[2]
     nm, px = found.resolution_nm, found.resolution_px
-    said = f"{px:.4g} px" if nm is None else f"{nm:.4g} nm"
+    said = f"{px:.4g} px" if nm is None else f"{in_figures(nm)} nm"
     label = f"decorrelation, {said}"
     axes.plot(frequency, found.filtered, color=colour, lw=1, label=label)
     at = int(np.argmin(np.abs(found.frequency_per_px - 1 / (px or np.inf))))

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     ShapeError,
+    in_figures,
 )
 from napari_semsr.jobs import CurveFound
 from napari_semsr.widgets.base import (
@@ -422,8 +423,8 @@ class ProfilePanel(Panel):
         )
         count = len(profiles.layers)
         long = profiles.layers[0].profile
-        length = long.length_px * long.per_px
-        said = f"{count} profile{'s'[: count != 1]} along {length:.4g} {profiles.unit}"
+        length = f"{in_figures(long.length_px * long.per_px)} {profiles.unit}"
+        said = f"{count} profile{'s'[: count != 1]} along {length}"
         self.show_result(
             numbers,
             f"{said}: {_said(profiles.layers[0])}." if count == 1 else f"{said}.",

@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     ShapeError,
+    in_figures,
     read_box,
     run,
 )
@@ -248,7 +249,7 @@ def read_pair(
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
             f"Both images must lie at one place, but {layers[-1].name!r} is shown "
-            f"{off[0]:.4g} px down or up and {off[1]:.4g} px beside "
+            f"{in_figures(off[0])} px down or up and {in_figures(off[1])} px beside "
             f"{layers[0].name!r}; bring them onto one grid in the panel Crop."
         )
         raise ShapeError(msg)

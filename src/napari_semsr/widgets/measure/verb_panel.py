@@ -48,6 +48,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
+    hide_other_maps,
     network_of,
     provenance_of,
     result_name,
@@ -236,7 +237,8 @@ class VerbPanel(Panel):
             with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, source, f"{kind} ({unit}")
-                add_opened(self.viewer, opened, name=title)
+                layer = add_opened(self.viewer, opened, name=title)
+                hide_other_maps(self.viewer, layer)
                 yield
         if self.cuts_gaps:
             part = {layer: [outcome.shown]} if outcome.is_part else {}
