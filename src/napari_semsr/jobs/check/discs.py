@@ -137,11 +137,11 @@ class DiscPlaces:
         if min(image.shape) >= _WINDOW:
             for change, place in _draw_places(image, counts, rng):
                 found[change].append(place)
-        tables = {
-            change: np.array(places, dtype=float).reshape(-1, 3)
-            for change, places in found.items()
-        }
-        return cls(**{name: Discs(t[:, :2], t[:, 2]) for name, t in tables.items()})
+        tables = (
+            np.array(found[change], dtype=float).reshape(-1, 3)
+            for change in ("inserted", "erased")
+        )
+        return cls(*(Discs(table[:, :2], table[:, 2]) for table in tables))
 
     def change(
         self,
@@ -357,21 +357,13 @@ class PresenceRow:
 
 def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
     """Count by radius and change, inserted ones before erased ones."""
-    counts: dict[tuple[int, Change], list[int]] = {}
+    changes: tuple[Change, ...] = ("inserted", "erased")
+    counts = {(radius, change): [0, 0, 0] for radius in RADII_PX for change in changes}
     for verdict in verdicts:
-        discs: dict[Change, Discs] = {
-            "inserted": verdict.places.inserted,
-            "erased": verdict.places.erased,
-        }
-        for change, where in discs.items():
-            rows = (where.radii, verdict.enhanced[change], verdict.degraded[change])
+        for change in changes:
+            radii = getattr(verdict.places, change).radii
+            rows = (radii, verdict.enhanced[change], verdict.degraded[change])
             for radius, enhanced, degraded in zip(*rows, strict=True):
-                row = counts.setdefault((int(radius), change), [0, 0, 0])
-                row[0] += 1
-                row[1] += bool(enhanced)
-                row[2] += bool(degraded)
-    order: tuple[Change, ...] = ("inserted", "erased")
-    keys = sorted(counts, key=lambda key: (key[0], order.index(key[1])))
-    return tuple(
-        PresenceRow(radius, change, *counts[radius, change]) for radius, change in keys
-    )
+                row = counts[int(radius), change]
+                row[:] = row[0] + 1, row[1] + bool(enhanced), row[2] + bool(degraded)
+    return tuple(PresenceRow(*key, *row) for key, row in counts.items() if row[0])

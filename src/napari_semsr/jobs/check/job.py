@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -76,10 +75,6 @@ from napari_semsr.simulation import (
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel, ModelCard
 
-# What was found, as a record for the card and as a table.
-
-_DIGITS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class ConditionCheck:
@@ -90,29 +85,32 @@ class ConditionCheck:
     truths: int  # Number of truths
     rows: tuple[PresenceRow, ...]  # By radius and change
 
-    def resolved(self, radius_px: int) -> bool:
-        """Tell whether a disc is as wide as the blur."""
-        return 2 * radius_px >= self.blur_px
-
     def to_record(self) -> dict[str, Any]:
         """Give shares of discs that are right, by radius and over the resolved ones."""
-        by_radius = []
-        for radius in sorted({row.radius_px for row in self.rows}):
-            own = [row for row in self.rows if row.radius_px == radius]
-            by_radius.append(
-                {
-                    "radius_px": radius,
-                    "resolved": self.resolved(radius),
-                    **_by_change(own),
-                }
-            )
-        wide = [row for row in self.rows if self.resolved(row.radius_px)]
+        radii = sorted({row.radius_px for row in self.rows})
+        wide = [radius for radius in radii if 2 * radius >= self.blur_px]
         return {
             "blur_width_px": round(self.blur_px, 2),
             "truths": self.truths,
-            "radii": by_radius,
-            "resolved": _by_change(wide),
+            "radii": [
+                {"radius_px": one, "resolved": one in wide, **self._shares([one])}
+                for one in radii
+            ],
+            "resolved": self._shares(wide),
         }
+
+    def _shares(self, radii: Sequence[int]) -> dict[str, Any]:
+        """Sum discs of some radii by change, and over both."""
+        found: dict[str, Any] = {}
+        for name in (*CHANGES, "together"):
+            rows = [row for row in self.rows if name in (row.change, "together")]
+            rows = [row for row in rows if row.radius_px in radii]
+            discs = sum(row.discs for row in rows)
+            found[name] = {"discs": discs}
+            for which in ("enhanced", "degraded"):
+                right = sum(getattr(row, which) for row in rows)
+                found[name][which] = round(right / discs, 4) if discs else None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,30 +156,6 @@ class ModelCheck(Result):
         }
 
 
-def _by_change(rows: Sequence[PresenceRow]) -> dict[str, Any]:
-    """Sum rows by change, and over both."""
-    found = {
-        change: _shares([row for row in rows if row.change == change])
-        for change in CHANGES
-    }
-    return {**found, "together": _shares(rows)}
-
-
-def _shares(rows: Sequence[PresenceRow]) -> dict[str, Any]:
-    discs = sum(row.discs for row in rows)
-
-    def share(right: int) -> float | None:
-        return round(right / discs, _DIGITS) if discs else None
-
-    return {
-        "discs": discs,
-        "enhanced": share(sum(row.enhanced for row in rows)),
-        "degraded": share(sum(row.degraded for row in rows)),
-    }
-
-
-# Truths with discs put in and taken out, as an instrument sees them.
-
 # Clear images to check a model with: given ones, or those held out from training.
 
 _CLIPPED = (0.05, 99.95)
@@ -218,10 +192,17 @@ class ClearSet:
         if self.held_out is None:
             opened = [(image, opening, 0) for image in self.images]
         else:
+            named = recipe_data(card).get("held_out") or []
+            if not named:
+                msg = (
+                    f"The card of {card.name} names no held-out images; give clear "
+                    "images."
+                )
+                raise OptionError(msg)
             folder = Path(self.held_out)
             opened = [
                 (folder / entry["file"], opening, int(entry.get("crop_bottom", 0)))
-                for entry in _held_out(card)
+                for entry in named
             ]
         return [
             _clear_image(open_image(image, how), cropped, side, name_of(image))
@@ -234,15 +215,6 @@ def recipe_data(card: "ModelCard") -> dict[str, Any]:
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
-
-
-def _held_out(card: "ModelCard") -> list[dict[str, Any]]:
-    """Give the images that a card names as held out."""
-    named = recipe_data(card).get("held_out") or []
-    if not named:
-        msg = f"The card of {card.name} names no held-out images; give clear images."
-        raise OptionError(msg)
-    return list(named)
 
 
 def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> FloatArray:
@@ -304,11 +276,6 @@ class TruthSource(ABC):
         """Change one truth, and degrade it in every way."""
 
 
-def _stream_of(seed: int, index: int) -> np.random.Generator:
-    """Give the chance of one truth."""
-    return np.random.default_rng([seed, index, _STREAM])
-
-
 class ClearImages(TruthSource):
     """Clear images, of 8 bits.
 
@@ -347,7 +314,7 @@ class ClearImages(TruthSource):
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one image, and degrade it in every way."""
-        rng = _stream_of(self.seed, index)
+        rng = np.random.default_rng([self.seed, index, _STREAM])
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
         clear = clear[:rows, :columns]
@@ -357,7 +324,12 @@ class ClearImages(TruthSource):
         trial = Trial.of(clear, changed, places)
         grey = changed.astype(np.uint8)
         if self.scale > 1:
-            low = self._binned(changed, rng)
+            # blur, average over blocks, expose
+            soft = ndimage.convolve(changed / _WHITE, gaussian_kernel(), mode="reflect")
+            rows, columns = (n // self.scale for n in soft.shape)
+            blocks = soft.reshape(rows, self.scale, columns, self.scale).mean((1, 3))
+            seen = _WHITE * expose(blocks, _ELECTRONS, 0.0, rng)
+            low = np.clip(np.rint(seen), 0, _WHITE).astype(np.uint8)
             return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
         return [
             DegradedTruth(kind, Micrograph(low.image, name=kind), trial)
@@ -365,39 +337,12 @@ class ClearImages(TruthSource):
             for low in [degrade_plane(grey, kind, seed=self.seed + index)]
         ]
 
-    def _binned(self, image: FloatArray, rng: np.random.Generator) -> NDArray[Any]:
-        """Blur, average over blocks, expose."""
-        kernel = gaussian_kernel()
-        soft = ndimage.convolve(image / _WHITE, kernel, mode="reflect")
-        rows, columns = (n // self.scale for n in soft.shape)
-        blocks = soft.reshape(rows, self.scale, columns, self.scale).mean((1, 3))
-        seen = expose(blocks, _ELECTRONS, 0.0, rng)
-        return np.clip(np.rint(_WHITE * seen), 0, _WHITE).astype(np.uint8)
-
 
 _PHOTONS = 3500.0
 _LEAST_RELIEF_NM = 20.0
 _HALF = 0.5  # of the local contrast
 _TRIES = 2
 _SCALES = (0.2, 2.0)  # of what is put in, over half of relief and material
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """What discs add to a surface."""
-
-    discs: Discs
-    height_nm: FloatArray
-    material: FloatArray
-
-    def onto(
-        self, height: FloatArray, material: FloatArray, scale: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Add it, each disc more or less."""
-        return (
-            self.discs.insert_into(height, scale * self.height_nm),
-            np.clip(self.discs.insert_into(material, scale * self.material), 0, 1),
-        )
 
 
 class DrawnSurfaces(TruthSource):
@@ -421,7 +366,7 @@ class DrawnSurfaces(TruthSource):
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one sample, and take it."""
-        rng = _stream_of(self.seed, index)
+        rng = np.random.default_rng([self.seed, index, _STREAM])
         kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
         ranges = SsumPairOptions(kinds=(kind,), joined=0, bent=0)
         surface = random_surface(
@@ -436,14 +381,11 @@ class DrawnSurfaces(TruthSource):
         places = DiscPlaces.choose(original, counts, rng)
         changed = self._changed(surface, original, places, rng)
         pair = self._taken(changed, focus, rng)
-        depth = focus_depth_nm(self._optics)
-        sharp = DiscPlaces(
-            *(
-                discs.chosen(np.abs(self._height(changed, discs) - focus) <= depth)
-                for discs in (places.inserted, places.erased)
-            )
-        )
-        trial = Trial.of(original, _brightness(pair), sharp)
+        depth, sharp = focus_depth_nm(self._optics), []
+        for discs in (places.inserted, places.erased):
+            heights = changed.height_nm[self._drawn(surface, discs).pixels]
+            sharp.append(discs.chosen(np.abs(heights.astype(float) - focus) <= depth))
+        trial = Trial.of(original, _brightness(pair), DiscPlaces(*sharp))
         size = parse_pixel_size(pair.pixel_nm)
         return [
             DegradedTruth("superlens", Micrograph(pair.low, size, "superlens"), trial)
@@ -473,49 +415,36 @@ class DrawnSurfaces(TruthSource):
             erased.erase_from(plane.astype(np.float64))
             for plane in (surface.height_nm, surface.material)
         )
-        steps = _steps(height, material, inserted, factor, rng)
+        # half of the local relief, up or down, and half of the way to the other
+        coarse = tuple((inserted.centres / factor).astype(int).T)
+        relief = local_contrast(height[::factor, ::factor])[coarse]
+        rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+        up = (rng.random(len(inserted)) < _HALF) | (height[inserted.pixels] < rise)
+        rise = np.where(up, rise, -rise)
+        own = material[inserted.pixels]
+        towards = _HALF * (np.where(own < _HALF, 1.0, 0.0) - own)
+
+        def changed(scale: FloatArray) -> Specimen:
+            mixed = np.clip(inserted.insert_into(material, scale * towards), 0, 1)
+            return replace(
+                surface,
+                height_nm=inserted.insert_into(height, scale * rise).astype(np.float32),
+                material=mixed.astype(np.float32),
+            )
+
         scale = np.ones(len(inserted))
         wanted = _HALF * local_contrast(original)[places.inserted.pixels]
         without = places.inserted.contrast(original)
         for _ in range(_TRIES):
-            tried = _surface(surface, *steps.onto(height, material, scale))
-            seen = _brightness(self._taken(tried, 0.0, rng))
+            seen = _brightness(self._taken(changed(scale), 0.0, rng))
             made = np.abs(places.inserted.contrast(seen) - without)
             scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
-        return _surface(surface, *steps.onto(height, material, scale))
+        return changed(scale)
 
     def _drawn(self, surface: Specimen, discs: Discs) -> Discs:
         """Give discs on the grid of the drawn surface."""
         margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
         return discs.on_grid(self._fine // self.scale, margin)
-
-    def _height(self, surface: Specimen, discs: Discs) -> FloatArray:
-        """Height of a surface at the middles of discs."""
-        return surface.height_nm[self._drawn(surface, discs).pixels].astype(np.float64)
-
-
-def _steps(
-    height: FloatArray,
-    material: FloatArray,
-    discs: Discs,
-    factor: int,
-    rng: np.random.Generator,
-) -> _Steps:
-    """Draw half of the local relief, up or down, and half of the way to the other."""
-    coarse = tuple((discs.centres / factor).astype(int).T)
-    relief = local_contrast(height[::factor, ::factor])[coarse]
-    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
-    up = (rng.random(len(discs)) < _HALF) | (height[discs.pixels] < rise)
-    own = material[discs.pixels]
-    other = np.where(own < _HALF, 1.0, 0.0)
-    return _Steps(discs, np.where(up, rise, -rise), _HALF * (other - own))
-
-
-def _surface(like: Specimen, height: FloatArray, material: FloatArray) -> Specimen:
-    """Make a surface of a changed height and material."""
-    return Specimen(
-        height.astype(np.float32), material.astype(np.float32), like.pixel_nm, like.kind
-    )
 
 
 def _brightness(pair: SsumPair) -> FloatArray:
@@ -537,7 +466,7 @@ class DrawnGold(TruthSource):
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one field, and look at it coarsely."""
-        rng = _stream_of(self.seed, index)
+        rng = np.random.default_rng([self.seed, index, _STREAM])
         emitted = self.gold.emission(self.side, rng).astype(np.float64)
         places = DiscPlaces.choose(emitted, counts, rng)
         changed = places.change(emitted, rng, (0.02, float(emitted.max())))
@@ -666,13 +595,20 @@ def judge_source(
     source: TruthSource, loaded: "LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
     """Judge discs until there are as many as are wanted, or no more truths."""
+    from napari_semsr.inference import EnhanceOptions, enhance_array
+
+    how = EnhanceOptions(device=options.device)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
     for index in range(source.count or _MOST_TRUTHS):
         left = [max(0, options.discs - n) for n in have]
         if not any(left):
             break
-        counts = _quota(left, source.count and source.count - index)
+        counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
+        if source.count:  # spread over the truths that are left; few places have a disc
+            rest = source.count - index
+            more = math.ceil(3 * left[1] / rest)
+            counts = math.ceil(left[0] / rest), min(left[1], more)
         scenes = source.scenes(index, counts)
         places = scenes[0].trial.places
         if len(places.inserted) + len(places.erased) == 0:
@@ -684,7 +620,11 @@ def judge_source(
                 2 * options.discs,
                 f"{scene.condition}, truth {truths}",
             )
-            verdict = yield from _verdict(scene, loaded, options, step)
+            job = enhance_array(scene.field, loaded, how)
+            made = yield from retell(job, lambda _, step=step: step)
+            trial, degraded = scene.trial, scene.degraded(loaded.card.scale)
+            shown = trial.judge(made.array().astype(np.float64))
+            verdict = Verdict(trial.places, shown, trial.judge(degraded))
             verdicts[scene.condition].append(verdict)
         have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:
@@ -697,29 +637,6 @@ def judge_source(
         ConditionCheck(name, width, truths, tally(verdicts[name]))
         for name, width in source.widths_px.items()
     ]
-
-
-def _quota(left: list[int], truths: int | None) -> tuple[int, int]:
-    """Spread what is wanted over the truths that are left.
-
-    More discs to take out are asked for than are needed: few places have one.
-    """
-    if truths is None:
-        return min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
-    return math.ceil(left[0] / truths), min(left[1], math.ceil(3 * left[1] / truths))
-
-
-def _verdict(
-    scene: DegradedTruth, loaded: "LoadedModel", options: CheckOptions, step: Progress
-) -> Generator[Progress, None, Verdict]:
-    """Enhance a scene, and judge the result and what it was made of."""
-    from napari_semsr.inference import EnhanceOptions, enhance_array
-
-    job = enhance_array(scene.field, loaded, EnhanceOptions(device=options.device))
-    made = (yield from retell(job, lambda _: step)).array().astype(np.float64)
-    trial = scene.trial
-    degraded = scene.degraded(loaded.card.scale)
-    return Verdict(trial.places, trial.judge(made), trial.judge(degraded))
 
 
 MODELS_CHECK = Verb(
