@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import date
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -351,15 +350,11 @@ def jsonable(value: object) -> Any:
 
 def _scalar(value: object) -> Any:
     """Turn one value that holds no others."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    if isinstance(value, (PurePath, date, complex)):
-        return str(value)
-    return str(value)
+    return value if value is None or isinstance(value, (int, str)) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -624,23 +619,23 @@ def computed(read: Callable[[Box], T], boxes: list[Box]) -> Iterator[T]:
 _BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
 
 
-class Mapped(Protocol):
-    """A map that is computed block by block."""
-
-    @property
-    def shape(self) -> IntPair:
-        """Its rows and columns."""
-
-    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
-        """Compute blocks, in their order."""
-
-
 def keep_map(
-    mapped: Mapped, about: Micrograph, target: Path | None, *, block: int = _BLOCK
+    blocks: Callable[[list[Box]], Iterator[Float32Array]],
+    about: Micrograph,
+    target: Path | None,
+    *,
+    block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
-    """Write a map block by block, or give it where it has no target."""
+    """Write a map block by block, or give it where it has no target.
+
+    `blocks` computes boxes in their order; of `about` the data are not looked at.
+    """
     if target is None:
-        values = yield from _in_memory(mapped, block)
+        values = np.empty(about.shape, np.float32)
+        boxes = spread_boxes(Box.of(about.shape), None, block)
+        for done, (box, part) in enumerate(zip(boxes, blocks(boxes), strict=True), 1):
+            values[box.slices] = part
+            yield Progress(done, len(boxes), "mapping")
         return about.replace(data=values, look=about.look)
 
     def make(place: Path) -> OmeZarrStore:
@@ -649,17 +644,7 @@ def keep_map(
         return OverwritePolicy().store_of(about, place, target, **how)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        return store.fill(mapped.blocks(store.boxes()), f"mapping {target.name}")
+        return store.fill(blocks(store.boxes()), f"mapping {target.name}")
 
     yield from write_blocks(target, make, fill)
     return None
-
-
-def _in_memory(mapped: Mapped, block: int) -> Job[Float32Array]:
-    """Compute all of it."""
-    values = np.empty(mapped.shape, np.float32)
-    boxes = spread_boxes(Box.of(mapped.shape), None, block)
-    for number, (box, part) in enumerate(zip(boxes, mapped.blocks(boxes), strict=True)):
-        values[box.slices] = part
-        yield Progress(number + 1, len(boxes), "mapping")
-    return values

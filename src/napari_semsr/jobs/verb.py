@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
     LEVELS,
+    Box,
     Curve,
+    Float32Array,
     FloatPair,
     InputRecord,
     IntPair,
@@ -33,7 +35,6 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions, with_calibration, write
 from napari_semsr.jobs.images import (
     Image,
-    Mapped,
     OverwritePolicy,
     Result,
     as_guide,
@@ -350,10 +351,12 @@ class Run(Generic[O]):
         if self.target is not None:
             write(image, self.target, overwrite=self.existing.overwrite)
 
-    def keep(self, mapped: Mapped, about: Micrograph) -> Job[Micrograph | None]:
+    def keep(
+        self, blocks: Callable[[list[Box]], Iterator[Float32Array]], about: Micrograph
+    ) -> Job[Micrograph | None]:
         """Write a map with its history, or give it where it has no place to go."""
         about = about.replace(provenance=(yield from self.history()), look=about.look)
-        return (yield from keep_map(mapped, about, self.target))
+        return (yield from keep_map(blocks, about, self.target))
 
     def facts(self, image: Micrograph) -> dict[str, Any]:
         """Give what `ImageMeasure` holds: names, and the pixel size of an image."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -21,7 +20,6 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     FloatPair,
-    IntPair,
     Job,
     Micrograph,
     Progress,
@@ -88,25 +86,44 @@ def _map_errors(
     """Map where an enhanced image does not agree with its reference."""
     chosen = run.options
     run.tell_learnt()
-    pair, offset = ErrorPair.of(reference, enhanced), Offset()
-    _tell_part(pair, reference)
+    lying, offset = ErrorPair.of(reference, enhanced), Offset()
+    whole, shown = (rows * columns for rows, columns in (reference.shape, lying.shape))
+    if shown < 0.99 * whole:
+        warn(
+            f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
+            "the map does too.",
+        )
+
+    def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
+        fixed, fine = lying.read(box)
+        high, wide = box.shape
+        squares = fine.reshape(high, lying.factor, wide, lying.factor)
+        return fixed, squares.mean(axis=(1, 3))
+
     if chosen.align:
         yield Progress(0, 0, "looking for a shift")
-        read = partial(_read_both, pair)
-        offset = offset_of("images", read, pair.shape, chosen.search)
+        offset = offset_of("images", read_both, lying.shape, chosen.search)
     moved = offset.moved or (0.0, 0.0)
-    if offset.moved is not None:
-        pair = ErrorPair.of(reference, enhanced, moved)
+    pair = ErrorPair.of(reference, enhanced, moved)
     fit = yield from fit_error(pair)
     fit.warn_of_doubt(reference.name, enhanced.name)
     return_free_memory()  # of the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
     scale = MapScale.of(reference, chosen.unit)
     tally = ErrorTally(float(np.mean(scale.span)))
-    mapped = _Mapped(ErrorField(pair, fit), tally, scale.factor)
+
+    def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
+        for fixed, made in computed(ErrorField(pair, fit).read, boxes):
+            tally.add(fixed, made)  # in their order
+            made -= fixed
+            np.abs(made, out=made)
+            if scale.factor != 1:
+                made *= np.float32(scale.factor)
+            yield made
+
     name, grid = f"error map of {enhanced.name}", pair.reference.grid
     about = scale.about(name, reference, grid, _BRIGHTEST * fit.residual)
-    made = yield from run.keep(mapped, about)
+    made = yield from run.keep(blocks, about)
     known = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if known else None
     return ErrorMapReport(
@@ -129,48 +146,6 @@ def _map_errors(
         shape=pair.shape,
         map=made,
     )
-
-
-def _read_both(pair: ErrorPair, box: Box) -> tuple[FloatArray, FloatArray]:
-    """Read a part of both in the pixels of the reference."""
-    fixed, fine = pair.read(box)
-    high, wide = box.shape
-    squares = fine.reshape(high, pair.factor, wide, pair.factor)
-    return fixed, squares.mean(axis=(1, 3))
-
-
-def _tell_part(pair: ErrorPair, reference: Micrograph) -> None:
-    """Say that the enhanced image shows a part of the reference alone."""
-    whole, shown = (rows * columns for rows, columns in (reference.shape, pair.shape))
-    if shown < 0.99 * whole:
-        warn(
-            f"The enhanced image covers {shown / whole:.0%} of {reference.name}, so "
-            "the map does too.",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """A field whose errors are counted while they are mapped."""
-
-    field: ErrorField
-    tally: ErrorTally
-    factor: float  # from grey levels to the unit of the map
-
-    @property
-    def shape(self) -> IntPair:
-        """Rows and columns of the map."""
-        return self.field.pair.shape
-
-    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
-        """Map parts, several at a time, and count their pixels in their order."""
-        for fixed, made in computed(self.field.read, boxes):
-            self.tally.add(fixed, made)
-            made -= fixed
-            np.abs(made, out=made)
-            if self.factor != 1:
-                made *= np.float32(self.factor)
-            yield made
 
 
 ERROR_MAP = Verb(

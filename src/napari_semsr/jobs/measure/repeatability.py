@@ -19,7 +19,6 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatPair,
-    IntPair,
     Job,
     Micrograph,
     Progress,
@@ -104,9 +103,10 @@ def _compare_scans(
         yield Progress(0, 0, "looking for a shift")
         offset = offset_of("scans", pair.read, pair.shape, chosen.search)
     moved = offset.moved or (0.0, 0.0)
-    if offset.moved is not None:
-        pair = ScanPair.of(one, other, moved)
-    _tell_part(pair, one)
+    pair = ScanPair.of(one, other, moved)
+    whole, shown = (rows * columns for rows, columns in (one.shape, pair.shape))
+    if shown < _LEAST_SHOWN * whole:
+        warn(f"Both scans show {shown / whole:.0%} of {one.name}, so the map does.")
     match = yield from match_scans(pair)
     if match.correlation <= 0:
         warn(
@@ -116,34 +116,32 @@ def _compare_scans(
         )
     yield Progress(0, 0, "measuring the range of grey levels")
     scale = MapScale.of(one, chosen.unit)
-    percent = scale.percent
     compared = RepeatField(pair, match, chosen.part, chosen.window)
     tally = RepeatTally(compared)
-    mapped = _Mapped(compared, tally, scale.factor)
+
+    def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
+        for part in computed(compared.read, boxes):
+            tally.add(part)  # in their order
+            yield part.values * np.float32(scale.factor)
+
     kind = "repeatability" if chosen.part == "all" else "repeatability without noise"
-    top = _BRIGHTEST[chosen.part] * _usual(compared)
+    count, power, *_ = compared.read(middle_of(pair.shape, min(512, *pair.shape))).sums
+    top = _BRIGHTEST[chosen.part] * math.sqrt(power / max(count, 1.0))
     about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)
-    made = yield from run.keep(mapped, about)
-    sd, noise = tally.sd, tally.noise
-    if sd == 0:
+    made = yield from run.keep(blocks, about)
+    if tally.sd == 0:
         warn(
             f"{one.name} and {other.name} are equal in every pixel: a copy is no "
             "second scan, and tells nothing of the microscope.",
         )
+    names = ("sd", "noise", "rest", "mean", "p95")
+    found = {name: getattr(tally, name) for name in names}
     return RepeatabilityReport(
         **run.facts(one),
         output=run.output,
-        sd=sd,
-        sd_percent=sd * percent,
-        noise=noise,
-        noise_percent=noise * percent,
-        rest=tally.rest,
-        rest_percent=tally.rest * percent,
-        noise_share=min(1.0, noise**2 / sd**2) if sd > 0 else None,
-        mean=tally.mean,
-        mean_percent=tally.mean * percent,
-        p95=tally.p95,
-        p95_percent=tally.p95 * percent,
+        **found,
+        **{f"{name}_percent": grey * scale.percent for name, grey in found.items()},
+        noise_share=min(1.0, tally.noise**2 / tally.sd**2) if tally.sd > 0 else None,
         gain=match.gain,
         offset=match.offset,
         correlation=match.correlation,
@@ -157,41 +155,6 @@ def _compare_scans(
         shape=pair.shape,
         map=made,
     )
-
-
-def _tell_part(pair: ScanPair, first: Micrograph) -> None:
-    """Say that both show a part of the first scan alone."""
-    whole, shown = (rows * columns for rows, columns in (first.shape, pair.shape))
-    if shown < _LEAST_SHOWN * whole:
-        warn(f"Both scans show {shown / whole:.0%} of {first.name}, so the map does.")
-
-
-def _usual(compared: RepeatField) -> float:
-    """Give the root mean square of all differences in the middle."""
-    shape = compared.pair.shape
-    middle = middle_of(shape, min(512, *shape))
-    count, power, *_ = compared.read(middle).sums
-    return math.sqrt(power / max(count, 1.0))
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """Scans whose differences are counted while they are mapped."""
-
-    field: RepeatField
-    tally: RepeatTally
-    factor: float  # from grey levels to the unit of the map
-
-    @property
-    def shape(self) -> IntPair:
-        """Rows and columns of the map."""
-        return self.field.pair.shape
-
-    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
-        """Map parts, several at a time, and count their pixels in their order."""
-        for part in computed(self.field.read, boxes):
-            self.tally.add(part)
-            yield part.values * np.float32(self.factor)
 
 
 REPEATABILITY = Verb(

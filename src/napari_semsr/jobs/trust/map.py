@@ -3,14 +3,13 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     REACH_PX,
@@ -32,7 +31,6 @@ from napari_semsr.core import (
     FloatPair,
     Grid,
     InputRecord,
-    IntPair,
     Job,
     Micrograph,
     OptionError,
@@ -204,7 +202,9 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     """Map how far an enhanced image may be off."""
     chosen = run.options
     run.open("enhanced")
-    run.opening = _read_as(run.images["enhanced"], run.opening)
+    reading = _enhanced_by(run.images["enhanced"]).get("reading")
+    if run.opening == ReadOptions() and isinstance(reading, dict):
+        run.opening = ReadOptions.parse(reading)  # unless the user says how
     run.open("image")
     before = run.images["image"]
     after = run.images["enhanced"] = _placed(before, run.images["enhanced"])
@@ -213,25 +213,29 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     span = field_range(before.data, *known.loaded.card.input_percentiles)
     history = yield from run.history(*known.guides())
     history = history.model_copy(update=known.made_by())
-    with closing(_Scratch(run.target)) as scratch:
+    tally = {"bound": _Tally(), "spread": _Tally()}
+    folder = None if run.target is None else run.target.parent
+    with tempfile.TemporaryFile(dir=folder) as scratch:  # for the spread
         spread = yield from _spread(before, after, known, scratch)
         asked = _TrustInputs.of(before, after, spread, span, known)
         unfamiliar = yield from asked.unfamiliar()
-        mapped = _Mapped(asked, {"bound": _Tally(), "spread": _Tally()}, chosen)
-        about = mapped.about(before, after).replace(provenance=history)
-        made = yield from keep_map(mapped, about, run.target, block=_BLOCK)
+        factor = 100.0 if chosen.unit == "percent" else asked.grey
+        blocks = partial(asked.blocks, chosen.show, tally, factor)
+        about = _about(asked, chosen, factor).replace(provenance=history)
+        made = yield from keep_map(blocks, about, run.target, block=_BLOCK)
     misfit = yield from measure_misfit(before, after)
-    told: dict[str, Any] = {name: one.told() for name, one in mapped.tally.items()}
-    if told["bound"] is not None:
-        told["bound"] |= mapped.tally["bound"].shares()
-    kinds = {
-        **told,
-        "misfit": None if misfit is None else {"mean": 100 * misfit.share},
-    }
+    kinds: dict[str, Any] = {name: one.told() for name, one in tally.items()}
+    if kinds["bound"] is not None:
+        kinds["bound"] |= tally["bound"].shares()
+    kinds["misfit"] = None if misfit is None else {"mean": 100 * misfit.share}
     shown = kinds[chosen.show] or {"mean": float("nan"), "p95": float("nan")}
     familiar = None if unfamiliar is None else unfamiliar <= _USUAL
     if familiar is False and chosen.show == "bound":
-        _warn_of_kind(before, known, unfamiliar)
+        warn(
+            f"{before.name} is unlike the fields that the likely error of "
+            f"{known.loaded.card.name} was calibrated on, in {unfamiliar:.0%} of its "
+            "blocks; nothing warrants what it says here.",
+        )
     return TrustReport(
         **run.facts(about),
         mean=shown["mean"],
@@ -248,15 +252,6 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         unit=chosen.unit,
         shape=asked.field.shape,
         map=made,
-    )
-
-
-def _warn_of_kind(before: Micrograph, known: "_Known", share: float | None) -> None:
-    """Say that a field is unlike those of the calibration."""
-    warn(
-        f"{before.name} is unlike the fields that the likely error of "
-        f"{known.loaded.card.name} was calibrated on, in {share:.0%} of its blocks; "
-        "nothing warrants what it says here.",
     )
 
 
@@ -290,13 +285,17 @@ class _Known:
         options: TrustOptions,
     ) -> "_Known":
         """Find what made an image."""
+        from napari_semsr.inference import EnhanceOptions
         from napari_semsr.models import load_model
 
         path = _model_of(after, model)
         loaded = load_model(path)
         _check_made_by(after, loaded, asked=model is not None)
         trust = _trust_of(path, loaded, needed=options.show == "bound")
-        return cls(path, loaded, _options_of(after, options.device), trust)
+        fields = EnhanceOptions.model_fields
+        told = {k: v for k, v in _enhanced_by(after).items() if k in fields}
+        how = EnhanceOptions.parse(told).replace(device=options.device)
+        return cls(path, loaded, how, trust)
 
     def guides(self) -> list[InputRecord]:
         """Record what the map goes by."""
@@ -318,13 +317,10 @@ class _Known:
         }
 
 
-def _read_as(after: Micrograph, opening: ReadOptions) -> ReadOptions:
-    """Read an image as it was read to be enhanced, unless the user says how."""
+def _enhanced_by(after: Micrograph) -> dict[str, Any]:
+    """Give the options by which an image was enhanced, as far as it tells."""
     made = after.provenance
-    told = made.options.get("reading") if made and made.job == "enhance" else None
-    if opening == ReadOptions() and isinstance(told, dict):
-        return ReadOptions.parse(told)
-    return opening
+    return made.options if made is not None and made.job == "enhance" else {}
 
 
 def _placed(before: Micrograph, after: Micrograph) -> Micrograph:
@@ -385,61 +381,27 @@ def _trust_of(path: Path, loaded: "LoadedModel", *, needed: bool) -> "Trust | No
 
     place = trust_path(path)
     name = loaded.card.name
-    if not place.is_file():
-        if not needed:
-            return None
-        msg = (
-            f"Nothing was learnt of the errors of {name}: run semsr models trust "
-            f"{name}, or show the spread, which needs nothing."
-        )
-        raise CheckpointError(msg)
-    trust = load_trust(place)
-    if trust.model_digest != loaded.digest:
-        if not needed:
-            return None
+    trust = load_trust(place) if place.is_file() else None
+    if trust is not None and trust.model_digest == loaded.digest:
+        return trust
+    if not needed:
+        return None
+    msg = (
+        f"Nothing was learnt of the errors of {name}: run semsr models trust {name}, "
+        "or show the spread, which needs nothing."
+    )
+    if trust is not None:
         msg = (
             f"What was learnt of the errors of {name} is of another file of it; run "
             f"semsr models trust {name} --overwrite."
         )
-        raise CheckpointError(msg)
-    return trust
-
-
-def _options_of(after: Micrograph, device: str) -> "EnhanceOptions":
-    """Give the options by which an image was enhanced, as far as it tells."""
-    from napari_semsr.inference import EnhanceOptions
-
-    made, told = after.provenance, {}
-    if made is not None and made.job == "enhance":
-        fields = EnhanceOptions.model_fields
-        told = {name: value for name, value in made.options.items() if name in fields}
-    return EnhanceOptions.parse(told).replace(device=device)
-
-
-class _Scratch:
-    """A file for the spread, beside the output, gone when it is closed."""
-
-    def __init__(self, target: Path | None) -> None:
-        folder = None if target is None else target.parent
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - see `close`
-
-    def array(self, shape: IntPair) -> NDArray[np.float32]:
-        """Give an array of zeros that lies there."""
-        self.file.truncate(4 * shape[0] * shape[1])
-        return np.memmap(self.file, np.float32, "r+", shape=shape)
-
-    def close(self) -> None:
-        """Remove it."""
-        self.file.close()
+    raise CheckpointError(msg)
 
 
 def _spread(
-    before: Micrograph,
-    after: Micrograph,
-    known: _Known,
-    scratch: _Scratch,
+    before: Micrograph, after: Micrograph, known: _Known, scratch: IO[bytes]
 ) -> Job[Micrograph]:
-    """Run the model on the field in all its turns, tile by tile."""
+    """Run the model on the field in all its turns, tile by tile, into a file."""
     from napari_semsr.inference import spread_lazy
 
     lazy = spread_lazy(before, known.loaded, known.options)
@@ -450,7 +412,8 @@ def _spread(
             f"{after.shape[1]} px."
         )
         raise ShapeError(msg)
-    values = scratch.array(after.shape)
+    scratch.truncate(4 * after.shape[0] * after.shape[1])
+    values = np.memmap(scratch, np.float32, "r+", shape=after.shape)
     blocks = lazy.blocks
     count = int(np.prod(blocks.shape))
     tops, lefts = (np.cumsum([0, *sizes]) for sizes in lazy.chunks)
@@ -522,6 +485,23 @@ class _TrustInputs:
         bound = np.minimum(self.trust.factor * scale, _MOST)
         return spread, np.where(known, bound, np.nan)[inner]
 
+    @property
+    def grey(self) -> float:
+        """From the model's scale to grey levels of the enhanced image."""
+        return 1.0 if self.own else float(self.span[1] - self.span[0])
+
+    def blocks(
+        self, show: str, tally: dict[str, "_Tally"], factor: float, boxes: list[Box]
+    ) -> Iterator[Float32Array]:
+        """Map boxes, which count from the field's corner, and count their pixels."""
+        moved = [box.moved((self.field.y0, self.field.x0)) for box in boxes]
+        for spread, bound in computed(self.asked, moved):
+            tally["spread"].add(spread)
+            if bound is not None:
+                tally["bound"].add(bound)
+            shown = spread if show == "spread" or bound is None else bound
+            yield (shown * factor).astype(np.float32)
+
     def brightest(self) -> float:
         """Tell where the colours of a spread are to end, from some of its blocks."""
         boxes = spread_boxes(self.field, _SHOWN, LOOK_PX)
@@ -579,74 +559,36 @@ class _Tally:
         return dict(zip(VERDICTS, shares, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """A field that is counted while it is mapped."""
-
-    asked: _TrustInputs
-    tally: dict[str, _Tally]
-    options: TrustOptions
-
-    @property
-    def shape(self) -> IntPair:
-        """Rows and columns of the map."""
-        return self.asked.field.shape
-
-    @property
-    def factor(self) -> float:
-        """From the model's scale to the unit of the map."""
-        low, high = self.asked.span
-        if self.options.unit == "percent":
-            return 100.0
-        return 1.0 if self.asked.own else float(high - low)
-
-    def blocks(self, boxes: list[Box]) -> Iterator[Float32Array]:
-        """Map parts, which count from the field's corner, in their order."""
-        field = self.asked.field
-        moved = [box.moved((field.y0, field.x0)) for box in boxes]
-        for spread, bound in computed(self.asked.asked, moved):
-            self.tally["spread"].add(spread)
-            if bound is not None:
-                self.tally["bound"].add(bound)
-            shown = spread if self.options.show == "spread" or bound is None else bound
-            yield (shown * self.factor).astype(np.float32)
-
-    def about(self, before: Micrograph, after: Micrograph) -> Micrograph:
-        """Give the map its place, its pixels and its look."""
-        asked, known = self.asked, before.pixel_size_nm is not None
-        finer = after if asked.grid.pitch == asked.lies[1].pitch else before
-        percent = self.options.unit == "percent"
-        spread = self.options.show == "spread"
-        name = "spread" if spread else "likely error"
-        return finer.replace(
-            data=np.broadcast_to(np.float32(0), asked.field.shape),
-            name=f"{name} of {after.name} ({'%' if percent else 'grey levels'})",
-            origin=asked.grid.centre(asked.field) if known else (0.0, 0.0),
-            metadata={},
-            look=DisplaySettings(
-                limits=(0.0, self.top() * self.factor),
-                opacity=0.6,  # what it judges lies under it
-                interpolation="linear",
-                colour_bar=True,
-                **({"colormap": "magma"} if spread else _three_colours()),
-            ),
-        )
-
-    def top(self) -> float:
-        """Tell where the colours of the map end, on the model's scale."""
-        if self.options.show == "bound":
-            return _MOST_SHOWN
-        return self.asked.brightest()
-
-
-def _three_colours() -> dict[str, Any]:
-    """Give the colours of a map of the likely error: one for each verdict."""
-    ends = [limit / _MOST_SHOWN for limit in _LIMITS]
-    # a colour lasts until just before the next begins
-    places = [0.0, *(end for limit in ends for end in (limit - _STEP, limit)), 1.0]
-    rgb = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in VERDICTS.values()]
-    twice = [(*colour, 1.0) for colour in rgb for _ in range(2)]
-    return {"colormap": "trust", "colours": tuple(twice), "places": tuple(places)}
+def _about(asked: _TrustInputs, options: TrustOptions, factor: float) -> Micrograph:
+    """Give the map its place, its pixels and its look."""
+    before, after, _ = asked.images
+    finer = after if asked.grid.pitch == asked.lies[1].pitch else before
+    look: dict[str, Any]
+    name, unit = "likely error", "%" if options.unit == "percent" else "grey levels"
+    if options.show == "spread":
+        name, top, look = "spread", asked.brightest(), {"colormap": "magma"}
+    else:  # a colour for each verdict, which lasts until just before the next begins
+        top, ends = _MOST_SHOWN, [limit / _MOST_SHOWN for limit in _LIMITS]
+        places = [0.0, *(end for limit in ends for end in (limit - _STEP, limit)), 1.0]
+        twice = [
+            (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
+            for colour in VERDICTS.values()
+            for _ in range(2)
+        ]
+        look = {"colormap": "trust", "colours": tuple(twice), "places": tuple(places)}
+    return finer.replace(
+        data=np.broadcast_to(np.float32(0), asked.field.shape),
+        name=f"{name} of {after.name} ({unit})",
+        origin=asked.grid.centre(asked.field) if before.pixel_size_nm else (0.0, 0.0),
+        metadata={},
+        look=DisplaySettings(
+            limits=(0.0, top * factor),
+            opacity=0.6,  # what it judges lies under it
+            interpolation="linear",
+            colour_bar=True,
+            **look,
+        ),
+    )
 
 
 TRUST = Verb(
