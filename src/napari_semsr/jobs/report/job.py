@@ -108,7 +108,6 @@ _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
 _NUMBERS = ".json"
 _TOLD = ("images", "pairs", "files")
-_OF_FILES = ("name", "digest", "verb", "content")
 _MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
 _MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
@@ -169,14 +168,29 @@ class Picture:
 
     @property
     def steps(self) -> list[dict[str, str]]:
-        """What made it, the first step first."""
+        """What made it, the first step first, each once."""
         rows: list[dict[str, str]] = []
         for made in _history(self.image.provenance):
-            step = _step_told(made)
-            rows += [] if step in rows else [step]
-            if len(rows) == _MOST_STEPS:
-                break
-        return rows
+            named = [item.name for item in made.inputs]
+            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+            flat = made.options | (made.options.get("reading") or {})
+            options = [
+                f"{name} {value}"
+                for name, value in flat.items()
+                if isinstance(value, bool | int | float | str)
+                and value != ""
+                and name != LEARNT
+            ]
+            row = {
+                "step": made.job,
+                "of": ", ".join(named[:3]) + more or NO_VALUE,
+                "network": made.model_name or NO_VALUE,
+                "options": ", ".join(options) or NO_VALUE,
+                "version": made.versions.get("napari-semsr", NO_VALUE),
+                "when": made.created.replace("T", " ").removesuffix("+00:00"),
+            }
+            rows += [] if row in rows else [row]
+        return rows[:_MOST_STEPS]
 
 
 def _history(made: Provenance | None) -> Iterator[Provenance]:
@@ -185,20 +199,6 @@ def _history(made: Provenance | None) -> Iterator[Provenance]:
         for item in made.inputs:
             yield from _history(item.provenance)
         yield made
-
-
-def _step_told(made: Provenance) -> dict[str, str]:
-    """Write a step of a history as a row."""
-    named = [item.name for item in made.inputs]
-    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-    return {
-        "step": made.job,
-        "of": ", ".join(named[:3]) + more or NO_VALUE,
-        "network": made.model_name or NO_VALUE,
-        "options": _told_options(made.options),
-        "version": made.versions.get("napari-semsr", NO_VALUE),
-        "when": made.created.replace("T", " ").removesuffix("+00:00"),
-    }
 
 
 @dataclass(slots=True)
@@ -375,31 +375,16 @@ def _open_all(given: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pic
         opened = open_image(image, reading)
         record = yield from record_input(image, opened, reading)
         path = None if isinstance(image, Micrograph) else os.fspath(image)
-        found[_key(image)] = Picture(
-            label=opened.name,
-            image=opened,
-            record=record,
-            size_from=_size_from(opened, reading, is_file=path is not None),
-            path=path,
-        )
-    _tell_apart(list(found.values()))
+        size_from = _size_from(opened, reading, is_file=path is not None)
+        found[_key(image)] = Picture(opened.name, opened, record, size_from, path)
+    for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
+        labels = [item.label for item in found.values()]
+        for number, item in enumerate(found.values(), 1):
+            if labels.count(item.label) > 1 and not parts:
+                item.label = f"{item.label} ({number})"
+            elif labels.count(item.label) > 1 and item.path:
+                item.label = "/".join(Path(item.path).parts[-parts:])
     return found
-
-
-def _tell_apart(pictures: list[Picture]) -> None:
-    """Give images of one name names that differ: with their suffix, folder, number."""
-    ways: tuple[Callable[[int, Picture], str], ...] = (
-        lambda _, item: Path(item.path).name if item.path else item.label,
-        lambda _, item: (
-            "/".join(Path(item.path).parts[-2:]) if item.path else item.label
-        ),
-        lambda number, item: f"{item.label} ({number + 1})",
-    )
-    for way in ways:
-        labels = [item.label for item in pictures]
-        for number, item in enumerate(pictures):
-            if labels.count(item.label) > 1:
-                item.label = way(number, item)
 
 
 def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str:
@@ -431,17 +416,6 @@ def _stating(made: Provenance | None) -> tuple[str, dict[str, Any]] | None:
         before = (item.provenance for item in made.inputs if item.provenance)
         made = next(before, None)
     return None
-
-
-def _told_options(options: dict[str, Any]) -> str:
-    """Write the options of a step that say something, in a line."""
-    flat = options | (options.get("reading") or {})
-    told = [
-        f"{name} {value}"
-        for name, value in flat.items()
-        if isinstance(value, (bool, int, float, str)) and value != "" and name != LEARNT
-    ]
-    return ", ".join(told) or NO_VALUE
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:
@@ -499,35 +473,40 @@ def _tried(
 
 
 def _tried_frc(
-    measured: Measured, image: Micrograph, make: Callable[[], Job[Any]]
+    measured: Measured,
+    image: Micrograph,
+    options: ReportOptions,
+    *given: Any,
+    **how: Any,
 ) -> Job[Any]:
     """Measure a ring correlation, told in the pixels of an image."""
-    how: Any = {
-        "say": lambda found: [frc_number(found.result, image, found.note)],
-        "part": lambda found: found.result,
-    }
-    return (yield from _tried(measured, (FRC,), make, "frc", **how))
+    chosen = FrcJobOptions(criterion=options.criterion)
+    return (
+        yield from _tried(
+            measured,
+            (FRC,),
+            partial(FRC_VERB.job, *given, options=chosen, **how),
+            "frc",
+            lambda found: [frc_number(found.result, image, found.note)],
+            lambda found: found.result,
+        )
+    )
 
 
-def _step(done: Progress, what: str) -> Progress:
+def _now(make: Callable[[], T]) -> Job[T]:
+    """Make a job of what has no steps."""
+    yield from ()
+    return make()
+
+
+def _steps_of(done: Progress) -> Callable[[str], Progress]:
     """Say what is measured of an image."""
-    return replace(done, message=f"{done.message}: {what}")
-
-
-def _now(make: Callable[[], T], step: Progress) -> Callable[[], Job[T]]:
-    """Make a job of one step."""
-
-    def job() -> Job[T]:
-        yield step
-        return make()
-
-    return job
+    return lambda what: replace(done, message=f"{done.message}: {what}")
 
 
 def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure an image by itself."""
-    measured, image = item.measured, item.image
-    step = partial(_step, done)
+    measured, image, step = item.measured, item.image, _steps_of(done)
     box = middle_of(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
@@ -562,11 +541,14 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         "decorrelation",
         lambda found: [decorrelation_number(found, image)],
     )
-    sharp = _now(lambda: measure_metrics(full), step("sharpness"))
+    yield step("sharpness")
+    sharp = partial(_now, lambda: measure_metrics(full))
     yield from _tried(measured, SHARPNESS, sharp, "metrics", sharpness_numbers)
-    counted = _now(lambda: measure_histogram(part), step("histogram"))
+    yield step("histogram")
+    counted = partial(_now, lambda: measure_histogram(part))
     yield from _tried(measured, ("Histogram",), counted, "histogram")
-    power = _now(lambda: measure_spectrum(full).radial, step("spectrum"))
+    yield step("spectrum")
+    power = partial(_now, lambda: measure_spectrum(full).radial)
     yield from _tried(measured, ("Spectrum",), power, "spectrum")
 
 
@@ -575,9 +557,8 @@ def _tell_databar(item: Picture, part: Micrograph) -> None:
     image = item.image
     if item.path is None or image.provenance is not None or item.box is not None:
         return
-    rows = 0
-    if not image.metadata.get("databar_rows_cropped"):
-        rows = suggest_databar(part.array())
+    known = image.metadata.get("databar_rows_cropped")
+    rows = 0 if known else suggest_databar(part.array())
     if rows:
         item.measured.notes.append(
             f"The lowest {rows} rows of {item.label} look like a data bar and are "
@@ -596,14 +577,10 @@ def _measure_frc(
     halves, note, place = None, None, item.path or item.image.path
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
-    parts = None
-    if halves is not None:
-        parts = _part(halves[0], box), _part(halves[1], box)
-    source = full if parts is None else part
-    measured = item.measured
-    chosen = FrcJobOptions(criterion=options.criterion)
-    correlate = partial(FRC_VERB.job, source, halves=parts, options=chosen)
-    found = yield from _tried_frc(measured, item.image, correlate)
+    parts = halves and (_part(halves[0], box), _part(halves[1], box))
+    measured, source = item.measured, full if parts is None else part
+    how: Any = (measured, item.image, options, source)
+    found = yield from _tried_frc(*how, halves=parts)
     if found is None:
         return
     if parts is not None:
@@ -621,8 +598,7 @@ def _measure_frc(
 
 def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
     """Measure one image against another."""
-    measured = pair.measured
-    step = partial(_step, done)
+    measured, step = pair.measured, _steps_of(done)
     first, second = pair.reference.image, pair.compared.image
     if first.shape == second.shape:
         box = middle_of(first.shape, _MIDDLE_PX)
@@ -638,14 +614,14 @@ def _compare(pair: Pair, options: ReportOptions, done: Progress) -> Job[None]:
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
     how: dict[str, Any] = {}
     for names in (AS_THEY_ARE, MATCHED):
+        yield step("PSNR and SSIM")
         near = partial(measure_metrics, parts[1], parts[0], **how)
-        key, say = how.get("match", "as they are"), partial(metric_numbers, names=names)
-        job = _now(near, step("PSNR and SSIM"))
-        yield from _tried(measured, names, job, f"metrics {key}", say)
+        key = f"metrics {how.get('match', 'as they are')}"
+        yield from _tried(measured, names, partial(_now, near), key, metric_numbers)
         how["match"] = "affine"
-    counted = _now(lambda: measure_histogram(second, first), step("greys"))
-    distance: Any = {"say": lambda found: [emd_number(found)]}
-    yield from _tried(measured, (EMD,), counted, "histogram", **distance)
+    yield step("greys")
+    counted = partial(_now, lambda: measure_histogram(second, first))
+    yield from _tried(measured, (EMD,), counted, "histogram", emd_number)
     yield step("Fourier ring correlation")
     yield from _correlate(pair, parts, options)
     yield step("error map")
@@ -660,22 +636,15 @@ def _correlate(
     pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
     """Measure up to which frequency both agree."""
-    chosen = FrcJobOptions(criterion=options.criterion)
     calibrated = next((part for part in parts if part.pixel_size_nm), parts[0])
-    correlate = partial(FRC_VERB.job, *parts, options=chosen)
-    found = yield from _tried_frc(pair.measured, calibrated, correlate)
+    found = yield from _tried_frc(pair.measured, calibrated, options, *parts)
     if found is not None and found.found_shift_px is not None:
-        shift = _shift(found.found_shift_px, found.found_shift_sd_px)
-        pair.measured.numbers.append(shift)
-
-
-def _shift(found: tuple[float, float], error: float | None) -> Number:
-    """Say by how much the compared image was found to lie off."""
-    told = f"({found[0]:+.2f}, {found[1]:+.2f}) px".replace("-", "\N{MINUS SIGN}")
-    sure = "" if error is None else f" ± {error:.2f} px"
-    return Number(
-        "Shift, down and right", told + sure, method="found by cross-correlation"
-    )
+        (y, x), error = found.found_shift_px, found.found_shift_sd_px
+        shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
+        shift += "" if error is None else f" ± {error:.2f} px"
+        method = "found by cross-correlation"
+        number = Number("Shift, down and right", shift, method=method)
+        pair.measured.numbers.append(number)
 
 
 # Every number.
@@ -727,10 +696,7 @@ def _every_number(
             for pair in parts.pairs
         ],
         "files": [
-            {
-                name: getattr(item, name)
-                for name in ("name", "digest", "verb", "content")
-            }
+            {n: getattr(item, n) for n in ("name", "digest", "verb", "content")}
             for item in parts.records
         ],
         "found": [
@@ -794,9 +760,11 @@ class _Cites:
 
 def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Say what was done, and nothing that was not."""
-    cites = _Cites()
+    cites, known = _Cites(), software_versions()
+    names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
+    others = ", ".join(f"{said} {known[n]}" for n, said in names.items() if n in known)
     paragraphs = [
-        _versions(),
+        f"Images were measured with napari-semsr {known['napari-semsr']} ({others}).",
         *_sizes(parts.pictures),
         *_networks(parts.pictures),
         *_alone(parts.pictures, cites),
@@ -804,13 +772,6 @@ def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]
         *_read(parts.records, cites),
     ]
     return tuple(paragraphs), cites.listed()
-
-
-def _versions() -> str:
-    known = software_versions()
-    names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
-    others = ", ".join(f"{said} {known[n]}" for n, said in names.items() if n in known)
-    return f"Images were measured with napari-semsr {known['napari-semsr']} ({others})."
 
 
 def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
@@ -865,18 +826,12 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
             continue
         papers = _frc_papers(done, cites)
         paper = cites("koho") if group is split else ""
-        yield _sentence(
-            "The resolution of single images is the Fourier ring correlation "
-            f"{papers} {how} {paper}".rstrip(),
-            (FRC, done),
-        )
+        start = "The resolution of single images is the Fourier ring correlation "
+        yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, done)
     done = [item for item in pictures if _found(item.measured, DECORRELATION)]
     if done:
-        yield _sentence(
-            f"The cut-off of single images is that of decorrelation analysis "
-            f"{cites('descloux')}",
-            (DECORRELATION, done),
-        )
+        start = "The cut-off of single images is that of decorrelation analysis "
+        yield _sentence(start + cites("descloux"), DECORRELATION, done)
     done = [item for item in pictures if "spectrum" in item.measured.results]
     if done:
         yield (
@@ -900,9 +855,8 @@ def _frc_papers(done: "Sequence[Picture | Pair]", cites: _Cites) -> str:
     return cites(*papers) if fixed else cites(*papers, "van-heel")
 
 
-def _sentence(start: str, what: "tuple[str, Sequence[Picture | Pair]]") -> str:
+def _sentence(start: str, name: str, done: "Sequence[Picture | Pair]") -> str:
     """Add the method as it was said, and where there is no number and why."""
-    name, done = what
     found = [(item.label, item.measured.number(name)) for item in done]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
@@ -927,11 +881,10 @@ def _compared(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
     """Say what was measured between two images."""
     done = [item for item in pairs if _found(item.measured, FRC)]
     if done:
-        yield _sentence(
+        start = (
             "The resolution of pairs is the Fourier ring correlation of both images "
-            f"{_frc_papers(done, cites)}",
-            (FRC, done),
         )
+        yield _sentence(start + _frc_papers(done, cites), FRC, done)
     if any(_found(item.measured, MATCHED[0]) for item in pairs):
         yield (
             "Pairs were compared by PSNR, SSIM "
@@ -1034,8 +987,10 @@ def write_report(
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
         drawn = list(_plots_of(item.measured, item.image, [item.label]))
-        png, told = _drawn(plate, _WHOLE), _told(plate)
-        shown.append((item, png, told, list(_facts(item)), drawn))
+        low, high = map(written, plate.limits)
+        bar = bar_words(*bar_lengths([plate]), calibrated=plate.calibrated)
+        told = f"Bar {bar}; shown from {low} to {high}."
+        shown.append((item, _drawn(plate, _WHOLE), told, list(_facts(item)), drawn))
         small = yield from plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
     compared = []
@@ -1052,12 +1007,19 @@ def write_report(
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
         groups = _alike(plates)
+    counts = (
+        (pictures, "image", "images"),
+        (pairs, "pair", "pairs"),
+        (parts.records, "file of measurements", "files of measurements"),
+        (parts.found, "result of a panel", "results of a panel"),
+    )
+    lede = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
     write_page(
         path,
         Path(__file__).with_name("report.html"),
         title=options.title,
         result=result,
-        lede=_lede(parts),
+        lede=", ".join(lede) + ".",
         images=shown,
         pairs=compared,
         records=[
@@ -1074,18 +1036,6 @@ def write_report(
     )
 
 
-def _lede(parts: "ReportParts") -> str:
-    """Say in a line what the page is on."""
-    counts = (
-        (parts.pictures, "image", "images"),
-        (parts.pairs, "pair", "pairs"),
-        (parts.records, "file of measurements", "files of measurements"),
-        (parts.found, "result of a panel", "results of a panel"),
-    )
-    told = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
-    return ", ".join(told) + "."
-
-
 # Pictures.
 
 
@@ -1096,13 +1046,6 @@ def _drawn(plate: PlateImage, options: FigureOptions) -> bytes:
     width = min(options.width_mm, fitting)
     size: Any = {"width_mm": width, "dpi": options.dpi}
     return draw_plate([plate], kind="png", **size).data
-
-
-def _told(plate: PlateImage) -> str:
-    """Say the length of a bar, and what is shown black and white."""
-    low, high = map(written, plate.limits)
-    words = bar_words(*bar_lengths([plate]), calibrated=plate.calibrated)
-    return f"Bar {words}; shown from {low} to {high}."
 
 
 def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:

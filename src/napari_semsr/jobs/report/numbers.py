@@ -1,6 +1,6 @@
 """Numbers of a report: each with its unit, interval, threshold and method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.analysis import (
-    NO_CUT_OFF,
     REASON_TEXTS,
     Decorrelation,
     FrcResult,
     Histogram,
     Metrics,
 )
-from napari_semsr.core import FloatPair, Micrograph, figures_of, quantities_of
+from napari_semsr.core import (
+    FloatPair,
+    Micrograph,
+    Quantity,
+    quantities_of,
+    value_of,
+)
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.measure import ErrorMapReport
 from napari_semsr.reporting import NO_VALUE, written
@@ -103,56 +108,86 @@ def _labels(kind: type, *names: str) -> tuple[str, ...]:
 _ROOT = "\N{SQUARE ROOT}"
 FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
-SHARPNESS = _labels(Metrics, "average_gradient", "contrast", "spatial_frequency")
+_SHARPNESS = ("average_gradient", "contrast", "spatial_frequency")
+SHARPNESS = _labels(Metrics, *_SHARPNESS)
 GREY = ("Mean grey level", "Standard deviation", "Range of grey levels")
 AS_THEY_ARE = _labels(Metrics, "psnr_db", "ssim", "nrmse")
-MATCHED = tuple(f"{name}, grey levels fitted" for name in AS_THEY_ARE)
+_FITTED = ", grey levels fitted"
+MATCHED = tuple(f"{name}{_FITTED}" for name in AS_THEY_ARE)
 (EMD,) = _labels(Histogram, "emd")
 ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
 
+def number_of(
+    declared: Mapping[str, tuple[Quantity, Any]],
+    name: str,
+    get: Callable[[str], Any],
+    /,
+    **more: Any,
+) -> Number:
+    """Get what is declared, or why there is none; `more` stands in place of that.
+
+    A number that is there in another unit alone is given in that.
+    """
+    told, value = declared[name][0], get(name)
+    other = get(told.also) if told.also else None
+    if value is None and other is not None:
+        return number_of(declared, told.also, get, **more)
+    also, ends = "", get(told.interval) if told.interval else None
+    if isinstance(other, int | float):
+        second = declared[told.also][0]
+        also = f"{written(other, second.form)} {second.unit}".rstrip()
+    known = isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends
+    reason = get(told.reason) if value is None and told.reason else None
+    made = Number(
+        told.label,
+        value,
+        told.unit,
+        also,
+        (float(ends[0]), float(ends[1])) if known else None,
+        told.within,
+        reason=f"{reason}." if reason else "",
+        form=told.form,
+    )
+    return replace(made, **more)
+
+
+def _told(found: Any, name: str, /, **more: Any) -> Number:
+    """Take a field of a result."""
+    get = partial(value_of, found)
+    return number_of(quantities_of(type(found)), name, get, **more)
+
+
+def _length(found: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
+    """Say a length in nm where pixels have a size, else in px; or why there is none."""
+    in_nm = found.resolution_nm is not None or image.pixel_size_nm is not None
+    number = _told(found, f"resolution_{'nm' if in_nm else 'px'}", name=name)
+    nothing = "" if number.value is not None else "no crossing."
+    return replace(number, method=found.method, reason=number.reason or nothing)
+
+
 def frc_number(found: FrcResult, image: Micrograph, note: str | None = None) -> Number:
     """Say a resolution by ring correlation."""
-    number = _length(FRC, found, image, found.reason and REASON_TEXTS[found.reason])
-    also = number.also
-    if number.value is not None and found.reason is not None:
-        also = "; ".join(filter(None, [also, REASON_TEXTS[found.reason]]))
+    number = _length(found, image, FRC)
+    doubt = REASON_TEXTS[found.reason] if found.reason and number.value else ""
     return replace(
         number,
-        also=also,
-        interval=found.interval_nm if number.unit == "nm" else found.interval_px,
+        also="; ".join(filter(None, [number.also, doubt])),
         # as the method names it: against a noise-free reference it is the root
         threshold=f"{_ROOT}(1/7)" if _ROOT in found.method else found.criterion,
         method=found.method if note is None else f"{found.method}. {note}",
     )
 
 
-def _length(
-    name: str, found: FrcResult | Decorrelation, image: Micrograph, why: str | None
-) -> Number:
-    """Say a length in nm where pixels have a size, else in px; or why there is none."""
-    nm, px = found.resolution_nm, found.resolution_px
-    in_nm = nm is not None or image.pixel_size_nm is not None
-    value, also = (nm, f"{written(px)} px" if px else "") if in_nm else (px, "")
-    reason = f"{found.reason}: {why}." if found.reason else "no crossing."
-    unit = "nm" if in_nm else "px"
-    return Number(name, value, unit, also, reason=reason if value is None else "")
-
-
 def decorrelation_number(found: Decorrelation, image: Micrograph) -> Number:
     """Say a cut-off by decorrelation; its interval is the spread of the blocks."""
-    number = _length(
-        DECORRELATION, found, image, found.reason and NO_CUT_OFF[found.reason]
-    )
-    in_nm = number.unit == "nm"
-    ends = (found.p10_nm, found.p90_nm) if in_nm else (found.p10_px, found.p90_px)
-    spread = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+    number = _length(found, image, DECORRELATION)
+    low, high = (getattr(found, f"{end}_{number.unit}") for end in ("p10", "p90"))
     return replace(
         number,
-        interval=spread,
+        interval=None if low is None or high is None else (low, high),
         within=f"10 to 90 % of {found.blocks} blocks",
         threshold="none needed",
-        method=found.method,
     )
 
 
@@ -202,40 +237,37 @@ def map_numbers(image: Micrograph) -> list[Number]:
 def sharpness_numbers(found: Metrics) -> list[Number]:
     """Say what is told of an image by itself."""
     method = f"on the scale where the data range, {written(found.data_range)}, is 255"
-    names = ("average_gradient", "contrast", "spatial_frequency")
-    return [number_of(found, name, method) for name in names]
+    return [_told(found, name, method=method) for name in _SHARPNESS]
 
 
-def metric_numbers(found: Metrics, names: Sequence[str]) -> list[Number]:
+def metric_numbers(found: Metrics) -> list[Number]:
     """Say how near an image comes to a reference."""
-    how = f"data range {written(found.data_range)}; "
-    if found.match is None:
-        how += "grey levels as they are"
-    else:
-        how += (
-            f"grey levels fitted first, gain {written(found.gain)} and offset "
-            f"{written(found.offset)}"
+    how, fitted = f"data range {written(found.data_range)}; grey levels as they are", ""
+    if found.match is not None:
+        fitted = _FITTED
+        how = (
+            f"data range {written(found.data_range)}; grey levels fitted first, gain "
+            f"{written(found.gain)} and offset {written(found.offset)}"
         )
-    ssim = f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px"
-    nrmse = f"{how}; over the reference's root mean square"
-    numbers = [
-        number_of(found, *parts)
-        for parts in zip(
-            ("psnr_db", "ssim", "nrmse"), (how, ssim, nrmse), names, strict=True
-        )
-    ]
+    methods = {
+        "psnr_db": how,
+        "ssim": f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px",
+        "nrmse": f"{how}; over the reference's root mean square",
+    }
+    numbers = [_told(found, name, method=method) for name, method in methods.items()]
+    numbers = [replace(number, name=f"{number.name}{fitted}") for number in numbers]
     end = found.cut_off_nm if found.match else None
     if end is not None:
         for name, which in (("psnr_below_db", "longer"), ("psnr_above_db", "shorter")):
             periods = f"{how}; error in periods {which} than {end:.4g} nm"
-            numbers.append(number_of(found, name, periods))
+            numbers.append(_told(found, name, method=periods))
     return numbers
 
 
-def emd_number(found: Histogram) -> Number:
+def emd_number(found: Histogram) -> list[Number]:
     """Say how far two distributions of grey levels lie apart."""
-    bins = len(found.counts)
-    return number_of(found, "emd", f"earth mover's distance of {bins} bins")
+    method = f"earth mover's distance of {len(found.counts)} bins"
+    return [_told(found, "emd", method=method)]
 
 
 def error_numbers(found: ErrorMapReport) -> list[Number]:
@@ -244,34 +276,5 @@ def error_numbers(found: ErrorMapReport) -> list[Number]:
         f"enhanced image moved by {found.moved}, blurred by a Gaussian and fitted in "
         f"gain and offset; {found.pixels} pixels"
     )
-    return numbers_of(found, method)
-
-
-def number_of(result: Any, name: str, method: str, label: str = "") -> Number:
-    """Take a field of a result, or why it has none."""
-    told, _ = quantities_of(type(result))[name]
-    reason = getattr(result, told.reason) if told.reason else None
-    return Number(
-        label or told.label,
-        getattr(result, name),
-        told.unit,
-        method=method,
-        reason=f"{reason}." if reason else "",
-        form=told.form,
-    )
-
-
-def numbers_of(result: Any, method: str) -> list[Number]:
-    """Take the figures of a result that are numbers."""
-    return [
-        Number(
-            label,
-            figure.value,
-            figure.unit,
-            figure.note.strip("()"),
-            method=method,
-            form=figure.form,
-        )
-        for label, figure in figures_of(result).items()
-        if not isinstance(figure.value, str)
-    ]
+    names = ("rse", "rsp", "sigma_nm", "alpha", "beta")
+    return [_told(found, name, method=method) for name in names]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,6 @@ import numpy as np
 from napari_semsr.core import (
     DB,
     Curve,
-    FloatPair,
-    Quantity,
     ReadError,
     digest_path,
     quantities_of,
@@ -21,7 +20,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
 from napari_semsr.jobs.index import MEASURES, verb_of
-from napari_semsr.jobs.report.numbers import Number
+from napari_semsr.jobs.report.numbers import Number, number_of
 from napari_semsr.reporting import NO_VALUE, written
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
@@ -55,14 +54,16 @@ KINDS = {
 }
 """Keys that the JSON of verbs has had from the first; older files tell no verb."""
 
-_UNITS = (
-    ("_nm", "nm"),
-    ("_px", "px"),
-    ("_db", DB),
-    ("_percent", "%"),
-    ("_deg", "°"),
-    ("_per_um", "µm⁻¹"),
-)
+_UNITS = {
+    "_nm": "nm",
+    "_px": "px",
+    "_db": DB,
+    "_percent": "%",
+    "_deg": "°",
+    "_per_um": "µm⁻¹",
+}
+# intervals and errors of other entries
+_OF_ANOTHER = re.compile(r"_interval$|_sd$|_interval_|^interval_|^pixel_size_sd")
 _WORDS = {
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -183,38 +184,40 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
     value_verb = verb_of(verb)
-    kinds = {} if value_verb is None else quantities_of(value_verb.result)
-    declared = {name: told for name, (told, _) in kinds.items()}
-    beside = {n for q in declared.values() for n in (q.also, q.sd, q.interval)}
+    declared = {} if value_verb is None else quantities_of(value_verb.result)
+    beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
     drawn = {key for curve in curves_of(verb) for key in (curve.x, curve.y)}
     for key, value in content.items():
+        text = key in _ELSEWHERE and isinstance(value, str | bool | None)
         if key in drawn:
             continue
-        text = key in _ELSEWHERE and isinstance(value, str | bool | None)
         if key in declared and not text and not isinstance(value, Mapping):
-            numbers += [] if key in beside else _declared(key, declared, content)
+            if key not in beside:
+                numbers.append(_plain(number_of(declared, key, content.get)))
+        elif key in _ELSEWHERE or _OF_ANOTHER.search(key):
             continue
-        if key in _ELSEWHERE or key.endswith(("_interval", "_sd")):
-            continue
-        if "_interval_" in key or key.startswith(("interval_", "pixel_size_sd")):
-            continue
-        if _is_rows(value):
+        elif isinstance(value, list) and {*map(type, value)} == {dict}:
             laid = _sheet(_words(key), value)
             sheets += [laid] if laid.heads else []
         else:
-            numbers += _numbers(key, value, content)
-    method, threshold = (str(content.get(k) or "") for k in ("method", "criterion"))
-    told = [_with(item, method, threshold, content) for item in numbers]
-    told = [item for item in told if item.value is not None or item.reason]
+            numbers += _numbers(key, value)
+    method, threshold, reason = (
+        str(content.get(key) or "") for key in ("method", "criterion", "reason")
+    )
+    for place, number in enumerate(numbers):
+        numbers[place] = replace(number, method=method)
+        if number.name.startswith("Resolution"):
+            why = f"{reason}." if reason and number.value is None else number.reason
+            numbers[place] = replace(numbers[place], threshold=threshold, reason=why)
+    notes = [*(content.get("warnings") or []), content.get("note")]
     return StoredNumbers(
         name=path.name,
         digest=digest_path(path),
         verb=verb,
         images=_images(content),
-        numbers=told,
+        numbers=[one for one in numbers if one.value is not None or one.reason],
         sheets=sheets,
-        notes=[str(item) for item in content.get("warnings") or []]
-        + ([str(content["note"])] if content.get("note") else []),
+        notes=[str(note) for note in notes if note],
         content=content,
     )
 
@@ -245,118 +248,49 @@ def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _declared(
-    key: str, declared: Mapping[str, Quantity], record: Mapping[str, Any]
-) -> Iterator[Number]:
-    """Give the number of an entry as the verb declares it, or why there is none."""
-    told, value = declared[key], record.get(key)
-    other = record.get(told.also) if told.also else None
-    if value is None and other is not None:
-        yield from _declared(told.also, declared, record)
-        return
-    also, interval = "", _pair(record.get(told.interval))
-    if isinstance(other, (int, float)):
-        second = declared[told.also]
-        also = f"{written(other, second.form)} {second.unit}".rstrip()
-    if isinstance(value, list):
-        value, also = _listed(value) or (None, "")
-    elif isinstance(value, bool):
-        value = "yes" if value else "no"
-    because = record.get(told.reason) if value is None and told.reason else None
-    reason = f"{because}." if because else ""
-    ends: Any = {"interval": interval, "within": told.within}
-    yield Number(
-        told.label, value, told.unit, also, **ends, reason=reason, form=told.form
-    )
-
-
-def _numbers(key: str, value: Any, record: Mapping[str, Any]) -> Iterator[Number]:
-    """Give the numbers of an entry; of a long list how many it has, and their mean."""
+def _numbers(key: str, value: Any) -> Iterator[Number]:
+    """Give the numbers of an entry that no verb declares, by its key."""
     name, unit = _named(key)
-    if isinstance(value, Mapping):
-        for inner, item in value.items():
-            if isinstance(item, (int, float, str)):
-                yield _one(f"{name}, {_words(inner)}", _named(inner)[1] or unit, item)
+    if not isinstance(value, Mapping):
+        yield _undeclared(name, value, unit)
         return
+    for inner, item in value.items():
+        if isinstance(item, (int, float, str)):
+            unit_of = _named(inner)[1] or unit
+            yield _undeclared(f"{name}, {_words(inner)}", item, unit_of)
+
+
+def _undeclared(name: str, value: Any, unit: str) -> Number:
+    whole = isinstance(value, int) and abs(value) < 10**15
+    return _plain(Number(name, value, unit, form="d" if whole else ".4g"))
+
+
+def _plain(number: Number) -> Number:
+    """Write out a list, and what is true or false."""
+    value: Any = number.value
     if isinstance(value, list):
-        told = _listed(value)
-        if told is not None:
-            also = told[1]
-            yield Number(name, told[0], unit if told[0] else "", also)
-        return
-    yield _one(name, unit, value, interval=_interval(key, record))
-
-
-def _one(
-    name: str, unit: str, value: Any, *, interval: FloatPair | None = None
-) -> Number:
+        return replace(number, value=_listed(value), also="")
     if isinstance(value, bool):
-        return Number(name, "yes" if value else "no")
-    if isinstance(value, int) and abs(value) < 10**15:
-        return Number(name, value, unit, form="d", interval=interval)
-    return Number(name, value, unit, interval=interval)
+        return replace(number, value="yes" if value else "no")
+    return number
 
 
-def _listed(values: list[Any]) -> tuple[str, str] | None:
+def _listed(values: list[Any]) -> str | None:
     """Say a list: a short one in full, a long one by its mean; None for no numbers."""
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
         return None
     if len(values) <= _SHORT:
-        return ", ".join(NO_VALUE if v is None else written(v) for v in values), ""
+        return ", ".join(NO_VALUE if v is None else written(v) for v in values)
     mean, spread = float(np.mean(plain)), float(np.std(plain))
-    return f"{len(plain)} values, mean {written(mean)} ± {written(spread)} (s.d.)", ""
-
-
-def _interval(key: str, record: Mapping[str, Any]) -> FloatPair | None:
-    """Find the interval of a number, by the names that the verbs give it."""
-    stem, unit = _split(key)
-    names = [f"{stem}_interval{unit}", f"{stem}_interval", f"{key}_interval"]
-    if stem == "resolution":
-        names.append(f"interval{unit}")
-    if stem.endswith("_fraction"):
-        names.append(f"{stem.removesuffix('_fraction')}_interval")
-    for name in names:
-        found = _pair(record.get(name))
-        if found is not None:
-            return found
-    return None
-
-
-def _pair(ends: Any) -> FloatPair | None:
-    """Read both ends of an interval."""
-    if isinstance(ends, list) and len(ends) == 2 and None not in ends:
-        return (float(ends[0]), float(ends[1]))
-    return None
-
-
-def _with(
-    number: Number, method: str, threshold: str, record: Mapping[str, Any]
-) -> Number:
-    """Add to a number how it was found, and why there is none."""
-    missing = number.value is None and number.name.startswith("Resolution")
-    reason = str(record.get("reason") or "") if missing else ""
-    return replace(
-        number,
-        threshold=threshold if number.name.startswith("Resolution") else "",
-        method=method,
-        reason=f"{reason}." if reason else number.reason,
-    )
-
-
-def _split(key: str) -> tuple[str, str]:
-    """Split the unit off a key."""
-    for ending, _ in _UNITS:
-        if key.endswith(ending):
-            return key.removesuffix(ending), ending
-    return key, ""
+    return f"{len(plain)} values, mean {written(mean)} ± {written(spread)} (s.d.)"
 
 
 def _named(key: str) -> tuple[str, str]:
     """Give name and unit of a key."""
-    stem, ending = _split(key)
-    unit = dict(_UNITS).get(ending, "")
-    return _words(stem), unit
+    ends = ((end, unit) for end, unit in _UNITS.items() if key.endswith(end))
+    ending, unit = next(ends, ("", ""))
+    return _words(key.removesuffix(ending)), unit
 
 
 def _words(key: str) -> str:
@@ -364,13 +298,6 @@ def _words(key: str) -> str:
     words = [_WORDS.get(word, word) for word in key.replace("-", "_").split("_")]
     text = " ".join(filter(None, words))
     return text[:1].upper() + text[1:]
-
-
-def _is_rows(value: Any) -> bool:
-    """Whether an entry is a list of records."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(item, dict) for item in value)
 
 
 def _sheet(title: str, rows: list[dict[str, Any]]) -> NumbersTable:
