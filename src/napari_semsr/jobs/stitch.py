@@ -148,6 +148,7 @@ def _write_mosaic(
 ) -> Job[MosaicFile]:
     """Compute a mosaic block by block and write it; heights or halves go beside it."""
     empty, dtype, existing = 0, request.options.dtype, request.existing
+    beside = list(_beside(plan, halves, about, request))
 
     def make(place: Path) -> OmeZarrStore:
         return existing.store_of(
@@ -156,33 +157,29 @@ def _write_mosaic(
 
     def fill(store: OmeZarrStore) -> Job[int]:
         with ExitStack() as stack:
-            heights = stack.enter_context(_height_store(plan, about, request))
             parts = [
-                stack.enter_context(_half_store(half, path, about, request))
-                for half, path in zip(halves, request.half_paths, strict=True)
+                stack.enter_context(_store_beside(*one, request)) for one in beside
             ]
-            for beside in filter(None, (heights, *parts)):
-                store.repeat(beside.pending())  # such as those that were damaged
-            filled = blocks(store, heights, parts)
+            for part in parts:
+                store.repeat(part.pending())  # such as those that were damaged
+            filled = blocks(store, parts)
             clipped = yield from store.fill(filled, "Fusing the mosaic")
-            for beside in filter(None, (heights, *parts)):
-                if not beside.complete:
-                    yield from beside.finish()
+            for part in parts:
+                if not part.complete:
+                    yield from part.finish()
         return clipped
 
     def blocks(
-        store: OmeZarrStore, heights: OmeZarrStore | None, parts: list[OmeZarrStore]
+        store: OmeZarrStore, parts: list[OmeZarrStore]
     ) -> Iterator[NDArray[Any]]:
         nonlocal empty
         coverage = store.add_label(COVERAGE)
         for unit in store.pending():
             box = store.box(*unit)
             image, count, *more = plan.block(box)
-            if heights is not None:
-                heights.level0[box.slices] = more[0]
-                heights.mark_done(*unit)
-            for half, part in zip(halves, parts, strict=True):
-                part.level0[box.slices] = half.plan.block(box)[0]
+            more += [half.plan.block(box)[0] for half in halves]
+            for part, values in zip(parts, more, strict=True):
+                part.level0[box.slices] = values
                 part.mark_done(*unit)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
@@ -199,48 +196,41 @@ def _write_mosaic(
     )
 
 
-@contextmanager
-def _height_store(
-    plan: "FusionPlan | FocusPlan", about: Micrograph, request: "_Request"
-) -> Iterator[OmeZarrStore | None]:
-    """Give the store of the heights, which is kept or goes as that of the mosaic."""
+def _beside(
+    plan: "FusionPlan | FocusPlan",
+    halves: "tuple[HalfPlan, ...]",
+    about: Micrograph,
+    request: "_Request",
+) -> Iterator[tuple[Micrograph, Path, IntPair]]:
+    """Say what is written beside the mosaic: heights or halves, where, how large."""
     from napari_semsr.stitching import FocusPlan
 
-    target = request.height_path
-    if target is None or not isinstance(plan, FocusPlan):
-        yield None
-        return
     made = about.provenance
-    shown = about.replace(
-        name=f"{about.name} height",
-        provenance=made and made.model_copy(update={"part": HEIGHT}),
-        look=DisplaySettings(
+    if request.height_path is not None and isinstance(plan, FocusPlan):
+        look = DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
-        ),
-    )
-    with _beside(shown, target, plan.shape, request) as store:
-        yield store
-
-
-@contextmanager
-def _half_store(
-    half: "HalfPlan", target: Path, about: Micrograph, request: "_Request"
-) -> Iterator[OmeZarrStore]:
-    """Give the store of a half, which is kept or goes as that of the mosaic."""
-    made = about.provenance
-    if made is not None:
+        )
+        shown = about.replace(
+            name=f"{about.name} height",
+            provenance=made and made.model_copy(update={"part": HEIGHT}),
+            look=look,
+        )
+        yield shown, request.height_path, plan.shape
+    for half, path in zip(halves, request.half_paths, strict=True):
         told = {"name": half.name, "frames": list(half.frames)}
-        made = made.model_copy(update={"options": {**made.options, HALF: told}})
-    shown = about.replace(name=f"{about.name} half {half.name}", provenance=made)
-    with _beside(shown, target, half.plan.shape, request) as store:
-        yield store
+        options = {**(made.options if made else {}), HALF: told}
+        shown = about.replace(
+            name=f"{about.name} half {half.name}",
+            provenance=made and made.model_copy(update={"options": options}),
+        )
+        yield shown, path, half.plan.shape
 
 
 @contextmanager
-def _beside(
+def _store_beside(
     shown: Micrograph, target: Path, shape: IntPair, request: "_Request"
 ) -> Iterator[OmeZarrStore]:
-    """Give a store beside the mosaic's, with NaN where there is nothing."""
+    """Give a store that is kept or goes as that of the mosaic; NaN where nothing is."""
     existing = request.existing
     # integers have no NaN
     dtype = np.result_type(request.options.dtype, np.float32)
@@ -502,9 +492,13 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     _check(request, positions_out)
     scans = yield from _open_scans(request)
     acquisition = scans.solved
-    flat, flat_record = _flat(request)
+    flat, records = None, list[InputRecord]()
+    if request.flat_path is not None:
+        opened = open_image(request.flat_path)
+        flat = opened.array()
+        records.append(input_record(request.flat_path, opened, role="flat field"))
     yield Progress(0, 0, "recording the frames")
-    provenance = yield from _provenance(request, scans, flat_record)
+    provenance = yield from _provenance(request, scans, records)
     bent = _choose_distortion(request.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
     settled = bent.options.replace(grid=None, order=None, overlap=None)
@@ -512,8 +506,7 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         acquisition, settled, flat=flat, known=bent.known
     )
     provenance = _with_distortion(provenance, solution, bent)
-    plan, shifts = yield from _plan(scans, solution, bent.options)
-    halves = yield from _plan_halves(acquisition, solution, plan, bent.options)
+    plan, shifts, halves = yield from _plan(scans, solution, bent.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
@@ -533,36 +526,43 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             for half, path in zip(halves, request.half_paths, strict=True)
         ),
         heights=tuple(
-            _height_entry(path, shift)
+            {
+                "folder": path.name,
+                "z_nm": shift.z_nm,
+                "y_px": shift.shift_px and shift.shift_px[0],
+                "x_px": shift.shift_px and shift.shift_px[1],
+                "scatter_px": None if shift.shift_px is None else shift.scatter_px,
+            }
             for path, shift in zip(scans.folders, shifts, strict=True)
         ),
         shape=plan.shape,
         dtype=written.dtype,
-        pixel_size_nm=solution.pixel_size_nm,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
         stage_pixel_size_nm=solution.estimated_pixel_size_nm,
         frames=len(placed),
-        pairs_used=solution.pairs_used,
-        pairs_rejected=solution.pairs_rejected,
-        residual_px=solution.residual_px,
-        distortion=solution.distortion,
-        distortion_sd=solution.distortion_sd,
-        distortion_centre_px=solution.distortion_centre_px,
         distortion_from=bent.source,
-        shading_percent=solution.shading_percent,
         warnings=(
             *bent.warnings,
             *_disagreement(solution, bent),
             *_warnings(scans, solution, written, shifts),
         ),
-        positions=tuple(_entry(name, at) for name, at in placed.items()),
-        left_out=solution.left_out,
+        positions=tuple(
+            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
+            for name, at in placed.items()
+        ),
+        **{name: getattr(solution, name) for name in _OF_SOLUTION},
         likely_grids=tuple(item.to_json() for item in solution.grids),
         seconds=time.monotonic() - begun,
         frame_shape=acquisition.frame_shape,
         solution=solution,
         provenance=provenance,
     )
+
+
+_OF_SOLUTION = (
+    *("pixel_size_nm", "pairs_used", "pairs_rejected", "residual_px", "left_out"),
+    *("distortion", "distortion_sd", "distortion_centre_px", "shading_percent"),
+)
 
 
 # Which scans are joined: that of the folder, or those of its heights.
@@ -593,31 +593,20 @@ def _open_scans(request: _Request) -> Job[_Scans]:
     from napari_semsr.stitching import sharpest
 
     heights = read_heights(request.folder)
-    scans = []
+    scans, shared = [], request.folder / "positions.csv"
     for folder, _ in heights:
-        scans.append(
-            (
-                yield from open_scan(
-                    folder,
-                    positions=_table_of(folder, request),
-                    options=request.options,
-                )
-            )
-        )
+        # those given, its own, or those of all
+        table = request.table
+        if table is None and not (folder / shared.name).is_file() and shared.is_file():
+            table = shared
+        job = open_scan(folder, positions=table, options=request.options)
+        scans.append((yield from job))
     yield Progress(0, 0, "looking for the sharpest height")
     kept = _same_frames(scans)
     number = sharpest(kept)
     kept[number] = kept[number].replace(name=request.folder.resolve().name)
     folders, z_nm = zip(*heights, strict=True)
     return _Scans(folders, z_nm, tuple(kept), number)
-
-
-def _table_of(folder: Path, request: _Request) -> Path | None:
-    """Positions of the frames of a height: those given, its own, or those of all."""
-    shared = request.folder / "positions.csv"
-    if request.table is not None or (folder / shared.name).is_file():
-        return request.table
-    return shared if shared.is_file() else None
 
 
 def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
@@ -636,42 +625,20 @@ def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
 
 def _plan(
     scans: _Scans, solution: "StitchSolution", options: StitchFolderOptions
-) -> Job[tuple["FusionPlan | FocusPlan", tuple["HeightShift", ...]]]:
-    """Plan the mosaic of one height, or of several laid on each other."""
-    from napari_semsr.stitching import plan_focus, plan_fusion
+) -> Job[
+    tuple["FusionPlan | FocusPlan", tuple["HeightShift", ...], tuple["HalfPlan", ...]]
+]:
+    """Plan the mosaic of one height and its halves, or of several heights."""
+    from napari_semsr.stitching import plan_focus, plan_fusion, plan_halves
 
-    if not scans.folders:
-        return plan_fusion(scans.solved, solution, options), ()
-    return (
-        yield from plan_focus(scans.opened, scans.z_nm, scans.number, solution, options)
-    )
-
-
-def _plan_halves(
-    acquisition: Acquisition,
-    solution: "StitchSolution",
-    plan: "FusionPlan | FocusPlan",
-    options: StitchFolderOptions,
-) -> Job[tuple["HalfPlan", ...]]:
-    """Plan the halves, where they are asked for."""
-    from napari_semsr.stitching import FusionPlan, plan_halves
-
-    if not options.halves or not isinstance(plan, FusionPlan):
-        return ()
-    return (yield from plan_halves(acquisition, solution, plan, options))
-
-
-def _height_entry(folder: Path, shift: "HeightShift") -> dict[str, Any]:
-    """Say how a height lies on the one that was solved."""
-    y, x = (None, None) if shift.shift_px is None else shift.shift_px
-    scatter = None if shift.shift_px is None else shift.scatter_px
-    return {
-        "folder": folder.name,
-        "z_nm": shift.z_nm,
-        "y_px": y,
-        "x_px": x,
-        "scatter_px": scatter,
-    }
+    if scans.folders:
+        heights = scans.opened, scans.z_nm, scans.number
+        focused, shifts = yield from plan_focus(*heights, solution, options)
+        return focused, shifts, ()
+    plan, halves = plan_fusion(scans.solved, solution, options), ()
+    if options.halves:
+        halves = yield from plan_halves(scans.solved, solution, plan, options)
+    return plan, (), halves
 
 
 def _check(request: _Request, positions_out: Path | None) -> None:
@@ -706,21 +673,12 @@ def _check(request: _Request, positions_out: Path | None) -> None:
         check_not_input(positions_out, [*inputs, request.folder / "positions.csv"])
 
 
-def _flat(request: _Request) -> tuple[NDArray[Any] | None, tuple[InputRecord, ...]]:
-    """Read the flat field, where it is a file."""
-    path = request.flat_path
-    if path is None:
-        return None, ()
-    image = open_image(path)
-    return image.array(), (input_record(path, image, role="flat field"),)
-
-
 def _provenance(
-    request: _Request, scans: _Scans, more: tuple[InputRecord, ...]
+    request: _Request, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
     """Record what makes the mosaic."""
     folders = scans.folders or (request.folder,)
-    frames = []
+    inputs = []
     for folder, opened in zip(folders, scans.opened, strict=True):
         digest = yield from digest_scan(folder, opened)
         record = InputRecord(
@@ -730,10 +688,10 @@ def _provenance(
             provenance=_first_history(folder, opened),
             path=path_of(folder.resolve()),
         )
-        frames.append(record)
-    inputs: tuple[InputRecord, ...] = (*frames, *more)
+        inputs.append(record)
+    inputs += more
     if request.table is not None:
-        inputs = (*inputs, record_file(request.table, "positions"))
+        inputs.append(record_file(request.table, "positions"))
     options = jsonable(request.options)
     if request.flat_path is not None:
         options["flat_field"] = request.flat_path.name
@@ -777,10 +735,13 @@ def _choose_distortion(
     """Choose what is taken back of frames of some shape."""
     asked, known = options.distortion, options.known_distortion
     if known is None or known.shape is None:
-        chosen = options.replace(distortion="auto" if asked is None else asked)
-        return _DistortionCorrection(
-            chosen, None, () if known is None else (_shapeless(known),)
+        shapeless = known and (
+            f"The calibration tells a distortion of {known.amount:.4g}, but not the "
+            "shape of the picture that it was found in, so that it is not used: "
+            "calibrate anew."
         )
+        chosen = options.replace(distortion="auto" if asked is None else asked)
+        return _DistortionCorrection(chosen, None, (shapeless,) if shapeless else ())
     told = known.on(shape)
     about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
     if isinstance(asked, float):
@@ -806,14 +767,6 @@ def _choose_distortion(
     )
     return _DistortionCorrection(
         options, told, (beyond,) if min(shape) > min(known.shape) else ()
-    )
-
-
-def _shapeless(known: FieldDistortion) -> str:
-    """Say why a distortion is of no use."""
-    return (
-        f"The calibration tells a distortion of {known.amount:.4g}, but not the shape "
-        "of the picture that it was found in, so that it is not used: calibrate anew."
     )
 
 
@@ -844,12 +797,9 @@ def _with_distortion(
     """Record the distortion that was found and taken back."""
     if solution.distortion_sd is None or not solution.distortion:
         return provenance
-    found = {
-        "distortion": solution.distortion,
-        "distortion_sd": solution.distortion_sd,
-        "distortion_centre_px": solution.distortion_centre_px,
-        "distortion_from": bent.source,
-    }
+    names = ("distortion", "distortion_sd", "distortion_centre_px")
+    found = {name: getattr(solution, name) for name in names}
+    found["distortion_from"] = bent.source
     options = {**provenance.options, "found": found}
     return provenance.model_copy(update={"options": options})
 
@@ -864,12 +814,6 @@ def _placed(
     }
     found |= {f.frame: None for f in acquisition.faults if f.frame not in found}
     return {name: found[name] for name in sorted(found, key=natural_key)}
-
-
-def _entry(name: str, at: tuple[float, float] | None) -> dict[str, Any]:
-    """Say one position as the contract has it."""
-    y, x = (None, None) if at is None else at
-    return {"frame": name, "y_px": y, "x_px": x}
 
 
 def _warnings(
