@@ -15,7 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -152,14 +152,6 @@ class ImportOptions(Options):
 # Out.
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """A network to export, and what its card says then."""
-
-    loaded: "LoadedModel"
-    notes: tuple[str, ...] = ()  # Of what the file leaves out
-
-
 def export_foreign(
     model: Path,
     target: Path,
@@ -176,26 +168,34 @@ def export_foreign(
     """
     from napari_semsr.models import export_onnx, load_model
 
-    told = _Told(load_model(model))
+    loaded, note = load_model(model), ""
     if field is not None:
-        told = _told_of(told.loaded, field, opening)
-    card = told.loaded.card
+        loaded, note = _told_of(loaded, field, opening)
+    card = loaded.card
+    data = export_onnx(loaded.module, card)
     if kind == "bioimageio":
-        people = tuple(authors) or _known_authors(card, bundled=bundled)
-        weights = export_onnx(told.loaded.module, card)
+        named = card.training.get("authors")
+        known = map(str, named) if isinstance(named, list | tuple) else ()
+        people = authors or [*known] or (_OURS if bundled else ())
+        if not people:
+            msg = "A package of bioimage.io names its authors: give --author NAME."
+            raise CheckpointError(msg)
         ours = field is None and model.suffix == SUFFIXES["semsr"]
-        data = _package(told, weights, people, model.read_bytes() if ours else None)
-    else:
-        data = export_onnx(told.loaded.module, card)
+        data = _package(
+            loaded, note, data, people, model.read_bytes() if ours else None
+        )
     with replacing(target) as place:
         place.write_bytes(data)
     return card
 
 
-def _told_of(loaded: "LoadedModel", field: Image, opening: ReadOptions | None) -> _Told:
-    """Make the plain network of one field, whose findings its weights then hold."""
-    from dataclasses import replace
+def _told_of(
+    loaded: "LoadedModel", field: Image, opening: ReadOptions | None
+) -> tuple["LoadedModel", str]:
+    """Make the plain network of one field, whose findings its weights then hold.
 
+    Gives also what its file leaves out.
+    """
     from napari_semsr.inference import EnhanceOptions, told_of_field
 
     image = open_image(field, opening)
@@ -222,18 +222,7 @@ def _told_of(loaded: "LoadedModel", field: Image, opening: ReadOptions | None) -
             "training": {**loaded.card.training, "told": facts},
         }
     )
-    return _Told(replace(made, card=card), (said,))
-
-
-def _known_authors(card: "ModelCard", *, bundled: bool) -> tuple[str, ...]:
-    """Say who made a model."""
-    named = card.training.get("authors")
-    if isinstance(named, list | tuple) and named:
-        return tuple(str(name) for name in named)
-    if bundled:
-        return ("The napari-semsr developers",)
-    msg = "A package of bioimage.io names its authors: give --author NAME."
-    raise CheckpointError(msg)
+    return replace(made, card=card), said
 
 
 _SPDX = frozenset({  # licences that models and their training data mostly have
@@ -241,6 +230,7 @@ _SPDX = frozenset({  # licences that models and their training data mostly have
     "CC-BY-SA-4.0", "CC0-1.0", "GPL-2.0-only", "GPL-3.0-only", "LGPL-3.0-only", "MIT",
     "MPL-2.0", "Unlicense",
 })  # fmt: skip
+_OURS = ("The napari-semsr developers",)
 _HOME = "https://github.com/napari-semsr/napari-semsr"
 _ARXIV = "https://arxiv.org/abs/"
 _PAPERS: Mapping[str, tuple[str, str, str]] = {
@@ -274,12 +264,15 @@ _SPARE = 64  # px of the test field beyond what its borders reach; chosen
 
 
 def _package(
-    told: _Told, weights: bytes, authors: Sequence[str], ours: bytes | None
+    loaded: "LoadedModel",
+    note: str,
+    weights: bytes,
+    authors: Sequence[str],
+    ours: bytes | None,
 ) -> bytes:
     """Put a network, its description and a test into a zip; `ours`: its own file."""
     from napari_semsr.models import probe
 
-    loaded = told.loaded
     card = loaded.card
     probed = probe(loaded.module, stride=card.stride)
     if probed.norms or probed.halo is None:
@@ -293,11 +286,13 @@ def _package(
     given, seen, made = _test_of(loaded, round_up(least + _SPARE, card.stride))
     files = {
         "weights.onnx": weights,
-        "test_input.npy": _stored(given),
-        "test_output.npy": _stored(made),
         "cover.png": _cover(seen, made),
-        "README.md": _page(told, probed.halo).encode(),
+        "README.md": _page(card, note, probed.halo).encode(),
     }
+    for name, array in (("test_input", given), ("test_output", made)):
+        stored = io.BytesIO()
+        np.save(stored, array, allow_pickle=False)
+        files[f"{name}.npy"] = stored.getvalue()
     if ours is not None and card.architecture != "onnx":  # which holds them itself
         files[card.name + SUFFIXES["semsr"]] = ours
     said = _description(card, files, authors, least=least, halo=probed.halo)
@@ -332,12 +327,6 @@ def _test_of(
     return given, seen, made
 
 
-def _stored(array: NDArray[Any]) -> bytes:
-    written = io.BytesIO()
-    np.save(written, array, allow_pickle=False)
-    return written.getvalue()
-
-
 def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
     """Draw what goes in beside what comes out, twice as wide as high."""
     from PIL import Image as Pictures
@@ -354,38 +343,35 @@ def _cover(seen: NDArray[Any], made: NDArray[Any]) -> bytes:
     return written.getvalue()
 
 
-def _page(told: _Told, halo: int) -> str:
+def _page(card: "ModelCard", note: str, halo: int) -> str:
     """Write the page that goes with a package."""
     from napari_semsr.models import scaling_sentence
 
-    card = told.loaded.card
-    lines = [f"# {card.name}", "", card.description, ""]
-    lines += [f"**{note}**\n" for note in told.notes]
-    lines += [
-        "## What it takes and gives",
-        "",
-        scaling_sentence(card),
-        "",
-        _SCALING,
-        "",
-    ]
-    context = (
-        f"A result depends on {halo} px on each side; tiles start on multiples of "
-        f"{card.stride} px. One output pixel is 1/{card.scale} of an input pixel."
-    )
-    lines += [context, ""]
+    pixels = ""
     if card.pixel_size_nm is not None:
         low, high = card.pixel_size_nm
         pixels = (
             f"It was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
             "resamples an image of others first; a package cannot ask for that."
         )
-        lines += [pixels, ""]
-    lines += ["## Limits", "", card.limits or "None are stated.", ""]
-    lines += ["## Licence", "", f"{card.licence}.", ""]
     facts = json.dumps(card.training, indent=1, ensure_ascii=False)
-    lines += ["## Training and validation", "", "```json", facts, "```", ""]
-    return "\n".join(lines)
+    parts = (
+        f"# {card.name}",
+        card.description,
+        note and f"**{note}**",
+        "## What it takes and gives",
+        scaling_sentence(card),
+        _SCALING,
+        (
+            f"A result depends on {halo} px on each side; tiles start on multiples of "
+            f"{card.stride} px. One output pixel is 1/{card.scale} of an input pixel."
+        ),
+        pixels,
+        f"## Limits\n\n{card.limits or 'None are stated.'}",
+        f"## Licence\n\n{card.licence}.",
+        f"## Training and validation\n\n```json\n{facts}\n```",
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _description(
@@ -402,14 +388,25 @@ def _description(
     def file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
 
-    said: dict[str, Any] = {
+    if card.licence not in _SPDX:
+        msg = (
+            "A package of bioimage.io needs a licence by its SPDX name, such as "
+            f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
+        )
+        raise CheckpointError(msg)
+    cited = [{"text": "napari-semsr", "url": _HOME}]
+    inner = str(card.options.get("network", card.architecture))
+    if inner in _PAPERS:  # that of the architecture
+        text, kind, where = _PAPERS[inner]
+        cited.append({"text": text, kind: where})
+    return {
         "format_version": "0.5.3",
         "type": "model",
         "name": card.name,
         "description": card.description[:1024] or card.name,
         "authors": [{"name": name} for name in authors],
-        "cite": _cited(card),
-        "license": card.licence if card.licence in _SPDX else None,
+        "cite": cited,
+        "license": card.licence,
         "covers": ["cover.png"],
         "documentation": "README.md",
         "git_repo": _HOME,
@@ -434,15 +431,8 @@ def _description(
         ],
         "weights": {"onnx": {**file("weights.onnx"), "opset_version": OPSET}},
         "attachments": [file(n) for n in files if n.endswith(SUFFIXES["semsr"])],
-        "config": {"semsr": {"card": json.loads(card.model_dump_json())}},
+        "config": {"semsr": {"card": card.model_dump(mode="json")}},
     }
-    if said["license"] is None:
-        msg = (
-            "A package of bioimage.io needs a licence by its SPDX name, such as "
-            f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
-        )
-        raise CheckpointError(msg)
-    return said
 
 
 def _axes(
@@ -452,52 +442,34 @@ def _axes(
     scale, unit = 1.0, {}
     if card.pixel_size_nm is not None:
         scale, unit = card.pixel_size_nm[0], {"unit": "nanometer"}
-    if size is None:
-        scale /= card.scale
-    spaces = []
+    axes: list[dict[str, Any]] = [
+        {"type": "batch"},
+        {"type": "channel", "channel_names": ["grey"]},
+    ]
     for name in ("y", "x"):
         axis: dict[str, Any] = {"type": "space", "id": name, **unit, "scale": scale}
         if size is None:
             follows = {"tensor_id": "input", "axis_id": name, "offset": 0}
-            axis |= {"size": follows, "halo": halo}
+            axis |= {"scale": scale / card.scale, "size": follows, "halo": halo}
         else:
             axis["size"] = size
-        spaces.append(axis)
-    return [
-        {"type": "batch"},
-        {"type": "channel", "channel_names": ["grey"]},
-        *spaces,
-    ]
+        axes.append(axis)
+    return axes
 
 
 def _preprocessing(card: "ModelCard") -> list[dict[str, Any]]:
     """Say how grey values are scaled, as the specification has it."""
-    axes = ["channel", "y", "x"]
-    low, high = card.input_percentiles
+    if card.input_scaling == "levels":
+        zero, one = card.input_levels
+        gain = 1 / (one - zero)
+        linear = {"gain": gain, "offset": -zero * gain}
+        return [{"id": "scale_linear", "kwargs": linear}]
+    name, kwargs = "zero_mean_unit_variance", dict[str, Any]()
     if card.input_scaling == "percentiles":
-        kwargs: dict[str, Any] = {
-            "axes": axes,
-            "min_percentile": low,
-            "max_percentile": high,
-            "eps": _TINY,
-        }
-        return [{"id": "scale_range", "kwargs": kwargs}]
-    if card.input_scaling == "deviation":
-        kwargs = {"axes": axes, "eps": _TINY}
-        return [{"id": "zero_mean_unit_variance", "kwargs": kwargs}]
-    zero, one = card.input_levels
-    gain = 1 / (one - zero)
-    return [{"id": "scale_linear", "kwargs": {"gain": gain, "offset": -zero * gain}}]
-
-
-def _cited(card: "ModelCard") -> list[dict[str, str]]:
-    """Name the software, and the paper of an architecture."""
-    cited = [{"text": "napari-semsr", "url": _HOME}]
-    inner = str(card.options.get("network", card.architecture))
-    if inner in _PAPERS:
-        text, kind, where = _PAPERS[inner]
-        cited.append({"text": text, kind: where})
-    return cited
+        low, high = card.input_percentiles
+        name, kwargs = "scale_range", {"min_percentile": low, "max_percentile": high}
+    kwargs |= {"axes": ["channel", "y", "x"], "eps": _TINY}
+    return [{"id": name, "kwargs": kwargs}]
 
 
 # In.
@@ -524,12 +496,10 @@ def import_foreign(
     """Read a network from an ONNX file or a package, and measure it."""
     if path.suffix.lower() == ".zip":
         return _from_package(path, options or ImportOptions())
-    data = read_bytes(path, _ONNX_LIMIT)
+    data, chosen = read_bytes(path, _ONNX_LIMIT), options or ImportOptions()
     said = _text(f"ONNX network {path.name}", 2000)
     start = {"name": _plain_name(path.stem), "description": said}
-    return _network_of(
-        data, path.name, path.parent, start, {}, options or ImportOptions()
-    )
+    return _network_of(data, path.name, path.parent, start, {}, chosen)
 
 
 def _plain_name(text: str) -> str:
@@ -620,13 +590,18 @@ def _from_package(
         reason = one_line(repr(error), _SAID)
         msg = f"The description in {path.name} is damaged: {reason}."
         raise CheckpointError(msg) from error
+    authors = said.get("authors")
     start = {
         "name": _plain_name(str(said.get("name") or path.stem)),
         "description": _text(said.get("description") or "", 2000),
         "licence": _text(said.get("license") or "as its author says", 200),
         "grey": "unit",
         "training": {
-            "authors": _names(said.get("authors")),
+            "authors": [
+                _text(row["name"], 200)
+                for row in (authors if isinstance(authors, list) else [])[:100]
+                if isinstance(row, dict) and row.get("name")
+            ],
             "package": _text(path.name, 200),
         },
     }
@@ -638,16 +613,6 @@ def _text(value: Any, longest: int) -> str:
     """Take a text for a card; halves of letters that JSON wrote are joined, or lost."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
-
-
-def _names(people: Any) -> list[str]:
-    """Names of authors, as far as they are there."""
-    rows = people if isinstance(people, list) else []
-    return [
-        _text(row["name"], 200)
-        for row in rows[:100]
-        if isinstance(row, dict) and row.get("name")
-    ]
 
 
 def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
@@ -696,12 +661,13 @@ def _weights_of(
     package: zipfile.ZipFile, said: dict[str, Any], name: str
 ) -> tuple[str, bytes]:
     """Read the ONNX weights of a package; others can run code."""
-    weights = said.get("weights")
-    kinds = sorted(map(str, weights)) if isinstance(weights, dict) else []
-    entry = weights.get("onnx") if isinstance(weights, dict) else None
+    weights: Any = said.get("weights")
+    weights = weights if isinstance(weights, dict) else {}
+    entry = weights.get("onnx")
     if not isinstance(entry, dict):
+        kinds = one_line(", ".join(sorted(map(str, weights))))
         msg = (
-            f"{name} has weights as {one_line(', '.join(kinds)) or 'nothing'} alone, "
+            f"{name} has weights as {kinds or 'nothing'} alone, "
             "and only ONNX is read: to load the others runs code that came with them."
         )
         raise CheckpointError(msg)
@@ -750,17 +716,16 @@ def _stated(said: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _check_axes(tensor: dict[str, Any], name: str) -> None:
     """Refuse all but one grey image, with its batch, channel and two sides."""
-    kinds = [axis.get("type") for axis in tensor["axes"]]
-    sides = [axis.get("id") for axis in tensor["axes"] if axis.get("type") == "space"]
-    channels = [a for a in tensor["axes"] if a.get("type") == "channel"]
-    many = [len(a.get("channel_names") or (0,)) for a in channels]
+    axes = tensor["axes"]
+    kinds = [axis.get("type") for axis in axes]
+    sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
     if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
-        told = ", ".join(str(a.get("id") or a.get("type")) for a in tensor["axes"])
-        told = one_line(told)
+        told = one_line(", ".join(str(a.get("id") or a.get("type")) for a in axes))
         msg = f"A network must have axes batch, channel, y, x: {name} has {told}."
         raise CheckpointError(msg)
-    if many != [1]:
-        raise CheckpointError(f"A network must have one channel: {name} has {many[0]}.")
+    many = len(axes[1].get("channel_names") or (0,))
+    if many != 1:
+        raise CheckpointError(f"A network must have one channel: {name} has {many}.")
 
 
 def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -772,11 +737,8 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     axes = set(kwargs.get("axes") or ("y", "x"))
     if len(real) == 1 and {"y", "x"} <= axes and "reference_tensor" not in kwargs:
         if step == "scale_range":
-            low, high = (
-                kwargs.get("min_percentile", 0),
-                kwargs.get("max_percentile", 100),
-            )
-            ends = float(low), float(high)
+            usual = {"min_percentile": 0, "max_percentile": 100}
+            ends = tuple(float(kwargs.get(key, end)) for key, end in usual.items())
             return {"input_scaling": "percentiles", "input_percentiles": ends}
         if step == "zero_mean_unit_variance":
             return {"input_scaling": "deviation"}

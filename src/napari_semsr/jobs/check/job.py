@@ -621,7 +621,11 @@ def judge_source(
                 f"{scene.condition}, truth {truths}",
             )
             job = enhance_array(scene.field, loaded, how)
-            made = yield from retell(job, lambda _, step=step: step)
+
+            def tell(_: Progress, step: Progress = step) -> Progress:
+                return step
+
+            made = yield from retell(job, tell)
             trial, degraded = scene.trial, scene.degraded(loaded.card.scale)
             shown = trial.judge(made.array().astype(np.float64))
             verdict = Verdict(trial.places, shown, trial.judge(degraded))
