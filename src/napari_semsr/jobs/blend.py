@@ -16,31 +16,21 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
-    Provenance,
     ShapeError,
     read_box,
     to_dtype,
 )
 from napari_semsr.io import SINGLE_PX, halve
-from napari_semsr.jobs.images import derived_from, input_record, made_by
+from napari_semsr.jobs.images import (
+    derived_from,
+    input_record,
+    lazy_pixels,
+    made_by,
+)
 
 _CHUNK = 512  # px; chosen: that of our stores
 _STRIP_PX = 1 << 22  # read at once; chosen: 16 MB of float32
 _HELD_PX = 1 << 25  # of a level that is kept in memory; chosen: 128 MB of float32
-
-
-class _Window:
-    """An area as an array that is read by slices."""
-
-    ndim = 2
-
-    def __init__(self, area: Area) -> None:
-        self.shape, self.dtype = area.grid.shape, area.dtype
-        self._area = area
-
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
-        spans = [item.indices(n)[:2] for item, n in zip(index, self.shape, strict=True)]
-        return self._area.read(Box(*spans[0], *spans[1]))
 
 
 def _on_grid(image: Micrograph, grid: Grid) -> Any:
@@ -48,12 +38,7 @@ def _on_grid(image: Micrograph, grid: Grid) -> Any:
     area = Area.of(image, grid)
     if area.inner == Box.of(image.shape):
         return image.data
-    if max(grid.shape) <= SINGLE_PX:
-        return area.read()
-    import dask.array as da
-
-    meta = np.empty((0, 0), area.dtype)
-    return da.from_array(_Window(area), _CHUNK, name=False, asarray=False, meta=meta)
+    return area.read() if max(grid.shape) <= SINGLE_PX else lazy_pixels(area, _CHUNK)
 
 
 def input_levels(
@@ -148,19 +133,15 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
     grid = Grid(box.shape, coarse.pitch, corner)
     old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
     like = first if coarse is grids[0] else second
+    roles = {"minuend": second, "subtrahend": first}
+    made = derived_from("difference", {}, **roles)
+    if not first.is_lazy and not second.is_lazy:  # what is in memory is digested, too
+        records = (input_record(item, item, role=role) for role, item in roles.items())
+        made = made_by("difference", {}, *records)
     return like.replace(
         data=new - old,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
         origin=(y, x),
-        provenance=_difference_history(first, second),
+        provenance=made,
         metadata={},
     )
-
-
-def _difference_history(first: Micrograph, second: Micrograph) -> Provenance:
-    """Say what was subtracted; what is in memory is digested, too."""
-    roles = {"minuend": second, "subtrahend": first}
-    if any(image.is_lazy for image in roles.values()):
-        return derived_from("difference", {}, **roles)
-    records = (input_record(item, item, role=role) for role, item in roles.items())
-    return made_by("difference", {}, *records)

@@ -564,6 +564,28 @@ class Pixels(Protocol):
         """Compute some of them."""
 
 
+class _Window:
+    """Pixels as an array that is read by slices."""
+
+    ndim = 2
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.shape, self.dtype = pixels.grid.shape, pixels.dtype
+        self._read = pixels.read
+
+    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+        spans = [item.indices(n)[:2] for item, n in zip(index, self.shape, strict=True)]
+        return self._read(Box(*spans[0], *spans[1]))
+
+
+def lazy_pixels(pixels: Pixels, chunk: int) -> Any:
+    """Make a dask array of pixels that are computed where they are looked at."""
+    import dask.array as da
+
+    meta = np.empty((0, 0), pixels.dtype)
+    return da.from_array(_Window(pixels), chunk, name=False, asarray=False, meta=meta)
+
+
 def write_area(
     area: Pixels,
     about: Micrograph,

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Affine,
-    Box,
     Elastic,
     FloatArray,
     FloatPair,
@@ -44,6 +42,7 @@ from napari_semsr.jobs.images import (
     Result,
     digests_of,
     jsonable,
+    lazy_pixels,
     name_of,
     record_file,
     write_area,
@@ -230,27 +229,38 @@ def _register(
     if beside is not None and run.target is None:
         msg = "A map is written beside an image: give an output as well."
         raise OptionError(msg)
-    pair = yield from _pair(run, moving, fixed)
-    found, stored = yield from _mapped(run, pair)
+    for role in ("moving", "fixed"):  # as the user calls them
+        one = run.images[role].replace(name=name_of(run.given[role]))
+        if one.pixel_size_nm is None:
+            msg = (
+                f"The {role} image {one.name} has no pixel size, without which its "
+                f"size on the other is unknown: give it one "
+                f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
+            )
+            raise RegistrationError(msg)
+        run.images[role] = one
+        yield from run.record(role)
+    moving, fixed = run.images["moving"], run.images["fixed"]
+    found, stored = yield from _mapped(run, moving, fixed)
     if beside is not None:  # before the image: what took long is kept in any case
         write_transform(beside, stored)
-    about = yield from _about(run, pair, found)
-    seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
+    about = yield from _about(run, moving, fixed, found)
+    seen = Warped(moving, Grid.of(fixed), found.transform)
     made, dtype = None, str(seen.dtype)
     if run.target is None:
         facts = {**about.metadata, "register": jsonable(map_facts(found))}
-        made = about.replace(data=_lazy(seen), metadata=facts)
+        made = about.replace(data=lazy_pixels(seen, _CHUNK), metadata=facts)
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
         dtype = (yield from write_area(seen, about, run.target, **how)).dtype
     return Registered(
         output=run.output,
         transform_output=None if beside is None else str(beside),
-        shape=pair.fixed.shape,
+        shape=fixed.shape,
         dtype=dtype,
-        pixel_size_nm=pair.fixed.scale,
-        pixel_size_sd_nm=pair.fixed.pixel_size_sd_nm,
-        origin=pair.fixed.origin,
+        pixel_size_nm=fixed.scale,
+        pixel_size_sd_nm=fixed.pixel_size_sd_nm,
+        origin=fixed.origin,
         image=made,
         registration=found,
         stored=stored,
@@ -261,37 +271,11 @@ def _register(
 # Find the map between both images, or take it.
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Two opened images, and their records."""
-
-    moving: Micrograph
-    fixed: Micrograph
-    moving_record: InputRecord
-    fixed_record: InputRecord
-
-
-def _pair(
-    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
-) -> Job[_Pair]:
-    """Call both images as the user does; refuse one without a pixel size."""
-    both = []
-    for role, image in (("moving", moving), ("fixed", fixed)):
-        one = image.replace(name=name_of(run.given[role]))
-        if one.pixel_size_nm is None:
-            msg = (
-                f"The {role} image {one.name} has no pixel size, without which its "
-                f"size on the other is unknown: give it one "
-                f"(--{role}-pixel-size-nm, or Open mosaic in napari)."
-            )
-            raise RegistrationError(msg)
-        both.append(one)
-    first = yield from run.record("moving")
-    return _Pair(both[0], both[1], first, (yield from run.record("fixed")))
-
-
 def _about(
-    run: Run[RegisterOptions], pair: _Pair, found: Registration
+    run: Run[RegisterOptions],
+    moving: Micrograph,
+    fixed: Micrograph,
+    found: Registration,
 ) -> Job[Micrograph]:
     """Name, calibration and history of the result; the data are not looked at."""
     guides, places = [], {}
@@ -301,13 +285,12 @@ def _about(
             places = {name: {"moving": given.moving, "fixed": given.fixed}}
         elif isinstance(given, (str, os.PathLike)) and Path(given).is_file():
             guides.append(record_file(given, name))
-    fixed = pair.fixed
     more = {
         # the model that was found stands in place of the one asked for
         "asked": run.options.model_dump(mode="json"),
         # no input: what an image shows is not made of where it lies
-        "fixed": pair.fixed_record.name,
-        "fixed_digest": pair.fixed_record.digest,
+        "fixed": run.records["fixed"].name,
+        "fixed_digest": run.records["fixed"].digest,
         # lengths in the result are as sure as those in the fixed image
         "pixel_size_nm": fixed.pixel_size_nm,
         "pixel_size_sd_nm": fixed.pixel_size_sd_nm,
@@ -315,7 +298,7 @@ def _about(
         **places,
         **map_facts(found),
     }
-    made = pair.moving.replace(
+    made = moving.replace(
         pixel_size_nm=fixed.pixel_size_nm,
         origin=fixed.origin,
         provenance=(yield from run.history(*guides, **jsonable(more))),
@@ -324,47 +307,58 @@ def _about(
 
 
 def _mapped(
-    run: Run[RegisterOptions], pair: _Pair
+    run: Run[RegisterOptions], moving: Micrograph, fixed: Micrograph
 ) -> Job[tuple[Registration, StoredTransform]]:
-    """Find the map, or take one that is given."""
+    """Find the map, or take one that is given; both as it is stored, too."""
     options, landmarks = run.options, run.named.get("landmarks")
-    transform = run.named.get("transform")
+    transform, records = run.named.get("transform"), run.records
     if transform is not None:
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
-        check_sides(
-            transform,
-            (pair.moving, pair.moving_record),
-            (pair.fixed, pair.fixed_record),
-        )
+        sides = (moving, records["moving"]), (fixed, records["fixed"])
+        check_sides(transform, *sides)
         yield Progress(0, 0, "applying the transform")
-        found = _taken(pair, transform)
+        error = transform.quality.get("error_nm")
+        found = take_map(
+            transform.transform,
+            moving,
+            fixed,
+            model=transform.kind,
+            searched="stored",
+            error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
+            residuals=residuals_of(transform),
+        )
     else:
-        found = yield from _found(pair, options, landmarks)
+        found = yield from _found(moving, fixed, options, landmarks)
     _tell(found, options)
+    facts = {k: v for k, v in map_facts(found).items() if k != "transform"}
+    if len(found.residuals.places_nm):  # so that others can use them
+        facts["residuals"] = found.residuals
     stored = StoredTransform(
         found.transform,
-        Side.of(pair.moving, pair.moving_record.digest),
-        Side.of(pair.fixed, pair.fixed_record.digest),
-        _quality(found),
+        Side.of(moving, records["moving"].digest),
+        Side.of(fixed, records["fixed"].digest),
+        jsonable(facts),
     )
     return found, stored
 
 
 def _found(
-    pair: _Pair, options: RegisterOptions, landmarks: Landmarks | Where | None
+    moving: Micrograph,
+    fixed: Micrograph,
+    options: RegisterOptions,
+    landmarks: Landmarks | Where | None,
 ) -> Job[Registration]:
     """Find the map by structure, from landmarks or not."""
     if landmarks is None:
         if options.landmarks_only:
             msg = "A map of landmarks alone needs landmarks: give --landmarks as well."
             raise OptionError(msg)
-        return (yield from register(pair.moving, pair.fixed, options))
+        return (yield from register(moving, fixed, options))
     if not isinstance(landmarks, Landmarks):
-        places = read_landmarks(Path(landmarks), pair.moving, pair.fixed)
-        landmarks = Landmarks(*places)
-    landmarks.check(Grid.of(pair.moving), Grid.of(pair.fixed))
+        landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed))
+    landmarks.check(Grid.of(moving), Grid.of(fixed))
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
@@ -373,11 +367,21 @@ def _found(
             )
             raise OptionError(msg)
         yield Progress(0, 0, "fitting the landmarks")
-        return register_landmarks(pair.moving, pair.fixed, landmarks, options.model)
+        return register_landmarks(moving, fixed, landmarks, options.model)
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
     start = fit_landmarks(landmarks, "similarity" if stiff else "affine").transform
-    found = yield from register(pair.moving, pair.fixed, options, start=start)
-    _tell_astray(pair, found, landmarks)
+    found = yield from register(moving, fixed, options, start=start)
+    # say which landmarks the images contradict
+    off = np.hypot(*(found.transform(landmarks.moving) - landmarks.fixed).T)
+    limit = _ASTRAY_PX * max(*moving.scale, *fixed.scale)
+    astray = np.flatnonzero(off > limit)
+    if astray.size:
+        worst = int(off.argmax())
+        warn(
+            f"Landmark {worst + 1} lies {off[worst]:.0f} nm from where the images say "
+            f"({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): check "
+            "that each pair marks one place.",
+        )
     return found
 
 
@@ -433,31 +437,7 @@ def check_sides(
             )
 
 
-def _taken(pair: _Pair, stored: StoredTransform) -> Registration:
-    """Look at a stored map, with what its file tells of its error."""
-    known = stored.quality
-    error = known.get("error_nm")
-    return take_map(
-        stored.transform,
-        pair.moving,
-        pair.fixed,
-        model=stored.kind,
-        searched="stored",
-        error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
-        residuals=residuals_of(stored),
-    )
-
-
 # What is known of a map, for the record and for its file.
-
-
-def _quality(found: Registration) -> dict[str, Any]:
-    """Give what is stored of a map's worth, so that others can use its residuals."""
-    facts = {k: v for k, v in map_facts(found).items() if k != "transform"}
-    if len(found.residuals.places_nm):
-        facts["residuals"] = found.residuals
-    kept: dict[str, Any] = jsonable(facts)
-    return kept
 
 
 def residuals_of(stored: StoredTransform) -> Residuals:
@@ -581,60 +561,6 @@ def _pose(transform: Affine | Elastic) -> str:
     affine = transform.affine if isinstance(transform, Elastic) else transform
     turned = f"turned by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
     return f"mirrored, {turned}" if affine.is_mirrored else turned
-
-
-def _tell_astray(pair: _Pair, found: Registration, landmarks: Landmarks) -> None:
-    """Say which landmarks the images contradict."""
-    off = np.hypot(*(found.transform(landmarks.moving) - landmarks.fixed).T)
-    limit = _ASTRAY_PX * max(*pair.moving.scale, *pair.fixed.scale)
-    astray = np.flatnonzero(off > limit)
-    if astray.size:
-        worst = int(off.argmax())
-        warn(
-            f"Landmark {worst + 1} lies {off[worst]:.0f} nm from where the images say "
-            f"({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): check "
-            "that each pair marks one place.",
-        )
-
-
-# An image that is computed where it is looked at.
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """Pixels of a grid as dask asks for them."""
-
-    seen: Warped
-    ndim = 2
-
-    @property
-    def shape(self) -> IntPair:
-        """Rows and columns."""
-        return self.seen.grid.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values."""
-        return self.seen.dtype
-
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
-        rows, columns = (
-            range(n)[part] for n, part in zip(self.shape, index, strict=True)
-        )
-        return self.seen.read(Box(rows.start, rows.stop, columns.start, columns.stop))
-
-
-def _lazy(seen: Warped) -> Any:
-    """Make a dask array of pixels that are computed."""
-    import dask.array as da
-
-    return da.from_array(
-        _Array(seen),
-        chunks=_CHUNK,
-        name=False,
-        asarray=False,
-        meta=np.empty((0, 0), seen.dtype),
-    )
 
 
 LANDMARKS_IN = FileIn(
