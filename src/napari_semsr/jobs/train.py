@@ -15,9 +15,7 @@ from napari_semsr import models, training
 from napari_semsr.core import (
     DB,
     Figure,
-    FloatPair,
     Job,
-    Micrograph,
     OptionError,
     Options,
     Progress,
@@ -146,16 +144,12 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
     """Read what a recipe says of itself; torch is not needed for that."""
     path = _find_recipe(name_or_path)
     recipe = training.load_recipe(path)
+    names = ("name", "description", "kind", "architecture", "steps", "start_from")
     return RecipeFacts(
-        name=recipe.name,
         path=str(path),
-        description=recipe.description,
-        kind=recipe.kind,
-        architecture=recipe.architecture,
-        steps=recipe.steps,
         patch_px=recipe.data.patch_px,
         scale=_scale(recipe),
-        start_from=recipe.start_from,
+        **{name: getattr(recipe, name) for name in names},
     )
 
 
@@ -332,7 +326,6 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
             raise OptionError(msg)
-        how: dict[str, Any] = {"existing": existing, "start_from": start_from}
         without = {k: v for k, v in named.items() if k not in ("cut", "transform")}
 
         def on(store: Path) -> Job[Trained]:
@@ -342,22 +335,34 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
 
         return (
             yield from with_pairs(
-                on, cut, folder, recipe=recipe, patch=chosen.patch, **how
+                on,
+                cut,
+                folder,
+                recipe=recipe,
+                start_from=start_from,
+                patch=chosen.patch,
+                existing=existing,
             )
         )
+    plan = training.load_recipe(path)
     if pairs is None and packaged:
-        raise OptionError(_wanted(path))
+        learns = (
+            "learns from one image; give it by --image."
+            if plan.blind
+            else "of the package learns from pairs; give --pairs, or two images by "
+            "--low and --high."
+        )
+        raise OptionError(f"The recipe {path.stem} {learns}")
     where = (named.get("place") or TrainingPlace()).model_dump()
     banks = where.pop("bank_folder")
     given = {"pairs": pairs, "start_from": start_from, **chosen.model_dump(), **where}
-    plan = _changed(training.load_recipe(path), given)
+    plan = _changed(plan, given)
     _check_data(plan, folder)
     found = yield from training.train(
         plan, folder, bank_folder=banks, **existing.at(folder, folder)
     )
     compared = found.comparison
-    kept = compared is None or compared.kept
-    if compared is not None and not kept:
+    if compared is not None and not compared.kept:
         warn(
             f"Training made nothing better than {compared.begun_with} on "
             f"{compared.pairs} held-out pairs, which is kept as it is: cut more pairs, "
@@ -369,17 +374,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         model=str(found.model),
         run_dir=str(folder),
         comparison=jsonable(compared),
-        kept=kept,
-    )
-
-
-def _wanted(recipe: Path) -> str:
-    """Say what a recipe of the package learns from."""
-    if training.load_recipe(recipe).blind:
-        return f"The recipe {recipe.stem} learns from one image; give it by --image."
-    return (
-        f"The recipe {recipe.stem} of the package learns from pairs; give --pairs, "
-        "or two images by --low and --high."
+        kept=compared is None or compared.kept,
     )
 
 
@@ -391,12 +386,11 @@ def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
         plan = plan.with_steps(given.pop("steps"))
     data: dict[str, Any] = {}
     if "pairs" in given:
-        data["pairs"] = str(Path(given.pop("pairs")).resolve())
+        path = Path(given.pop("pairs")).resolve()
+        most = int(open_pairs(path).record["patch"])
+        data = {"pairs": str(path), "patch_px": min(plan.data.patch_px, most)}
     if "patch" in given:
         data["patch_px"] = given.pop("patch")
-    elif "pairs" in data:
-        stored = open_pairs(Path(data["pairs"])).record
-        data["patch_px"] = min(plan.data.patch_px, int(stored["patch"]))
     if data:
         given["data"] = plan.data.replace(**data)
     if "start_from" in given:
@@ -445,17 +439,23 @@ def _check_data(plan: "Recipe", folder: Path) -> None:
             f"{path.name}; leave some for it (--validation)."
         )
         raise OptionError(msg)
-    _tell_pixel(plan)
-    _tell_map(path)
+    _tell_pixel(plan, store.record)
+    off_nm, off_px = store.map_error or (None, None)
+    if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
+        warn(
+            f"The map that the pairs were cut by is expected to be {off_px:.2g} px "
+            f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
+            "so that a gain on them may be a loss: register again first, with "
+            "landmarks or an elastic map.",
+        )
 
 
 _PIXEL_OFF = 0.05  # of the trained pixel; from there on a field is resampled, too
 
 
-def _tell_pixel(plan: "Recipe") -> None:
+def _tell_pixel(plan: "Recipe", record: dict[str, Any]) -> None:
     """Warn where a model goes on with pixels that it was not trained for."""
-    card, record = _start_card(plan), open_pairs(Path(str(plan.data.pairs))).record
-    fine = record.get("pixel_size_nm")
+    card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None or fine is None:
         return
     size = float(fine) * int(record["scale"])
@@ -467,21 +467,7 @@ def _tell_pixel(plan: "Recipe") -> None:
         f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
         f"{near:.4g} nm, so that it begins with the wrong sizes: cut them at that "
         "pixel size, or learn from the two images, which are brought to it.",
-        stacklevel=3,
     )
-
-
-def _tell_map(path: Path) -> None:
-    """Warn where pairs are so far off that what they are judged by is off as well."""
-    off_nm, off_px = open_pairs(path).map_error or (None, None)
-    if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
-        warn(
-            f"The map that the pairs were cut by is expected to be {off_px:.2g} px "
-            f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
-            "so that a gain on them may be a loss: register again first, with "
-            "landmarks or an elastic map.",
-            stacklevel=3,
-        )
 
 
 # Pairs that are cut for a run lie beside its folder.
@@ -504,11 +490,18 @@ def with_pairs(
     """
     folder = check_target_folder(run_dir, empty=False, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
+    plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
-        cut = yield from _own_pairs(cut, recipe)
-    else:
-        _check_learns_pairs(recipe)
-    options = _fitted(cut, recipe, start_from, patch)
+        cut = yield from _own_pairs(cut, plan)
+    elif plan.blind:  # which would never look at the clear one
+        msg = (
+            "The recipe own-image never looks at a clear image; take fine-tune for a "
+            "noisy and a clear one, or give two noisy scans as image and second scan."
+        )
+        raise OptionError(msg)
+    if start_from is not None:
+        plan = plan.replace(start_from=str(find_model(start_from)))
+    options = _fitted(cut, plan, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = _set_aside(store) if existing.overwrite else None
@@ -522,7 +515,10 @@ def with_pairs(
         if ours and _stamp(folder) == before:
             shutil.rmtree(store, ignore_errors=True)
             _sheet_of(store).unlink(missing_ok=True)
-            _put_back(store, aside)
+            if aside is not None and aside.is_dir():  # an earlier run's
+                move(aside, store)
+                if (store / _sheet_of(store).name).is_file():
+                    move(store / _sheet_of(store).name, _sheet_of(store))
         for one in above:
             with suppress(OSError):  # the run began, or another has come
                 one.rmdir()
@@ -536,9 +532,8 @@ def with_pairs(
 _MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
 
 
-def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]:
+def _own_pairs(own: OwnImage, plan: "Recipe") -> Job[CutRequest]:
     """Pair an image with itself, or with a second scan that is to be aligned."""
-    plan = training.load_recipe(_find_recipe(recipe))
     if own.second is None and not plan.blind:
         msg = (
             f"The recipe {plan.name} cannot learn from one image; take own-image, or "
@@ -547,22 +542,6 @@ def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]
         raise OptionError(msg)
     yield Progress(0, 0, "reading the image")
     image = open_image(own.image)
-    _check_own(image)
-    # a flat place has noise to learn from, too, and noise looks like nothing
-    options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
-    # cut anew from these at every step
-    options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
-    side = options.patch
-    if np.prod([2 * n / side for n in image.shape]) > _MOST_PLACES:
-        options = options.replace(step=side)
-    if own.second is None:
-        return CutRequest(own.image, own.image, options=options)
-    options = options.replace(second_scan=True, align=True, max_shift_px=side)
-    return CutRequest(own.image, own.second, options=options)
-
-
-def _check_own(image: Micrograph) -> None:
-    """Refuse an image from which nothing can be learnt."""
     if min(image.shape) < LEAST_SIDE:
         rows, columns = image.shape
         msg = (
@@ -577,34 +556,25 @@ def _check_own(image: Micrograph) -> None:
             "is nothing to learn from it; take another image."
         )
         raise OptionError(msg)
+    # a flat place has noise to learn from, too, and noise looks like nothing
+    options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
+    # cut anew from these at every step
+    options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
+    side = options.patch
+    if np.prod([2 * n / side for n in image.shape]) > _MOST_PLACES:
+        options = options.replace(step=side)
+    if own.second is None:
+        return CutRequest(own.image, own.image, options=options)
+    options = options.replace(second_scan=True, align=True, max_shift_px=side)
+    return CutRequest(own.image, own.second, options=options)
 
 
-def _check_learns_pairs(recipe: str | os.PathLike[str]) -> None:
-    """Refuse a recipe for one image, which would never look at the clear one."""
-    if training.load_recipe(_find_recipe(recipe)).blind:
-        msg = (
-            "The recipe own-image never looks at a clear image; take fine-tune for a "
-            "noisy and a clear one, or give two noisy scans as image and second scan."
-        )
-        raise OptionError(msg)
-
-
-def _fitted(
-    cut: CutRequest,
-    recipe: str | os.PathLike[str],
-    start_from: str | os.PathLike[str] | None,
-    patch: int | None,
-) -> PairOptions:
+def _fitted(cut: CutRequest, plan: "Recipe", patch: int | None) -> PairOptions:
     """Choose how to cut, where it is not said, by recipe, model and images."""
-    plan = training.load_recipe(_find_recipe(recipe))
-    if start_from is not None:
-        plan = plan.replace(start_from=str(find_model(start_from)))
-    card = _start_card(plan)
-    trained: FloatPair | None = None if card is None else card.pixel_size_nm
-    said = cut.options.model_dump(exclude_unset=True)
-    given = (
-        cut.options if patch is None else PairOptions.parse({"patch": patch, **said})
-    )
+    card, given = _start_card(plan), cut.options
+    if patch is not None:
+        said = given.model_dump(exclude_unset=True)
+        given = PairOptions.parse({"patch": patch, **said})
     low, high = (open_image(image) for image in (cut.low, cut.high))
     return fitting_options(
         low,
@@ -612,7 +582,7 @@ def _fitted(
         given,
         patch_px=plan.data.patch_px,
         scale=_scale(plan),
-        trained_nm=trained,
+        trained_nm=None if card is None else card.pixel_size_nm,
     )
 
 
@@ -640,15 +610,6 @@ def _set_aside(store: Path) -> Path | None:
     if sheet.is_file():
         move(sheet, aside / sheet.name)
     return aside
-
-
-def _put_back(store: Path, aside: Path | None) -> None:
-    """Give an earlier run its pairs again."""
-    if aside is not None and aside.is_dir():
-        move(aside, store)
-        sheet = _sheet_of(store)
-        if (store / sheet.name).is_file():
-            move(store / sheet.name, sheet)
 
 
 def _sheet_of(store: Path) -> Path:
