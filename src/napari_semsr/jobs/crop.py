@@ -176,15 +176,6 @@ class _CropPlan:
     # By how much the image was moved, where that was looked for
     shift: Shift | None = None
 
-    @property
-    def shift_nm(self) -> tuple[float, float] | None:
-        """Shift ``(y, x)`` in nm; None where none was looked for."""
-        if self.shift is None:
-            return None
-        y, x = self.shift.shift_px
-        down, right = self.area.grid.pitch
-        return y * down, x * right
-
 
 def _crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
@@ -212,7 +203,12 @@ def _crop(
         made, kind, clipped = None, written.dtype, written.told
     kept = plan.reference
     if beside is not None and like is not None and kept is not None:
-        other = _about(like, kept, (yield from _beside(run, plan)))
+        # its history tells that it is cut by its box
+        box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
+        source = (yield from run.record("like")).model_copy(update={"role": "image"})
+        options = box.model_dump(mode="json")
+        options["reading"] = run.reading("like").model_dump(mode="json")
+        other = _about(like, kept, made_by("crop", options, source))
         yield from write_area(kept, other, beside, kept.dtype, existing=existing)
     return Cropped(
         output=run.output,
@@ -257,18 +253,14 @@ def _planned(
     reference = like.replace(name=name_of(run.given["like"]))
     plan = yield from _plan_common(source, reference, run.options)
     if "like_output" not in run.targets and plan.box.shape != like.shape:
-        _tell_part(plan, reference)
+        box = plan.box
+        warn(
+            f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
+            f"{reference.name}: write that part, too, to compare the two (--like-out).",
+        )
     kept = yield from run.record("like")
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
     return plan, (yield from run.history(**jsonable(more)))
-
-
-def _beside(run: Run[CropOptions], plan: _CropPlan) -> Job[Provenance]:
-    """Give the history of the reference's part, which is cut by its box."""
-    box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
-    record = (yield from run.record("like")).model_copy(update={"role": "image"})
-    reading = run.reading("like").model_dump(mode="json")
-    return made_by("crop", {**box.model_dump(mode="json"), "reading": reading}, record)
 
 
 def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
@@ -280,12 +272,12 @@ def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
 
 def _facts(plan: _CropPlan) -> dict[str, Any]:
     """Say where an area lies, and how that was found."""
-    shift = plan.shift
+    shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
         "area": _corners(plan.box),
         "resampled": plan.area.is_resampled,
         "shift_px": shift and shift.shift_px,
-        "shift_nm": plan.shift_nm,
+        "shift_nm": shift and (shift.shift_px[0] * down, shift.shift_px[1] * right),
         "shift_error_px": shift and shift.error_px,
         "quarters": shift and shift.quarters,
         "runner_up": shift and shift.runner_up,
@@ -296,15 +288,6 @@ def _facts(plan: _CropPlan) -> dict[str, Any]:
 def _corners(box: Box) -> tuple[int, int, int, int]:
     """Corners of a box as a user types them."""
     return box.y0, box.x0, box.y1, box.x1
-
-
-def _tell_part(plan: _CropPlan, reference: Micrograph) -> None:
-    """Say that the reference shows more than the result."""
-    box = plan.box
-    warn(
-        f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
-        f"{reference.name}: write that part, too, to compare the two (--like-out).",
-    )
 
 
 # Which area is cut: a box, or what two images show in common.
@@ -443,7 +426,14 @@ def _find(
     window = middle_of(box.shape, _WINDOW).moved(box.corner)
     fixed = Area.of(reference, Grid.of(reference)).part(window)
     moving = Area.of(image, fixed.grid, source)
-    _tell_networks(image, reference)
+    both = (image, reference)
+    made = [one.name for one in both if one.provenance and one.provenance.networks()]
+    if made:
+        warn(
+            f"The shift is found with {' and '.join(made)}, made by a network that can "
+            "move all details alike, so it can be off by more than its standard error: "
+            "find it with the image before the network.",
+        )
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
         warn(
@@ -451,17 +441,6 @@ def _find(
             "as on a lattice: compare the images, or search less far (--search).",
         )
     return found
-
-
-def _tell_networks(*images: Micrograph) -> None:
-    """Say that a network can move what it draws, which no quarter shows."""
-    made = [one.name for one in images if one.provenance and one.provenance.networks()]
-    if made:
-        warn(
-            f"The shift is found with {' and '.join(made)}, made by a network that can "
-            "move all details alike, so it can be off by more than its standard error: "
-            "find it with the image before the network.",
-        )
 
 
 def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
