@@ -55,7 +55,6 @@ from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
-    PairChoice,
     PairMap,
     PairOptions,
     choose_pairs,
@@ -115,17 +114,12 @@ class PairsMade(Result):
         for reason, count in self.rejected.items():
             rows[f"Left out: {reason}"] = Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
-            rows[f"Of {row['name']}"] = Figure(_of_one(row))
+            told = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
+            why = row.get("rejected", {}).items()
+            told += [f"left out: {reason} {count}" for reason, count in why]
+            told += [f"left out: {row['refused']}"] if "refused" in row else []
+            rows[f"Of {row['name']}"] = Figure(", ".join(told))
         return rows
-
-
-def _of_one(row: dict[str, Any]) -> str:
-    """Say what one pair of images gave."""
-    if "refused" in row:
-        return f"left out: {row['refused']}"
-    sets = [f"{name} {row[name]}" for name in SPLITS if row[name]]
-    left = [f"left out: {why} {count}" for why, count in row["rejected"].items()]
-    return ", ".join(sets + left)
 
 
 def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
@@ -148,7 +142,11 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     records = [record for side in opened for record, _ in side]
     images = [[image for _, image in side] for side in opened]
-    placed = None if transform is None else _placed(transform, opened)
+    placed = None
+    if transform is not None:  # where it is one of these images
+        check_sides(transform, *((image, record) for ((record, image),) in opened))
+        off = residuals_of(transform)
+        placed = PairMap(transform.transform, off.places_nm, off.reliable, off.side_nm)
     chosen, scale_note = _scaled(chosen, images, paired=paired)
     refused: list[dict[str, Any]] = []
     if chosen.align:
@@ -156,14 +154,20 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     choice = yield from choose_pairs(
         images[0], images[1], chosen, paired=paired, placed=placed
     )
-    _require(choice)
+    if not choice.sets["train"]:
+        why = ", ".join(f"{reason} {n}" for reason, n in choice.rejected.items())
+        msg = (
+            f"None of {choice.candidates} patches can be learnt from "
+            f"({why or 'no fit'}): check that both images show one field, or lower "
+            "--patch."
+        )
+        raise OptionError(msg)
     run.options = chosen
     provenance = yield from run.history(
         inputs=records,
         preparation=NUMBERS if chosen.prepares else None,
-        transform=None
-        if transform is None
-        else told(transform.transform, residuals_of(transform).places_nm),
+        transform=transform
+        and told(transform.transform, residuals_of(transform).places_nm),
     )
     off_nm = _map_error_nm(transform, records) if paired and not folders else None
     by_image = [*choice.by_image, *refused]
@@ -173,14 +177,11 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     sheet = target.with_suffix(_SHEET)
     picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
     rewrite(picture, sheet)
-    counts = {name: len(choice.sets[name]) for name in SPLITS}
     return PairsMade(
         output=str(target),
         sheet=str(sheet),
         pairing="paired" if paired else "unpaired",
-        train=counts["train"],
-        validation=counts["validation"],
-        test=counts["test"],
+        **{name: len(choice.sets[name]) for name in SPLITS},
         candidates=choice.candidates,
         rejected=dict(choice.rejected),
         patch=chosen.patch,
@@ -223,7 +224,11 @@ def _brought_onto(
 
     HIGH is what is resampled: LOW goes into the network as it is.
     """
-    coarse, fine = _pitches(low, high, scale)
+    coarse, fine = low.pixel_size_nm, high.pixel_size_nm
+    if coarse is None:  # what is not known follows from the other
+        y, x = fine or (1.0, 1.0)
+        coarse = PixelSize((y * scale, x * scale))
+    fine = fine or (coarse[0] / scale, coarse[1] / scale)
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
     unplaced = low.origin == high.origin == (0.0, 0.0)
     if unplaced and np.any(np.abs(stretch - 1) > _STRETCHED):
@@ -267,15 +272,6 @@ def _brought_onto(
             data=data, pixel_size_nm=wanted.pitch if known else None, origin=corners[1]
         ),
     )
-
-
-def _pitches(low: Micrograph, high: Micrograph, scale: int) -> tuple[FloatPair, ...]:
-    """Give the pitches of LOW and HIGH; what is not known follows from the other."""
-    coarse, fine = low.pixel_size_nm, high.pixel_size_nm
-    if coarse is None:
-        y, x = fine or (1.0, 1.0)
-        coarse = PixelSize((y * scale, x * scale))
-    return coarse, fine or (coarse[0] / scale, coarse[1] / scale)
 
 
 def _known_box(known: BoolArray) -> Box:
@@ -342,7 +338,9 @@ def fitting_options(
     given = options or PairOptions()
     said, factor = given.model_fields_set, given.scale or scale or 1
     chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
-    pixel = _trained_pixel(given.low_pixel_nm or low.mean_pixel_size_nm, trained_nm)
+    pixel = given.low_pixel_nm or low.mean_pixel_size_nm
+    if pixel is not None:  # to which a field is brought, where a model wants another
+        pixel = None if trained_nm is None else float(np.clip(pixel, *trained_nm))
     sized = given.high_pixel_nm or high.mean_pixel_size_nm
     field = min(low.shape)
     if pixel is not None and sized is not None:
@@ -355,26 +353,6 @@ def fitting_options(
         patch //= 2
     chosen |= {"patch": patch, "step": max(4, patch // 2)}
     return given.replace(**{k: v for k, v in chosen.items() if k not in said})
-
-
-def _trained_pixel(size_nm: float | None, trained_nm: FloatPair | None) -> float | None:
-    """Give the pixel to which a field is brought; None where it stays as it is."""
-    if size_nm is None or trained_nm is None:
-        return None
-    return float(np.clip(size_nm, *trained_nm))
-
-
-def _placed(
-    stored: StoredTransform,
-    opened: tuple[list[tuple[InputRecord, Micrograph]], ...],
-) -> PairMap:
-    """Take a stored map, where it is one of these images, and where it is doubtful."""
-    moving, fixed = ((image, record) for ((record, image),) in opened)
-    check_sides(stored, moving, fixed)
-    residuals = residuals_of(stored)
-    return PairMap(
-        stored.transform, residuals.places_nm, residuals.reliable, residuals.side_nm
-    )
 
 
 def _scaled(
@@ -418,16 +396,15 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
 
 def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
     """List the images of both sides, and tell whether they come from folders."""
-    sides = [_listed(side) for side in (low, high)]
-    many = [isinstance(side, list) for side in sides]
-    if many[0] != many[1]:
+    first, second = _listed(low), _listed(high)
+    many = isinstance(first, list)
+    if many != isinstance(second, list):
         msg = (
             "Pairs need two images or two folders, got an image and a folder: give "
             "the folders of both, or one file of each."
         )
         raise ReadError(msg)
-    first, second = ([s] if not isinstance(s, list) else s for s in sides)
-    return first, second, many[0]
+    return (first, second, True) if many else ([first], [second], False)
 
 
 def _listed(side: Any) -> Any:
@@ -519,18 +496,6 @@ def _open_each(
         if options.prepares and options.prepare in ("both", role):
             made = prepare_image(made, options)
         yield record, made
-
-
-def _require(choice: PairChoice) -> None:
-    """Refuse to write a store without pairs to train on."""
-    if choice.sets["train"]:
-        return
-    why = ", ".join(f"{reason} {count}" for reason, count in choice.rejected.items())
-    msg = (
-        f"None of {choice.candidates} patches can be learnt from ({why or 'no fit'}): "
-        "check that both images show one field, or lower --patch."
-    )
-    raise OptionError(msg)
 
 
 PAIRS = Verb(

@@ -19,7 +19,6 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
-    Provenance,
     Quantity,
     WriteError,
     digest_path,
@@ -42,8 +41,6 @@ from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ScanOptions, ViewOptions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_semsr.simulation import Scan
 
 _MARK = Path("truth") / "microscope.json"
@@ -178,11 +175,16 @@ def _simulate(
         chosen = _fitted(image, chosen)
         source = image.array()
         inputs.append((yield from run.record("image")))
-    _check_memory(chosen)
+    shape, _ = chosen.extent().fine_grid(chosen.fine)
+    frames = chosen.frames * chosen.frame_px**2 * _FRAME_BYTES
+    least = shape[0] * shape[1] * _SCENE_BYTES + frames
+    if least > psutil.virtual_memory().available:
+        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
+        raise _too_large(chosen, need)
     try:
         scan = yield from simulate_scan(chosen, source)
     except MemoryError as error:
-        raise _too_large(chosen, None) from error
+        raise _too_large(chosen, "more memory than is free") from error
     with _whole_folder(target) as place:
         writer = _ScanWriter(place, scan, chosen, tuple(inputs), run.opening)
         yield from writer.frames()
@@ -222,11 +224,9 @@ def _check_scan(
     if (options.sem or options.sem_view) and image is not None:
         msg = "An electron image needs a drawn sample (--phantom), got an image."
         raise OptionError(msg)
-    usual = ViewOptions()
-    if not options.sem_view and any(
-        getattr(options, name) != getattr(usual, name)
-        for name in ViewOptions.model_fields
-    ):
+    usual = ViewOptions().model_dump()
+    views = options.model_dump(include={*usual})
+    if views != usual and not options.sem_view:
         msg = "Options --view-… shape what --sem-view takes: give it as well."
         raise OptionError(msg)
     if options.focal_series == 1:
@@ -256,22 +256,9 @@ def _fitted(opened: Micrograph, options: SimulateOptions) -> SimulateOptions:
     return options
 
 
-def _check_memory(options: SimulateOptions) -> None:
-    """Refuse a scan that cannot be held, before anything is drawn."""
-    shape, _ = options.extent().fine_grid(options.fine)
-    rows, columns = options.frames_grid
-    frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
-    least = shape[0] * shape[1] * _SCENE_BYTES + frames
-    if least > psutil.virtual_memory().available:
-        raise _too_large(options, least)
-
-
-def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
+def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
     """Say which options make a scan smaller."""
     rows, columns = options.frames_grid
-    need = "more memory than is free"
-    if least is not None:
-        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
     msg = (
         f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
         "take fewer or smaller ones (--frames-grid, --frame-px, --oversampling)."
@@ -316,21 +303,23 @@ class _ScanWriter:
         """
         from napari_semsr.io import write
 
-        scene = self.scan.scene
-        size = self.scan.pixel_size_nm
-        finer = scene.oversampling if fine else 1
-        if size is not None:
-            share = (1 + self.options.pixel_size_error) if said else 1.0
-            size = parse_pixel_size([v * share / finer for v in size])
-        unit = self.scan.pixel_size_nm or (1.0, 1.0)
-        origin = (0.0, 0.0)
+        scene, size = self.scan.scene, self.scan.pixel_size_nm
+        finer, share = scene.oversampling if fine else 1, 1.0
+        if said:
+            share += self.options.pixel_size_error
+        (down, right), origin = size or (1.0, 1.0), (0.0, 0.0)
         if fine:
-            origin = (scene.origin_px[0] * unit[0], scene.origin_px[1] * unit[1])
+            origin = (scene.origin_px[0] * down, scene.origin_px[1] * right)
+        options = self.options.model_dump(mode="json")
+        if self.inputs:  # its pixel size is that of the frames, in the options
+            sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
+            options["reading"] = self.opening.model_dump(mode="json", exclude=sizes)
+        part = path.relative_to(self.place).as_posix()
         micrograph = Micrograph(
             data,
-            parse_pixel_size(size),
+            parse_pixel_size(size and [v * share / finer for v in size]),
             path.name.partition(".")[0],
-            provenance=self._provenance(path.relative_to(self.place).as_posix()),
+            provenance=made_by("simulate", options, *self.inputs, part=part),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
@@ -340,14 +329,6 @@ class _ScanWriter:
     @property
     def _files(self) -> list[str]:
         return [f"{name}.tif" for name in self.scan.names]
-
-    def _provenance(self, part: str) -> Provenance:
-        """Say that a picture was computed, and from what."""
-        said = self.options.model_dump(mode="json")
-        if self.inputs:  # its pixel size is that of the frames, in the options
-            sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
-            said["reading"] = self.opening.model_dump(mode="json", exclude=sizes)
-        return made_by("simulate", said, *self.inputs, part=part)
 
     def frames(self) -> Iterator[Progress]:
         """Write the frames."""
@@ -396,13 +377,11 @@ class _ScanWriter:
         if scene.surface is not None:
             height = scene.surface.height_nm
             self._image(height, folder / "height.ome.tif", said=False, fine=True)
-        _write_json(folder / "microscope.json", self._parameters())
-
-    def _parameters(self) -> dict[str, Any]:
-        """Everything that shaped the frames, asked for or drawn."""
-        scan, options, scene = self.scan, self.options, self.scan.scene
+        options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
-        return {
+        good = [i for i in range(len(scan.names)) if i not in scan.bad]
+        # everything that shaped the frames, asked for or drawn
+        parameters = {
             "options": options.model_dump(mode="json"),
             "source": self.inputs[0].name if self.inputs else options.phantom,
             "pixel_size_nm": scan.pixel_size_nm,
@@ -414,18 +393,14 @@ class _ScanWriter:
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
             "object_origin_px": scene.origin_px,
-            "mosaic_origin_px": self._mosaic_origin(),
+            # of the mosaic of all good frames: where a stitched one has 0, 0
+            "mosaic_origin_px": scan.true_px[good or slice(None)].min(axis=0),
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
             "bad_frames": {scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
             "versions": software_versions(),
         }
-
-    def _mosaic_origin(self) -> "NDArray[Any]":
-        """Corner of the mosaic of all good frames: where a stitched one has 0, 0."""
-        good = [i for i in range(len(self.scan.names)) if i not in self.scan.bad]
-        corner: NDArray[Any] = self.scan.true_px[good or slice(None)].min(axis=0)
-        return corner
+        _write_json(folder / "microscope.json", parameters)
 
     def more(self) -> Job[tuple[str, ...]]:
         """Take and write what was asked for beside the scan."""
