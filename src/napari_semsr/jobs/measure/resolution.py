@@ -132,18 +132,6 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
     return recipe
 
 
-def _uncovered(result: FrcMap) -> str | None:
-    """Say how many blocks have no resolution for want of a second frame."""
-    if not result.incomplete:
-        return None
-    said = (
-        f"{result.incomplete} of {result.blocks} blocks are not covered by both halves"
-    )
-    if result.incomplete < result.blocks:
-        return f"{said}."
-    return f"{said}: take smaller blocks, or scan with more overlap."
-
-
 # How far the second image lies off the first.
 
 _REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
@@ -421,7 +409,11 @@ def _map_resolution(
     records = []
     if halves is not None:
         result = yield from measure_frc_map(*halves, chosen, whole=first)
-        note = _uncovered(result)
+        count, blocks = result.incomplete, result.blocks
+        if count:
+            note = f"{count} of {blocks} blocks are not covered by both halves"
+            less = ": take smaller blocks, or scan with more overlap."
+            note += "." if count < blocks else less
         for half in halves:
             job = record_input(half, half, run.opening, role="half")
             records.append((yield from job))
@@ -431,65 +423,45 @@ def _map_resolution(
     if second is not None:
         run.tell_learnt()
     history = yield from run.history(inputs=records)
-    shown = result.map.replace(provenance=history, look=_map_look(result.map))
+    drawn = result.map.array()
+    look = DisplaySettings(  # over its image: translucent, with a colour bar
+        limits=contrast_limits(drawn, 1, 99),
+        colormap="viridis",
+        opacity=0.55,
+        colour_bar=bool(np.isfinite(drawn).any()),
+    )
+    shown = result.map.replace(provenance=history, look=look)
     result = replace(result, map=shown)
     run.write(shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
     beyond = _beyond(result.median_nm, interval_nm, calibrated, "median of the map")
     said = [_doubted(placed) or note, beyond]
+    pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, float | None]()
+    for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
+        value = result.percentile(share)
+        in_px[name] = None if value is None else value / pixel
+    ends = replace(result, size_error=0.0).median_interval  # in px none errs
     return FrcMapReport(
         **run.facts(calibrated),
         output=run.output,
         unit=result.unit,
         shape=result.map.shape,
-        p10_nm=result.p10_nm,
-        p10_px=_in_px(result, calibrated, 10),
-        median_nm=result.median_nm,
-        median_px=_in_px(result, calibrated, 50),
-        p90_nm=result.p90_nm,
-        p90_px=_in_px(result, calibrated, 90),
+        **{name: getattr(result, name) for name in _OF_MAP},
+        **in_px,
         median_interval_nm=interval_nm,
-        median_interval_px=_interval_px(result, calibrated),
-        blocks=result.blocks,
-        failed=result.failed,
+        median_interval_px=ends and (ends[0] / pixel, ends[1] / pixel),
         reasons=dict(result.reason_counts),
-        block=result.block,
-        step=result.step,
-        field_reason=result.field_reason,
-        method=result.method,
         note=" ".join(filter(None, said)) or None,
-        shift_px=result.shift_px,
         found_shift_px=placed.shift_px,
         found_shift_sd_px=placed.error_px,
         result=result,
     )
 
 
-def _map_look(shown: Micrograph) -> DisplaySettings:
-    """Lay a map over its image: translucent, with a colour bar."""
-    data = shown.array()
-    return DisplaySettings(
-        limits=contrast_limits(data, 1, 99),
-        colormap="viridis",
-        opacity=0.55,
-        colour_bar=bool(np.isfinite(data).any()),
-    )
-
-
-def _interval_px(result: FrcMap, image: Micrograph) -> FloatPair | None:
-    """Give the interval of the median in pixels, where no pixel size errs."""
-    found = replace(result, size_error=0.0).median_interval
-    pixel = image.mean_pixel_size_nm or 1.0
-    return None if found is None else (found[0] / pixel, found[1] / pixel)
-
-
-def _in_px(result: FrcMap, image: Micrograph, share: float) -> float | None:
-    """Give a percentile in pixels of the images."""
-    value = result.percentile(share)
-    pixel = image.mean_pixel_size_nm
-    return value if value is None or pixel is None else value / pixel
-
-
+_OF_MAP = (
+    *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
+    *("field_reason", "method", "shift_px"),
+)
 FRC_MAP = Verb(
     "frc-map",
     _pair("has its blocks split"),

@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -149,7 +150,12 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
 def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Item]:
     """Find what is to be measured."""
     if not isinstance(images, (str, os.PathLike)):
-        return [_given(measure, one, second) for one in images]
+        items = []
+        for one in images:  # an image of a list, or a pair
+            parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
+            parts += [second] if second is not None and len(parts) == 1 else []
+            items.append(_checked(measure, [part and Path(part) for part in parts]))
+        return items
     if _is_sheet(Path(images)):
         if second is not None:
             msg = (
@@ -180,13 +186,6 @@ def _there(items: list[_Item]) -> list[_Item]:
         if path is not None and not path.exists():
             raise no_file(path)
     return items
-
-
-def _given(measure: Measure, one: Any, second: Inputs | None) -> _Item:
-    """Take an image of a list, or a pair."""
-    parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
-    parts += [second] if second is not None and len(parts) == 1 else []
-    return _checked(measure, [None if part is None else Path(part) for part in parts])
 
 
 def _checked(measure: Measure, paths: Sequence[Path | None]) -> _Item:
@@ -308,11 +307,9 @@ def _value(text: str, mark: str) -> Cell:
     if mark != ",":
         text = text.replace(",", ".")
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
-    return text or None
+    return text
 
 
 def _read_rows(path: Path, measure: Measure) -> list[Cells]:
@@ -326,7 +323,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
             f"{missing[0]}; choose another name, or give --overwrite."
         )
         raise WriteError(msg)
-    numbers = set(measure.columns)
+    rows = []
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
             msg = (
@@ -334,13 +331,12 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
                 f"got {len(cells)}; mend the line, or give --overwrite."
             )
             raise WriteError(msg)
-    return [
-        {
-            name: _value(cell, sheet.mark) if name in numbers else cell or None
-            for name, cell in zip(sheet.names, cells, strict=True)
+        row = {
+            name: cell or None for name, cell in zip(sheet.names, cells, strict=True)
         }
-        for _, cells in sheet.rows
-    ]
+        numbers = {k: v for k, v in row.items() if k in measure.columns and v}
+        rows.append(row | {k: _value(v, sheet.mark) for k, v in numbers.items()})
+    return rows
 
 
 # The table, and the run that fills it.
@@ -385,16 +381,13 @@ class _Run:
         paths = [path_in_table(path, self.target) for path in item.paths]
         return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
 
-    def _images_in(self, row: Cells) -> tuple[Cell, ...]:
-        """Tell of which images a row is."""
-        return tuple(row.get(name) for name in self.measure.names)
-
     def take_up(self, earlier: Sequence[Cells]) -> None:
         """Keep rows that need not be measured again."""
-        known = {self._images_in(row): row for row in earlier}
+        names = self.measure.names
+        known = {tuple(row.get(name) for name in names): row for row in earlier}
         for number, item in enumerate(self.items):
             begun = self.begin(item)
-            row = known.pop(self._images_in(begun), None)
+            row = known.pop(tuple(begun.get(name) for name in names), None)
             if row is None or row.get("error"):
                 continue
             if row["fingerprint"] == _fingerprint(self.way, item):
@@ -417,7 +410,10 @@ class _Run:
         try:
             for done, number in enumerate(todo):
                 item = self.items[number]
-                step = Progress(done, len(todo), f"measuring {self._name(item)}")
+                # the one that others of a table differ by
+                path = item.paths[self.measure.needed - 1]
+                named = "" if path is None else path.name
+                step = Progress(done, len(todo), f"measuring {named}")
                 yield step
                 self.rows[number] = yield from self._measured(item, step, how)
                 self._write(pause=_PAUSE_S)
@@ -426,11 +422,6 @@ class _Run:
                 self._write()
         yield Progress(len(todo), len(todo), "done")
         return len(todo)
-
-    def _name(self, item: _Item) -> str:
-        """Name the image that others of a table differ by."""
-        path = item.paths[self.measure.needed - 1]
-        return "" if path is None else path.name
 
     def _measured(
         self, item: _Item, step: Progress, how: Mapping[str, Any]
