@@ -394,10 +394,13 @@ def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str
     if reading.pixel_size_nm is not None:
         known = reading.pixel_size_sd_nm is not None
         return "from a calibration" if known else "given when the report was made"
-    step = _stating(image.provenance)
-    if step is not None:
-        known = step[1].get("pixel_size_sd_nm") is not None
-        return f"{'from a calibration' if known else 'given'} in its step {step[0]}"
+    for step in image.provenance.steps() if image.provenance else ():
+        options = {**step.options, **(step.options.get("reading") or {})}
+        if options.get("pixel_size_nm") is not None:
+            known = options.get("pixel_size_sd_nm") is not None
+            return (
+                f"{'from a calibration' if known else 'given'} in its step {step.job}"
+            )
     vendor = image.metadata.get("vendor")
     if vendor:
         return f"from the metadata of the {vendor} microscope"
@@ -405,17 +408,6 @@ def _size_from(image: Micrograph, reading: ReadOptions, *, is_file: bool) -> str
         return f"handed on by its step {image.provenance.job}"
     kind = image.metadata.get("format")
     return f"from the {kind} metadata" if is_file and kind else "as it was opened"
-
-
-def _stating(made: Provenance | None) -> tuple[str, dict[str, Any]] | None:
-    """Find the last step of a history in which a pixel size was stated."""
-    while made is not None:
-        options = {**made.options, **(made.options.get("reading") or {})}
-        if options.get("pixel_size_nm") is not None:
-            return made.job, options
-        before = (item.provenance for item in made.inputs if item.provenance)
-        made = next(before, None)
-    return None
 
 
 def _paired(reference: Picture, compared: Picture) -> Pair:
