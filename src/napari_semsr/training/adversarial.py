@@ -13,11 +13,10 @@ Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +25,9 @@ from napari_semsr.training.learner import PIXEL_LOSSES, Learner, check_finite, f
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
 from napari_semsr.training.validation import ValidationPair, moved_onto
+
+if TYPE_CHECKING:
+    from pytorch_lightning.core.optimizer import LightningOptimizer
 
 
 def _entropy(score: Tensor, target: float) -> Tensor:
@@ -111,7 +113,11 @@ class AdversarialLearner(Learner, ABC):
         """Step the generators, and the discriminators when it is their turn."""
         low, high = flat(batch)
         step = self.global_step
-        first, second = self._at_rates_of(step)
+        first, second = cast("list[LightningOptimizer]", self.optimizers())
+        full = self.recipe.learning_rate * self.rate_factor(step)
+        for optimizer, share in ((first, 1.0), (second, self.gan.discriminator_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = full * share
         loss = self.teach_generators(low, high, step)
         self._descend(first.optimizer, loss)
         first.step()
@@ -133,16 +139,6 @@ class AdversarialLearner(Learner, ABC):
         if self.recipe.clip_norm is not None:
             (trained,) = optimizer.param_groups
             nn.utils.clip_grad_norm_(trained["params"], self.recipe.clip_norm)
-
-    def _at_rates_of(self, step: int) -> list[LightningOptimizer]:
-        """Give both optimisers, with the learning rates of a step."""
-        both = cast("list[LightningOptimizer]", self.optimizers())
-        full = self.recipe.learning_rate * self.rate_factor(step)
-        rates = (full, full * self.gan.discriminator_rate)
-        for optimizer, rate in zip(both, rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        return both
 
     def configure_optimizers(self) -> Any:
         """Two Adams: for the generators and for the discriminators."""
@@ -234,14 +230,17 @@ class PairedGan(AdversarialLearner):
         with self.exact():
             roughness = total_variation(made.float())
         parts = torch.stack((adversarial, content, roughness))
-        self._calibrate(parts.detach(), step)
+        shares, seen = self.gan.shares, step - self.gan.content_only_steps
+        if shares is not None and seen < self.gan.calibration_steps:  # then kept
+            self.term_sums += parts.detach()
+            means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
+            self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))
         names = ("adversarial", "content", "tv")
         weighed = self.weights * parts
         self.terms = dict(zip(names, weighed.detach(), strict=True))
-        if self.gan.shares is not None:
+        if shares is not None:
             self.recent.lerp_(weighed.detach(), 1 / self.gan.calibration_steps)
-            shares = self.recent / self.recent.sum()
-            found = zip(names, shares, strict=True)
+            found = zip(names, self.recent / self.recent.sum(), strict=True)
             self.terms |= {f"share_{name}": share for name, share in found}
         return weighed.sum()
 
@@ -269,15 +268,6 @@ class PairedGan(AdversarialLearner):
         if not self.gan.conditional:
             return image
         return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)
-
-    def _calibrate(self, parts: Tensor, step: int) -> None:
-        """Find the weights that give the shares; keep them after the first steps."""
-        shares, seen = self.gan.shares, step - self.gan.content_only_steps
-        if shares is None or seen >= self.gan.calibration_steps:
-            return
-        self.term_sums += parts
-        means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
-        self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -228,7 +228,11 @@ class CachedBatches(_Batches[Scenes | Patches]):
         self, cache: SceneCache, recipe: Recipe, done: int, process: int = 0
     ) -> None:
         super().__init__(recipe, done, process, len(cache.low))
-        self.device = _device_for(cache)
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            free, _ = torch.cuda.mem_get_info()
+            if sum(a.nbytes for a in cache if a is not None) <= _SHARE * free:
+                self.device = torch.device("cuda", torch.cuda.current_device())
 
         def placed(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(self.device)
@@ -282,15 +286,6 @@ def _unit(scenes: Tensor) -> Tensor:
     return unit
 
 
-def _device_for(cache: SceneCache) -> torch.device:
-    """Choose where cached scenes are held."""
-    if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        if sum(a.nbytes for a in cache if a is not None) <= _SHARE * free:
-            return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
 class TrainingData(lightning.LightningDataModule):
     """Batches from the first one that a run of `done` steps has not seen."""
 
@@ -321,18 +316,17 @@ class TrainingData(lightning.LightningDataModule):
         first, end = (
             steps * per_step * of for steps in (self.done, self.done + recipe.steps)
         )
+        items: Dataset[Any]
+        if stored:
+            items = StoredPatches(recipe, self.scale)
+        elif recipe.whole_scenes:
+            items = _scenes_of(recipe, self.scale)
+        else:
+            items = ScenePatches(recipe, self.scale)
         return DataLoader(
-            Subset(self._dataset(), range(first + number, end, of)),
+            Subset(items, range(first + number, end, of)),
             batch_size=per_step,
             num_workers=recipe.workers,
             prefetch_factor=4 if recipe.workers else None,
             persistent_workers=False,
         )
-
-    def _dataset(self) -> Dataset[Any]:
-        """Items of the recipe's kind, by their places in the whole run."""
-        if self.recipe.data.pairs is not None:
-            return StoredPatches(self.recipe, self.scale)
-        if self.recipe.whole_scenes:
-            return _scenes_of(self.recipe, self.scale)
-        return ScenePatches(self.recipe, self.scale)

@@ -125,7 +125,9 @@ class BlindSpot(Supervised):
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         super().__init__(network, recipe, pairs)
-        self.reach = recipe.hidden.reach or noise_reach(_learnt_from(recipe, pairs))
+        if recipe.hidden.reach is None and recipe.data.pairs is not None:
+            pairs = stored_pairs(fitting_store(recipe, 1), "train")  # as it learns from
+        self.reach = recipe.hidden.reach or noise_reach([one.low for one in pairs])
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which low is looked at."""
@@ -164,10 +166,3 @@ class BlindSpot(Supervised):
             "alike_rows_px": float(self.reach[0]),
             "alike_columns_px": float(self.reach[1]),
         }
-
-
-def _learnt_from(recipe: Recipe, pairs: list[ValidationPair]) -> list[NDArray[Any]]:
-    """Give patches to measure the noise on; of a store those that are learnt from."""
-    if recipe.data.pairs is not None:
-        pairs = stored_pairs(fitting_store(recipe, 1), "train")
-    return [pair.low for pair in pairs]

@@ -171,7 +171,9 @@ class Recorder(Callback):
         ):
             module.check_weights()
             self._save(trainer)
-        if stopped or reached >= last or _agreed(trainer, self._stale(step)):
+        patience, best = self.recipe.early_stop, self.best.get("step", math.inf)
+        waited = (patience or math.inf) * self.recipe.validate_every
+        if stopped or reached >= last or _agreed(trainer, step - best >= waited):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss=loss))
@@ -233,13 +235,6 @@ class Recorder(Callback):
         self.folder.save_state(trainer, self.best)
         self._saved_s = time.monotonic()
 
-    def _stale(self, step: int) -> bool:
-        """Whether the best model is too old to go on."""
-        patience = self.recipe.early_stop
-        if patience is None or "step" not in self.best:
-            return False
-        return step - self.best["step"] >= patience * self.recipe.validate_every
-
     def _praise(self) -> str:
         """Say how good the best model is."""
         measured = EXPECTED if EXPECTED in self.best else self.recipe.measure
@@ -286,6 +281,10 @@ def card_of(
     )
 
 
+_digest = functools.lru_cache(maxsize=1024)(digest_path)
+"""Digests a file once for all models that a run keeps."""
+
+
 def _learnt_from(recipe: Recipe) -> list[Any]:
     """Say which images and areas a model has seen, those of its start included."""
     found: list[Any] = []
@@ -309,12 +308,6 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
                 entry = {"name": name, "digest": digest, "unit": "px", "areas": None}
                 found.append(entry)
     return found
-
-
-@functools.lru_cache(maxsize=1024)
-def _digest(path: Path) -> str:
-    """Digest a file once for all models that a run keeps."""
-    return digest_path(path)
 
 
 def _pixel_nm(recipe: Recipe) -> float | None:

@@ -122,7 +122,12 @@ class RestorerLearner(Learner):
                 told = _about(blur_known(named, scenes.faults))
                 planes, trust = self.network.sharpening_planes(clear, told)
             else:
-                told = _told(named, within, scenes.faults)
+                # of each scene true, found or locally found numbers, by turns
+                true, turns = scenes.faults, (len(scenes.faults), 1)
+                turn = torch.randint(0, 3, turns, device=true.device)
+                known = torch.where(torch.isfinite(true), true, named)
+                found = torch.where(turn == 1, named, within)
+                told = torch.where(turn == 0, known, found)
                 rings = survey.rings(seen.statistics)
                 planes, trust = self.network.planes(clear, told, rings), None
             loss = loss + self._mended(scenes, planes, told, trust)
@@ -201,10 +206,3 @@ def _about(condition: Tensor) -> Tensor:
     told = condition.clone()
     told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
     return told
-
-
-def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:
-    """Draw for each scene which numbers (S, 9) its local part is told."""
-    turn = torch.randint(0, 3, (len(true), 1), device=true.device)
-    known = torch.where(torch.isfinite(true), true, found)
-    return torch.where(turn == 0, known, torch.where(turn == 1, found, within))

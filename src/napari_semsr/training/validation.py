@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from napari_semsr.analysis import (
     measure_frc,
     structural_similarity,
 )
-from napari_semsr.core import Float32Array, Micrograph, PixelSize, parse_pixel_size
+from napari_semsr.core import Float32Array, Micrograph, parse_pixel_size
 from napari_semsr.models import bicubic
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -214,7 +213,12 @@ class Validator:
     ) -> None:
         self.pairs, self.cross_frc, self.margin = pairs, cross_frc, margin
         self.shift_px = shift_px
-        self._before = [affine_psnr_db(*self.compared(_enlarged(p), p)) for p in pairs]
+        self._before = []
+        for pair in pairs:  # enlarged to the size of the truth
+            scale = pair.high.shape[0] // pair.low.shape[0]
+            low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
+            image = np.asarray(bicubic(low, scale)[0, 0].numpy())
+            self._before.append(affine_psnr_db(*self.compared(image, pair)))
 
     def compared(
         self, image: NDArray[Any], pair: ValidationPair
@@ -255,13 +259,6 @@ class Validator:
         return {name: float(np.mean(found[name])) for name in names}
 
 
-def _enlarged(pair: ValidationPair) -> NDArray[Any]:
-    """Bring the degraded image to the size of the truth by cubic interpolation."""
-    scale = pair.high.shape[0] // pair.low.shape[0]
-    low = torch.from_numpy(pair.low.astype(np.float32))
-    return np.asarray(bicubic(low[None, None], scale)[0, 0].numpy())
-
-
 # A picture of one held-out patch: degraded, what the network makes of it, truth.
 
 
@@ -281,8 +278,11 @@ def preview(
     rows, columns = parts[0].shape
     dark = np.full((rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts))
     row = np.concatenate([item for part in parts for item in (dark, part)][1:], axis=1)
+    size = None
+    if recipe.data.pairs is not None:  # of the clear images, where the store knows it
+        size = open_pairs(Path(recipe.data.pairs)).record.get("pixel_size_nm")
     picture = row.astype(np.float32)
-    return Micrograph(picture, _pixel_size(recipe), "low | output | truth")
+    return Micrograph(picture, parse_pixel_size(size), "low | output | truth")
 
 
 def _chosen(
@@ -298,14 +298,6 @@ def _chosen(
     store = open_pairs(Path(recipe.data.pairs))
     name = "validation" if store.counts["validation"] else "train"
     return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
-
-
-def _pixel_size(recipe: Recipe) -> PixelSize | None:
-    """Pixel of the clear images, where the store knows it."""
-    if recipe.data.pairs is None:
-        return None
-    record = open_pairs(Path(recipe.data.pairs)).record
-    return parse_pixel_size(record.get("pixel_size_nm"))
 
 
 _LOBES = 3  # of Lanczos's kernel
@@ -353,15 +345,9 @@ def _moved(x: Tensor, shift: Tensor) -> Tensor:
 
 def _smoothed(x: Tensor) -> Tensor:
     """Blur images (B, 1, H, W)."""
-    taps = _gaussian().to(x).expand(len(x), 1, -1)
+    taps = torch.exp(-((torch.arange(-_BORDER, _BORDER + 1) / _SIGMA_PX) ** 2) / 2)
+    taps = (taps / taps.sum()).to(x).expand(len(x), 1, -1)
     return _convolved(x, taps[..., None], taps[:, :, None])
-
-
-@lru_cache(maxsize=1)
-def _gaussian() -> Tensor:
-    places = torch.arange(-_BORDER, _BORDER + 1) / _SIGMA_PX
-    taps = torch.exp(-(places**2) / 2)
-    return taps / taps.sum()
 
 
 def _convolved(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
