@@ -172,16 +172,14 @@ class DemoResult(Result):
         self,
     ) -> Annotated[float, Quantity("Error of nominal positions", "px", ".3g")]:
         """Root mean square, from the truth."""
-        error: float = self.figures["scan"]["nominal_error_px"]
-        return error
+        return rms(self.scan.placement.nominal_error_px)
 
     @property
     def solved(
         self,
     ) -> Annotated[float, Quantity("Error of solved positions", "px", ".3g")]:
         """Root mean square, from the truth."""
-        error: float = self.figures["scan"]["solved_error_px"]
-        return error
+        return rms(self.scan.placement.solved_error_px)
 
     @property
     def resolved(self) -> Annotated[str, Quantity("Mosaic resolves")]:
@@ -231,11 +229,19 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
 
     At last an electron image is restored.
     """
+    from napari_semsr.models import read_card
+
     started = time.monotonic()
     chosen = run.options
     yield Progress(0, 0, "checking")
     for name in (chosen.model, chosen.restorer):
-        _check_model(name)
+        scale = read_card(find_model(name)).scale
+        if scale != 1:
+            msg = (
+                f"The demonstration compares images of one pixel size, and {name} "
+                f"makes pixels {scale} times as small: take a model of scale 1."
+            )
+            raise OptionError(msg)
     paths = _prepare_folder(run.place)
     scan = yield from run_scan(paths, frame_px=chosen.frame_px, seed=chosen.seed)
     place = yield from run_place(
@@ -262,33 +268,13 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     write_numbers(paths["figures"], figures)
     write_report(scan, place, sem, paths, figures["options"])
     return DemoResult(
-        report=str(paths["report"]),
+        **{name: str(paths[role]) for name, role in _SHOWN.items()},
         seconds=round(time.monotonic() - started, 2),
-        frames=str(paths["scan"]),
-        mosaic=str(paths["mosaic"]),
-        registered=str(paths["place_mosaic"]),
-        place_sem=str(paths["place_sem"]),
-        enhanced=str(paths["place_enhanced"]),
-        tuned=str(paths["place_tuned"]),
-        frc_map=str(paths["place_tuned_against_sem"]),
         figures=figures,
         scan=scan,
         place=place,
         sem=sem,
     )
-
-
-def _check_model(name: str) -> None:
-    """Refuse a model that is not there, or whose pixels would not fit the others."""
-    from napari_semsr.models import read_card
-
-    scale = read_card(find_model(name)).scale
-    if scale != 1:
-        msg = (
-            f"The demonstration compares images of one pixel size, and {name} makes "
-            f"pixels {scale} times as small: take a model of scale 1."
-        )
-        raise OptionError(msg)
 
 
 def demo_paths(folder: Path) -> dict[str, Path]:
@@ -316,6 +302,16 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
     return paths
 
 
+_SHOWN = {  # of a result, by the roles of files
+    "report": "report",
+    "frames": "scan",
+    "mosaic": "mosaic",
+    "place_sem": "place_sem",
+    "registered": "place_mosaic",
+    "enhanced": "place_enhanced",
+    "tuned": "place_tuned",
+    "frc_map": "place_tuned_against_sem",
+}
 _METRICS = "psnr_db ssim nrmse average_gradient contrast spatial_frequency"
 _OF_A_PAIR = "resolution_nm interval_nm reason"
 _OF_A_MAP = "blocks failed median_nm p10_nm p90_nm"
@@ -393,6 +389,9 @@ def write_report(
     options: dict[str, Any],
 ) -> None:
     """Write the page."""
+    made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
+    digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
+    digests += [(item.name, item.digest) for one in made for item in one.inputs]
     write_page(
         paths["report"],
         Path(__file__).with_name("report.html"),
@@ -413,7 +412,7 @@ def write_report(
         reports=[item.report for item in (place.untouched, place.tuned)],
         restored=sem.made.report,
         paths=paths,
-        provenance=_provenance(place, sem, options),
+        provenance=making(options | made[0].options, digests),
     )
 
 
@@ -569,16 +568,6 @@ def _maps(measured: FieldFigures) -> list[tuple[str, FrcMap, bytes]]:
         )
         for name, found in maps
     ]
-
-
-def _provenance(
-    place: PlaceRun, sem: Half, options: dict[str, Any]
-) -> list[tuple[str, object]]:
-    """Tell what made the page: options, digests of models and inputs, versions."""
-    made = [item.provenance for item in (place.untouched, place.tuned, sem.made)]
-    digests = [(f"the model {one.model_name}", one.model_digest) for one in made]
-    digests += [(item.name, item.digest) for one in made for item in one.inputs]
-    return making(options | made[0].options, digests)
 
 
 def _window(

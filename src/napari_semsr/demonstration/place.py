@@ -6,7 +6,7 @@ is in both.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,17 @@ def run_place(
     view = open_image(paths["scan"] / "sem" / "view.tif")
     sem = _averaged(view, scan.mosaic.scale)
     rewrite(sem, paths["place_sem"])
-    registered = yield from _register(paths, registering)
+    try:
+        registered = yield from REGISTER.anew(
+            paths["mosaic"],
+            paths["place_sem"],
+            output=paths["place_mosaic"],
+            options=registering,
+            transform_out=paths["place_map"],
+        )
+    except RegistrationRefused as error:
+        msg = f"This sample cannot be registered: {error} Take another seed."
+        raise RegistrationError(msg) from error
     stored = read_transform(paths["place_map"])
     mosaic = open_image(paths["place_mosaic"])
     error = _true_error_nm(paths, scan, stored, mosaic)
@@ -150,14 +160,8 @@ def halves(box: Box) -> tuple[Box, Box]:
     rows, columns = box.shape
     side = (max(rows, columns) - _APART_PX) // 2
     if rows > columns:
-        return (
-            Box(box.y0, box.y0 + side, box.x0, box.x1),
-            Box(box.y1 - side, box.y1, box.x0, box.x1),
-        )
-    return (
-        Box(box.y0, box.y1, box.x0, box.x0 + side),
-        Box(box.y0, box.y1, box.x1 - side, box.x1),
-    )
+        return replace(box, y1=box.y0 + side), replace(box, y0=box.y1 - side)
+    return replace(box, x1=box.x0 + side), replace(box, x0=box.x1 - side)
 
 
 def map_error_nm(
@@ -191,23 +195,6 @@ def _averaged(view: Micrograph, pixel: tuple[float, float]) -> Micrograph:
         origin=grid.centre(Box.of(grid.shape)),
         provenance=derived_from("convert", {"pixel_size_nm": list(pixel)}, image=view),
     )
-
-
-def _register(paths: dict[str, Path], options: RegisterOptions) -> Job[Registered]:
-    """Find the map from the mosaic to the electron image, and apply it."""
-    try:
-        return (
-            yield from REGISTER.anew(
-                paths["mosaic"],
-                paths["place_sem"],
-                output=paths["place_mosaic"],
-                options=options,
-                transform_out=paths["place_map"],
-            )
-        )
-    except RegistrationRefused as error:
-        msg = f"This sample cannot be registered: {error} Take another seed."
-        raise RegistrationError(msg) from error
 
 
 def _true_error_nm(
