@@ -118,25 +118,26 @@ def _calibrate(
     if run.target is not None:
         write_calibration(run.target, found)
     yield Progress(2, 2, "done")
-    return CalibrationReport(run.names[0], run.output, found, _warnings(found))
-
-
-def _warnings(found: Calibration) -> tuple[str, ...]:
-    """Collect what the user must know."""
-    if found.uneven_px is None:
-        return ()
-    said = (
+    uneven = found.uneven_px is not None and (
         "The scale changes from one side of the field to the other, by up to "
         f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
         "take the picture anew; pixel size and distortion are those of the middle."
     )
-    return (said,)
+    warned = (uneven,) if uneven else ()
+    return CalibrationReport(run.names[0], run.output, found, warned)
 
 
 def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
     """Find the scale bar that is printed into an image."""
-    length = run.options.bar
-    length_nm = None if length is True else _length_nm(length)
+    length, length_nm = run.options.bar, None
+    if length is not True:  # a number alone is nm
+        length_nm = parse_length_nm(str(length), "nm")
+        if length_nm is None:
+            msg = (
+                "The length of a bar is one such as '50 um' or '200 nm', got "
+                f"{length!r}."
+            )
+            raise OptionError(msg)
     if run.target is not None and length_nm is None:
         msg = (
             f"{run.target} needs the bar's printed length to be written: read it off "
@@ -159,7 +160,12 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         found = BarCalibration(
             (pitch, pitch), (error, error), bar.length_px, bar.sd_px, length_nm
         )
-        _compare(found, image.pixel_size_nm)
+        stated = image.pixel_size_nm
+        if stated and not math.isclose(pitch, stated[1], abs_tol=_APART * error):
+            warn(
+                f"The bar tells {pitch:.4g} nm a pixel, but the file states "
+                f"{stated[1]:.4g} nm: check the length that was typed."
+            )
         if run.target is not None:
             write_calibration(run.target, found)
     yield Progress(2, 2, "done")
@@ -172,27 +178,6 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         found,
         image.pixel_size_nm,
     )
-
-
-def _length_nm(text: str | float) -> float:
-    """Read a printed length, such as ``"50 um"``; a number alone is nm."""
-    length = parse_length_nm(str(text), "nm")
-    if length is None:
-        msg = f"The length of a bar is one such as '50 um' or '200 nm', got {text!r}."
-        raise OptionError(msg)
-    return length
-
-
-def _compare(found: BarCalibration, stated: FloatPair | None) -> None:
-    """Warn where a file states another pixel size than its bar tells."""
-    if stated is None:
-        return
-    told, error = found.pixel_size_nm[1], found.pixel_size_sd_nm[1]
-    if not math.isclose(told, stated[1], abs_tol=_APART * error):
-        warn(
-            f"The bar tells {told:.4g} nm a pixel, but the file states "
-            f"{stated[1]:.4g} nm: check the length that was typed."
-        )
 
 
 def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:

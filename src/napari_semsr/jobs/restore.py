@@ -62,7 +62,12 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
         return text, open_image(choice.path)
-    told = _read_json(Path(choice.path))
+    try:
+        told = json.loads(read_text(Path(choice.path)))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{choice.path} cannot be read as JSON ({error}); check the name."
+        raise ReadError(msg) from error
+    told = told if isinstance(told, dict) else {}
     try:
         width_px, pixel_nm = float(told["psf_fwhm_px"]), float(told["pixel_size_nm"][0])
         known = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
@@ -100,16 +105,6 @@ def _of_pupil(
         optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0]
     )
     return Micrograph(kernel, parse_pixel_size(size), Path(name).name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    try:
-        found = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} cannot be read as JSON ({error}); check the name."
-        raise ReadError(msg) from error
-    return found if isinstance(found, dict) else {}
 
 
 _KINDS = "uif"
@@ -226,9 +221,14 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         how: dict[str, Any] = {"dtype": made.dtype, "chunk": made.plan.core}
         return run.existing.store_of(about, place, target, **how)
 
-    written = yield from write_blocks(
-        target, make, lambda store: _fill(store, made), resumable=True
-    )
+    def fill(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
+        pieces = made.restorer.tiles(made.source.data, made.plan, store.pending())
+        clipped = yield from store.fill((values for _, values in pieces), _TILES)
+        if not store.complete:
+            store.note("restore", made.parameters)
+        return clipped, (yield from measure_change(made.source, image_in(store)))
+
+    written = yield from write_blocks(target, make, fill, resumable=True)
     clipped, change = written.told
     return RestoredFile(
         output=str(target),
@@ -242,7 +242,17 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 
 def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     """Open an image and measure what its restoration needs."""
-    options, dtype = run.options, _dtype_of(run.options)
+    options = run.options
+    try:
+        dtype = np.dtype(options.dtype or np.float32)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind not in _KINDS:
+        msg = (
+            "Grey values are stored as an integer or floating type such as uint8 or "
+            f"float32, got {options.dtype!r}."
+        )
+        raise OptionError(msg)
     yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
     run.open()
     source = run.images["image"]
@@ -262,30 +272,6 @@ def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     provenance = yield from run.history(*guides, **more)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
-
-
-def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
-    """Understand the type that was asked for."""
-    try:
-        found = np.dtype(options.dtype or np.float32)
-    except TypeError:
-        found = np.dtype(object)
-    if found.kind not in _KINDS:
-        msg = (
-            "Grey values are stored as an integer or floating type such as uint8 or "
-            f"float32, got {options.dtype!r}."
-        )
-        raise OptionError(msg)
-    return found
-
-
-def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[tuple[int, Change | None]]:
-    """Restore what a store lacks; count clipped pixels, measure the change."""
-    pieces = made.restorer.tiles(made.source.data, made.plan, store.pending())
-    clipped = yield from store.fill((values for _, values in pieces), _TILES)
-    if not store.complete:
-        store.note("restore", made.parameters)
-    return clipped, (yield from measure_change(made.source, image_in(store)))
 
 
 def _restore(run: Run[RestoreOptions]) -> Job[RestoredFile]:

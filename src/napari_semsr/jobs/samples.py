@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.jobs.images import derived_from, made_by
@@ -56,7 +55,11 @@ def expose(
 
     chosen = exposure or Exposure()
     blurred = degrade_plane(truth.array(), chosen.kind, seed=seed)  # type: ignore[arg-type]
-    noisy = _noisy(blurred.image, chosen, np.random.default_rng([seed, noise_seed]))
+    rng = np.random.default_rng([seed, noise_seed])
+    counts = rng.poisson(blurred.image / 255.0 * chosen.electrons)
+    grey = counts / chosen.electrons * 255.0
+    grey = grey + rng.normal(0.0, chosen.read_noise, grey.shape)
+    noisy = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     options = asdict(chosen) | {"seed": seed, "noise_seed": noise_seed}
     made = derived_from("exposure", options, truth=truth)
     return truth.replace(data=noisy, name=name, provenance=made)
@@ -83,13 +86,3 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
         )
     )
     return coarse, fine
-
-
-def _noisy(
-    image: NDArray[np.uint8], exposure: Exposure, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Add counting and read noise to an 8-bit image."""
-    counts = rng.poisson(image / 255.0 * exposure.electrons)
-    grey = counts / exposure.electrons * 255.0
-    grey = grey + rng.normal(0.0, exposure.read_noise, image.shape)
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)

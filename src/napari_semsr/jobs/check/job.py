@@ -285,17 +285,13 @@ class ClearImages(TruthSource):
 
     def __init__(
         self,
-        images: Sequence[FloatArray] | Callable[[int], FloatArray],
+        image: Callable[[int], FloatArray],
+        count: int | None = None,
         *,
         scale: int,
         seed: int,
     ) -> None:
-        self.scale, self.seed = scale, seed
-        self._image: Callable[[int], FloatArray]
-        if callable(images):
-            self._image = images
-        else:
-            self._image, self.count = images.__getitem__, len(images)
+        self._image, self.count, self.scale, self.seed = image, count, scale, seed
         if scale == 1:
             self.widths_px = {kind: blur_width_px(kind) for kind in KINDS}
         else:
@@ -588,7 +584,8 @@ def _sources(
         elif clear.kind == "drawn":
             yield ClearImages.drawn(side, **said)
         else:
-            yield ClearImages(clear.load(card, side), **said)
+            images = clear.load(card, side)
+            yield ClearImages(images.__getitem__, len(images), **said)
 
 
 def judge_source(

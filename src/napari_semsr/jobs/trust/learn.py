@@ -31,7 +31,7 @@ from napari_semsr.core import (
     run,
     software_versions,
 )
-from napari_semsr.jobs.images import OverwritePolicy, Result
+from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.trust.map import LOOK_PX
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb
@@ -100,7 +100,13 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
     target = run.target
     if target is None:
         target = trust_path(path)
-        _check(target, run.existing)
+        if target.exists() and not run.existing.overwrite:
+            msg = f"{target} exists already; give overwrite to replace it."
+            raise WriteError(msg)
+        there = target.parent if target.parent.exists() else target.parent.parent
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            msg = f"{target.parent} cannot be written to; give another output."
+            raise WriteError(msg)
     loaded = load_model(path)
     truths = Truths(
         loaded.card,
@@ -154,17 +160,6 @@ def _learn(run: Run[TrustLearning]) -> Job[TrustLearnt]:
         fields=chosen.fields,
         calibration=chosen.calibration,
     )
-
-
-def _check(target: Path, existing: OverwritePolicy) -> None:
-    """Refuse a place beside the model where the file cannot go, before any work."""
-    if target.exists() and not existing.overwrite:
-        msg = f"{target} exists already; give overwrite to replace it."
-        raise WriteError(msg)
-    folder = target.parent if target.parent.exists() else target.parent.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        msg = f"{target.parent} cannot be written to; give another output."
-        raise WriteError(msg)
 
 
 @dataclass(frozen=True, slots=True)
