@@ -224,17 +224,6 @@ def degrade_plane(
     result = clear
     for kernel in kernels_of(kind):
         result = ndimage.convolve(result, kernel, mode="reflect")
-    parameters = _blur_parameters(kind)
-    if kind != "blur":
-        result, found = _fogged(
-            result, seed, uniform_fog=uniform_fog, airlight=airlight, stretch=stretch
-        )
-        parameters |= found
-    grey = result * ((high - low) / 255) + low
-    return Degraded(_quantised(grey, image.dtype), parameters)
-
-
-def _blur_parameters(kind: Kind) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "gaussian_sigma_px": BLUR_SIGMA_PX,
         "gaussian_size_px": BLUR_SIZE_PX,
@@ -245,7 +234,13 @@ def _blur_parameters(kind: Kind) -> dict[str, Any]:
             "motion_angle_deg": 0.0,
             "defocus_radius_px": DEFOCUS_RADIUS_PX,
         }
-    return parameters
+    if kind != "blur":
+        result, found = _fogged(
+            result, seed, uniform_fog=uniform_fog, airlight=airlight, stretch=stretch
+        )
+        parameters |= found
+    grey = result * ((high - low) / 255) + low
+    return Degraded(_quantised(grey, image.dtype), parameters)
 
 
 def _fogged(

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,20 +70,9 @@ class FaultyScene:
     spread: NDArray[np.float32] | None = None
 
 
-class _Blur(NamedTuple):
-    """A kernel and what a network may know of it."""
-
-    kernel: FloatArray
-    told: tuple[float, float, float, float]  # `blur_rows` to `flatness`
-
-
-class _Noise(NamedTuple):
-    """A field of noise and what a network may know of it."""
-
-    field: FloatArray
-    told: tuple[float, float, float, float]  # `shot` to `streaks`
-
-
+# What a network may know: of a blur `blur_rows` to `flatness`, of noise `shot` to
+# `streaks`
+_Told = tuple[float, float, float, float]
 _Detector = Callable[[FloatArray], FloatArray]
 _SHARP = (math.log(NO_BLUR), math.log(NO_BLUR), 0.0, 0.0)
 _UNTOLD = (math.nan,) * 4  # of noise that is not there
@@ -100,7 +88,9 @@ def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
     return np.asarray(np.exp(-0.5 * ((u / long) ** 2 + (v / short) ** 2)))
 
 
-def _drawn_blur(ranges: FaultRanges, rng: np.random.Generator) -> _Blur:
+def _drawn_blur(
+    ranges: FaultRanges, rng: np.random.Generator
+) -> tuple[FloatArray, _Told]:
     """Draw a Gaussian, a defocus, a drift, or some of them one after the other."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
     kind = rng.choice(["astigmatic", "defocus", "drift", "several"])
@@ -121,10 +111,10 @@ def _drawn_blur(ranges: FaultRanges, rng: np.random.Generator) -> _Blur:
                 kernel = signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
-    return _Blur(kernel, _told_of_blur(kernel))
+    return kernel, _told_of_blur(kernel)
 
 
-def _told_of_blur(kernel: FloatArray) -> tuple[float, float, float, float]:
+def _told_of_blur(kernel: FloatArray) -> _Told:
     """Measure deviations, slant and flatness of a kernel."""
     y, x = np.indices(kernel.shape, dtype=float)
     y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
@@ -141,7 +131,7 @@ def _told_of_blur(kernel: FloatArray) -> tuple[float, float, float, float]:
 
 def _drawn_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
-) -> _Noise:
+) -> tuple[FloatArray, _Told]:
     """Draw shot and read noise, for an image of the scale 0 to 1, as it is smeared."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0
@@ -159,7 +149,7 @@ def _drawn_noise(
     along, across = _likeness(smeared, 1), _likeness(smeared, 0)
     level = np.clip(image, 0, 1)
     growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
-    return _Noise(smear(deviation * growing * noise), (shot, along, across, streaks))
+    return smear(deviation * growing * noise), (shot, along, across, streaks)
 
 
 def _drawn_detector(rng: np.random.Generator) -> _Detector:
@@ -207,16 +197,6 @@ def _drawn_veil(
     return np.exp(-(low + (high - low) * field)), float(airlight)
 
 
-def _through_jpeg(image: FloatArray, quality: int) -> FloatArray:
-    """Store an image of the scale 0 to 1 as JPEG and read it again."""
-    from PIL import Image  # 10 MB, and few scenes are stored so
-
-    eight = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
-    kept = io.BytesIO()
-    Image.fromarray(eight).save(kept, "JPEG", quality=quality)
-    return np.asarray(Image.open(kept), dtype=float) / 255
-
-
 def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
     """Record an image: clipped, rounded, as JPEG or not; and the deviation of JPEG."""
     bottom, span = range_of(low)
@@ -228,8 +208,12 @@ def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, fl
         shown = np.clip(shown, 0, 1)
     lost = 0.0
     if rng.random() < 0.08:
-        before = np.clip(shown, 0, 1)
-        shown = _through_jpeg(shown, int(rng.integers(60, 98)))
+        from PIL import Image  # 10 MB, and few scenes are stored so
+
+        before, kept = np.clip(shown, 0, 1), io.BytesIO()
+        eight = Image.fromarray(np.rint(before * 255).astype(np.uint8))
+        eight.save(kept, "JPEG", quality=int(rng.integers(60, 98)))
+        shown = np.asarray(Image.open(kept), dtype=float) / 255
         lost = float((shown - before).std())
     elif rng.random() < 0.8:
         shown = np.rint(shown * 255) / 255

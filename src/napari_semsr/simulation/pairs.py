@@ -201,15 +201,6 @@ def _random_optics(
     )
 
 
-def _level(height_nm: Float32Array, look: RandomLook) -> Float32Array:
-    """Height above a focal plane that drifts across the field as heights then do."""
-    rows, columns = height_nm.shape
-    down, across = look.focus_drift_nm
-    drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
-    drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
-    return np.asarray(height_nm - drift, np.float32)
-
-
 def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArray[Any]:
     """Displace an image along the radius, by as little as keeps its middle in place."""
     most, *middle = bending_px
@@ -444,7 +435,11 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
 
 def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
     """Take the superlens picture and put both on their scales."""
-    level, pixel = _level(field.height_nm, look), field.pixel_nm
+    # above a focal plane that drifts across the field
+    (rows, columns), (down, across) = field.height_nm.shape, look.focus_drift_nm
+    drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
+    drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
+    level, pixel = np.asarray(field.height_nm - drift, np.float32), field.pixel_nm
     seen = image_of(
         field.light,
         level,
