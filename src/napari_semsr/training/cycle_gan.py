@@ -252,24 +252,13 @@ class CycleGan(AdversarialLearner):
         else:
             coarse, kept_low = self.back(high), None
         self._made = {"high": clear.detach(), "low": coarse.detach()}
-        passed = clear, torch.lerp(coarse.detach(), coarse, self.gan.back_share)
+        passed = torch.lerp(coarse.detach(), coarse, self.gan.back_share)
         with unremembered(self.generators()):
-            back_low, back_high = (
-                generator(self._noisy(image))
-                for generator, image in zip(
-                    (self.back, self.network), passed, strict=True
-                )
-            )
+            back_low = self.back(self._noisy(clear))
+            back_high = self.network(self._noisy(passed))
         adversarial = self._adversarial(clear, coarse)
-        with self.exact():
-            terms = self._terms(
-                (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
-            )
-            if isinstance(self.back, LearntBlur):
-                terms["spectrum"] = self.back.spectrum_loss(low, high)
-        terms["adversarial"] = adversarial
-        self.terms = {name: value.detach() for name, value in terms.items()}
-        return torch.stack(list(terms.values())).sum()
+        ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
+        return self._weighed(low, high, *ways, adversarial=adversarial)
 
     def _teach_start(self, low: Tensor, high: Tensor) -> Tensor:
         """Teach what to begin as: copies, or a weak blur and its inverse."""
@@ -280,10 +269,18 @@ class CycleGan(AdversarialLearner):
             shown, wanted = (low, low) if weak is None else (high, weak)
             coarse = self.back(shown).float()
             taught.append((coarse, wanted, coarse))
+        return self._weighed(low, high, *taught)
+
+    def _weighed(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
+        """Sum the terms of some ways, of the spectra where a blur is learnt, and more.
+
+        They are kept to be told.
+        """
         with self.exact():
-            terms = self._terms(*taught)
+            terms = self._terms(*ways)
             if isinstance(self.back, LearntBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
+        terms |= more
         self.terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack(list(terms.values())).sum()
 

@@ -306,21 +306,17 @@ class SceneDataset(Dataset[Scenes]):
         if recipe.whole_scenes:
             if self.scans and rng.random() < recipe.data.scanned:
                 return _cut_scans(self.scans, recipe.data.scene_px, rng)
-            return random_faults(self._with_contrast(rng), recipe.faults, rng)
+            image = self.clear(rng)
+            for _ in range(_TRIES):  # until one shows something: noise says nothing
+                if image.std() >= _LEAST_CONTRAST:
+                    break
+                image = self.clear(rng)
+            return random_faults(image, recipe.faults, rng)
         made = random_scene(self.clear(rng), recipe.degradations, rng)
         faults = np.full(len(FAULTS), np.nan, np.float32)
         return FaultyScene(
             made.low, made.high, made.high, made.log_gain, made.airlight, faults
         )
-
-    def _with_contrast(self, rng: np.random.Generator) -> Float32Array:
-        """Draw clear scenes until one shows something; noise alone says nothing."""
-        image = self.clear(rng)
-        for _ in range(_TRIES):
-            if image.std() >= _LEAST_CONTRAST:
-                break
-            image = self.clear(rng)
-        return image
 
     def clear(self, rng: np.random.Generator) -> Float32Array:
         """Draw a clear scene, or cut it from an image, and vary it."""
