@@ -128,26 +128,23 @@ def train_in_subprocess(
             for key, value in child.heard():
                 if key == "result":
                     return Trained(**value)
-                last = _followed(last, key, value)
+                if key == "step":
+                    *step, loss = value
+                    last = TrainStep(*step, loss=loss)
+                elif key == "warned":
+                    warn(str(value))
+                elif key == "failed":
+                    kind = getattr(core, str(value[0]), SemsrError)
+                    raise kind(value[1])
+                elif key == "ended":
+                    msg = (
+                        "The training was stopped from outside; its state is kept, "
+                        "resume it."
+                    )
+                    raise SemsrError(msg)
             yield last
     finally:
         child.stop(patience_s)
-
-
-def _followed(last: TrainStep, key: str, value: Any) -> TrainStep:
-    """Act on what was heard, and give the newest step."""
-    if key == "step":
-        done, total, message, loss = value
-        return TrainStep(done, total, message, loss=loss)
-    if key == "warned":
-        warn(str(value))
-    elif key == "failed":
-        kind = getattr(core, str(value[0]), SemsrError)
-        raise kind(value[1])
-    elif key == "ended":
-        msg = "The training was stopped from outside; its state is kept, resume it."
-        raise SemsrError(msg)
-    return last
 
 
 class _Child:
@@ -282,7 +279,11 @@ def _main() -> int:
         say("ended", True)
     except Exception as error:  # noqa: BLE001 - told to the other process
         traceback.print_exc(file=sys.stderr)
-        say("failed", _said(error))
+        kind, said = type(error).__name__, str(error)
+        if not isinstance(error, SemsrError):  # ours are sentences already
+            what = " ".join(said.split()) or "no message"
+            kind, said = "SemsrError", f"Training stopped because of {kind}: {what}."
+        say("failed", (kind, said))
         return 2
     return 0
 
@@ -305,14 +306,6 @@ def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
     job = TRAIN.job(recipe, folder, options=options, **request)
     return dict(run(job, report).to_json())
-
-
-def _said(error: Exception) -> tuple[str, str]:
-    """Say an error in one line; ours are sentences already."""
-    if isinstance(error, SemsrError):
-        return type(error).__name__, str(error)
-    what = " ".join(str(error).split()) or "no message"
-    return "SemsrError", f"Training stopped because of {type(error).__name__}: {what}."
 
 
 def _take_over_streams() -> tuple[int, Say]:
