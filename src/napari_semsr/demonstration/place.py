@@ -108,9 +108,9 @@ def run_place(
             options=registering,
             transform_out=paths["place_map"],
         )
-    except RegistrationRefused as error:
-        msg = f"This sample cannot be registered: {error} Take another seed."
-        raise RegistrationError(msg) from error
+    except RegistrationRefused as refused:
+        msg = f"This sample cannot be registered: {refused} Take another seed."
+        raise RegistrationError(msg) from refused
     stored = read_transform(paths["place_map"])
     mosaic = open_image(paths["place_mosaic"])
     error = _true_error_nm(paths, scan, stored, mosaic)

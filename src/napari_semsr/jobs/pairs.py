@@ -228,7 +228,7 @@ def _brought_onto(
     if coarse is None:  # what is not known follows from the other
         y, x = fine or (1.0, 1.0)
         coarse = PixelSize((y * scale, x * scale))
-    fine = fine or (coarse[0] / scale, coarse[1] / scale)
+    fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
     unplaced = low.origin == high.origin == (0.0, 0.0)
     if unplaced and np.any(np.abs(stretch - 1) > _STRETCHED):

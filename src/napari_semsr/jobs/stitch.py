@@ -635,10 +635,10 @@ def _plan(
         heights = scans.opened, scans.z_nm, scans.number
         focused, shifts = yield from plan_focus(*heights, solution, options)
         return focused, shifts, ()
-    plan, halves = plan_fusion(scans.solved, solution, options), ()
-    if options.halves:
-        halves = yield from plan_halves(scans.solved, solution, plan, options)
-    return plan, (), halves
+    plan = plan_fusion(scans.solved, solution, options)
+    if not options.halves:
+        return plan, (), ()
+    return plan, (), (yield from plan_halves(scans.solved, solution, plan, options))
 
 
 def _check(request: _Request, positions_out: Path | None) -> None:

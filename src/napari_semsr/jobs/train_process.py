@@ -129,8 +129,8 @@ def train_in_subprocess(
                 if key == "result":
                     return Trained(**value)
                 if key == "step":
-                    *step, loss = value
-                    last = TrainStep(*step, loss=loss)
+                    done, total, message, loss = value
+                    last = TrainStep(done, total, message, loss=loss)
                 elif key == "warned":
                     warn(str(value))
                 elif key == "failed":

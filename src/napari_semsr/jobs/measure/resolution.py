@@ -436,7 +436,7 @@ def _map_resolution(
     interval_nm = result.median_interval if result.unit == "nm" else None
     beyond = _beyond(result.median_nm, interval_nm, calibrated, "median of the map")
     said = [_doubted(placed) or note, beyond]
-    pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, float | None]()
+    pixel, in_px = calibrated.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
         in_px[name] = None if value is None else value / pixel

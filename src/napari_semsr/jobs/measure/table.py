@@ -154,7 +154,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         for one in images:  # an image of a list, or a pair
             parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
             parts += [second] if second is not None and len(parts) == 1 else []
-            items.append(_checked(measure, [part and Path(part) for part in parts]))
+            paths = [None if part is None else Path(part) for part in parts]
+            items.append(_checked(measure, paths))
         return items
     if _is_sheet(Path(images)):
         if second is not None:
@@ -331,11 +332,11 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
                 f"got {len(cells)}; mend the line, or give --overwrite."
             )
             raise WriteError(msg)
-        row = {
-            name: cell or None for name, cell in zip(sheet.names, cells, strict=True)
-        }
-        numbers = {k: v for k, v in row.items() if k in measure.columns and v}
-        rows.append(row | {k: _value(v, sheet.mark) for k, v in numbers.items()})
+        row: Cells = {}
+        for name, cell in zip(sheet.names, cells, strict=True):
+            number = cell and name in measure.columns
+            row[name] = _value(cell, sheet.mark) if number else cell or None
+        rows.append(row)
     return rows
 
 

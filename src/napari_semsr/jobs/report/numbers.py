@@ -133,12 +133,13 @@ def number_of(
     other = get(told.also) if told.also else None
     if value is None and other is not None:
         return number_of(declared, told.also, get, **more)
-    also, ends = "", get(told.interval) if told.interval else ()
+    also, interval = "", None
+    ends: Any = get(told.interval) if told.interval else None
     if isinstance(other, int | float):
         second = declared[told.also][0]
         also = f"{written(other, second.form)} {second.unit}".rstrip()
-    known = isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends
-    interval = (float(ends[0]), float(ends[1])) if known else None
+    if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
+        interval = (float(ends[0]), float(ends[1]))
     reason = get(told.reason) if value is None and told.reason else None
     made = Number(
         told.label,
