@@ -38,22 +38,18 @@ class Description(Result):
         network = facts.pop("network", None)
         rows = {"path": self.path}
         rows |= {"made by network": f"{network}: an estimate"} if network else {}
-        rows |= {name: _in_words(name, value) for name, value in facts.items()}
+        for name, value in facts.items():
+            rows[name] = "none" if value is None else str(value)
+            if name == "pixel_size_nm":
+                rows[name] = spell_pixel_size(value and (value[0], value[1]))
+            elif name == "shape" and isinstance(value, list):
+                rows[name] = spell_shape(value)
         shown = list(metadata.items())[:_MOST_METADATA]
         rows |= {f"  {name}": str(value) for name, value in shown}
         if len(metadata) > len(shown):
             more = f"{len(metadata) - len(shown)} more; --json shows all"
             rows["  and"] = more
         return {name: Figure(value) for name, value in rows.items()}
-
-
-def _in_words(name: str, value: Any) -> str:
-    """Say one fact."""
-    if name == "pixel_size_nm":
-        return spell_pixel_size((value[0], value[1]) if value else None)
-    if name == "shape" and isinstance(value, list):
-        return spell_shape(value)
-    return "none" if value is None else str(value)
 
 
 def _describe(run: Run[Options]) -> Job[Description]:

@@ -239,6 +239,14 @@ CALIBRATION = FileIn(
 """Stands beside every option set that holds both."""
 
 
+MAP_OUT = Output(
+    "where the map of one image goes; its suffix names the format",
+    required=False,
+    one_needs_it=True,
+)
+"""What verbs write that map one image, or many, of which each has a row instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A set of options of a verb, handed on under a name of its own."""

@@ -240,7 +240,13 @@ def degrade_plane(
         )
         parameters |= found
     grey = result * ((high - low) / 255) + low
-    return Degraded(_quantised(grey, image.dtype), parameters)
+    kind_of = image.dtype.kind
+    if kind_of == "b":
+        return Degraded(grey >= 0.5, parameters)
+    if kind_of in "iu":
+        info = np.iinfo(image.dtype)
+        grey = np.clip(np.rint(grey), info.min, info.max)
+    return Degraded(grey.astype(image.dtype), parameters)
 
 
 def _fogged(
@@ -276,15 +282,6 @@ def _fogged(
     if not stretch:
         return veiled, parameters
     return (veiled - veiled.mean()) * gain + image.mean(), parameters
-
-
-def _quantised(grey: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype.kind == "b":
-        return grey >= 0.5
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        return np.clip(np.rint(grey), info.min, info.max).astype(dtype)
-    return grey.astype(dtype)
 
 
 # Random degradations for training: the same kinds, over ranges wider than the paper's.

@@ -176,15 +176,6 @@ class Rendezvous(DDPStrategy):
                 return f"A process that learnt along, {process.pid}, ended by {how}"
         return None
 
-    def _take_watch(self) -> None:
-        """Watch the processes beside this one; Lightning would kill this one unsaid."""
-        theirs = getattr(self.launcher, "procs", [])
-        if theirs:
-            self._beside = [*theirs]
-            self.launcher.procs = self._beside  # type: ignore[union-attr]
-            theirs.clear()  # Lightning's watch has this list
-            threading.Thread(target=self._watch, daemon=True).start()
-
     def _watch(self) -> None:
         """End this process if it still waits for one that is gone."""
         while not self._ended.wait(_LOOK_S):
@@ -197,7 +188,12 @@ class Rendezvous(DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Meet the other processes, then go on as Lightning does."""
-        self._take_watch()
+        theirs = getattr(self.launcher, "procs", [])
+        if theirs:  # watched here; Lightning would kill this process unsaid
+            self._beside = [*theirs]
+            self.launcher.procs = self._beside  # type: ignore[union-attr]
+            theirs.clear()  # Lightning's watch has this list
+            threading.Thread(target=self._watch, daemon=True).start()
         if _TORCHRUN not in os.environ:  # else torchrun has done it
             self.set_world_ranks()
             self.meet()
@@ -233,7 +229,11 @@ class Rendezvous(DDPStrategy):
         given: dict[str, Any] = {"world_size": self.world_size, "is_master": first}
         try:
             if first and self._nodes == 1:
-                given["master_listen_fd"] = _listening(port)
+                # a port that this machine alone can reach; the store closes it
+                with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as door:
+                    door.bind((_LOOPBACK, port))
+                    door.listen()
+                    given["master_listen_fd"] = door.detach()
             elif not first:
                 self._tell(0)
                 while not _answers(host, port):
@@ -303,14 +303,6 @@ def _stay_inside() -> None:
     inside = next((name for name in _LOOPBACK_NAMES if name in names), None)
     for variable in _INTERFACES if inside else ():
         os.environ.setdefault(variable, str(inside))
-
-
-def _listening(port: int) -> int:
-    """Open a port that this machine alone can reach; the store closes it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as door:
-        door.bind((_LOOPBACK, port))
-        door.listen()
-        return door.detach()
 
 
 def _answers(host: str, port: int) -> bool:

@@ -119,7 +119,11 @@ class RestorerLearner(Learner):
             scenes = Scenes(*batch)
             clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
             if self.sharpens:
-                told = _about(blur_known(named, scenes.faults))
+                told = blur_known(named, scenes.faults).clone()
+                # widths as nearly as a user may know them
+                wide = (told[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+                away = 1 + _UNSURE * torch.randn(len(told), 1, device=told.device)
+                told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
                 planes, trust = self.network.sharpening_planes(clear, told)
             else:
                 # of each scene true, found or locally found numbers, by turns
@@ -197,12 +201,3 @@ def _window(statistics: Tensor) -> Tensor:
         place.append(slice(first, first + length))
     rows, columns = place
     return statistics[..., rows, columns]
-
-
-def _about(condition: Tensor) -> Tensor:
-    """Tell widths as nearly as a user may know them; `condition` (S, 9)."""
-    wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
-    away = 1 + _UNSURE * torch.randn(len(condition), 1, device=condition.device)
-    told = condition.clone()
-    told[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
-    return told

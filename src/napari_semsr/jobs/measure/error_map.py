@@ -30,7 +30,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import computed
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
-from napari_semsr.jobs.verb import ImageIn, MapMade, Output, Run, Verb
+from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
 _BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
 
@@ -162,11 +162,7 @@ ERROR_MAP = Verb(
     ErrorMapOptions,
     ErrorMapReport,
     _map_errors,
-    output=Output(
-        "where the map of one image goes; its suffix names the format",
-        required=False,
-        one_needs_it=True,
-    ),
+    output=MAP_OUT,
     title="comparison",
     tabled=True,
     example="""

@@ -1,7 +1,6 @@
 """The measuring verb of gaps between particles."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -139,19 +138,14 @@ def _measure(
         ),
         table=None if target is None else str(target),
     )
-    if target is not None:
-        _write_gaps(target, found)
+    if target is not None:  # a row for each gap; what is not known stays empty
+        columns = found.table()
+        rows = (
+            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+            for row in zip(*columns.values(), strict=True)
+        )
+        write_rows(target, [list(columns), *rows])
     return report
-
-
-def _write_gaps(path: Path, found: Gaps) -> None:
-    """Write one row for each gap; what is not known stays empty."""
-    columns = found.table()
-    rows = (
-        [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
-        for row in zip(*columns.values(), strict=True)
-    )
-    write_rows(path, [list(columns), *rows])
 
 
 GAPS = Verb(

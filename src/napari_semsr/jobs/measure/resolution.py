@@ -59,6 +59,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.stitch import HALF
 from napari_semsr.jobs.verb import (
+    MAP_OUT,
     ImageIn,
     ImageMeasure,
     Output,
@@ -470,11 +471,7 @@ FRC_MAP = Verb(
     _map_resolution,
     title="measurement",
     exclude=("cut_off_nm",),  # which tells of the whole field alone
-    output=Output(
-        "where the map of one image goes; its suffix names the format",
-        required=False,
-        one_needs_it=True,
-    ),
+    output=MAP_OUT,
     tabled=True,
     value="result",
     gives=FrcMap,

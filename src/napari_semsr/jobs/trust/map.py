@@ -47,7 +47,15 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import computed, keep_map, record_file
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.verb import FileIn, ImageIn, MapMade, Output, Run, Verb, figure
+from napari_semsr.jobs.verb import (
+    MAP_OUT,
+    FileIn,
+    ImageIn,
+    MapMade,
+    Run,
+    Verb,
+    figure,
+)
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
@@ -614,11 +622,7 @@ TRUST = Verb(
             metavar="MODEL",
         ),
     ),
-    output=Output(
-        "where the map of one image goes; its suffix names the format",
-        required=False,
-        one_needs_it=True,
-    ),
+    output=MAP_OUT,
     title="map",
     tabled=True,
     example="""
