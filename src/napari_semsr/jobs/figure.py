@@ -134,8 +134,10 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
             laid = yield from _overlay(cell.above, cell.image, chosen, len(cells))
             part = replace(part, overlay=laid)
         shown.append(part)
-    if chosen.greys == "common":
-        shown = _alike(shown)
+    greys = [image.limits for image in shown if image.unit is None]
+    if chosen.greys == "common" and greys:  # one scale for all that are no maps
+        ends = min(low for low, _ in greys), max(high for _, high in greys)
+        shown = [i if i.unit is not None else replace(i, limits=ends) for i in shown]
     yield Progress(len(cells), len(cells) + 1, "drawing")
     caption = caption_of(cells, shown, chosen)
     plate = draw_plate(
@@ -403,15 +405,6 @@ def _over(box: Box, factor: int) -> Box:
     y0, x0 = box.y0 // factor, box.x0 // factor
     y1, x1 = max(y0 + 1, box.y1 // factor), max(x0 + 1, box.x1 // factor)
     return Box(y0, y1, x0, x1)
-
-
-def _alike(shown: Sequence[PlateImage]) -> list[PlateImage]:
-    """Give all images that are no maps one grey scale."""
-    greys = [image.limits for image in shown if image.unit is None]
-    if not greys:
-        return list(shown)
-    limits = min(low for low, _ in greys), max(high for _, high in greys)
-    return [i if i.unit is not None else replace(i, limits=limits) for i in shown]
 
 
 FIGURE = Verb(
