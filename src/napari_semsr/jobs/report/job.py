@@ -34,6 +34,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     read_box,
     software_versions,
+    spell_pixel_size,
 )
 from napari_semsr.io import ReadOptions, suggest_databar
 from napari_semsr.jobs.crop import cut_gaps
@@ -772,16 +773,12 @@ def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
     for item in pictures:
         if item.is_map:
             continue
-        size = item.image.pixel_size_nm
-        if size is None:
-            said = "not known, so that lengths are in pixels"
-        else:
-            y, x = (written(v, ".6g") for v in size)
-            said = f"{y} nm" if y == x else f"{y} nm down and {x} nm across"
-            error = item.image.pixel_size_sd_nm
-            if error is not None:
-                said += f" ± {written(max(error), '.2g')} nm (standard deviation)"
-            said += f", {item.size_from}"
+        size, said = (
+            item.image.pixel_size_nm,
+            "not known, so that lengths are in pixels",
+        )
+        if size is not None:
+            said = f"{_pixel(item.image)}, {item.size_from}"
         told.setdefault(said, []).append(item.label)
     if told:
         sizes = (
@@ -1140,14 +1137,10 @@ def _size(item: "Picture") -> str:
 
 def _pixel(image: Micrograph) -> str:
     """Say a pixel size with its error."""
-    if image.pixel_size_nm is None:
+    size, error = image.pixel_size_nm, image.pixel_size_sd_nm
+    if size is None:
         return "not known: lengths are in px"
-    y, x = (written(v, ".6g") for v in image.pixel_size_nm)
-    said = f"{y} nm" if y == x else f"{y} {TIMES} {x} nm (down {TIMES} across)"
-    error = image.pixel_size_sd_nm
-    if error is None:
-        return said
-    return f"{said} ± {written(max(error), '.2g')} nm (s.d.)"
+    return spell_pixel_size(size, error) + ("" if error is None else " (s.d.)")
 
 
 # What is drawn of a measurement.
