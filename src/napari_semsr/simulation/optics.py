@@ -93,8 +93,12 @@ def image_of(
     errors, waves = [], []
     for share, *error in _zones(options, place):
         errors.append(error)
-        parts = _parts(wave if share is None else wave * share, off, levels, step)
-        waves.append([_spectrum(part, border, shape, small) for part in parts])
+        field, spectra = wave if share is None else wave * share, []
+        for level in levels:  # which share the light out among them
+            part = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
+            lit = field * np.asarray(part, np.float32)
+            spectra.append(_spectrum(lit, border, shape, small))
+        waves.append(spectra)
     if coherence is None:
         seen = _filtered(np.array(waves), bands, levels, errors, options)
     else:
@@ -106,18 +110,6 @@ def image_of(
         seen = fft.ifft(_fitted(seen, count, axis), axis=axis, norm="forward")
         seen = np.take(seen, range(border, border + light.shape[axis]), axis)
     return np.asarray(seen.real, np.float32)
-
-
-def _parts(
-    wave: Complex,
-    off: NDArray[np.floating],
-    levels: NDArray[np.float64],
-    step: float,
-) -> Iterator[Complex]:
-    """Share a field of light out among distances from the focus."""
-    for level in levels:
-        share = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
-        yield wave * np.asarray(share, np.float32)
 
 
 def field_of_light(

@@ -7,12 +7,11 @@ discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembl
 spheres, wiring of an integrated circuit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
@@ -277,8 +276,10 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
         tracks, length = (columns, rows) if across else (rows, columns)
         for track in range(tracks):
             for first, last in _segments(length, rng):
-                box = _wire(track, first, last, pitch, across=across)
-                _plate(canvas, height, metal, *box, top)
+                centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
+                half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
+                turned = slice(None, None, -1 if across else 1)
+                _plate(canvas, height, metal, centre[turned], half[turned], top)
     for _ in range(rows * columns // 7):
         cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
         radius = 0.24 * pitch
@@ -300,15 +301,6 @@ def _segments(length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
             found.append((at, end))
         at = end + int(rng.integers(2, 6))
     return found
-
-
-def _wire(
-    track: int, first: int, last: int, pitch: float, *, across: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Centre and half size of a wire."""
-    centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
-    half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
-    return (centre[::-1], half[::-1]) if across else (centre, half)
 
 
 def _plate(
@@ -344,8 +336,7 @@ def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn
     levels = rng.uniform(0.1, 0.8, len(seeds)) * sizes.relief_nm
     slopes = rng.uniform(-0.35, 0.35, (len(seeds), 2)) * sizes.relief_nm / pitch
     warp = [0.07 * pitch * canvas.rough(0.3 * pitch, rng) for _ in range(2)]
-    facets = _Facets(seeds, levels, slopes, 2.4 * pitch)
-    height = _facets(canvas, facets, (warp[0], warp[1]))
+    height = _facets(canvas, (seeds, levels, slopes), 2.4 * pitch, warp)
     height += 0.02 * sizes.relief_nm * canvas.rough(0.05 * pitch, rng)
     height -= height.min()
     grains = np.zeros(canvas.shape, np.float32)
@@ -357,27 +348,20 @@ def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn
     return height, grains
 
 
-@dataclass(frozen=True, slots=True)
-class _Facets:
-    """Seeds of the facets, their heights and slopes, and how far they reach."""
-
-    seeds: FloatArray
-    levels: NDArray[np.float64]
-    slopes: FloatArray
-    reach_nm: float
-
-
 def _facets(
-    canvas: Canvas, facets: _Facets, warp: tuple[Float32Array, Float32Array]
+    canvas: Canvas,
+    facets: tuple[FloatArray, FloatArray, FloatArray],
+    reach_nm: float,
+    warp: Sequence[Float32Array],
 ) -> Float32Array:
-    """Height of the nearest seed's plane, blended over a sidewall at borders."""
+    """Height of the nearest seed's plane, blended over a sidewall at borders.
+
+    `facets`: their seeds, heights and slopes.
+    """
     near = np.full((2, *canvas.shape), np.inf, np.float32)
     tops = np.zeros((2, *canvas.shape), np.float32)
-    half = (facets.reach_nm, facets.reach_nm)
-    for (sy, sx), level, (gy, gx) in zip(
-        facets.seeds, facets.levels, facets.slopes, strict=True
-    ):
-        box = canvas.window((sy, sx), half)
+    for (sy, sx), level, (gy, gx) in zip(*facets, strict=True):
+        box = canvas.window((sy, sx), (reach_nm, reach_nm))
         if box is None:
             continue
         y, x = canvas.grid(box)
@@ -385,21 +369,16 @@ def _facets(
         dx = (x - sx + warp[1][box]).astype(np.float32)
         distance = np.hypot(dy, dx)
         top = level + gy * dy + gx * dx
-        _keep_two(near[(slice(None), *box)], tops[(slice(None), *box)], distance, top)
+        # enter a seed among the two nearest of each pixel
+        there = (slice(None), *box)
+        first = distance < near[there][0]
+        second = ~first & (distance < near[there][1])
+        for stack, value in ((near[there], distance), (tops[there], top)):
+            stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
+            stack[0] = np.where(first, value, stack[0])
     border = (near[1] - near[0]) / 2
     own = canvas.cover(-np.where(np.isfinite(border), border, 1e9))
     return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
-
-
-def _keep_two(
-    near: Float32Array, tops: Float32Array, distance: Float32Array, top: Float32Array
-) -> None:
-    """Enter a seed among the two nearest of each pixel, in place."""
-    first = distance < near[0]
-    second = ~first & (distance < near[1])
-    for stack, value in ((near, distance), (tops, top)):
-        stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
-        stack[0] = np.where(first, value, stack[0])
 
 
 # Their default sizes, and the drawing of one.

@@ -163,7 +163,12 @@ class Recorder(Callback):
         if stopped and not self._begun:
             trainer.should_stop = True
             return
-        self._begin()
+        if not self._begun:  # take over the folder, now that there is something for it
+            self._begun = True
+            self.begin()
+            if self._start is not None:
+                (network, found), self._start = self._start, None
+                self._keep(network, None, found, 0)
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
         elif stopped or _agreed(
@@ -177,17 +182,6 @@ class Recorder(Callback):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss=loss))
-
-    def _begin(self) -> None:
-        """Take over the folder, now that there is a run to put into it."""
-        if self._begun:
-            return
-        self._begun = True
-        self.begin()
-        if self._start is not None:
-            network, found = self._start
-            self._start = None
-            self._keep(network, None, found, 0)
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
