@@ -198,14 +198,11 @@ def stars(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
     for row, column in np.ndindex(*(int(n // pitch) + 1 for n in canvas.extent_nm)):
         middle = (np.array([row, column]) + 0.5) * pitch
         rim, sectors = float(rng.uniform(1250, 2000)), int(rng.integers(16, 41))
-        box = canvas.window((middle[0], middle[1]), (rim + 50, rim + 50))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        radius, period = np.hypot(y - middle[0], x - middle[1]), 2 * np.pi / sectors
-        turn = np.arctan2(y - middle[0], x - middle[1]) + rng.uniform(0, period)
-        off = np.abs(np.mod(turn, period) - period / 2) - period / 4
-        cover[box] = canvas.cover(np.maximum(radius * off, radius - rim))
+        for box, dy, dx in canvas.around(middle, rim + 50):
+            radius, period = np.hypot(dy, dx), 2 * np.pi / sectors
+            turn = np.arctan2(dy, dx) + rng.uniform(0, period)
+            off = np.abs(np.mod(turn, period) - period / 2) - period / 4
+            cover[box] = canvas.cover(np.maximum(radius * off, radius - rim))
     return _flat(cover, relief_nm, "stars")
 
 
@@ -283,16 +280,13 @@ def _letter(
         start, stop = ends * stroke + corner
         middle, half = (start + stop) / 2, (stop - start) / 2
         reach = np.abs(half) + stroke
-        box = canvas.window((middle[0], middle[1]), (reach[0], reach[1]))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
         length = float(np.hypot(*half))
-        along = ((y - middle[0]) * half[0] + (x - middle[1]) * half[1]) / length
-        aside = ((y - middle[0]) * half[1] - (x - middle[1]) * half[0]) / length
-        beyond = np.maximum(np.abs(along) - length, 0)
-        inside = canvas.cover(np.hypot(beyond, aside) - stroke / 2)
-        np.maximum(onto[box], inside, out=onto[box])
+        for box, dy, dx in canvas.around(middle, *reach):
+            along = (dy * half[0] + dx * half[1]) / length
+            aside = (dy * half[1] - dx * half[0]) / length
+            beyond = np.maximum(np.abs(along) - length, 0)
+            inside = canvas.cover(np.hypot(beyond, aside) - stroke / 2)
+            np.maximum(onto[box], inside, out=onto[box])
 
 
 def series(
@@ -350,12 +344,7 @@ def _feature(
     form: str,
 ) -> None:
     """Draw one disc or line."""
-    box = canvas.window((place[0], place[1]), half)
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    dy, dx = y - place[0], x - place[1]
-    distance = (
-        np.hypot(dy, dx) - half[0] if form == "discs" else box_distance(dy, dx, half)
-    )
-    np.maximum(onto[box], canvas.cover(distance), out=onto[box])
+    for box, dy, dx in canvas.around(place, *half):
+        disc = form == "discs"
+        distance = np.hypot(dy, dx) - half[0] if disc else box_distance(dy, dx, half)
+        np.maximum(onto[box], canvas.cover(distance), out=onto[box])

@@ -21,14 +21,15 @@ def test_cover_falls_over_the_edge_and_box_distance_is_round_at_corners():
     assert found == pytest.approx([-5, 4, 5])
 
 
-def test_window_holds_the_shape_and_is_none_off_the_canvas():
+def test_what_lies_around_holds_the_shape_and_is_nothing_off_the_canvas():
     canvas = Canvas((50, 40), 10.0, 12.0)
-    rows, columns = canvas.window((100.0, 200.0), (30.0, 30.0))
-    y, x = canvas.grid((rows, columns))
-    assert y.min() < 70
-    assert y.max() > 130
-    assert x.shape == (1, columns.stop - columns.start)
-    assert canvas.window((-200.0, 0.0), (30.0, 30.0)) is None
+    ((box, dy, dx),) = canvas.around((100.0, 200.0), 30.0, 30.0)
+    y, x = canvas.grid()
+    assert np.array_equal(dy, y[box[0]] - 100)
+    assert np.array_equal(dx, x[:, box[1]] - 200)
+    assert dy.min() < -30
+    assert dy.max() > 30
+    assert list(canvas.around((-200.0, 0.0), 30.0)) == []
 
 
 def test_rough_relief_is_the_same_at_any_pixel_size_and_has_unit_variance():

@@ -7,7 +7,7 @@ the distance: exact for straight edges along the axes, at any pixel size, so tha
 drawing binned is the coarse drawing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,28 +60,29 @@ class Canvas:
         """Antialiased cover of a shape."""
         return cover(distance_nm, self.sidewall_nm, self.pixel_nm)
 
-    def grid(
-        self, box: tuple[slice, slice] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def grid(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coordinates of pixel centres in nm, as an open grid: (Y, 1) and (1, X)."""
-        rows, columns = box or (slice(0, self.shape[0]), slice(0, self.shape[1]))
-        y = (np.arange(rows.start, rows.stop) + 0.5) * self.pixel_nm
-        x = (np.arange(columns.start, columns.stop) + 0.5) * self.pixel_nm
+        y, x = ((np.arange(count) + 0.5) * self.pixel_nm for count in self.shape)
         return y[:, None], x[None, :]
 
-    def window(
-        self, centre: tuple[float, float], half: tuple[float, float]
-    ) -> tuple[slice, slice] | None:
-        """Pixels within a rectangle (centre, half sides in nm) and its soft edge."""
-        slices = []
-        for at, reach, count in zip(centre, half, self.shape, strict=True):
+    def around(
+        self, centre: Iterable[float], *half: float
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float64], NDArray[np.float64]]]:
+        """Give the pixels of a rectangle with its soft edge, and their places from it.
+
+        That is once, or not at all where none of them is on the canvas. `half`: its
+        sides in nm, or the one of a square, by half.
+        """
+        slices, off = [], []
+        for at, reach, count in zip(centre, (*half, half[0]), self.shape, strict=False):
             soft = reach + self.sidewall_nm + self.pixel_nm
             start = max(0, int(np.floor((at - soft) / self.pixel_nm)))
             stop = min(count, int(np.ceil((at + soft) / self.pixel_nm)))
             if start >= stop:
-                return None
+                return
             slices.append(slice(start, stop))
-        return slices[0], slices[1]
+            off.append((np.arange(start, stop) + 0.5) * self.pixel_nm - at)
+        yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
     def rough(self, correlation_nm: float, rng: np.random.Generator) -> Float32Array:
         """Smooth random relief (Y, X) of mean 0 and standard deviation 1.

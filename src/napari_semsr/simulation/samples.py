@@ -234,16 +234,12 @@ def _raise(
 ) -> None:
     """Raise one shape above the ground about it, in place."""
     distance, reach = form
-    cy, cx = centre_nm
-    box = canvas.window((cy, cx), (reach, reach))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    inside = canvas.cover(distance(y - cy, x - cx))
-    ground = float(np.median(height[box]))
-    raised = (ground + top_nm) * inside + height[box] * (1 - inside)
-    np.maximum(height[box], raised, out=height[box])
-    np.maximum(material[box], inside, out=material[box])
+    for box, dy, dx in canvas.around(centre_nm, reach):
+        inside = canvas.cover(distance(dy, dx))
+        ground = float(np.median(height[box]))
+        raised = (ground + top_nm) * inside + height[box] * (1 - inside)
+        np.maximum(height[box], raised, out=height[box])
+        np.maximum(material[box], inside, out=material[box])
 
 
 def _change(
@@ -261,16 +257,13 @@ def _change(
             continue
         form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
         distance, reach = form
-        cy, cx = rng.uniform(0, canvas.extent_nm)
-        box = canvas.window((cy, cx), (reach, reach))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        inside = canvas.cover(distance(y - cy, x - cx))
-        # the texture within is kept, and either step may be the larger
-        height[box] += _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1) * inside
-        other = rng.random() * (float(rng.random() < 0.5) - material[box])
-        material[box] += other * inside
+        for box, dy, dx in canvas.around(rng.uniform(0, canvas.extent_nm), reach):
+            inside = canvas.cover(distance(dy, dx))
+            # the texture within is kept, and either step may be the larger
+            rise = _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
+            height[box] += rise * inside
+            other = rng.random() * (float(rng.random() < 0.5) - material[box])
+            material[box] += other * inside
 
 
 def _take_out(
@@ -282,12 +275,10 @@ def _take_out(
     """Level a disc with its rim, where it differs most among some places, in place."""
     radius = width_nm / 2
     best, found = 0.0, None
-    for cy, cx in rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2)):
-        box = canvas.window((cy, cx), (1.5 * radius, 1.5 * radius))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        away = np.hypot(y - cy, x - cx)
+    places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
+    near = (one for place in places for one in canvas.around(place, 1.5 * radius))
+    for box, dy, dx in near:
+        away = np.hypot(dy, dx)
         inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
         if not (inner.any() and rim.any()):
             continue

@@ -131,15 +131,11 @@ def _press(
 ) -> None:
     """Draw one pit: a stroke with round ends."""
     span = np.abs(along) * half + radius
-    box = canvas.window((middle[0], middle[1]), (span[0], span[1]))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    dy, dx = y - middle[0], x - middle[1]
-    forth = np.abs(dy * along[0] + dx * along[1])
-    sideways = dx * along[0] - dy * along[1]
-    distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
-    np.maximum(pressed[box], canvas.cover(distance), out=pressed[box])
+    for box, dy, dx in canvas.around(middle, *span):
+        forth = np.abs(dy * along[0] + dx * along[1])
+        sideways = dx * along[0] - dy * along[1]
+        distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
+        np.maximum(pressed[box], canvas.cover(distance), out=pressed[box])
 
 
 def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
@@ -162,14 +158,9 @@ def _disc(
     top: float,
 ) -> None:
     """Raise a round plateau; where it meets another, the higher wins."""
-    box = canvas.window(centre, (radius, radius))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    plateau = np.float32(top) * canvas.cover(
-        np.hypot(y - centre[0], x - centre[1]) - radius
-    )
-    np.maximum(onto[box], plateau, out=onto[box])
+    for box, dy, dx in canvas.around(centre, radius):
+        plateau = np.float32(top) * canvas.cover(np.hypot(dy, dx) - radius)
+        np.maximum(onto[box], plateau, out=onto[box])
 
 
 def _sites(
@@ -249,17 +240,14 @@ def _ball(
     flatness: float,
 ) -> None:
     """Put one ball on the ground; `flatness` is its height over its width."""
-    box = canvas.window(centre, (radius, radius))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    off = np.hypot(y - centre[0], x - centre[1])
-    inside = canvas.cover(off - radius)
-    dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
-    top = flatness * radius * (1 + dome)
-    ground = height[box]
-    np.maximum(ground, ground * (1 - inside) + inside * top, out=ground)
-    np.maximum(material[box], inside, out=material[box])
+    for box, dy, dx in canvas.around(centre, radius):
+        off = np.hypot(dy, dx)
+        inside = canvas.cover(off - radius)
+        dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
+        top = flatness * radius * (1 + dome)
+        ground = height[box]
+        np.maximum(ground, ground * (1 - inside) + inside * top, out=ground)
+        np.maximum(material[box], inside, out=material[box])
 
 
 # The drawn circuit: two layers of wires with vias and pads.
@@ -312,15 +300,10 @@ def _plate(
     top: float,
 ) -> None:
     """Draw one rectangle of metal."""
-    box = canvas.window((centre[0], centre[1]), (half[0], half[1]))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    inside = canvas.cover(
-        box_distance(y - centre[0], x - centre[1], (half[0], half[1]))
-    )
-    np.maximum(height[box], np.float32(top) * inside, out=height[box])
-    np.maximum(metal[box], inside, out=metal[box])
+    for box, dy, dx in canvas.around(centre, *half):
+        inside = canvas.cover(box_distance(dy, dx, (half[0], half[1])))
+        np.maximum(height[box], np.float32(top) * inside, out=height[box])
+        np.maximum(metal[box], inside, out=metal[box])
 
 
 # The drawn fracture: tilted facets that meet in steps.
@@ -360,22 +343,19 @@ def _facets(
     """
     near = np.full((2, *canvas.shape), np.inf, np.float32)
     tops = np.zeros((2, *canvas.shape), np.float32)
-    for (sy, sx), level, (gy, gx) in zip(*facets, strict=True):
-        box = canvas.window((sy, sx), (reach_nm, reach_nm))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        dy = (y - sy + warp[0][box]).astype(np.float32)
-        dx = (x - sx + warp[1][box]).astype(np.float32)
-        distance = np.hypot(dy, dx)
-        top = level + gy * dy + gx * dx
-        # enter a seed among the two nearest of each pixel
-        there = (slice(None), *box)
-        first = distance < near[there][0]
-        second = ~first & (distance < near[there][1])
-        for stack, value in ((near[there], distance), (tops[there], top)):
-            stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
-            stack[0] = np.where(first, value, stack[0])
+    for seed, level, (gy, gx) in zip(*facets, strict=True):
+        for box, y, x in canvas.around(seed, reach_nm):
+            dy = (y + warp[0][box]).astype(np.float32)
+            dx = (x + warp[1][box]).astype(np.float32)
+            distance = np.hypot(dy, dx)
+            top = level + gy * dy + gx * dx
+            # enter a seed among the two nearest of each pixel
+            there = (slice(None), *box)
+            first = distance < near[there][0]
+            second = ~first & (distance < near[there][1])
+            for stack, value in ((near[there], distance), (tops[there], top)):
+                stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
+                stack[0] = np.where(first, value, stack[0])
     border = (near[1] - near[0]) / 2
     own = canvas.cover(-np.where(np.isfinite(border), border, 1e9))
     return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
