@@ -54,6 +54,31 @@ _FAR = np.float32(1e4)
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """How islands lie."""
+
+    pitch_nm: float  # Mean distance of neighbours
+    # Spread of the cells' sizes: 0 for nearly equal ones, 1 for large and tiny ones
+    size_spread: float
+    gap_nm: float  # Median width of the gaps
+    gap_spread: float  # Standard deviation of the width's logarithm
+    touching: float  # Share of borders without a gap
+    # Share of cells without an island; they lie together, as bare patches
+    missing: float
+    corner_nm: float  # Length over which corners are rounded
+    crooked_nm: float  # Standard deviation of the warp of outlines
+
+
+@dataclass(frozen=True, slots=True)
+class Islands:
+    """Drawn islands."""
+
+    # (Y, X) Distance from the outline, positive inside an island
+    depth_nm: Float32Array
+    grain: Float32Array  # (Y, X) A number in [0, 1] for each cell
+
+
+@dataclass(frozen=True, slots=True)
 class _Near:
     """Sites near the centre of every block, ``B`` blocks."""
 
@@ -66,56 +91,45 @@ class _Near:
 
 
 def draw_islands(
-    side: int, pixel_nm: float, options: "GoldOptions", rng: np.random.Generator
-) -> tuple[Float32Array, Float32Array]:
-    """Draw islands on a square; a cell should be wider than a block of 8 px.
-
-    Gives the distance (Y, X) from the outline in nm, positive inside an island, and a
-    number in [0, 1] for each cell.
-    """
-    pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
-    spread, corner = float(rng.uniform(*options.size_spread)), options.corner * pitch
+    side: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
+) -> Islands:
+    """Draw islands on a square; a cell should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
     whole = blocks * _BLOCK
     canvas = Canvas((whole, whole), pixel_nm, 0.0)
-    near = _near_sites(blocks, pixel_nm, options, (pitch, spread), rng)
-    # outlines are crooked by some hundredths of the pitch
-    warp = [0.06 * pitch * canvas.rough(0.35 * pitch, rng) for _ in range(2)]
-    at = []
-    for plane, line in zip(warp, canvas.grid(), strict=True):
-        whole_plane = (plane + line).astype(np.float32)
-        parts = whole_plane.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
-        at.append(np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2))
-    drawn = []
-    for found in _owned(at[0], at[1], near, np.float32(corner)):
-        parts = found.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
-        drawn.append(np.ascontiguousarray(parts).reshape(whole, whole)[:side, :side])
-    return drawn[0], drawn[1]
+    near = _near_sites(blocks, pixel_nm, packing, rng)
+    y, x = canvas.grid()
+    wide = 0.35 * packing.pitch_nm
+    warp = [packing.crooked_nm * canvas.rough(wide, rng) for _ in range(2)]
+    at = [
+        _as_blocks((plane + line).astype(np.float32), blocks)
+        for plane, line in zip(warp, (y, x), strict=True)
+    ]
+    depth, grain = _owned(at[0], at[1], near, np.float32(packing.corner_nm))
+    return Islands(
+        *(_as_plane(plane, blocks)[:side, :side] for plane in (depth, grain))
+    )
 
 
 def _near_sites(
-    blocks: int,
-    pixel_nm: float,
-    options: "GoldOptions",
-    cells: tuple[float, float],
-    rng: np.random.Generator,
+    blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> _Near:
     """Strew sites, a hexagonal lattice much disturbed, and find those near each block.
 
-    They lie beyond the border too; `cells`: their pitch, and the spread of their sizes.
+    They lie beyond the border too.
     """
-    pitch, spread = cells
+    pitch = packing.pitch_nm
     count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
     row, column = (index.ravel().astype(float) for index in np.indices((count, count)))
     grid = np.column_stack([row, column + 0.5 * (row % 2)])
     site = (grid - 3 + rng.uniform(-0.42, 0.42, grid.shape)) * pitch
     number = len(site)
-    weight = spread * pitch**2 * (rng.random(number) - 0.5)
+    weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
     # shares of width: those of two sites give their gap's
     grain, share = rng.random((2, number), dtype=np.float32)
     bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
     bare += 0.3 * rng.standard_normal(number)
-    empty = bare < np.quantile(bare, options.missing)
+    empty = bare < np.quantile(bare, packing.missing)
     lifted = np.column_stack([site, np.sqrt(weight.max() - weight)])
     middle = (np.arange(blocks) + 0.5) * _BLOCK * pixel_nm
     y, x = (axis.ravel() for axis in np.meshgrid(middle, middle, indexing="ij"))
@@ -127,11 +141,11 @@ def _near_sites(
     np.maximum(apart, 1e-3, out=apart)
     share = share[chosen]
     share = np.mod(share[:, None] + share[None], 1)
-    free = (share - options.touching) / max(1 - options.touching, 1e-6)
+    free = (share - packing.touching) / max(1 - packing.touching, 1e-6)
     free = np.clip(free, 1e-3, 1 - 1e-3)
-    gaps = options.gap_nm * np.exp(options.gap_spread * special.ndtri(free))
+    gaps = packing.gap_nm * np.exp(packing.gap_spread * special.ndtri(free))
     # touching islands overlap a little
-    half_gap = np.where(share < options.touching, -options.corner * pitch, gaps) / 2
+    half_gap = np.where(share < packing.touching, -packing.corner_nm, gaps) / 2
     return _Near(
         place[..., None],
         weight[chosen].astype(np.float32)[..., None],
@@ -180,6 +194,18 @@ def _rounded(
     close *= np.float32(0.25) / length
     first -= close
     return first
+
+
+def _as_blocks(plane: Float32Array, blocks: int) -> Float32Array:
+    """Reorder a plane to ``(blocks, pixels of a block)``."""
+    parts = plane.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
+    return np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2)
+
+
+def _as_plane(parts: Float32Array, blocks: int) -> Float32Array:
+    """Undo `_as_blocks`."""
+    whole = parts.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
+    return np.ascontiguousarray(whole).reshape(blocks * _BLOCK, blocks * _BLOCK)
 
 
 FINE_NM = 7.1  # pixel of the fine image of de Haan et al. (2019)
@@ -292,14 +318,14 @@ class GoldOptions(Options):
         if side < _LEAST_SIDE:
             msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
             raise OptionError(msg)
-        depth, grain = draw_islands(2 * side, FINE_NM, self, rng)
+        islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
         decay = rng.uniform(6.0, 16.0)  # of the bright edges
-        edge = np.exp(np.minimum(-depth / np.float32(decay), 0))
-        gold = 0.75 * (1 - self.grains * grain)
+        edge = np.exp(np.minimum(-islands.depth_nm / np.float32(decay), 0))
+        gold = 0.75 * (1 - self.grains * islands.grain)
         gold = gold * (1 + rng.uniform(*self.edges) * edge)
         gold = np.asarray(gold, dtype=np.float32)
-        inside = canvas.cover(-depth)
+        inside = canvas.cover(-islands.depth_nm)
         ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
@@ -373,3 +399,18 @@ def _probed(emitted: Float32Array, fwhm_nm: float) -> Float32Array:
     sigma = fwhm_nm / FWHM / FINE_NM
     seen = ndimage.gaussian_filter(emitted, sigma, mode="mirror", truncate=3.0)
     return np.asarray(seen, dtype=np.float32)
+
+
+def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
+    """Draw how the islands of one field lie."""
+    pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
+    return Packing(
+        pitch_nm=pitch,
+        size_spread=float(rng.uniform(*options.size_spread)),
+        gap_nm=options.gap_nm,
+        gap_spread=options.gap_spread,
+        touching=options.touching,
+        missing=options.missing,
+        corner_nm=options.corner * pitch,
+        crooked_nm=0.06 * pitch,
+    )
