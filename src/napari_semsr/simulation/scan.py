@@ -519,20 +519,14 @@ class HeightScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(ScanPlan):
     """Frames and all that is true of them."""
 
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
     names: tuple[str, ...]  # Stem of each frame's file name
-    # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
-    nominal_px: NDArray[np.float64]
-    true_px: NDArray[np.float64]
     flat: Float32Array  # (Y, X) Illumination of a frame, as multiplied in
-    gains: NDArray[np.float64]  # (N,) Light of each frame
-    bad: dict[int, str]  # ``"blank"`` or ``"foreign"`` by number of the frame
     pixel_size_nm: tuple[float, float] | None  # Frame pixel ``(y, x)``
     scene: Scene  # What the frames were cut from
-    plan: ScanPlan  # Where frames were meant to be, and are
     options: ScanOptions  # What was asked for
 
     @property
@@ -572,7 +566,7 @@ class Scan:
             lean = options.rng(Stream.LEAN, level).uniform(-1, 1, 2) * options.lean_px
             scene = self._refocused(height)
             coefficients = scene.coefficients()
-            plan = replace(self.plan, true_px=self.true_px + lean)
+            plan = replace(self, true_px=self.true_px + lean)
             frames = np.empty_like(self.frames)
             for index in range(total):
                 light = _light_of(scene, coefficients, plan, index, options)
@@ -708,18 +702,14 @@ def simulate_scan(
         frames[index] = expose(light * flat * plan.gains[index], options, noise)
     yield Progress(count + 1, count + 1, "scanned")
     return Scan(
+        *(plan.nominal_px, plan.true_px, plan.gains, plan.bad),
         frames=frames,
         names=tuple(
             f"frame_{index:0{max(3, len(str(count)))}d}" for index in range(count)
         ),
-        nominal_px=plan.nominal_px,
-        true_px=plan.true_px,
         flat=flat,
-        gains=plan.gains,
-        bad=plan.bad,
         pixel_size_nm=pixel,
         scene=scene,
-        plan=plan,
         options=options,
     )
 
