@@ -62,7 +62,7 @@ class Canvas:
 
     def grid(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coordinates of pixel centres in nm, as an open grid: (Y, 1) and (1, X)."""
-        y, x = ((np.arange(count) + 0.5) * self.pixel_nm for count in self.shape)
+        y, x = ((np.arange(n, dtype=float) + 0.5) * self.pixel_nm for n in self.shape)
         return y[:, None], x[None, :]
 
     def around(
@@ -81,7 +81,7 @@ class Canvas:
             if start >= stop:
                 return
             slices.append(slice(start, stop))
-            off.append((np.arange(start, stop) + 0.5) * self.pixel_nm - at)
+            off.append((np.arange(start, stop, dtype=float) + 0.5) * self.pixel_nm - at)
         yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
     def rough(self, correlation_nm: float, rng: np.random.Generator) -> Float32Array:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from napari_semsr.core import Float32Array, Options
-from napari_semsr.simulation.canvas import Canvas, box_distance
+from napari_semsr.core import Float32Array, FloatArray, Options
+from napari_semsr.simulation.canvas import Canvas, Distance, box_distance
 from napari_semsr.simulation.specimen import (
     KINDS,
     Kind,
@@ -29,7 +29,6 @@ SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 """Kinds of `draw_object`; strewn bars, discs and rings; rows of raised dots."""
 _HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
-Distance = Callable[[Float32Array, Float32Array], Float32Array]
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, tuple[float, float]] = {
     "grating": (100.0, 700.0),
@@ -305,7 +304,7 @@ def _turned_box(half: tuple[float, float], turn: float) -> tuple[Distance, float
     """Make a turned rectangle of two half sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
-    def distance(dy: Float32Array, dx: Float32Array) -> Float32Array:
+    def distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
         return np.asarray(box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half))
 
     return distance, float(np.hypot(*half))
