@@ -19,7 +19,6 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     OptionError,
-    Options,
     Progress,
     SemsrError,
     ShapeError,
@@ -186,7 +185,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Give names, types and defaults of a verb's options, and of those of all."""
-    for model in (*_models(verb), *((ReadOptions,) if verb.reads else ())):
+    for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden:
                 continue
@@ -197,11 +196,6 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
     if verb.resumes:
         yield "resume", bool, False
     yield "progress", Report | None, None
-
-
-def _models(verb: Verb[Any, Any]) -> list[type[Options]]:
-    """Give the option sets of a verb."""
-    return [verb.options, *(more.options for more in verb.groups)]
 
 
 def _default(info: FieldInfo, default: Any) -> Any:
@@ -223,8 +217,9 @@ def _docstring(verb: Verb[Any, Any]) -> str:
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
         more = "" if kinds[item.name] is _NEEDED else ", optional"
         lines += [f"{item.name} : {kind}{more}", *_wrapped(item.help)]
-    for model in _models(verb):
-        for name, info in model.model_fields.items():
+    for one in verb.sets:
+        own = {} if one.options is ReadOptions else one.options.model_fields
+        for name, info in own.items():
             lines += [f"{name} : optional", *_wrapped(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"

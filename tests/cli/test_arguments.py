@@ -11,16 +11,9 @@ from napari_semsr.jobs import Group
 
 
 class Sample(Options):
-    """Options of every kind.
+    """Options of every kind."""
 
-    Attributes
-    ----------
-    side_px : int or None
-        Side of a block, as the docstring
-        tells it.
-    """
-
-    side_px: int | None = Field(default=None, ge=2)
+    side_px: int | None = Field(default=None, description="Side of a block.", ge=2)
     share: float = Field(default=0.5, description="Share of 50 %.")
     kind: Literal["one", "two"] = Field(default="one", description="Which kind.")
     loud: bool = Field(default=False, description="Say more.")
@@ -70,11 +63,11 @@ def test_options_of_wrong_values_are_refused_by_the_model(words, match):
         parse(*words)
 
 
-def test_add_options_help_tells_field_docstring_and_default():
+def test_add_options_help_tells_description_and_default():
     parser = argparse.ArgumentParser()
     add_options(parser, Group("options", "options", Sample))
     text = " ".join(parser.format_help().split())
-    assert "side of a block, as the docstring tells it" in text
+    assert "side of a block" in text
     assert "share of 50 % (default: 0.5)" in text
     assert "{one,two}" in text
 

@@ -1,7 +1,6 @@
 """The command of a verb: its arguments, its job, and what is said of its result."""
 
 import argparse
-import inspect
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from napari_semsr.core import (
     Figure,
     Job,
     OptionError,
-    Options,
     figures_of,
     legible,
     spell_shape,
@@ -33,11 +31,9 @@ def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
     panel and a store refuse the same values in the same words.
     """
     group = parser.add_argument_group(options.title)
-    told = _attributes_of(options.options)
     for dest, item in options.arguments(options.exclude).items():
-        name = dest.removeprefix(options.before)
         if isinstance(item, FieldInfo):
-            _add_field(group, dest, name, item, item.description or told.get(name, ""))
+            _add_field(group, dest, dest.removeprefix(options.before), item)
         else:
             how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
             group.add_argument(_flag(dest), default=argparse.SUPPRESS, **how)
@@ -48,16 +44,10 @@ def _flag(dest: str) -> str:
 
 
 def _add_field(
-    group: argparse._ArgumentGroup,
-    dest: str,
-    name: str,
-    info: FieldInfo,
-    description: str,
+    group: argparse._ArgumentGroup, dest: str, name: str, info: FieldInfo
 ) -> None:
     """Add the flag of one field."""
-    flag = _flag(dest)
-    kind = _without_none(info.annotation)
-    text = _help(info, description)
+    flag, kind, text = _flag(dest), _without_none(info.annotation), _help(info)
     for other, value in (words_of(info).flags or {}).items():
         same = f"the same as {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
@@ -96,25 +86,9 @@ def _metavar(name: str, kind: Any) -> str:
     return name.split("_")[0].upper()
 
 
-def _attributes_of(model: type[Options]) -> dict[str, str]:
-    """Read what a model's docstring tells of its attributes."""
-    lines = inspect.cleandoc(model.__doc__ or "").splitlines()
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines[lines.index("Attributes") + 2 :] if "Attributes" in lines else []:
-        if line[:1].strip():
-            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
-        elif line.strip():
-            text = line.strip().replace("``", "")
-            found.update(
-                {name: f"{found.get(name, '')} {text}".strip() for name in names}
-            )
-    return found
-
-
-def _help(info: FieldInfo, description: str) -> str:
+def _help(info: FieldInfo) -> str:
     """Join a field's description and its default."""
-    text = description.rstrip(".")
+    text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     default = info.get_default(call_default_factory=False)
     shown = (

@@ -3,9 +3,10 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -41,10 +42,9 @@ from napari_semsr.core import (
 from napari_semsr.former import ARGUMENTS
 from napari_semsr.io import ReadOptions, beside_path, decoding, half_paths, is_there
 from napari_semsr.jobs.blend import blend_levels, difference_of, input_levels
-from napari_semsr.jobs.convert import CONVERT, ConvertOptions, save_job
+from napari_semsr.jobs.convert import CONVERT, save_job
 from napari_semsr.jobs.crop import CROP, CropOptions
 from napari_semsr.jobs.images import (
-    Image,
     Result,
     derived_from,
     digest_image,
@@ -567,20 +567,22 @@ class ReplayStep:
             raise ReadError(msg)
         return record
 
-    def images(self) -> Job[list[Path]]:
-        """Find all inputs."""
-        if not self.made.inputs:
-            yield from self.image(None)
+    def images(self, reading: ReadOptions) -> Job[Path | list[Micrograph]]:
+        """Find the image of a step, or the planes of a stack."""
         found: list[Path] = []
-        for record in self.made.inputs:
-            path = yield from self.image(record)
+        for record in self.made.inputs or (None,):
+            path = yield from self.image(record, reading)
             found.append(path)
-        return found
+        many = [open_image(path, reading) for path in found] if found[1:] else None
+        return many or found[0]
 
     def file(self, record: InputRecord | None) -> Job[Path]:
         """Find a file that is no image."""
-        record = self._needed(record)
-        path, now = yield from self.search.locate(record, digest_of_file)
+        return (yield from self._located(self._needed(record), digest_of_file))
+
+    def _located(self, record: InputRecord, digest: Digest, **how: Any) -> Job[Path]:
+        """Find what has no history of its own, and remember that it is another one."""
+        path, now = yield from self.search.locate(record, digest, **how)
         if path is None:
             raise missing(record, self.made)
         self._compare(record, now)
@@ -598,11 +600,7 @@ class ReplayStep:
             opened = yield from open_scan(path, options=options)
             return (yield from digest_scan(path, opened))
 
-        path, now = yield from self.search.locate(record, digest, folders=True)
-        if path is None:
-            raise missing(record, self.made)
-        self._compare(record, now)
-        return path
+        return (yield from self._located(record, digest, folders=True))
 
     def model(self) -> Job[Path]:
         """Find the model by its digest, else by its name."""
@@ -705,65 +703,44 @@ def _convert(step: ReplayStep) -> Job[Path]:
         )
         raise ReadError(msg)
     opening = step.options(ReadOptions)  # they stand beside the type
-    path = yield from step.image(_first(step), opening)
-    options = step.options(ConvertOptions)
-    yield from CONVERT.job(path, output=step.target, options=options, opening=opening)
-    return step.target
+    return (yield from _run_again(step, CONVERT, opening=opening))
 
 
 def _crop(step: ReplayStep) -> Job[Path]:
-    path = yield from step.image(_first(step))
-    record, like, options = step.guide("like"), None, step.options(CropOptions)
-    if record is not None:
-        reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
-        like = yield from step.image(record, reading)
-    else:  # the same area of a reference is cut by its box
+    options = step.options(CropOptions)
+    if step.guide("like") is None:  # the same area of a reference is cut by its box
         usual = CropOptions()
         options = options.replace(like_pixel_size_nm=None, search=usual.search)
-    how = {"like": like, "options": options, "opening": step.reading()}
-    yield from CROP.job(path, output=step.target, **how)
-    return step.target
+    return (yield from _run_again(step, CROP, options=options))
 
 
 def _register(step: ReplayStep) -> Job[Path]:
-    told = step.made.options
-    moving, fixed = step.reading("moving"), step.reading("fixed")
-    path = yield from step.image(_first(step), moving)
-    other = yield from step.image(step.guide("fixed"), fixed)
+    told, name = step.made.options, step.search.output.name
     landmarks: Landmarks | Path | None = yield from step.guided("landmarks")
-    places = told.get("landmarks")
-    if places is not None:
+    if told.get("landmarks") is not None:
         with step.as_recorded():
-            landmarks = Landmarks(*(np.array(places[k], float) for k in places))
+            places = (np.array(one, float) for one in told["landmarks"].values())
+            landmarks = Landmarks(*places)
     transform = yield from step.guided("transform")
     if told.get("searched") == "stored" and transform is None:
         msg = (
-            f"{step.search.output.name} was brought there by a transform that lay in "
-            "no file, or of which nothing is recorded, so that it cannot be made again."
+            f"{name} was brought there by a transform that lay in no file, or of which "
+            "nothing is recorded, so that it cannot be made again."
         )
         raise ReadError(msg)
     if told.get("searched") == "landmarks" and landmarks is None:
         msg = (
-            f"The landmarks by which {step.search.output.name} was registered are not "
-            "recorded, so that it cannot be made again."
+            f"The landmarks by which {name} was registered are not recorded, so that "
+            "it cannot be made again."
         )
         raise ReadError(msg)
-    asked = RegisterOptions()
+    options = RegisterOptions()
     if transform is None:
         with step.as_recorded():
             more = {**told.get("asked", {})}
-        asked = step.options(RegisterOptions, **more)
-    yield from REGISTER.job(
-        path,
-        other,
-        output=step.target,
-        options=asked,
-        landmarks=landmarks,
-        transform=transform,
-        opening=moving,
-        fixed_opening=fixed,
-    )
-    return step.target
+        options = step.options(RegisterOptions, **more)
+    how = {"landmarks": landmarks, "transform": transform, "options": options}
+    return (yield from _run_again(step, REGISTER, **how))
 
 
 def _stitch(step: ReplayStep) -> Job[Path]:
@@ -837,14 +814,11 @@ def _restore(step: ReplayStep) -> Job[Path]:
     options = step.options(RestoreOptions)
     if parse_psf(options.psf).kind == "file":
         options = options.replace(psf=str((yield from step.file(step.guide("psf")))))
-    how = {"output": step.target, "options": options, "opening": step.reading()}
-    yield from RESTORE.job((yield from _stack(step)), **how)
-    return step.target
+    return (yield from _run_again(step, RESTORE, options=options))
 
 
 def _frc_map(step: ReplayStep) -> Job[Path]:
-    told = step.made.options
-    if "difference" in told:
+    if "difference" in step.made.options:
         msg = (
             f"{step.search.output.name} is the difference of two maps of a window: "
             "make the maps again, and take it there."
@@ -853,49 +827,46 @@ def _frc_map(step: ReplayStep) -> Job[Path]:
     images = [item for item in step.made.inputs if item.role == "image"]
     if len(images) > 2:  # before their role was told, halves followed the mosaic
         step = replace(step, made=step.made.model_copy(update={"inputs": images[:1]}))
-    return (yield from _run_again(FRC_MAP)(step))
+    return (yield from _run_again(step, FRC_MAP))
 
 
-def _run_again(verb: Verb[Any, Any]) -> Callable[[ReplayStep], Job[Path]]:
-    """Give what runs a verb again with images and model of its history."""
+def _run_again(step: ReplayStep, verb: Verb[Any, Any], **named: Any) -> Job[Path]:
+    """Run a verb with images, files and model of its history, but for what is given."""
     learnt = any(item.name == "model" for item in verb.files)
-
-    def again(step: ReplayStep) -> Job[Path]:
-        how: dict[str, Any] = {"output": step.target, "opening": step.reading()}
-        images: list[Image | Sequence[Micrograph] | None] = []
-        if len(verb.images) == 1:
-            images.append((yield from _stack(step)))
-        left = [*step.made.inputs]
-        for item in verb.images[1:] and verb.images:
-            role = item.role or item.name
-            record = next((one for one in left if one.role == role), None)
-            left = [one for one in left if one is not record]
-            wanted = record is not None or not item.optional
-            images.append((yield from step.image(record)) if wanted else None)
-        if learnt:
+    machine = _same_device(step) if learnt else {}
+    known = {k: v for k, v in machine.items() if k in verb.options.model_fields}
+    how = {"output": step.target, "opening": step.reading(*verb.sides[:1]), **named}
+    how.setdefault("options", step.options(verb.options, **known))
+    for side in verb.sides[1:]:
+        how[f"{side}_opening"] = step.reading(side)
+    left = [*step.made.inputs]
+    alone = sum(not item.guide for item in verb.images) == 1
+    for item in verb.images:
+        reading = how.get(f"{item.name}_opening", how["opening"])
+        if item.reading is not None:
+            reading = item.reading(how["options"], reading)
+        if alone and not item.guide:
+            how[item.name] = yield from step.images(reading)
+            continue
+        role = item.role or item.name
+        record = next((one for one in left if one.role == role), None)
+        record = step.guide(item.name) if item.guide else record
+        left = [one for one in left if one is not record]
+        if record is not None or not item.optional:
+            how[item.name] = yield from step.image(record, reading)
+    for file in verb.files:
+        if file.name == "model":
             how["model"] = yield from step.model()
-        part, made = step.made.part, step.target
-        # histories keep the names by which outputs were called first
-        part = ARGUMENTS.get(verb.name, {}).get(part or "", part)
-        if part is not None and part in {item.name for item in verb.outputs}:
-            made = how[part] = step.beside(f"{part}.ome.zarr")
-        machine = _same_device(step) if learnt else {}
-        known = {k: v for k, v in machine.items() if k in verb.options.model_fields}
-        with _threads(step) if learnt else nullcontext():
-            yield from verb.job(
-                *images, options=step.options(verb.options, **known), **how
-            )
-        return made
-
-    return again
-
-
-def _stack(step: ReplayStep) -> Job[Path | list[Micrograph]]:
-    """Find the image of a step, or the planes of a stack."""
-    found = yield from step.images()
-    reading = step.reading()
-    many = [open_image(path, reading) for path in found] if len(found) > 1 else None
-    return many or found[0]
+        elif file.name not in how:
+            how[file.name] = yield from step.guided(file.name)
+    part, made = step.made.part, step.target
+    # histories keep the names by which outputs were called first
+    part = ARGUMENTS.get(verb.name, {}).get(part or "", part)
+    if part is not None and part in {item.name for item in verb.outputs}:
+        made = how[part] = step.beside(f"{part}.ome.zarr")
+    with _threads(step) if learnt else nullcontext():
+        yield from verb.job(**how)
+    return made
 
 
 def _simulate(step: ReplayStep) -> Job[Path]:
@@ -1004,7 +975,7 @@ def again_of(job: str) -> Callable[[ReplayStep], Job[Path]] | None:
     verb = verb_of(job) if job in VERBS else None
     if job in _STEPS or verb is None or not verb.makes_image:
         return _STEPS.get(job)
-    return _run_again(verb)
+    return partial(_run_again, verb=verb)
 
 
 def jobs_made_again() -> list[str]:

@@ -11,12 +11,13 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from napari_semsr.core import (
     Cancelled,
     Job,
     OptionError,
+    Options,
     Progress,
     Quantity,
     ReadError,
@@ -65,7 +66,6 @@ _ON_A_PAGE = 20  # images; a report shows 40 pictures, before and after
 # is read, and the digests of the steps whose outputs are read. A change of a step
 # therefore redoes what depends on it, and nothing else.
 
-_FORMAT = 1
 _LARGEST = 1 << 24  # bytes of a state file; chosen: a hundred steps have a tenth
 
 Cells = dict[str, Cell]
@@ -82,47 +82,43 @@ class ImageDone:
     kept: int = 0
 
 
+class _Record(Options):
+    """A step that is finished."""
+
+    key: str
+    outputs: dict[str, list[Cell]]  # the state of each, as it left them
+    cells: dict[str, Cell]
+    warnings: list[str]
+
+
+class _StateFile(Options):
+    """What is finished of an image, and the digests of files as they were seen."""
+
+    format: Literal[1] = 1
+    image: str
+    steps: dict[str, _Record]
+    files: dict[str, tuple[list[Cell], str]]
+
+
 class _State:
     """What is finished of an image: read once, written whole after each step."""
 
     def __init__(self, task: ImageTask) -> None:
         self.task = task
         self.folder = Path(task.folder)
-        self.steps: dict[str, dict[str, Any]] = {}
-        self.files: dict[str, list[Any]] = {}
         self.keys: dict[str, str] = {}
-        self._read()
-
-    def _read(self) -> None:
-        """Take up an earlier state; what is no state of ours begins anew."""
-        try:
-            found = json.loads(read_bytes(self.task.state, _LARGEST))
-            if found["format"] == _FORMAT and found["image"] == self.task.name:
-                steps, files = found["steps"], found["files"]
-                self.steps = {k: v for k, v in steps.items() if _is_record(v)}
-                self.files = {k: v for k, v in files.items() if len(v) == 2}
-        except (
-            ReadError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):
-            self.steps, self.files = {}, {}
+        self.file = _StateFile(image=task.name, steps={}, files={})
+        with suppress(ReadError, OSError, ValueError):  # what is none begins anew
+            told = _StateFile.model_validate_json(read_bytes(task.state, _LARGEST))
+            self.file = told if told.image == task.name else self.file
 
     def _write(self) -> None:
         named = {step.name for step in self.task.steps}
-        content = {
-            "format": _FORMAT,
-            "image": self.task.name,
-            "steps": {k: v for k, v in self.steps.items() if k in named},
-            "files": self.files,
-        }
+        for name in self.file.steps.keys() - named:
+            del self.file.steps[name]
         self.task.state.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.task.state) as place:
-            place.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+            place.write_text(self.file.model_dump_json(), encoding="utf-8")
 
     def key(self, step: StepTask) -> Job[str]:
         """Digest what is asked of a step, and what it reads."""
@@ -147,55 +143,39 @@ class _State:
     def _digest(self, path: Path) -> Job[str]:
         """Digest a file, unless it is as it was when that was done last."""
         now = file_state(path)
-        known = self.files.get(str(path))
+        known = self.file.files.get(str(path))
         if known is None or known[0] != now:
-            known = [now, (yield from digest_job(path))]
-            self.files[str(path)] = known
-        return str(known[1])
+            known = now, (yield from digest_job(path))
+            self.file.files[str(path)] = known
+        return known[1]
 
-    def kept(self, step: StepTask) -> dict[str, Any] | None:
+    def kept(self, step: StepTask) -> _Record | None:
         """Give the record of a step that is finished."""
-        record = self.steps.get(step.name)
-        if record is None or record["key"] != self.keys[step.name]:
+        record = self.file.steps.get(step.name)
+        if record is None or record.key != self.keys[step.name]:
             return None
-        same = all(
-            record["outputs"].get(name) == file_state(self.folder / name)
-            and (self.folder / name).exists()
-            for name in step.outputs
-        )
-        return record if same else None
+        there = all((self.folder / name).exists() for name in step.outputs)
+        return record if there and record.outputs == self._outputs(step) else None
+
+    def _outputs(self, step: StepTask) -> dict[str, list[Cell]]:
+        return {name: file_state(self.folder / name) for name in step.outputs}
 
     def begin(self, step: StepTask) -> None:
         """Forget a step that is about to run, before its outputs are touched."""
-        if self.steps.pop(step.name, None) is not None:
+        if self.file.steps.pop(step.name, None) is not None:
             self._write()
 
-    def finish(
-        self, step: StepTask, cells: Cells, warnings: list[str]
-    ) -> dict[str, Any]:
+    def finish(self, step: StepTask, cells: Cells, warnings: list[str]) -> _Record:
         """Record a step."""
-        outputs = {n: file_state(self.folder / n) for n in step.outputs}
-        record = {
-            "key": self.keys[step.name],
-            "outputs": outputs,
-            "cells": jsonable(cells),
-            "warnings": warnings,
-        }
-        self.steps[step.name] = record
+        record = _Record(
+            key=self.keys[step.name],
+            outputs=self._outputs(step),
+            cells=jsonable(cells),
+            warnings=warnings,
+        )
+        self.file.steps[step.name] = record
         self._write()
         return record
-
-
-def _is_record(value: Any) -> bool:
-    """Tell whether an entry of a state file is one of ours."""
-    kinds = {"key": str, "outputs": dict, "cells": dict, "warnings": list}
-    cell = (str, int, float, type(None))
-    return (
-        isinstance(value, dict)
-        and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
-        and all(isinstance(one, cell) for one in value["cells"].values())
-        and all(isinstance(one, str) for one in value["warnings"])
-    )
 
 
 def image_job(task: ImageTask) -> Job[ImageDone]:
@@ -221,8 +201,8 @@ def image_job(task: ImageTask) -> Job[ImageDone]:
             sentence = " ".join(sentence_of(error).split())
             fault = f"{step.name}: {sentence}"
             return ImageDone(cells, tuple(warnings), fault, ran, number - ran)
-        cells |= record["cells"]
-        warnings += [f"{step.name}: {one}" for one in record["warnings"]]
+        cells |= record.cells
+        warnings += [f"{step.name}: {one}" for one in record.warnings]
     return ImageDone(cells, tuple(warnings), None, ran, len(task.steps) - ran)
 
 

@@ -33,9 +33,15 @@ from napari_semsr.core import (
     words_of,
 )
 from napari_semsr.former import ARGUMENTS
-from napari_semsr.io import SHEET_SUFFIXES, Cell, ReadOptions, file_stem, read_sheet
+from napari_semsr.io import (
+    SHEET_SUFFIXES,
+    Cell,
+    ReadOptions,
+    file_stem,
+    is_there,
+)
 from napari_semsr.jobs.index import VERBS, verb_of
-from napari_semsr.jobs.measure import find_images
+from napari_semsr.jobs.measure import find_images, rows_of_images
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
 
@@ -372,15 +378,6 @@ def _why_no_step(name: str) -> str:
 # Placeholders.
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Give the texts of a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-
-
 def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
     """Refuse columns of inputs that bear the name of something else."""
     taken = {"input", "previous", "warnings", "error"}
@@ -394,36 +391,6 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
             raise OptionError(msg)
 
 
-def _check_places(steps: Sequence[_Step], columns: Sequence[str]) -> None:
-    """Refuse placeholders that name nothing, or what is made only later."""
-    names = {step.name: step for step in steps}
-    known = ["input", "previous", "name", *columns]
-    for step in steps:
-        for text in _texts([*step.given.values()]):
-            for place in _PLACEHOLDER.findall(text):
-                other = names.get(place.removeprefix(_STEP_MARK))
-                if not place.startswith(_STEP_MARK) or other is None:
-                    if place in known:
-                        continue
-                    offered = [*known, *(f"{_STEP_MARK}{n}" for n in names)]
-                    told = ", ".join(f"{{{one}}}" for one in offered)
-                    named = f"{{{one_line(place)}}}"
-                    msg = f"{step.said} names {named}, but there are {told}."
-                    raise OptionError(msg)
-                if other.number >= step.number:
-                    msg = (
-                        f"{step.said} needs {{{place}}}, which is not made before it: "
-                        "steps run in their order and must not go in a circle."
-                    )
-                    raise OptionError(msg)
-                if not other.writes:
-                    msg = (
-                        f"{step.said} needs {{{place}}}, but that step writes no file; "
-                        "give it an output, or name another."
-                    )
-                    raise OptionError(msg)
-
-
 # Images.
 
 
@@ -433,13 +400,8 @@ class _Input:
 
     path: Path
     name: str
-    cells: Mapping[str, str] = field(default_factory=dict)
+    cells: Mapping[str, str] = field(default_factory=dict)  # further ones of a table
     root: Path = field(default_factory=Path)  # from which cells count
-
-    @property
-    def further(self) -> list[tuple[str, str]]:
-        """Further cells of a table."""
-        return [one for one in self.cells.items() if one[0] not in ("image", "name")]
 
 
 def _told(path: Path) -> str:
@@ -504,46 +466,26 @@ def _check_names(found: Sequence[_Input]) -> None:
 
 def _of_table(path: Path) -> Iterator[_Input]:
     """Read the rows of a table; paths in it are counted from its folder."""
-    sheet = read_sheet(path, "images")
     root = path.absolute().parent
-    if "image" not in sheet.names:
-        names = ", ".join(sheet.names) or "nothing"
-        msg = f"{path} must have the column image, got {names}."
-        raise ReadError(msg)
-    if not sheet.rows:
-        msg = f"{path} must name an image in each row, but has no row."
-        raise ReadError(msg)
-    for line, row in sheet.rows:
-        cells = dict(zip(sheet.names, row, strict=False))
-        if len(row) != len(sheet.names) or not cells["image"]:
-            msg = (
-                f"{path} line {line} must hold {len(sheet.names)} cells, of which "
-                f"image names one, got {','.join(row)!r:.80}."
-            )
-            raise ReadError(msg)
-        image = root / cells["image"]
-        name = file_stem(cells["name"]) if cells.get("name") else _name_of(image)
-        yield _Input(image, name, cells, root)
+    for _, cells in rows_of_images(path, [("image",)]):
+        image = root / cells.pop("image")
+        name = cells.pop("name", "")
+        yield _Input(image, file_stem(name) if name else _name_of(image), cells, root)
 
 
 # Steps of one image.
 
 
-def _there(path: Path) -> bool:
-    """Tell whether something is at a path, which may be no path at all."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 class _Maker:
     """Makes the tasks of an image: values put into places, and files found."""
 
-    def __init__(self, image: _Input, folder: Path, base: Path) -> None:
+    def __init__(
+        self, image: _Input, folder: Path, base: Path, steps: Mapping[str, _Step]
+    ) -> None:
         self.image = image
         self.folder = folder
         self.base = base  # from which the file's own paths count
+        self.steps = steps
         self.made: dict[str, str] = {}
         self.previous = Piece(str(image.path), "file", str(image.path))
 
@@ -601,7 +543,7 @@ class _Maker:
         if value is None or (option and isinstance(value, (int, float))):
             pieces = [Piece(value)]
         else:
-            pieces = [one for one in self._pieces(str(value)) if one.said != ""]
+            pieces = [one for one in self._pieces(step, str(value)) if one.said != ""]
         if isinstance(item, Output) and pieces:
             pieces = [
                 self._output(step, name, "".join(str(one.said) for one in pieces))
@@ -611,18 +553,18 @@ class _Maker:
         found.append(tuple(pieces))
         return pieces[0].said if len(pieces) == 1 else "".join(o.said for o in pieces)
 
-    def _pieces(self, text: str) -> list[Piece]:
+    def _pieces(self, step: _Step, text: str) -> list[Piece]:
         """Put names and files into the places of a text."""
         pieces = []
         for number, part in enumerate(_PLACEHOLDER.split(text)):
             if number % 2:
-                pieces.append(self._placed(part))
+                pieces.append(self._placed(step, part))
             elif part:
                 pieces.append(Piece(part))
         return pieces
 
-    def _placed(self, place: str) -> Piece:
-        """Give what a placeholder stands for."""
+    def _placed(self, step: _Step, place: str) -> Piece:
+        """Give what a placeholder stands for; refuse one that names nothing."""
         image = self.image
         if place == "previous":
             return self.previous
@@ -630,13 +572,30 @@ class _Maker:
             return Piece(str(image.path), "file", str(image.path))
         if place == "name":
             return Piece(image.name)
-        if place.startswith(_STEP_MARK):
-            return self._of_step(place.removeprefix(_STEP_MARK))
-        cell = image.cells[place]
-        path = image.root / cell
-        if cell and _there(path) and (path.suffix or path.is_dir()):
-            return Piece(str(path), "file", str(path))
-        return Piece(cell)
+        if place in image.cells:
+            cell = image.cells[place]
+            path = image.root / cell
+            file = cell and is_there(path) and (path.suffix or path.is_dir())
+            return Piece(str(path), "file", str(path)) if file else Piece(cell)
+        name = place.removeprefix(_STEP_MARK)
+        if not place.startswith(_STEP_MARK) or name not in self.steps:
+            known = ["input", "previous", "name", *image.cells]
+            known += [f"{_STEP_MARK}{other}" for other in self.steps]
+            told = ", ".join(f"{{{one}}}" for one in known)
+            msg = f"{step.said} names {{{one_line(place)}}}, but there are {told}."
+        elif name in self.made:
+            return self._of_step(name)
+        elif self.steps[name].number >= step.number:
+            msg = (
+                f"{step.said} needs {{{place}}}, which is not made before it: steps "
+                "run in their order and must not go in a circle."
+            )
+        else:
+            msg = (
+                f"{step.said} needs {{{place}}}, but that step writes no file; give it "
+                "an output, or name another."
+            )
+        raise OptionError(msg)
 
     def _found(
         self,
@@ -652,7 +611,7 @@ class _Maker:
         path = self.base / text
         file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
         model = isinstance(item, FileIn) and name == "model"
-        there = _there(path) and (path.suffix != "" or (file and not model))
+        there = is_there(path) and (path.suffix != "" or (file and not model))
         if model and not there:
             return [Piece(text, "file", str(find_model(text)))]
         if there:
@@ -765,9 +724,7 @@ def plan_batch(
         raise WriteError(msg)
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
-    columns = [name for name, _ in images[0].further]
-    _check_columns(columns, found)
-    _check_places(found, columns)
+    _check_columns([*images[0].cells], found)
     tasks = tuple(_tasked(image, found, folder, base) for image in images)
     _check_outputs(tasks)
     names = tuple(name for step in found for name in step.columns)
@@ -822,11 +779,8 @@ def _tasked(
     image: _Input, steps: Sequence[_Step], folder: Path, base: Path
 ) -> ImageTask:
     """Make all tasks of an image."""
-    maker = _Maker(image, folder, base)
-    own = ("image", "name")
-    given: dict[str, Cell] = {
-        k: v or None for k, v in image.cells.items() if k not in own
-    }
+    maker = _Maker(image, folder, base, {step.name: step for step in steps})
+    given: dict[str, Cell] = {name: cell or None for name, cell in image.cells.items()}
     tasks = tuple(maker.task(step) for step in steps)
     last = maker.made.get(maker.previous.value)
     return ImageTask(image.name, str(image.path), str(folder), tasks, last, given)

@@ -14,4 +14,5 @@ from .table import (
     file_state as file_state,
     find_images as find_images,
     path_in_table as path_in_table,
+    rows_of_images as rows_of_images,
 )

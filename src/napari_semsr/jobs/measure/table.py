@@ -227,35 +227,43 @@ def _stem(path: Path) -> str:
 
 def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
     """Read the rows of a table; paths in it are counted from its folder."""
+    for columns, cells in rows_of_images(path, measure.roles, measure.needed):
+        named = [cells[name] if name else "" for name in columns]
+        paths = tuple(path.parent / name if name else None for name in named)
+        own = {"", *_own_columns(measure), *columns}
+        yield _Item(paths, {k: v or None for k, v in cells.items() if k not in own})
+
+
+def rows_of_images(
+    path: Path, roles: Sequence[Sequence[str]], needed: int = 1
+) -> Iterator[tuple[list[str | None], dict[str, str]]]:
+    """Read a table that names images: its column for each role, and a row's cells.
+
+    The first roles are `needed`: each must have a column, and a name in every row.
+    """
     sheet = read_sheet(path, "images")
-    columns = [
-        next((name for name in role if name in sheet.names), None)
-        for role in measure.roles
-    ]
-    if None in columns[: measure.needed]:
-        needed = measure.names[: measure.needed]
+    columns = [next((n for n in role if n in sheet.names), None) for role in roles]
+    if None in columns[:needed]:
+        names = " and ".join(role[0] for role in roles[:needed])
         msg = (
-            f"{path} must have the column{'s' if len(needed) > 1 else ''} "
-            f"{' and '.join(needed)}, got {', '.join(sheet.names) or 'nothing'}."
+            f"{path} must have the column{'s' if needed > 1 else ''} {names}, got "
+            f"{', '.join(sheet.names) or 'nothing'}."
         )
         raise ReadError(msg)
     if not sheet.rows:
         msg = f"{path} must name an image in each row, but has no row."
         raise ReadError(msg)
-    own = {*_own_columns(measure), *columns}
-    further = [name for name in sheet.names if name and name not in own]
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
-        named = [cells.get(name, "") if name else "" for name in columns]
-        if len(row) != len(sheet.names) or not all(named[: measure.needed]):
+        first = list(filter(None, columns[:needed]))
+        if len(row) != len(sheet.names) or not all(cells[name] for name in first):
+            named = "name images" if needed > 1 else "names one"
             msg = (
                 f"{path} line {line} must hold {len(sheet.names)} cells, of which "
-                f"{' and '.join(filter(None, columns[: measure.needed]))} name "
-                f"images, got {','.join(row)!r}."
+                f"{' and '.join(first)} {named}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg)
-        paths = tuple(path.parent / name if name else None for name in named)
-        yield _Item(paths, {name: cells[name] or None for name in further})
+        yield columns, cells
 
 
 # What a row was measured from, and how, so that it need not be measured again.
