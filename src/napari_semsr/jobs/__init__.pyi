@@ -88,9 +88,7 @@ from .measure.gaps import (
 from .measure.grey import (
     HISTOGRAM as HISTOGRAM,
     METRICS as METRICS,
-    HistogramOptions as HistogramOptions,
     HistogramReport as HistogramReport,
-    MetricsReport as MetricsReport,
 )
 from .measure.profile import (
     PROFILE as PROFILE,
@@ -200,7 +198,6 @@ from .trust.map import (
     knows_errors as knows_errors,
 )
 from .verb import (
-    FileIn as FileIn,
     Group as Group,
     ImageIn as ImageIn,
     Output as Output,
