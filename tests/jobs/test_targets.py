@@ -90,14 +90,14 @@ def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path
     assert check_image_target(folder / "b.tif", inputs=[folder])
 
 
-def test_check_tiled_target_lets_a_store_be_completed(tmp_path):
+def test_check_image_target_lets_a_store_be_completed(tmp_path):
     store = tmp_path / "a.ome.zarr"
     store.mkdir()
-    assert targets.check_tiled_target(store, resume=True) == store
+    assert targets.check_image_target(store, resume=True) == store
     with pytest.raises(WriteError):
-        targets.check_tiled_target(store)
+        targets.check_image_target(store)
     with pytest.raises(WriteError):
-        targets.check_tiled_target(store, inputs=[store], resume=True)
+        targets.check_image_target(store, inputs=[store], resume=True)
     assert filling_store(store) == store
     beside = filling_store(tmp_path / "a.tif")
     assert beside.parent == tmp_path

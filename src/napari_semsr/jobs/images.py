@@ -389,28 +389,18 @@ def check_image_target(
     *,
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
-) -> Path:
-    """Refuse a place where an image cannot or must not be written."""
-    path = Path(output)
-    check_not_input(path, inputs)
-    _check_parent(path)
-    check_target(path, overwrite=overwrite)
-    return path
-
-
-def check_tiled_target(
-    output: str | os.PathLike[str],
-    *,
-    inputs: Iterable[str | os.PathLike[str]] = (),
-    overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Refuse a place for an image made tile by tile, unless it goes on there."""
+    """Refuse a place where an image cannot or must not be written.
+
+    One that is made tile by tile may go on there.
+    """
     path = Path(output)
-    if resume and path.exists() and filling_store(path) == path:
-        check_not_input(path, inputs)
-        return path
-    return check_image_target(output, inputs=inputs, overwrite=overwrite)
+    check_not_input(path, inputs)
+    if not (resume and path.exists() and filling_store(path) == path):
+        _check_parent(path)
+        check_target(path, overwrite=overwrite)
+    return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ from napari_semsr.jobs.images import (
     check_not_input,
     check_target_file,
     check_target_folder,
-    check_tiled_target,
     keep_map,
     made_by,
     names_of,
@@ -215,7 +214,7 @@ class Output:
             empty = not (replaces or self.grows)
             return check_target_folder(place, empty=empty, parents=self.grows)
         if self.is_image and Path(place).suffix.lower() not in self.also:
-            return check_tiled_target(place, resume=existing.resume, **how)
+            return check_image_target(place, resume=existing.resume, **how)
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
                 msg = (
