@@ -117,7 +117,6 @@ def _calibrate(
     found = measure_grating(image.array(), run.options)
     if run.target is not None:
         write_calibration(run.target, found)
-    yield Progress(2, 2, "done")
     uneven = found.uneven_px is not None and (
         "The scale changes from one side of the field to the other, by up to "
         f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
@@ -168,7 +167,6 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
             )
         if run.target is not None:
             write_calibration(run.target, found)
-    yield Progress(2, 2, "done")
     return ScaleBarReport(
         run.names[0],
         run.output,

@@ -90,7 +90,6 @@ def save_job(
     else:
         yield Progress(0, 0, f"writing {path.name}")
         rewrite(image, path, dtype=dtype)
-    yield Progress(1, 1, "done")
     kind = "uint8" if output_kind(path) == "png" else str(dtype or image.dtype)
     return Converted(
         output=str(path),
@@ -113,7 +112,6 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
     yield Progress(0, 0, f"writing {path.name}")
     first = planes[0]
     write_pages(first, len(planes), (plane.array() for plane in planes), path)
-    yield Progress(1, 1, "done")
     return Converted(
         output=str(path),
         shape=(len(planes), *first.shape),

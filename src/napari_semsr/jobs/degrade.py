@@ -97,7 +97,6 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
     made = image.replace(data=data, provenance=(yield from run.history()))
     yield Progress(2, 3, "writing")
     run.write(made)
-    yield Progress(3, 3, "done")
     return DegradedFile(
         output=run.output,
         degradation=run.options.kind,

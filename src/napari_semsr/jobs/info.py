@@ -64,7 +64,6 @@ def _describe(run: Run[Options]) -> Job[Description]:
     facts |= _printed_bar(path, facts)
     if run.opening.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
-    yield Progress(1, 1, "done")
     return Description(str(run.named["path"]), facts)
 
 

@@ -76,7 +76,6 @@ def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
     yield Progress(0, 1, "building without weights")
     networks = tuple(_architecture_row(*item) for item in ARCHITECTURES.items())
     judges = tuple(_architecture_row(*item) for item in DISCRIMINATORS.items())
-    yield Progress(1, 1, "done")
     return ArchitectureList(networks, judges)
 
 
@@ -252,16 +251,13 @@ def _list(_: Run[Options]) -> Job[ModelList]:
     own = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
     rows = [_row(path, bundled=True) for path in paths]
     rows += [_row(path, bundled=False) for path in own]
-    yield Progress(1, 1, "done")
     return ModelList(tuple(rows), str(folder))
 
 
 def _info(run: Run[Options]) -> Job[ModelFile]:
     """Read the card of a model."""
     yield Progress(0, 1, "reading card")
-    found = _describe(find_model(run.named["model"]))
-    yield Progress(1, 1, "done")
-    return found
+    return _describe(find_model(run.named["model"]))
 
 
 def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
@@ -282,20 +278,17 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
             msg = "A field and authors belong to exports as ONNX and for bioimage.io."
             raise OptionError(msg)
         _copy(path, target)
-        found = _describe(target)
-    else:
-        card = export_foreign(
-            path,
-            target,
-            kind,
-            field=field,
-            opening=run.opening,
-            authors=authors or (),
-            bundled=bundled,
-        )
-        found = _file_of(target, card)
-    yield Progress(1, 1, "done")
-    return found
+        return _describe(target)
+    card = export_foreign(
+        path,
+        target,
+        kind,
+        field=field,
+        opening=run.opening,
+        authors=authors or (),
+        bundled=bundled,
+    )
+    return _describe(target, card)
 
 
 def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
@@ -323,7 +316,6 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
         yield Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy(path, target)
-    yield Progress(2, 2, "done")
     return _describe(target)
 
 
@@ -360,23 +352,16 @@ def _bundled_folder() -> Path:
     return WEIGHTS.resolve()
 
 
-def _describe(path: Path) -> ModelFile:
-    """Read the card of a file."""
-    from napari_semsr.models import read_card
-
-    return _file_of(path, read_card(path))
-
-
-def _file_of(path: Path, card: "ModelCard") -> ModelFile:
-    """Say a file whose card is known."""
-    from napari_semsr.models import file_digest
+def _describe(path: Path, card: "ModelCard | None" = None) -> ModelFile:
+    """Say a file by its card, which is read where it is not known."""
+    from napari_semsr.models import file_digest, read_card
 
     return ModelFile(
         path=str(path),
         bundled=path.parent.resolve() == _bundled_folder(),
         digest=file_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
-        card=jsonable(card),
+        card=jsonable(card or read_card(path)),
     )
 
 

@@ -275,7 +275,6 @@ def _correlate(
         _cut(box, halves=halves is not None),
         result.beyond_cut_off or _beyond(*found_nm, calibrated, "resolution"),
     ]
-    yield Progress(2, 2, "done")
     return FrcReport(
         **run.facts(calibrated),
         result=result,
@@ -585,7 +584,7 @@ def _take_spectrum(
     """Take the power spectrum, and write the plane or the curve."""
     yield Progress(1, 3, "transforming")
     found, target = measure_spectrum(source, run.options), run.target
-    yield Progress(2, 3, "writing" if target else "done")
+    yield Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:
         _write_curve(target, found.radial)
@@ -593,7 +592,6 @@ def _take_spectrum(
         look = spectrum_look(found.image.data)
         history = yield from run.history()
         run.write(found.image.replace(provenance=history, look=look))
-    yield Progress(3, 3, "done")
     return SpectrumReport(
         **size_of(source),
         image=run.names[0],
