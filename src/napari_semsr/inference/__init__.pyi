@@ -27,4 +27,4 @@ from .options import (
     EnhanceReport as EnhanceReport,
 )
 from .plan import told_of_field as told_of_field
-from .predictor import machine_of as machine_of
+from .predictor import made_by_model as made_by_model

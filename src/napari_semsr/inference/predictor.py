@@ -97,17 +97,19 @@ def _precision_of(loaded: LoadedModel, name: str, device: torch.device) -> str:
     return "fp32" if alone else chosen
 
 
-def machine_of(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
-    """Say on what a network will run, for the history of what it makes.
+def made_by_model(options: EnhanceOptions, loaded: LoadedModel) -> dict[str, Any]:
+    """Say for the history of what a network makes which it is, and on what it will run.
 
-    Gives ``device`` with the name of the processor or card, ``precision`` of the
-    arithmetic, and ``threads`` of a processor.
+    Gives ``model_name`` and ``model_digest``, ``device`` with the name of the processor
+    or card, ``precision`` of the arithmetic, and ``threads`` of a processor.
     """
     device = resolve_device(options.device)
     named = (
         processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device)
     )
     return {
+        "model_name": loaded.card.name,
+        "model_digest": loaded.digest,
         "device": f"{device}: {named}",
         "precision": _precision_of(loaded, options.precision, device),
         "threads": torch.get_num_threads(),

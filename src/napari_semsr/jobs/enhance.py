@@ -310,13 +310,7 @@ def _provenance_of(
         role="model", name=path.name, digest=loaded.digest, path=path_of(path)
     )
     made = yield from run.history(found, **({LEARNT: learnt} if learnt else {}))
-    return made.model_copy(
-        update={
-            "model_name": loaded.card.name,
-            "model_digest": loaded.digest,
-            **inference.machine_of(run.options, loaded),
-        }
-    )
+    return made.model_copy(update=inference.made_by_model(run.options, loaded))
 
 
 # Run a job that knows one plane over a stack or time series, plane by plane.

@@ -30,12 +30,12 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Grid,
-    InputRecord,
     Job,
     Micrograph,
     OptionError,
     Options,
     Progress,
+    Provenance,
     Quantity,
     ShapeError,
     device_option,
@@ -219,8 +219,7 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
     known = _Known.of(after, run.named.get("model"), chosen)
     yield Progress(0, 0, "measuring the range of grey levels")
     span = field_range(before.data, *known.loaded.card.input_percentiles)
-    history = yield from run.history(*known.guides())
-    history = history.model_copy(update=known.made_by())
+    history = yield from known.history(run)
     tally = {"bound": _Tally(), "spread": _Tally()}
     folder = None if run.target is None else run.target.parent
     with tempfile.TemporaryFile(dir=folder) as scratch:  # for the spread
@@ -305,24 +304,16 @@ class _Known:
         how = EnhanceOptions.parse(told).replace(device=options.device)
         return cls(path, loaded, how, trust)
 
-    def guides(self) -> list[InputRecord]:
-        """Record what the map goes by."""
+    def history(self, run: Run[TrustOptions]) -> Job[Provenance]:
+        """Compose the history of the map, with the machine that runs the model."""
+        from napari_semsr.inference import made_by_model
         from napari_semsr.models import trust_path
 
-        found = [record_file(self.path, "model")]
+        guides = [record_file(self.path, "model")]
         if self.trust is not None:
-            found.append(record_file(trust_path(self.path), "trust"))
-        return found
-
-    def made_by(self) -> dict[str, Any]:
-        """Tell the model, and the machine that runs it."""
-        from napari_semsr.inference import machine_of
-
-        return {
-            "model_name": self.loaded.card.name,
-            "model_digest": self.loaded.digest,
-            **machine_of(self.options, self.loaded),
-        }
+            guides.append(record_file(trust_path(self.path), "trust"))
+        made = yield from run.history(*guides)
+        return made.model_copy(update=made_by_model(self.options, self.loaded))
 
 
 def _enhanced_by(after: Micrograph) -> dict[str, Any]:
