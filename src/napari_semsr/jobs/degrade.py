@@ -13,7 +13,6 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Micrograph,
-    OptionError,
     Progress,
     option,
     to_dtype,
@@ -111,7 +110,7 @@ def _degraded(
     image: NDArray[Any], options: DegradeOptions
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """Degrade grey values; those of integers are rounded once, at the end."""
-    from napari_semsr.simulation import degrade_plane
+    from napari_semsr.simulation import black_and_white, degrade_plane
 
     kind = options.kind
     said: dict[str, Any] = {
@@ -121,10 +120,7 @@ def _degraded(
     if not options.any and kind != "none":
         made = degrade_plane(image, kind, **said)
         return made.image, made.parameters
-    if not np.all(np.isfinite(image)):
-        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
-        raise OptionError(msg)
-    low, high = _black_and_white(image)
+    low, high = black_and_white(image)
     grey, parameters = image.astype(np.float64), {}
     if kind != "none":
         blurred = degrade_plane(grey, kind, **said)
@@ -132,15 +128,6 @@ def _degraded(
     values, found = add_effects((grey - low) / (high - low), options, seed=options.seed)
     made_grey = to_dtype(values * (high - low) + low, image.dtype)[0]
     return made_grey, {**parameters, **found, "black": low, "white": high}
-
-
-def _black_and_white(image: NDArray[Any]) -> tuple[float, float]:
-    """Grey levels of black and white: of integers the type's, of floats their own."""
-    if image.dtype.kind in "iu":
-        info = np.iinfo(image.dtype)
-        return float(max(info.min, 0)), float(info.max)
-    low, high = float(image.min()), float(image.max())
-    return (low, high) if high > low else (low, low + 1.0)
 
 
 DEGRADE = Verb(

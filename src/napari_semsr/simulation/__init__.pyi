@@ -1,6 +1,7 @@
 from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
+    black_and_white as black_and_white,
     blur_width_px as blur_width_px,
     degrade_plane as degrade_plane,
     gaussian_kernel as gaussian_kernel,

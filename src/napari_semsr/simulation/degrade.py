@@ -143,8 +143,11 @@ def fog(
     return np.asarray(image * transmission + airlight * (1 - transmission))
 
 
-def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
-    """Grey levels that stand for 0 and 255."""
+def black_and_white(image: NDArray[Any]) -> tuple[float, float]:
+    """Grey levels of black and white: those of the type, of floats their own."""
+    if not np.all(np.isfinite(image)):
+        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
+        raise OptionError(msg)
     if image.dtype.kind == "b":
         return 0.0, 1.0
     if image.dtype.kind in "iu":
@@ -216,10 +219,7 @@ def degrade_plane(
             f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
         )
         raise OptionError(msg)
-    if not np.all(np.isfinite(image)):
-        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
-        raise OptionError(msg)
-    low, high = _scale_of(image)
+    low, high = black_and_white(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = clear
     for kernel in kernels_of(kind):
