@@ -12,21 +12,16 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import half_paths, read, write, write_pages
+from napari_semsr.io import read, write
 from napari_semsr.jobs import (
     REPLAY,
-    blend_levels,
-    derived_from,
-    difference_of,
     draw_specimen,
     expose,
-    gold_pair,
-    input_levels,
     save_job,
     verb_of,
 )
 from napari_semsr.jobs.replay import jobs_made_again
-from napari_semsr.registration import Landmarks
+from tests.remade import KINDS, Place
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
 
@@ -101,148 +96,17 @@ def scan_of(folder, **options):
     return folder
 
 
-def converted(place, a, b):
-    semsr.convert(a, place / "o.png")
-    return place / "o.png"
-
-
-def degraded(place, a, b):
-    made = semsr.degrade(a, kind="hybrid", seed=5)
-    run(save_job(made, place / "o.tif"))
-    return place / "o.tif"
-
-
-def cropped(place, a, b):
-    write(read(b).replace(origin=(20, 30)), place / "like.ome.tif")
-    semsr.crop(a, place / "o.ome.tif", like=place / "like.ome.tif")
-    return place / "o.ome.tif"
-
-
-def registered(place, a, b):
-    moving = np.array([(100, 100), (100, 900), (900, 100), (800, 850)], float)
-    landmarks = Landmarks(moving, moving + 25)
-    semsr.register(a, b, place / "o.tif", landmarks=landmarks, landmarks_only=True)
-    return place / "o.tif"
-
-
-def carried(place, a, b):
-    registered(place, a, b)
-    moving = np.array([(100, 100), (100, 900), (900, 100)], float)
-    semsr.register(
-        a, b, place / "p.tif", landmarks=Landmarks(moving, moving + 9),
-        landmarks_only=True, transform_out=place / "t.json",
-    )  # fmt: skip
-    semsr.register(a, b, place / "q.tif", transform=place / "t.json")
-    return place / "q.tif"
-
-
-def stitched(place, a, b):
-    semsr.stitch(scan_of(place / "scan"), place / "o.ome.zarr")
-    return place / "o.ome.zarr"
-
-
-def half(place, a, b):
-    semsr.stitch(scan_of(place / "scan"), place / "o.ome.zarr", halves=True)
-    return half_paths(place / "o.ome.zarr")[1]
-
-
-def height(place, a, b):
-    scan = scan_of(place / "scan", focal_series=3)
-    return Path(semsr.stitch(scan, place / "o.tif", focus="max").height)
-
-
-def enhanced(place, a, b):
-    semsr.enhance(a, place / "o.ome.zarr", **CPU)
-    return place / "o.ome.zarr"
-
-
-def planes(place, a, b):
-    images = [read(path) for path in (a, b)]
-    write_pages(images[0], 2, [image.array() for image in images], place / "s.tif")
-    semsr.enhance(place / "s.tif", place / "o.ome.tif", **CPU)
-    return place / "o.ome.tif"
-
-
-def misfit(place, a, b):
-    semsr.enhance(a, place / "o.tif", residual_map=place / "m.tif", **CPU)
-    return place / "m.tif"
-
-
-def chained(place, a, b):
-    """Nothing between file and result was ever saved."""
-    image = read(a).replace(path=str(a))
-    run(save_job(semsr.restore(semsr.degrade(image), psf="1px"), place / "o.tif"))
-    return place / "o.tif"
-
-
-def mapped(place, a, b):
-    semsr.frc_map(a, b, place / "o.ome.tif", block=48, step=32)
-    return place / "o.ome.tif"
-
-
-def mapped_halves(place, a, b):
-    half(place, a, b)
-    semsr.frc_map(place / "o.ome.zarr", None, place / "m.tif", block=32, step=32)
-    return place / "m.tif"
-
-
-def errors(place, a, b):
-    semsr.error_map(a, b, place / "o.ome.tif", unit="percent", pixel_size_nm=7)
-    return place / "o.ome.tif"
-
-
-def spectrum(place, a, b):
-    semsr.spectrum(a, place / "o.tif", tukey=0.3)
-    return place / "o.tif"
-
-
-def simulated(place, a, b):
-    return scan_of(place / "scan") / "truth" / "object.ome.tif"
-
-
-def exposed(place, a, b):
-    run(save_job(expose(draw_specimen((64, 64)), noise_seed=4), place / "o.tif"))
-    return place / "o.tif"
-
-
-def gold(place, a, b):
-    run(save_job(gold_pair(seed=2)[1], place / "o.tif"))
-    return place / "o.tif"
-
-
-def subtracted(place, a, b):
-    first, second = (read(path).replace(path=str(path)) for path in (a, b))
-    run(save_job(difference_of(first, second), place / "o.ome.tif"))
-    return place / "o.ome.tif"
-
-
-def blended(place, a, b):
-    image = read(a).replace(path=str(a))
-    result = semsr.restore(image, psf="1px")
-    before = run(input_levels(image, (), result, [result.data]))
-    told = derived_from("blend", {"strength": 0.3}, input=image, result=result)
-    mixed = blend_levels(before, [result.data], 0.3)[0]
-    run(save_job(result.replace(data=mixed, provenance=told), place / "o.tif"))
-    return place / "o.tif"
-
-
-KINDS = [
-    converted, degraded, cropped, registered, carried, stitched, half, height, enhanced,
-    planes, misfit, chained, mapped, mapped_halves, errors, spectrum, simulated,
-    exposed, gold, subtracted, blended,
-]  # fmt: skip
-
-
 @pytest.mark.quick(3)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_output_of_each_kind_is_identical(place, a, kind, tmp_path):
-    path = kind(place, a, place / "raw" / "b.tif")
-    before = sorted(place.rglob("*"))
-    found = semsr.replay(path)
+@pytest.mark.parametrize("kind", KINDS)
+def test_output_of_each_kind_is_identical(kind, tmp_path):
+    at = Place(tmp_path / "place", seed=1)
+    KINDS[kind](at, 1)
+    before = sorted(at.folder.rglob("*"))
+    found = semsr.replay(at.out)
     assert found.identical, found.differs
     assert (found.differs, found.max_abs_difference, found.different) == ((), 0.0, 0)
-    assert sorted(place.rglob("*")) == before
+    assert sorted(at.folder.rglob("*")) == before
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
