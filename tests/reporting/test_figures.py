@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.core.curves import Curve, Line, Plot, against_truth
 from napari_semsr.reporting.figures import (
-    FrequencyCurve,
     bar_length,
-    curves_png,
     image_png,
     joints_png,
     lay_frames,
-    lines_png,
     map_png,
+    plot_png,
 )
 from napari_semsr.stitching.solution import PairReport
 
@@ -74,23 +73,26 @@ def test_map_png_of_failed_and_constant_maps(pixel, values):
 
 
 def test_dollar_signs_in_names_of_curves_are_no_formula():
-    name, line = "$\\frac$", np.linspace(0.01, 0.5, 20)
-    curve = FrequencyCurve(name, line, line)
-    assert curves_png([curve], None, ylabel="y").startswith(PNG)
-    lines = {name: (line, line), "b": (line, line)}
-    assert lines_png(lines, xlabel="x", ylabel="y").startswith(PNG)
+    line = np.linspace(0.01, 0.5, 20)
+    lines = tuple(Line(name, line, line) for name in ("$\\frac$", "b"))
+    for period in ("", "px"):
+        plot = Plot("title", "x", "y", lines, period=period)
+        assert plot_png(plot).startswith(PNG)
 
 
 @pytest.mark.parametrize(("pixel", "log"), [(None, False), (7.7, True)])
-def test_curves_png_with_gaps(pixel, log):
+def test_plot_png_with_gaps(pixel, log):
     frequency = np.linspace(0.01, 0.5, 20)
     values = np.exp(-frequency)
     values[3] = np.nan
-    curves = [
-        FrequencyCurve("a", frequency, values, 5.0),
-        FrequencyCurve("b", frequency, values, colour=3),
-    ]
-    made = curves_png(
-        curves, pixel, ylabel="y", log=log, threshold=("1/7", 1 / 7), size_px=(300, 200)
+    lines = against_truth(
+        [
+            Line("a", frequency, values, 0.2, "5 px"),
+            Line("b", frequency, values, colour=3),
+        ]
     )
+    curve = Curve("FRC", "frequency_per_px", "correlation", "", "y", log=log)
+    over = [line.over_um(pixel) for line in lines]
+    plot = curve.together(over, calibrated=pixel is not None)
+    made = plot_png(plot, (300, 200))
     assert made.startswith(PNG)

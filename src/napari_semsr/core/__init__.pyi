@@ -38,6 +38,13 @@ from .condition import (
     noise_of as noise_of,
     overruled as overruled,
 )
+from .curves import (
+    Curve as Curve,
+    Line as Line,
+    Plot as Plot,
+    against_truth as against_truth,
+    plots_of as plots_of,
+)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,
@@ -122,7 +129,6 @@ from .quantities import (
     FLAT as FLAT,
     LEVELS as LEVELS,
     SIGMA as SIGMA,
-    Curve as Curve,
     Figure as Figure,
     Quantity as Quantity,
     cells_of as cells_of,

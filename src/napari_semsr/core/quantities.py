@@ -53,19 +53,6 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """Two fields of a result that are drawn as a line, and what axes are called."""
-
-    # of the plot and its axes, with units
-    title: str
-    # fields that hold as many numbers
-    x: str
-    y: str
-    xlabel: str
-    ylabel: str
-
-
-@dataclass(frozen=True, slots=True)
 class Figure:
     """A number with its unit, and how it is shown; words where it is no number."""
 

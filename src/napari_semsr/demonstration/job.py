@@ -13,11 +13,13 @@ from napari_semsr.analysis import FrcMap, code_of
 from napari_semsr.core import (
     DB,
     Job,
+    Line,
     OptionError,
     Options,
     Progress,
     Quantity,
     WriteError,
+    against_truth,
     option,
     software_versions,
 )
@@ -32,8 +34,10 @@ from napari_semsr.demonstration.place import LINEAR, TUNED, PlaceRun, run_place
 from napari_semsr.demonstration.runs import ScanRun, rms, run_scan, run_sem
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
+    FRC,
     MOSAIC_MODEL,
     REPLACING,
+    SPECTRUM,
     Output,
     RegisterOptions,
     Result,
@@ -43,10 +47,6 @@ from napari_semsr.jobs import (
     jsonable,
 )
 from napari_semsr.reporting import (
-    AGAINST_TRUTH,
-    POWER,
-    FrequencyCurve,
-    curves_png,
     errors_png,
     grey_limits,
     image_png,
@@ -55,6 +55,7 @@ from napari_semsr.reporting import (
     making,
     map_png,
     overlay_png,
+    plot_png,
     resolution,
     spread,
     write_numbers,
@@ -519,19 +520,20 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     many = len(found.versions) > _CURVES
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
-        FrequencyCurve.of(f"{item.label} and {aim_label}", item.cross, colour)
+        item.cross.line(f"{item.label} and {aim_label}", colour)
         for colour, item in enumerate(drawn, start=1)
         if item.cross is not None
     ]
     spectra = [
-        FrequencyCurve(
-            item.label,
-            item.spectrum.frequency_per_px,
-            np.asarray(item.spectrum.power),
-            colour=colour,
-        )
-        for colour, item in enumerate((found.aim, *drawn))
+        Line(item.label, item.spectrum.frequency_per_px, item.spectrum.power)
+        for item in (found.aim, *drawn)
     ]
+
+    def together(verb: Verb[Any, Any], lines: Sequence[Line]) -> bytes:
+        over = [line.over_um(pitch) for line in lines]
+        calibrated = pitch is not None
+        return plot_png(verb.curves[0].together(over, calibrated=calibrated))
+
     return {
         "measured": found,
         "aim": aim_label,
@@ -541,9 +543,9 @@ def _field(found: FieldFigures) -> dict[str, Any]:
         "crops": crops,
         "glance": [[one for one in row if one[0] not in _LINEAR] for row in crops],
         "crop_px": _CROP_PX,
-        "correlations": curves_png(correlations, pitch, **AGAINST_TRUTH),
+        "correlations": together(FRC, against_truth(correlations)),
         "maps": _maps(found),
-        "spectra": curves_png(spectra, pitch, **POWER),
+        "spectra": together(SPECTRUM, spectra),
     }
 
 

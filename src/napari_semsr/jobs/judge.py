@@ -48,6 +48,7 @@ from napari_semsr.core import (
     Provenance,
     ShapeError,
     Warped,
+    against_truth,
     in_digits,
     option,
     read_box,
@@ -70,6 +71,7 @@ from napari_semsr.jobs.images import (
     write_area,
 )
 from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.measure import FRC
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
@@ -83,12 +85,10 @@ from napari_semsr.jobs.register import (
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.registration import Registration
 from napari_semsr.reporting import (
-    AGAINST_TRUTH,
-    FrequencyCurve,
-    curves_png,
     grey_limits,
     image_png,
     making,
+    plot_png,
     spread,
     write_numbers,
     write_page,
@@ -767,12 +767,10 @@ def _gain(row: "JudgedPicture") -> str:
 
 def _curves(result: "Judged") -> bytes:
     """Plot the correlation of every picture with the SEM image."""
-    curves = [
-        FrequencyCurve.of(row.name, row.frc, number)
-        for number, row in enumerate(result.pictures)
-    ]
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    return curves_png(curves, pixel, **AGAINST_TRUTH)
+    lines = [row.frc.line(row.name) for row in result.pictures]
+    drawn = [line.over_um(pixel) for line in against_truth(lines)]
+    return plot_png(FRC.curves[0].together(drawn, calibrated=True))
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:

@@ -1,17 +1,15 @@
 from .figures import (
-    AGAINST_TRUTH as AGAINST_TRUTH,
-    POWER as POWER,
-    FrequencyCurve as FrequencyCurve,
+    Pen as Pen,
     bar_words as bar_words,
-    curves_png as curves_png,
+    draw_curves as draw_curves,
     errors_png as errors_png,
     grey_limits as grey_limits,
     image_png as image_png,
     joints_png as joints_png,
     lay_frames as lay_frames,
-    lines_png as lines_png,
     map_png as map_png,
     overlay_png as overlay_png,
+    plot_png as plot_png,
 )
 from .page import (
     NO_VALUE as NO_VALUE,

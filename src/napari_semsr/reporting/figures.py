@@ -4,26 +4,27 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, FloatArray
+from napari_semsr.core import Box, FloatArray, Line, Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from napari_semsr.analysis import FrcResult
     from napari_semsr.core import Acquisition
     from napari_semsr.stitching import PairReport
 
 _DPI = 100
 _WIDE_PX, _MAP_PX = 720, 480
 _BAR_SHARE = 0.28
-_APART_PX = 43  # between two numbers of an upper axis; chosen
+_NM_IN_UM = 1000.0
+_PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
+_COARSEST = 8  # times the finest that an upper axis tells; chosen: others lie together
 _EMPTY = "#c9d2dc"
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
@@ -32,33 +33,18 @@ _BOLD: Any = {
     "edge": 2.2, "ha": "center", "va": "bottom", "fontsize": 10.5, "fontweight": "bold",
 }  # fmt: skip
 
-AGAINST_TRUTH: Any = {"ylabel": "correlation", "threshold": ("√(1/7)", (1 / 7) ** 0.5)}
-"""How `curves_png` draws correlations with an image that counts as free of noise."""
-
-POWER: Any = {"ylabel": "power (grey levels² px²)", "log": True}
-"""How it draws power spectra."""
-
 
 @dataclass(frozen=True, slots=True)
-class FrequencyCurve:
-    """One line of a plot over spatial frequency."""
+class Pen:
+    """How curves are drawn."""
 
-    label: str  # Name in the legend
-    # (N,) Abscissa and ordinate
-    frequency_per_px: NDArray[Any]
-    value: NDArray[Any]
-    # Period to mark on the curve, such as that of its crossing
-    mark_px: float | None = None
-    # Index of the colour, so that one thing has one colour in all plots
-    colour: int = 0
+    colours: Sequence[str]
+    dashes: Sequence[Any] = ("-",)
+    width: float = 1.3
+    threshold: str | None = None  # its colour; by default the next
 
-    @classmethod
-    def of(
-        cls, label: str, found: "FrcResult", colour: int = 0, *, marked: bool = True
-    ) -> Self:
-        """Take the curve of a ring correlation, marked at its crossing."""
-        at = found.resolution_px if marked else None
-        return cls(label, found.frequency_per_px, found.correlation, at, colour)
+
+_PAGE = Pen(CURVE_COLOURS, _DASHES, 1.7, "#6b7280")
 
 
 def image_png(
@@ -155,97 +141,96 @@ def map_png(
     return _png(figure)
 
 
-def curves_png(
-    curves: Sequence[FrequencyCurve],
-    pixel_nm: float | None,
-    *,
-    ylabel: str,
-    log: bool = False,
-    threshold: tuple[str, float] | None = None,
-    size_px: tuple[int, int] = (860, 440),
-) -> bytes:
-    """Plot curves over spatial frequency, with the period on the upper axis.
-
-    Marks lie on the threshold, a named horizontal line, where there is one.
-    """
-    factor = 1.0 if pixel_nm is None else 1000.0 / pixel_nm
+def plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
+    """Draw curves."""
     figure = _figure(*size_px)
     left, low = 82 / size_px[0], 64 / size_px[1]
-    axes = figure.add_axes((left, low, 0.98 - left, 0.865 - low))
-    for curve in curves:
-        index = curve.colour % len(CURVE_COLOURS)
-        x = np.asarray(curve.frequency_per_px, dtype=float) * factor
-        y = np.asarray(curve.value, dtype=float)
-        look = {"color": CURVE_COLOURS[index], "linestyle": _DASHES[index]}
-        axes.plot(x, y, linewidth=1.7, label=curve.label, **look)
-        if curve.mark_px is not None:
-            at = 1 / curve.mark_px * factor
-            level = threshold[1] if threshold else np.interp(at, x, y)
-            colour = CURVE_COLOURS[index]
-            axes.plot([at], [level], "o", color=colour, markersize=7, alpha=0.85)
-    if threshold is not None:
-        name, value = threshold
-        axes.axhline(value, color="#6b7280", linewidth=1, linestyle=(0, (2, 2)))
-        axes.text(
-            0.995, value, name, transform=axes.get_yaxis_transform(),
-            ha="right", va="bottom", color="#4b5563", fontsize=9,
-        )  # fmt: skip
-    if log:
-        axes.set_yscale("log")
-    axes.set_xlim(0, 0.5 * factor)
-    axes.set_xlabel(f"spatial frequency ({'µm⁻¹' if pixel_nm else '1/px'})")
-    axes.set_ylabel(ylabel)
+    high = 0.865 if plot.period else 1 - 0.05
+    axes = figure.add_axes((left, low, 0.98 - left, high - low))
+    draw_curves(axes, plot, _PAGE)
     _grid(axes)
-    _legend(axes, loc="upper right")
-    _period_axis(axes, pixel_nm, apart=_APART_PX / size_px[0])
-    return _png(figure)
-
-
-def lines_png(
-    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    filled: bool = False,
-    size_px: tuple[int, int] = (860, 440),
-) -> bytes:
-    """Plot curves over anything, such as a profile; one alone has no legend."""
-    figure = _figure(*size_px)
-    left, low = 78 / size_px[0], 58 / size_px[1]
-    axes = figure.add_axes((left, low, 1 - left - 0.025, 1 - low - 0.05))
-    for index, (name, (x, y)) in enumerate(curves.items()):
-        colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
-        dash = _DASHES[index % len(_DASHES)]
-        if filled:
-            axes.fill_between(x, y, step="mid", alpha=0.3, color=colour, linewidth=0)
-        axes.plot(
-            x, y, color=colour, linestyle=dash, linewidth=1.5, label=name,
-            drawstyle="steps-mid" if filled else "default",
-        )  # fmt: skip
-    if filled:
-        axes.set_ylim(bottom=0)
-    axes.margins(x=0)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    _grid(axes)
-    if len(curves) > 1:
+    if axes.get_legend_handles_labels()[1]:
         _legend(axes)
     return _png(figure)
 
 
-def _period_axis(axes: "Axes", pixel_nm: float | None, *, apart: float) -> None:
+def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
+    """Draw lines with what is marked on them, and say what axes are."""
+    for place, line in enumerate(plot.lines):
+        index = place if line.colour is None else line.colour
+        below = (other for other in plot.lines[place:] if other.kind == "threshold")
+        _draw_line(axes, line, pen, index, next(below, line))
+    named = [text for text in axes.get_legend_handles_labels()[1] if text]
+    if named == [plot.title]:  # alone, it needs no name
+        for item in axes.get_lines():
+            item.set_label("")
+    if plot.log:
+        axes.set_yscale("log")
+    if plot.ylim is not None:
+        axes.set_ylim(plot.ylim)
+    if not any(line.kind == "points" for line in plot.lines):
+        axes.margins(x=0)
+    axes.set_xlabel(plot.xlabel)
+    axes.set_ylabel(plot.ylabel)
+    last = [float(line.x.max()) for line in plot.lines if line.x.size]
+    if plot.period and last:
+        axes.set_xlim(0, max(last))
+        _period_axis(axes, plot.period)
+    elif any(line.in_bins for line in plot.lines):
+        axes.set_ylim(bottom=0)
+
+
+def _draw_line(axes: "Axes", line: Line, pen: Pen, index: int, held: Line) -> None:
+    """Draw a line; what is marked on it lies where it meets what it is held against.
+
+    That is the threshold after it, or the line itself.
+    """
+    colour = pen.colours[index % len(pen.colours)]
+    x, y, dash = line.x, line.y, pen.dashes[index % len(pen.dashes)]
+    look: Any = {"linewidth": pen.width, "linestyle": dash}
+    if line.in_bins:
+        y = np.append(y, y[-1:])
+        axes.fill_between(x, y, step="post", alpha=0.35, color=colour, linewidth=0)
+        look |= {"linewidth": 1, "drawstyle": "steps-post"}
+    elif "threshold" in line.kind:
+        colour = pen.threshold or colour
+        chosen = line.kind == "threshold"
+        look = {
+            "linewidth": 1.4 if chosen else 0.9,
+            "linestyle": "--" if chosen else ":",
+        }
+    elif not x.size:  # words that stand in the legend alone
+        look = {"linestyle": "none"}
+    elif line.kind == "points":
+        look |= {"marker": "o", "markersize": 3}
+    label = ", ".join(filter(None, (line.label, line.marked)))
+    axes.plot(x, y, color=colour, label=label, **look)
+    if line.mark is not None:
+        level = np.interp(line.mark, held.middle, held.y)
+        axes.plot([line.mark], [level], "o", color=colour, markersize=6, alpha=0.85)
+        if line.marked:
+            axes.axvline(line.mark, color=colour, linewidth=1, alpha=0.7)
+
+
+def _period_axis(axes: "Axes", unit: str) -> None:
     """Put the period on the upper axis, at round numbers that stay apart."""
-    finest, scale = (2.0, 1.0) if pixel_nm is None else (2.0 * pixel_nm, 1000.0)
-    chosen: list[float] = []
-    for ratio in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0):
-        unit = 10.0 ** (math.floor(math.log10(finest * ratio)) - 1)  # of two digits
-        period = round(math.ceil(finest * ratio / unit - 1e-9) * unit, 12)
-        if all(abs(finest / period - finest / other) > apart for other in chosen):
-            chosen.append(period)
-    top = axes.secondary_xaxis("top")
-    top.set_xticks([scale / period for period in chosen])
-    top.set_xticklabels([f"{period:g}" for period in chosen])
-    top.set_xlabel("period (nm)" if pixel_nm else "period (px)")
+    from matplotlib.ticker import FuncFormatter
+
+    scale = _NM_IN_UM if unit == "nm" else 1.0
+
+    def turn(values: Any) -> Any:
+        """Give the period of a frequency, and the other way round."""
+        with np.errstate(divide="ignore"):
+            many = np.asarray(values, dtype=float)
+            return np.where(many > 0, scale / np.maximum(many, 1e-12), 1e12)
+
+    top = axes.secondary_xaxis("top", functions=(turn, turn))
+    _, high = axes.get_xlim()
+    least, most = scale / high, _COARSEST * scale / high
+    top.set_xticks([one for one in _PERIODS if least <= one <= most])
+    top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    top.minorticks_off()
+    top.set_xlabel(f"period ({unit})")
 
 
 def lay_frames(

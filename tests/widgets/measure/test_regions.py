@@ -132,7 +132,7 @@ def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pa
     part = pair[1].replace(data=pair[1].array()[4:84, 8:68])
     expected = radial_spectrum(part).power
     np.testing.assert_allclose(
-        curves["rectangle 1, made"]["power (arb. units)"], expected, rtol=1e-6
+        curves["rectangle 1, made"]["power (grey levels² px²)"], expected, rtol=1e-6
     )
     assert len(outlined(model, "Spectrum")) == 2
     assert not any("spectrum" in layer.name for layer in model.layers)

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     IntPair,
+    Line,
     Micrograph,
     OptionError,
     Options,
@@ -246,6 +247,13 @@ class FrcResult:
         """A sentence where the resolution is finer than all that the light carried."""
         found, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         return beyond_cut_off(*found, end, "what agrees there was guessed")
+
+    def line(
+        self, label: str, colour: int | None = None, *, marked: bool = True
+    ) -> Line:
+        """Give the curve over cycles per pixel, marked at its crossing."""
+        mark = 1 / self.resolution_px if marked and self.resolution_px else None
+        return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:

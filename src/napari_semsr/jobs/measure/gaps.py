@@ -15,10 +15,13 @@ from napari_semsr.core import (
     FLAT,
     Figure,
     Job,
+    Line,
     Micrograph,
+    Plot,
     Progress,
     Quantity,
     declared_figures,
+    in_figures,
 )
 from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
@@ -65,6 +68,37 @@ class GapReport(ImageMeasure):
             rows["Diameters, 10 to 90 %"] = Figure(f"{low:.3g} to {high:.3g} {unit}")
         return rows
 
+    def plots(self) -> list[Plot]:
+        """Draw distributions of widths, with their Gaussians, and of diameters."""
+        unit, lines = self.unit, []
+        for number, (name, counted) in enumerate(
+            zip(self.images, self.histograms, strict=False)
+        ):
+            if counted is None or not sum(counted.counts):
+                continue
+            edges, fit, label = np.array(counted.edges), counted.fit, name
+            if fit is not None:
+                error = f"\N{PLUS-MINUS SIGN} {in_figures(fit.error, '.2g')}"
+                label = f"{name}: {in_figures(fit.mean, '.3g')} {error} {unit}"
+                fine = np.linspace(0, edges[-1], _FINE)
+                at = fit.at(fine)
+                lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
+            counts = np.array(counted.counts, dtype=float)
+            lines.append(Line(label, edges, counts, colour=number))
+        widths = Plot("Widths", f"width of gaps ({unit})", "gaps", tuple(lines))
+        sizes = self.result.diameters(unit)
+        if not sizes.size:
+            return [widths]
+        last = len(self.images) - 1  # of what they were found on
+        end = _WIDEST * float(np.percentile(sizes, 99))
+        usual, wider = sizes[sizes <= end], ""
+        if usual.size < sizes.size:  # else they leave the others one bar
+            wider = f"; {sizes.size - usual.size} above {in_figures(end, '.2g')}"
+        counts, edges = np.histogram(usual, "fd")
+        across = Line("Diameters", edges, counts.astype(float), colour=last)
+        xlabel = f"diameter of particles ({unit}){wider}"
+        return [widths, Plot("Diameters", xlabel, "particles", (across,))]
+
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record."""
         found, image, reference = self.result, *self.histograms
@@ -103,6 +137,8 @@ class GapReport(ImageMeasure):
         return whole
 
 
+_FINE = 200  # points of a Gaussian that is drawn
+_WIDEST = 1.5  # times what 99 % of the diameters reach, chosen: the axis ends there
 _COUNTS = (
     *("particles", "pairs", "excluded", "gaps", "detected"),
     *("undetected_fraction", "undetected_interval"),

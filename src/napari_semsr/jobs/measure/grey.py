@@ -12,6 +12,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     FLAT,
+    Curve,
     Figure,
     Job,
     Micrograph,
@@ -123,6 +124,16 @@ HISTOGRAM = Verb(
     _count,
     title="bins",
     tabled=True,
+    curves=(
+        Curve(
+            "Grey levels",
+            "bins",
+            ("counts", "reference_counts"),
+            "grey level",
+            "share of pixels",
+            shares=True,
+        ),
+    ),
     value="result",
     gives=Histogram,
     example="""

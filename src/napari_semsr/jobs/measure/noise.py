@@ -81,5 +81,9 @@ NOISE = Verb(
     _measure,
     title="measurement",
     tabled=True,
-    curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),
+    curves=(
+        core.Curve(
+            *("Noise", "levels", "noise_at", "grey level", "noise s.d."), points=True
+        ),
+    ),
 )

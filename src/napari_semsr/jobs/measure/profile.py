@@ -19,6 +19,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     LEVELS,
+    Curve,
     Figure,
     Job,
     Micrograph,
@@ -317,6 +318,15 @@ PROFILE = Verb(
     _measure,
     title="profile",
     tabled=True,
+    curves=(
+        Curve(
+            "Grey levels along the line",
+            "distance_{unit}",
+            "intensity",
+            "distance ({unit})",
+            "grey level",
+        ),
+    ),
     example="""
     >>> import numpy as np
     >>> import napari_semsr as semsr

@@ -29,6 +29,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     FLAT,
     Box,
+    Curve,
     DisplaySettings,
     Figure,
     FloatPair,
@@ -312,6 +313,19 @@ FRC = Verb(
     _correlate,
     title="measurement",
     tabled=True,
+    curves=(
+        Curve(
+            "Fourier ring correlation",
+            "frequency_per_px",
+            "correlation",
+            "",
+            "correlation",
+            labels=("FRC",),
+            ylim=(-0.2, 1.05),
+            threshold="threshold",
+            mark="resolution",
+        ),
+    ),
     value="result",
     gives=FrcResult,
     example="""
@@ -523,6 +537,17 @@ DECORRELATION = Verb(
     _decorrelate,
     title="measurement",
     tabled=True,
+    curves=(
+        Curve(
+            "Decorrelation analysis",
+            "frequency_per_px",
+            ("correlation", "filtered"),
+            "",
+            "decorrelation d(r)",
+            labels=("unfiltered", "filtered"),
+            mark="resolution",
+        ),
+    ),
     value="result",
     gives=Decorrelation,
     example="""
@@ -635,6 +660,16 @@ SPECTRUM = Verb(
     ),
     title="measurement",
     tabled=True,
+    curves=(
+        Curve(
+            "Radial power spectrum",
+            "frequency_per_px",
+            "power",
+            "",
+            "power (grey levels² px²)",
+            log=True,
+        ),
+    ),
     example="""
     >>> import numpy as np
     >>> import napari_semsr as semsr

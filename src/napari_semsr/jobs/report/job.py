@@ -1,6 +1,5 @@
 """Images, pairs and measurements as one page, with a JSON file of every number."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     option,
-    parse_pixel_size,
     read_box,
     software_versions,
     spell_pixel_size,
@@ -88,16 +86,13 @@ from napari_semsr.jobs.report.records import (
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.reporting import (
     NO_VALUE,
-    POWER,
     TIMES,
-    FrequencyCurve,
     PlateImage,
     bar_lengths,
     bar_words,
-    curves_png,
     draw_plate,
-    lines_png,
     making,
+    plot_png,
     write_numbers,
     write_page,
     written,
@@ -956,7 +951,6 @@ _STRIP_MM = 3.0  # chosen: width of what is one pixel wide
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: what fits on a sheet
-_LARGEST = 1e300  # of a plot; chosen: any true one
 _CURVES = 5  # in a plot: so many colours there are
 
 
@@ -1145,20 +1139,7 @@ def _pixel(image: Micrograph) -> str:
 
 # What is drawn of a measurement.
 
-_OVER_FREQUENCY: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
-    "frc": (
-        "Fourier ring correlation",
-        {"correlation": "correlation"},
-        {"ylabel": "correlation"},
-    ),
-    "decorrelation": (
-        "Decorrelation analysis",
-        {"unfiltered": "correlation", "filtered": "filtered"},
-        {"ylabel": "decorrelation d(r)"},
-    ),
-    "spectrum": ("Radial power spectrum", {"power": "power"}, POWER),
-}
-"""Title, names of lines with their fields, and axis."""
+_DRAWN = ("frc", "decorrelation", "spectrum", "histogram")
 
 
 def _plots_of(
@@ -1166,7 +1147,7 @@ def _plots_of(
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what was measured of an image, or of two of them."""
     size = {"pixel_size_nm": image.pixel_size_nm}
-    for verb in (*_OVER_FREQUENCY, "histogram"):
+    for verb in _DRAWN:
         if verb in measured.results:
             yield from _plots(verb, jsonable(measured.results[verb]) | size, names)
 
@@ -1175,84 +1156,10 @@ def _plots(
     verb: str, found: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
     """Draw what a verb found, from its JSON; `names` are of images that it counted."""
-    if verb in _OVER_FREQUENCY:
-        yield from _over_frequency(found, *_OVER_FREQUENCY[verb])
-    for told in curves_of(verb):
-        lines = _lines({told.title: (_curve(found, told.x), _curve(found, told.y))})
-        yield from _drawn_lines(told.title, lines, told.xlabel, told.ylabel)
-    if verb == "profile":
-        unit = "nm" if found.get("distance_nm") else "px"
-        line = _curve(found, f"distance_{unit}"), _curve(found, "intensity")
-        axes = f"distance ({unit})", "grey level"
-        title = "Grey levels along the line"
-        yield from _drawn_lines(title, _lines({"profile": line}), *axes)
-    edges = _curve(found, "bins")
-    if verb == "histogram" and edges is not None:
-        middle = (edges[:-1] + edges[1:]) / 2
-        counted = (_curve(found, key) for key in ("counts", "reference_counts"))
-        lines = _lines({n: (middle, c) for n, c in zip(names, counted, strict=False)})
-        lines = {n: (x, y / max(1.0, np.nansum(y))) for n, (x, y) in lines.items()}
-        axes = "grey level", "share of pixels"
-        yield from _drawn_lines("Grey levels", lines, *axes, filled=True)
-
-
-def _over_frequency(
-    found: Mapping[str, Any],
-    title: str,
-    fields: Mapping[str, str],
-    look: Mapping[str, Any],
-) -> Iterator[tuple[str, bytes]]:
-    """Draw fields over frequency, the last one marked at the resolution."""
-    frequency, level = _curve(found, "frequency_per_px"), _curve(found, "threshold")
-    lines = _lines({n: (frequency, _curve(found, key)) for n, key in fields.items()})
-    curves = [
-        FrequencyCurve(n, *xy, None, i) for i, (n, xy) in enumerate(lines.items())
-    ]
-    if not curves or (look.get("log") and not (curves[0].value > 0).any()):
-        return
-    mark, threshold = found.get("resolution_px"), None
-    if isinstance(mark, (int, float)) and mark >= 1:  # px, as of any true period
-        curves[-1] = replace(curves[-1], mark_px=mark)
-    if level is not None and level.size == frequency.size:
-        if np.ptp(level) == 0:
-            threshold = (written(float(level[0]), ".3f"), float(level[0]))
-        else:
-            name = f"threshold {found.get('criterion')}"
-            curves.append(FrequencyCurve(name, frequency, level, colour=4))
-    size = parse_pixel_size(found.get("pixel_size_nm"))
-    pixel = None if size is None else math.sqrt(size[0] * size[1])
-    how: Any = {**look, "threshold": threshold, "size_px": _PLOT}
-    yield title, curves_png(curves, pixel, **how)
-
-
-def _drawn_lines(
-    title: str, lines: Mapping[str, Any], xlabel: str, ylabel: str, **look: Any
-) -> Iterator[tuple[str, bytes]]:
-    """Draw lines, where there are any."""
-    if lines:
-        look |= {"xlabel": xlabel, "ylabel": ylabel, "size_px": _PLOT}
-        yield title, lines_png(lines, **look)
-
-
-def _lines(found: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Leave out what is no line: fields that are missing or not as long."""
-    return {
-        name: (x, y)
-        for name, (x, y) in found.items()
-        if x is not None and y is not None and x.size == y.size > 0
-    }
-
-
-def _curve(found: Mapping[str, Any], key: str) -> Any:
-    """Read a list of numbers; None stands for no number, as what no axis can hold."""
-    values = found.get(key)
-    if not isinstance(values, list):
-        return None
-    try:
-        read = np.array([np.nan if v is None else float(v) for v in values])
-    except (TypeError, ValueError):
-        return None
-    return np.where(np.abs(read) < _LARGEST, read, np.nan)
+    for curve in curves_of(verb):
+        plot = curve.plot(found.get, names)
+        if plot is not None:
+            yield plot.title, plot_png(plot, _PLOT)
 
 
 # What is told of all images together.
@@ -1299,11 +1206,12 @@ def _together(pictures: "Sequence[Picture]") -> bytes | None:
     sizes = {item.image.pixel_size_nm for item in done}
     if not 1 < len(done) <= _CURVES or len(sizes) > 1:
         return None
-    curves = [
-        FrequencyCurve.of(item.label, item.measured.results["frc"], n, marked=False)
-        for n, item in enumerate(done)
-    ]
-    return curves_png(curves, done[0].image.mean_pixel_size_nm, ylabel="correlation")
+    pixel = done[0].image.mean_pixel_size_nm
+    lines = (
+        item.measured.results["frc"].line(item.label, marked=False) for item in done
+    )
+    over = [line.over_um(pixel) for line in lines]
+    return plot_png(FRC_VERB.curves[0].together(over, calibrated=pixel is not None))
 
 
 REPORT = Verb(

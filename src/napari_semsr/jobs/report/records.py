@@ -26,14 +26,6 @@ from napari_semsr.reporting import NO_VALUE, written
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
 _MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
-_CURVES = (
-    ("frequency_per_px", "correlation"),
-    ("frequency_per_px", "filtered"),
-    ("frequency_per_px", "power"),
-    ("distance_nm", "intensity"),
-    ("distance_px", "intensity"),
-    ("bins", "counts"),
-)
 _SHORT = 4  # values of a list that are written out; chosen: a box, a line
 
 KINDS = {
@@ -162,21 +154,29 @@ def _number(text: str) -> int | float:
 
 def _check_curves(content: Mapping[str, Any], declared: Sequence[Curve]) -> None:
     """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
-    for names in (*_CURVES, *((told.x, told.y) for told in declared)):
-        if content.get(names[0]) is None:  # no curve: a correlation may be one number
-            continue
-        values = [content[name] for name in names if content.get(name) is not None]
-        for item in values:
-            kinds = {type(value) for value in item} if isinstance(item, list) else {str}
-            if not kinds <= {int, float, type(None)} or not kinds & {int, float}:
-                msg = f"{names[-1]} must be a list of numbers, got {shown(item)}"
+    for curve in declared:
+        unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
+        at, *names = (name.format(unit=unit) for name in (curve.x, *curve.ordinates))
+        x = _checked(at, content)
+        for name in names:
+            y = _checked(name, content)
+            more = int(curve.shares)  # there are more edges than counts
+            if None not in (x, y) and len(x) != len(y) + more:
+                msg = f"{at} and {name} must be of one length"
                 raise ValueError(msg)
-        more = 1 if "bins" in names else 0  # there are more edges than counts
-        if len(values) == 2 and len(values[0]) != len(values[1]) + more:
-            msg = f"{' and '.join(names)} must be of one length"
-            raise ValueError(msg)
     if content.get("pixel_size_nm") is not None:
         ReadOptions.parse({"pixel_size_nm": content["pixel_size_nm"]})
+
+
+def _checked(name: str, content: Mapping[str, Any]) -> Any:
+    """Give a list of numbers, or none."""
+    item = content.get(name)
+    kinds = {type(value) for value in item} if isinstance(item, list) else {str}
+    known = kinds <= {int, float, type(None)} and kinds & {int, float}
+    if item is not None and not known:
+        msg = f"{name} must be a list of numbers, got {shown(item)}"
+        raise ValueError(msg)
+    return item
 
 
 def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
@@ -186,7 +186,7 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     value_verb = verb_of(verb)
     declared = {} if value_verb is None else quantities_of(value_verb.result)
     beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
-    drawn = {key for curve in curves_of(verb) for key in (curve.x, curve.y)}
+    drawn = {key for curve in curves_of(verb) for key in curve.fields}
     for key, value in content.items():
         text = key in _ELSEWHERE and isinstance(value, str | bool | None)
         if key in drawn:

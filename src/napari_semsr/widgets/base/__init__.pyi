@@ -7,6 +7,7 @@ from .docking import (
     open_panel as open_panel,
 )
 from .findings import (
+    COLOURS as COLOURS,
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
@@ -40,7 +41,6 @@ from .manual import (
     show_file as show_file,
 )
 from .panel import (
-    COLOURS as COLOURS,
     DASH as DASH,
     SIGMA as SIGMA,
     TIMES as TIMES,
@@ -55,7 +55,8 @@ from .places import (
 )
 from .plots import (
     PlotCanvas as PlotCanvas,
-    label_frequency as label_frequency,
+    as_label as as_label,
+    draw_plot as draw_plot,
     short_label as short_label,
     show_legend as show_legend,
 )

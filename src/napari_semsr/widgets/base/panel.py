@@ -1094,8 +1094,6 @@ class Panel(QWidget):
             show_info(text)
 
 
-# of plots; every eye tells them apart
-COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"

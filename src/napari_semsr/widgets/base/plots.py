@@ -1,6 +1,7 @@
 """A matplotlib canvas that follows napari's theme, and what its plots share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_semsr.core import Line, Plot
 from napari_semsr.io import replacing
+from napari_semsr.reporting import Pen, draw_curves
+from napari_semsr.widgets.base.findings import COLOURS
 from napari_semsr.widgets.base.folding import lay_below
 from napari_semsr.widgets.base.runner import is_alive
 
@@ -30,7 +33,6 @@ _NO_ROOM = 1e-3  # of a row: the layout wants some
 _WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
 _ABREAST = 38  # letters of two names beside each other; chosen: in a panel of 320 px
 _ABOVE_TICKS = 4.2  # letters' heights, above an upper axis; chosen
-_PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
 
 def draw_for_nobody() -> None:
@@ -38,11 +40,9 @@ def draw_for_nobody() -> None:
     figure = Figure(dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.plot([1, 10], [1, 1000], label="plot")
-    axes.set_yscale("log")
-    axes.set_xlabel("µm⁻¹")
-    axes.legend()
-    label_frequency(axes, calibrated=True)
+    x = np.array([1.0, 10.0])
+    plot = Plot("", "µm⁻¹", "", (Line("plot", x, x),), log=True, period="nm")
+    draw_plot(axes, plot)
     canvas.draw()
 
 
@@ -223,24 +223,21 @@ def short_label(text: str, length: int = 34) -> str:
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
-def label_frequency(axes: Axes, *, calibrated: bool) -> None:
-    """Label a frequency axis: in µm⁻¹ with the period in nm on top, or per pixel."""
-    if not calibrated:
-        axes.set_xlabel("Frequency (cycles/px)")
-        return
-    axes.set_xlabel("Spatial frequency (µm⁻¹)")
-    top = axes.secondary_xaxis("top", functions=(_per_um_and_back, _per_um_and_back))
-    low, high = axes.get_xlim()
-    least, most = 1000.0 / high, 1000.0 / max(low, high / 8)
-    ticks = [p for p in _PERIODS_NM if least <= p <= most]
-    top.set_xticks(ticks)
-    top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    top.minorticks_off()
-    top.set_xlabel("Period (nm)")
+_PEN = Pen(COLOURS)
 
 
-def _per_um_and_back(values: Any) -> Any:
-    """Period in nm of a frequency in µm⁻¹, and the other way round."""
-    values = np.asarray(values, dtype=float)
-    with np.errstate(divide="ignore"):
-        return np.where(values > 0, 1000.0 / np.maximum(values, 1e-12), 1e12)
+def draw_plot(axes: Axes, plot: Plot) -> None:
+    """Draw curves with their legend above, as panels name things."""
+    named = (replace(line, label=short_label(line.label)) for line in plot.lines)
+    draw_curves(axes, replace(plot, lines=tuple(named)), _PEN)
+    for part in (axes, *axes.child_axes):
+        part.set_xlabel(as_label(part.get_xlabel()))
+    axes.set_ylabel(as_label(axes.get_ylabel()))
+    if not any(line.in_bins for line in plot.lines):
+        axes.grid(visible=True, alpha=0.15)
+    show_legend(axes)
+
+
+def as_label(text: str) -> str:
+    """Write what an axis is called as a panel does."""
+    return f"{text[:1].upper()}{text[1:]}"

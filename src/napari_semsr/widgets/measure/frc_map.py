@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from napari_semsr.analysis import (
     REASON_TEXTS,
     REASONS,
-    Decorrelation,
     code_of,
 )
 from napari_semsr.core import (
@@ -23,12 +22,14 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    Plot,
     Provenance,
     SemsrError,
     ShapeError,
     contrast_limits,
     figures_of,
     in_figures,
+    plots_of,
 )
 from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
 from napari_semsr.jobs import (
@@ -45,7 +46,6 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.widgets.base import (
     DASH,
-    SIGMA,
     TIMES,
     Columns,
     Form,
@@ -94,7 +94,6 @@ _APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
 _BINS = 40  # chosen, of the histogram
 # of regions in the histogram, off the marks'; of more the table tells
 REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e"
-_CRITERIA = {"3-sigma": f"3{SIGMA}"}
 
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
@@ -460,12 +459,15 @@ class FrcMapPanel(Panel):
         )
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
+        """Draw the blocks' resolutions, and the correlation of the whole field."""
+        from napari_semsr.widgets.base import draw_plot
+
         plot = self.clear_plot(rows=2, height=280, place=1)
         yield
         _draw_resolutions(plot.axes[0], outcome)
         yield
         if outcome.whole is not None:
-            _draw_frc(plot.axes[1], outcome.whole, outcome.alone)
+            draw_plot(plot.axes[1], _plot_frc(outcome.whole, outcome.alone))
         plot.refresh()
 
 
@@ -542,67 +544,14 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     axes.set_ylabel("Blocks")
 
 
-def _draw_frc(
-    axes: "Axes", whole: FrcReport, alone: DecorrelationReport | None
-) -> None:
-    """Draw a correlation curve with its threshold and crossing, and decorrelation.
-
-    The frequency is in µm⁻¹ when calibrated, else in cycles per pixel.
-    """
-    from napari_semsr.widgets.base import COLOURS, label_frequency, show_legend
-
-    k, curve = _per_um(whole), whole.result
-    found = figures_of(whole)["Resolution"]
-    crossing = None if not curve.resolution_px else k / curve.resolution_px
-    frequency, note = (
-        np.asarray(curve.frequency_per_px) * k,
-        str(replace(found, note="", verdict="")),
-    )
-    if crossing is None:
-        note = f"no resolution: {curve.reason}"
-    correlation, threshold = curve.correlation, curve.threshold
-    axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
-    for (name, wanted), colour in zip(
-        curve.thresholds.items(), COLOURS[1:], strict=False
-    ):
-        asked = name == curve.criterion
-        said = _CRITERIA.get(name, name) if not curve.reference else "√(1/7)"
-        axes.plot(
-            frequency,
-            wanted,
-            color=colour,
-            lw=1.4 if asked else 0.9,
-            ls="--" if asked else ":",
-            label=f"{said} (chosen)" if asked else said,
-        )
-    if crossing is not None:
-        level = float(np.interp(crossing, frequency, threshold))
-        axes.plot([crossing], [level], "o", color=COLOURS[3], ms=6)
-        axes.axvline(crossing, color=COLOURS[3], lw=1, alpha=0.7, label=note)
-    else:
-        axes.plot([], [], " ", label=note)
-    farthest = float(frequency.max()) if len(frequency) else 1.0
-    if alone is not None and alone.result.resolution_px is not None:
-        _draw_decorrelation(axes, alone.result, k)
-        farthest = max(farthest, 1.1 * k / alone.result.resolution_px)
-    axes.set_xlim(0, farthest)
-    axes.set_ylim(-0.2, 1.05)
-    axes.set_ylabel("Whole-field FRC")
-    label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
-    show_legend(axes)
-
-
-def _draw_decorrelation(axes: "Axes", found: Decorrelation, k: float) -> None:
-    """Draw the filtered curve whose peak is the cut-off; `k` pixels in a µm."""
-    from napari_semsr.widgets.base import COLOURS
-
-    frequency, colour = found.frequency_per_px * k, COLOURS[2]
-    nm, px = found.resolution_nm, found.resolution_px
-    said = f"{px:.4g} px" if nm is None else f"{in_figures(nm)} nm"
-    label = f"decorrelation, {said}"
-    axes.plot(frequency, found.filtered, color=colour, lw=1, label=label)
-    at = int(np.argmin(np.abs(found.frequency_per_px - 1 / (px or np.inf))))
-    axes.plot([frequency[at]], [found.filtered[at]], "v", color=colour, ms=5)
+def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
+    """Lay the correlation of the whole field, and what decorrelation says, together."""
+    (plot,) = plots_of(whole, FRC.curves)
+    if alone is None or alone.result.resolution_px is None:
+        return plot
+    (other,) = plots_of(alone, DECORRELATION.curves)
+    line = replace(other.lines[-1], label="decorrelation")
+    return replace(plot, lines=(*plot.lines, line))
 
 
 def _per_um(whole: FrcReport) -> float:

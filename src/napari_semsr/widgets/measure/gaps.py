@@ -9,7 +9,6 @@ from napari.layers import Layer, Points
 from qtpy.QtWidgets import QHeaderView, QWidget
 
 from napari_semsr.analysis import Gap, Gaps, Particle
-from napari_semsr.core import in_figures
 from napari_semsr.jobs import GAPS, GapReport
 from napari_semsr.widgets.base import (
     Columns,
@@ -34,10 +33,6 @@ LOOKS = {
 _MARK_PX = 4  # of a point, in pixels of the image
 _MARK_SHARE = 0.01  # the same over the longer side of a large one
 _TABLE_HEIGHT = 170
-_LABEL = 22  # letters of a name in the legend
-_WIDEST = 1.5  # times what 99 % of the diameters reach, chosen: the axis ends there
-_FINE = 200  # points of a Gaussian that is drawn
-_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 class GapsPanel(TruthPanel):
@@ -179,49 +174,11 @@ class GapsPanel(TruthPanel):
         self.viewer.layers.selection.active = active
 
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
-        """Draw the distributions of widths, with their Gaussians, and of diameters.
-
-        The gaps are listed in the table.
-        """
-        from napari_semsr.widgets.base import COLOURS, short_label, show_legend
-
+        """List the gaps in the table, too."""
         (report,) = reports
         self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
-        canvas = self.clear_plot(rows=2, height=210)
-        widths, sizes = canvas.axes
-        unit = report.unit
-        for name, found, colour in zip(
-            report.images, report.histograms, COLOURS, strict=False
-        ):
-            if found is None or not sum(found.counts):
-                continue
-            label = short_label(name, _LABEL)
-            if found.fit is not None:
-                error = f"{_PLUS_MINUS} {in_figures(found.fit.error, '.2g')}"
-                label += f": {in_figures(found.fit.mean, '.3g')} {error} {unit}"
-                fine = np.linspace(0, found.edges[-1], _FINE)
-                widths.plot(fine, found.fit.at(fine), color=colour, lw=1.5)
-                widths.axvline(found.fit.mean, color=colour, lw=1, ls=":")
-            look: Any = {"fill": True, "color": colour, "alpha": 0.5, "label": label}
-            widths.stairs(found.counts, found.edges, **look)
-        widths.set_xlabel(f"Width of gaps ({unit})")
-        widths.set_ylabel("Gaps")
-        show_legend(widths)
-        diameters = report.result.diameters(unit)
-        wider = ""
-        if diameters.size:
-            colour = COLOURS[len(report.images) - 1]  # of what they were found on
-            end = _WIDEST * float(np.percentile(diameters, 99))
-            usual = diameters[diameters <= end]
-            sizes.hist(usual, bins="fd", color=colour, alpha=0.5)
-            if usual.size < diameters.size:  # else they leave the others one bar
-                wider = (
-                    f"; {diameters.size - usual.size} above {in_figures(end, '.2g')}"
-                )
-        sizes.set_xlabel(f"Diameter of particles ({unit}){wider}")
-        sizes.set_ylabel("Particles")
-        canvas.refresh()
+        super().draw(reports)
         return _curves(report)
 
 

@@ -32,7 +32,7 @@ from napari_semsr.core import (
     ShapeError,
     in_figures,
 )
-from napari_semsr.jobs import CurveFound
+from napari_semsr.jobs import PROFILE, CurveFound
 from napari_semsr.widgets.base import (
     Columns,
     Form,
@@ -436,7 +436,12 @@ class ProfilePanel(Panel):
 
     def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
         """Draw the curves; while the line moves the axes stay where they are."""
-        from napari_semsr.widgets.base import COLOURS, short_label, show_legend
+        from napari_semsr.widgets.base import (
+            COLOURS,
+            as_label,
+            short_label,
+            show_legend,
+        )
 
         self.profiles = profiles
         curves, scales = [], []
@@ -463,8 +468,9 @@ class ProfilePanel(Panel):
                 shown = (values - low) / (high - low)
                 k = one.profile.per_px
                 axes.plot(at * k, shown, color=colour, lw=1.0, ls="--", alpha=0.8)
-        axes.set_xlabel(f"Distance ({profiles.unit})")
-        axes.set_ylabel("Grey value, scaled" if self.alike.value else "Grey value")
+        along, grey = PROFILE.curves[0].axes(profiles.unit)
+        axes.set_xlabel(as_label(along))
+        axes.set_ylabel(as_label(f"{grey}, scaled" if self.alike.value else grey))
         axes.margins(x=0)
         if len(profiles.layers) > 1:
             show_legend(axes)
@@ -525,11 +531,12 @@ def _thinned(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
 def _curves(profiles: Profiles) -> Mapping[str, Columns]:
     """Curves as columns."""
     curves: dict[str, Columns] = {}
+    x, y = PROFILE.curves[0].axes(profiles.unit)
     for number, one in enumerate(profiles.layers, start=1):
         name = f"{one.name} ({number})" if one.name in curves else one.name
         curves[name] = {
-            f"distance ({profiles.unit})": one.profile.distance_px * one.profile.per_px,
-            "grey value": one.profile.intensity,
+            x: one.profile.distance_px * one.profile.per_px,
+            y: one.profile.intensity,
         }
     return curves
 

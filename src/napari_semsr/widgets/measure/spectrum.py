@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +10,17 @@ from magicgui.widgets import CheckBox
 from napari.layers import Layer
 from numpy.typing import NDArray
 
-from napari_semsr.core import Grid, Job, Micrograph, Progress, describe_pixel_size
+from napari_semsr.core import (
+    Grid,
+    Job,
+    Line,
+    Micrograph,
+    Plot,
+    Progress,
+    describe_pixel_size,
+)
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import cut_gaps, derived_from, spectrum_look
+from napari_semsr.jobs import SPECTRUM, cut_gaps, derived_from, spectrum_look
 from napari_semsr.widgets.base import Form, Panel, RichLabel, Work, is_alive
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -211,6 +218,18 @@ def _transform(
     )
 
 
+def _plot(spectra: Spectra) -> Plot:
+    """Lay the curves together that have a power at all."""
+    lines = [
+        Line(image.name, x[shown], y[shown])
+        for image, x, y in zip(
+            spectra.images, spectra.frequency, spectra.power, strict=True
+        )
+        for shown in [(x > 0) & (y > 0) & np.isfinite(y)]
+    ]
+    return SPECTRUM.curves[0].together(lines, calibrated=spectra.calibrated)
+
+
 def _curves(spectra: Spectra) -> Mapping[str, dict[str, NDArray[Any]]]:
     """Radial curves as columns: frequency, period and power."""
     per, unit, k = ("µm⁻¹", "nm", 1000.0) if spectra.calibrated else ("px⁻¹", "px", 1.0)
@@ -224,7 +243,7 @@ def _curves(spectra: Spectra) -> Mapping[str, dict[str, NDArray[Any]]]:
         curves[name] = {
             f"frequency ({per})": q,
             f"period ({unit})": period,
-            "power (arb. units)": power,
+            SPECTRUM.curves[0].ylabel: power,
         }
     return curves
 
@@ -331,26 +350,10 @@ class SpectrumPanel(Panel):
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
-        from napari_semsr.widgets.base import (
-            COLOURS,
-            label_frequency,
-            short_label,
-            show_legend,
-        )
+        from napari_semsr.widgets.base import draw_plot
 
         canvas = self.clear_plot(height=300)
-        axes = canvas.axes[0]
         yield
-        curves = zip(spectra.images, spectra.frequency, spectra.power, strict=True)
-        for (image, x, y), colour in zip(curves, cycle(COLOURS), strict=False):
-            shown = (x > 0) & (y > 0) & np.isfinite(y)
-            label = short_label(image.name)
-            axes.plot(x[shown], y[shown], color=colour, lw=1.3, label=label)
-        axes.set_yscale("log")
-        axes.set_ylabel("Power (arb. units)")
-        axes.set_xlim(0, max(float(x.max()) for x in spectra.frequency))
-        axes.grid(visible=True, alpha=0.15)
-        label_frequency(axes, calibrated=spectra.calibrated)
-        show_legend(axes)
+        draw_plot(canvas.axes[0], _plot(spectra))
         canvas.refresh()
         yield

@@ -18,8 +18,8 @@ from napari_semsr.core import (
     ShapeError,
     declared_figures,
     figures_of,
+    plots_of,
     quantities_of,
-    value_of,
 )
 from napari_semsr.jobs import (
     ERROR_MAP,
@@ -83,6 +83,9 @@ class VerbOutcome:
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
+_MOST_PLOTS = 2  # that the verbs of a panel draw below each other
+
+
 class VerbPanel(Panel):
     """Runs one of some verbs on layers; which one, the first row of the form says.
 
@@ -102,7 +105,7 @@ class VerbPanel(Panel):
     ) -> None:
         super().__init__(viewer, title, run_label)
         first = next(iter(self.verbs.values()))
-        self.plots |= bool(first.curves)
+        self.plots |= any(verb.curves for verb in (first, *self.beside))
         self.boxes = {
             item.name: self.new_layer_box(
                 item.name,
@@ -237,8 +240,8 @@ class VerbPanel(Panel):
             with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, source, f"{kind} ({unit}")
-                layer = add_opened(self.viewer, opened, name=title)
-                hide_other_maps(self.viewer, layer)
+                shown = add_opened(self.viewer, opened, name=title)
+                hide_other_maps(self.viewer, shown)
                 yield
         if self.cuts_gaps:
             part = {layer: [outcome.shown]} if outcome.is_part else {}
@@ -277,21 +280,24 @@ class VerbPanel(Panel):
         return ""
 
     def draw(self, reports: Sequence[Any]) -> Mapping[str, Columns]:
-        """Draw the curves of a report, and give them as columns."""
-        from napari_semsr.widgets.base import COLOURS
-
-        (report, *_), curves, drawn = reports, self.verb.curves, {}
-        if not curves:
+        """Draw what verbs declare to be drawn, and give it as columns."""
+        verbs = (self.verb, *self.beside)
+        if not self.plots:
             return {}
-        canvas = self.clear_plot(rows=len(curves))
-        for axes, curve in zip(canvas.axes, curves, strict=True):
-            x, y = (np.asarray(value_of(report, name)) for name in (curve.x, curve.y))
-            axes.plot(x, y, "o-", color=COLOURS[0], lw=1.3, ms=3)
-            axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel)
-            axes.grid(visible=True, alpha=0.15)
-            drawn[curve.title] = {curve.xlabel: x, curve.ylabel: y}
+        from napari_semsr.widgets.base import draw_plot
+
+        curves: dict[str, Columns] = {}
+        canvas = self.clear_plot(rows=_MOST_PLOTS, height=230)
+        drawn = [
+            plot
+            for report, verb in zip(reports, verbs, strict=True)
+            for plot in plots_of(report, verb.curves)
+        ]
+        for axes, plot in zip(canvas.axes, drawn, strict=False):
+            draw_plot(axes, plot)
+            curves |= plot.columns
         canvas.refresh()
-        return drawn
+        return curves
 
 
 class TruthPanel(VerbPanel):
