@@ -320,9 +320,14 @@ class LightGain:
 
     # PSNR where light carried something over that of the other, and its standard error,
     # as from `psnr_gain`; None where the error is not split
-    gain_below_db: float | None = None
+    gain_below_db: Annotated[
+        float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
+    ] = None
     gain_below_sd_db: float | None = None
-    gain_above_db: float | None = None  # the same where it carried nothing
+    # the same where it carried nothing
+    gain_above_db: Annotated[
+        float | None, Quantity("Above the cut-off", DB, "+.2f", sd="gain_above_sd_db")
+    ] = None
     gain_above_sd_db: float | None = None
 
     @property

@@ -137,6 +137,7 @@ from .quantities import (
     figures_of as figures_of,
     in_digits as in_digits,
     in_figures as in_figures,
+    parts_of as parts_of,
     quantities_of as quantities_of,
     shift_in_words as shift_in_words,
     spell_shape as spell_shape,

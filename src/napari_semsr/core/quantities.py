@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, is_typeddict
 
 from napari_semsr.core.types import FloatPair
 
@@ -106,7 +106,8 @@ def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
 @cache
 def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     found: dict[str, tuple[Quantity, Any]] = {}
-    flat = {item.name for item in fields(kind) if item.metadata.get("flat")}
+    known = fields(kind) if is_dataclass(kind) else ()
+    flat = {item.name for item in known if item.metadata.get("flat")}
     for cls in kind.__mro__:
         told = dict(vars(cls).get("__annotations__", {}))
         for name, item in vars(cls).items():
@@ -128,6 +129,27 @@ def _kinds(annotation: Any) -> list[Any]:
     """Give the types that a field may have, None apart."""
     parts = get_args(annotation) if get_origin(annotation) is not tuple else ()
     return [one for one in parts or (annotation,) if one is not type(None)]
+
+
+def parts_of(kind: Any) -> dict[str, Any]:
+    """List the fields of a dataclass that hold records, with what declares their keys.
+
+    A field holds one, several by name, or a list of them; of one that has the keys of
+    another kind its metadata tell which.
+    """
+    found: dict[str, Any] = {}
+    for item in fields(kind):
+        held = (item.metadata.get("keys"), item.type, *get_args(item.type))
+        kinds = (one for one in held if isinstance(one, type) and _is_declared(one))
+        one = next(filter(quantities_of, kinds), None)
+        if one is not None and not item.metadata.get("flat"):
+            found[item.name] = one
+    return found
+
+
+def _is_declared(kind: type) -> bool:
+    """Whether the fields of a type may be annotated."""
+    return is_dataclass(kind) or is_typeddict(kind)
 
 
 def value_of(result: Any, name: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     DB,
+    FLAT,
     Affine,
     Area,
     Box,
@@ -46,13 +47,16 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     Provenance,
+    Quantity,
     ShapeError,
     Warped,
     against_truth,
     in_digits,
     option,
+    quantities_of,
     read_box,
     spell_shape,
+    value_of,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -134,6 +138,22 @@ class JudgeOptions(RegisterOptions):
     cut_off_nm: CutOff = None
 
 
+_GAIN = Quantity("Over the input", DB, "+.2f", sd="psnr_gain_sd_db")
+
+
+class JudgedArea(TypedDict):
+    """The part of the SEM image that is judged, and how much of it is confirmed."""
+
+    box_px: list[int]
+    shape: Annotated[list[int], Quantity("Shape", "px")]
+    pixel_size_nm: Annotated[list[float], Quantity("Pixel size", "nm", ".6g")]
+    pixel_size_sd_nm: list[float] | None
+    origin_nm: list[float]
+    of_sem: Annotated[float, Quantity("Share of the SEM image", form=".0%")]
+    patches: Annotated[int, Quantity("Patches", form="d")]
+    unreliable_patches: Annotated[int, Quantity("Unreliable patches", form="d")]
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedPicture(Result):
     """One picture against the SEM image: the input, the linear filter, a network's.
@@ -144,37 +164,33 @@ class JudgedPicture(Result):
     the gain below and above the optical cut-off, `model` what is known of the network.
     """
 
-    name: str
-    metrics: Metrics
-    frc: FrcResult
+    ROWS: ClassVar = (  # what tables of pictures hold
+        *("psnr_db", "psnr_gain_db", "gain_below_db", "gain_above_db"),
+        *("ssim", "resolution_nm"),
+    )
+
+    name: str = field(metadata={"json": False})
+    metrics: Metrics = field(metadata=FLAT)
+    frc: FrcResult = field(metadata=FLAT)
     psnr_sd_db: float | None
-    psnr_gain_db: float | None = None
+    psnr_gain_db: Annotated[float | None, _GAIN] = None
     psnr_gain_sd_db: float | None = None
     model: dict[str, Any] | None = None
-    light: LightGain = field(default_factory=LightGain)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give those of metrics and FRC, and the errors, as one flat record."""
-        own = {
-            name: getattr(self, name)
-            for name in ("psnr_sd_db", "psnr_gain_db", "psnr_gain_sd_db", "model")
-        }
-        record: dict[str, Any] = jsonable(self.metrics)
-        record |= jsonable(self.frc) | jsonable(own) | jsonable(self.light)
-        return record
+    light: LightGain = field(default_factory=LightGain, metadata=FLAT)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Give what is shown of it, by names."""
-        yield "PSNR", Figure(self.metrics.psnr_db, DB, ".2f", _error(self.psnr_sd_db))
-        gains = ((self.psnr_gain_db, self.psnr_gain_sd_db), *self.light.bands)
-        names = ("Over the input", "Below the cut-off", "Above the cut-off")
-        for name, (gain, error) in zip(names, gains, strict=True):
-            if gain is not None:
-                yield name, Figure(gain, DB, "+.2f", _error(error))
-        yield "SSIM", Figure(self.metrics.ssim, "", ".3f")
+        declared = quantities_of(type(self))
+        for name in self.ROWS[:-1]:
+            told, value, error = declared[name][0], value_of(self, name), ""
+            if value is None and told.sd:
+                continue
+            if told.unit == DB:
+                error = _error(value_of(self, name.replace("_db", "_sd_db")))
+            yield told.label, Figure(value, told.unit, told.form, error)
         ends = self.frc.interval_nm
-        told = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
-        length = Figure(self.frc.resolution_nm, "nm", ".3g", told)
+        between = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
+        length = Figure(self.frc.resolution_nm, "nm", ".3g", between)
         yield "Agrees down to", length if ends else Figure(f"none: {self.frc.reason}")
 
 
@@ -196,8 +212,8 @@ class Judged(Result):
     numbers: str
     optical: str
     sem: str
-    registration: dict[str, Any]
-    area: dict[str, Any]
+    registration: dict[str, Any] = field(metadata={"keys": Registered})
+    area: JudgedArea
     sem_alone: FrcResult
     baselines: dict[str, JudgedPicture]
     models: dict[str, JudgedPicture]
@@ -228,15 +244,6 @@ class Judged(Result):
             verdict = f"{nearer} to the SEM image than the input is"
             rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
-
-    def to_json(self) -> dict[str, Any]:
-        """Give every number, as in the JSON beside the page."""
-        # not by super(): a dataclass with slots is another class than the one here
-        record = Result.to_json(self)
-        for kind in ("baselines", "models"):
-            rows = getattr(self, kind)
-            record[kind] = {name: row.to_json() for name, row in rows.items()}
-        return record
 
 
 def _gain_of(item: JudgedPicture) -> float:
@@ -409,7 +416,7 @@ def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
 
 def _told_area(
     registered: Registered, part: Micrograph, box: Box, sem: Micrograph
-) -> dict[str, Any]:
+) -> JudgedArea:
     """Say what is judged, and how much of it is confirmed."""
     residuals, grid = registered.registration.residuals, Grid.of(part)
     at = residuals.places_nm
@@ -426,7 +433,7 @@ def _told_area(
     }
 
 
-def _tell_unconfirmed(area: dict[str, Any], model: str) -> None:
+def _tell_unconfirmed(area: JudgedArea, model: str) -> None:
     """Say that parts of the area are not where the map has them."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:

@@ -90,6 +90,7 @@ _FOUND = {
 }
 
 
+_BESIDE = Quantity("", shown=False, tabled=False)  # what a record of a map tells, too
 _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 
@@ -117,7 +118,7 @@ class Registered(Result):
     pixel_size_nm: FloatPair
     pixel_size_sd_nm: FloatPair | None
     origin: FloatPair
-    model: str
+    model: Annotated[str, replace(_BESIDE, label="Model")]
     transform: dict[str, Any]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
@@ -131,12 +132,12 @@ class Registered(Result):
     mutual_information_after: Annotated[
         float, Quantity("Mutual information", "bit", ".2f")
     ]
-    searched: str
-    score: float | None
+    searched: Annotated[str, replace(_BESIDE, label="Searched")]
+    score: Annotated[float | None, replace(_BESIDE, label="Score")]
     rivals: list[dict[str, Any]]
     residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
     residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
-    patches: int
+    patches: Annotated[int, replace(_BESIDE, label="Patches", form="d")]
     unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})

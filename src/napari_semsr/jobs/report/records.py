@@ -13,8 +13,11 @@ import numpy as np
 from napari_semsr.core import (
     DB,
     Curve,
+    Figure,
+    Quantity,
     ReadError,
     digest_path,
+    parts_of,
     quantities_of,
     shown,
 )
@@ -65,6 +68,7 @@ _WORDS = {
     "emd": "Distance of grey levels",
     "fwhm": "FWHM",
     "sd": "standard deviation",
+    "sem": "SEM",
 }
 # curves and texts that are no numbers, or stand elsewhere on the page
 _ELSEWHERE = frozenset(
@@ -185,6 +189,7 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     sheets: list[NumbersTable] = []
     value_verb = verb_of(verb)
     declared = {} if value_verb is None else quantities_of(value_verb.result)
+    parts = {} if value_verb is None else parts_of(value_verb.result)
     beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
     drawn = {key for curve in curves_of(verb) for key in curve.fields}
     for key, value in content.items():
@@ -196,9 +201,11 @@ def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
                 numbers.append(_plain(number_of(declared, key, content.get)))
         elif key in _ELSEWHERE or _OF_ANOTHER.search(key):
             continue
+        elif key in parts and isinstance(value, Mapping):
+            more, laid = _part(_words(key), parts[key], value)
+            numbers, sheets = [*numbers, *more], [*sheets, *laid]
         elif isinstance(value, list) and {*map(type, value)} == {dict}:
-            laid = _sheet(_words(key), value)
-            sheets += [laid] if laid.heads else []
+            sheets += [one for one in [_sheet(_words(key), value)] if one.heads]
         else:
             numbers += _numbers(key, value)
     method, threshold, reason = (
@@ -246,6 +253,53 @@ def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
     told = [str(item) for item in found] if isinstance(found, list) else []
     told += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
     return tuple(told)
+
+
+def _part(
+    title: str, kind: Any, part: Mapping[str, Any]
+) -> tuple[list[Number], list[NumbersTable]]:
+    """Give the numbers of a record within a record, or those of several by name."""
+    rows = {name: row for name, row in part.items() if isinstance(row, dict)}
+    if len(rows) == len(part):
+        return [], [_declared_rows(title, kind, rows)] if rows else []
+    declared = quantities_of(kind)
+    beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
+    numbers = (
+        number_of(declared, key, part.get)
+        for key in part
+        if key in declared and key not in beside
+    )
+    told = (replace(one, name=f"{title}, {one.name.lower()}") for one in numbers)
+    return [_plain(one) for one in told], []
+
+
+def _declared_rows(
+    title: str, kind: Any, rows: Mapping[str, Mapping[str, Any]]
+) -> NumbersTable:
+    """Lay records by name under each other, as their keys are declared."""
+    declared = quantities_of(kind)
+    names = [
+        name
+        for name in getattr(kind, "ROWS", declared)
+        if any(row.get(name) is not None for row in rows.values())
+    ][:_MOST_CELLS]
+    told = [declared[name][0] for name in names]
+    heads = [f"{one.label} ({one.unit})" if one.unit else one.label for one in told]
+    cells = [
+        (name, *(_figure(one, key, row) for key, one in zip(names, told, strict=True)))
+        for name, row in rows.items()
+    ]
+    left_out = max(0, len(cells) - _MOST_ROWS)
+    return NumbersTable(title, ("", *heads), tuple(cells[:_MOST_ROWS]), left_out)
+
+
+def _figure(told: Quantity, key: str, row: Mapping[str, Any]) -> str:
+    """Write a cell with the digits that are declared."""
+    value, sd = row.get(key), row.get(told.sd) if told.sd else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _cell(value)
+    known = isinstance(sd, (int, float))
+    return str(Figure(float(value), "", told.form, sd=sd if known else None))
 
 
 def _numbers(key: str, value: Any) -> Iterator[Number]:
