@@ -54,7 +54,6 @@ from napari_semsr.io import (
     writing,
 )
 from napari_semsr.jobs.images import (
-    OverwritePolicy,
     Result,
     check_not_input,
     input_record,
@@ -144,22 +143,18 @@ def _write_mosaic(
     plan: "FusionPlan | FocusPlan",
     halves: "tuple[HalfPlan, ...]",
     about: Micrograph,
-    request: "_Request",
+    run: "_Stitching",
 ) -> Job[MosaicFile]:
     """Compute a mosaic block by block and write it; heights or halves go beside it."""
-    empty, dtype, existing = 0, request.options.dtype, request.existing
-    beside = list(_beside(plan, halves, about, request))
+    empty, dtype, existing = 0, run.options.dtype, run.existing
+    beside = list(_beside(plan, halves, about, run))
 
     def make(place: Path) -> OmeZarrStore:
-        return existing.store_of(
-            about, place, request.target, shape=plan.shape, dtype=dtype
-        )
+        return existing.store_of(about, place, run.place, shape=plan.shape, dtype=dtype)
 
     def fill(store: OmeZarrStore) -> Job[int]:
         with ExitStack() as stack:
-            parts = [
-                stack.enter_context(_store_beside(*one, request)) for one in beside
-            ]
+            parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
             for part in parts:
                 store.repeat(part.pending())  # such as those that were damaged
             filled = blocks(store, parts)
@@ -187,12 +182,12 @@ def _write_mosaic(
         store.finish_label(COVERAGE, coverage)
 
     written = yield from write_blocks(
-        request.target, make, fill, resumable=existing.resumable
+        run.place, make, fill, resumable=existing.resumable
     )
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
-        str(label_path(request.target, COVERAGE)), written.dtype, written.told - lost
+        str(label_path(run.place, COVERAGE)), written.dtype, written.told - lost
     )
 
 
@@ -200,13 +195,14 @@ def _beside(
     plan: "FusionPlan | FocusPlan",
     halves: "tuple[HalfPlan, ...]",
     about: Micrograph,
-    request: "_Request",
+    run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
     """Say what is written beside the mosaic: heights or halves, where, how large."""
     from napari_semsr.stitching import FocusPlan
 
     made = about.provenance
-    if request.height_path is not None and isinstance(plan, FocusPlan):
+    height_path = _height_path(run)
+    if height_path is not None and isinstance(plan, FocusPlan):
         look = DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         )
@@ -215,8 +211,8 @@ def _beside(
             provenance=made and made.model_copy(update={"part": HEIGHT}),
             look=look,
         )
-        yield shown, request.height_path, plan.shape
-    for half, path in zip(halves, request.half_paths, strict=True):
+        yield shown, height_path, plan.shape
+    for half, path in zip(halves, _half_paths(run), strict=True):
         told = {"name": half.name, "frames": list(half.frames)}
         options = {**(made.options if made else {}), HALF: told}
         shown = about.replace(
@@ -228,12 +224,12 @@ def _beside(
 
 @contextmanager
 def _store_beside(
-    shown: Micrograph, target: Path, shape: IntPair, request: "_Request"
+    shown: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
     """Give a store that is kept or goes as that of the mosaic; NaN where nothing is."""
-    existing = request.existing
+    existing = run.existing
     # integers have no NaN
-    dtype = np.result_type(request.options.dtype, np.float32)
+    dtype = np.result_type(run.options.dtype, np.float32)
     hidden = nullcontext(target) if existing.resumable else renaming(target)
     with writing(target), hidden as place:
         store = existing.store_of(shown, place, target, shape=shape, dtype=dtype)
@@ -442,36 +438,39 @@ class StitchedFile(Result):
         return Figure(share, "%", ".3g", note, None if sd is None else 100 * sd)
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What was asked for, checked."""
+_Stitching = Run[StitchFolderOptions]
 
-    folder: Path
-    target: Path
-    table: Path | None
-    options: StitchFolderOptions
-    existing: OverwritePolicy
 
-    @property
-    def height_path(self) -> Path | None:
-        """Where heights go, if there are any."""
-        return beside_path(self.target, "height") if self.is_focused else None
+def _folder(run: _Stitching) -> Path:
+    """Give the folder of the frames."""
+    return Path(run.named["folder"])
 
-    @property
-    def half_paths(self) -> tuple[Path, ...]:
-        """Where halves go, if they are asked for."""
-        return half_paths(self.target) if self.options.halves else ()
 
-    @property
-    def is_focused(self) -> bool:
-        """Whether several heights are joined."""
-        return self.options.focus == "max"
+def _table(run: _Stitching) -> Path | None:
+    """Give the table of positions, where there is one."""
+    given = run.named["positions"]
+    return None if given is None else Path(given)
 
-    @property
-    def flat_path(self) -> Path | None:
-        """Flat field file, where one is named."""
-        named = self.options.flat_field
-        return None if named in _METHODS else Path(named)
+
+def _is_focused(run: _Stitching) -> bool:
+    """Whether several heights are joined."""
+    return run.options.focus == "max"
+
+
+def _height_path(run: _Stitching) -> Path | None:
+    """Give where heights go, if there are any."""
+    return beside_path(run.place, "height") if _is_focused(run) else None
+
+
+def _half_paths(run: _Stitching) -> tuple[Path, ...]:
+    """Give where halves go, if they are asked for."""
+    return half_paths(run.place) if run.options.halves else ()
+
+
+def _flat_path(run: _Stitching) -> Path | None:
+    """Give the flat field file, where one is named."""
+    named = run.options.flat_field
+    return None if named in _METHODS else Path(named)
 
 
 def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
@@ -480,26 +479,19 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
-    table = run.named["positions"]
-    request = _Request(
-        Path(run.named["folder"]),
-        run.place,
-        None if table is None else Path(table),
-        run.options,
-        run.existing,
-    )
     positions_out = run.targets.get("positions_out")
-    _check(request, positions_out)
-    scans = yield from _open_scans(request)
+    _check(run, positions_out)
+    scans = yield from _open_scans(run)
     acquisition = scans.solved
     flat, records = None, list[InputRecord]()
-    if request.flat_path is not None:
-        opened = open_image(request.flat_path)
+    path = _flat_path(run)
+    if path is not None:
+        opened = open_image(path)
         flat = opened.array()
-        records.append(input_record(request.flat_path, opened, role="flat field"))
+        records.append(input_record(path, opened, role="flat field"))
     yield Progress(0, 0, "recording the frames")
-    provenance = yield from _provenance(request, scans, records)
-    bent = _choose_distortion(request.options, acquisition.frame_shape)
+    provenance = yield from _provenance(run, scans, records)
+    bent = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
     settled = bent.options.replace(grid=None, order=None, overlap=None)
     solution = yield from solve_mosaic(
@@ -513,17 +505,17 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    written = yield from _write_mosaic(plan, halves, about, request)
+    written = yield from _write_mosaic(plan, halves, about, run)
     placed = _placed(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, placed)
     return StitchedFile(
-        output=str(request.target),
+        output=str(run.place),
         coverage=written.coverage,
-        height=None if request.height_path is None else str(request.height_path),
+        height=None if _height_path(run) is None else str(_height_path(run)),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
-            for half, path in zip(halves, request.half_paths, strict=True)
+            for half, path in zip(halves, _half_paths(run), strict=True)
         ),
         heights=tuple(
             {
@@ -583,28 +575,28 @@ class _Scans:
         return self.opened[self.number]
 
 
-def _open_scans(request: _Request) -> Job[_Scans]:
+def _open_scans(run: _Stitching) -> Job[_Scans]:
     """Open the frames of a scan, or those of each of its heights."""
-    if not request.is_focused:
+    if not _is_focused(run):
         opened = yield from open_scan(
-            request.folder, positions=request.table, options=request.options
+            _folder(run), positions=_table(run), options=run.options
         )
         return _Scans((), (), (opened,))
     from napari_semsr.stitching import sharpest
 
-    heights = read_heights(request.folder)
-    scans, shared = [], request.folder / "positions.csv"
+    heights = read_heights(_folder(run))
+    scans, shared = [], _folder(run) / "positions.csv"
     for folder, _ in heights:
         # those given, its own, or those of all
-        table = request.table
+        table = _table(run)
         if table is None and not (folder / shared.name).is_file() and shared.is_file():
             table = shared
-        job = open_scan(folder, positions=table, options=request.options)
+        job = open_scan(folder, positions=table, options=run.options)
         scans.append((yield from job))
     yield Progress(0, 0, "looking for the sharpest height")
     kept = _same_frames(scans)
     number = sharpest(kept)
-    kept[number] = kept[number].replace(name=request.folder.resolve().name)
+    kept[number] = kept[number].replace(name=_folder(run).resolve().name)
     folders, z_nm = zip(*heights, strict=True)
     return _Scans(folders, z_nm, tuple(kept), number)
 
@@ -641,43 +633,43 @@ def _plan(
     return plan, (), (yield from plan_halves(scans.solved, solution, plan, options))
 
 
-def _check(request: _Request, positions_out: Path | None) -> None:
+def _check(run: _Stitching, positions_out: Path | None) -> None:
     """Refuse outputs that cannot be made, or that would be taken for frames."""
-    if request.table is not None and request.options.grid is not None:
+    if _table(run) is not None and run.options.grid is not None:
         msg = "Give --grid or --positions, not both."
         raise OptionError(msg)
-    if request.is_focused and request.options.halves:
+    if _is_focused(run) and run.options.halves:
         msg = (
             "Halves are of one height, so --halves and --focus max do not go together: "
             "stitch the folder of one height with --halves."
         )
         raise OptionError(msg)
-    for what, path in (("mosaic", request.target), ("flat field", request.flat_path)):
+    for what, path in (("mosaic", run.place), ("flat field", _flat_path(run))):
         above = None if path is None else path.absolute().parent.resolve()
-        if above == request.folder.resolve():
+        if above == _folder(run).resolve():
             msg = (
-                f"The {what} must not lie among the frames in {request.folder}, where "
+                f"The {what} must not lie among the frames in {_folder(run)}, where "
                 "it would be taken for one: choose a place outside that folder."
             )
             raise WriteError(msg)
-    given = (request.folder, request.table, request.flat_path)
+    given = (_folder(run), _table(run), _flat_path(run))
     inputs = [path for path in given if path is not None]
-    target = request.target
+    target = run.place
     check_not_input(target, inputs)
     coverage = label_path(target, COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, request.height_path, *request.half_paths):
+    for more in (*beside, _height_path(run), *_half_paths(run)):
         if more is not None:
-            Output("").check(more, inputs, request.existing)
+            Output("").check(more, inputs, run.existing)
     if positions_out is not None:
-        check_not_input(positions_out, [*inputs, request.folder / "positions.csv"])
+        check_not_input(positions_out, [*inputs, _folder(run) / "positions.csv"])
 
 
 def _provenance(
-    request: _Request, scans: _Scans, more: Sequence[InputRecord]
+    run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
     """Record what makes the mosaic."""
-    folders = scans.folders or (request.folder,)
+    folders = scans.folders or (_folder(run),)
     inputs = []
     for folder, opened in zip(folders, scans.opened, strict=True):
         digest = yield from digest_scan(folder, opened)
@@ -690,14 +682,15 @@ def _provenance(
         )
         inputs.append(record)
     inputs += more
-    if request.table is not None:
-        inputs.append(record_file(request.table, "positions"))
-    options = jsonable(request.options)
-    if request.flat_path is not None:
-        options["flat_field"] = request.flat_path.name
+    table, flat_path = _table(run), _flat_path(run)
+    if table is not None:
+        inputs.append(record_file(table, "positions"))
+    options = jsonable(run.options)
+    if flat_path is not None:
+        options["flat_field"] = flat_path.name
     guides = []
-    if request.is_focused:
-        guides.append(record_file(request.folder.resolve() / HEIGHTS, "heights"))
+    if _is_focused(run):
+        guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))
     return made_by("stitch", options, *inputs, guides=guides)
 
 
