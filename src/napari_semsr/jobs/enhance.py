@@ -6,12 +6,11 @@ hidden store beside the output, which is removed once the output is whole.
 
 import math
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 
@@ -29,38 +28,29 @@ from napari_semsr.core import (
     InputRecord,
     Job,
     Micrograph,
-    OptionError,
     Progress,
     Provenance,
     Quantity,
     Waiting,
-    WriteError,
     compact_memory,
     declared_figures,
     figures_of,
-    retell,
     warn,
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     ReadOptions,
-    count_planes,
     filling_store,
-    output_kind,
     peek,
     write_blocks,
-    write_pages,
 )
 from napari_semsr.jobs.images import (
     Image,
-    OverwritePolicy,
     Result,
     digest_values,
     image_in,
     jsonable,
     name_of,
-    of_all_planes,
-    open_image,
     path_of,
     rewrite,
 )
@@ -313,92 +303,6 @@ def _provenance_of(
     return made.model_copy(update=inference.made_by_model(run.options, loaded))
 
 
-# Run a job that knows one plane over a stack or time series, plane by plane.
-
-File = TypeVar("File", bound=Result)  # with its output, shape and provenance
-
-
-def _count_planes(run: Run[Any]) -> int:
-    """Count the planes that a job has to go through."""
-    image = run.given["image"]
-    if isinstance(image, Sequence) and not isinstance(image, str):
-        return len(image)
-    chosen = run.opening.plane is not None
-    if isinstance(image, Micrograph) or chosen or not Path(image).exists():
-        return 1
-    return count_planes(Path(image))
-
-
-def plane_by_plane(
-    job: Callable[[Run[Any]], Job[File]],
-    run: Run[Any],
-    sum_up: Callable[[list[File]], dict[str, Any]],
-) -> Job[File]:
-    """Run a job on an image, or on every plane of a stack.
-
-    Each plane of a stack has its own scaling and goes into a hidden store beside the
-    output, so that an interrupted run can go on; the stores are removed once the stack
-    is whole.
-    """
-    image, planes, target = run.given["image"], _count_planes(run), run.place
-    stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
-    if planes == 1:
-        return (yield from job(run.on(stack[0], target) if stack else run))
-    if output_kind(target) not in ("ome-tiff", "tiff"):
-        msg = (
-            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
-            f"{target.name}: change the suffix, or choose one plane (--plane)."
-        )
-        raise WriteError(msg)
-    made: list[Any] = []
-    for plane in range(planes):
-        reading = run.opening if stack else run.opening.replace(plane=plane)
-        one = run.on(
-            stack[plane] if stack else image,
-            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
-            opening=reading,
-            existing=OverwritePolicy(not run.existing.resume, run.existing.resume),
-        )
-        prefix = f"plane {plane + 1} of {planes}"
-
-        def tell(step: Progress, prefix: str = prefix) -> Progress:
-            return replace(step, message=f"{prefix}: {step.message}")
-
-        made.append((yield from retell(job(one), tell)))
-    yield Progress(0, 0, f"writing {target.name}")
-    chosen = run.opening.model_dump(mode="json")
-    history = made[0].provenance
-    inputs = tuple(record for item in made for record in item.provenance.inputs)
-    if not stack:  # the records of planes tell which one each is of
-        inputs = (of_all_planes(inputs[0], run.opening),)
-    told = {"options": {**history.options, "reading": chosen}, "inputs": inputs}
-    history = history.model_copy(update=told)
-    first: Micrograph = open_image(made[0].output).replace(provenance=history)
-    pages = (open_image(item.output).array() for item in made)
-    write_pages(first, planes, pages, target)
-    for item in made:
-        shutil.rmtree(item.output)
-    summed: File = replace(
-        made[0],
-        output=str(target),
-        shape=(planes, *first.shape),
-        provenance=history,
-        **sum_up(made),
-    )
-    return summed
-
-
-def _enhance(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
-    """Enhance an image, or a stack plane by plane, into a store or a file."""
-    if _MAP in run.targets and (planes := _count_planes(run)) != 1:
-        msg = (
-            f"A map of the misfit is made of one plane, got a stack of {planes}: "
-            "choose one (--plane)."
-        )
-        raise OptionError(msg)
-    return (yield from plane_by_plane(_enhance_plane, run, _summed))
-
-
 def _summed(made: Sequence[EnhancedFile]) -> dict[str, Any]:
     """Sum up what the planes cost, and keep the worst of what tells of quality."""
     reports = [item.report for item in made]
@@ -470,7 +374,7 @@ ENHANCE = Verb(
     (ImageIn("image", "the image to enhance"),),
     EnhanceOptions,
     EnhancedFile,
-    _enhance,
+    _enhance_plane,
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
@@ -490,6 +394,7 @@ ENHANCE = Verb(
     groups=(Group("cluster", "cluster", ClusterOptions),),
     opens=False,
     resumes=True,
+    by_plane=_summed,
     prepare=compact_memory,
     in_memory=_enhance_in_memory,
     example="""

@@ -1,6 +1,7 @@
 """Restore a plane by a classical method, tile by tile, into a store or a file."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ from napari_semsr.io import (
     read_text,
     write_blocks,
 )
-from napari_semsr.jobs.enhance import overall_change, plane_by_plane
+from napari_semsr.jobs.enhance import overall_change
 from napari_semsr.jobs.images import (
     image_in,
     jsonable,
@@ -274,21 +275,13 @@ def _prepare(run: Run[RestoreOptions]) -> Job[_RestorePlan]:
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 
 
-def _restore(run: Run[RestoreOptions]) -> Job[RestoredFile]:
-    """Undo an image's blur by a classical method, a stack's plane by plane."""
-    if run.target is None:
-        return (yield from _restore_plane(run))
-    return (
-        yield from plane_by_plane(
-            _restore_plane,
-            run,
-            lambda made: {
-                "tiles": sum(item.tiles for item in made),
-                "clipped": sum(item.clipped for item in made),
-                "change": overall_change([item.change for item in made]),
-            },
-        )
-    )
+def _summed(made: Sequence[RestoredFile]) -> dict[str, Any]:
+    """Sum up what was made of the planes of a stack."""
+    return {
+        "tiles": sum(item.tiles for item in made),
+        "clipped": sum(item.clipped for item in made),
+        "change": overall_change([item.change for item in made]),
+    }
 
 
 RESTORE = Verb(
@@ -296,13 +289,14 @@ RESTORE = Verb(
     (ImageIn("image", "a blurred image"),),
     RestoreOptions,
     RestoredFile,
-    _restore,
+    _restore_plane,
     title="restoration",
     output=Output(
         "where the result goes; its suffix names the format", goes_on=True, kept=True
     ),
     opens=False,
     resumes=True,
+    by_plane=_summed,
     example="""
     >>> import numpy as np
     >>> import napari_semsr as semsr

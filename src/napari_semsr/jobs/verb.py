@@ -6,6 +6,7 @@ batch and of a replay, a row of a table, and its page of the manual.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -31,8 +32,16 @@ from napari_semsr.core import (
     Quantity,
     WriteError,
     describe_pixel_size,
+    retell,
 )
-from napari_semsr.io import ReadOptions, with_calibration, write
+from napari_semsr.io import (
+    ReadOptions,
+    count_planes,
+    output_kind,
+    with_calibration,
+    write,
+    write_pages,
+)
 from napari_semsr.jobs.images import (
     Image,
     OverwritePolicy,
@@ -46,6 +55,7 @@ from napari_semsr.jobs.images import (
     keep_map,
     made_by,
     names_of,
+    of_all_planes,
     open_image,
     paths_of,
     record_input,
@@ -402,6 +412,8 @@ class Verb(Generic[O, R]):
     tabled: bool = False  # takes many images too, a row for each
     curves: tuple[Curve, ...] = ()  # of its result, drawn in panels and reports
     numbers: tuple[str, ...] = ()  # of its record, in the table of a batch
+    # Sums up what it made of the planes of a stack; by default it knows no stacks
+    by_plane: Callable[[Sequence[R]], dict[str, Any]] | None = None
     step: str = ""  # why it is no step of a batch
     prepare: Callable[[], object] | None = None  # of a process that does nothing else
     in_memory: Callable[..., Job[Any]] | None = None  # its function without an output
@@ -540,6 +552,8 @@ class Verb(Generic[O, R]):
         self._check_outputs(run, named)
         if self.opens:
             run.open()
+        if self.by_plane is not None and run.target is not None:
+            return (yield from _plane_by_plane(self.run, run, self.by_plane))
         opened = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *opened))
 
@@ -586,3 +600,83 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
             yield from _each(image)
         else:
             yield image
+
+
+# A verb that knows one plane, run over a stack or time series.
+
+
+def _count_planes(run: Run[Any]) -> int:
+    """Count the planes that a job has to go through."""
+    image = run.given["image"]
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        return len(image)
+    chosen = run.opening.plane is not None
+    if isinstance(image, Micrograph) or chosen or not Path(image).exists():
+        return 1
+    return count_planes(Path(image))
+
+
+def _plane_by_plane(
+    job: Callable[[Run[Any]], Job[Any]],
+    run: Run[Any],
+    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
+) -> Job[Any]:
+    """Run a job on an image, or on every plane of a stack.
+
+    Each plane of a stack has its own scaling and goes into a hidden store beside the
+    output, so that an interrupted run can go on; the stores are removed once the stack
+    is whole.
+    """
+    image, planes, target = run.given["image"], _count_planes(run), run.place
+    stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
+    if planes == 1:
+        return (yield from job(run.on(stack[0], target) if stack else run))
+    for name in run.targets:
+        if run.targets[name] != target:
+            said = name.replace("_", " ").capitalize()
+            msg = (
+                f"{said} is made of one plane, got a stack of {planes}: choose one "
+                "(--plane)."
+            )
+            raise OptionError(msg)
+    if output_kind(target) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
+            f"{target.name}: change the suffix, or choose one plane (--plane)."
+        )
+        raise WriteError(msg)
+    made: list[Any] = []
+    for plane in range(planes):
+        reading = run.opening if stack else run.opening.replace(plane=plane)
+        one = run.on(
+            stack[plane] if stack else image,
+            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
+            opening=reading,
+            existing=OverwritePolicy(not run.existing.resume, run.existing.resume),
+        )
+        prefix = f"plane {plane + 1} of {planes}"
+
+        def tell(step: Progress, prefix: str = prefix) -> Progress:
+            return replace(step, message=f"{prefix}: {step.message}")
+
+        made.append((yield from retell(job(one), tell)))
+    yield Progress(0, 0, f"writing {target.name}")
+    chosen = run.opening.model_dump(mode="json")
+    history = made[0].provenance
+    inputs = tuple(record for item in made for record in item.provenance.inputs)
+    if not stack:  # the records of planes tell which one each is of
+        inputs = (of_all_planes(inputs[0], run.opening),)
+    told = {"options": {**history.options, "reading": chosen}, "inputs": inputs}
+    history = history.model_copy(update=told)
+    first: Micrograph = open_image(made[0].output).replace(provenance=history)
+    pages = (open_image(item.output).array() for item in made)
+    write_pages(first, planes, pages, target)
+    for item in made:
+        shutil.rmtree(item.output)
+    return replace(
+        made[0],
+        output=str(target),
+        shape=(planes, *first.shape),
+        provenance=history,
+        **sum_up(made),
+    )
