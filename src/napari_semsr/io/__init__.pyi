@@ -23,6 +23,7 @@ from .files import (
     no_file as no_file,
     output_kind as output_kind,
     own_name as own_name,
+    read_object as read_object,
     read_text as read_text,
     remove_target as remove_target,
     renaming as renaming,

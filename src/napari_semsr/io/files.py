@@ -115,6 +115,19 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read as JSON ({error}); check the name."
+        raise ReadError(msg) from error
+    if not isinstance(found, dict):
+        msg = f"{path} must be a JSON object, got {type(found).__name__}."
+        raise ReadError(msg)
+    return found
+
+
 def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
     """Pick one of several images in a file."""
     if wanted is None and count == 1:

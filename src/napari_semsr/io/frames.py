@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +29,7 @@ from napari_semsr.core import (
     shown,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import read_text
+from napari_semsr.io.files import read_object, read_text
 from napari_semsr.io.formats import count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.sheets import plain_cell
@@ -188,17 +187,7 @@ def _read_positions(path: Path, folder: Path) -> _Positions:
 def _read_scan(folder: Path) -> dict[str, Any]:
     """Read what ``scan.json`` says of a scan."""
     path = folder / "scan.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} must be a JSON object, but cannot be read as one ({error})."
-        raise ReadError(msg) from error
-    if not isinstance(found, dict):
-        msg = f"{path} must be a JSON object, got {type(found).__name__}."
-        raise ReadError(msg)
-    return found
+    return read_object(path) if path.is_file() else {}
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:

@@ -1,6 +1,5 @@
 """Restore a plane by a classical method, tile by tile, into a store or a file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
-    ReadError,
     TilePlan,
     declared_figures,
     figures_of,
@@ -31,7 +29,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     OmeZarrStore,
-    read_text,
+    read_object,
     write_blocks,
 )
 from napari_semsr.jobs.enhance import overall_change
@@ -63,12 +61,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
         return text, open_image(choice.path)
-    try:
-        told = json.loads(read_text(Path(choice.path)))
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{choice.path} cannot be read as JSON ({error}); check the name."
-        raise ReadError(msg) from error
-    told = told if isinstance(told, dict) else {}
+    told = read_object(Path(choice.path))
     try:
         width_px, pixel_nm = float(told["psf_fwhm_px"]), float(told["pixel_size_nm"][0])
         known = 0 < width_px < np.inf and 0 < pixel_nm < np.inf

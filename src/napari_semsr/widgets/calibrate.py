@@ -48,6 +48,7 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_calibrated,
     micrograph_from_layer,
+    nm_of,
     nm_per_unit,
     provenance_of,
     show_scale_bar,
@@ -230,8 +231,7 @@ def _lies_on(line: Shapes, layer: Layer) -> bool:
 
 def _pitch(layer: Layer) -> NDArray[np.float64]:
     """Pixel size of a layer in nm, or in the pixels that it counts in."""
-    k = [nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]]
-    return np.asarray(layer.scale[-2:]) * k
+    return np.asarray(layer.scale[-2:]) * nm_of(layer)
 
 
 def _made_of(viewer: "napari.viewer.Viewer", source: Image) -> list[Image]:

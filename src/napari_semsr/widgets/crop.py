@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     drawn_layers,
     grey_layers,
+    is_calibrated,
     nm_of_drawn,
     nm_per_unit,
     result_name,
@@ -99,7 +100,7 @@ class CropPanel(Panel):
         if like is self._offered or like is layer:
             opened = [x for x in grey_layers(self.viewer) if x not in self.made]
             # images without a pixel size cannot be brought together
-            fit = [x for x in opened if nm_per_unit(x.units[-1]) is not None]
+            fit = [x for x in opened if is_calibrated(x)]
             others = [x for x in fit if x is not layer and layer in fit]
             self._offered = others[-1] if others else None
             self.like.value = self._offered

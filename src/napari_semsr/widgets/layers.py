@@ -87,6 +87,11 @@ def nm_per_unit(unit: object) -> float | None:
     return float(f"{quantity.to('nm').magnitude:.12g}")  # a µm is 1000 nm to pint
 
 
+def nm_of(layer: Layer) -> NDArray[np.float64]:
+    """Give the nm in one unit of a layer along y and x; 1 where that is no length."""
+    return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
+
+
 def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
     kinds = (*_GREY, "map")
@@ -310,10 +315,8 @@ def micrograph_from_layer(
         scale, shift = layer.scale[-2:], layer.translate[-2:]
     else:
         scale, shift = _plain_transform(layer)
-    factors = [nm_per_unit(unit) for unit in layer.units[-2:]]
-    y, x = factors
-    calibrated = y is not None and x is not None
-    k = np.array([y, x]) if calibrated else np.ones(2)
+    calibrated = is_calibrated(layer)
+    k = nm_of(layer) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
     shown = _finest(layer)[plane_at(layer, point) if plane is None else plane]
     if not hasattr(shown, "dask"):

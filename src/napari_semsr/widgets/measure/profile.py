@@ -50,8 +50,9 @@ from napari_semsr.widgets.layers import (
     drawn_layers,
     free_name,
     grey_layers,
+    is_calibrated,
+    nm_of,
     nm_of_drawn,
-    nm_per_unit,
     plane_at,
     same_unit,
     shown_by,
@@ -314,10 +315,8 @@ class ProfilePanel(Panel):
             self._known[id(layer)] = kept
         image = kept[2]
         linear, shift = shown_by(layer)
-        factors = [nm_per_unit(unit) for unit in layer.units[-2:]]
-        y, x = factors
-        calibrated = y is not None and x is not None
-        k = np.array([y, x]) if calibrated else np.ones(2)
+        calibrated = is_calibrated(layer)
+        k = nm_of(layer) if calibrated else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
         if calibrated and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)

@@ -80,12 +80,13 @@ from napari_semsr.widgets.layers import (
     fill_view,
     free_name,
     grey_layers,
+    is_calibrated,
     is_exposure,
     is_in_view,
     is_stitched,
     is_turned,
     lying_over,
-    nm_per_unit,
+    nm_of,
     result_name,
     shown_by,
     step_before,
@@ -411,8 +412,7 @@ def _in_view(layer: Points) -> Iterator[None]:
 def _places_nm(layer: Points) -> FloatArray:
     """Places of points in nm; in the unit of the world where that is no length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
-    factors = [nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]]
-    places: FloatArray = np.array(world, dtype=float).reshape(-1, 2) * factors
+    places: FloatArray = np.array(world, dtype=float).reshape(-1, 2) * nm_of(layer)
     return places
 
 
@@ -969,7 +969,7 @@ def _shown(layer: Image) -> Affine:
 
     In the layer's own unit where that is no length; such a layer is then refused.
     """
-    nm = np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
+    nm = nm_of(layer)
     linear, shift = shown_by(layer)
     linear = nm[:, None] * linear / (nm * layer.scale[-2:])
     return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
@@ -980,7 +980,7 @@ def find_pair(
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the electron image of its place."""
     opened = [item for item in grey_layers(viewer) if item not in made]
-    sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
+    sized = [item for item in opened if is_calibrated(item)]
     taken = [
         item for item in sized if is_exposure(item) and step_before(item) != "register"
     ] or sized
@@ -1000,7 +1000,7 @@ def vendor_of(layer: Image) -> str | None:
 def _electrons(layer: Image) -> tuple[int, float]:
     """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
     tagged = bool(vendor_of(layer))
-    size = float(layer.scale[-1]) * (nm_per_unit(layer.units[-1]) or 1.0)
+    size = float(layer.scale[-1] * nm_of(layer)[1])
     return int(tagged) - int(is_stitched(layer)), -size
 
 
