@@ -93,7 +93,6 @@ class Curve:
     labels: tuple[str, ...] = ()
     log: bool = False
     ylim: FloatPair | None = None
-    points: bool = False  # few, which are drawn on the line
     shares: bool = False  # of all counts
     threshold: str = ""  # field of what the lines are held against, named by criterion
     mark: str = ""  # field, without its unit, of a period to mark on the last line
@@ -126,7 +125,8 @@ class Curve:
                 continue
             if self.shares:
                 y = y / max(1.0, float(np.nansum(y)))
-            lines.append(Line(label, x, y, kind="points" if self.points else ""))
+            few = len(x) <= _FEW and self.x != _FREQUENCY and not self.shares
+            lines.append(Line(label, x, y, kind="points" if few else ""))
         if not lines or not lines[0].y.size:
             return None
         if self.log and not any((line.y > 0).any() for line in lines):
@@ -176,6 +176,7 @@ class Curve:
 
 
 _UNITS = ("px", "nm")
+_FEW = 32  # points that are drawn on their line, too; chosen: they stay apart
 _LARGEST = 1e300  # of a plot; chosen: any true one
 _WRITTEN = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"

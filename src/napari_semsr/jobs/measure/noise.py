@@ -81,9 +81,5 @@ NOISE = Verb(
     _measure,
     title="measurement",
     tabled=True,
-    curves=(
-        core.Curve(
-            *("Noise", "levels", "noise_at", "grey level", "noise s.d."), points=True
-        ),
-    ),
+    curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),
 )
