@@ -172,9 +172,10 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
         axes.margins(x=0)
     axes.set_xlabel(plot.xlabel)
     axes.set_ylabel(plot.ylabel)
-    last = [float(line.x.max()) for line in plot.lines if line.x.size]
-    if plot.period and last:
-        axes.set_xlim(0, max(last))
+    ends = [line.x[np.isfinite(line.x)] for line in plot.lines]
+    high = float(np.concatenate(ends).max(initial=0.0))
+    if plot.period and high > 0:
+        axes.set_xlim(0, high)
         _period_axis(axes, plot.period)
     elif any(line.in_bins for line in plot.lines):
         axes.set_ylim(bottom=0)
