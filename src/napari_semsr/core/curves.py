@@ -71,10 +71,15 @@ class Plot:
     @property
     def columns(self) -> dict[str, Mapping[str, FloatArray]]:
         """Each line as columns of a table."""
-        return {
-            line.label or self.title: {self.xlabel: line.middle, self.ylabel: line.y}
-            for line in self.lines
-        }
+        columns: dict[str, Mapping[str, FloatArray]] = {}
+        for number, line in enumerate(self.lines, start=1):
+            label, x = line.label or self.title, line.middle
+            period = np.full(x.shape, np.nan)
+            np.divide(1000.0 if self.period == "nm" else 1.0, x, period, where=x > 0)
+            beside = {f"period ({self.period})": period} if self.period else {}
+            name = f"{label} ({number})" if label in columns else label
+            columns[name] = {self.xlabel: x, **beside, self.ylabel: line.y}
+        return columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -553,7 +553,8 @@ class Verb(Generic[O, R]):
         if self.opens:
             run.open()
         if self.by_plane is not None and run.target is not None:
-            return (yield from _plane_by_plane(self.run, run, self.by_plane))
+            made: R = yield from _plane_by_plane(self.run, run, self.by_plane)
+            return made
         opened = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *opened))
 

@@ -37,7 +37,8 @@ def test_curves_of_all_layers_are_drawn_together(panel, model, run_panel):
 def test_peak_lies_at_the_period(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
-    (frequency,), (power,) = panel.spectra.frequency, panel.spectra.power
+    (line,) = panel.spectra.radial.lines
+    frequency, power = line.x, line.y
     assert 1000 / frequency[np.argmax(power)] == pytest.approx(80, rel=0.05)
     assert frequency.max() <= 50 + 1e-9
 

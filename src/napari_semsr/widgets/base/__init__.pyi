@@ -7,7 +7,6 @@ from .docking import (
     open_panel as open_panel,
 )
 from .findings import (
-    COLOURS as COLOURS,
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
@@ -16,6 +15,7 @@ from .findings import (
     tabbed as tabbed,
 )
 from .folding import (
+    COLOURS as COLOURS,
     Folded as Folded,
     FoldingRow as FoldingRow,
     RichLabel as RichLabel,

@@ -29,8 +29,6 @@ _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 MADE_BY = "made by the network"
-# of plots; every eye tells them apart
-COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
 
 
 Numbers = Mapping[str, Figure | str]

@@ -54,6 +54,8 @@ _LEAST_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 _LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
 
+# of plots; every eye tells them apart
+COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
 # Each has a contrast above 4.5 on its theme's background.
 _ON_DARK = {".problem": "#ff8370", ".warning": "#e3b617", "a": "#6cb6ff"}
 _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}

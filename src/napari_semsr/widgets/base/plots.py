@@ -19,8 +19,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 from napari_semsr.core import Line, Plot
 from napari_semsr.io import replacing
 from napari_semsr.reporting import Pen, draw_curves
-from napari_semsr.widgets.base.findings import COLOURS
-from napari_semsr.widgets.base.folding import lay_below
+from napari_semsr.widgets.base.folding import COLOURS, lay_below
 from napari_semsr.widgets.base.runner import is_alive
 
 if TYPE_CHECKING:

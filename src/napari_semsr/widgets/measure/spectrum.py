@@ -1,6 +1,6 @@
 """Spectrum: radial curves of several layers together, and centred planes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -154,17 +154,15 @@ _NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Spectra of several images: radial curves (K,), and planes (Y, X) if asked for.
+    """Spectra of several images: radial curves, and planes (Y, X) if asked for.
 
-    Parts are what was measured: the images themselves where nothing is missing.
-    Frequencies are in µm⁻¹ when calibrated, else in cycles per pixel; planes hold the
-    logarithm of the centred power.
+    Parts are what was measured: the images themselves where nothing is missing. Planes
+    hold the logarithm of the centred power.
     """
 
     images: tuple[Micrograph, ...]
     parts: tuple[Micrograph, ...]
-    frequency: tuple[NDArray[Any], ...]
-    power: tuple[NDArray[Any], ...]
+    radial: Plot
     planes: tuple[NDArray[Any], ...]
     calibrated: bool
 
@@ -190,7 +188,7 @@ def _transform(
     from napari_semsr.analysis import measure_spectrum, radial_spectrum
 
     calibrated = same_unit(images) == "nm"
-    frequency, power, centred = [], [], []
+    lines, centred = [], []
     if any(regions):
         cut = []
         pairs = zip(images, regions, strict=True)
@@ -206,46 +204,13 @@ def _transform(
         yield Progress(number, len(images), f"transforming {image.name}")
         whole = measure_spectrum(image) if planes else None
         curve = radial_spectrum(image) if whole is None else whole.radial
-        pixel = image.mean_pixel_size_nm
-        k = 1000.0 / pixel if pixel is not None else 1.0
-        frequency.append(np.asarray(curve.frequency_per_px) * k)
-        power.append(np.asarray(curve.power))
+        line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
+        lines.append(line.over_um(image.mean_pixel_size_nm))
         if whole is not None:
             centred.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
-    return Spectra(
-        tuple(images), parts, tuple(frequency), tuple(power), tuple(centred), calibrated
-    )
-
-
-def _plot(spectra: Spectra) -> Plot:
-    """Lay the curves together that have a power at all."""
-    lines = [
-        Line(image.name, x[shown], y[shown])
-        for image, x, y in zip(
-            spectra.images, spectra.frequency, spectra.power, strict=True
-        )
-        for shown in [(x > 0) & (y > 0) & np.isfinite(y)]
-    ]
-    return SPECTRUM.curves[0].together(lines, calibrated=spectra.calibrated)
-
-
-def _curves(spectra: Spectra) -> Mapping[str, dict[str, NDArray[Any]]]:
-    """Radial curves as columns: frequency, period and power."""
-    per, unit, k = ("µm⁻¹", "nm", 1000.0) if spectra.calibrated else ("px⁻¹", "px", 1.0)
-    curves = {}
-    for number, (image, q, power) in enumerate(
-        zip(spectra.images, spectra.frequency, spectra.power, strict=True), start=1
-    ):
-        period = np.full(q.shape, np.nan)
-        np.divide(k, q, out=period, where=q > 0)
-        name = f"{image.name} ({number})" if image.name in curves else image.name
-        curves[name] = {
-            f"frequency ({per})": q,
-            f"period ({unit})": period,
-            SPECTRUM.curves[0].ylabel: power,
-        }
-    return curves
+    radial = SPECTRUM.curves[0].together(lines, calibrated=calibrated)
+    return Spectra(tuple(images), parts, radial, tuple(centred), calibrated)
 
 
 class SpectrumPanel(Panel):
@@ -346,7 +311,7 @@ class SpectrumPanel(Panel):
             for image in spectra.images
         }
         said = f"{count} radial {many}, frequencies in {unit}."
-        self.show_result(known, said, curves=_curves(spectra), more=where)
+        self.show_result(known, said, curves=spectra.radial.columns, more=where)
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
@@ -354,6 +319,6 @@ class SpectrumPanel(Panel):
 
         canvas = self.clear_plot(height=300)
         yield
-        draw_plot(canvas.axes[0], _plot(spectra))
+        draw_plot(canvas.axes[0], spectra.radial)
         canvas.refresh()
         yield
