@@ -2,6 +2,7 @@ from .figures import (
     Pen as Pen,
     bar_words as bar_words,
     draw_curves as draw_curves,
+    draw_offsets as draw_offsets,
     errors_png as errors_png,
     grey_limits as grey_limits,
     image_png as image_png,

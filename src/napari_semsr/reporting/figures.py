@@ -57,10 +57,7 @@ def image_png(
     """Draw a grey image with a scale bar; NaN is a light blue-grey."""
     from matplotlib import colormaps
 
-    height, width = _extent(image, pixel_nm)
-    figure = _figure(width_px, max(24, round(width_px * height / width)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
+    figure, axes = _frame(image, pixel_nm, width_px)
     smooth = image.shape[1] > width_px
     _show(
         axes,
@@ -90,12 +87,9 @@ def overlay_png(
         np.nan_to_num(np.clip((image - low) / (high - low), 0, 1))
         for image, (low, high) in ((i, grey_limits(i)) for i in (first, second))
     )
-    height, width = _extent(first, pixel_nm)
-    figure = _figure(_WIDE_PX, max(24, round(_WIDE_PX * height / width)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
+    figure, axes = _frame(first, pixel_nm, _WIDE_PX)
     _show(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
-    down, across = pixel_nm or (1.0, 1.0)
+    high, (down, across) = _extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
     for name, box in boxes.items():
         corner = box.x0 * across, box.y0 * down
         rows, columns = box.shape
@@ -106,7 +100,7 @@ def overlay_png(
             )
         )  # fmt: skip
         middle = corner[0] + columns * across / 2
-        write_over(axes, middle, corner[1] + 0.06 * height, name, **_BOLD)
+        write_over(axes, middle, corner[1] + 0.06 * high, name, **_BOLD)
     return _png(figure)
 
 
@@ -297,17 +291,21 @@ def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
     )
     for left, title, errors, colour in both:
         axes = figure.add_axes((left, 0.14, 0.39, 0.76))
-        known = errors[np.isfinite(errors).all(axis=1)]
-        reach = 1.15 * float(np.abs(known).max(initial=1e-6))
-        axes.axhline(0, color="#9aa2ad", linewidth=0.8)
-        axes.axvline(0, color="#9aa2ad", linewidth=0.8)
-        axes.plot(known[:, 1], known[:, 0], "o", color=colour, markersize=5, alpha=0.8)
-        # y points down, as in an image
-        axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
+        draw_offsets(axes, errors, colour)
         axes.set(xlabel="x (px)", ylabel="y (px)")
         axes.set_title(title, fontsize=10.5)
         _grid(axes)
     return _png(figure)
+
+
+def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
+    """Draw how far places (N, 2) lie off, downwards and to the right as in an image."""
+    known = offsets[np.isfinite(offsets).all(axis=1)]
+    reach = 1.15 * float(np.abs(known).max(initial=1e-6))
+    axes.axhline(0, color="#9aa2ad", linewidth=0.8)
+    axes.axvline(0, color="#9aa2ad", linewidth=0.8)
+    axes.plot(known[:, 1], known[:, 0], "o", color=colour, markersize=5, alpha=0.8)
+    axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
 
 
 def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
@@ -347,6 +345,17 @@ def _figure(width_px: int, height_px: int) -> "Figure":
 
     size = (width_px / _DPI, height_px / _DPI)
     return Figure(figsize=size, dpi=_DPI, facecolor="white")
+
+
+def _frame(
+    image: NDArray[Any], pixel_nm: tuple[float, float] | None, width_px: int
+) -> tuple["Figure", "Axes"]:
+    """Make a figure that an image fills."""
+    height, width = _extent(image, pixel_nm)
+    figure = _figure(width_px, max(24, round(width_px * height / width)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return figure, axes
 
 
 def _show(

@@ -41,6 +41,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     open_scan,
 )
+from napari_semsr.reporting import draw_offsets
 from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets.base import (
     COLOURS,
@@ -705,13 +706,7 @@ def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
     if nominal is None:
         return
     missed = (made.solution.positions_px - nominal)[made.solution.placed]
-    axes.plot(missed[:, 1], missed[:, 0], "o", ms=4, color=_STAGE, alpha=0.8)
-    axes.axhline(0, lw=0.8, alpha=0.4, color=_LINE)
-    axes.axvline(0, lw=0.8, alpha=0.4, color=_LINE)
-    reach = 1.15 * float(np.nanmax(np.abs(missed))) or 1.0
-    axes.set_xlim(-reach, reach)
-    axes.set_ylim(reach, -reach)  # y points down, as in the image
-    axes.set_aspect("equal")
+    draw_offsets(axes, missed, _STAGE)
     axes.set_xlabel("Solved less nominal, x (px)")
     axes.set_ylabel("y (px)")
 
