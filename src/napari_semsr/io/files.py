@@ -120,7 +120,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} cannot be read as JSON ({error}); check the name."
+        msg = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
         raise ReadError(msg) from error
     if not isinstance(found, dict):
         msg = f"{path} must be a JSON object, got {type(found).__name__}."
