@@ -171,8 +171,9 @@ class Curve:
                     lines.append(Line(label, line.x, level, kind=kind))
         px, nm = (read(f"{self.mark}_{unit}") if self.mark else None for unit in _UNITS)
         if isinstance(px, (int, float)) and px >= 1:  # as any true period
-            sized = isinstance(nm, (int, float))
-            told = f"{in_figures(nm)} nm" if sized else f"{in_figures(px)} px"
+            told = f"{in_figures(px)} px"
+            if isinstance(nm, (int, float)):
+                told = f"{in_figures(nm)} nm"
             lines[0] = replace(line, mark=1 / px, marked=told)
         elif self.mark and read("reason"):
             none = np.zeros(0)
