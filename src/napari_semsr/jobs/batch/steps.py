@@ -229,12 +229,10 @@ class _Step:
                 near = difflib.get_close_matches(spelt, known, n=1)
                 see = f"see semsr {self.verb.name} -h."
                 hint = f"did you mean {near[0]}?" if near else see
-                msg = f"{self.said} has no option {str(key)!r:.60}; {hint}"
-                raise OptionError(msg)
+                raise self.wrong(f"has no option {str(key)!r:.60}; {hint}")
             name, *meant = known[spelt]
             if meant and not isinstance(value, bool):
-                msg = f"{self.said} must have {key} true or false, got {value!r:.60}."
-                raise OptionError(msg)
+                raise self.wrong(f"must have {key} true or false, got {value!r:.60}.")
             found[name] = (meant[0] if value else None) if meant else value
         refuse_persons(found, _persons(self.arguments), self.said)
         return found
@@ -261,11 +259,13 @@ class _Step:
             msg = f"{where}: {sentence_of(error)}"
             raise OptionError(msg) from error
 
+    def wrong(self, fault: str) -> OptionError:
+        """Say what is wrong with it."""
+        return OptionError(f"{self.said} {fault}")
+
     def leave(self, key: Any) -> OptionError:
         """Say that the batch sees to something."""
-        return OptionError(
-            f"{self.said} must leave {key} to the batch, which sees to it."
-        )
+        return self.wrong(f"must leave {key} to the batch, which sees to it.")
 
 
 def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
@@ -427,6 +427,7 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
     if len(found) > _MOST_INPUTS:
         msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(found)}."
         raise OptionError(msg)
+    seen: dict[str, _Input] = {}
     for one in found:
         if not one.path.exists():
             msg = f"There is no image {_told(one.path)}, which inputs name."
@@ -437,7 +438,14 @@ def _inputs(given: Path, folder: Path) -> list[_Input]:
                 f"{_told(folder)}."
             )
             raise OptionError(msg)
-    _check_names(found)
+        other = seen.setdefault(one.name.casefold(), one)
+        if other is not one:
+            msg = (
+                f"Two inputs are called {one.name}, {_told(other.path)} and "
+                f"{_told(one.path)}: name them apart in a table with the columns "
+                "image and name."
+            )
+            raise OptionError(msg)
     return found
 
 
@@ -448,20 +456,6 @@ def _name_of(path: Path) -> str:
         if name.lower().endswith(ending):
             return file_stem(name[: -len(ending)])
     return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
-
-
-def _check_names(found: Sequence[_Input]) -> None:
-    """Refuse two images of one name, whose outputs would be the same."""
-    seen: dict[str, _Input] = {}
-    for one in found:
-        other = seen.setdefault(one.name.casefold(), one)
-        if other is not one:
-            msg = (
-                f"Two inputs are called {one.name}, {_told(other.path)} and "
-                f"{_told(one.path)}: name them apart in a table with the columns "
-                "image and name."
-            )
-            raise OptionError(msg)
 
 
 def _of_table(path: Path) -> Iterator[_Input]:
@@ -480,14 +474,22 @@ class _Maker:
     """Makes the tasks of an image: values put into places, and files found."""
 
     def __init__(
-        self, image: _Input, folder: Path, base: Path, steps: Mapping[str, _Step]
+        self, image: _Input, folder: Path, base: Path, steps: Sequence[_Step]
     ) -> None:
         self.image = image
         self.folder = folder
         self.base = base  # from which the file's own paths count
-        self.steps = steps
+        self.steps = {step.name: step for step in steps}
         self.made: dict[str, str] = {}
         self.previous = Piece(str(image.path), "file", str(image.path))
+
+    def image_task(self) -> ImageTask:
+        """Make all tasks of the image."""
+        image, folder = self.image, str(self.folder)
+        tasks = tuple(map(self.task, self.steps.values()))
+        given: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
+        last = self.made.get(self.previous.value)
+        return ImageTask(image.name, str(image.path), folder, tasks, last, given)
 
     def task(self, step: _Step) -> StepTask:
         """Make the task of a step."""
@@ -504,23 +506,18 @@ class _Maker:
                 outputs[name] = found[0][0].value
             values[name] = _taken(step, name, item, value)
             parts += [(name, one) for one in found]
+        for item in step.verb.inputs:
+            if not item.optional and item.name not in values:
+                raise step.wrong(f"must name {item.name}, {item.help}.")
+        step.checked(values, self.image.name)
         output = step.verb.output
         mine = None if output is None else outputs.get(output.name)
-        self._check(step, values)
-        if mine is not None:
+        if output is not None and mine is not None:
             self.made[step.name] = mine
-            if output is not None and output.goes_on:
+            if output.goes_on:
                 self.previous = self._of_step(step.name)
         written = tuple(outputs.values())
         return StepTask(step.name, step.verb.name, values, tuple(parts), written, mine)
-
-    def _check(self, step: _Step, values: Mapping[str, Any]) -> None:
-        """Refuse what lacks, and what the verb itself would refuse."""
-        for item in step.verb.inputs:
-            if not item.optional and item.name not in values:
-                msg = f"{step.said} must name {item.name}, {item.help}."
-                raise OptionError(msg)
-        step.checked(values, self.image.name)
 
     def _of_step(self, name: str) -> Piece:
         return Piece(str(self.folder / self.made[name]), "step", name)
@@ -535,11 +532,8 @@ class _Maker:
         option = isinstance(item, FieldInfo)
         simple = isinstance(value, (str, int, float, os.PathLike, type(None)))
         if not simple or (isinstance(value, bool) and not option):
-            msg = (
-                f"{step.said} must have a text, a number or a list of these as "
-                f"{name}, got {value!r:.60}."
-            )
-            raise OptionError(msg)
+            kinds = "a text, a number or a list of these"
+            raise step.wrong(f"must have {kinds} as {name}, got {value!r:.60}.")
         if value is None or (option and isinstance(value, (int, float))):
             pieces = [Piece(value)]
         else:
@@ -582,20 +576,20 @@ class _Maker:
             known = ["input", "previous", "name", *image.cells]
             known += [f"{_STEP_MARK}{other}" for other in self.steps]
             told = ", ".join(f"{{{one}}}" for one in known)
-            msg = f"{step.said} names {{{one_line(place)}}}, but there are {told}."
+            fault = f"names {{{one_line(place)}}}, but there are {told}."
         elif name in self.made:
             return self._of_step(name)
         elif self.steps[name].number >= step.number:
-            msg = (
-                f"{step.said} needs {{{place}}}, which is not made before it: steps "
-                "run in their order and must not go in a circle."
+            fault = (
+                f"needs {{{place}}}, which is not made before it: steps run in their "
+                "order and must not go in a circle."
             )
         else:
-            msg = (
-                f"{step.said} needs {{{place}}}, but that step writes no file; give it "
-                "an output, or name another."
+            fault = (
+                f"needs {{{place}}}, but that step writes no file; give it an output, "
+                "or name another."
             )
-        raise OptionError(msg)
+        raise step.wrong(fault)
 
     def _found(
         self,
@@ -630,22 +624,16 @@ class _Maker:
         outside = not parts or ".." in parts or windows.drive or windows.root
         whole = self.folder.resolve()
         if outside or not _is_path(place) or whole not in place.resolve().parents:
-            msg = (
-                f"{step.said} must write its {name} inside the output folder, as "
-                f"{step.name}/{{name}}.ome.tif does, got {text!r:.80}."
-            )
-            raise OptionError(msg)
-        if parts[0] == STATE or (len(parts) == 1 and _is_reserved(parts[0])):
-            told = one_line(text)
-            msg = f"{step.said} must not write {told}, which the batch itself writes."
-            raise OptionError(msg)
-        return Piece(str(place), "output", "/".join(parts))
-
-
-def _is_reserved(name: str) -> bool:
-    """Tell names that the batch gives itself."""
-    pages = re.fullmatch(rf"{REPORT}(-\d+)?\.(html|json)", name, re.IGNORECASE)
-    return name.casefold() == TABLE or pages is not None
+            usual = f"{step.name}/{{name}}.ome.tif"
+            fault = f"inside the output folder, as {usual} does, got {text!r:.80}."
+            raise step.wrong(f"must write its {name} {fault}")
+        told = "/".join(parts)
+        pages = rf"{REPORT}(-\d+)?\.(html|json)"
+        own = told.casefold() == TABLE or re.fullmatch(pages, told, re.IGNORECASE)
+        if own or parts[0].casefold() == STATE:
+            fault = f"must not write {one_line(text)}, which the batch itself writes."
+            raise step.wrong(fault)
+        return Piece(str(place), "output", told)
 
 
 def _taken(step: _Step, name: str, item: Any, value: Any) -> Any:
@@ -655,8 +643,7 @@ def _taken(step: _Step, name: str, item: Any, value: Any) -> Any:
     if getattr(item, "many", False):
         return value if isinstance(value, list) else [value]
     if isinstance(value, list):
-        msg = f"{step.said} must have one file as {name}, got {len(value)}."
-        raise OptionError(msg)
+        raise step.wrong(f"must have one file as {name}, got {len(value)}.")
     return value
 
 
@@ -725,7 +712,8 @@ def plan_batch(
     found = _steps(content.get("steps"))
     images = _inputs(where, folder)
     _check_columns([*images[0].cells], found)
-    tasks = tuple(_tasked(image, found, folder, base) for image in images)
+    makers = (_Maker(image, folder, base, found) for image in images)
+    tasks = tuple(maker.image_task() for maker in makers)
     _check_outputs(tasks)
     names = tuple(name for step in found for name in step.columns)
     chosen = _report_options(report if isinstance(report, Mapping) else {})
@@ -773,17 +761,6 @@ def _is_path(path: Path) -> bool:
     except (OSError, RuntimeError, ValueError):
         return False
     return True
-
-
-def _tasked(
-    image: _Input, steps: Sequence[_Step], folder: Path, base: Path
-) -> ImageTask:
-    """Make all tasks of an image."""
-    maker = _Maker(image, folder, base, {step.name: step for step in steps})
-    given: dict[str, Cell] = {name: cell or None for name, cell in image.cells.items()}
-    tasks = tuple(maker.task(step) for step in steps)
-    last = maker.made.get(maker.previous.value)
-    return ImageTask(image.name, str(image.path), str(folder), tasks, last, given)
 
 
 def cells_of_step(step: StepTask, verb: Verb[Any, Any], result: Any) -> dict[str, Cell]:
