@@ -156,18 +156,6 @@ def _doubted(placed: Offset) -> str | None:
     return f"The images were not registered. {placed.doubt}" if placed.doubt else None
 
 
-def _cut(box: Box | None, *, halves: bool) -> str | None:
-    """Say where images with gaps were measured."""
-    if box is None:
-        return None
-    where = "that both halves cover" if halves else "without gaps"
-    rows, columns = box.shape
-    return (
-        f"Measured in the largest rectangle {where}, {rows} x {columns} px at "
-        f"({box.y0}, {box.x0})."
-    )
-
-
 def _beyond(
     found_nm: float | None, interval_nm: FloatPair | None, image: Micrograph, what: str
 ) -> str:
@@ -269,11 +257,17 @@ def _correlate(
         result = measure_frc(first, second, chosen, shift_px=placed.moved)
     else:
         result = measure_frc(one, other, chosen, whole=first)
-    found_nm = result.resolution_nm, result.interval_nm
+    found_nm, where = (result.resolution_nm, result.interval_nm), None
+    if box is not None:
+        lies = "without gaps" if halves is None else "that both halves cover"
+        where = (
+            f"Measured in the largest rectangle {lies}, {box.shape[0]} x "
+            f"{box.shape[1]} px at ({box.y0}, {box.x0})."
+        )
     said = [
         _doubted(placed),
         note,
-        _cut(box, halves=halves is not None),
+        where,
         result.beyond_cut_off or _beyond(*found_nm, calibrated, "resolution"),
     ]
     return FrcReport(
@@ -611,8 +605,14 @@ def _take_spectrum(
     found, target = measure_spectrum(source, run.options), run.target
     yield Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
-    if target is not None and as_table:
-        _write_curve(target, found.radial)
+    if target is not None and as_table:  # with a column in µm⁻¹ when calibrated
+        curve, per_um = found.radial, found.radial.frequency_per_um
+        rows = [["frequency_per_px", "frequency_per_um", "power"]]
+        each = zip(curve.frequency_per_px, curve.power, strict=True)
+        for place, (q, power) in enumerate(each):
+            in_um = "" if per_um is None else f"{per_um[place]:.8g}"
+            rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
+        write_rows(target, rows)
     elif target is not None:
         look = spectrum_look(found.image.data)
         history = yield from run.history()
@@ -632,18 +632,6 @@ def _take_spectrum(
 def spectrum_look(plane: NDArray[Any]) -> DisplaySettings:
     """Choose how a centred spectrum is shown."""
     return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
-
-
-def _write_curve(path: Path, radial: RadialSpectrum) -> None:
-    """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
-    per_um = radial.frequency_per_um
-    rows = [["frequency_per_px", "frequency_per_um", "power"]]
-    for place, (q, power) in enumerate(
-        zip(radial.frequency_per_px, radial.power, strict=True)
-    ):
-        in_um = "" if per_um is None else f"{per_um[place]:.8g}"
-        rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
-    write_rows(path, rows)
 
 
 SPECTRUM = Verb(

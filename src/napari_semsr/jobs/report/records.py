@@ -48,6 +48,7 @@ KINDS = {
     "judge": "baselines models registration",
 }
 """Keys that the JSON of verbs has had from the first; older files tell no verb."""
+_KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 _UNITS = {
     "_nm": "nm",
@@ -139,7 +140,7 @@ def read_record(path: Path) -> StoredNumbers:
     if verb is None:
         msg = (
             f"{path.name} must be JSON of a measuring verb, got another: take what "
-            f"semsr {', '.join(_known())} wrote with --json."
+            f"semsr {', '.join(_KNOWN)} wrote with --json."
         )
         raise ReadError(msg)
     with decoding(path, "numbers of a measurement"):
@@ -233,16 +234,10 @@ def _verb(content: Any) -> str | None:
     """Tell which verb wrote a record."""
     if not isinstance(content, dict):
         return None
-    kind = content.get("kind")
-    if isinstance(kind, str) and kind in _known():
-        return kind
+    if content.get("kind") in _KNOWN:
+        return str(content["kind"])
     fits = (name for name, keys in KINDS.items() if content.keys() >= {*keys.split()})
     return next(fits, None)
-
-
-def _known() -> tuple[str, ...]:
-    """Name the verbs whose JSON is read."""
-    return tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 
 def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -320,24 +315,20 @@ def _undeclared(name: str, value: Any, unit: str) -> Number:
 
 
 def _plain(number: Number) -> Number:
-    """Write out a list, and what is true or false."""
-    value: Any = number.value
-    if isinstance(value, list):
-        return replace(number, value=_listed(value), also="")
-    if isinstance(value, bool):
-        return replace(number, value="yes" if value else "no")
-    return number
-
-
-def _listed(values: list[Any]) -> str | None:
-    """Say a list: a short one in full, a long one by its mean; None for no numbers."""
+    """Write out what is true or false, and a list, a long one by its mean."""
+    values: Any = number.value
+    if isinstance(values, bool):
+        return replace(number, value="yes" if values else "no")
+    if not isinstance(values, list):
+        return number
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
-        return None
-    if len(values) <= _SHORT:
-        return ", ".join(NO_VALUE if v is None else written(v) for v in values)
-    mean, spread = float(np.mean(plain)), float(np.std(plain))
-    return f"{len(plain)} values, mean {written(mean)} ± {written(spread)} (s.d.)"
+        return replace(number, value=None)  # of no numbers
+    said = ", ".join(NO_VALUE if v is None else written(v) for v in values)
+    if len(values) > _SHORT:
+        mean, spread = (written(float(part(plain))) for part in (np.mean, np.std))
+        said = f"{len(plain)} values, mean {mean} ± {spread} (s.d.)"
+    return replace(number, value=said, also="")
 
 
 def _named(key: str) -> tuple[str, str]:
