@@ -497,7 +497,12 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     solution = yield from solve_mosaic(
         acquisition, settled, flat=flat, known=bent.known
     )
-    provenance = _with_distortion(provenance, solution, bent)
+    if solution.distortion_sd is not None and solution.distortion:
+        names = ("distortion", "distortion_sd", "distortion_centre_px")
+        taken = {name: getattr(solution, name) for name in names}
+        taken["distortion_from"] = bent.source
+        options = {**provenance.options, "found": taken}
+        provenance = provenance.model_copy(update={"options": options})
     plan, shifts, halves = yield from _plan(scans, solution, bent.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
@@ -782,19 +787,6 @@ def _disagreement(
         "taken through the same sphere, with the same part of the camera."
     )
     return (said,)
-
-
-def _with_distortion(
-    provenance: Provenance, solution: "StitchSolution", bent: _DistortionCorrection
-) -> Provenance:
-    """Record the distortion that was found and taken back."""
-    if solution.distortion_sd is None or not solution.distortion:
-        return provenance
-    names = ("distortion", "distortion_sd", "distortion_centre_px")
-    found = {name: getattr(solution, name) for name in names}
-    found["distortion_from"] = bent.source
-    options = {**provenance.options, "found": found}
-    return provenance.model_copy(update={"options": options})
 
 
 def _placed(
