@@ -108,8 +108,10 @@ class _State:
         self.folder = Path(task.folder)
         self.keys: dict[str, str] = {}
         self.file = _StateFile(image=task.name, steps={}, files={})
-        with suppress(ReadError, OSError, ValueError):  # what is none begins anew
-            told = _StateFile.model_validate_json(read_bytes(task.state, _LARGEST))
+        none = (ReadError, OSError, ValueError, RecursionError)  # which begins anew
+        with suppress(*none):
+            text = read_bytes(task.state, _LARGEST)
+            told = _StateFile.model_validate(json.loads(text))
             self.file = told if told.image == task.name else self.file
 
     def _write(self) -> None:
@@ -118,7 +120,8 @@ class _State:
             del self.file.steps[name]
         self.task.state.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.task.state) as place:
-            place.write_text(self.file.model_dump_json(), encoding="utf-8")
+            text = json.dumps(self.file.model_dump(), allow_nan=False)
+            place.write_text(text, encoding="utf-8")  # names that are no UTF-8 escaped
 
     def key(self, step: StepTask) -> Job[str]:
         """Digest what is asked of a step, and what it reads."""
