@@ -21,6 +21,7 @@ from napari_semsr.core import (
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.io import ReadOptions, Side, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
+from napari_semsr.jobs.report.records import read_record
 from napari_semsr.registration import RegistrationRefused
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
@@ -78,6 +79,21 @@ def test_every_number_is_in_the_file_beside_the_page(judged):
     assert sorted(item.name for item in folder.iterdir()) == [
         *("optical.tif", "page.html", "page.json", "sem.tif", "tiny.safetensors")
     ]
+
+
+def test_a_page_tells_the_file_by_what_is_declared(judged):
+    folder, made, _ = judged
+    found = read_record(folder / "page.json")
+    models, baselines = (
+        next(sheet for sheet in found.sheets if sheet.title == title)
+        for title in ("Models", "Baselines")
+    )
+    assert baselines.heads[:3] == ("", "PSNR (dB)", "Over the input (dB)")
+    psnr = made.models["tiny"].metrics.psnr_db
+    assert models.rows[0][:2] == ("tiny", f"{psnr:.2f}")
+    told = {number.name: number for number in found.numbers}
+    assert told["Registration, expected error"].said.startswith("3 nm (")
+    assert told["Area, patches"].value == made.area["patches"]
 
 
 def test_input_has_the_figures_that_the_measures_give(judged):

@@ -1,0 +1,73 @@
+"""Curves as values: what is drawn of a result, or of a record of it."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.curves import Curve, Line, against_truth, plots_of
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs import verb_of
+
+OVER_FREQUENCY = Curve("FRC", "frequency_per_px", "frc", "", "frc", mark="resolution")
+
+
+@pytest.fixture
+def image(rng) -> Micrograph:
+    grey = np.linspace(0, 80, 224) + rng.normal(0, 9, (224, 224))
+    return Micrograph(grey, (5.0, 5.0), "noise")
+
+
+@pytest.mark.parametrize(
+    "name", ["frc", "decorrelation", "spectrum", "histogram", "noise"]
+)
+def test_a_result_and_its_record_draw_alike(name, image):
+    verb = verb_of(name)
+    report = run(verb.job(image))
+    record = report.to_json()
+    drawn = plots_of(report, verb.curves)
+    read = [curve.plot(record.get, ["noise"]) for curve in verb.curves]
+    assert [plot.title for plot in drawn] == [plot.title for plot in read]
+    for one, other in zip(drawn, read, strict=True):
+        assert (one.xlabel, one.ylabel) == (other.xlabel, other.ylabel)
+        np.testing.assert_allclose(one.lines[0].x, other.lines[0].x, rtol=1e-6)
+        np.testing.assert_allclose(one.lines[0].y, other.lines[0].y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [None, 20.0])
+def test_frequencies_are_per_um_where_pixels_have_a_size(size):
+    record = {
+        "frequency_per_px": [0.1, 0.5],
+        "frc": [1.0, 0.0],
+        "pixel_size_nm": size,
+        "resolution_px": 4.0,
+        "resolution_nm": size and 4 * size,
+    }
+    plot = OVER_FREQUENCY.plot(record.get)
+    (line,) = plot.lines
+    k = 1 if size is None else 1000 / size
+    np.testing.assert_allclose(line.x, [0.1 * k, 0.5 * k])
+    assert line.mark == pytest.approx(k / 4)
+    assert line.marked == ("4 px" if size is None else "80 nm")
+    columns = plot.columns["FRC"]
+    assert columns[f"period ({plot.period})"][1] == pytest.approx(2 * (size or 1))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"frequency_per_px": [0.1, 0.2], "frc": [1.0]},
+        {"frequency_per_px": "text", "frc": 0.3},
+        {"frequency_per_px": [], "frc": []},
+    ],
+)
+def test_what_is_no_curve_is_not_drawn(record):
+    assert OVER_FREQUENCY.plot(record.get) is None
+
+
+def test_threshold_against_a_truth_spans_all_lines():
+    lines = [Line("a", np.array([0.1, 0.3]), np.ones(2)), Line("b", *np.ones((2, 3)))]
+    *_, level = against_truth(lines)
+    assert level.kind == "threshold"
+    assert level.x[-1] == 1
+    assert np.unique(level.y) == pytest.approx((1 / 7) ** 0.5)
