@@ -795,7 +795,7 @@ JUDGE = Verb(
     "judge",
     (
         ImageIn("optical", "the optical image, such as a mosaic"),
-        ImageIn("sem", "the SEM image of the same place"),
+        ImageIn("sem", "the SEM image of the same place", label="SEM"),
     ),
     JudgeOptions,
     Judged,

@@ -55,6 +55,7 @@ from napari_semsr.jobs import (
     Converted,
     PanelFindings,
     ReportMade,
+    Verb,
     save_job,
 )
 from napari_semsr.widgets.base.docking import lay_as_tab
@@ -573,6 +574,13 @@ class Panel(QWidget):
         )
         self._follow(box)
         return box
+
+    def boxes_of(self, verb: Verb[Any, Any]) -> list[ComboBox]:
+        """Make a list of layers for each image that a verb reads."""
+        return [
+            self.new_layer_box(item.name, item.title, item.tooltip)
+            for item in verb.images
+        ]
 
     def new_layer_list(self, tooltip: str, height: int) -> Select:
         """Make a list of grey layers of which several can be chosen."""

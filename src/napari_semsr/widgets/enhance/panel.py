@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from html import escape
 from pathlib import Path
@@ -795,7 +795,8 @@ class EnhancePanel(Panel):
         ticks = {"misfit": self.misfit, "trust": self.trust}
         maps = {key: bool(t.value) and key not in unmade for key, t in ticks.items()}
         if any(maps.values()) and self._is_made(made, path):
-            return self._map_job(micrograph, model, options, maps)
+            how = partial(_mapped, maps=maps, model=model, options=options)
+            return partial(how, micrograph, self._outcome, again=True), self._show_maps
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
@@ -840,25 +841,6 @@ class EnhancePanel(Panel):
             and live.made == made
             and path in (None, live.store.path)
         )
-
-    def _map_job(
-        self,
-        micrograph: Micrograph,
-        model: str,
-        options: Any,
-        maps: Mapping[str, bool],
-    ) -> Work:
-        """Map the result that is there, without making it again."""
-        outcome = self._outcome
-        assert outcome is not None  # noqa: S101 - it was looked at
-
-        def make() -> Job[EnhancedOutcome]:
-            begun = time.monotonic()
-            mapped = yield from _mapped(micrograph, outcome, maps, model, options)
-            seconds = time.monotonic() - begun
-            return EnhancedOutcome(outcome, *mapped, seconds=seconds, again=True)
-
-        return make, self._show_maps
 
     def _show_beside(self, source: Any) -> None:
         """Compare a layer that is being enhanced with its source, and show a scale."""
@@ -1008,9 +990,6 @@ class EnhancedOutcome:
     again: bool = False  # whether the result was there before
 
 
-_Mapped = tuple[Mapping[str, Opened], tuple[str, ...], "TrustReport | None"]
-
-
 def _enhance(
     image: Any,
     target: Target,
@@ -1038,7 +1017,7 @@ def _enhance(
     )
     model, options = asked["model"], asked["options"]
     mapped = yield from _mapped(image, outcome, maps, model, options)
-    return EnhancedOutcome(outcome, *mapped, seconds=time.monotonic() - begun)
+    return replace(mapped, seconds=time.monotonic() - begun)
 
 
 def _mapped(
@@ -1047,11 +1026,14 @@ def _mapped(
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
-) -> Job[_Mapped]:
+    *,
+    again: bool = False,
+) -> Job[EnhancedOutcome]:
     """Map what a result is worth; say why what was asked for could not be mapped.
 
-    The result stays whatever becomes of its maps.
+    The result stays whatever becomes of its maps. `again`: it was there before.
     """
+    begun = time.monotonic()
     made, misfit, trust = outcome.opened.micrograph, outcome.made.misfit, None
     shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
@@ -1074,4 +1056,5 @@ def _mapped(
             assert trust.map is not None  # noqa: S101 - it was not written
             shown["likely error"] = trust.map
     opened = {name: Opened(item, (item,)) for name, item in shown.items()}
-    return opened, tuple(unmade), trust
+    seconds = time.monotonic() - begun
+    return EnhancedOutcome(outcome, opened, tuple(unmade), trust, seconds, again)

@@ -65,12 +65,7 @@ class JudgePanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Judge by SEM", "Judge")
         self.after_cancel = "no report was written"
-        self.optical = self.new_layer_box(
-            "optical", "Optical", "The image that is judged, as it was taken."
-        )
-        self.sem = self.new_layer_box(
-            "sem", "SEM", "The electron image of the same place; it stays as it is."
-        )
+        self.optical, self.sem = self.boxes_of(JUDGE)
         self.networks = Select(
             name="networks",
             label="Networks",

@@ -613,10 +613,7 @@ class RegisterPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, _TITLE, "Register")
-        self.moving, self.fixed = (
-            self.new_layer_box(name, item.title, item.tooltip)
-            for name, item in zip(("moving", "fixed"), REGISTER.images, strict=True)
-        )
+        self.moving, self.fixed = self.boxes_of(REGISTER)
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
