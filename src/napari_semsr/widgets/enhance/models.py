@@ -171,6 +171,7 @@ class ModelChooser(Form):
     def __init__(
         self, viewer: "napari.viewer.Viewer", check: Callable[[], object] | None = None
     ) -> None:
+        super().__init__()
         self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
@@ -195,7 +196,8 @@ class ModelChooser(Form):
         said = "Ask it for discs that are put into images and taken out of them."
         buttons = [] if check is None else [push_button(text, check, said)]
         self.more = Folded("More", told, self.details, *buttons)
-        super().__init__(self.box, self.file_button, self.text, self.more)
+        for row in (self.box, self.file_button, self.text, self.more):
+            self.add(row)
         self.box.reset_choices()
         self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())

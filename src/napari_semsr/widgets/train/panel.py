@@ -461,6 +461,7 @@ class RecipeForm(Form):
     changed = Signal()
 
     def __init__(self) -> None:
+        super().__init__()
         self.facts: RecipeFacts | None = None
         self.fault = ""
         self._proposed = _AS_IT_SAYS  # to begin with, until the user chooses
@@ -485,7 +486,8 @@ class RecipeForm(Form):
             choices=[],
         )
         self.text = RichLabel()
-        super().__init__(self.box, self.file, self.text, self.start)
+        for row in (self.box, self.file, self.text, self.start):
+            self.add(row)
         self.box.changed.connect(lambda _: self.refresh())
         self.file.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
