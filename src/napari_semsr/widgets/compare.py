@@ -299,6 +299,7 @@ class CompareControls(Form):
         self._pair: tuple[Layer, ...] = ()  # what is being compared
         self.before = BeforeAfter(viewer, self)
         self._make_controls()
+        self._ticks = [self.beside]  # ways of showing both, one at a time
         for box in (self.left, self.right):
             box.changed.connect(self._again)
         self.right.changed.connect(self._show_strength)
@@ -394,14 +395,22 @@ class CompareControls(Form):
             self.end()
         elif self.split.value:
             self._split(self.split.value)
-        elif self.beside.value:
-            self._put_beside(True)
+        for tick in self._ticks:
+            if tick.value:
+                tick.value = False
+                tick.value = True
+
+    def _untick(self, but: CheckBox | None = None) -> None:
+        """Take all ticks away, since layers are shown in one way at a time."""
+        for tick in self._ticks:
+            if tick is not but:
+                tick.value = False
 
     # -- before | after, side by side -----------------------------------------
 
     def _split(self, percent: int) -> None:
-        if percent and self.beside.value:
-            self.beside.value = False
+        if percent:
+            self._untick()
         left, right = self.left.value, self.right.value
         if percent and right is not None and right is not left:
             self._alone.show(right)
@@ -419,6 +428,7 @@ class CompareControls(Form):
             self.beside.value = False
             return
         if on:
+            self._untick(self.beside)
             self.split.value = 0
         camera, grid = self._viewer.scene.camera, self._viewer.canvas.grid
         view = camera.center, camera.zoom
@@ -438,7 +448,7 @@ class CompareControls(Form):
         """Show all layers as they were before they were compared."""
         self._pair = ()
         self.split.value = 0
-        self.beside.value = False
+        self._untick()
 
     # -- strength ---------------------------------------------------------------
 

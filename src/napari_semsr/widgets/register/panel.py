@@ -472,6 +472,7 @@ class OverlayControls(CompareControls):
         )
         for control in (self.overlay, self.flicker):
             self.add(control)
+            self._ticks.append(control)
         self.show_row("strength", False)  # two instruments have no common grey scale
         self._timer = new_timer(self, self._turn, _TURN_MS)
         self.overlay.changed.connect(self._put_over)
@@ -488,29 +489,6 @@ class OverlayControls(CompareControls):
         if event is not None and not event.spontaneous():
             self.flicker.value = False
 
-    def end(self) -> None:
-        """Show all layers as they were before they were compared."""
-        super().end()
-        self.overlay.value = self.flicker.value = False
-
-    def _again(self, _: Any = None) -> None:
-        """Show other layers as the ones before, unless one of these was removed."""
-        super()._again()
-        for tick in (self.overlay, self.flicker):
-            if tick.value:
-                tick.value = False
-                tick.value = True
-
-    def _split(self, percent: int) -> None:
-        if percent:
-            self.overlay.value = self.flicker.value = False
-        super()._split(percent)
-
-    def _put_beside(self, on: bool) -> None:
-        if on:
-            self.overlay.value = self.flicker.value = False
-        super()._put_beside(on)
-
     def _choose_two(self, tick: CheckBox) -> bool:
         """Show what is compared, and nothing else; untick where it is not two."""
         left, right = self.left.value, self.right.value
@@ -518,9 +496,7 @@ class OverlayControls(CompareControls):
             self._panel.show_status("Choose two different layers to compare.")
             tick.value = False
             return False
-        for other in (self.overlay, self.flicker, self.beside):
-            if other is not tick:
-                other.value = False
+        self._untick(tick)
         self.split.value = 0
         self._pair = (left, right)
         self._alone.show(left, right)
