@@ -26,6 +26,7 @@ from napari_semsr.core import (
     ReadError,
     legible,
     open_file,
+    option,
     parse_pixel_size,
     warn,
 )
@@ -134,15 +135,15 @@ _SUCH_AS = "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,
 class ReadOptions(Options):
     """Which image of a file to read, and how, as a user types it."""
 
-    series: int = Field(
-        default=0, ge=0, description="image of a file that holds several"
+    series: int = option(
+        0, "Series", "image of a file that holds several; the first is 0", ge=0
     )
-    level: int = Field(
-        default=0, ge=0, description="level of a pyramid, 0 is full size"
+    level: int = option(0, "Level", "level of a pyramid; 0 is full size", ge=0)
+    channel: int | None = option(
+        None, "Channel", "channel of several; the first is 0", ge=0
     )
-    channel: int | None = Field(default=None, ge=0, description="channel of several")
-    plane: int | None = Field(
-        default=None, ge=0, description="plane of a stack or time series"
+    plane: int | None = option(
+        None, "Plane", "plane of a stack or time series; the first is 0", ge=0
     )
     dataset: str | None = Field(
         default=None, min_length=1, description="dataset of an HDF5 file of several"
@@ -164,8 +165,11 @@ class ReadOptions(Options):
         ge=0,
         description="rows of data bar to cut off, whatever the header says",
     )
-    colour: Literal["refuse", "luminance"] = Field(
-        default="refuse", description="what to do with a true colour image"
+    colour: Literal["refuse", "luminance"] = option(
+        "refuse",
+        "Colour image",
+        "what to do with a file whose channels really differ",
+        choices={"refuse it": "refuse", "take its luminance": "luminance"},
     )
 
     @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")

@@ -19,7 +19,6 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     RichLabel,
-    Row,
     Work,
     add_opened,
     begin_at,
@@ -46,17 +45,6 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Layer
 
-_ROWS = {
-    "series": Row("Series", "Image of a file that holds several; the first is 0."),
-    "level": Row("Level", "Level of a pyramid; 0 is full size, shown with the rest."),
-    "channel": Row("Channel", "Channel to open; the first is 0."),
-    "plane": Row("Plane", "Plane of a stack or time series; the first is 0."),
-    "colour": Row(
-        "Colour image",
-        "What to do with a file whose channels really differ.",
-        {"refuse it": "refuse", "take its luminance": "luminance"},
-    ),
-}
 _NOTHING = "Choose a file to see what it says about itself."
 _COUNTS = {
     "series": "series",
@@ -94,7 +82,7 @@ class OpenMosaicPanel(Panel):
             tooltip="Image of an HDF5 file that holds several.",
             choices=[],
         )
-        self.form = OptionsForm(ReadOptions, _ROWS)
+        self.form = OptionsForm(ReadOptions)
         self.pixel_size = PixelSizeEdit("As the file says; correct it here.")
         self.bar = SpinBox(
             name="bar",

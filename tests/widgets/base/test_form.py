@@ -1,42 +1,29 @@
 from typing import Literal
 
 import pytest
-from pydantic import Field
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import Options
-from napari_semsr.widgets.base.form import OptionsForm, Row
+from napari_semsr.core.options import Options, option
+from napari_semsr.widgets.base.form import OptionsForm
 
 
 class Example(Options):
     """One field of each kind."""
 
-    count: int = Field(default=3, ge=1, le=9, description="how many")
-    share: float = Field(default=0.5, ge=0, le=1)
-    side: int | None = Field(default=None, ge=16)
-    index: int | None = Field(default=None, ge=0)
-    name: str | None = None
-    loud: bool = False
-    kind: Literal["a", "b"] = "b"
-    fill: Literal["x"] | None = None
+    count: int = option(3, "Count", "how many", unit="px", ge=1, le=9)
+    share: float = option(0.5, "Share", "a share", step=0.1, ge=0, le=1)
+    side: int | None = option(None, "Side", unit="px", step=16, ge=16)
+    index: int | None = option(None, "Index", ge=0)
+    name: str | None = option(None, "Name")
+    loud: bool = option(False, "Loud")
+    kind: Literal["a", "b"] = option("b", "Kind", choices={"first": "a", "second": "b"})
+    fill: Literal["x"] | None = option(None, "Fill")
     hidden: int = 7
-
-
-ROWS = {
-    "count": Row("Count (px)"),
-    "share": Row("Share", "a share", step=0.1),
-    "side": Row("Side (px)", step=16),
-    "index": Row("Index"),
-    "name": Row("Name"),
-    "loud": Row("Loud"),
-    "kind": Row("Kind", choices={"first": "a", "second": "b"}),
-    "fill": Row("Fill"),
-}
 
 
 @pytest.fixture
 def form(hold) -> OptionsForm:
-    return hold(OptionsForm(Example, ROWS))
+    return hold(OptionsForm(Example))
 
 
 def test_form_starts_with_the_defaults(form):

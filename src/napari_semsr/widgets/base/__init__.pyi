@@ -27,7 +27,6 @@ from .folding import (
 from .form import (
     Form as Form,
     OptionsForm as OptionsForm,
-    Row as Row,
     labels_of_verbs as labels_of_verbs,
     preference as preference,
     push_button as push_button,

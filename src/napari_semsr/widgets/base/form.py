@@ -6,7 +6,6 @@ has a tooltip, and an optional number shows *automatic* at the low end of its ra
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -50,20 +49,6 @@ _CHOSEN = "QListView::item:selected { background-color: rgba(80, 110, 230, 150);
 _GAP_PX = 6  # of a label from its control
 _LARGEST_INT = 1_000_000
 _LARGEST_FLOAT = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How one option is shown."""
-
-    label: str  # with its unit in brackets
-    tooltip: str = ""  # empty takes the option's own description
-    choices: Mapping[str, Any] | None = None  # text to value, of a closed list
-    step: float | None = None  # of a spin box
-
-
-CUT_OFF = {"cut_off_nm": Row("Optical cut-off (nm)")}
-"""Row of the option that splits a comparison with the truth."""
 
 
 class _WheelGuard(QObject):
@@ -205,18 +190,13 @@ class Form(QWidget):
                 part.setVisible(visible)
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    """Take None out of a union, and what pydantic notes; say whether it was there."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kept = [arg for arg in get_args(annotation) if arg is not type(None)]
-        return _without_notes(kept[0]), len(kept) < len(get_args(annotation))
-    return _without_notes(annotation), False
-
-
-def _without_notes(annotation: Any) -> Any:
-    """Give the type of, say, a `FiniteFloat`."""
-    noted = get_origin(annotation) is Annotated
-    return get_args(annotation)[0] if noted else annotation
+def _kind_of(annotation: Any) -> tuple[Any, bool]:
+    """Give the type, such as that of a `FiniteFloat`, and whether None may be, too."""
+    union = get_origin(annotation) in (Union, types.UnionType)
+    parts = get_args(annotation) if union else (annotation,)
+    kind = next(part for part in parts if part is not type(None))
+    noted = get_origin(kind) is Annotated
+    return get_args(kind)[0] if noted else kind, type(None) in parts
 
 
 def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
@@ -234,34 +214,33 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
 class _Control:
     """One option's widget, and the value it stands for."""
 
-    def __init__(self, name: str, field: FieldInfo, row: Row) -> None:
-        self.kind, self.optional = _without_none(field.annotation)
+    def __init__(self, name: str, field: FieldInfo) -> None:
+        self.kind, self.optional = _kind_of(field.annotation)
         self._none = 0
-        default = field.get_default(call_default_factory=True)
-        self.widget = self._make(name, field, row, default)
-        self.widget.label = row.label
-        self.widget.tooltip = row.tooltip or field.description or row.label
+        words = words_of(field)
+        self.widget = self._make(name, field)
+        self.widget.label = words.row
+        self.widget.tooltip = field.description or words.row
 
-    def _make(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
-        if row.choices is not None or get_origin(self.kind) is Literal:
-            return self._combo(name, row, default)
+    def _make(self, name: str, field: FieldInfo) -> Any:
+        words = words_of(field)
+        default = field.get_default(call_default_factory=True)
+        if words.choices is not None or get_origin(self.kind) is Literal:
+            shown = dict(words.choices or {str(v): v for v in get_args(self.kind)})
+            if self.optional and None not in shown.values():
+                shown = {_AUTOMATIC: None} | shown
+            return ComboBox(name=name, choices=list(shown.items()), value=default)
         if self.kind in (int, float):
-            return self._number(name, field, row, default)
+            return self._number(name, field, default)
         if self.kind is bool:
-            return CheckBox(name=name, value=bool(default), text=row.label)
+            return CheckBox(name=name, value=bool(default), text=words.row)
         value = "" if default is None else default
         return create_widget(value=value, annotation=self.kind, name=name)
 
-    def _combo(self, name: str, row: Row, default: Any) -> ComboBox:
-        shown = dict(row.choices or {str(v): v for v in get_args(self.kind)})
-        if self.optional and None not in shown.values():
-            shown = {_AUTOMATIC: None} | shown
-        return ComboBox(name=name, choices=list(shown.items()), value=default)
-
-    def _number(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
-        options = _bounds(field, self.kind)
-        if row.step is not None:
-            options["step"] = row.step
+    def _number(self, name: str, field: FieldInfo, default: Any) -> Any:
+        options, step = _bounds(field, self.kind), words_of(field).step
+        if step is not None:
+            options["step"] = step
         if not self.optional:
             return create_widget(
                 value=default, annotation=self.kind, name=name, options=options
@@ -303,32 +282,17 @@ def labels_of_verbs(names: Iterable[str]) -> Labels:
     }
 
 
-def _declared_rows(model: type[Options], group: str) -> dict[str, Row]:
-    """Take labels, entries and steps from what the options of a frame declare."""
-    told = {name: words_of(info) for name, info in model.model_fields.items()}
-    return {
-        name: Row(words.row, choices=words.choices, step=words.step)
-        for name, words in told.items()
-        if words.label and words.group == group
-    }
-
-
 class OptionsForm(Form):
-    """A form over fields of an option set: those that bear a label, or some."""
+    """A form over those fields of an option set that bear a label, of one frame."""
 
-    def __init__(
-        self,
-        model: type[Options],
-        rows: Mapping[str, Row] | None = None,
-        *,
-        group: str = "",
-    ) -> None:
-        more = _declared_rows(model, MORE) if rows is None and not group else {}
-        rows = _declared_rows(model, group) if rows is None else rows
-        controls = {
-            name: _Control(name, model.model_fields[name], row)
-            for name, row in (*rows.items(), *more.items())
-        }
+    def __init__(self, model: type[Options], *, group: str = "") -> None:
+        groups: dict[str, list[str]] = {group: [], MORE: []}
+        for name, info in model.model_fields.items():
+            words = words_of(info)
+            if words.label and words.group in groups:
+                groups[words.group].append(name)
+        rows, more = groups[group], [] if group else groups[MORE]
+        controls = {n: _Control(n, model.model_fields[n]) for n in (*rows, *more)}
         super().__init__(*(controls[name].widget for name in rows))
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
