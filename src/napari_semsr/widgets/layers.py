@@ -322,6 +322,8 @@ def micrograph_from_layer(
     if not hasattr(shown, "dask"):
         shown = np.asanyarray(shown)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
+    about = layer.metadata.get("micrograph")
+    known = isinstance(about, dict) and SIZE_ERROR_KEY in about
     return Micrograph(
         data=_Luminance(shown) if as_colour else _grey(layer, shown),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
@@ -329,7 +331,8 @@ def micrograph_from_layer(
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
-        metadata=_size_error(layer),
+        # how sure its pixel size is
+        metadata={SIZE_ERROR_KEY: about[SIZE_ERROR_KEY]} if known else {},
         path=file_of(layer),
     )
 
@@ -340,13 +343,6 @@ def file_of(layer: Layer) -> str | None:
     opened = about.get(STORE_KEY) if READ_KEY in about else None
     named = about.get(SAVED_KEY) or opened or layer.source.path
     return None if named is None else Path(named).absolute().as_posix()
-
-
-def _size_error(layer: Layer) -> dict[str, Any]:
-    """How sure the layer's pixel size is, where it says so beside its history."""
-    found = layer.metadata.get("micrograph")
-    known = isinstance(found, dict) and SIZE_ERROR_KEY in found
-    return {SIZE_ERROR_KEY: found[SIZE_ERROR_KEY]} if known else {}
 
 
 def layer_keywords(

@@ -70,8 +70,8 @@ class RichLabel(QTextBrowser):
     address is a place of the manual.
     """
 
-    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
         self._said, self._kind, self._page = "", "", QTextDocument(self)
         self._links: list[tuple[str, str]] = []
         self.setFrameShape(QFrame.Shape.NoFrame)

@@ -893,7 +893,13 @@ class Panel(QWidget):
 
     def run(self) -> None:
         """Start the job with what the form says, or queue it, or say why not."""
-        asked = self._typed()
+        # all that is typed and chosen in the form, at the place that is shown
+        found = [item.text() for item in self.content.findChildren(QLineEdit)]
+        found += [item.currentText() for item in self.content.findChildren(QComboBox)]
+        ticks = [b.isChecked() for b in self.content.findChildren(QAbstractButton)]
+        lists = self.content.findChildren(QListWidget)
+        rows = [[row.text() for row in item.selectedItems()] for item in lists]
+        asked = found, ticks, rows, self.viewer.dims.point[:-2]
         if self.queue is None and self.runner.busy:
             self.show_status(_RUNNING)
         elif self.runner.is_asked(asked):
@@ -921,16 +927,6 @@ class Panel(QWidget):
             said = f"Queued with the settings as they are now: {self.runner.waiting}"
             self.show_status(f"{said} after the one that runs.")
         self._show_buttons()
-
-    def _typed(self) -> object:
-        """All that is typed and chosen in the form, at the place that is shown."""
-        found = [item.text() for item in self.content.findChildren(QLineEdit)]
-        found += [item.currentText() for item in self.content.findChildren(QComboBox)]
-        buttons = self.content.findChildren(QAbstractButton)
-        lists = self.content.findChildren(QListWidget)
-        rows = [[row.text() for row in item.selectedItems()] for item in lists]
-        plane = self.viewer.dims.point[:-2]
-        return found, [b.isChecked() for b in buttons], rows, plane
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
         """Start any job of this panel at once, or say that one is running."""

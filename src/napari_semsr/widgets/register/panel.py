@@ -823,6 +823,15 @@ class RegisterPanel(Panel):
         self.registered = found, moving, fixed
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
+        held_out = about.residuals
+        (y, x), (down, right) = held_out.places_nm.T, held_out.off_nm.T
+        residuals: Columns = {
+            "y (nm)": y,
+            "x (nm)": x,
+            "off y (nm)": down,
+            "off x (nm)": right,
+            "reliable": held_out.reliable,
+        }
         figures: Numbers = figures_of(found)
         if helpers:
             drawn = f"drawn {_enlarged(about):g} {TIMES} as long"
@@ -831,7 +840,7 @@ class RegisterPanel(Panel):
             figures,
             f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
             f"Flicker to see it.{aside}",
-            curves={"residuals": _residual_table(about)},
+            curves={"residuals": residuals},
         )
 
     def _add_helpers(
@@ -1012,16 +1021,3 @@ def refusal_numbers(refused: RegistrationRefused) -> Numbers:
     for number, rival in enumerate(refused.rivals, 1):
         numbers[f"Also fits {number}"] = rival_in_words(rival)
     return numbers
-
-
-def _residual_table(found: Registration) -> Columns:
-    """Give the patches that were held out as columns."""
-    residuals = found.residuals
-    (y, x), (down, right) = residuals.places_nm.T, residuals.off_nm.T
-    return {
-        "y (nm)": y,
-        "x (nm)": x,
-        "off y (nm)": down,
-        "off x (nm)": right,
-        "reliable": residuals.reliable,
-    }
