@@ -175,10 +175,6 @@ class Session(QObject):
         self._removed: list[str] = []
         self._offer = new_timer(self, self._offer_undo, 0, once=True)
         self._taking = new_timer(self, self._take_read, 0, once=True)
-        self._follow(viewer)
-
-    def _follow(self, viewer: "ViewerModel") -> None:
-        """Hear of what changes in the viewer."""
         watch_images(viewer)
         self._together = Together(viewer, self._history)
         events = viewer.layers.events
