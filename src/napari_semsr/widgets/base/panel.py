@@ -247,8 +247,6 @@ class Panel(QWidget):
         self._found = Findings(title)
         self._layers_read: list[Layer] = []  # layers that the form was read of
         self._measured: list[Layer] = []  # those that the result is of
-        self._origin: tuple[str, ...] = ()
-        self._networks: tuple[str, ...] = ()  # that had a part in it
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
@@ -494,21 +492,23 @@ class Panel(QWidget):
         `network` made the result; `tables` are shown and copied too. What follows a
         mouse does not `reveal` the results.
         """
-        made = (f"{MADE_BY} {network}",) if network else ()
-        networks = (network,) if network else self._networks
-        note = f"<p>Made by a network: <b>{', '.join(networks)}</b>. {_ESTIMATE}</p>"
+        known = {item.name: network_of(item) for item in self._measured}
+        origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in known.items()]
+        if network:
+            origin.append(f"{MADE_BY} {network}")
+        networks = [network] if network else filter(None, dict.fromkeys(known.values()))
+        names = ", ".join(networks)
+        note = f"<p>Made by a network: <b>{names}</b>. {_ESTIMATE}</p>" if names else ""
         numbers = {
             name: self.translate(found) if isinstance(found, str) else found
             for name, found in numbers.items()
             if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
         }
         first = _first_of(numbers)
-        self.headline.setText(
-            "" if first is None else self.translate(_headline(*first))
-        )
+        large = "" if first is None else self.translate(_headline(*first))
+        self.headline.setText(large)
         sheets = "".join(_sheet(*item) for item in (tables or {}).items())
-        more = f"{note if networks else ''}{self.translate(more)}{sheets}"
-        self.remarks.setText(more)
+        self.remarks.setText(f"{note}{self.translate(more)}{sheets}")
         self.figures.setText(table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
         self.all_figures.header.setVisible(first is not None)
@@ -517,14 +517,8 @@ class Panel(QWidget):
         elif not self._folds:
             self.all_figures.unfold(on=False)
         self._folds = first is not None
-        self._found = Findings(
-            self.title,
-            self._origin + made,
-            numbers,
-            curves or {},
-            self.plot,
-            tables or {},
-        )
+        found = (numbers, curves or {}, self.plot, tables or {})
+        self._found = Findings(self.title, tuple(origin), *found)
         self.results.setTitle(self._results_title)
         if reveal:
             self.reveal()
@@ -952,14 +946,8 @@ class Panel(QWidget):
             yield from self._in_parts(prepare)
 
     def note_origin(self, layers: Sequence[Layer]) -> None:
-        """Remember what a result is of, and the networks that had a part in it."""
+        """Remember what a result is of."""
         self._measured = list(layers)
-        networks = {layer.name: network_of(layer) for layer in layers}
-        self._networks = tuple(filter(None, dict.fromkeys(networks.values())))
-        self._origin = tuple(
-            f"{name}, {MADE_BY} {network}" if network else name
-            for name, network in networks.items()
-        )
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""
