@@ -593,10 +593,10 @@ class EnhancePanel(Panel):
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
         self._outcome: Outcome | None = None  # of the last run, whole
-        maps = self.misfit, self.trust
+        self._ticks = {"misfit": self.misfit, "trust": self.trust}
         said = "Ask how far a result that is there may be off, and where."
         self.ask_button = push_button(f"Trust{_DOTS}", self._ask_trust, said)
-        choices = Form(self.whole, *maps)
+        choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
@@ -621,7 +621,7 @@ class EnhancePanel(Panel):
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
         self.whole.changed.connect(self._set_whole)
         planes = [] if self.all_planes is None else [self.all_planes.changed]
-        ticks = [self.misfit.changed, self.trust.changed]
+        ticks = [tick.changed for tick in self._ticks.values()]
         for changed in (*ticks, *planes, self.layer.changed):
             changed.connect(self._show_unmade)
         for change in (self.layer.changed, self.model.changed):
@@ -675,8 +675,7 @@ class EnhancePanel(Panel):
             )
         if self.takes_stack():
             said = "of all planes no map is made; untick All planes for one of them"
-            ticked = {"misfit": self.misfit.value, "trust": self.trust.value}
-            why = {key: said for key, on in ticked.items() if on}
+            why = {key: said for key, tick in self._ticks.items() if tick.value}
         return why
 
     def _show_unmade(self, _: object = None) -> None:
@@ -791,9 +790,8 @@ class EnhancePanel(Panel):
         }
         planes = planes_of(source) if self.takes_stack() else []
         made, path = (source, model, options), self.writes()
-        unmade = self._why_unmade()
-        ticks = {"misfit": self.misfit, "trust": self.trust}
-        maps = {key: bool(t.value) and key not in unmade for key, t in ticks.items()}
+        ticked, unmade = self._ticks.items(), self._why_unmade()
+        maps = {key: bool(one.value) and key not in unmade for key, one in ticked}
         if any(maps.values()) and self._is_made(made, path):
             how = partial(_mapped, maps=maps, model=model, options=options)
             return partial(how, micrograph, self._outcome, again=True), self._show_maps
