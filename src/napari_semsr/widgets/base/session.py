@@ -154,18 +154,9 @@ class Session(QObject):
         self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(self._fail_cancelled)
-        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
-        self._inputs: dict[str, ProjectInput] = {}
-        self._adopted: dict[Path, Path] = {}
-        self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
-        self._outdated: list[Path] = []
-        self._lost: tuple[ProjectLayer, ...] = ()
-        self._options: dict[str, dict[str, Any]] = {}
+        self._forget()
         self._panels: WeakSet[Any] = WeakSet()
-        self._steps: dict[str, Any] = {}  # what the window of all steps shows
         self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
-        self._written: Project | None = None
-        self.failing = False  # to save, which is not to be told at every change
         self._opening = False
         self._then: list[Callable[[], object]] = []
         self._window: Any = None  # a reference, once there is one
@@ -350,13 +341,16 @@ class Session(QObject):
 
     def _forget(self) -> None:
         """Forget what belongs to the project that was open before."""
-        self._kept.clear()
-        self._adopted.clear()
-        self._own.clear()
-        self._outdated.clear()
-        self._inputs, self._lost, self._options, self._written = {}, (), {}, None
-        self._steps = {}
-        self.failing = False
+        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
+        self._inputs: dict[str, ProjectInput] = {}
+        self._adopted: dict[Path, Path] = {}
+        self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
+        self._outdated: list[Path] = []
+        self._lost: tuple[ProjectLayer, ...] = ()
+        self._options: dict[str, dict[str, Any]] = {}
+        self._steps: dict[str, Any] = {}  # what the window of all steps shows
+        self._written: Project | None = None
+        self.failing = False  # to save, which is not to be told at every change
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save what is open; pixels first, in a thread, then the list of layers."""
