@@ -457,9 +457,8 @@ class Panel(QWidget):
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time."""
         for layer in earlier:
-            with history_of(self.viewer).quiet():
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
+            with self.history.quiet():
+                self.history.remove([layer])
             yield
 
     def clear_plot(

@@ -361,14 +361,9 @@ class LandmarkControls(Form):
             self.stop()
             left = self.points
             self.points, self._of = (), (None, None)
-            for layer in left:
-                if layer is not event.value and layer in self._viewer.layers:
-                    QTimer.singleShot(0, partial(self._take_away, layer))
+            others = [layer for layer in left if layer is not event.value]
+            QTimer.singleShot(0, partial(self._panel.history.remove, others))
             self.show_fit()
-
-    def _take_away(self, layer: Points) -> None:
-        if is_alive(self) and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
 
     # -- files ------------------------------------------------------------------
 
