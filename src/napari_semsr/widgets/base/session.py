@@ -179,6 +179,19 @@ class Session(QObject):
             layer.events.connect(self._on_layer)
             self._look_for_project(layer)
 
+    def _forget(self) -> None:
+        """Forget what belongs to the project that was open before."""
+        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
+        self._inputs: dict[str, ProjectInput] = {}
+        self._adopted: dict[Path, Path] = {}
+        self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
+        self._outdated: list[Path] = []
+        self._lost: tuple[ProjectLayer, ...] = ()
+        self._options: dict[str, dict[str, Any]] = {}
+        self._steps: dict[str, Any] = {}  # what the window of all steps shows
+        self._written: Project | None = None
+        self.failing = False  # to save, which is not to be told at every change
+
     @property
     def viewer(self) -> "ViewerModel":
         """The viewer, which must not be kept by what it keeps."""
@@ -338,19 +351,6 @@ class Session(QObject):
         keep_results_in(self.folder)
         finalize(self.viewer, keep_results_in, None).atexit = False
         note_recent(self.folder)
-
-    def _forget(self) -> None:
-        """Forget what belongs to the project that was open before."""
-        self._kept: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
-        self._inputs: dict[str, ProjectInput] = {}
-        self._adopted: dict[Path, Path] = {}
-        self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
-        self._outdated: list[Path] = []
-        self._lost: tuple[ProjectLayer, ...] = ()
-        self._options: dict[str, dict[str, Any]] = {}
-        self._steps: dict[str, Any] = {}  # what the window of all steps shows
-        self._written: Project | None = None
-        self.failing = False  # to save, which is not to be told at every change
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save what is open; pixels first, in a thread, then the list of layers."""
