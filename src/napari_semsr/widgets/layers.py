@@ -446,8 +446,8 @@ def hide_other_maps(
     """Hide the maps that lie where one is shown; through each other none is read."""
     low, high = shown.extent.world[:, -2:]
     hidden: list[Layer] = []
-    for item in viewer.layers:
-        if item is not shown and item.visible and kind_of(item) == "map":
+    for item in viewer.layers:  # napari may hand out proxies, alike but not the same
+        if item != shown and item.visible and kind_of(item) == "map":
             start, end = item.extent.world[:, -2:]
             if np.all(np.minimum(high, end) > np.maximum(low, start)):
                 hidden.append(item)
