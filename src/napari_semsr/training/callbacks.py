@@ -176,9 +176,10 @@ class Recorder(Callback):
         ):
             module.check_weights()
             self._save(trainer)
-        patience, best = self.recipe.early_stop, self.best.get("step", math.inf)
-        waited = (patience or math.inf) * self.recipe.validate_every
-        if stopped or reached >= last or _agreed(trainer, step - best >= waited):
+        patience, best = self.recipe.early_stop, self.best.get("step", step)
+        waited = None if patience is None else patience * self.recipe.validate_every
+        stale = waited is not None and step - best >= waited
+        if stopped or reached >= last or _agreed(trainer, stale):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss=loss))

@@ -433,10 +433,10 @@ class Panel(QWidget):
         }
         camera = self.viewer.scene.camera
         center, zoom = camera.center, camera.zoom
-        before = list(self._laid)
+        laid = self._laid if self._adding else layers  # at once, or a part at a time
+        before = list(laid)
         yield [layers[name] for name in places]
-        laid = [item for item in self._laid if item in layers]
-        added = [item for item in laid if item not in before]
+        added = [item for item in laid if item in layers and item not in before]
         for item in added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
