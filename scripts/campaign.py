@@ -115,7 +115,7 @@ class Training:
         from napari_semsr.models import load_model, save_model
 
         self.kept.mkdir(parents=True, exist_ok=True)
-        made = load_model(self.run / f"{self.name}.safetensors")
+        made = load_model(next(self.run.glob("*.safetensors")))  # by its card's name
         save_model(self.kept / "best.safetensors", made.module, made.card, half=True)
         state = torch.load(self.run / "last.ckpt", weights_only=True)
         held: dict[str, Any] = state["state_dict"]
