@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.curves import Curve, Line, against_truth, plots_of
+from napari_semsr.core import Curve, Line, against_truth, plots_of
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import verb_of

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core import Curve, Line, Plot, against_truth
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
-from napari_semsr.core.curves import Curve, Line, Plot, against_truth
 from napari_semsr.reporting.figures import (
     bar_length,
     image_png,

@@ -38,13 +38,6 @@ from .condition import (
     noise_of as noise_of,
     overruled as overruled,
 )
-from .curves import (
-    Curve as Curve,
-    Line as Line,
-    Plot as Plot,
-    against_truth as against_truth,
-    plots_of as plots_of,
-)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,
@@ -129,8 +122,12 @@ from .quantities import (
     FLAT as FLAT,
     LEVELS as LEVELS,
     SIGMA as SIGMA,
+    Curve as Curve,
     Figure as Figure,
+    Line as Line,
+    Plot as Plot,
     Quantity as Quantity,
+    against_truth as against_truth,
     cells_of as cells_of,
     columns_of as columns_of,
     declared_figures as declared_figures,
@@ -138,6 +135,7 @@ from .quantities import (
     in_digits as in_digits,
     in_figures as in_figures,
     parts_of as parts_of,
+    plots_of as plots_of,
     quantities_of as quantities_of,
     shift_in_words as shift_in_words,
     spell_shape as spell_shape,
