@@ -171,19 +171,19 @@ def export_foreign(
     loaded, note = load_model(model), ""
     if field is not None:
         loaded, note = _told_of(loaded, field, opening)
-    card = loaded.card
-    data = export_onnx(loaded.module, card)
+    card, people = loaded.card, tuple[str, ...]()
     if kind == "bioimageio":
         named = card.training.get("authors")
         known = map(str, named) if isinstance(named, list | tuple) else ()
-        people = authors or [*known] or (_OURS if bundled else ())
+        people = tuple(authors or known) or (_OURS if bundled else ())
         if not people:
             msg = "A package of bioimage.io names its authors: give --author NAME."
             raise CheckpointError(msg)
+    data = export_onnx(loaded.module, card)
+    if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
-        data = _package(
-            loaded, note, data, people, model.read_bytes() if ours else None
-        )
+        own = model.read_bytes() if ours else None
+        data = _package(loaded, note, data, people, own)
     with replacing(target) as place:
         place.write_bytes(data)
     return card

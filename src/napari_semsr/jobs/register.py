@@ -240,6 +240,7 @@ def _register(
             )
             raise RegistrationError(msg)
         run.images[role] = one
+    for role in run.images:  # once none is refused: large images are read for it
         yield from run.record(role)
     moving, fixed = run.images["moving"], run.images["fixed"]
     found, stored = yield from _mapped(run, moving, fixed)

@@ -110,6 +110,8 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("enhance: {model: nothing}", "nothing"),
         ("enhance: {--scheduler: null}", "leave scheduler to a person"),
         ("crop: {like: ['{input}', '{input}']}", "one file as like"),
+        ("restore: {output: null}", "must name output, where the result goes"),
+        ("error-map: {output: ''}", "must name output, where the map"),
         ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
         ("restore: {output: /tmp/away.tif}", "inside the output folder"),
         ("restore: {output: '{input}'}", "inside the output folder"),

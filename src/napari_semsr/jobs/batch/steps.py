@@ -506,9 +506,11 @@ class _Maker:
                 outputs[name] = found[0][0].value
             values[name] = _taken(step, name, item, value)
             parts += [(name, one) for one in found]
-        for item in step.verb.inputs:
-            if not item.optional and item.name not in values:
-                raise step.wrong(f"must name {item.name}, {item.help}.")
+        read = (item for item in step.verb.inputs if not item.optional)
+        written = (o for o in step.verb.written if o.required or o.one_needs_it)
+        for one in (*read, *written):
+            if one.name not in values:
+                raise step.wrong(f"must name {one.name}, {one.help}.")
         step.checked(values, self.image.name)
         output = step.verb.output
         mine = None if output is None else outputs.get(output.name)
@@ -516,8 +518,8 @@ class _Maker:
             self.made[step.name] = mine
             if output.goes_on:
                 self.previous = self._of_step(step.name)
-        written = tuple(outputs.values())
-        return StepTask(step.name, step.verb.name, values, tuple(parts), written, mine)
+        made = tuple(outputs.values())
+        return StepTask(step.name, step.verb.name, values, tuple(parts), made, mine)
 
     def _of_step(self, name: str) -> Piece:
         return Piece(str(self.folder / self.made[name]), "step", name)

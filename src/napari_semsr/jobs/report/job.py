@@ -186,7 +186,9 @@ class Picture:
                 "when": made.created.replace("T", " ").removesuffix("+00:00"),
             }
             rows += [] if row in rows else [row]
-        return rows[:_MOST_STEPS]
+            if len(rows) == _MOST_STEPS:
+                break
+        return rows
 
 
 def _history(made: Provenance | None) -> Iterator[Provenance]:
