@@ -56,3 +56,10 @@ def test_existing_store_is_kept_until_replacing_is_chosen(panel, run_panel, tmp_
     panel.replace.value = True
     assert "Restored" in run_panel(panel)
     assert [path.name for path in tmp_path.iterdir()] == ["made.ome.zarr"]
+
+
+def test_ending_of_a_store_is_known_in_capitals(panel, model, run_panel, tmp_path):
+    panel.form.set_values(psf="1px")
+    panel.output.value = tmp_path / "made.OME.ZARR"
+    assert "Restored field" in run_panel(panel)
+    assert model.layers[-1].data.shape == (96, 96)

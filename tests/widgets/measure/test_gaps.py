@@ -53,6 +53,16 @@ def test_diameters_are_read_beside_one_that_is_far_wider(panel, add, model, run_
     assert "; 1 above " in axes.get_xlabel()
 
 
+def test_particles_without_a_gap_are_drawn_alone(panel, add, model, run_panel):
+    y, x = np.mgrid[:64, :96]
+    image = np.where(np.hypot(y - 32, x - 48) < 14, 200.0, 20.0).astype(np.float32)
+    panel.image.value = add(model, Micrograph(image, parse_pixel_size(5.0), "one"))
+    panel.reference.value = None
+    assert run_panel(panel) == "Found 0 gaps between 1 particles."
+    drawn = [axes.get_ylabel() for axes in panel.plot.axes if axes.has_data()]
+    assert drawn == ["Particles"]
+
+
 @pytest.mark.broad
 def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     model.layers["taken"].data = np.full((64, 96), 100, np.float32)

@@ -86,9 +86,9 @@ class GapReport(ImageMeasure):
             counts = np.array(counted.counts, dtype=float)
             lines.append(Line(label, edges, counts, colour=number))
         widths = Plot("Widths", f"width of gaps ({unit})", "gaps", tuple(lines))
-        sizes = self.result.diameters(unit)
+        drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
         if not sizes.size:
-            return [widths]
+            return drawn
         last = len(self.images) - 1  # of what they were found on
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
@@ -97,7 +97,7 @@ class GapReport(ImageMeasure):
         counts, edges = np.histogram(usual, "fd")
         across = Line("Diameters", edges, counts.astype(float), colour=last)
         xlabel = f"diameter of particles ({unit}){wider}"
-        return [widths, Plot("Diameters", xlabel, "particles", (across,))]
+        return [*drawn, Plot("Diameters", xlabel, "particles", (across,))]
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures as one flat record."""

@@ -330,7 +330,7 @@ def written(
 
     Temporary ones are removed if the job does not end, unless `keep` says so.
     """
-    stack = target.path.suffix != ".zarr"
+    stack = target.path.suffix.lower() != ".zarr"
     try:
         made = yield from job
     except BaseException:
