@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,10 @@ from napari_semsr.io import (
     guarded_cell,
     replacing,
 )
-from napari_semsr.widgets.base.folding import FoldingRow
-from napari_semsr.widgets.base.form import push_button
 
 if TYPE_CHECKING:
-    from napari_semsr.widgets.base.panel import Panel
     from napari_semsr.widgets.base.plots import PlotCanvas
 
-_TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
-_PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
-_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 MADE_BY = "made by the network"
 
 
@@ -160,58 +153,3 @@ class RowTable(QTableWidget):
         """Give the number of the row that is chosen, as it was filled in."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
-
-
-class FindingsBar(FoldingRow):
-    """Buttons that copy and save what a panel found."""
-
-    def __init__(self, panel: "Panel") -> None:
-        super().__init__()
-        self._panel = panel
-        self.copy_button = push_button(
-            "Copy",
-            self.copy,
-            "Copy the numbers, ready to be pasted into a spreadsheet.",
-        )
-        self.save_button = push_button(
-            f"Save numbers{_DOTS}",
-            self.save_numbers,
-            "Save the numbers, and all curves of the plot, as a CSV table with units.",
-        )
-        self.plot_button = push_button(
-            f"Save plot{_DOTS}",
-            self.save_plot,
-            "Save the plot on white, as PNG with 300 dpi or as SVG.",
-        )
-        self.page_button = push_button(
-            f"Report{_DOTS}",
-            panel.report_found,
-            "Measure the layers anew, by all that tells of them, and write a page to "
-            "print: pictures, numbers with their methods, text for a Methods section.",
-        )
-        sharing = self.copy_button, self.save_button, self.plot_button
-        for place, button in enumerate((*sharing, self.page_button)):
-            self.insert(place, button)
-
-    def refresh(self) -> None:
-        """Offer what there is."""
-        found = self._panel.findings()
-        self.setVisible(bool(found.numbers or found.curves))
-        self.plot_button.setVisible(found.plot is not None)
-        self.page_button.setVisible(self._panel.reports)
-
-    def copy(self) -> None:
-        """Copy the numbers."""
-        self._panel.show_status(copy_text(self._panel.findings().text()))
-
-    def save_numbers(self) -> None:
-        """Ask for a name, and write numbers and curves."""
-        found = self._panel.findings()
-        self._panel.save_file("Save numbers", found.title, _TABLES, found.write)
-
-    def save_plot(self) -> None:
-        """Ask for a name, and draw the plot into it."""
-        found = self._panel.findings()
-        if found.plot is not None:
-            write = partial(found.plot.save, origin=found.origin, caption=found.caption)
-            self._panel.save_file("Save plot", found.title, _PLOTS, write)

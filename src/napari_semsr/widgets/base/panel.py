@@ -63,8 +63,8 @@ from napari_semsr.widgets.base.findings import (
     MADE_BY,
     Columns,
     Findings,
-    FindingsBar,
     Numbers,
+    copy_text,
 )
 from napari_semsr.widgets.base.folding import (
     Folded,
@@ -177,6 +177,9 @@ _WHAT_TO_DO = "What to do"
 _ESTIMATE = "What it shows is an estimate, not a measurement."
 _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
+_TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
+_PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
@@ -203,6 +206,61 @@ def _with_plots(make: _Make) -> Job[Any]:
         importlib.import_module(_PLOTS).draw_for_nobody()
         LabelLayer(np.zeros((1, 1), np.uint8))
     return (yield from make())
+
+
+class FindingsBar(FoldingRow):
+    """Buttons that copy and save what a panel found."""
+
+    def __init__(self, panel: "Panel") -> None:
+        super().__init__()
+        self._panel = panel
+        self.copy_button = push_button(
+            "Copy",
+            self.copy,
+            "Copy the numbers, ready to be pasted into a spreadsheet.",
+        )
+        self.save_button = push_button(
+            f"Save numbers{_DOTS}",
+            self.save_numbers,
+            "Save the numbers, and all curves of the plot, as a CSV table with units.",
+        )
+        self.plot_button = push_button(
+            f"Save plot{_DOTS}",
+            self.save_plot,
+            "Save the plot on white, as PNG with 300 dpi or as SVG.",
+        )
+        self.page_button = push_button(
+            f"Report{_DOTS}",
+            panel.report_found,
+            "Measure the layers anew, by all that tells of them, and write a page to "
+            "print: pictures, numbers with their methods, text for a Methods section.",
+        )
+        sharing = self.copy_button, self.save_button, self.plot_button
+        for place, button in enumerate((*sharing, self.page_button)):
+            self.insert(place, button)
+
+    def refresh(self) -> None:
+        """Offer what there is."""
+        found = self._panel.findings()
+        self.setVisible(bool(found.numbers or found.curves))
+        self.plot_button.setVisible(found.plot is not None)
+        self.page_button.setVisible(self._panel.reports)
+
+    def copy(self) -> None:
+        """Copy the numbers."""
+        self._panel.show_status(copy_text(self._panel.findings().text()))
+
+    def save_numbers(self) -> None:
+        """Ask for a name, and write numbers and curves."""
+        found = self._panel.findings()
+        self._panel.save_file("Save numbers", found.title, _TABLES, found.write)
+
+    def save_plot(self) -> None:
+        """Ask for a name, and draw the plot into it."""
+        found = self._panel.findings()
+        if found.plot is not None:
+            write = partial(found.plot.save, origin=found.origin, caption=found.caption)
+            self._panel.save_file("Save plot", found.title, _PICTURES, write)
 
 
 class Panel(QWidget):
@@ -326,7 +384,7 @@ class Panel(QWidget):
         said = (
             "Save the layer that was made here, as it is, in a format of your choice."
         )
-        self.save_button = push_button("Save\N{HORIZONTAL ELLIPSIS}", self.save, said)
+        self.save_button = push_button(f"Save{_DOTS}", self.save, said)
         self.save_button.setVisible(False)
         said = (
             f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
