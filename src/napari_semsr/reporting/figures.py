@@ -158,7 +158,7 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
     if named == [plot.title]:  # alone, it needs no name
         for item in axes.get_lines():
             item.set_label("")
-    if plot.log:
+    if plot.log and any((line.y > 0).any() for line in plot.lines):
         axes.set_yscale("log")
     if plot.ylim is not None:
         axes.set_ylim(plot.ylim)

@@ -34,6 +34,15 @@ def test_curves_of_all_layers_are_drawn_together(panel, model, run_panel):
     assert axes.child_axes[0].get_xlabel() == "Period (nm)"
 
 
+def test_flat_image_has_a_curve_without_power(panel, add, model, grating, run_panel):
+    flat = grating.replace(data=np.full((64, 64), 7, np.float32), name="flat")
+    panel.layers.value = [add(model, flat)]
+    assert "1 radial spectrum" in run_panel(panel)
+    panel.plot.png()
+    (line,) = panel.plot.axes[0].get_lines()
+    assert not np.any(line.get_ydata())
+
+
 def test_peak_lies_at_the_period(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
