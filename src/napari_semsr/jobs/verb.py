@@ -634,10 +634,9 @@ def _plane_by_plane(
         return (yield from job(run.on(stack[0], target) if stack else run))
     for name in run.targets:
         if run.targets[name] != target:
-            said = name.replace("_", " ").capitalize()
             msg = (
-                f"{said} is made of one plane, got a stack of {planes}: choose one "
-                "(--plane)."
+                f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
+                f"{planes}: choose one (--plane)."
             )
             raise OptionError(msg)
     if output_kind(target) not in ("ome-tiff", "tiff"):
