@@ -129,7 +129,7 @@ class VerbPanel(Panel):
             self.regions = new_region_box(self, self.region_help)
             rows.append(self.regions)
         self._layers = Form(*rows)
-        forms = (*self.forms.values(), *self.beside_forms)
+        forms = (*self.beside_forms, *self.forms.values())  # what is folded comes last
         self.add_group("Layers", self._layers, *forms)
         self.add_results("Figures", *self.result_widgets(), helpers=self.helps)
         self.kind.changed.connect(self._show_kind)
