@@ -31,6 +31,7 @@ from napari_semsr.widgets.base.results import (
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -358,6 +359,17 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
+
+
+def test_what_a_panel_of_a_verb_is_asked_comes_back(restored, model, project):
+    panel = project.show(MetricsPanel, model)
+    panel.form.set_values(match="affine")
+    panel.reference.value = model.layers["field"]
+    project.save(model)
+    viewer, _ = project.reopen()
+    again = project.show(MetricsPanel, viewer)
+    assert again.form.values()["match"] == "affine"
+    assert again.reference.value.name == "field"
 
 
 @pytest.mark.broad

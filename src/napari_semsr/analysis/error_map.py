@@ -80,6 +80,7 @@ class ErrorMapOptions(Options):
         "Search",
         "Largest shift that is looked for, in pixels of the reference.",
         unit="px",
+        when={"align": (True,)},
         ge=1,
         le=512,
     )

@@ -101,6 +101,7 @@ class RepeatabilityOptions(Options):
         "Search",
         "Largest shift that is looked for, in pixels.",
         unit="px",
+        when={"align": (True,)},
         ge=1,
         le=512,
     )

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_args, get_origin
 
@@ -193,6 +193,8 @@ class OptionWords:
     group: str = ""  # frame of a panel that it stands in
     # further flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
+    # values of other options with which alone it has a part, by their names
+    when: Mapping[str, Sequence[Any]] | None = None
 
     @property
     def row(self) -> str:
@@ -216,6 +218,7 @@ def option(
     metavar: str | tuple[str, ...] = "",
     group: str = "",
     flags: Mapping[str, Any] | None = None,
+    when: Mapping[str, Sequence[Any]] | None = None,
     **bounds: Any,
 ) -> Any:
     """Declare an option: what it does, what a form calls it, who may give it.
@@ -224,7 +227,9 @@ def option(
     manual, `bounds` are those of `pydantic.Field`. What connects to an address or
     another process, or writes where it likes, is `by_person`.
     """
-    words = OptionWords(label, unit, choices, step, by_person, metavar, group, flags)
+    words = OptionWords(
+        label, unit, choices, step, by_person, metavar, group, flags, when
+    )
     return Field(
         default=default,
         description=description or None,

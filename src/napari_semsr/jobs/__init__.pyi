@@ -200,6 +200,7 @@ from .trust.map import (
 from .verb import (
     Group as Group,
     ImageIn as ImageIn,
+    MapMade as MapMade,
     Output as Output,
     Run as Run,
     Verb as Verb,

@@ -24,6 +24,9 @@ from napari_semsr.simulation import EffectOptions, add_effects
 _UNITS = ("px", "nm")  # in which names of parameters end
 
 
+_OF_HAZE = {"kind": ("fog", "hybrid")}
+
+
 class DegradeOptions(EffectOptions):
     """How to degrade."""
 
@@ -39,13 +42,17 @@ class DegradeOptions(EffectOptions):
         },
     )
     uniform_fog: bool = option(
-        False, "Even haze", "haze of one strength instead of a smooth random field"
+        False,
+        "Even haze",
+        "haze of one strength instead of a smooth random field",
+        when=_OF_HAZE,
     )
     airlight: float | None = option(
         None,
         "Haze draws to",
         "grey level that haze draws to, on the 0-255 scale; by default the image's "
         "mean",
+        when=_OF_HAZE,
         ge=0,
         le=255,
     )
@@ -53,12 +60,13 @@ class DegradeOptions(EffectOptions):
         True,
         "Keep contrast",
         "bring mean and contrast back to what they were before the haze",
+        when=_OF_HAZE,
     )
     seed: int = option(0, "Seed", "makes what is random repeatable", ge=0)
 
     @model_validator(mode="after")
     def _airlight_of_some_haze(self) -> Self:
-        if self.airlight is not None and self.kind not in ("fog", "hybrid"):
+        if self.airlight is not None and self.kind not in _OF_HAZE["kind"]:
             msg = (
                 f"airlight is that of haze: kind must be fog or hybrid, got {self.kind}"
             )
@@ -132,7 +140,7 @@ def _degraded(
 
 DEGRADE = Verb(
     "degrade",
-    (ImageIn("image", "a sharp image"),),
+    (ImageIn("image", "a sharp grey image", label="Layer"),),
     DegradeOptions,
     DegradedFile,
     _degrade,

@@ -279,7 +279,7 @@ def _summed(made: Sequence[RestoredFile]) -> dict[str, Any]:
 
 RESTORE = Verb(
     "restore",
-    (ImageIn("image", "a blurred image"),),
+    (ImageIn("image", "the grey image to restore", label="Layer"),),
     RestoreOptions,
     RestoredFile,
     _restore_plane,

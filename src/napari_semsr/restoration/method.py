@@ -189,6 +189,7 @@ def _ring_index(side: int) -> tuple[NDArray[np.intp], FloatArray]:
 
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
+_ITERATIVE = {"method": ("richardson-lucy", "blind")}
 _ITERATIONS = 10  # of Gao et al.'s blind deconvolution, and of both iterative methods
 
 
@@ -221,6 +222,7 @@ class RestoreOptions(Options):
         _ITERATIONS,
         "Iterations",
         "iterations of richardson-lucy and blind; more are sharper and noisier",
+        when=_ITERATIVE,
         ge=1,
         le=1000,
     )
@@ -230,6 +232,7 @@ class RestoreOptions(Options):
         "weight of smoothness between edges, total variation, in richardson-lucy and "
         "blind; 0.002 is usual, 0 leaves it out",
         step=0.001,
+        when=_ITERATIVE,
         ge=0,
         le=0.2,
     )

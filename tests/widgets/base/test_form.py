@@ -19,6 +19,7 @@ class Example(Options):
     kind: Literal["a", "b"] = option("b", "Kind", choices={"first": "a", "second": "b"})
     fill: Literal["x"] | None = option(None, "Fill")
     hidden: int = 7
+    volume: int = option(5, "Volume", when={"loud": (True,)})
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def test_form_round_trips_values(form):
         "loud": True,
         "kind": "a",
         "fill": "x",
+        "volume": 8,
     }
     form.set_values(**values)
     assert form.options(hidden=1) == Example(**values, hidden=1)
@@ -75,6 +77,18 @@ def test_on_change_gives_the_value(form):
     form.set_values(side=32)
     form.set_values(side=None)
     assert seen == [32, None]
+
+
+def test_a_row_without_a_part_is_hidden_and_at_its_default(form):
+    native = form.widget("volume").native
+    assert native.isHidden()
+    form.set_values(loud=True, volume=8)
+    assert not native.isHidden()
+    assert form.options().volume == 8
+    form.set_values(loud=False)
+    assert native.isHidden()
+    assert form.options().volume == 5
+    assert form.values()["volume"] == 8
 
 
 def test_wheel_changes_nothing_without_focus(form):

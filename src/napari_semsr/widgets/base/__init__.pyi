@@ -27,6 +27,7 @@ from .folding import (
 from .form import (
     Form as Form,
     OptionsForm as OptionsForm,
+    frames_of as frames_of,
     labels_of_verbs as labels_of_verbs,
     preference as preference,
     push_button as push_button,

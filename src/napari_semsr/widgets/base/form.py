@@ -299,6 +299,11 @@ class OptionsForm(Form):
             self._folded = Form(*(controls[name].widget for name in more))
             self._fold = Folded(MORE, _MORE_TOLD, self._folded)
             self.add(self._fold)
+        found = {name: words_of(model.model_fields[name]).when for name in controls}
+        self._when = {name: when for name, when in found.items() if when}
+        for other in {other for when in self._when.values() for other in when}:
+            self.on_change(other, self._show_parts)
+        self._show_parts()
 
     @property
     def names(self) -> Sequence[str]:
@@ -332,14 +337,36 @@ class OptionsForm(Form):
         else:
             super().show_row(name, visible)
 
+    def _has_part(self, name: str) -> bool:
+        """Whether an option matters with what is typed in the other rows."""
+        when = self._when.get(name, {}).items()
+        return all(self._controls[other].value in allowed for other, allowed in when)
+
+    def _show_parts(self, _: object = None) -> None:
+        """Show the rows that matter."""
+        for name in self._when:
+            self.show_row(name, self._has_part(name))
+
     def options(self, **more: Any) -> Any:
-        """Validate what is typed."""
-        return self._model.parse(self.values() | more)
+        """Validate what is typed; what has no part is left at its default."""
+        typed = {k: v for k, v in self.values().items() if self._has_part(k)}
+        return self._model.parse(typed | more)
 
     def on_change(self, name: str, call: Callable[[Any], None]) -> None:
         """Call something when one option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))
+
+
+def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
+    """Make a form for each further frame that options of a set stand in."""
+    words = map(words_of, model.model_fields.values())
+    groups = dict.fromkeys(one.group for one in words if one.label)
+    return {
+        name: OptionsForm(model, group=name)
+        for name in groups
+        if name not in ("", MORE)
+    }
 
 
 _PLUGIN = "napari-semsr"

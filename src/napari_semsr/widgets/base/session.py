@@ -724,9 +724,10 @@ def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
     """Forms and single controls of a panel by their names.
 
-    They are attributes of it, or of a part that says by `has_settings` it has some.
+    They are attributes of it, or of a part that says by `has_settings` it has some, or
+    named in its `settings`.
     """
-    for name, item in vars(panel).items():
+    for name, item in {**vars(panel), **getattr(panel, "settings", {})}.items():
         if name.startswith("_"):
             continue
         if isinstance(item, OptionsForm | ValueWidget):

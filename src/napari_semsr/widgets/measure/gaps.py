@@ -96,9 +96,10 @@ class GapsPanel(TruthPanel):
             }
         return row
 
-    def sentence(self, report: GapReport) -> str:
+    def sentence(self, outcome: VerbOutcome) -> str:
         """Say how many gaps there are."""
-        count, particles = len(report.result.found), report.result.particles
+        found = outcome.reports[0].result
+        count, particles = len(found.found), found.particles
         return f"Found {count} gap{'s'[: count != 1]} between {particles} particles."
 
     def legend(self, report: GapReport) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import ComboBox
-from napari.layers import Layer
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
+from napari.layers import Image, Layer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
@@ -27,6 +28,7 @@ from napari_semsr.jobs import (
     REPEATABILITY,
     TRUST,
     ErrorMapReport,
+    MapMade,
     Verb,
     cut_gaps,
     verb_of,
@@ -35,21 +37,27 @@ from napari_semsr.widgets.base import (
     Columns,
     Form,
     Numbers,
+    Opened,
     OptionsForm,
     Outcome,
     Panel,
     Target,
     Work,
     add_opened,
+    add_stack,
+    frames_of,
     legend,
     preference,
+    store_edit,
     store_target,
+    typed_store,
     written,
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
     hide_other_maps,
     network_of,
+    planes_of,
     provenance_of,
     result_name,
 )
@@ -76,9 +84,11 @@ class VerbOutcome:
     """What verbs found of the same images."""
 
     images: Sequence[Micrograph]  # as they were read
-    shown: Micrograph  # the map, or what was measured of the first image
-    reports: tuple[Any, ...]  # of the verb, and of those beside it
-    written: Outcome | None = None  # the map, opened again
+    shown: Micrograph  # what was made, or what was measured of the first image
+    step: str  # what was done, in the name of what was made
+    planes: Sequence[Micrograph] = ()  # of the first image, if all were taken
+    reports: tuple[Any, ...] = ()  # of the verb, and of those beside it
+    written: Outcome | None = None  # what was made, opened again
     is_part: bool = False  # whether gaps were cut off
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
@@ -89,7 +99,7 @@ _MOST_PLOTS = 2  # that the verbs of a panel draw below each other
 class VerbPanel(Panel):
     """Runs one of some verbs on layers; which one, the first row of the form says.
 
-    The verbs read as many images, in one order, and each makes a map or none.
+    The verbs read as many images, in one order, and each makes an image, a map or none.
     """
 
     verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
@@ -99,6 +109,8 @@ class VerbPanel(Panel):
     region_help = ""  # what is done in each region; without it there are none
     helps = ""  # what is written at the tick that shows helper layers
     cuts_gaps = False  # measures where all images have grey values, and outlines that
+    output: FileEdit | None = None  # where an image goes that takes long to make
+    replace: CheckBox  # what is there
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str
@@ -123,23 +135,56 @@ class VerbPanel(Panel):
             name: OptionsForm(one.options) for name, one in self.verbs.items()
         }
         self.beside_forms = [OptionsForm(one.options) for one in self.beside]
+        # as a project keeps them
+        forms = zip(("form", *names[1:]), self.forms.values(), strict=True)
+        self.settings: dict[str, Any] = {**self.boxes, **dict(forms)}
         rows: list[Any] = [*([self.kind] if names[1:] else []), *self.boxes.values()]
         self.regions: ComboBox | None = None
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
             rows.append(self.regions)
+        if first.by_plane is not None:
+            rows.append(self.new_planes_box())
         self._layers = Form(*rows)
-        forms = (*self.beside_forms, *self.forms.values())  # what is folded comes last
-        self.add_group("Layers", self._layers, *forms)
-        self.add_results("Figures", *self.result_widgets(), helpers=self.helps)
+        # what is folded comes last
+        below: list[QWidget] = [*self.beside_forms, *self.forms.values()]
+        if first.resumes:
+            below.append(self._ask_place())
+        self.add_group("Layers", self._layers, *below)
+        self.frames = frames_of(first.options)
+        for frame, form in self.frames.items():
+            self.add_group(frame, form)
+        self.add_groups()
+        maps = first.output is None or issubclass(first.result, MapMade)
+        title_below = "Figures" if maps else "Result"
+        self.add_results(title_below, *self.result_widgets(), helpers=self.helps)
         self.kind.changed.connect(self._show_kind)
         self._show_kind()
         self.take_input(self.boxes[first.images[self.input_image].name])
+
+    def writes(self) -> Path | None:
+        """Give the path that was chosen."""
+        if self.output is None:
+            return None
+        return typed_store(self.output, stack=self.takes_stack())
 
     def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
         """Say which layers may be an image of the verbs."""
         del name
         return lambda: grey_layers(self.viewer)
+
+    def _ask_place(self) -> Form:
+        """Ask where the result goes."""
+        self.output = store_edit()
+        self.replace = CheckBox(
+            name="replace",
+            text="Replace an existing store",
+            tooltip="Otherwise it is left alone.",
+        )
+        return Form(self.output, self.replace)
+
+    def add_groups(self) -> None:
+        """Add frames between those of the options and the results."""
 
     def result_widgets(self) -> Sequence[QWidget]:
         """Make what stands above the figures."""
@@ -182,41 +227,50 @@ class VerbPanel(Panel):
                     f"{verb.images[0].title} too; choose another{instead}."
                 )
                 raise ShapeError(msg)
+        more = [item for form in self.frames.values() for item in form.values().items()]
+        options = [self.form.options(**dict(more))]
+        options += [form.options() for form in self.beside_forms]
+        planes = planes_of(layers[0]) if self.takes_stack() else ()
+        asked = VerbOutcome(images, images[0], self.step(options[0]), planes)
         target = None
         if verb.output is not None:
-            called = verb.name.replace("-", " ")
-            title = result_name(self.viewer, images[0].name, called)
-            target = store_target(None, title, images[0].shape)
+            title = result_name(self.viewer, images[0].name, asked.step)
+            replaces = self.output is not None and self.replace.value
+            there = "replace" if replaces else "refuse"
+            sizes = images[0].shape, 1, there
+            target = store_target(self.output, title, *sizes, planes=len(planes))
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
-        options = [form.options() for form in (self.form, *self.beside_forms)]
-        make = partial(self._run_verbs, verb, images, options, target, regions)
+        make = partial(self._run_verbs, verb, asked, options, target, regions)
         return make, partial(self.show_outcome, layers[0])
 
     def _run_verbs(
         self,
         verb: Verb[Any, Any],
-        images: Sequence[Micrograph],
+        asked: VerbOutcome,
         options: Sequence[Any],
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
         """Run the verb and those beside it, and sum up what was found in regions."""
-        parts, box = images, None
+        parts, box = asked.images, None
         if self.cuts_gaps:
-            parts, box = yield from cut_gaps(*images)
+            parts, box = yield from cut_gaps(*parts)
         made: Outcome | None = None
         reports = []
         for one, how in zip((verb, *self.beside), options, strict=True):
             if target is None or one is not verb:
                 reports.append((yield from one.job(*parts, options=how)))
             else:
-                job = one.job(*parts, output=target.path, options=how)
+                run = one.anew if target.existing == "replace" else one.job
+                images = [asked.planes or parts[0], *parts[1:]]
+                job = run(*images, output=target.path, options=how)
                 made = yield from written(job, target)
                 reports.append(made.made)
         shown = parts[0] if made is None else made.opened.micrograph
-        found = VerbOutcome(images, shown, tuple(reports), made, box is not None)
+        told: dict[str, Any] = {"written": made, "is_part": box is not None}
+        found = replace(asked, shown=shown, reports=tuple(reports), **told)
         measure = partial(self.in_region, found, options)
         return replace(found, regions=(yield from region_table(regions, measure)))
 
@@ -227,22 +281,17 @@ class VerbPanel(Panel):
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add the map as a layer over the images, and write the figures."""
+        """Add what was made as a layer, and write the figures."""
         report, *others = outcome.reports
         figures: Numbers = figures_of(report)
         for other in others:
             figures = {**figures, **declared_figures(other)}
-        if outcome.written is not None:
-            opened = outcome.written.opened
-            # its kind, what it is of, its unit in brackets
-            kind, _, rest = opened.micrograph.name.partition(" of ")
-            source, _, unit = rest.rpartition(" (")
-            with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
-                yield from self.take_away(earlier)
-                title = result_name(self.viewer, source, f"{kind} ({unit}")
-                shown = add_opened(self.viewer, opened, name=title)
-                hide_other_maps(self.viewer, shown)
-                yield
+        if isinstance(report, MapMade) and outcome.written is not None:
+            yield from self._add_map(report, outcome.written.opened)
+        elif outcome.written is not None:
+            yield from self._add_image(layer, outcome, outcome.written)
+            if self.output is not None:
+                figures = {**figures, "Store": str(report.output)}
         if self.cuts_gaps:
             part = {layer: [outcome.shown]} if outcome.is_part else {}
             yield from show_outline(self, part)
@@ -254,17 +303,50 @@ class VerbPanel(Panel):
         yield
         self.show_result(
             figures,
-            self.sentence(report),
+            self.sentence(outcome),
             curves=curves,
             tables=outcome.regions,
             more=self.legend(report),
         )
 
+    def _add_map(self, report: MapMade, opened: Opened) -> Iterator[None]:
+        """Add a map over the images, in the place of the one before."""
+        # its kind, what it is of, its unit in brackets
+        kind, _, rest = opened.micrograph.name.partition(" of ")
+        source, _, unit = rest.rpartition(" (")
+        with self.in_place(f"{kind} of {' and '.join(report.images)}") as earlier:
+            yield from self.take_away(earlier)
+            title = result_name(self.viewer, source, f"{kind} ({unit}")
+            shown = add_opened(self.viewer, opened, name=title)
+            hide_other_maps(self.viewer, shown)
+            yield
+
+    def _add_image(
+        self, source: Layer, outcome: VerbOutcome, made: Outcome
+    ) -> Iterator[None]:
+        """Add an image, or a stack of all planes, as a further layer."""
+        title = result_name(self.viewer, outcome.images[0].name, outcome.step)
+        if made.planes:
+            layer = add_stack(self.viewer, made, source, title)
+        else:
+            layer = add_opened(self.viewer, made.opened, name=title)
+        yield
+        self.compare(layer, source, outcome)
+
+    def step(self, options: Any) -> str:
+        """Say what follows the name of a layer in that of what is made of it."""
+        del options
+        return self.verb.name.replace("-", " ")
+
+    def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
+        """Show an image beside what it was made of."""
+
     def mark(self, layer: Layer, outcome: VerbOutcome) -> None:
         """Add what explains the result to the viewer."""
 
-    def sentence(self, report: Any) -> str:
+    def sentence(self, outcome: VerbOutcome) -> str:
         """Say what was done, and what is shown large."""
+        report = outcome.reports[0]
         figures = figures_of(report)
         told = [q.label for q, _ in quantities_of(type(report)).values() if q.large]
         large = ", ".join(f"{name} {figures[name]}" for name in told if name in figures)
@@ -397,8 +479,6 @@ class ErrorMapPanel(ResultPanel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Error map", "Map errors")
-        for form in self.forms.values():
-            form.on_change("align", partial(_show_search, form))
 
     def in_region(
         self, found: VerbOutcome, options: Sequence[Any], region: Region
@@ -419,10 +499,6 @@ class ErrorMapPanel(ResultPanel):
             f"median ({unit})": float(np.median(kept)),
             f"95 % below ({unit})": float(np.percentile(kept, 95)),
         }
-
-
-def _show_search(form: OptionsForm, align: Any) -> None:
-    form.show_row("search", bool(align))
 
 
 class TrustPanel(ResultPanel):
