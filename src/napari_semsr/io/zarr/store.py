@@ -549,9 +549,11 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path), ExitStack() as failed:
         failed.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        group = zarr.open_group(FolderStore(path), mode="a", zarr_format=3)
-        group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
-        group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
+        notes = {
+            ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
+            "ome": _multiscales(record, 1, plan.dtype),
+        }
+        group = zarr.create_group(FolderStore(path), zarr_format=3, attributes=notes)
         level0 = group.create_array(
             "0",
             shape=plan.shape,
