@@ -2,16 +2,20 @@
 
 ``scripts/campaign.yaml`` lists recipes and the processor hours that their steps should
 take. Each has one thread at the lowest priority, by turns (``--jobs 2``: two at once),
-from a copy of the commit that it began with. ``status`` tells figures, ``pause`` and
-``resume`` stand around timings, ``start`` goes on after ``stop`` or a kill. All lies in
+from a copy of the commit that it began with. Where a step takes longer here, the
+schedule shrinks to the steps that the hours left allow, so that the learning rate has
+fallen when they are spent. ``status`` tells figures, ``pause`` and ``resume`` stand
+around timings, ``start`` goes on after ``stop`` or a kill. All lies in
 ``runs/campaign``; where that is lost, it goes on from what ``keep NAME`` wrote to
 ``benchmarks/campaign``.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, KEPT = ROOT / "runs" / "campaign", ROOT / "benchmarks" / "campaign"
 TURN_S = 900.0  # of processor time, after which the training with least has its turn
+LEAST_STEPS = 200  # of a turn, that tell how long one takes, its start included; chosen
 
 
 def read(path: Path) -> Any:
@@ -41,6 +46,7 @@ class Training:
         self.folder, self.kept = FOLDER / self.name, KEPT / self.name
         self.run = self.folder / "run"
         begun = {"steps": 0, "seconds": 0.0, "state": "waiting", "commit": ""}
+        begun["step_s"] = None  # of processor time, in its last turn
         began = self.folder / "record.json"
         self.record = begun | read(began if began.exists() else self.kept / "kept.json")
         self.best, self.last = read(self.run / "best.yaml"), {"step": "0"}
@@ -75,19 +81,49 @@ class Training:
         if not settled.exists():
             settled.write_text(self.settled())
         how = "--resume" if (self.run / "last.ckpt").exists() else "--overwrite"
-        call = [python, "-m", "napari_semsr", "train", settled, "-o", self.run, how]
-        with (self.folder / "log").open("ab") as log:
+        self.begun_at = self.step() if how == "--resume" else 0
+        planned = self.folder / "planned.yaml"
+        planned.write_text(self.planned(read(settled)))
+        call = [python, "-m", "napari_semsr", "train", planned, "-o", self.run, how]
+        with (self.folder / "log").open("ab" if self.begun_at else "wb") as log:
             self.process = subprocess.Popen(call, stdout=log, stderr=log)
         self.since = self.record["seconds"]
 
+    def step(self) -> int:
+        """Tell the last step that its log tells of."""
+        log = self.folder / "log"
+        told = re.findall(r"(\d+)/\d+ loss", log.read_text()) if log.exists() else ()
+        return int(told[-1]) if told else 0
+
+    def planned(self, recipe: dict[str, Any]) -> str:
+        """Shrink the schedule of a settled recipe to what the hours left allow."""
+        if self.record["step_s"]:
+            left = max(0.0, 3600 * self.hours - self.record["seconds"])
+            more = max(LEAST_STEPS, int(left / self.record["step_s"]))
+            steps = self.begun_at + more
+            if steps < recipe["steps"]:
+                falling = round(recipe["decay_steps"] * steps / recipe["steps"])
+                recipe |= {"steps": steps, "decay_steps": falling}
+        return yaml.safe_dump(recipe)
+
     def goes_on(self, turn_s: float) -> bool:
         """Count its hours, and tell whether it goes on."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        used_s, code = sum(times[:4]), self.process.poll()  # its children's too
+        used_s, code = self.used_s(), self.process.poll()
         killed = code is None or code < 0  # what was killed begins again
         state = "waiting" if killed else f"failed ({code})" if code else "ended"
         self.write(seconds=self.since + used_s, state=state)
+        made = self.step() - self.begun_at
+        if made >= LEAST_STEPS:  # else what it takes to begin is most of it
+            self.write(step_s=used_s / made)
         return code is None and used_s < turn_s
+
+    def used_s(self) -> float:
+        """Add up the processor time of its process, and of those that draw for it."""
+        process, used_s = psutil.Process(self.process.pid), 0.0
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used_s += sum(one.cpu_times()[:4])  # those that have ended, too
+        return used_s
 
     def stop(self) -> None:
         """Let it save its state, and end."""
@@ -134,6 +170,8 @@ class Training:
         spent, step = self.record["seconds"] / 3600, int(self.last["step"])
         told = f"{self.name}: {self.record['state']}, {spent:.2f} of {self.hours:g} h, "
         told += f"judged at step {self.record['steps'] + step}"
+        if (planned := read(self.folder / "planned.yaml")) and self.record["step_s"]:
+            told += f" of {self.record['steps'] + planned['steps']}"
         for name in {"gain_db", "expected_gain_db"} & {*self.best}:
             told += f", {name} best {self.best[name]:+.3f} last {self.last.get(name)}"
         return told
