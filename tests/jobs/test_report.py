@@ -260,6 +260,33 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
     assert f"semsr {verb}" in " ".join(result.methods)
 
 
+def test_records_within_a_record_are_tables(folder):
+    line = {"model": "box", "place_nm": 40.0, "place_sd_nm": 0.5, "place_px": 8.0}
+    line |= {"fwhm_nm": None, "fwhm_px": 3.0}
+    kinds = {"bound": {"mean": 4.0, "look twice": 7.0}, "spread": {"mean": 1.0}}
+    records = {
+        "profile": {"fwhm_nm": 15.0, "fwhm_px": 3.0, "fwhm_interval_nm": [14.0, 16.0]},
+        "trust": {"kinds": {**kinds, "misfit": None}, "unheard": 12345.5},
+    }
+    records["profile"] |= {"image": "a.tif", "lines": [line, line], "edge": None}
+    paths = []
+    for verb, record in records.items():
+        paths.append(folder / f"{verb}.json")
+        paths[-1].write_text(json.dumps({"kind": verb, **record}))
+    _, page, _ = made_of(paths, folder)
+    for part in (
+        "15 nm (3 px)",
+        "14 to 16 nm",
+        "At (nm)",
+        "40 ± 0.5",
+        "FWHM (px)",
+        "Look twice (% of places)",
+    ):
+        assert part in page.text
+    assert "At (px)" not in page.text
+    assert "misfit" not in page.text
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("y", ["correlation", "power", "intensity"])
 def test_numbers_that_no_axis_can_hold_are_left_out(folder, y):

@@ -44,6 +44,7 @@ from napari_semsr.core import (
     plan_blocks,
     plan_rings,
     read_box,
+    recorded,
     require_memory,
     widened,
     window_plane,
@@ -85,7 +86,6 @@ class DecorrelationOptions(Options):
 
 _SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
     within="", reason="why", verdict="verdict", large=True)  # fmt: skip
-_BESIDE = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ class Decorrelation:
         float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
-    step_px: float | None
-    interval_px: Annotated[FloatPair | None, Quantity("From ring to ring", **_BESIDE)]
-    interval_nm: Annotated[FloatPair | None, Quantity("From ring to ring", **_BESIDE)]
+    step_px: Annotated[float | None, recorded("Step of the rings", "px")]
+    interval_px: Annotated[FloatPair | None, recorded("From ring to ring")]
+    interval_nm: Annotated[FloatPair | None, recorded("From ring to ring")]
     p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
     p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
     p10_nm: Annotated[float | None, Quantity("10 % below", "nm", shown=False)]
@@ -119,14 +119,14 @@ class Decorrelation:
         int,
         Quantity("Without a cut-off", column="blocks_without_cut_off", shown=False),
     ]
-    gaps: int
-    block: int | None
+    gaps: Annotated[int, recorded("With gaps")]
+    block: Annotated[int | None, recorded("Side of a block", "px")]
     values_px: FloatArray
-    peak: float | None
+    peak: Annotated[float | None, recorded("Peak")]
     frequency_per_px: FloatArray
     correlation: FloatArray
     filtered: FloatArray
-    sigma_px: float | None
+    sigma_px: Annotated[float | None, recorded("Width of the filter", "px")]
 
     @property
     def verdict(self) -> str:
@@ -134,7 +134,7 @@ class Decorrelation:
         return beside_pixels(self.resolution_px)
 
     @property
-    def why(self) -> Annotated[str | None, Quantity("Why", **_BESIDE)]:
+    def why(self) -> Annotated[str | None, recorded("Why")]:
         """Why there is no cut-off, in words."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 

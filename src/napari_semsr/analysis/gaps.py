@@ -31,6 +31,7 @@ from skimage import filters, morphology, segmentation
 
 from napari_semsr.analysis.metrics import finite_values, require_one_shape
 from napari_semsr.core import (
+    LEVELS,
     BoolArray,
     FloatArray,
     FloatPair,
@@ -41,6 +42,7 @@ from napari_semsr.core import (
     Quantity,
     length_error,
     option,
+    recorded,
     widened,
 )
 
@@ -327,7 +329,7 @@ def _mean(stem: str, unit: str) -> tuple[property, property]:
 
     def interval(
         self: "Gaps",
-    ) -> Annotated[FloatPair | None, Quantity(label, unit, shown=False, tabled=False)]:
+    ) -> Annotated[FloatPair | None, recorded(label, unit)]:
         return self.interval_of(values(self, unit), unit)
 
     told = _length(stem, unit, label, interval=f"{stem}_interval_{unit}")
@@ -365,11 +367,15 @@ class Gaps:
     SEED: ClassVar[int] = _SEED
 
     particles: Annotated[int, Quantity("Particles")]
-    pairs: int
-    excluded: int  # Pairs of neighbours that were left out for their unequal peaks
+    pairs: Annotated[int, recorded("Pairs")]
+    # Pairs of neighbours that were left out for their unequal peaks
+    excluded: Annotated[int, recorded("Left out")]
     found: tuple[Gap, ...]  # Of the reference or, without one, of the image
-    background: float  # Grey level that was taken off
-    reference_background: float | None
+    # Grey level that was taken off
+    background: Annotated[float, recorded("Background", LEVELS)]
+    reference_background: Annotated[
+        float | None, recorded("Background, reference", LEVELS)
+    ]
     sizes: tuple[Particle, ...] = ()
     invented: tuple[Gap, ...] = ()  # Of the image, which the reference does not show
     # Gaps between particles found on the image; None without a reference
@@ -445,9 +451,7 @@ class Gaps:
     @property
     def invented_interval(
         self,
-    ) -> Annotated[
-        FloatPair | None, Quantity("Its interval", shown=False, tabled=False)
-    ]:
+    ) -> Annotated[FloatPair | None, recorded("Its interval")]:
         """Wilson's 95 % interval of that share."""
         return share_interval(len(self.invented), self.own or 0)
 

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     ReadError,
     ShapeError,
     option,
+    recorded,
     require_memory,
 )
 
@@ -190,7 +191,7 @@ class Metrics:
     ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
         None
     )
-    ssim_gao: float | None = None
+    ssim_gao: Annotated[float | None, recorded("SSIM, K₂ = 0.02", "", ".4f")] = None
     nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
-from napari_semsr.core.quantities import Figure, Quantity
+from napari_semsr.core.quantities import Figure, Quantity, recorded
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
@@ -21,18 +21,20 @@ class Calibration:
 
     # ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
     # across themselves alone: pixels are then taken to be square.
-    pixel_size_nm: FloatPair
+    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # departure of the axes from a right angle in degrees; None of lines
     skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
     # displacement at the rim over its radius, as `simulate` and `stitch` have it
-    distortion: float
+    distortion: Annotated[float, recorded("Distortion", sd="distortion_sd")]
     distortion_sd: float
-    rotation_deg: float  # direction of the first wave vector, from x towards y
-    lattice: Literal["lines", "square", "hexagonal"]  # what repeats
-    pitch_nm: float  # as stated
-    periods: float  # across the shorter side
+    # direction of the first wave vector, from x towards y
+    rotation_deg: Annotated[float, recorded("Turned by", "°")]
+    # what repeats
+    lattice: Annotated[Literal["lines", "square", "hexagonal"], recorded("Lattice")]
+    pitch_nm: Annotated[float, recorded("Pitch", "nm")]  # as stated
+    periods: Annotated[float, recorded("Periods")]  # across the shorter side
     # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
     shape: IntPair  # rows and columns of the picture, whose rim `distortion` refers to
@@ -80,12 +82,12 @@ class BarCalibration:
     """What a printed scale bar says of an image, its printed length being known."""
 
     # ``(y, x)`` and standard deviation; pixels are taken to be square
-    pixel_size_nm: FloatPair
+    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # length of the bar, and how well its ends can be placed
     bar_px: float
     bar_sd_px: float
-    bar_nm: float  # as printed
+    bar_nm: Annotated[float, recorded("Bar as printed", "nm")]
 
 
 class FieldDistortion(Options):

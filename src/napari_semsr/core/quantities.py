@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal, Self, get_args, get_origin, is_typeddict
+from typing import Any, Literal, Self, get_args, get_origin
 
 import numpy as np
 
@@ -54,6 +54,14 @@ class Quantity:
     # whether it is a figure, and whether it is a column of tables
     shown: bool = True
     tabled: bool = True
+    # what declares the keys of a record within, of several by name, or of a list: a
+    # kind of result, or quantities by keys
+    keys: Any = None
+
+
+def recorded(label: str, unit: str = "", form: str = ".4g", **more: Any) -> Quantity:
+    """Declare what a record tells, and no figure of a panel or column of a table."""
+    return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,22 @@ class Figure:
             return f"{_NONE} {self.note}".rstrip()
         text = " ".join(filter(None, (shown, self.spread, self.unit, self.note)))
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
+
+
+def declared_by(keys: Any) -> Mapping[str, Quantity]:
+    """List quantities by the keys of a record: those of a result, or as they are."""
+    if isinstance(keys, Mapping):
+        return keys
+    return {name: told for name, (told, _) in quantities_of(keys).items()}
+
+
+def lengths(key: str, label: str) -> dict[str, Quantity]:
+    """Declare a length of a record that has it in nm and, beside that, in px."""
+    nm, px = (
+        Quantity(label, unit, sd=f"{key}_sd_{unit}", interval=f"{key}_interval_{unit}")
+        for unit in ("nm", "px")
+    )
+    return {f"{key}_nm": replace(nm, also=f"{key}_px"), f"{key}_px": px}
 
 
 def in_figures(value: float, form: str = ".4g") -> str:
@@ -133,27 +157,6 @@ def _kinds(annotation: Any) -> list[Any]:
     """Give the types that a field may have, None apart."""
     parts = get_args(annotation) if get_origin(annotation) is not tuple else ()
     return [one for one in parts or (annotation,) if one is not type(None)]
-
-
-def parts_of(kind: Any) -> dict[str, Any]:
-    """List the fields of a dataclass that hold records, with what declares their keys.
-
-    A field holds one, several by name, or a list of them; of one that has the keys of
-    another kind its metadata tell which.
-    """
-    found: dict[str, Any] = {}
-    for item in fields(kind):
-        held = (item.metadata.get("keys"), item.type, *get_args(item.type))
-        kinds = (one for one in held if isinstance(one, type) and _is_declared(one))
-        one = next(filter(quantities_of, kinds), None)
-        if one is not None and not item.metadata.get("flat"):
-            found[item.name] = one
-    return found
-
-
-def _is_declared(kind: type) -> bool:
-    """Whether the fields of a type may be annotated."""
-    return is_dataclass(kind) or is_typeddict(kind)
 
 
 def value_of(result: Any, name: str) -> Any:

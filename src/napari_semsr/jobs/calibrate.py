@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     declared_figures,
+    recorded,
     spell_pixel_size,
     warn,
 )
@@ -65,7 +66,7 @@ class ScaleBarReport(Result):
     bar_px: Annotated[float, Quantity("Bar", "px", "g", sd="bar_sd_px")]
     bar_sd_px: float
     box: tuple[int, int, int, int]
-    calibration: BarCalibration | None
+    calibration: BarCalibration | None = field(metadata=FLAT)
     stated_nm: FloatPair | None
 
     def to_json(self) -> dict[str, Any]:
@@ -84,8 +85,15 @@ class ScaleBarReport(Result):
             "box": list(self.box),
             **dict.fromkeys(("label", "label_nm", "suggested_pixel_size_nm")),
             **found,
-            "stated_pixel_size_nm": jsonable(self.stated_nm),
+            "stated_pixel_size_nm": jsonable(self.stated_pixel_size_nm),
         }
+
+    @property
+    def stated_pixel_size_nm(
+        self,
+    ) -> Annotated[FloatPair | None, recorded("Stated pixel size", "nm")]:
+        """The pixel size that the file states, by the key of the record."""
+        return self.stated_nm
 
     @property
     def place(self) -> Annotated[str, Quantity("Place")]:

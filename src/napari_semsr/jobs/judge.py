@@ -55,6 +55,7 @@ from napari_semsr.core import (
     option,
     quantities_of,
     read_box,
+    recorded,
     spell_shape,
     value_of,
     warn,
@@ -212,11 +213,13 @@ class Judged(Result):
     numbers: str
     optical: str
     sem: str
-    registration: dict[str, Any] = field(metadata={"keys": Registered})
-    area: JudgedArea
-    sem_alone: FrcResult
-    baselines: dict[str, JudgedPicture]
-    models: dict[str, JudgedPicture]
+    registration: Annotated[dict[str, Any], recorded("Registration", keys=Registered)]
+    area: Annotated[JudgedArea, recorded("Area", keys=JudgedArea)]
+    sem_alone: Annotated[FrcResult, recorded("SEM alone", keys=FrcResult)]
+    baselines: Annotated[
+        dict[str, JudgedPicture], recorded("Baselines", keys=JudgedPicture)
+    ]
+    models: Annotated[dict[str, JudgedPicture], recorded("Models", keys=JudgedPicture)]
     warnings: tuple[str, ...]
     seconds: float
     provenance: Provenance

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     describe_pixel_size,
     in_digits,
     option,
+    recorded,
     shift_in_words,
     warn,
 )
@@ -90,7 +91,6 @@ _FOUND = {
 }
 
 
-_BESIDE = Quantity("", shown=False, tabled=False)  # what a record of a map tells, too
 _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 
@@ -115,11 +115,11 @@ class Registered(Result):
     transform_output: Annotated[str | None, Quantity("Transform")]
     shape: IntPair
     dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: FloatPair
+    pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair | None
-    origin: FloatPair
-    model: Annotated[str, replace(_BESIDE, label="Model")]
-    transform: dict[str, Any]
+    origin: Annotated[FloatPair, recorded("Origin", "nm")]
+    model: Annotated[str, recorded("Model")]
+    transform: Annotated[dict[str, Any], recorded("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
@@ -132,12 +132,14 @@ class Registered(Result):
     mutual_information_after: Annotated[
         float, Quantity("Mutual information", "bit", ".2f")
     ]
-    searched: Annotated[str, replace(_BESIDE, label="Searched")]
-    score: Annotated[float | None, replace(_BESIDE, label="Score")]
-    rivals: list[dict[str, Any]]
+    searched: Annotated[str, recorded("Searched")]
+    score: Annotated[float | None, recorded("Score")]
+    rivals: Annotated[
+        list[dict[str, Any]], recorded("Rivals", keys=AlternativeTransform)
+    ]
     residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
     residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
-    patches: Annotated[int, replace(_BESIDE, label="Patches", form="d")]
+    patches: Annotated[int, recorded("Patches", form="d")]
     unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})

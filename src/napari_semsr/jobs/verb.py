@@ -32,7 +32,9 @@ from napari_semsr.core import (
     Quantity,
     WriteError,
     describe_pixel_size,
+    recorded,
     retell,
+    size_basis,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -69,10 +71,10 @@ O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
 
 
-def figure(get: Callable[[Any], float | None], *told: Any, **more: Any) -> property:
+def figure(get: Callable[[Any], Any], *told: Any, **more: Any) -> property:
     """Make the property of a result that is a figure: as `Quantity` is told."""
 
-    def found(self: Any) -> float | None:
+    def found(self: Any) -> Any:
         return get(self)
 
     quantity = Quantity(*told, **more)
@@ -91,6 +93,11 @@ class Sized(Result):
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size", tabled=False)]:
         """The pixel size, and what is known of it."""
         return describe_pixel_size(self.pixel_size_nm, self.pixel_size_sd_nm)
+
+    @property
+    def pixel_size_basis(self) -> Annotated[str, recorded("Basis of the pixel size")]:
+        """Whether it is stated, or was calibrated, if it is known."""
+        return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

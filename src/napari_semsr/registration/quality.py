@@ -9,6 +9,7 @@ other cells of the field give.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from napari_semsr.core import (
     Micrograph,
     Transform,
     Warped,
+    recorded,
 )
 from napari_semsr.registration.orientation import Field, orientations
 from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
@@ -162,10 +164,11 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 class AlternativeTransform:
     """Another place at which the moving image fits."""
 
-    shift_nm: FloatPair  # By which it lies off the best place, at the image's centre
-    degrees: float  # By which it is turned against it
+    # By which it lies off the best place, at the image's centre, and is turned
+    shift_nm: Annotated[FloatPair, recorded("Off by", "nm", ".3g")]
+    degrees: Annotated[float, recorded("Turned by", "°", ".1f")]
     # Correlation there over that at the best place, where both can be compared
-    score: float
+    score: Annotated[float, recorded("Score", form=".2f")]
 
 
 def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:

@@ -40,6 +40,7 @@ from napari_semsr.core import (
     length_error,
     mean_pitch,
     option,
+    recorded,
     require_memory,
 )
 
@@ -226,7 +227,7 @@ class FrcResult:
     @property
     def why(
         self,
-    ) -> Annotated[str | None, Quantity("Why", shown=False, tabled=False)]:
+    ) -> Annotated[str | None, recorded("Why")]:
         """Why there is no resolution, in words."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 

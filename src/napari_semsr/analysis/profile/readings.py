@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from scipy import ndimage, signal
@@ -33,7 +33,7 @@ from napari_semsr.analysis.profile.fits import (
     size_of,
 )
 from napari_semsr.analysis.profile.line import Profile
-from napari_semsr.core import FloatArray, FloatPair, ReadError
+from napari_semsr.core import LEVELS, FloatArray, FloatPair, ReadError, recorded
 
 RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
@@ -101,9 +101,10 @@ class Readings:
     lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
-    dark: bool
-    noise: float  # Standard deviation of one pixel
-    background: float  # Grey level of the surroundings
+    dark: Annotated[bool, recorded("Dark")]
+    # Standard deviation of one pixel, and grey level of the surroundings
+    noise: Annotated[float, recorded("Noise s.d.", LEVELS)]
+    background: Annotated[float, recorded("Background", LEVELS)]
     level: float  # That of the highest line or the upper end
     reason: str | None  # Why there is neither line nor edge
     # Places and values, (K,) each, of the models that were fitted

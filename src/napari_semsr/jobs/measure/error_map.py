@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    recorded,
     return_free_memory,
     spell_shift,
     warn,
@@ -55,11 +56,11 @@ class ErrorMapReport(MapMade):
     sigma_px: Annotated[float, Quantity(f"Blur, {SIGMA}", "px", ".3g")]
     alpha: Annotated[float, Quantity("Gain")]
     beta: Annotated[float, Quantity("Offset", LEVELS)]
-    scale: int
+    scale: Annotated[int, recorded("Finer by")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: FloatPair
-    looked_at: float
+    range: Annotated[FloatPair, recorded("Range", LEVELS)]
+    looked_at: Annotated[float, recorded("Fitted on", "of the field", ".1%")]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
 
     @property

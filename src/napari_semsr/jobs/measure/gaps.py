@@ -1,5 +1,6 @@
 """The measuring verb of gaps between particles."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -22,10 +23,35 @@ from napari_semsr.core import (
     Quantity,
     declared_figures,
     in_figures,
+    lengths,
+    recorded,
+    value_of,
 )
 from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
-from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb, figure
+
+# what a record tells of each gap
+_OF_GAP = {
+    "kind": Quantity("Kind"),
+    **lengths("y", "y"),
+    **lengths("x", "x"),
+    **lengths("reference_width", "In the reference"),
+    **lengths("width", "Width"),
+    **lengths("error", "Error"),
+}
+
+
+def _each(
+    key: str, label: str, get: Callable[[Gaps, str], Iterable[Any]]
+) -> tuple[property, property]:
+    """Make the properties of a length of every gap or particle, in nm and in px."""
+
+    def listed(unit: str, also: str = "") -> property:
+        how = {"also": also, "shown": False, "tabled": False}
+        return figure(lambda made: list(get(made.result, unit)), label, unit, **how)
+
+    return listed("nm", f"{key}_px"), listed("px")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +64,32 @@ class GapReport(ImageMeasure):
     result: Gaps = field(metadata=FLAT)
     histograms: tuple[WidthHistogram, WidthHistogram | None]
     table: Annotated[str | None, Quantity("Table", tabled=False)] = None
+
+    widths_nm, widths_px = _each(
+        "widths",
+        "Widths",
+        lambda gaps, unit: (getattr(gap, f"width_{unit}") for gap in gaps.found),
+    )
+    reference_widths_nm, reference_widths_px = _each(
+        "reference_widths",
+        "Widths, reference",
+        lambda gaps, unit: (getattr(gap, f"reference_{unit}") for gap in gaps.found),
+    )
+    diameters_nm, diameters_px = _each("diameters", "Diameters", Gaps.diameters)
+
+    @property
+    def own_gaps(self) -> Annotated[int | None, recorded("Gaps of its own")]:
+        """Gaps between particles found on the image, where there is a reference."""
+        return self.result.own
+
+    @property
+    def rows(
+        self,
+    ) -> Annotated[list[dict[str, Any]], recorded("Each gap", keys=_OF_GAP)]:
+        """What is known of each gap."""
+        columns = self.result.table()
+        cells = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in cells]
 
     @property
     def unit(self) -> str:
@@ -105,8 +157,6 @@ class GapReport(ImageMeasure):
         record: dict[str, Any] = {
             "images": list(self.images),
             **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
-            "own_gaps": found.own,
-            "invented": self.invented,
             "places_px": [gap.place_px for gap in found.found],
             "resamples": found.RESAMPLES,
             "seed": found.SEED,
@@ -118,29 +168,21 @@ class GapReport(ImageMeasure):
             },
             "table": self.table,
         }
-        names = [*_COUNTS]
+        names = [*_RECORDED]
         for unit in ("nm", "px"):
             for name in found.MEANS:
                 names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
-            names.append(f"median_diameter_{unit}")
-            for key, name in (("widths", "width"), ("reference_widths", "reference")):
-                widths = [getattr(gap, f"{name}_{unit}") for gap in found.found]
-                record[f"{key}_{unit}"] = widths
-            record[f"diameters_{unit}"] = found.diameters(unit)
-        record |= {name: getattr(found, name) for name in names}
-        columns = found.table()
-        record["rows"] = [
-            dict(zip(columns, row, strict=True))
-            for row in zip(*columns.values(), strict=True)
-        ]
+            names += [f"{name}_{unit}" for name in _LENGTHS]
+        record |= {name: value_of(self, name) for name in (*names, "rows")}
         whole: dict[str, Any] = jsonable(record)
         return whole
 
 
 _FINE = 200  # points of a Gaussian that is drawn
 _WIDEST = 1.5  # times what 99 % of the diameters reach, chosen: the axis ends there
-_COUNTS = (
-    *("particles", "pairs", "excluded", "gaps", "detected"),
+_LENGTHS = "median_diameter", "widths", "reference_widths", "diameters"
+_RECORDED = (
+    *("own_gaps", "invented", "particles", "pairs", "excluded", "gaps", "detected"),
     *("undetected_fraction", "undetected_interval"),
     *("invented_fraction", "invented_interval"),
     *("background", "reference_background"),

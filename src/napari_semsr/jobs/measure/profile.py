@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_semsr.analysis import (
     require_inside,
 )
 from napari_semsr.core import (
+    FLAT,
     LEVELS,
     Curve,
     Figure,
@@ -25,6 +27,9 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    lengths,
+    recorded,
+    value_of,
     widened,
 )
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
@@ -39,7 +44,7 @@ class CurveFound(Sized):
     """A curve along a line, and what was read off it."""
 
     profile: Profile
-    readings: Readings
+    readings: Readings = field(metadata=FLAT)
 
     @property
     def unit(self) -> str:
@@ -136,17 +141,44 @@ class CurveFound(Sized):
         }
 
 
-def _cells(stem: str, part: str = "") -> tuple[property, property]:
+# what a record tells of each line, of each two neighbours, and of an edge
+_OF_LINE = {
+    "model": Quantity("Model"),
+    "height": Quantity("Height", LEVELS),
+    **lengths("place", "At"),
+    **lengths("fwhm", "FWHM"),
+    **lengths("fwhm_plain", "FWHM, plain"),
+}
+_OF_PAIR = {
+    **lengths("distance", "Apart"),
+    **lengths("distance_plain", "Apart, plain"),
+    "dip": Quantity("Dip", form=".3g", sd="dip_sd"),
+    "dip_plain": Quantity("Dip, plain", form=".3g"),
+    "rayleigh": Quantity("Rayleigh"),
+    "sparrow": Quantity("Sparrow"),
+}
+_OF_EDGE = {
+    "step": Quantity("Step", LEVELS),
+    **lengths("place", "at"),
+    **lengths("width_10_90", "10 to 90 %"),
+    **lengths("width_10_90_plain", "10 to 90 %, plain"),
+}
+
+
+def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
     """Make the properties of two columns, a length in nm and in px."""
-    return _cell(stem, part, "nm"), _cell(stem, part, "px")
-
-
-def _cell(stem: str, part: str, unit: str) -> property:
     name = "_".join(filter(None, (stem, part)))
-    told = name.replace("_", " ")
-    return figure(
-        lambda made: made.lengths(stem)[f"{name}_{unit}"], told, unit, shown=False
-    )
+
+    def cell(unit: str, also: str = "") -> property:
+        how: dict[str, Any] = {"also": also, "tabled": part != "interval"}
+        if not part:
+            how |= {item: f"{stem}_{item}_{unit}" for item in ("sd", "interval")}
+        key = f"{name}_{unit}"
+        return figure(
+            lambda made: made.lengths(stem)[key], label, unit, shown=False, **how
+        )
+
+    return cell("nm", f"{name}_px"), cell("px")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,13 +192,87 @@ class ProfileReport(CurveFound):
     image: str
     options: ProfileOptions
 
-    fwhm_nm, fwhm_px = _cells("fwhm")
-    fwhm_sd_nm, fwhm_sd_px = _cells("fwhm", "sd")
-    fwhm_plain_nm, fwhm_plain_px = _cells("fwhm", "plain")
-    distance_nm, distance_px = _cells("distance")
-    distance_sd_nm, distance_sd_px = _cells("distance", "sd")
-    edge_10_90_nm, edge_10_90_px = _cells("edge_10_90")
-    edge_10_90_sd_nm, edge_10_90_sd_px = _cells("edge_10_90", "sd")
+    fwhm_nm, fwhm_px = _cells("fwhm", "FWHM")
+    fwhm_sd_nm, fwhm_sd_px = _cells("fwhm", "Its s.d.", "sd")
+    fwhm_interval_nm, fwhm_interval_px = _cells("fwhm", "Its interval", "interval")
+    fwhm_plain_nm, fwhm_plain_px = _cells("fwhm", "FWHM, plain", "plain")
+    distance_nm, distance_px = _cells("distance", "Distance")
+    distance_sd_nm, distance_sd_px = _cells("distance", "Its s.d.", "sd")
+    distance_interval_nm, distance_interval_px = _cells(
+        "distance", "Its interval", "interval"
+    )
+    edge_10_90_nm, edge_10_90_px = _cells("edge_10_90", "Edge, 10 to 90 %")
+    edge_10_90_sd_nm, edge_10_90_sd_px = _cells("edge_10_90", "Its s.d.", "sd")
+    edge_10_90_interval_nm, edge_10_90_interval_px = _cells(
+        "edge_10_90", "Its interval", "interval"
+    )
+
+    @property
+    def line(self) -> Annotated[tuple[float, ...], recorded("Line", "px")]:
+        """Its ends, ``y0, x0, y1, x1``."""
+        return self.options.line
+
+    @property
+    def lines_averaged(self) -> Annotated[int, recorded("Lines averaged")]:
+        """Parallel lines that the curve is the mean of."""
+        return self.profile.lines
+
+    @property
+    def peaks_px(self) -> Annotated[list[float], recorded("Peaks", "px")]:
+        """Where lines are."""
+        return [line.place.value for line in self.readings.lines]
+
+    @property
+    def peaks_nm(
+        self,
+    ) -> Annotated[list[float] | None, recorded("Peaks", "nm", also="peaks_px")]:
+        """The same in nm."""
+        k = self.profile.nm_per_px
+        return None if k is None else [place * k for place in self.peaks_px]
+
+    @property
+    def lines(self) -> Annotated[list[Any], recorded("Lines", keys=_OF_LINE)]:
+        """What was read of each line."""
+        length = partial(_recorded, self.profile)
+        return [
+            {
+                "model": line.model,
+                "height": line.height,
+                **length("place", line.place, line.plain_place),
+                **length("fwhm", line.fwhm, line.plain_fwhm),
+            }
+            for line in self.readings.lines
+        ]
+
+    @property
+    def pairs(self) -> Annotated[list[Any], recorded("Neighbours", keys=_OF_PAIR)]:
+        """What was read of each two neighbouring lines."""
+        length = partial(_recorded, self.profile)
+        return [
+            {
+                "lines": [pair.first, pair.first + 1],
+                **length("distance", pair.distance, pair.plain_distance),
+                **_estimated("dip", pair.dip),
+                "dip_plain": pair.plain_dip,
+                "rayleigh": pair.rayleigh,
+                "sparrow": pair.sparrow,
+            }
+            for pair in self.readings.pairs
+        ]
+
+    @property
+    def edge(
+        self,
+    ) -> Annotated[dict[str, Any] | None, recorded("Edge", keys=_OF_EDGE)]:
+        """What was read of the edge, if there is one."""
+        edge, length = self.readings.edge, partial(_recorded, self.profile)
+        if edge is None:
+            return None
+        return {
+            "step": edge.step,
+            **length("place", edge.place, None),
+            **length("width_10_90", edge.width, edge.plain_width),
+        }
 
     @property
     def height(self) -> Annotated[float | None, Quantity("Height", LEVELS)]:
@@ -206,56 +312,25 @@ class ProfileReport(CurveFound):
 
     def to_json(self) -> dict[str, Any]:
         """Give curve and readings as one record."""
-        found, profile, edge = self.readings, self.profile, self.readings.edge
-        places = [line.place.value for line in found.lines]
-        known = profile.calibrated
         record: dict[str, Any] = jsonable(
             {
                 "image": self.image,
                 **pixel_size_record(self.pixel_size_nm, self.pixel_size_sd_nm),
                 **self.options.model_dump(),
-                "lines_averaged": profile.lines,
-                "dark": found.dark,
-                "reason": found.reason,
                 **self.lengths("fwhm"),
-                "peaks_nm": [p * profile.per_px for p in places] if known else None,
-                "peaks_px": places,
-                "lines": [
-                    {
-                        "model": line.model,
-                        "height": line.height,
-                        **_recorded(profile, "place", line.place, line.plain_place),
-                        **_recorded(profile, "fwhm", line.fwhm, line.plain_fwhm),
-                    }
-                    for line in found.lines
-                ],
-                "pairs": [
-                    {
-                        "lines": [pair.first, pair.first + 1],
-                        **_recorded(
-                            profile, "distance", pair.distance, pair.plain_distance
-                        ),
-                        **_estimated("dip", pair.dip),
-                        "dip_plain": pair.plain_dip,
-                        "rayleigh": pair.rayleigh,
-                        "sparrow": pair.sparrow,
-                    }
-                    for pair in found.pairs
-                ],
-                "edge": edge
-                and {
-                    "step": edge.step,
-                    **_recorded(profile, "place", edge.place, None),
-                    **_recorded(profile, "width_10_90", edge.width, edge.plain_width),
-                },
-                "background": found.background,
-                "noise": found.noise,
-                "distance_nm": profile.distance_nm,
-                "distance_px": profile.distance_px,
-                "intensity": profile.intensity,
+                **{name: value_of(self, name) for name in _RECORDED},
+                "distance_nm": self.profile.distance_nm,
+                "distance_px": self.profile.distance_px,
+                "intensity": self.profile.intensity,
             }
         )
         return record
+
+
+_RECORDED = (
+    *("lines_averaged", "dark", "reason"),
+    *("peaks_nm", "peaks_px", "lines", "pairs", "edge", "background", "noise"),
+)
 
 
 def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:

@@ -23,6 +23,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    recorded,
     spell_shift,
     warn,
 )
@@ -71,7 +72,7 @@ class RepeatabilityReport(MapMade):
     correlation: Annotated[float, Quantity("Correlation", form=".4f")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: FloatPair
+    range: Annotated[FloatPair, recorded("Range", LEVELS)]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
     part: str
     window: int

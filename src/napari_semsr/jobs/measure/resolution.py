@@ -44,6 +44,7 @@ from napari_semsr.core import (
     declared_figures,
     option,
     read_box,
+    recorded,
     warn,
 )
 from napari_semsr.io import (
@@ -197,8 +198,8 @@ class _Correlated(ImageMeasure):
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
-    found_shift_px: FloatPair | None
-    found_shift_sd_px: float | None
+    found_shift_px: Annotated[FloatPair | None, recorded("Found shift", "px")]
+    found_shift_sd_px: Annotated[float | None, recorded("Found shift, s.d.", "px")]
 
     @property
     def second_off(
@@ -343,7 +344,6 @@ _MEDIAN = Quantity("Median", "nm", also="median_px", interval="median_interval_n
     reason="why", verdict="verdict", large=True)  # fmt: skip
 _P10 = Quantity("10th percentile", "nm", also="p10_px")
 _P90 = replace(_P10, label="90th percentile", also="p90_px")
-_HIDDEN: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,13 +367,13 @@ class FrcMapReport(_Correlated):
     ]
     p90_nm: Annotated[float | None, _P90]
     p90_px: Annotated[float | None, replace(_P90, unit="px", also="")]
-    median_interval_nm: Annotated[FloatPair | None, Quantity("Between", **_HIDDEN)]
-    median_interval_px: Annotated[FloatPair | None, Quantity("Between", **_HIDDEN)]
+    median_interval_nm: Annotated[FloatPair | None, recorded("Between")]
+    median_interval_px: Annotated[FloatPair | None, recorded("Between")]
     blocks: Annotated[int, Quantity("Blocks", shown=False)]
     failed: Annotated[
         int, Quantity("Failed", "", "d", column="blocks_without_crossing")
     ]
-    reasons: dict[str, int]
+    reasons: Annotated[dict[str, int], recorded("Failed")]
     block: Annotated[int, Quantity("Block", "px", column="block_px", shown=False)]
     step: int
     field_reason: Annotated[str | None, Quantity("In all blocks together")]
@@ -388,7 +388,7 @@ class FrcMapReport(_Correlated):
         return max(failed, key=lambda name: failed[name], default=None)
 
     @property
-    def why(self) -> Annotated[str | None, Quantity("Why", **_HIDDEN)]:
+    def why(self) -> Annotated[str | None, recorded("Why")]:
         """The same in words."""
         return self.reason and f"most: {REASON_TEXTS[self.reason]}"
 

@@ -18,6 +18,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Quantity,
+    declared_by,
     quantities_of,
     value_of,
 )
@@ -119,7 +120,7 @@ ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
 
 def number_of(
-    declared: Mapping[str, tuple[Quantity, Any]],
+    declared: Mapping[str, Quantity],
     name: str,
     get: Callable[[str], Any],
     /,
@@ -129,14 +130,14 @@ def number_of(
 
     A number that is there in another unit alone is given in that.
     """
-    told, value = declared[name][0], get(name)
+    told, value = declared[name], get(name)
     other = get(told.also) if told.also else None
     if value is None and other is not None:
         return number_of(declared, told.also, get, **more)
     also, interval = "", None
     ends: Any = get(told.interval) if told.interval else None
     if isinstance(other, int | float):
-        second = declared[told.also][0]
+        second = declared[told.also]
         also = f"{written(other, second.form)} {second.unit}".rstrip()
     if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
         interval = (float(ends[0]), float(ends[1]))
@@ -157,7 +158,7 @@ def number_of(
 def _told(found: Any, name: str, /, **more: Any) -> Number:
     """Take a field of a result."""
     get = partial(value_of, found)
-    return number_of(quantities_of(type(found)), name, get, **more)
+    return number_of(declared_by(type(found)), name, get, **more)
 
 
 def _length(found: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:

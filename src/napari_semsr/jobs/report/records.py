@@ -2,24 +2,23 @@
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from napari_semsr.core import (
-    DB,
     Curve,
     Figure,
     Quantity,
     ReadError,
+    declared_by,
     digest_path,
-    parts_of,
-    quantities_of,
+    recorded,
     shown,
+    words_of,
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
 from napari_semsr.jobs.index import MEASURES, verb_of
@@ -50,38 +49,9 @@ KINDS = {
 """Keys that the JSON of verbs has had from the first; older files tell no verb."""
 _KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
-_UNITS = {
-    "_nm": "nm",
-    "_px": "px",
-    "_db": DB,
-    "_percent": "%",
-    "_deg": "°",
-    "_per_um": "µm⁻¹",
-}
-# intervals and errors of other entries
-_OF_ANOTHER = re.compile(r"_interval$|_sd$|_interval_|^interval_|^pixel_size_sd")
-_WORDS = {
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "nrmse": "NRMSE",
-    "rse": "RSE",
-    "rsp": "RSP",
-    "emd": "Distance of grey levels",
-    "fwhm": "FWHM",
-    "sd": "standard deviation",
-    "sem": "SEM",
-}
-# curves and texts that are no numbers, or stand elsewhere on the page
+# texts that stand elsewhere on the page
 _ELSEWHERE = frozenset(
-    {
-        *("kind", "image", "images", "optical", "sem", "name", "method"),
-        *("criterion", "reason"),
-        *("warnings", "note", "output", "path", "table", "centred", "map", "numbers"),
-        *("seconds", "seed", "resamples", "provenance", "look", "shape", "edges"),
-        *("frequency_per_px", "frequency_per_um", "correlation", "filtered", "power"),
-        *("threshold", "samples", "distance_nm", "distance_px", "intensity", "bins"),
-        *("counts", "reference_counts", "values_px", "places_px", "tukey"),
-    }
+    {"method", "criterion", "reason", "note", "image", "name", "table", "centred"}
 )
 
 
@@ -107,6 +77,18 @@ class StoredNumbers:
     sheets: list[NumbersTable]
     notes: list[str]  # what it warns of
     content: dict[str, Any]
+
+
+def _declared(name: str) -> dict[str, Quantity]:
+    """List what keys of a verb's records are: fields of its results, options."""
+    verb = verb_of(name)
+    if verb is None:
+        return {}
+    words = {key: words_of(info) for key, info in verb.options.model_fields.items()}
+    found = {k: recorded(told.label, told.unit) for k, told in words.items()}
+    for kind in (*get_args(verb.gives), verb.result):
+        found |= declared_by(kind)
+    return {key: told for key, told in found.items() if told.label}
 
 
 def curves_of(name: str) -> tuple[Curve, ...]:
@@ -186,29 +168,9 @@ def _checked(name: str, content: Mapping[str, Any]) -> Any:
 
 def _told(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
     """Put what a record holds in order."""
-    numbers: list[Number] = []
-    sheets: list[NumbersTable] = []
-    value_verb = verb_of(verb)
-    declared = {} if value_verb is None else quantities_of(value_verb.result)
-    parts = {} if value_verb is None else parts_of(value_verb.result)
-    beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
     drawn = {key for curve in curves_of(verb) for key in curve.fields}
-    for key, value in content.items():
-        text = key in _ELSEWHERE and isinstance(value, str | bool | None)
-        if key in drawn:
-            continue
-        if key in declared and not text and not isinstance(value, Mapping):
-            if key not in beside:
-                numbers.append(_plain(number_of(declared, key, content.get)))
-        elif key in _ELSEWHERE or _OF_ANOTHER.search(key):
-            continue
-        elif key in parts and isinstance(value, Mapping):
-            more, laid = _part(_words(key), parts[key], value)
-            numbers, sheets = [*numbers, *more], [*sheets, *laid]
-        elif isinstance(value, list) and {*map(type, value)} == {dict}:
-            sheets += [one for one in [_sheet(_words(key), value)] if one.heads]
-        else:
-            numbers += _numbers(key, value)
+    shown = {k: v for k, v in content.items() if k not in drawn | _ELSEWHERE}
+    numbers, sheets = _listed(_declared(verb), shown)
     method, threshold, reason = (
         str(content.get(key) or "") for key in ("method", "criterion", "reason")
     )
@@ -250,42 +212,67 @@ def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _part(
-    title: str, kind: Any, part: Mapping[str, Any]
+def _listed(
+    declared: Mapping[str, Quantity], record: Mapping[str, Any]
 ) -> tuple[list[Number], list[NumbersTable]]:
-    """Give the numbers of a record within a record, or those of several by name."""
-    rows = {name: row for name, row in part.items() if isinstance(row, dict)}
-    if len(rows) == len(part):
-        return [], [_declared_rows(title, kind, rows)] if rows else []
-    declared = quantities_of(kind)
-    beside = {n for q, _ in declared.values() for n in (q.also, q.sd, q.interval)}
-    numbers = (
-        number_of(declared, key, part.get)
-        for key in part
-        if key in declared and key not in beside
-    )
-    told = (replace(one, name=f"{title}, {one.name.lower()}") for one in numbers)
-    return [_plain(one) for one in told], []
+    """Give what is declared of a record: numbers, and tables of records within."""
+    numbers: list[Number] = []
+    sheets: list[NumbersTable] = []
+    beside = _beside(declared)
+    for key in (k for k in record if k in declared and k not in beside):
+        told, value = declared[key], record[key]
+        if isinstance(value, list) and told.keys is not None:
+            value = {str(place): row for place, row in enumerate(value, start=1)}
+        if not isinstance(value, dict):
+            numbers.append(_plain(number_of(declared, key, record.get)))
+            continue
+        rows = {name: row for name, row in value.items() if isinstance(row, dict)}
+        several = len(rows) + [*value.values()].count(None) == len(value)
+        if rows and several and told.keys is not None:
+            sheets.append(_declared_rows(told, rows))
+            continue
+        plain = {name: Quantity(name) for name in value if name not in rows}
+        more, laid = _listed(declared_by(told.keys or plain), value)
+        numbers += (replace(one, name=_within(told.label, one.name)) for one in more)
+        sheets += laid
+    return numbers, sheets
+
+
+def _within(label: str, name: str) -> str:
+    """Name a number of a record within another."""
+    plain = name[1:2].islower()
+    return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
+
+
+def _beside(declared: Mapping[str, Quantity]) -> set[str]:
+    """Name the keys that stand beside others."""
+    return {n for q in declared.values() for n in (q.also, q.sd, q.interval)}
 
 
 def _declared_rows(
-    title: str, kind: Any, rows: Mapping[str, Mapping[str, Any]]
+    told: Quantity, rows: Mapping[str, Mapping[str, Any]]
 ) -> NumbersTable:
     """Lay records by name under each other, as their keys are declared."""
-    declared = quantities_of(kind)
+    declared = declared_by(told.keys)
+    beside = _beside(declared)
+
+    def known(name: str) -> bool:
+        return any(row.get(name) is not None for row in rows.values())
+
     names = [
-        name
-        for name in getattr(kind, "ROWS", declared)
-        if any(row.get(name) is not None for row in rows.values())
-    ][:_MOST_CELLS]
-    told = [declared[name][0] for name in names]
-    heads = [f"{one.label} ({one.unit})" if one.unit else one.label for one in told]
-    cells = [
-        (name, *(_figure(one, key, row) for key, one in zip(names, told, strict=True)))
-        for name, row in rows.items()
+        name if known(name) else declared[name].also
+        for name in getattr(told.keys, "ROWS", declared)
+        if name not in beside
     ]
-    left_out = max(0, len(cells) - _MOST_ROWS)
-    return NumbersTable(title, ("", *heads), tuple(cells[:_MOST_ROWS]), left_out)
+    names = [name for name in names if name and known(name)][:_MOST_CELLS]
+    columns = {name: declared[name] for name in names}
+    heads = (f"{q.label} ({q.unit})" if q.unit else q.label for q in columns.values())
+    cells = [
+        (name, *(_figure(q, key, row) for key, q in columns.items()))
+        for name, row in [*rows.items()][:_MOST_ROWS]
+    ]
+    left_out = max(0, len(rows) - _MOST_ROWS)
+    return NumbersTable(told.label, ("", *heads), tuple(cells), left_out)
 
 
 def _figure(told: Quantity, key: str, row: Mapping[str, Any]) -> str:
@@ -295,23 +282,6 @@ def _figure(told: Quantity, key: str, row: Mapping[str, Any]) -> str:
         return _cell(value)
     known = isinstance(sd, (int, float))
     return str(Figure(float(value), "", told.form, sd=sd if known else None))
-
-
-def _numbers(key: str, value: Any) -> Iterator[Number]:
-    """Give the numbers of an entry that no verb declares, by its key."""
-    name, unit = _named(key)
-    if not isinstance(value, Mapping):
-        yield _undeclared(name, value, unit)
-        return
-    for inner, item in value.items():
-        if isinstance(item, (int, float, str)):
-            unit_of = _named(inner)[1] or unit
-            yield _undeclared(f"{name}, {_words(inner)}", item, unit_of)
-
-
-def _undeclared(name: str, value: Any, unit: str) -> Number:
-    whole = isinstance(value, int) and abs(value) < 10**15
-    return _plain(Number(name, value, unit, form="d" if whole else ".4g"))
 
 
 def _plain(number: Number) -> Number:
@@ -329,37 +299,6 @@ def _plain(number: Number) -> Number:
         mean, spread = (written(float(part(plain))) for part in (np.mean, np.std))
         said = f"{len(plain)} values, mean {mean} ± {spread} (s.d.)"
     return replace(number, value=said, also="")
-
-
-def _named(key: str) -> tuple[str, str]:
-    """Give name and unit of a key."""
-    ends = ((end, unit) for end, unit in _UNITS.items() if key.endswith(end))
-    ending, unit = next(ends, ("", ""))
-    return _words(key.removesuffix(ending)), unit
-
-
-def _words(key: str) -> str:
-    """Write a key as words."""
-    words = [_WORDS.get(word, word) for word in key.replace("-", "_").split("_")]
-    text = " ".join(filter(None, words))
-    return text[:1].upper() + text[1:]
-
-
-def _sheet(title: str, rows: list[dict[str, Any]]) -> NumbersTable:
-    """Lay rows of a record under each other, columns without a value left away."""
-    keys = [
-        key
-        for key in rows[0]
-        if any(isinstance(row.get(key), (int, float, str)) for row in rows)
-    ][:_MOST_CELLS]
-    heads = tuple(
-        " ".join(filter(None, (name, f"({unit})" if unit else "")))
-        for name, unit in map(_named, keys)
-    )
-    cells = tuple(
-        tuple(_cell(row.get(key)) for key in keys) for row in rows[:_MOST_ROWS]
-    )
-    return NumbersTable(title, heads, cells, max(0, len(rows) - _MOST_ROWS))
 
 
 def _cell(value: Any) -> str:

@@ -23,6 +23,7 @@ from napari_semsr.analysis import (
     spread_boxes,
 )
 from napari_semsr.core import (
+    LEVELS,
     Box,
     CheckpointError,
     DisplaySettings,
@@ -42,6 +43,7 @@ from napari_semsr.core import (
     field_range,
     option,
     parse_pixel_size,
+    recorded,
     warn,
 )
 from napari_semsr.io import ReadOptions
@@ -110,6 +112,14 @@ def _percent(kind: str, which: str, *told: str, **more: Any) -> property:
     return figure(lambda made: (made.kinds[kind] or {}).get(which), *told, **more)
 
 
+# what a record tells of the bound, and of the spread and the misfit, which have less
+_OF_KIND = {
+    "mean": Quantity("Mean", "%", ".3g"),
+    "p95": Quantity("95 % below", "%", ".3g"),
+    **{name: Quantity(name.capitalize(), "% of places", ".0f") for name in VERDICTS},
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustReport(MapMade):
     """How far an enhanced image may be off, block by block.
@@ -128,17 +138,17 @@ class TrustReport(MapMade):
 
     pixel_size_sd_nm: FloatPair | None = field(metadata={"json": False})
     model: Annotated[str, Quantity("Model")]
-    model_digest: str
-    shown: str
-    mean: float
-    p95: float
-    kinds: dict[str, Any]
+    model_digest: Annotated[str, recorded("Model digest")]
+    shown: Annotated[str, recorded("Shown")]
+    mean: Annotated[float, recorded("Map, mean", _RANGE)]
+    p95: Annotated[float, recorded("Map, 95 % below", _RANGE)]
+    kinds: Annotated[dict[str, Any], recorded("Of each kind", keys=_OF_KIND)]
     share: Annotated[float | None, Quantity("Places that err less", form=".0%")]
     familiar: Annotated[bool | None, Quantity("Familiar", shown=False)]
     unfamiliar_fraction: Annotated[
         float | None, Quantity("Unfamiliar blocks", shown=False)
     ]
-    range: FloatPair
+    range: Annotated[FloatPair, recorded("Range", LEVELS)]
 
     bound_mean_percent = _percent(
         "bound", "mean", "Likely error", _RANGE, ".1f", verdict="verdict", large=True
