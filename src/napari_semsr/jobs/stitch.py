@@ -35,6 +35,7 @@ from napari_semsr.core import (
     describe_pixel_size,
     digest_job,
     digest_path,
+    option,
     spell_pixel_size,
 )
 from napari_semsr.io import (
@@ -251,10 +252,13 @@ class StitchFolderOptions(StitchOptions):
         default=None,
         description="pixel size in nm, one number or Y,X; overrides that of the scan",
     )
-    focus: Literal["max", "none"] = Field(
-        default="none",
-        description="max: join the heights that heights.csv names, each place from "
-        "where it is sharpest; none: the folder's own frames",
+    focus: Literal["max", "none"] = option(
+        "none",
+        "Heights",
+        "max: join the heights that heights.csv names, each place from where it is "
+        "sharpest, with a map of heights; none: the folder's own frames alone",
+        choices={"all, where sharpest": "max", "the folder's frames": "none"},
+        group="Frames",
     )
     pixel_size_sd_nm: TypedSize = Field(
         default=None,
@@ -268,10 +272,12 @@ class StitchFolderOptions(StitchOptions):
         "from the overlaps, taken back where it is beyond doubt; none; by default that "
         "of the calibration, without one auto",
     )
-    halves: bool = Field(
-        default=False,
-        description="also write two mosaics, each of half of the frames, from which "
-        "frc-map and frc tell the resolution of the mosaic",
+    halves: bool = option(
+        False,
+        "Two halves for FRC",
+        "also write two mosaics, each of half of the frames, from which frc-map and "
+        "frc tell the resolution of the mosaic; they take as long to write as it does",
+        group="Mosaic",
     )
     known_distortion: FieldDistortion | None = Field(
         default=None, description="distortion of the field, as a calibration tells it"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, FileEdit, SpinBox
+from magicgui.widgets import CheckBox, FileEdit
 from napari.layers import Layer
 
 from napari_semsr.core import (
@@ -35,6 +35,7 @@ from napari_semsr.widgets.base import (
     copy_text,
     is_alive,
     labels_of_verbs,
+    option_widget,
     push_button,
     show_file,
     tabbed,
@@ -103,14 +104,8 @@ class BatchPanel(Panel):
             "takes that of the steps.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
-        self.workers = SpinBox(
-            name="workers",
-            label="Processes",
-            tooltip="How many images are worked on side by side; each needs memory.",
-            value=1,
-            min=1,
-            max=max(1, available_cores()),
-        )
+        self.workers = option_widget(BatchOptions, "workers")
+        self.workers.max = max(1, available_cores())
         self.overwrite = CheckBox(
             name="overwrite",
             label="Begin anew",

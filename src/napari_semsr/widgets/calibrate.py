@@ -319,8 +319,8 @@ class CalibrateGroup(Form):
         self.bar_button = push_button(
             "Find the printed bar",
             self.find_bar,
-            "Look for the microscope's scale bar and lay the line over it; its label "
-            "is read as well, and yours to check.",
+            "Look for the microscope's scale bar and lay the line over it; type what "
+            "its label says as the known distance.",
         )
         self.measure_button = push_button(
             "Set scale from line",

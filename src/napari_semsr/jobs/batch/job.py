@@ -267,7 +267,11 @@ class BatchOptions(ClusterOptions):
     """Who takes the images."""
 
     workers: int = option(
-        1, "Workers", "Processes that take images side by side.", ge=1, le=_MOST_WORKERS
+        1,
+        "Processes",
+        "Processes that take images side by side; each needs memory.",
+        ge=1,
+        le=_MOST_WORKERS,
     )
 
 

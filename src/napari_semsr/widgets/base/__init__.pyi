@@ -29,6 +29,7 @@ from .form import (
     OptionsForm as OptionsForm,
     frames_of as frames_of,
     labels_of_verbs as labels_of_verbs,
+    option_widget as option_widget,
     preference as preference,
     push_button as push_button,
 )

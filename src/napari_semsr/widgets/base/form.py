@@ -273,6 +273,11 @@ class _Control:
         self.widget.value = value
 
 
+def option_widget(model: type[Options], name: str) -> Any:
+    """Make the control of one option, for a place of its own."""
+    return _Control(name, model.model_fields[name]).widget
+
+
 def labels_of_verbs(names: Iterable[str]) -> Labels:
     """Tell what panels call the options of verbs, by the options' names."""
     verbs = filter(None, map(verb_of, names))
@@ -304,6 +309,8 @@ class OptionsForm(Form):
         for other in {other for when in self._when.values() for other in when}:
             self.on_change(other, self._show_parts)
         self._show_parts()
+        if "device" in controls:
+            self.set_values(device=preference("computing", "device"))
 
     @property
     def names(self) -> Sequence[str]:

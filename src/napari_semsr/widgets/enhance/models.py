@@ -41,7 +41,6 @@ from napari_semsr.widgets.base import (
     ask_existing,
     is_alive,
     open_panel,
-    preference,
     push_button,
     shorten_number,
     table,
@@ -311,7 +310,6 @@ class CheckPanel(Panel):
             none="drawn samples",
         )
         self.form = OptionsForm(CheckOptions)
-        self.form.set_values(device=preference("computing", "device"))
         self.add_group("Model", self.model)
         self.add_group("Discs", Form(self.image), self.form)
         self.add_results("Found")

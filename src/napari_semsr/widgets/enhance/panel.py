@@ -552,7 +552,6 @@ class EnhancePanel(Panel):
         self.model = ModelChooser(viewer, self._check_model)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
-            device=preference("computing", "device"),
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )

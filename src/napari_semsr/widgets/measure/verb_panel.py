@@ -47,7 +47,6 @@ from napari_semsr.widgets.base import (
     add_stack,
     frames_of,
     legend,
-    preference,
     store_edit,
     store_target,
     typed_store,
@@ -509,7 +508,6 @@ class TrustPanel(ResultPanel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Trust", "Map the trust")
-        self.form.set_values(device=preference("computing", "device"))
 
     def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
         """Offer as enhanced what a network made, and nothing else."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
@@ -65,6 +65,7 @@ from napari_semsr.widgets.base import (
     new_store_path,
     open_levels,
     open_store,
+    option_widget,
     push_button,
     store_edit,
     typed_path,
@@ -182,14 +183,7 @@ class StitchMosaicPanel(Panel):
         self._take_open_scan()
 
     def _build_how(self) -> None:
-        self.focus = ComboBox(
-            name="focus",
-            label="Heights",
-            tooltip="Join the heights that heights.csv names, each place from where it "
-            "is sharpest, with a map of heights; or the folder's own frames alone.",
-            choices=[("all, where sharpest", "max"), ("the folder's frames", "none")],
-            value="none",
-        )
+        self.focus = option_widget(StitchFolderOptions, "focus")
         self.grid = LineEdit(
             name="grid",
             label="Grid",
@@ -271,14 +265,8 @@ class StitchMosaicPanel(Panel):
             tooltip="Leave an existing store alone, or replace it.",
             choices=[("refuse", False), ("replace it", True)],
         )
-        self.halves = CheckBox(
-            name="halves",
-            value=True,
-            text="Two halves for FRC",
-            tooltip="Two mosaics beside it, each of half of the frames: with them FRC "
-            "map tells the resolution of this one scan. They take as long to write as "
-            "the mosaic.",
-        )
+        self.halves = option_widget(StitchFolderOptions, "halves")
+        self.halves.value = True
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
@@ -23,7 +23,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     spell_time,
-    words_of,
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, read
 from napari_semsr.jobs import (
@@ -58,6 +57,7 @@ from napari_semsr.widgets.base import (
     lay_below,
     new_timer,
     open_panel,
+    option_widget,
     plots_ready,
     preference,
     push_button,
@@ -355,20 +355,10 @@ _NAMED = {  # what the two lists of layers are for, by where pairs come from
 _LARGEST_PATCH = 2048
 
 
-def _told(name: str) -> dict[str, Any]:
-    """Give name, label and tooltip of the control of an option."""
-    info = TrainOptions.model_fields[name]
-    return {
-        "name": name,
-        "label": words_of(info).row,
-        "tooltip": info.description or "",
-    }
-
-
 def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Make a box for a number that the recipe knows, too."""
-    box = FloatSpinBox(**_told(name), min=0, max=most, step=step, value=0)
-    box.native.setDecimals(0)
+    box: FloatSpinBox = option_widget(TrainOptions, name)
+    box.max, box.step = most, step
     box.native.setSpecialValueText("as the recipe says")
     return box
 
@@ -583,7 +573,7 @@ class TrainPanel(Panel):
         super().__init__(viewer, "Train", "Train")
         self.pairs = PairsForm(self.new_layer_box)
         self.recipe = RecipeForm()
-        self.name = LineEdit(**_told("name"))
+        self.name = option_widget(TrainOptions, "name")
         self.steps = _count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
