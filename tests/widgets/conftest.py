@@ -17,7 +17,7 @@ pytest.importorskip("napari", reason="needs napari and a Qt binding")
 from napari.components import ViewerModel
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
@@ -38,6 +38,24 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[QUrl]:
     urls: list[QUrl] = []
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: not urls.append(url))
     return urls
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Answer every dialog with a path, and the kind of a suffix or else the first."""
+
+    def answer(path: Path, suffix: str = "") -> Path:
+        def ask(_: Any, __: str, ___: str = "", filters: str = "") -> tuple[str, str]:
+            kinds = filters.split(";;")
+            (kind,) = [k for k in kinds if f"*{suffix})" in k] if suffix else kinds[:1]
+            return str(path), kind
+
+        for name in ("getSaveFileName", "getOpenFileName"):
+            monkeypatch.setattr(QFileDialog, name, ask)
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(path))
+        return path
+
+    return answer
 
 
 @pytest.fixture

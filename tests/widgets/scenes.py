@@ -1,5 +1,7 @@
 """Small scenes for tests of panels."""
 
+import threading
+import time
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -9,6 +11,24 @@ import pytest
 from napari.layers import Shapes
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Job, Progress
+
+
+class Endless:
+    """A job without an end that notes whether its generator was closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self) -> Job[None]:
+        try:
+            while True:
+                self.begun.set()
+                time.sleep(0.005)
+                yield Progress(0, 0, "working")
+        finally:
+            self.closed.set()
 
 
 def one_per_axis(*axes: Sequence[Any]) -> list[Any]:

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io import read_calibration
@@ -52,7 +51,7 @@ def test_scale_from_a_line_over_a_known_distance(panel, model):
 
 
 @pytest.mark.broad
-def test_scale_from_a_grating(panel, model, finish, tmp_path, monkeypatch):
+def test_scale_from_a_grating(panel, model, finish, tmp_path, choose):
     group = panel.calibrate
     y, x = np.indices((160, 200))
     lines = 1 + np.sin(2 * np.pi * (x + 0.3 * y) / 10)
@@ -70,10 +69,7 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, monkeypatch):
     assert "Pixel size: 20" in group.grating.text()
     assert "% at the rim" in group.grating.text()
     path = tmp_path / "scope.json"
-    kind = "Calibration (*.json)"
-    monkeypatch.setattr(
-        QFileDialog, "getSaveFileName", lambda *_: (str(path.with_suffix("")), kind)
-    )
+    choose(path.with_suffix(""), ".json")
     group.save_button.click()
     assert "which Stitch mosaic takes" in panel.status.text()
     size, _, bent = read_calibration(path)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.widgets.base.results import keep_results_in
 from napari_semsr.widgets.base.temporary import is_temporary
@@ -116,17 +115,16 @@ def test_what_is_not_saved_is_asked_for(opened, closings, tmp_path):
 
 @pytest.mark.broad
 def test_save_closes_when_all_is_in_a_project(
-    opened, closings, qtbot, tmp_path, monkeypatch
+    opened, closings, qtbot, tmp_path, choose
 ):
     viewer, panel, answer, asked = opened
     answer("save")
     (tmp_path / "file").write_text("no folder")
-    path = tmp_path / "file" / "kept.semsr"
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    choose(tmp_path / "file" / "kept.semsr")
     panel.window().close()
     assert "could not be written" in notification_manager.records[-1].message
     asked.clear()
-    path = tmp_path / "kept.semsr"
+    path = choose(tmp_path / "kept.semsr")
     panel.window().close()
     assert closings.count == 0  # until it is saved
     qtbot.waitUntil(lambda: closings.count == 1, timeout=LIMIT_MS)
@@ -139,11 +137,11 @@ def test_save_closes_when_all_is_in_a_project(
 
 @pytest.mark.broad
 def test_what_was_added_last_is_in_the_project_before_it_closes(
-    opened, closings, qtbot, tmp_path, monkeypatch
+    opened, closings, qtbot, tmp_path, choose
 ):
     viewer, panel, _, asked = opened
     path = tmp_path / "kept.semsr"
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    choose(path)
     panel.session.begin(path)
     qtbot.waitUntil(lambda: not panel.session.unsaved(), timeout=LIMIT_MS)
     qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
@@ -191,13 +189,13 @@ def test_a_script_is_never_asked(opened, close):
 
 @pytest.mark.broad
 def test_closing_by_a_script_leaves_the_project_as_it_was(
-    opened, qtbot, tmp_path, monkeypatch
+    opened, qtbot, tmp_path, choose
 ):
     viewer, _, _, _ = opened
     path = tmp_path / "kept.semsr"
     saver = SavePanel(viewer)
     viewer.window.add_dock_widget(saver, name="Save")
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    choose(path)
     saver.run_button.click()
     qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
     store = Path(viewer.layers[-1].metadata["semsr store"])
@@ -211,14 +209,14 @@ def test_closing_by_a_script_leaves_the_project_as_it_was(
 
 @pytest.mark.broad
 def test_a_project_that_napari_opens_is_gone_on_with(
-    opened, make_napari_viewer, qtbot, tmp_path, monkeypatch
+    opened, make_napari_viewer, qtbot, tmp_path, choose
 ):
     viewer, _, _, _ = opened
     path = tmp_path / "kept.semsr"
     saver = SavePanel(viewer)
     viewer.window.add_dock_widget(saver, name="Save")
     viewer.scene.camera.zoom = 7.5
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    choose(path)
     saver.run_button.click()
     qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
     other = make_napari_viewer(show=True)
@@ -232,7 +230,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
 
 
 @pytest.mark.broad
-def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
+def test_figures_say_what_a_network_made(opened, tmp_path, choose):
     from PIL import Image
 
     viewer, _, _, _ = opened
@@ -241,12 +239,7 @@ def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
     sizes = {}
     for extent in ("canvas", "full"):
         for model in ("", "some-model"):
-            path = tmp_path / f"{extent}{model}.png"
-            monkeypatch.setattr(
-                QFileDialog,
-                "getSaveFileName",
-                lambda *_, place=path: (str(place), "PNG (*.png)"),
-            )
+            path = choose(tmp_path / f"{extent}{model}.png", ".png")
             if model:
                 about = {"model": model, "digest": None}
                 viewer.layers[-1].metadata["semsr network"] = about
@@ -268,7 +261,7 @@ def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
 
 
 @pytest.mark.broad
-def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch, finish):
+def test_figure_for_a_paper_names_the_network(opened, tmp_path, choose, finish):
     from PIL import Image
 
     viewer, _, _, _ = opened
@@ -277,9 +270,7 @@ def test_figure_for_a_paper_names_the_network(opened, tmp_path, monkeypatch, fin
     layer = viewer.layers[-1]
     heights = {}
     for model in ("", "some-model"):
-        path = tmp_path / f"figure{model}.png"
-        chosen = str(path), "PNG (*.png)"
-        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, c=chosen: c)
+        path = choose(tmp_path / f"figure{model}.png", ".png")
         layer.metadata.pop("semsr network", None)
         if model:
             layer.metadata["semsr network"] = {"model": model, "digest": None}

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import RichLabel, open_panel
 from tests.children import LIMIT_MS, LIMIT_S
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import Endless, exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -105,24 +105,14 @@ def colourfulness(picture: np.ndarray) -> float:
 @pytest.mark.parametrize("how", ["panel", "viewer"])
 def test_closing_stops_the_job(viewer, qtbot, how):
     panel = dock(viewer, "Metrics and histogram")
-    begun, closed = threading.Event(), threading.Event()
-
-    def endless():
-        try:
-            while True:
-                time.sleep(0.01)
-                begun.set()
-                yield Progress(0, 0, "working")
-        finally:
-            closed.set()
-
+    endless = Endless()
     panel.start(endless, lambda _: None)
-    assert begun.wait(LIMIT_S)
+    assert endless.begun.wait(LIMIT_S)
     if how == "panel":
         viewer.window.remove_dock_widget(panel)
     else:
         viewer.close()
-    qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
+    qtbot.waitUntil(endless.closed.is_set, timeout=LIMIT_MS)
 
 
 @pytest.mark.broad

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform, write_transform
@@ -56,7 +55,7 @@ def test_no_layer_is_proposed_to_be_judged_by_itself(model, hold):
 
 
 def test_figures_are_shown_and_the_report_is_kept(
-    panel, opened, stored, run_panel, monkeypatch, tmp_path
+    panel, opened, stored, run_panel, monkeypatch, choose, tmp_path
 ):
     panel.take_registered(*opened.layers, stored)
     panel.networks.value = []
@@ -69,11 +68,7 @@ def test_figures_are_shown_and_the_report_is_kept(
     monkeypatch.setattr(QDesktopServices, "openUrl", shown.append)
     panel.report_button.click()
     assert shown[0].toLocalFile() == str(panel.report)
-    monkeypatch.setattr(
-        QFileDialog,
-        "getSaveFileName",
-        lambda *_: (str(tmp_path / "kept"), "Report (*.html)"),
-    )
+    choose(tmp_path / "kept", ".html")
     panel.keep_button.click()
     assert "Judged against SEM" in (tmp_path / "kept.html").read_text()
     record = json.loads((tmp_path / "kept.json").read_text())

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from magicgui.widgets import Select
 
-from napari_semsr.analysis.trust import CLUES
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.models import file_digest
-from napari_semsr.models.trust import Trust, save_trust, trust_path
 from napari_semsr.widgets.base.session import form_values
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import kind_of, provenance_of
@@ -15,7 +12,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import write_trusted_model
 from tests.widgets.test_panels import PANELS, make
 
 
@@ -40,18 +37,7 @@ def press(model, qtbot, run_panel):
 def instrument(tmp_path):
     """A tiny network that learnt from an instrument, with numbers for its trust."""
     learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    path = write_tiny_model(tmp_path, training=learnt)
-    trust = Trust(
-        model="tiny",
-        model_digest=file_digest(path),
-        weights=(0.0,) * (CLUES - 1) + (-2.0,),
-        share=0.9,
-        factor=1.0,
-        fields=((0.0,) * 26,) * 6,
-        familiar=1e9,
-    )
-    save_trust(trust_path(path), trust)
-    return path
+    return write_trusted_model(tmp_path, training=learnt)
 
 
 def show_every_map(model, press, finish, instrument):

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPushButton,
+    QWidget,
 )
 
 from napari_semsr.core.errors import ShapeError
@@ -30,6 +31,7 @@ from napari_semsr.io.formats import write
 from napari_semsr.widgets.base import ASIDE, make_panel
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from tests.children import LIMIT_MS, run_python
+from tests.widgets.scenes import Endless
 
 PANELS = {
     "OpenMosaicPanel": "open_mosaic",
@@ -434,26 +436,14 @@ def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
 
 
 def test_leaving_the_dock_cancels(model, qtbot, finish):
-    from qtpy.QtWidgets import QWidget
-
-    panel, dock = make("MetricsPanel", model, qtbot), QWidget()
+    panel, dock, endless = make("MetricsPanel", model, qtbot), QWidget(), Endless()
     qtbot.addWidget(dock)
     panel.setParent(dock)
-    closed = []
-
-    def endless():
-        try:
-            while True:
-                time.sleep(0.01)
-                yield Progress(0, 0, "working")
-        finally:
-            closed.append(True)
-
     panel.start(endless, lambda _: None)
     qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
     panel.setParent(None)
     finish(panel)
-    assert closed == [True]
+    assert endless.closed.is_set()
 
 
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):

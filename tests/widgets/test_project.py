@@ -13,7 +13,6 @@ import pytest
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -44,17 +43,6 @@ from tests.children import LIMIT_MS
 def _no_project_left():
     yield
     keep_results_in(None)
-
-
-@pytest.fixture
-def choose(monkeypatch):
-    """Answer the dialogs for files and folders."""
-
-    def answer(path):
-        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
-        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(path))
-
-    return answer
 
 
 @pytest.fixture

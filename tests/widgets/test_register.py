@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Affine, Grid, Micrograph, Warped, parse_pixel_size
 from napari_semsr.io import read_landmarks, read_transform
@@ -39,24 +38,6 @@ def opened(model, add):
 @pytest.fixture
 def panel(opened, hold) -> RegisterPanel:
     return hold(RegisterPanel(opened))
-
-
-@pytest.fixture
-def choose(monkeypatch):
-    """Say what the next file dialogs give."""
-
-    kinds = {
-        ".json": "Transform (*.json)",
-        ".csv": "Table of landmarks (*.csv)",
-        ".zarr": "Store of pairs (*.zarr)",
-    }
-
-    def answer(path):
-        reply = str(path), kinds[path.suffix]
-        for name in ("getSaveFileName", "getOpenFileName"):
-            monkeypatch.setattr(QFileDialog, name, lambda *_: reply)
-
-    return answer
 
 
 def missed_nm(found) -> float:

@@ -7,7 +7,6 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from npe2 import PluginManifest
-from qtpy.QtWidgets import QFileDialog
 
 import napari_semsr
 from napari_semsr.core.micrograph import Micrograph, Provenance
@@ -19,7 +18,6 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.children import LIMIT_MS
 from tests.widgets.scenes import one_per_axis
 
 LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
@@ -106,19 +104,15 @@ def maker(model, press, exposures, tmp_path):
     return Maker(model, press, exposures, tmp_path)
 
 
-def save(panel, layer, path, monkeypatch, qtbot):
+def save(panel, layer, path, choose, finish):
     """Save a layer by its panel's button, or by napari where it has none."""
     if panel is None or layer not in panel.made:
         assert layer.save(str(path), plugin=PLUGIN) == [str(path)]
         return
     panel.viewer.layers.selection.active = layer
-    monkeypatch.setattr(
-        QFileDialog,
-        "getSaveFileName",
-        lambda *said: (str(path), said[-1].split(";;")[0]),
-    )
+    choose(path)
     panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    finish(panel)
     assert path.exists(), panel.status.text()
 
 
@@ -178,9 +172,7 @@ def assert_same(found, layer):
 @pytest.mark.parametrize(
     "kind", ["restored", "map", "pyramid", "status", "spectrum", "frames"]
 )
-def test_what_was_saved_reopens_as_it_was(
-    maker, kind, model, tmp_path, monkeypatch, qtbot
-):
+def test_what_was_saved_reopens_as_it_was(maker, kind, model, tmp_path, choose, finish):
     panel, name = getattr(maker, kind)()
     layer = model.layers[name]
     if isinstance(layer, Image) and kind not in ("map", "spectrum"):
@@ -192,7 +184,7 @@ def test_what_was_saved_reopens_as_it_was(
     stem = stem.replace("__", "_")
     for suffix in LOSSLESS[1:] if stack else LOSSLESS:
         path = tmp_path / f"{stem}{suffix}"
-        save(panel, layer, path, monkeypatch, qtbot)
+        save(panel, layer, path, choose, finish)
         found = reopen(path)
         assert_same(found, layer)
         assert found.name == name

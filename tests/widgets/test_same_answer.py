@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from npe2 import PluginManifest
-from qtpy.QtWidgets import QFileDialog
 
 import napari_semsr
 from napari_semsr.core import Provenance, SemsrError, run
@@ -90,7 +89,7 @@ def by_button(suffix):
         """Save a layer by the button of a panel, and open it with napari."""
         panel = SavePanel(viewer)
         qtbot.addWidget(panel)
-        choose(folder / f"saved{suffix}")
+        choose(folder / f"saved{suffix}", ".ome.tif")  # which the suffix overrules
         panel.save_as(layer)
         wait(panel, qtbot)
         assert "is saved as" in panel.status.text()
@@ -141,20 +140,6 @@ def opened(path):
 def wait(panel, qtbot):
     runners = panel.session.runner, panel.saver
     qtbot.waitUntil(lambda: not any(r.busy for r in runners), timeout=LIMIT_MS)
-
-
-@pytest.fixture
-def choose(monkeypatch):
-    """Answer the dialogs for files and folders."""
-
-    def answer(path):
-        kind = "OME-TIFF, calibrated (*.ome.tif)"  # which the suffix overrules
-        monkeypatch.setattr(
-            QFileDialog, "getSaveFileName", lambda *_: (str(path), kind)
-        )
-        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(path))
-
-    return answer
 
 
 @pytest.fixture

@@ -84,16 +84,6 @@ def answer(monkeypatch):
     return reply
 
 
-def choose(monkeypatch, path, suffix):
-    """Answer the dialog of a panel."""
-
-    def dialog(parent, caption, place, filters):
-        [chosen] = [f for f in filters.split(";;") if f.endswith(f"(*{suffix})")]
-        return str(path), chosen
-
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", dialog)
-
-
 def assert_same(path, image):
     found = read(path)
     assert found.pixel_size_nm == image.pixel_size_nm
@@ -217,12 +207,12 @@ def press_save(panel, qtbot):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_button_saves_what_the_panel_made(
-    panel, model, qtbot, monkeypatch, tmp_path, suffix
+    panel, model, qtbot, choose, tmp_path, suffix
 ):
     made = model.layers["field · wiener"]
     assert "Not saved" in panel.unsaved.text()
     assert "field · wiener" in panel.unsaved.text()
-    choose(monkeypatch, tmp_path / "kept", suffix)
+    choose(tmp_path / "kept", suffix)
     path = tmp_path / f"kept{suffix}"
     assert press_save(panel, qtbot) == f"field · wiener is saved as {path}."
     found = read(path)
@@ -235,10 +225,8 @@ def test_the_button_saves_what_the_panel_made(
         assert panel.unsaved.text() == ""
 
 
-def test_the_button_asks_before_it_replaces(
-    panel, qtbot, monkeypatch, tmp_path, answer
-):
-    choose(monkeypatch, tmp_path / "kept", ".ome.zarr")
+def test_the_button_asks_before_it_replaces(panel, qtbot, choose, tmp_path, answer):
+    choose(tmp_path / "kept", ".ome.zarr")
     create_store(tmp_path / "kept.ome.zarr", shape=(8, 8), dtype="u1", chunk=4)
     answer(False)
     press_save(panel, qtbot)
@@ -256,10 +244,8 @@ def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
 
 
 @pytest.mark.broad
-def test_saving_is_cancelled_without_a_trace(
-    panel, model, qtbot, monkeypatch, tmp_path
-):
-    choose(monkeypatch, tmp_path / "kept", ".ome.zarr")
+def test_saving_is_cancelled_without_a_trace(panel, model, qtbot, choose, tmp_path):
+    choose(tmp_path / "kept", ".ome.zarr")
     panel.save_button.click()
     panel.cancel_button.click()
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
@@ -297,7 +283,9 @@ def test_stores_that_the_user_chose_stay(layer, model, panel, tmp_path):
     assert (tmp_path / "source" / "a.ome.zarr").is_dir()
 
 
-def test_a_dialog_begins_beside_the_data(make_napari_viewer, tmp_path, monkeypatch):
+def test_a_dialog_begins_beside_the_data(
+    make_napari_viewer, tmp_path, monkeypatch, choose
+):
     begun = []
     monkeypatch.setattr(
         QFileDialog,
@@ -320,11 +308,7 @@ def test_a_dialog_begins_beside_the_data(make_napari_viewer, tmp_path, monkeypat
     panel.run_button.click()
     panel.open_button.click()
     assert begun == [data, data, data]
-    monkeypatch.setattr(
-        QFileDialog,
-        "getSaveFileName",
-        lambda *_: (str(tmp_path / "a.png"), "PNG (*.png)"),
-    )
+    choose(tmp_path / "a.png", ".png")
     panel.extent.value = "canvas"
     panel.figure_button.click()
     assert begin_at() == tmp_path

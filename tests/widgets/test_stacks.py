@@ -162,25 +162,10 @@ def test_a_stack_is_saved_whole(
     np.testing.assert_allclose(attributes["scale"][1:], (10, 10))
 
 
-@pytest.fixture
-def typed(monkeypatch, tmp_path):
-    """Type a name into every dialog."""
-
-    def type_in(name: str):
-        monkeypatch.setattr(
-            QFileDialog,
-            "getSaveFileName",
-            lambda *about: (str(tmp_path / name), about[-1].split(";;")[0]),
-        )
-        return tmp_path / name
-
-    return type_in
-
-
 @pytest.mark.broad
-def test_the_last_step_saves_all_planes(model, stack, hold, finish, typed):
+def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_path):
     panel = hold(SavePanel(model))
-    path = typed("series.ome.tif")
+    path = choose(tmp_path / "series.ome.tif")
     panel.layer_button.click()
     finish(panel)
     [(data, _, _)] = read_layers(str(path))
@@ -197,12 +182,12 @@ def test_the_last_step_saves_all_planes(model, stack, hold, finish, typed):
     ids=["store", "four axes"],
 )
 def test_what_holds_no_stack_is_refused_by_all_doors(
-    model, hold, typed, npe2pm, name, shape, said
+    model, hold, choose, tmp_path, npe2pm, name, shape, said
 ):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     layer = model.add_image(np.zeros(shape), name="series")
     panel = hold(SavePanel(model))
-    path = typed(name)
+    path = choose(tmp_path / name)
     panel.layer_button.click()
     assert said in panel.status.text()
     assert "Split Stack" in panel.status.text()

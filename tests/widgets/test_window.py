@@ -6,7 +6,7 @@ import tifffile
 from npe2 import PluginManifest
 from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
@@ -20,6 +20,7 @@ from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window.dock import FRAMES, SAMPLES, STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
+from tests.widgets.scenes import Endless
 
 
 @pytest.fixture
@@ -273,19 +274,10 @@ def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):
 
 @pytest.mark.broad
 def test_closing_the_window_stops_what_runs(window, hold, finish):
-    from qtpy.QtWidgets import QWidget
-
-    from napari_semsr.core.progress import Progress
-
     dock = hold(QWidget())
     window.setParent(dock)
     panel = window.page.panel
-
-    def endless():
-        while True:
-            yield Progress(0, 0, "working")
-
-    panel.start(endless, lambda _: None)
+    panel.start(Endless(), lambda _: None)
     window.next_button.click()
     window.setParent(None)
     finish(panel)

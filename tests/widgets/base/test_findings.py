@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core import Figure
 from napari_semsr.core.micrograph import Provenance
@@ -18,15 +18,11 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 
 
 @pytest.fixture
-def choose(monkeypatch, tmp_path):
+def choose(choose, tmp_path):
     """Answer the dialog with a name and one of the kinds that it offers."""
 
     def answer(name: str, suffix: str) -> Path:
-        def ask(_parent, _title, _place, filters):
-            [kind] = [item for item in filters.split(";;") if f"*{suffix})" in item]
-            return str(tmp_path / name) if name else "", kind
-
-        monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+        choose(tmp_path / name if name else "", suffix)
         return tmp_path / f"{name}{suffix}"
 
     return answer

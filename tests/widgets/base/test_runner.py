@@ -15,6 +15,7 @@ from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.progress import Job, Progress, Waiting
 from napari_semsr.widgets.base.runner import JobRequest, JobRunner
 from tests.children import LIMIT_MS, LIMIT_S, run_python
+from tests.widgets.scenes import Endless
 
 
 class Log:
@@ -31,23 +32,6 @@ class Log:
         runner.cancelled.connect(lambda: self.cancelled.append(None))
         runner.busy_changed.connect(self.busy.append)
         runner.stepped.connect(self.steps.append)
-
-
-class Endless:
-    """A job without an end that notes whether its generator was closed."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-        self.begun = threading.Event()
-
-    def __call__(self) -> Job[None]:
-        try:
-            while True:
-                self.begun.set()
-                time.sleep(0.005)
-                yield Progress(0, 0, "working")
-        finally:
-            self.closed.set()
 
 
 def one_step() -> Job[None]:

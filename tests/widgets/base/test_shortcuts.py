@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence
 
-from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.base.panel import CANCEL, FLIP, HELP, HIDE, RUN
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
+from tests.widgets.scenes import Endless
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -53,13 +52,8 @@ def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):
 
 
 def test_escape_cancels_what_runs(panel, qtbot, finish):
-    def endless():
-        while True:
-            time.sleep(0.01)
-            yield Progress(1, 2, "half way")
-
-    panel.start(endless, lambda _: None)
-    qtbot.waitUntil(lambda: panel.status.text() == "half way", timeout=LIMIT_MS)
+    panel.start(Endless(), lambda _: None)
+    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
     press(qtbot, panel, Qt.Key.Key_Escape)
     finish(panel)
     assert "was cancelled" in panel.status.text()

@@ -7,12 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.trust import CLUES
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY
 from napari_semsr.jobs.models import find_model
-from napari_semsr.models import Trust, file_digest, save_trust, trust_path
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.enhance import panel as enhance_module
@@ -21,7 +19,7 @@ from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from tests.children import LIMIT_MS
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import write_tiny_model, write_trusted_model
 
 LEARNT = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
 
@@ -371,18 +369,7 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
 @pytest.fixture
 def knowing(tmp_path) -> Path:
     """A tiny network of whose errors something was learnt."""
-    path = write_tiny_model(tmp_path, training=LEARNT)
-    trust = Trust(
-        model="tiny",
-        model_digest=file_digest(path),
-        weights=(0.0,) * (CLUES - 1) + (-2.0,),
-        share=0.9,
-        factor=1.0,
-        fields=((0.0,) * 26,) * 6,
-        familiar=1e9,
-    )
-    save_trust(trust_path(path), trust)
-    return path
+    return write_trusted_model(tmp_path, error=np.exp(-2), training=LEARNT)
 
 
 @pytest.mark.broad

@@ -4,50 +4,26 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
-from napari_semsr.analysis.trust import CLUES
 from napari_semsr.core import Micrograph
-from napari_semsr.models import Trust, file_digest, save_trust, trust_path
 from napari_semsr.widgets.base import DASH
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from napari_semsr.widgets.window.dock import StepsWindow
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import write_trusted_model
 
 
 @pytest.fixture
-def learnt(tmp_path):
-    """Write a tiny network whose errors are so much of the range everywhere."""
-
-    def write(error: float, familiar: float = 1e9):
-        path = write_tiny_model(tmp_path)
-        trust = Trust(
-            model="tiny",
-            model_digest=file_digest(path),
-            weights=(0.0,) * (CLUES - 1) + (float(np.log(error)),),
-            share=0.9,
-            factor=1.0,
-            fields=((0.0,) * 26,) * 6,
-            familiar=familiar,
-        )
-        save_trust(trust_path(path), trust)
-        return path
-
-    return write
-
-
-@pytest.fixture
-def ask(model, hold, run_panel, add, exposures):
+def ask(model, hold, run_panel, add, exposures, tmp_path):
     """Enhance a field, close the panel, and ask for the trust of the layer."""
 
-    def press(path, **values):
+    def press(**trust):
         field = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
         add(model, field)
         maker = hold(EnhancePanel(model))
-        maker.model.add_file(path)
+        maker.model.add_file(write_trusted_model(tmp_path, **trust))
         maker.form.set_values(tile=64, precision="fp32")
         run_panel(maker)
         panel = hold(TrustPanel(model))
-        panel.form.set_values(**values)
         return panel, run_panel(panel)
 
     return press
@@ -56,8 +32,8 @@ def ask(model, hold, run_panel, add, exposures):
 @pytest.mark.parametrize(
     ("error", "word"), [(0.05, "as measured"), (0.2, "look twice"), (0.4, "doubtful")]
 )
-def test_answer_is_one_of_three_words_with_its_limit(model, ask, learnt, error, word):
-    panel, said = ask(learnt(error))
+def test_answer_is_one_of_three_words_with_its_limit(model, ask, error, word):
+    panel, said = ask(error=error)
     assert panel.boxes["image"].value is model.layers["field"]
     assert f"{100 * error:.1f} % of the range {DASH} {word}; one in ten" in said
     assert f"{word} (" in panel.remarks.text()
@@ -67,10 +43,8 @@ def test_answer_is_one_of_three_words_with_its_limit(model, ask, learnt, error, 
     np.testing.assert_allclose(shown.data, 100 * error, rtol=1e-4)
 
 
-def test_asked_again_it_is_one_map_and_no_result_is_doubled(
-    model, ask, learnt, run_panel
-):
-    panel, _ = ask(learnt(0.2))
+def test_asked_again_it_is_one_map_and_no_result_is_doubled(model, ask, run_panel):
+    panel, _ = ask()
     count = len(model.layers)
     panel.form.set_values(show="spread")
     run_panel(panel)
@@ -81,7 +55,7 @@ def test_asked_again_it_is_one_map_and_no_result_is_doubled(
     assert sum("likely error" in name for name in names) == 1
 
 
-def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, learnt):
+def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, tmp_path):
     viewer = make_napari_viewer()
     window = StepsWindow(viewer)
     viewer.window.add_dock_widget(window, name="Superlens SEM")
@@ -90,7 +64,7 @@ def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, le
         viewer.add_image(pixels, name=name)
     maker = window.show_panel("Network")
     maker.layer.value = viewer.layers["field"]
-    maker.model.add_file(learnt(0.2))
+    maker.model.add_file(write_trusted_model(tmp_path))
     maker.run_button.click()
     finish(maker)
     maker.ask_button.click()
@@ -103,8 +77,8 @@ def test_button_below_a_result_asks_for_its_trust(make_napari_viewer, finish, le
     assert "look twice" in panel.figures.text()
 
 
-def test_field_of_another_kind_is_doubtful(ask, learnt):
-    panel, said = ask(learnt(0.05, familiar=1e-9))
+def test_field_of_another_kind_is_doubtful(ask):
+    panel, said = ask(error=0.05, familiar=1e-9)
     assert "is unlike the fields" in panel.warned.text()
     assert "doubtful, since the field is unlike those" in said
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel
+from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
 from napari_semsr.core import Affine, Grid, Warped
@@ -344,8 +344,8 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
 
 
 @pytest.mark.broad
-def test_run_to_resume_is_asked_for(panel, training, folder, monkeypatch):
-    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+def test_run_to_resume_is_asked_for(panel, training, folder, choose):
+    choose(folder)
     panel.resume_button.click()
     assert "no run to resume" in panel.status.text()
     assert not training.requests
