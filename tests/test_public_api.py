@@ -103,13 +103,6 @@ def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):
     assert arrays.resolution_nm == pytest.approx(by_value.resolution_nm)
 
 
-def test_metrics_histogram_and_spectrum(scene):
-    found = napari_semsr.metrics(scene.first, scene.truth, match="affine")
-    assert found.match == "affine"
-    assert napari_semsr.histogram(scene.first, bins=8).counts.sum() == 96 * 128
-    assert len(napari_semsr.spectrum(scene.first).power) > 10
-
-
 def test_masked_pixels_are_unknown_and_complex_values_are_refused(scene):
     image = scene.truth.array()
     hidden = np.zeros(image.shape, bool)
@@ -132,14 +125,6 @@ def test_frc_map_runs_to_its_end(scene):
     assert steps
 
 
-def test_degrade_in_memory_has_a_history(scene):
-    grey = scene.truth.replace(data=(scene.truth.array() * 255).astype(np.uint8))
-    made = napari_semsr.degrade(grey, kind="hybrid", seed=2)
-    assert made.dtype == np.uint8
-    assert made.provenance.options["kind"] == "hybrid"
-    assert made.pixel_size_nm == grey.pixel_size_nm
-
-
 def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
     options = {"device": "cpu", "precision": "fp32", "tile": 64}
     memory = napari_semsr.enhance(scene.first, **options)
@@ -154,10 +139,3 @@ def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
 def test_unknown_option_is_refused_by_name(scene, name):
     with pytest.raises(OptionError, match="sharpness"):
         getattr(napari_semsr, name)(scene.first, sharpness=3)
-
-
-def test_info_convert_and_models(scene, tmp_path):
-    made = napari_semsr.convert(scene.first, tmp_path / "a.ome.tif")
-    assert made.pixel_size_nm == (10, 10)
-    assert napari_semsr.info(made.output).facts["shape"] == [96, 128]
-    assert napari_semsr.list_models().models

@@ -185,12 +185,6 @@ def test_convert_keeps_values_and_calibration(semsr, images, suffix):
     assert after.provenance.inputs[0].digest.startswith("sha256:")
 
 
-def test_frc_of_an_image_with_itself_has_a_reason_and_no_number(semsr, images):
-    record = semsr("frc", "first.tif", "first.tif", "--json").record
-    assert record["resolution_nm"] is None
-    assert record["reason"] == "identical"
-
-
 def test_frc_without_calibration_warns_and_gives_pixels(semsr, images):
     said = semsr("frc", "uncalibrated.tif", "--json")
     assert said.code == 0
@@ -222,28 +216,6 @@ def test_spectrum_writes_picture_or_table(semsr, images):
     assert lines[0] == "frequency_per_px,frequency_per_um,power"
     assert len(lines) == 1 + len(table["power"])
     assert semsr("spectrum", "first.tif", "--json").record["centred"] is None
-
-
-def test_metrics_of_equal_images_has_no_infinity(semsr, images):
-    record = semsr("metrics", "first.tif", "first.tif", "--json").record
-    assert record["psnr_db"] is None
-    assert record["ssim"] == pytest.approx(1)
-    assert record["nrmse"] == 0
-
-
-def test_histogram_counts_every_pixel(semsr, images):
-    record = semsr("histogram", "uncalibrated.tif", "--bins", 16, "--json").record
-    assert sum(record["counts"]) == 40 * 48
-    assert len(record["bins"]) == 17
-    assert record["emd"] is None
-
-
-@pytest.mark.parametrize("line", [("one.tif",), ("one.tif", "one.tif")])
-def test_frc_of_one_pixel_is_too_small(semsr, images, line):
-    said = semsr("frc", *line, "--json")
-    assert said.code == 0, said.err
-    assert said.record["reason"] == "too-small"
-    assert said.record["resolution_px"] is None
 
 
 def test_one_pixel_size_serves_a_pair(semsr, images):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.cli.command import load_verb, main
+from napari_semsr.cli.command import load_verb
 from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
 from napari_semsr.core.grids import Grid
 from napari_semsr.core.progress import run
@@ -189,15 +189,6 @@ def test_demo_leaves_a_stranger_scan_alone(tmp_path):
     with pytest.raises(WriteError, match="not replaced"):
         run(DEMO.job(folder=tmp_path, overwrite=True))
     assert (tmp_path / "scan" / "frame_000.tif").read_text() == "mine"
-
-
-@pytest.mark.parametrize("bad", ["file", "file/below", "missing/below"])
-def test_demo_command_refuses_bad_places_in_one_line(tmp_path, capsys, bad):
-    (tmp_path / "file").touch()
-    assert main(["demo", str(tmp_path / bad)]) == 2
-    said = capsys.readouterr().err.strip()
-    assert "\n" not in said
-    assert "Traceback" not in said
 
 
 @pytest.mark.broad

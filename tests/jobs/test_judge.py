@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import tifffile
 from scipy import ndimage
 
 import napari_semsr
@@ -19,10 +18,9 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.core.errors import SemsrError
-from napari_semsr.io import ReadOptions, Side, StoredTransform, write
+from napari_semsr.io import Side, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.jobs.report.records import read_record
-from napari_semsr.registration import RegistrationRefused
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
 
@@ -262,15 +260,6 @@ def test_exchanged_images_are_told(job_of):
     assert "not exchanged" in made.warnings[0]
 
 
-def test_refusal_writes_nothing(tmp_path):
-    _, fixed, _ = draw_views(96)
-    blank = fixed.replace(data=np.full((96, 96), 7, np.uint8), name="blank")
-    with pytest.raises(RegistrationRefused) as refused:
-        run(JUDGE.job(blank, fixed, tmp_path / "p.html", models=[]))
-    assert refused.value.reason == "no-structure"
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.broad
 def test_cancelled_run_leaves_nothing(job_of, tmp_path):
     job = job_of(*draw_views(96))
@@ -294,31 +283,17 @@ def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     assert (tmp_path / name).read_text() != "mine"
 
 
-def _colour(folder, image):
-    grey = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
-    tifffile.imwrite(folder / "in.tif", grey, photometric="rgb")
-    return folder / "in.tif"
-
-
-def _stack(folder, image):
-    planes = np.random.default_rng(0).integers(0, 255, (5, 90, 90), np.uint8)
-    tifffile.imwrite(folder / "in.tif", planes, photometric="minisblack")
-    return folder / "in.tif"
-
-
 @pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("make", "how", "needs"),
     [
-        (_colour, {"opening": ReadOptions(pixel_size_nm=20.0)}, "grey image"),
-        (_stack, {"opening": ReadOptions(pixel_size_nm=20.0)}, "plane"),
         (lambda _, image: image.replace(pixel_size_nm=None), {}, "no pixel size"),
         (lambda folder, _: folder / "none.tif", {}, "no file"),
         (lambda folder, _: folder / "f.tif", {"sem": "f.tif"}, "judged by itself"),
         (lambda _, image: image, {"models": ["nobody"]}, "nobody"),
         (lambda _, image: image, {"output": "p.txt"}, "must end in .html"),
     ],
-    ids=["colour", "stack", "pixel-size", "missing", "itself", "model", "suffix"],
+    ids=["pixel-size", "missing", "itself", "model", "suffix"],
 )
 def test_bad_input_is_refused_in_one_sentence(tmp_path, make, how, needs):
     moving, fixed, _ = draw_views(96)

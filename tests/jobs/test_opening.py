@@ -9,19 +9,10 @@ from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.jobs.images import input_record, open_image
 
 
-def test_open_image_in_memory_is_the_same_object(scene):
-    assert open_image(scene.first) is scene.first
-
-
 def test_open_image_pixel_size_is_overridden(folder, scene):
     options = ReadOptions.parse({"pixel_size_nm": "4,5"})
     for image in (scene.first, folder / "first.tif"):
         assert open_image(image, options).pixel_size_nm == (4, 5)
-
-
-@pytest.mark.parametrize("value", ["4", 4, (4, 4), "4, 4"])
-def test_open_options_take_a_pixel_size_in_any_form(value):
-    assert ReadOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +32,6 @@ def test_the_first_of_several_images_is_taken_aloud(tmp_path):
         assert open_image(path).shape == (30, 40)
     assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
     assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
-
-
-def test_open_image_that_is_missing(tmp_path):
-    with pytest.raises(ReadError, match="no file"):
-        open_image(tmp_path / "none.tif")
 
 
 @pytest.mark.parametrize(

@@ -216,12 +216,13 @@ def test_stopped_work_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"phantom": "pits"}, "--phantom or --from, not both"),
         ({"sem": True}, "needs a drawn sample"),
         ({"sem_view": True}, "needs a drawn sample"),
         ({"view_mirror": True}, "give it as well"),
         ({"focal_series": 1}, "at least 2"),
     ],
-    ids=["sem", "view", "options of a view", "focal"],
+    ids=["both", "sem", "view", "options of a view", "focal"],
 )
 def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
     with pytest.raises(OptionError, match=said):

@@ -12,12 +12,6 @@ from napari_semsr.jobs.images import (
 )
 
 
-def test_check_image_target_returns_the_path(tmp_path):
-    path = tmp_path / "new.ome.zarr"
-    assert check_image_target(path) == path
-    assert not path.exists()
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_check_image_target_refuses_the_input_under_any_name(tmp_path, overwrite):
     image = tmp_path / "a.tif"
@@ -26,11 +20,6 @@ def test_check_image_target_refuses_the_input_under_any_name(tmp_path, overwrite
     link.symlink_to(image)
     with pytest.raises(WriteError, match="input itself"):
         check_image_target(link, inputs=[image], overwrite=overwrite)
-
-
-def test_check_image_target_refuses_a_missing_folder(tmp_path):
-    with pytest.raises(WriteError, match="does not exist"):
-        check_image_target(tmp_path / "none" / "a.tif")
 
 
 def test_check_image_target_refuses_a_place_below_a_file(tmp_path):

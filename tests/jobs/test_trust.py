@@ -16,6 +16,7 @@ from napari_semsr.models import (
     trust_path,
 )
 from napari_semsr.simulation import SsumPairOptions, ssum_validation
+from tests.tiny_models import write_trusted_model
 
 NETWORK = {"width": 16, "fine_blocks": 1, "dilations": [1]}
 FEW = {"fields": 20, "calibration": 20, "samples": 100}
@@ -198,7 +199,6 @@ def test_model_that_does_not_tell_its_pairs_is_refused(untaught, tmp_path):
     assert not trust_path(path).parent.exists()
 
 
-@pytest.mark.broad
 @pytest.mark.parametrize(
     "change",
     [
@@ -210,9 +210,9 @@ def test_model_that_does_not_tell_its_pairs_is_refused(untaught, tmp_path):
         None,
     ],
 )
-def test_damaged_file_is_refused_in_a_sentence(model, tmp_path, change):
+def test_damaged_file_is_refused_in_a_sentence(tmp_path, change):
     path = tmp_path / "bad.json"
-    told = json.loads(trust_path(model).read_text())
+    told = json.loads(trust_path(write_trusted_model(tmp_path)).read_text())
     path.write_text("{" if change is None else json.dumps({**told, **change}))
     with pytest.raises(SemsrError, match=r"bad\.json is no trust file"):
         load_trust(path)

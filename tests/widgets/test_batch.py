@@ -107,18 +107,10 @@ def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     assert "1 of 4 images failed" in panel.warned.text()
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("text", "needs"),
-    [
-        ("inputs: scans\noutput: made\nsteps: [sharpen]", "which is no verb"),
-        ("inputs: [", "cannot be read as steps"),
-        ("inputs: none\noutput: made\nsteps: [frc]", "There is no image"),
-    ],
-)
-def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path, text, needs):
+def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path):
+    text = "inputs: scans\noutput: made\nsteps: [sharpen]"
     (tmp_path / "steps.yaml").write_text(text)
-    assert needs in run_panel(panel)
+    assert "which is no verb" in run_panel(panel)
     assert not (tmp_path / "made").exists()
 
 

@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPushButton,
-    QWidget,
 )
 
 from napari_semsr.core.errors import ShapeError
@@ -31,7 +30,6 @@ from napari_semsr.io.formats import write
 from napari_semsr.widgets.base import ASIDE, make_panel
 from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
 from tests.children import LIMIT_MS, run_python
-from tests.widgets.scenes import Endless
 
 PANELS = {
     "OpenMosaicPanel": "open_mosaic",
@@ -433,17 +431,6 @@ def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
     qtbot.waitExposed(panel)
     panel.notify("seen")
     assert (told, panel.status.text()) == (["hidden"], "seen")
-
-
-def test_leaving_the_dock_cancels(model, qtbot, finish):
-    panel, dock, endless = make("MetricsPanel", model, qtbot), QWidget(), Endless()
-    qtbot.addWidget(dock)
-    panel.setParent(dock)
-    panel.start(endless, lambda _: None)
-    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
-    panel.setParent(None)
-    finish(panel)
-    assert endless.closed.is_set()
 
 
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):

@@ -140,12 +140,6 @@ def test_second_image_that_was_chosen_is_kept(model, put, hold):
     assert (panel.first.value, panel.second.value) == (layers[1], layers[0])
 
 
-def test_resolution_of_what_a_network_made_is_not_proposed(model, put, hold):
-    image, _ = put("image"), put("sharp", "enhance", network="sha256:0")
-    panel = hold(FrcMapPanel(model))
-    assert panel.first.value is image
-
-
 @pytest.mark.broad
 def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
     show(model, samples.degraded_and_truth())
@@ -169,17 +163,9 @@ def test_low_and_high_differ(model, put, hold):
 
 
 @pytest.mark.broad
-def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, hold):
+def test_a_model_that_was_chosen_stays_for_a_mosaic(model, put, hold):
     panel = hold(EnhancePanel(model))
-    usual = panel.model.value
-    mosaic, part = put("mosaic", "stitch"), put("part of it", "crop")
-    image, sharp = put("image"), put("sharp", "enhance", "sha256:0")
-    assert panel.model.value == usual
-    for layer, chosen in ((mosaic, "ssum-sem"), (image, usual), (part, "ssum-sem")):
-        model.layers.selection.active = layer
-        assert panel.model.value == chosen
-    model.layers.selection.active = sharp
-    assert panel.model.value == usual
+    mosaic, _ = put("mosaic", "stitch"), put("image")
     panel.model.box.value = "sem-2x"
     model.layers.selection.active = mosaic
     assert panel.model.value == "sem-2x"

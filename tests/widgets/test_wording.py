@@ -49,14 +49,6 @@ def test_every_panel_has_its_own_words_for_flags(kind, flag, said, model, hold):
     assert panel.status.text() == f"It is damaged; start anew with {said}."
 
 
-@pytest.mark.broad
-def test_wrong_option_is_called_as_its_row(model, hold, run_panel):
-    model.add_image(np.zeros((64, 64)), name="bare")
-    panel = hold(EnhancePanel(model))
-    panel.form.set_values(tile=3)
-    assert run_panel(panel).startswith("'Tile (px)' must be")
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["mine.tif", "mine.PNG", "mine.ome.tiff"])
 def test_a_result_is_not_written_under_the_name_of_another_format(

@@ -55,8 +55,6 @@ def images(tmp_path):
     grey = np.random.default_rng(1).integers(0, 255, (40, 50), dtype=np.uint8)
     size = parse_pixel_size(10)
     write(Micrograph(grey, size), tmp_path / "a.ome.tif")
-    far = Micrograph(grey, size, origin=(900, 0))
-    write(far, tmp_path / "far.ome.tif")
     write(Micrograph(grey), tmp_path / "bare.png")
     return grey
 
@@ -81,16 +79,9 @@ def test_box_in_pixels_and_in_nm(semsr, images, tmp_path):
 @pytest.mark.usefixtures("images")
 def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
     start = ("crop", "a.ome.tif", "-o", "out.ome.zarr")
-    assert "do not overlap" in refused(*start, "--like", "far.ome.tif")
     assert "--like-pixel-size-nm" in refused(*start, "--like", "bare.png")
     assert "no file nothing.tif" in refused(*start, "--like", "nothing.tif")
-    assert "An area is needed" in refused(*start)
-    box = ("--box", 0, 0, 4, 4)
-    assert "needs a reference" in refused(*start, *box, "--like-pixel-size-nm", 5)
-    assert "only made with --align" in refused(*start, *box, "--search", 5)
     assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
     assert "4 arguments" in refused(*start, "--box", 0, 0)
-    assert "not both" in refused(*start, "--box", 0, 0, 4, 4, "--like", "a.ome.tif")
     assert "less than 64 px" in refused(*start, "--like", "a.ome.tif", "--align")
-    assert "suffix" in refused("crop", "a.ome.tif", "-o", "a.jpg", "--box", 0, 0, 4, 4)
     assert not (tmp_path / "out.ome.zarr").exists()

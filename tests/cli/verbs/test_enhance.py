@@ -186,14 +186,6 @@ def test_stack_goes_plane_by_plane(semsr, images, suffix):
     assert not [p for p in images.iterdir() if p.name.startswith(".")]
 
 
-def test_stack_into_a_format_of_one_plane_is_refused(refused, images):
-    pages = np.zeros((5, 8, 8), np.uint8)
-    tifffile.imwrite(images / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX"})
-    line = refused("enhance", "stack.tif", "-o", "out.ome.zarr")
-    assert "5 planes" in line
-    assert "--plane" in line
-
-
 @pytest.mark.broad
 def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
     write_tiny_model(images, pixel_size_nm=(16, 16))

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core import Micrograph
-from napari_semsr.io import write
 from tests.two_views import write_views
 
 
@@ -67,17 +65,3 @@ def test_colour_and_stacks_are_refused_in_one_line(refused, pair, tmp_path):
     for name, needs in (("colour.tif", "grey image"), ("stack.tif", "plane")):
         line = ("register", name, "fixed.tif", "-o", "out.tif", *size)
         assert needs in refused(*line)
-
-
-def test_small_image_is_refused_in_one_line(refused, pair, tmp_path):
-    small = Micrograph(np.eye(40), (20.0, 20.0), "small")
-    write(small, tmp_path / "small.tif")
-    line = ("register", "small.tif", "fixed.tif", "-o", "out.tif")
-    assert "64 px or more on each side" in refused(*line)
-
-
-def test_transform_that_is_damaged_is_refused_in_one_line(refused, pair, tmp_path):
-    (tmp_path / "map.json").write_text('{"semsr_transform": 1}')
-    assert "not a whole transform" in refused(*LINE, "--transform", "map.json")
-    assert "cannot be read" in refused(*LINE, "--transform", "missing.json")
-    assert "landmarks" in refused(*LINE, "--landmarks", "missing.csv")

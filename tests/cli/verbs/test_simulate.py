@@ -26,14 +26,3 @@ def test_image_scan_and_summary(semsr, images, tmp_path):
     assert "2 frames (1 x 2)" in said.out
     assert "blank" in said.out
     assert (tmp_path / "scan" / "frame_001.tif").is_file()
-
-
-def test_bad_requests_are_refused_in_one_line(refused, images):
-    start = ("simulate", "scan")
-    both = refused(*start, "--from", "first.tif", "--phantom", "pits")
-    assert "not both" in both
-    assert "no file" in refused(*start, "--from", "missing.tif")
-    assert "such as 4x4" in refused(*start, "--frames-grid", "many")
-    assert "needs an image of" in refused(*start, "--from", "first.tif")
-    assert "overlap" in refused(*start, "--overlap", "1.5")
-    assert "not empty" in refused("simulate", ".", *SMALL)

@@ -34,44 +34,6 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
     assert made.comparison["pairs"] == store.counts["test"]
 
 
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
-        (WAY[:6], "needs --low and --high; give both"),
-        ((*WAY[:4], "--transform", "map.json"), "needs --low and --high; give both"),
-        ((*WAY, "--pairs", "p.zarr"), "or --low and --high for images, not both"),
-    ],
-    ids=["low", "map", "store"],
-)
-def test_half_of_what_it_needs_is_refused(refused, place, words, needs):
-    assert needs in refused(*words)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("own-image --second fixed.tif", "needs the first one: give --image"),
-        ("own-image", "learns from one image; give it by --image"),
-        ("own-image --image missing.tif", "missing.tif"),
-        ("own-image --image fixed.tif --pairs p.zarr", "not both"),
-        ("fine-tune --image fixed.tif", "cannot learn from one image; take own-image"),
-        ("own-image --low moving.tif --high fixed.tif", "take fine-tune"),
-        (
-            "own-image --image fixed.tif --low moving.tif --high fixed.tif",
-            "to learn from it alone, not both",
-        ),
-    ],
-)
-def test_noisy_images_that_are_asked_for_wrongly_are_one_sentence(
-    words, said, semsr, place, tmp_path
-):
-    found = semsr("train", *words.split(), "-o", tmp_path / "run")
-    assert found.code != 0
-    assert said in found.err
-    assert len(found.err.strip().splitlines()) == 1
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.broad
 def test_noisy_image_is_learnt_from_and_enhanced(semsr, place, tmp_path):
     blind = {"kind": "blind-spot", "measure": "hidden_db"}

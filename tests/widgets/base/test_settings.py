@@ -1,13 +1,4 @@
-import pytest
-
 from napari_semsr.widgets.base.form import DEFAULTS, preference
-
-CASES = [(group, name) for group, names in DEFAULTS.items() for name in names]
-
-
-@pytest.mark.parametrize(("category", "name"), CASES)
-def test_preference_is_the_default_at_first(category, name):
-    assert preference(category, name) == DEFAULTS[category][name]
 
 
 def test_preference_is_what_the_user_set(plugin_settings, npe2pm):

@@ -42,20 +42,6 @@ def test_affine_match_raises_psnr(panel, model, run_panel):
 
 
 @pytest.mark.broad
-def test_what_light_carried_is_told_apart(panel, model, run_panel):
-    panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
-    run_panel(panel)
-    assert "cut-off" not in panel.figures.text()
-    panel.form.set_values(cut_off_nm=60)
-    run_panel(panel)
-    text = panel.figures.text()
-    for said in ("<b>60 nm", "PSNR below the optical", "PSNR above the optical"):
-        assert said in text
-    panel.form.set_values(cut_off_nm=0.06)
-    assert "must be at least 10" in run_panel(panel)
-
-
-@pytest.mark.broad
 def test_mosaic_is_measured_where_both_are_whole(panel, model, exposures, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     panel.form.set_values(data_range=1.0)
