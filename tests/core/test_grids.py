@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core import Area, Grid, Micrograph, gap_free_box, parse_pixel_size
@@ -101,6 +101,7 @@ def test_gap_free_box_shrinks_to_what_is_asked_at_least():
     hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)),
     st.integers(1, 3),
 )
+@example(np.array([[1] * 6, [0] * 6, *[[1] * 3 + [0] * 3] * 3], bool), 1)
 def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
     rows, columns = covered.shape
     areas = [
