@@ -15,6 +15,7 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
 from tests.enhancing import fill, plan_of, store_for
+from tests.stopping import stop_at
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 TRAINED = {"pixel_size_nm": (10.0, 10.0)}
@@ -200,11 +201,7 @@ def test_a_resumed_run_gives_the_same_bits(kind, make_loaded, rng, tmp_path):
     whole = store("whole.zarr")
     run(fill(field, loaded, whole, options))
     cut = store("cut.zarr")
-    job = fill(field, loaded, cut, options)
-    for step in job:
-        if step.message.startswith("Enhancing tiles") and step.done == 4:
-            break
-    job.close()
+    stop_at(fill(field, loaded, cut, options), "Enhancing tiles", 4)
     assert len(cut.pending()) == 15 - 4
     again = store("cut.zarr", resume=True)
     report = run(fill(field, loaded, again, options))

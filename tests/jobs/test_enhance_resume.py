@@ -1,7 +1,5 @@
 """A store begun from a layer is completed from the file, and only from that file."""
 
-from contextlib import closing
-
 import numpy as np
 import pytest
 
@@ -11,16 +9,14 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE, unfinished
+from tests.stopping import stop_at
 
 SMALL = EnhanceOptions(tile=64, precision="fp32", device="cpu")
 
 
 def _begin(layer, output, tiles):
     """Run until so many tiles are done, then stop."""
-    with closing(ENHANCE.job(layer, output, options=SMALL)) as job:
-        for step in job:
-            if step.message.startswith("Enhancing") and step.done >= tiles:
-                return
+    stop_at(ENHANCE.job(layer, output, options=SMALL), "Enhancing", tiles)
 
 
 @pytest.mark.broad

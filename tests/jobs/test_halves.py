@@ -19,6 +19,7 @@ from napari_semsr.jobs import (
     FrcMapJobOptions,
     StitchFolderOptions,
 )
+from tests.stopping import stop_at
 
 HALVES = StitchFolderOptions(halves=True)
 COARSE = FrcMapJobOptions(block=48, step=24)
@@ -243,20 +244,13 @@ def test_existing_halves_are_kept(scan, tmp_path):
 @pytest.mark.parametrize("at", ["Finding the flat field of half b", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
     job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES, keep=False)
-    for step in job:
-        if step.message.startswith(at):
-            break
-    job.close()
+    stop_at(job, at)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_work_goes_on(scan, made, tmp_path):
     target = tmp_path / "m.ome.zarr"
-    job = STITCH.job(scan, target, options=HALVES, keep=True)
-    for step in job:
-        if step.message.startswith("Fusing") and step.done:
-            break
-    job.close()
+    stop_at(STITCH.job(scan, target, options=HALVES, keep=True), "Fusing", 1)
     for path in half_paths(target):
         with pytest.raises(ReadError, match="resume"):
             read(path)

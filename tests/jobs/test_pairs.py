@@ -14,6 +14,7 @@ from napari_semsr.pairing import PairMap
 from napari_semsr.pairing.cut import is_doubtful
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
+from tests.stopping import stop_at
 
 
 def everything(store) -> dict[str, np.ndarray]:
@@ -245,10 +246,7 @@ def test_cancelled_job_leaves_nothing(scene, tmp_path):
     job = PAIRS.job(
         scene.first, scene.truth, tmp_path / "p.zarr", options=PairOptions(patch=24)
     )
-    for step in job:
-        if step.message == "writing pairs":
-            break
-    job.close()
+    stop_at(job, "writing pairs")
     assert not list(tmp_path.iterdir())
 
 

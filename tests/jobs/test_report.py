@@ -24,6 +24,7 @@ from napari_semsr.jobs import (
     ReportOptions,
     jsonable,
 )
+from tests.stopping import stop_at
 
 VOID = {"meta", "link", "img", "br"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no pixel size")
@@ -384,11 +385,7 @@ def test_picture_of_a_strip_goes_on_a_sheet(tmp_path: Path) -> None:
 
 def test_a_report_that_is_stopped_leaves_nothing(folder: Path) -> None:
     before = set(folder.iterdir())
-    job = REPORT.job([folder / "first.tif"], folder / "r.html")
-    for step in job:
-        if "decorrelation" in step.message:
-            break
-    job.close()
+    stop_at(REPORT.job([folder / "first.tif"], folder / "r.html"), "decorrelation")
     assert set(folder.iterdir()) == before
 
 

@@ -10,6 +10,7 @@ from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
+from tests.stopping import stop_at
 
 
 def test_memory_store_and_file_agree(scene, tmp_path):
@@ -31,11 +32,7 @@ def test_memory_store_and_file_agree(scene, tmp_path):
 def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
     path = tmp_path / "a.ome.zarr"
     options = RestoreOptions(psf="1px", tile=32)
-    job = RESTORE.job(scene.first, path, options=options)
-    for step in job:
-        if step.message == "Restoring tiles" and step.done >= 5:
-            break
-    job.close()
+    stop_at(RESTORE.job(scene.first, path, options=options), "Restoring tiles", 5)
     with pytest.raises(IncompleteError, match="--resume"):
         napari_semsr.read(path)
     with pytest.raises(WriteError, match="use --overwrite"):

@@ -14,6 +14,7 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, cut_scan
+from tests.stopping import stop_at
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 
@@ -206,10 +207,7 @@ def test_folder_of_other_things_is_never_replaced(tmp_path):
 
 def test_stopped_work_leaves_nothing(tmp_path):
     job = SIMULATE.job(out_dir=tmp_path / "scan", options=SimulateOptions(**SIZES))
-    for step in job:
-        if step.message.startswith("writing frame_002"):
-            break
-    job.close()
+    stop_at(job, "writing frame_002")
     assert list(tmp_path.iterdir()) == []
 
 

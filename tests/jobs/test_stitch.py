@@ -13,6 +13,7 @@ from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
+from tests.stopping import stop_at
 
 SIDE = 128
 
@@ -240,11 +241,7 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = STITCH.job(scan, tmp_path / "mosaic.ome.zarr", keep=False)
-    for step in job:
-        if step.message.startswith(at):
-            break
-    job.close()
+    stop_at(STITCH.job(scan, tmp_path / "mosaic.ome.zarr", keep=False), at)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ import napari_semsr
 from napari_semsr.core import OptionError, ReadError, WriteError, run
 from napari_semsr.io import read
 from napari_semsr.jobs import STITCH, StitchFolderOptions
+from tests.stopping import stop_at
 
 FOCUS = StitchFolderOptions(focus="max")
 
@@ -124,8 +125,5 @@ def test_existing_heights_are_kept(scan, tmp_path):
 @pytest.mark.parametrize("at", ["Laying", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
     job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=FOCUS, keep=False)
-    for step in job:
-        if step.message.startswith(at):
-            break
-    job.close()
+    stop_at(job, at)
     assert list(tmp_path.iterdir()) == []

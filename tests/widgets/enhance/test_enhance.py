@@ -19,6 +19,7 @@ from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.verb_panel import TrustPanel
 from tests.children import LIMIT_MS
+from tests.stopping import stop_at
 from tests.tiny_models import write_tiny_model, write_trusted_model
 
 LEARNT = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
@@ -262,10 +263,7 @@ def test_what_the_command_left_unfinished_is_resumed(
         tile=32, precision="fp32", device="cpu", dtype="uint8", memory_gb=1.0
     )
     job = ENHANCE.job(file, output, model=tiny, options=options)
-    for step in job:
-        if step.message.startswith("Enhancing") and step.done >= 3:
-            break
-    job.close()
+    stop_at(job, "Enhancing", 3)
     panel.model.add_file(tiny)
     panel.output.value = output
     panel.existing.value = "resume"
