@@ -103,15 +103,14 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
 
 
 @pytest.mark.quick(5)
-@pytest.mark.parametrize("verb", ONE_IMAGE)
 @pytest.mark.parametrize(
-    ("name", "needs"),
+    ("verb", "name", "needs"),
     [
-        ("missing.tif", "no file"),
-        ("folder", "empty folder"),
-        ("empty.tif", "empty"),
-        ("text.tif", "must be"),
-        ("cut.tif", "cut"),
+        ("info", "missing.tif", "no file"),
+        ("info", "folder", "empty folder"),
+        ("info", "empty.tif", "empty"),
+        ("info", "text.tif", "must be"),
+        *((verb, "cut.tif", "cut") for verb in ONE_IMAGE),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(refused, images, verb, name, needs):
@@ -142,21 +141,20 @@ def test_images_of_different_shape_are_refused(refused, images, verb):
     assert "same shape" in refused(verb, "first.tif", "constant.tif")
 
 
-@pytest.mark.quick(5)
 @pytest.mark.parametrize(
-    ("output", "needs"),
+    ("words", "needs"),
     [
-        ("out.xyz", ".ome.zarr"),
-        ("missing/out.tif", "does not exist"),
-        ("first.tif", "input itself"),
-        ("./folder/../first.tif", "input itself"),
-        ("folder", ".ome.zarr"),
+        (("out.xyz",), ".ome.zarr"),
+        (("missing/out.tif",), "does not exist"),
+        (("first.tif",), "input itself"),
+        (("first.tif", "--overwrite"), "input itself"),
+        (("./folder/../first.tif",), "input itself"),
+        (("folder",), ".ome.zarr"),
     ],
-    ids=["suffix", "parent", "input", "input-by-detour", "folder"],
+    ids=["suffix", "parent", "input", "overwrite", "input-by-detour", "folder"],
 )
-@pytest.mark.parametrize("extra", [(), ("--overwrite",)], ids=["plain", "overwrite"])
-def test_output_that_cannot_be_is_refused(refused, images, output, needs, extra):
-    assert needs in refused("convert", "first.tif", output, *extra)
+def test_output_that_cannot_be_is_refused(refused, images, words, needs):
+    assert needs in refused("convert", "first.tif", *words)
 
 
 def test_info_pixel_size_override(semsr, images):

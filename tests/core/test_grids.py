@@ -101,6 +101,7 @@ def test_gap_free_box_shrinks_to_what_is_asked_at_least():
     hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)),
     st.integers(1, 3),
 )
+@example(np.array([[0, 1, 1, 0], [1] * 4, [1] * 4], bool), 1)
 @example(np.array([[1] * 6, [0] * 6, *[[1] * 3 + [0] * 3] * 3], bool), 1)
 def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
     rows, columns = covered.shape

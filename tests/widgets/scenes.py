@@ -3,11 +3,9 @@
 import threading
 import time
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 from napari.layers import Shapes
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
@@ -31,15 +29,14 @@ class Endless:
             self.closed.set()
 
 
-def one_per_axis(*axes: Sequence[Any]) -> list[Any]:
-    """All combinations; those are broad that leave the first on two axes at once."""
-    first = [axis[0] for axis in axes]
-    cases = []
-    for case in product(*axes):
-        away = sum(one is not other for one, other in zip(case, first, strict=True))
-        marks = [pytest.mark.broad] if away > 1 else []
-        cases.append(pytest.param(*case, marks=marks))
-    return cases
+def one_per_axis(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The first of every axis, and that with each of the others of one axis."""
+    first = tuple(axis[0] for axis in axes)
+    return [first] + [
+        (*first[:at], value, *first[at + 1 :])
+        for at, axis in enumerate(axes)
+        for value in axis[1:]
+    ]
 
 
 def grain(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:

@@ -97,7 +97,8 @@ def assert_same(path, image):
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix", "typed"), one_per_axis(KINDS, SUFFIXES, [True, False])
+    ("kind", "suffix", "typed"),
+    [*one_per_axis(KINDS, SUFFIXES, [True, False]), ("pyramid", ".ome.tif", True)],
 )
 def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, typed):
     image, shown = layer(kind)
