@@ -82,6 +82,21 @@ class DiscRecord:
             )
         return "It shows small things as well as its input does, no better."
 
+    def headline(self) -> dict[str, Figure]:
+        """Write the share of the worst condition, if known, and what it means."""
+        if not self.summary():
+            return {}
+        name, enhanced, degraded = self.worst()
+        told = Figure(
+            100 * enhanced,
+            "% of the discs",
+            ".0f",
+            f"(its input {100 * degraded:.0f} %; at worst: {name})",
+            verdict=self.verdict().rstrip("."),
+            large=True,
+        )
+        return {"Shown rightly": told}
+
     def resolved(self) -> dict[str, Figure]:
         """Write the shares over the radii that the blur resolves."""
         shares = {

@@ -137,7 +137,8 @@ class ModelCheck(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Write the shares that are right, where the blur resolves the discs."""
-        return DiscRecord(self.to_card()).resolved() | declared_figures(self)
+        record = DiscRecord(self.to_card())
+        return record.headline() | record.resolved() | declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Give the shares of all radii; in brackets, those of the degraded image."""

@@ -1,7 +1,6 @@
 """Models: a list with their cards, and the panels that check and import them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,6 @@ from psygnal import Signal
 
 from napari_semsr.core import (
     DB,
-    Figure,
     OptionError,
     PixelSize,
     SemsrError,
@@ -331,19 +329,12 @@ class CheckPanel(Panel):
         """Write the shares, and let the cards show them."""
         if made.written:
             NEWS.changed.emit()
-        record = DiscRecord(made.to_card())
-        found, figures = record.summary(), figures_of(made)
+        found = DiscRecord(made.to_card()).summary()
         said = f"Discs that {made.model} shows rightly: {found}."
-        if found:
-            name, enhanced, degraded = record.worst()
-            beside = f"(its input {100 * degraded:.0f} %; at worst: {name})"
-            worst = Figure(100 * enhanced, "% of the discs", ".0f", beside)
-            told = replace(worst, verdict=record.verdict().rstrip("."), large=True)
-            figures = {"Shown rightly": told, **figures}
-        else:
+        if not found:
             said = f"Of the discs of {made.model} none was wide enough to be judged."
         more = "<p>In brackets: in the degraded image, which the model was given.</p>"
-        self.show_result(figures, said, curves=made.tables(), more=more)
+        self.show_result(figures_of(made), said, curves=made.tables(), more=more)
 
 
 _TITLE = "Import model"
