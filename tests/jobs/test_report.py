@@ -268,6 +268,7 @@ def test_records_within_a_record_are_tables(folder):
     records = {
         "profile": {"fwhm_nm": 15.0, "fwhm_px": 3.0, "fwhm_interval_nm": [14.0, 16.0]},
         "trust": {"kinds": {**kinds, "misfit": None}, "unheard": 12345.5},
+        "gaps": {"mean_width_nm": None, "mean_width_px": {"no": "number"}},
     }
     records["profile"] |= {"image": "a.tif", "lines": [line, line], "edge": None}
     paths = []

@@ -289,6 +289,8 @@ def _plain(number: Number) -> Number:
     values: Any = number.value
     if isinstance(values, bool):
         return replace(number, value="yes" if values else "no")
+    if isinstance(values, dict):
+        return replace(number, value=None)
     if not isinstance(values, list):
         return number
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
