@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 class DegradePanel(VerbPanel):
     """Degrades a layer."""
 
+    title = run_label = "Degrade"
     verbs = {"degrade": DEGRADE}  # noqa: RUF012
     help_place = "simulation.md#degraded-images"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Degrade", "Degrade")
+        super().__init__(viewer)
         self.layer = self.boxes["image"]
         (self.effects,) = self.frames.values()
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class RestorePanel(VerbPanel):
     """Restores a layer by a classical method, and compares the result with it."""
 
+    title = run_label = "Restore"
     verbs = {"restore": RESTORE}  # noqa: RUF012
     help_place = "restore.md"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Restore", "Restore")
+        super().__init__(viewer)
         self.layer = self.boxes["image"]
 
     def add_groups(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from napari.layers import Layer, Points
@@ -21,9 +21,6 @@ from napari_semsr.widgets.layers import lying_over
 from napari_semsr.widgets.measure.regions import Cell, Region, box_of
 from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
-if TYPE_CHECKING:
-    import napari.viewer
-
 # Colours of Okabe and Ito, which all eyes tell apart; the shapes say the same
 LOOKS = {
     "found": ("#56b4e9", "disc", "\N{BLACK CIRCLE}"),
@@ -38,15 +35,13 @@ _TABLE_HEIGHT = 170
 class GapsPanel(TruthPanel):
     """Counts and measures gaps, against a reference layer where there is one."""
 
+    title, run_label = "Gaps", "Find gaps"
     verbs = {"gaps": GAPS}  # noqa: RUF012
     plots = True
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"
     region_help = "gaps whose middle lies in one of its regions are counted for each."
     _marks: Points | None = None  # of the gaps that were found last
-
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Gaps", "Find gaps")
 
     def result_widgets(self) -> Sequence[QWidget]:
         """Make the table of gaps, and a button that copies it."""

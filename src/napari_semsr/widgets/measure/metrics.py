@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class MetricsPanel(TruthPanel):
     """Measures a layer, against a reference layer where there is one."""
 
+    title = "Metrics"
     verbs = {"metrics": METRICS}  # noqa: RUF012
     beside = (HISTOGRAM,)
     help_place = "first-steps.md#3-measure-it"
@@ -33,7 +34,7 @@ class MetricsPanel(TruthPanel):
     )
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Metrics", "Measure")
+        super().__init__(viewer)
         (self.bins,) = self.beside_forms
 
     def in_region(

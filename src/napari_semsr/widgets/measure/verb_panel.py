@@ -101,6 +101,8 @@ class VerbPanel(Panel):
     The verbs read as many images, in one order, and each makes an image, a map or none.
     """
 
+    title = ""
+    run_label = "Measure"
     verbs: Mapping[str, Verb[Any, Any]] = {}  # by what the row calls them
     beside: tuple[Verb[Any, Any], ...] = ()  # run on the same images each time
     chooser = ("Compare", "What is compared.")  # label and tooltip of that row
@@ -111,10 +113,8 @@ class VerbPanel(Panel):
     output: FileEdit | None = None  # where an image goes that takes long to make
     replace: CheckBox  # what is there
 
-    def __init__(
-        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
-    ) -> None:
-        super().__init__(viewer, title, run_label)
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, self.title, self.run_label)
         first = next(iter(self.verbs.values()))
         self.plots |= any(verb.curves for verb in (first, *self.beside))
         self.boxes = {
@@ -387,10 +387,8 @@ class TruthPanel(VerbPanel):
     cuts_gaps = True
     helps = "Show what was measured"
 
-    def __init__(
-        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
-    ) -> None:
-        super().__init__(viewer, title, run_label)
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
         propose_truth(self, self.image, self.reference)
 
@@ -403,10 +401,8 @@ class ResultPanel(VerbPanel):
 
     input_image = 1
 
-    def __init__(
-        self, viewer: "napari.viewer.Viewer", title: str, run_label: str
-    ) -> None:
-        super().__init__(viewer, title, run_label)
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer)
         before, after = self.boxes.values()
         after.changed.connect(partial(self._propose, before, after))
         self._propose(before, after)
@@ -458,13 +454,13 @@ def __getattr__(name: str) -> Any:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     verbs = {title: verb_of(name) for title in titles}
-    made: Any = type("OneVerbPanel", (VerbPanel,), {"verbs": verbs})
-    return partial(made, title=titles[0], run_label="Measure")
+    return type("OneVerbPanel", (VerbPanel,), {"title": titles[0], "verbs": verbs})
 
 
 class ErrorMapPanel(ResultPanel):
     """Maps where a layer is not its reference, or two scans are not one another."""
 
+    title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
     verbs = {"with its reference": ERROR_MAP, "two scans": REPEATABILITY}  # noqa: RUF012
     chooser = (
@@ -475,9 +471,6 @@ class ErrorMapPanel(ResultPanel):
         "the error is summed up for each of its regions. Blur, gain and offset are "
         "those of the whole field."
     )
-
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Error map", "Map errors")
 
     def in_region(
         self, found: VerbOutcome, options: Sequence[Any], region: Region
@@ -503,11 +496,9 @@ class ErrorMapPanel(ResultPanel):
 class TrustPanel(ResultPanel):
     """Maps how far what a network made may be off, of a layer that is there."""
 
+    title, run_label = "Trust", "Map the trust"
     help_place = "trust.md"
     verbs = {"trust": TRUST}  # noqa: RUF012
-
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Trust", "Map the trust")
 
     def layers_for(self, name: str) -> Callable[[], Sequence[Layer]]:
         """Offer as enhanced what a network made, and nothing else."""
