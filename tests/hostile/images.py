@@ -111,14 +111,19 @@ def _damaged_chunk(kind: bytes, content: bytes, rng: Random) -> bytes:
     return damaged_bytes(content or b"\0", rng)
 
 
+def read_mosaic(path: Path) -> None:
+    """Read frames or tiles, eight at most."""
+    scan = run(open_frames(path))
+    for index in range(min(scan.shape[0], 8)):
+        scan.read(index)
+
+
 class Mosaics(Files):
     """Files of tiles, damaged byte by byte."""
 
     def read(self, path: Path) -> None:
         """Read every tile."""
-        scan = run(open_frames(path))
-        for index in range(min(scan.shape[0], 8)):
-            scan.read(index)
+        read_mosaic(path)
 
 
 def _tag(code: int, text: str) -> tuple[Any, ...]:
@@ -238,7 +243,8 @@ HDF5S: dict[str, dict[str, Any]] = {
 }
 
 
-def _write_czi(folder: Path) -> None:
+def write_mosaic(folder: Path) -> None:
+    """Write a CZI of tiles."""
     write_czi(folder / "mosaic.czi")
 
 
@@ -445,9 +451,7 @@ class Scans:
                 wrong = damaged_json if name.endswith("json") else damaged_bytes
                 data = wrong(data, rng)
             (place / name).write_bytes(data)
-        scan = run(open_frames(place))
-        for index in range(scan.shape[0]):
-            scan.read(index)
+        read_mosaic(place)
 
 
 IMAGES = (
@@ -456,7 +460,7 @@ IMAGES = (
     Files("bmp", ".bmp", write_bmps),
     Files("jpeg", ".jpg", write_jpegs),
     Files("hdf5", ".h5", write_hdf5s),
-    Mosaics("czi", ".czi", _write_czi),
+    Mosaics("czi", ".czi", write_mosaic),
     Stores(),
     Packed(),
     Scans(),

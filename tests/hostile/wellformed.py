@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_semsr.core import Micrograph, SemsrError, run
-from napari_semsr.io import describe, open_frames, read, write
+from napari_semsr.core import Micrograph, SemsrError
+from napari_semsr.io import describe, read, write
 from napari_semsr.io.napari_hooks import get_reader
 from tests.hostile import documents, exchange, images
 from tests.hostile.commands import PATIENCE, say, write_inputs
@@ -354,16 +354,6 @@ def _link(path: Path, rng: Random) -> None:
     path.symlink_to(rng.choice((source, os.path.relpath(source, path.parent), "..")))
 
 
-def _use_mosaic(path: Path) -> None:
-    scan = run(open_frames(path))
-    for index in range(min(scan.shape[0], 8)):
-        scan.read(index)
-
-
-def _with_xml(folder: Path) -> None:
-    images.write_czi(folder / "mosaic.czi")
-
-
 @dataclass(frozen=True)
 class Stores(images.Stores):
     """OME-Zarr stores that say or link to what harms."""
@@ -457,7 +447,7 @@ class Scans(images.Scans):
         if rng.random() < 0.3:
             say("stitch", place, "-o", "out.ome.zarr", "--overwrite")
             return
-        _use_mosaic(place)
+        images.read_mosaic(place)
 
 
 # -- models -------------------------------------------------------------------------
@@ -715,7 +705,9 @@ WELL_FORMED = (
     Watched(Images("jpeg", ".jpg", images.write_jpegs, hostile_jpeg)),
     Watched(Images("bmp", ".bmp", images.write_bmps, hostile_bmp)),
     Watched(Images("hdf5", ".h5", images.write_hdf5s, hostile_hdf5)),
-    Watched(Images("czi", ".czi", _with_xml, hostile_czi, _use_mosaic)),
+    Watched(
+        Images("czi", ".czi", images.write_mosaic, hostile_czi, images.read_mosaic)
+    ),
     Watched(Stores()),
     Watched(Scans()),
     _documents("model", _safetensors, _use_model),

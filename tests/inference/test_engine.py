@@ -19,6 +19,7 @@ from napari_semsr.inference import EnhanceOptions, engine, enhance_array
 from napari_semsr.io import create_store, read
 from tests import children
 from tests.enhancing import fill, store_for
+from tests.stopping import stop_at
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 
@@ -207,10 +208,7 @@ def test_fields_that_step_at_borders_have_a_report(make_loaded, rng, tmp_path):
 def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     image, loaded = Micrograph(_field(rng, (130, 100))), make_loaded("strided")
     store = _store(tmp_path, image, loaded)
-    job = fill(image, loaded, store, FP32)
-    while next(job).done < 4:
-        pass
-    job.close()
+    stop_at(fill(image, loaded, store, FP32), "", 4)
     again = _store(tmp_path, image, loaded, resume=True)
     assert not again.complete
     left = len(again.pending())
@@ -255,10 +253,7 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
 def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path):
     image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("plain")
     store = _store(tmp_path, image, loaded)
-    job = fill(image, loaded, store, FP32)
-    while next(job).done < 1:
-        pass
-    job.close()
+    stop_at(fill(image, loaded, store, FP32), "", 1)
     options = FP32
     if change == "model":
         loaded = make_loaded("strided")

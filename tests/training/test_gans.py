@@ -16,6 +16,7 @@ from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import check_discriminator_field
 from napari_semsr.training.validation import ValidationPair
+from tests.stopping import stop_at
 
 BASE = {"name": "tiny", "batch": 1, "steps": 6, "warmup_steps": 0, "decay_steps": 3}
 BASE |= {"schedule": "linear", "validate_every": 3, "precision": "fp32", "ema": 0.9}
@@ -66,9 +67,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", EACH)
 def test_resumed_run_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     run(loop.train(recipe(name), tmp_path / "whole"))
-    job = loop.train(recipe(name), tmp_path / "cut")
-    next(progress for progress in job if progress.done == 1)
-    job.close()
+    stop_at(loop.train(recipe(name), tmp_path / "cut"), "", 1)
     held = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
     assert held["global_step"] in (1, 2, 3)
     run(loop.train(recipe(name), tmp_path / "cut", resume=True))

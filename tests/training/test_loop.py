@@ -30,6 +30,7 @@ from napari_semsr.training.validation import (
     affine_psnr_db,
     restore_field,
 )
+from tests.stopping import stop_at
 
 SCHEDULE = {"steps": 6, "warmup_steps": 1, "decay_steps": 2, "validate_every": 3}
 RECIPE = Recipe(
@@ -69,11 +70,7 @@ def test_run_leaves_a_model_a_curve_and_a_state(tmp_path: Path) -> None:
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     run(loop.train(RECIPE, tmp_path / "whole"))
-    job = loop.train(RECIPE, tmp_path / "cut")
-    for progress in job:
-        if progress.done >= 3:
-            break
-    job.close()
+    stop_at(loop.train(RECIPE, tmp_path / "cut"), "", 3)
     saved = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
     assert int(saved["global_step"]) >= 3
     result = run(loop.train(RECIPE, tmp_path / "cut", resume=True))
