@@ -214,7 +214,7 @@ def test_stopped_work_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"phantom": "pits"}, "--phantom or --from, not both"),
+        ({"phantom": "pits"}, "Give phantom or image, not both"),
         ({"sem": True}, "needs a drawn sample"),
         ({"sem_view": True}, "needs a drawn sample"),
         ({"view_mirror": True}, "give it as well"),
