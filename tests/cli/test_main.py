@@ -177,18 +177,6 @@ def interrupt_is():
     signal.signal(signal.SIGINT, before)
 
 
-def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
-    def job():
-        yield Progress(0, 1, "working")
-        os.kill(os.getpid(), signal.SIGTERM)
-        yield Progress(1, 1, "done")
-
-    before = signal.getsignal(signal.SIGTERM)
-    info_does(job)
-    assert semsr("info", "x").code == 130
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_that_a_library_makes_an_error_of_is_one(
     semsr, info_does, interrupt_is, number
@@ -202,9 +190,11 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
             raise ValueError("no matrix") from None
 
     interrupt_is(signal.default_int_handler)
+    terminate = signal.getsignal(signal.SIGTERM)
     info_does(job)
     said = semsr("info", "x")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is terminate
     assert said.code == 130
     assert said.err == "semsr info: Interrupted; what was finished is kept.\n"
 

@@ -131,11 +131,6 @@ def test_constant_image_gives_numbers_or_null(semsr, images, verb):
     assert said.record["images"] == ["constant.tif", "constant.tif"]
 
 
-def test_colour_image_is_refused_or_converted(semsr, refused, images):
-    assert "luminance" in refused("metrics", "colour.tif")
-    assert semsr("metrics", "colour.tif", "--colour", "luminance").code == 0
-
-
 @pytest.mark.parametrize("verb", ["frc", "metrics"])
 def test_images_of_different_shape_are_refused(refused, images, verb):
     assert "same shape" in refused(verb, "first.tif", "constant.tif")

@@ -11,7 +11,6 @@ from distributed import LocalCluster
 from napari_semsr.core import Micrograph, OptionError, SemsrError, Waiting, WriteError
 from napari_semsr.io import read, read_sheet, write
 from tests.children import LIMIT_S, started
-from tests.jobs.batch.conftest import STEPS
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 
@@ -293,12 +292,6 @@ def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
         batch(save())
     assert batch(save(), overwrite=True).done == 12
     assert (tmp_path / "made" / "mine.txt").read_text() == "mine"
-
-
-@pytest.mark.broad
-def test_steps_of_a_script_are_a_table(scans, batch, tmp_path):
-    asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": STEPS}
-    assert batch(asked).done == 12
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,6 @@ def form(hold) -> OptionsForm:
     return hold(OptionsForm(Example))
 
 
-def test_form_starts_with_the_defaults(form):
-    assert form.options() == Example()
-
-
 def test_form_round_trips_values(form):
     values = {
         "count": 9,

@@ -114,15 +114,6 @@ def test_start_refuses_a_second_job(qtbot, runner):
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
 
 
-def test_destroyed_parent_cancels(qtbot):
-    parent, job = QWidget(), Endless()
-    runner = JobRunner(parent)
-    runner.start("endless", job)
-    assert job.begun.wait(LIMIT_S)
-    parent.deleteLater()
-    qtbot.waitUntil(job.closed.is_set, timeout=LIMIT_MS)
-
-
 def test_worker_quit_reaches_the_job(qtbot, runner):
     from superqt.utils import WorkerBase
 

@@ -29,6 +29,7 @@ def ask(model, hold, run_panel, add, exposures, tmp_path):
     return press
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("error", "word"), [(0.05, "as measured"), (0.2, "look twice"), (0.4, "doubtful")]
 )

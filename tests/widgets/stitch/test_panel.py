@@ -10,7 +10,6 @@ from matplotlib import colormaps
 from PIL import Image
 
 import napari_semsr
-from napari_semsr.io.layers import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.temporary import is_temporary
@@ -371,14 +370,6 @@ def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
     assert units(model) == NM
     opened.calibrate.undo_button.click()
     assert units(model) == ["pixel", "pixel"]
-
-
-@pytest.mark.broad
-def test_scan_in_the_viewer_is_taken(make, model, scan):
-    for data, attributes, kind in read_layers(str(scan)):
-        getattr(model, f"add_{kind}")(data, **attributes)
-    assert units(model) == NM
-    assert make().folder.value == scan
 
 
 @pytest.mark.broad
