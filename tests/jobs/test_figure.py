@@ -225,11 +225,6 @@ def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
         ([], {}, "must have 1 to 12 images, got 0"),
         ([micrograph()], {"inset": (0, 0, 70, 10)}, "must lie in every image"),
         ([Micrograph(np.ones((900, 1)), None, "thin")], {}, "at most 1000 mm tall"),
-        (
-            [Micrograph(np.full((30, 30), np.nan), None, "empty")],
-            {},
-            "needs finite pixels, and empty has none",
-        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(

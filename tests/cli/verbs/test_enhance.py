@@ -92,17 +92,6 @@ def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
 
 
 @pytest.mark.broad
-def test_enhanced_images_of_one_acquisition_are_not_independent(semsr, images):
-    for name, tile in (("a", 32), ("b", 48)):
-        line = ("enhance", "first.tif", "-o", f"{name}.ome.zarr", "--tile", tile)
-        assert semsr(*line, "--device", "cpu").code == 0
-    record = semsr("frc", "a.ome.zarr", "b.ome.zarr", "--json").record
-    assert (record["resolution_nm"], record["reason"]) == (None, "not-independent")
-    halves = semsr("frc", "a.ome.zarr", "--json").record
-    assert halves["reason"] == "not-independent"
-
-
-@pytest.mark.broad
 def test_enhance_one_pixel_and_holes(semsr, images):
     for name in ("one", "holes", "constant"):
         said = semsr(
