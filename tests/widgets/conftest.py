@@ -15,6 +15,7 @@ from tests.children import LIMIT_MS, LIMIT_S
 pytest.importorskip("napari", reason="needs napari and a Qt binding")
 
 from napari.components import ViewerModel
+from npe2 import PluginManifest
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
+from napari_semsr.widgets.base.results import keep_results_in
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
 
@@ -30,6 +32,19 @@ from tests.widgets.scenes import exposures_of
 def model() -> ViewerModel:
     """A viewer without a window."""
     return ViewerModel()
+
+
+@pytest.fixture
+def registered(npe2pm: Any) -> None:
+    """Let napari open and save by our readers and writers."""
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+
+
+@pytest.fixture
+def no_project() -> Iterator[None]:
+    """Leave no project behind into which results would go."""
+    yield
+    keep_results_in(None)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 
-from napari_semsr.widgets.base.results import keep_results_in
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.project import SavePanel
@@ -22,7 +21,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 
 
 @pytest.fixture
-def opened(make_napari_viewer, qtbot, run_panel):
+def opened(make_napari_viewer, qtbot, run_panel, no_project):
     """A viewer whose panel has made a layer that is not saved; the questions asked."""
     viewer = make_napari_viewer(show=True)
     image = exposures_of((64, 64))[0]
@@ -36,8 +35,7 @@ def opened(make_napari_viewer, qtbot, run_panel):
         panel.session.ask = lambda _, names: asked.append(names) or what
 
     answer("cancel")
-    yield viewer, panel, answer, asked
-    keep_results_in(None)
+    return viewer, panel, answer, asked
 
 
 # PyQt lists all that it destroys at Python's exit, and loses its place in the list when

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import yaml
-from npe2 import PluginManifest
 from qtpy.QtWidgets import QDockWidget, QPushButton
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -41,8 +40,7 @@ def test_every_verb_is_in_the_palette(verb):
 
 
 @pytest.mark.broad
-def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, npe2pm, qtbot):
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, registered, qtbot):
     viewer = make_napari_viewer_proxy(show=True)
     for command in (commands.open_enhance, commands.open_save, commands.open_enhance):
         command()

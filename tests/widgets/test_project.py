@@ -23,7 +23,6 @@ from napari_semsr.io.project import read_project
 from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.base.results import (
     add_opened,
-    keep_results_in,
     new_store_path,
     open_store,
 )
@@ -38,11 +37,7 @@ from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
 
-
-@pytest.fixture(autouse=True)
-def _no_project_left():
-    yield
-    keep_results_in(None)
+pytestmark = pytest.mark.usefixtures("no_project")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
-from npe2 import PluginManifest
 
 import napari_semsr
 from napari_semsr.core.micrograph import Micrograph, Provenance
@@ -24,9 +23,7 @@ LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
 PLUGIN = "napari-semsr"
 
 
-@pytest.fixture(autouse=True)
-def _registered(npe2pm):
-    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

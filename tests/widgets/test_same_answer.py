@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from npe2 import PluginManifest
 
 import napari_semsr
 from napari_semsr.core import Provenance, SemsrError, run
@@ -23,7 +22,6 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets.base.results import (
     add_opened,
     cache_folder,
-    keep_results_in,
     open_store,
 )
 from napari_semsr.widgets.layers import kind_of, micrograph_from_layer, network_of
@@ -33,12 +31,7 @@ from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import exposures_of, one_per_axis, with_gaps
 
-
-@pytest.fixture(autouse=True)
-def _no_project_left(npe2pm):
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
-    yield
-    keep_results_in(None)
+pytestmark = pytest.mark.usefixtures("registered", "no_project")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from npe2 import PluginManifest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.errors import OptionError
@@ -182,9 +181,8 @@ def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_
     ids=["store", "four axes"],
 )
 def test_what_holds_no_stack_is_refused_by_all_doors(
-    model, hold, choose, tmp_path, npe2pm, name, shape, said
+    model, hold, choose, tmp_path, registered, name, shape, said
 ):
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     layer = model.add_image(np.zeros(shape), name="series")
     panel = hold(SavePanel(model))
     path = choose(tmp_path / name)

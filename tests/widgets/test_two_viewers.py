@@ -6,7 +6,6 @@ from threading import Barrier
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from npe2 import PluginManifest
 
 from napari_semsr.core import Micrograph, ReadError, parse_pixel_size
 from napari_semsr.io import write
@@ -20,9 +19,8 @@ SHAPE = (2100, 96)  # large enough to be read from its store when it is shown
 
 
 @pytest.fixture(params=["reader", pytest.param("panel", marks=pytest.mark.broad)])
-def show(request, npe2pm, hold, finish, run_panel):
+def show(request, registered, hold, finish, run_panel):
     """Open a store in a viewer, by our reader or by our panel; give its layer."""
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
 
     def opened(viewer, path):
         if request.param == "reader":

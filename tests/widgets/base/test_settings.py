@@ -1,11 +1,9 @@
 from napari_semsr.widgets.base.form import DEFAULTS, preference
 
 
-def test_preference_is_what_the_user_set(plugin_settings, npe2pm):
+def test_preference_is_what_the_user_set(plugin_settings, registered):
     from napari.settings import get_plugin_settings
-    from npe2 import PluginManifest
 
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     get_plugin_settings("napari-semsr").computing.device = "cpu"
     assert preference("computing", "device") == "cpu"
     assert preference("computing", "precision") == "auto"

@@ -1,5 +1,4 @@
 import pytest
-from npe2 import PluginManifest
 
 import napari_semsr as semsr
 from napari_semsr.widgets.base import open_panel
@@ -64,9 +63,8 @@ def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):
 
 @pytest.mark.broad
 def test_a_file_of_other_programs_opens_the_panel(
-    make_napari_viewer_proxy, npe2pm, network
+    make_napari_viewer_proxy, registered, network
 ):
-    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
     viewer = make_napari_viewer_proxy(show=True)
     check = open_panel(viewer, "Check model")
     before = check.model.value
