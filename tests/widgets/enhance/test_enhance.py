@@ -11,7 +11,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY
 from napari_semsr.jobs.models import find_model
-from napari_semsr.widgets.base import results
+from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import manual_folder, manual_url
 from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_details, card_text
@@ -294,7 +294,8 @@ def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
 @pytest.mark.broad
 def test_preferences_fill_the_form(model, hold, monkeypatch):
     wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
-    monkeypatch.setattr(enhance_module, "preference", lambda _, name: wanted[name])
+    for module in (enhance_module, form):
+        monkeypatch.setattr(module, "preference", lambda _, name: wanted[name])
     panel = hold(EnhancePanel(model))
     found = panel.form.options()
     assert (found.device, found.tile, found.precision) == ("cpu", 128, "fp32")
