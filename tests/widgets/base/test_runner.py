@@ -1,3 +1,4 @@
+import gc
 import itertools
 import threading
 import time
@@ -102,6 +103,30 @@ def test_cancel_closes_the_generator(qtbot, runner):
     assert job.closed.is_set()
     assert len(log.cancelled) == 1
     assert (log.returned, log.failed) == ([], [])
+
+
+def test_garbage_of_a_job_is_freed_in_the_main_thread(qtbot, runner):
+    freed: list[threading.Thread] = []
+
+    class Ring:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            freed.append(threading.current_thread())
+
+    def job() -> Job[None]:
+        limit = time.monotonic() + LIMIT_S
+        Ring()
+        while not freed and time.monotonic() < limit:
+            kept = [[] for _ in range(10_000)]  # for which Python looks for garbage
+            yield Progress(0, 0, f"holding {len(kept)} lists")
+            time.sleep(0.01)
+
+    runner.start("litter", job)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=2 * LIMIT_MS)
+    assert freed == [threading.main_thread()]
+    assert gc.isenabled()
 
 
 def test_start_refuses_a_second_job(qtbot, runner):

@@ -10,6 +10,7 @@ the same cores would both take longer, and need the memory of both.
 """
 
 import atexit
+import gc
 import logging
 import math
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from operator import gt
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -54,6 +56,8 @@ _LAST_STEP_MS = 60_000  # chosen: no step between two looks at a cancel takes lo
 # napari's sign of work draws the whole window 27 times a second, which without a GPU
 # takes both cores of a small machine: not for what is done soon.
 _QUIET_S = 2.0
+_COLLECT_MS = 100  # chosen: as good as at once, for what threads leave behind
+_COLLECT_ALL_S = 60.0  # chosen: looking through all that is loaded takes some 0.3 s
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
 Parts = Iterator[None] | None
@@ -232,6 +236,41 @@ class _Bar:
                 bar.close()
 
 
+class _MainThreadCollector:
+    """Looks for garbage in the main thread alone, from `start` to `stop`.
+
+    Python looks for it in the thread that happens to allocate. In that of a job it
+    would free what is left of closed windows there, which Qt does not survive.
+    """
+
+    def __init__(self, parent: QObject) -> None:
+        self._timer = new_timer(parent, self._look, _COLLECT_MS)
+        self._looked_at_all = 0.0
+
+    def start(self) -> None:
+        """Take over from Python."""
+        if gc.isenabled():  # else somebody else takes care of it, or this does already
+            self._looked_at_all = time.monotonic()
+            gc.disable()
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Leave it to Python again."""
+        if self._timer.isActive():
+            self._timer.stop()
+            gc.enable()
+
+    def _look(self) -> None:
+        """Look through the youngest objects, or older ones where it is time."""
+        now = time.monotonic()
+        young, old, all_there_is = map(gt, gc.get_count(), gc.get_threshold())
+        if all_there_is and now - self._looked_at_all > _COLLECT_ALL_S:
+            self._looked_at_all = now
+            gc.collect()
+        elif young or old:
+            gc.collect(int(old))
+
+
 class _Queue(QObject):
     """All jobs of the session, waiting and running, in the order of asking.
 
@@ -246,6 +285,7 @@ class _Queue(QObject):
         super().__init__()
         self.runs: list[_Run] = []
         self.shown: list[_Run] = []  # those that have ended and are being shown
+        self._collector = _MainThreadCollector(self)
         self.stepped.connect(self._on_step)
         self.warned.connect(self._on_warning)
         self.ended.connect(self._on_end)
@@ -292,6 +332,7 @@ class _Queue(QObject):
     def _work(self, run: _Run, error: Exception | None) -> None:
         """Start the thread of a job that is ready, unless it could not be made so."""
         if error is None:
+            self._collector.start()
             create_worker(run, _worker_class=_Worker).start()
         else:
             self.runs.remove(run)
@@ -341,6 +382,8 @@ class _Queue(QObject):
 
     def _on_end(self, run: _Run) -> None:
         self.runs.remove(run)
+        if not any(other.begun for other in self.runs):
+            self._collector.stop()
         if run.bar is not None:
             run.bar.close()
         if run.error is not None:
