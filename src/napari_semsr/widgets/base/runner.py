@@ -245,25 +245,32 @@ class _MainThreadCollector:
 
     def __init__(self, parent: QObject) -> None:
         self._timer = new_timer(parent, self._look, _COLLECT_MS)
+        self._usual: tuple[int, int, int] | None = None  # Python's own thresholds
         self._looked_at_all = 0.0
 
     def start(self) -> None:
-        """Take over from Python."""
-        if gc.isenabled():  # else somebody else takes care of it, or this does already
-            self._looked_at_all = time.monotonic()
-            gc.disable()
+        """Take over from Python.
+
+        By its threshold: libraries switch the collector itself off and on.
+        """
+        if self._usual is None:
+            self._usual, self._looked_at_all = gc.get_threshold(), time.monotonic()
+            gc.set_threshold(0)
             self._timer.start()
 
     def stop(self) -> None:
         """Leave it to Python again."""
-        if self._timer.isActive():
+        if self._usual is not None:
             self._timer.stop()
-            gc.enable()
+            gc.set_threshold(*self._usual)
+            self._usual = None
 
     def _look(self) -> None:
         """Look through the youngest objects, or older ones where it is time."""
+        if self._usual is None or not (gc.isenabled() and self._usual[0]):
+            return
         now = time.monotonic()
-        young, old, all_there_is = map(gt, gc.get_count(), gc.get_threshold())
+        young, old, all_there_is = map(gt, gc.get_count(), self._usual)
         if all_there_is and now - self._looked_at_all > _COLLECT_ALL_S:
             self._looked_at_all = now
             gc.collect()
@@ -335,8 +342,13 @@ class _Queue(QObject):
             self._collector.start()
             create_worker(run, _worker_class=_Worker).start()
         else:
-            self.runs.remove(run)
+            self._remove(run)
             self._leave(run, error)
+
+    def _remove(self, run: _Run) -> None:
+        self.runs.remove(run)
+        if not any(other.begun for other in self.runs):
+            self._collector.stop()
 
     def _go_on(
         self, run: _Run, parts: Iterator[None], end: Callable[[Exception | None], None]
@@ -381,9 +393,7 @@ class _Queue(QObject):
             owner.warned.emit(warning)
 
     def _on_end(self, run: _Run) -> None:
-        self.runs.remove(run)
-        if not any(other.begun for other in self.runs):
-            self._collector.stop()
+        self._remove(run)
         if run.bar is not None:
             run.bar.close()
         if run.error is not None:
