@@ -45,8 +45,13 @@ class Training:
         self.name = self.recipe.stem
         self.folder, self.kept = FOLDER / self.name, KEPT / self.name
         self.run = self.folder / "run"
-        begun = {"steps": 0, "seconds": 0.0, "state": "waiting", "commit": ""}
-        begun["step_s"] = None  # of processor time, in its last turn
+        begun = {
+            "steps": 0,
+            "seconds": 0.0,
+            "state": "waiting",
+            "commit": "",
+            "step_s": None,  # processor time of a step in its last turn
+        }
         began = self.folder / "record.json"
         self.record = begun | read(began if began.exists() else self.kept / "kept.json")
         self.best, self.last = read(self.run / "best.yaml"), {"step": "0"}
