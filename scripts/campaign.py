@@ -209,24 +209,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     verbs = "start", "status", "pause", "resume", "stop", "keep", "work"
     parser.add_argument("verb", choices=verbs)
-    parser.add_argument("names", nargs="*", help="for keep")
+    parser.add_argument("names", nargs="*", help="of which trainings; start: all if none")
     parser.add_argument("--jobs", default="1", help="how many at once")
     given, file = parser.parse_args(), FOLDER / "pid"
     number = int(read(file) or 0)
     found = psutil.Process(number) if number and psutil.pid_exists(number) else None
     found = found if found and "work" in found.cmdline() else None  # another's number
     every = [Training(**entry) for entry in read(ROOT / "scripts" / "campaign.yaml")]
+    named = [one for one in every if one.name in given.names]
+    if unknown := {*given.names} - {one.name for one in every}:
+        parser.error(f"no training is named {', '.join(sorted(unknown))}")
     if given.verb == "status":
         state = found.status() if found else "not running"
         print(f"campaign: {state}", *map(Training.status, every), sep="\n")
     elif given.verb == "keep":
-        for one in (t for t in every if t.name in given.names):
+        for one in named:
             one.keep()
     elif given.verb == "work":
-        work(every, int(given.jobs))
+        work(named or every, int(given.jobs))
     elif given.verb == "start" and not found:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        call = [sys.executable, __file__, "work", "--jobs", given.jobs]
+        call = [sys.executable, __file__, "work", *given.names]
+        call += ["--jobs", given.jobs]
         with (FOLDER / "log").open("ab") as log:
             made = subprocess.Popen(call, stdout=log, stderr=log, process_group=0)
         file.write_text(str(made.pid))
