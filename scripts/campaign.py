@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     verbs = "start", "status", "pause", "resume", "stop", "keep", "work"
     parser.add_argument("verb", choices=verbs)
-    parser.add_argument("names", nargs="*", help="of which trainings; start: all if none")
+    parser.add_argument("names", nargs="*", help="of the trainings; start: or all")
     parser.add_argument("--jobs", default="1", help="how many at once")
     given, file = parser.parse_args(), FOLDER / "pid"
     number = int(read(file) or 0)
