@@ -11,11 +11,13 @@ import torch
 import zarr
 from scipy import ndimage
 
-from napari_semsr.core import ReadError, ShapeError, run
+from napari_semsr.core import OptionError, ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build, load_model, save_model
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.drawings import PHANTOMS, draw
 from napari_semsr.training import Recipe, fit as loop
+from napari_semsr.training.batches import TrainingData
+from napari_semsr.training.patches import Truths
 from napari_semsr.training.stored_pairs import StoredPatches
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 
@@ -110,6 +112,43 @@ def test_each_pass_takes_every_pair_once(make_store: MakeStore, kind: str) -> No
     paired = kind == "supervised"
     assert all((low == high) is paired for low, high in found)
     assert len(set(highs)) > 2
+
+
+def mixed(store: Path, **changes: Any) -> Recipe:
+    """A recipe that draws half of each batch, beside a store."""
+    drawn = {"drawn": 0.5, "bank": 4, "phantoms": 1, "scene_px": 48}
+    data = {"pairs": str(store), "patch_px": 32, **drawn, "patches_per_scene": 1}
+    return recipe(store, data=data | changes.pop("data", {}), **{"batch": 4, **changes})
+
+
+def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
+    asked = mixed(make_store(), data={"bank_folder": str(tmp_path / "banks")})
+    batches = TrainingData(asked, 1).train_dataloader()
+    low, high = batches.batch(3)
+    assert low.shape == high.shape == (4, 1, 1, 32, 32)
+    items = StoredPatches(asked, 1)
+    for row, place in ((2, 6), (3, 7)):  # two at each of the three steps before it
+        assert torch.equal(low[row], items[place].low)
+        assert torch.equal(high[row], items[place].high)
+    alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
+    drawn = TrainingData(alone, 1).train_dataloader().batch(3)
+    assert torch.equal(low[:2], drawn.low)
+
+
+def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
+    asked = mixed(make_store(), degradations={"blur": 1, "fog": 0, "hybrid": 0})
+    done = run(loop.train(asked, tmp_path / "run"))
+    assert {"gain_db_pairs", "gain_db_blur"} <= set(done.validation)
+    fields = Truths(load_model(done.model).card, side=48, seed=3)
+    assert fields.pair(0)[0].shape == (48, 48)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
+)
+def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
+    with pytest.raises(OptionError, match="share drawn is for kind supervised"):
+        mixed(make_store(), **wrong)
 
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.core import OptionError, WriteError
 from napari_semsr.io import move
-from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches
+from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches, flat
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import (
     BlockDataset,
@@ -46,6 +46,7 @@ _NOT_SCENES = {
     "scans_root",
     "bank_folder",
     "pairs",
+    "drawn",
     "augment",
     "validation",
     "held_out",
@@ -277,6 +278,31 @@ class CachedBatches(_Batches[Scenes | Patches]):
         return scenes[self._on_device(numbers)].float()[:, None]
 
 
+class MixedBatches(_Batches[Patches]):
+    """Random batches of drawn scenes and a store of pairs, in the recipe's shares."""
+
+    def __init__(
+        self, drawn: CachedBatches, recipe: Recipe, scale: int, process: int, of: int
+    ) -> None:
+        super().__init__(recipe, drawn.done, process, drawn.count)
+        self.scenes, self.items = drawn, StoredPatches(recipe, scale)
+        self.process, self.of = process, of
+        self.stored = recipe.batch - drawn.recipe.batch
+
+    def batch(self, step: int) -> Patches:
+        """Draw the batch of a step: patches of scenes, then those of the store."""
+        first = step * self.stored
+        pairs = [
+            self.items[self.process + self.of * (first + n)] for n in range(self.stored)
+        ]
+        scenes = flat(Patches(*self.scenes.batch(step)))
+        joined = (
+            torch.cat([drawn, *(part.to(drawn.device) for part in parts)])[:, None]
+            for drawn, *parts in zip(scenes, *pairs, strict=True)
+        )
+        return Patches(*joined)
+
+
 def _unit(scenes: Tensor) -> Tensor:
     """Bring each scene's percentiles to 0 and 1."""
     thinned = scenes[..., ::4, ::4].flatten(1)
@@ -300,18 +326,22 @@ class TrainingData(lightning.LightningDataModule):
         self.recipe, self.scale, self.done = recipe, scale, done
         self.report = report
 
-    def train_dataloader(self) -> DataLoader[Any] | BlockBatches | CachedBatches:
+    def train_dataloader(self) -> DataLoader[Any] | _Batches[Any]:
         """Give this process's batches, as many as the whole run has steps."""
         recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
         number, of = (
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         )
         stored = data.pairs is not None
-        if data.bank and not stored:
+        if data.bank and recipe.draws:
             if recipe.learns == "survey":
                 return BlockBatches(recipe, self.report, self.done, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
-            return CachedBatches(cache, recipe, self.done, number)
+            if not stored:
+                return CachedBatches(cache, recipe, self.done, number)
+            many = min(max(1, round(data.drawn * recipe.batch)), recipe.batch - 1)
+            drawn = CachedBatches(cache, recipe.replace(batch=many), self.done, number)
+            return MixedBatches(drawn, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
         first, end = (
             steps * per_step * of for steps in (self.done, self.done + recipe.steps)

@@ -288,7 +288,7 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
         found += training.get("learnt_from", [])
     if recipe.data.pairs is not None and not recipe.blind:
         found += open_pairs(Path(recipe.data.pairs)).learnt_from()
-    elif recipe.data.pairs is None and recipe.data.sources.get("images"):
+    if recipe.draws and recipe.data.sources.get("images"):
         data = recipe.data
         files = {Path(data.root) / e.file for e in (*data.train, *data.validation)}
         if data.scanned > 0:

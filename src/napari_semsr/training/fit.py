@@ -149,7 +149,7 @@ def train(
 
 def _with_bank(recipe: Recipe, run_dir: Path, given: str | None) -> Recipe:
     """Settle where scenes are kept: in the run's folder, unless a person says where."""
-    if not recipe.data.bank or recipe.data.pairs is not None:
+    if not recipe.data.bank or not recipe.draws:
         return recipe
     inside = run_dir.resolve()
     place = Path(given or recipe.data.bank_folder or inside / BANKS).resolve()

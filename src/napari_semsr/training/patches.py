@@ -175,13 +175,17 @@ class Truths:
         self, card: ModelCard, *, side: int, seed: int, folder: Path | None = None
     ) -> None:
         told = card.training.get("recipe")
-        if not isinstance(told, dict) or told.get("data", {}).get("pairs"):
+        told = told if isinstance(told, dict) else {"data": {"pairs": "unknown"}}
+        data: dict[str, Any] = {**told.get("data", {})}
+        if data.get("pairs") and not data.get("drawn"):
             msg = (
                 f"{card.name} must tell how its pairs were made, and its card does "
-                "not: only models of a recipe without a store of pairs can be asked."
+                "not: only models of a recipe that draws scenes can be asked."
             )
             raise OptionError(msg)
-        data = {**told.get("data", {})} | {
+        data |= {
+            "pairs": None,
+            "drawn": 0.0,
             "scene_px": side,
             "patch_px": side,
             "patches_per_scene": 1,
@@ -195,11 +199,11 @@ class Truths:
         for name in ("start_from", "local_from"):
             wanted[name] = None
         self.recipe = _parsed(card.name, wanted)
-        sources = self.recipe.data.sources
-        if sources.get("images") and folder is None:
+        made_of = self.recipe.data
+        if made_of.sources.get("images") and made_of.train and folder is None:
             msg = (
                 f"{card.name} learnt from images; give the folder that has "
-                f"{self.recipe.data.train[0].file}."
+                f"{made_of.train[0].file}."
             )
             raise OptionError(msg)
         self._scenes: SceneDataset | None = None

@@ -51,6 +51,9 @@ class DataOptions(Options):
     # store of pairs, made by ``semsr pairs``, relative to the recipe; in place of
     # images that are degraded
     pairs: str | None = None
+    # share of a batch that is drawn from `sources` all the same, beside that store; by
+    # way of a `bank`, for kind `supervised`
+    drawn: float = Field(default=0.0, ge=0, lt=1)
     # relative shares of scenes that are degraded ``images``, or what a simulated
     # instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
     # magnifications). Kind `restorer` takes images alone, or superlens alone.
@@ -336,6 +339,11 @@ class Recipe(Options):
         return self.kind == "blind-spot"
 
     @property
+    def draws(self) -> bool:
+        """Whether scenes are drawn, in place of a store of pairs or beside it."""
+        return self.data.pairs is None or self.data.drawn > 0
+
+    @property
     def unpaired(self) -> bool:
         """Whether clear patches show another place than the degraded ones."""
         return self.kind == "cycle-gan"
@@ -414,7 +422,11 @@ class Recipe(Options):
         if self.whole_scenes and set(self.data.sources) not in _WHOLE_SOURCES:
             msg = "kind restorer learns from images alone, or from superlens alone"
             raise ValueError(msg)
-        if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
+        beside = self.data.pairs is not None and self.data.bank > 0 and self.batch > 1
+        if self.data.drawn > 0 and not (beside and self.kind == "supervised"):
+            msg = "the share drawn is for kind supervised, beside pairs, with a bank"
+            raise ValueError(msg)
+        if self.draws and self.data.patch_px > self.data.scene_px:
             msg = (
                 f"patch_px must not exceed scene_px, got {self.data.patch_px} and "
                 f"{self.data.scene_px}"

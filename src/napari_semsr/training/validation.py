@@ -58,10 +58,12 @@ def _centre(image: Float32Array, side: int) -> Float32Array:
 
 def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
     """Gather the fields whose truth is known, from all that a recipe learns from."""
+    made: list[ValidationPair] = []
     if recipe.data.pairs is not None:
         store = fitting_store(recipe, scale)
-        return stored_pairs(store, "validation") if store.paired else []
-    made: list[ValidationPair] = []
+        made += stored_pairs(store, "validation") if store.paired else []
+    if not recipe.draws:
+        return made
     for name, share in recipe.data.sources.items():
         if share > 0 and name == "images":
             made += coarse_pairs(validation_pairs(recipe), scale)
