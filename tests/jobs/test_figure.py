@@ -9,8 +9,15 @@ from PIL import Image as Picture
 
 from napari_semsr.core import DisplaySettings, Micrograph, Provenance, SemsrError, run
 from napari_semsr.io import write
-from napari_semsr.jobs import FIGURE, FRC_MAP, FigureOptions, FrcMapJobOptions
+from napari_semsr.jobs import (
+    FIGURE,
+    FRC_MAP,
+    RESTORE,
+    FigureOptions,
+    FrcMapJobOptions,
+)
 from napari_semsr.reporting import bar_words
+from napari_semsr.restoration import RestoreOptions
 
 
 def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
@@ -80,6 +87,13 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     found = run(FIGURE.job([plain, made], tmp_path / "two.png", options=options))
     assert found.caption == f"Two. (b) Made by the network net ({'a' * 16})."
     assert found.networks == (f"net ({'a' * 16})",)
+
+
+def test_caption_says_how_an_image_was_restored(tmp_path: Path) -> None:
+    options, path = RestoreOptions(method="cls", psf="1px"), tmp_path / "B.ome.zarr"
+    run(RESTORE.job(micrograph(), path, options=options))
+    found = run(FIGURE.job([path], tmp_path / "one.png"))
+    assert found.caption == "A, restored (constrained least squares); bar 100 nm."
 
 
 def test_dollar_signs_in_names_are_no_formula(tmp_path: Path) -> None:

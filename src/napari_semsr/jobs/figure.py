@@ -28,6 +28,7 @@ from napari_semsr.jobs.images import (
     open_image,
     record_input,
 )
+from napari_semsr.jobs.restore import METHOD_CALLED
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.reporting import (
     PlateImage,
@@ -309,9 +310,15 @@ def caption_of(
 
 
 def _named(image: Micrograph) -> str:
-    """Name an image, and the network that made it."""
-    network = _network(image)
-    return f"{image.name}, made by the network {network}" if network else image.name
+    """Name an image, the network that made it, and how it was restored."""
+    said, network = [image.name], _network(image)
+    if network:
+        said.append(f"made by the network {network}")
+    steps = () if image.provenance is None else image.provenance.steps()
+    for step in (one for one in steps if one.job == "restore"):
+        called = METHOD_CALLED.get(step.options.get("method", ""), "unknown method")
+        said.append(f"restored ({called})")
+    return ", ".join(said)
 
 
 def _network(image: Micrograph) -> str:

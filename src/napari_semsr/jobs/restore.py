@@ -109,7 +109,7 @@ _ESTIMATED = (  # without its width, which differs between planes: it is said on
 )
 
 
-_CALLED = {
+METHOD_CALLED = {
     method: called
     for called, method in (
         words_of(RestoreOptions.model_fields["method"]).choices or {}
@@ -135,7 +135,7 @@ class RestoredFile(ImageMade):
     @property
     def called(self) -> Annotated[str, Quantity("Method")]:
         """What the method is called."""
-        return _CALLED[self.method]
+        return METHOD_CALLED[self.method]
 
     @property
     def blur(self) -> Annotated[str, Quantity("Blur")]:
