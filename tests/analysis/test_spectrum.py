@@ -5,7 +5,13 @@ import pytest
 from napari_semsr.analysis import SpectrumOptions, measure_spectrum, radial_spectrum
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
-from napari_semsr.core import DeviceMemoryError, Micrograph, ReadError, parse_pixel_size
+from napari_semsr.core import (
+    DeviceMemoryError,
+    Micrograph,
+    ReadError,
+    ShapeError,
+    parse_pixel_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +54,11 @@ def test_axes_are_frequencies() -> None:
     assert found.image.origin == pytest.approx((-4 * step[0], -4 * step[1]))
     assert found.image.metadata["frequency_unit"] == "1/um"
     assert found.radial.power.shape == found.radial.frequency_per_px.shape
+
+
+def test_an_image_without_contrast_is_refused() -> None:
+    with pytest.raises(ShapeError, match="A spectrum needs contrast, but blank is"):
+        radial_spectrum(Micrograph(np.full((40, 50), 7, np.uint8), name="blank"))
 
 
 def test_missing_pixels_are_refused() -> None:

@@ -15,6 +15,7 @@ from napari_semsr.core import (
     FloatArray,
     Micrograph,
     Options,
+    ShapeError,
     available_cores,
     mean_pitch,
     plan_rings,
@@ -66,6 +67,9 @@ def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
     """Half-plane power density of a whole image."""
     require_memory(m.name, m.shape, _BYTES_PER_PX)
     data = finite_array(m)
+    if np.ptp(data) == 0:
+        msg = f"A spectrum needs contrast, but {m.name} is constant."
+        raise ShapeError(msg)
     data -= data.mean()
     window = window_plane(m.shape, options.tukey)
     data *= window
