@@ -55,6 +55,11 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_HOME / "inductor")  # else in TMPDI
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import it before the program does
 
+# Once it was imported while the collector is off, dask leaves it off at each slice.
+gc.enable()
+import dask.array.slicing  # noqa: E402, F401
+
+gc.disable()
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
