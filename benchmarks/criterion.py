@@ -24,19 +24,14 @@ from napari_semsr.core import run
 from napari_semsr.models import build
 from napari_semsr.training import Recipe, load_recipe, train
 from napari_semsr.training.run_folder import STATE
-from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
-from napari_semsr.training.validation import (
-    ValidationPair,
-    Validator,
-    held_out_fields,
-)
+from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator, halved
+from napari_semsr.training.validation import Validator, held_out_fields
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "tables" / "narrow" / "blur-a.yaml"
 ADVERSARIAL_WEIGHTS = (0.003, 0.1, 1.0)
 STEPS, EVERY = 1000, 100
 GOAL = 0.8
-_SIDES = ("low", "high")
 SIGNS = {EXPECTED: 1, "spectrum_db": -1, "patches": -1}
 
 
@@ -79,12 +74,6 @@ def checkpoints(recipe: Recipe, folder: Path) -> list[Path]:
     return made
 
 
-def halves(pairs: list[ValidationPair]) -> list[UnpairedValidator]:
-    """See degraded images of one half, clear ones of the other; and turned round."""
-    low, high = ([np.asarray(getattr(p, s), float) for p in pairs] for s in _SIDES)
-    return [UnpairedValidator(low[n::2], high[1 - n :: 2]) for n in (0, 1)]
-
-
 def main() -> int:
     """Print the rows and the rank correlations; 1 if the goal is missed."""
     asked = read_options(__doc__, runs=ROOT / "runs" / "criterion")
@@ -92,7 +81,8 @@ def main() -> int:
     for weight in ADVERSARIAL_WEIGHTS:
         recipe = recipe_of(weight)
         pairs = held_out_fields(recipe, 1)
-        truth, blind = Validator(pairs), halves(pairs)
+        truth = Validator(pairs)
+        blind = [UnpairedValidator(*each) for each in halved(pairs)]
         for path in checkpoints(recipe, asked.runs / recipe.name):
             network = build(recipe.architecture, recipe.architecture_options).eval()
             network.load_state_dict(torch.load(path, weights_only=True))

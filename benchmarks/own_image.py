@@ -284,7 +284,7 @@ def main() -> None:
         data={"type": Path, "required": True},
         rows={"type": Path, "required": True},
         peers=Path,
-        only=([""], "words of a case or name"),
+        only=([""], "words of a case"),
         methods=([""], "words of a method"),
         pictures=(Path, "folder for what was made"),
         sheet=(Path, "details of these beside each other"),

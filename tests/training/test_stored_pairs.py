@@ -18,6 +18,7 @@ from napari_semsr.simulation.drawings import PHANTOMS, draw
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.patches import Truths
+from napari_semsr.training.recipe import DataOptions
 from napari_semsr.training.stored_pairs import StoredPatches
 from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
 
@@ -181,6 +182,25 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     weights = load_model(result.model).module.state_dict().items()
     newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
     assert newest == rising
+
+
+def test_the_expected_gain_may_choose_where_a_truth_is_known(
+    make_store, tmp_path, monkeypatch
+):
+    told = iter([2.0, 4.0, 1.0, 1.0])  # by two halves of the fields, at two steps
+
+    def figures(*_: object) -> dict[str, float]:
+        return {EXPECTED: next(told)}
+
+    monkeypatch.setattr(UnpairedValidator, "figures", figures)
+    drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
+    asked = _cycle(make_store).replace(data=DataOptions.parse(drawn), measure=EXPECTED)
+    result = run(loop.train(asked, tmp_path / "run"))
+    assert result.validation["step"] == 2
+    assert result.validation[EXPECTED] == 3.0
+    assert np.isfinite(result.validation["gain_db"])
+    with pytest.raises(OptionError, match="expected_gain_db needs kind cycle-gan"):
+        asked.replace(kind="supervised")
 
 
 @pytest.mark.broad

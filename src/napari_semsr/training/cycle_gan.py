@@ -227,8 +227,8 @@ class CycleGan(AdversarialLearner):
         if gan.start_sigma_px > 0:
             weak = KernelOptions(sigma_px=gan.start_sigma_px)
             self.start = Blur(kernel_of(weak))
-        fields = None if pairs else unpaired_fields(recipe)
-        self.unpaired = None if fields is None else UnpairedValidator(*fields)
+        fields = unpaired_fields(recipe, pairs)
+        self.unpaired = [UnpairedValidator(*each) for each in fields]
 
     def generators(self) -> nn.Module:
         """Give both generators."""
@@ -295,10 +295,11 @@ class CycleGan(AdversarialLearner):
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
-        """Judge the network by a truth, or where none is known by what it may be."""
-        if self.unpaired is None:
-            return super().validate_pairs()
-        return self.unpaired.figures(self.best_network, self.back)
+        """Judge the network by a truth, and where asked for by what that may be."""
+        found = super().validate_pairs() if self.validator.pairs else {}
+        told = [one.figures(self.best_network, self.back) for one in self.unpaired]
+        names = dict.fromkeys(name for each in told for name in each)
+        return found | {n: float(np.mean([each[n] for each in told])) for n in names}
 
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor

@@ -301,9 +301,12 @@ class Recipe(Options):
     # steps between validations; a killed run loses what it learnt since its last save,
     # five minutes and a step at most
     validate_every: int = Field(default=500, ge=1)
-    # held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
-    # which has no other
-    measure: Literal["gain_db", "ssim", "frc_per_px", "hidden_db"] = "gain_db"
+    # held-out figure that chooses the checkpoint; `hidden_db` for `blind-spot` alone,
+    # which has no other, and the expected gain, which no truth is asked for, for
+    # `cycle-gan` alone
+    measure: Literal[
+        "gain_db", "ssim", "frc_per_px", "hidden_db", "expected_gain_db"
+    ] = "gain_db"
     # whether the Fourier ring correlation with the truth is among the figures
     cross_frc: bool = False
     # loss of the kind `supervised`; `restorer` has ``log-mse``
@@ -393,16 +396,24 @@ class Recipe(Options):
         return plain
 
     @model_validator(mode="after")
+    def _has_its_measure(self) -> Self:
+        """Refuse a measure that the run would not take."""
+        if self.measure == "frc_per_px" and not self.cross_frc:
+            msg = "the measure frc_per_px needs cross_frc: true"
+            raise ValueError(msg)
+        if self.measure == "expected_gain_db" and not self.unpaired:
+            msg = "the measure expected_gain_db needs kind cycle-gan"
+            raise ValueError(msg)
+        if self.blind != (self.measure == "hidden_db"):
+            msg = "kind blind-spot and the measure hidden_db need each other"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse options that contradict each other."""
         if self.architecture == SAME and self.start_from is None:
             msg = "architecture: same needs start_from, a model that has one"
-            raise ValueError(msg)
-        if self.measure == "frc_per_px" and not self.cross_frc:
-            msg = "the measure frc_per_px needs cross_frc: true"
-            raise ValueError(msg)
-        if self.blind != (self.measure == "hidden_db"):
-            msg = "kind blind-spot and the measure hidden_db need each other"
             raise ValueError(msg)
         if self.kind == "restorer" and self.data.pairs is not None:
             msg = (

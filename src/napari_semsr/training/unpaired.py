@@ -27,7 +27,12 @@ from napari_semsr.core import FloatArray
 from napari_semsr.pairing import PairStore
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.stored_pairs import fitting_store, to_unit
-from napari_semsr.training.validation import PERCENTILES, WHITE, restore_field
+from napari_semsr.training.validation import (
+    PERCENTILES,
+    WHITE,
+    ValidationPair,
+    restore_field,
+)
 
 EXPECTED = "expected_gain_db"
 """The figure that chooses a checkpoint where there is no truth."""
@@ -40,15 +45,24 @@ _TINY = 1e-12  # of the power of a field that is plain
 _SEED = 3
 
 
-def unpaired_fields(recipe: Recipe) -> tuple[list[FloatArray], list[FloatArray]] | None:
-    """Give held-out degraded and clear fields of other places, if there are any."""
+Fields = tuple[Sequence[FloatArray], Sequence[FloatArray]]
+"""Degraded fields, and clear ones of other places."""
+
+
+def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fields]:
+    """Give what tells the expected gain, where nothing else tells or it is to choose.
+
+    Held-out patches of a store of unpaired ones, or pairs whose truth is not asked for.
+    """
+    if pairs:
+        return halved(pairs) if recipe.measure == EXPECTED else []
     if recipe.data.pairs is None or not recipe.unpaired:
-        return None
+        return []
     store = fitting_store(recipe, 1)
     if store.paired:
-        return None
+        return []
     name = "validation" if store.counts["validation"] else "train"
-    return _of_store(store, name, 0), _of_store(store, name, 1)
+    return [(_of_store(store, name, 0), _of_store(store, name, 1))]
 
 
 def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
@@ -60,6 +74,15 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
         WHITE * to_unit(np.asarray(array[n]), store.ranges(name, n)[side]).astype(float)
         for n in numbers.astype(int).tolist()
     ]
+
+
+def halved(pairs: Sequence[ValidationPair]) -> list[Fields]:
+    """Give the degraded fields of one half of pairs, clear ones of the other; twice."""
+    low, high = (
+        [np.asarray(getattr(pair, side), float) for pair in pairs]
+        for side in ("low", "high")
+    )
+    return [(low[n::2], high[1 - n :: 2]) for n in (0, 1)] if len(pairs) > 1 else []
 
 
 class UnpairedValidator:
