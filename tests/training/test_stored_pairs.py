@@ -134,6 +134,11 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
     drawn = TrainingData(alone, 1).train_dataloader().batch(3)
     assert torch.equal(low[:2], drawn.low)
+    # whole scenes: three patches would be a scene and a half
+    asked = asked.replace(batch=6, data=asked.data.replace(patches_per_scene=2))
+    batches = TrainingData(asked, 1).train_dataloader()
+    assert len(batches.batch(0).low) == 6
+    assert torch.equal(batches.batch(1).low[2], items[4].low)
 
 
 def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):

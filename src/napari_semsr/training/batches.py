@@ -287,7 +287,8 @@ class MixedBatches(_Batches[Patches]):
         super().__init__(recipe, drawn.done, process, drawn.count)
         self.scenes, self.items = drawn, StoredPatches(recipe, scale)
         self.process, self.of = process, of
-        self.stored = recipe.batch - drawn.recipe.batch
+        made = drawn.per_step * recipe.data.patches_per_scene
+        self.stored = max(1, recipe.batch - made)
 
     def batch(self, step: int) -> Patches:
         """Draw the batch of a step: patches of scenes, then those of the store."""
@@ -339,7 +340,7 @@ class TrainingData(lightning.LightningDataModule):
             cache = SceneCache.open(recipe, self.scale, self.report)
             if not stored:
                 return CachedBatches(cache, recipe, self.done, number)
-            many = min(max(1, round(data.drawn * recipe.batch)), recipe.batch - 1)
+            many = max(1, round(data.drawn * recipe.batch))
             drawn = CachedBatches(cache, recipe.replace(batch=many), self.done, number)
             return MixedBatches(drawn, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))

@@ -435,7 +435,10 @@ class Recipe(Options):
             raise ValueError(msg)
         beside = self.data.pairs is not None and self.data.bank > 0 and self.batch > 1
         if self.data.drawn > 0 and not (beside and self.kind == "supervised"):
-            msg = "the share drawn is for kind supervised, beside pairs, with a bank"
+            msg = (
+                "the share drawn is for kind supervised, beside pairs, with a bank and "
+                "a batch of two or more"
+            )
             raise ValueError(msg)
         if self.draws and self.data.patch_px > self.data.scene_px:
             msg = (
