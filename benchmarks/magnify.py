@@ -14,10 +14,11 @@ Real pairs, one place scanned at both pitches, are the validation set of the sto
 ``recipes/sem-2x-pictures.yaml`` learns from (``--pictures STORE``): whole pictures that
 it never saw, aligned and cut by ``semsr pairs``. Whole coarse pictures are enlarged,
 then their tiles are judged: PSNR after the best gain and offset and, for each method
-alike, shift of up to half a fine pixel. The Gaussian is the best for each tile, in
-hindsight; *2nd percentile* and *worst* are of the gain over it. Standard errors are
-those of means over pictures, which are what is independent. ``--final`` makes STORE of
-the pictures that are kept for the end, and judges those.
+alike, shift of up to half a fine pixel. In hindsight, the Gaussian is the best for each
+tile, the linear filter of 11 x 11 coarse pixels the best for each picture; *2nd
+percentile* and *worst* are of the gain over the Gaussian. Standard errors are those of
+means over pictures, which are what is independent. ``--final`` makes STORE of the
+pictures that are kept for the end, and judges those.
 """
 
 from collections.abc import Iterator
@@ -131,16 +132,24 @@ def gaussian(low: Image) -> list[Image]:
     return [ndimage.gaussian_filter(splines(low), sigma) for sigma in SIGMAS_PX]
 
 
+def halved(area: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Give the coarse pixels of a tile."""
+    rows, columns = (slice(s.start // 2, s.stop // 2) for s in area)
+    return rows, columns
+
+
 def judge_pictures(
     folder: Path, store: PairStore, name: str, models: list[str]
 ) -> None:
     """Print the table of real pairs."""
     methods = {"cubic splines": lambda low: [splines(low)], "best Gaussian": gaussian}
+    methods["best linear filter"] = lambda low: [fitted(low)]  # to this very picture
     for model in models:
         enlarge = network(model)
         methods[Path(model).stem] = lambda low, enlarge=enlarge: [enlarge(low)]
     psnr: dict[str, list[list[float]]] = {each: [] for each in methods}
     for low, places in tiles(folder, store, name):
+        fitted = linear_fit((low[halved(area)], truth) for area, truth in places)
         for each, method in methods.items():
             images = method(low)
             psnr[each].append(

@@ -5,7 +5,8 @@ Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib).
 
 Quality, sizes and depth are of a microscope that blurs by a Gaussian of 80 nm; *light*
 is of lenses of a numerical aperture of 1.3 to 2.0, at any focus, by distance from it;
-with ``--gaussian`` of Gaussians of 70 to 95 nm, likewise.
+with ``--gaussian`` of Gaussians of 70 to 95 nm, likewise, and with ``--recipe FILE`` of
+the optics that it draws.
 
 Samples are simulated, drawn with seeds that training never uses, 40 to 160 nm high; the
 Siemens star and the letters are of kinds that it never draws. Peers: the optical image
@@ -75,6 +76,7 @@ from napari_semsr.simulation import (
     pair_of_surface,
     ssum_validation,
 )
+from napari_semsr.training import Recipe, load_recipe
 
 Image = NDArray[np.float64]
 BORDER = 16
@@ -86,6 +88,7 @@ FEATURE_NM = 100.0
 PARTS = ("quality", "sizes", "depth", "light")
 LIGHT_SEED = 41_000  # of fields through a lens; nothing else draws them
 GAUSSIAN_SEED = 43_000  # of those through a Gaussian
+RECIPE_SEED = 45_000  # of those as a recipe draws them
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,14 +410,22 @@ def extent(heights: Image, values: Image, level: float) -> float:
 
 
 def light(
-    judges: dict[str, Judge], count: int, kept: Rows, *, gaussian: bool
+    judges: dict[str, Judge],
+    count: int,
+    kept: Rows,
+    *,
+    gaussian: bool,
+    recipe: Recipe | None,
 ) -> list[dict[str, Any]]:
     """Measure gains of filter and models on fields at any focus, through a lens or not.
 
     Of several models each has the fields that the first has.
     """
     optics, seed = ("Gaussian", GAUSSIAN_SEED) if gaussian else ("lens", LIGHT_SEED)
-    options = USUAL.replace(gaussian=int(gaussian), any_focus=1)
+    options = USUAL.replace(gaussian=int(gaussian))
+    if recipe:
+        optics, seed, options = recipe.name, RECIPE_SEED, recipe.data.superlens
+    options = options.replace(any_focus=1)
     for number in range(count):
         if (optics, number) in kept:
             continue
@@ -475,7 +486,8 @@ def main() -> None:
     """Measure each model and print its tables."""
     arguments = read_options(
         __doc__,
-        "--no-oracle --self-ensemble --output=FILE --gaussian --rows=FILE",
+        "--no-oracle --self-ensemble --output=FILE"
+        " --gaussian --recipe=FILE --rows=FILE",
         model=["ssum-sem"],
         fields=(3, "of each sample"),
         light_fields=(32, "through a lens"),
@@ -489,7 +501,11 @@ def main() -> None:
         }
         kept = Rows(arguments.rows, "optics", "number")
         everything["light"] = light(
-            judges, arguments.light_fields, kept, gaussian=arguments.gaussian
+            judges,
+            arguments.light_fields,
+            kept,
+            gaussian=arguments.gaussian,
+            recipe=arguments.recipe and load_recipe(arguments.recipe),
         )
         print_light(everything["light"], print)
     if arguments.parts == ["light"]:

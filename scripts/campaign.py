@@ -156,7 +156,8 @@ class Training:
         from napari_semsr.models import load_model, save_model
 
         self.kept.mkdir(parents=True, exist_ok=True)
-        made = load_model(next(self.run.glob("*.safetensors")))  # by its card's name
+        named = {*self.run.glob("*.safetensors")} - {self.run / "networks.safetensors"}
+        made = load_model(named.pop())  # by its card's name
         save_model(self.kept / "best.safetensors", made.module, made.card, half=True)
         state = torch.load(self.run / "last.ckpt", weights_only=True)
         held: dict[str, Any] = state["state_dict"]
