@@ -154,10 +154,11 @@ class Training:
         import torch
 
         from napari_semsr.models import load_model, save_model
+        from napari_semsr.training.run_folder import NETWORKS
 
         self.kept.mkdir(parents=True, exist_ok=True)
-        named = {*self.run.glob("*.safetensors")} - {self.run / "networks.safetensors"}
-        made = load_model(named.pop())  # by its card's name
+        files = {*self.run.glob("*.safetensors")} - {self.run / NETWORKS}
+        made = load_model(files.pop())  # by its card's name
         save_model(self.kept / "best.safetensors", made.module, made.card, half=True)
         state = torch.load(self.run / "last.ckpt", weights_only=True)
         held: dict[str, Any] = state["state_dict"]
