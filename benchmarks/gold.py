@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from _gold_figures import draw_fields, draw_spectra
 from _restoration import least_squares
-from _shared import read_options
+from _shared import Rows, read_options
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from paper_tables.theirs import HAAN
@@ -191,14 +191,8 @@ def network(name: str) -> Method:
 class Score:
     """What is gathered of one method, field by field."""
 
-    gaps: list[int] = field(default_factory=list)
-    missed: list[int] = field(default_factory=list)
-    own: list[int] = field(default_factory=list)
-    invented: list[int] = field(default_factory=list)
-    errors_nm: list[Image] = field(default_factory=list)
+    fields: list[dict[str, Any]] = field(default_factory=list)
     widths_nm: list[float] = field(default_factory=list)
-    psnr_db: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
     amplitude: list[Image] = field(default_factory=list)
     correlation: list[Image] = field(default_factory=list)
     seconds: float = 0.0
@@ -207,47 +201,97 @@ class Score:
         """Judge one field."""
         made, true = fine(image), fine(truth)
         found = measure_gaps(made, true)
-        self.gaps.append(len(found.found))
-        self.missed.append(len(found.found) - found.detected)
-        self.errors_nm.append(found.width_errors("nm"))
+        errors = found.width_errors("nm")
         self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
-        self.own.append(found.own or 0)
-        self.invented.append(len(found.invented))
         inner = (slice(BORDER, -BORDER),) * 2
         near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
-        self.psnr_db.append(float(near.psnr_db or 0.0))
-        self.ssim.append(float(near.ssim or 0.0))
         power, wanted = radial_spectrum(made).power, radial_spectrum(true).power
         self.amplitude.append(np.sqrt(power / wanted))
         self.correlation.append(
             measure_frc(made, true, FrcOptions(estimator="plain")).correlation
         )
+        signed, off = (
+            (errors.mean(), np.abs(errors).mean()) if errors.size else (None, None)
+        )
+        figures = {
+            "width_error_nm": off,
+            "signed_width_error_nm": signed,
+            "psnr_db": near.psnr_db or 0.0,
+            "ssim": near.ssim or 0.0,
+            "amplitude_in_bands": in_bands(self.amplitude[-1]),
+            "correlation_in_bands": in_bands(self.correlation[-1]),
+        }
+        self.fields.append(
+            {
+                "gaps": len(found.found),
+                "missed": len(found.found) - found.detected,
+                "own": found.own or 0,
+                "invented": len(found.invented),
+                "widths": errors.size,
+            }
+            | {
+                name: value if value is None else np.round(value, 4).tolist()
+                for name, value in figures.items()
+            }
+        )
 
     def record(self) -> dict[str, Any]:
         """Give the figures."""
-        errors = np.concatenate(self.errors_nm)
-        shares = 100 * np.array(self.missed) / np.maximum(self.gaps, 1)
-        rings = len(self.amplitude[0])
-        frequency = np.arange(1, rings + 1) / (2 * rings)
         amplitude = np.mean(self.amplitude, axis=0)
-        correlation = np.mean(self.correlation, axis=0)
-        bands = [(frequency > low) & (frequency <= high) for low, high in BANDS]
-        return {
-            "gaps": sum(self.gaps),
-            "undetected_percent": 100 * sum(self.missed) / max(sum(self.gaps), 1),
-            "undetected_spread_percent": float(shares.std()),
-            "width_error_nm": float(np.abs(errors).mean()),
-            "signed_width_error_nm": float(errors.mean()),
-            "invented_percent": 100 * sum(self.invented) / max(sum(self.own), 1),
-            "psnr_db": float(np.mean(self.psnr_db)),
-            "ssim": float(np.mean(self.ssim)),
-            "amplitude_in_bands": [float(amplitude[band].mean()) for band in bands],
-            "correlation_in_bands": [float(correlation[band].mean()) for band in bands],
-            "seconds_per_field": self.seconds / len(self.gaps),
-            "frequency_per_px": frequency.tolist(),
+        return pooled(self.fields) | {
+            "seconds_per_field": self.seconds / len(self.fields),
+            "frequency_per_px": frequencies(amplitude).tolist(),
             "amplitude": amplitude.tolist(),
-            "correlation": correlation.tolist(),
+            "correlation": np.mean(self.correlation, axis=0).tolist(),
         }
+
+
+def frequencies(rings: Image) -> Image:
+    """Give the spatial frequencies of rings, per fine pixel."""
+    return np.arange(1, len(rings) + 1) / (2 * len(rings))
+
+
+def in_bands(rings: Image) -> list[Any]:
+    """Give the means of rings in each band."""
+    at = frequencies(rings)
+    return [rings[(at > low) & (at <= high)].mean() for low, high in BANDS]
+
+
+def percent(part: float, whole: float) -> float:
+    """Give a share in per cent; 0 of nothing."""
+    return 100 * part / max(whole, 1)
+
+
+def pooled(fields: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give the figures of a method over fields."""
+    gaps, missed, own, invented, widths = (
+        np.array([row[name] for row in fields])
+        for name in ("gaps", "missed", "own", "invented", "widths")
+    )
+
+    def mean(name: str, weights: Image | None = None) -> Any:
+        values = np.array([row[name] for row in fields], dtype=float)
+        if weights is not None:
+            values, weights = values[weights > 0], weights[weights > 0]
+        return np.average(values, axis=0, weights=weights).tolist()
+
+    return {
+        "gaps": int(gaps.sum()),
+        "undetected_percent": percent(missed.sum(), gaps.sum()),
+        "undetected_spread_percent": float((100 * missed / np.maximum(gaps, 1)).std()),
+        "width_error_nm": mean("width_error_nm", widths),
+        "signed_width_error_nm": mean("signed_width_error_nm", widths),
+        "invented_percent": percent(invented.sum(), own.sum()),
+        **{
+            name: mean(name)
+            for name in (
+                "psnr_db",
+                "ssim",
+                "amplitude_in_bands",
+                "correlation_in_bands",
+            )
+        },
+    }
 
 
 def chosen_options(settings: list[str]) -> GoldOptions:
@@ -291,31 +335,40 @@ def judge(
     return scores, first
 
 
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """Write the figures as markdown."""
+def by_method(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Sort rows of fields by their method."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Write the figures of rows as markdown."""
     head = (
         "| method | undetected gaps, % | width error, nm (signed) | invented gaps, % "
         "| PSNR, dB | SSIM | amplitude over truth in bands | correlation in bands |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    rows = [head]
-    for name, r in records.items():
+    lines = [head]
+    for name, fields in by_method(rows).items():
+        r = pooled(fields)
         bands = [
             " ".join(f"{v:.2f}" for v in r[key])
             for key in ("amplitude_in_bands", "correlation_in_bands")
         ]
-        rows.append(
+        lines.append(
             f"| {name} | {r['undetected_percent']:.1f} "
             f"± {r['undetected_spread_percent']:.1f} | {r['width_error_nm']:.2f} "
             f"({r['signed_width_error_nm']:+.2f}) | {r['invented_percent']:.1f} "
             f"| {r['psnr_db']:.2f} | {r['ssim']:.3f} | {bands[0]} | {bands[1]} |"
         )
-    rows += [
+    lines += [
         f"| de Haan et al., {name}: theirs, on their data | {missed} | {error} "
         "| | | | | |"
         for name, (missed, error) in HAAN.items()
     ]
-    return "\n".join(rows)
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -323,7 +376,7 @@ def main() -> None:
     own = [name for name in bundled() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
-        "--fields=8 --no-peers --output=FILE",
+        "--fields=8 --no-peers --output=FILE --rows=FILE",
         model=({"nargs": "*", "default": own}, "names or files"),
         first=(0, "index of the first field"),
         side=(256, "coarse pixels"),
@@ -340,13 +393,17 @@ def main() -> None:
     ]
     scores, first = judge(methods, pairs)
     records = {name: score.record() for name, score in scores.items()}
+    rows = Rows(arguments.rows, "method", "field")
+    for name, score in scores.items():
+        for number, row in enumerate(score.fields, arguments.first):
+            rows.add({"method": name, "field": number, **row})
     print(
         f"{arguments.fields} fields of {arguments.side} x {arguments.side} px at "
         f"{COARSE_NM} nm, {records[next(iter(records))]['gaps']} gaps; bands end at "
         f"{', '.join(f'{high:g}' for _, high in BANDS)} per fine pixel; ± is the "
         "spread between fields.\n"
     )
-    print(table(records))
+    print(table(rows))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         draw_fields(arguments.output / "gold.png", pairs[0], first)

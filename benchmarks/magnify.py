@@ -21,12 +21,13 @@ means over pictures, which are what is independent. ``--final`` makes STORE of t
 pictures that are kept for the end, and judges those.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _shared import middle, read_options, standard_error
+from _shared import Rows, middle, read_options, standard_error
 from gold import BORDER, Image, by_kernel, keys, lanczos, linear_fit, network, splines
 from scipy import ndimage
 
@@ -138,38 +139,47 @@ def halved(area: tuple[slice, slice]) -> tuple[slice, slice]:
     return rows, columns
 
 
-def judge_pictures(
-    folder: Path, store: PairStore, name: str, models: list[str]
+def measure_pictures(
+    folder: Path, store: PairStore, name: str, models: list[str], rows: Rows
 ) -> None:
-    """Print the table of real pairs."""
+    """Judge every tile of the real pairs of a set by every method."""
     methods = {"cubic splines": lambda low: [splines(low)], "best Gaussian": gaussian}
     methods["best linear filter"] = lambda low: [fitted(low)]  # to this very picture
     for model in models:
         enlarge = network(model)
         methods[Path(model).stem] = lambda low, enlarge=enlarge: [enlarge(low)]
-    psnr: dict[str, list[list[float]]] = {each: [] for each in methods}
-    for low, places in tiles(folder, store, name):
+    for number, (low, places) in enumerate(tiles(folder, store, name)):
         fitted = linear_fit((low[halved(area)], truth) for area, truth in places)
         for each, method in methods.items():
             images = method(low)
-            psnr[each].append(
-                [max(near(im[area], truth) for im in images) for area, truth in places]
-            )
-    count = sum(map(len, psnr["cubic splines"]))
-    print(f"{count} tiles of {len(psnr['cubic splines'])} pictures\n")
-    print(
-        "| method | PSNR, dB | over splines | over Gaussian | 2nd percentile | worst |"
-    )
-    print("|---|---|---|---|---|---|")
-    for each, rows in psnr.items():
-        told = [f"{np.mean(np.concatenate(rows)):.2f}"]
+            for tile, (area, truth) in enumerate(places):
+                best = max(near(image[area], truth) for image in images)
+                row = {"picture": number, "method": each, "tile": tile}
+                rows.add(row | {"psnr_db": round(best, 3)})
+
+
+def pictures_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Write the table of real pairs."""
+    psnr: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        of_method = psnr.setdefault(row["method"], {})
+        of_method.setdefault(row["picture"], []).append(row["psnr_db"])
+    pictures = psnr["cubic splines"]
+    table = [
+        f"{sum(map(len, pictures.values()))} tiles of {len(pictures)} pictures\n",
+        "| method | PSNR, dB | over splines | over Gaussian | 2nd percentile | worst |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each, found in psnr.items():
+        told = [f"{np.mean(np.concatenate([*found.values()])):.2f}"]
         for other in ("cubic splines", "best Gaussian"):
-            gains = [np.subtract(*both) for both in zip(rows, psnr[other], strict=True)]
+            gains = [np.subtract(found[at], psnr[other][at]) for at in found]
             error = standard_error(gain.mean() for gain in gains)
             told.append(f"{np.concatenate(gains).mean():+.2f} ± {error:.2f}")
         gain = np.concatenate(gains)
         told += [f"{np.percentile(gain, 2):+.2f}", f"{gain.min():+.2f}"]
-        print(f"| {each} | {' | '.join(told)} |", flush=True)
+        table.append(f"| {each} | {' | '.join(told)} |")
+    return "\n".join(table)
 
 
 def near(image: Image, truth: Image) -> float:
@@ -183,7 +193,7 @@ def main() -> None:
     own = [name for name in bundled() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
-        "--side=512",
+        "--side=512 --rows=FILE",
         recipe=Path("recipes/sem-restore.yaml"),
         model=({"nargs": "*", "default": own}, "names or files"),
         pictures=({"type": Path, "metavar": "STORE"}, "of real pairs"),
@@ -195,7 +205,9 @@ def main() -> None:
             final_store(arguments.folder, arguments.pictures)
         name = "train" if arguments.final else "validation"
         store = open_pairs(arguments.pictures)
-        judge_pictures(arguments.folder, store, name, arguments.model)
+        rows = Rows(arguments.rows, "picture", "method", "tile")
+        measure_pictures(arguments.folder, store, name, arguments.model, rows)
+        print(pictures_table(rows))
         return
     clear = truths(arguments.recipe, arguments.side)
     fixed = {

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from gold import Score, fine, judge, methods_of, network
+from gold import Score, fine, judge, methods_of, network, percent
 
 from napari_semsr.analysis import measure_gaps
 from napari_semsr.simulation import GoldOptions, gold_rng, random_gold_pair
@@ -61,7 +60,7 @@ def measure_gold(
         found[name] = {figure: record[figure] for figure in _KEPT}
         found[name] |= spread_of(by_field(one), _BAD)
         found[name] |= width_row(one.widths_nm)
-        found[name]["undetected"] = sum(one.missed)
+        found[name]["undetected"] = sum(row["missed"] for row in one.fields)
     truths = [fine(pair.high.astype(float)) for pair in pairs]
     known = [g.width_nm for truth in truths for g in measure_gaps(truth).found]
     found["truth"] = width_row([width for width in known if width is not None])
@@ -70,23 +69,14 @@ def measure_gold(
 
 def by_field(score: Score) -> list[dict[str, float | None]]:
     """Give the figures of each field."""
-    rows = []
-    for index, gaps in enumerate(score.gaps):
-        errors = np.abs(score.errors_nm[index])
-        rows.append(
-            {
-                "undetected_percent": _percent(score.missed[index], gaps),
-                "width_error_nm": float(errors.mean()) if errors.size else None,
-                "invented_percent": _percent(score.invented[index], score.own[index]),
-                "psnr_db": score.psnr_db[index],
-                "ssim": score.ssim[index],
-            }
-        )
-    return rows
-
-
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / max(whole, 1)
+    return [
+        {
+            **{name: row[name] for name in ("width_error_nm", "psnr_db", "ssim")},
+            "undetected_percent": percent(row["missed"], row["gaps"]),
+            "invented_percent": percent(row["invented"], row["own"]),
+        }
+        for row in score.fields
+    ]
 
 
 def spread_of(rows: list[dict[str, float | None]], bad: dict[str, Bad]) -> Any:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import frc_accuracy
+import gold
+import magnify
 import pytest
 from _shared import mean_and_error
 from _superlens_tables import by_distance
@@ -77,3 +79,24 @@ def test_gaps_of_real_gold() -> None:
 def test_trust_by_tenths_of_the_bound() -> None:
     told = deciles(rows_of("trust.jsonl")).split(": ")[1]
     assert f"the share of pixels below it is {told} %" in joined("validation/trust.md")
+
+
+def test_gaps_of_drawn_gold() -> None:
+    rows = rows_of("gold.jsonl")
+    record = page("validation/gold.md")
+    assert gold.table(rows) in record
+    found = {name: gold.pooled(each) for name, each in gold.by_method(rows).items()}
+    for name in ("cubic splines (input)", "best linear filter", "sem-2x"):
+        one = found[name]
+        told = [
+            f"{one['undetected_percent']:.1f} ± {one['undetected_spread_percent']:.1f}",
+            f"{one['width_error_nm']:.2f}",
+            f"{one['invented_percent']:.1f}",
+        ]
+        row = f"| {name} | {' | '.join(told)} |"
+        assert row in page("gold.md").replace("**", "").replace("`", "")
+
+
+def test_pictures_scanned_twice() -> None:
+    table = magnify.pictures_table(rows_of("pictures.jsonl"))
+    assert table.split("\n\n")[1] in page("validation/gold.md")

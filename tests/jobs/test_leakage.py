@@ -64,6 +64,16 @@ def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     assert len(low["areas"]) < store.counts["train"] / 2
 
 
+def test_card_names_what_its_start_saw_too_once(tmp_path, folder):
+    start = folder / "run" / "tiny.safetensors"
+    write_tiny_recipe(tmp_path / "tiny.yaml", start_from=str(start))
+    napari_semsr.train(
+        tmp_path / "tiny.yaml", tmp_path / "run", pairs=folder / "p.zarr"
+    )
+    card = read_card(tmp_path / "run" / "tiny.safetensors")
+    assert card.training["learnt_from"] == read_card(start).training["learnt_from"]
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):

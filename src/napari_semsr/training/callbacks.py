@@ -287,7 +287,8 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
         training = read_card(resolve(recipe.start_from)).training
         found += training.get("learnt_from", [])
     if recipe.data.pairs is not None and not recipe.blind:
-        found += open_pairs(Path(recipe.data.pairs)).learnt_from()
+        pairs = open_pairs(Path(recipe.data.pairs)).learnt_from()
+        found += [entry for entry in pairs if entry not in found]
     if recipe.draws and recipe.data.sources.get("images"):
         data = recipe.data
         files = {Path(data.root) / e.file for e in (*data.train, *data.validation)}
