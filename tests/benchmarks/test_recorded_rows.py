@@ -100,3 +100,15 @@ def test_gaps_of_drawn_gold() -> None:
 def test_pictures_scanned_twice() -> None:
     table = magnify.pictures_table(rows_of("pictures.jsonl"))
     assert table.split("\n\n")[1] in page("validation/gold.md")
+
+
+def test_suns_own_system() -> None:
+    rows = rows_of("sun.jsonl")
+    record = joined("validation/training.md").replace("−", "-")
+    *_, model = rows[0]
+    gains = [row[model]["whole"] for row in rows]
+    focused = [row[model]["whole"] for row in rows if abs(row["defocus"]) <= 1]
+    told = f"{mean_and_error(gains)} dB against its input at any focus, worst"
+    assert f"{told} {min(gains):+.2f} (in focus {mean_and_error(focused)})" in record
+    linear = mean_and_error([row["linear"]["whole"] for row in rows])
+    assert f"filter of each field gains {linear} (`" in record
