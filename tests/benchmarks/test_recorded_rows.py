@@ -104,7 +104,7 @@ def test_pictures_scanned_twice() -> None:
 
 def test_suns_own_system() -> None:
     rows = rows_of("sun.jsonl")
-    record = joined("validation/training.md").replace("−", "-")
+    record = joined("validation/training.md")
     *_, model = rows[0]
     gains = [row[model]["whole"] for row in rows]
     focused = [row[model]["whole"] for row in rows if abs(row["defocus"]) <= 1]
