@@ -59,6 +59,19 @@ def test_it_can_be_left_as_it_lies():
     assert napari_semsr.frc(first, off, register=False).shift_px is None
 
 
+@pytest.mark.parametrize("shift", [(0.3, 0.7), (1.0, 1.0), (-2.6, 1.3)])
+def test_noise_that_did_not_move_with_the_sample_is_found(shift):
+    first, _, off = pair(shift)
+    pattern = 1.5 * np.random.default_rng(1).standard_normal(first.shape)
+    both = [image.replace(data=image.data + pattern) for image in (first, off)]
+    for verb in (FRC, FRC_MAP):
+        found = run(verb.job(*both))
+        assert "noise" in found.note
+        assert found.result.shift_px is None
+    assert found.result.field_reason == "correlated-noise"
+    assert run(FRC.job(*both)).result.reason == "correlated-noise"
+
+
 def test_aligned_images_keep_their_number():
     first, still, _ = pair((0, 0))
     found, plain = (

@@ -18,6 +18,7 @@ from .error_map import (
     ErrorTally as ErrorTally,
     fit_error as fit_error,
 )
+from .frc.blocks import shares_noise as shares_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,

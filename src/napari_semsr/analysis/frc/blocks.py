@@ -16,6 +16,7 @@ from napari_semsr.analysis.frc.validity import (
     code_of,
     has_deficit,
     judge,
+    stays_behind,
 )
 from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
@@ -152,6 +153,23 @@ def measure(
         sums=sums,
         incomplete=incomplete,
     )
+
+
+def shares_noise(
+    first: NDArray[np.floating], second: NDArray[np.floating], shift: FloatPair
+) -> bool:
+    """Tell whether two images share noise that did not move with what they show.
+
+    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which the second is to be
+    moved.
+    """
+    geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
+    a, b = (_standardise(image[None])[0] for image in (first, second))
+    lying, moved = (
+        geometry.sum_rings(a, b),
+        geometry.sum_rings(a, b, geometry.ramp(shift)),
+    )
+    return bool(stays_behind(lying, moved, geometry)[0])
 
 
 def _too_small(count: int) -> Measurement:

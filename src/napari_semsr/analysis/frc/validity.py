@@ -67,6 +67,7 @@ _SUSPECT_PEAK = 0.04
 # times that of the whole band; chosen
 _STRIPE_Z = 4.5
 _STRIPE = 0.4
+_FALL = 0.1  # of a correlation on an axis by a shift, above its noise; chosen
 # Where no lens has signal left, cycles per pixel, and its parts on both sides of 0.5:
 # neither correlation nor power may fall by 40 % from the one to the other; chosen
 _BAND = 0.42, 0.66
@@ -126,6 +127,18 @@ def has_plateau(
         & (corner > _STAYS * inner)
         & (corner_power > _STAYS * inner_power)
     )
+
+
+def stays_behind(lying: RingSums, moved: RingSums, geometry: Geometry) -> BoolArray:
+    """Find noise that lies still while what the images show has moved.
+
+    Ring sums of a pair as it lies, and with the sample's shift taken off, which makes
+    of shared noise a curve that falls. Gives (B,).
+    """
+    bands = [_band(sums.correlation, geometry, *_BAND)[0] for sums in (lying, moved)]
+    lines = (lying.lines - moved.lines).max(axis=1)
+    level = has_plateau(lying, geometry) & (bands[0] > bands[1])
+    return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
 
 
 def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:

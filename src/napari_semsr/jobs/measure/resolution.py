@@ -25,6 +25,7 @@ from napari_semsr.analysis import (
     measure_frc,
     measure_frc_map,
     measure_spectrum,
+    shares_noise,
 )
 from napari_semsr.core import (
     FLAT,
@@ -56,6 +57,7 @@ from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.images import (
     calibrated_of,
     jsonable,
+    middle_of,
     record_input,
 )
 from napari_semsr.jobs.measure.offset import Offset, find_offset
@@ -138,18 +140,34 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
 # How far the second image lies off the first.
 
 _REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
+_NOISE_PX = (
+    1024  # side of the middle in which shared noise is looked for; chosen: 0.2 s
+)
+_STILL = (
+    "They share noise, such as a detector's pattern, that did not move with the sample."
+)
 
 
-def _offset(first: Micrograph, second: Micrograph | None, *, register: bool) -> Offset:
+def _offset(
+    first: Micrograph,
+    second: Micrograph | None,
+    chosen: "FrcJobOptions | FrcMapJobOptions",
+) -> Offset:
     """Find the shift of the second image, if one is asked for."""
-    if second is None or not register or first.shape != second.shape:
+    if second is None or not chosen.register or first.shape != second.shape:
         return Offset()
     images = first.data, second.data
 
     def read_both(box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
         return read_box(images[0], box), read_box(images[1], box)
 
-    return find_offset(read_both, first.shape, reach=_REACH_PX)
+    placed = find_offset(read_both, first.shape, reach=_REACH_PX)
+    if placed.moved is None or chosen.reference:
+        return placed
+    middle = read_both(middle_of(first.shape, _NOISE_PX))
+    if not shares_noise(*middle, placed.moved):
+        return placed
+    return replace(placed, is_moved=False, doubt=_STILL)
 
 
 def _doubted(placed: Offset) -> str | None:
@@ -252,7 +270,7 @@ def _correlate(
         (first,), box = yield from cut_gaps(first)
     elif first.shape == second.shape:
         (first, second), box = yield from cut_gaps(first, second)
-    placed = _offset(first, second, register=chosen.register)
+    placed = _offset(first, second, chosen)
     yield Progress(1, 2, "correlating")
     if halves is None:
         result = measure_frc(first, second, chosen, shift_px=placed.moved)
@@ -413,7 +431,7 @@ def _map_resolution(
     """Map the resolution of one or two images block by block."""
     chosen, calibrated = run.options, calibrated_of(first, second)
     halves, note = _halves_of(run, first)
-    placed = _offset(first, second, register=chosen.register)
+    placed = _offset(first, second, chosen)
     records = []
     if halves is not None:
         result = yield from measure_frc_map(*halves, chosen, whole=first)
