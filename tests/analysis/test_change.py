@@ -26,6 +26,13 @@ def test_nothing_done_is_hardly_changed(before):
     assert found.noise == pytest.approx(4, rel=0.1)
 
 
+def test_noise_that_was_found_counts_where_it_is_more(before):
+    after = before.replace(data=before.data + 6)
+    assert run(measure_change(before, after)).mean_of_noise > 1
+    assert run(measure_change(before, after, 12.0)).mean_of_noise == pytest.approx(0.5)
+    assert run(measure_change(before, after, 1.0)).noise == pytest.approx(4, rel=0.1)
+
+
 def test_what_was_added_is_found(before):
     data = before.data.copy()
     data[:30] += 20

@@ -13,6 +13,7 @@ from napari_semsr.core import (
     OptionError,
     in_argument_words,
     in_digits,
+    in_figures,
     in_panel_words,
     shift_in_words,
     told_in_panel_words,
@@ -155,3 +156,11 @@ def test_in_digits_writes_large_numbers_out(value, said):
 def test_shift_is_said_without_signs():
     assert shift_in_words((302.4, -41.52)) == "302 nm down, 41.5 nm left"
     assert shift_in_words((-343559.0, 2000.0)) == "344 µm up, 2 µm right"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(65535, "65535"), (65535.0, "65535"), (19083.4, "19080"), (0.012345, "0.01234")],
+)
+def test_a_count_is_written_in_all_its_digits(value, text):
+    assert in_figures(value) == text

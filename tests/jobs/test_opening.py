@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import napari_semsr as semsr
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
 from napari_semsr.io.read_image import ReadOptions
@@ -32,6 +33,22 @@ def test_the_first_of_several_images_is_taken_aloud(tmp_path):
         assert open_image(path).shape == (30, 40)
     assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
     assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
+
+
+def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, rng, recwarn):
+    image = rng.normal(120, 30, (200, 200)).clip(0, 255).astype(np.uint8)
+    image[-30:] = 0
+    image[-20:-10, 20:180:6] = 255
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image)
+    semsr.noise(path)
+    told = [str(w.message) for w in recwarn if "look like a data bar" in str(w.message)]
+    assert len(told) == 1
+    assert "(--databar-rows 30)" in told[0]
+    recwarn.clear()
+    semsr.noise(path, databar_rows=30)
+    semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
+    assert not any("data bar" in str(w.message) for w in recwarn)
 
 
 @pytest.mark.parametrize(

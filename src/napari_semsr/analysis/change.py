@@ -62,8 +62,8 @@ class Change:
     ]
     # part of the pixels that were changed by more than both the noise and a level
     share: float
-    # deviation of the white noise of the image before, in grey levels; fine texture
-    # counts as noise
+    # deviation of the noise of the image before, in grey levels: of white noise, for
+    # which fine texture counts, or more where more was found
     noise: float
     # A step of the image's own type, or 1/256 of its range of grey values, whichever is
     # larger
@@ -86,7 +86,7 @@ class Change:
     def beside_noise(self) -> str:
         """What to think of the mean."""
         if self.hardly:
-            return "hardly changed: there is nothing to do here"
+            return "hardly changed: it finds nothing to do here"
         if not self.noise:
             return ""
         if self.mean < self.noise:
@@ -102,7 +102,7 @@ class Change:
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
         """What there is to say where nothing was changed."""
-        said = "Hardly changed: there is nothing to do here."
+        said = "Hardly changed: it finds nothing to do here."
         return said if self.hardly else None
 
     def say(self, maker: str) -> str:
@@ -125,17 +125,21 @@ class Change:
         return said
 
 
-def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
+def measure_change(
+    before: Micrograph, after: Micrograph, noise_sd: float | None = None
+) -> Job[Change | None]:
     """Measure by how much an image was changed, in grey levels.
 
     Both may have any pixel size, lazy or not; pixels without a value in either are left
-    out, and where nothing is left there is none.
+    out, and where nothing is left there is none. `noise_sd` is the noise that was found
+    before, which counts where it is more than white noise: neighbours may share it.
     """
     first, second = Grid.of(before), Grid.of(after)
     grid, field = common_field(first, second)
     boxes = spread_boxes(field, _MOST_BLOCKS, _SIDE) if field else []
     count, total, largest, visible, pixels = 0, 0.0, 0.0, 0, 0
     noise, level = _grain(before, first, grid, boxes)
+    noise = max(noise, noise_sd or 0.0)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "measuring what was changed")
         change = read_on(after, second, grid, box) - read_on(before, first, grid, box)

@@ -117,9 +117,11 @@ def lengths(key: str, label: str) -> dict[str, Quantity]:
 
 
 def in_figures(value: float, form: str = ".4g") -> str:
-    """Write a number, a large one in digits rather than as 2e+04."""
+    """Write a number, a large one in digits rather than as 2e+04, a count in all."""
     text = f"{value:{form}}"
-    return f"{float(text):.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
+    if "e+" not in text or abs(value) >= _WRITTEN_OUT:
+        return text
+    return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     Waiting,
     compact_memory,
     declared_figures,
+    field_range,
     figures_of,
     warn,
 )
@@ -217,7 +218,9 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         if not scheduler:
             report = _told_of_memory(report, chosen, held)
         mapped = map_path is not None
-        return report, (yield from _judge(source, image_in(store), loaded, mapped))
+        return report, (
+            yield from _judge(source, image_in(store), loaded, report, mapped)
+        )
 
     written = yield from write_blocks(target, make, fill, resumable=True)
     report, judged = written.told
@@ -254,12 +257,19 @@ class _Judged:
 
 
 def _judge(
-    source: Micrograph, made: Micrograph, loaded: "LoadedModel", mapped: bool
+    source: Micrograph,
+    made: Micrograph,
+    loaded: "LoadedModel",
+    report: EnhanceReport,
+    mapped: bool,
 ) -> Job[_Judged]:
     """Compare a result with what it was made of."""
-    change, misfit, drawn = None, None, None
+    change, misfit, drawn, noise = None, None, None, None
     if loaded.card.grey == "input":
-        change = yield from measure_change(source, made)
+        if report.noise_percent is not None:
+            low, high = field_range(source.data, *loaded.card.input_percentiles)
+            noise = report.noise_percent / 100 * (high - low)
+        change = yield from measure_change(source, made, noise)
     if mapped or learnt_from_instrument(loaded.card.model_dump()):
         misfit = yield from measure_misfit(source, made)
     if mapped and misfit is not None:

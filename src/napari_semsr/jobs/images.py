@@ -50,6 +50,7 @@ from napari_semsr.io import (
     is_there,
     no_file,
     store_of,
+    suggest_databar,
     write,
     write_blocks,
     write_rows,
@@ -96,6 +97,18 @@ def _opened(image: Image, chosen: ReadOptions) -> Micrograph:
             f"one with series 0 to {count - 1}."
         )
     return _bounded(opened)
+
+
+def databar_note(name: str, image: Micrograph) -> str | None:
+    """Say that a file ends in what looks like a data bar, and does not tell of one."""
+    known = image.provenance is not None or image.metadata.get("databar_rows_cropped")
+    rows = 0 if known or image.is_lazy else suggest_databar(image.array())
+    if not rows:
+        return None
+    return (
+        f"The lowest {rows} rows of {name} look like a data bar and count as sample: "
+        f"leave them away (--databar-rows {rows})."
+    )
 
 
 # As far as single precision goes, in which images are enhanced and mapped. Squares and

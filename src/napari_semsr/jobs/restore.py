@@ -220,7 +220,9 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         clipped = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.complete:
             store.note("restore", made.parameters)
-        return clipped, (yield from measure_change(made.source, image_in(store)))
+        noise = made.parameters.get("noise_std")
+        change = yield from measure_change(made.source, image_in(store), noise)
+        return clipped, change
 
     written = yield from write_blocks(target, make, fill, resumable=True)
     clipped, change = written.told

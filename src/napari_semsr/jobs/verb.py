@@ -35,6 +35,7 @@ from napari_semsr.core import (
     recorded,
     retell,
     size_basis,
+    warn,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -54,8 +55,10 @@ from napari_semsr.jobs.images import (
     check_not_input,
     check_target_file,
     check_target_folder,
+    databar_note,
     keep_map,
     made_by,
+    name_of,
     names_of,
     of_all_planes,
     open_image,
@@ -282,6 +285,9 @@ class Group:
         return {f"{self.before}{name}": item for name, item in found.items()}
 
 
+_WITH_BARS = "crop", "calibrate"  # verbs that may be after the data bar
+
+
 @dataclass(slots=True)
 class Run(Generic[O]):
     """One run of a verb: what it was given, how it reads, where it writes."""
@@ -328,7 +334,12 @@ class Run(Generic[O]):
     def open(self, *roles: str) -> None:
         """Open the images, or some of them."""
         for role in roles or self.given:
-            self.images[role] = open_image(self.given[role], self.reading(role))
+            given = self.given[role]
+            opened = self.images[role] = open_image(given, self.reading(role))
+            if isinstance(given, Micrograph) or self.verb in _WITH_BARS:
+                continue
+            if note := databar_note(name_of(given), opened):
+                warn(note)
 
     def reading(self, role: str) -> ReadOptions:
         """Give how an image is read."""

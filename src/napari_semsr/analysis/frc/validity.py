@@ -35,7 +35,7 @@ REASON_TEXTS: dict[str, str] = {
     "identical": "both images are the same",
     "periodic": "a grating or lattice, whose rings hold no curve",
     "too-small": "the block is too small for a resolution this coarse",
-    "beyond-nyquist": "finer than the pixels can show",
+    "beyond-nyquist": "finer than the pixels, or one split image, can show",
     "not-independent": "both were made from one acquisition by a network",
 }
 """The same for people to read."""

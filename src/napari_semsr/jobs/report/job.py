@@ -34,7 +34,7 @@ from napari_semsr.core import (
     software_versions,
     spell_pixel_size,
 )
-from napari_semsr.io import ReadOptions, suggest_databar
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import cut_gaps
 from napari_semsr.jobs.figure import FigureOptions, plate_image
 from napari_semsr.jobs.images import (
@@ -42,6 +42,7 @@ from napari_semsr.jobs.images import (
     Result,
     check_not_input,
     collect_warnings,
+    databar_note,
     jsonable,
     middle_of,
     name_of,
@@ -510,7 +511,9 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         measured.numbers += map_numbers(part)
         return
     measured.numbers += grey_numbers(part)
-    _tell_databar(item, part)
+    if item.path is not None and item.box is None:
+        note = databar_note(item.label, image)
+        measured.notes += [note] if note else []
     whole = yield from _tried(measured, (FRC, DECORRELATION), lambda: cut_gaps(part))
     if whole is None:
         return
@@ -540,20 +543,6 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
     yield step("spectrum")
     power = partial(_now, lambda: measure_spectrum(full).radial)
     yield from _tried(measured, ("Spectrum",), power, "spectrum")
-
-
-def _tell_databar(item: Picture, part: Micrograph) -> None:
-    """Warn of what looks like a data bar, in a file that does not tell of one."""
-    image = item.image
-    if item.path is None or image.provenance is not None or item.box is not None:
-        return
-    known = image.metadata.get("databar_rows_cropped")
-    rows = 0 if known else suggest_databar(part.array())
-    if rows:
-        item.measured.notes.append(
-            f"The lowest {rows} rows of {item.label} look like a data bar and are "
-            f"measured with it; leave them away (--databar-rows {rows})."
-        )
 
 
 def _measure_frc(

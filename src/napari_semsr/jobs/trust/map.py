@@ -71,7 +71,7 @@ _LEAST_LOOK_PX = 64  # the coarsest power that a look tells
 _BINS = 2000  # of the bound, from 0 to `_MOST`, for its percentile
 _MOST = 2.0  # of the range: no bound says more
 _RANGE = "% of the range"
-_USUAL = 0.5  # share of blocks beyond the limit from which a field is unfamiliar
+_USUAL = 0.5  # of the blocks beyond the limit; from there a field is unfamiliar
 
 AS_MEASURED, LOOK_TWICE, DOUBTFUL = "as measured", "look twice", "doubtful"
 VERDICTS = {AS_MEASURED: "#4ca3dd", LOOK_TWICE: "#e69f00", DOUBTFUL: "#c34b78"}
@@ -246,7 +246,7 @@ def _map_trust(run: Run[TrustOptions]) -> Job[TrustReport]:
         kinds["bound"] |= tally["bound"].shares()
     kinds["misfit"] = None if misfit is None else {"mean": 100 * misfit.share}
     shown = kinds[chosen.show] or {"mean": float("nan"), "p95": float("nan")}
-    familiar = None if unfamiliar is None else unfamiliar <= _USUAL
+    familiar = None if unfamiliar is None else unfamiliar < _USUAL
     if familiar is False and chosen.show == "bound":
         warn(
             f"{before.name} is unlike the fields that the likely error of "
