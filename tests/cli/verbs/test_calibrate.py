@@ -155,7 +155,8 @@ def test_a_bar_with_its_length_gives_a_calibration(semsr, barred, tmp_path, leng
     said = semsr("calibrate", str(barred), "--bar", length, "-o", "b.json", "--json")
     assert said.record["pixel_size_nm"] == pytest.approx([50, 50])
     assert said.record["pixel_size_sd_nm"] == pytest.approx([50 * 2**0.5 / 118] * 2)
-    found = napari_semsr.spectrum(barred, calibration=tmp_path / "b.json")
+    opening = {"calibration": tmp_path / "b.json", "databar_rows": 50}
+    found = napari_semsr.spectrum(barred, **opening)
     assert found.pixel_size_nm == pytest.approx((50, 50))
     made = napari_semsr.calibrate(barred, bar=5900)
     assert made.calibration.pixel_size_nm == pytest.approx((50, 50))

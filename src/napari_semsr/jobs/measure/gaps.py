@@ -29,6 +29,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import calibrated_of, jsonable, pixel_size_record
+from napari_semsr.jobs.measure.offset import tell_offset
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb, figure
 
 # what a record tells of each gap
@@ -202,6 +203,7 @@ def _measure(
     """Count and measure the gaps between particles."""
     if reference is not None:
         run.tell_learnt()
+        tell_offset(image, reference)
     sized = calibrated_of(image, reference)
     size = sized.pixel_size_nm
     yield Progress(1, 2, "looking for gaps")

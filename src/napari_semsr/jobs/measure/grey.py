@@ -22,6 +22,7 @@ from napari_semsr.core import (
     option,
 )
 from napari_semsr.jobs.images import Result
+from napari_semsr.jobs.measure.offset import tell_offset
 from napari_semsr.jobs.verb import ImageIn, Run, Verb
 
 _ROWS = 16  # of a distribution that is drawn with letters
@@ -73,6 +74,7 @@ def _compare(
     """Compare an image with a reference, or measure its sharpness."""
     if reference is not None:
         run.tell_learnt()
+        tell_offset(image, reference)
     yield Progress(1, 2, "comparing")
     result = measure_metrics(image, reference, **run.options.model_dump())
     return MetricsReport(run.names, result)

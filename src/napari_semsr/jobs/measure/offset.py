@@ -18,6 +18,7 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     field_range,
+    read_box,
     warn,
 )
 from napari_semsr.jobs.images import middle_of
@@ -27,6 +28,8 @@ from napari_semsr.registration import Shift, find_shift
 # tells none; chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # chosen: less costs a resolution of 3 px less than 0.2 %
+_LOOKED_PX = 10  # that a shift is looked for which is only told; chosen
+_TOLD_PX = 0.5  # chosen: it takes a decibel or more off PSNR where there are edges
 _SURE = 2.0  # standard errors by which a shift must differ from none; chosen
 
 Both = tuple[NDArray[Any], NDArray[Any]]
@@ -99,6 +102,24 @@ def offset_of(
     if found.doubt:
         warn(f"The {what} are compared as they lie. {found.doubt}")
     return found
+
+
+def tell_offset(image: Micrograph, reference: Micrograph) -> None:
+    """Warn where an image lies off the one that it is held against."""
+    if image.shape != reference.shape:
+        return
+
+    def read_both(box: Box) -> Both:
+        return read_box(reference.data, box), read_box(image.data, box)
+
+    moved = find_offset(read_both, image.shape, reach=_LOOKED_PX).moved
+    if moved is not None and np.hypot(*moved) >= _TOLD_PX:
+        y, x = moved
+        warn(
+            f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "
+            "counts as an error here: bring them together first (semsr register).",
+            stacklevel=3,
+        )
 
 
 PERCENT = "% of the range"
