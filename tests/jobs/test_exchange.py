@@ -105,15 +105,15 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
 ):
     out = tmp_path / "told.onnx"
     with pytest.raises(CheckpointError, match=r"\(field\)"):
-        semsr.export_model("ssum-sem-informed", out)
+        semsr.export_model("sem-restore", out)
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))
-    made = semsr.export_model("ssum-sem-informed", out, field=fine)
+    made = semsr.export_model("sem-restore", out, field=fine)
     assert "haze is not lifted" in made.card["description"]
     semsr.import_model(out)
     told = {"precision": "fp32"}
-    expected = _enhanced(fine, "ssum-sem-informed", haze=False, **told)
-    found = _enhanced(fine, "ssum-sem-informed-told", **told)
+    expected = _enhanced(fine, "sem-restore", haze=False, **told)
+    found = _enhanced(fine, "sem-restore-told", **told)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
     with pytest.raises(CheckpointError, match="is told nothing"):
         semsr.export_model("ssum-sem", tmp_path / "b.onnx", field=fine)

@@ -170,6 +170,8 @@ class ModelFile(Result):
         for kind, record in DiscRecord.of_card(self.card).items():
             lines = (line.partition(": ") for line in record.lines())
             about = f"discs, {kind.replace('_', ' ')}"
+            headline = record.headline().items()
+            shown |= {f"{about}, {name.lower()}": told for name, told in headline}
             shown |= {f"{about}, {name}": Figure(said) for name, _, said in lines}
         return declared_figures(self) | shown
 

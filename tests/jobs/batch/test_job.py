@@ -221,7 +221,6 @@ def test_a_moved_batch_keeps_what_it_has(scans, save, batch, tmp_path):
     assert batch(there / "steps.yaml").ran == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*lies off its reference")
 def test_a_table_names_images_and_more(scans, save, batch, tmp_path):
     (tmp_path / "list.csv").write_text(
         "image,name,reference,dose,seed\n"

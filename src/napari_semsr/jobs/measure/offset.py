@@ -30,6 +30,9 @@ _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # chosen: less costs a resolution of 3 px less than 0.2 %
 _LOOKED_PX = 10  # that a shift is looked for which is only told; chosen
 _TOLD_PX = 0.5  # chosen: it takes a decibel or more off PSNR where there are edges
+# Correlation from which two images are of one kind: real fast and slow scans have 0.98;
+# chosen below, since between kinds contrast itself moves edges
+_SAME = 0.9
 _SURE = 2.0  # standard errors by which a shift must differ from none; chosen
 
 Both = tuple[NDArray[Any], NDArray[Any]]
@@ -112,9 +115,11 @@ def tell_offset(image: Micrograph, reference: Micrograph) -> None:
     def read_both(box: Box) -> Both:
         return read_box(reference.data, box), read_box(image.data, box)
 
-    moved = find_offset(read_both, image.shape, reach=_LOOKED_PX).moved
-    if moved is not None and np.hypot(*moved) >= _TOLD_PX:
-        y, x = moved
+    placed = find_offset(read_both, image.shape, reach=_LOOKED_PX)
+    if placed.found is None or placed.found.correlation < _SAME or not placed.is_moved:
+        return
+    y, x = placed.found.shift_px
+    if np.hypot(y, x) >= _TOLD_PX:
         warn(
             f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "
             "counts as an error here: bring them together first (semsr register).",
