@@ -29,7 +29,7 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     text = panel.figures.text()
     assert "Not seen" in text
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
-    assert not marks.visible
+    assert marks.visible
     np.testing.assert_allclose(marks.data_to_world(marks.data[0]), (160, 240), atol=10)
     width = float(marks.features["width (nm)"][0])
     assert 30 <= width < 40  # six pixels, where the discs are nearest
@@ -90,9 +90,9 @@ def test_lines_lie_across_the_gaps_on_the_image(panel, model, run_panel):
         lines.data_to_world(start + along / 2), (160, 237.5), atol=3
     )
     np.testing.assert_array_equal(lines.scale, model.layers["taken"].scale)
-    assert not lines.visible
-    panel.helpers.value = True
     assert lines.visible
+    panel.helpers.value = False
+    assert not lines.visible
 
 
 @pytest.mark.broad

@@ -445,7 +445,7 @@ class Panel(QWidget):
         self.all_figures = Folded("All numbers", told, self.figures)
         self.helpers = CheckBox(
             text=helpers,
-            tooltip="Layers that explain the result; hidden after a run.",
+            tooltip="Layers that explain the result.",
         )
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)

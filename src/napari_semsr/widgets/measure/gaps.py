@@ -40,6 +40,7 @@ class GapsPanel(TruthPanel):
     plots = True
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"
+    helps_first = True
     region_help = "gaps whose middle lies in one of its regions are counted for each."
     _marks: Points | None = None  # of the gaps that were found last
 

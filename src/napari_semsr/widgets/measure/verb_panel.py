@@ -109,6 +109,7 @@ class VerbPanel(Panel):
     input_image = 0  # the image that is the active layer
     region_help = ""  # what is done in each region; without it there are none
     helps = ""  # what is written at the tick that shows helper layers
+    helps_first = False  # whether it is set until a user takes it off
     cuts_gaps = False  # measures where all images have grey values, and outlines that
     output: FileEdit | None = None  # where an image goes that takes long to make
     replace: CheckBox  # what is there
@@ -157,6 +158,7 @@ class VerbPanel(Panel):
         maps = first.output is None or issubclass(first.result, MapMade)
         title_below = "Figures" if maps else "Result"
         self.add_results(title_below, *self.result_widgets(), helpers=self.helps)
+        self.helpers.value = self.helps_first
         self.kind.changed.connect(self._show_kind)
         self._show_kind()
         self.take_input(self.boxes[first.images[self.input_image].name])
