@@ -128,6 +128,8 @@ def resolve(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} does not exist: check the path.")
     msg = (
         f"A model must be one of {', '.join(bundled()) or '(none bundled)'} or a "
         f".safetensors file, got {str(name_or_path)!r}."
