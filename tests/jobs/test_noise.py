@@ -23,6 +23,22 @@ def test_drawn_noise_is_found(scene, rng, kind):
     assert found.snr == pytest.approx(scene.std() / 3, rel=0.05)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_noise_that_neighbours_along_a_line_share_counts_in_full(scene, rng, axis):
+    smeared = ndimage.gaussian_filter1d(rng.normal(size=scene.shape), 0.8, axis=axis)
+    found = semsr.noise(scene + 3 * smeared / smeared.std())
+    assert found.noise == pytest.approx(3, rel=0.1)
+    assert found.noise / found.smeared < 2
+    assert "share noise" in found.note
+
+
+def test_gratings_are_no_noise(scene, rng):
+    lines = 50 * np.sin(np.arange(len(scene)))[:, None]
+    found = semsr.noise(scene + lines + rng.normal(0, 3, scene.shape))
+    assert found.noise == pytest.approx(3, rel=0.05)
+    assert (found.smeared, found.note) == (1, None)
+
+
 def test_noise_of_counting_grows_with_the_root_of_the_grey_level(scene, rng):
     found = semsr.noise(rng.poisson(np.clip(scene, 5, None)).astype(float))
     ratio = np.array(found.noise_at) / np.sqrt(found.levels)
