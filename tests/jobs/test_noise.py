@@ -51,8 +51,9 @@ def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
     noisy = scene + rng.normal(0, 3, scene.shape)
     noisy[:120] = np.nan
     assert semsr.noise(noisy).noise == pytest.approx(3, rel=0.03)
-    flat = semsr.noise(np.full((64, 64), 7.0))
-    assert (flat.noise, flat.snr) == (0, None)
+    for kind in (float, np.uint8):
+        flat = semsr.noise(np.full((64, 64), 7, kind))
+        assert (flat.noise, flat.snr) == (0, None)
 
 
 def test_a_small_image_is_refused():

@@ -69,7 +69,8 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     if min(values.shape) < side + 2:
         msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
         raise core.ShapeError(msg)
-    steps = image.dtype.kind in "iu"  # whole numbers, which a median would stay on
+    # whole numbers, which a median would stay on
+    steps = image.dtype.kind in "iu" and np.ptp(values) > 0
     dither = np.random.default_rng(0).random(values.shape) - 0.5 if steps else 0
     rough = np.abs(np.diff(np.diff(values + dither, 2, axis=0), 2, axis=1))
     rows, columns = (n // side for n in rough.shape)
