@@ -6,11 +6,9 @@ import shutil
 from contextlib import suppress
 from functools import cache
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
@@ -105,20 +103,13 @@ def _html_of(path: Path) -> str:
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
             token.attrSet("id", slug(tokens[number + 1].content))
-        for part, after in pairwise([*(token.children or ()), token]):
+        for part in token.children or ():
             if part.type == "image":
                 source = (path.parent / str(part.attrGet("src"))).resolve()
                 part.attrSet("src", source.as_uri())
             elif part.type == "link_open":
                 target = str(part.attrGet("href"))
                 part.attrSet("href", _PAGE.sub(r"\1.html", target))
-                if after.type == "link_close":  # the title of what it leads to
-                    part.meta["title"] = _title(path.parent / target.partition("#")[0])
-    for token in tokens:
-        for number, part in reversed([*enumerate(token.children or ())]):
-            if "title" in part.meta and token.children is not None:
-                title = Token("text", "", 0, content=part.meta["title"])
-                token.children.insert(number + 1, title)
     body = parser.renderer.render(tokens, parser.options, {})
     return f"{_HEAD}<title>{escape(_title(path))}</title>\n{body}"
 
