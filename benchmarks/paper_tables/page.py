@@ -57,8 +57,8 @@ _NARROW = """
 out. {count} trainings{jobs}, on {devices}, whose hours are in the table of runs. {note}
 """
 _BLURS = """
-{names}: unpaired, a learnt blur ([Training](../training.md)) in place of the second generator;
-not Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
+{names}: unpaired, a learnt blur ([Training](../training.md)) in place of the second
+generator; not Gao's system, which `gao-a`, `gao-b` and `gao-c` are.
 """
 
 _TRAINED = """
