@@ -239,6 +239,13 @@ def cases(side: int, rng: np.random.Generator) -> dict[str, tuple[str, Callable]
 
         return make
 
+    def moved(share: float) -> Pair:
+        whole = next(draw_fields(2 * side, rng.uniform(3, side / 20), 50, rng))
+        off = shifted(whole, rng.uniform(-5, 5, 2))
+        common, own = np.sqrt(share) * noise(), np.sqrt(1 - share)
+        part = np.s_[side // 2 : side // 2 + side, side // 2 : side // 2 + side]
+        return tuple(one[part] + common + own * noise() for one in (whole, off))
+
     def stripes() -> Pair:
         common = scene() + np.sqrt(0.1) * rng.standard_normal(side)
         return common + noise(), common + noise()
@@ -261,6 +268,9 @@ def cases(side: int, rng: np.random.Generator) -> dict[str, tuple[str, Callable]
         "shared white pattern 30 %": ("correlated-noise", shared(0.3, scene)),
         "shared white pattern 60 %": ("correlated-noise", shared(0.6, scene)),
         "shared pattern, no scene": ("correlated-noise", shared(0.4, lambda: 0.0)),
+        "the same 30 %, scene moved": ("correlated-noise", partial(moved, 0.3)),
+        "the same 60 %, scene moved": ("correlated-noise", partial(moved, 0.6)),
+        "none shared, scene moved": ("None", partial(moved, 0.0)),
         "shared stripes": ("correlated-noise", stripes),
         "sine grating": ("periodic", grating(square=False)),
         "square grating": ("periodic", grating(square=True)),
@@ -293,25 +303,24 @@ def real_images(side: int) -> list[np.ndarray]:
     return found
 
 
+def reason(pair: Pair) -> str:
+    """Tell why the command gives no resolution."""
+    return str(run(FRC.job(*map(Micrograph, pair))).result.reason)
+
+
 def report_traps(side: int, count: int, goal: float) -> bool:
     """Print how often each trap gets its own reason."""
     rng = np.random.default_rng(11)
     met = True
     print(f"\nTraps, whole images of {side} px, {count} of each; goal {goal:g} %")
     for name, (right, make) in cases(side, rng).items():
-        found = Counter(
-            str(measure_frc(*(Micrograph(image) for image in make())).reason)
-            for _ in range(count)
-        )
+        found = Counter(reason(make()) for _ in range(count))
         share = 100 * found[right] / count
         met &= share >= goal
         rest = {k: v for k, v in found.items() if k != right}
         print(f"{name:26s} {right:17s} {share:5.1f} %  {rest or ''}")
     source = ordinary(side, rng)
-    found = Counter(
-        str(measure_frc(*(Micrograph(image) for image in next(source))).reason)
-        for _ in range(count)
-    )
+    found = Counter(reason(next(source)) for _ in range(count))
     share = 100 * found["None"] / count
     print(
         f"{'ordinary images':26s} {'(a resolution)':17s} {share:5.1f} %  {dict(found)}"

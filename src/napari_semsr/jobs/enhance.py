@@ -34,7 +34,6 @@ from napari_semsr.core import (
     Waiting,
     compact_memory,
     declared_figures,
-    field_range,
     figures_of,
     warn,
 )
@@ -217,9 +216,12 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         report = yield from inference.enhance_to_store(planned, store, live=live)
         if not scheduler:
             report = _told_of_memory(report, chosen, held)
-        mapped = map_path is not None
+        mapped, noise_sd = map_path is not None, None
+        if report.noise_percent is not None:
+            scaling = planned.plan.scaling
+            noise_sd = report.noise_percent / 100 * (scaling.high - scaling.low)
         return report, (
-            yield from _judge(source, image_in(store), loaded, report, mapped)
+            yield from _judge(source, image_in(store), loaded, noise_sd, mapped)
         )
 
     written = yield from write_blocks(target, make, fill, resumable=True)
@@ -260,16 +262,13 @@ def _judge(
     source: Micrograph,
     made: Micrograph,
     loaded: "LoadedModel",
-    report: EnhanceReport,
+    noise_sd: float | None,
     mapped: bool,
 ) -> Job[_Judged]:
     """Compare a result with what it was made of."""
-    change, misfit, drawn, noise = None, None, None, None
+    change, misfit, drawn = None, None, None
     if loaded.card.grey == "input":
-        if report.noise_percent is not None:
-            low, high = field_range(source.data, *loaded.card.input_percentiles)
-            noise = report.noise_percent / 100 * (high - low)
-        change = yield from measure_change(source, made, noise)
+        change = yield from measure_change(source, made, noise_sd)
     if mapped or learnt_from_instrument(loaded.card.model_dump()):
         misfit = yield from measure_misfit(source, made)
     if mapped and misfit is not None:

@@ -72,7 +72,8 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     # whole numbers, which a median would stay on
     steps = image.dtype.kind in "iu" and np.ptp(values) > 0
     dither = np.random.default_rng(0).random(values.shape) - 0.5 if steps else 0
-    rough = np.abs(np.diff(np.diff(values + dither, 2, axis=0), 2, axis=1))
+    dithered = values + dither
+    rough = np.abs(np.diff(np.diff(dithered, 2, axis=0), 2, axis=1))
     rows, columns = (n // side for n in rough.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
 
@@ -83,10 +84,18 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     found = of_blocks(rough, _DEVIATE)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     known = np.isfinite(found)
-    across = [np.diff(values + dither, 2, axis=axis) for axis in (0, 1)]
-    across = [across[0][:, 1:-1], across[1][1:-1]]
-    alone = [of_blocks(np.abs(one), _ALONG_ONE)[known] for one in across]
-    smeared = _smeared(found[known], alone, across)
+
+    def along(axis: int) -> Any:
+        rough = np.diff(dithered, 2, axis=axis)
+        lines = np.moveaxis(rough, axis, 0)
+        lag = min(_FAR_PX, lines.shape[1] // 2)
+        far = np.nanmean(lines[:, lag:] * lines[:, :-lag])
+        striped = far > _STRIPED * np.nanmean(np.square(lines))
+        rough = np.abs(rough, out=rough)
+        same = rough[:, 1:-1] if axis == 0 else rough[1:-1]
+        return of_blocks(same, _ALONG_ONE)[known], striped
+
+    smeared = _smeared(found[known], [along(axis) for axis in (0, 1)])
     found, means = found[known] * smeared, means[known]
     noise = float(np.median(found))
     edges = np.linspace(means.min(), means.max(), run.options.bins + 1)[1:-1]
@@ -102,23 +111,20 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     )
 
 
-def _smeared(white: Any, alone: list[Any], across: list[Any]) -> float:
+def _smeared(white: Any, alone: list[Any]) -> float:
     """Tell how much noise differences along both axes miss, since lines share it.
 
-    `white` (N,), the noise of blocks by these; `alone`, by differences along one axis,
-    across rows and across columns; `across` (Y, X), these differences.
+    `white` (N,), the noise of blocks by these; `alone`, for differences down and across
+    the image: the noise by these, and whether a grating makes them.
     """
     told = white > 0
     if not told.any():
         return 1.0
-    ratios = [one[told] / white[told] for one in alone]
-    for axis in (0, 1):
+    ratios = [noise[told] / white[told] for noise, _ in alone]
+    for axis, (_, striped) in enumerate(alone):
         there, along = ratios[axis], ratios[1 - axis]
-        if np.percentile(there, 5) < _SMEARED or np.median(along) > _NOT_ALONG:
-            continue
-        rough = np.moveaxis(across[axis], axis, 0)
-        both = rough[:, _FAR_PX:] * rough[:, :-_FAR_PX]
-        if np.nanmean(both) < _STRIPED * np.nanmean(rough**2):
+        clear = np.percentile(there, 5) >= _SMEARED
+        if clear and np.median(along) <= _NOT_ALONG and not striped:
             return float(np.median(there))
     return 1.0
 

@@ -1,6 +1,6 @@
 """Two images of one place: how far they lie apart, and the map of how they differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from napari_semsr.registration import Shift, find_shift
 # tells none; chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # chosen: less costs a resolution of 3 px less than 0.2 %
-_LOOKED_PX = 10  # that a shift is looked for which is only told; chosen
+_REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
 _TOLD_PX = 0.5  # chosen: it takes a decibel or more off PSNR where there are edges
 # Correlation from which two images are of one kind: real fast and slow scans have 0.98;
 # chosen below, since between kinds contrast itself moves edges
@@ -63,7 +63,12 @@ class Offset:
 
 
 def find_offset(
-    read: Callable[[Box], Both], shape: IntPair, *, reach: int, nearest: bool = False
+    read: Callable[[Box], Both],
+    shape: IntPair,
+    *,
+    reach: int,
+    nearest: bool = False,
+    windows: Sequence[int] = _WINDOWS,
 ) -> Offset:
     """Find by how much the second of two images lies off.
 
@@ -72,7 +77,7 @@ def find_offset(
     no measure is left: what is aligned keeps its number.
     """
     # a window no wider than the search cannot tell where it ends
-    sides = [max(side, 4 * (reach + 1)) for side in _WINDOWS]
+    sides = [max(side, 4 * (reach + 1)) for side in windows]
     found, doubt = None, ""
     for side in sides:
         try:
@@ -107,15 +112,22 @@ def offset_of(
     return found
 
 
+def offset_between(
+    first: Micrograph, second: Micrograph, *, windows: Sequence[int] = _WINDOWS
+) -> Offset:
+    """Find by how much the second of two images of one shape lies off, up to 10 px."""
+
+    def read_both(box: Box) -> Both:
+        return read_box(first.data, box), read_box(second.data, box)
+
+    return find_offset(read_both, first.shape, reach=_REACH_PX, windows=windows)
+
+
 def tell_offset(image: Micrograph, reference: Micrograph) -> None:
     """Warn where an image lies off the one that it is held against."""
     if image.shape != reference.shape:
         return
-
-    def read_both(box: Box) -> Both:
-        return read_box(reference.data, box), read_box(image.data, box)
-
-    placed = find_offset(read_both, image.shape, reach=_LOOKED_PX)
+    placed = offset_between(reference, image, windows=_WINDOWS[:1])
     if placed.found is None or placed.found.correlation < _SAME or not placed.is_moved:
         return
     y, x = placed.found.shift_px

@@ -60,7 +60,7 @@ from napari_semsr.jobs.images import (
     middle_of,
     record_input,
 )
-from napari_semsr.jobs.measure.offset import Offset, find_offset
+from napari_semsr.jobs.measure.offset import Offset, offset_between
 from napari_semsr.jobs.stitch import HALF
 from napari_semsr.jobs.verb import (
     MAP_OUT,
@@ -139,10 +139,7 @@ def _recipe(made: Provenance | None) -> dict[str, Any] | None:
 
 # How far the second image lies off the first.
 
-_REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
-_NOISE_PX = (
-    1024  # side of the middle in which shared noise is looked for; chosen: 0.2 s
-)
+_NOISE_PX = 1024  # in the middle, where shared noise is looked for; chosen: 0.2 s
 _STILL = (
     "They share noise, such as a detector's pattern, that did not move with the sample."
 )
@@ -156,16 +153,12 @@ def _offset(
     """Find the shift of the second image, if one is asked for."""
     if second is None or not chosen.register or first.shape != second.shape:
         return Offset()
-    images = first.data, second.data
-
-    def read_both(box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
-        return read_box(images[0], box), read_box(images[1], box)
-
-    placed = find_offset(read_both, first.shape, reach=_REACH_PX)
+    placed = offset_between(first, second)
     if placed.moved is None or chosen.reference:
         return placed
-    middle = read_both(middle_of(first.shape, _NOISE_PX))
-    if not shares_noise(*middle, placed.moved):
+    middle = middle_of(first.shape, _NOISE_PX)
+    one, other = (read_box(image.data, middle) for image in (first, second))
+    if not shares_noise(one, other, placed.moved):
         return placed
     return replace(placed, is_moved=False, doubt=_STILL)
 

@@ -512,7 +512,7 @@ def _measure(item: Picture, options: ReportOptions, done: Progress) -> Job[None]
         return
     measured.numbers += grey_numbers(part)
     if item.path is not None and item.box is None:
-        note = databar_note(item.label, image)
+        note = databar_note(item.label, part)
         measured.notes += [note] if note else []
     whole = yield from _tried(measured, (FRC, DECORRELATION), lambda: cut_gaps(part))
     if whole is None:
