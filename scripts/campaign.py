@@ -180,7 +180,9 @@ class Training:
         if (planned := read(self.folder / "planned.yaml")) and self.record["step_s"]:
             told += f" of {self.record['steps'] + planned['steps']}"
         for name in {"gain_db", "expected_gain_db"} & {*self.best}:
-            told += f", {name} best {self.best[name]:+.3f} last {self.last.get(name)}"
+            told += f", {name} best {self.best[name]:+.3f}"
+            if last := self.last.get(name):
+                told += f" last {float(last):+.3f}"
         return told
 
 

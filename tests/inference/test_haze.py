@@ -1,5 +1,6 @@
 """Haze is found once for a field and lifted alike in every window."""
 
+import dataclasses
 from collections.abc import Callable
 
 import dask.array as da
@@ -7,7 +8,12 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, enhance_lazy
+from napari_semsr.inference import (
+    EnhanceOptions,
+    EnhanceReport,
+    enhance_array,
+    enhance_lazy,
+)
 from napari_semsr.inference.network_input import (
     HazeMap,
     measure_scaling,
@@ -98,3 +104,17 @@ def test_a_large_field_of_8_bits_is_looked_at_as_one_of_floats(make_loaded, rng)
     )
     np.testing.assert_array_equal(short.haze.gain, wide.haze.gain)
     assert (short.condition, short.rings) == (wide.condition, wide.rings)
+
+
+def test_no_haze_is_said_to_be_none():
+    figures = [0] * len(dataclasses.fields(EnhanceReport))
+    report = EnhanceReport(*figures)
+    words = {
+        gain: dataclasses.replace(report, haze_gain=gain).haze
+        for gain in (None, (1.0, 1.004), (1.0, 1.25))
+    }
+    assert [*words.values()] == [
+        None,
+        "none found: contrast is as it was",
+        "contrast times 1.00 to 1.25 across the field",
+    ]

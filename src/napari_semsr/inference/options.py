@@ -229,8 +229,10 @@ class EnhanceReport:
         """How it was lifted, if it was looked for."""
         if self.haze_gain is None:
             return None
-        least, most = self.haze_gain
-        return f"contrast raised by {least:.2f} to {most:.2f} across the field"
+        least, most = (f"{gain:.2f}" for gain in self.haze_gain)
+        if least == most == "1.00":
+            return "none found: contrast is as it was"
+        return f"contrast times {least} to {most} across the field"
 
     @property
     def mismatch(
