@@ -94,7 +94,7 @@ def fields(data: Path, only: list[str]) -> Iterator[Field]:
             )
             yield Field(case, name, low, truth, second)
     if wanted("real", only):
-        for name, low, high in real_pairs(data):
+        for name, low, high, _ in real_pairs(data):
             place = common(low, high)
             yield Field("real", name, low[place], high[place])
 

@@ -7,18 +7,20 @@ FOLDER holds the real images. Each clear image, up to 512 px of its middle, is d
 in 8 bits as the goals say, and restored at default settings. Gains are in dB of PSNR
 after an affine match of grey levels, 16 px of border left out; ``oracle`` is the best
 linear filter of 21 x 21 taps and an offset, fitted by least squares to the truth of
-that very image, which no filter can know. ``--oracles`` keeps their figures, which take
-most of the time, for the next run.
+that very image, which no filter can know, and ``gaussian`` the best Gaussian.
+``--oracles`` keeps their figures, which take most of the time, for the next run. Cases
+named *told* give the model the width of the blur. Where a set lists *quiet* images, a
+second line is of them.
 
 Of ``line``, real pairs of one scan and of 50 lines averaged (those that ``leakage.py``
 finds elsewhere are left out), the averaged scan is registered to the other first, as
 `semsr register --model elastic` does it. The grey levels of its flattest tenth of 16 px
 blocks say whether the restored image is biased, and, beside that, by how much a plain
-Gaussian is: the two scans themselves differ.
+Gaussian is: the two scans themselves differ. ``soft`` is the averaged scan restored,
+against itself: nothing ails it.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,7 @@ LEFT_OUT = (1, 7)  # 001 shows what `time/002` does, which trained; 007 most of 
 PIXEL_NM = 5.8
 DATABAR_ROWS = 39
 BLOCK = 16
-SMOOTHED_PX = 2.6  # the widest of the Gaussians that a pair is held against
+GAUSSIANS_PX = 0.6, 0.9, 1.2, 1.6, 2.0, 2.6  # among which the best is found
 FINAL = (  # rows of data bar in each
     ImageEntry(file="nasa__0406172_S1270015.tif"),
     ImageEntry(file="ampis__Sc1Tile_001-005-000_0-000.png"),
@@ -82,6 +84,11 @@ class Case:
             low = truth + what["noise"] * growing * rng.standard_normal(truth.shape)
         return np.clip(np.rint(low), 0, WHITE).astype(float)
 
+    @property
+    def told(self) -> dict[str, float]:
+        """Give the options by which a model hears of it."""
+        return {"blur_px": self.what["sigma_px"]} if self.what.get("told") else {}
+
 
 def veiled(
     truth: Image, airlight: float | str, correlation: float, rng: np.random.Generator
@@ -100,6 +107,8 @@ def cases(goals: dict[str, Any]) -> Iterator[Case]:
     """All degradations that the goals name."""
     for name, what in goals["cases"].items():
         yield Case(name, what)
+    for sigma in goals["told"]["sigma_px"]:
+        yield Case(f"told {sigma}", {"sigma_px": sigma, "told": True})
     veils = goals["veils"]
     for length in veils["correlation_px"]:
         for airlight in veils["airlight"]:
@@ -128,11 +137,17 @@ class Judge:
     options: EnhanceOptions
 
 
-def restored(low: Image, judge: Judge) -> Image:
+def restored(low: Image, judge: Judge, **told: float) -> Image:
     """Enhance."""
     image = Micrograph(low.astype(np.uint8))
-    job = enhance_array(image, judge.loaded, judge.options)
+    job = enhance_array(image, judge.loaded, judge.options.replace(**told))
     return np.asarray(run(job).array(), dtype=float)
+
+
+def best_gaussian(low: Image, truth: Image) -> float:
+    """PSNR of the best Gaussian, in hindsight."""
+    blurred = (ndimage.gaussian_filter(low, sigma) for sigma in GAUSSIANS_PX)
+    return max(psnr_db(image, truth) for image in (low, *blurred))
 
 
 class Oracles:
@@ -153,8 +168,8 @@ class Oracles:
         return self.known[key]
 
 
-def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image]]:
-    """Give real pairs, the averaged scan on the grid and the greys of the other."""
+def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image, Image]]:
+    """Give real pairs: scan, the averaged one on its grid, and as it was scanned."""
     size = parse_pixel_size(PIXEL_NM)
     for number in (n for n in range(1, PAIRS + 1) if n not in LEFT_OUT):
         found = sorted((data / "dwell_pairs" / "line").glob(f"{number:03d}_*"))
@@ -168,7 +183,8 @@ def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image]]:
             options=RegisterOptions(model="elastic"),
         )
         there = run(job).image.array()
-        yield f"line {number:03d}", low.astype(float), there.astype(float)
+        images = (image.astype(float) for image in (low, there, high))
+        yield f"line {number:03d}", *images
 
 
 def common(low: Image, high: Image) -> tuple[slice, slice]:
@@ -204,29 +220,26 @@ def flat_bias(made: Image, truth: Image) -> float:
 def measure_real(data: Path, judge: Judge, oracles: Oracles) -> list[dict]:
     """One row for each real pair."""
     rows = []
-    for name, low, high in real_pairs(data):
+    for name, low, high, soft in real_pairs(data):
         place = common(low, high)
         made = restored(low, judge)[place]
         low, high = low[place], high[place]
         gain, offset = np.polyfit(high.ravel(), low.ravel(), 1)
         truth = gain * high + offset
         before = psnr_db(low, truth)
-        blurs = [
-            psnr_db(ndimage.gaussian_filter(low, s), truth)
-            for s in (0.6, 0.9, 1.2, 1.6, 2.0, SMOOTHED_PX)
-        ]
         rows.append(
             {
                 "case": "line",
                 "image": name,
                 "before": before,
                 "gain": psnr_db(made, truth) - before,
-                "gaussian": max(blurs) - before,
+                "gaussian": best_gaussian(low, truth) - before,
                 "oracle": oracles.psnr(name, low, truth) - before,
                 "bias": flat_bias(made, truth),
                 "gaussian_bias": flat_bias(
-                    ndimage.gaussian_filter(low, SMOOTHED_PX), truth
+                    ndimage.gaussian_filter(low, max(GAUSSIANS_PX)), truth
                 ),
+                "soft": psnr_db(restored(soft, judge), soft),
             }
         )
         print("   ", {k: v for k, v in rows[-1].items() if k != "case"}, flush=True)
@@ -244,25 +257,27 @@ def measure(
     rows = []
     for index, (name, truth) in enumerate(images):
         low = case.degrade(truth, seed + index)
-        before = psnr_db(low, truth) if case.name != "sharp" else math.inf
-        after = psnr_db(restored(low, judge), truth)
-        best = math.inf
+        after = psnr_db(restored(low, judge, **case.told), truth)
+        row: dict[str, Any] = {"case": case.name, "image": name, "after": after}
         if case.name != "sharp":
-            best = oracles.psnr(f"{case.name} {name}", low, truth)
-        row = {"case": case.name, "image": name, "before": before, "after": after}
-        rows.append(row | {"gain": after - before, "oracle": best - before})
+            before = psnr_db(low, truth)
+            row |= {"before": before, "gain": after - before}
+            key = f"{case.name} {name}".replace("told", "blur")
+            row["oracle"] = oracles.psnr(key, low, truth) - before
+            row["gaussian"] = best_gaussian(low, truth) - before
+        rows.append(row)
     return rows
 
 
 def summary(rows: list[dict]) -> str:
-    """One line: mean with standard error, worst, and the oracle beside it."""
+    """One line: mean with standard error, worst, and the peers beside it."""
     sharp = rows[0]["case"] == "sharp"
     values = np.array([row["after" if sharp else "gain"] for row in rows])
     line = f"{rows[0]['case']:18s} {mean_and_error(values, '+7.2f')}"
     line += f"  worst {values.min():+7.2f}"
-    if not sharp:
-        line += f"  oracle {np.mean([row['oracle'] for row in rows]):+6.2f}"
-        line += f"  before {np.mean([row['before'] for row in rows]):6.2f}"
+    for name in ("oracle", "gaussian", "before", "soft"):
+        if name in rows[0]:
+            line += f"  {name} {np.mean([row[name] for row in rows]):6.2f}"
     return line
 
 
@@ -285,7 +300,10 @@ def main() -> None:
         if arguments.only and not any(word in case.name for word in arguments.only):
             continue
         rows += measure(case, images, goals["seed"], judge, oracles)
-        print(summary([row for row in rows if row["case"] == case.name]), flush=True)
+        found = [row for row in rows if row["case"] == case.name]
+        print(summary(found), flush=True)
+        if quiet := [row for row in found if row["image"] in goals["quiet"]]:
+            print("  quiet:", summary(quiet), flush=True)
     if not arguments.only or "line" in arguments.only:
         rows += measure_real(arguments.data, judge, oracles)
         print(summary([row for row in rows if row["case"] == "line"]))

@@ -103,7 +103,7 @@ def measure_pairs(
     judges: dict[str, Judge], say: Say, *, pairs: int, data: Path
 ) -> Iterator[tuple[str, str, dict[str, float | None]]]:
     """Give of each pair and each image of it what its gaps are like."""
-    for called, noisy, registered in islice(real_pairs(data), pairs):
+    for called, noisy, registered, _ in islice(real_pairs(data), pairs):
         say(f"real gold: {called}")
         place = common(noisy, registered)
         clean = registered[place]
