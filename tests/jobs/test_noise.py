@@ -47,6 +47,32 @@ def test_noise_of_counting_grows_with_the_root_of_the_grey_level(scene, rng):
     assert np.ptp(found.levels) > 100
 
 
+def test_what_ends_at_black_or_white_shows_no_noise(scene, rng):
+    noisy = 2.5 * (scene - 120) + 60 + rng.normal(0, 6, scene.shape)
+    ended = np.clip(noisy, 0, 255)
+    assert 0.2 < np.mean(ended == 0) < 0.4
+    for image in (ended, np.rint(ended).astype(np.uint8)):
+        found = semsr.noise(image)
+        assert found.noise == pytest.approx(6, rel=0.05)
+        assert found.clipped == pytest.approx(100 * np.mean(image == 0), rel=0.2)
+        assert "black or white" in found.note
+    everywhere = np.where(rng.random(scene.shape) < 0.5, 0, ended)
+    assert "black or white" in semsr.noise(everywhere).note
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.9])
+def test_grey_values_say_the_same_in_any_type(scene, rng, sigma):
+    grey = np.rint(scene + rng.normal(0, sigma, scene.shape)).astype(np.uint8)
+    expected = semsr.noise(grey).noise
+    assert expected == pytest.approx(np.hypot(sigma, 12**-0.5), rel=0.05)
+    for image, unit in (
+        (grey.astype(np.float32), 1),
+        (grey.astype(np.uint16) * 257, 257),
+        (np.float32(grey / 255), 1 / 255),
+    ):
+        assert semsr.noise(image).noise / unit == pytest.approx(expected, rel=0.01)
+
+
 def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
     noisy = scene + rng.normal(0, 3, scene.shape)
     noisy[:120] = np.nan
@@ -54,6 +80,12 @@ def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
     for kind in (float, np.uint8):
         flat = semsr.noise(np.full((64, 64), 7, kind))
         assert (flat.noise, flat.snr) == (0, None)
+
+
+def test_an_image_that_misses_pixels_in_each_block_is_refused(scene):
+    scene[::9, ::9] = np.inf
+    with pytest.raises(semsr.SemsrError, match="No block of 16 px of"):
+        semsr.noise(scene)
 
 
 def test_a_small_image_is_refused():

@@ -21,6 +21,7 @@ from napari_semsr.core import (
     in_digits,
     noise_level,
     read_box,
+    without_clipped,
 )
 
 # Chosen: up to 16 million pixels all are looked at, in less than two seconds; of larger
@@ -197,7 +198,7 @@ def _grain(
     """Deviation of the noise, and what a grey level is, from some of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
     blocks = [read_on(image, lies, grid, box) for box in boxes[::step]]
-    noise = [noise_level(block) for block in blocks]
+    noise = [noise_level(without_clipped(block)) for block in blocks]
     values = [block[::_SAMPLE, ::_SAMPLE].ravel() for block in blocks]
     known = np.concatenate([np.zeros(0), *values])
     known = known[np.isfinite(known)]

@@ -76,6 +76,7 @@ from .intensity import (
     noise_level as noise_level,
     read_chunks as read_chunks,
     to_dtype as to_dtype,
+    without_clipped as without_clipped,
 )
 from .micrograph import (
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,

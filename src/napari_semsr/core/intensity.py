@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
-from napari_semsr.core.types import FloatPair
+from napari_semsr.core.types import FloatArray, FloatPair
 
 _BINS = 1 << 16  # half of a 32-bit key: two passes; follows from the method above
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
@@ -256,3 +256,24 @@ def noise_level(values: NDArray[Any]) -> float:
     if not known.size:
         return math.nan
     return float(np.median(known)) / _MEDIAN / _SECOND
+
+
+_CLIPPED, _OVER_NEXT = 0.01, 2.0  # chosen: a share of pixels; times those of the next
+
+
+def without_clipped(values: NDArray[Any]) -> FloatArray:
+    """Give values with NaN for those not finite, and where they end at black or white.
+
+    There noise does not show. A grey level counts as such an end where it is the least
+    or the greatest, has more than a hundredth of all, and twice those of the next.
+    """
+    kept = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    for end, beyond in ((np.fmin, np.greater), (np.fmax, np.less)):
+        last = end.reduce(kept, axis=None)
+        within = kept[beyond(kept, last)]
+        if within.size:
+            at_end, beside = kept == last, within == end.reduce(within)
+            least = max(_CLIPPED * kept.size, _OVER_NEXT * np.count_nonzero(beside))
+            if np.count_nonzero(at_end) > least:
+                kept[at_end] = np.nan
+    return kept

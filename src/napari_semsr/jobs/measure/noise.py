@@ -17,6 +17,7 @@ _ALONG_ONE = 0.6745 * 6**0.5  # the same along one axis
 _SMEARED = 1.25
 _NOT_ALONG = 1.05  # chosen: the median along the lines; above lies detail
 _FAR_PX, _STRIPED = 16, 0.3  # chosen: what keeps its sign so far is a grating
+_SAMPLE = 1 << 20  # chosen: 0.1 s
 _FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
 
 
@@ -44,14 +45,23 @@ class NoiseReport(ImageMeasure):
     levels: list[float]
     noise_at: list[float]
     smeared: Annotated[float, Quantity("Over white noise", form=".3g", shown=False)]
+    clipped: Annotated[float, Quantity("Clipped", "%", ".2g", shown=False)]
 
     @property
     def note(self) -> Annotated[str | None, Quantity("Note", tabled=False)]:
-        """Say that neighbours share noise."""
-        if self.smeared == 1:
-            return None
-        white = core.in_figures(self.noise / self.smeared, ".3g")
-        return f"Neighbours along a line share noise; taken for white, it was {white}."
+        """Say what else is to know of it."""
+        notes = []
+        if self.smeared != 1:
+            white = core.in_figures(self.noise / self.smeared, ".3g")
+            notes += [
+                f"Neighbours along a line share noise; for white, it was {white}."
+            ]
+        if self.clipped:
+            much = core.in_figures(self.clipped, ".2g")
+            notes += [
+                f"{much} % of the image ends at black or white: noise is cut off."
+            ]
+        return " ".join(notes) or None
 
     @property
     def verdict(self) -> str:
@@ -69,21 +79,28 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     if min(values.shape) < side + 2:
         msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
         raise core.ShapeError(msg)
-    # whole numbers, which a median would stay on
-    steps = image.dtype.kind in "iu" and np.ptp(values) > 0
-    dither = np.random.default_rng(0).random(values.shape) - 0.5 if steps else 0
-    dithered = values + dither
-    rough = np.abs(np.diff(np.diff(dithered, 2, axis=0), 2, axis=1))
-    rows, columns = (n // side for n in rough.shape)
+    values[~np.isfinite(values)] = np.nan
+    step, clipped = _step(values), 0.0  # a median would stay on whole steps
+    dither = step * (np.random.default_rng(0).random(values.shape) - 0.5) if step else 0
+    rows, columns = ((n - 2) // side for n in values.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
 
     def of_blocks(rough: Any, deviate: float) -> Any:
         found = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
-        return np.sqrt(np.maximum(found**2 - steps / 12, 0))  # without the dither
+        return np.sqrt(np.maximum(found**2 - step**2 / 12, 0))  # without the dither
 
-    found = of_blocks(rough, _DEVIATE)
+    for shown in (core.without_clipped(values), values):
+        clipped = clipped or np.isnan(shown).mean() - np.isnan(values).mean()
+        dithered = shown + dither
+        rough = np.abs(np.diff(np.diff(dithered, 2, axis=0), 2, axis=1))
+        found = of_blocks(rough, _DEVIATE)
+        if np.isfinite(found).sum() >= _FEWEST:
+            break  # else blocks with clipped pixels count, too
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     known = np.isfinite(found)
+    if not known.any():
+        msg = f"No block of {side} px of {image.name} is without missing pixels."
+        raise core.ShapeError(msg)
 
     def along(axis: int) -> Any:
         rough = np.diff(dithered, 2, axis=axis)
@@ -108,7 +125,15 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         levels=[float(means[chosen].mean()) for chosen in levels],
         noise_at=[float(np.median(found[chosen])) for chosen in levels],
         smeared=smeared,
+        clipped=100 * clipped,
     )
+
+
+def _step(values: Any) -> float:
+    """Find the step between grey levels, from a million pixels; 0 if there is one."""
+    sample = values[:, :: -(-values.size // _SAMPLE)]
+    steps = np.diff(np.unique(sample[np.isfinite(sample)]))
+    return float(steps.min(initial=np.inf)) if steps.size else 0.0
 
 
 def _smeared(white: Any, alone: list[Any]) -> float:
