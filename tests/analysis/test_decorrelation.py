@@ -84,6 +84,27 @@ def test_percentiles_are_those_of_unlike_blocks(rng):
     )
 
 
+def test_few_periods_are_said_or_refused(rng):
+    found = found_in(cut_off((256, 256), 10, rng))
+    assert "periods across, of 40 to be right" in found.verdict
+    assert found.interval_px[0] < 10 < found.interval_px[1]
+    rings = found.frequency_per_px
+    at = np.argmin(np.abs(rings - 1 / found.resolution_px))
+    assert found.interval_px[1] == pytest.approx(1 / rings[at - 1])
+    assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
+    few = found_in(cut_off((128, 128), 24, rng))
+    assert (few.resolution_px, few.reason) == (None, "too-small")
+    assert "take a larger part" in few.why
+
+
+def test_blocks_reach_over_the_whole_image(rng):
+    image = np.vstack([cut_off((160, 256), period, rng) for period in (3, 5)])
+    up, down = (found_in(field, block=128) for field in (image, image[::-1]))
+    assert up.values_px.shape == (3, 2)
+    assert up.resolution_px == pytest.approx(down.resolution_px, rel=0.1)
+    np.testing.assert_allclose(up.values_px[-1], 5, rtol=0.1)
+
+
 def test_blocks_with_a_gap_are_left_out(rng):
     image = cut_off((256, 512), 5, rng)
     image[10, 10] = np.nan
@@ -105,5 +126,5 @@ def test_a_field_above_4096_px_goes_by_blocks(rng):
     tile = cut_off((256, 256), 8, rng).astype(np.float32)
     many = da.tile(da.from_array(tile, 256), (17, 17))
     found = run(measure_decorrelation(Micrograph(many)))
-    assert (found.block, found.blocks) == (2048, 4)
+    assert (found.block, found.blocks) == (2048, 9)
     assert found.resolution_px == pytest.approx(8, rel=0.02)

@@ -18,6 +18,7 @@ is as fine as the rings are.
    doi:10.1038/s41592-019-0515-7.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -61,14 +62,20 @@ _DROP = 5e-4  # from a peak to what follows, less is no peak; as Descloux has it
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
 _FLAT = 1e-9  # of the mean: differences that are rounding alone
+# Periods across the image. Drawn ones of 128 and 256 px, with a ratio of 20, read 10 to
+# 50 % too fine below the first, and some per cent from there on
+_LEAST_PERIODS, _PERIODS = 10, 40
 _TINY = 1e-300  # keeps 0 / 0 a 0
 _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
+
+_REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "no-signal")  # of blocks
 
 _METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
 
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
     "beyond-nyquist": "sharp to the pixel, or hidden by noise",
+    "too-small": "fewer than ten of its periods across: take a larger part",
 }
 """Why there is no cut-off, for people to read."""
 
@@ -94,10 +101,11 @@ class Decorrelation:
 
     `interval` is from the ring before to the ring after, as it is not known better, in
     nm with the error of the pixel size; `p10` and `p90` are of blocks. `reason` is
-    ``no-signal`` or ``beyond-nyquist``, which also is what noise leaves that hides the
-    cut-off. Of `blocks`, which have no gap, `failed` have no cut-off; `gaps` more have
-    one. The curves, `peak` and `sigma_px`, the width of the Gaussian that the filter
-    takes off, are of the whole image, or of the middle block of those with a cut-off:
+    ``no-signal``, ``too-small``, or ``beyond-nyquist``, which also is what noise leaves
+    that hides the cut-off. Of `blocks`, which have no gap, `failed` have no cut-off;
+    `gaps` more have one. The curves, `peak` and `sigma_px`, the width of the Gaussian
+    that the filter takes off, are of the whole image, or of the middle block of those
+    with a cut-off:
     d(r) without and with the filter over radii in cycles per mean pixel.
     """
 
@@ -131,7 +139,12 @@ class Decorrelation:
     @property
     def verdict(self) -> str:
         """What to think of the cut-off."""
-        return beside_pixels(self.resolution_px)
+        words = beside_pixels(self.resolution_px)
+        if self.resolution_px is not None:
+            periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
+            if periods < _PERIODS:
+                words += f"; {periods:.0f} periods across, of {_PERIODS} to be right"
+        return words
 
     @property
     def why(self) -> Annotated[str | None, recorded("Why")]:
@@ -195,10 +208,16 @@ def measure_decorrelation(
         yield Progress(0, 1, "transforming")
         require_memory(image.name, image.shape, _BYTES_PER_PX)
         return _told(image, [_analysed(finite_array(image), pitch)], (1, 1), None, 0)
-    plan = plan_blocks(image.shape, block=side, step=side)
+    plan_blocks(image.shape, block=side, step=side)  # refuses what holds none
+    # evenly over the whole image, a little over each other
+    corners = [
+        [round(at) for at in np.linspace(0, n - side, -(-n // side)).tolist()]
+        for n in image.shape
+    ]
     curves: list[_Curve | None] = []
-    for number, (y, x) in enumerate(plan.corners.tolist()):
-        yield Progress(number, len(plan.corners), "transforming blocks")
+    grid = len(corners[0]), len(corners[1])
+    for number, (y, x) in enumerate(itertools.product(*corners)):
+        yield Progress(number, math.prod(grid), "transforming blocks")
         values = read_box(image.data, Box.of((side, side), (y, x))).astype(np.float64)
         known = bool(np.isfinite(values).all())
         curves.append(_analysed(values, pitch) if known else None)
@@ -209,7 +228,7 @@ def measure_decorrelation(
             "gaps; choose smaller blocks (--block), or crop a part without gaps."
         )
         raise ShapeError(msg)
-    return _told(image, curves, plan.grid, side, len(curves) - len(kept))
+    return _told(image, curves, grid, side, len(curves) - len(kept))
 
 
 def _told(
@@ -223,7 +242,7 @@ def _told(
     values = np.array([math.nan if c is None else c.period for c in curves])
     kept = [curve for curve in curves if curve is not None]
     found = sorted((c for c in kept if c.at >= 0), key=lambda curve: curve.period)
-    unlit = [curve.reason == "no-signal" for curve in kept]
+    reasons = {curve.reason for curve in kept}
     shown = found[len(found) // 2] if found else kept[0]
     nm = image.mean_pixel_size_nm
     middle = p10 = p90 = step = interval = interval_nm = None
@@ -232,7 +251,7 @@ def _told(
         middle, p10, p90 = (float(np.percentile(known, q)) for q in (50, 10, 90))
         ring, width = float(shown.frequency[shown.at]), float(shown.frequency[0])
         step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
-        low, high = interval = middle - step, middle + step
+        low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
             error = length_error(image)
             interval_nm = widened(middle * nm, (low * nm, high * nm), error)
@@ -250,7 +269,7 @@ def _told(
         p90_px=p90,
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
-        reason=None if found else "no-signal" if all(unlit) else "beyond-nyquist",
+        reason=None if found else next(r for r in _REASONS if r in reasons),
         method=f"{_METHOD}, {where}, Tukey window {_TUKEY:g}",
         blocks=len(kept),
         failed=len(kept) - len(found),
@@ -305,6 +324,8 @@ def _analysed(values: FloatArray, pitch: FloatPair) -> _Curve:
         lit = _has_signal(power, samples, frequency, window)
         reason: Reason = "beyond-nyquist" if lit else "no-signal"
         return _Curve(frequency, plain, plain, -1, None, reason)
+    if at + 1 < _LEAST_PERIODS:
+        return _Curve(frequency, plain, plain, -1, None, "too-small")
     sigma = float(sigmas[peaks.index(at)])
     filtered = curves(np.array([sigma]))[0]
     width = sigma if math.isfinite(sigma) else None
