@@ -7,6 +7,7 @@ from skimage.metrics import (
 )
 
 from napari_semsr.analysis import (
+    measure_gaps,
     measure_metrics,
     part_errors,
     psnr_gain,
@@ -154,3 +155,14 @@ def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     alone = none.copy()
     alone[3] = 5.0  # without that part nothing is left to compare
     assert psnr_gain(alone, some) == (pytest.approx(10 * np.log10(136 / 5)), None)
+
+
+@pytest.mark.parametrize("measure", [measure_metrics, measure_gaps])
+def test_pixels_and_places_of_both_are_compared(images, measure):
+    image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
+    with pytest.raises(OptionError, match="must have the same pixel size"):
+        measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
+    with pytest.warns(UserWarning, match="lie 0 and 400 nm apart"):
+        measure(image, reference.replace(origin=(0.0, 400.0)))
+    unsized = reference.replace(pixel_size_nm=None)
+    measure(image, unsized)

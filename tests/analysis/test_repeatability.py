@@ -161,3 +161,14 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         assert semsr.repeatability(first, first).noise_share is None
     with pytest.warns(UserWarning, match="run against"):
         semsr.repeatability(first, -second, align=False)
+
+
+@pytest.mark.parametrize("window", [8, 9])
+def test_a_difference_lies_in_the_middle_of_its_window(window):
+    same = np.random.default_rng(3).normal(100, 1, SHAPE)
+    other = same.copy()
+    other[100, 120] += 500
+    found = semsr.repeatability(same, other, part="all", window=window, align=False)
+    shown = found.map.array()
+    rows, columns = np.nonzero(shown > shown.max() / 4)
+    assert (rows.mean(), columns.mean()) == (100, 120)

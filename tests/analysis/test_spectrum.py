@@ -2,6 +2,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+import napari_semsr as semsr
 from napari_semsr.analysis import SpectrumOptions, measure_spectrum, radial_spectrum
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
@@ -79,3 +80,10 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
     with pytest.raises(DeviceMemoryError, match="huge of 16777216 x 16777216 px needs"):
         measure(*[image] * images)
+
+
+def test_half_the_power_of_a_wave_lies_below_its_frequency():
+    rows = np.sin(2 * np.pi * np.arange(64) / 8)[:, None] * np.ones((1, 64))
+    found = semsr.spectrum(rows, pixel_size_nm=4)
+    assert found.frequency_50_per_px == pytest.approx(1 / 8, rel=0.01)
+    assert found.frequency_50_per_um == pytest.approx(1000 / 32, rel=0.01)

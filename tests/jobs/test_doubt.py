@@ -148,6 +148,15 @@ def test_record_of_gaps_gives_means_with_their_intervals():
         assert high - low > NM * (inner[1] - inner[0])
 
 
+def test_a_size_that_the_reference_lends_has_its_error():
+    y, x = np.mgrid[:60, :200]
+    dots = sum(np.hypot(y - 30, x - at) < 12 for at in (30, 62, 95, 130)) * 100.0
+    known = sized(dots, NM, 0.5)
+    own, lent = (semsr.gaps(image, known) for image in (known, Micrograph(dots)))
+    assert own.mean_width_interval_nm == lent.mean_width_interval_nm
+    assert own.mean_width_interval_nm is not None
+
+
 @pytest.mark.broad
 def test_pixels_have_no_error_in_their_own_unit(rng):
     sure, unsure = (gaps_of(np.random.default_rng(1), NM, sd) for sd in (0.0, 0.5))

@@ -29,7 +29,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, optimize, spatial
 from skimage import filters, morphology, segmentation
 
-from napari_semsr.analysis.metrics import finite_values, require_one_shape
+from napari_semsr.analysis.frc import check_grids
+from napari_semsr.analysis.metrics import finite_values
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
@@ -606,7 +607,7 @@ def measure_gaps(
     """
     chosen = options or GapOptions()
     if reference is not None:
-        require_one_shape(image, reference)
+        check_grids(image, reference)
     values, background = _above_background(image, dark=chosen.dark)
     guide, guide_background = values, None
     if reference is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from napari_semsr.analysis.frc import check_grids
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
 from napari_semsr.core import (
     DB,
@@ -24,7 +25,6 @@ from napari_semsr.core import (
     Options,
     Quantity,
     ReadError,
-    ShapeError,
     option,
     recorded,
     require_memory,
@@ -412,16 +412,6 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
     return data.astype(np.float64)
 
 
-def require_one_shape(image: Micrograph, reference: Micrograph) -> None:
-    """Refuse images that are not on one grid."""
-    if reference.shape != image.shape:
-        msg = (
-            f"Image and reference must have the same shape, got {image.shape} and "
-            f"{reference.shape}; bring them onto one grid with semsr crop."
-        )
-        raise ShapeError(msg)
-
-
 def measure_metrics(
     image: Micrograph,
     reference: Micrograph | None = None,
@@ -446,7 +436,7 @@ def measure_metrics(
         tells.
     """
     if reference is not None:
-        require_one_shape(image, reference)
+        check_grids(image, reference)
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )

@@ -372,10 +372,12 @@ class RepeatField:
 
         def total(of: FloatArray) -> FloatArray:
             made = ndimage.uniform_filter(of, self.window, mode="constant")
+            if self.window % 2 == 0:  # else it lies half a pixel off: ends count half
+                made = ndimage.uniform_filter(made, 2, mode="constant", origin=-1)
             return np.asarray(made)
 
         weight = total(known.astype(np.float64))
-        least = 0.5 / self.window**2  # half of what one pixel weighs
+        least = 0.125 / self.window**2  # half of what a pixel in a corner weighs
         sums = total(np.where(known, values, 0.0))
         return np.where(weight > least, sums / np.maximum(weight, least), 0.0)
 

@@ -81,7 +81,7 @@ class Calibration:
 class BarCalibration:
     """What a printed scale bar says of an image, its printed length being known."""
 
-    # ``(y, x)`` and standard deviation; pixels are taken to be square
+    # ``(y, x)`` and standard deviation; of the shape that the file states, else square
     pixel_size_nm: Annotated[FloatPair, recorded("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # length of the bar, and how well its ends can be placed

@@ -164,8 +164,13 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     if length_nm is not None:
         pitch = length_nm / bar.length_px
         error = pitch * bar.sd_px / bar.length_px
+        oblong = image.scale[0] / image.scale[1]  # of which the bar tells nothing
         found = BarCalibration(
-            (pitch, pitch), (error, error), bar.length_px, bar.sd_px, length_nm
+            (pitch * oblong, pitch),
+            (error * oblong, error),
+            bar.length_px,
+            bar.sd_px,
+            length_nm,
         )
         stated = image.pixel_size_nm
         if stated and not math.isclose(pitch, stated[1], abs_tol=_APART * error):

@@ -182,3 +182,9 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
         (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),
     ):
         assert said in refused("calibrate", str(barred), *words)
+
+
+def test_a_bar_tells_the_width_of_oblong_pixels_and_leaves_their_shape(semsr, barred):
+    made = napari_semsr.calibrate(barred, bar=590, pixel_size_nm=(10, 5)).calibration
+    assert made.pixel_size_nm == pytest.approx((10, 5))
+    assert made.pixel_size_sd_nm[0] == 2 * made.pixel_size_sd_nm[1]

@@ -1,5 +1,6 @@
 from .correlation import (
     beside_pixels as beside_pixels,
+    check_grids as check_grids,
     finite_array as finite_array,
 )
 from .validity import Reason as Reason

@@ -37,11 +37,13 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     ShapeError,
+    in_figures,
     length_error,
     mean_pitch,
     option,
     recorded,
     require_memory,
+    warn,
 )
 
 _Stack = NDArray[np.floating]
@@ -334,22 +336,30 @@ _PIXEL_TOLERANCE = 1e-3  # chosen: files round; a pixel in a field of 1000
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
-    """Refuse two images that do not share one grid."""
+    """Refuse two images that do not share one grid, and tell if it lies elsewhere."""
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
             f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
         )
         raise ShapeError(msg)
-    if a.pixel_size_nm is None or b.pixel_size_nm is None:
+    if a.unit != b.unit:
         return
-    ratios = [p / q for p, q in zip(a.pixel_size_nm, b.pixel_size_nm, strict=True)]
-    if any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios):
+    ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
+    off = any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios)
+    if off and a.unit == "nm":
         msg = (
             f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
             f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
         )
         raise OptionError(msg)
+    away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
+    if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
+        y, x = (in_figures(abs(v)) for v in away)
+        warn(
+            f"By their origins {a.name} and {b.name} lie {y} and {x} {a.unit} apart "
+            "(y, x); they are compared pixel by pixel all the same."
+        )
 
 
 def not_independent(a: Micrograph, b: Micrograph | None) -> bool:

@@ -207,7 +207,10 @@ def _measure(
     sized = calibrated_of(image, reference)
     size = sized.pixel_size_nm
     yield Progress(1, 2, "looking for gaps")
-    taken = image if size is None else image.replace(pixel_size_nm=size)
+    taken = image
+    if sized is reference:
+        taken = image.replace(pixel_size_nm=size, origin=sized.origin)
+        taken = taken.with_size_error(sized.pixel_size_sd_nm)
     found = measure_gaps(taken, reference, options=run.options)
     target = run.targets.get("table")
     report = GapReport(

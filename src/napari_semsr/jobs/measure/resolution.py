@@ -580,7 +580,10 @@ def _holding(share: float, unit: str, **more: str) -> property:
         power = np.cumsum(made.radial.power * made.radial.samples)
         if frequency is None or not len(power) or power[-1] <= 0:
             return None
-        return float(np.interp(share * power[-1], power, frequency))
+        # up to where each ring ends; the first is one ring from the middle
+        ends = np.asarray(frequency) + frequency[0] / 2
+        ends, power = np.r_[frequency[0] / 2, ends], np.r_[0.0, power]
+        return float(np.interp(share * power[-1], power, ends))
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
