@@ -155,8 +155,8 @@ def test_a_size_that_the_reference_lends_has_its_error():
     own = semsr.gaps(known, known)
     with pytest.warns(UserWarning, match="has no pixel size"):
         lent = semsr.gaps(Micrograph(dots), known)
-    assert own.mean_width_interval_nm == lent.mean_width_interval_nm
-    assert own.mean_width_interval_nm is not None
+    assert lent.size_error == own.size_error == pytest.approx(0.5 / NM)
+    assert lent.mean_width_nm == own.mean_width_nm
 
 
 @pytest.mark.broad
