@@ -6,6 +6,7 @@ from napari_semsr.pairing.cut import align
 from napari_semsr.pairing.options import PairOptions
 
 OPTIONS = PairOptions(patch=16)
+ALIGN = {"align": True}  # each keeps its own origin when one is brought onto the other
 
 
 def wave(shape, pixel, origin=None) -> Micrograph:
@@ -31,7 +32,7 @@ def test_images_on_one_grid_are_left_alone():
 def test_two_pixel_sizes_become_one(scale):
     images = wave((60, 70), 12.0), wave((150, 170), 5.0)
     pair = align(*images, OPTIONS.replace(scale=scale))
-    assert all(one.resampled for one in pair)
+    assert [one.resampled for one in pair] == [True, False]
     low, high = (one.image for one in pair)
     assert high.pixel_size_nm == (5, 5)
     assert low.pixel_size_nm == (5 * scale, 5 * scale)
@@ -51,6 +52,47 @@ def test_origins_place_images():
     assert high.origin == pytest.approx((102, 202))
     gap = (low.array() - high.array())[8:-8, 8:-8]
     assert np.abs(gap).max() < 0.01
+
+
+@pytest.mark.parametrize("first", [(0.0, 0.0), (600.0, 900.0)])
+def test_crops_of_one_field_are_cut_to_what_both_show(first):
+    field = np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)
+    low = Micrograph(field[:30, :30], parse_pixel_size(3.0), origin=first)
+    further = first[0] + 3.0, first[1] + 6.0
+    high = low.replace(data=field[1:31, 2:32], origin=further)
+    for one in align(low, high, OPTIONS):
+        np.testing.assert_array_equal(one.image.data, field[1:30, 2:30])
+        assert one.image.dtype == np.uint8
+        assert one.image.origin == pytest.approx(further)
+        assert not one.resampled
+
+
+@pytest.mark.parametrize(("origin", "how"), [((102.0, 202.0), {}), ((3.0, 9.0), ALIGN)])
+def test_finer_pixels_in_the_same_corner_are_left_alone(origin, how):
+    low = wave((30, 30), 8.0, (104.0, 204.0))
+    high = wave((60, 60), 4.0, origin)
+    pair = align(low, high, OPTIONS.replace(scale=2, **how))
+    assert [one.image.shape for one in pair] == [(30, 30), (60, 60)]
+    assert not any(one.resampled for one in pair)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"pixel_nm": 9.0}, {"crop": 24}])
+@pytest.mark.parametrize("gap", [np.nan, np.inf])
+def test_gap_stays_a_gap_where_it_is(gap, wanted):
+    images = wave((60, 70), 12.0), wave((144, 168), 5.0)
+    options = OPTIONS.replace(**wanted)
+    whole = align(*images, options)
+    for image in images:
+        image.data[20, 30] = gap
+    for image, one, other in zip(images, align(*images, options), whole, strict=True):
+        values, pitch = one.image.array(), one.image.scale[0]
+        known = np.isfinite(values)
+        places = np.argwhere(~known) * pitch + pitch / 2
+        gap_nm = (np.array([20, 30]) + 0.5) * image.scale
+        reach = 3 * max(pitch, image.scale[0]) + 0.01  # of the kernel
+        assert not known.all()
+        assert np.abs(places - gap_nm).max() < reach
+        np.testing.assert_allclose(values[known], other.image.array()[known], atol=0.01)
 
 
 def test_crop_is_resized_to_the_patch():

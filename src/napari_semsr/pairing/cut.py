@@ -33,9 +33,9 @@ from skimage import exposure, filters, restoration
 
 from napari_semsr.core import (
     Affine,
+    Area,
     Box,
     Elastic,
-    Float32Array,
     FloatArray,
     FloatPair,
     Grid,
@@ -699,27 +699,28 @@ def align(
 
     Images that fit each other pixel by pixel are left as they are. Others need their
     pixel sizes; where neither says where it lies, their outer corners are taken to
-    coincide, and what only one of them shows is left out. With a map LOW alone is
-    resampled, once, to the pixels of HIGH, unless another pixel is asked for.
+    coincide, and what only one of them shows is left out. Without pixel sizes origins
+    count pixels of whatever each was cut from, and are not compared. With a map LOW
+    alone is resampled, once, to the pixels of HIGH, unless another pixel is asked for.
     """
     if placed is not None:
         return _through(low, high, options, placed.transform)
-    shrink = options.shrink
     if _fit(low, high, options):
-        low, high = rescale(low, shrink), rescale(high, shrink)
-        resampled = shrink != 1
+        pair = _rescale(low, options.shrink), _rescale(high, options.shrink)
     else:
-        low, high = _to_one_pixel(low, high, options)
-        resampled = True
+        pair = _to_one_pixel(low, high, options)
     scale = options.factor
     rows, columns = (
-        min(a, b // scale) for a, b in zip(low.shape, high.shape, strict=True)
+        min(a, b // scale) for a, b in zip(pair[0].shape, pair[1].shape, strict=True)
     )
     parts = (
-        low.replace(data=low.data[:rows, :columns]),
-        high.replace(data=high.data[: rows * scale, : columns * scale]),
+        pair[0].replace(data=pair[0].data[:rows, :columns]),
+        pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
-    first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
+    first, second = (
+        OnGrid.of(part, resampled=Grid.of(part).among(Grid.of(whole)) is None)
+        for part, whole in zip(parts, (low, high), strict=True)
+    )
     if options.second_scan or options.align:
         # grey values of HIGH count on LOW's range: percentiles also tell the noise
         second = replace(second, value_range=first.value_range)
@@ -786,7 +787,10 @@ def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     ratio = np.array(a) / np.array(b) / options.factor
     same = bool(np.all(np.abs(ratio - 1) < _SAME))
     target = options.pixel_nm
-    return same and (target is None or bool(np.allclose(b, target, rtol=_SAME)))
+    same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
+    first, second = _grids(low, high, options)
+    laid = replace(second, corner=first.corner).among(second)
+    return same and laid == Box.of(high.shape)
 
 
 def _to_one_pixel(
@@ -804,11 +808,12 @@ def _to_one_pixel(
             "or crop them to one grid."
         )
         raise ShapeError(msg)
-    fine = (options.pixel_nm or float(np.sqrt(b[0] * b[1]))) * options.shrink
-    corners = _corners(low, high)
-    start = np.maximum(*(corner[0] for corner in corners))
-    stop = np.minimum(*(corner[1] for corner in corners))
+    pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
+    fine = np.full(2, pixel * options.shrink)
     coarse = fine * options.factor
+    grids = _grids(low, high, options)
+    start = np.maximum(*(grid.corner for grid in grids))
+    stop = np.minimum(*(grid.end for grid in grids))
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
@@ -818,75 +823,42 @@ def _to_one_pixel(
         raise ShapeError(msg)
     fine_shape = (rows * options.factor, columns * options.factor)
     return (
-        _resample(low, start - corners[0][0], coarse, (rows, columns)),
-        _resample(high, start - corners[1][0], fine, fine_shape),
+        _resample(low, start - grids[0].corner, coarse, (rows, columns)),
+        _resample(high, start - grids[1].corner, fine, fine_shape),
     )
 
 
-def _corners(*images: Micrograph) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Outer corners of images, in nm; all start at 0 where no origin is known."""
-    placed = any(image.origin != (0.0, 0.0) for image in images)
-    found = []
-    for image in images:
-        pitch = np.array(image.scale)
-        first = np.array(image.origin) - pitch / 2 if placed else np.zeros(2)
-        found.append((first, first + pitch * np.array(image.shape)))
-    return found
+def _grids(
+    low: Micrograph, high: Micrograph, options: PairOptions
+) -> tuple[Grid, Grid]:
+    """Grids of two images, from one corner if brought there or placed nowhere."""
+    first, second = Grid.of(low), Grid.of(high)
+    if options.align or low.origin == high.origin == (0.0, 0.0):
+        second = replace(second, corner=first.corner)
+    return first, second
 
 
 def _resample(
-    image: Micrograph,
-    offset_nm: NDArray[Any],
-    pitch_nm: float | NDArray[Any],
-    shape: IntPair,
+    image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
 ) -> Micrograph:
-    """Sample an image on another grid whose outer corner lies `offset_nm` inside."""
-    pitch = np.array(image.scale)
-    wanted = np.broadcast_to(pitch_nm, 2)
-    ratio = wanted / pitch
-    first = (offset_nm + wanted / 2) / pitch - 0.5
-    data = _sampled(image.array(), ratio, first, shape)
-    corner = np.array(image.origin) - pitch / 2 + offset_nm
+    """See an image on a grid whose outer corner lies `offset` inside its own."""
+    own, sides = Grid.of(image), _pair(pitch)
+    grid = Grid(shape, sides, _pair(own.corner + offset))
+    size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
     return image.replace(
-        data=data, pixel_size_nm=_pair(wanted), origin=_pair(corner + wanted / 2)
+        data=Area.of(image, grid).read(),
+        origin=grid.centre(Box.of(shape)),
+        **{size: sides},
     )
 
 
-def _sampled(
-    data: NDArray[Any], ratio: NDArray[Any], first: NDArray[Any], shape: IntPair
-) -> Float32Array:
-    """Sample by cubic splines, smoothed first where the new grid is coarser."""
-    values = data.astype(np.float32)
-    sigma = np.maximum((ratio - 1) / 2, 0)
-    if np.any(sigma > 0):
-        values = ndimage.gaussian_filter(values, sigma, mode="mirror")
-    return np.asarray(
-        ndimage.affine_transform(
-            values, ratio, offset=first, output_shape=shape, order=3, mode="mirror"
-        )
-    )
-
-
-def rescale(image: Micrograph, shrink: float) -> Micrograph:
-    """Make an image's pixels larger.
-
-    `shrink`: new pixel over old; 1 leaves the image as it is.
-    """
+def _rescale(image: Micrograph, shrink: float) -> Micrograph:
+    """Make an image's pixels larger by `shrink`; 1 leaves the image as it is."""
     if shrink == 1:
         return image
-    shape = [max(1, int(n / shrink + 1e-6)) for n in image.shape]
-    first = np.full(2, (shrink - 1) / 2)
-    data = _sampled(image.array(), np.full(2, shrink), first, (shape[0], shape[1]))
-    pitch = tuple(p * shrink for p in image.scale)
-    origin = tuple(
-        o + p * (shrink - 1) / 2 for o, p in zip(image.origin, image.scale, strict=True)
-    )
-    calibrated = image.pixel_size_nm is not None
-    return image.replace(
-        data=data,
-        origin=origin,
-        **({"pixel_size_nm": pitch} if calibrated else {"spacing_px": pitch}),
-    )
+    rows, columns = (max(1, int(n / shrink + 1e-6)) for n in image.shape)
+    pitch = np.array(image.scale) * shrink
+    return _resample(image, np.zeros(2), pitch, (rows, columns))
 
 
 def _to_one_pitch(
@@ -901,7 +873,7 @@ def _to_one_pitch(
             if pitch is not None and own is not None:
                 wanted = pitch * options.factor / scale  # before the crop is resized
                 shrink *= 1.0 if abs(wanted / own - 1) <= _SAME else wanted / own
-            one = OnGrid.of(rescale(image, shrink), resampled=shrink != 1)
+            one = OnGrid.of(_rescale(image, shrink), resampled=shrink != 1)
             sides[side].append(one)
     return sides
 
