@@ -160,6 +160,45 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
 
 
 @pytest.fixture
+def dotted(scene, tmp_path):
+    """Two folders of files whose names have a dot."""
+    for side, image in (("a", scene.first), ("b", scene.truth)):
+        (tmp_path / side).mkdir()
+        for name in ("FeS_1.5kV_00.tif", "FeS_1.5kV_01.ome.tif"):
+            napari_semsr.write(image, tmp_path / side / name)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_files_are_matched_by_all_of_their_name(dotted, cut):
+    made, _ = cut(*dotted, patch=24, match="name")
+    assert (made.candidates, len(made.images)) == (40, 2)
+
+
+ALONE = "but FeS_1.5kV_01 has none in HIGH .2 in all"
+TWICE = "got FeS_1.5kV_00.png and FeS_1.5kV_00.tif for FeS_1.5kV_00: rename one"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("FeS_1.5kV_99.tif", ALONE), ("FeS_1.5kV_00.png", TWICE)]
+)
+def test_files_of_other_or_of_one_name_are_refused(dotted, cut, name, said):
+    (dotted[1] / "FeS_1.5kV_01.ome.tif").rename(dotted[1] / name)
+    with pytest.raises(SemsrError, match=said):
+        cut(*dotted, patch=24, match="name")
+
+
+def test_arrays_without_names_are_matched_by_position(scene, cut):
+    sides = [[one.data, one.data[:90]] for one in (scene.first, scene.truth)]
+    made, store = cut(*sides, patch=24, match="name")
+    assert made.pairing == "paired"
+    for side, arrays in zip(("low", "high"), sides, strict=True):
+        shapes = [tuple(one["shape"]) for one in store.record["sources"][side]]
+        assert shapes == [array.shape for array in arrays]
+    with pytest.raises(SemsrError, match="but 3 has none in LOW"):
+        cut(sides[0], [*sides[1], scene.truth.data], match="name", overwrite=True)
+
+
+@pytest.fixture
 def pictures(tmp_path):
     """A place scanned twice, the finer scan off by some px, darker; a blank scan."""
     fine = ndimage.gaussian_filter(np.random.default_rng(4).random((330, 330)), 3)

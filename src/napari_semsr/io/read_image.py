@@ -738,9 +738,8 @@ _SUFFIXES = (
 )
 
 
-def _display_name(path: Path) -> str:
-    """File name without the suffixes that are ours to read."""
-    name = path.name
+def display_name(name: str) -> str:
+    """Leave away from a file name the suffixes that are ours to read."""
     while name.lower().endswith(_SUFFIXES):
         stem, _, _ = name.rpartition(".")
         if not stem:
@@ -826,7 +825,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     data = to_grey(path, samples, colour=options.colour)
     record = source.record
     size = parse_pixel_size(options.pixel_size_nm) or _calibration(source)
-    name = source.name or (record.name if record is not None else _display_name(path))
+    name = source.name or (record.name if record else display_name(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     return Micrograph(

@@ -33,6 +33,7 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     ReadOptions,
     StoredTransform,
+    display_name,
     read_transform,
     replacing,
 )
@@ -435,10 +436,10 @@ def _listed(side: Any) -> Any:
 def _by_name(
     low: tuple[Any, list[Image]], high: tuple[Any, list[Image]], options: PairOptions
 ) -> tuple[list[Image], list[Image]]:
-    """Bring files of one name together, of folders or patterns."""
+    """Bring images of one name together, of folders, patterns or lists."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
-    names = [{_key(item, side): item for item in found} for side, found in (low, high)]
-    known = {*names[0], *names[1]}
+    keyed = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
+    known = {key for side in keyed for key, _ in side}
     if lacking := sorted(left_out - known):
         msg = (
             f"--leave-out must name images that are there, got {lacking[0]}; there are "
@@ -448,7 +449,7 @@ def _by_name(
     if left_out == known:
         msg = f"--leave-out must leave some images, got all {len(known)} names."
         raise OptionError(msg)
-    names = [{k: v for k, v in one.items() if k not in left_out} for one in names]
+    names = [_distinct(side, left_out) for side in keyed]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
@@ -462,12 +463,33 @@ def _by_name(
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
 
-def _key(image: Image, side: Any) -> str:
-    """Name of an image without its suffixes, or what a pattern's * stands for."""
-    if not _is_pattern(side):
-        return name_of(image).split(".")[0]
-    before, after = Path(side).name.split(_ANY)
-    return Path(str(image)).name.removeprefix(before).removesuffix(after)
+def _keys(side: Any, images: list[Image]) -> list[str]:
+    """Names without suffixes, what a pattern's * stands for, or numbers."""
+    names = [name_of(image) for image in images]
+    if _is_pattern(side):
+        before, after = Path(side).name.split(_ANY)
+        return [name.removeprefix(before).removesuffix(after) for name in names]
+    in_memory = all(isinstance(image, Micrograph) for image in images)
+    if in_memory and len(names) > len(set(names)) == 1:  # as all arrays are called
+        return [str(number) for number, _ in enumerate(names, 1)]
+    return [display_name(name) for name in names]
+
+
+def _distinct(keyed: list[tuple[str, Image]], left_out: set[str]) -> dict[str, Image]:
+    """Give the images that are not left out by their names; refuse two of one."""
+    found: dict[str, Image] = {}
+    for key, image in keyed:
+        if key in left_out:
+            continue
+        if key in found:
+            msg = (
+                "Images that are matched by name need a name of their own, got "
+                f"{name_of(found[key])} and {name_of(image)} for {key}: rename one, or "
+                f"leave both out with --leave-out {key}."
+            )
+            raise ReadError(msg)
+        found[key] = image
+    return found
 
 
 _ANY = "*"
