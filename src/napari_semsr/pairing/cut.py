@@ -811,9 +811,9 @@ def _to_one_pixel(
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
     fine = np.full(2, pixel * options.shrink)
     coarse = fine * options.factor
-    grids = _grids(low, high, options)
-    start = np.maximum(*(grid.corner for grid in grids))
-    stop = np.minimum(*(grid.end for grid in grids))
+    first, second = _grids(low, high, options)
+    start = np.maximum(first.corner, second.corner)
+    stop = np.minimum(first.end, second.end)
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
@@ -823,8 +823,8 @@ def _to_one_pixel(
         raise ShapeError(msg)
     fine_shape = (rows * options.factor, columns * options.factor)
     return (
-        _resample(low, start - grids[0].corner, coarse, (rows, columns)),
-        _resample(high, start - grids[1].corner, fine, fine_shape),
+        _resample(low, start - first.corner, coarse, (rows, columns)),
+        _resample(high, start - second.corner, fine, fine_shape),
     )
 
 
