@@ -8,8 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.progress import run
+import napari_semsr as semsr
+from napari_semsr.core import Micrograph, OptionError, ReadError, hear_warnings, run
 from napari_semsr.io.frames import natural_key, open_frames
 
 
@@ -148,6 +148,18 @@ def bad_sizes(folder):
     write(folder, "frame3.tif", 3, shape=(12, 17))
 
 
+def sized(folder, name, size_nm):
+    """Write a frame of 1 that states a pixel size."""
+    image = Micrograph(np.ones((12, 16), np.uint16), (size_nm, size_nm))
+    semsr.write(image, folder / name, overwrite=True)
+
+
+def bad_magnification(folder):
+    sized(folder, "frame2.tif", 10)
+    sized(folder, "frame9.tif", 10.005)
+    sized(folder, "frame10.tif", 20)
+
+
 def bad_names(folder):
     Image.fromarray(np.zeros((12, 16), np.uint8)).save(folder / "FRAME1.png")
 
@@ -189,6 +201,7 @@ def bad_single(folder):
     ("spoil", "says"),
     [
         (bad_sizes, "4 of 12x16 uint16 .* 1 of 12x17"),
+        (bad_magnification, "frame2.tif states 10 nm and frame10.tif 20 nm"),
         (bad_names, "different names"),
         (bad_path, "no path may leave"),
         (bad_header, "must begin with frame,y_px,x_px"),
@@ -206,6 +219,21 @@ def test_open_frames_refuses_in_one_sentence(folder, spoil, says):
     with pytest.raises(ReadError, match=says) as caught:
         run(open_frames(folder))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "says"),
+    [(20, None, "state a pixel size of 10 nm, but scan.json 20 nm"),
+     (10.005, None, ""), (20, 15, "")],
+)  # fmt: skip
+def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
+    sized(folder, "frame2.tif", 10)  # others do not say
+    (folder / "scan.json").write_text(json.dumps({"pixel_size_nm": told}))
+    with hear_warnings((heard := []).append):
+        scan = run(open_frames(folder, pixel_size_nm=given))
+    assert scan.pixel_size_nm == (given or told,) * 2
+    assert len(heard) == bool(says)
+    assert says in "".join(heard)
 
 
 def test_open_frames_refuses_a_wrong_grid(folder):

@@ -27,6 +27,8 @@ from napari_semsr.core import (
     one_line,
     parse_pixel_size,
     shown,
+    spell_pixel_size,
+    warn,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import read_object, read_text
@@ -369,6 +371,36 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
         raise ReadError(msg)
 
 
+# Relative; chosen: more than headers round, less than another magnification makes.
+_ALIKE = 1e-3
+
+
+def _is_same(one: PixelSize, other: PixelSize) -> bool:
+    """Whether two pixel sizes are of one magnification."""
+    return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
+
+
+def _common_size(
+    folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
+) -> PixelSize | None:
+    """Pixel size of all frames that state one; refuse different ones."""
+    sizes = [
+        (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
+    ]
+    stated = [(name, size) for name, size in sizes if size is not None]
+    for name, size in stated:
+        first, common = stated[0]
+        if not _is_same(size, common):
+            msg = (
+                f"Frames of {folder} must have one pixel size, but {first} states "
+                f"{spell_pixel_size(common)} and {name} {spell_pixel_size(size)}: "
+                "stitch those of each size apart, or correct a wrong one (semsr "
+                "convert --pixel-size-nm)."
+            )
+            raise ReadError(msg)
+    return stated[0][1] if stated else None
+
+
 def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None:
     """Refuse a scan that is no scan."""
     given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
@@ -405,7 +437,7 @@ def _from_folder(
     places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
     frames = StoredFrames(places, shape, np.dtype(infos[0].dtype))
-    size = infos[0].pixel_size_nm
+    size = _common_size(folder, kept, infos)
     made = _acquisition(frames, kept, size, folder.name, positions)
     return made.replace(faults=tuple(faults)), names
 
@@ -614,6 +646,13 @@ def open_frames(
         _too_few(path, made.names, made.faults)
     found = _read_scan(path) if is_folder else {}
     values = _scan_values(found, path)
+    size, told = made.pixel_size_nm, values.get("pixel_size_nm")
+    if pixel_size_nm is None and size and told and not _is_same(size, told):
+        warn(
+            f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
+            f"scan.json {spell_pixel_size(told)}, which is taken: correct the wrong "
+            "one, or give --pixel-size-nm."
+        )
     given = {
         "grid": grid,
         "order": order,
