@@ -58,6 +58,15 @@ def test_open_frames_takes_positions_and_scan(folder):
     assert scan.metadata["objective"] == "50x"
 
 
+def test_open_frames_takes_positions_as_spreadsheets_write_them(folder):
+    rows = [f"frame{i}.tif;0;{i},5" for i in (1, 2, 9)]
+    text = "\n".join(["frame;y_px;x_px", *rows, "frame10.tif;;"])
+    (folder / "positions.csv").write_text(text, "utf-8-sig")
+    scan = run(open_frames(folder))
+    assert scan.nominal_px.tolist() == [[0, 1.5], [0, 2.5], [0, 9.5]]
+    assert [fault.frame for fault in scan.faults] == ["frame10.tif"]
+
+
 def test_open_frames_prefers_a_given_grid(folder):
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
     scan = run(open_frames(folder, grid=(1, 4), overlap=0.2, order="serpentine"))

@@ -20,8 +20,15 @@ def table(folder, text):
     return folder
 
 
-def test_heights_come_rising(folder):
-    rows = "folder, z_nm,note\nz_002,-50,low\nz_000,120.5,\nz_001,0,\n"
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "folder, z_nm,note\nz_002,-50,low\nz_000,120.5,\nz_001,0,\n",
+        "folder;z_nm\nz_002;-50\nz_000;120,5\n\nz_001;0\n",
+    ],
+    ids=["commas", "semicolons"],
+)
+def test_heights_come_rising(folder, rows):
     found = read_heights(table(folder, rows))
     assert [(path.name, z) for path, z in found] == [
         ("z_002", -50.0),

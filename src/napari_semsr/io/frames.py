@@ -1,6 +1,5 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
-import csv
 import hashlib
 import math
 import re
@@ -31,10 +30,10 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import read_object, read_text
+from napari_semsr.io.files import is_there, read_object
 from napari_semsr.io.formats import count_planes, describe, read
 from napari_semsr.io.read_image import FileInfo
-from napari_semsr.io.sheets import plain_cell
+from napari_semsr.io.sheets import Sheet, read_sheet
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
 
@@ -142,47 +141,36 @@ def _is_below(target: Path, folder: Path) -> bool:
 
 
 def _number(
-    text: str | None, path: Path, line: int, what: str = "two finite numbers"
+    cell: str, sheet: Sheet, where: str, what: str = "two finite numbers"
 ) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        msg = f"{path} line {line} must hold {what}, got {shown(text)}."
+    value = sheet.number(cell)
+    if math.isnan(value):
+        msg = f"{where} must hold {what}, got {shown(cell)}."
         raise ReadError(msg)
     return value
 
 
 def _read_positions(path: Path, folder: Path) -> _Positions:
     """Read nominal positions."""
-    try:
-        text = read_text(path, "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a table of positions ({error})."
-        raise ReadError(msg) from error
-    rows = csv.DictReader(text.splitlines())
-    header = tuple(name.strip() for name in rows.fieldnames or ())
-    rows.fieldnames = list(header)
-    unit = _HEADERS.get(header[1:3]) if header[:1] == ("frame",) else None
+    sheet = read_sheet(path, "positions")
+    unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        given = one_line(",".join(header)) or "nothing"
+        given = one_line(",".join(sheet.names)) or "nothing"
         msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
         raise ReadError(msg)
     corners: dict[str, tuple[float, float]] = {}
     unplaced: list[str] = []
-    for line, row in enumerate(rows, start=2):
-        name = _inside(folder, plain_cell((row["frame"] or "").strip()), path)
+    for line, row in sheet.rows:
+        frame, y, x = (*row, "", "", "")[:3]
+        name = _inside(folder, frame, path)
         if name in corners or name in unplaced:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
             raise ReadError(msg)
-        if not any((row[key] or "").strip() for key in header[1:3]):
+        if not y and not x:
             unplaced.append(name)
             continue
-        corners[name] = (
-            _number(row[header[1]], path, line),
-            _number(row[header[2]], path, line),
-        )
+        where = f"{path} line {line}"
+        corners[name] = (_number(y, sheet, where), _number(x, sheet, where))
     return _Positions(path, unit, corners, tuple(unplaced))
 
 
@@ -199,26 +187,21 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     names.
     """
     path = folder / HEIGHTS
-    try:
-        rows = csv.DictReader(read_text(path, "utf-8-sig").splitlines())
-    except FileNotFoundError as error:
+    if not is_there(path):
         msg = (
             f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
             "frames for each height, to be joined in focus."
         )
-        raise ReadError(msg) from error
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a table of heights ({error})."
-        raise ReadError(msg) from error
-    header = [name.strip() for name in rows.fieldnames or ()]
-    rows.fieldnames = header
-    if header[:2] != ["folder", "z_nm"]:
-        given = one_line(",".join(header)) or "nothing"
+        raise ReadError(msg)
+    sheet = read_sheet(path, "heights")
+    if sheet.names[:2] != ("folder", "z_nm"):
+        given = one_line(",".join(sheet.names)) or "nothing"
         raise ReadError(f"{path} must begin with folder,z_nm, got {given}.")
     found: dict[Path, float] = {}
-    for line, row in enumerate(rows, start=2):
-        name = _inside(folder, plain_cell((row["folder"] or "").strip()), path)
-        height = _number(row["z_nm"], path, line, "a finite number")
+    for line, row in sheet.rows:
+        named, z_nm = (*row, "", "")[:2]
+        name = _inside(folder, named, path)
+        height = _number(z_nm, sheet, f"{path} line {line}", "a finite number")
         if not (folder / name).is_dir():
             msg = f"{path} line {line} must name a folder beside it, got {name!r}."
             raise ReadError(msg)

@@ -8,6 +8,7 @@ extra ``[table]`` installs.
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ class Sheet:
     # line and cells of each row that is not empty, as many or more or fewer than names
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     mark: str = ","  # what stands between cells: decimal commas are told by it
+
+    def number(self, cell: str) -> float:
+        """Read a finite number; NaN where there is none."""
+        try:
+            value = float(cell if self.mark == "," else cell.replace(",", "."))
+        except ValueError:
+            return math.nan
+        return value if math.isfinite(value) else math.nan
 
 
 def read_sheet(path: Path, what: str) -> Sheet:

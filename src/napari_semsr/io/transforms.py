@@ -36,6 +36,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import read_text, replacing
 from napari_semsr.io.sheets import (
+    Sheet,
     read_sheet,
     write_rows,
 )
@@ -341,7 +342,7 @@ def read_landmarks(
         for side, unit in found.items():
             here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
             where = f"{path} line {line}"
-            places[side].append([_number(cell, sheet.mark, where) for cell in here])
+            places[side].append([_number(cell, sheet, where) for cell in here])
     return (
         _in_nm(places["moving"], found["moving"], moving),
         _in_nm(places["fixed"], found["fixed"], fixed),
@@ -368,15 +369,12 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
     raise ReadError(msg)
 
 
-def _number(shown: str, mark: str, where: str) -> float:
+def _number(cell: str, sheet: Sheet, where: str) -> float:
     """Read a finite number."""
-    try:
-        value = float(shown if mark == "," else shown.replace(",", "."))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = sheet.number(cell)
+    if math.isnan(value):
         msg = (
-            f"{where} must hold four finite numbers, got {told(shown)} for one of them."
+            f"{where} must hold four finite numbers, got {told(cell)} for one of them."
         )
         raise ReadError(msg)
     return value
